@@ -1,0 +1,122 @@
+//! The halo2 proof that a weighted sum over committed columns has a public value (protocol 5.8, 9).
+//!
+//! Knows columns and weights, not what they mean.
+
+use blake2b_simd::State as Blake2b;
+use ff::Field;
+use halo2_proofs::{
+    plonk::{create_proof, prepare},
+    poly::commitment::Guard,
+    transcript::{CircuitTranscript, Transcript as _},
+};
+use rand_core::{CryptoRng, RngCore};
+
+use crate::{
+    Error,
+    error::Check,
+    field::{F, G1, Secret},
+    gate::RunningSum,
+    keys::{Keys, Scheme},
+    layout::Layout,
+    relations::PublicColumns,
+    srs::Srs,
+};
+
+type Halo2Transcript = CircuitTranscript<Blake2b>;
+
+/// The running sum of the columns, from row 0 to the output row.
+pub fn running_sum(layout: &Layout, columns: &[Secret], public: &PublicColumns) -> Vec<F> {
+    let mut acc = F::ZERO;
+    let mut out = Vec::with_capacity(layout.output_row() + 1);
+    for row in 0..layout.output_row() {
+        out.push(acc);
+        for (column, weights) in columns.iter().zip(&public.weights) {
+            if let (Some(value), Some(weight)) = (column.get(row), weights.get(row)) {
+                acc += *value * weight;
+            }
+        }
+        for (j, weights) in public.products.iter().enumerate() {
+            if let Some(weight) = weights.get(row) {
+                acc += columns[j][row] * columns[layout.pair_columns + j][row] * weight;
+            }
+        }
+    }
+    out.push(acc);
+    out
+}
+
+/// Proves that the weighted sum over `columns` (committed, masks included) is `public.output`. `first` is absorbed before
+/// anything else.
+pub fn prove(
+    srs: &Srs,
+    keys: &Keys,
+    columns: &[Secret],
+    public: &PublicColumns,
+    first: F,
+    rng: impl RngCore + CryptoRng,
+) -> Result<Vec<u8>, Error> {
+    let layout = keys.layout();
+    let acc = Secret(running_sum(&layout, columns, public));
+    prove_with_accumulator(srs, keys, columns, public, acc, first, rng)
+}
+
+pub(crate) fn prove_with_accumulator(
+    srs: &Srs,
+    keys: &Keys,
+    columns: &[Secret],
+    public: &PublicColumns,
+    mut acc: Secret,
+    first: F,
+    rng: impl RngCore + CryptoRng,
+) -> Result<Vec<u8>, Error> {
+    let layout = keys.layout();
+    let public_columns = public.instances(&layout);
+    let instances: Vec<&[F]> =
+        columns.iter().map(|c| c.as_slice()).chain(public_columns.iter().map(Vec::as_slice)).collect();
+    let mut transcript = Halo2Transcript::init();
+    transcript.common(&first).map_err(|e| Error::Library(e.to_string()))?;
+    let mut circuit = RunningSum { layout, acc: Some(std::mem::take(&mut acc.0)) };
+    let result = create_proof::<F, Scheme, _, _>(
+        srs.params(),
+        keys.pk()?,
+        std::slice::from_ref(&circuit),
+        layout.committed_columns(),
+        &[&instances],
+        &mut transcript,
+        rng,
+    );
+    if let Some(acc) = &mut circuit.acc {
+        crate::field::wipe(acc);
+    }
+    result.map_err(|e| Error::Library(format!("proof creation: {e}")))?;
+    Ok(transcript.finalize())
+}
+
+/// Verifies [`prove`]'s bytes against the commitments of the columns.
+///
+/// # Errors
+/// [`Error::Malformed`] if the bytes are not a proof of this circuit or go on after it; [`Error::Rejected`] with
+/// [`Check::Relations`] if the pairing says no.
+pub fn verify(
+    srs: &Srs,
+    keys: &Keys,
+    commitments: &[G1],
+    public: &PublicColumns,
+    first: F,
+    proof: &[u8],
+) -> Result<(), Error> {
+    let layout = keys.layout();
+    if !public.fits(&layout) || commitments.len() != layout.committed_columns() {
+        return Err(Error::Library("the public columns do not fit the layout".into()));
+    }
+    let public_columns = public.instances(&layout);
+    let instances: Vec<&[F]> = public_columns.iter().map(Vec::as_slice).collect();
+    let mut transcript = Halo2Transcript::init_from_bytes(proof);
+    transcript.common(&first).map_err(|e| Error::Library(e.to_string()))?;
+    let malformed = |why: String| Error::Malformed { part: "halo2", why };
+    let guard = prepare::<F, Scheme, _>(keys.vk(), &[commitments], &[&instances], &mut transcript)
+        .map_err(|e| malformed(e.to_string()))?;
+    // `prepare` accepts trailing bytes, and its Ok is no verdict (protocol section 9).
+    transcript.assert_empty().map_err(|_| malformed("it goes on after its end".into()))?;
+    guard.verify(srs.verifier_params()).map_err(|_| Error::Rejected(Check::Relations))
+}

@@ -1,0 +1,131 @@
+//! What two proofs of one session have in common: nothing. What a secret prints: nothing.
+
+use std::collections::HashSet;
+
+use rand_core::RngCore;
+
+use super::proof_bytes::{argument_points, parts};
+use crate::{
+    masks::{MaskKey, Seed},
+    proof::Proof,
+    randomness::ProofKey,
+    testing::{Session, Shape, lora},
+};
+
+/// Every point and every scalar of a proof, the halo2 part's included.
+fn elements(session: &Session, bytes: &[u8]) -> Vec<Vec<u8>> {
+    let layout = session.pinned.layout();
+    let mut out = Vec::new();
+    for part in parts(bytes).iter().skip(1) {
+        let content = &bytes[part.content.clone()];
+        match part.name {
+            "z" => out.extend(content.chunks_exact(32).map(<[u8]>::to_vec)),
+            "halo2" => {
+                let points = argument_points(&layout);
+                let mut at = 0;
+                while at < content.len() {
+                    let width = if points.contains(&at) { 48 } else { 32 };
+                    out.push(content[at..at + width].to_vec());
+                    at += width;
+                }
+                assert_eq!(at, content.len());
+            }
+            _ => out.extend(content.chunks_exact(48).map(<[u8]>::to_vec)),
+        }
+    }
+    out
+}
+
+#[test]
+fn two_proofs_of_one_session_share_no_commitment_and_no_evaluation() {
+    let mixed = Shape { d_in: 6, rank: 2, d_out: 30, bias: true, scale: true, rows: 2 };
+    let session = Session::of(&[mixed, lora(30, 2, 4, 2), lora(3, 1, 2, 0)]);
+    let (first, second) = (session.prove(), session.prove());
+    let (a, b) = (elements(&session, &first), elements(&session, &second));
+    assert_eq!(a.len(), b.len());
+    let own: HashSet<_> = a.iter().collect();
+    assert_eq!(own.len(), a.len(), "an element occurs twice within one proof");
+    assert!(b.iter().all(|element| !own.contains(element)));
+    // Nor does any run of 32 bytes, wherever it lies.
+    let windows: HashSet<&[u8]> = first.windows(32).collect();
+    assert!(second.windows(32).all(|window| !windows.contains(window)));
+}
+
+#[test]
+fn a_proof_shows_no_commitment_of_the_manifest() {
+    // With one pair and one module, A** is A_1 itself, up to re-randomisation.
+    let session = Session::of(&[lora(5, 1, 4, 2)]);
+    let proof = Proof::parse(&session.prove(), &session.pinned.layout()).unwrap();
+    let pair = &session.pinned.points()[0];
+    assert!(!proof.a.contains(&pair.a[0]) && !proof.b.contains(&pair.b[0]));
+}
+
+#[test]
+fn streams_differ_by_label_attempt_key_and_session() {
+    let key = |byte: u8| MaskKey::from_bytes([byte; 32]);
+    let attempts = [
+        ProofKey::derive(&[1; 32], &key(1), &[1; 32]),
+        ProofKey::derive(&[2; 32], &key(1), &[1; 32]),
+        ProofKey::derive(&[1; 32], &key(2), &[1; 32]),
+        ProofKey::derive(&[1; 32], &key(1), &[2; 32]),
+        ProofKey::fresh(&key(1), &[1; 32]).unwrap(),
+        ProofKey::fresh(&key(1), &[1; 32]).unwrap(),
+    ];
+    let labels = ["masks of T, U and S", "masks of A and B", "nonces of the span proof", "library"];
+    let mut seen = HashSet::new();
+    for attempt in &attempts {
+        for label in labels {
+            let mut stream = attempt.stream(label);
+            for _ in 0..3 {
+                let mut block = [0u8; 32];
+                stream.fill_bytes(&mut block);
+                assert!(seen.insert(block));
+            }
+        }
+    }
+    assert_eq!(seen.len(), 6 * 4 * 3);
+    // The same label gives the same stream: two uses must not share one.
+    let (mut a, mut b) = (attempts[0].stream(labels[0]), attempts[0].stream(labels[0]));
+    assert_eq!(a.scalar(), b.scalar());
+}
+
+/// Whether a type has a Debug implementation: the inherent method is found first, where it applies.
+macro_rules! has_debug {
+    ($type:ty) => {{
+        struct Probe<T>(std::marker::PhantomData<T>);
+        #[allow(dead_code)]
+        impl<T: std::fmt::Debug> Probe<T> {
+            fn has_debug(&self) -> bool {
+                true
+            }
+        }
+        #[allow(dead_code)]
+        trait Otherwise {
+            fn has_debug(&self) -> bool {
+                false
+            }
+        }
+        impl<T> Otherwise for Probe<T> {}
+        Probe::<$type>(std::marker::PhantomData).has_debug()
+    }};
+}
+
+#[test]
+fn secrets_do_not_print() {
+    assert!(has_debug!(Proof), "the probe itself works");
+    assert!(!has_debug!(Seed));
+    assert!(!has_debug!(MaskKey));
+    assert!(!has_debug!(ProofKey));
+    assert!(!has_debug!(crate::randomness::Stream));
+    assert!(!has_debug!(crate::field::Secret));
+    assert!(!has_debug!(crate::weights::PairWeights));
+    let session = Session::of(&[lora(5, 1, 4, 2)]);
+    assert_eq!(format!("{:?}", session.weights), "Weights(1 pairs, not shown)");
+    let error = {
+        let mut session = session;
+        session.rows[0].delta[0] ^= 1;
+        session.with_trace(|trace| session.prover().prove(trace)).unwrap_err()
+    };
+    // What an error says is what the user sees anyway.
+    assert!(error.to_string().contains("nothing is proven"));
+}

@@ -1,0 +1,247 @@
+//! Manifests that break a rule, and manifests that were edited after they were pinned.
+
+use crate::{
+    Error,
+    error::Check,
+    manifest::{AdapterId, Manifest, Pinned, Point, TermKind},
+    settings::Settings,
+    testing::{Session, Shape, keys, lora, with_rows},
+    verifier::{SrsPolicy, verify},
+};
+
+use super::encodings::{identity, outside_the_subgroup};
+
+fn mixed() -> Session {
+    let shape = Shape { d_in: 6, rank: 2, d_out: 30, bias: true, scale: true, rows: 2 };
+    Session::of(&[shape, lora(5, 2, 4, 2), lora(5, 2, 4, 2)])
+}
+
+fn edited(session: &Session, edit: impl FnOnce(&mut Manifest)) -> Vec<u8> {
+    let mut manifest = session.manifest.clone();
+    edit(&mut manifest);
+    assert_ne!(manifest, session.manifest, "the edit changes nothing");
+    manifest.to_bytes().unwrap()
+}
+
+/// The settings digest that an edited manifest's shapes give.
+fn redigested(manifest: &mut Manifest) {
+    let pairs = crate::pairs::Pairs::of(&manifest.modules).unwrap();
+    manifest.settings_digest = Settings::of(&pairs, manifest.k).unwrap().digest_hex().unwrap();
+}
+
+fn rule(session: &Session, text: &str, edit: impl FnOnce(&mut Manifest)) {
+    rule_of(&edited(session, edit), text);
+}
+
+fn rule_of(bytes: &[u8], text: &str) {
+    match Pinned::parse(bytes) {
+        Err(Error::Manifest(why)) => assert!(why.contains(text), "`{text}` is not in: {why}"),
+        other => panic!("expected `{text}`, got {other:?}"),
+    }
+}
+
+#[test]
+fn the_pin_names_one_manifest_and_no_other() {
+    let session = mixed();
+    let bytes = session.manifest.to_bytes().unwrap();
+    Pinned::parse_pinned(&bytes, &session.pinned.id()).unwrap();
+    for bit in [0, 7, 100, 255] {
+        let mut pin = session.pinned.id();
+        pin.0[bit / 8] ^= 1 << (bit % 8);
+        assert!(matches!(Pinned::parse_pinned(&bytes, &pin), Err(Error::Pin { .. })));
+    }
+    let other = edited(&session, |m| m.modules.swap(1, 2));
+    assert!(matches!(Pinned::parse_pinned(&other, &session.pinned.id()), Err(Error::Pin { .. })));
+    assert!("00".parse::<AdapterId>().is_err());
+    assert_eq!(session.pinned.id().to_string().parse::<AdapterId>().unwrap(), session.pinned.id());
+}
+
+type Edit = Box<dyn Fn(&mut Manifest)>;
+
+/// With the pin, every edit is a [`Error::Pin`]. Without it, an edit that breaks no rule leaves a proof that fails.
+#[test]
+fn an_edited_manifest_that_obeys_the_rules_has_no_proof() {
+    let session = mixed();
+    let proof = session.prove();
+    let point = |m: &Manifest| m.modules[1].terms[0].a[0][0];
+    let edits: Vec<Edit> = vec![
+        Box::new(|m| m.modules[1].terms[0].a.swap(0, 1)),
+        Box::new(|m| m.modules[1].terms[0].b.swap(0, 1)),
+        Box::new(|m| m.modules[0].terms[0].b[0].swap(0, 1)),
+        Box::new(move |m| m.modules[2].terms[0].a[0][0] = point(m)),
+        Box::new(|m| m.modules.swap(1, 2)),
+        Box::new(|m| m.modules[0].name.push('x')),
+        Box::new(|m| m.modules[0].inputs[0].name.push('x')),
+        Box::new(|m| m.base_model.name.push('x')),
+        Box::new(|m| m.base_model.fingerprint = Some("00".into())),
+        Box::new(|m| m.modules[0].scaling = 4.0),
+        Box::new(|m| m.modules[0].scale_log2 += 1),
+        Box::new(|m| m.modules[0].delta_bits = 63),
+        Box::new(|m| m.modules[0].x_bits += 1),
+        Box::new(|m| m.modules[0].a_bits += 1),
+        Box::new(|m| m.modules[0].b_bits += 1),
+        Box::new(|m| m.modules[0].terms[1].shift += 1),
+        Box::new(|m| m.modules[0].terms[2].shift -= 1),
+    ];
+    for (i, edit) in edits.iter().enumerate() {
+        let bytes = edited(&session, edit);
+        assert!(matches!(Pinned::parse_pinned(&bytes, &session.pinned.id()), Err(Error::Pin { .. })), "edit {i}");
+        let pinned = Pinned::parse(&bytes).unwrap();
+        let answer = with_rows(&pinned, session.context, &session.rows, |trace| {
+            verify(session.srs, keys(), &pinned, trace, &proof, SrsPolicy::AllowUntrusted)
+        })
+        .unwrap();
+        assert!(matches!(answer, Err(Error::Rejected(Check::MaskSpan))), "edit {i}: {answer:?}");
+    }
+}
+
+#[test]
+fn digests_that_do_not_belong_are_refused() {
+    let session = mixed();
+    rule(&session, "settings digest", |m| m.settings_digest = "00".repeat(32));
+    rule(&session, "settings digest", |m| m.settings_digest.make_ascii_uppercase());
+    rule(&session, "settings digest", |m| m.k = 6);
+    rule(&session, "k = 3", |m| m.k = 3);
+    rule(&session, "k = 21", |m| m.k = 21);
+    rule(&session, "settings digest", |m| m.modules[1].d_out = 1000);
+    let bytes = edited(&session, |m| m.srs_digest = "00".repeat(32));
+    let pinned = Pinned::parse(&bytes).unwrap();
+    let proof = session.prove();
+    let answer = with_rows(&pinned, session.context, &session.rows, |trace| {
+        verify(session.srs, keys(), &pinned, trace, &proof, SrsPolicy::AllowUntrusted)
+    })
+    .unwrap();
+    assert!(matches!(answer, Err(Error::SrsMismatch { .. })), "{answer:?}");
+}
+
+#[test]
+fn names_dimensions_and_widths_are_held_to_their_rules() {
+    let session = mixed();
+    rule(&session, "two modules are called", |m| m.modules[1].name = m.modules[0].name.clone());
+    rule(&session, "two inputs are called", |m| m.modules[0].inputs[1].name = "x".into());
+    rule(&session, "a module's name", |m| m.modules[1].name = String::new());
+    rule(&session, "a module's name", |m| m.modules[1].name = "a\nb".into());
+    rule(&session, "a module's name", |m| m.modules[1].name = "a".repeat(513));
+    rule(&session, "an input's name", |m| m.modules[1].inputs[0].name = String::new());
+    rule(&session, "fingerprint", |m| m.base_model.fingerprint = Some(String::new()));
+    rule(&session, "0 modules", |m| m.modules.clear());
+    rule(&session, "dimension", |m| m.modules[1].d_out = 0);
+    rule(&session, "dimension", |m| m.modules[1].inputs[0].dim = 0);
+    rule(&session, "dimension", |m| m.modules[1].inputs[0].dim = usize::MAX);
+    rule(&session, "no terms", |m| m.modules[1].terms.clear());
+    rule(&session, "LowRank", |m| m.modules[1].terms[0].rank = 0);
+    rule(&session, "LowRank", |m| m.modules[1].terms[0].rank = usize::MAX);
+    rule(&session, "more than 1048576 pairs", |m| m.modules[1].terms[0].rank = 1 << 20);
+    rule(&session, "names an input", |m| m.modules[1].terms[0].input = Some(1));
+    for bits in [0, 1, 25, u32::MAX] {
+        rule(&session, "x_bits", |m| m.modules[1].x_bits = bits);
+        rule(&session, "a_bits", |m| m.modules[1].a_bits = bits);
+        rule(&session, "b_bits", |m| m.modules[1].b_bits = bits);
+    }
+    rule(&session, "delta_bits", |m| m.modules[1].delta_bits = 0);
+    rule(&session, "delta_bits", |m| m.modules[1].delta_bits = 64);
+    rule(&session, "usable number", |m| m.modules[1].scaling = 0.0);
+    rule(&session, "usable number", |m| m.modules[1].scale_log2 = 1001);
+    rule(&session, "version 2", |m| m.version = 2);
+    rule(&session, "format `other`", |m| m.format = "other".into());
+}
+
+#[test]
+fn one_sided_terms_have_exactly_their_side() {
+    let session = mixed();
+    let shape = "does not fit its shape";
+    let some = |m: &Manifest| m.modules[0].terms[0].b[0].clone();
+    // Module 0: low rank, bias, scale.
+    rule(&session, shape, |m| m.modules[0].terms[2].b = vec![some(m)]);
+    rule(&session, shape, |m| m.modules[0].terms[1].a = vec![some(m)]);
+    rule(&session, shape, |m| m.modules[0].terms[1].a = vec![vec![]]);
+    rule(&session, shape, |m| m.modules[0].terms[0].a.clear());
+    rule(&session, shape, |m| m.modules[0].terms[0].b.clear());
+    rule(&session, shape, |m| m.modules[0].terms[1].b.clear());
+    rule(&session, shape, |m| m.modules[0].terms[2].a.clear());
+    rule(&session, shape, |m| m.modules[0].terms[0].a.truncate(1));
+    rule(&session, shape, |m| {
+        let extra = some(m);
+        m.modules[0].terms[0].a.push(extra);
+    });
+    rule(&session, shape, |m| m.modules[0].terms[0].b[1].truncate(1));
+    rule(&session, shape, |m| m.modules[0].terms[0].b[1].push(Point(identity())));
+    let impossible = "impossible input, rank or shift";
+    rule(&session, impossible, |m| m.modules[0].terms[1].input = Some(0));
+    rule(&session, impossible, |m| m.modules[0].terms[2].input = None);
+    rule(&session, impossible, |m| m.modules[0].terms[2].input = Some(0));
+    rule(&session, impossible, |m| m.modules[0].terms[0].input = None);
+    rule(&session, impossible, |m| m.modules[0].terms[0].shift = 1);
+    rule(&session, impossible, |m| m.modules[0].terms[1].shift = 63);
+    rule(&session, impossible, |m| m.modules[0].terms[2].shift = u32::MAX);
+    rule(&session, impossible, |m| m.modules[0].terms[1].rank = 2);
+    rule(&session, impossible, |m| m.modules[0].terms[2].rank = 2);
+    rule(&session, impossible, |m| m.modules[0].terms[1].kind = TermKind::LowRank);
+    rule(&session, impossible, |m| m.modules[0].terms[1].kind = TermKind::Scale);
+    rule(&session, impossible, |m| m.modules[0].terms[2].kind = TermKind::Bias);
+    // A scale that calls itself low rank has a committed B side that is not there.
+    rule(&session, "settings digest", |m| m.modules[0].terms[2] = m.modules[1].terms[0].clone());
+    rule(&session, shape, |m| {
+        m.modules[0].terms[2].kind = TermKind::LowRank;
+        m.modules[0].terms[2].shift = 0;
+        redigested(m);
+    });
+}
+
+#[test]
+fn commitments_outside_the_group_are_refused() {
+    let session = mixed();
+    for (bytes, why) in [
+        (identity(), "is the identity"),
+        (outside_the_subgroup(), "prime-order group"),
+        ([0; 48], "prime-order group"),
+        ([0xff; 48], "prime-order group"),
+    ] {
+        rule(&session, why, |m| m.modules[2].terms[0].a[1][0] = Point(bytes));
+        rule(&session, why, |m| m.modules[0].terms[0].b[1][1] = Point(bytes));
+        rule(&session, why, |m| m.modules[0].terms[2].a[0][0] = Point(bytes));
+    }
+}
+
+#[test]
+fn bytes_that_are_not_canonical_are_refused() {
+    let session = mixed();
+    let bytes = session.manifest.to_bytes().unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let replaced = |from: &str, to: &str| {
+        assert!(text.contains(from));
+        text.replacen(from, to, 1).into_bytes()
+    };
+    rule_of(format!(" {text}").as_bytes(), "canonical");
+    rule_of(format!("{text}\n").as_bytes(), "canonical");
+    rule_of(&replaced(":", ": "), "canonical");
+    rule_of(&replaced("\"rank\":2,\"shift\":0", "\"shift\":0,\"rank\":2"), "canonical");
+    rule_of(&replaced("\"scaling\":2.0", "\"scaling\":2"), "canonical");
+    rule_of(&replaced("\"scaling\":2.0", "\"scaling\":2e0"), "canonical");
+    rule_of(&replaced("\"tiny\"", "\"\\u0074iny\""), "canonical");
+    let point = format!("{:?}", session.manifest.modules[0].terms[0].a[0][0]);
+    rule_of(&replaced(&point, &point.to_uppercase()), "canonical");
+    rule_of(&replaced(&point, &point[2..]), "96 hex digits");
+    rule_of(&replaced("\"version\":1", "\"version\":1,\"version\":1"), "duplicate field");
+    rule_of(&replaced("\"version\":1", "\"unknown\":1,\"version\":1"), "unknown field");
+    rule_of(&replaced("\"shift\":0", "\"shift\":0,\"zeta\":0"), "unknown field");
+    rule_of(&replaced("\"version\":1", "\"version\":-1"), "not a manifest");
+    rule_of(&replaced("\"version\":1", "\"version\":1.0"), "not a manifest");
+    rule_of(&replaced("\"scaling\":2.0", "\"scaling\":1e999"), "not a manifest");
+    rule_of(&replaced("\"kind\":\"bias\"", "\"kind\":\"dense\""), "unknown variant");
+    rule_of(format!("{text}{text}").as_bytes(), "not a manifest");
+    rule_of(&text.as_bytes()[..text.len() - 1], "not a manifest");
+    rule_of(b"", "not a manifest");
+    rule_of(&b"[".repeat(100_000), "not a manifest");
+    rule_of(&[0xff; 64], "not a manifest");
+}
+
+#[test]
+fn modules_whose_traces_would_claim_one_tensor_name_are_refused() {
+    let mut draft = crate::testing::draft(&[crate::testing::lora(3, 1, 3, 1), crate::testing::lora(3, 1, 3, 1)]);
+    draft.modules[0].name = "m".into();
+    draft.modules[0].inputs[0].name = "x.scale".into();
+    draft.modules[1].name = "m.x".into();
+    let error = draft.check_shapes().unwrap_err().to_string();
+    assert!(error.contains("would be called `m.x.scale`"), "{error}");
+}

@@ -1,0 +1,137 @@
+//! Weights and masks to commitments, and the audit that goes the other way (protocol section 4).
+
+use group::{Curve, Group, GroupEncoding};
+use rayon::prelude::*;
+
+use crate::{
+    Error,
+    error::manifest as refuse,
+    field::G1,
+    layout::data_rows,
+    manifest::{Manifest, Pinned, Point, commitments},
+    masks::{MaskKey, Seed, Side},
+    msm::{msm, small_msm},
+    pairs::Pairs,
+    settings::Settings,
+    srs::Srs,
+    weights::{PairWeights, Weights},
+};
+
+/// Columns of one committed vector.
+struct Vector<'a> {
+    module: usize,
+    side: Side,
+    j: usize,
+    values: &'a [i32],
+    bits: u32,
+}
+
+/// The commitments of one column: `Commit(piece at its rows, masks at u−2 and u−1)`.
+fn commit_column(srs: &Srs, k: u32, key: &MaskKey, vector: &Vector<'_>, column: usize, piece: &[i32]) -> Point {
+    let lagrange = srs.lagrange();
+    let rows = data_rows(k);
+    let data = small_msm(&lagrange[..piece.len()], piece, vector.bits - 1);
+    let masks = [0u8, 1].map(|slot| key.mask(vector.module, vector.side, vector.j, column, slot));
+    let commitment: G1 = data + msm(&lagrange[rows..rows + 2], &masks);
+    let mut bytes = [0u8; 48];
+    bytes.copy_from_slice(commitment.to_affine().to_bytes().as_ref());
+    Point(bytes)
+}
+
+fn commit_vector(srs: &Srs, k: u32, key: &MaskKey, vector: &Vector<'_>) -> Vec<Point> {
+    vector
+        .values
+        .chunks(data_rows(k))
+        .enumerate()
+        .map(|(column, piece)| commit_column(srs, k, key, vector, column, piece))
+        .collect()
+}
+
+fn commit_pairs(
+    srs: &Srs,
+    manifest: &Manifest,
+    weights: &Weights,
+    key: &MaskKey,
+) -> Result<Vec<[Vec<Point>; 2]>, Error> {
+    let pairs = Pairs::of(&manifest.modules)?;
+    let work: Vec<_> = pairs.iter().zip(weights.pairs()).collect();
+    Ok(work
+        .par_iter()
+        .map(|(pair, PairWeights { a, b })| {
+            let module = &manifest.modules[pair.module];
+            let vector = |side, values, bits| Vector { module: pair.module, side, j: pair.index, values, bits };
+            [
+                commit_vector(srs, manifest.k, key, &vector(Side::A, a, module.a_bits)),
+                commit_vector(srs, manifest.k, key, &vector(Side::B, b, module.b_bits)),
+            ]
+        })
+        .collect())
+}
+
+fn check_srs(srs: &Srs, manifest: &Manifest) -> Result<(), Error> {
+    // A longer basis would commit to other polynomials without a word: protocol section 9.
+    if srs.k() != manifest.k {
+        return Err(refuse(format!("k = {}, but the SRS has 2^{} points", manifest.k, srs.k())));
+    }
+    Ok(())
+}
+
+/// Fills a manifest's digests and commitments in. `draft` brings names, shapes, bit widths and scales; what it says of
+/// k, digests and commitments is overwritten. Returns the finished manifest and the mask key (the opening).
+///
+/// # Errors
+/// If a shape, name or bit width breaks a rule ([`Error::Manifest`]), or the integers do not fit ([`Error::Weights`]).
+pub fn commit(
+    srs: &Srs,
+    draft: &Manifest,
+    pairs: Vec<PairWeights>,
+    seed: &Seed,
+) -> Result<(Manifest, Weights, MaskKey), Error> {
+    let mut manifest = draft.clone();
+    manifest.k = srs.k();
+    manifest.srs_digest = srs.digest_hex();
+    manifest.check_shapes()?;
+    manifest.settings_digest = Settings::of(&Pairs::of(&manifest.modules)?, manifest.k)?.digest_hex()?;
+    let weights = Weights::new(&manifest, pairs)?;
+    let key = MaskKey::derive(seed, &manifest, &weights)?;
+    let mut commitments = commit_pairs(srs, &manifest, &weights, &key)?.into_iter();
+    for term in manifest.modules.iter_mut().flat_map(|module| &mut module.terms) {
+        term.a.clear();
+        term.b.clear();
+        for [a, b] in commitments.by_ref().take(term.rank) {
+            if !a.is_empty() {
+                term.a.push(a);
+            }
+            if !b.is_empty() {
+                term.b.push(b);
+            }
+        }
+    }
+    Ok((manifest, weights, key))
+}
+
+/// Recomputes the commitments of delivered weights under the delivered mask key and compares them with the manifest.
+/// Returns the names of the modules that differ: none means that the delivered integers are the committed ones.
+pub fn audit(srs: &Srs, pinned: &Pinned, weights: &Weights, key: &MaskKey) -> Result<Vec<String>, Error> {
+    let manifest = pinned.manifest();
+    check_srs(srs, manifest)?;
+    if manifest.srs_digest != srs.digest_hex() {
+        return Err(Error::SrsMismatch { manifest: manifest.srs_digest.clone(), own: srs.digest_hex() });
+    }
+    // Integers of another shape would be skipped, wider ones truncated to the bit width below.
+    weights.check(manifest)?;
+    let delivered = commit_pairs(srs, manifest, weights, key)?;
+    let mut differing: Vec<usize> = commitments(manifest)
+        .zip(&delivered)
+        .zip(pinned.pairs().iter())
+        .filter(|(((a, b), [own_a, own_b]), _)| *a != own_a.as_slice() || *b != own_b.as_slice())
+        .map(|(_, pair)| pair.module)
+        .collect();
+    differing.dedup();
+    Ok(differing.into_iter().map(|m| manifest.modules[m].name.clone()).collect())
+}
+
+/// The identity, as the projective point that sums start from.
+pub(crate) fn zero() -> G1 {
+    G1::identity()
+}

@@ -1,0 +1,117 @@
+//! Keys of a layout: derived by both sides, never taken from the other (protocol 5.1, 9).
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use halo2_proofs::{
+    plonk::{ProvingKey, VerifyingKey, keygen_pk, keygen_vk_with_k},
+    poly::kzg::KZGCommitmentScheme,
+    utils::SerdeFormat,
+};
+use midnight_curves::Bls12;
+
+use crate::{
+    Error,
+    field::F,
+    gate::RunningSum,
+    layout::{BLINDING_FACTORS, Layout},
+    srs::Srs,
+};
+
+pub(crate) type Scheme = KZGCommitmentScheme<Bls12>;
+
+/// Verifying key of one layout under one SRS, and the proving key once somebody proves.
+#[derive(Debug)]
+pub struct Keys {
+    layout: Layout,
+    vk: VerifyingKey<F, Scheme>,
+    pk: OnceLock<ProvingKey<F, Scheme>>,
+}
+
+impl Keys {
+    /// Derives the verifying key.
+    pub fn generate(srs: &Srs, layout: Layout) -> Result<Keys, Error> {
+        layout.check()?;
+        // A longer basis would commit to other polynomials without a word (protocol section 9).
+        if srs.k() != layout.k {
+            return Err(Error::Manifest(format!("the circuit has 2^{} rows, the SRS 2^{} points", layout.k, srs.k())));
+        }
+        let circuit = RunningSum { layout, acc: None };
+        let vk: VerifyingKey<F, Scheme> = keygen_vk_with_k(srs.params(), &circuit, layout.k).map_err(failed)?;
+        if vk.cs().blinding_factors() != BLINDING_FACTORS || vk.cs().degree() != 3 {
+            return Err(Error::Library(format!(
+                "it keeps {} blinding rows at degree {}, this protocol is laid out for {BLINDING_FACTORS} at degree 3",
+                vk.cs().blinding_factors(),
+                vk.cs().degree()
+            )));
+        }
+        Ok(Keys { layout, vk, pk: OnceLock::new() })
+    }
+
+    /// The layout that the keys are for.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The verifying key, as `circuit.vk` holds it.
+    pub fn vk_bytes(&self) -> Vec<u8> {
+        self.vk().to_bytes(SerdeFormat::Processed)
+    }
+
+    /// The key's own digest: what every transcript absorbs first.
+    pub fn fingerprint(&self) -> F {
+        self.vk().transcript_repr()
+    }
+
+    pub(crate) fn vk(&self) -> &VerifyingKey<F, Scheme> {
+        &self.vk
+    }
+
+    /// The proving key, derived at the first call.
+    pub(crate) fn pk(&self) -> Result<&ProvingKey<F, Scheme>, Error> {
+        if let Some(pk) = self.pk.get() {
+            return Ok(pk);
+        }
+        let circuit = RunningSum { layout: self.layout, acc: None };
+        let pk = keygen_pk(self.vk.clone(), &circuit).map_err(failed)?;
+        Ok(self.pk.get_or_init(|| pk))
+    }
+}
+
+fn failed(e: halo2_proofs::plonk::Error) -> Error {
+    Error::Library(format!("key generation: {e}"))
+}
+
+/// Keys by the digest of their SRS and their layout.
+type Shelf = HashMap<([u8; 32], Layout), Arc<Keys>>;
+
+/// Keys by SRS and layout: one vk serves many adapters.
+#[derive(Debug, Default)]
+pub struct KeyStore(Mutex<Shelf>);
+
+/// Keys that a store holds at most; it starts anew when it is full.
+const STORE_SIZE: usize = 32;
+
+impl KeyStore {
+    /// The keys of `layout`, derived at the first call.
+    pub fn get(&self, srs: &Srs, layout: Layout) -> Result<Arc<Keys>, Error> {
+        let name = (srs.digest(), layout);
+        if let Some(keys) = self.lock().get(&name) {
+            return Ok(keys.clone());
+        }
+        let keys = Arc::new(Keys::generate(srs, layout)?);
+        let mut store = self.lock();
+        if store.len() >= STORE_SIZE {
+            store.clear();
+        }
+        store.insert(name, keys.clone());
+        Ok(keys)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shelf> {
+        // A poisoned map is still a map of finished keys.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,455 @@
+//! What is published about an adapter: shapes, bit widths, public scales and the commitments (protocol section 4).
+//!
+//! A manifest is canonical JSON: sorted keys, no white space, one encoding per value. Its BLAKE3 is the adapter
+//! id that the user pins. [`Pinned`] is the only form that the verifier works with: parsing is where every rule
+//! of protocol sections 4, 5 ("General pairs") and 9 is enforced.
+
+use group::{GroupEncoding, prime::PrimeCurveAffine};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error,
+    error::manifest as refuse,
+    field::G1Affine,
+    layout::{Layout, columns_for},
+    pairs::Pairs,
+    settings::Settings,
+};
+
+/// The `format` field of every manifest.
+pub const FORMAT: &str = "zklora-manifest";
+/// The `version` field of every manifest that this build reads and writes.
+pub const VERSION: u32 = 1;
+/// Largest manifest that is parsed, in bytes.
+pub const MAX_BYTES: usize = 1 << 27;
+/// Most modules of an adapter.
+pub const MAX_MODULES: usize = 1 << 16;
+/// Most pairs (rank components, biases, scales) of an adapter.
+pub const MAX_PAIRS: usize = 1 << 20;
+/// Largest input or output dimension: a verifier spends memory on each feature of the longest, called or not.
+pub const MAX_DIM: usize = 1 << 20;
+/// Longest module or input name, in bytes.
+pub const MAX_NAME: usize = 512;
+/// Widest activation integer, sign included. [`crate::projection`] relies on it.
+pub const MAX_X_BITS: u32 = 24;
+/// Widest weight integer, sign included.
+pub const MAX_WEIGHT_BITS: u32 = 24;
+/// Most bits of a delta's magnitude: |D| < 2^63.
+pub const MAX_DELTA_BITS: u32 = 63;
+
+/// A compressed commitment, as 96 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Point(pub [u8; 48]);
+
+impl std::fmt::Debug for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl Serialize for Point {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&hex::encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Point {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        let mut bytes = [0u8; 48];
+        hex::decode_to_slice(text.as_bytes(), &mut bytes)
+            .map_err(|_| serde::de::Error::custom("a commitment is not 96 hex digits"))?;
+        Ok(Point(bytes))
+    }
+}
+
+/// The base model that the adapter is for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseModel {
+    /// Digest of the base model's weights, as hex, if the contributor had them at hand.
+    pub fingerprint: Option<String>,
+    /// Name, as in the adapter's configuration.
+    pub name: String,
+}
+
+/// One input of a module: rows of `dim` features.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// Features of a row.
+    pub dim: usize,
+    /// Name, unique within the module.
+    pub name: String,
+}
+
+/// What a term of a module computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TermKind {
+    /// `X · A · B`: `rank` pairs with both sides committed.
+    LowRank,
+    /// `2^shift · w · b`, where `w` is the integer that stands for 1 at the row's scale: one pair, no A side.
+    Bias,
+    /// `2^shift · y ∘ g`: one pair, no B side; its public vector contains γ.
+    Scale,
+}
+
+/// One summand of a module's map, with its commitments: `a[j][column]`, `b[j][column]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Term {
+    /// Commitments to the A side: one list of columns per pair; empty for a bias.
+    pub a: Vec<Vec<Point>>,
+    /// Commitments to the B side: one list of columns per pair; empty for a scale.
+    pub b: Vec<Vec<Point>>,
+    /// Index of the input that the term reads; none for a bias.
+    pub input: Option<usize>,
+    /// What it computes.
+    pub kind: TermKind,
+    /// Number of pairs: the LoRA rank, or 1.
+    pub rank: usize,
+    /// Public power of two of a bias or scale; 0 for low rank.
+    pub shift: u32,
+}
+
+/// One module: `delta ≈ D · row_scale · scaling · 2^scale_log2`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Module {
+    /// |A| < 2^(a_bits − 1).
+    pub a_bits: u32,
+    /// |B| < 2^(b_bits − 1).
+    pub b_bits: u32,
+    /// Output features.
+    pub d_out: usize,
+    /// |D| < 2^delta_bits for every row: the certified bound, rounded up to a power of two.
+    pub delta_bits: u32,
+    /// Inputs, in the order of the trace.
+    pub inputs: Vec<Input>,
+    /// Name, unique in the adapter.
+    pub name: String,
+    /// Exponent of the public power of two in the output scale.
+    pub scale_log2: i32,
+    /// Public LoRA scaling (alpha / r, or 1).
+    pub scaling: f64,
+    /// Summands.
+    pub terms: Vec<Term>,
+    /// |x| < 2^(x_bits − 1).
+    pub x_bits: u32,
+}
+
+impl Module {
+    /// Whether the module has a bias, so that its rows carry the integer that stands for 1.
+    pub fn has_bias(&self) -> bool {
+        self.terms.iter().any(|term| term.kind == TermKind::Bias)
+    }
+
+    /// The output scale of a row whose activations have scale 1.
+    pub fn output_scale(&self) -> f64 {
+        self.scaling * power_of_two(self.scale_log2)
+    }
+}
+
+fn power_of_two(exponent: i32) -> f64 {
+    // Exact in every binade, subnormals included: halving or doubling is exact there.
+    let step = if exponent < 0 { 0.5 } else { 2.0 };
+    (0..exponent.unsigned_abs()).fold(1.0, |value, _| value * step)
+}
+
+/// The published description of an adapter. Build one with [`crate::commit::commit`], read one with [`Pinned::parse`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The base model.
+    pub base_model: BaseModel,
+    /// [`FORMAT`].
+    pub format: String,
+    /// log₂ of the rows of a column.
+    pub k: u32,
+    /// Modules; their order is part of the commitment.
+    pub modules: Vec<Module>,
+    /// BLAKE3 of the canonical settings, hex.
+    pub settings_digest: String,
+    /// Digest of the SRS, hex.
+    pub srs_digest: String,
+    /// [`VERSION`].
+    pub version: u32,
+}
+
+impl Manifest {
+    /// The canonical bytes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(self).map_err(|e| refuse(format!("cannot be written: {e}")))
+    }
+
+    /// The canonical bytes with every commitment left out: what the mask key is bound to.
+    pub fn bytes_without_commitments(&self) -> Result<Vec<u8>, Error> {
+        let mut bare = self.clone();
+        for term in bare.modules.iter_mut().flat_map(|module| &mut module.terms) {
+            term.a.clear();
+            term.b.clear();
+        }
+        bare.to_bytes()
+    }
+
+    /// Everything but the commitments themselves.
+    pub(crate) fn check_shapes(&self) -> Result<(), Error> {
+        if self.format != FORMAT || self.version != VERSION {
+            return Err(refuse(format!(
+                "format `{}` version {}: this build reads `{FORMAT}` version {VERSION}",
+                self.format, self.version
+            )));
+        }
+        if self.modules.is_empty() || self.modules.len() > MAX_MODULES {
+            return Err(refuse(format!("{} modules: expected 1 to {MAX_MODULES}", self.modules.len())));
+        }
+        check_name(&self.base_model.name, "the base model's name", true)?;
+        if let Some(fingerprint) = &self.base_model.fingerprint {
+            check_name(fingerprint, "the base model's fingerprint", false)?;
+        }
+        let mut names = std::collections::HashSet::new();
+        for module in &self.modules {
+            check_name(&module.name, "a module's name", false)?;
+            if !names.insert(module.name.as_str()) {
+                return Err(refuse(format!("two modules are called `{}`", module.name)));
+            }
+            check_module(module).map_err(|why| refuse(format!("module `{}`: {why}", module.name)))?;
+        }
+        // Traces call their tensors `<module>.<part>`: two modules must not claim one name.
+        let mut tensors = std::collections::HashSet::new();
+        for module in &self.modules {
+            let parts = module.inputs.iter().map(|input| input.name.as_str()).chain(["one", "scale", "delta"]);
+            for part in parts {
+                if !tensors.insert(format!("{}.{part}", module.name)) {
+                    return Err(refuse(format!("two tensors of a trace would be called `{}.{part}`", module.name)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_commitments(&self) -> Result<(), Error> {
+        for module in &self.modules {
+            for term in &module.terms {
+                let a_columns = term.input.map_or(0, |input| columns_for(module.inputs[input].dim, self.k));
+                let b_columns = columns_for(module.d_out, self.k);
+                let (a_count, b_count) = match term.kind {
+                    TermKind::LowRank => (term.rank, term.rank),
+                    TermKind::Bias => (0, 1),
+                    TermKind::Scale => (1, 0),
+                };
+                let fits = |side: &[Vec<Point>], count, columns| {
+                    side.len() == count && side.iter().all(|vector: &Vec<Point>| vector.len() == columns)
+                };
+                if !fits(&term.a, a_count, a_columns) || !fits(&term.b, b_count, b_columns) {
+                    return Err(refuse(format!(
+                        "module `{}`: the number of commitments does not fit its shape",
+                        module.name
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_name(name: &str, what: &str, may_be_empty: bool) -> Result<(), Error> {
+    if name.len() > MAX_NAME || name.chars().any(char::is_control) || (name.is_empty() && !may_be_empty) {
+        return Err(refuse(format!(
+            "{what} is empty, longer than {MAX_NAME} bytes or has control characters: {name:.80?}"
+        )));
+    }
+    Ok(())
+}
+
+fn check_module(module: &Module) -> Result<(), String> {
+    let within = |value: u32, low: u32, high: u32, what: &str| {
+        if (low..=high).contains(&value) { Ok(()) } else { Err(format!("{what} = {value} is outside {low}..={high}")) }
+    };
+    within(module.x_bits, 2, MAX_X_BITS, "x_bits")?;
+    within(module.a_bits, 2, MAX_WEIGHT_BITS, "a_bits")?;
+    within(module.b_bits, 2, MAX_WEIGHT_BITS, "b_bits")?;
+    within(module.delta_bits, 1, MAX_DELTA_BITS, "delta_bits")?;
+    if !(-1000..=1000).contains(&module.scale_log2) || !module.scaling.is_finite() || module.scaling == 0.0 {
+        return Err(format!("output scale {} · 2^{} is not a usable number", module.scaling, module.scale_log2));
+    }
+    let dim_ok = |dim: usize| (1..=MAX_DIM).contains(&dim);
+    if !dim_ok(module.d_out) || module.inputs.iter().any(|input| !dim_ok(input.dim)) {
+        return Err(format!("a dimension is outside 1..={MAX_DIM}"));
+    }
+    let mut names = std::collections::HashSet::new();
+    for input in &module.inputs {
+        check_name(&input.name, "an input's name", false).map_err(|e| e.to_string())?;
+        if !names.insert(&input.name) {
+            return Err(format!("two inputs are called `{}`", input.name));
+        }
+    }
+    if module.terms.is_empty() || module.inputs.len() > 16 || module.terms.len() > 1 << 12 {
+        return Err("no terms, more than 4096 terms or more than 16 inputs".into());
+    }
+    for term in &module.terms {
+        let input_dim = match term.input {
+            None => None,
+            Some(index) => Some(module.inputs.get(index).ok_or("a term names an input that is not there")?.dim),
+        };
+        let fits = match term.kind {
+            TermKind::LowRank => input_dim.is_some() && term.shift == 0 && (1..=MAX_PAIRS).contains(&term.rank),
+            TermKind::Bias => input_dim.is_none() && term.rank == 1 && term.shift < MAX_DELTA_BITS,
+            TermKind::Scale => input_dim == Some(module.d_out) && term.rank == 1 && term.shift < MAX_DELTA_BITS,
+        };
+        if !fits {
+            return Err(format!("a term of kind {:?} has an impossible input, rank or shift", term.kind));
+        }
+    }
+    Ok(())
+}
+
+/// The id of an adapter: BLAKE3 of its canonical manifest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AdapterId(pub [u8; 32]);
+
+impl std::fmt::Display for AdapterId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl std::fmt::Debug for AdapterId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::str::FromStr for AdapterId {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mut id = [0u8; 32];
+        hex::decode_to_slice(text.trim(), &mut id).map_err(|_| Error::AdapterId(text.chars().take(80).collect()))?;
+        Ok(AdapterId(id))
+    }
+}
+
+/// The commitments of one pair, parsed: one point a column. A missing side is empty.
+#[derive(Debug, Clone)]
+pub struct PairPoints {
+    /// Commitments to A, column by column.
+    pub a: Vec<G1Affine>,
+    /// Commitments to B, column by column.
+    pub b: Vec<G1Affine>,
+}
+
+/// A manifest that was parsed from its canonical bytes and obeys every rule.
+#[derive(Debug, Clone)]
+pub struct Pinned {
+    manifest: Manifest,
+    id: AdapterId,
+    settings: Settings,
+    pairs: Pairs,
+    points: Vec<PairPoints>,
+}
+
+impl Pinned {
+    /// Parses and checks canonical manifest bytes.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] says which rule is broken: size, JSON, canonical form, names, shapes, bit widths,
+    /// settings digest, number of commitments, a point that is not in the prime-order group or is the identity.
+    pub fn parse(bytes: &[u8]) -> Result<Pinned, Error> {
+        if bytes.len() > MAX_BYTES {
+            return Err(refuse(format!("{} bytes: more than {MAX_BYTES}", bytes.len())));
+        }
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| refuse(format!("not a manifest: {e}")))?;
+        if manifest.to_bytes()? != bytes {
+            return Err(refuse(
+                "not in canonical form (sorted keys, no white space): use the bytes that compile wrote",
+            ));
+        }
+        manifest.check_shapes()?;
+        let pairs = Pairs::of(&manifest.modules)?;
+        let settings = Settings::of(&pairs, manifest.k)?;
+        if manifest.settings_digest != settings.digest_hex()? {
+            return Err(refuse("the settings digest is not the one that its shapes and k give"));
+        }
+        manifest.check_commitments()?;
+        let points = parse_points(&manifest)?;
+        let id = AdapterId(*blake3::hash(bytes).as_bytes());
+        Ok(Pinned { manifest, id, settings, pairs, points })
+    }
+
+    /// [`Pinned::parse`], and the id must be `pin`.
+    pub fn parse_pinned(bytes: &[u8], pin: &AdapterId) -> Result<Pinned, Error> {
+        let found = AdapterId(*blake3::hash(bytes).as_bytes());
+        if found != *pin {
+            return Err(Error::Pin { pinned: pin.to_string(), found: found.to_string() });
+        }
+        Pinned::parse(bytes)
+    }
+
+    /// The document.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The modules, in order.
+    pub fn modules(&self) -> &[Module] {
+        &self.manifest.modules
+    }
+
+    /// BLAKE3 of the canonical bytes.
+    pub fn id(&self) -> AdapterId {
+        self.id
+    }
+
+    /// The settings that the shapes and k give.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The columns of every session of this adapter.
+    pub fn layout(&self) -> Layout {
+        self.settings.layout
+    }
+
+    /// The pairs and groups.
+    pub fn pairs(&self) -> &Pairs {
+        &self.pairs
+    }
+
+    /// The commitments, one entry a pair.
+    pub fn points(&self) -> &[PairPoints] {
+        &self.points
+    }
+}
+
+/// The commitments of every pair, in the order of [`Pairs`].
+pub(crate) fn commitments(manifest: &Manifest) -> impl Iterator<Item = (&[Point], &[Point])> {
+    manifest.modules.iter().flat_map(|module| &module.terms).flat_map(|term| {
+        (0..term.rank)
+            .map(|j| (term.a.get(j).map_or(&[][..], Vec::as_slice), term.b.get(j).map_or(&[][..], Vec::as_slice)))
+    })
+}
+
+fn parse_points(manifest: &Manifest) -> Result<Vec<PairPoints>, Error> {
+    let sides: Vec<_> = commitments(manifest).collect();
+    sides.par_iter().map(|(a, b)| Ok(PairPoints { a: parse_side(a)?, b: parse_side(b)? })).collect()
+}
+
+fn parse_side(points: &[Point]) -> Result<Vec<G1Affine>, Error> {
+    points
+        .iter()
+        .map(|point| parse_point(&point.0).map_err(|why| refuse(format!("commitment {point:?} {why}"))))
+        .collect()
+}
+
+/// A compressed point of the prime-order group that is not the identity.
+pub(crate) fn parse_point(bytes: &[u8; 48]) -> Result<G1Affine, &'static str> {
+    let mut repr = <G1Affine as GroupEncoding>::Repr::default();
+    repr.as_mut().copy_from_slice(bytes);
+    let point: G1Affine = Option::from(G1Affine::from_bytes(&repr)).ok_or("is not a point of the prime-order group")?;
+    if bool::from(point.is_identity()) {
+        return Err("is the identity");
+    }
+    Ok(point)
+}

@@ -1,0 +1,318 @@
+//! The contributor's side: one proof for a whole session (protocol section 5).
+
+use group::Curve;
+use rayon::prelude::*;
+
+use crate::{
+    Error, argument,
+    field::{F, G1, Limbs, Secret, SmallSum, all_limbs, limbs, powers, small_inner_product, wipe},
+    fold::Folding,
+    keys::{KeyStore, Keys},
+    layout::{Layout, MASKS},
+    manifest::{Module, Pinned},
+    masks::{MaskKey, Side},
+    msm::msm,
+    pairs::Pairs,
+    projection::Public,
+    proof::{Proof, affine},
+    randomness::{ProofKey, Stream},
+    relations::{Challenges, PublicColumns, a_weights, combine, pair_weights, relations},
+    span,
+    srs::Srs,
+    trace::Trace,
+    transcript::Transcript,
+    verifier::{self, SrsPolicy, statement},
+    weights::{PairWeights, Weights},
+};
+
+/// Everything that a contributor proves sessions with.
+pub struct Prover<'a> {
+    /// The contributor's SRS.
+    pub srs: &'a Srs,
+    /// Derived keys.
+    pub keys: &'a KeyStore,
+    /// The published manifest, parsed from its bytes.
+    pub pinned: &'a Pinned,
+    /// The private integers.
+    pub weights: &'a Weights,
+    /// The private mask key.
+    pub mask_key: &'a MaskKey,
+}
+
+impl Prover<'_> {
+    /// Proves a session. Refuses a trace that the adapter does not compute, and publishes nothing that its own verifier
+    /// would not accept.
+    ///
+    /// # Errors
+    /// [`Error::FalseTrace`] names a delta that is wrong; [`Error::Rejected`] means that weights, mask key and
+    /// manifest do not belong together.
+    pub fn prove(&self, trace: &Trace<'_>) -> Result<Vec<u8>, Error> {
+        let keys = self.keys.get(self.srs, self.pinned.layout())?;
+        let statement = statement(self.srs, &keys, self.pinned, trace)?;
+        // The integer arithmetic below relies on the bound that was certified for this manifest.
+        self.weights.check(self.pinned.manifest())?;
+        check_deltas(self.pinned.modules(), self.weights, trace)?;
+        let (transcript, opening) = Transcript::open(&statement);
+        let public = Public::of(self.pinned, trace, &opening);
+        let randomness = ProofKey::fresh(self.mask_key, &opening.s0)?;
+        let attempt = Attempt {
+            srs: self.srs,
+            keys: &keys,
+            pairs: self.pinned.pairs(),
+            public: &public,
+            randomness: &randomness,
+        };
+        let bytes = attempt.run(transcript, self.weights, self.mask_key)?.to_bytes();
+        // The prover's own SRS is not in question here: the user's policy decides on the user's side.
+        verifier::verify(self.srs, self.keys, self.pinned, trace, &bytes, SrsPolicy::AllowUntrusted)?;
+        Ok(bytes)
+    }
+}
+
+/// Protocol 5.9: recomputes every delta as integers, from the buffer that is digested.
+pub(crate) fn check_deltas(modules: &[Module], weights: &Weights, trace: &Trace<'_>) -> Result<(), Error> {
+    for (m, (module, rows)) in modules.iter().zip(trace.modules()).enumerate() {
+        let own = weights.of_module(modules, m);
+        (0..rows.count()).into_par_iter().try_for_each_init(
+            || vec![0i64; module.d_out],
+            |computed, row| {
+                let inputs: Vec<&[i32]> = module
+                    .inputs
+                    .iter()
+                    .zip(rows.inputs)
+                    .map(|(input, x)| &x[row * input.dim..(row + 1) * input.dim])
+                    .collect();
+                weights.delta_row(module, own, &inputs, rows.ones.get(row).copied().unwrap_or(0), computed);
+                let claimed = &rows.delta[row * module.d_out..(row + 1) * module.d_out];
+                match claimed.iter().zip(computed.iter()).position(|(a, b)| a != b) {
+                    None => Ok(()),
+                    Some(output) => Err(Error::FalseTrace {
+                        module: module.name.clone(),
+                        row,
+                        output,
+                        claimed: claimed[output],
+                        computed: computed[output],
+                    }),
+                }
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// One attempt at a proof: the steps of protocol section 5 after the pass over the trace.
+pub(crate) struct Attempt<'a> {
+    pub srs: &'a Srs,
+    pub keys: &'a Keys,
+    pub pairs: &'a Pairs,
+    pub public: &'a Public,
+    pub randomness: &'a ProofKey,
+}
+
+impl Attempt<'_> {
+    fn run(&self, mut transcript: Transcript, weights: &Weights, mask_key: &MaskKey) -> Result<Proof, Error> {
+        let layout = self.keys.layout();
+        let mut masks = self.randomness.stream("masks of T, U and S");
+
+        // Step 3: the products' factors, committed before β exists.
+        let (t, u) = products(self.pairs, weights, self.public);
+        let t = self.masked(&t, layout.pair_columns, &mut masks);
+        let u = self.masked(&u, layout.pair_columns, &mut masks);
+        let (c_t, c_u) = (self.commit(&t), self.commit(&u));
+        let beta = transcript.products(&c_t, &c_u);
+
+        // Steps 4 and 5: combine within groups, fold the groups.
+        let b = pair_weights(beta, self.pairs);
+        let mut folding = Folding::new(combine_a(self.pairs, weights, &b), self.public.groups.clone(), layout.rounds);
+        let (mut s, mut c_s, mut r) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..layout.rounds {
+            let mut round = folding.round();
+            let column = self.masked(&round, 1, &mut masks);
+            wipe(&mut round);
+            c_s.extend(self.commit(&column));
+            s.extend(column);
+            let challenge = transcript.round(&c_s[c_s.len() - 1]);
+            folding.bind(challenge);
+            r.push(challenge);
+        }
+        let (a_data, _) = folding.finish();
+        let b_data = combine_b(self.pairs, weights, &b);
+
+        // Step 6: the combined columns, re-randomised on their mask rows.
+        let mut fresh = self.randomness.stream("masks of A and B");
+        let column_masks = combined_masks(self.pairs, &layout, mask_key, &a_weights(self.pairs, &b, &r), &b);
+        let (a, fresh_a) = self.rerandomised(&a_data, &column_masks.a, &mut fresh);
+        let (b, fresh_b) = self.rerandomised(&b_data, &column_masks.b, &mut fresh);
+        let (c_a, c_b) = (self.commit(&a), self.commit(&b));
+        let chi = transcript.columns(&c_a, &c_b);
+        let mut fresh_values: Vec<[F; MASKS]> = fresh_a.into_iter().chain(fresh_b).collect();
+        let mut combined = span::combine(&fresh_values, &powers(chi, fresh_values.len()));
+        let mut nonce_stream = self.randomness.stream("nonces of the span proof");
+        let mut nonces = [nonce_stream.scalar(), nonce_stream.scalar()];
+        let nonce = span::commit_nonces(&span::mask_bases(&layout, self.srs.lagrange()), &nonces);
+        let epsilon = transcript.span(&nonce);
+        let z = span::respond(&nonces, epsilon, &combined);
+        for secret in [fresh_values.as_flattened_mut(), &mut combined, &mut nonces] {
+            wipe(secret);
+        }
+        let eta = transcript.relations(&z);
+
+        // Steps 7 and 8.
+        let challenges = Challenges { beta, r, eta };
+        let sum = combine(&relations(&layout, self.pairs, self.public, &challenges), eta);
+        let public = PublicColumns::lay_out(&layout, &sum);
+        let columns: Vec<Secret> = t.into_iter().chain(u).chain(s).chain(b).chain(a).collect();
+        let argument = argument::prove(
+            self.srs,
+            self.keys,
+            &columns,
+            &public,
+            transcript.finish(),
+            self.randomness.stream("library"),
+        )?;
+        Ok(Proof {
+            t: affine(&c_t),
+            u: affine(&c_u),
+            s: affine(&c_s),
+            a: affine(&c_a),
+            b: affine(&c_b),
+            r: nonce.to_affine(),
+            z,
+            argument,
+        })
+    }
+
+    /// A vector as columns with two fresh masks each.
+    pub fn masked(&self, data: &[F], columns: usize, masks: &mut Stream) -> Vec<Secret> {
+        let mut data: Vec<&[F]> = data.chunks(self.keys.layout().data_rows()).collect();
+        data.resize(columns, &[]);
+        data.into_iter().map(|piece| column(&self.keys.layout(), piece, [masks.scalar(), masks.scalar()])).collect()
+    }
+
+    /// A combined vector as columns: the combined masks plus fresh values, which are returned too.
+    pub fn rerandomised(&self, data: &[F], masks: &[[F; MASKS]], fresh: &mut Stream) -> (Vec<Secret>, Vec<[F; MASKS]>) {
+        let layout = self.keys.layout();
+        let mut pieces: Vec<&[F]> = data.chunks(layout.data_rows()).collect();
+        pieces.resize(masks.len(), &[]);
+        pieces
+            .into_iter()
+            .zip(masks)
+            .map(|(piece, masks)| {
+                let fresh = [fresh.scalar(), fresh.scalar()];
+                (column(&layout, piece, [masks[0] + fresh[0], masks[1] + fresh[1]]), fresh)
+            })
+            .unzip()
+    }
+
+    /// Commitments to columns.
+    pub fn commit(&self, columns: &[Secret]) -> Vec<G1> {
+        columns.iter().map(|column| commit_column(self.srs, column)).collect()
+    }
+}
+
+/// `Commit(column)` in the Lagrange basis; zero cells cost nothing.
+pub(crate) fn commit_column(srs: &Srs, column: &[F]) -> G1 {
+    let (points, scalars): (Vec<_>, Vec<F>) =
+        srs.lagrange().iter().zip(column).filter(|(_, value)| **value != F::default()).map(|(p, v)| (*p, *v)).unzip();
+    msm(&points, &Secret(scalars))
+}
+
+fn column(layout: &Layout, data: &[F], masks: [F; MASKS]) -> Secret {
+    let mut column = Vec::with_capacity(layout.usable());
+    column.extend_from_slice(data);
+    column.resize(layout.data_rows(), F::default());
+    column.extend(masks);
+    Secret(column)
+}
+
+/// `t_i = ⟨A_i, v_{g(i)}⟩` and `u_i = ⟨B_i, γ⃗⟩`; zero where the side is missing.
+pub(crate) fn products(pairs: &Pairs, weights: &Weights, public: &Public) -> (Secret, Secret) {
+    let groups: Vec<Vec<Limbs>> = public.groups.par_iter().map(|v| all_limbs(v)).collect();
+    let gamma = all_limbs(&public.gamma);
+    let work: Vec<_> = pairs.iter().zip(weights.pairs()).collect();
+    let (t, u) = work
+        .par_iter()
+        .map(|(pair, PairWeights { a, b })| {
+            let t = pair.a.map_or(F::default(), |side| small_inner_product(a, &groups[side.group]));
+            (t, small_inner_product(b, &gamma))
+        })
+        .unzip();
+    (Secret(t), Secret(u))
+}
+
+/// `A*_g = Σ_{g(i) = g} b_i A_i` for each group.
+pub(crate) fn combine_a(pairs: &Pairs, weights: &Weights, b: &[F]) -> Vec<Secret> {
+    let mut members: Vec<Vec<(&[i32], Limbs)>> = vec![Vec::new(); pairs.groups().len()];
+    for ((pair, own), b) in pairs.iter().zip(weights.pairs()).zip(b) {
+        if let Some(side) = pair.a {
+            members[side.group].push((&own.a, limbs(b)));
+        }
+    }
+    members.par_iter().zip(pairs.groups()).map(|(members, group)| Secret(combine_small(members, group.len))).collect()
+}
+
+/// `B* = Σ_i b_i B_i`.
+pub(crate) fn combine_b(pairs: &Pairs, weights: &Weights, b: &[F]) -> Secret {
+    let members: Vec<(&[i32], Limbs)> =
+        weights.pairs().iter().zip(b).map(|(own, b)| (own.b.as_slice(), limbs(b))).collect();
+    Secret(combine_small(&members, pairs.longest_b()))
+}
+
+/// `Σ_i b_i·v_i` for integer vectors `v_i`, in stripes that keep the accumulators in the first-level cache.
+fn combine_small(members: &[(&[i32], Limbs)], length: usize) -> Vec<F> {
+    const STRIPE: usize = 256;
+    (0..length.div_ceil(STRIPE))
+        .into_par_iter()
+        .flat_map_iter(|stripe| {
+            let first = stripe * STRIPE;
+            let mut sums = vec![SmallSum::default(); STRIPE.min(length - first)];
+            for (values, b) in members {
+                for (sum, value) in sums.iter_mut().zip(values.get(first..).unwrap_or(&[])) {
+                    sum.add(*value, b);
+                }
+            }
+            sums.into_iter().map(|sum| sum.reduce())
+        })
+        .collect()
+}
+
+/// The masks of the manifest's combination, column by column.
+pub(crate) struct ColumnMasks {
+    pub a: Vec<[F; MASKS]>,
+    pub b: Vec<[F; MASKS]>,
+}
+
+impl Drop for ColumnMasks {
+    fn drop(&mut self) {
+        wipe(self.a.as_flattened_mut());
+        wipe(self.b.as_flattened_mut());
+    }
+}
+
+/// `Σ_i weight_i·mask(i, column, slot)` over the pairs that have the column.
+pub(crate) fn combined_masks(
+    pairs: &Pairs,
+    layout: &Layout,
+    key: &MaskKey,
+    a_weights: &[F],
+    b_weights: &[F],
+) -> ColumnMasks {
+    let side = |side: Side, columns: usize, weights: &[F]| -> Vec<[F; MASKS]> {
+        (0..columns)
+            .map(|column| {
+                std::array::from_fn(|slot| {
+                    pairs
+                        .iter()
+                        .zip(weights)
+                        .filter(|(pair, _)| {
+                            let length = if side == Side::A { pair.a.map(|a| a.len) } else { pair.b };
+                            length.is_some_and(|length| column < crate::layout::columns_for(length, layout.k))
+                        })
+                        .map(|(pair, weight)| *weight * key.mask(pair.module, side, pair.index, column, slot as u8))
+                        .sum()
+                })
+            })
+            .collect()
+    };
+    ColumnMasks { a: side(Side::A, layout.a_columns, a_weights), b: side(Side::B, layout.b_columns, b_weights) }
+}

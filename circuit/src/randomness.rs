@@ -1,0 +1,88 @@
+//! The prover's randomness: one labelled stream per use (protocol 5.9).
+//!
+//! `derive_key("zklora v1 proof rng", 32 fresh OS bytes ‖ K ‖ s0)`. The OS bytes must be fresh: the rest is a hedge.
+
+use rand_core::{CryptoRng, RngCore};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::{
+    Error,
+    field::{F, from_wide},
+    masks::{MaskKey, os_bytes},
+};
+
+/// The key of one proof attempt. Overwritten when dropped.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct ProofKey([u8; 32]);
+
+impl ProofKey {
+    /// A key that no other attempt has.
+    pub fn fresh(key: &MaskKey, s0: &[u8; 32]) -> Result<ProofKey, Error> {
+        Ok(ProofKey::derive(&*os_bytes()?, key, s0))
+    }
+
+    /// The derivation itself. Only tests call it with bytes of their own.
+    pub(crate) fn derive(os: &[u8; 32], key: &MaskKey, s0: &[u8; 32]) -> ProofKey {
+        let mut hasher = blake3::Hasher::new_derive_key("zklora v1 proof rng");
+        hasher.update(os);
+        hasher.update(key.expose());
+        hasher.update(s0);
+        let derived = ProofKey(*hasher.finalize().as_bytes());
+        hasher.zeroize();
+        derived
+    }
+
+    /// The stream for one use.
+    pub fn stream(&self, label: &str) -> Stream {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(label.as_bytes());
+        let stream = Stream(hasher.finalize_xof());
+        hasher.zeroize();
+        stream
+    }
+}
+
+/// A stream of random bytes: BLAKE3's extendable output under a secret key. Overwritten when dropped.
+pub struct Stream(blake3::OutputReader);
+
+impl Stream {
+    /// A uniform field element.
+    pub fn scalar(&mut self) -> F {
+        let mut wide = [0u8; 64];
+        self.0.fill(&mut wide);
+        let value = from_wide(&wide);
+        wide.zeroize();
+        value
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl RngCore for Stream {
+    fn next_u32(&mut self) -> u32 {
+        let mut bytes = [0u8; 4];
+        self.0.fill(&mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        let mut bytes = [0u8; 8];
+        self.0.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    fn fill_bytes(&mut self, out: &mut [u8]) {
+        self.0.fill(out);
+    }
+
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), rand_core::Error> {
+        self.0.fill(out);
+        Ok(())
+    }
+}
+
+impl CryptoRng for Stream {}

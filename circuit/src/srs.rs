@@ -1,0 +1,389 @@
+//! The structured reference string: powers of a secret τ that nobody may know, and whose ceremony made them.
+//!
+//! Protocol sections 2 and 9. The default is the Ethereum KZG ceremony, carried by a crate: no download, no
+//! locally made secret. Every way to obtain an [`Srs`] checks it; there is no unchecked constructor.
+
+use ff::Field;
+use group::{Curve, Group, GroupEncoding, UncompressedEncoding, prime::PrimeCurveAffine};
+use halo2_proofs::{
+    poly::kzg::params::{ParamsKZG, ParamsVerifierKZG},
+    utils::arithmetic::g_to_lagrange,
+};
+use midnight_curves::{Bls12, G2Affine, G2Projective, pairing::Engine};
+use rand_core::{OsRng, RngCore};
+use rayon::prelude::*;
+
+use crate::{
+    Error,
+    field::{F, G1, G1Affine},
+    msm::{msm, to_affine},
+};
+
+/// Largest k that is accepted: 2²⁰ points are 96 MiB.
+pub const MAX_K: u32 = 20;
+/// Smallest k that has rows left for data.
+pub const MIN_K: u32 = 4;
+
+/// Digest of the Ethereum ceremony's parameters ([`Srs::digest`]); a test recomputes it from the points.
+pub const ETHEREUM_DIGEST: &str = "62157976931b54d5b315b0f94dc2320ee1088fc5fe80e873bc1ec70deb408f59";
+/// `[τ]₂` of the Ethereum ceremony, compressed, as EIP-4844 clients publish it: what a second source can be asked for.
+pub const ETHEREUM_TAU_G2: &str = "b5bfd7dd8cdeb128843bc287230af38926187075cbfbefa81009a2ce615ac53d2914e5870cb452d2afaaab24f3499f72185cbfee53492714734429b7b38608e23926c911cceceac9a36851477ba4c60b087041de621000edc98edada20c1def2";
+/// BLAKE3 of [`Srs::to_cache`] of the Ethereum ceremony; a test recomputes it, pairing checks included.
+pub const ETHEREUM_CACHE_DIGEST: &str = "831dbbf8b263992db5bce7f2fabf30e76deee74643a52064681a73a1d90bbc8d";
+
+const CACHE_MAGIC: &[u8; 16] = b"zklora-srs-v0001";
+const G1_BYTES: usize = 96;
+const G2_BYTES: usize = 192;
+
+/// Whose secret the soundness of every proof rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provenance {
+    /// The Ethereum KZG ceremony of 2023 (141,416 contributors; one honest one suffices).
+    EthereumCeremony,
+    /// Parameters from a file that this crate does not know. Whoever knows τ can prove anything.
+    Unknown,
+    /// Made on this machine, for tests: whoever made them can prove anything.
+    InsecureDev,
+}
+
+impl Provenance {
+    /// Whether `verify` accepts these parameters without being told to.
+    pub fn is_trusted(self) -> bool {
+        self == Provenance::EthereumCeremony
+    }
+}
+
+impl std::fmt::Display for Provenance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Provenance::EthereumCeremony => "Ethereum KZG ceremony (2023, 141,416 contributors)",
+            Provenance::Unknown => "UNKNOWN CEREMONY: INSECURE unless you know who made this file",
+            Provenance::InsecureDev => "INSECURE: MADE LOCALLY FOR TESTS",
+        })
+    }
+}
+
+/// A checked structured reference string of 2^k points.
+#[derive(Debug, Clone)]
+pub struct Srs {
+    k: u32,
+    params: ParamsKZG<Bls12>,
+    verifier: ParamsVerifierKZG<Bls12>,
+    monomial: Vec<G1Affine>,
+    lagrange: Vec<G1Affine>,
+    digest: [u8; 32],
+    provenance: Provenance,
+}
+
+impl Srs {
+    /// The Ethereum ceremony (k = 12), from the points that the crate `ekzg-trusted-setup` carries. Computes the
+    /// Lagrange basis and checks everything: about 2 s. Use [`Srs::ethereum_from_cache`] afterwards.
+    pub fn ethereum() -> Result<Srs, Error> {
+        let setup = ekzg_trusted_setup::TrustedSetup::default();
+        let g1: Vec<[u8; 48]> = setup.g1_monomial.iter().map(|p| p.to_compressed()).collect();
+        let g2: Vec<[u8; 96]> = setup.g2_monomial.iter().take(2).map(|p| p.to_compressed()).collect();
+        let [g2, s_g2] = g2.as_slice() else {
+            return Err(Error::Srs("the ceremony's G2 points are missing".into()));
+        };
+        let srs = Srs::from_compressed(&g1, g2, s_g2)?;
+        if srs.provenance != Provenance::EthereumCeremony {
+            return Err(Error::Srs(format!(
+                "the points that this build carries have digest {}, not the Ethereum ceremony's {ETHEREUM_DIGEST}",
+                srs.digest_hex()
+            )));
+        }
+        Ok(srs)
+    }
+
+    /// Parameters from compressed points: `[τ⁰]₁ … [τ^(2^k − 1)]₁`, `[1]₂`, `[τ]₂`.
+    ///
+    /// # Errors
+    /// If a point is not in its subgroup, the length is not a power of two, the generators are others, the points
+    /// are not consecutive powers of one τ, or τ lies in the evaluation domain (then hiding would be lost).
+    pub fn from_compressed(g1: &[[u8; 48]], g2: &[u8; 96], s_g2: &[u8; 96]) -> Result<Srs, Error> {
+        let k = check_length(g1.len())?;
+        let monomial = g1
+            .par_iter()
+            .enumerate()
+            .map(|(i, bytes)| {
+                let mut repr = <G1Affine as GroupEncoding>::Repr::default();
+                repr.as_mut().copy_from_slice(bytes);
+                Option::<G1Affine>::from(G1Affine::from_bytes(&repr))
+                    .ok_or_else(|| Error::Srs(format!("G1 point {i} is not a point of the prime-order group")))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let g2 = parse_g2(g2, "G2 point 0")?;
+        let s_g2 = parse_g2(s_g2, "G2 point 1")?;
+        check_powers(&monomial, &g2, &s_g2)?;
+        let projective: Vec<G1> = monomial.iter().map(G1::from).collect();
+        let lagrange = to_affine(&g_to_lagrange(&projective, k));
+        Srs::assemble(k, monomial, lagrange, g2, s_g2)
+    }
+
+    /// Parameters whose τ is drawn here and forgotten: for tests and dry runs only. Whoever can read this
+    /// process's memory can prove anything; [`crate::verifier`] names it [`Provenance::InsecureDev`].
+    pub fn insecure_dev(k: u32) -> Result<Srs, Error> {
+        if !(MIN_K..=MAX_K).contains(&k) {
+            return Err(Error::Srs(format!("k = {k} is outside {MIN_K}..={MAX_K}")));
+        }
+        let tau = F::random(OsRng);
+        let mut power = F::ONE;
+        let projective: Vec<G1> = (0..1u64 << k)
+            .map(|_| {
+                let point = G1::generator() * power;
+                power *= tau;
+                point
+            })
+            .collect();
+        let monomial = to_affine(&projective);
+        let g2 = G2Projective::generator().to_affine();
+        let s_g2 = (G2Projective::generator() * tau).to_affine();
+        check_powers(&monomial, &g2, &s_g2)?;
+        let lagrange = to_affine(&g_to_lagrange(&projective, k));
+        let mut srs = Srs::assemble(k, monomial, lagrange, g2, s_g2)?;
+        srs.provenance = Provenance::InsecureDev;
+        Ok(srs)
+    }
+
+    /// The Ethereum ceremony from the bytes that [`Srs::to_cache`] wrote. The bytes are held to
+    /// [`ETHEREUM_CACHE_DIGEST`], a constant of this build, so a cache that anybody changed is refused.
+    pub fn ethereum_from_cache(bytes: &[u8]) -> Result<Srs, Error> {
+        if blake3::hash(bytes).to_hex().as_str() != ETHEREUM_CACHE_DIGEST {
+            return Err(Error::Srs(
+                "the cached parameters are not the ones this build expects: delete the cache".into(),
+            ));
+        }
+        let k = 12u32;
+        let n = 1usize << k;
+        let expected = CACHE_MAGIC.len() + 2 * n * G1_BYTES + 2 * G2_BYTES;
+        if bytes.len() != expected {
+            return Err(Error::Srs(format!("the cached parameters have {} bytes, not {expected}", bytes.len())));
+        }
+        let (g1, g2) = bytes[CACHE_MAGIC.len()..].split_at(2 * n * G1_BYTES);
+        // The digest vouches for the points: neither subgroup nor pairing checks are repeated.
+        let points = g1
+            .par_chunks_exact(G1_BYTES)
+            .map(|chunk| {
+                let mut repr = <G1Affine as UncompressedEncoding>::Uncompressed::default();
+                repr.as_mut().copy_from_slice(chunk);
+                Option::<G1Affine>::from(G1Affine::from_uncompressed_unchecked(&repr))
+                    .ok_or_else(|| Error::Srs("a cached point is not on the curve".into()))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let g2 = g2
+            .chunks_exact(G2_BYTES)
+            .map(|chunk| {
+                let mut repr = <G2Affine as UncompressedEncoding>::Uncompressed::default();
+                repr.as_mut().copy_from_slice(chunk);
+                Option::<G2Affine>::from(G2Affine::from_uncompressed(&repr))
+                    .ok_or_else(|| Error::Srs("a cached G2 point is not on the curve".into()))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let (monomial, lagrange) = points.split_at(n);
+        Srs::assemble(k, monomial.to_vec(), lagrange.to_vec(), g2[0], g2[1])
+    }
+
+    /// The parameters with their Lagrange basis, uncompressed, so that the next start is fast.
+    pub fn to_cache(&self) -> Vec<u8> {
+        let mut out = CACHE_MAGIC.to_vec();
+        for point in self.monomial.iter().chain(&self.lagrange) {
+            out.extend_from_slice(point.to_uncompressed().as_ref());
+        }
+        for point in [self.params.g2(), self.params.s_g2()] {
+            out.extend_from_slice(point.to_affine().to_uncompressed().as_ref());
+        }
+        out
+    }
+
+    /// The powers in the format of the Ethereum consensus specifications: JSON with `g1_monomial` and `g2_monomial`.
+    pub fn to_json(&self) -> String {
+        let g1: Vec<String> = self.monomial.iter().map(|p| format!("0x{}", hex::encode(p.to_bytes()))).collect();
+        let g2 = [self.params.g2(), self.params.s_g2()].map(|p| format!("0x{}", hex::encode(p.to_bytes())));
+        serde_json::json!({ "g1_monomial": g1, "g2_monomial": g2 }).to_string()
+    }
+
+    fn assemble(
+        k: u32,
+        monomial: Vec<G1Affine>,
+        lagrange: Vec<G1Affine>,
+        g2: G2Affine,
+        s_g2: G2Affine,
+    ) -> Result<Srs, Error> {
+        let mut hasher = blake3::Hasher::new_derive_key("zklora v1 srs");
+        hasher.update(&k.to_le_bytes());
+        for point in &monomial {
+            hasher.update(point.to_bytes().as_ref());
+        }
+        hasher.update(g2.to_bytes().as_ref());
+        hasher.update(s_g2.to_bytes().as_ref());
+        let digest = *hasher.finalize().as_bytes();
+        let params = ParamsKZG::from_parts(
+            k,
+            monomial.iter().map(G1::from).collect(),
+            Some(lagrange.iter().map(G1::from).collect()),
+            G2Projective::from(g2),
+            G2Projective::from(s_g2),
+        );
+        let provenance =
+            if hex::encode(digest) == ETHEREUM_DIGEST { Provenance::EthereumCeremony } else { Provenance::Unknown };
+        Ok(Srs { k, verifier: params.verifier_params(), params, monomial, lagrange, digest, provenance })
+    }
+
+    /// log₂ of the number of points.
+    pub fn k(&self) -> u32 {
+        self.k
+    }
+
+    /// BLAKE3 (derive_key "zklora v1 srs") of k and the compressed points.
+    pub fn digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// [`Srs::digest`] as lower-case hex.
+    pub fn digest_hex(&self) -> String {
+        hex::encode(self.digest)
+    }
+
+    /// `[τ]₂`, compressed, lower-case hex.
+    pub fn tau_g2_hex(&self) -> String {
+        hex::encode(self.params.s_g2().to_bytes())
+    }
+
+    /// Whose ceremony this is.
+    pub fn provenance(&self) -> Provenance {
+        self.provenance
+    }
+
+    /// The commitments `L_i` to the Lagrange basis polynomials over H, |H| = 2^k.
+    pub fn lagrange(&self) -> &[G1Affine] {
+        &self.lagrange
+    }
+
+    pub(crate) fn params(&self) -> &ParamsKZG<Bls12> {
+        &self.params
+    }
+
+    pub(crate) fn verifier_params(&self) -> &ParamsVerifierKZG<Bls12> {
+        &self.verifier
+    }
+}
+
+fn check_length(length: usize) -> Result<u32, Error> {
+    let k = length.checked_ilog2().unwrap_or(0);
+    if length != 1 << k || !(MIN_K..=MAX_K).contains(&k) {
+        return Err(Error::Srs(format!("{length} G1 points: expected 2^k of them with k in {MIN_K}..={MAX_K}")));
+    }
+    Ok(k)
+}
+
+fn parse_g2(bytes: &[u8; 96], what: &str) -> Result<G2Affine, Error> {
+    let mut repr = <G2Affine as GroupEncoding>::Repr::default();
+    repr.as_mut().copy_from_slice(bytes);
+    Option::from(G2Affine::from_bytes(&repr))
+        .ok_or_else(|| Error::Srs(format!("{what} is not a point of the prime-order group")))
+}
+
+/// Protocol section 9: generators, one τ for all powers (a random combination, by pairings), τ ∉ H.
+fn check_powers(monomial: &[G1Affine], g2: &G2Affine, s_g2: &G2Affine) -> Result<(), Error> {
+    if monomial[0] != G1Affine::generator() || *g2 != G2Affine::generator() {
+        return Err(Error::Srs("the first points are not the standard generators".into()));
+    }
+    if bool::from(s_g2.is_identity()) {
+        return Err(Error::Srs("τ is zero".into()));
+    }
+    let n = monomial.len();
+    let weights: Vec<F> = (1..n).map(|_| F::from_u128_parts(OsRng.next_u64(), OsRng.next_u64())).collect();
+    let low = msm(&monomial[..n - 1], &weights).to_affine();
+    let high = msm(&monomial[1..], &weights).to_affine();
+    if Bls12::pairing(&high, g2) != Bls12::pairing(&low, s_g2) {
+        return Err(Error::Srs("the points are not consecutive powers of one τ".into()));
+    }
+    if Bls12::pairing(&monomial[n - 1], s_g2) == Bls12::pairing(&G1Affine::generator(), g2) {
+        return Err(Error::Srs("τ lies in the evaluation domain: commitments would hide nothing".into()));
+    }
+    Ok(())
+}
+
+trait FromU128Parts {
+    fn from_u128_parts(low: u64, high: u64) -> F;
+}
+
+impl FromU128Parts for F {
+    fn from_u128_parts(low: u64, high: u64) -> F {
+        use ff::PrimeField;
+        F::from_u128((u128::from(high) << 64) | u128::from(low))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn compressed(srs: &Srs) -> (Vec<[u8; 48]>, [u8; 96], [u8; 96]) {
+        let g1 = srs.monomial.iter().map(|p| p.to_bytes().as_ref().try_into().unwrap()).collect();
+        let g2 = |p: G2Projective| -> [u8; 96] { p.to_affine().to_bytes().as_ref().try_into().unwrap() };
+        (g1, g2(srs.params.g2()), g2(srs.params.s_g2()))
+    }
+
+    fn refused(g1: &[[u8; 48]], g2: &[u8; 96], s_g2: &[u8; 96], why: &str) {
+        let error = Srs::from_compressed(g1, g2, s_g2).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+
+    #[test]
+    fn the_ethereum_ceremony_has_the_pinned_digests_and_its_cache_round_trips() {
+        let srs = Srs::ethereum().unwrap();
+        let cache = srs.to_cache();
+        assert_eq!(
+            (srs.digest_hex().as_str(), blake3::hash(&cache).to_hex().as_str()),
+            (ETHEREUM_DIGEST, ETHEREUM_CACHE_DIGEST)
+        );
+        assert_eq!(srs.provenance(), Provenance::EthereumCeremony);
+        assert_eq!(srs.tau_g2_hex(), ETHEREUM_TAU_G2);
+        let again = Srs::ethereum_from_cache(&cache).unwrap();
+        assert_eq!(again.digest(), srs.digest());
+        assert_eq!(again.lagrange(), srs.lagrange());
+        let mut bad = cache;
+        let middle = bad.len() / 2;
+        bad[middle] ^= 1;
+        assert!(Srs::ethereum_from_cache(&bad).is_err());
+        assert!(Srs::ethereum_from_cache(&[]).is_err());
+    }
+
+    #[test]
+    fn parameters_that_are_not_powers_of_one_tau_are_refused() {
+        let srs = Srs::insecure_dev(5).unwrap();
+        let (g1, g2, s_g2) = compressed(&srs);
+        assert_eq!(Srs::from_compressed(&g1, &g2, &s_g2).unwrap().provenance(), Provenance::Unknown);
+        let mut swapped = g1.clone();
+        swapped.swap(7, 8);
+        refused(&swapped, &g2, &s_g2, "not consecutive powers");
+        let (_, _, other) = compressed(&Srs::insecure_dev(5).unwrap());
+        refused(&g1, &g2, &other, "not consecutive powers");
+        refused(&g1[1..], &g2, &s_g2, "31 G1 points");
+        refused(&g1[..8], &g2, &s_g2, "8 G1 points");
+        let mut shifted = g1[1..].to_vec();
+        shifted.push(g1[0]);
+        refused(&shifted, &g2, &s_g2, "generators");
+        let mut broken = g1.clone();
+        broken[3][47] ^= 1;
+        refused(&broken, &g2, &s_g2, "G1 point 3");
+    }
+
+    #[test]
+    fn a_tau_in_the_evaluation_domain_is_refused() {
+        use ff::PrimeField;
+        let k = 5;
+        let mut omega = F::ROOT_OF_UNITY;
+        for _ in k..F::S {
+            omega = omega.square();
+        }
+        let powers = crate::field::powers(omega, 1 << k);
+        let g1: Vec<[u8; 48]> =
+            powers.iter().map(|p| (G1::generator() * p).to_bytes().as_ref().try_into().unwrap()).collect();
+        let g2: [u8; 96] = G2Projective::generator().to_bytes().as_ref().try_into().unwrap();
+        let s_g2: [u8; 96] = (G2Projective::generator() * omega).to_bytes().as_ref().try_into().unwrap();
+        refused(&g1, &g2, &s_g2, "evaluation domain");
+    }
+}

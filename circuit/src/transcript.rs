@@ -1,0 +1,150 @@
+//! The outer Fiat-Shamir transcript: one method a step, so that the order of protocol section 5 cannot be left.
+//!
+//! BLAKE3 in derive_key mode; every message and every challenge has a label and is length-prefixed. A challenge is 64
+//! bytes of XOF output over everything before it, and is itself absorbed.
+
+use group::{Curve, GroupEncoding};
+
+use crate::{
+    field::{F, G1, from_wide},
+    manifest::AdapterId,
+    trace::TraceDigest,
+};
+
+/// A running transcript. Both parties drive it through the same functions below.
+#[derive(Clone)]
+pub struct Transcript {
+    hasher: blake3::Hasher,
+}
+
+impl Transcript {
+    fn new() -> Transcript {
+        Transcript { hasher: blake3::Hasher::new_derive_key("zklora v1 session transcript") }
+    }
+
+    fn absorb(&mut self, label: &str, message: &[u8]) {
+        self.frame(0, label);
+        self.hasher.update(&(message.len() as u64).to_le_bytes());
+        self.hasher.update(message);
+    }
+
+    fn absorb_points(&mut self, label: &str, points: &[G1]) {
+        let mut bytes = Vec::with_capacity(points.len() * 48);
+        for point in points {
+            bytes.extend_from_slice(point.to_affine().to_bytes().as_ref());
+        }
+        self.absorb(label, &bytes);
+    }
+
+    fn squeeze(&mut self, label: &str) -> [u8; 64] {
+        self.frame(1, label);
+        let mut out = [0u8; 64];
+        self.hasher.finalize_xof().fill(&mut out);
+        self.hasher.update(&out);
+        out
+    }
+
+    fn challenge(&mut self, label: &str) -> F {
+        from_wide(&self.squeeze(label))
+    }
+
+    fn frame(&mut self, kind: u8, label: &str) {
+        self.hasher.update(&[kind]);
+        self.hasher.update(&(label.len() as u64).to_le_bytes());
+        self.hasher.update(label.as_bytes());
+    }
+}
+
+/// What a session is about: everything that both parties know before the first message (protocol 5.1).
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// [`crate::PROTOCOL_VERSION`].
+    pub version: u32,
+    /// [`crate::srs::Srs::digest`].
+    pub srs_digest: [u8; 32],
+    /// The verifying key's own digest, as the library's transcripts absorb it.
+    pub vk: F,
+    /// Canonical settings.
+    pub settings: Vec<u8>,
+    /// The adapter.
+    pub adapter: AdapterId,
+    /// The rows.
+    pub trace: TraceDigest,
+    /// The user's 32 fresh bytes.
+    pub context: [u8; 32],
+}
+
+/// The challenges of step 1: `ρ` (as a key that [`crate::projection`] expands), `γ`, `c`; and `s0`.
+pub struct Opening {
+    /// Names the session in the derivation of the prover's randomness.
+    pub s0: [u8; 32],
+    /// Expands to 128 bits for every row of every module.
+    pub rho_key: [u8; 32],
+    /// Separates the outputs of a row.
+    pub gamma: F,
+    /// Separates the modules.
+    pub c: F,
+}
+
+impl Transcript {
+    /// Step 1.
+    pub fn open(statement: &Statement) -> (Transcript, Opening) {
+        let mut transcript = Transcript::new();
+        transcript.absorb("version", &statement.version.to_le_bytes());
+        transcript.absorb("srs", &statement.srs_digest);
+        transcript.absorb("vk", &statement.vk.to_bytes_le());
+        transcript.absorb("settings", &statement.settings);
+        transcript.absorb("adapter", &statement.adapter.0);
+        transcript.absorb("trace", &statement.trace.0);
+        transcript.absorb("context", &statement.context);
+        let s0 = first_half(&transcript.squeeze("s0"));
+        let rho_key = first_half(&transcript.squeeze("rho"));
+        let gamma = transcript.challenge("gamma");
+        let c = transcript.challenge("c");
+        (transcript, Opening { s0, rho_key, gamma, c })
+    }
+
+    /// Steps 3 and 4: the commitments to T and U, then `β`.
+    pub fn products(&mut self, t: &[G1], u: &[G1]) -> F {
+        self.absorb_points("T", t);
+        self.absorb_points("U", u);
+        self.challenge("beta")
+    }
+
+    /// Step 5: the commitment to round `j`, then `r_j`.
+    pub fn round(&mut self, round: &G1) -> F {
+        self.absorb_points("S", std::slice::from_ref(round));
+        self.challenge("r")
+    }
+
+    /// Step 6: all re-randomised columns, A first, then `χ`.
+    pub fn columns(&mut self, a: &[G1], b: &[G1]) -> F {
+        self.absorb_points("A**", a);
+        self.absorb_points("B*", b);
+        self.challenge("chi")
+    }
+
+    /// Step 6: the nonce commitment of the span proof, and only then `ε`.
+    pub fn span(&mut self, nonce: &G1) -> F {
+        self.absorb_points("R", std::slice::from_ref(nonce));
+        self.challenge("epsilon")
+    }
+
+    /// Steps 6 and 7: the responses of the span proof, then `η`.
+    pub fn relations(&mut self, responses: &[F; 2]) -> F {
+        self.absorb("z1", &responses[0].to_bytes_le());
+        self.absorb("z2", &responses[1].to_bytes_le());
+        self.challenge("eta")
+    }
+
+    /// Step 8: the final state, as the first element that the halo2 transcript absorbs.
+    pub fn finish(mut self) -> F {
+        self.challenge("halo2")
+    }
+}
+
+fn first_half(wide: &[u8; 64]) -> [u8; 32] {
+    let mut out = [0u8; 32];
+    out.copy_from_slice(&wide[..32]);
+    out
+}

@@ -1,0 +1,171 @@
+//! The private integers of an adapter, and the bound that they are held to (protocol section 3).
+//!
+//! Knows nothing of floats: `compiler` quantises.
+
+use zeroize::Zeroize;
+
+use crate::{
+    Error,
+    manifest::{Manifest, Module, TermKind},
+    pairs::Pairs,
+};
+
+/// The integers of one pair. A missing side is empty.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PairWeights {
+    /// A: `d_in` integers, |a| < 2^(a_bits − 1).
+    pub a: Vec<i32>,
+    /// B: `d_out` integers, |b| < 2^(b_bits − 1).
+    pub b: Vec<i32>,
+}
+
+/// The integers of an adapter, one entry a pair, in the order of [`Pairs`]. Overwritten when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Weights {
+    pairs: Vec<PairWeights>,
+}
+
+impl std::fmt::Debug for Weights {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Weights({} pairs, not shown)", self.pairs.len())
+    }
+}
+
+impl Drop for Weights {
+    fn drop(&mut self) {
+        for pair in &mut self.pairs {
+            pair.a.zeroize();
+            pair.b.zeroize();
+        }
+    }
+}
+
+impl Weights {
+    /// Weights that fit the manifest's shapes, bit widths and bounds.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] names the module whose integers do not fit.
+    pub fn new(manifest: &Manifest, pairs: Vec<PairWeights>) -> Result<Weights, Error> {
+        let weights = Weights { pairs };
+        weights.check(manifest)?;
+        Ok(weights)
+    }
+
+    /// Whether the integers fit this manifest's shapes, bit widths and bounds.
+    pub(crate) fn check(&self, manifest: &Manifest) -> Result<(), Error> {
+        let shape = Pairs::of(&manifest.modules)?;
+        if self.pairs.len() != shape.len() {
+            return Err(Error::Weights(format!("{} pairs, the manifest has {}", self.pairs.len(), shape.len())));
+        }
+        let mut first = 0;
+        for module in &manifest.modules {
+            let count = module.terms.iter().map(|term| term.rank).sum::<usize>();
+            let own = &self.pairs[first..first + count];
+            check_module(module, own).map_err(|why| Error::Weights(format!("module `{}`: {why}", module.name)))?;
+            first += count;
+        }
+        Ok(())
+    }
+
+    /// The pairs, in order.
+    pub fn pairs(&self) -> &[PairWeights] {
+        &self.pairs
+    }
+
+    /// Number of integers.
+    pub fn parameters(&self) -> usize {
+        self.pairs.iter().map(|pair| pair.a.len() + pair.b.len()).sum()
+    }
+
+    /// One delta row of module `module`: `inputs` are its rows, `one` the integer that stands for 1.
+    /// The bound that [`Weights::new`] certified keeps every partial sum within an `i64`.
+    pub fn delta_row(&self, manifest: &Module, pairs: &[PairWeights], inputs: &[&[i32]], one: i32, out: &mut [i64]) {
+        out.fill(0);
+        let mut rest = pairs.iter();
+        for term in &manifest.terms {
+            for pair in rest.by_ref().take(term.rank) {
+                match (term.kind, term.input.and_then(|input| inputs.get(input))) {
+                    (TermKind::LowRank, Some(x)) => {
+                        let t: i64 = x
+                            .iter()
+                            .zip(&pair.a)
+                            .map(|(x, a)| i64::from(*x).wrapping_mul(i64::from(*a)))
+                            .fold(0, i64::wrapping_add);
+                        for (d, b) in out.iter_mut().zip(&pair.b) {
+                            *d = d.wrapping_add(t.wrapping_mul(i64::from(*b)));
+                        }
+                    }
+                    (TermKind::Bias, _) => {
+                        let factor = i64::from(one) << term.shift;
+                        for (d, b) in out.iter_mut().zip(&pair.b) {
+                            *d = d.wrapping_add(factor.wrapping_mul(i64::from(*b)));
+                        }
+                    }
+                    (TermKind::Scale, Some(y)) => {
+                        for ((d, y), g) in out.iter_mut().zip(*y).zip(&pair.a) {
+                            *d = d.wrapping_add((i64::from(*y) << term.shift).wrapping_mul(i64::from(*g)));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The pairs of module `module`.
+    pub fn of_module<'a>(&'a self, modules: &[Module], module: usize) -> &'a [PairWeights] {
+        let count = |m: &Module| m.terms.iter().map(|term| term.rank).sum::<usize>();
+        let first: usize = modules[..module].iter().map(count).sum();
+        &self.pairs[first..first + count(&modules[module])]
+    }
+}
+
+fn check_module(module: &Module, pairs: &[PairWeights]) -> Result<(), String> {
+    let mut rest = pairs.iter();
+    for term in &module.terms {
+        let a_len = term.input.map_or(0, |input| module.inputs[input].dim);
+        let b_len = if term.kind == TermKind::Scale { 0 } else { module.d_out };
+        for pair in rest.by_ref().take(term.rank) {
+            if pair.a.len() != a_len || pair.b.len() != b_len {
+                return Err(format!("a pair has {}+{} integers, expected {a_len}+{b_len}", pair.a.len(), pair.b.len()));
+            }
+            let fits = |values: &[i32], bits: u32| values.iter().all(|v| v.unsigned_abs() < 1 << (bits - 1));
+            if !fits(&pair.a, module.a_bits) || !fits(&pair.b, module.b_bits) {
+                return Err(format!(
+                    "an integer does not fit in a_bits = {}, b_bits = {}",
+                    module.a_bits, module.b_bits
+                ));
+            }
+        }
+    }
+    let bound = certified_bound(module, pairs).ok_or("the bound on its deltas overflows")?;
+    if bound >= 1u128 << module.delta_bits {
+        return Err(format!("its deltas may reach 2^{}, the manifest says 2^{}", bound.ilog2() + 1, module.delta_bits));
+    }
+    Ok(())
+}
+
+/// `2^(x_bits−1) · max_k (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k| + Σ 2^shift·|g_k|)`, protocol section 3, together with
+/// every `2^(x_bits−1)·‖A_j‖₁`, which bounds the inner products on the way. None if it exceeds 2^127.
+pub fn certified_bound(module: &Module, pairs: &[PairWeights]) -> Option<u128> {
+    let mut outputs = vec![0u128; module.d_out];
+    let mut inner = 0u128;
+    let mut rest = pairs.iter();
+    for term in &module.terms {
+        for pair in rest.by_ref().take(term.rank) {
+            let (values, factor) = match term.kind {
+                TermKind::LowRank => {
+                    let norm: u128 = pair.a.iter().map(|a| u128::from(a.unsigned_abs())).sum();
+                    inner = inner.max(norm);
+                    (&pair.b, norm)
+                }
+                TermKind::Bias => (&pair.b, 1u128 << term.shift),
+                TermKind::Scale => (&pair.a, 1u128 << term.shift),
+            };
+            for (output, value) in outputs.iter_mut().zip(values) {
+                *output = output.checked_add(factor.checked_mul(u128::from(value.unsigned_abs()))?)?;
+            }
+        }
+    }
+    outputs.into_iter().max().unwrap_or(0).max(inner).checked_mul(1u128 << (module.x_bits - 1))
+}

@@ -1,0 +1,222 @@
+//! `zklora export`, `compile` and `audit`
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use zklora_circuit::{cost::Estimate, keys::KeyStore};
+use zklora_compiler::calibrate::Measured;
+use zklora_models::Adapter;
+use zklora_runtime::{
+    Error,
+    artifacts::Public,
+    audit,
+    compile::{self, FileCheck, FileState},
+    secrets, srs_store,
+};
+
+use super::{NO, Outcome, policy};
+use crate::{
+    args,
+    output::{Output, bytes, count, seconds},
+};
+
+pub fn export(args: &args::Export, output: &Output) -> Outcome {
+    let adapter = Adapter::load_with_base(&args.adapter, args.base.as_deref()).map_err(Error::from)?;
+    let index = zklora_models::export::export(&adapter, &args.module, &args.out).map_err(Error::from)?;
+    output.result(
+        &json!({ "base_model": index.base_model.name, "fingerprint": index.base_model.fingerprint, "modules": index.modules.len(), "out": args.out }),
+        &[
+            ("Exported", format!("{} modules to {}", count(index.modules.len()), args.out.display())),
+            ("Base model", index.base_model.name.clone()),
+            ("Fingerprint", index.base_model.fingerprint.clone().unwrap_or("none (pass --base DIR to bind the base model's weights)".into())),
+            ("Keep", "these files to yourself: they hold the weights".into()),
+        ],
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
+    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let keys = KeyStore::default();
+    let spinner = output.spinner();
+    spinner.set_message("compile and commit");
+    let options = compile::Options {
+        paths: &args.paths,
+        out: &args.out,
+        seed_file: args.seed_file.as_deref(),
+        calibrate: args.calibrate.as_deref(),
+    };
+    if args.explain {
+        let explanations = compile::explain(&options);
+        spinner.finish_and_clear();
+        let explanations = explanations?;
+        let text: Vec<String> = explanations.iter().map(ToString::to_string).collect();
+        output.text(&json!(explanations), &text.join("\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.plan {
+        let estimate = compile::plan(&options, &srs);
+        spinner.finish_and_clear();
+        return print_plan(&estimate?, output);
+    }
+    if args.locked {
+        let checks = compile::check_locked(&options, &srs, &keys);
+        spinner.finish_and_clear();
+        return print_checks(&checks?, output);
+    }
+    let compiled = compile::compile(&options, &srs, &keys);
+    spinner.finish_and_clear();
+    let compiled = compiled?;
+    // Columns of measured errors, if there are any.
+    let calibrated = compiled.reports.iter().any(|r| r.measured.is_some());
+    let columns = if calibrated { 7 } else { 5 };
+    let header = ["module", "shape", "integers", "bits x/A/B", "bound", "RMS error", "largest error"];
+    let mut table = vec![header[..columns].iter().map(ToString::to_string).collect::<Vec<_>>()];
+    for r in &compiled.reports {
+        let [x, a, b, delta] = r.bits;
+        let error =
+            |of: fn(&Measured) -> f64| r.measured.as_ref().map_or("not measured".into(), |m| format!("{:.1e}", of(m)));
+        let mut line = vec![
+            r.name.clone(),
+            format!("{}×{}×{}", r.d_in, r.pairs, r.d_out),
+            count(r.parameters),
+            format!("{x}/{a}/{b}"),
+            format!("2^{delta}"),
+            error(|m| m.relative_rms),
+            error(|m| m.largest),
+        ];
+        line.truncate(columns);
+        table.push(line);
+        for warning in &r.warnings {
+            output.warn(warning);
+        }
+    }
+    output.table(&table);
+    let pinned = &compiled.artifacts.pinned;
+    if let Some(old) = compiled.replaced {
+        output.warn(format!("this replaces adapter {old}, which lay here and had served no rows"));
+    }
+    let layout = pinned.layout();
+    output.result(
+        &json!({
+            "adapter_id": pinned.id().to_string(),
+            "ceremony": srs.provenance().to_string(),
+            "files": compiled.files.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "layout": layout,
+            "modules": compiled.reports,
+        }),
+        &[
+            ("Circuit", format!("k = {}, {} committed columns", layout.k, layout.committed_columns())),
+            ("SRS", srs.provenance().to_string()),
+            ("Public", format!("{} (give it to users)", args.out.join("public").display())),
+            (
+                "Private",
+                format!("{} (mode 0600: keep it; the seed cannot be made again)", args.out.join("private").display()),
+            ),
+            (
+                "Manifest",
+                bytes(
+                    compiled
+                        .files
+                        .iter()
+                        .find(|(name, _)| name.ends_with("manifest.json"))
+                        .map_or(0, |(_, size)| *size as u64),
+                ),
+            ),
+            ("Adapter id", format!("{} (what users pin before a session)", pinned.id())),
+        ],
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_plan(estimate: &Estimate, output: &Output) -> Outcome {
+    let layout = &estimate.layout;
+    let time = |s: f64| seconds(std::time::Duration::from_secs_f64(s));
+    output.result(
+        &json!(estimate),
+        &[
+            (
+                "Circuit",
+                format!(
+                    "k = {}: {} rows, {} committed columns",
+                    layout.k,
+                    count(layout.rows()),
+                    layout.committed_columns()
+                ),
+            ),
+            (
+                "Weights",
+                format!(
+                    "{} integers in {} pairs, {} commitments",
+                    count(estimate.integers),
+                    count(estimate.pairs),
+                    count(estimate.commitments)
+                ),
+            ),
+            ("Manifest", bytes(estimate.manifest_bytes as u64)),
+            ("Proof", format!("{} for a session of any length", bytes(estimate.proof_bytes as u64))),
+            ("Commit", format!("{}, once", time(estimate.commit_seconds))),
+            ("Prove", format!("{} a session, and the pass over its rows", time(estimate.prove_seconds))),
+            ("Verify", format!("{} a session, and the pass over its rows", time(estimate.verify_seconds))),
+            ("Memory", format!("{} to prove, besides program and rows", bytes(estimate.prove_bytes as u64))),
+            (
+                "Accuracy",
+                "times are estimates from short measurements on this machine: expect them within a factor of two"
+                    .into(),
+            ),
+        ],
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_checks(checks: &[FileCheck], output: &Output) -> Outcome {
+    let same = checks.iter().all(|check| check.state == FileState::Same);
+    let word = |state| match state {
+        FileState::Same => "same",
+        FileState::Different => "DIFFERENT",
+        FileState::Missing => "MISSING",
+    };
+    let mut table: Vec<(&str, String)> = checks.iter().map(|c| (c.path.as_str(), word(c.state).into())).collect();
+    table.push((
+        "Verdict",
+        if same { "the folder is what its inputs give" } else { "REFUSED: the folder is not what its inputs give" }
+            .into(),
+    ));
+    output.result(&json!({ "accepted": same, "files": checks }), &table);
+    Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+}
+
+pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
+    let srs = srs_store::load(args.srs.file.srs.as_deref())?;
+    policy(&args.srs).check(&srs).map_err(Error::from)?;
+    let keys = KeyStore::default();
+    let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
+    if args.adapter_id.is_none() {
+        output.warn("no --adapter-id: this compares with a manifest that you did not pin");
+    }
+    let (adapter, key) = secrets::read_opening(&args.opening)?;
+    if adapter != public.pinned.id() {
+        output.warn(format!(
+            "the opening says that it is for adapter {adapter}, this manifest is {}",
+            public.pinned.id()
+        ));
+    }
+    let report = audit::audit(&args.adapter, args.base.as_deref(), &public.pinned, &key, &srs)?;
+    let same = report.differences.is_empty();
+    let mut table = vec![
+        ("Adapter id", public.pinned.id().to_string()),
+        ("SRS", srs.provenance().to_string()),
+        ("Modules", count(report.modules)),
+    ];
+    table.extend(report.differences.iter().map(|d| ("Differs", format!("{}: {}", d.module, d.why))));
+    table.push((
+        "Verdict",
+        if same {
+            "ACCEPTED: the delivered adapter gives exactly the committed integers".into()
+        } else {
+            "REFUSED: this is not the adapter that was committed".into()
+        },
+    ));
+    output.result(&json!({ "accepted": same, "adapter_id": public.pinned.id().to_string(), "ceremony": srs.provenance().to_string(), "pinned": args.adapter_id.is_some(), "modules": report.modules, "differences": report.differences }), &table);
+    Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+}

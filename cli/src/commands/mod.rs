@@ -1,0 +1,50 @@
+//! One file a command (or a family of small ones): lower the arguments, call the library, print.
+
+mod adapter;
+mod bench;
+mod run;
+mod session;
+mod srs;
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use zklora_circuit::verifier::SrsPolicy;
+
+use crate::{
+    args::{Args, Command, SrsCommand, TraceCommand, TrustedSrs},
+    output::Output,
+};
+
+/// What a command gives back: its exit code, or why it failed.
+pub type Outcome = anyhow::Result<ExitCode>;
+
+/// The answer is no.
+const NO: u8 = 1;
+
+/// Runs a command.
+pub fn execute(command: Command, output: &Output) -> Outcome {
+    match command {
+        Command::Run(args) => run::run(&args, output),
+        Command::Export(args) => adapter::export(&args, output),
+        Command::Compile(args) => adapter::compile(&args, output),
+        Command::Audit(args) => adapter::audit(&args, output),
+        Command::Srs(SrsCommand::Info(args)) => srs::info(&args, output),
+        Command::Srs(SrsCommand::Verify(args)) => srs::verify(&args, output),
+        Command::Trace(TraceCommand::Record(args)) => session::record(&args, output),
+        Command::Trace(TraceCommand::Info { file }) => session::info(&file, output),
+        Command::Prove(args) => session::prove(&args, output),
+        Command::Verify(args) => session::verify(&args, output),
+        Command::Bench(args) => bench::bench(&args, output),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "zklora", &mut script);
+            crate::output::line(String::from_utf8_lossy(&script));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn policy(srs: &TrustedSrs) -> SrsPolicy {
+    if srs.insecure_srs { SrsPolicy::AllowUntrusted } else { SrsPolicy::TrustedOnly }
+}

@@ -1,0 +1,47 @@
+//! `zklora srs`
+
+use std::process::ExitCode;
+
+use serde_json::json;
+use zklora_circuit::srs::Srs;
+use zklora_runtime::srs_store;
+
+use super::Outcome;
+use crate::{
+    args,
+    output::{Output, count},
+};
+
+pub fn info(args: &args::SrsFile, output: &Output) -> Outcome {
+    print(&srs_store::load(args.srs.as_deref())?, "as stated", output)
+}
+
+pub fn verify(args: &args::SrsFile, output: &Output) -> Outcome {
+    let srs = match &args.srs {
+        Some(path) => srs_store::load(Some(path))?,
+        // No cache: every point and both pairing equations are checked again.
+        None => srs_store::ethereum(None)?,
+    };
+    print(&srs, "checked: subgroups, generators, consecutive powers of one secret, secret outside the domain", output)
+}
+
+fn print(srs: &Srs, checks: &str, output: &Output) -> Outcome {
+    output.result(
+        &json!({
+            "ceremony": srs.provenance().to_string(),
+            "checks": checks,
+            "digest": srs.digest_hex(),
+            "k": srs.k(),
+            "tau_g2": srs.tau_g2_hex(),
+            "trusted": srs.provenance().is_trusted(),
+        }),
+        &[
+            ("Ceremony", srs.provenance().to_string()),
+            ("Points", format!("{} (k = {})", count(1 << srs.k()), srs.k())),
+            ("Digest", srs.digest_hex()),
+            ("[τ]₂", srs.tau_g2_hex()),
+            ("Checks", checks.into()),
+        ],
+    );
+    Ok(ExitCode::SUCCESS)
+}

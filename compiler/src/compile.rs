@@ -1,0 +1,274 @@
+//! ONNX modules to the draft of a manifest and its private integers: ingest, quantise, lay out.
+//!
+//! Works in memory and is deterministic: the same sources give the same draft on any machine and thread count. Commitments
+//! are `zklora-circuit`'s, files are `zklora-runtime`'s.
+
+use rayon::prelude::*;
+use std::path::PathBuf;
+use zklora_circuit::{
+    manifest::{BaseModel, FORMAT, Input, Manifest, Module, Term, TermKind, VERSION},
+    weights::PairWeights,
+};
+
+use crate::{
+    IngestError, Ingested, LinearMap,
+    calibrate::{Measured, calibrate},
+    ingest_in,
+    quantize::{Bits, QuantizeError, Quantized, QuantizedTerm, quantize},
+};
+
+/// One module as ONNX.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Module name.
+    pub name: String,
+    /// The file's bytes.
+    pub onnx: Vec<u8>,
+    /// Where tensors are that the file keeps in other files; none: all data are in the file.
+    pub folder: Option<PathBuf>,
+    /// The public LoRA scaling, if the exporter says; none: it is folded into the weights and stays private.
+    pub scaling: Option<f64>,
+}
+
+/// What became of one module.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ModuleReport {
+    /// Module name.
+    pub name: String,
+    /// Features of all inputs together.
+    pub d_in: usize,
+    /// Pairs: for plain LoRA, the rank.
+    pub pairs: usize,
+    /// Output features.
+    pub d_out: usize,
+    /// Integers.
+    pub parameters: usize,
+    /// Bits of activations, A and B, and of a delta.
+    pub bits: [u32; 4],
+    /// The error on the activations that compile was given to calibrate with.
+    pub measured: Option<Measured>,
+    /// What its owner should know before publishing, in words.
+    pub warnings: Vec<String>,
+}
+
+/// Activations to calibrate with: per module, one list of whole rows per input.
+pub type Calibration = std::collections::BTreeMap<String, Vec<Vec<f32>>>;
+
+/// A manifest without digests and commitments, and the integers to commit to.
+pub struct Draft {
+    /// Names, shapes, bit widths, scales.
+    pub manifest: Manifest,
+    /// The private integers, in manifest order.
+    pub pairs: Vec<PairWeights>,
+    /// One entry a module.
+    pub reports: Vec<ModuleReport>,
+}
+
+/// Why nothing was compiled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompileError {
+    /// A graph was refused.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// A map cannot be quantised.
+    #[error("module `{module}`: {source}")]
+    Quantize {
+        /// Which module.
+        module: String,
+        /// Why.
+        source: QuantizeError,
+    },
+    /// Two modules have one name.
+    #[error("two modules are called `{0}`: every module needs a name of its own (rename one of the files)")]
+    DuplicateName(String),
+}
+
+/// Compiles modules in the order given. Modules that `calibration` has activations for get the bit widths that measure best on
+/// them; the others, and all without it, those that predict best.
+pub fn draft(
+    base_model: BaseModel,
+    k: u32,
+    sources: &[Source],
+    calibration: Option<&Calibration>,
+) -> Result<Draft, CompileError> {
+    let mut names = std::collections::HashSet::new();
+    if let Some(source) = sources.iter().find(|source| !names.insert(source.name.as_str())) {
+        return Err(CompileError::DuplicateName(source.name.clone()));
+    }
+    let modules = sources
+        .par_iter()
+        .map(|source| {
+            let Ingested { map, warnings, .. } = ingest_in(&source.onnx, &source.name, source.folder.as_deref())?;
+            let failed = |e| CompileError::Quantize { module: source.name.clone(), source: e };
+            let (quantized, measured) = match calibration
+                .and_then(|c| c.get(&source.name))
+                .filter(|inputs| inputs.iter().any(|x| !x.is_empty()))
+            {
+                Some(inputs) => {
+                    let (quantized, measured) = calibrate(&map, source.scaling, inputs).map_err(failed)?;
+                    (quantized, Some(measured))
+                }
+                None => (quantize(&map, source.scaling, None).map_err(failed)?, None),
+            };
+            let (module, pairs) = lay_out(&map, quantized);
+            Ok((module, pairs, measured, warnings))
+        })
+        .collect::<Result<Vec<_>, CompileError>>()?;
+    let mut draft = Draft {
+        manifest: Manifest {
+            base_model,
+            format: FORMAT.into(),
+            k,
+            modules: Vec::new(),
+            settings_digest: String::new(),
+            srs_digest: String::new(),
+            version: VERSION,
+        },
+        pairs: Vec::new(),
+        reports: Vec::new(),
+    };
+    for (module, pairs, measured, warnings) in modules {
+        draft.reports.push(ModuleReport {
+            name: module.name.clone(),
+            d_in: module.inputs.iter().map(|input| input.dim).sum(),
+            pairs: pairs.len(),
+            d_out: module.d_out,
+            parameters: pairs.iter().map(|pair| pair.a.len() + pair.b.len()).sum(),
+            bits: [module.x_bits, module.a_bits, module.b_bits, module.delta_bits],
+            measured,
+            warnings,
+        });
+        draft.manifest.modules.push(module);
+        draft.pairs.extend(pairs);
+    }
+    Ok(draft)
+}
+
+/// Integers for an existing manifest, or why some modules cannot have them.
+pub struct DraftLike {
+    /// The integers, complete only if there are no differences.
+    pub pairs: Vec<PairWeights>,
+    /// Module name and what differs.
+    pub differences: Vec<(String, String)>,
+}
+
+/// Quantises delivered modules with the bit widths and scaling that `manifest` names, so that the same weights give the same
+/// integers whatever this build would have chosen.
+pub fn draft_like(manifest: &Manifest, sources: &[Source]) -> DraftLike {
+    let work = manifest.modules.par_iter().map(|module| {
+        let source = sources.iter().find(|source| source.name == module.name).ok_or("it was not delivered")?;
+        let ingested = ingest_in(&source.onnx, &source.name, source.folder.as_deref());
+        let map = ingested.map_err(|e| e.to_string())?.map;
+        let bits = Bits { x: module.x_bits, a: module.a_bits, b: module.b_bits };
+        let quantized = quantize(&map, Some(module.scaling), Some(bits))
+            .map_err(|_| "its weights do not fit the bit widths and the bound of the manifest")?;
+        let (own, pairs) = lay_out(&map, quantized);
+        match first_difference(module, &own) {
+            Some(why) => Err(why),
+            None => Ok(pairs),
+        }
+    });
+    let results: Vec<Result<Vec<PairWeights>, String>> = work.collect();
+    let mut out = DraftLike { pairs: Vec::new(), differences: Vec::new() };
+    for (module, result) in manifest.modules.iter().zip(results) {
+        match result {
+            Ok(pairs) => out.pairs.extend(pairs),
+            Err(why) => out.differences.push((module.name.clone(), why)),
+        }
+    }
+    out
+}
+
+fn first_difference(committed: &Module, own: &Module) -> Option<String> {
+    let dims = |m: &Module| m.inputs.iter().map(|i| i.dim).chain([m.d_out]).collect::<Vec<_>>();
+    let names = |m: &Module| m.inputs.iter().map(|i| i.name.clone()).collect::<Vec<_>>();
+    let terms = |m: &Module| m.terms.iter().map(|t| (t.kind, t.input, t.rank, t.shift)).collect::<Vec<_>>();
+    if dims(committed) != dims(own) || terms(committed).len() != terms(own).len() {
+        return Some(format!("its shape is {:?}, the manifest says {:?}", dims(own), dims(committed)));
+    }
+    if names(committed) != names(own) {
+        return Some(format!("its inputs are {:?}, the manifest says {:?}", names(own), names(committed)));
+    }
+    if terms(committed) != terms(own) {
+        return Some("its terms have other ranks or scales than the manifest says".into());
+    }
+    if committed.scale_log2 != own.scale_log2 || committed.delta_bits != own.delta_bits {
+        return Some("its weights quantise to another scale or bound than the manifest says".into());
+    }
+    None
+}
+
+/// The manifest entry of a quantised map, and its integers.
+fn lay_out(map: &LinearMap, quantized: Quantized) -> (Module, Vec<PairWeights>) {
+    let mut terms = Vec::new();
+    let mut pairs = Vec::new();
+    for term in quantized.terms {
+        let (kind, input, shift, own): (_, _, _, Vec<PairWeights>) = match term {
+            QuantizedTerm::LowRank { input, a, b } => {
+                (TermKind::LowRank, Some(input), 0, a.into_iter().zip(b).map(|(a, b)| PairWeights { a, b }).collect())
+            }
+            QuantizedTerm::Bias { shift, b } => (TermKind::Bias, None, shift, vec![PairWeights { a: vec![], b }]),
+            QuantizedTerm::ElementScale { input, shift, g } => {
+                (TermKind::Scale, Some(input), shift, vec![PairWeights { a: g, b: vec![] }])
+            }
+        };
+        terms.push(Term { a: vec![], b: vec![], input, kind, rank: own.len(), shift });
+        pairs.extend(own);
+    }
+    let module = Module {
+        a_bits: quantized.a_bits,
+        b_bits: quantized.b_bits,
+        d_out: map.d_out,
+        delta_bits: quantized.delta_bits,
+        inputs: input_names(map),
+        name: map.name.clone(),
+        scale_log2: quantized.scale_log2,
+        scaling: quantized.scaling,
+        terms,
+        x_bits: quantized.x_bits,
+    };
+    (module, pairs)
+}
+
+/// Names of the inputs in traces: `x` for a single one; else the graph's own, kept apart from the trace's other tensors.
+fn input_names(map: &LinearMap) -> Vec<Input> {
+    if let [only] = map.inputs.as_slice()
+        && only.name != "base"
+    {
+        return vec![Input { dim: only.dim, name: "x".into() }];
+    }
+    let taken = |name: &str| matches!(name, "scale" | "delta" | "one");
+    map.inputs
+        .iter()
+        .map(|input| Input {
+            dim: input.dim,
+            name: format!("{}{}", input.name, if taken(&input.name) { "_in" } else { "" }),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_entry_with_its_inputs_swapped_is_another_module() {
+        let input = |name: &str| Input { dim: 3, name: name.into() };
+        let module = |inputs: [&str; 2]| Module {
+            a_bits: 8,
+            b_bits: 8,
+            d_out: 3,
+            delta_bits: 40,
+            inputs: inputs.map(input).to_vec(),
+            name: "m".into(),
+            scale_log2: 0,
+            scaling: 1.0,
+            terms: vec![],
+            x_bits: 20,
+        };
+        assert_eq!(first_difference(&module(["x", "base"]), &module(["x", "base"])), None);
+        assert!(first_difference(&module(["x", "base"]), &module(["base", "x"])).unwrap().contains("its inputs are"));
+    }
+}

@@ -1,0 +1,140 @@
+//! What the compiler made of an ONNX file, node by node: for `compile --explain`.
+//!
+//! For the owner of the adapter: shapes, and scalar factors; no other values of weights.
+
+use crate::{
+    ingest::{IngestError, Ingested, Step, ingest_in},
+    layout::Layout,
+    linear_map::Term,
+};
+use serde::Serialize;
+use std::{fmt, path::Path};
+
+/// The normal form of a module and how each ONNX node became part of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Explanation {
+    /// The module.
+    pub name: String,
+    /// Its inputs.
+    pub inputs: Vec<InputShape>,
+    /// Length of an output row.
+    pub d_out: usize,
+    /// Where the rows of the output are in the graph's tensor.
+    pub layout: Layout,
+    /// The scalar factor that all terms have in common.
+    pub scale: f64,
+    /// Every ONNX node, in the order of the file.
+    pub steps: Vec<Step>,
+    /// The terms whose sum, times `scale`, is a row of the output.
+    pub terms: Vec<TermShape>,
+    /// What to know before publishing.
+    pub warnings: Vec<String>,
+}
+
+/// An input of a module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InputShape {
+    /// Its name in the graph.
+    pub name: String,
+    /// Length of a row.
+    pub dim: usize,
+    /// Where its rows are in the graph's tensor.
+    pub layout: Layout,
+}
+
+/// A term without its weights.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+#[non_exhaustive]
+pub enum TermShape {
+    /// `x · A · B`.
+    LowRank {
+        /// Name of `x`.
+        input: String,
+        /// Rows of `A`.
+        d_in: usize,
+        /// Columns of `A`.
+        rank: usize,
+        /// Columns of `B`.
+        d_out: usize,
+    },
+    /// A constant row.
+    Bias {
+        /// Its length.
+        d_out: usize,
+    },
+    /// `y ∘ g`.
+    ElementScale {
+        /// Name of `y`.
+        input: String,
+        /// Length of `g`.
+        d_out: usize,
+    },
+}
+
+/// Explains an ONNX model; `folder` is where tensors outside of the file are.
+///
+/// # Errors
+/// As [`ingest_in`]: a model that is refused is explained by its error.
+pub fn explain(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Explanation, IngestError> {
+    ingest_in(bytes, name, folder).map(Explanation::from)
+}
+
+impl From<Ingested> for Explanation {
+    fn from(ingested: Ingested) -> Self {
+        let Ingested { map, inputs, output, warnings, steps } = ingested;
+        let name_of = |input: usize| map.inputs.get(input).map_or_else(String::new, |spec| spec.name.clone());
+        let terms = map.terms.iter().map(|term| match term {
+            Term::LowRank { input, a, b } => {
+                TermShape::LowRank { input: name_of(*input), d_in: a.rows, rank: a.cols, d_out: b.cols }
+            }
+            Term::Bias { b } => TermShape::Bias { d_out: b.len() },
+            Term::ElementScale { input, g } => TermShape::ElementScale { input: name_of(*input), d_out: g.len() },
+        });
+        let terms = terms.collect();
+        let inputs = map.inputs.into_iter().zip(inputs);
+        let inputs = inputs.map(|(spec, layout)| InputShape { name: spec.name, dim: spec.dim, layout }).collect();
+        Self { name: map.name, inputs, d_out: map.d_out, layout: output, scale: map.scale, steps, terms, warnings }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "{}", self.name)?;
+        for input in &self.inputs {
+            writeln!(out, "  input  {}: rows of {}{}", input.name, input.dim, placed(input.layout))?;
+        }
+        writeln!(out, "  output rows of {}{}", self.d_out, placed(self.layout))?;
+        writeln!(out, "  nodes")?;
+        let longest = |of: fn(&Step) -> &str| self.steps.iter().map(|step| of(step).chars().count()).max().unwrap_or(0);
+        let (node, operator) = (longest(|step| &step.node), longest(|step| &step.operator));
+        for step in &self.steps {
+            writeln!(out, "    {:node$}  {:operator$}  {}", step.node, step.operator, step.became)?;
+        }
+        writeln!(out, "  delta = {} · (", self.scale)?;
+        for term in &self.terms {
+            writeln!(out, "      {term}")?;
+        }
+        writeln!(out, "  )")?;
+        self.warnings.iter().try_for_each(|warning| writeln!(out, "  warning: {warning}"))
+    }
+}
+
+impl fmt::Display for TermShape {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LowRank { input, d_in, rank, d_out } => {
+                write!(out, "+ {input} · A [{d_in} x {rank}] · B [{rank} x {d_out}]")
+            }
+            Self::Bias { d_out } => write!(out, "+ bias [{d_out}]"),
+            Self::ElementScale { input, d_out } => write!(out, "+ {input} ∘ g [{d_out}]"),
+        }
+    }
+}
+
+fn placed(layout: Layout) -> String {
+    match layout {
+        Layout::FeaturesLast => String::new(),
+        Layout::FeaturesFirst { positions } => format!(", one for each of {positions} positions (channels first)"),
+    }
+}

@@ -1,0 +1,60 @@
+//! What the owner of an adapter should know about its map before anything is published.
+//!
+//! Knows terms and layouts, not the graph that they came from.
+
+use super::place::Placed;
+use crate::{layout::Layout, linear_map::Term};
+
+/// Words of warning, in the order of their weight.
+pub(super) fn warnings(placed: &Placed) -> Vec<String> {
+    [constant_added_everywhere(placed), mixed_rows(placed), positions(placed)].into_iter().flatten().collect()
+}
+
+/// The original ZKLoRA exporter adds `A.sum() + B.sum()` to every output.
+fn constant_added_everywhere(placed: &Placed) -> Option<String> {
+    let map = &placed.map;
+    let has_weights = map.terms.iter().any(|term| !matches!(term, Term::Bias { .. }));
+    let constant = map.terms.iter().find_map(|term| match term {
+        Term::Bias { b } => b.first().copied().filter(|first| b.iter().all(|value| value == first)),
+        _ => None,
+    })?;
+    (has_weights && map.d_out > 1 && constant != 0.0).then(|| {
+        format!(
+            "`{}` adds one constant to every output, as the original ZKLoRA exporter does with the sum of all weights \
+             (A.sum() + B.sum()): whoever sees a delta of a zero input learns that sum. Export the delta alone, for \
+             example with `zklora export`",
+            map.name
+        )
+    })
+}
+
+/// A mean over all rows makes one long row of all of them.
+fn mixed_rows(placed: &Placed) -> Option<String> {
+    let map = &placed.map;
+    (placed.joined > 1).then(|| {
+        format!(
+            "`{}` mixes its {} rows (by a mean or sum over all of them), so one row of its map is a whole input of {} \
+             values: every proof costs accordingly, and sessions must use exactly that many. Export the delta alone, for \
+             example with `zklora export`",
+            map.name,
+            placed.joined,
+            map.inputs.first().map_or(0, |input| input.dim)
+        )
+    })
+}
+
+fn positions(placed: &Placed) -> Option<String> {
+    let first = |layout: &Layout| *layout != Layout::FeaturesLast;
+    let name = &placed.map.name;
+    if placed.inputs.iter().any(first) {
+        return Some(format!(
+            "rows of `{name}` are the positions of an image and features its channels: give activations as \
+             [batch * height * width, channels], that is, channels last; deltas are given like that too"
+        ));
+    }
+    first(&placed.output).then(|| {
+        format!(
+            "the graph of `{name}` puts the features of its output before the rows; deltas are given with features last"
+        )
+    })
+}

@@ -1,0 +1,37 @@
+//! What a value of the graph is, in words for a person.
+
+use super::affine::{Affine, Chain, Link, Source, Value};
+
+/// So many terms are written out.
+const SHOWN: usize = 4;
+
+pub(super) fn describe(value: &Value) -> String {
+    match value {
+        Value::Constant(tensor) => format!("constant of shape {:?}", tensor.shape()),
+        Value::Input(view) => format!("input {}, not yet divided into rows", view.input),
+        Value::Affine(affine) => describe_affine(affine),
+    }
+}
+
+fn describe_affine(affine: &Affine) -> String {
+    let shown: Vec<String> = affine.terms.iter().take(SHOWN).map(describe_chain).collect();
+    let more = match affine.terms.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" + {more} more"),
+    };
+    format!("rows of {}: {}{more}", affine.width, shown.join(" + "))
+}
+
+fn describe_chain(chain: &Chain) -> String {
+    let source = match chain.source {
+        Source::Input { input, dim, .. } => Some(format!("input {input} ({dim})")),
+        Source::One => None,
+    };
+    let factors = chain.factors.iter().map(|factor| format!("{factor}"));
+    let links = chain.links.iter().map(|link| match (link, chain.source) {
+        (Link::Dense(matrix), Source::One) if matrix.rows == 1 => format!("[constant row of {}]", matrix.cols),
+        (Link::Dense(matrix), _) => format!("[{} x {}]", matrix.rows, matrix.cols),
+        (Link::Diagonal(factors), _) => format!("[diagonal of {}]", factors.len()),
+    });
+    factors.chain(source).chain(links).collect::<Vec<_>>().join(" · ")
+}

@@ -1,0 +1,106 @@
+//! Why a file cannot be ingested, always with the place in the file and what to do about it.
+
+use crate::linear_map::LinearMapError;
+use thiserror::Error;
+
+/// Why an ONNX file is not accepted.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum IngestError {
+    /// The file could not be read.
+    #[error("cannot read `{file}`: {source}")]
+    Io {
+        /// The file.
+        file: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file or something in it is larger than ingesting allows.
+    #[error("`{name}`: {what} exceeds the limit of {limit}")]
+    TooLarge {
+        /// The module.
+        name: String,
+        /// What is too large, and how large it is.
+        what: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// The file is not an ONNX model, or one that contradicts itself.
+    #[error("`{name}` is not a valid ONNX model: {what}")]
+    Malformed {
+        /// The module.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A tensor stored beside the model cannot be used.
+    #[error("`{name}`: the external data of tensor `{tensor}` cannot be used: {what}")]
+    External {
+        /// The module.
+        name: String,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// The graph as a whole has a shape that no module has.
+    #[error("`{name}`: {what}")]
+    Graph {
+        /// The module.
+        name: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// A node is not linear in the graph's inputs, or linear in a way that is not supported.
+    #[error("`{name}`: node `{node}` ({operator}) cannot be part of a linear adapter: {reason}")]
+    NotLinear {
+        /// The module.
+        name: String,
+        /// The node's name in the ONNX file.
+        node: String,
+        /// The node's ONNX operator.
+        operator: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A weight is NaN or infinite.
+    #[error("`{name}`: `{tensor}` has a value that is NaN or infinite; repair the weights and export again")]
+    NonFinite {
+        /// The module.
+        name: String,
+        /// The tensor or the node that makes it.
+        tensor: String,
+    },
+    /// The typed graph could not be made from the file.
+    #[error("`{name}`: the graph could not be analysed: {what}")]
+    Analysis {
+        /// The module.
+        name: String,
+        /// What tract said, with the node that it names.
+        what: String,
+    },
+    /// The resulting map does not fit together, which is a mistake of this crate.
+    #[error(transparent)]
+    Map(#[from] LinearMapError),
+}
+
+/// Why one operator cannot be lowered; the walk adds node and operator.
+#[derive(Debug, Clone)]
+pub(super) enum Reason {
+    /// The operator or the way it is used is not linear or not supported.
+    NotLinear(String),
+    /// The constant with this number among the node's inputs is not finite.
+    NonFinite(usize),
+}
+
+impl Reason {
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self::NotLinear(reason.into())
+    }
+}
+
+impl From<crate::matrix::MatrixError> for Reason {
+    fn from(error: crate::matrix::MatrixError) -> Self {
+        Self::NotLinear(error.to_string())
+    }
+}

@@ -1,0 +1,85 @@
+//! From protobuf to tract's typed graph, with the ONNX names of nodes kept for error messages.
+//!
+//! The only place that knows how tract is driven; it knows nothing of linear maps.
+
+use super::{error::IngestError, fold::infer_within_limits, screen::called, walk::Step};
+use std::collections::{HashMap, HashSet};
+use tract_onnx::pb;
+use tract_onnx::prelude::{InferenceModelExt, TypedModel};
+
+/// A typed graph and the ONNX nodes that it came from.
+pub(super) struct Graph {
+    pub model: TypedModel,
+    pub origins: Origins,
+}
+
+/// Name and operator of every ONNX node, and the names of its initialisers.
+#[derive(Clone)]
+pub(super) struct Origins {
+    nodes: Vec<(String, String)>,
+    tensors: HashSet<String>,
+}
+
+/// Infers types and shapes and folds constants. Declared types of intermediate values are ignored: they are redundant.
+pub(super) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestError> {
+    let analysis = |what: String| IngestError::Analysis { name: name.into(), what };
+    let onnx = tract_onnx::onnx().with_ignore_output_types(true).with_ignore_value_info(true);
+    let parsed = onnx.parse(proto, None).map_err(|error| analysis(brief(&error)))?;
+    if !parsed.unresolved_inputs.is_empty() {
+        return Err(analysis(format!("no node makes {:?}", parsed.unresolved_inputs)));
+    }
+    let origins = Origins::of(proto);
+    // Nodes that nothing needs are not worth computing.
+    let mut model = parsed.model.eliminate_dead_branches().map_err(|error| analysis(brief(&error)))?;
+    infer_within_limits(&mut model, &origins, name)?;
+    let model = model.into_typed().map_err(|error| analysis(brief(&error)))?;
+    Ok(Graph { model, origins })
+}
+
+impl Origins {
+    fn of(proto: &pb::ModelProto) -> Self {
+        let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
+        let tensors =
+            proto.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| tensor.name.clone()).collect();
+        Self { nodes: nodes.map(|node| (called(node).into(), node.op_type.clone())).collect(), tensors }
+    }
+
+    /// The ONNX node behind a node of the typed graph, whose name begins with the ONNX name.
+    pub fn of_node<'a>(&'a self, typed_name: &'a str, typed_operator: &'a str) -> (&'a str, &'a str) {
+        let is_prefix =
+            |name: &str| typed_name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let longest = self.nodes.iter().filter(|(name, _)| is_prefix(name)).max_by_key(|(name, _)| name.len());
+        longest.map_or((typed_name, typed_operator), |(name, operator)| (name, operator))
+    }
+
+    /// The initialiser behind a constant of the typed graph, which may have the number of its outlet behind its name.
+    pub fn of_constant<'a>(&self, typed_name: &'a str) -> &'a str {
+        let numbered = typed_name.strip_suffix(".0").filter(|name| self.tensors.contains(*name));
+        numbered.filter(|_| !self.tensors.contains(typed_name)).unwrap_or(typed_name)
+    }
+
+    /// One step for every ONNX node: the last of those seen in the typed graph, which may have several nodes for one of ONNX.
+    pub fn all_steps(&self, seen: Vec<Step>) -> Vec<Step> {
+        let mut seen: HashMap<String, String> = seen.into_iter().map(|step| (step.node, step.became)).collect();
+        let steps = self.nodes.iter().map(|(node, operator)| Step {
+            node: node.clone(),
+            operator: operator.clone(),
+            became: seen.remove(node).unwrap_or_else(|| "folded into constants, or not needed".into()),
+        });
+        steps.collect()
+    }
+}
+
+/// An error of tract's on one line of bounded length.
+pub(super) fn brief(error: &impl std::fmt::Display) -> String {
+    let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+    let characters: Vec<char> = line.chars().collect();
+    match characters.len() {
+        // The beginning says where, the end what.
+        600.. => [&characters[..400], &[' ', '.', '.', '.', ' '], &characters[characters.len() - 150..]]
+            .concat()
+            .iter()
+            .collect(),
+        _ => line,
+    }
+}

@@ -1,0 +1,40 @@
+//! Transpose, Reshape, Squeeze, Unsqueeze, Flatten, and an Expand that changes nothing.
+
+use crate::ingest::{
+    affine::{Affine, Value, View},
+    axes::{Axes, extent},
+    error::Reason,
+};
+use tract_onnx::tract_core::internal::{AxisOp, ShapeFact, TDim};
+
+pub(super) const SUPPORTED: &[super::Supported] = &[
+    super::Supported {
+        operators: "Transpose, Reshape, Flatten, Squeeze, Unsqueeze",
+        when: "rows stay whole, and the output has rows in the order of the input",
+        becomes: "nothing: the order of features is followed exactly",
+    },
+    super::Supported { operators: "Expand", when: "it repeats nothing", becomes: "nothing" },
+];
+
+pub(super) fn change(change: &AxisOp, input: &Value) -> Result<Value, Reason> {
+    with_axes(input, |axes| axes.changed(change))
+}
+
+pub(super) fn broadcast(shape: &ShapeFact, input: &Value) -> Result<Value, Reason> {
+    with_axes(input, |axes| {
+        let extents: Vec<TDim> = axes.iter().map(extent).collect();
+        if extents == shape.dims() {
+            Ok(axes.clone())
+        } else {
+            Err(Reason::new("it repeats values that depend on the input; export without Expand or broadcasting"))
+        }
+    })
+}
+
+fn with_axes(input: &Value, change: impl Fn(&Axes) -> Result<Axes, Reason>) -> Result<Value, Reason> {
+    match input {
+        Value::Constant(_) => Err(Reason::new("a constant was not folded")),
+        Value::Input(view) => Ok(Value::Input(View { axes: change(&view.axes)?, ..*view })),
+        Value::Affine(affine) => Ok(Value::Affine(Affine { axes: change(&affine.axes)?, ..affine.clone() })),
+    }
+}

@@ -1,0 +1,65 @@
+//! Concat along the features: each part is padded with zero columns and the parts are added.
+
+use super::{
+    elementwise::divided,
+    slice::{features, select},
+};
+use crate::ingest::{
+    affine::{Affine, Value},
+    constant::Constant,
+    error::Reason,
+};
+
+pub(super) const SUPPORTED: &[super::Supported] =
+    &[super::Supported { operators: "Concat", when: "along the features", becomes: "columns side by side" }];
+
+pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
+    let rest = || Reason::new("it joins rows or heads, or parts whose rows differ; only features can be joined");
+    let parts: Vec<Option<Affine>> = inputs
+        .iter()
+        .map(|input| if let Value::Constant(_) = input { Ok(None) } else { divided(input).map(Some) })
+        .collect::<Result<_, _>>()?;
+    let frame = parts.iter().flatten().next().ok_or_else(rest)?.axes.clone();
+    let mut widths = Vec::with_capacity(inputs.len());
+    for (slot, (input, part)) in inputs.iter().zip(&parts).enumerate() {
+        widths.push(match (input, part) {
+            (_, Some(part)) => part.width,
+            (Value::Constant(tensor), None) => *Constant::read(tensor, slot)?.shape.get(axis).ok_or_else(rest)?,
+            _ => return Err(rest()),
+        });
+    }
+    let total = widths.iter().try_fold(0usize, |sum, width| sum.checked_add(*width)).ok_or_else(rest)?;
+    let joined_axes = frame.with_axis(axis, features(total));
+    let mut joined: Option<Affine> = None;
+    let mut row = vec![0.0; total];
+    let mut start = 0;
+    for (slot, ((input, part), width)) in inputs.iter().zip(parts).zip(widths).enumerate() {
+        if let Value::Constant(tensor) = input {
+            let part_axes = frame.with_axis(axis, features(width));
+            row[start..start + width].copy_from_slice(&Constant::read(tensor, slot)?.per_feature(&part_axes, width)?);
+        } else if let Some(part) = part {
+            if part.axes.with_axis(axis, features(total)) != joined_axes
+                || part.axes.axis(axis) != features_or_unit(width)
+            {
+                return Err(rest());
+            }
+            let columns: Vec<_> = (0..total).map(|k| k.checked_sub(start).filter(|column| *column < width)).collect();
+            let padded = select(part, &columns)?.with_axes(joined_axes.clone());
+            joined = Some(match joined {
+                Some(sum) => sum.plus(padded)?,
+                None => padded,
+            });
+        }
+        start += width;
+    }
+    let mut joined = joined.ok_or_else(rest)?;
+    if row.iter().any(|value| *value != 0.0) {
+        joined = joined.plus_row(row)?;
+    }
+    Ok(Value::Affine(joined))
+}
+
+/// The axis of a part of this many features: an axis of length 1 has no atoms.
+fn features_or_unit(width: usize) -> Vec<crate::ingest::axes::Atom> {
+    if width == 1 { vec![] } else { features(width) }
+}

@@ -1,0 +1,113 @@
+//! One file per family of operators: how each acts on affine expressions.
+//!
+//! An operator takes the abstract values of its inputs and returns that of its output, or the reason why it cannot. It
+//! knows neither the graph around it nor its own name there.
+
+mod axes;
+mod concat;
+mod conv;
+mod einsum;
+mod elementwise;
+mod gather;
+mod pad;
+mod reduce;
+mod slice;
+
+use super::{affine::Value, error::Reason};
+use tract_onnx::tract_core::internal::{AxisOp, TypedOp};
+use tract_onnx::tract_core::ops::{
+    array::{Gather, MultiBroadcastTo, Pad, Slice, TypedConcat},
+    binary::TypedBinOp,
+    cast::Cast,
+    cnn::Conv,
+    einsum::EinSum,
+    element_wise::ElementWiseOp,
+    identity::Identity,
+    nn::Reduce,
+};
+
+/// What is supported of some ONNX operators; `docs/onnx.md` lists these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Supported {
+    /// Names of ONNX operators.
+    pub operators: &'static str,
+    /// Under which condition, where their input depends on the graph's.
+    pub when: &'static str,
+    /// What they become.
+    pub becomes: &'static str,
+}
+
+/// The operators that may be between an input and the output of a graph.
+pub fn supported_operators() -> impl Iterator<Item = Supported> {
+    let families = [
+        einsum::SUPPORTED,
+        conv::SUPPORTED,
+        elementwise::SUPPORTED,
+        reduce::SUPPORTED,
+        axes::SUPPORTED,
+        slice::SUPPORTED,
+        gather::SUPPORTED,
+        concat::SUPPORTED,
+        pad::SUPPORTED,
+        SUPPORTED,
+    ];
+    families.into_iter().flatten().copied()
+}
+
+const SUPPORTED: &[Supported] = &[
+    Supported { operators: "Identity", when: "always", becomes: "nothing" },
+    Supported { operators: "Dropout", when: "not in training mode", becomes: "nothing; a live one is refused" },
+    Supported {
+        operators: "Constant, ConstantOfShape, Shape, Range, any other operator of ONNX that tract knows",
+        when: "it does not depend on the values of the input, and neither its result (2^26 elements) nor the work is too large",
+        becomes: "a constant",
+    },
+    Supported { operators: "functions of the model", when: "they are not recursive", becomes: "their nodes" },
+];
+
+/// Lowers one operator whose inputs are not all constant.
+pub(super) fn lower(op: &dyn TypedOp, inputs: &[Value]) -> Result<Value, Reason> {
+    if op.is::<Identity>() {
+        single(inputs).cloned()
+    } else if let Some(cast) = op.downcast_ref::<Cast>() {
+        elementwise::cast(cast.to, single(inputs)?)
+    } else if let Some(change) = op.downcast_ref::<AxisOp>() {
+        axes::change(change, single(inputs)?)
+    } else if let Some(einsum) = op.downcast_ref::<EinSum>() {
+        einsum::contract(einsum, inputs)
+    } else if let Some(binary) = op.downcast_ref::<TypedBinOp>() {
+        elementwise::binary(binary.0.name(), inputs)
+    } else if let Some(unary) = op.downcast_ref::<ElementWiseOp>() {
+        elementwise::unary(&unary.0.name(), single(inputs)?)
+    } else if let Some(reduce) = op.downcast_ref::<Reduce>() {
+        reduce::sum(reduce, single(inputs)?)
+    } else if let Some(gather) = op.downcast_ref::<Gather>() {
+        gather::gather(gather.axis, inputs)
+    } else if let Some(pad) = op.downcast_ref::<Pad>() {
+        pad::pad(pad, single(inputs)?)
+    } else if let Some(slice) = op.downcast_ref::<Slice>() {
+        slice::slice(slice, single(inputs)?)
+    } else if let Some(concat) = op.downcast_ref::<TypedConcat>() {
+        concat::concat(concat.axis, inputs)
+    } else if let Some(conv) = op.downcast_ref::<Conv>() {
+        conv::convolve(conv, inputs)
+    } else if let Some(broadcast) = op.downcast_ref::<MultiBroadcastTo>() {
+        axes::broadcast(&broadcast.shape, single(inputs)?)
+    } else {
+        Err(unsupported())
+    }
+}
+
+fn single(inputs: &[Value]) -> Result<&Value, Reason> {
+    match inputs {
+        [input] => Ok(input),
+        _ => Err(Reason::new(format!("it has {} inputs where one is expected", inputs.len()))),
+    }
+}
+
+fn unsupported() -> Reason {
+    Reason::new(
+        "it is not linear in the input, or not supported; an adapter module is MatMul/Gemm/Einsum chains with \
+         constant weights, scaling, bias and reshapes: export the delta of one LoRA layer in eval mode",
+    )
+}

@@ -1,0 +1,73 @@
+//! From the affine expression of the output to a [`LinearMap`] and the places of its rows in the graph's tensors.
+//!
+//! Knows what a module must look like as a whole; the operators and weights were dealt with before.
+
+use super::{
+    affine::Affine,
+    axes::{Atom, Space, concrete_extent, tile},
+    cut::cut,
+    error::{IngestError, Reason},
+    graph::Graph,
+};
+use crate::{
+    layout::Layout,
+    linear_map::{InputSpec, LinearMap},
+};
+use tract_onnx::tract_core::internal::TDim;
+
+/// A map and where its rows are.
+pub(super) struct Placed {
+    pub map: LinearMap,
+    pub inputs: Vec<Layout>,
+    pub output: Layout,
+    /// The most rows of the graph that are one row of the map.
+    pub joined: usize,
+}
+
+pub(super) fn place(affine: Affine, graph: &Graph, name: &str) -> Result<Placed, IngestError> {
+    let refuse = |what: String| IngestError::Graph { name: name.into(), what };
+    let output = output_layout(&affine).map_err(|what| refuse(what.into()))?;
+    let inputs: Vec<String> =
+        graph.model.inputs.iter().map(|outlet| graph.model.node(outlet.node).name.clone()).collect();
+    let cut = cut(&affine, inputs.len()).map_err(|reason| match reason {
+        Reason::NotLinear(what) => refuse(what),
+        Reason::NonFinite(_) => refuse("a product of weights is not finite".into()),
+    })?;
+    if let Some((unused, _)) = inputs.iter().zip(&cut.rows).find(|(_, rows)| rows.dim == 0) {
+        return Err(refuse(format!(
+            "the output does not depend on input `{unused}`; remove that input from the export"
+        )));
+    }
+    let joined = cut.rows.iter().map(|rows| rows.joined).max().unwrap_or(1);
+    let layouts = cut.rows.iter().map(|rows| Layout::with_positions(rows.positions)).collect();
+    let inputs = inputs.into_iter().zip(&cut.rows).map(|(name, rows)| InputSpec { name, dim: rows.dim }).collect();
+    let map = LinearMap { name: name.into(), inputs, d_out: affine.width, scale: cut.scale, terms: cut.terms };
+    map.check()?;
+    Ok(Placed { map, inputs: layouts, output, joined })
+}
+
+/// The output's buffer must be all rows in the order of the input, each with all its features in order, up to positions.
+fn output_layout(affine: &Affine) -> Result<Layout, &'static str> {
+    let transposed = "its output is transposed: rows must come in the order of the input and features must be in order; leave out \
+         the last Transpose";
+    let atoms = affine.axes.flat();
+    let features: Vec<Atom> = atoms.iter().filter(|atom| atom.space == Space::Feature).cloned().collect();
+    if features.len() > 1 || !tile(&features, affine.width) {
+        return Err(transposed);
+    }
+    let at = atoms.iter().position(|atom| atom.space == Space::Feature).unwrap_or(atoms.len());
+    let (before, after) = (&atoms[..at], atoms.get(at + 1..).unwrap_or(&[]));
+    let positions =
+        concrete_extent(after).ok_or("its output has a symbolic number of positions; export with fixed ones")?;
+    let stride = TDim::from(i64::try_from(positions).map_err(|_| transposed)?);
+    let in_order = |rows: &[Atom], stride: &TDim| match rows {
+        [] => true,
+        [row] => row.stride == *stride,
+        _ => false,
+    };
+    if in_order(before, &stride) && in_order(after, &TDim::from(1)) {
+        Ok(Layout::with_positions(positions))
+    } else {
+        Err(transposed)
+    }
+}

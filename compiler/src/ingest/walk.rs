@@ -1,0 +1,189 @@
+//! Abstract interpretation of the typed graph, in evaluation order.
+//!
+//! Knows the graph and what each value stands for; what an operator does is in `operators`.
+
+use super::{
+    affine::{Affine, Value, View},
+    axes::{Axes, concrete, extent},
+    describe::describe,
+    error::{IngestError, Reason},
+    fold::{Budget, work_of},
+    graph::Origins,
+    held::Held,
+    operators,
+};
+use std::collections::HashMap;
+use tract_onnx::prelude::{IntoArcTensor, IntoTValue, OutletId, TypedFact, TypedModel, TypedNode};
+use tract_onnx::tract_core::internal::{TDim, TVec};
+
+type Values = HashMap<OutletId, Value>;
+
+/// What the rows of an image are, where both are possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Images {
+    /// Every position is a row, its channels are the features.
+    PositionsAsRows,
+    /// The whole image is one row.
+    AsOneRow,
+}
+
+/// What became of one node of the ONNX graph.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Step {
+    /// The node's name.
+    pub node: String,
+    /// Its ONNX operator.
+    pub operator: String,
+    /// What its output is, in words.
+    pub became: String,
+}
+
+/// The value of a graph, and the steps to it.
+pub(super) struct Walked {
+    pub affine: Affine,
+    pub steps: Vec<Step>,
+}
+
+/// The value of the graph's only output, as an affine expression.
+pub(super) fn interpret(
+    model: &TypedModel,
+    origins: &Origins,
+    name: &str,
+    images: Images,
+) -> Result<Walked, IngestError> {
+    let graph = |what: String| IngestError::Graph { name: name.into(), what };
+    let outlets = model.output_outlets().map_err(|error| graph(format!("{error:#}")))?;
+    let [output] = outlets else {
+        return Err(graph(format!("it has {} outputs; export one module with one output", outlets.len())));
+    };
+    let mut values = Values::new();
+    let mut steps = vec![];
+    let mut budget = Budget::new();
+    let mut held = Held::new();
+    for id in model.eval_order().map_err(|error| graph(format!("{error:#}")))? {
+        let node = model.node(id);
+        let outputs = evaluate(model, node, &values, images, &mut budget)
+            .map_err(|reason| explain(reason, model, node, origins, name))?;
+        outputs
+            .iter()
+            .try_for_each(|value| held.hold(value))
+            .map_err(|reason| explain(reason, model, node, origins, name))?;
+        let (origin, operator) = origins.of_node(&node.name, "");
+        if let Some(value) = outputs.first().filter(|_| !operator.is_empty()) {
+            let became = describe(value);
+            steps.push(Step { node: origin.into(), operator: operator.into(), became });
+        }
+        values.extend(outputs.into_iter().enumerate().map(|(slot, value)| (OutletId::new(id, slot), value)));
+    }
+    let affine = match values.remove(output) {
+        Some(Value::Affine(affine)) => affine,
+        Some(Value::Input(view)) => view
+            .divided_by_last_axis()
+            .map_err(|reason| explain(reason, model, model.node(output.node), origins, name))?,
+        Some(Value::Constant(_)) => return Err(graph("its output does not depend on any input".into())),
+        None => return Err(graph("its output is never computed".into())),
+    };
+    Ok(Walked { affine, steps })
+}
+
+fn evaluate(
+    model: &TypedModel,
+    node: &TypedNode,
+    values: &Values,
+    images: Images,
+    budget: &mut Budget,
+) -> Result<Vec<Value>, Reason> {
+    let facts: Vec<&TypedFact> = node.outputs.iter().map(|output| &output.fact).collect();
+    let known: Option<Vec<Value>> = facts.iter().map(|fact| fact.konst.clone().map(Value::Constant)).collect();
+    if let Some(known) = known.filter(|known| !known.is_empty()) {
+        return Ok(known);
+    }
+    if let Some(input) = model.inputs.iter().position(|outlet| outlet.node == node.id) {
+        let fact = facts.first().ok_or_else(|| Reason::new("an input without a type"))?;
+        if !fact.datum_type.is_float() {
+            return Err(Reason::new(format!(
+                "an input of type {:?}; inputs must be floating-point numbers",
+                fact.datum_type
+            )));
+        }
+        return Ok(vec![Value::Input(View {
+            input,
+            axes: Axes::buffer(fact.shape.dims()),
+            whole: images == Images::AsOneRow,
+        })]);
+    }
+    let inputs: Vec<Value> = node
+        .inputs
+        .iter()
+        .map(|outlet| values.get(outlet).cloned())
+        .collect::<Option<_>>()
+        .ok_or_else(|| Reason::new("an input of it is never computed"))?;
+    if inputs.iter().all(|input| matches!(input, Value::Constant(_))) {
+        return fold(node, &facts, inputs, budget);
+    }
+    if node.op.name() == "Dropout" {
+        return dropout(model, node, inputs);
+    }
+    let value = operators::lower(node.op.as_ref(), &inputs)?;
+    if let [fact] = facts[..]
+        && has_shape(&value, fact.shape.dims())
+    {
+        Ok(vec![value])
+    } else {
+        Err(Reason::new("it repeats a value that depends on the input along an axis; export without broadcasting"))
+    }
+}
+
+/// Evaluates an operator on constants.
+fn fold(node: &TypedNode, facts: &[&TypedFact], inputs: Vec<Value>, budget: &mut Budget) -> Result<Vec<Value>, Reason> {
+    let elements =
+        |fact: &&TypedFact| fact.shape.iter().try_fold(1usize, |product, dim| product.checked_mul(concrete(dim)?));
+    let made = facts.iter().try_fold(0usize, |sum, fact| sum.checked_add(elements(fact)?));
+    let tensors: Vec<_> = inputs
+        .into_iter()
+        .filter_map(|input| if let Value::Constant(tensor) = input { Some(tensor) } else { None })
+        .collect();
+    budget.pay(made, made.and_then(|made| work_of(node.op.as_ref(), &tensors, made))).map_err(Reason::NotLinear)?;
+    let tensors: TVec<_> = tensors.into_iter().map(IntoTValue::into_tvalue).collect();
+    match node.op.eval_out_of_plan(tensors) {
+        Ok(Some(outputs)) => Ok(outputs.into_iter().map(|output| Value::Constant(output.into_arc_tensor())).collect()),
+        Ok(None) => Err(Reason::new("it does not only depend on its inputs")),
+        Err(error) => Err(Reason::new(format!("it cannot be evaluated: {error:#}"))),
+    }
+}
+
+/// Dropout is the identity unless it is live, which tract decides from its constant inputs.
+fn dropout(model: &TypedModel, node: &TypedNode, mut inputs: Vec<Value>) -> Result<Vec<Value>, Reason> {
+    match node.op.declutter(model, node) {
+        Ok(Some(_)) if !inputs.is_empty() => Ok(vec![inputs.swap_remove(0)]),
+        _ => Err(Reason::new("it is live (training mode) and drops values at random; export the model in eval mode")),
+    }
+}
+
+/// Does the value have the inferred shape, as far as both are known?
+fn has_shape(value: &Value, dims: &[TDim]) -> bool {
+    let axes = match value {
+        Value::Constant(_) => return true,
+        Value::Input(view) => &view.axes,
+        Value::Affine(affine) => &affine.axes,
+    };
+    let agree = |(axis, dim): (&[_], &TDim)| match (concrete(&extent(axis)), concrete(dim)) {
+        (Some(found), Some(inferred)) => found == inferred,
+        _ => true,
+    };
+    axes.rank() == dims.len() && axes.iter().zip(dims).all(agree)
+}
+
+fn explain(reason: Reason, model: &TypedModel, node: &TypedNode, origins: &Origins, name: &str) -> IngestError {
+    let typed_operator = node.op.name();
+    match reason {
+        Reason::NotLinear(reason) => {
+            let (node, operator) = origins.of_node(&node.name, &typed_operator);
+            IngestError::NotLinear { name: name.into(), node: node.into(), operator: operator.into(), reason }
+        }
+        Reason::NonFinite(slot) => {
+            let tensor = node.inputs.get(slot).map_or(&node.name, |outlet| &model.node(outlet.node).name);
+            IngestError::NonFinite { name: name.into(), tensor: origins.of_constant(tensor).into() }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! bf16 becomes f32 in the protobuf, exactly: tract has no bf16.
+//!
+//! Covers initialisers, attributes (Constant, ConstantOfShape), the types of inputs and outputs, and the targets of Cast and
+//! EyeLike. Rounding of intermediate bf16 results is not imitated: the map is the one that the weights define.
+
+use tract_onnx::pb::{self, tensor_proto::DataType};
+
+const BF16: i32 = DataType::Bfloat16 as i32;
+const F32: i32 = DataType::Float as i32;
+
+/// Widens every bf16 tensor and type of the model's graph.
+pub(super) fn widen_bf16(proto: &mut pb::ModelProto) {
+    let Some(graph) = proto.graph.as_mut() else { return };
+    graph.initializer.iter_mut().for_each(widen_tensor);
+    for info in graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info) {
+        if let Some(pb::type_proto::Value::TensorType(tensor)) = info.r#type.as_mut().and_then(|t| t.value.as_mut())
+            && tensor.elem_type == BF16
+        {
+            tensor.elem_type = F32;
+        }
+    }
+    for attribute in graph.node.iter_mut().flat_map(|node| &mut node.attribute) {
+        attribute.t.iter_mut().chain(&mut attribute.tensors).for_each(widen_tensor);
+        if matches!(attribute.name.as_str(), "to" | "dtype") && attribute.i == i64::from(BF16) {
+            attribute.i = i64::from(F32);
+        }
+    }
+}
+
+fn widen_tensor(tensor: &mut pb::TensorProto) {
+    if tensor.data_type != BF16 {
+        return;
+    }
+    tensor.data_type = F32;
+    // ONNX keeps bf16 either as little-endian bytes or as 16 bits in each int32.
+    if tensor.raw_data.is_empty() {
+        tensor.float_data =
+            tensor.int32_data.drain(..).map(|bits| f32_of_bf16((bits as u32 & 0xffff) as u16)).collect();
+    } else {
+        tensor.raw_data = tensor
+            .raw_data
+            .chunks(2)
+            .flat_map(|half| match half {
+                [low, high] => f32_of_bf16(u16::from_le_bytes([*low, *high])).to_le_bytes().to_vec(),
+                odd => odd.to_vec(), // A half element: the length check of the reader will refuse the tensor.
+            })
+            .collect();
+    }
+}
+
+fn f32_of_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_encodings_of_bf16_widen_to_the_same_numbers() {
+        let raw = pb::TensorProto { data_type: BF16, raw_data: vec![0x80, 0x3f, 0x20, 0xc0], ..Default::default() };
+        let ints = pb::TensorProto { data_type: BF16, int32_data: vec![0x3f80, 0xc020], ..Default::default() };
+        let (mut raw, mut ints) = (raw, ints);
+        widen_tensor(&mut raw);
+        widen_tensor(&mut ints);
+        assert_eq!(ints.float_data, [1.0, -2.5]);
+        assert_eq!(raw.raw_data, [1.0f32.to_le_bytes(), (-2.5f32).to_le_bytes()].concat());
+        assert_eq!((raw.data_type, ints.data_type), (F32, F32));
+    }
+}

@@ -1,0 +1,82 @@
+//! The text of `docs/onnx.md`: what the compiler accepts, from its operators and from the cases that are tested.
+//!
+//! Pure text: the cases are gathered by whoever has the fixtures.
+
+use crate::ingest::supported_operators;
+use std::fmt::Write;
+
+/// One ONNX file of the fixtures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// The folder's name.
+    pub name: String,
+    /// What it is and how it was made.
+    pub origin: String,
+    /// Version of the ONNX operator set.
+    pub opset: i64,
+    /// The operators in it, each once, in alphabetical order.
+    pub operators: Vec<String>,
+    /// What the compiler makes of it.
+    pub verdict: String,
+}
+
+/// The page, in Markdown.
+#[must_use]
+pub fn supported(cases: &[Case]) -> String {
+    let mut page = String::from(HEAD);
+    for operator in supported_operators() {
+        let _ = writeln!(page, "| {} | {} | {} |", operator.operators, operator.when, operator.becomes);
+    }
+    page.push_str(REFUSED);
+    let _ = writeln!(page, "\n## Tested files\n\n{} files.\n", cases.len());
+    page.push_str("| file | what it is | opset | operators | result |\n|---|---|---|---|---|\n");
+    for case in cases {
+        let Case { name, origin, opset, operators, verdict } = case;
+        let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+        let operators = operators.join(", ");
+        let _ = writeln!(page, "| `{name}` | {} | {opset} | {operators} | {} |", cell(origin), cell(verdict));
+    }
+    page
+}
+
+const HEAD: &str = "\
+# ONNX files that zklora compiles
+
+This page is made by a command, from the compiler's own list of operators and from the files that its tests run:
+
+    ZKLORA_WRITE_DOCS=1 cargo test --release -p zklora-compiler --test supported
+
+A module must be linear: every output row is a fixed linear function of one input row, plus a constant. The compiler finds out
+which one, whatever operators the exporter chose, and refuses a graph that is not linear with the name of the first node
+that is not. Operator sets 7 to 23 are tested. `zklora compile --explain` shows what each node became.
+
+## Rows and features
+
+* `[rows, features]`, `[batch, sequence, features]` and a flat `[rows * features]` are the same: features are last.
+* Convolutions with a kernel of size 1: positions are rows, channels are features. Row `batch * positions + position` is what
+  `[batch, channels, height, width]` holds at that position; give activations channels last.
+* Other convolutions: one row is a whole image, `channels * height * width` values in the order of the tensor. The batch axis is
+  one of rows.
+* A graph that mixes rows, like the original ZKLoRA exporter's `x@A@B + x.mean() + A.sum() + B.sum()`, is compiled as the map of all
+  rows as one row, if their number is fixed. It is correct and costs accordingly, for the format's terms all have the same rows; the
+  compiler warns about it, and that the constant reveals the sum of the weights. The remedy is to export the delta alone, as `zklora
+  export` does.
+
+## Weights in other files
+
+External data are read from the model's folder and nowhere else: absolute paths, `..`, and links out of the folder are refused, as are
+lengths that do not fit the tensor's shape.
+
+## Operators
+
+Between an input and the output. What does not depend on the input is computed while compiling, whatever its operator.
+
+| ONNX operator | when | becomes |
+|---|---|---|
+";
+
+const REFUSED: &str = "
+Everything else is refused by the name of its node: activations (Relu, Gelu, Clip, Where), normalisation (LayerNormalization,
+Softmax), products of two values that depend on the input, live Dropout, quantised operators, control flow (If, Loop, Scan), operators
+of other domains, and casts to integers.
+";

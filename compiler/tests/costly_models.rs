@@ -1,0 +1,101 @@
+//! Small models that ask for terabytes or hours are refused before any of it is spent.
+
+#![allow(clippy::unwrap_used)]
+
+use tract_onnx::pb;
+
+mod models;
+use models::{assert_refused, floats, ints, model, node, refusal, value};
+
+/// `y = x · w + f(bomb)`, where `bomb` is what the nodes make.
+fn with_constant(mut nodes: Vec<pb::NodeProto>, initializers: Vec<pb::TensorProto>) -> pb::ModelProto {
+    nodes.push(node("MatMul", &["x", "w"], "d"));
+    nodes.push(node("ReduceSum", &["bomb"], "s"));
+    nodes.push(node("Add", &["d", "s"], "y"));
+    model(nodes, [initializers, vec![floats("w", &[4, 3], &[0.5; 12])]].concat())
+}
+
+#[test]
+fn constants_that_would_not_fit_are_never_computed() {
+    let wide: Vec<i64> = vec![1 << 20, 1 << 20];
+    let bombs = [
+        with_constant(vec![node("ConstantOfShape", &["n"], "bomb")], vec![ints("n", &wide)]),
+        with_constant(vec![node("Expand", &["one", "n"], "bomb")], vec![floats("one", &[1], &[1.0]), ints("n", &wide)]),
+        with_constant(
+            vec![node("Tile", &["one", "n"], "bomb")],
+            vec![floats("one", &[1, 1], &[1.0]), ints("n", &wide)],
+        ),
+        with_constant(
+            vec![node("Range", &["a", "b", "c"], "bomb")],
+            [("a", 0.0), ("b", 1e12), ("c", 1.0)].map(|(name, value)| floats(name, &[], &[value])).to_vec(),
+        ),
+        with_constant(
+            vec![node("MatMul", &["l", "r"], "bomb")],
+            vec![floats("l", &[1 << 17, 1], &vec![1.0; 1 << 17]), floats("r", &[1, 1 << 17], &vec![1.0; 1 << 17])],
+        ),
+        with_constant(
+            vec![node("Mul", &["l", "r"], "bomb")],
+            vec![floats("l", &[1 << 17, 1], &vec![1.0; 1 << 17]), floats("r", &[1, 1 << 17], &vec![1.0; 1 << 17])],
+        ),
+        with_constant(
+            vec![node("Pad", &["one", "n"], "bomb")],
+            vec![floats("one", &[1, 1], &[1.0]), ints("n", &[0, 0, 1 << 30, 1 << 30])],
+        ),
+    ];
+    for bomb in bombs {
+        let error = refusal(&bomb);
+        assert!(error.contains("node_bomb") && error.contains("elements"), "{error}");
+    }
+}
+
+#[test]
+fn constants_that_double_again_and_again_are_refused() {
+    let mut nodes: Vec<_> = (0..40)
+        .map(|i| {
+            let from = if i == 0 { "one".to_string() } else { format!("c{}", i - 1) };
+            let to = if i == 39 { "bomb".to_string() } else { format!("c{i}") };
+            node("Concat", &[&from, &from], &to)
+        })
+        .collect();
+    for node in &mut nodes {
+        let axis = pb::AttributeProto { name: "axis".into(), r#type: 2, ..Default::default() };
+        node.attribute.push(axis);
+    }
+    assert_refused(&with_constant(nodes, vec![floats("one", &[1], &[1.0])]), &["(Concat)", "elements"]);
+}
+
+#[test]
+fn sums_that_double_again_and_again_are_refused() {
+    let mut nodes = vec![node("MatMul", &["x", "w"], "d0")];
+    nodes.extend((0..40).map(|i| node("Add", &[&format!("d{i}"), &format!("d{i}")], &format!("d{}", i + 1))));
+    nodes.push(node("Identity", &["d40"], "y"));
+    assert_refused(&model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])]), &["(Add)", "terms"]);
+}
+
+#[test]
+fn products_that_would_take_hours_or_all_memory_are_refused() {
+    assert_refused(&chain_of_products(600, 1 << 9), &["too long"]);
+    assert_refused(&chain_of_products(2000, 1 << 9), &["all matrices up to here"]);
+}
+
+/// `x · w · w · …`
+fn chain_of_products(length: usize, size: i64) -> pb::ModelProto {
+    let square = floats("w", &[size, size], &vec![0.01; (size * size) as usize]);
+    let mut nodes = vec![];
+    for i in 0..length {
+        let from = if i == 0 { "x".to_string() } else { format!("h{i}") };
+        let to = if i == length - 1 { "y".to_string() } else { format!("h{}", i + 1) };
+        nodes.push(node("MatMul", &[&from, "w"], &to));
+    }
+    let mut hostile = model(nodes, vec![square]);
+    hostile.graph.as_mut().unwrap().input[0] = value("x", &[2, size]);
+    hostile
+}
+
+#[test]
+fn rows_that_would_be_joined_to_a_huge_one_are_refused() {
+    let nodes = vec![node("MatMul", &["x", "w"], "d"), node("ReduceMean", &["x"], "m"), node("Add", &["d", "m"], "y")];
+    let mut hostile = model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])]);
+    hostile.graph.as_mut().unwrap().input[0] = value("x", &[1 << 20, 4]);
+    assert_refused(&hostile, &["mixes 1048576 rows"]);
+}

@@ -1,0 +1,201 @@
+//! Models made to break or to stall the compiler: each is refused for its own reason, quickly and in little memory.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use tract_onnx::pb;
+use zklora_compiler::{IngestError, ingest};
+
+mod models;
+use models::{assert_refused, bytes, floats, model, node, plain, refusal_of_bytes, value};
+
+#[test]
+fn the_plain_model_that_the_others_break_is_accepted() {
+    assert_eq!(ingest(&bytes(&plain()), "plain").unwrap().d_out, 3);
+}
+
+#[test]
+fn shapes_beyond_memory_are_refused() {
+    for dims in [&[1i64 << 60][..], &[1 << 31, 1 << 31, 1 << 31], &[i64::MAX, 2], &[-1, 4], &[1 << 15, 1 << 15]] {
+        let mut hostile = plain();
+        hostile.graph.as_mut().unwrap().initializer[0].dims = dims.to_vec();
+        assert_refused(&hostile, &["`w`", "exceeds the limit"]);
+    }
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().input[0] = value("x", &[1 << 40, 4]);
+    assert_refused(&hostile, &["`x`", "exceeds the limit"]);
+}
+
+#[test]
+fn empty_dimensions_are_refused() {
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().initializer[0] = floats("w", &[4, 0], &[]);
+    assert_refused(&hostile, &["`w`", "empty"]);
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().input[0] = value("x", &[0, 4]);
+    assert_refused(&hostile, &["`x`", "length 0"]);
+}
+
+#[test]
+fn data_that_do_not_fit_the_shape_are_refused() {
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().initializer[0].float_data.pop();
+    assert_refused(&hostile, &["`w`", "does not store 12 element(s)"]);
+    let mut hostile = plain();
+    let weight = &mut hostile.graph.as_mut().unwrap().initializer[0];
+    (weight.float_data, weight.raw_data) = (vec![], vec![0; 13]);
+    assert_refused(&hostile, &["`w`", "does not store 12 element(s)"]);
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused() {
+    for poison in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut hostile = plain();
+        hostile.graph.as_mut().unwrap().initializer[0].float_data[5] = poison;
+        assert_refused(&hostile, &["`w`", "NaN or infinite"]);
+    }
+}
+
+#[test]
+fn names_used_twice_are_refused() {
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().initializer.push(floats("w", &[1], &[1.0]));
+    assert_refused(&hostile, &["two initialisers are called `w`"]);
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().input.push(value("x", &[2, 4]));
+    assert_refused(&hostile, &["two inputs are called `x`"]);
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().node.push(node("Neg", &["x"], "y"));
+    assert_refused(&hostile, &["`y`", "made elsewhere"]);
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().node.push(node("Neg", &["x"], "w"));
+    assert_refused(&hostile, &["`w`", "made elsewhere"]);
+}
+
+#[test]
+fn nodes_with_one_name_are_told_apart() {
+    let mut nodes = vec![node("MatMul", &["x", "a"], "h"), node("MatMul", &["h", "b"], "y")];
+    // As an initialiser, and as each other.
+    nodes.iter_mut().for_each(|node| node.name = "a".into());
+    let twins = model(nodes, vec![floats("a", &[4, 2], &[0.5; 8]), floats("b", &[2, 3], &[0.5; 6])]);
+    assert_eq!(ingest(&bytes(&twins), "twins").unwrap().d_out, 3);
+}
+
+#[test]
+fn values_that_nothing_makes_are_refused() {
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().output[0].name = "z".into();
+    assert_refused(&hostile, &["nothing makes its output `z`"]);
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().node[0].input[1] = "v".into();
+    assert_refused(&hostile, &["nothing makes `v`", "node_y"]);
+}
+
+#[test]
+fn cycles_are_refused() {
+    let nodes = vec![node("Add", &["x", "b"], "a"), node("Neg", &["a"], "b"), node("Neg", &["b"], "y")];
+    assert_refused(&model(nodes, vec![]), &["cycle"]);
+    assert_refused(&model(vec![node("Add", &["x", "y"], "y")], vec![]), &["cycle"]);
+}
+
+#[test]
+fn control_flow_is_refused_however_deep() {
+    let mut graph = plain().graph.unwrap();
+    for _ in 0..5 {
+        let mut branch = node("If", &["x"], "y");
+        branch.attribute.push(pb::AttributeProto { name: "then_branch".into(), g: Some(graph), ..Default::default() });
+        graph = pb::GraphProto { node: vec![branch], ..plain().graph.unwrap() };
+    }
+    assert_refused(&pb::ModelProto { graph: Some(graph.clone()), ..plain() }, &["`node_y` (If)", "control flow"]);
+    for _ in 0..200 {
+        let mut branch = node("If", &["x"], "y");
+        branch.attribute.push(pb::AttributeProto { name: "then_branch".into(), g: Some(graph), ..Default::default() });
+        graph = pb::GraphProto { node: vec![branch], ..Default::default() };
+    }
+    assert_refused(&pb::ModelProto { graph: Some(graph), ..plain() }, &["recursion limit reached"]);
+}
+
+#[test]
+fn functions_that_call_themselves_or_multiply_are_refused() {
+    let call = |name: &str, input: &str, output: &str| pb::NodeProto {
+        domain: "local".into(),
+        name: String::new(),
+        ..node(name, &[input], output)
+    };
+    let function = |name: &str, nodes: Vec<pb::NodeProto>| pb::FunctionProto {
+        name: Some(name.into()),
+        domain: Some("local".into()),
+        input: vec!["i".into()],
+        output: vec!["o".into()],
+        node: nodes,
+        ..Default::default()
+    };
+    let mut hostile = model(vec![call("F", "x", "y")], vec![]);
+    hostile.functions = vec![function("F", vec![call("F", "i", "o")])];
+    assert_refused(&hostile, &["`F` calls itself"]);
+    let chain = |to: &str| {
+        (0..10)
+            .map(|i| {
+                let (from, made) = (format!("t{i}"), format!("t{}", i + 1));
+                call(to, if i == 0 { "i" } else { &from }, if i == 9 { "o" } else { &made })
+            })
+            .collect()
+    };
+    hostile.functions = (0..14).map(|i| function(&format!("F{i}"), chain(&format!("F{}", i + 1)))).collect();
+    hostile.functions.push(function("F", chain("F0")));
+    assert_refused(&hostile, &["functions written out", "exceeds the limit"]);
+}
+
+#[test]
+fn operators_of_other_domains_are_refused() {
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().node[0].domain = "com.example".into();
+    assert_refused(&hostile, &["`node_y` (MatMul)", "`com.example`"]);
+}
+
+#[test]
+fn long_names_of_dimensions_are_refused() {
+    use pb::tensor_shape_proto::dimension::Value::DimParam;
+    let mut hostile = plain();
+    let mut input = value("x", &[2, 4]);
+    let Some(pb::type_proto::Value::TensorType(tensor)) = &mut input.r#type.as_mut().unwrap().value else { panic!() };
+    tensor.shape.as_mut().unwrap().dim[0].value = Some(DimParam("(".repeat(100_000)));
+    hostile.graph.as_mut().unwrap().input[0] = input;
+    assert_refused(&hostile, &["`x`", "100000 bytes long"]);
+}
+
+#[test]
+fn millions_of_empty_parts_are_refused_before_they_are_decoded() {
+    // A graph of 20 million nodes of two bytes each, which would decode to gigabytes.
+    let nodes = [0x0a, 0x00].repeat(20_000_000);
+    let mut file = vec![0x3a];
+    let mut length = nodes.len();
+    while length >= 0x80 {
+        file.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    file.push(length as u8);
+    file.extend(nodes);
+    let error = refusal_of_bytes(&file);
+    assert!(error.contains("number of parts") && error.contains("exceeds the limit"), "{error}");
+}
+
+#[test]
+fn names_that_are_not_utf8_are_refused() {
+    let mut file = bytes(&plain());
+    let at = file.windows(6).position(|window| window == b"node_y").unwrap();
+    file[at] = 0xff;
+    let error = refusal_of_bytes(&file);
+    assert!(error.contains("not a valid ONNX model") && error.contains("UTF-8"), "{error}");
+}
+
+#[test]
+fn every_truncation_of_a_model_is_refused() {
+    let file = bytes(&plain());
+    for length in 0..file.len() {
+        // The prefix that is a model still is one without its version.
+        if let Err(error) = ingest(&file[..length], "cut") {
+            assert!(!matches!(error, IngestError::Map(_)), "{length}: {error}");
+        }
+    }
+    assert!(refusal_of_bytes(&file[..file.len() / 2]).contains("not a valid ONNX model"));
+}

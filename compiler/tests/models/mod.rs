@@ -1,0 +1,103 @@
+//! Writes small ONNX models for tests, sane or not.
+
+#![allow(dead_code, clippy::unwrap_used)] // Every test uses some of these.
+
+use prost::Message;
+use std::time::{Duration, Instant};
+use tract_onnx::pb::{self, tensor_proto::DataType};
+use zklora_compiler::ingest;
+
+/// A float tensor.
+pub fn floats(name: &str, dims: &[i64], values: &[f32]) -> pb::TensorProto {
+    pb::TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: DataType::Float as i32,
+        float_data: values.to_vec(),
+        ..Default::default()
+    }
+}
+
+/// A list of integers, as shapes and axes are given.
+pub fn ints(name: &str, values: &[i64]) -> pb::TensorProto {
+    pb::TensorProto {
+        name: name.into(),
+        dims: vec![values.len() as i64],
+        data_type: DataType::Int64 as i32,
+        int64_data: values.to_vec(),
+        ..Default::default()
+    }
+}
+
+/// A node called like its output.
+pub fn node(operator: &str, inputs: &[&str], output: &str) -> pb::NodeProto {
+    pb::NodeProto {
+        op_type: operator.into(),
+        name: format!("node_{output}"),
+        input: inputs.iter().map(ToString::to_string).collect(),
+        output: vec![output.into()],
+        ..Default::default()
+    }
+}
+
+/// A value of this shape; negative dimensions are symbolic.
+pub fn value(name: &str, dims: &[i64]) -> pb::ValueInfoProto {
+    use pb::tensor_shape_proto::{Dimension, dimension::Value};
+    let dim = |dim: &i64| Dimension { value: Some(Value::DimValue(*dim)), ..Default::default() };
+    let shape = pb::TensorShapeProto { dim: dims.iter().map(dim).collect() };
+    let tensor = pb::type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(shape) };
+    let declared = pb::TypeProto { value: Some(pb::type_proto::Value::TensorType(tensor)), ..Default::default() };
+    pb::ValueInfoProto { name: name.into(), r#type: Some(declared), ..Default::default() }
+}
+
+/// A model `x [2, 4] → y`.
+pub fn model(nodes: Vec<pb::NodeProto>, initializer: Vec<pb::TensorProto>) -> pb::ModelProto {
+    let graph = pb::GraphProto {
+        node: nodes,
+        initializer,
+        input: vec![value("x", &[2, 4])],
+        output: vec![pb::ValueInfoProto { name: "y".into(), ..Default::default() }],
+        ..Default::default()
+    };
+    pb::ModelProto {
+        ir_version: 8,
+        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: 17 }],
+        graph: Some(graph),
+        ..Default::default()
+    }
+}
+
+/// `y = x · w` with w 4 × 3, for tests that break one thing about it.
+pub fn plain() -> pb::ModelProto {
+    model(vec![node("MatMul", &["x", "w"], "y")], vec![floats("w", &[4, 3], &[0.5; 12])])
+}
+
+/// The file's bytes.
+pub fn bytes(model: &pb::ModelProto) -> Vec<u8> {
+    model.encode_to_vec()
+}
+
+/// Generous for a busy machine; what is refused here would take hours or all memory.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a model is refused, within reasonable time and length.
+pub fn refusal(model: &pb::ModelProto) -> String {
+    refusal_of_bytes(&bytes(model))
+}
+
+/// As [`refusal`], of a file's bytes.
+pub fn refusal_of_bytes(bytes: &[u8]) -> String {
+    let start = Instant::now();
+    let error = ingest(bytes, "hostile").map(|_| ()).unwrap_err().to_string();
+    assert!(start.elapsed() < PATIENCE, "took {:?}: {error}", start.elapsed());
+    assert!(error.len() < 1500 && !error.contains("unexpectedly"), "{error}");
+    error
+}
+
+/// A model is refused with all of these words.
+pub fn assert_refused(model: &pb::ModelProto, words: &[&str]) {
+    let error = refusal(model);
+    for word in words {
+        assert!(error.contains(word), "`{error}` does not say `{word}`");
+    }
+}

@@ -1,0 +1,1 @@
+//! Fuzz targets for every parser of hostile input: see `tests/parsers.rs`.

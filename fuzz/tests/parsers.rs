@@ -1,0 +1,241 @@
+//! Every parser of hostile input, on files of the fixtures that were edited at random. A target fails if it panics, or if it
+//! accepts what it must not.
+//!
+//! Each target runs for a second under `cargo test`. With `cargo bolero test --package zklora-fuzz TARGET` (from the registry)
+//! libFuzzer drives the same targets with coverage, for as long as one likes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use bolero::{TypeGenerator, check};
+use zklora_circuit::{
+    keys::KeyStore,
+    manifest::{AdapterId, Pinned},
+    proof::Proof,
+    srs::Srs,
+};
+use zklora_runtime::{
+    activations::Activations, artifacts::Public, compile, record, secrets, session, trace_file::TraceFile, weights_file,
+};
+
+/// One edit of a file. Positions wrap around, so every edit is valid.
+#[derive(Debug, Clone, TypeGenerator)]
+enum Edit {
+    Flip { at: u32, mask: u8 },
+    Set { at: u32, value: u8 },
+    Word { at: u32, value: u64 },
+    Cut { at: u32, count: u16 },
+    Repeat { at: u32, count: u16 },
+    Truncate { at: u32 },
+}
+
+fn apply(bytes: &mut Vec<u8>, edits: &[Edit]) {
+    for edit in edits.iter().take(12) {
+        if bytes.is_empty() {
+            return;
+        }
+        let place = |at: u32| at as usize % bytes.len();
+        match *edit {
+            Edit::Flip { at, mask } => {
+                let at = place(at);
+                bytes[at] ^= mask;
+            }
+            Edit::Set { at, value } => {
+                let at = place(at);
+                bytes[at] = value;
+            }
+            Edit::Word { at, value } => {
+                let at = place(at);
+                let end = (at + 8).min(bytes.len());
+                let count = end - at;
+                bytes[at..end].copy_from_slice(&value.to_le_bytes()[..count]);
+            }
+            Edit::Cut { at, count } => {
+                let at = place(at);
+                bytes.drain(at..(at + count as usize % 64).min(bytes.len()));
+            }
+            Edit::Repeat { at, count } => {
+                let at = place(at);
+                let end = (at + count as usize % 64).min(bytes.len());
+                let copy = bytes[at..end].to_vec();
+                bytes.splice(at..at, copy);
+            }
+            Edit::Truncate { at } => bytes.truncate(place(at)),
+        }
+    }
+}
+
+/// Runs a target on seeds with random edits.
+fn fuzz(seeds: &[Vec<u8>], target: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
+    assert!(!seeds.is_empty());
+    check!().with_type::<(u8, Vec<Edit>)>().with_test_time(Duration::from_secs(1)).cloned().for_each(
+        |(seed, edits)| {
+            let mut bytes = seeds[seed as usize % seeds.len()].clone();
+            apply(&mut bytes, &edits);
+            target(&bytes);
+        },
+    );
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(name)
+}
+
+/// Small artifacts and a session, made once.
+struct Contributor {
+    folder: tempfile::TempDir,
+    srs: Srs,
+    keys: KeyStore,
+    pinned: Pinned,
+}
+
+impl Contributor {
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        fs::read(self.folder.path().join(name)).unwrap()
+    }
+}
+
+fn contributor() -> &'static Contributor {
+    static CONTRIBUTOR: OnceLock<Contributor> = OnceLock::new();
+    CONTRIBUTOR.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (srs, keys) = (Srs::insecure_dev(8).unwrap(), KeyStore::default());
+        let case = fixture("onnx/peft_delta_lora_bias_3d_op17");
+        let paths = [case.join("model.onnx")];
+        let options = compile::Options { paths: &paths, out: folder.path(), seed_file: None, calibrate: None };
+        let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
+        let inputs = Activations::read(&case.join("input.npy"), artifacts.pinned.modules(), None).unwrap();
+        let trace = record::record(&artifacts, &inputs, None).unwrap();
+        trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
+        fs::write(folder.path().join("session.pf"), session::prove(&artifacts, &trace, &srs, &keys).unwrap()).unwrap();
+        Contributor { folder, srs, keys, pinned: artifacts.pinned }
+    })
+}
+
+/// A file with these bytes, in a folder of its own.
+fn file(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn onnx() {
+    let mut seeds = Vec::new();
+    for entry in fs::read_dir(fixture("onnx")).unwrap() {
+        let bytes = fs::read(entry.unwrap().path().join("model.onnx")).unwrap();
+        if bytes.len() < 6000 {
+            seeds.push(bytes);
+        }
+    }
+    fuzz(&seeds, |bytes| {
+        let _ = zklora_compiler::ingest(bytes, "fuzzed");
+    });
+}
+
+#[test]
+fn adapter_safetensors() {
+    let adapter = fixture("adapters/llama_qv_r4");
+    let config = fs::read(adapter.join("adapter_config.json")).unwrap();
+    fuzz(&[fs::read(adapter.join("adapter_model.safetensors")).unwrap()], |bytes| {
+        let (folder, _) = file("adapter_model.safetensors", bytes);
+        fs::write(folder.path().join("adapter_config.json"), &config).unwrap();
+        let _ = zklora_models::Adapter::load(folder.path());
+    });
+}
+
+#[test]
+fn adapter_config() {
+    let adapter = fixture("adapters/gpt2_all_r8_rslora_patterns");
+    let weights = fs::read(adapter.join("adapter_model.safetensors")).unwrap();
+    fuzz(&[fs::read(adapter.join("adapter_config.json")).unwrap()], |bytes| {
+        let (folder, _) = file("adapter_config.json", bytes);
+        fs::write(folder.path().join("adapter_model.safetensors"), &weights).unwrap();
+        let _ = zklora_models::Adapter::load(folder.path());
+    });
+}
+
+/// What is accepted is canonical: the same bytes come out again, under another id unless nothing was changed.
+#[test]
+fn manifest() {
+    let original = contributor().bytes("public/manifest.json");
+    fuzz(std::slice::from_ref(&original), |bytes| {
+        if let Ok(pinned) = Pinned::parse(bytes) {
+            assert_eq!(pinned.manifest().to_bytes().unwrap(), bytes);
+            assert_eq!(pinned.id() == contributor().pinned.id(), bytes == original);
+        }
+    });
+}
+
+/// `settings.json` is never parsed: only the bytes that the verifier derives itself are accepted.
+#[test]
+fn settings() {
+    let c = contributor();
+    let original = c.bytes("public/settings.json");
+    fuzz(std::slice::from_ref(&original), |bytes| {
+        let (folder, _) = file("settings.json", bytes);
+        fs::write(folder.path().join("manifest.json"), c.bytes("public/manifest.json")).unwrap();
+        assert_eq!(Public::load(folder.path(), None, &c.srs, &c.keys).is_ok(), bytes == original);
+    });
+}
+
+#[test]
+fn trace() {
+    let c = contributor();
+    fuzz(&[c.bytes("trace.safetensors")], |bytes| {
+        let (_folder, path) = file("trace.safetensors", bytes);
+        let _ = TraceFile::info(&path);
+        let _ = TraceFile::read(&path, &c.pinned).and_then(|t| t.with_trace(&c.pinned, |trace| trace.digest()));
+    });
+}
+
+/// What is parsed has one encoding.
+#[test]
+fn proof() {
+    let c = contributor();
+    fuzz(&[c.bytes("session.pf")], |bytes| {
+        if let Ok(proof) = Proof::parse(bytes, &c.pinned.layout()) {
+            assert_eq!(proof.to_bytes(), bytes);
+        }
+    });
+}
+
+#[test]
+fn weights_and_opening() {
+    let c = contributor();
+    fuzz(&[c.bytes("private/weights.bin"), c.bytes("private/opening")], |bytes| {
+        let (_folder, path) = file("private", bytes);
+        let _ = weights_file::parse(&path, bytes, c.pinned.manifest());
+        let _ = secrets::read_opening(&path);
+    });
+}
+
+#[test]
+fn activations() {
+    let c = contributor();
+    let npy = fs::read(fixture("onnx/peft_delta_lora_bias_3d_op17/input.npy")).unwrap();
+    let tensors = fs::read(fixture("adapters/llama_qv_r4/activations.safetensors")).unwrap();
+    let json = br#"{"input_data": [[0.5, -1.25e-3, 3]]}"#.to_vec();
+    fuzz(&[npy, tensors, json], |bytes| {
+        for name in ["x.npy", "x.safetensors", "x.json"] {
+            let (_folder, path) = file(name, bytes);
+            let _ = Activations::read(&path, c.pinned.modules(), None);
+        }
+    });
+}
+
+#[test]
+fn adapter_ids_and_srs_files() {
+    let json = Srs::insecure_dev(4).unwrap().to_json().into_bytes();
+    fuzz(&[json], |bytes| {
+        let _ = String::from_utf8_lossy(bytes).parse::<AdapterId>();
+        let (_folder, path) = file("ceremony.json", bytes);
+        let _ = zklora_runtime::srs_store::load(Some(&path));
+    });
+}

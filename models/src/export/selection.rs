@@ -1,0 +1,132 @@
+//! Which modules to export: patterns with `*` and `?` over module names.
+//!
+//! Must not know what a module is beyond its name.
+
+use crate::{AdapterModule, Error};
+
+/// How many near names an error lists.
+const NEAR: usize = 5;
+
+/// The modules that any of `globs` matches, in the order given; all of them if there is no glob. A glob that matches
+/// nothing is an error.
+pub(super) fn select<'a>(modules: &'a [AdapterModule], globs: &[String]) -> Result<Vec<&'a AdapterModule>, Error> {
+    for glob in globs {
+        if !modules.iter().any(|module| matches(glob, &module.name)) {
+            return Err(Error::NoSuchModule { glob: glob.clone(), near: near(glob, modules) });
+        }
+    }
+    Ok(modules
+        .iter()
+        .filter(|module| globs.is_empty() || globs.iter().any(|glob| matches(glob, &module.name)))
+        .collect())
+}
+
+/// Whether the whole of `name` matches; takes time of the product of the lengths at most.
+fn matches(glob: &str, name: &str) -> bool {
+    let (glob, name): (Vec<char>, Vec<char>) = (glob.chars().collect(), name.chars().collect());
+    let (mut g, mut n) = (0, 0);
+    // Where to go on after the last `*`, if what follows it does not match here.
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match glob.get(g) {
+            Some('*') => {
+                star = Some((g + 1, n));
+                g += 1;
+            }
+            Some(&c) if c == '?' || c == name[n] => {
+                g += 1;
+                n += 1;
+            }
+            _ => match star {
+                Some((after, taken)) => {
+                    star = Some((after, taken + 1));
+                    (g, n) = (after, taken + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    glob[g..].iter().all(|&c| c == '*')
+}
+
+/// The names with a part that is spelled most like the glob's text.
+fn near(glob: &str, modules: &[AdapterModule]) -> Vec<String> {
+    // A long glob is no module's misspelling, and distances take time.
+    let text: Vec<char> = glob.chars().filter(|c| !matches!(c, '*' | '?')).take(256).collect();
+    let mut names: Vec<(usize, &str)> =
+        modules.iter().map(|module| (distance_to_a_part(&text, &module.name), module.name.as_str())).collect();
+    // Stable: equally near names stay in the order of the adapter.
+    names.sort_by_key(|&(distance, _)| distance);
+    names.into_iter().take(NEAR).map(|(_, name)| name.to_owned()).collect()
+}
+
+/// Fewest insertions, deletions and replacements that turn `text` into some part of `name` (P. H. Sellers, 1980).
+fn distance_to_a_part(text: &[char], name: &str) -> usize {
+    // costs[j]: best cost of the text so far against a part of the name that ends before its character j.
+    let name: Vec<char> = name.chars().collect();
+    let mut costs = vec![0; name.len() + 1];
+    for &wanted in text {
+        let mut diagonal = costs[0];
+        costs[0] += 1;
+        for (at, &c) in name.iter().enumerate() {
+            let replaced = diagonal + usize::from(c != wanted);
+            diagonal = costs[at + 1];
+            costs[at + 1] = replaced.min(costs[at] + 1).min(diagonal + 1);
+        }
+    }
+    costs.into_iter().min().unwrap_or(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::LoraWeights;
+
+    fn modules(names: &[&str]) -> Vec<AdapterModule> {
+        let weights = || LoraWeights { d_in: 1, d_out: 1, rank: 1, a: vec![0.0], b: vec![0.0], bias: None };
+        let module = |name: &&str| AdapterModule::lora((*name).to_owned(), weights(), 1.0);
+        names.iter().map(module).collect()
+    }
+
+    #[test]
+    fn globs_match_whole_names() {
+        for (glob, name, expected) in [
+            ("*", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("*.q_proj", "l.0.q_proj", true),
+            ("q_proj", "l.0.q_proj", false),
+            ("l.?.q*", "l.0.q_proj", true),
+            ("l.?.q*", "l.10.q_proj", false),
+            ("*a*b*", "xxaxxbxx", true),
+            ("*a*b", "abab", true),
+            ("*a*b", "aba", false),
+            ("a**", "a", true),
+            ("[a]", "a", false),
+        ] {
+            assert_eq!(matches(glob, name), expected, "{glob} {name}");
+        }
+        assert!(!matches(&"*a".repeat(2000), &"a".repeat(1999)));
+    }
+
+    #[test]
+    fn modules_keep_their_order_and_come_once() {
+        let all = modules(&["l.0.q", "l.0.v", "l.1.q"]);
+        let names = |globs: &[&str]| -> Vec<String> {
+            let globs: Vec<String> = globs.iter().map(|g| (*g).to_owned()).collect();
+            select(&all, &globs).unwrap().iter().map(|m| m.name.clone()).collect()
+        };
+        assert_eq!(names(&[]), ["l.0.q", "l.0.v", "l.1.q"]);
+        assert_eq!(names(&["l.1.*", "*.q"]), ["l.0.q", "l.1.q"]);
+    }
+
+    #[test]
+    fn a_glob_without_a_match_lists_near_names() {
+        let all = modules(&["l.0.k_proj", "l.0.q_proj", "l.0.up"]);
+        let Err(Error::NoSuchModule { near, .. }) = select(&all, &["*".into(), "*.q_prj".into()]) else {
+            unreachable!("the second glob matches nothing");
+        };
+        assert_eq!(near[0], "l.0.q_proj");
+    }
+}

@@ -1,0 +1,112 @@
+//! `adapter_config.json`: the settings that a delta depends on, and a refusal of every setting that is not understood.
+//!
+//! Meanings and defaults are those of the config classes of `peft` 0.21.2. Must not know about tensors.
+
+mod adalora;
+mod keys;
+mod ranks;
+mod roles;
+mod tuner;
+
+use std::path::{Path, PathBuf};
+
+use super::BaseModel;
+use crate::Error;
+use crate::bounded_read;
+use crate::strict_json::StrictJson;
+use keys::Keys;
+use roles::Role;
+use tuner::Tuner;
+
+pub(super) use adalora::Allocation;
+pub(super) use ranks::Ranks;
+
+/// Longest `adapter_config.json`, in bytes.
+const MAX_CONFIG: u64 = 1 << 20;
+
+/// What a delta depends on besides the weights.
+#[derive(Debug)]
+pub(super) struct Config {
+    path: PathBuf,
+    pub(super) base_model: BaseModel,
+    /// Whether the config says that base weights are stored as `[d_in, d_out]`, as GPT-2's Conv1D does.
+    pub(super) fan_in_fan_out: bool,
+    pub(super) settings: Settings,
+}
+
+/// The settings of one type of adapter.
+#[derive(Debug)]
+pub(super) enum Settings {
+    /// LoRA and DoRA, of linear layers and embeddings.
+    Lora {
+        ranks: Ranks,
+        /// Whether every linear module has a `lora_B.bias`.
+        bias: bool,
+        /// Whether every module has a `lora_magnitude_vector`.
+        dora: bool,
+    },
+    AdaLora(Allocation),
+    Vera,
+    Ia3,
+    LoHa(Ranks),
+    LoKr(Ranks),
+}
+
+impl Config {
+    /// Reads and checks an `adapter_config.json`.
+    pub(super) fn read(path: &Path) -> Result<Config, Error> {
+        let bytes = bounded_read::read(path, MAX_CONFIG)?;
+        let json_error = |reason| Error::Json { path: path.to_owned(), reason };
+        let StrictJson::Object(entries) = StrictJson::parse(&bytes).map_err(json_error)? else {
+            return Err(json_error("it is not an object".into()));
+        };
+        let keys = Keys { path, entries };
+        let tuner = tuner::tuner(&keys)?;
+        for (key, value) in &keys.entries {
+            if let Role::Refused(reason) = roles::role(tuner, key, value) {
+                return Err(keys.error(key, reason));
+            }
+        }
+        Ok(Config {
+            base_model: BaseModel {
+                fingerprint: None,
+                name: keys.text("base_model_name_or_path")?.unwrap_or_default(),
+                revision: keys.text("revision")?,
+            },
+            fan_in_fan_out: keys.flag("fan_in_fan_out")?,
+            settings: Settings::read(tuner, &keys)?,
+            path: path.to_owned(),
+        })
+    }
+
+    /// An error about a key.
+    pub(super) fn error(&self, key: &str, value: &str, reason: &str) -> Error {
+        Error::Config { path: self.path.clone(), key: key.into(), value: value.into(), reason: reason.into() }
+    }
+}
+
+impl Settings {
+    fn read(tuner: Tuner, keys: &Keys) -> Result<Settings, Error> {
+        Ok(match tuner {
+            Tuner::Lora => {
+                let (bias, dora) = (keys.flag("lora_bias")?, keys.flag("use_dora")?);
+                if bias && dora {
+                    return Err(keys.error("lora_bias", "DoRA has no lora_bias in peft; one of the two must be false"));
+                }
+                Settings::Lora { ranks: Ranks::read(keys, "lora_alpha", keys.flag("use_rslora")?)?, bias, dora }
+            }
+            Tuner::AdaLora => Settings::AdaLora(Allocation::read(keys)?),
+            Tuner::Vera if keys.get("save_projection").is_some() && !keys.flag("save_projection")? => {
+                return Err(keys.error(
+                    "save_projection",
+                    "the random projections are not in the adapter and cannot be made again reliably; load it with peft, \
+                     set peft_config[\"default\"].save_projection = True before training, and save it again",
+                ));
+            }
+            Tuner::Vera => Settings::Vera,
+            Tuner::Ia3 => Settings::Ia3,
+            Tuner::LoHa => Settings::LoHa(Ranks::read(keys, "alpha", false)?),
+            Tuner::LoKr => Settings::LoKr(Ranks::read(keys, "alpha", false)?),
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! Every key of the supported config classes (`peft` 0.21.2), by what it means for the delta of a trained adapter.
+//!
+//! The one list to extend when `peft` gains a key. Must not know how supported keys are read.
+
+use super::tuner::Tuner;
+use crate::strict_json::StrictJson;
+
+/// What a key with its value means for us.
+#[derive(Debug, PartialEq)]
+pub(super) enum Role {
+    /// Read elsewhere, or without influence on what a trained adapter computes at inference.
+    Harmless,
+    /// Changes the result, or may; the text says how.
+    Refused(&'static str),
+}
+
+/// Keys of every type that are read, or say how the adapter was trained or which modules it has; the weights file says that
+/// itself.
+const HARMLESS: &[&str] = &[
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    // How the base weight is stored; the adapter's own tensors are stored alike for both values.
+    "fan_in_fan_out",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "peft_type",
+    "peft_version",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+];
+
+/// The same for one type alone.
+fn harmless_for(tuner: Tuner) -> &'static [&'static str] {
+    match tuner {
+        Tuner::Lora => &[
+            "alpha_pattern",
+            "lora_alpha",
+            "lora_bias",
+            "lora_dropout",
+            // The name of a Python package; without megatron_config it is not used.
+            "megatron_core",
+            // Not used without use_qalora.
+            "qalora_group_size",
+            "r",
+            "rank_pattern",
+            "use_dora",
+            "use_rslora",
+        ],
+        Tuner::AdaLora => &[
+            "beta1",
+            "beta2",
+            "deltaT",
+            "init_r",
+            "lora_alpha",
+            "lora_dropout",
+            "megatron_core",
+            "orth_reg_weight",
+            "qalora_group_size",
+            // AdaLoRA begins with init_r.
+            "r",
+            "rank_pattern",
+            "target_r",
+            "tfinal",
+            "tinit",
+            "total_step",
+        ],
+        Tuner::Vera => &["d_initial", "init_weights", "projection_prng_key", "r", "save_projection", "vera_dropout"],
+        Tuner::Ia3 => &["feedforward_modules", "init_ia3_weights"],
+        Tuner::LoHa | Tuner::LoKr => &[
+            "alpha",
+            "alpha_pattern",
+            // These two say which factors of LoKr are split; the names of the tensors say it, too.
+            "decompose_both",
+            "decompose_factor",
+            "init_weights",
+            "module_dropout",
+            "r",
+            "rank_dropout",
+            "rank_dropout_scale",
+            "rank_pattern",
+            // Of convolutions only, and those are refused by the shape of their tensors.
+            "use_effective_conv2d",
+        ],
+    }
+}
+
+/// How a key is switched off.
+#[derive(Clone, Copy)]
+enum Off {
+    /// `null`, `false`, `[]` or `{}`.
+    Empty,
+    /// `null` only: `peft` takes `{}` for "on, with default settings".
+    Null,
+}
+
+const BASE_CHANGES: &str = "the base model's own weights change with it, so a delta alone is not what the adapter does";
+
+const NOT_PLAIN: &str =
+    "this variant of LoRA computes something else than (x Aᵀ) Bᵀ · scaling; only plain LoRA and DoRA are supported";
+
+/// Keys that change the result unless they are off.
+const UNSUPPORTED: &[(&str, Off, &str)] = &[
+    (
+        "alora_invocation_tokens",
+        Off::Empty,
+        "with Activated LoRA the delta depends on the tokens before; it is not supported",
+    ),
+    ("arrow_config", Off::Null, "Arrow mixes several adapters; export and prove each one alone"),
+    ("corda_config", Off::Empty, BASE_CHANGES),
+    ("ensure_weight_tying", Off::Empty, "tied adapters on embeddings are not supported; train without it"),
+    ("eva_config", Off::Empty, "the EVA initialisation is not supported"),
+    ("kasa_config", Off::Null, NOT_PLAIN),
+    ("layer_replication", Off::Empty, "the base model has other layers with it; apply it to the base model first"),
+    ("loftq_config", Off::Empty, BASE_CHANGES),
+    ("lora_ga_config", Off::Empty, BASE_CHANGES),
+    (
+        "megatron_config",
+        Off::Empty,
+        "Megatron's parallel layers are not supported; save the adapter for the plain model",
+    ),
+    ("modules_to_save", Off::Empty, "whole modules were trained besides the adapter; only its deltas can be proven"),
+    ("monteclora_config", Off::Null, NOT_PLAIN),
+    ("target_parameters", Off::Empty, "LoRA on bare parameters (mixture of experts) is not supported"),
+    (
+        "trainable_token_indices",
+        Off::Empty,
+        "token embeddings were trained besides the adapter; only its deltas can be proven",
+    ),
+    ("use_bdlora", Off::Null, NOT_PLAIN),
+    ("use_qalora", Off::Empty, "QALoRA pools its input before lora_A; train with use_qalora=False"),
+    ("velora_config", Off::Null, NOT_PLAIN),
+];
+
+/// What `key` with `value` means in a config of this type.
+pub(super) fn role(tuner: Tuner, key: &str, value: &StrictJson) -> Role {
+    if HARMLESS.contains(&key) || harmless_for(tuner).contains(&key) {
+        return Role::Harmless;
+    }
+    match key {
+        "bias" => bias(value),
+        "init_lora_weights" => initialisation(value),
+        _ => match UNSUPPORTED.iter().find(|(name, _, _)| *name == key) {
+            Some((_, off, reason)) => refuse_unless(is_off(value, *off), reason),
+            None => refuse_unless(
+                is_off(value, Off::Empty),
+                "this version does not know the key and cannot tell whether it changes what the adapter computes; if it \
+                 does not, remove it",
+            ),
+        },
+    }
+}
+
+fn refuse_unless(accepted: bool, reason: &'static str) -> Role {
+    if accepted { Role::Harmless } else { Role::Refused(reason) }
+}
+
+fn is_off(value: &StrictJson, off: Off) -> bool {
+    match (value, off) {
+        (StrictJson::Null, _) => true,
+        (StrictJson::Bool(false), Off::Empty) => true,
+        (StrictJson::List(values), Off::Empty) => values.is_empty(),
+        (StrictJson::Object(entries), Off::Empty) => entries.is_empty(),
+        _ => false,
+    }
+}
+
+fn bias(value: &StrictJson) -> Role {
+    refuse_unless(
+        matches!(value, StrictJson::Text(kind) if kind == "none"),
+        "biases of the base model were trained besides the adapter; only \"none\" is supported",
+    )
+}
+
+/// PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract something from the base weights when the adapter is made, and again
+/// when it is loaded.
+fn initialisation(value: &StrictJson) -> Role {
+    let known = match value {
+        StrictJson::Bool(_) => true,
+        StrictJson::Text(kind) => matches!(kind.to_ascii_lowercase().as_str(), "gaussian" | "orthogonal"),
+        _ => false,
+    };
+    refuse_unless(
+        known,
+        "only true, false, \"gaussian\" and \"orthogonal\" are supported, as others may change the base weights; peft \
+         converts such an adapter: save_pretrained(path, path_initial_model_for_weight_conversion=...)",
+    )
+}

@@ -1,0 +1,109 @@
+//! After payment: are the delivered weights the committed ones? (protocol section 4)
+//!
+//! The artefact of record is the integers. A delivered PEFT folder is exported and quantised again, with the bit widths that the
+//! manifest names; a delivered `weights.bin` is taken as it is.
+
+use std::path::Path;
+
+use zeroize::Zeroizing;
+use zklora_circuit::{commit, manifest::Pinned, masks::MaskKey, srs::Srs, weights::Weights};
+use zklora_compiler::compile::{Source, draft_like};
+use zklora_models::Adapter;
+
+use crate::{Error, compile, files, weights_file};
+
+/// What an audit found.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// Modules of the manifest that were compared.
+    pub modules: usize,
+    /// What differs: empty means that the delivered adapter is the committed one.
+    pub differences: Vec<Difference>,
+}
+
+/// One module that is not the committed one.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Difference {
+    /// Module name.
+    pub module: String,
+    /// In what it differs.
+    pub why: String,
+}
+
+/// Compares a delivered adapter with the pinned manifest. `delivered` is a PEFT folder, a folder that export wrote, or a
+/// `weights.bin`.
+///
+/// `base` is the base model's folder, which some kinds of PEFT folders need.
+pub fn audit(
+    delivered: &Path,
+    base: Option<&Path>,
+    pinned: &Pinned,
+    key: &MaskKey,
+    srs: &Srs,
+) -> Result<Report, Error> {
+    let modules = pinned.modules().len();
+    let report = |differences| Ok(Report { modules, differences });
+    let weights = if delivered.is_file() {
+        let bytes = Zeroizing::new(files::read(delivered, files::MAX_FILE)?);
+        weights_file::parse(delivered, &bytes, pinned.manifest())?
+    } else {
+        let (sources, fingerprint) = delivered_sources(delivered, base)?;
+        let draft = draft_like(pinned.manifest(), &sources);
+        let mut differences: Vec<Difference> =
+            draft.differences.into_iter().map(|(module, why)| Difference { module, why }).collect();
+        let known: std::collections::HashSet<&str> = pinned.modules().iter().map(|m| m.name.as_str()).collect();
+        differences.extend(
+            sources
+                .iter()
+                .filter(|s| !known.contains(s.name.as_str()))
+                .map(|s| Difference { module: s.name.clone(), why: "delivered, but never committed to".into() }),
+        );
+        let committed = &pinned.manifest().base_model.fingerprint;
+        if let (Some(committed), Some(delivered)) = (committed, &fingerprint)
+            && committed != delivered
+        {
+            differences.push(Difference {
+                module: "(base model)".into(),
+                why: format!("it has the fingerprint {delivered}, the manifest says {committed}"),
+            });
+        }
+        if !differences.is_empty() {
+            return report(differences);
+        }
+        Weights::new(pinned.manifest(), draft.pairs)?
+    };
+    let differing = commit::audit(srs, pinned, &weights, key)?;
+    // With a wrong key every module differs: say so instead of blaming the weights.
+    let why = if differing.len() == modules {
+        "its integers under this opening give other commitments (all modules differ: is this the opening of this adapter?)"
+    } else {
+        "at least one of its integers is not the committed one"
+    };
+    report(differing.into_iter().map(|module| Difference { module, why: why.into() }).collect())
+}
+
+/// The modules of a folder, and the fingerprint of the base model if it is known.
+fn delivered_sources(folder: &Path, base: Option<&Path>) -> Result<(Vec<Source>, Option<String>), Error> {
+    if folder.join("export.json").is_file() {
+        let sources = compile::sources(&[folder.to_path_buf()])?;
+        return Ok((sources.modules, sources.base_model.fingerprint));
+    }
+    let adapter = Adapter::load_with_base(folder, base)?;
+    Ok((adapter_sources(&adapter)?, adapter.base_model.fingerprint.clone()))
+}
+
+/// The modules of an adapter as ONNX, in memory.
+pub fn adapter_sources(adapter: &Adapter) -> Result<Vec<Source>, Error> {
+    adapter
+        .modules
+        .iter()
+        .map(|module| {
+            Ok(Source {
+                name: module.name.clone(),
+                onnx: zklora_models::onnx_model(module)?,
+                folder: None,
+                scaling: Some(module.scaling),
+            })
+        })
+        .collect()
+}

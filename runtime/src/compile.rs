@@ -1,0 +1,322 @@
+//! ONNX files to an artifact folder: `zklora compile`. The same inputs, seed and SRS give the same bytes on any machine.
+
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+use zklora_circuit::{
+    commit,
+    cost::{self, Estimate, Primitives},
+    keys::KeyStore,
+    manifest::{AdapterId, BaseModel, Pinned},
+    masks::{MaskKey, Seed},
+    srs::Srs,
+    weights::Weights,
+};
+use zklora_compiler::Explanation;
+use zklora_compiler::compile::{ModuleReport, Source, draft};
+
+use crate::{
+    Error,
+    activations::Activations,
+    artifacts::{self, Artifacts},
+    files::{self, Access, MAX_FILE},
+    ledger,
+    lock::{Lock, digest, keyed_digest},
+    secrets, weights_file,
+};
+
+/// What compile was asked to do.
+pub struct Options<'a> {
+    /// ONNX files, or folders that export wrote.
+    pub paths: &'a [PathBuf],
+    /// Where `public/` and `private/` go.
+    pub out: &'a Path,
+    /// A seed to use instead of the folder's own or a fresh one.
+    pub seed_file: Option<&'a Path>,
+    /// Activations to choose bit widths with.
+    pub calibrate: Option<&'a Path>,
+}
+
+/// What compile did.
+pub struct Compiled {
+    /// The artifacts, as they lie on disk.
+    pub artifacts: Artifacts,
+    /// The adapter that the folder held before, if it was another one.
+    pub replaced: Option<AdapterId>,
+    /// What became of each module.
+    pub reports: Vec<ModuleReport>,
+    /// The bytes of every file, by path within the folder.
+    pub files: Vec<(String, usize)>,
+}
+
+/// What `--locked` found of one file.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct FileCheck {
+    /// Path within the folder; `input <module>` for an ONNX file whose digest is not the locked one.
+    pub path: String,
+    /// What is there.
+    pub state: FileState,
+}
+
+/// How a file compares with what was regenerated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileState {
+    /// The same bytes.
+    Same,
+    /// Other bytes.
+    Different,
+    /// Not there.
+    Missing,
+}
+
+/// Everything that a compilation gives, in memory. Files in the order in which they are written.
+struct Build {
+    pinned: Pinned,
+    weights: Weights,
+    mask_key: MaskKey,
+    reports: Vec<ModuleReport>,
+    files: Vec<(String, Zeroizing<Vec<u8>>, Access)>,
+}
+
+/// What there is to compile.
+pub struct Sources {
+    /// The modules.
+    pub modules: Vec<Source>,
+    /// The base model, if an export folder names one.
+    pub base_model: BaseModel,
+    /// BLAKE3 of the files of each module (with its external data) and of each export index. Never published as it is.
+    digests: std::collections::BTreeMap<String, blake3::Hash>,
+}
+
+/// The ONNX sources of paths.
+pub fn sources(paths: &[PathBuf]) -> Result<Sources, Error> {
+    let mut sources = Sources { modules: Vec::new(), base_model: BaseModel::default(), digests: Default::default() };
+    for path in paths {
+        if path.is_dir() {
+            let index = zklora_models::read_index(path)?;
+            let base = BaseModel { fingerprint: index.base_model.fingerprint, name: index.base_model.name };
+            if sources.base_model != BaseModel::default() && sources.base_model != base {
+                return Err(Error::file(path, "this export is for another base model than the one before it"));
+            }
+            sources.base_model = base;
+            let bytes = files::read(&path.join(zklora_models::export::INDEX_FILE), MAX_FILE)?;
+            sources.digests.insert(format!("(export index {})", sources.digests.len()), blake3::hash(&bytes));
+            for module in index.modules {
+                sources.add(module.name, &path.join(&module.file), Some(module.scaling))?;
+            }
+        } else {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let name = stem.ok_or_else(|| Error::file(path, "its name is not UTF-8"))?;
+            sources.add(name.to_string(), path, None)?;
+        }
+    }
+    if sources.modules.is_empty() {
+        return Err(Error::Input("nothing to compile: name ONNX files, or a folder that export wrote".into()));
+    }
+    Ok(sources)
+}
+
+impl Sources {
+    fn add(&mut self, name: String, path: &Path, scaling: Option<f64>) -> Result<(), Error> {
+        let onnx = files::read(path, MAX_FILE)?;
+        let folder = path.parent().map(PathBuf::from);
+        let mut digest = blake3::Hasher::new();
+        digest.update(blake3::hash(&onnx).as_bytes());
+        let beside = folder.as_deref().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let external = zklora_compiler::ingest::external_files(&onnx, &name, beside);
+        for file in external.map_err(|e| Error::Compile(e.into()))? {
+            digest.update(blake3::hash(&files::read(&file, MAX_FILE)?).as_bytes());
+        }
+        self.digests.insert(name.clone(), digest.finalize());
+        self.modules.push(Source { name, onnx, folder, scaling });
+        Ok(())
+    }
+}
+
+/// Compiles, commits and writes the folder. The seed is the one of `seed_file`, else the one that the folder already has,
+/// else a fresh one: the same inputs in the same folder give the same bytes.
+pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Compiled, Error> {
+    let own_seed = options.out.join("private").join(artifacts::SEED);
+    let seed = match (options.seed_file, own_seed.exists()) {
+        (Some(path), false) => secrets::read_seed(path)?,
+        (Some(path), true) => {
+            let seed = secrets::read_seed(path)?;
+            if secrets::read_seed(&own_seed)?.expose() != seed.expose() {
+                return Err(Error::file(
+                    &own_seed,
+                    "this folder has another seed, which would be lost: choose another --out",
+                ));
+            }
+            seed
+        }
+        (None, true) => secrets::read_seed(&own_seed)?,
+        (None, false) => Seed::generate()?,
+    };
+    let build = build(options, &seed, srs, keys)?;
+    let out = options.out;
+    let replaced = replaced(out, &build)?;
+    files::create_folder(&out.join("public"), Access::Public)?;
+    files::create_folder(&out.join("private"), Access::Private)?;
+    for (name, bytes, access) in &build.files {
+        files::write(&out.join(name), bytes, *access)?;
+    }
+    if options.calibrate.is_none() {
+        // Measured errors of an earlier compilation would be those of other integers.
+        files::remove(&out.join("private").join(artifacts::CALIBRATION))?;
+    }
+    Ok(Compiled {
+        replaced,
+        files: build.files.iter().map(|(name, bytes, _)| (name.clone(), bytes.len())).collect(),
+        artifacts: Artifacts {
+            folder: out.to_path_buf(),
+            pinned: build.pinned,
+            weights: build.weights,
+            mask_key: build.mask_key,
+        },
+        reports: build.reports,
+    })
+}
+
+/// The other adapter that lies in the folder, if any. One that has served rows is not replaced: its sessions could no longer be
+/// proven, nor its buyers be given the opening.
+fn replaced(out: &Path, build: &Build) -> Result<Option<AdapterId>, Error> {
+    let path = out.join("public").join(artifacts::MANIFEST);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let old = AdapterId(*blake3::hash(&files::read(&path, MAX_FILE)?).as_bytes());
+    if old == build.pinned.id() {
+        return Ok(None);
+    }
+    if !ledger::read(&out.join("private").join(artifacts::LEDGER))?.is_empty() {
+        return Err(Error::file(
+            out,
+            format!("adapter {old} lies here and has served rows, and these inputs give another: choose another --out"),
+        ));
+    }
+    Ok(Some(old))
+}
+
+/// What each module's graph became, node by node; writes nothing.
+pub fn explain(options: &Options<'_>) -> Result<Vec<Explanation>, Error> {
+    let sources = sources(options.paths)?;
+    let explained = sources.modules.iter().map(|s| zklora_compiler::explain(&s.onnx, &s.name, s.folder.as_deref()));
+    explained.map(|e| e.map_err(|e| Error::Compile(e.into()))).collect()
+}
+
+/// What compiling, proving and verifying will cost on this machine: reads and quantises the modules, commits to nothing.
+pub fn plan(options: &Options<'_>, srs: &Srs) -> Result<Estimate, Error> {
+    let Sources { modules, base_model, .. } = sources(options.paths)?;
+    let draft = draft(base_model, srs.k(), &modules, None)?;
+    Ok(cost::estimate(srs, &draft.manifest, &Primitives::measure(srs))?)
+}
+
+/// Regenerates everything in memory and compares it with what lies in the folder; writes nothing.
+pub fn check_locked(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Vec<FileCheck>, Error> {
+    let own_seed = options.out.join("private").join(artifacts::SEED);
+    let seed_file = options.seed_file.unwrap_or(&own_seed);
+    if !seed_file.exists() {
+        return Err(Error::file(seed_file, "no seed here: name it with --seed-file"));
+    }
+    let seed = secrets::read_seed(seed_file)?;
+    let build = build(options, &seed, srs, keys)?;
+    let mut checks = Vec::new();
+    for (name, bytes, _) in &build.files {
+        let path = options.out.join(name);
+        // A pipeline that has the seed need not keep the other private files.
+        let state = if !path.exists() {
+            if name.starts_with("private/") {
+                continue;
+            }
+            FileState::Missing
+        } else if Zeroizing::new(files::read(&path, MAX_FILE)?).as_slice() == bytes.as_slice() {
+            FileState::Same
+        } else {
+            FileState::Different
+        };
+        checks.push(FileCheck { path: name.clone(), state });
+    }
+    checks.extend(changed_inputs(options.out, &build)?);
+    Ok(checks)
+}
+
+/// ONNX files whose keyed digest is not the one in the folder's lock.
+fn changed_inputs(out: &Path, build: &Build) -> Result<Vec<FileCheck>, Error> {
+    let name = format!("public/{}", artifacts::LOCK);
+    let path = out.join(&name);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let parse = |bytes: &[u8]| serde_json::from_slice::<Lock>(bytes).ok();
+    let regenerated = build.files.iter().find(|(file, _, _)| *file == name).map_or(&[][..], |(_, bytes, _)| bytes);
+    let (Some(old), Some(new)) = (parse(&files::read(&path, MAX_FILE)?), parse(regenerated)) else {
+        // A damaged lock is reported as a file that differs; it cannot say which inputs do.
+        return Ok(Vec::new());
+    };
+    let modules: std::collections::BTreeSet<&String> = old.inputs.keys().chain(new.inputs.keys()).collect();
+    let state = |module: &String| match (old.inputs.get(module), new.inputs.get(module)) {
+        (Some(old), Some(new)) if old == new => None,
+        (Some(_), Some(_)) | (None, Some(_)) => Some(FileState::Different),
+        _ => Some(FileState::Missing),
+    };
+    let changed = modules.into_iter().filter_map(|module| Some((module, state(module)?)));
+    Ok(changed.map(|(module, state)| FileCheck { path: format!("input {module}"), state }).collect())
+}
+
+fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Result<Build, Error> {
+    let Sources { modules: sources, base_model, digests } = sources(options.paths)?;
+    let calibration = match options.calibrate {
+        None => None,
+        Some(path) => {
+            // A first draft says which inputs the modules have.
+            let modules = draft(base_model.clone(), srs.k(), &sources, None)?.manifest.modules;
+            let bytes = files::read(path, MAX_FILE)?;
+            Some((Activations::parse(path, &bytes, &modules, None)?.modules, bytes))
+        }
+    };
+    let drafted = draft(base_model, srs.k(), &sources, calibration.as_ref().map(|(activations, _)| activations))?;
+    let (manifest, weights, mask_key) = commit::commit(srs, &drafted.manifest, drafted.pairs, seed)?;
+    let manifest_bytes = manifest.to_bytes()?;
+    let pinned = Pinned::parse(&manifest_bytes)?;
+    let settings = pinned.settings().to_bytes()?;
+    let vk = keys.get(srs, pinned.layout())?.vk_bytes();
+    let weights_bytes = weights_file::to_bytes(&weights);
+    let mut lock = Lock::new(pinned.id().to_string(), manifest.srs_digest.clone());
+    lock.inputs = digests.iter().map(|(name, digest)| (name.clone(), keyed_digest(seed, digest.as_bytes()))).collect();
+    if let Some((_, bytes)) = &calibration {
+        lock.inputs.insert(CALIBRATION.into(), keyed_digest(seed, blake3::hash(bytes).as_bytes()));
+    }
+    let outputs = [(artifacts::MANIFEST, &manifest_bytes), (artifacts::SETTINGS, &settings), (artifacts::VK, &vk)];
+    lock.outputs = outputs.map(|(name, bytes)| (format!("public/{name}"), digest(bytes))).into();
+    lock.outputs.insert(format!("private/{}", artifacts::WEIGHTS), keyed_digest(seed, &weights_bytes));
+    let opening = secrets::opening_bytes(&pinned.id(), &mask_key)?;
+    // Private first, the seed before all: a crash in between leaves the old manifest beside secrets that name the new one,
+    // which `Artifacts::load` refuses with the advice to compile again.
+    let private = |name: &str, bytes| (format!("private/{name}"), bytes, Access::Private);
+    let public = |name: &str, bytes| (format!("public/{name}"), Zeroizing::new(bytes), Access::Public);
+    let mut files = vec![
+        private(artifacts::SEED, secrets::seed_bytes(seed)),
+        private(artifacts::OPENING, opening),
+        private(artifacts::WEIGHTS, weights_bytes),
+        public(artifacts::SETTINGS, settings),
+        public(artifacts::VK, vk),
+        public(artifacts::LOCK, lock.to_bytes()),
+        public(artifacts::MANIFEST, manifest_bytes),
+    ];
+    if calibration.is_some() {
+        files.insert(1, private(artifacts::CALIBRATION, Zeroizing::new(calibration_report(&drafted.reports))));
+    }
+    Ok(Build { pinned, weights, mask_key, reports: drafted.reports, files })
+}
+
+/// Name of the calibration file among a lock's inputs; no module is called so, for it has a space.
+const CALIBRATION: &str = "(calibration activations: pass the file with --calibrate)";
+
+/// The measured errors, per module. Private: they are exact functions of the weights.
+fn calibration_report(reports: &[ModuleReport]) -> Vec<u8> {
+    let modules: std::collections::BTreeMap<&str, _> =
+        reports.iter().map(|r| (r.name.as_str(), (r.bits, r.measured))).collect();
+    let report = serde_json::json!({ "format": "zklora-calibration", "modules": modules, "version": 1 });
+    report.to_string().into_bytes()
+}

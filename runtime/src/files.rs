@@ -1,0 +1,91 @@
+//! Reading with a bound, writing beside and renaming.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    path::Path,
+};
+
+use crate::Error;
+
+/// Largest trace, activation or ONNX file that is read, in bytes.
+pub const MAX_FILE: u64 = 64 << 30;
+
+/// Who may read a file that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone whom the folder lets in.
+    Public,
+    /// The owner only (mode 0600).
+    Private,
+}
+
+/// The whole file, if it is a regular file of at most `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    // Before it is opened: opening a pipe would wait for somebody to write to it.
+    let metadata = fs::metadata(path).map_err(|e| Error::file(path, e))?;
+    if !metadata.is_file() {
+        return Err(Error::file(path, "not a file"));
+    }
+    if metadata.len() > limit {
+        return Err(Error::file(path, format!("{} bytes, at most {limit} are read", metadata.len())));
+    }
+    let file = fs::File::open(path).map_err(|e| Error::file(path, e))?;
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    // The file may grow while it is read: the bound holds all the same.
+    file.take(limit).read_to_end(&mut bytes).map_err(|e| Error::file(path, e))?;
+    Ok(bytes)
+}
+
+/// Writes to a temporary name in the same folder, flushes, renames: a crash leaves the old file or the new one.
+pub fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), Error> {
+    require_folder_of(path)?;
+    let folder = folder_of(path);
+    // tempfile creates with mode 0600; a public file gets what the umask would have given.
+    let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::file(path, e))?;
+    temporary.write_all(bytes).map_err(|e| Error::file(path, e))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = if access == Access::Private { 0o600 } else { 0o644 };
+        temporary.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(|e| Error::file(path, e))?;
+    }
+    #[cfg(not(unix))]
+    let _ = access;
+    temporary.as_file().sync_all().map_err(|e| Error::file(path, e))?;
+    temporary.persist(path).map_err(|e| Error::file(path, e.error))?;
+    Ok(())
+}
+
+/// Removes a file, if it is there.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::file(path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file could be written here: to be asked before work is done that would be lost.
+pub fn require_folder_of(path: &Path) -> Result<(), Error> {
+    if folder_of(path).is_dir() { Ok(()) } else { Err(Error::file(path, "its folder does not exist: create it first")) }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Creates a folder and its parents; a private one lets only its owner in (mode 0700).
+pub fn create_folder(path: &Path, access: Access) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(|e| Error::file(path, e))?;
+    #[cfg(unix)]
+    if access == Access::Private {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|e| Error::file(path, e))?;
+    }
+    #[cfg(not(unix))]
+    let _ = access;
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Which sessions an adapter folder has served: rows are counted before their deltas leave, and only counted rows are
+//! proven (protocol 5.9, 8).
+//!
+//! One JSON object a line, appended and flushed. A torn last line (a crash while writing) is cut; anything else that is not a
+//! line of this format is an error.
+
+use std::{
+    fs,
+    io::{Seek, SeekFrom, Write},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+use zklora_circuit::trace::TraceDigest;
+
+use crate::{Error, files};
+
+const MAX_LEDGER: u64 = 1 << 32;
+
+/// One served session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Rows per module.
+    pub rows: std::collections::BTreeMap<String, usize>,
+    /// The session's context, hex.
+    pub session: String,
+    /// Digest of the trace's content, hex.
+    pub trace: String,
+    /// Format version.
+    pub v: u32,
+}
+
+const VERSION: u32 = 1;
+
+impl Entry {
+    /// An entry for these rows.
+    pub fn new(session: &[u8; 32], trace: TraceDigest, rows: std::collections::BTreeMap<String, usize>) -> Entry {
+        Entry { rows, session: hex::encode(session), trace: hex::encode(trace.0), v: VERSION }
+    }
+}
+
+/// The entries of a ledger; none if there is no file yet.
+pub fn read(path: &Path) -> Result<Vec<Entry>, Error> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let bytes = files::read(path, MAX_LEDGER)?;
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+    bytes[..whole]
+        .split(|b| *b == b'\n')
+        .filter(|line| !line.is_empty())
+        .enumerate()
+        .map(|(number, line)| {
+            let entry: Entry = serde_json::from_slice(line)
+                .map_err(|e| Error::file(path, format!("line {}: not a ledger entry: {e}", number + 1)))?;
+            if entry.v != VERSION {
+                return Err(Error::file(path, format!("line {}: version {}", number + 1, entry.v)));
+            }
+            Ok(entry)
+        })
+        .collect()
+}
+
+/// Appends an entry and flushes it to disk. Call it before the deltas leave.
+pub fn append(path: &Path, entry: &Entry) -> Result<(), Error> {
+    let failed = |e: std::io::Error| Error::file(path, e);
+    let mut line = serde_json::to_vec(entry).map_err(|e| Error::file(path, e))?;
+    line.push(b'\n');
+    let mut options = fs::OpenOptions::new();
+    options.create(true).read(true).write(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    let mut file = options.open(path).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    let bytes = files::read(path, MAX_LEDGER)?;
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1) as u64;
+    file.set_len(whole).map_err(failed)?;
+    file.seek(SeekFrom::Start(whole)).map_err(failed)?;
+    file.write_all(&line).map_err(failed)?;
+    file.sync_all().map_err(failed)
+}
+
+/// Whether this very trace was served.
+pub fn was_served(path: &Path, session: &[u8; 32], trace: TraceDigest) -> Result<bool, Error> {
+    let (session, trace) = (hex::encode(session), hex::encode(trace.0));
+    Ok(read(path)?.iter().any(|entry| entry.session == session && entry.trace == trace))
+}
+
+/// Rows served per module, over all sessions: what the leakage budget counts (protocol section 8).
+pub fn total_rows(path: &Path) -> Result<std::collections::BTreeMap<String, usize>, Error> {
+    let mut total = std::collections::BTreeMap::new();
+    for (module, rows) in read(path)?.into_iter().flat_map(|entry| entry.rows) {
+        let count: &mut usize = total.entry(module).or_default();
+        *count = count.saturating_add(rows);
+    }
+    Ok(total)
+}

@@ -1,0 +1,31 @@
+//! Files and sessions around the proof: artifact folders, activations, traces, proving and verifying them.
+//!
+//! Everything that touches the disk is here; the mathematics is in `zklora-circuit`, the compiler in
+//! `zklora-compiler`. Nothing here prints.
+//!
+//! ```text
+//! PEFT folder ─ pipeline::export ─ compile::compile → artifacts (public/, private/)
+//! activations ─ record::record → trace ─ session::prove → proof ─ session::verify → verdict
+//! delivered adapter + opening ─ audit::audit → which modules differ
+//! ```
+
+pub mod activations;
+pub mod artifacts;
+pub mod audit;
+pub mod compile;
+pub mod error;
+pub mod files;
+pub mod ledger;
+pub mod lock;
+pub mod npy;
+pub mod pipeline;
+pub mod precision;
+pub mod record;
+pub mod secrets;
+pub mod session;
+pub mod srs_store;
+pub mod synthetic;
+pub mod trace_file;
+pub mod weights_file;
+
+pub use error::Error;

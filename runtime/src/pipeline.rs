@@ -1,0 +1,194 @@
+//! The whole pipeline on one adapter, through the same files that the two parties would exchange: `zklora run`.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use zklora_circuit::{
+    keys::KeyStore,
+    srs::{Provenance, Srs},
+    verifier::{SrsPolicy, Verdict},
+};
+use zklora_models::Adapter;
+
+use crate::{
+    Error,
+    activations::Activations,
+    artifacts::Public,
+    compile,
+    files::{self, Access},
+    precision::{Precision, precision},
+    record, session, srs_store, synthetic,
+    trace_file::TraceFile,
+};
+
+/// The steps, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Loading the SRS (from the cache after the first run).
+    Srs,
+    /// PEFT folder to ONNX files.
+    Export,
+    /// ONNX files to artifacts: tract, quantisation, keys, commitments.
+    Compile,
+    /// Activations to integer deltas.
+    Record,
+    /// The proof.
+    Prove,
+    /// Reading everything back as a user would, and verifying.
+    Verify,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Stage::Srs => "load the SRS",
+            Stage::Export => "export to ONNX",
+            Stage::Compile => "compile and commit",
+            Stage::Record => "run on activations",
+            Stage::Prove => "prove",
+            Stage::Verify => "verify",
+        })
+    }
+}
+
+/// Where the activations come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rows {
+    /// A file that [`Activations::read`] takes.
+    File(PathBuf),
+    /// This many pseudo-random rows for every module.
+    Synthetic(usize),
+}
+
+/// What to run.
+pub struct Options<'a> {
+    /// The PEFT folder.
+    pub adapter: &'a Path,
+    /// The base model's folder: its fingerprint goes into the manifest, and DoRA and VeRA need its weights.
+    pub base: Option<&'a Path>,
+    /// The activations.
+    pub rows: Rows,
+    /// Where everything is written: `onnx/`, `public/`, `private/`, `trace.safetensors`, `session.pf`.
+    pub out: &'a Path,
+    /// An SRS file instead of the Ethereum ceremony.
+    pub srs: Option<&'a Path>,
+    /// Accept an SRS file of a ceremony that this program does not know.
+    pub policy: SrsPolicy,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Name of the base model, as the adapter's configuration has it.
+    pub base_model: String,
+    /// Modules, and how many of them have rows.
+    pub modules: (usize, usize),
+    /// Rows of all modules together.
+    pub rows: usize,
+    /// Parameters of the adapter.
+    pub parameters: usize,
+    /// Quantised against float.
+    pub precision: Precision,
+    /// Wall time of each stage.
+    pub times: Vec<(Stage, Duration)>,
+    /// Bytes of the proof.
+    pub proof_bytes: usize,
+    /// Bytes of the manifest.
+    pub manifest_bytes: usize,
+    /// What the verifier said.
+    pub verdict: Verdict,
+    /// Whose ceremony the SRS is.
+    pub ceremony: Provenance,
+    /// Largest resident memory of this process so far, in bytes, where the system tells.
+    pub peak_memory: Option<u64>,
+}
+
+/// Runs every stage; `progress` is told before each.
+pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Summary, Error> {
+    let mut times = Vec::new();
+    let mut timed = Timed { times: &mut times, progress };
+    let out = options.out;
+    files::create_folder(out, Access::Public)?;
+    let (onnx, trace_path, proof_path) = (out.join("onnx"), out.join("trace.safetensors"), out.join("session.pf"));
+
+    let srs: Srs = timed.stage(Stage::Srs, || srs_store::load(options.srs))?;
+    let adapter = timed.stage(Stage::Export, || {
+        let adapter = Adapter::load_with_base(options.adapter, options.base)?;
+        files::create_folder(&onnx, Access::Private)?;
+        zklora_models::export::export(&adapter, &[], &onnx)?;
+        Ok(adapter)
+    })?;
+    let keys = KeyStore::default();
+    let artifacts = timed.stage(Stage::Compile, || {
+        let paths = [onnx.clone()];
+        Ok(compile::compile(&compile::Options { paths: &paths, out, seed_file: None, calibrate: None }, &srs, &keys)?
+            .artifacts)
+    })?;
+    let activations = match &options.rows {
+        Rows::File(path) => Activations::read(path, artifacts.pinned.modules(), None)?,
+        Rows::Synthetic(rows) => synthetic::activations(artifacts.pinned.modules(), *rows),
+    };
+    let trace = timed.stage(Stage::Record, || {
+        let trace = record::record(&artifacts, &activations, None)?;
+        trace.write(&trace_path, &artifacts.pinned)?;
+        Ok(trace)
+    })?;
+    // What the rows are needed for is taken from them here, so that the user's reading does not compete with them for memory.
+    let precision = precision(&adapter, &artifacts.pinned, &activations, &trace);
+    let modules = (trace.modules.len(), trace.modules.iter().filter(|m| !m.scales.is_empty()).count());
+    let rows = trace.rows();
+    drop(activations);
+    let proof = timed.stage(Stage::Prove, || {
+        let proof = session::prove(&artifacts, &trace, &srs, &keys)?;
+        files::write(&proof_path, &proof, Access::Public)?;
+        Ok(proof)
+    })?;
+    drop(trace);
+    let pin = artifacts.pinned.id();
+    let verdict = timed.stage(Stage::Verify, || {
+        // As the user: nothing but the pin, the public folder, the own trace and the proof file; keys derived anew.
+        let keys = KeyStore::default();
+        let public = Public::load(out, Some(&pin), &srs, &keys)?;
+        let trace = TraceFile::read(&trace_path, &public.pinned)?;
+        let proof = files::read(&proof_path, session::MAX_PROOF)?;
+        session::verify(&public.pinned, &trace, &proof, &srs, &keys, options.policy)
+    })?;
+    Ok(Summary {
+        base_model: adapter.base_model.name.clone(),
+        modules,
+        rows,
+        parameters: adapter.parameters(),
+        precision,
+        proof_bytes: proof.len(),
+        manifest_bytes: artifacts.pinned.manifest().to_bytes()?.len(),
+        ceremony: verdict.ceremony,
+        verdict,
+        times,
+        peak_memory: peak_memory(),
+    })
+}
+
+struct Timed<'a> {
+    times: &'a mut Vec<(Stage, Duration)>,
+    progress: &'a mut dyn FnMut(Stage),
+}
+
+impl Timed<'_> {
+    fn stage<T>(&mut self, stage: Stage, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        (self.progress)(stage);
+        let start = Instant::now();
+        let result = work()?;
+        self.times.push((stage, start.elapsed()));
+        Ok(result)
+    }
+}
+
+/// Largest resident memory of this process so far (Linux: `VmHWM`).
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}

@@ -1,0 +1,46 @@
+//! Proving and verifying recorded sessions.
+
+use zklora_circuit::{
+    keys::KeyStore,
+    manifest::Pinned,
+    prover::Prover,
+    srs::Srs,
+    verifier::{self, SrsPolicy, Verdict},
+};
+
+use crate::{Error, artifacts::Artifacts, ledger, trace_file::TraceFile};
+
+/// Longest proof file that is read, in bytes.
+pub const MAX_PROOF: u64 = 1 << 24;
+
+/// Proves a session that this adapter folder served.
+///
+/// # Errors
+/// [`Error::NotServed`] if the ledger does not know exactly these rows: a contributor proves what it computed, not what it is
+/// handed. [`zklora_circuit::Error::FalseTrace`] if the rows are not what the adapter computes.
+pub fn prove(artifacts: &Artifacts, trace: &TraceFile, srs: &Srs, keys: &KeyStore) -> Result<Vec<u8>, Error> {
+    let prover =
+        Prover { srs, keys, pinned: &artifacts.pinned, weights: &artifacts.weights, mask_key: &artifacts.mask_key };
+    trace.with_trace(&artifacts.pinned, |rows| {
+        if !ledger::was_served(&artifacts.ledger(), rows.context(), rows.digest())? {
+            return Err(Error::NotServed(format!(
+                "these rows are not a session that {} served (see {}): only what `trace record` or a server computed is proven",
+                artifacts.folder.display(),
+                artifacts.ledger().display()
+            )));
+        }
+        Ok(prover.prove(rows)?)
+    })?
+}
+
+/// Verifies a proof against the user's own record of the session.
+pub fn verify(
+    pinned: &Pinned,
+    trace: &TraceFile,
+    proof: &[u8],
+    srs: &Srs,
+    keys: &KeyStore,
+    policy: SrsPolicy,
+) -> Result<Verdict, Error> {
+    trace.with_trace(pinned, |rows| Ok(verifier::verify(srs, keys, pinned, rows, proof, policy)?))?
+}

@@ -1,0 +1,237 @@
+//! A session's rows as a `.safetensors` file (`docs/formats.md`): what both parties keep.
+//!
+//! Per module: `<module>.<input>` (i32 `[N, dim]`), `<module>.one` (i32 `[N]`, only with a bias), `<module>.scale` (f32 `[N]`),
+//! `<module>.delta` (i64 `[N, d_out]`). Metadata: format, version, adapter id, session id.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use zklora_circuit::{
+    manifest::{AdapterId, Module, Pinned},
+    trace::{Rows, Trace},
+};
+
+use crate::{
+    Error,
+    files::{self, Access, MAX_FILE},
+};
+
+const FORMAT: &str = "zklora-trace";
+const VERSION: &str = "1";
+
+/// The rows of one module, owned.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModuleRows {
+    /// One per input of the module: `[N, dim]`.
+    pub inputs: Vec<Vec<i32>>,
+    /// The integer that stands for 1, one a row; empty without a bias.
+    pub ones: Vec<i32>,
+    /// N scales.
+    pub scales: Vec<f32>,
+    /// `[N, d_out]`.
+    pub delta: Vec<i64>,
+}
+
+impl ModuleRows {
+    /// The rows of a module that was not called.
+    pub fn none(module: &Module) -> ModuleRows {
+        ModuleRows { inputs: vec![Vec::new(); module.inputs.len()], ..ModuleRows::default() }
+    }
+}
+
+/// A session's rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TraceFile {
+    /// The adapter that it was recorded with.
+    pub adapter: AdapterId,
+    /// The session's 32 fresh bytes, drawn by the user.
+    pub session: [u8; 32],
+    /// One entry a module of the manifest.
+    pub modules: Vec<ModuleRows>,
+}
+
+/// What a trace file says of itself, without a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Info {
+    /// Adapter id, hex.
+    pub adapter_id: String,
+    /// Session id, hex.
+    pub session_id: String,
+    /// Rows per module.
+    pub rows: BTreeMap<String, usize>,
+    /// Size of the file, in bytes.
+    pub bytes: usize,
+}
+
+impl TraceFile {
+    /// Calls `f` with the rows as the proof system takes them: checked against the manifest and digested.
+    pub fn with_trace<T>(&self, pinned: &Pinned, f: impl FnOnce(&Trace<'_>) -> T) -> Result<T, Error> {
+        let inputs: Vec<Vec<&[i32]>> =
+            self.modules.iter().map(|m| m.inputs.iter().map(Vec::as_slice).collect()).collect();
+        let rows = self.modules.iter().zip(&inputs);
+        let rows = rows.map(|(m, inputs)| Rows { inputs, ones: &m.ones, scales: &m.scales, delta: &m.delta }).collect();
+        Ok(f(&Trace::new(pinned, self.session, rows)?))
+    }
+
+    /// Rows of all modules together.
+    pub fn rows(&self) -> usize {
+        self.modules.iter().map(|m| m.scales.len()).sum()
+    }
+
+    /// Writes the file.
+    pub fn write(&self, path: &Path, pinned: &Pinned) -> Result<(), Error> {
+        let mut tensors: Vec<(String, Dtype, Vec<usize>, &[u8])> = Vec::new();
+        for (module, rows) in pinned.modules().iter().zip(&self.modules) {
+            let n = rows.scales.len();
+            if n == 0 {
+                continue;
+            }
+            let name = |suffix: &str| format!("{}.{suffix}", module.name);
+            for (input, values) in module.inputs.iter().zip(&rows.inputs) {
+                tensors.push((name(&input.name), Dtype::I32, vec![n, input.dim], bytemuck::cast_slice(values)));
+            }
+            if module.has_bias() {
+                tensors.push((name("one"), Dtype::I32, vec![n], bytemuck::cast_slice(&rows.ones)));
+            }
+            tensors.push((name("scale"), Dtype::F32, vec![n], bytemuck::cast_slice(&rows.scales)));
+            tensors.push((name("delta"), Dtype::I64, vec![n, module.d_out], bytemuck::cast_slice(&rows.delta)));
+        }
+        let failed = |e: safetensors::SafeTensorError| Error::file(path, e);
+        let views = tensors
+            .iter()
+            .map(|(name, dtype, shape, data)| Ok((name, TensorView::new(*dtype, shape.clone(), data)?)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(failed)?;
+        let metadata = HashMap::from([
+            ("format".to_string(), FORMAT.to_string()),
+            ("version".to_string(), VERSION.to_string()),
+            ("adapter_id".to_string(), self.adapter.to_string()),
+            ("session_id".to_string(), hex::encode(self.session)),
+        ]);
+        let out = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
+        // The rows are the user's activations, and what the contributor's weights answered.
+        files::write(path, &out, Access::Private)
+    }
+
+    /// Reads a file as rows of this adapter.
+    pub fn read(path: &Path, pinned: &Pinned) -> Result<TraceFile, Error> {
+        let raw = files::read(path, MAX_FILE)?;
+        let refuse = |why: String| Error::file(path, why);
+        let (adapter, session, tensors) = open(path, &raw)?;
+        if adapter != pinned.id() {
+            return Err(refuse(format!("recorded with adapter {adapter}, this manifest is {}", pinned.id())));
+        }
+        let mut unused: std::collections::BTreeSet<&str> = tensors.names().into_iter().collect();
+        let mut modules = Vec::new();
+        for module in pinned.modules() {
+            modules.push(
+                module_rows(module, &tensors, &mut unused)
+                    .map_err(|why| refuse(format!("module `{}`: {why}", module.name)))?,
+            );
+        }
+        if let Some(name) = unused.first() {
+            return Err(refuse(format!("tensor `{name}` belongs to no module of the adapter")));
+        }
+        Ok(TraceFile { adapter, session, modules })
+    }
+
+    /// What the file says of itself.
+    pub fn info(path: &Path) -> Result<Info, Error> {
+        let raw = files::read(path, MAX_FILE)?;
+        let (adapter, session, tensors) = open(path, &raw)?;
+        let rows = tensors
+            .iter()
+            .filter_map(|(name, view)| Some((name.strip_suffix(".scale")?.to_string(), view.shape().first().copied()?)))
+            .collect();
+        Ok(Info { adapter_id: adapter.to_string(), session_id: hex::encode(session), rows, bytes: raw.len() })
+    }
+}
+
+fn open<'a>(path: &Path, raw: &'a [u8]) -> Result<(AdapterId, [u8; 32], SafeTensors<'a>), Error> {
+    let refuse = |why: String| Error::file(path, format!("not a trace: {why}"));
+    let tensors = SafeTensors::deserialize(raw).map_err(|e| refuse(e.to_string()))?;
+    let (_, header) = SafeTensors::read_metadata(raw).map_err(|e| refuse(e.to_string()))?;
+    let metadata = header.metadata().as_ref();
+    let field = |name: &str| metadata.and_then(|m| m.get(name)).map(String::as_str).unwrap_or_default();
+    if field("format") != FORMAT || field("version") != VERSION {
+        return Err(refuse(format!(
+            "format `{}` version `{}`, this build reads `{FORMAT}` version {VERSION}",
+            field("format"),
+            field("version")
+        )));
+    }
+    let mut session = [0u8; 32];
+    hex::decode_to_slice(field("session_id"), &mut session)
+        .map_err(|_| refuse("its session id is not 64 hex digits".into()))?;
+    let adapter = field("adapter_id").parse().map_err(|e: zklora_circuit::Error| refuse(e.to_string()))?;
+    Ok((adapter, session, tensors))
+}
+
+/// Rows and bytes of one tensor.
+type Part<'a> = (usize, &'a [u8]);
+
+fn present<'a>(part: Option<Part<'a>>, what: &str) -> Result<Part<'a>, String> {
+    part.ok_or_else(|| format!("tensor `{what}` is missing"))
+}
+
+fn module_rows<'a>(
+    module: &Module,
+    tensors: &SafeTensors<'a>,
+    unused: &mut std::collections::BTreeSet<&str>,
+) -> Result<ModuleRows, String> {
+    let mut take = |suffix: &str, dtype: Dtype, dim: Option<usize>| -> Result<Option<Part<'a>>, String> {
+        let name = format!("{}.{suffix}", module.name);
+        let Ok(view) = tensors.tensor(&name) else { return Ok(None) };
+        unused.remove(name.as_str());
+        let rows = match (view.shape(), dim) {
+            ([rows], None) => *rows,
+            ([rows, columns], Some(dim)) if *columns == dim => *rows,
+            (shape, _) => {
+                return Err(format!(
+                    "tensor `{suffix}` has shape {shape:?}, expected rows{}",
+                    dim.map_or(String::new(), |d| format!(" of {d}"))
+                ));
+            }
+        };
+        if view.dtype() != dtype {
+            return Err(format!("tensor `{suffix}` is {:?}, expected {dtype:?}", view.dtype()));
+        }
+        Ok(Some((rows, view.data())))
+    };
+    let mut found = Vec::new();
+    for input in &module.inputs {
+        found.push(take(&input.name, Dtype::I32, Some(input.dim))?);
+    }
+    let one = take("one", Dtype::I32, None)?;
+    let scale = take("scale", Dtype::F32, None)?;
+    let delta = take("delta", Dtype::I64, Some(module.d_out))?;
+    if found.iter().all(Option::is_none) && one.is_none() && scale.is_none() && delta.is_none() {
+        return Ok(ModuleRows::none(module));
+    }
+    let (rows, scale) = present(scale, "scale")?;
+    let (delta_rows, delta) = present(delta, "delta")?;
+    let ones = if module.has_bias() { present(one, "one")? } else { (rows, &[][..]) };
+    let mut inputs = Vec::new();
+    for (input, found) in module.inputs.iter().zip(found) {
+        let (input_rows, data) = present(found, &input.name)?;
+        if input_rows != rows {
+            return Err(format!("input `{}` has {input_rows} rows, `scale` {rows}", input.name));
+        }
+        inputs.push(words(data));
+    }
+    if delta_rows != rows || ones.0 != rows {
+        return Err(format!("`delta` or `one` has another number of rows than `scale` ({rows})"));
+    }
+    Ok(ModuleRows { inputs, ones: words(ones.1), scales: words(scale), delta: words(delta) })
+}
+
+/// The file's little-endian words, at any alignment. (The curve library compiles on little-endian machines only.)
+fn words<T: bytemuck::Pod>(data: &[u8]) -> Vec<T> {
+    let mut words = vec![T::zeroed(); data.len() / size_of::<T>()];
+    // Of equal length, because safetensors checks that a tensor has whole words.
+    bytemuck::cast_slice_mut(&mut words).copy_from_slice(data);
+    words
+}

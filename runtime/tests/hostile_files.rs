@@ -1,0 +1,177 @@
+//! Files that somebody changed: refused with a sentence, never a panic, never an allocation by a length in the file.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use proptest::prelude::*;
+use zklora_circuit::{keys::KeyStore, srs::Srs};
+use zklora_runtime::{
+    activations::Activations,
+    artifacts::{Artifacts, Public},
+    compile, files, record, secrets, session, srs_store,
+    trace_file::TraceFile,
+    weights_file,
+};
+
+struct Contributor {
+    folder: tempfile::TempDir,
+    srs: Srs,
+    keys: KeyStore,
+    trace: TraceFile,
+}
+
+impl Contributor {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+fn onnx() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/onnx/peft_delta_lora_bias_3d_op17")
+}
+
+/// A compiled adapter with a bias, and one session of it.
+fn contributor() -> &'static Contributor {
+    static CONTRIBUTOR: OnceLock<Contributor> = OnceLock::new();
+    CONTRIBUTOR.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (srs, keys) = (Srs::insecure_dev(8).unwrap(), KeyStore::default());
+        let paths = [onnx().join("model.onnx")];
+        let options = compile::Options { paths: &paths, out: folder.path(), seed_file: None, calibrate: None };
+        let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
+        let inputs = Activations::read(&onnx().join("input.npy"), artifacts.pinned.modules(), None).unwrap();
+        let trace = record::record(&artifacts, &inputs, None).unwrap();
+        trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
+        fs::write(folder.path().join("session.pf"), session::prove(&artifacts, &trace, &srs, &keys).unwrap()).unwrap();
+        Contributor { folder, srs, keys, trace }
+    })
+}
+
+fn load() -> Artifacts {
+    let c = contributor();
+    Artifacts::load(c.folder.path(), &c.srs, &c.keys).unwrap()
+}
+
+/// A file with `edit` applied, in a folder of its own.
+fn edited(name: &str, edit: impl FnOnce(&mut Vec<u8>)) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = fs::read(contributor().path(name)).unwrap();
+    edit(&mut bytes);
+    let path = folder.path().join(Path::new(name).file_name().unwrap());
+    fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
+#[test]
+fn what_was_written_reads_back_the_same() {
+    let (c, artifacts) = (contributor(), load());
+    assert_eq!(TraceFile::read(&c.path("trace.safetensors"), &artifacts.pinned).unwrap(), c.trace);
+    let proof = fs::read(c.path("session.pf")).unwrap();
+    let policy = zklora_circuit::verifier::SrsPolicy::AllowUntrusted;
+    session::verify(&artifacts.pinned, &c.trace, &proof, &c.srs, &c.keys, policy).unwrap();
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    let artifacts = load();
+    for name in ["trace.safetensors", "private/weights.bin", "private/opening", "public/manifest.json"] {
+        let length = fs::read(contributor().path(name)).unwrap().len();
+        for keep in (0..length).step_by(length / 97 + 1) {
+            let (folder, path) = edited(name, |bytes| bytes.truncate(keep));
+            assert!(!reads(name, &path, folder.path(), &artifacts), "{name} cut to {keep} bytes");
+        }
+    }
+}
+
+/// Whether the reader of this kind of file accepts it.
+fn reads(name: &str, path: &Path, folder: &Path, artifacts: &Artifacts) -> bool {
+    let c = contributor();
+    match name {
+        "trace.safetensors" => {
+            TraceFile::read(path, &artifacts.pinned).and_then(|t| t.with_trace(&artifacts.pinned, |_| ())).is_ok()
+        }
+        "private/weights.bin" => {
+            weights_file::parse(path, &fs::read(path).unwrap(), artifacts.pinned.manifest()).is_ok()
+        }
+        "private/opening" => secrets::read_opening(path).is_ok(),
+        _ => Public::load(folder, None, &c.srs, &c.keys).is_ok(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// A changed byte is refused, or it changed a value that the file alone cannot vouch for: then the proof does not verify, or the
+    /// audit says so. In no case does a reader panic.
+    #[test]
+    fn a_changed_byte_never_panics_and_a_changed_manifest_is_never_accepted(at in any::<prop::sample::Index>(), mask in 1u8.., which in 0usize..4) {
+        let artifacts = load();
+        let name = ["trace.safetensors", "private/weights.bin", "private/opening", "public/manifest.json"][which];
+        let (folder, path) = edited(name, |bytes| { let at = at.index(bytes.len()); bytes[at] ^= mask; });
+        let accepted = reads(name, &path, folder.path(), &artifacts);
+        if name == "public/manifest.json" && accepted {
+            let c = contributor();
+            let changed = Public::load(folder.path(), None, &c.srs, &c.keys).unwrap().pinned;
+            prop_assert_ne!(changed.id(), artifacts.pinned.id());
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let folder = tempfile::tempdir().unwrap();
+        let artifacts = load();
+        for name in ["trace.safetensors", "x.npy", "x.json", "x.safetensors", "manifest.json", "opening", "ledger"] {
+            let path = folder.path().join(name);
+            fs::write(&path, &bytes).unwrap();
+            let _ = TraceFile::read(&path, &artifacts.pinned);
+            let _ = TraceFile::info(&path);
+            let _ = Activations::read(&path, artifacts.pinned.modules(), None);
+            let _ = secrets::read_opening(&path);
+            let _ = secrets::read_seed(&path);
+            let _ = srs_store::load(Some(&path));
+            let _ = zklora_runtime::ledger::read(&path);
+            let _ = weights_file::parse(&path, &bytes, artifacts.pinned.manifest());
+            let _ = zklora_circuit::manifest::Pinned::parse(&bytes);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_too_large_or_no_file_is_refused_before_it_is_read() {
+    let path = contributor().path("session.pf");
+    assert!(files::read(&path, 10).unwrap_err().to_string().contains("at most 10"));
+    assert!(files::read(contributor().folder.path(), 10).unwrap_err().to_string().contains("not a file"));
+}
+
+#[test]
+fn private_and_public_parts_of_different_adapters_do_not_load_together() {
+    let c = contributor();
+    let other = tempfile::tempdir().unwrap();
+    let paths = [onnx().join("model.onnx")];
+    let options = compile::Options { paths: &paths, out: other.path(), seed_file: None, calibrate: None };
+    compile::compile(&options, &c.srs, &c.keys).unwrap();
+    fs::copy(c.path("private/opening"), other.path().join("private/opening")).unwrap();
+    let error = Artifacts::load(other.path(), &c.srs, &c.keys).err().unwrap().to_string();
+    assert!(error.contains("belongs to another adapter"), "{error}");
+}
+
+#[test]
+fn activations_that_are_not_numbers_or_do_not_fit_are_refused_by_row() {
+    let artifacts = load();
+    let module = &artifacts.pinned.modules()[0];
+    let row = |x: f32| {
+        let mut inputs = vec![0.5; module.inputs[0].dim * 2];
+        inputs[module.inputs[0].dim + 1] = x;
+        Activations { modules: [(module.name.clone(), vec![inputs])].into(), ignored: vec![] }
+    };
+    for bad in [f32::NAN, f32::INFINITY] {
+        let error = record::record(&artifacts, &row(bad), None).err().unwrap().to_string();
+        assert!(error.contains(&module.name) && error.contains("row 1"), "{error}");
+    }
+    record::record(&artifacts, &row(3.0e7), None).expect_err("with a bias, the constant 1 must keep an integer");
+    record::record(&artifacts, &row(1000.0), None).unwrap();
+}

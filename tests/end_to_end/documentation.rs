@@ -1,0 +1,52 @@
+//! docs/cli.md is what `--help` prints. To write it again: `ZKLORA_WRITE_DOCS=1 cargo test --release documentation`.
+
+use std::path::Path;
+
+use crate::zklora::zklora;
+
+const COMMANDS: [&[&str]; 12] = [
+    &["run"],
+    &["export"],
+    &["compile"],
+    &["srs", "info"],
+    &["srs", "verify"],
+    &["trace", "record"],
+    &["trace", "info"],
+    &["prove"],
+    &["verify"],
+    &["audit"],
+    &["bench"],
+    &["completions"],
+];
+
+const INTRODUCTION: &str = "# The command line
+
+This page is what `--help` prints; a test keeps it so.
+
+Every command but `completions` takes `--json` and then prints one object on stdout. Progress goes to stderr, and only to a terminal. Errors
+say what, where, and what to do next; with `--json` they are also an object with the key `error`. Outputs are written beside
+their final name and renamed, so nothing half-written has a final name. (A process that is killed may leave temporary files, with names that begin with
+`.tmp`.)
+
+| exit code | meaning |
+|---|---|
+| 0 | success |
+| 1 | the answer is no: a proof does not verify, a pin or an SRS does not match, an audit finds a difference, the prover refuses a false or unserved trace |
+| 2 | bad usage or unusable input |
+
+`ZKLORA_CACHE_DIR` says where the SRS is cached (see `formats.md`).
+";
+
+#[test]
+fn the_command_line_page_is_what_help_prints() {
+    let mut page = INTRODUCTION.to_string();
+    for command in COMMANDS {
+        let help = zklora(command.iter().chain(&["--help"])).ok().stdout;
+        page.push_str(&format!("\n## zklora {}\n\n```text\n{}\n```\n", command.join(" "), help.trim_end()));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
+    if std::env::var_os("ZKLORA_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    assert!(std::fs::read_to_string(&path).unwrap() == page, "docs/cli.md is stale: see the first line of this file");
+}

@@ -1,0 +1,11 @@
+//! What a user does, through the `zklora` binary, with what they see: output, files, exit codes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod artifacts;
+mod audit;
+mod ci;
+mod documentation;
+mod pipeline;
+mod refusals;
+mod tamper;
+mod zklora;

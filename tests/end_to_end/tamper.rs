@@ -1,0 +1,134 @@
+//! Files of a session that somebody changed: refused with exit code 1, and the check is named.
+
+use std::{fs, path::PathBuf};
+
+use crate::{
+    zk,
+    zklora::{fixture, session},
+};
+
+fn write(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// The session's trace with one byte of a tensor changed.
+fn trace_with(tensor: &str, folder: &tempfile::TempDir) -> PathBuf {
+    let mut bytes = fs::read(session().path("trace.safetensors")).unwrap();
+    let start = {
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        tensors.tensor(tensor).unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize
+    };
+    bytes[start] ^= 1;
+    write(folder, "changed.safetensors", &bytes)
+}
+
+#[test]
+fn a_trace_with_one_integer_changed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for tensor in ["delta", "x", "scale"] {
+        let trace = trace_with(&format!("model.layers.1.self_attn.v_proj.{tensor}"), &folder);
+        session().verify_trace(&trace).refused(1, "rejected by the check");
+    }
+}
+
+#[test]
+fn a_changed_cut_or_prolonged_proof_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let proof = fs::read(session().path("session.pf")).unwrap();
+    let mut flipped = proof.clone();
+    let last = flipped.len() - 100;
+    flipped[last] ^= 1;
+    session().verify_proof(&write(&folder, "flipped.pf", &flipped)).refused(1, "proof");
+    session().verify_proof(&write(&folder, "cut.pf", &proof[..proof.len() - 1])).refused(1, "ends 1 bytes early");
+    session()
+        .verify_proof(&write(&folder, "long.pf", &[proof.as_slice(), &[0]].concat()))
+        .refused(1, "1 bytes too many");
+    session().verify_proof(&write(&folder, "empty.pf", &[])).refused(1, "malformed");
+    session().verify_proof(&folder.path().join("missing.pf")).refused(2, "missing.pf");
+}
+
+#[test]
+fn a_pin_that_differs_in_one_digit_is_refused() {
+    let session = session();
+    let other = if session.id.starts_with('0') { "1" } else { "0" };
+    let pin = format!("{other}{}", &session.id[1..]);
+    session
+        .verify_with(&session.path("artifacts"), &session.path("trace.safetensors"), &session.path("session.pf"), &pin)
+        .refused(1, "was pinned");
+}
+
+#[test]
+fn a_trace_or_proof_of_another_session_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = session().copy_of_artifacts();
+    let inputs = fixture(crate::zklora::ADAPTER).join("activations.safetensors");
+    let other = folder.path().join("other.safetensors");
+    zk!["trace", "record", "--artifacts", copy.path(), "--inputs", inputs, "--out", other].ok();
+    // The same rows under another session id.
+    session().verify_trace(&other).refused(1, "rejected by the check");
+}
+
+#[test]
+fn the_contributor_proves_only_rows_that_it_served_and_publishes_nothing_false() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = trace_with("model.layers.0.self_attn.q_proj.delta", &folder);
+    let out = folder.path().join("false.pf");
+    zk!["prove", "--artifacts", session().path("artifacts"), "--trace", trace, "--out", out]
+        .refused(1, "not a session that");
+    // Even if the ledger knew the rows: the ledger is not what keeps false statements out.
+    let copy = session().copy_of_artifacts();
+    let ledger = copy.path().join("private/served.jsonl");
+    fs::remove_file(&ledger).unwrap();
+    zk!["prove", "--artifacts", copy.path(), "--trace", session().path("trace.safetensors"), "--out", out]
+        .refused(1, "not a session that");
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_torn_ledger_line_is_cut_and_a_foreign_one_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = session().copy_of_artifacts();
+    let ledger = copy.path().join("private/served.jsonl");
+    let whole = fs::read(&ledger).unwrap();
+    fs::write(&ledger, [whole.as_slice(), b"{\"rows\":{\"mod"].concat()).unwrap();
+    let (trace, inputs) =
+        (folder.path().join("t.safetensors"), fixture(crate::zklora::ADAPTER).join("activations.safetensors"));
+    zk!["trace", "record", "--artifacts", copy.path(), "--inputs", inputs, "--out", trace].ok();
+    let lines = fs::read_to_string(&ledger).unwrap();
+    assert!(lines.as_bytes().starts_with(&whole) && lines.lines().count() == 2 && lines.ends_with('\n'));
+    fs::write(&ledger, "hello\n").unwrap();
+    zk!["prove", "--artifacts", copy.path(), "--trace", trace, "--out", folder.path().join("p.pf")]
+        .refused(2, "not a ledger entry");
+}
+
+#[test]
+fn parameters_of_an_unknown_ceremony_are_refused_unless_the_user_says_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ceremony.json");
+    fs::write(&file, crate::zklora::foreign_ceremony()).unwrap();
+    assert!(zk!["srs", "info", "--srs", file].ok().stdout.contains("UNKNOWN CEREMONY: INSECURE"));
+    let run = zk!["run", "--adapter", fixture(crate::zklora::ADAPTER), "--rows", "1", "--srs", file];
+    run.refused(1, "UNKNOWN CEREMONY");
+    zk!["run", "--adapter", fixture(crate::zklora::ADAPTER), "--rows", "1", "--srs", file, "--insecure-srs"].ok();
+    // And one SRS does not verify what another one committed to.
+    let session = session();
+    zk![
+        "verify",
+        "--public",
+        session.path("artifacts"),
+        "--trace",
+        session.path("trace.safetensors"),
+        "--proof",
+        session.path("session.pf"),
+        "--srs",
+        file,
+        "--insecure-srs"
+    ]
+    .refused(1, "was made for the SRS");
+    let mut broken = fs::read_to_string(&file).unwrap();
+    broken.truncate(1000);
+    fs::write(&file, broken).unwrap();
+    zk!["srs", "verify", "--srs", file].refused(2, "not a ceremony file");
+}

@@ -1,0 +1,146 @@
+//! Running the binary, and a session that went through every command, made once for all tests.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use serde_json::Value;
+
+/// What a run of the binary gave back.
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    #[track_caller]
+    pub fn ok(self) -> Run {
+        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn refused(self, code: i32, why: &str) -> Run {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert!(
+            self.stderr.contains(why) || self.stdout.contains(why),
+            "expected `{why}` in: {}{}",
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
+    }
+}
+
+pub fn zklora<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
+    let output = Command::new(env!("CARGO_BIN_EXE_zklora"))
+        .args(args)
+        .env("ZKLORA_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/srs-cache"))
+        .output()
+        .expect("the binary runs");
+    Run {
+        code: output.status.code().expect("it ended by itself"),
+        stdout: String::from_utf8(output.stdout).expect("text"),
+        stderr: String::from_utf8(output.stderr).expect("text"),
+    }
+}
+
+/// `zk!["verify", "--public", path]`: arguments of any string-like type.
+#[macro_export]
+macro_rules! zk {
+    ($($arg:expr),* $(,)?) => {
+        $crate::zklora::zklora([$(std::ffi::OsString::from(&$arg)),*])
+    };
+}
+
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(name)
+}
+
+/// A folder in which a small real adapter was exported, compiled, run, and proven.
+pub struct Session {
+    folder: tempfile::TempDir,
+    pub id: String,
+}
+
+impl Session {
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `zklora verify` on this session, with some of the files replaced.
+    pub fn verify_with(&self, public: &Path, trace: &Path, proof: &Path, id: &str) -> Run {
+        zk!["verify", "--public", public, "--trace", trace, "--proof", proof, "--adapter-id", id]
+    }
+
+    pub fn verify_proof(&self, proof: &Path) -> Run {
+        self.verify_with(&self.path("artifacts/public"), &self.path("trace.safetensors"), proof, &self.id)
+    }
+
+    pub fn verify_trace(&self, trace: &Path) -> Run {
+        self.verify_with(&self.path("artifacts/public"), trace, &self.path("session.pf"), &self.id)
+    }
+
+    /// A copy of the artifact folder that a test may change.
+    pub fn copy_of_artifacts(&self) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        for part in ["public", "private"] {
+            std::fs::create_dir(copy.path().join(part)).unwrap();
+            for entry in std::fs::read_dir(self.path("artifacts").join(part)).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), copy.path().join(part).join(entry.file_name())).unwrap();
+            }
+        }
+        copy
+    }
+}
+
+pub const ADAPTER: &str = "adapters/llama_qv_r4";
+
+/// The session of [`ADAPTER`], made on first use.
+pub fn session() -> &'static Session {
+    static SESSION: OnceLock<Session> = OnceLock::new();
+    SESSION.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        zk!["export", "--adapter", fixture(ADAPTER), "--out", path("onnx")].ok();
+        let compiled = zk!["--json", "compile", path("onnx"), "--out", path("artifacts")].ok().json();
+        let inputs = fixture(ADAPTER).join("activations.safetensors");
+        zk![
+            "trace",
+            "record",
+            "--artifacts",
+            path("artifacts"),
+            "--inputs",
+            inputs,
+            "--out",
+            path("trace.safetensors")
+        ]
+        .ok();
+        zk![
+            "prove",
+            "--artifacts",
+            path("artifacts"),
+            "--trace",
+            path("trace.safetensors"),
+            "--out",
+            path("session.pf")
+        ]
+        .ok();
+        Session { id: compiled["adapter_id"].as_str().unwrap().to_string(), folder }
+    })
+}
+
+/// A ceremony of this test's own, in the format of the consensus specifications: τ is known, so it is worth nothing.
+pub fn foreign_ceremony() -> String {
+    let srs = zklora_circuit::srs::Srs::insecure_dev(12).unwrap();
+    srs.to_json()
+}

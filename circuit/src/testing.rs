@@ -1,7 +1,7 @@
 //! Adapters, traces and a shared SRS for this crate's tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::sync::OnceLock;
+use std::{cell::Cell, sync::OnceLock};
 
 use rand_core::{OsRng, RngCore};
 
@@ -100,8 +100,14 @@ pub fn draft(shapes: &[Shape]) -> Manifest {
     }
 }
 
+/// An integer within ±limit: weights and activations are the same in every run of a test (its thread has a sequence of
+/// its own), so that a failure can be repeated. Seeds, sessions and masks are from the operating system.
 pub fn integer(limit: i64) -> i64 {
-    (OsRng.next_u64() % (2 * limit as u64 + 1)) as i64 - limit
+    thread_local!(static DRAWN: Cell<u64> = const { Cell::new(0) });
+    let drawn = DRAWN.replace(DRAWN.get() + 1);
+    let hash = blake3::hash(&drawn.to_le_bytes());
+    let word = hash.as_bytes()[..8].iter().fold(0u64, |word, byte| (word << 8) | u64::from(*byte));
+    (word % (2 * limit as u64 + 1)) as i64 - limit
 }
 
 pub fn random_pairs(draft: &Manifest) -> Vec<PairWeights> {

@@ -203,7 +203,8 @@ mod tests {
         (start.elapsed().as_secs_f64(), result)
     }
 
-    /// The machine may be busy with something else at the moment of either measurement: one of ten attempts must fit.
+    /// The machine may be busy with something else at the moment of either measurement, which only ever adds time: the
+    /// shortest of up to ten attempts counts, on both sides.
     #[test]
     fn estimates_are_within_a_factor_of_two_on_three_sizes() {
         let srs = Srs::insecure_dev(12).unwrap();
@@ -211,6 +212,7 @@ mod tests {
             let shapes = vec![lora(d_in, rank, d_out, 2); modules];
             let shape = draft(&shapes);
             let mut fits = false;
+            let mut shortest = [(f64::INFINITY, f64::INFINITY); 3];
             for _ in 0..10 {
                 let estimate = estimate(&srs, &shape, &Primitives::measure(&srs)).unwrap();
                 let (committing, _) =
@@ -235,13 +237,16 @@ mod tests {
                     (estimate.prove_seconds, proving),
                     (estimate.verify_seconds, verifying),
                 ];
-                println!("{modules}×{d_in}×{rank}×{d_out}: (estimate, actual) {pairs:.3?}");
-                fits = pairs.iter().all(|(guess, actual)| (0.5..=2.0).contains(&(guess / actual)));
+                for (shortest, (guess, actual)) in shortest.iter_mut().zip(pairs) {
+                    *shortest = (shortest.0.min(guess), shortest.1.min(actual));
+                }
+                println!("{modules}×{d_in}×{rank}×{d_out}: (estimate, actual) {shortest:.3?}");
+                fits = shortest.iter().all(|(guess, actual)| (0.5..=2.0).contains(&(guess / actual)));
                 if fits {
                     break;
                 }
             }
-            assert!(fits, "{modules} modules of {d_in}×{rank}×{d_out}");
+            assert!(fits, "{modules} modules of {d_in}×{rank}×{d_out}: (estimate, actual) {shortest:.3?}");
         }
     }
 }

@@ -44,3 +44,10 @@ fn rows_of_an_image_are_its_positions() {
     assert!(explanation.warnings[0].contains("channels last"), "{:?}", explanation.warnings);
     assert!(explanation.to_string().contains("one for each of 36 positions"));
 }
+
+#[test]
+fn a_dense_matrix_is_warned_about_with_its_cost() {
+    let warnings = explained("merged_single_matmul_op17").warnings;
+    assert!(warnings[0].contains("dense matrix of 64 x 192") && warnings[0].contains("64 pairs"), "{warnings:?}");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+}

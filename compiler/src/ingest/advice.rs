@@ -7,7 +7,10 @@ use crate::{layout::Layout, linear_map::Term};
 
 /// Words of warning, in the order of their weight.
 pub(super) fn warnings(placed: &Placed) -> Vec<String> {
-    [constant_added_everywhere(placed), mixed_rows(placed), positions(placed)].into_iter().flatten().collect()
+    [constant_added_everywhere(placed), mixed_rows(placed), dense(placed), positions(placed)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The original ZKLoRA exporter adds `A.sum() + B.sum()` to every output.
@@ -39,6 +42,24 @@ fn mixed_rows(placed: &Placed) -> Option<String> {
             map.name,
             placed.joined,
             map.inputs.first().map_or(0, |input| input.dim)
+        )
+    })
+}
+
+/// A matrix of full rank is committed to as that many pairs, one of its factors being an identity.
+fn dense(placed: &Placed) -> Option<String> {
+    let map = &placed.map;
+    let full = |term: &Term| match term {
+        Term::LowRank { a, b, .. } if a.cols > 1 && a.cols >= a.rows.min(b.cols) => Some((a.rows, a.cols, b.cols)),
+        _ => None,
+    };
+    map.terms.iter().filter_map(full).max_by_key(|(d_in, rank, d_out)| rank * (d_in + d_out)).map(|(d_in, rank, d_out)| {
+        format!(
+            "`{}` has a dense matrix of {d_in} x {d_out}: it is committed to as {rank} pairs with {} integers, and commitments, \
+             manifest and proofs cost accordingly. If it is a base layer or a merged adapter, export the delta of the LoRA \
+             matrices alone, for example with `zklora export`",
+            map.name,
+            rank * (d_in + d_out)
         )
     })
 }

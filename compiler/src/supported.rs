@@ -44,7 +44,7 @@ const HEAD: &str = "\
 
 This page is made by a command, from the compiler's own list of operators and from the files that its tests run:
 
-    ZKLORA_WRITE_DOCS=1 cargo test --release -p zklora-compiler --test supported
+    ZKLORA_WRITE_DOCS=1 cargo test --release --workspace --test supported
 
 A module must be linear: every output row is a fixed linear function of one input row, plus a constant. The compiler finds out
 which one, whatever operators the exporter chose, and refuses a graph that is not linear with the name of the first node
@@ -61,6 +61,8 @@ that is not. Operator sets 7 to 23 are tested. `zklora compile --explain` shows 
   rows as one row, if their number is fixed. It is correct and costs accordingly, for the format's terms all have the same rows; the
   compiler warns about it, and that the constant reveals the sum of the weights. The remedy is to export the delta alone, as `zklora
   export` does.
+* A dense matrix (a merged adapter) is committed to as a product with an identity: as many pairs as its smaller side is long. It is
+  correct, and the compiler warns about the cost.
 
 ## Weights in other files
 
@@ -69,7 +71,8 @@ lengths that do not fit the tensor's shape.
 
 ## Operators
 
-Between an input and the output. What does not depend on the input is computed while compiling, whatever its operator.
+Between an input and the output. What does not depend on the input is computed while compiling, whatever its operator, and in double
+precision where rounding would depend on the machine.
 
 | ONNX operator | when | becomes |
 |---|---|---|

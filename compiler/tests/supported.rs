@@ -63,6 +63,6 @@ fn the_page_on_onnx_is_up_to_date() {
     }
     assert!(
         fs::read_to_string(&path).unwrap_or_default() == page,
-        "docs/onnx.md is out of date: run ZKLORA_WRITE_DOCS=1 cargo test -p zklora-compiler --test supported"
+        "docs/onnx.md is out of date: run ZKLORA_WRITE_DOCS=1 cargo test --release --workspace --test supported"
     );
 }

@@ -49,16 +49,16 @@ impl Budget {
 /// Infers all facts of the model and evaluates constant nodes, never a node whose result is too large.
 pub(super) fn infer_within_limits(
     model: &mut InferenceModel,
+    order: &[usize],
     origins: &Origins,
     name: &str,
 ) -> Result<(), IngestError> {
     let analysis = |what: String| IngestError::Analysis { name: name.into(), what };
-    let order = model.eval_order().map_err(|error| analysis(brief(&error)))?;
     let mut budget = Budget::new();
     let mut paid = vec![false; model.nodes().len()];
     for _ in 0..MAX_ROUNDS {
         let mut changed = false;
-        for id in &order {
+        for id in order {
             changed |= infer_node(model, *id, &mut budget, &mut paid[*id]).map_err(|stop| match stop {
                 Stop::TooMuch(reason) => {
                     let (node, operator) = origins.of_node(&model.nodes()[*id].name, "constant");

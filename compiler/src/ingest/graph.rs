@@ -2,7 +2,13 @@
 //!
 //! The only place that knows how tract is driven; it knows nothing of linear maps.
 
-use super::{error::IngestError, fold::infer_within_limits, screen::called, walk::Step};
+use super::{
+    error::IngestError,
+    fold::infer_within_limits,
+    screen::called,
+    walk::Step,
+    withhold::{Withheld, withhold},
+};
 use std::collections::{HashMap, HashSet};
 use tract_onnx::pb;
 use tract_onnx::prelude::{InferenceModelExt, TypedModel};
@@ -11,6 +17,8 @@ use tract_onnx::prelude::{InferenceModelExt, TypedModel};
 pub(super) struct Graph {
     pub model: TypedModel,
     pub origins: Origins,
+    /// Constants that are sources in the model.
+    pub withheld: Withheld,
 }
 
 /// Name and operator of every ONNX node, and the names of its initialisers.
@@ -31,9 +39,11 @@ pub(super) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestE
     let origins = Origins::of(proto);
     // Nodes that nothing needs are not worth computing.
     let mut model = parsed.model.eliminate_dead_branches().map_err(|error| analysis(brief(&error)))?;
-    infer_within_limits(&mut model, &origins, name)?;
+    let order = model.eval_order().map_err(|error| analysis(brief(&error)))?;
+    let withheld = withhold(&mut model, &order, &origins);
+    infer_within_limits(&mut model, &order, &origins, name)?;
     let model = model.into_typed().map_err(|error| analysis(brief(&error)))?;
-    Ok(Graph { model, origins })
+    Ok(Graph { model, origins, withheld })
 }
 
 impl Origins {

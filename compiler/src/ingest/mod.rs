@@ -1,7 +1,8 @@
 //! ONNX → [`LinearMap`]: reads a LoRA module exported to ONNX and finds out which affine map it is.
 //!
 //! The stages, one file each. On the protobuf: `decode`, `inline` (local functions), `screen` (sizes, names, order), `names`, `external` (tensors in
-//! other files), `widen` (bf16), `equation` (Einsum). Through tract: `graph` infers types and folds constants, within the limits of `fold`. On tract's
+//! other files), `widen` (bf16), `equation` (Einsum). Through tract: `graph` infers types and folds constants, within the limits of `fold` and
+//! but for those of `withhold`. On tract's
 //! typed graph: `walk` interprets it over affine expressions (`affine`, `axes`, `constant`, `operators`), `cut` turns the result into
 //! low-rank terms, `advice` says what a user should know about them. Knows nothing of quantisation or proofs. Adding an
 //! operator is one file in `operators`.
@@ -28,6 +29,7 @@ mod screen;
 mod screen_tensor;
 mod walk;
 mod widen;
+mod withhold;
 
 pub use decode::MAX_FILE_BYTES;
 pub use error::IngestError;
@@ -114,18 +116,17 @@ fn ingest_unguarded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<I
 
 /// The first of some ways to read the graph that gives a map; if none does, the error of the most direct one.
 fn interpret(proto: &pb::ModelProto, graph: &graph::Graph, name: &str) -> Result<walk::Walked, IngestError> {
-    let direct = match walk::interpret(&graph.model, &graph.origins, name, walk::Images::PositionsAsRows) {
+    let direct = match walk::interpret(&graph.model, graph, name, walk::Images::PositionsAsRows) {
         Ok(walked) => return Ok(walked),
         Err(error) => error,
     };
     let has_convolutions = proto.graph.iter().flat_map(|graph| &graph.node).any(|node| node.op_type == "Conv");
-    if has_convolutions && let Ok(walked) = walk::interpret(&graph.model, &graph.origins, name, walk::Images::AsOneRow)
-    {
+    if has_convolutions && let Ok(walked) = walk::interpret(&graph.model, graph, name, walk::Images::AsOneRow) {
         return Ok(walked);
     }
     // Decluttering resolves more (sizes computed in the graph), at the price of less familiar node names.
     if let Ok(model) = graph.model.clone().into_decluttered()
-        && let Ok(walked) = walk::interpret(&model, &graph.origins, name, walk::Images::PositionsAsRows)
+        && let Ok(walked) = walk::interpret(&model, graph, name, walk::Images::PositionsAsRows)
     {
         return Ok(walked);
     }

@@ -8,13 +8,17 @@ use super::{
     describe::describe,
     error::{IngestError, Reason},
     fold::{Budget, work_of},
-    graph::Origins,
+    graph::{Graph, Origins},
     held::Held,
     operators,
+    withhold::Withheld,
 };
-use std::collections::HashMap;
-use tract_onnx::prelude::{IntoArcTensor, IntoTValue, OutletId, TypedFact, TypedModel, TypedNode};
-use tract_onnx::tract_core::internal::{TDim, TVec};
+use std::{collections::HashMap, sync::Arc};
+use tract_onnx::prelude::{
+    Datum, IntoArcTensor, IntoTValue, OutletId, TValue, Tensor, TractResult, TypedFact, TypedModel, TypedNode, TypedOp,
+};
+use tract_onnx::tract_core::internal::{EvalOp, TDim, TVec, format_err};
+use tract_onnx::tract_core::ops::{einsum::EinSum, source::TypedSource};
 
 type Values = HashMap<OutletId, Value>;
 
@@ -44,10 +48,10 @@ pub(super) struct Walked {
     pub steps: Vec<Step>,
 }
 
-/// The value of the graph's only output, as an affine expression.
+/// The value of the only output of `model`, the graph's or a form of it, as an affine expression.
 pub(super) fn interpret(
     model: &TypedModel,
-    origins: &Origins,
+    Graph { origins, withheld, .. }: &Graph,
     name: &str,
     images: Images,
 ) -> Result<Walked, IngestError> {
@@ -62,7 +66,7 @@ pub(super) fn interpret(
     let mut held = Held::new();
     for id in model.eval_order().map_err(|error| graph(format!("{error:#}")))? {
         let node = model.node(id);
-        let outputs = evaluate(model, node, &values, images, &mut budget)
+        let outputs = evaluate(model, node, withheld, &values, images, &mut budget)
             .map_err(|reason| explain(reason, model, node, origins, name))?;
         outputs
             .iter()
@@ -89,10 +93,14 @@ pub(super) fn interpret(
 fn evaluate(
     model: &TypedModel,
     node: &TypedNode,
+    withheld: &Withheld,
     values: &Values,
     images: Images,
     budget: &mut Budget,
 ) -> Result<Vec<Value>, Reason> {
+    if let Some(tensor) = withheld.get(&node.name).filter(|_| node.op_is::<TypedSource>()) {
+        return Ok(vec![Value::Constant(tensor.clone())]);
+    }
     let facts: Vec<&TypedFact> = node.outputs.iter().map(|output| &output.fact).collect();
     let known: Option<Vec<Value>> = facts.iter().map(|fact| fact.konst.clone().map(Value::Constant)).collect();
     if let Some(known) = known.filter(|known| !known.is_empty()) {
@@ -144,12 +152,40 @@ fn fold(node: &TypedNode, facts: &[&TypedFact], inputs: Vec<Value>, budget: &mut
         .filter_map(|input| if let Value::Constant(tensor) = input { Some(tensor) } else { None })
         .collect();
     budget.pay(made, made.and_then(|made| work_of(node.op.as_ref(), &tensors, made))).map_err(Reason::NotLinear)?;
-    let tensors: TVec<_> = tensors.into_iter().map(IntoTValue::into_tvalue).collect();
-    match node.op.eval_out_of_plan(tensors) {
-        Ok(Some(outputs)) => Ok(outputs.into_iter().map(|output| Value::Constant(output.into_arc_tensor())).collect()),
-        Ok(None) => Err(Reason::new("it does not only depend on its inputs")),
-        Err(error) => Err(Reason::new(format!("it cannot be evaluated: {error:#}"))),
+    let narrow = |outputs: TVec<TValue>| -> TractResult<Vec<Value>> {
+        let outputs = outputs.into_iter().zip(facts).map(|(output, fact)| {
+            let output = output.cast_to_dt(fact.datum_type)?.into_owned();
+            Ok(Value::Constant(output.into_arc_tensor()))
+        });
+        outputs.collect()
+    };
+    match in_double_precision(node.op.as_ref(), &tensors).and_then(narrow) {
+        Ok(outputs) => Ok(outputs),
+        // The few operators that know no f64.
+        Err(_) => match node.op.eval_out_of_plan(tensors.into_iter().map(IntoTValue::into_tvalue).collect()) {
+            Ok(Some(outputs)) => {
+                Ok(outputs.into_iter().map(|output| Value::Constant(output.into_arc_tensor())).collect())
+            }
+            Ok(None) => Err(Reason::new("it does not only depend on its inputs")),
+            Err(error) => Err(Reason::new(format!("it cannot be evaluated: {error:#}"))),
+        },
     }
+}
+
+/// What an operator makes of constants, in f64: see `withhold`.
+fn in_double_precision(op: &dyn TypedOp, tensors: &[Arc<Tensor>]) -> TractResult<TVec<TValue>> {
+    let wide = tensors.iter().map(|tensor| match tensor.datum_type().is_float() {
+        true => Ok(tensor.cast_to::<f64>()?.into_owned().into_tvalue()),
+        false => Ok(tensor.clone().into_tvalue()),
+    });
+    let wide = wide.collect::<TractResult<TVec<TValue>>>()?;
+    let outputs = match op.downcast_ref::<EinSum>() {
+        Some(einsum) if einsum.operating_dt.is_float() => {
+            EinSum { operating_dt: f64::datum_type(), ..einsum.clone() }.eval_out_of_plan(wide)?
+        }
+        _ => op.eval_out_of_plan(wide)?,
+    };
+    outputs.ok_or_else(|| format_err!("it does not only depend on its inputs"))
 }
 
 /// Dropout is the identity unless it is live, which tract decides from its constant inputs.

@@ -5,7 +5,6 @@ use rayon::prelude::*;
 
 use crate::{
     Error,
-    error::manifest as refuse,
     field::G1,
     layout::data_rows,
     manifest::{Manifest, Pinned, Point, commitments},
@@ -14,6 +13,7 @@ use crate::{
     pairs::Pairs,
     settings::Settings,
     srs::Srs,
+    verifier::check_srs,
     weights::{PairWeights, Weights},
 };
 
@@ -68,14 +68,6 @@ fn commit_pairs(
         .collect())
 }
 
-fn check_srs(srs: &Srs, manifest: &Manifest) -> Result<(), Error> {
-    // A longer basis would commit to other polynomials without a word: protocol section 9.
-    if srs.k() != manifest.k {
-        return Err(refuse(format!("k = {}, but the SRS has 2^{} points", manifest.k, srs.k())));
-    }
-    Ok(())
-}
-
 /// Fills a manifest's digests and commitments in. `draft` brings names, shapes, bit widths and scales; what it says of
 /// k, digests and commitments is overwritten. Returns the finished manifest and the mask key (the opening).
 ///
@@ -115,9 +107,6 @@ pub fn commit(
 pub fn audit(srs: &Srs, pinned: &Pinned, weights: &Weights, key: &MaskKey) -> Result<Vec<String>, Error> {
     let manifest = pinned.manifest();
     check_srs(srs, manifest)?;
-    if manifest.srs_digest != srs.digest_hex() {
-        return Err(Error::SrsMismatch { manifest: manifest.srs_digest.clone(), own: srs.digest_hex() });
-    }
     // Integers of another shape would be skipped, wider ones truncated to the bit width below.
     weights.check(manifest)?;
     let delivered = commit_pairs(srs, manifest, weights, key)?;

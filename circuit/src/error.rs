@@ -37,6 +37,18 @@ pub enum Error {
     /// The trace breaks a range or a shape.
     #[error("trace refused: {0}")]
     Trace(String),
+    /// A delta of the trace is beyond the bound that the manifest certifies: no adapter of that manifest computes it.
+    #[error("trace refused: module `{module}`: row {row}: delta {delta} is outside the certified bound 2^{delta_bits}")]
+    BeyondBound {
+        /// Module name.
+        module: String,
+        /// Row within the module.
+        row: usize,
+        /// What the trace says.
+        delta: i64,
+        /// The manifest's bound, as a power of two.
+        delta_bits: u32,
+    },
     /// The prover was asked to prove a false statement. Nothing was published.
     #[error(
         "module {module}, row {row}, output {output}: the trace says delta {claimed}, the adapter computes {computed}: nothing is proven"

@@ -115,6 +115,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn impossible_layouts_are_refused() {
+        let good = Layout { a_columns: 1, b_columns: 1, k: 12, pair_columns: 1, rounds: 2 };
+        assert!(good.check().is_ok());
+        for bad in [
+            Layout { k: 3, ..good },
+            Layout { k: 21, ..good },
+            Layout { pair_columns: 0, ..good },
+            Layout { a_columns: 0, ..good },
+            Layout { a_columns: 0, b_columns: 0, rounds: 0, ..good },
+            Layout { a_columns: MAX_COLUMNS + 1, ..good },
+            Layout { b_columns: MAX_COLUMNS + 1, ..good },
+            Layout { pair_columns: MAX_COLUMNS + 1, ..good },
+            Layout { rounds: 33, ..good },
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn rows_are_those_of_the_protocol_for_k_12() {
         let layout = Layout { a_columns: 1, b_columns: 1, k: 12, pair_columns: 1, rounds: 0 };
         assert_eq!(

@@ -31,6 +31,8 @@ pub const MAX_PAIRS: usize = 1 << 20;
 pub const MAX_DIM: usize = 1 << 20;
 /// Longest module or input name, in bytes.
 pub const MAX_NAME: usize = 512;
+/// What an input cannot be called, for traces have other tensors of these names.
+pub const RESERVED_INPUTS: [&str; 3] = ["one", "scale", "delta"];
 /// Widest activation integer, sign included. [`crate::projection`] relies on it.
 pub const MAX_X_BITS: u32 = 24;
 /// Widest weight integer, sign included.
@@ -80,7 +82,7 @@ pub struct BaseModel {
 pub struct Input {
     /// Features of a row.
     pub dim: usize,
-    /// Name, unique within the module.
+    /// Name, unique within the module, without dots and none of [`RESERVED_INPUTS`].
     pub name: String,
 }
 
@@ -96,13 +98,37 @@ pub enum TermKind {
     Scale,
 }
 
+/// Commitments of a side, each to at least one column: an empty list takes three bytes of a file and many of memory.
+fn vectors<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<Point>>, D::Error> {
+    struct Vectors;
+    impl<'de> serde::de::Visitor<'de> for Vectors {
+        type Value = Vec<Vec<Point>>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list of lists of commitments")
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut vectors = Vec::new();
+            while let Some(vector) = list.next_element::<Vec<Point>>()? {
+                if vector.is_empty() {
+                    return Err(serde::de::Error::custom("a vector has no commitments"));
+                }
+                vectors.push(vector);
+            }
+            Ok(vectors)
+        }
+    }
+    deserializer.deserialize_seq(Vectors)
+}
+
 /// One summand of a module's map, with its commitments: `a[j][column]`, `b[j][column]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Term {
     /// Commitments to the A side: one list of columns per pair; empty for a bias.
+    #[serde(deserialize_with = "vectors")]
     pub a: Vec<Vec<Point>>,
     /// Commitments to the B side: one list of columns per pair; empty for a scale.
+    #[serde(deserialize_with = "vectors")]
     pub b: Vec<Vec<Point>>,
     /// Index of the input that the term reads; none for a bias.
     pub input: Option<usize>,
@@ -217,16 +243,6 @@ impl Manifest {
             }
             check_module(module).map_err(|why| refuse(format!("module `{}`: {why}", module.name)))?;
         }
-        // Traces call their tensors `<module>.<part>`: two modules must not claim one name.
-        let mut tensors = std::collections::HashSet::new();
-        for module in &self.modules {
-            let parts = module.inputs.iter().map(|input| input.name.as_str()).chain(["one", "scale", "delta"]);
-            for part in parts {
-                if !tensors.insert(format!("{}.{part}", module.name)) {
-                    return Err(refuse(format!("two tensors of a trace would be called `{}.{part}`", module.name)));
-                }
-            }
-        }
         Ok(())
     }
 
@@ -282,6 +298,10 @@ fn check_module(module: &Module) -> Result<(), String> {
     let mut names = std::collections::HashSet::new();
     for input in &module.inputs {
         check_name(&input.name, "an input's name", false).map_err(|e| e.to_string())?;
+        // Traces call their tensors `<module>.<input>`, `<module>.scale` and so on: no two may claim one name.
+        if input.name.contains('.') || RESERVED_INPUTS.contains(&input.name.as_str()) {
+            return Err(format!("an input is called `{}`: that has a dot or is taken by traces", input.name));
+        }
         if !names.insert(&input.name) {
             return Err(format!("two inputs are called `{}`", input.name));
         }

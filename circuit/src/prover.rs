@@ -15,13 +15,13 @@ use crate::{
     pairs::Pairs,
     projection::Public,
     proof::{Proof, affine},
-    randomness::{ProofKey, Stream},
+    randomness::{ProofKey, Stream, Streams},
     relations::{Challenges, PublicColumns, a_weights, combine, pair_weights, relations},
     span,
     srs::Srs,
     trace::Trace,
     transcript::Transcript,
-    verifier::{self, SrsPolicy, statement},
+    verifier::{self, SrsPolicy, check_srs, statement},
     weights::{PairWeights, Weights},
 };
 
@@ -47,6 +47,7 @@ impl Prover<'_> {
     /// [`Error::FalseTrace`] names a delta that is wrong; [`Error::Rejected`] means that weights, mask key and
     /// manifest do not belong together.
     pub fn prove(&self, trace: &Trace<'_>) -> Result<Vec<u8>, Error> {
+        check_srs(self.srs, self.pinned.manifest())?;
         let keys = self.keys.get(self.srs, self.pinned.layout())?;
         let statement = statement(self.srs, &keys, self.pinned, trace)?;
         // The integer arithmetic below relies on the bound that was certified for this manifest.
@@ -55,14 +56,9 @@ impl Prover<'_> {
         let (transcript, opening) = Transcript::open(&statement);
         let public = Public::of(self.pinned, trace, &opening);
         let randomness = ProofKey::fresh(self.mask_key, &opening.s0)?;
-        let attempt = Attempt {
-            srs: self.srs,
-            keys: &keys,
-            pairs: self.pinned.pairs(),
-            public: &public,
-            randomness: &randomness,
-        };
-        let bytes = attempt.run(transcript, self.weights, self.mask_key)?.to_bytes();
+        let attempt = Attempt { srs: self.srs, keys: &keys, pairs: self.pinned.pairs(), public: &public };
+        let streams = randomness.into_streams();
+        let bytes = attempt.run(transcript, self.weights, self.mask_key, streams)?.to_bytes();
         // The prover's own SRS is not in question here: the user's policy decides on the user's side.
         verifier::verify(self.srs, self.keys, self.pinned, trace, &bytes, SrsPolicy::AllowUntrusted)?;
         Ok(bytes)
@@ -106,13 +102,17 @@ pub(crate) struct Attempt<'a> {
     pub keys: &'a Keys,
     pub pairs: &'a Pairs,
     pub public: &'a Public,
-    pub randomness: &'a ProofKey,
 }
 
 impl Attempt<'_> {
-    fn run(&self, mut transcript: Transcript, weights: &Weights, mask_key: &MaskKey) -> Result<Proof, Error> {
+    pub fn run(
+        &self,
+        mut transcript: Transcript,
+        weights: &Weights,
+        mask_key: &MaskKey,
+        Streams { mut masks, mut fresh, mut nonces, library }: Streams,
+    ) -> Result<Proof, Error> {
         let layout = self.keys.layout();
-        let mut masks = self.randomness.stream("masks of T, U and S");
 
         // Step 3: the products' factors, committed before β exists.
         let (t, u) = products(self.pairs, weights, self.public);
@@ -139,16 +139,15 @@ impl Attempt<'_> {
         let b_data = combine_b(self.pairs, weights, &b);
 
         // Step 6: the combined columns, re-randomised on their mask rows.
-        let mut fresh = self.randomness.stream("masks of A and B");
         let column_masks = combined_masks(self.pairs, &layout, mask_key, &a_weights(self.pairs, &b, &r), &b);
-        let (a, fresh_a) = self.rerandomised(&a_data, &column_masks.a, &mut fresh);
-        let (b, fresh_b) = self.rerandomised(&b_data, &column_masks.b, &mut fresh);
+        // Never grown, so that no copy of a value stays behind.
+        let mut fresh_values = Vec::with_capacity(layout.a_columns + layout.b_columns);
+        let a = self.rerandomised(&a_data, &column_masks.a, &mut fresh, &mut fresh_values);
+        let b = self.rerandomised(&b_data, &column_masks.b, &mut fresh, &mut fresh_values);
         let (c_a, c_b) = (self.commit(&a), self.commit(&b));
         let chi = transcript.columns(&c_a, &c_b);
-        let mut fresh_values: Vec<[F; MASKS]> = fresh_a.into_iter().chain(fresh_b).collect();
         let mut combined = span::combine(&fresh_values, &powers(chi, fresh_values.len()));
-        let mut nonce_stream = self.randomness.stream("nonces of the span proof");
-        let mut nonces = [nonce_stream.scalar(), nonce_stream.scalar()];
+        let mut nonces = [nonces.scalar(), nonces.scalar()];
         let nonce = span::commit_nonces(&span::mask_bases(&layout, self.srs.lagrange()), &nonces);
         let epsilon = transcript.span(&nonce);
         let z = span::respond(&nonces, epsilon, &combined);
@@ -162,14 +161,7 @@ impl Attempt<'_> {
         let sum = combine(&relations(&layout, self.pairs, self.public, &challenges), eta);
         let public = PublicColumns::lay_out(&layout, &sum);
         let columns: Vec<Secret> = t.into_iter().chain(u).chain(s).chain(b).chain(a).collect();
-        let argument = argument::prove(
-            self.srs,
-            self.keys,
-            &columns,
-            &public,
-            transcript.finish(),
-            self.randomness.stream("library"),
-        )?;
+        let argument = argument::prove(self.srs, self.keys, &columns, &public, transcript.finish(), library)?;
         Ok(Proof {
             t: affine(&c_t),
             u: affine(&c_u),
@@ -189,8 +181,14 @@ impl Attempt<'_> {
         data.into_iter().map(|piece| column(&self.keys.layout(), piece, [masks.scalar(), masks.scalar()])).collect()
     }
 
-    /// A combined vector as columns: the combined masks plus fresh values, which are returned too.
-    pub fn rerandomised(&self, data: &[F], masks: &[[F; MASKS]], fresh: &mut Stream) -> (Vec<Secret>, Vec<[F; MASKS]>) {
+    /// A combined vector as columns: the combined masks plus fresh values, which are added to `fresh_values`.
+    pub fn rerandomised(
+        &self,
+        data: &[F],
+        masks: &[[F; MASKS]],
+        fresh: &mut Stream,
+        fresh_values: &mut Vec<[F; MASKS]>,
+    ) -> Vec<Secret> {
         let layout = self.keys.layout();
         let mut pieces: Vec<&[F]> = data.chunks(layout.data_rows()).collect();
         pieces.resize(masks.len(), &[]);
@@ -199,9 +197,10 @@ impl Attempt<'_> {
             .zip(masks)
             .map(|(piece, masks)| {
                 let fresh = [fresh.scalar(), fresh.scalar()];
-                (column(&layout, piece, [masks[0] + fresh[0], masks[1] + fresh[1]]), fresh)
+                fresh_values.push(fresh);
+                column(&layout, piece, [masks[0] + fresh[0], masks[1] + fresh[1]])
             })
-            .unzip()
+            .collect()
     }
 
     /// Commitments to columns.
@@ -212,9 +211,13 @@ impl Attempt<'_> {
 
 /// `Commit(column)` in the Lagrange basis; zero cells cost nothing.
 pub(crate) fn commit_column(srs: &Srs, column: &[F]) -> G1 {
-    let (points, scalars): (Vec<_>, Vec<F>) =
-        srs.lagrange().iter().zip(column).filter(|(_, value)| **value != F::default()).map(|(p, v)| (*p, *v)).unzip();
-    msm(&points, &Secret(scalars))
+    // Allocated whole: a vector that grows leaves copies of its secrets behind.
+    let (mut points, mut scalars) = (Vec::with_capacity(column.len()), Secret(Vec::with_capacity(column.len())));
+    for (point, value) in srs.lagrange().iter().zip(column).filter(|(_, value)| **value != F::default()) {
+        points.push(*point);
+        scalars.push(*value);
+    }
+    msm(&points, &scalars)
 }
 
 fn column(layout: &Layout, data: &[F], masks: [F; MASKS]) -> Secret {

@@ -1,6 +1,7 @@
 //! The prover's randomness: one labelled stream per use (protocol 5.9).
 //!
-//! `derive_key("zklora v1 proof rng", 32 fresh OS bytes ‖ K ‖ s0)`. The OS bytes must be fresh: the rest is a hedge.
+//! `derive_key("zklora v1 proof rng", 32 fresh OS bytes ‖ K ‖ s0)`. The OS bytes must be fresh: the rest is a hedge. A key
+//! becomes its streams once and is gone, so that no stream can be opened twice.
 
 use rand_core::{CryptoRng, RngCore};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -32,14 +33,34 @@ impl ProofKey {
         derived
     }
 
-    /// The stream for one use.
-    pub fn stream(&self, label: &str) -> Stream {
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
-        hasher.update(label.as_bytes());
-        let stream = Stream(hasher.finalize_xof());
-        hasher.zeroize();
-        stream
+    /// The streams of the attempt.
+    pub fn into_streams(self) -> Streams {
+        let stream = |label: &str| {
+            let mut hasher = blake3::Hasher::new_keyed(&self.0);
+            hasher.update(label.as_bytes());
+            let stream = Stream(hasher.finalize_xof());
+            hasher.zeroize();
+            stream
+        };
+        Streams {
+            masks: stream("masks of T, U and S"),
+            fresh: stream("masks of A and B"),
+            nonces: stream("nonces of the span proof"),
+            library: stream("library"),
+        }
     }
+}
+
+/// One stream a use.
+pub struct Streams {
+    /// Two masks for each column of T and U and each round.
+    pub masks: Stream,
+    /// Two fresh values for each column of `A**` and `B*`.
+    pub fresh: Stream,
+    /// The nonces of the span proof.
+    pub nonces: Stream,
+    /// What halo2 draws.
+    pub library: Stream,
 }
 
 /// A stream of random bytes: BLAKE3's extendable output under a secret key. Overwritten when dropped.

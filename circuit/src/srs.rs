@@ -366,6 +366,14 @@ mod tests {
         let mut shifted = g1[1..].to_vec();
         shifted.push(g1[0]);
         refused(&shifted, &g2, &s_g2, "generators");
+        // With τ = 0 all higher powers are the identity, and every pairing equation holds.
+        let mut identity = [0u8; 48];
+        identity[0] = 0xc0;
+        let mut vanished = vec![identity; g1.len()];
+        vanished[0] = g1[0];
+        let mut identity_g2 = [0u8; 96];
+        identity_g2[0] = 0xc0;
+        refused(&vanished, &g2, &identity_g2, "τ is zero");
         let mut broken = g1.clone();
         broken[3][47] ^= 1;
         refused(&broken, &g2, &s_g2, "G1 point 3");

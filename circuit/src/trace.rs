@@ -49,7 +49,7 @@ impl<'a> Trace<'a> {
     /// order; `context` is the session's 32 fresh bytes, drawn by the user.
     ///
     /// # Errors
-    /// [`Error::Trace`] names the module and the row that break a shape or a range.
+    /// [`Error::Trace`] names the module and the row that break a shape or a range, [`Error::BeyondBound`] those of a delta.
     pub fn new(pinned: &Pinned, context: [u8; 32], modules: Vec<Rows<'a>>) -> Result<Trace<'a>, Error> {
         if modules.len() != pinned.modules().len() {
             return Err(Error::Trace(format!(
@@ -60,6 +60,7 @@ impl<'a> Trace<'a> {
         }
         for (module, rows) in pinned.modules().iter().zip(&modules) {
             check_rows(module, rows).map_err(|why| Error::Trace(format!("module `{}`: {why}", module.name)))?;
+            check_bound(module, rows)?;
         }
         if modules.iter().all(|rows| rows.count() == 0) {
             return Err(Error::Trace("it has no rows: there is nothing to prove".into()));
@@ -135,15 +136,19 @@ fn check_rows(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
     if !shaped(rows.delta.len(), module.d_out) {
         return Err(format!("{} deltas, expected {n} rows of {}", rows.delta.len(), module.d_out));
     }
-    if let Some(at) = rows.delta.iter().position(|d| d.unsigned_abs() >= 1u64 << module.delta_bits) {
-        return Err(format!(
-            "row {}: delta {} is outside the certified bound 2^{}",
-            at / module.d_out,
-            rows.delta[at],
-            module.delta_bits
-        ));
-    }
     Ok(())
+}
+
+fn check_bound(module: &Module, rows: &Rows<'_>) -> Result<(), Error> {
+    match rows.delta.iter().position(|d| d.unsigned_abs() >= 1u64 << module.delta_bits) {
+        None => Ok(()),
+        Some(at) => Err(Error::BeyondBound {
+            module: module.name.clone(),
+            row: at / module.d_out,
+            delta: rows.delta[at],
+            delta_bits: module.delta_bits,
+        }),
+    }
 }
 
 /// Canonical content: number of modules; per module the number of rows, then inputs, constants, scales (bits) and

@@ -6,7 +6,7 @@ use crate::{
     error::Check,
     field::{G1, powers},
     keys::{KeyStore, Keys},
-    manifest::{AdapterId, Pinned},
+    manifest::{AdapterId, Manifest, Pinned},
     msm::msm,
     projection::Public,
     proof::Proof,
@@ -47,12 +47,21 @@ pub struct Verdict {
     pub ceremony: Provenance,
 }
 
-/// The statement of a session (protocol 5.1). All of it comes from the caller's own side.
-pub(crate) fn statement(srs: &Srs, keys: &Keys, pinned: &Pinned, trace: &Trace<'_>) -> Result<Statement, Error> {
-    let manifest = pinned.manifest();
+/// Whether the manifest was made for this SRS. A longer basis would commit to other polynomials without a word (protocol
+/// section 9), so k counts, too.
+pub(crate) fn check_srs(srs: &Srs, manifest: &Manifest) -> Result<(), Error> {
     if manifest.srs_digest != srs.digest_hex() {
         return Err(Error::SrsMismatch { manifest: manifest.srs_digest.clone(), own: srs.digest_hex() });
     }
+    if manifest.k != srs.k() {
+        return Err(Error::Manifest(format!("k = {}, but its SRS has 2^{} points", manifest.k, srs.k())));
+    }
+    Ok(())
+}
+
+/// The statement of a session (protocol 5.1). All of it comes from the caller's own side.
+pub(crate) fn statement(srs: &Srs, keys: &Keys, pinned: &Pinned, trace: &Trace<'_>) -> Result<Statement, Error> {
+    check_srs(srs, pinned.manifest())?;
     // Another manifest's shapes would read the same integers as other rows.
     if trace.adapter() != pinned.id() {
         return Err(Error::Trace(format!("it was checked against adapter {}, not {}", trace.adapter(), pinned.id())));
@@ -81,6 +90,7 @@ pub fn verify(
     policy: SrsPolicy,
 ) -> Result<Verdict, Error> {
     policy.check(srs)?;
+    check_srs(srs, pinned.manifest())?;
     let layout = pinned.layout();
     let keys = keys.get(srs, layout)?;
     let statement = statement(srs, &keys, pinned, trace)?;

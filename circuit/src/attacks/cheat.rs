@@ -13,12 +13,12 @@ use crate::{
     field::{F, G1, Secret, powers},
     fold::Folding,
     keys::Keys,
-    layout::{Layout, MASKS},
+    layout::Layout,
     pairs::Pairs,
     projection::Public,
     proof::{Proof, affine},
     prover::{Attempt, combine_a, combine_b, combined_masks, products},
-    randomness::ProofKey,
+    randomness::{ProofKey, Streams},
     relations::{Challenges, Name, PublicColumns, Relation, a_weights, combine, pair_weights},
     span,
     testing::{OwnedRows, Session, keys, with_rows},
@@ -129,8 +129,9 @@ impl<'a> Attack<'a> {
         let Session { srs, pinned, key, .. } = self.session;
         let (layout, pairs, weights) = (pinned.layout(), pinned.pairs(), &self.weights);
         self.opened(|keys, mut transcript, opening, public| {
-            let randomness = &ProofKey::fresh(key, &opening.s0).unwrap();
-            let attempt = Attempt { srs, keys, pairs, public: &public, randomness };
+            let Streams { mut masks, mut fresh, nonces: mut nonce_stream, library } =
+                ProofKey::fresh(key, &opening.s0).unwrap().into_streams();
+            let attempt = Attempt { srs, keys, pairs, public: &public };
             let mut view = View {
                 pairs,
                 public: &public,
@@ -140,8 +141,6 @@ impl<'a> Attack<'a> {
                 epsilon: F::from(5),
                 eta: F::from(7),
             };
-            let mut masks = randomness.stream("masks of T, U and S");
-
             if self.rules.eta_first {
                 view.eta = transcript.relations(&[F::ZERO; 2]);
             }
@@ -191,10 +190,10 @@ impl<'a> Attack<'a> {
             if self.rules.chi_first {
                 view.chi = transcript.columns(&[], &[]);
             }
-            let mut fresh = randomness.stream("masks of A and B");
             let own = combined_masks(pairs, &layout, key, &a_weights(pairs, &b, &view.r), &b);
-            let (mut a, fresh_a) = attempt.rerandomised(&a_data, &own.a, &mut fresh);
-            let (mut b, fresh_b) = attempt.rerandomised(&b_data, &own.b, &mut fresh);
+            let mut values = Vec::new();
+            let mut a = attempt.rerandomised(&a_data, &own.a, &mut fresh, &mut values);
+            let mut b = attempt.rerandomised(&b_data, &own.b, &mut fresh, &mut values);
             if let Some(lie) = &mut cheat.combined {
                 lie(&view, &mut a, &mut b);
             }
@@ -203,12 +202,11 @@ impl<'a> Attack<'a> {
             if !self.rules.chi_first {
                 view.chi = chi;
             }
-            let values: Vec<[F; MASKS]> = fresh_a.into_iter().chain(fresh_b).collect();
             let combined = span::combine(&values, &powers(view.chi, values.len()));
             if self.rules.epsilon_first {
                 view.epsilon = transcript.span(&G1::identity());
             }
-            let nonces = [fresh.scalar(), fresh.scalar()];
+            let nonces = [nonce_stream.scalar(), nonce_stream.scalar()];
             let mut nonce = span::commit_nonces(&span::mask_bases(&layout, srs.lagrange()), &nonces);
             if cheat.simulate_span {
                 // R is what makes the nonces the right responses.
@@ -237,7 +235,7 @@ impl<'a> Attack<'a> {
                 &laid_out,
                 Secret(acc),
                 transcript.finish(),
-                randomness.stream("library"),
+                library,
             )
             .unwrap_or_default();
             let proof = Proof {

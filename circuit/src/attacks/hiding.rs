@@ -8,7 +8,7 @@ use super::proof_bytes::{argument_points, parts};
 use crate::{
     masks::{MaskKey, Seed},
     proof::Proof,
-    randomness::ProofKey,
+    randomness::{ProofKey, Streams},
     testing::{Session, Shape, lora},
 };
 
@@ -71,11 +71,10 @@ fn streams_differ_by_label_attempt_key_and_session() {
         ProofKey::fresh(&key(1), &[1; 32]).unwrap(),
         ProofKey::fresh(&key(1), &[1; 32]).unwrap(),
     ];
-    let labels = ["masks of T, U and S", "masks of A and B", "nonces of the span proof", "library"];
     let mut seen = HashSet::new();
-    for attempt in &attempts {
-        for label in labels {
-            let mut stream = attempt.stream(label);
+    for attempt in attempts {
+        let Streams { masks, fresh, nonces, library } = attempt.into_streams();
+        for mut stream in [masks, fresh, nonces, library] {
             for _ in 0..3 {
                 let mut block = [0u8; 32];
                 stream.fill_bytes(&mut block);
@@ -84,9 +83,21 @@ fn streams_differ_by_label_attempt_key_and_session() {
         }
     }
     assert_eq!(seen.len(), 6 * 4 * 3);
-    // The same label gives the same stream: two uses must not share one.
-    let (mut a, mut b) = (attempts[0].stream(labels[0]), attempts[0].stream(labels[0]));
-    assert_eq!(a.scalar(), b.scalar());
+}
+
+/// The derivation of protocol 5.9, written down a second time: all three inputs count.
+#[test]
+fn streams_are_those_of_the_protocol() {
+    let (os, key, s0) = ([1; 32], MaskKey::from_bytes([2; 32]), [3; 32]);
+    let proof_key = blake3::derive_key("zklora v1 proof rng", &[os, *key.expose(), s0].concat());
+    let Streams { masks, fresh, nonces, library } = ProofKey::derive(&os, &key, &s0).into_streams();
+    let labels = ["masks of T, U and S", "masks of A and B", "nonces of the span proof", "library"];
+    for (mut stream, label) in [masks, fresh, nonces, library].into_iter().zip(labels) {
+        let (mut expected, mut found) = ([0; 100], [0; 100]);
+        blake3::Hasher::new_keyed(&proof_key).update(label.as_bytes()).finalize_xof().fill(&mut expected);
+        stream.fill_bytes(&mut found);
+        assert_eq!(found, expected, "{label}");
+    }
 }
 
 /// Whether a type has a Debug implementation: the inherent method is found first, where it applies.

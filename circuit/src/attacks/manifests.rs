@@ -133,6 +133,12 @@ fn names_dimensions_and_widths_are_held_to_their_rules() {
     rule(&session, "dimension", |m| m.modules[1].inputs[0].dim = 0);
     rule(&session, "dimension", |m| m.modules[1].inputs[0].dim = usize::MAX);
     rule(&session, "no terms", |m| m.modules[1].terms.clear());
+    rule(&session, "more than 4096 terms", |m| m.modules[0].terms = vec![m.modules[0].terms[1].clone(); 4097]);
+    rule(&session, "more than 16 inputs", |m| {
+        let input = m.modules[0].inputs[0].clone();
+        let named = (0..17).map(|i| crate::manifest::Input { name: format!("x{i}"), ..input.clone() });
+        m.modules[0].inputs = named.collect();
+    });
     rule(&session, "LowRank", |m| m.modules[1].terms[0].rank = 0);
     rule(&session, "LowRank", |m| m.modules[1].terms[0].rank = usize::MAX);
     rule(&session, "more than 1048576 pairs", |m| m.modules[1].terms[0].rank = 1 << 20);
@@ -158,7 +164,7 @@ fn one_sided_terms_have_exactly_their_side() {
     // Module 0: low rank, bias, scale.
     rule(&session, shape, |m| m.modules[0].terms[2].b = vec![some(m)]);
     rule(&session, shape, |m| m.modules[0].terms[1].a = vec![some(m)]);
-    rule(&session, shape, |m| m.modules[0].terms[1].a = vec![vec![]]);
+    rule(&session, "a vector has no commitments", |m| m.modules[0].terms[1].a = vec![vec![]]);
     rule(&session, shape, |m| m.modules[0].terms[0].a.clear());
     rule(&session, shape, |m| m.modules[0].terms[0].b.clear());
     rule(&session, shape, |m| m.modules[0].terms[1].b.clear());
@@ -241,11 +247,23 @@ fn bytes_that_are_not_canonical_are_refused() {
 }
 
 #[test]
-fn modules_whose_traces_would_claim_one_tensor_name_are_refused() {
-    let mut draft = crate::testing::draft(&[crate::testing::lora(3, 1, 3, 1), crate::testing::lora(3, 1, 3, 1)]);
-    draft.modules[0].name = "m".into();
-    draft.modules[0].inputs[0].name = "x.scale".into();
-    draft.modules[1].name = "m.x".into();
-    let error = draft.check_shapes().unwrap_err().to_string();
-    assert!(error.contains("would be called `m.x.scale`"), "{error}");
+fn inputs_whose_tensors_a_trace_could_not_tell_apart_are_refused() {
+    let session = mixed();
+    // `m` with the input `x.scale` and `m.x` would both have a tensor `m.x.scale`.
+    for name in ["x.scale", ".", "one", "scale", "delta"] {
+        rule(&session, "has a dot or is taken", |m| m.modules[0].inputs[1].name = name.into());
+    }
+}
+
+#[test]
+fn a_manifest_beyond_the_limit_is_not_even_parsed() {
+    rule_of(&vec![b' '; crate::manifest::MAX_BYTES + 1], "more than 134217728");
+}
+
+#[test]
+fn lists_of_nothing_are_refused_at_the_first() {
+    let session = mixed();
+    let text = String::from_utf8(session.manifest.to_bytes().unwrap()).unwrap();
+    let many = text.replacen("\"b\":[", &format!("\"b\":[{}", "[],".repeat(1 << 20)), 1);
+    rule_of(many.as_bytes(), "a vector has no commitments at line 1 column");
 }

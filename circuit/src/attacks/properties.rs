@@ -142,7 +142,7 @@ proptest! {
             verify(session.srs, keys(), &session.pinned, trace, &proof, SrsPolicy::AllowUntrusted)
         });
         // A wide flip may leave the certified bound: then the trace itself is refused.
-        let refused = matches!(answer, Ok(Err(Error::Rejected(Check::MaskSpan))) | Err(Error::Trace(_)));
+        let refused = matches!(answer, Ok(Err(Error::Rejected(Check::MaskSpan))) | Err(Error::BeyondBound { .. }));
         prop_assert!(refused, "{answer:?}");
     }
 }

@@ -89,6 +89,27 @@ fn a_proof_holds_for_no_other_trace() {
 }
 
 #[test]
+fn the_integers_that_stand_for_one_are_part_of_the_trace() {
+    let session = Session::of(&[Shape { d_in: 4, rank: 1, d_out: 3, bias: true, scale: false, rows: 3 }]);
+    let proof = session.prove();
+    against(&session, &proof, &session.rows).unwrap();
+    for row in 0..3 {
+        is_refused(&session, &proof, |rows| rows[0].ones[row] ^= 1);
+    }
+}
+
+#[test]
+fn more_rows_than_the_projection_can_sum_are_refused() {
+    let session = session();
+    // Zero pages that nobody touches: the number is looked at first.
+    let scales = vec![0.0f32; crate::trace::MAX_ROWS + 1];
+    let rows = Rows { inputs: &[&[]], scales: &scales, ..Rows::default() };
+    let none = Rows { inputs: &[&[]], ..Rows::default() };
+    let answer = Trace::new(&session.pinned, [0; 32], vec![rows, none, none, none]);
+    assert!(matches!(&answer, Err(Error::Trace(why)) if why.contains("268435457 rows: more than")), "{answer:?}");
+}
+
+#[test]
 fn a_proof_holds_in_no_other_session() {
     let mut session = session();
     let proof = session.prove();
@@ -112,7 +133,7 @@ fn a_prover_asked_for_a_false_trace_publishes_nothing_and_names_the_cell() {
 
 fn trace_error(session: &Session, rows: &[OwnedRows]) -> String {
     match with_rows(&session.pinned, session.context, rows, |_| ()) {
-        Err(Error::Trace(why)) => why,
+        Err(error @ (Error::Trace(_) | Error::BeyondBound { .. })) => error.to_string(),
         other => panic!("{other:?}"),
     }
 }

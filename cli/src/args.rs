@@ -63,6 +63,16 @@ pub enum Command {
     },
 }
 
+/// The 32 bytes that a user drew for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionId(pub [u8; 32]);
+
+fn session_id(text: &str) -> Result<SessionId, String> {
+    let mut id = [0u8; 32];
+    hex::decode_to_slice(text.trim(), &mut id).map_err(|_| "a session id is 64 hex digits: 32 random bytes")?;
+    Ok(SessionId(id))
+}
+
 /// Which SRS.
 #[derive(ClapArgs)]
 pub struct SrsFile {
@@ -188,8 +198,11 @@ pub struct Record {
     #[arg(long, value_name = "NAME")]
     pub module: Option<String>,
     /// The user's session id, 64 hex digits [default: fresh random bytes].
-    #[arg(long, value_name = "HEX")]
-    pub session_id: Option<String>,
+    #[arg(long, value_name = "HEX", value_parser = session_id)]
+    pub session_id: Option<SessionId>,
+    /// Serve no more than this many rows of a module, over all sessions of the folder [default: no limit].
+    #[arg(long, value_name = "N")]
+    pub max_rows: Option<usize>,
     /// Where the trace goes.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -228,6 +241,16 @@ pub struct Verify {
     /// The adapter id that you pinned before the session. Without it, nothing says that the adapter was fixed beforehand.
     #[arg(long, value_name = "HEX")]
     pub adapter_id: Option<AdapterId>,
+    /// The session id that you drew. For a trace that you did not record yourself: without it, it may be of another session.
+    #[arg(long, value_name = "HEX", value_parser = session_id)]
+    pub session_id: Option<SessionId>,
+    /// The activations that you sent, as `trace record` takes them. For a trace that you did not record yourself: without it, it may
+    /// hold others.
+    #[arg(long, value_name = "FILE")]
+    pub inputs: Option<PathBuf>,
+    /// The module that a .npy or .json file of --inputs is for.
+    #[arg(long, value_name = "NAME", requires = "inputs")]
+    pub module: Option<String>,
     #[command(flatten)]
     pub srs: TrustedSrs,
 }

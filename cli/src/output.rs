@@ -64,7 +64,7 @@ impl Output {
 
     /// Something that the user should know although it is not an error.
     pub fn warn(&self, message: impl Display) {
-        eprintln!("warning: {message}");
+        eprintln!("warning: {}", shown(message));
     }
 
     /// Why the command failed.
@@ -73,7 +73,7 @@ impl Output {
             line(serde_json::json!({ "error": error.to_string() }));
         }
         // Messages of the libraries name their cause themselves.
-        eprintln!("error: {error}");
+        eprintln!("error: {}", shown(error));
     }
 
     /// A spinner on stderr; invisible when stderr is no terminal.
@@ -87,10 +87,21 @@ impl Output {
     }
 }
 
+/// Text of files that somebody else made, safe to show on a terminal: control characters (but for new lines) and marks that
+/// change the direction of writing are shown as what they are.
+fn shown(text: impl Display) -> String {
+    let mut out = String::new();
+    for c in text.to_string().chars() {
+        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (c.is_control() && c != '\n') || turns { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}
+
 /// One line on stdout. A reader that has gone away is no error; a full disk is.
 pub fn line(text: impl Display) {
     use std::io::Write;
-    match writeln!(std::io::stdout(), "{text}") {
+    match writeln!(std::io::stdout(), "{}", shown(text)) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
             eprintln!("error: stdout: {e}");
             std::process::exit(2)

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 use std::path::PathBuf;
 use zklora_circuit::{
-    manifest::{BaseModel, FORMAT, Input, Manifest, Module, Term, TermKind, VERSION},
+    manifest::{BaseModel, FORMAT, Input, Manifest, Module, RESERVED_INPUTS, Term, TermKind, VERSION},
     weights::PairWeights,
 };
 
@@ -231,27 +231,42 @@ fn lay_out(map: &LinearMap, quantized: Quantized) -> (Module, Vec<PairWeights>) 
     (module, pairs)
 }
 
-/// Names of the inputs in traces: `x` for a single one; else the graph's own, kept apart from the trace's other tensors.
+/// Names of the inputs in traces: `x` for a single one; else the graph's own, kept apart from each other and from the trace's
+/// other tensors.
 fn input_names(map: &LinearMap) -> Vec<Input> {
     if let [only] = map.inputs.as_slice()
         && only.name != "base"
     {
         return vec![Input { dim: only.dim, name: "x".into() }];
     }
-    let taken = |name: &str| matches!(name, "scale" | "delta" | "one");
-    map.inputs
-        .iter()
-        .map(|input| Input {
-            dim: input.dim,
-            name: format!("{}{}", input.name, if taken(&input.name) { "_in" } else { "" }),
-        })
-        .collect()
+    let mut taken: std::collections::HashSet<String> = RESERVED_INPUTS.map(String::from).into();
+    let mut free = |name: &str| {
+        let mut name = name.replace('.', "_");
+        while !taken.insert(name.clone()) {
+            name.push_str("_in");
+        }
+        name
+    };
+    map.inputs.iter().map(|input| Input { dim: input.dim, name: free(&input.name) }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn inputs_get_names_that_a_trace_can_have() {
+        let names = |inputs: &[&str]| {
+            let inputs = inputs.iter().map(|name| crate::InputSpec { name: (*name).into(), dim: 2 }).collect();
+            let map = LinearMap { name: "m".into(), inputs, d_out: 2, scale: 1.0, terms: vec![] };
+            input_names(&map).into_iter().map(|input| input.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&["input.1"]), ["x"]);
+        assert_eq!(names(&["base"]), ["base"]);
+        assert_eq!(names(&["x", "base"]), ["x", "base"]);
+        assert_eq!(names(&["input.1", "input_1", "scale"]), ["input_1", "input_1_in", "scale_in"]);
+    }
 
     #[test]
     fn an_entry_with_its_inputs_swapped_is_another_module() {

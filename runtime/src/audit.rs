@@ -45,7 +45,13 @@ pub fn audit(
     let report = |differences| Ok(Report { modules, differences });
     let weights = if delivered.is_file() {
         let bytes = Zeroizing::new(files::read(delivered, files::MAX_FILE)?);
-        weights_file::parse(delivered, &bytes, pinned.manifest())?
+        match weights_file::parse(delivered, &bytes, pinned.manifest()) {
+            // Other shapes, or integers beyond the manifest's widths and bounds: a weights file, but not of this adapter.
+            Err(Error::Proof(zklora_circuit::Error::Weights(why))) => {
+                return report(vec![Difference { module: "(weights file)".into(), why }]);
+            }
+            parsed => parsed?,
+        }
     } else {
         let (sources, fingerprint) = delivered_sources(delivered, base)?;
         let draft = draft_like(pinned.manifest(), &sources);

@@ -26,6 +26,12 @@ pub enum Error {
     /// An input does not fit the adapter.
     #[error("{0}")]
     Input(String),
+    /// A trace is not the user's session: another session id, or other activations.
+    #[error("{0}")]
+    NotYours(String),
+    /// Serving rows would exceed the limit that the contributor set.
+    #[error("{0}")]
+    Budget(String),
     /// The contributor was asked to prove rows that this adapter folder did not serve.
     #[error("{0}")]
     NotServed(String),
@@ -43,9 +49,10 @@ impl Error {
                     | Proof::FalseTrace { .. }
                     | Proof::Malformed { .. }
                     | Proof::Rejected(_)
+                    | Proof::BeyondBound { .. }
                     | Proof::Srs(_)
             ),
-            Error::NotServed(_) => true,
+            Error::NotServed(_) | Error::NotYours(_) | Error::Budget(_) => true,
             _ => false,
         }
     }

@@ -41,7 +41,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
 pub fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), Error> {
     require_folder_of(path)?;
     let folder = folder_of(path);
-    // tempfile creates with mode 0600; a public file gets what the umask would have given.
+    // tempfile creates with mode 0600.
     let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::file(path, e))?;
     temporary.write_all(bytes).map_err(|e| Error::file(path, e))?;
     #[cfg(unix)]

@@ -42,10 +42,14 @@ impl Entry {
 
 /// The entries of a ledger; none if there is no file yet.
 pub fn read(path: &Path) -> Result<Vec<Entry>, Error> {
-    if !path.exists() {
+    // What cannot be looked at is not what is not there.
+    if !path.try_exists().map_err(|e| Error::file(path, e))? {
         return Ok(Vec::new());
     }
-    let bytes = files::read(path, MAX_LEDGER)?;
+    parse(path, &files::read(path, MAX_LEDGER)?)
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, Error> {
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
     bytes[..whole]
         .split(|b| *b == b'\n')
@@ -63,7 +67,10 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, Error> {
 }
 
 /// Appends an entry and flushes it to disk. Call it before the deltas leave.
-pub fn append(path: &Path, entry: &Entry) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Budget`] if a module would then have served more than `max_rows` rows over all sessions; nothing is appended.
+pub fn append(path: &Path, entry: &Entry, max_rows: Option<usize>) -> Result<(), Error> {
     let failed = |e: std::io::Error| Error::file(path, e);
     let mut line = serde_json::to_vec(entry).map_err(|e| Error::file(path, e))?;
     line.push(b'\n');
@@ -78,6 +85,17 @@ pub fn append(path: &Path, entry: &Entry) -> Result<(), Error> {
     file.lock().map_err(failed)?;
     let bytes = files::read(path, MAX_LEDGER)?;
     let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1) as u64;
+    if let Some(limit) = max_rows {
+        // Under the lock: two processes cannot both take the last rows.
+        let served = parse(path, &bytes)?;
+        let total = total_rows(served.iter().chain([entry]));
+        if let Some((module, rows)) = total.into_iter().find(|(_, rows)| *rows > limit) {
+            return Err(Error::Budget(format!(
+                "module `{module}` would have served {rows} rows in all, the limit is {limit}: what rows reveal adds up over all \
+                 sessions and users (docs/security.md)"
+            )));
+        }
+    }
     file.set_len(whole).map_err(failed)?;
     file.seek(SeekFrom::Start(whole)).map_err(failed)?;
     file.write_all(&line).map_err(failed)?;
@@ -91,11 +109,11 @@ pub fn was_served(path: &Path, session: &[u8; 32], trace: TraceDigest) -> Result
 }
 
 /// Rows served per module, over all sessions: what the leakage budget counts (protocol section 8).
-pub fn total_rows(path: &Path) -> Result<std::collections::BTreeMap<String, usize>, Error> {
+pub fn total_rows<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> std::collections::BTreeMap<&'a str, usize> {
     let mut total = std::collections::BTreeMap::new();
-    for (module, rows) in read(path)?.into_iter().flat_map(|entry| entry.rows) {
-        let count: &mut usize = total.entry(module).or_default();
-        *count = count.saturating_add(rows);
+    for (module, rows) in entries.into_iter().flat_map(|entry| &entry.rows) {
+        let count: &mut usize = total.entry(module.as_str()).or_default();
+        *count = count.saturating_add(*rows);
     }
-    Ok(total)
+    total
 }

@@ -205,7 +205,7 @@ fn module_rows<'a>(
     for input in &module.inputs {
         found.push(take(&input.name, Dtype::I32, Some(input.dim))?);
     }
-    let one = take("one", Dtype::I32, None)?;
+    let one = if module.has_bias() { take("one", Dtype::I32, None)? } else { None };
     let scale = take("scale", Dtype::F32, None)?;
     let delta = take("delta", Dtype::I64, Some(module.d_out))?;
     if found.iter().all(Option::is_none) && one.is_none() && scale.is_none() && delta.is_none() {

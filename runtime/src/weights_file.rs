@@ -31,8 +31,12 @@ pub fn to_bytes(weights: &Weights) -> Zeroizing<Vec<u8>> {
 }
 
 /// Reads the file's bytes as the weights of `manifest`.
+///
+/// # Errors
+/// [`Error::File`] if this is no weights file; [`zklora_circuit::Error::Weights`] if it is one that does not fit the manifest.
 pub fn parse(path: &Path, bytes: &[u8], manifest: &Manifest) -> Result<Weights, Error> {
     let refuse = |why: &str| Error::file(path, why);
+    let misfit = |why: &str| zklora_circuit::Error::Weights(format!("{}: {why}", path.display()));
     let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| refuse("not a zklora weights file"))?;
     let mut rest = match rest.split_first() {
         Some((&VERSION, rest)) => rest,
@@ -46,7 +50,7 @@ pub fn parse(path: &Path, bytes: &[u8], manifest: &Manifest) -> Result<Weights, 
             for _ in 0..term.rank {
                 let mut vector = |expected: usize| -> Result<Vec<i32>, Error> {
                     let (values, tail) = take_vector(rest, expected)
-                        .ok_or_else(|| refuse("it ends early or has other shapes than the manifest"))?;
+                        .ok_or_else(|| misfit("it ends early or has other shapes than the manifest"))?;
                     rest = tail;
                     Ok(values)
                 };
@@ -55,7 +59,7 @@ pub fn parse(path: &Path, bytes: &[u8], manifest: &Manifest) -> Result<Weights, 
         }
     }
     if !rest.is_empty() {
-        return Err(refuse("it has bytes after its end"));
+        return Err(misfit("it has bytes after its end").into());
     }
     Ok(Weights::new(manifest, pairs)?)
 }

@@ -44,7 +44,7 @@ fn contributor() -> &'static Contributor {
         let options = compile::Options { paths: &paths, out: folder.path(), seed_file: None, calibrate: None };
         let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
         let inputs = Activations::read(&onnx().join("input.npy"), artifacts.pinned.modules(), None).unwrap();
-        let trace = record::record(&artifacts, &inputs, None).unwrap();
+        let trace = record::record(&artifacts, &inputs, None, None).unwrap();
         trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
         fs::write(folder.path().join("session.pf"), session::prove(&artifacts, &trace, &srs, &keys).unwrap()).unwrap();
         Contributor { folder, srs, keys, trace }
@@ -169,9 +169,9 @@ fn activations_that_are_not_numbers_or_do_not_fit_are_refused_by_row() {
         Activations { modules: [(module.name.clone(), vec![inputs])].into(), ignored: vec![] }
     };
     for bad in [f32::NAN, f32::INFINITY] {
-        let error = record::record(&artifacts, &row(bad), None).err().unwrap().to_string();
+        let error = record::record(&artifacts, &row(bad), None, None).err().unwrap().to_string();
         assert!(error.contains(&module.name) && error.contains("row 1"), "{error}");
     }
-    record::record(&artifacts, &row(3.0e7), None).expect_err("with a bias, the constant 1 must keep an integer");
-    record::record(&artifacts, &row(1000.0), None).unwrap();
+    record::record(&artifacts, &row(3.0e7), None, None).expect_err("with a bias, the constant 1 must keep an integer");
+    record::record(&artifacts, &row(1000.0), None, None).unwrap();
 }

@@ -80,6 +80,22 @@ fn one_changed_integer_is_refused_by_the_name_of_its_module() {
 }
 
 #[test]
+fn integers_beyond_the_manifest_and_other_shapes_are_a_difference_and_no_weights_file_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights.bin");
+    let bytes = fs::read(session().path("artifacts/private/weights.bin")).unwrap();
+    let mut huge = bytes.clone();
+    huge[20] ^= 0x40;
+    let longer = [bytes.as_slice(), &[0]].concat();
+    for changed in [huge.as_slice(), &bytes[..bytes.len() - 4], &longer] {
+        fs::write(&path, changed).unwrap();
+        audit(&path, &opening()).refused(1, "(weights file)");
+    }
+    fs::write(&path, "hello").unwrap();
+    audit(&path, &opening()).refused(2, "not a zklora weights file");
+}
+
+#[test]
 fn the_opening_of_another_adapter_of_the_same_seed_opens_nothing() {
     let other = tempfile::tempdir().unwrap();
     let changed = with_one_weight_changed("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight");

@@ -1,4 +1,4 @@
-//! docs/cli.md is what `--help` prints. To write it again: `ZKLORA_WRITE_DOCS=1 cargo test --release documentation`.
+//! docs/cli.md is what `--help` prints. To write it again: `ZKLORA_WRITE_DOCS=1 cargo test --release --workspace documentation`.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ their final name and renamed, so nothing half-written has a final name. (A proce
 | exit code | meaning |
 |---|---|
 | 0 | success |
-| 1 | the answer is no: a proof does not verify, a pin or an SRS does not match, an audit finds a difference, the prover refuses a false or unserved trace |
+| 1 | the answer is no: a proof does not verify, a pin, session id or SRS does not match, a trace is not of your activations, an audit finds a difference, the prover refuses a false or unserved trace, a limit of rows is reached |
 | 2 | bad usage or unusable input |
 
 `ZKLORA_CACHE_DIR` says where the SRS is cached (see `formats.md`).

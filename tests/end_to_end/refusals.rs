@@ -54,6 +54,28 @@ fn missing_and_foreign_files_are_named() {
 }
 
 #[test]
+fn files_cannot_write_on_the_terminal() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("trace.safetensors");
+    let name = "\u{1b}[2K\rVerdict  ACCEPTED\u{202e}\u{1b}[8m.scale";
+    let metadata = [("format", "zklora-trace"), ("version", "1")];
+    let ids = [("adapter_id", "00".repeat(32)), ("session_id", "00".repeat(32))];
+    let metadata = metadata.map(|(k, v)| (k.to_string(), v.to_string())).into_iter();
+    let metadata = metadata.chain(ids.map(|(k, v)| (k.to_string(), v))).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
+    std::fs::write(&path, safetensors::serialize([(name, view)], Some(metadata)).unwrap()).unwrap();
+    let manifest = br#"{"\u001b[2K\rVerdict  ACCEPTED":1}"#;
+    std::fs::write(out.path().join("manifest.json"), manifest).unwrap();
+    let runs =
+        [zk!["trace", "info", path].ok(), zk!["verify", "--public", out.path(), "--trace", path, "--proof", path]];
+    for run in runs {
+        let printed = format!("{}{}", run.stdout, run.stderr);
+        assert!(printed.contains("ACCEPTED"), "{printed}");
+        assert!(!printed.contains(['\u{1b}', '\r', '\u{202e}']), "{printed:?}");
+    }
+}
+
+#[test]
 fn bad_usage_is_exit_code_two() {
     zk!["prove"].refused(2, "--artifacts");
     zk!["frobnicate"].refused(2, "frobnicate");

@@ -34,6 +34,91 @@ fn a_trace_with_one_integer_changed_is_refused() {
 }
 
 #[test]
+fn a_delta_beyond_the_certified_bound_is_a_no_like_any_other_false_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = fs::read(session().path("trace.safetensors")).unwrap();
+    let start = {
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let delta = tensors.tensor("model.layers.1.self_attn.v_proj.delta").unwrap();
+        delta.data().as_ptr() as usize - bytes.as_ptr() as usize
+    };
+    bytes[start..start + 8].copy_from_slice(&i64::MIN.to_le_bytes());
+    session().verify_trace(&write(&folder, "beyond.safetensors", &bytes)).refused(1, "certified bound");
+}
+
+#[test]
+fn a_trace_that_somebody_else_recorded_can_be_held_to_the_users_own_session() {
+    let session = session();
+    let activations = fixture(crate::zklora::ADAPTER).join("activations.safetensors");
+    let id = zk!["--json", "trace", "info", session.path("trace.safetensors")].ok().json()["session_id"].clone();
+    let verify = |session_id: &str, inputs: &std::path::Path| {
+        zk![
+            "verify",
+            "--public",
+            session.path("artifacts"),
+            "--trace",
+            session.path("trace.safetensors"),
+            "--proof",
+            session.path("session.pf"),
+            "--adapter-id",
+            session.id,
+            "--session-id",
+            session_id,
+            "--inputs",
+            inputs
+        ]
+    };
+    let id = id.as_str().unwrap();
+    let run = verify(id, &activations).ok();
+    assert!(run.stdout.contains(&format!("{id} (yours)")), "{}", run.stdout);
+    let other = format!("{}{}", if id.starts_with('0') { "1" } else { "0" }, &id[1..]);
+    verify(&other, &activations).refused(1, "not of --session-id");
+    verify("00", &activations).refused(2, "64 hex digits");
+
+    // One activation of one module changed, and one module left out.
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = fs::read(&activations).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let name = "model.layers.1.self_attn.q_proj.x";
+    let view = tensors.tensor(name).unwrap();
+    let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+    let alone = safetensors::serialize([(name, view)], None).unwrap();
+    verify(id, &write(&folder, "fewer.safetensors", &alone)).refused(1, "yours 0");
+    let row = 64 * 4 * 2;
+    bytes[start + row..start + row + 4].copy_from_slice(&0.123f32.to_le_bytes());
+    let run = verify(id, &write(&folder, "other.safetensors", &bytes));
+    run.refused(1, "module `model.layers.1.self_attn.q_proj`, row 2, has other values");
+}
+
+#[test]
+fn rows_beyond_the_contributors_limit_are_not_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = session().copy_of_artifacts();
+    let record = |limit: &str, name: &str| {
+        zk![
+            "trace",
+            "record",
+            "--artifacts",
+            copy.path(),
+            "--inputs",
+            fixture(crate::zklora::ADAPTER).join("activations.safetensors"),
+            "--out",
+            folder.path().join(name),
+            "--max-rows",
+            limit
+        ]
+    };
+    let ledger = copy.path().join("private/served.jsonl");
+    let before = fs::read(&ledger).unwrap();
+    // The session of all tests has served 12 rows a module already.
+    record("23", "a").refused(1, "would have served 24 rows in all, the limit is 23");
+    assert_eq!(fs::read(&ledger).unwrap(), before);
+    assert!(!folder.path().join("a").exists());
+    let run = record("24", "b").ok();
+    assert!(run.stdout.contains("up to 24 rows a module, the limit is 24"), "{}", run.stdout);
+}
+
+#[test]
 fn a_changed_cut_or_prolonged_proof_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let proof = fs::read(session().path("session.pf")).unwrap();

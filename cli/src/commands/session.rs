@@ -2,10 +2,10 @@
 
 use std::{path::Path, process::ExitCode};
 
-use anyhow::Context;
 use serde_json::json;
-use zklora_circuit::keys::KeyStore;
+use zklora_circuit::{keys::KeyStore, manifest::Pinned};
 use zklora_runtime::{
+    Error,
     activations::Activations,
     artifacts::{Artifacts, Public},
     files::{self, Access},
@@ -22,30 +22,27 @@ use crate::{
 pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let artifacts = Artifacts::load(&args.artifacts, &srs, &KeyStore::default())?;
-    let session = args.session_id.as_deref().map(session_id).transpose()?;
     // Rows are counted before they are written: what can fail is asked first.
     files::require_folder_of(&args.out)?;
     let activations = Activations::read(&args.inputs, artifacts.pinned.modules(), args.module.as_deref())?;
-    let trace = record::record(&artifacts, &activations, session)?;
+    let session = args.session_id.map(|args::SessionId(id)| id);
+    let trace = record::record(&artifacts, &activations, session, args.max_rows)?;
     trace.write(&args.out, &artifacts.pinned)?;
-    let total: usize = ledger::total_rows(&artifacts.ledger())?.values().sum();
+    let entries = ledger::read(&artifacts.ledger())?;
+    let served = ledger::total_rows(&entries);
+    let most = served.values().copied().max().unwrap_or(0);
+    let limit = args.max_rows.map_or("no limit".into(), |limit| format!("the limit is {}", count(limit)));
     output.result(
-        &json!({ "rows": trace.rows(), "session_id": hex::encode(trace.session), "ignored": activations.ignored, "out": args.out, "rows_served_in_all": total }),
+        &json!({ "rows": trace.rows(), "session_id": hex::encode(trace.session), "ignored": activations.ignored, "out": args.out, "rows_served_in_all": served, "max_rows": args.max_rows }),
         &[
             ("Recorded", format!("{} rows in {} of {} modules", count(trace.rows()), activations.modules.len(), trace.modules.len())),
             ("Ignored", format!("{} tensors that are no input of the adapter", activations.ignored.len())),
             ("Session id", hex::encode(trace.session)),
-            ("Served in all", format!("{} rows (see docs/security.md for what rows reveal)", count(total))),
+            ("Served in all", format!("up to {} rows a module, {limit} (docs/security.md: what rows reveal)", count(most))),
             ("Trace", args.out.display().to_string()),
         ],
     );
     Ok(ExitCode::SUCCESS)
-}
-
-fn session_id(text: &str) -> anyhow::Result<[u8; 32]> {
-    let mut id = [0u8; 32];
-    hex::decode_to_slice(text, &mut id).context("--session-id takes 64 hex digits: 32 random bytes")?;
-    Ok(id)
 }
 
 pub fn info(file: &Path, output: &Output) -> Outcome {
@@ -84,11 +81,27 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What ties a trace that somebody else recorded to the user's own session.
+fn check_yours(args: &args::Verify, pinned: &Pinned, trace: &TraceFile) -> anyhow::Result<()> {
+    if let Some(args::SessionId(own)) = args.session_id
+        && own != trace.session
+    {
+        let found = hex::encode(trace.session);
+        return Err(Error::NotYours(format!("the trace is of session {found}, not of --session-id")).into());
+    }
+    if let Some(path) = &args.inputs {
+        let activations = Activations::read(path, pinned.modules(), args.module.as_deref())?;
+        record::check_inputs(pinned, trace, &activations)?;
+    }
+    Ok(())
+}
+
 pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.file.srs.as_deref())?;
     let keys = KeyStore::default();
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
     let trace = TraceFile::read(&args.trace, &public.pinned)?;
+    check_yours(args, &public.pinned, &trace)?;
     let proof = files::read(&args.proof, session::MAX_PROOF)?;
     let verdict = session::verify(&public.pinned, &trace, &proof, &srs, &keys, policy(&args.srs))?;
     let rows: usize = verdict.rows.iter().map(|(_, rows)| rows).sum();
@@ -100,8 +113,11 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
              them: for up to r rows a module that is next to nothing. Pass --adapter-id with the id that you had before the session.",
         );
     }
+    let said = |given: bool, so: &'static str| if given { so } else { " (as the trace says)" };
     let mut table = vec![
         ("Adapter id", format!("{}{}", verdict.adapter, if pinned { " (your pin)" } else { " (NOT PINNED)" })),
+        ("Session id", format!("{}{}", hex::encode(trace.session), said(args.session_id.is_some(), " (yours)"))),
+        ("Activations", said(args.inputs.is_some(), "yours").trim_start().to_string()),
         ("Rows", format!("{} in {} modules", count(rows), verdict.rows.len() - empty.len())),
     ];
     table.extend(
@@ -121,7 +137,10 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             "accepted": true,
             "adapter_id": verdict.adapter.to_string(),
             "ceremony": verdict.ceremony.to_string(),
+            "activations_compared": args.inputs.is_some(),
             "pinned": pinned,
+            "session_compared": args.session_id.is_some(),
+            "session_id": hex::encode(trace.session),
             "proof_bytes": proof.len(),
             "rows": verdict.rows.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         }),

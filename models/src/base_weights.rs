@@ -47,32 +47,51 @@ impl BaseWeights {
     }
 
     /// The weight of a module: `<module>.weight`; else without the first part of its name, as base models are saved without the
-    /// head (`h.0.attn.c_attn.weight` for `transformer.h.0.attn.c_attn`); else, for `lm_head`, the token table that it is tied to.
+    /// head (`h.0.attn.c_attn.weight` for `transformer.h.0.attn.c_attn`); else, for `lm_head`, the token table that it is tied to;
+    /// else the only one with more before its name, as models are saved with the head (`model.layers.0…` for `layers.0…`).
     pub(crate) fn weight(&self, module: &str) -> Result<BaseTensor, Error> {
         self.stored_name(module).and_then(|name| self.tensor(&name, ".weight")).ok_or_else(|| Error::Tensor {
             path: self.dir.clone(),
             tensor: format!("{module}.weight"),
             reason:
                 "is not in this base model, although the adapter changes that module; give the folder of the model \
-                     that the adapter was trained on"
+                     that the adapter was trained on (or its file calls the layer otherwise)"
                     .into(),
         })
     }
 
     /// The bias of a module, if it has one; looked up as [`BaseWeights::weight`].
     pub(crate) fn bias(&self, module: &str) -> Option<BaseTensor> {
-        self.tensor(&self.stored_name(module)?, ".bias")
+        // By the module's own names first: a head that shares its weight with the token table has its own bias.
+        self.own_names(module)
+            .map(str::to_owned)
+            .chain(self.only_name_ending_in(module))
+            .find_map(|name| self.tensor(&name, ".bias"))
+    }
+
+    /// The module's name, and it without its first part.
+    fn own_names<'m>(&self, module: &'m str) -> impl Iterator<Item = &'m str> {
+        [Some(module), module.split_once('.').map(|(_, rest)| rest)].into_iter().flatten()
     }
 
     /// The name under which the file has a module.
     fn stored_name(&self, module: &str) -> Option<String> {
-        let own = [Some(module), module.split_once('.').map(|(_, rest)| rest)];
         let tied: &[&str] = if module == "lm_head" { TIED } else { &[] };
-        own.into_iter()
-            .flatten()
-            .chain(tied.iter().copied())
+        let mut known = self.own_names(module).chain(tied.iter().copied());
+        known
             .find(|name| self.tensor(name, ".weight").is_some())
             .map(str::to_owned)
+            .or_else(|| self.only_name_ending_in(module))
+    }
+
+    /// The only module whose name is this one with more before it.
+    fn only_name_ending_in(&self, module: &str) -> Option<String> {
+        let end = format!(".{module}.weight");
+        let mut found = self.places.keys().filter(|name| !module.is_empty() && name.ends_with(&end));
+        match (found.next(), found.next()) {
+            (Some(only), None) => only.strip_suffix(".weight").map(str::to_owned),
+            _ => None,
+        }
     }
 
     fn tensor(&self, module: &str, end: &str) -> Option<BaseTensor> {
@@ -133,6 +152,24 @@ mod tests {
             let error = found(absent).unwrap_err().to_string();
             assert!(error.contains(&format!("`{absent}.weight`")) && error.contains("trained on"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_module_of_a_model_that_was_saved_with_its_head_is_found_if_it_is_the_only_one() {
+        let (_dir, base) =
+            model(&["model.layers.0.q.weight", "model.layers.0.q.bias", "a.layers.1.q.weight", "b.layers.1.q.weight"]);
+        assert_eq!(base.weight("layers.0.q").unwrap().name, "model.layers.0.q.weight");
+        assert_eq!(base.bias("layers.0.q").unwrap().name, "model.layers.0.q.bias");
+        for other in ["layers.1.q", "yers.0.q", "q", ""] {
+            assert!(base.weight(other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_tied_head_has_the_bias_of_its_own_name() {
+        let (_dir, base) = model(&["lm_head.bias", "model.embed_tokens.weight", "model.embed_tokens.bias"]);
+        assert_eq!(base.weight("lm_head").unwrap().name, "model.embed_tokens.weight");
+        assert_eq!(base.bias("lm_head").unwrap().name, "lm_head.bias");
     }
 
     #[test]

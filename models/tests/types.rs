@@ -134,6 +134,73 @@ fn square_layers_are_refused_where_fan_in_fan_out_is_known_to_be_wrong() {
     assert!(error.contains("`m.weight`") && error.contains("fan_in_fan_out"), "{error}");
 }
 
+/// A DoRA adapter with rank 1 on layers of these features, by name.
+fn dora_on(layers: &[(&str, usize, usize)], fan_in_fan_out: bool) -> Folder {
+    let mut adapter = folder("LORA", &format!(r#""r": 1, "use_dora": true, "fan_in_fan_out": {fan_in_fan_out}"#), &[]);
+    for (name, d_in, d_out) in layers {
+        let name = |end: &str| format!("base_model.model.{name}.{end}");
+        adapter.f32(&name("lora_A.weight"), &[1, *d_in], &vec![1.0; *d_in]);
+        adapter.f32(&name("lora_B.weight"), &[*d_out, 1], &vec![1.0; *d_out]);
+        adapter.f32(&name("lora_magnitude_vector"), &[*d_out], &vec![1.0; *d_out]);
+    }
+    adapter
+}
+
+/// The config says how the layer that was wrapped last is stored, so it may be wrong for a square layer of the other class.
+#[test]
+fn square_layers_are_refused_among_layers_of_both_classes_unless_something_confirms_the_config() {
+    let base = base_of(&[
+        ("c_proj.weight", &[2, 2], &[1.0; 4]),
+        ("query.weight", &[2, 2], &[1.0; 4]),
+        ("c_attn.weight", &[2, 6], &[1.0; 12]),
+        ("lm_head.weight", &[5, 2], &[1.0; 10]),
+    ]);
+    let load = |layers: &[(&str, usize, usize)], fan_in_fan_out| {
+        let adapter = dora_on(layers, fan_in_fan_out);
+        Adapter::load_with_base(adapter.write().path(), Some(base.path())).map_err(|e| e.to_string())
+    };
+    let (c_proj, query, c_attn, lm_head) = (("c_proj", 2, 2), ("query", 2, 2), ("c_attn", 2, 6), ("lm_head", 2, 5));
+    // GPT-2's c_proj is a Conv1D, but lm_head, which is Linear, was wrapped last.
+    assert!(load(&[c_proj, lm_head], false).unwrap_err().contains("`c_proj.weight`"));
+    assert!(load(&[query, c_attn], true).unwrap_err().contains("`query.weight`"));
+    // Here the config agrees with the name, or with another layer of the class.
+    for (layers, fan_in_fan_out) in [
+        (&[c_proj, lm_head][..], true),
+        (&[query, c_attn], false),
+        (&[c_proj, c_attn, lm_head], true),
+        (&[c_proj], false),
+        (&[c_proj], true),
+        (&[query], true),
+    ] {
+        load(layers, fan_in_fan_out).unwrap();
+    }
+    // Another layer of the class speaks against the config.
+    assert!(load(&[c_proj, c_attn], false).unwrap_err().contains("`c_proj.weight`"));
+}
+
+#[test]
+fn a_tied_head_with_a_bias_of_its_own_has_it_taken_from_what_came_out_of_the_base() {
+    let base =
+        base_of(&[("model.embed_tokens.weight", &[2, 2], &[1.0, 0.0, 0.0, 1.0]), ("lm_head.bias", &[2], &[0.5, 0.25])]);
+    let adapter = dora_on(&[("lm_head", 2, 2)], false);
+    let module = &Adapter::load_with_base(adapter.write().path(), Some(base.path())).unwrap().modules[0];
+    let shift = module.branches[1].steps.iter().find(|step| step.name == "minus_base_bias").unwrap();
+    assert_eq!(shift.values, [-0.5, -0.25]);
+}
+
+#[test]
+fn a_base_model_whose_layers_have_other_sizes_is_refused_for_every_type() {
+    let base = base_of(&[("m.weight", &[4, 3], &[1.0; 12])]);
+    let loha = folder("LOHA", r#""r": 1, "alpha": 1"#, &LOHA);
+    assert!(Adapter::load_with_base(loha.write().path(), Some(base.path())).is_ok());
+    let shapes: [&[usize]; 3] = [&[4, 4], &[4, 3, 1], &[12]];
+    for shape in shapes {
+        let other = base_of(&[("m.weight", shape, &vec![1.0; shape.iter().product()])]);
+        // A convolution's tensors look like those of a linear layer; its layer has more than two dimensions.
+        assert!(refused(&loha, Some(other.path())).contains("does not fit the adapter's module"), "{shape:?}");
+    }
+}
+
 #[test]
 fn a_base_layer_that_does_not_fit_is_refused() {
     let dora = |base: &[Tensor]| {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use zklora_circuit::{cost::Estimate, keys::KeyStore};
 use zklora_compiler::calibrate::Measured;
-use zklora_models::Adapter;
+use zklora_models::{Adapter, Kind};
 use zklora_runtime::{
     Error,
     artifacts::Public,
@@ -23,14 +23,26 @@ use crate::{
 pub fn export(args: &args::Export, output: &Output) -> Outcome {
     let adapter = Adapter::load_with_base(&args.adapter, args.base.as_deref()).map_err(Error::from)?;
     let index = zklora_models::export::export(&adapter, &args.module, &args.out).map_err(Error::from)?;
+    let mut table = vec![
+        ("Exported", format!("{} modules to {}", count(index.modules.len()), args.out.display())),
+        ("Base model", index.base_model.name.clone()),
+        (
+            "Fingerprint",
+            index
+                .base_model
+                .fingerprint
+                .clone()
+                .unwrap_or("none (pass --base DIR to bind the base model's weights)".into()),
+        ),
+    ];
+    if let Some(module) = index.modules.iter().find(|module| module.kind == Kind::Embedding) {
+        let what = "its deltas are of the rows looked up, before the model scales them, if it does (as Gemma)";
+        table.push(("Embedding", format!("{}: {what}", module.name)));
+    }
+    table.push(("Keep", "these files to yourself: they hold the weights".into()));
     output.result(
         &json!({ "base_model": index.base_model.name, "fingerprint": index.base_model.fingerprint, "modules": index.modules.len(), "out": args.out }),
-        &[
-            ("Exported", format!("{} modules to {}", count(index.modules.len()), args.out.display())),
-            ("Base model", index.base_model.name.clone()),
-            ("Fingerprint", index.base_model.fingerprint.clone().unwrap_or("none (pass --base DIR to bind the base model's weights)".into())),
-            ("Keep", "these files to yourself: they hold the weights".into()),
-        ],
+        &table,
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use super::parts::Parts;
 use crate::Error;
 
 /// The tensors that a module may have.
-pub(super) const ENDS: &[&str] = &[A, B, BIAS, MAGNITUDE, EMBEDDING_A, EMBEDDING_B, BASE_COPY];
+pub(super) const ENDS: &[&str] = &[A, B, BIAS, MAGNITUDE, EMBEDDING_A, EMBEDDING_B];
 
 const A: &str = ".lora_A.weight";
 const B: &str = ".lora_B.weight";
@@ -21,9 +21,6 @@ const EMBEDDING_B: &str = ".lora_embedding_B";
 
 /// DoRA's tensor; `super::dora` reads it.
 pub(super) const MAGNITUDE: &str = ".lora_magnitude_vector";
-
-/// A copy of the base model's own weight, which `peft` saves with adapters of embeddings; `super::modules` checks it.
-pub(super) const BASE_COPY: &str = ".base_layer.weight";
 
 /// The module without what DoRA adds to it.
 pub(super) fn module(parts: &mut Parts, ranks: &Ranks, lora_bias: bool) -> Result<AdapterModule, Error> {

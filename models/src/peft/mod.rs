@@ -82,10 +82,7 @@ impl Adapter {
         }
         let modules = modules::read(&mut file, &config, base_weights.as_mut())?;
         if let Some(base) = &base_weights {
-            // A fingerprint of another model in the manifest would be a false label.
-            for module in &modules {
-                base.weight(&module.name)?;
-            }
+            modules.iter().try_for_each(|module| check_base(base, module))?;
         }
         Ok(Adapter { base_model: config.base_model, modules })
     }
@@ -94,4 +91,22 @@ impl Adapter {
     pub fn parameters(&self) -> usize {
         self.modules.iter().map(AdapterModule::parameters).sum()
     }
+}
+
+/// Whether the base model has the layer of a module: the fingerprint of another model in the manifest would be a false label. The
+/// tensors of a convolution can look like those of a linear layer, but the layer itself does not.
+fn check_base(base: &BaseWeights, module: &AdapterModule) -> Result<(), Error> {
+    let weight = base.weight(&module.name)?;
+    let shape = base.shape(&weight)?;
+    let d_in = module.inputs.iter().find(|input| input.name == "x").map(|input| input.dim);
+    let d_out = (module.applies_to == AppliesTo::Output).then_some(module.d_out);
+    let fits = |out: usize, input: usize| d_out.is_none_or(|d| d == out) && d_in.is_none_or(|d| d == input);
+    if matches!(shape.as_slice(), &[a, b] if fits(a, b) || fits(b, a)) {
+        return Ok(());
+    }
+    let reason = format!(
+        "has the shape {shape:?}, which does not fit the adapter's module; give the folder of the model that the adapter was \
+         trained on (adapters of convolutions are not supported)"
+    );
+    Err(base.error(&weight, reason))
 }

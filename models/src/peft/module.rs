@@ -65,8 +65,8 @@ pub enum Form {
 pub enum Kind {
     /// A linear layer: rows of `x` are activations.
     Linear,
-    /// A table of token vectors: rows of `x` are one-hot, with as many columns as the vocabulary has entries. The delta is
-    /// that before any `embed_scale` of the base layer (Gemma), which `peft` multiplies it by.
+    /// A table of token vectors: rows of `x` are one-hot, with as many columns as the vocabulary has entries. The delta (and
+    /// `base`) is that before any `embed_scale` of the base layer (Gemma), which `peft` multiplies it by.
     Embedding,
 }
 

@@ -12,6 +12,10 @@ use crate::base_weights::BaseWeights;
 use crate::module_name;
 use crate::tensor_file::TensorFile;
 
+/// Copies of a base layer's own weight and bias, which `peft` saves with adapters of embeddings and output layers.
+const BASE_COPIES: &[&str] = &[".base_layer.weight", BASE_BIAS];
+const BASE_BIAS: &str = ".base_layer.bias";
+
 /// What to do where the base model is needed.
 const PASS_BASE: &str = "pass its folder with --base DIR";
 
@@ -30,7 +34,7 @@ pub(super) fn read(
         Settings::LoHa(_) => (loha::ENDS, &[]),
         Settings::LoKr(_) => (lokr::ENDS, &[]),
     };
-    let sorted = tensors.sort(ends, shared, hint)?;
+    let sorted = tensors.sort(&[ends, BASE_COPIES].concat(), shared, hint)?;
     let projections = match &config.settings {
         Settings::Vera => Some(vera::Projections::read(&mut tensors)?),
         _ => None,
@@ -53,11 +57,19 @@ pub(super) fn read(
     let mut copies = Vec::new();
     let mut layers = base.as_deref_mut().map(|base| Layers::new(base, config));
     for (name, mut ends) in sorted {
-        if let Some(copy) = ends.remove(lora::BASE_COPY) {
-            copies.push((name.clone(), copy));
-            if ends.is_empty() {
-                continue;
+        for end in BASE_COPIES {
+            if let Some(copy) = ends.remove(*end) {
+                copies.push((name.clone(), *end, copy));
             }
+        }
+        if ends.is_empty() {
+            continue;
+        }
+        // Of a layer inside another adapted one: nn.MultiheadAttention, target_parameters.
+        if let Some(tensor) = ends.values().next().filter(|_| name.split('.').any(|part| part == "base_layer")) {
+            let reason = "is of a layer inside another adapted layer (nn.MultiheadAttention), whose delta is not one of \
+                          its output; leave it out of target_modules";
+            return Err(tensors.error(tensor, reason));
         }
         let mut parts = Parts { tensors: &mut tensors, name, ends };
         modules.extend(match (&config.settings, &projections, &mut layers) {
@@ -84,8 +96,8 @@ pub(super) fn read(
     if let Some(layers) = &layers {
         layers.check()?;
     }
-    for (module, copy) in copies {
-        check_copy(&mut tensors, &module, &copy, base.as_deref_mut())?;
+    for (module, end, copy) in copies {
+        check_copy(&mut tensors, &module, end, &copy, base.as_deref_mut())?;
     }
     if modules.is_empty() {
         let reason = "holds no module that changes anything, so there is no adapter in it".into();
@@ -97,7 +109,13 @@ pub(super) fn read(
 
 /// `peft` saves the base model's own token table with an adapter that targets it, and loads it over the base model's. That is no
 /// change only if the two are the same.
-fn check_copy(tensors: &mut Tensors, module: &str, copy: &str, base: Option<&mut BaseWeights>) -> Result<(), Error> {
+fn check_copy(
+    tensors: &mut Tensors,
+    module: &str,
+    end: &str,
+    copy: &str,
+    base: Option<&mut BaseWeights>,
+) -> Result<(), Error> {
     const SAVE_WITHOUT: &str = "or save the adapter with save_pretrained(..., save_embedding_layers=False)";
     let Some(base) = base else {
         let reason = format!(
@@ -106,7 +124,11 @@ fn check_copy(tensors: &mut Tensors, module: &str, copy: &str, base: Option<&mut
         );
         return Err(tensors.error(copy, reason));
     };
-    let original = base.weight(module)?;
+    let original = match (end == BASE_BIAS, base.bias(module)) {
+        (false, _) => base.weight(module)?,
+        (true, Some(bias)) => bias,
+        (true, None) => return Err(tensors.error(copy, "is a bias that this layer of the base model does not have")),
+    };
     if base.digest(&original)? == tensors.digest(copy)? {
         return Ok(());
     }
@@ -117,11 +139,18 @@ fn check_copy(tensors: &mut Tensors, module: &str, copy: &str, base: Option<&mut
     Err(tensors.error(copy, reason))
 }
 
+/// `peft` saves whole tables when it finds that their size is not the one of the base model's config.
+const RESIZED: &str = "is a table of the base model, which peft saves if the vocabulary was resized; only the adapter's \
+                       deltas can be proven: if the table was not trained, save with save_embedding_layers=False";
+
 /// What a tensor that belongs to no module may be.
 fn hint(tensor: &str) -> Option<&'static str> {
     let hints = [
         ("lora_embedding_", "is of LoRA on an embedding, but not lora_embedding_A or lora_embedding_B of a module"),
         ("lora_magnitude_vector", "is of DoRA, but not the lora_magnitude_vector of a module"),
+        ("lm_head.weight", RESIZED),
+        ("embed_tokens.weight", RESIZED),
+        ("wte.weight", RESIZED),
         ("modules_to_save", "is of a module that was trained whole; only the adapter's deltas can be proven"),
         ("original_module", "is of a module that was trained whole; only the adapter's deltas can be proven"),
     ];

@@ -13,7 +13,7 @@ pub(super) const PREFIX: &str = "base_model.model.";
 
 /// Most numbers that all modules together may have beyond those of the file. LoHa, LoKr and VeRA need more of them than a file
 /// holds, so that a small file could ask for any amount of memory.
-const MAX_DERIVED: usize = 1 << 31;
+const MAX_DERIVED: usize = 1 << 30;
 
 /// Most of them that one module may have; no matrix of more can be compiled.
 const MAX_DERIVED_OF_MODULE: usize = 1 << 28;

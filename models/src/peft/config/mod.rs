@@ -21,6 +21,9 @@ use tuner::Tuner;
 pub(super) use adalora::Allocation;
 pub(super) use ranks::Ranks;
 
+/// Longest name of a base model, in bytes: a manifest takes no longer one.
+const MAX_NAME: usize = 512;
+
 /// Longest `adapter_config.json`, in bytes.
 const MAX_CONFIG: u64 = 1 << 20;
 
@@ -67,12 +70,13 @@ impl Config {
                 return Err(keys.error(key, reason));
             }
         }
+        let base_model = keys.text("base_model_name_or_path")?.unwrap_or_default();
+        if base_model.len() > MAX_NAME || base_model.chars().any(char::is_control) {
+            let reason = format!("must be the name of a model: at most {MAX_NAME} bytes, without control characters");
+            return Err(keys.error("base_model_name_or_path", reason));
+        }
         Ok(Config {
-            base_model: BaseModel {
-                fingerprint: None,
-                name: keys.text("base_model_name_or_path")?.unwrap_or_default(),
-                revision: keys.text("revision")?,
-            },
+            base_model: BaseModel { fingerprint: None, name: base_model, revision: keys.text("revision")? },
             fan_in_fan_out: keys.flag("fan_in_fan_out")?,
             settings: Settings::read(tuner, &keys)?,
             path: path.to_owned(),
@@ -99,8 +103,9 @@ impl Settings {
             Tuner::Vera if keys.get("save_projection").is_some() && !keys.flag("save_projection")? => {
                 return Err(keys.error(
                     "save_projection",
-                    "the random projections are not in the adapter and cannot be made again reliably; load it with peft, \
-                     set peft_config[\"default\"].save_projection = True before training, and save it again",
+                    "the random projections are not in the adapter and cannot be made again reliably; make a VeraConfig of \
+                     this one with save_projection = True, get_peft_model with it, load_state_dict these weights \
+                     (strict=False, each name with \".default\" behind), and save_pretrained",
                 ));
             }
             Tuner::Vera => Settings::Vera,

@@ -60,8 +60,13 @@ fn harmless_for(tuner: Tuner) -> &'static [&'static str] {
             "megatron_core",
             "orth_reg_weight",
             "qalora_group_size",
-            // AdaLoRA begins with init_r.
+            // AdaLoRA begins with init_r, and ignores these of LoRA.
+            "alpha_pattern",
+            "init_lora_weights",
+            "lora_bias",
             "r",
+            "use_qalora",
+            "use_rslora",
             "rank_pattern",
             "target_r",
             "tfinal",
@@ -82,7 +87,7 @@ fn harmless_for(tuner: Tuner) -> &'static [&'static str] {
             "rank_dropout",
             "rank_dropout_scale",
             "rank_pattern",
-            // Of convolutions only, and those are refused by the shape of their tensors.
+            // Of convolutions only. Where the base model is given, they are refused by the shape of their layers.
             "use_effective_conv2d",
         ],
     }
@@ -97,8 +102,6 @@ enum Off {
     Null,
 }
 
-const BASE_CHANGES: &str = "the base model's own weights change with it, so a delta alone is not what the adapter does";
-
 const NOT_PLAIN: &str =
     "this variant of LoRA computes something else than (x Aᵀ) Bᵀ · scaling; only plain LoRA and DoRA are supported";
 
@@ -110,13 +113,9 @@ const UNSUPPORTED: &[(&str, Off, &str)] = &[
         "with Activated LoRA the delta depends on the tokens before; it is not supported",
     ),
     ("arrow_config", Off::Null, "Arrow mixes several adapters; export and prove each one alone"),
-    ("corda_config", Off::Empty, BASE_CHANGES),
     ("ensure_weight_tying", Off::Empty, "tied adapters on embeddings are not supported; train without it"),
-    ("eva_config", Off::Empty, "the EVA initialisation is not supported"),
     ("kasa_config", Off::Null, NOT_PLAIN),
     ("layer_replication", Off::Empty, "the base model has other layers with it; apply it to the base model first"),
-    ("loftq_config", Off::Empty, BASE_CHANGES),
-    ("lora_ga_config", Off::Empty, BASE_CHANGES),
     (
         "megatron_config",
         Off::Empty,
@@ -135,9 +134,13 @@ const UNSUPPORTED: &[(&str, Off, &str)] = &[
     ("velora_config", Off::Null, NOT_PLAIN),
 ];
 
+/// Settings of one initialisation each, without influence if `init_lora_weights` names another; the key itself is judged by
+/// [`initialisation`].
+const OF_INITIALISATIONS: &[&str] = &["corda_config", "eva_config", "loftq_config", "lora_ga_config"];
+
 /// What `key` with `value` means in a config of this type.
 pub(super) fn role(tuner: Tuner, key: &str, value: &StrictJson) -> Role {
-    if HARMLESS.contains(&key) || harmless_for(tuner).contains(&key) {
+    if HARMLESS.contains(&key) || OF_INITIALISATIONS.contains(&key) || harmless_for(tuner).contains(&key) {
         return Role::Harmless;
     }
     match key {
@@ -171,21 +174,24 @@ fn is_off(value: &StrictJson, off: Off) -> bool {
 fn bias(value: &StrictJson) -> Role {
     refuse_unless(
         matches!(value, StrictJson::Text(kind) if kind == "none"),
-        "biases of the base model were trained besides the adapter; only \"none\" is supported",
+        "only \"none\" is supported: otherwise biases of the base model were trained besides the adapter",
     )
 }
 
 /// PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract something from the base weights when the adapter is made, and again
-/// when it is loaded.
+/// when it is loaded. EVA and MiCA only choose where training begins.
 fn initialisation(value: &StrictJson) -> Role {
     let known = match value {
         StrictJson::Bool(_) => true,
-        StrictJson::Text(kind) => matches!(kind.to_ascii_lowercase().as_str(), "gaussian" | "orthogonal"),
+        StrictJson::Text(kind) => {
+            matches!(kind.to_ascii_lowercase().as_str(), "gaussian" | "orthogonal" | "eva" | "mica")
+        }
         _ => false,
     };
     refuse_unless(
         known,
-        "only true, false, \"gaussian\" and \"orthogonal\" are supported, as others may change the base weights; peft \
-         converts such an adapter: save_pretrained(path, path_initial_model_for_weight_conversion=...)",
+        "only true, false, \"gaussian\", \"orthogonal\", \"eva\" and \"mica\" are supported, as others may change the base \
+         weights; peft converts adapters of PiSSA, OLoRA and CorDA: save_pretrained(path, \
+         path_initial_model_for_weight_conversion=...)",
     )
 }

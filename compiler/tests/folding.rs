@@ -43,3 +43,24 @@ fn operators_behind_such_constants_are_computed_too() {
     ];
     assert_eq!(deltas(&model(nodes, vec![left, right])), [-1.0; 3]);
 }
+
+#[test]
+fn weights_that_the_graph_casts_to_bf16_are_rounded() {
+    let mut to_bf16 = node("Cast", &["w"], "r");
+    to_bf16.attribute.push(pb::AttributeProto { name: "to".into(), i: 16, r#type: 2, ..Default::default() });
+    let mut back = node("Cast", &["r"], "v");
+    back.attribute.push(pb::AttributeProto { name: "to".into(), i: 1, r#type: 2, ..Default::default() });
+    let nodes = vec![to_bf16, back, node("MatMul", &["x", "v"], "y")];
+    // 1 + 2^-7 is a bf16; 1 + 2^-8 lies in the middle and goes to the even 1; a bit more goes up.
+    let row = [1.0 + 1.0 / 128.0, 1.0 + 1.0 / 256.0, 1.0 + 1.001 / 256.0];
+    let case = model(nodes, vec![floats("w", &[4, 3], &row.repeat(4))]);
+    assert_eq!(deltas(&case), [1.007_812_5, 1.0, 1.007_812_5]);
+}
+
+#[test]
+fn inputs_keep_the_names_of_the_file() {
+    // tract calls an input like the node behind it if that does nothing.
+    let nodes = vec![node("Identity", &["x"], "same"), node("MatMul", &["same", "w"], "y")];
+    let map = ingest(&bytes(&model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])])), "named").unwrap();
+    assert_eq!(map.inputs[0].name, "x");
+}

@@ -6,7 +6,7 @@ use tract_onnx::pb;
 use zklora_compiler::{IngestError, ingest};
 
 mod models;
-use models::{assert_refused, bytes, floats, model, node, plain, refusal_of_bytes, value};
+use models::{assert_refused, bytes, floats, ints, model, node, plain, refusal_of_bytes, value};
 
 #[test]
 fn the_plain_model_that_the_others_break_is_accepted() {
@@ -198,4 +198,83 @@ fn every_truncation_of_a_model_is_refused() {
         }
     }
     assert!(refusal_of_bytes(&file[..file.len() / 2]).contains("not a valid ONNX model"));
+}
+
+#[test]
+fn operator_sets_of_another_meaning_are_refused() {
+    for version in [-1, 0, 6] {
+        let mut old = plain();
+        old.opset_import[0].version = version;
+        assert_refused(&old, &[&format!("version {version}"), "version_converter"]);
+    }
+    let mut silent = plain();
+    silent.opset_import.clear();
+    assert_refused(&silent, &["which operator set"]);
+}
+
+#[test]
+fn transposes_that_are_none_are_refused() {
+    // The first of these makes tract look for the end of a cycle that has none.
+    for perm in [&[0, 1, 1][..], &[1, 1], &[0, 2], &[-1, 0]] {
+        let mut transpose = node("Transpose", &["w"], "t");
+        let ints = pb::AttributeProto { name: "perm".into(), ints: perm.to_vec(), ..Default::default() };
+        transpose.attribute.push(pb::AttributeProto { r#type: 7, ..ints });
+        let nodes = vec![transpose, node("MatMul", &["x", "t"], "y")];
+        assert_refused(&model(nodes, vec![floats("w", &[3, 4], &[0.5; 12])]), &["`node_t`", "every axis once"]);
+    }
+}
+
+#[test]
+fn operators_that_would_be_computed_wrongly_are_refused_on_constants_too() {
+    for operator in ["Celu", "GlobalLpPool"] {
+        let nodes = vec![node(operator, &["w"], "v"), node("MatMul", &["x", "v"], "y")];
+        let case = model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])]);
+        assert_refused(&case, &["`node_v`", operator, "store its result"]);
+    }
+}
+
+#[test]
+fn an_open_number_of_rows_is_not_stretched_to_a_fixed_one() {
+    let mut stretched = model(
+        vec![node("MatMul", &["x", "w"], "d"), node("Add", &["d", "b"], "y")],
+        vec![floats("w", &[4, 3], &[0.5; 12]), floats("b", &[5, 1], &[2.0; 5])],
+    );
+    stretched.graph.as_mut().unwrap().input[0] = symbolic("x", "N", 4);
+    assert_refused(&stretched, &["`node_y`", "fixed number of rows"]);
+    let mut expanded = model(
+        vec![node("Expand", &["x", "n"], "e"), node("MatMul", &["e", "w"], "y")],
+        vec![floats("w", &[4, 3], &[0.5; 12]), ints("n", &[5, 4])],
+    );
+    expanded.graph.as_mut().unwrap().input[0] = symbolic("x", "N", 4);
+    assert_refused(&expanded, &["`node_e`", "Expand"]);
+}
+
+/// An input `[symbol, dim]`.
+fn symbolic(name: &str, symbol: &str, dim: i64) -> pb::ValueInfoProto {
+    let mut input = value(name, &[1, dim]);
+    if let Some(pb::type_proto::Value::TensorType(tensor)) = input.r#type.as_mut().and_then(|t| t.value.as_mut())
+        && let Some(shape) = tensor.shape.as_mut()
+    {
+        shape.dim[0].value = Some(pb::tensor_shape_proto::dimension::Value::DimParam(symbol.into()));
+    }
+    input
+}
+
+#[test]
+fn padding_with_repeated_values_is_refused_whatever_the_value_to_pad_with() {
+    for mode in ["edge", "reflect"] {
+        let mut pad = node("Pad", &["x", "pads", "value"], "p");
+        let mode = pb::AttributeProto { name: "mode".into(), s: mode.into(), r#type: 3, ..Default::default() };
+        pad.attribute.push(mode);
+        let weights = vec![ints("pads", &[0, 1, 0, 1]), floats("value", &[], &[0.0]), floats("w", &[6, 3], &[0.5; 18])];
+        let nodes = vec![pad, node("MatMul", &["p", "w"], "y")];
+        assert_refused(&model(nodes, weights), &["`node_p`", "repeated values"]);
+    }
+}
+
+#[test]
+fn nodes_that_tract_panics_on_are_named() {
+    let nodes = vec![node("Pad", &["w", "pads"], "v"), node("MatMul", &["x", "v"], "y")];
+    let case = model(nodes, vec![floats("w", &[5, 3], &[0.5; 15]), ints("pads", &[-1, 0, 0, 0])]);
+    assert_refused(&case, &["`node_v`", "cannot analyse"]);
 }

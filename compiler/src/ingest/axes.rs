@@ -150,6 +150,16 @@ pub(super) fn order_from(atoms: &[Atom], stride: &TDim) -> Option<Vec<Atom>> {
     Some(ordered)
 }
 
+/// Does the size come from stretching one size to another, of which nobody knows which is longer?
+pub(super) fn broadcasts(dim: &TDim) -> bool {
+    match dim {
+        TDim::Broadcast(_) => true,
+        TDim::Add(parts) | TDim::Mul(parts) | TDim::Min(parts) | TDim::Max(parts) => parts.iter().any(broadcasts),
+        TDim::MulInt(_, part) | TDim::Div(part, _) => broadcasts(part),
+        _ => false,
+    }
+}
+
 /// A dimension's value, if it is not symbolic.
 pub(super) fn concrete(dim: &TDim) -> Option<usize> {
     dim.as_i64().and_then(|value| usize::try_from(value).ok())

@@ -3,7 +3,7 @@
 //! A few bytes can ask for terabytes (`ConstantOfShape`, `Expand`, an outer product), and tract evaluates an operator before it
 //! looks at how large the result is. So inference runs here one node at a time: shapes first, then a check, then values.
 
-use super::{error::IngestError, graph::Origins, graph::brief};
+use super::{error::IngestError, graph::Origins, graph::brief, quiet};
 use std::sync::Arc;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_hir::internal::{Factoid, InferenceFact, InferenceModel, TDim, TVec, Tensor, TypedOp};
@@ -59,7 +59,14 @@ pub(super) fn infer_within_limits(
     for _ in 0..MAX_ROUNDS {
         let mut changed = false;
         for id in order {
-            changed |= infer_node(model, *id, &mut budget, &mut paid[*id]).map_err(|stop| match stop {
+            // tract panics on some nodes that are not in order, and on some that are: the node is named either way.
+            let inferred = quiet::catch(|| infer_node(model, *id, &mut budget, &mut paid[*id]));
+            changed |= inferred.unwrap_or_else(|| Err(Stop::Panicked)).map_err(|stop| match stop {
+                Stop::Panicked => analysis(format!(
+                    "tract cannot analyse node `{}`; its attributes or constants do not fit its input, or are of a kind that it \
+                     does not know",
+                    model.nodes()[*id].name
+                )),
                 Stop::TooMuch(reason) => {
                     let (node, operator) = origins.of_node(&model.nodes()[*id].name, "constant");
                     IngestError::NotLinear { name: name.into(), node: node.into(), operator: operator.into(), reason }
@@ -77,6 +84,7 @@ pub(super) fn infer_within_limits(
 }
 
 enum Stop {
+    Panicked,
     TooMuch(String),
     Failed(tract_onnx::prelude::TractError),
 }

@@ -17,6 +17,8 @@ use tract_onnx::prelude::{InferenceModelExt, TypedModel};
 pub(super) struct Graph {
     pub model: TypedModel,
     pub origins: Origins,
+    /// Names of the inputs, as the file has them: the model's sources may be called like the nodes behind them.
+    pub inputs: Vec<String>,
     /// Constants that are sources in the model.
     pub withheld: Withheld,
 }
@@ -43,7 +45,12 @@ pub(super) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestE
     let withheld = withhold(&mut model, &order, &origins);
     infer_within_limits(&mut model, &order, &origins, name)?;
     let model = model.into_typed().map_err(|error| analysis(brief(&error)))?;
-    Ok(Graph { model, origins, withheld })
+    let file = proto.graph.iter().flat_map(|graph| &graph.input).map(|input| input.name.clone());
+    let inputs: Vec<String> = file.filter(|name| !origins.tensors.contains(name)).collect();
+    if inputs.len() != model.inputs.len() {
+        return Err(analysis(format!("it has {} inputs, but {} in the file", model.inputs.len(), inputs.len())));
+    }
+    Ok(Graph { model, origins, inputs, withheld })
 }
 
 impl Origins {

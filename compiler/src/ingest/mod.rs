@@ -1,7 +1,7 @@
 //! ONNX → [`LinearMap`]: reads a LoRA module exported to ONNX and finds out which affine map it is.
 //!
 //! The stages, one file each. On the protobuf: `decode`, `inline` (local functions), `screen` (sizes, names, order), `names`, `external` (tensors in
-//! other files), `widen` (bf16), `equation` (Einsum). Through tract: `graph` infers types and folds constants, within the limits of `fold` and
+//! other files), `widen` (bf16), `equation` (Einsum), `padding` (Pad). Through tract: `graph` infers types and folds constants, within the limits of `fold` and
 //! but for those of `withhold`. On tract's
 //! typed graph: `walk` interprets it over affine expressions (`affine`, `axes`, `constant`, `operators`), `cut` turns the result into
 //! low-rank terms, `advice` says what a user should know about them. Knows nothing of quantisation or proofs. Adding an
@@ -23,6 +23,7 @@ mod held;
 mod inline;
 mod names;
 mod operators;
+mod padding;
 mod place;
 mod quiet;
 mod screen;
@@ -39,7 +40,7 @@ pub use walk::Step;
 
 use crate::{layout::Layout, linear_map::LinearMap};
 use std::{io::Read, path::Path};
-use tract_onnx::pb;
+use tract_onnx::{pb, prelude::TypedModel, tract_core::internal::TDim};
 
 /// What became of an ONNX model.
 #[derive(Debug, Clone)]
@@ -92,7 +93,9 @@ pub fn ingest_in(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Inge
     quiet::catch(|| ingest_unguarded(bytes, name, folder)).unwrap_or_else(|| {
         Err(IngestError::Malformed {
             name: name.into(),
-            what: "analysing it failed unexpectedly; the file is damaged or not ONNX".into(),
+            what: "analysing it failed unexpectedly: the file is damaged, or has a graph that tract cannot analyse; export it \
+                   again, and simplified (for example by onnxsim)"
+                .into(),
         })
     })
 }
@@ -106,6 +109,7 @@ fn ingest_unguarded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<I
     screen::screen_payloads(&proto, name)?;
     widen::widen_bf16(&mut proto);
     equation::complete_ellipses(&mut proto);
+    padding::drop_values_without_use(&mut proto);
     let graph = graph::typed(&proto, name)?;
     let walked = interpret(&proto, &graph, name)?;
     let placed = place::place(walked.affine, &graph, name)?;
@@ -125,10 +129,19 @@ fn interpret(proto: &pb::ModelProto, graph: &graph::Graph, name: &str) -> Result
         return Ok(walked);
     }
     // Decluttering resolves more (sizes computed in the graph), at the price of less familiar node names.
-    if let Ok(model) = graph.model.clone().into_decluttered()
-        && let Ok(walked) = walk::interpret(&model, graph, name, walk::Images::PositionsAsRows)
-    {
-        return Ok(walked);
+    // A panic there must not take the error with it.
+    let decluttered = quiet::catch(|| {
+        let model = graph.model.clone().into_decluttered().ok()?;
+        // It takes broadcasts of open sizes for nothing.
+        let same_shape = output_shape(&model).is_some_and(|shape| output_shape(&graph.model) == Some(shape));
+        same_shape.then(|| walk::interpret(&model, graph, name, walk::Images::PositionsAsRows).ok())?
+    });
+    decluttered.flatten().ok_or(direct)
+}
+
+fn output_shape(model: &TypedModel) -> Option<&[TDim]> {
+    match model.output_outlets().ok()? {
+        [output] => model.outlet_fact(*output).ok().map(|fact| fact.shape.dims()),
+        _ => None,
     }
-    Err(direct)
 }

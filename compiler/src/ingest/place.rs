@@ -27,8 +27,7 @@ pub(super) struct Placed {
 pub(super) fn place(affine: Affine, graph: &Graph, name: &str) -> Result<Placed, IngestError> {
     let refuse = |what: String| IngestError::Graph { name: name.into(), what };
     let output = output_layout(&affine).map_err(|what| refuse(what.into()))?;
-    let inputs: Vec<String> =
-        graph.model.inputs.iter().map(|outlet| graph.model.node(outlet.node).name.clone()).collect();
+    let inputs = &graph.inputs;
     let cut = cut(&affine, inputs.len()).map_err(|reason| match reason {
         Reason::NotLinear(what) => refuse(what),
         Reason::NonFinite(_) => refuse("a product of weights is not finite".into()),
@@ -40,7 +39,8 @@ pub(super) fn place(affine: Affine, graph: &Graph, name: &str) -> Result<Placed,
     }
     let joined = cut.rows.iter().map(|rows| rows.joined).max().unwrap_or(1);
     let layouts = cut.rows.iter().map(|rows| Layout::with_positions(rows.positions)).collect();
-    let inputs = inputs.into_iter().zip(&cut.rows).map(|(name, rows)| InputSpec { name, dim: rows.dim }).collect();
+    let inputs = inputs.iter().zip(&cut.rows);
+    let inputs = inputs.map(|(name, rows)| InputSpec { name: name.clone(), dim: rows.dim }).collect();
     let map = LinearMap { name: name.into(), inputs, d_out: affine.width, scale: cut.scale, terms: cut.terms };
     map.check()?;
     Ok(Placed { map, inputs: layouts, output, joined })

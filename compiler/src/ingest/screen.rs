@@ -27,6 +27,7 @@ pub(super) fn screen(proto: &pb::ModelProto, name: &str) -> Result<(), IngestErr
     if !graph.sparse_initializer.is_empty() {
         return Err(malformed("it has sparse weights; store them as dense tensors".into()));
     }
+    screen_version(proto).map_err(malformed)?;
     screen_operators(graph, name)?;
     for tensor in tensors(graph) {
         screen_tensor::shape(tensor, name)?;
@@ -48,6 +49,23 @@ fn tensors(graph: &pb::GraphProto) -> impl Iterator<Item = &pb::TensorProto> {
     graph.initializer.iter().chain(attributes.flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)))
 }
 
+/// The oldest operator set whose operators mean what they mean today: before it, some broadcast along an axis of their own.
+const MIN_OPSET: i64 = 7;
+
+fn screen_version(proto: &pb::ModelProto) -> Result<(), String> {
+    let own = |import: &&pb::OperatorSetIdProto| matches!(import.domain.as_str(), "" | "ai.onnx");
+    match proto.opset_import.iter().find(own).map(|import| import.version) {
+        Some(MIN_OPSET..) => Ok(()),
+        Some(version) => Err(format!(
+            "its operator set is version {version}; convert it to {MIN_OPSET} or later (onnx.version_converter)"
+        )),
+        None => Err("it does not say which operator set it uses; export it again".into()),
+    }
+}
+
+/// Operators that tract 0.23 computes wrongly, also on constants.
+const WRONG: &[&str] = &["Celu", "GlobalLpPool"];
+
 fn screen_operators(graph: &pb::GraphProto, name: &str) -> Result<(), IngestError> {
     for node in &graph.node {
         let refuse = |reason: &str| IngestError::NotLinear {
@@ -62,11 +80,25 @@ fn screen_operators(graph: &pb::GraphProto, name: &str) -> Result<(), IngestErro
                 node.domain
             )));
         }
+        if WRONG.contains(&node.op_type.as_str()) {
+            return Err(refuse("it is not supported, not even on constants; store its result instead"));
+        }
+        if node.op_type == "Transpose"
+            && node.attribute.iter().any(|attribute| attribute.name == "perm" && !is_permutation(&attribute.ints))
+        {
+            return Err(refuse("its perm does not name every axis once; export the model again"));
+        }
         if node.attribute.iter().any(|attribute| attribute.g.is_some() || !attribute.graphs.is_empty()) {
             return Err(refuse("it is control flow (a loop or a branch); export without it"));
         }
     }
     Ok(())
+}
+
+fn is_permutation(axes: &[i64]) -> bool {
+    let mut sorted = axes.to_vec();
+    sorted.sort_unstable();
+    sorted.iter().zip(0..).all(|(axis, expected)| *axis == expected)
 }
 
 fn screen_input(input: &pb::ValueInfoProto, name: &str) -> Result<(), IngestError> {

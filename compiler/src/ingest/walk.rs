@@ -4,7 +4,7 @@
 
 use super::{
     affine::{Affine, Value, View},
-    axes::{Axes, concrete, extent},
+    axes::{Axes, broadcasts, concrete, extent},
     describe::describe,
     error::{IngestError, Reason},
     fold::{Budget, work_of},
@@ -138,7 +138,10 @@ fn evaluate(
     {
         Ok(vec![value])
     } else {
-        Err(Reason::new("it repeats a value that depends on the input along an axis; export without broadcasting"))
+        Err(Reason::new(
+            "it repeats a value that depends on the input along an axis; export without broadcasting, and with a fixed number of \
+             rows if a constant fixes it",
+        ))
     }
 }
 
@@ -203,9 +206,11 @@ fn has_shape(value: &Value, dims: &[TDim]) -> bool {
         Value::Input(view) => &view.axes,
         Value::Affine(affine) => &affine.axes,
     };
+    // A number of rows that is open becomes a fixed one, or one that depends on it, by repeating rows.
     let agree = |(axis, dim): (&[_], &TDim)| match (concrete(&extent(axis)), concrete(dim)) {
         (Some(found), Some(inferred)) => found == inferred,
-        _ => true,
+        (None, Some(_)) => false,
+        _ => !broadcasts(dim),
     };
     axes.rank() == dims.len() && axes.iter().zip(dims).all(agree)
 }

@@ -3,6 +3,7 @@
 //! The only place that knows how tract is driven; it knows nothing of linear maps.
 
 use super::{
+    dimensions,
     error::IngestError,
     fold::infer_within_limits,
     screen::called,
@@ -41,6 +42,7 @@ pub(super) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestE
     let origins = Origins::of(proto);
     // Nodes that nothing needs are not worth computing.
     let mut model = parsed.model.eliminate_dead_branches().map_err(|error| analysis(brief(&error)))?;
+    dimensions::settle(&mut model, proto, name)?;
     let order = model.eval_order().map_err(|error| analysis(brief(&error)))?;
     let withheld = withhold(&mut model, &order, &origins);
     infer_within_limits(&mut model, &order, &origins, name)?;

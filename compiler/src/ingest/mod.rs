@@ -14,6 +14,7 @@ mod constant;
 mod cut;
 mod decode;
 mod describe;
+mod dimensions;
 mod equation;
 mod error;
 mod external;

@@ -4,8 +4,9 @@
 //! multiplied out here, so that low rank survives. Knows how expressions combine, not which ONNX operators combine them.
 
 use super::{
-    axes::{Atom, Axes, Space, concrete, concrete_extent, order_from, product, tile},
+    axes::{Atom, Axes, Space, concrete_extent, product},
     error::Reason,
+    view::View,
 };
 use crate::matrix::Matrix;
 use std::sync::Arc;
@@ -26,15 +27,6 @@ pub(super) enum Value {
     Input(View),
     /// It is affine in the inputs.
     Affine(Affine),
-}
-
-/// An input whose buffer has not yet been divided into rows and features: its first use decides.
-#[derive(Clone, Debug)]
-pub(super) struct View {
-    pub input: usize,
-    pub axes: Axes,
-    /// Convolutions take the whole image as one row, even where its positions could be rows.
-    pub whole: bool,
 }
 
 /// A sum of terms over rows and features.
@@ -77,79 +69,6 @@ pub(super) enum Source {
 pub(super) enum Link {
     Dense(Arc<Matrix>),
     Diagonal(Arc<Vec<f64>>),
-}
-
-impl View {
-    /// Divides the buffer into rows of `width` features each, the features being the last part of the buffer.
-    pub fn divided(&self, width: usize) -> Result<Affine, Reason> {
-        self.divided_at(1, width)
-    }
-
-    /// Divides the buffer into rows whose features are those along `axis`; what follows them in the buffer are positions.
-    pub fn divided_by_axis(&self, axis: usize) -> Result<Affine, Reason> {
-        let symbolic = || Reason::new("its channels or positions have a symbolic size; export with fixed ones");
-        let features = self.axes.axis(axis);
-        let width = concrete_extent(features).ok_or_else(symbolic)?;
-        let strides = features.iter().map(|atom| concrete(&atom.stride)).collect::<Option<Vec<_>>>();
-        self.divided_at(strides.ok_or_else(symbolic)?.into_iter().min().unwrap_or(1), width)
-    }
-
-    /// Divides the buffer, seen as `[…, width, positions]`, into rows of `width`.
-    fn divided_at(&self, positions: usize, width: usize) -> Result<Affine, Reason> {
-        let uneven = || Reason::new(format!("its input cannot be divided into rows of {width} neighbouring values"));
-        let end = positions.checked_mul(width).and_then(|end| i64::try_from(end).ok()).ok_or_else(uneven)?;
-        let start = TDim::from(i64::try_from(positions).map_err(|_| uneven())?);
-        // Where an atom ends in the buffer decides what it is: symbolic ends are beyond the features.
-        let ends_by =
-            |atom: &Atom, limit: i64| product(&atom.stride, &atom.extent).as_i64().is_some_and(|e| e <= limit);
-        let is_position = |atom: &Atom| ends_by(atom, positions as i64);
-        let is_feature = |atom: &Atom| ends_by(atom, end) && !is_position(atom);
-        let (features, rows): (Vec<Atom>, Vec<Atom>) = self.axes.flat_atoms().partition(|atom| is_feature(atom));
-        let (inner, outer): (Vec<Atom>, Vec<Atom>) = rows.into_iter().partition(|atom| is_position(atom));
-        let fits = order_from(&features, &start).is_some() && concrete_extent(&features) == Some(width);
-        if !fits || !tile(&inner, positions) {
-            return Err(uneven());
-        }
-        let mut strides = vec![];
-        let mut stride = start;
-        for row in order_from(&outer, &TDim::from(end)).ok_or_else(uneven)? {
-            strides.push((row.stride, stride.clone()));
-            stride = product(&stride, &row.extent);
-        }
-        let axes = self.axes.map(|atom| match strides.iter().find(|(old, _)| *old == atom.stride) {
-            _ if is_position(atom) => Atom { space: Space::Row, ..atom.clone() },
-            Some((_, stride)) if !is_feature(atom) => {
-                Atom { space: Space::Row, stride: stride.clone(), extent: atom.extent.clone() }
-            }
-            _ => {
-                let stride = (atom.stride.clone() / positions).simplify();
-                Atom { space: Space::Feature, stride, extent: atom.extent.clone() }
-            }
-        });
-        let source = Source::Input { input: self.input, dim: width, positions, joined: 1 };
-        Ok(Affine { axes, width, terms: vec![Chain { source, factors: vec![], links: vec![] }] })
-    }
-
-    /// Divides the buffer so that rows and features are where they are in `other`, if that is possible.
-    pub fn divided_like(&self, other: &Affine) -> Result<Affine, Reason> {
-        let plain = self.divided(other.width);
-        let is_like = |affine: &Affine| affine.axes == other.axes;
-        if !plain.as_ref().is_ok_and(is_like) {
-            let by_axis = (0..self.axes.rank()).filter_map(|axis| self.divided_by_axis(axis).ok());
-            if let Some(alike) = by_axis.into_iter().find(is_like) {
-                return Ok(alike);
-            }
-        }
-        plain
-    }
-
-    /// Divides the buffer along its last axis that is longer than 1.
-    pub fn divided_by_last_axis(&self) -> Result<Affine, Reason> {
-        let last: Vec<Atom> = self.axes.iter().filter(|axis| !axis.is_empty()).last().map_or(vec![], <[Atom]>::to_vec);
-        let symbolic =
-            || Reason::new("the last axis of its input has no fixed length; export with a fixed feature size");
-        self.divided(concrete_extent(&last).ok_or_else(symbolic)?)
-    }
 }
 
 impl Affine {
@@ -210,10 +129,7 @@ impl Affine {
 
     /// A single feature repeated over the features of `axes`, if the rows are the same.
     fn spread_over(&self, axes: &Axes) -> Result<Option<Self>, Reason> {
-        let rows_only = |axes: &Axes| -> Vec<Vec<Atom>> {
-            axes.iter().map(|axis| axis.iter().filter(|atom| atom.space == Space::Row).cloned().collect()).collect()
-        };
-        if self.width != 1 || self.axes.rank() != axes.rank() || rows_only(&self.axes) != rows_only(axes) {
+        if self.width != 1 || self.axes.rank() != axes.rank() || self.axes.rows() != axes.rows() {
             return Ok(None);
         }
         let features: Vec<Atom> = axes.flat_atoms().filter(|atom| atom.space == Space::Feature).collect();

@@ -84,6 +84,26 @@ impl Axes {
         Self::new(self.0.iter().map(|atoms| atoms.iter().map(change).collect()).collect())
     }
 
+    /// The same axes with every atom that goes beyond `at` in the flat index of its space cut there, where that can be done. Not in
+    /// normal form: the parts are still two atoms.
+    pub fn split_at(&self, at: usize) -> Self {
+        let cut = |atom: &Atom| -> Vec<Atom> {
+            let low = concrete(&atom.stride).filter(|stride| *stride > 0 && *stride < at && at % stride == 0);
+            let Some((low, high)) = low.and_then(|stride| parts(&atom.extent, at / stride)) else {
+                return vec![atom.clone()];
+            };
+            let stride = product(&atom.stride, &low);
+            vec![Atom { stride, extent: high, ..atom.clone() }, Atom { extent: low, ..atom.clone() }]
+        };
+        Self(self.0.iter().map(|atoms| atoms.iter().flat_map(cut).collect()).collect())
+    }
+
+    /// What is rows of each axis.
+    pub fn rows(&self) -> Vec<Vec<Atom>> {
+        let is_row = |atom: &&Atom| atom.space == Space::Row;
+        self.0.iter().map(|axis| axis.iter().filter(is_row).cloned().collect()).collect()
+    }
+
     /// The axes after a change of axes (ONNX Transpose, Reshape, Squeeze, Unsqueeze, Flatten).
     pub fn changed(&self, change: &AxisOp) -> Result<Self, Reason> {
         let mut axes = self.0.clone();
@@ -167,6 +187,14 @@ pub(super) fn concrete(dim: &TDim) -> Option<usize> {
 
 pub(super) fn product(a: &TDim, b: &TDim) -> TDim {
     (a.clone() * b).simplify()
+}
+
+/// The extents of an atom's two parts, if the lower one has `low` and the higher one more than 1.
+fn parts(extent: &TDim, low: usize) -> Option<(TDim, TDim)> {
+    let low_dim = TDim::from(i64::try_from(low).ok()?);
+    let high = (extent.clone() / low).simplify();
+    let exact = product(&high, &low_dim) == *extent && high != TDim::from(1) && high != TDim::from(0);
+    exact.then_some((low_dim, high))
 }
 
 fn normal(atoms: Vec<Atom>) -> Vec<Atom> {

@@ -29,6 +29,7 @@ mod place;
 mod quiet;
 mod screen;
 mod screen_tensor;
+mod view;
 mod walk;
 mod widen;
 mod withhold;

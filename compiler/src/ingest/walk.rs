@@ -3,7 +3,7 @@
 //! Knows the graph and what each value stands for; what an operator does is in `operators`.
 
 use super::{
-    affine::{Affine, Value, View},
+    affine::{Affine, Value},
     axes::{Axes, broadcasts, concrete, extent},
     describe::describe,
     error::{IngestError, Reason},
@@ -11,6 +11,7 @@ use super::{
     graph::{Graph, Origins},
     held::Held,
     operators,
+    view::View,
     withhold::Withheld,
 };
 use std::{collections::HashMap, sync::Arc};
@@ -117,6 +118,7 @@ fn evaluate(
         return Ok(vec![Value::Input(View {
             input,
             axes: Axes::buffer(fact.shape.dims()),
+            factors: vec![],
             whole: images == Images::AsOneRow,
         })]);
     }

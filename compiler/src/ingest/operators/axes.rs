@@ -1,9 +1,10 @@
 //! Transpose, Reshape, Squeeze, Unsqueeze, Flatten, and an Expand that changes nothing.
 
 use crate::ingest::{
-    affine::{Affine, Value, View},
+    affine::{Affine, Value},
     axes::{Axes, extent},
     error::Reason,
+    view::View,
 };
 use tract_onnx::tract_core::internal::{AxisOp, ShapeFact, TDim};
 
@@ -34,7 +35,7 @@ pub(super) fn broadcast(shape: &ShapeFact, input: &Value) -> Result<Value, Reaso
 fn with_axes(input: &Value, change: impl Fn(&Axes) -> Result<Axes, Reason>) -> Result<Value, Reason> {
     match input {
         Value::Constant(_) => Err(Reason::new("a constant was not folded")),
-        Value::Input(view) => Ok(Value::Input(View { axes: change(&view.axes)?, ..*view })),
+        Value::Input(view) => Ok(Value::Input(View { axes: change(&view.axes)?, ..view.clone() })),
         Value::Affine(affine) => Ok(Value::Affine(Affine { axes: change(&affine.axes)?, ..affine.clone() })),
     }
 }

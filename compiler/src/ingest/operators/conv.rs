@@ -68,7 +68,7 @@ fn positions_as_rows(op: &Conv, input: &Value) -> Result<Option<Affine>, Reason>
         return Ok(None);
     }
     match input {
-        Value::Input(view) if !view.whole => view.divided_by_axis(CHANNELS).map(Some),
+        Value::Input(view) if !view.whole => view.divided_by_axes(&[CHANNELS]).map(Some),
         Value::Affine(affine) if tile(affine.axes.axis(CHANNELS), affine.width) => Ok(Some(affine.clone())),
         _ => Ok(None),
     }

@@ -49,8 +49,7 @@ pub(super) fn contract(op: &EinSum, inputs: &[Value]) -> Result<Value, Reason> {
     };
     let labels = labels(op, slots)?;
     let affine = divided_for(value, &labels)?;
-    let contracted = contracted_atoms(&affine.axes, &labels);
-    if contracted.iter().any(|atom| atom.space != Space::Feature) || !tile(&contracted, affine.width) {
+    if !contracts_features(&affine, &labels) {
         return Err(Reason::new(
             "it mixes rows with each other, or contracts only part of the features (heads, groups); \
              only maps that are the same for every row are supported",
@@ -85,12 +84,27 @@ fn contracted_atoms(axes: &Axes, labels: &[Label]) -> Vec<Atom> {
     contracted.filter_map(|label| label.linear).flat_map(|axis| axes.axis(axis).to_vec()).collect()
 }
 
+/// Are all features contracted, and nothing else?
+fn contracts_features(affine: &Affine, labels: &[Label]) -> bool {
+    let contracted = contracted_atoms(&affine.axes, labels);
+    contracted.iter().all(|atom| atom.space == Space::Feature) && tile(&contracted, affine.width)
+}
+
 fn divided_for(value: &Value, labels: &[Label]) -> Result<Affine, Reason> {
     match value {
         Value::Affine(affine) => Ok(affine.clone()),
         Value::Input(view) => {
             let width = concrete_extent(&contracted_atoms(&view.axes, labels));
-            view.divided(width.ok_or_else(|| Reason::new("it contracts an axis of symbolic length"))?)
+            let last = view.divided(width.ok_or_else(|| Reason::new("it contracts an axis of symbolic length"))?);
+            // Axes before the last one (a transposed input, channels before positions): positions are rows.
+            if !last.as_ref().is_ok_and(|affine| contracts_features(affine, labels)) && !view.whole {
+                let contracted = labels.iter().filter(|label| label.output.is_none());
+                let contracted: Vec<usize> = contracted.filter_map(|label| label.linear).collect();
+                if let Ok(by_axes) = view.divided_by_axes(&contracted) {
+                    return Ok(by_axes);
+                }
+            }
+            last
         }
         Value::Constant(_) => Err(Reason::new("a constant was not folded")),
     }

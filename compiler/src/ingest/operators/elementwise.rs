@@ -38,7 +38,7 @@ pub(super) fn cast(to: DatumType, input: &Value) -> Result<Value, Reason> {
 
 pub(super) fn unary(name: &str, input: &Value) -> Result<Value, Reason> {
     match name {
-        "Neg" => Ok(Value::Affine(divided(input)?.scaled(-1.0))),
+        "Neg" => scaled(input, -1.0),
         _ => Err(unsupported()),
     }
 }
@@ -100,11 +100,19 @@ fn plus_constant(affine: Affine, constant: Constant, sign: f64) -> Result<Affine
     affine.plus_row(row.into_iter().map(|value| sign * value).collect())
 }
 
+/// A value times a number, which leaves an untouched input undivided.
+fn scaled(value: &Value, factor: f64) -> Result<Value, Reason> {
+    Ok(match value {
+        Value::Input(view) => Value::Input(view.clone().scaled(factor)),
+        _ => Value::Affine(divided(value)?.scaled(factor)),
+    })
+}
+
 fn times_constant(value: &Value, constant: Constant) -> Result<Value, Reason> {
-    let affine = divided(value)?;
     if let Some(factor) = constant.uniform() {
-        return Ok(Value::Affine(affine.scaled(factor)));
+        return scaled(value, factor);
     }
+    let affine = divided(value)?;
     let factors = constant.per_feature(&affine.axes, affine.width)?;
     Ok(Value::Affine(affine.times_elements(factors)))
 }

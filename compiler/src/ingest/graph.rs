@@ -3,7 +3,7 @@
 //! The only place that knows how tract is driven; it knows nothing of linear maps.
 
 use super::{
-    dimensions,
+    builders, dimensions,
     error::IngestError,
     fold::infer_within_limits,
     screen::called,
@@ -34,8 +34,7 @@ pub(super) struct Origins {
 /// Infers types and shapes and folds constants. Declared types of intermediate values are ignored: they are redundant.
 pub(super) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestError> {
     let analysis = |what: String| IngestError::Analysis { name: name.into(), what };
-    let onnx = tract_onnx::onnx().with_ignore_output_types(true).with_ignore_value_info(true);
-    let parsed = onnx.parse(proto, None).map_err(|error| analysis(brief(&error)))?;
+    let parsed = builders::onnx().parse(proto, None).map_err(|error| analysis(brief(&error)))?;
     if !parsed.unresolved_inputs.is_empty() {
         return Err(analysis(format!("no node makes {:?}", parsed.unresolved_inputs)));
     }

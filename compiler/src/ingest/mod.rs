@@ -10,6 +10,7 @@
 mod advice;
 mod affine;
 mod axes;
+mod builders;
 mod constant;
 mod cut;
 mod decode;
@@ -23,6 +24,7 @@ mod graph;
 mod held;
 mod inline;
 mod names;
+mod noop;
 mod operators;
 mod padding;
 mod place;
@@ -112,6 +114,7 @@ fn ingest_unguarded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<I
     widen::widen_bf16(&mut proto);
     equation::complete_ellipses(&mut proto);
     padding::drop_values_without_use(&mut proto);
+    noop::drop_reductions_of_nothing(&mut proto);
     let graph = graph::typed(&proto, name)?;
     let walked = interpret(&proto, &graph, name)?;
     let placed = place::place(walked.affine, &graph, name)?;

@@ -11,6 +11,7 @@ mod advice;
 mod affine;
 mod axes;
 mod builders;
+mod chain;
 mod constant;
 mod cut;
 mod decode;
@@ -114,6 +115,7 @@ fn ingest_unguarded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<I
     widen::widen_bf16(&mut proto);
     equation::complete_ellipses(&mut proto);
     padding::drop_values_without_use(&mut proto);
+    chain::write_as_pairs(&mut proto);
     noop::drop_reductions_of_nothing(&mut proto);
     let graph = graph::typed(&proto, name)?;
     let walked = interpret(&proto, &graph, name)?;

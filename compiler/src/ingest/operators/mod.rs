@@ -4,6 +4,7 @@
 //! knows neither the graph around it nor its own name there.
 
 mod axes;
+mod choose;
 mod concat;
 mod conv;
 mod einsum;
@@ -12,17 +13,19 @@ mod gather;
 mod pad;
 mod reduce;
 mod slice;
+mod strided;
 
 use super::{affine::Value, error::Reason};
 use tract_onnx::tract_core::internal::{AxisOp, TypedOp};
 use tract_onnx::tract_core::ops::{
-    array::{Gather, MultiBroadcastTo, Pad, Slice, TypedConcat},
+    array::{Gather, MultiBroadcastTo, Pad, Slice, StridedSlice, TypedConcat},
     binary::TypedBinOp,
     cast::Cast,
     cnn::Conv,
     einsum::EinSum,
     element_wise::ElementWiseOp,
     identity::Identity,
+    logic::Iff,
     nn::Reduce,
 };
 
@@ -49,6 +52,7 @@ pub fn supported_operators() -> impl Iterator<Item = Supported> {
         gather::SUPPORTED,
         concat::SUPPORTED,
         pad::SUPPORTED,
+        choose::SUPPORTED,
         SUPPORTED,
     ];
     families.into_iter().flatten().copied()
@@ -87,6 +91,10 @@ pub(super) fn lower(op: &dyn TypedOp, inputs: &[Value]) -> Result<Value, Reason>
         pad::pad(pad, single(inputs)?)
     } else if let Some(slice) = op.downcast_ref::<Slice>() {
         slice::slice(slice, single(inputs)?)
+    } else if let Some(strided) = op.downcast_ref::<StridedSlice>() {
+        strided::slice(strided, inputs)
+    } else if op.is::<Iff>() {
+        choose::choose(inputs)
     } else if let Some(concat) = op.downcast_ref::<TypedConcat>() {
         concat::concat(concat.axis, inputs)
     } else if let Some(conv) = op.downcast_ref::<Conv>() {

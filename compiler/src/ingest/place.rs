@@ -4,10 +4,11 @@
 
 use super::{
     affine::Affine,
-    axes::{Atom, Space, concrete_extent, tile},
+    axes::{Atom, Space, concrete_extent, offsets, tile},
     cut::cut,
     error::{IngestError, Reason},
     graph::Graph,
+    operators::select,
 };
 use crate::{
     layout::Layout,
@@ -26,12 +27,13 @@ pub(super) struct Placed {
 
 pub(super) fn place(affine: Affine, graph: &Graph, name: &str) -> Result<Placed, IngestError> {
     let refuse = |what: String| IngestError::Graph { name: name.into(), what };
-    let output = output_layout(&affine).map_err(|what| refuse(what.into()))?;
-    let inputs = &graph.inputs;
-    let cut = cut(&affine, inputs.len()).map_err(|reason| match reason {
+    let said = |reason: Reason| match reason {
         Reason::NotLinear(what) => refuse(what),
         Reason::NonFinite(_) => refuse("a product of weights is not finite".into()),
-    })?;
+    };
+    let (output, affine) = output_layout(affine).map_err(said)?;
+    let inputs = &graph.inputs;
+    let cut = cut(&affine, inputs.len()).map_err(said)?;
     if let Some((unused, _)) = inputs.iter().zip(&cut.rows).find(|(_, rows)| rows.dim == 0) {
         return Err(refuse(format!(
             "the output does not depend on input `{unused}`; remove that input from the export"
@@ -46,28 +48,40 @@ pub(super) fn place(affine: Affine, graph: &Graph, name: &str) -> Result<Placed,
     Ok(Placed { map, inputs: layouts, output, joined })
 }
 
-/// The output's buffer must be all rows in the order of the input, each with all its features in order, up to positions.
-fn output_layout(affine: &Affine) -> Result<Layout, &'static str> {
-    let transposed = "its output is transposed: rows must come in the order of the input and features must be in order; leave out \
-         the last Transpose";
+/// The output's buffer must be all rows in the order of the input, each with all its features, up to positions. The features are put in
+/// the order that they have there.
+fn output_layout(affine: Affine) -> Result<(Layout, Affine), Reason> {
+    let transposed = || {
+        Reason::new(
+            "its output is transposed: rows must come in the order of the input, with all features of each together; leave out the \
+             last Transpose",
+        )
+    };
     let atoms = affine.axes.flat();
-    let features: Vec<Atom> = atoms.iter().filter(|atom| atom.space == Space::Feature).cloned().collect();
-    if features.len() > 1 || !tile(&features, affine.width) {
-        return Err(transposed);
+    let is_feature = |atom: &Atom| atom.space == Space::Feature;
+    let features: Vec<Atom> = atoms.iter().filter(|atom| is_feature(atom)).cloned().collect();
+    let (before, rest) = atoms.split_at(atoms.iter().position(is_feature).unwrap_or(atoms.len()));
+    let (together, after) = rest.split_at(features.len());
+    if !together.iter().all(is_feature) || !tile(&features, affine.width) {
+        return Err(transposed());
     }
-    let at = atoms.iter().position(|atom| atom.space == Space::Feature).unwrap_or(atoms.len());
-    let (before, after) = (&atoms[..at], atoms.get(at + 1..).unwrap_or(&[]));
-    let positions =
-        concrete_extent(after).ok_or("its output has a symbolic number of positions; export with fixed ones")?;
-    let stride = TDim::from(i64::try_from(positions).map_err(|_| transposed)?);
+    let positions = concrete_extent(after)
+        .ok_or_else(|| Reason::new("its output has a symbolic number of positions; export with fixed ones"))?;
+    let stride = TDim::from(i64::try_from(positions).map_err(|_| transposed())?);
     let in_order = |rows: &[Atom], stride: &TDim| match rows {
         [] => true,
         [row] => row.stride == *stride,
         _ => false,
     };
-    if in_order(before, &stride) && in_order(after, &TDim::from(1)) {
-        Ok(Layout::with_positions(positions))
-    } else {
-        Err(transposed)
+    if !in_order(before, &stride) || !in_order(after, &TDim::from(1)) {
+        return Err(transposed());
     }
+    let affine = if features.len() > 1 {
+        let order = offsets(&features).ok_or_else(transposed)?;
+        let columns: Vec<_> = order.into_iter().map(Some).collect();
+        select(affine, &columns)?
+    } else {
+        affine
+    };
+    Ok((Layout::with_positions(positions), affine))
 }

@@ -6,12 +6,18 @@ use super::{
 };
 use crate::ingest::{
     affine::{Affine, Value},
+    axes::{Atom, Space},
     constant::Constant,
     error::Reason,
 };
+use crate::matrix::MAX_ELEMENTS;
+use tract_onnx::tract_core::internal::TDim;
 
-pub(super) const SUPPORTED: &[super::Supported] =
-    &[super::Supported { operators: "Concat", when: "along the features", becomes: "columns side by side" }];
+pub(super) const SUPPORTED: &[super::Supported] = &[super::Supported {
+    operators: "Concat",
+    when: "along the features, or along a new axis (a stack)",
+    becomes: "columns side by side",
+}];
 
 pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
     let rest = || Reason::new("it joins rows or heads, or parts whose rows differ; only features can be joined");
@@ -19,7 +25,11 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
         .iter()
         .map(|input| if let Value::Constant(_) = input { Ok(None) } else { divided(input).map(Some) })
         .collect::<Result<_, _>>()?;
-    let frame = parts.iter().flatten().next().ok_or_else(rest)?.axes.clone();
+    let first = parts.iter().flatten().next().ok_or_else(rest)?;
+    if first.axes.axis(axis).is_empty() && first.width > 1 {
+        return stack(axis, first.clone(), inputs, parts);
+    }
+    let frame = first.axes.clone();
     let mut widths = Vec::with_capacity(inputs.len());
     for (slot, (input, part)) in inputs.iter().zip(&parts).enumerate() {
         widths.push(match (input, part) {
@@ -57,6 +67,38 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
         joined = joined.plus_row(row)?;
     }
     Ok(Value::Affine(joined))
+}
+
+/// Parts side by side along an axis that each of them has with length 1: features are counted part by part.
+fn stack(axis: usize, frame: Affine, inputs: &[Value], parts: Vec<Option<Affine>>) -> Result<Value, Reason> {
+    let unlike = || Reason::new("it stacks parts whose rows or features differ");
+    let (width, count) = (frame.width, parts.len());
+    let total = width.checked_mul(count).filter(|total| *total <= MAX_ELEMENTS).ok_or_else(unlike)?;
+    let dim = |value: usize| i64::try_from(value).map(TDim::from).map_err(|_| unlike());
+    let places = vec![Atom { space: Space::Feature, stride: dim(width)?, extent: dim(count)? }];
+    let axes = frame.axes.with_axis(axis, places);
+    let mut stacked: Option<Affine> = None;
+    let mut row = vec![0.0; total];
+    for (slot, (input, part)) in inputs.iter().zip(parts).enumerate() {
+        let start = slot * width;
+        if let Value::Constant(tensor) = input {
+            let constant = Constant::read(tensor, slot)?;
+            if constant.shape.get(axis) != Some(&1) {
+                return Err(unlike());
+            }
+            row[start..start + width].copy_from_slice(&constant.per_feature(&frame.axes, width)?);
+            continue;
+        }
+        let part = part.filter(|part| part.axes == frame.axes && part.width == width).ok_or_else(unlike)?;
+        let columns: Vec<_> = (0..total).map(|k| k.checked_sub(start).filter(|column| *column < width)).collect();
+        let placed = select(part, &columns)?.with_axes(axes.clone());
+        stacked = Some(match stacked {
+            Some(sum) => sum.plus(placed)?,
+            None => placed,
+        });
+    }
+    let stacked = stacked.ok_or_else(unlike)?;
+    Ok(Value::Affine(if row.iter().any(|value| *value != 0.0) { stacked.plus_row(row)? } else { stacked }))
 }
 
 /// The axis of a part of this many features: an axis of length 1 has no atoms.

@@ -37,7 +37,7 @@ pub(super) fn features(width: usize) -> Vec<Atom> {
 /// The expression whose feature `k` is feature `columns[k]` of this one, or zero. Its axes are left to the caller.
 ///
 /// Selecting columns of the last matrix, where there is one, keeps chains short and inner dimensions low.
-pub(super) fn select(affine: Affine, columns: &[Option<usize>]) -> Result<Affine, Reason> {
+pub(in crate::ingest) fn select(affine: Affine, columns: &[Option<usize>]) -> Result<Affine, Reason> {
     let mut selected = affine;
     for term in &mut selected.terms {
         match term.links.pop() {

@@ -88,7 +88,7 @@ impl Axes {
     /// normal form: the parts are still two atoms.
     pub fn split_at(&self, at: usize) -> Self {
         let cut = |atom: &Atom| -> Vec<Atom> {
-            let low = concrete(&atom.stride).filter(|stride| *stride > 0 && *stride < at && at % stride == 0);
+            let low = concrete(&atom.stride).filter(|stride| *stride > 0 && *stride < at && at.is_multiple_of(*stride));
             let Some((low, high)) = low.and_then(|stride| parts(&atom.extent, at / stride)) else {
                 return vec![atom.clone()];
             };

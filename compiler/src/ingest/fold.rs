@@ -3,7 +3,7 @@
 //! A few bytes can ask for terabytes (`ConstantOfShape`, `Expand`, an outer product), and tract evaluates an operator before it
 //! looks at how large the result is. So inference runs here one node at a time: shapes first, then a check, then values.
 
-use super::{error::IngestError, graph::Origins, graph::brief, quiet};
+use super::{bounds::readable, error::IngestError, graph::Origins, graph::brief, quiet};
 use std::sync::Arc;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_hir::internal::{Factoid, InferenceFact, InferenceModel, TDim, TVec, Tensor, TypedOp};
@@ -120,7 +120,9 @@ fn infer_node(model: &mut InferenceModel, id: usize, budget: &mut Budget, paid: 
     if shaped_out.iter().any(|fact| elements(fact).is_some_and(|elements| elements > MAX_INFERRED)) {
         return Err(Stop::TooMuch(format!("its result has more than {MAX_INFERRED} elements")));
     }
-    let values: Option<Vec<_>> = shaped_in.iter().map(|fact| fact.value.concretize()).collect();
+    let values: Vec<Option<_>> = shaped_in.iter().map(|fact| fact.value.concretize()).collect();
+    readable(&operator, &values).map_err(Stop::TooMuch)?;
+    let values: Option<Vec<_>> = values.into_iter().collect();
     if let Some(values) = values.filter(|values| !values.is_empty())
         && !*paid
     {

@@ -6,13 +6,14 @@ use super::{
     builders, dimensions,
     error::IngestError,
     fold::infer_within_limits,
+    quiet,
     screen::called,
     walk::Step,
     withhold::{Withheld, withhold},
 };
 use std::collections::{HashMap, HashSet};
 use tract_onnx::pb;
-use tract_onnx::prelude::{InferenceModelExt, TypedModel};
+use tract_onnx::prelude::{InferenceModelExt, OutletId, TypedModel};
 
 /// A typed graph and the ONNX nodes that it came from.
 pub(super) struct Graph {
@@ -52,6 +53,28 @@ pub(super) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestE
         return Err(analysis(format!("it has {} inputs, but {} in the file", model.inputs.len(), inputs.len())));
     }
     Ok(Graph { model, origins, inputs, withheld })
+}
+
+impl Graph {
+    /// The model with everything resolved that tract can resolve, if that succeeds.
+    pub fn decluttered(&self) -> Option<TypedModel> {
+        let mut model = self.model.clone();
+        // As inputs of the model, sources keep their shape: their tensors are not there to be transposed with them.
+        let sources = model.nodes().iter().filter(|node| self.withheld.contains_key(&node.name)).map(|node| node.id);
+        let sources: Vec<usize> = sources.collect();
+        model.inputs.extend(sources.into_iter().map(|node| OutletId::new(node, 0)));
+        let decluttered = quiet::catch(|| model.into_decluttered().ok()).flatten()?;
+        // It takes a broadcast of an open size for nothing.
+        let same_shape = output_shape(&decluttered).is_some_and(|shape| output_shape(&self.model) == Some(shape));
+        same_shape.then_some(decluttered)
+    }
+}
+
+fn output_shape(model: &TypedModel) -> Option<&[TDim]> {
+    match model.output_outlets().ok()? {
+        [output] => model.outlet_fact(*output).ok().map(|fact| fact.shape.dims()),
+        _ => None,
+    }
 }
 
 impl Origins {

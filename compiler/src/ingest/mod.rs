@@ -10,6 +10,7 @@
 mod advice;
 mod affine;
 mod axes;
+mod bounds;
 mod builders;
 mod chain;
 mod constant;
@@ -45,7 +46,7 @@ pub use walk::Step;
 
 use crate::{layout::Layout, linear_map::LinearMap};
 use std::{io::Read, path::Path};
-use tract_onnx::{pb, prelude::TypedModel, tract_core::internal::TDim};
+use tract_onnx::pb;
 
 /// What became of an ONNX model.
 #[derive(Debug, Clone)]
@@ -136,19 +137,10 @@ fn interpret(proto: &pb::ModelProto, graph: &graph::Graph, name: &str) -> Result
         return Ok(walked);
     }
     // Decluttering resolves more (sizes computed in the graph), at the price of less familiar node names.
-    // A panic there must not take the error with it.
-    let decluttered = quiet::catch(|| {
-        let model = graph.model.clone().into_decluttered().ok()?;
-        // It takes broadcasts of open sizes for nothing.
-        let same_shape = output_shape(&model).is_some_and(|shape| output_shape(&graph.model) == Some(shape));
-        same_shape.then(|| walk::interpret(&model, graph, name, walk::Images::PositionsAsRows).ok())?
-    });
-    decluttered.flatten().ok_or(direct)
-}
-
-fn output_shape(model: &TypedModel) -> Option<&[TDim]> {
-    match model.output_outlets().ok()? {
-        [output] => model.outlet_fact(*output).ok().map(|fact| fact.shape.dims()),
-        _ => None,
+    if let Some(model) = graph.decluttered()
+        && let Ok(walked) = walk::interpret(&model, graph, name, walk::Images::PositionsAsRows)
+    {
+        return Ok(walked);
     }
+    Err(direct)
 }

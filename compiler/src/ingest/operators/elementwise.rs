@@ -3,6 +3,7 @@
 use super::{single, unsupported};
 use crate::ingest::{
     affine::{Affine, Value},
+    builders::cast::NAME,
     constant::{Constant, keeps_reals},
     error::Reason,
 };
@@ -39,6 +40,7 @@ pub(super) fn cast(to: DatumType, input: &Value) -> Result<Value, Reason> {
 pub(super) fn unary(name: &str, input: &Value) -> Result<Value, Reason> {
     match name {
         "Neg" => scaled(input, -1.0),
+        NAME => Err(Reason::new("it rounds values that depend on the input to integers")),
         _ => Err(unsupported()),
     }
 }

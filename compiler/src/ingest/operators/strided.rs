@@ -9,7 +9,7 @@ use crate::ingest::{
     axes::{Space, concrete, extent, offsets, tile},
     error::Reason,
 };
-use tract_onnx::tract_core::internal::{TDim, Tensor};
+use tract_onnx::tract_core::internal::{Datum, TDim, Tensor};
 use tract_onnx::tract_core::ops::array::StridedSlice;
 
 /// Ends from here on mean the end of the axis, as exporters write it where the length of the axis is symbolic.
@@ -71,8 +71,12 @@ pub(super) fn slice(op: &StridedSlice, inputs: &[Value]) -> Result<Value, Reason
 }
 
 fn dims(tensor: &Tensor) -> Option<Vec<TDim>> {
-    let dims = tensor.cast_to::<TDim>().ok()?;
-    Some(dims.to_plain_array_view::<TDim>().ok()?.iter().cloned().collect())
+    if tensor.datum_type() == TDim::datum_type() {
+        return Some(tensor.to_plain_array_view::<TDim>().ok()?.iter().cloned().collect());
+    }
+    // By way of i64: tract's own cast to dimensions keeps 32 bits.
+    let integers = tensor.cast_to::<i64>().ok()?;
+    Some(integers.to_plain_array_view::<i64>().ok()?.iter().map(|value| TDim::from(*value)).collect())
 }
 
 /// The indices that are picked of an axis, as ONNX defines them; none if start, end or step are symbolic.

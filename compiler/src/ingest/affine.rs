@@ -23,6 +23,8 @@ const MAX_JOINED: usize = 1 << 27;
 pub(super) enum Value {
     /// It does not depend on the inputs.
     Constant(Arc<Tensor>),
+    /// It is this number everywhere, in a shape that depends on symbolic sizes.
+    Filled(f64, Vec<TDim>),
     /// It is one of the inputs, at most reshaped.
     Input(View),
     /// It is affine in the inputs.

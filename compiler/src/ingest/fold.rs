@@ -7,6 +7,7 @@ use super::{bounds::readable, error::IngestError, graph::Origins, graph::brief, 
 use std::sync::Arc;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_hir::internal::{Factoid, InferenceFact, InferenceModel, TDim, TVec, Tensor, TypedOp};
+use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
 /// The most elements of one constant that the graph computes.
 const MAX_FOLDED: usize = 1 << 26;
@@ -32,9 +33,13 @@ impl Budget {
 
     /// Pays for constants of `elements` elements computed with `work` multiplications, or says what is too much.
     pub fn pay(&mut self, elements: Option<usize>, work: Option<usize>) -> Result<(), String> {
-        let Some(elements) = elements.filter(|elements| *elements <= MAX_FOLDED) else {
+        let elements = elements.ok_or(
+            "how many elements its result has is not known beforehand: that depends on a symbolic dimension or on values, or is far too \
+             many; export with fixed sizes, or store the result instead",
+        )?;
+        if elements > MAX_FOLDED {
             return Err(format!("it makes a constant of more than {MAX_FOLDED} elements"));
-        };
+        }
         self.elements = self
             .elements
             .checked_sub(elements)
@@ -109,6 +114,11 @@ fn infer_node(model: &mut InferenceModel, id: usize, budget: &mut Budget, paid: 
     let observed: Vec<InferenceFact> =
         observed_outlets.iter().map(|outlet| model.outlet_fact(*outlet).cloned()).collect::<Result<_, _>>()?;
     let operator = model.node(id).op.name().to_string();
+    if model.node(id).op_is::<UnimplementedOp>() {
+        return Err(Stop::TooMuch(
+            "the compiler does not know this operator; export with others, or compute it beforehand".into(),
+        ));
+    }
     // These compute their value along with their shape, from the shape of their input.
     let like = operator.ends_with("Like").then(|| inputs.first().and_then(elements)).flatten();
     if !*paid && let Some(elements) = like {
@@ -126,7 +136,11 @@ fn infer_node(model: &mut InferenceModel, id: usize, budget: &mut Budget, paid: 
     if let Some(values) = values.filter(|values| !values.is_empty())
         && !*paid
     {
-        let elements = if operator == "ConstantOfShape" { shape_given(&values[0]) } else { total(&shaped_out) };
+        let elements = if operator == "ConstantOfShape" {
+            shape_given(&values[0]).or_else(|| total(&shaped_out))
+        } else {
+            total(&shaped_out)
+        };
         budget.pay(elements, elements.and_then(|out| work(&operator, &values, out))).map_err(Stop::TooMuch)?;
         *paid = true;
     }
@@ -164,7 +178,8 @@ fn total(facts: &[InferenceFact]) -> Option<usize> {
 fn shape_given(shape: &Tensor) -> Option<usize> {
     let dims = shape.cast_to::<i64>().ok()?;
     let dims = dims.to_plain_array_view::<i64>().ok()?;
-    dims.iter().try_fold(1usize, |all, dim| all.checked_mul(usize::try_from(*dim).ok()?))
+    // A negative size is none, and refused as too large.
+    Some(dims.iter().fold(1usize, |all, dim| all.saturating_mul(usize::try_from(*dim).unwrap_or(usize::MAX))))
 }
 
 /// A bound on the multiplications of an operator on constants, given the elements of its result.

@@ -14,6 +14,7 @@ use super::{
 use std::collections::{HashMap, HashSet};
 use tract_onnx::pb;
 use tract_onnx::prelude::{InferenceModelExt, OutletId, TypedModel};
+use tract_onnx::tract_core::internal::TDim;
 
 /// A typed graph and the ONNX nodes that it came from.
 pub(super) struct Graph {

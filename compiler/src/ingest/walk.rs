@@ -5,6 +5,7 @@
 use super::{
     affine::{Affine, Value},
     axes::{Axes, broadcasts, concrete, extent},
+    constant::Constant,
     describe::describe,
     error::{IngestError, Reason},
     fold::{Budget, work_of},
@@ -19,7 +20,7 @@ use tract_onnx::prelude::{
     Datum, IntoArcTensor, IntoTValue, OutletId, TValue, Tensor, TractResult, TypedFact, TypedModel, TypedNode, TypedOp,
 };
 use tract_onnx::tract_core::internal::{EvalOp, TDim, TVec, format_err};
-use tract_onnx::tract_core::ops::{einsum::EinSum, source::TypedSource};
+use tract_onnx::tract_core::ops::{array::MultiBroadcastTo, einsum::EinSum, source::TypedSource};
 
 type Values = HashMap<OutletId, Value>;
 
@@ -85,7 +86,9 @@ pub(super) fn interpret(
         Some(Value::Input(view)) => view
             .divided_by_last_axis()
             .map_err(|reason| explain(reason, model, model.node(output.node), origins, name))?,
-        Some(Value::Constant(_)) => return Err(graph("its output does not depend on any input".into())),
+        Some(Value::Constant(_) | Value::Filled(..)) => {
+            return Err(graph("its output does not depend on any input".into()));
+        }
         None => return Err(graph("its output is never computed".into())),
     };
     Ok(Walked { affine, steps })
@@ -129,6 +132,9 @@ fn evaluate(
         .collect::<Option<_>>()
         .ok_or_else(|| Reason::new("an input of it is never computed"))?;
     if inputs.iter().all(|input| matches!(input, Value::Constant(_))) {
+        if let Some(filled) = filled(node.op.as_ref(), &inputs) {
+            return Ok(vec![filled]);
+        }
         return fold(node, &facts, inputs, budget);
     }
     if node.op.name() == "Dropout" {
@@ -145,6 +151,14 @@ fn evaluate(
              rows if a constant fixes it",
         ))
     }
+}
+
+/// One number in a shape that depends on a symbolic size (zeros for all rows, say), which no tensor can hold.
+fn filled(op: &dyn TypedOp, inputs: &[Value]) -> Option<Value> {
+    let shape = &op.downcast_ref::<MultiBroadcastTo>()?.shape;
+    let [Value::Constant(tensor)] = inputs else { return None };
+    let number = Constant::read(tensor, 0).ok()?.uniform()?;
+    shape.iter().any(|dim| concrete(dim).is_none()).then(|| Value::Filled(number, shape.to_tvec().to_vec()))
 }
 
 /// Evaluates an operator on constants.
@@ -204,7 +218,7 @@ fn dropout(model: &TypedModel, node: &TypedNode, mut inputs: Vec<Value>) -> Resu
 /// Does the value have the inferred shape, as far as both are known?
 fn has_shape(value: &Value, dims: &[TDim]) -> bool {
     let axes = match value {
-        Value::Constant(_) => return true,
+        Value::Constant(_) | Value::Filled(..) => return true,
         Value::Input(view) => &view.axes,
         Value::Affine(affine) => &affine.axes,
     };

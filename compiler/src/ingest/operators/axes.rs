@@ -11,7 +11,7 @@ use tract_onnx::tract_core::internal::{AxisOp, ShapeFact, TDim};
 pub(super) const SUPPORTED: &[super::Supported] = &[
     super::Supported {
         operators: "Transpose, Reshape, Flatten, Squeeze, Unsqueeze",
-        when: "rows stay whole, and the output has rows in the order of the input",
+        when: "rows stay whole, and the output has rows in the order of the input, each with all its features together",
         becomes: "nothing: the order of features is followed exactly",
     },
     super::Supported { operators: "Expand", when: "it repeats nothing", becomes: "nothing" },
@@ -34,7 +34,7 @@ pub(super) fn broadcast(shape: &ShapeFact, input: &Value) -> Result<Value, Reaso
 
 fn with_axes(input: &Value, change: impl Fn(&Axes) -> Result<Axes, Reason>) -> Result<Value, Reason> {
     match input {
-        Value::Constant(_) => Err(Reason::new("a constant was not folded")),
+        Value::Constant(_) | Value::Filled(..) => Err(Reason::new("a constant was not folded")),
         Value::Input(view) => Ok(Value::Input(View { axes: change(&view.axes)?, ..view.clone() })),
         Value::Affine(affine) => Ok(Value::Affine(Affine { axes: change(&affine.axes)?, ..affine.clone() })),
     }

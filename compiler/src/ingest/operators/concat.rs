@@ -6,7 +6,7 @@ use super::{
 };
 use crate::ingest::{
     affine::{Affine, Value},
-    axes::{Atom, Space},
+    axes::{Atom, Space, concrete},
     constant::Constant,
     error::Reason,
 };
@@ -15,7 +15,7 @@ use tract_onnx::tract_core::internal::TDim;
 
 pub(super) const SUPPORTED: &[super::Supported] = &[super::Supported {
     operators: "Concat",
-    when: "along the features, or along a new axis (a stack)",
+    when: "along the features, or along a new axis (a stack); also with constants",
     becomes: "columns side by side",
 }];
 
@@ -23,7 +23,10 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
     let rest = || Reason::new("it joins rows or heads, or parts whose rows differ; only features can be joined");
     let parts: Vec<Option<Affine>> = inputs
         .iter()
-        .map(|input| if let Value::Constant(_) = input { Ok(None) } else { divided(input).map(Some) })
+        .map(|input| match input {
+            Value::Constant(_) | Value::Filled(..) => Ok(None),
+            _ => divided(input).map(Some),
+        })
         .collect::<Result<_, _>>()?;
     let first = parts.iter().flatten().next().ok_or_else(rest)?;
     if first.axes.axis(axis).is_empty() && first.width > 1 {
@@ -31,10 +34,11 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
     }
     let frame = first.axes.clone();
     let mut widths = Vec::with_capacity(inputs.len());
-    for (slot, (input, part)) in inputs.iter().zip(&parts).enumerate() {
+    for (input, part) in inputs.iter().zip(&parts) {
         widths.push(match (input, part) {
             (_, Some(part)) => part.width,
-            (Value::Constant(tensor), None) => *Constant::read(tensor, slot)?.shape.get(axis).ok_or_else(rest)?,
+            (Value::Constant(tensor), None) => *tensor.shape().get(axis).ok_or_else(rest)?,
+            (Value::Filled(_, dims), None) => dims.get(axis).and_then(concrete).ok_or_else(rest)?,
             _ => return Err(rest()),
         });
     }
@@ -44,9 +48,15 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
     let mut row = vec![0.0; total];
     let mut start = 0;
     for (slot, ((input, part), width)) in inputs.iter().zip(parts).zip(widths).enumerate() {
+        if width == 0 {
+            // Zeros of no width, as exporters pad on the side where nothing is missing.
+            continue;
+        }
         if let Value::Constant(tensor) = input {
             let part_axes = frame.with_axis(axis, features(width));
             row[start..start + width].copy_from_slice(&Constant::read(tensor, slot)?.per_feature(&part_axes, width)?);
+        } else if let Value::Filled(number, _) = input {
+            row[start..start + width].fill(*number);
         } else if let Some(part) = part {
             if part.axes.with_axis(axis, features(total)) != joined_axes
                 || part.axes.axis(axis) != features_or_unit(width)
@@ -87,6 +97,13 @@ fn stack(axis: usize, frame: Affine, inputs: &[Value], parts: Vec<Option<Affine>
                 return Err(unlike());
             }
             row[start..start + width].copy_from_slice(&constant.per_feature(&frame.axes, width)?);
+            continue;
+        }
+        if let Value::Filled(number, dims) = input {
+            if dims.get(axis).and_then(concrete) != Some(1) {
+                return Err(unlike());
+            }
+            row[start..start + width].fill(*number);
             continue;
         }
         let part = part.filter(|part| part.axes == frame.axes && part.width == width).ok_or_else(unlike)?;

@@ -94,7 +94,7 @@ fn image_as_row(input: &Value) -> Result<Affine, Reason> {
             let image: Vec<Atom> = view.axes.iter().skip(CHANNELS).flatten().cloned().collect();
             view.divided(concrete_extent(&image).ok_or_else(symbolic)?)?
         }
-        Value::Constant(_) => return Err(Reason::new("a constant was not folded")),
+        Value::Constant(_) | Value::Filled(..) => return Err(Reason::new("a constant was not folded")),
     };
     let image: Vec<Atom> = affine.axes.iter().skip(CHANNELS).flatten().cloned().collect();
     if image.iter().any(|atom| atom.space != Space::Feature) || !tile(&image, affine.width) {

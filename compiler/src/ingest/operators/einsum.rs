@@ -16,8 +16,9 @@ use tract_onnx::tract_core::ops::einsum::EinSum;
 
 pub(super) const SUPPORTED: &[super::Supported] = &[super::Supported {
     operators: "MatMul, Gemm, Einsum",
-    when: "one operand is constant and the same for all rows, and all features are contracted",
-    becomes: "a matrix",
+    when: "one operand is constant and the same for all rows, and all features are contracted; an Einsum may have up to 16 operands",
+    becomes: "a matrix; what is contracted of an input are its features, so with the input transposed, or weights from the left, rows are \
+              positions",
 }];
 
 /// One label of the equation: its position in the linear operand, in the constant and in the output.
@@ -106,7 +107,7 @@ fn divided_for(value: &Value, labels: &[Label]) -> Result<Affine, Reason> {
             }
             last
         }
-        Value::Constant(_) => Err(Reason::new("a constant was not folded")),
+        Value::Constant(_) | Value::Filled(..) => Err(Reason::new("a constant was not folded")),
     }
 }
 

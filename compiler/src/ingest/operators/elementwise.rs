@@ -84,7 +84,7 @@ pub(super) fn divided(value: &Value) -> Result<Affine, Reason> {
     match value {
         Value::Affine(affine) => Ok(affine.clone()),
         Value::Input(view) => view.divided_by_last_axis(),
-        Value::Constant(_) => Err(Reason::new("a constant was not folded")),
+        Value::Constant(_) | Value::Filled(..) => Err(Reason::new("a constant was not folded")),
     }
 }
 

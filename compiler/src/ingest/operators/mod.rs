@@ -68,11 +68,21 @@ const SUPPORTED: &[Supported] = &[
         when: "it does not depend on the values of the input, and neither its result (2^26 elements) nor the work is too large",
         becomes: "a constant",
     },
-    Supported { operators: "functions of the model", when: "they are not recursive", becomes: "their nodes" },
+    Supported {
+        operators: "functions of the model",
+        when: "they are not recursive, and their operators mean the same in the model's operator set",
+        becomes: "their nodes",
+    },
 ];
 
 /// Lowers one operator whose inputs are not all constant.
 pub(super) fn lower(op: &dyn TypedOp, inputs: &[Value]) -> Result<Value, Reason> {
+    if inputs.iter().any(|input| matches!(input, Value::Filled(..))) && !op.is::<TypedConcat>() {
+        return Err(Reason::new(
+            "it takes a constant whose shape depends on a symbolic size; such a one can only be joined to features, so export with \
+             fixed sizes",
+        ));
+    }
     if op.is::<Identity>() {
         single(inputs).cloned()
     } else if let Some(cast) = op.downcast_ref::<Cast>() {

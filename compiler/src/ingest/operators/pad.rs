@@ -16,7 +16,7 @@ use tract_onnx::tract_core::ops::array::{Pad, PadMode};
 pub(super) const SUPPORTED: &[super::Supported] = &[super::Supported {
     operators: "Pad",
     when: "constant padding along the features",
-    becomes: "columns of zeros, and a bias if the padding is not zero",
+    becomes: "columns of zeros, and a bias if the padding is not zero; negative pads crop",
 }];
 
 pub(super) fn pad(op: &Pad, input: &Value) -> Result<Value, Reason> {

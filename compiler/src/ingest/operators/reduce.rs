@@ -27,7 +27,7 @@ pub(super) fn sum(op: &Reduce, input: &Value) -> Result<Value, Reason> {
             view.divided(width.ok_or_else(|| Reason::new("it sums over an axis of symbolic length"))?)?
         }
         Value::Affine(affine) => affine.clone(),
-        Value::Constant(_) => return Err(Reason::new("a constant was not folded")),
+        Value::Constant(_) | Value::Filled(..) => return Err(Reason::new("a constant was not folded")),
     };
     if reduced(&affine.axes).iter().any(|atom| atom.space == Space::Row) {
         affine = affine.with_rows_as_features()?;

@@ -11,8 +11,11 @@ use std::sync::Arc;
 use tract_onnx::tract_core::internal::TDim;
 use tract_onnx::tract_core::ops::array::Slice;
 
-pub(super) const SUPPORTED: &[super::Supported] =
-    &[super::Supported { operators: "Slice, Split", when: "along the features", becomes: "a selection of columns" }];
+pub(super) const SUPPORTED: &[super::Supported] = &[super::Supported {
+    operators: "Slice, Split",
+    when: "along the features, in any steps",
+    becomes: "a selection of columns",
+}];
 
 pub(super) fn slice(op: &Slice, input: &Value) -> Result<Value, Reason> {
     let affine = divided(input)?;

@@ -5,6 +5,7 @@
 //! Knows inputs alone; what inference finds out about the rest follows from them.
 
 use super::error::IngestError;
+use std::collections::HashSet;
 use tract_onnx::pb::{self, tensor_shape_proto::dimension::Value, type_proto::Value::TensorType};
 use tract_onnx::prelude::TDim;
 use tract_onnx::tract_hir::internal::{Factoid, InferenceModel};
@@ -34,6 +35,44 @@ pub(super) fn settle(model: &mut InferenceModel, proto: &pb::ModelProto, name: &
         model.set_outlet_fact(outlet, fact).map_err(unreadable)?;
     }
     Ok(())
+}
+
+/// Gives the symbolic dimensions of all inputs the names of those of the first, one by one. Were any of them others?
+///
+/// An exporter may name the rows of two inputs differently although the graph only fits equal ones. Rows of all inputs of a module are
+/// as many, so nothing is lost by saying so.
+pub(super) fn share(proto: &mut pb::ModelProto) -> bool {
+    let Some(graph) = proto.graph.as_mut() else { return false };
+    let given: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    let inputs = graph.input.iter_mut().filter(|input| !given.contains(input.name.as_str()));
+    let mut symbolic: Vec<Vec<&mut Option<Value>>> = inputs.map(symbolic_dimensions).collect();
+    let Some((first, others)) = symbolic.split_first_mut() else { return false };
+    if others.is_empty() || first.is_empty() || others.iter().any(|other| other.len() != first.len()) {
+        return false;
+    }
+    let mut changed = false;
+    for (at, own) in first.iter_mut().enumerate() {
+        let unnamed = || Value::DimParam(format!("unk_shared_{at}"));
+        let shared = own
+            .take()
+            .filter(|own| !matches!(own, Value::DimParam(name) if name.trim().is_empty()))
+            .unwrap_or_else(unnamed);
+        **own = Some(shared.clone());
+        for other in others.iter_mut().filter_map(|other| other.get_mut(at)) {
+            changed |= other.as_ref() != Some(&shared);
+            **other = Some(shared.clone());
+        }
+    }
+    changed
+}
+
+/// The dimensions of an input that have no size.
+fn symbolic_dimensions(input: &mut pb::ValueInfoProto) -> Vec<&mut Option<Value>> {
+    let Some(TensorType(tensor)) = input.r#type.as_mut().and_then(|declared| declared.value.as_mut()) else {
+        return vec![];
+    };
+    let dims = tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).map(|dim| &mut dim.value);
+    dims.filter(|value| !matches!(value, Some(Value::DimValue(_)))).collect()
 }
 
 /// The name of a dimension, where it says which one it is.

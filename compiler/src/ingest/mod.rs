@@ -118,8 +118,16 @@ fn ingest_unguarded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<I
     padding::drop_values_without_use(&mut proto);
     chain::write_as_pairs(&mut proto);
     noop::drop_reductions_of_nothing(&mut proto);
-    let graph = graph::typed(&proto, name)?;
-    let walked = interpret(&proto, &graph, name)?;
+    analysed(&proto, name).or_else(|error| match dimensions::share(&mut proto) {
+        true => analysed(&proto, name).map_err(|_| error),
+        false => Err(error),
+    })
+}
+
+/// What becomes of a model that has been screened and written as tract reads it.
+fn analysed(proto: &pb::ModelProto, name: &str) -> Result<Ingested, IngestError> {
+    let graph = graph::typed(proto, name)?;
+    let walked = interpret(proto, &graph, name)?;
     let placed = place::place(walked.affine, &graph, name)?;
     let warnings = advice::warnings(&placed);
     let steps = graph.origins.all_steps(walked.steps);

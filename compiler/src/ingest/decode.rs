@@ -53,7 +53,7 @@ impl Message {
             (Self::Graph, 1) | (Self::Function, 7) => Self::Node,
             (Self::Graph, 5) | (Self::Attribute, 5 | 10) => Self::Tensor,
             (Self::Graph, 11..=15) | (Self::Attribute, 14 | 15 | 22 | 23) => Self::Other,
-            (Self::Node, 5) => Self::Attribute,
+            (Self::Node, 5) | (Self::Function, 11) => Self::Attribute,
             (Self::Attribute, 6 | 11) => Self::Graph,
             // TypeProto, Tensor and Shape in a ValueInfo, by the numbers of their fields.
             (Self::Other, 1 | 2) => Self::Other,

@@ -2,29 +2,28 @@
 //!
 //! Names inside a function get the call's name in front, so error messages still lead to the place.
 
-use super::{error::IngestError, screen::MAX_NODES};
+use super::{defaults, error::IngestError, screen::MAX_NODES, versions::is_same};
 use std::collections::HashMap;
 use tract_onnx::pb;
 
 /// Functions may call functions this deep; ONNX forbids recursion.
 const MAX_DEPTH: usize = 16;
 
-/// Replaces every call of a local function by the function's nodes.
-pub(super) fn inline_functions(proto: &mut pb::ModelProto, name: &str) -> Result<(), IngestError> {
+/// Replaces every call of a local function by the function's nodes; `bytes` are the model's.
+pub(super) fn inline_functions(proto: &mut pb::ModelProto, bytes: &[u8], name: &str) -> Result<(), IngestError> {
     if proto.functions.is_empty() {
         return Ok(());
     }
     let refuse = |what: String| IngestError::Graph { name: name.into(), what };
+    let defaults = defaults::of_functions(bytes);
     let mut functions = HashMap::new();
     for function in &proto.functions {
         let key =
             (domain_of(function.domain.as_deref().unwrap_or_default()), function.name.clone().unwrap_or_default());
-        if let Some(other) = function.opset_import.iter().find(|import| !is_imported(import, &proto.opset_import)) {
-            let what =
-                format!("function `{}` uses version {} of an operator set, the model another", key.1, other.version);
-            return Err(refuse(what));
-        }
-        if functions.insert(key.clone(), function.clone()).is_some() {
+        versions_agree(function, &proto.opset_import).map_err(refuse)?;
+        let of_it = |(domain, name, _): &&(String, String, _)| (domain_of(domain), name) == (key.0.clone(), &key.1);
+        let given = defaults.iter().find(of_it).map_or(&[][..], |(_, _, given)| given);
+        if functions.insert(key.clone(), (function.clone(), given)).is_some() {
             return Err(refuse(format!("two functions are called `{}`", key.1)));
         }
     }
@@ -34,7 +33,7 @@ pub(super) fn inline_functions(proto: &mut pb::ModelProto, name: &str) -> Result
     // The nodes still to look at, the next one last, with the number of calls that they are inside.
     let mut waiting: Vec<(pb::NodeProto, usize)> = graph.node.drain(..).rev().map(|node| (node, 0)).collect();
     while let Some((node, depth)) = waiting.pop() {
-        let Some(function) = functions.get(&(domain_of(&node.domain), node.op_type.clone())) else {
+        let Some((function, given)) = functions.get(&(domain_of(&node.domain), node.op_type.clone())) else {
             done.push(node);
             continue;
         };
@@ -48,7 +47,7 @@ pub(super) fn inline_functions(proto: &mut pb::ModelProto, name: &str) -> Result
             let what = "the number of nodes, functions written out,".into();
             return Err(IngestError::TooLarge { name: name.into(), what, limit: MAX_NODES });
         }
-        let nodes = instance(function, &node, done.len() + waiting.len()).map_err(refuse)?;
+        let nodes = instance(function, given, &node, done.len() + waiting.len()).map_err(refuse)?;
         waiting.extend(nodes.into_iter().rev().map(|node| (node, depth + 1)));
     }
     graph.node = done;
@@ -59,13 +58,34 @@ fn domain_of(domain: &str) -> String {
     if domain == "ai.onnx" { String::new() } else { domain.into() }
 }
 
-fn is_imported(import: &pb::OperatorSetIdProto, by_model: &[pb::OperatorSetIdProto]) -> bool {
-    let same = |other: &&pb::OperatorSetIdProto| domain_of(&other.domain) == domain_of(&import.domain);
-    by_model.iter().find(same).is_none_or(|other| other.version == import.version)
+/// Do the function's operators mean the same in the model, which may import another version of their operator set?
+fn versions_agree(function: &pb::FunctionProto, by_model: &[pb::OperatorSetIdProto]) -> Result<(), String> {
+    for import in &function.opset_import {
+        let same = |other: &&pb::OperatorSetIdProto| domain_of(&other.domain) == domain_of(&import.domain);
+        let Some(model) = by_model.iter().find(same).filter(|model| model.version != import.version) else { continue };
+        let of_it = function.node.iter().filter(|node| domain_of(&node.domain) == domain_of(&import.domain));
+        let of_onnx = domain_of(&import.domain).is_empty();
+        let between = import.version.min(model.version)..=import.version.max(model.version);
+        if let Some(other) = of_it.map(|node| &node.op_type).find(|operator| !of_onnx || !is_same(operator, &between)) {
+            return Err(format!(
+                "function `{}` uses version {} of an operator set, the model version {}, and `{other}` may differ between them; \
+                 export with one version",
+                function.name.as_deref().unwrap_or_default(),
+                import.version,
+                model.version
+            ));
+        }
+    }
+    Ok(())
 }
 
-/// The nodes of one call.
-fn instance(function: &pb::FunctionProto, call: &pb::NodeProto, serial: usize) -> Result<Vec<pb::NodeProto>, String> {
+/// The nodes of one call of a function whose attributes have these defaults.
+fn instance(
+    function: &pb::FunctionProto,
+    defaults: &[pb::AttributeProto],
+    call: &pb::NodeProto,
+    serial: usize,
+) -> Result<Vec<pb::NodeProto>, String> {
     let prefix = if call.name.is_empty() { format!("{}_{serial}", call.op_type) } else { call.name.clone() };
     if call.input.len() > function.input.len() || call.output.len() > function.output.len() {
         return Err(format!("node `{prefix}` has more inputs or outputs than the function `{}`", call.op_type));
@@ -91,7 +111,9 @@ fn instance(function: &pb::FunctionProto, call: &pb::NodeProto, serial: usize) -
         node.input = node.input.iter().map(rename).collect();
         node.output = node.output.iter().map(rename).collect();
         for attribute in node.attribute.iter_mut().filter(|attribute| !attribute.ref_attr_name.is_empty()) {
-            let given = call.attribute.iter().find(|given| given.name == attribute.ref_attr_name).ok_or_else(|| {
+            // What the call leaves out has the value that the function says, if it says one.
+            let mut given = call.attribute.iter().chain(defaults);
+            let given = given.find(|given| given.name == attribute.ref_attr_name).ok_or_else(|| {
                 format!("node `{prefix}` does not set attribute `{}` of its function", attribute.ref_attr_name)
             })?;
             *attribute = pb::AttributeProto { name: std::mem::take(&mut attribute.name), ..given.clone() };

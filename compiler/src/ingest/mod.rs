@@ -1,11 +1,11 @@
 //! ONNX → [`LinearMap`]: reads a LoRA module exported to ONNX and finds out which affine map it is.
 //!
-//! The stages, one file each. On the protobuf: `decode`, `inline` (local functions), `screen` (sizes, names, order), `names`, `external` (tensors in
-//! other files), `widen` (bf16), `equation` (Einsum), `padding` (Pad). Through tract: `graph` infers types and folds constants, within the limits of `fold` and
-//! but for those of `withhold`. On tract's
-//! typed graph: `walk` interprets it over affine expressions (`affine`, `axes`, `constant`, `operators`), `cut` turns the result into
-//! low-rank terms, `advice` says what a user should know about them. Knows nothing of quantisation or proofs. Adding an
-//! operator is one file in `operators`.
+//! The stages, one file each. On the protobuf: `decode`, `inline` (local functions, with `defaults` and `versions`), `screen` (sizes, names,
+//! order), `names`, `external` (tensors in other files), `widen` (bf16), `equation` and `chain` (Einsum), `noop` (reductions of nothing).
+//! Through tract: `graph` infers types and folds constants, with the `builders` of operators that tract reads otherwise, the `dimensions` of
+//! the inputs, and within the limits of `fold` and `bounds` but for those of `withhold`. On tract's typed graph: `walk` interprets it over
+//! affine expressions (`affine`, `view`, `axes`, `constant`, `operators`), `place` and `cut` turn the result into low-rank terms, `advice`
+//! says what a user should know about them. Knows nothing of quantisation or proofs. Adding an operator is one file in `operators`.
 
 mod advice;
 mod affine;
@@ -16,6 +16,7 @@ mod chain;
 mod constant;
 mod cut;
 mod decode;
+mod defaults;
 mod describe;
 mod dimensions;
 mod equation;
@@ -33,6 +34,7 @@ mod place;
 mod quiet;
 mod screen;
 mod screen_tensor;
+mod versions;
 mod view;
 mod walk;
 mod widen;
@@ -108,7 +110,7 @@ pub fn ingest_in(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Inge
 
 fn ingest_unguarded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Ingested, IngestError> {
     let mut proto = decode::decode(bytes, name)?;
-    inline::inline_functions(&mut proto, name)?;
+    inline::inline_functions(&mut proto, bytes, name)?;
     screen::screen(&proto, name)?;
     names::tell_nodes_apart(&mut proto);
     external::load(&mut proto, name, folder)?;

@@ -32,6 +32,7 @@ pub(super) fn screen(proto: &pb::ModelProto, name: &str) -> Result<(), IngestErr
     for tensor in tensors(graph) {
         screen_tensor::shape(tensor, name)?;
     }
+    screen_empty(graph).map_err(malformed)?;
     for input in &graph.input {
         screen_input(input, name)?;
     }
@@ -65,6 +66,22 @@ fn screen_version(proto: &pb::ModelProto) -> Result<(), String> {
 
 /// Operators that tract 0.23 computes wrongly, also on constants.
 const WRONG: &[&str] = &["Celu", "GlobalLpPool"];
+
+/// Refuses weights without elements. Operators that adapters do not consist of may have inputs that are empty to be left out.
+fn screen_empty(graph: &pb::GraphProto) -> Result<(), String> {
+    const COMPUTE: [&str; 8] = ["MatMul", "Gemm", "Einsum", "Conv", "Add", "Sub", "Mul", "Div"];
+    let initialisers = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor));
+    let nodes = graph.node.iter().filter_map(|node| Some((node.output.first()?.as_str(), &node.attribute)));
+    let constants =
+        nodes.flat_map(|(name, given)| given.iter().filter_map(move |given| Some((name, given.t.as_ref()?))));
+    let empty = initialisers.chain(constants).filter(|(_, tensor)| screen_tensor::is_empty(tensor));
+    let empty: HashMap<&str, &pb::TensorProto> = empty.collect();
+    let computing = graph.node.iter().filter(|node| COMPUTE.contains(&node.op_type.as_str()));
+    match computing.flat_map(|node| &node.input).find_map(|input| empty.get_key_value(input.as_str())) {
+        Some((name, tensor)) => Err(format!("tensor `{name}` of shape {:?} is empty", tensor.dims)),
+        None => Ok(()),
+    }
+}
 
 fn screen_operators(graph: &pb::GraphProto, name: &str) -> Result<(), IngestError> {
     for node in &graph.node {

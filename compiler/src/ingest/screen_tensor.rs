@@ -6,24 +6,26 @@ use tract_onnx::pb::{self, tensor_proto::DataType};
 
 pub(super) const MAX_RANK: usize = 8;
 
-/// Refuses shapes that are too large or, for floating-point numbers, empty.
+/// Refuses shapes that are too large. Empty tensors are valid: they stand for what is left out.
 pub(super) fn shape(tensor: &pb::TensorProto, name: &str) -> Result<(), IngestError> {
     let malformed = |what: String| IngestError::Malformed { name: name.into(), what };
     if tensor.dims.len() > MAX_RANK {
         return Err(malformed(format!("tensor `{}` has {} dimensions", tensor.name, tensor.dims.len())));
     }
-    let Some(elements) = elements(tensor) else {
+    if elements(tensor).is_none() {
         let what = format!("tensor `{}` of shape {:?}", tensor.name, tensor.dims);
         return Err(IngestError::TooLarge { name: name.into(), what, limit: MAX_ELEMENTS });
-    };
+    }
+    Ok(())
+}
+
+/// Is it an empty tensor of floating-point numbers?
+pub(super) fn is_empty(tensor: &pb::TensorProto) -> bool {
     let float = matches!(
         DataType::try_from(tensor.data_type),
         Ok(DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16)
     );
-    if elements == 0 && float {
-        return Err(malformed(format!("tensor `{}` of shape {:?} is empty", tensor.name, tensor.dims)));
-    }
-    Ok(())
+    float && elements(tensor) == Some(0)
 }
 
 /// Refuses a tensor that stores more or fewer elements than its shape has.

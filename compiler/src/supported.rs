@@ -53,6 +53,7 @@ that is not. Operator sets 7 to 23 are tested. `zklora compile --explain` shows 
 ## Rows and features
 
 * `[rows, features]`, `[batch, sequence, features]` and a flat `[rows * features]` are the same: features are last.
+* Dimensions may be symbolic, with any name or none. All inputs have the same rows, whatever their dimensions are called.
 * Convolutions with a kernel of size 1: positions are rows, channels are features. Row `batch * positions + position` is what
   `[batch, channels, height, width]` holds at that position; give activations channels last.
 * Other convolutions: one row is a whole image, `channels * height * width` values in the order of the tensor. The batch axis is
@@ -79,7 +80,7 @@ precision where rounding would depend on the machine.
 ";
 
 const REFUSED: &str = "
-Everything else is refused by the name of its node: activations (Relu, Gelu, Clip, Where), normalisation (LayerNormalization,
+Everything else is refused by the name of its node: activations (Relu, Gelu, Clip), normalisation (LayerNormalization,
 Softmax), products of two values that depend on the input, live Dropout, quantised operators, control flow (If, Loop, Scan), operators
 of other domains, and casts to integers.
 ";

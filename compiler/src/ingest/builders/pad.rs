@@ -1,7 +1,7 @@
-//! Pad with a constant, where pads may be negative and may be for some axes only.
+//! Pad, where pads may be negative and may be for some axes only.
 //!
-//! tract 0.23 takes negative pads for huge ones and knows the result's size only along the axes that are named. Other modes than constant
-//! padding are left to it. A negative pad is a crop: it becomes a slice, and what is padded afterwards is never negative.
+//! tract 0.23 takes negative pads for huge ones, knows the result's size only along the axes that are named, and pads with a constant in any
+//! mode if there is one. A negative pad is a crop: it becomes a slice, and what is padded afterwards is never negative.
 
 use tract_onnx::model::{ParsingContext, optional_inputs};
 use tract_onnx::pb::NodeProto;
@@ -9,24 +9,26 @@ use tract_onnx::tract_core::ops::array::{Pad as TypedPad, PadMode, Slice};
 use tract_onnx::tract_hir::internal::*;
 
 pub(super) fn build(ctx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let mode: Option<&str> = node.get_attr_opt("mode")?;
-    if !matches!(mode, None | Some("constant")) {
-        let original = tract_onnx::onnx().op_register.0.remove("Pad").context("tract has no Pad")?;
-        return original(ctx, node);
-    }
+    let mode = match node.get_attr_opt("mode")? {
+        None | Some("constant") => Mode::Constant,
+        Some("edge") => Mode::Edge,
+        Some("reflect") => Mode::Reflect,
+        Some(other) => bail!("it pads in mode `{other}`; pad with a constant"),
+    };
     let op = if ctx.onnx_operator_set_version < 11 {
         let value = tensor0(node.get_attr_opt::<f32>("value")?.unwrap_or(0.0)).into_arc_tensor();
-        Pad { pads: Some(node.get_attr_vec("pads")?), value: Value::Attribute(value), axes: None }
+        Pad { mode, pads: Some(node.get_attr_vec("pads")?), value: Value::Attribute(value), axes: None }
     } else {
         let mut inputs = optional_inputs(node).skip(2);
         let value = inputs.next().flatten();
-        Pad { pads: None, value: Value::Input(value), axes: inputs.next().flatten() }
+        Pad { mode, pads: None, value: Value::Input(value), axes: inputs.next().flatten() }
     };
     Ok((expand(op), vec![]))
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq)]
 struct Pad {
+    mode: Mode,
     /// As an attribute of the node; otherwise the second input.
     pads: Option<Vec<i64>>,
     value: Value,
@@ -34,7 +36,14 @@ struct Pad {
     axes: Option<usize>,
 }
 
-/// What is put around a tensor.
+#[derive(Debug, Clone, Copy, Hash, PartialEq, Eq)]
+enum Mode {
+    Constant,
+    Edge,
+    Reflect,
+}
+
+/// What is put around a tensor, if that is a constant.
 #[derive(Debug, Clone, Hash, PartialEq, Eq)]
 enum Value {
     Attribute(Arc<Tensor>),
@@ -120,6 +129,8 @@ impl Expansion for Pad {
         };
         let axes = self.axes.map(|input| integers(&*constant(model, input, "axes")?)).transpose()?;
         let pads = along(fact.rank(), &pads, axes.as_deref())?;
+        let crops = pads.iter().any(|(before, after)| *before < 0 || *after < 0);
+        ensure!(!crops || self.mode == Mode::Constant, "it crops and repeats values at once; do one after the other");
         let mut wire = inputs[0];
         for (axis, (before, after)) in pads.iter().enumerate().filter(|(_, (before, after))| *before < 0 || *after < 0)
         {
@@ -139,6 +150,11 @@ impl Expansion for Pad {
             model.rename_node(wire.node, prefix)?;
             return Ok(tvec!(wire));
         }
-        model.wire_node(prefix, TypedPad { pads, mode: PadMode::Constant(value) }, &[wire])
+        let mode = match self.mode {
+            Mode::Constant => PadMode::Constant(value),
+            Mode::Edge => PadMode::Edge,
+            Mode::Reflect => PadMode::Reflect,
+        };
+        model.wire_node(prefix, TypedPad { pads, mode }, &[wire])
     }
 }

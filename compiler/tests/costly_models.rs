@@ -5,7 +5,7 @@
 use tract_onnx::pb;
 
 mod models;
-use models::{assert_refused, floats, ints, model, node, refusal, value};
+use models::{along, assert_refused, floats, ints, model, model_of, node, refusal, value};
 
 /// `y = x · w + f(bomb)`, where `bomb` is what the nodes make.
 fn with_constant(mut nodes: Vec<pb::NodeProto>, initializers: Vec<pb::TensorProto>) -> pb::ModelProto {
@@ -98,4 +98,43 @@ fn rows_that_would_be_joined_to_a_huge_one_are_refused() {
     let mut hostile = model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])]);
     hostile.graph.as_mut().unwrap().input[0] = value("x", &[1 << 20, 4]);
     assert_refused(&hostile, &["mixes 1048576 rows"]);
+}
+
+#[test]
+fn products_of_constants_that_would_take_minutes_are_refused() {
+    let half = |name: &str, dims: &[i64]| floats(name, dims, &vec![0.01; 1 << 23]);
+    let weights = vec![half("l", &[1 << 12, 1 << 11]), half("r", &[1 << 11, 1 << 12])];
+    assert_refused(&with_constant(vec![node("MatMul", &["l", "r"], "bomb")], weights), &["(MatMul)", "too long"]);
+}
+
+#[test]
+fn constants_that_a_small_file_makes_large_are_refused() {
+    let count = [("a", 0), ("n", 1 << 26), ("c", 1)];
+    let scalar = |(name, value): (&str, i64)| pb::TensorProto { dims: vec![], ..ints(name, &[value]) };
+    let range = node("Range", &["a", "n", "c"], "bomb");
+    let refused = with_constant(vec![range], count.map(scalar).to_vec());
+    assert_refused(&refused, &["node_bomb", "the constants computed up to here"]);
+}
+
+#[test]
+fn sizes_that_grow_into_long_formulas_are_refused() {
+    use pb::tensor_shape_proto::dimension::Value::DimParam;
+    // s := s · s + t, from the symbolic shape of x.
+    let mut nodes = vec![node("Shape", &["x"], "s0")];
+    for i in 0..12 {
+        nodes.push(node("Mul", &[&format!("s{i}"), &format!("s{i}")], &format!("m{i}")));
+        nodes.push(node("Add", &[&format!("m{i}"), "s0"], &format!("s{}", i + 1)));
+    }
+    nodes.push(node("Gather", &["s12", "first"], "size"));
+    nodes.push(along(0, "Concat", &["size", "four"], "shape"));
+    nodes.push(node("Reshape", &["x", "shape"], "v"));
+    nodes.push(node("MatMul", &["v", "w"], "y"));
+    let constants = vec![ints("first", &[0]), ints("four", &[4]), floats("w", &[4, 3], &[0.5; 12])];
+    let mut input = value("x", &[1, 1, 4]);
+    if let Some(pb::type_proto::Value::TensorType(tensor)) = &mut input.r#type.as_mut().unwrap().value {
+        for (dim, name) in tensor.shape.as_mut().unwrap().dim.iter_mut().zip(["a", "b"]) {
+            dim.value = Some(DimParam(name.into()));
+        }
+    }
+    assert_refused(&model_of(vec![input], nodes, constants), &["(Mul)", "formula", "export with fixed sizes"]);
 }

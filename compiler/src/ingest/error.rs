@@ -1,6 +1,6 @@
 //! Why a file cannot be ingested, always with the place in the file and what to do about it.
 
-use crate::linear_map::LinearMapError;
+use crate::{linear_map::LinearMapError, matrix::MatrixError};
 use thiserror::Error;
 
 /// Why an ONNX file is not accepted.
@@ -63,6 +63,18 @@ pub enum IngestError {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// A node asks for more memory or time than any adapter needs.
+    #[error("`{name}`: node `{node}` ({operator}) asks for too much: {reason}")]
+    TooMuch {
+        /// The module.
+        name: String,
+        /// The node's name in the ONNX file.
+        node: String,
+        /// The node's ONNX operator.
+        operator: String,
+        /// What is too much, and what to do.
+        reason: String,
+    },
     /// A weight is NaN or infinite.
     #[error("`{name}`: `{tensor}` has a value that is NaN or infinite; repair the weights and export again")]
     NonFinite {
@@ -89,6 +101,8 @@ pub enum IngestError {
 pub(super) enum Reason {
     /// The operator or the way it is used is not linear or not supported.
     NotLinear(String),
+    /// It is linear, as far as is known, but a limit on memory or time is reached: no other reading of the graph helps.
+    TooMuch(String),
     /// The constant with this number among the node's inputs is not finite.
     NonFinite(usize),
 }
@@ -97,10 +111,17 @@ impl Reason {
     pub fn new(reason: impl Into<String>) -> Self {
         Self::NotLinear(reason.into())
     }
+
+    pub fn too_much(reason: impl Into<String>) -> Self {
+        Self::TooMuch(reason.into())
+    }
 }
 
-impl From<crate::matrix::MatrixError> for Reason {
-    fn from(error: crate::matrix::MatrixError) -> Self {
-        Self::NotLinear(error.to_string())
+impl From<MatrixError> for Reason {
+    fn from(error: MatrixError) -> Self {
+        match error {
+            MatrixError::TooLarge { .. } => Self::TooMuch(error.to_string()),
+            _ => Self::NotLinear(error.to_string()),
+        }
     }
 }

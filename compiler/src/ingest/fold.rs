@@ -3,7 +3,14 @@
 //! A few bytes can ask for terabytes (`ConstantOfShape`, `Expand`, an outer product), and tract evaluates an operator before it
 //! looks at how large the result is. So inference runs here one node at a time: shapes first, then a check, then values.
 
-use super::{bounds::readable, error::IngestError, graph::Origins, graph::brief, quiet};
+use super::{
+    bounds::readable,
+    error::IngestError,
+    formula::{check_sizes, check_tensor},
+    graph::Origins,
+    graph::brief,
+    quiet,
+};
 use std::sync::Arc;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_hir::internal::{Factoid, InferenceFact, InferenceModel, TDim, TVec, Tensor, TypedOp};
@@ -11,10 +18,13 @@ use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
 
 /// The most elements of one constant that the graph computes.
 const MAX_FOLDED: usize = 1 << 26;
-/// The most elements of all constants that the graph computes.
+/// The most elements of all constants that the graph computes: so many, so many more for each element that the file stores, and
+/// not more than the last.
+const FREE_FOLDED: usize = 1 << 25;
+const PER_STORED: usize = 8;
 const MAX_FOLDED_TOTAL: usize = 1 << 28;
-/// The most multiplications for computing constants.
-const MAX_WORK: usize = 1 << 36;
+/// The most multiplications for computing constants: seconds.
+const MAX_WORK: usize = 1 << 34;
 /// The most elements of a value that depends on the input, as far as its shape is fixed.
 const MAX_INFERRED: usize = 1 << 32;
 /// Rounds of inference: facts flow forwards in one and backwards in the next.
@@ -22,13 +32,16 @@ const MAX_ROUNDS: usize = 8;
 
 /// What is left to be computed.
 pub(super) struct Budget {
+    limit: usize,
     elements: usize,
     work: usize,
 }
 
 impl Budget {
-    pub fn new() -> Self {
-        Self { elements: MAX_FOLDED_TOTAL, work: MAX_WORK }
+    /// For a file that stores so many elements of tensors.
+    pub fn new(stored: usize) -> Self {
+        let limit = stored.saturating_mul(PER_STORED).saturating_add(FREE_FOLDED).min(MAX_FOLDED_TOTAL);
+        Self { limit, elements: limit, work: MAX_WORK }
     }
 
     /// Pays for constants of `elements` elements computed with `work` multiplications, or says what is too much.
@@ -43,7 +56,7 @@ impl Budget {
         self.elements = self
             .elements
             .checked_sub(elements)
-            .ok_or_else(|| format!("the constants computed so far have more than {MAX_FOLDED_TOTAL} elements"))?;
+            .ok_or_else(|| format!("the constants computed up to here have more than {} elements", self.limit))?;
         self.work = work
             .and_then(|work| self.work.checked_sub(work))
             .ok_or("computing the constants of this graph takes too long; store the result instead")?;
@@ -56,10 +69,10 @@ pub(super) fn infer_within_limits(
     model: &mut InferenceModel,
     order: &[usize],
     origins: &Origins,
+    mut budget: Budget,
     name: &str,
 ) -> Result<(), IngestError> {
     let analysis = |what: String| IngestError::Analysis { name: name.into(), what };
-    let mut budget = Budget::new();
     let mut paid = vec![false; model.nodes().len()];
     for _ in 0..MAX_ROUNDS {
         let mut changed = false;
@@ -74,7 +87,7 @@ pub(super) fn infer_within_limits(
                 )),
                 Stop::TooMuch(reason) => {
                     let (node, operator) = origins.of_node(&model.nodes()[*id].name, "constant");
-                    IngestError::NotLinear { name: name.into(), node: node.into(), operator: operator.into(), reason }
+                    IngestError::TooMuch { name: name.into(), node: node.into(), operator: operator.into(), reason }
                 }
                 Stop::Failed(error) => {
                     analysis(format!("node `{}`: {}", model.nodes()[*id].name, brief(&format!("{error:#}"))))
@@ -130,6 +143,9 @@ fn infer_node(model: &mut InferenceModel, id: usize, budget: &mut Budget, paid: 
     if shaped_out.iter().any(|fact| elements(fact).is_some_and(|elements| elements > MAX_INFERRED)) {
         return Err(Stop::TooMuch(format!("its result has more than {MAX_INFERRED} elements")));
     }
+    let sizes: Vec<TDim> =
+        shaped_out.iter().flat_map(|fact| fact.shape.dims()).filter_map(Factoid::concretize).collect();
+    check_sizes(&sizes).map_err(Stop::TooMuch)?;
     let values: Vec<Option<_>> = shaped_in.iter().map(|fact| fact.value.concretize()).collect();
     readable(&operator, &values).map_err(Stop::TooMuch)?;
     let values: Option<Vec<_>> = values.into_iter().collect();
@@ -146,6 +162,9 @@ fn infer_node(model: &mut InferenceModel, id: usize, budget: &mut Budget, paid: 
     }
     let (new_in, new_out, new_observed) =
         op.infer(inputs.iter().collect(), outputs.iter().collect(), observed.iter().collect())?;
+    for value in new_out.iter().filter_map(|fact| fact.value.concretize()) {
+        check_tensor(&value).map_err(Stop::TooMuch)?;
+    }
     let node_inputs = model.node(id).inputs.clone();
     let mut changed = false;
     let outlets =

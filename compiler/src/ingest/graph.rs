@@ -5,7 +5,7 @@
 use super::{
     builders, dimensions,
     error::IngestError,
-    fold::infer_within_limits,
+    fold::{Budget, infer_within_limits},
     quiet,
     screen::called,
     walk::Step,
@@ -16,6 +16,11 @@ use tract_onnx::pb;
 use tract_onnx::prelude::{InferenceModelExt, OutletId, TypedModel};
 use tract_onnx::tract_core::internal::TDim;
 
+/// The most nodes of a graph that is decluttered.
+const MAX_DECLUTTERED: usize = 1 << 11;
+/// The most elements compared in decluttering it, if every constant is compared to all others of its size.
+const MAX_COMPARED: usize = 1 << 32;
+
 /// A typed graph and the ONNX nodes that it came from.
 pub(super) struct Graph {
     pub model: TypedModel,
@@ -24,6 +29,8 @@ pub(super) struct Graph {
     pub inputs: Vec<String>,
     /// Constants that are sources in the model.
     pub withheld: Withheld,
+    /// Elements of all tensors in the file.
+    pub stored: usize,
 }
 
 /// Name and operator of every ONNX node, and the names of its initialisers.
@@ -46,19 +53,34 @@ pub(super) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestE
     dimensions::settle(&mut model, proto, name)?;
     let order = model.eval_order().map_err(|error| analysis(brief(&error)))?;
     let withheld = withhold(&mut model, &order, &origins);
-    infer_within_limits(&mut model, &order, &origins, name)?;
+    let stored = stored(proto);
+    infer_within_limits(&mut model, &order, &origins, Budget::new(stored), name)?;
     let model = model.into_typed().map_err(|error| analysis(brief(&error)))?;
     let file = proto.graph.iter().flat_map(|graph| &graph.input).map(|input| input.name.clone());
     let inputs: Vec<String> = file.filter(|name| !origins.tensors.contains(name)).collect();
     if inputs.len() != model.inputs.len() {
         return Err(analysis(format!("it has {} inputs, but {} in the file", model.inputs.len(), inputs.len())));
     }
-    Ok(Graph { model, origins, inputs, withheld })
+    Ok(Graph { model, origins, inputs, withheld, stored })
+}
+
+/// Elements of all tensors of a file whose shapes have been checked.
+fn stored(proto: &pb::ModelProto) -> usize {
+    let graphs = || proto.graph.iter();
+    let attributes = graphs().flat_map(|graph| &graph.node).flat_map(|node| &node.attribute).flat_map(|held| &held.t);
+    let tensors = graphs().flat_map(|graph| &graph.initializer).chain(attributes);
+    let elements = tensors.map(|tensor| {
+        tensor.dims.iter().fold(1usize, |all, dim| all.saturating_mul(usize::try_from(*dim).unwrap_or(0)))
+    });
+    elements.fold(0, usize::saturating_add)
 }
 
 impl Graph {
-    /// The model with everything resolved that tract can resolve, if that succeeds.
+    /// The model with everything resolved that tract can resolve, if that succeeds and does not take too long.
     pub fn decluttered(&self) -> Option<TypedModel> {
+        if !self.can_be_decluttered() {
+            return None;
+        }
         let mut model = self.model.clone();
         // As inputs of the model, sources keep their shape: their tensors are not there to be transposed with them.
         let sources = model.nodes().iter().filter(|node| self.withheld.contains_key(&node.name)).map(|node| node.id);
@@ -68,6 +90,19 @@ impl Graph {
         // It takes a broadcast of an open size for nothing.
         let same_shape = output_shape(&decluttered).is_some_and(|shape| output_shape(&self.model) == Some(shape));
         same_shape.then_some(decluttered)
+    }
+
+    /// Decluttering compares constants with each other.
+    fn can_be_decluttered(&self) -> bool {
+        let mut alike: HashMap<usize, usize> = HashMap::new();
+        let outputs = self.model.nodes().iter().flat_map(|node| &node.outputs);
+        for constant in outputs.filter_map(|output| output.fact.konst.as_ref()) {
+            *alike.entry(constant.len()).or_default() += 1;
+        }
+        let compared = alike.iter().try_fold(0usize, |sum, (elements, tensors)| {
+            elements.checked_mul(*tensors)?.checked_mul(*tensors)?.checked_add(sum)
+        });
+        self.model.nodes().len() <= MAX_DECLUTTERED && compared.is_some_and(|compared| compared <= MAX_COMPARED)
     }
 }
 

@@ -3,7 +3,7 @@
 //! The stages, one file each. On the protobuf: `decode`, `inline` (local functions, with `defaults` and `versions`), `screen` (sizes, names,
 //! order), `names`, `external` (tensors in other files), `widen` (bf16), `equation` and `chain` (Einsum), `noop` (reductions of nothing).
 //! Through tract: `graph` infers types and folds constants, with the `builders` of operators that tract reads otherwise, the `dimensions` of
-//! the inputs, and within the limits of `fold` and `bounds` but for those of `withhold`. On tract's typed graph: `walk` interprets it over
+//! the inputs, and within the limits of `fold`, `formula` and `bounds` but for those of `withhold`. On tract's typed graph: `walk` interprets it over
 //! affine expressions (`affine`, `view`, `axes`, `constant`, `operators`), `place` and `cut` turn the result into low-rank terms, `advice`
 //! says what a user should know about them. Knows nothing of quantisation or proofs. Adding an operator is one file in `operators`.
 
@@ -23,6 +23,7 @@ mod equation;
 mod error;
 mod external;
 mod fold;
+mod formula;
 mod graph;
 mod held;
 mod inline;
@@ -120,9 +121,10 @@ fn ingest_unguarded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<I
     padding::drop_values_without_use(&mut proto);
     chain::write_as_pairs(&mut proto);
     noop::drop_reductions_of_nothing(&mut proto);
-    analysed(&proto, name).or_else(|error| match dimensions::share(&mut proto) {
-        true => analysed(&proto, name).map_err(|_| error),
-        false => Err(error),
+    analysed(&proto, name).or_else(|error| match error {
+        error @ IngestError::TooMuch { .. } => Err(error),
+        error if dimensions::share(&mut proto) => analysed(&proto, name).map_err(|_| error),
+        error => Err(error),
     })
 }
 
@@ -136,10 +138,12 @@ fn analysed(proto: &pb::ModelProto, name: &str) -> Result<Ingested, IngestError>
     Ok(Ingested { map: placed.map, inputs: placed.inputs, output: placed.output, warnings, steps })
 }
 
-/// The first of some ways to read the graph that gives a map; if none does, the error of the most direct one.
+/// The first of some ways to read the graph that gives a map; if none does, the error of the most direct one. A graph that asks
+/// for too much is not read again.
 fn interpret(proto: &pb::ModelProto, graph: &graph::Graph, name: &str) -> Result<walk::Walked, IngestError> {
     let direct = match walk::interpret(&graph.model, graph, name, walk::Images::PositionsAsRows) {
         Ok(walked) => return Ok(walked),
+        Err(error @ IngestError::TooMuch { .. }) => return Err(error),
         Err(error) => error,
     };
     let has_convolutions = proto.graph.iter().flat_map(|graph| &graph.node).any(|node| node.op_type == "Conv");

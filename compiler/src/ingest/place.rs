@@ -28,7 +28,7 @@ pub(super) struct Placed {
 pub(super) fn place(affine: Affine, graph: &Graph, name: &str) -> Result<Placed, IngestError> {
     let refuse = |what: String| IngestError::Graph { name: name.into(), what };
     let said = |reason: Reason| match reason {
-        Reason::NotLinear(what) => refuse(what),
+        Reason::NotLinear(what) | Reason::TooMuch(what) => refuse(what),
         Reason::NonFinite(_) => refuse("a product of weights is not finite".into()),
     };
     let (output, affine) = output_layout(affine).map_err(said)?;

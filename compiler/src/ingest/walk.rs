@@ -9,6 +9,7 @@ use super::{
     describe::describe,
     error::{IngestError, Reason},
     fold::{Budget, work_of},
+    formula::check_tensor,
     graph::{Graph, Origins},
     held::Held,
     operators,
@@ -53,7 +54,7 @@ pub(super) struct Walked {
 /// The value of the only output of `model`, the graph's or a form of it, as an affine expression.
 pub(super) fn interpret(
     model: &TypedModel,
-    Graph { origins, withheld, .. }: &Graph,
+    Graph { origins, withheld, stored, .. }: &Graph,
     name: &str,
     images: Images,
 ) -> Result<Walked, IngestError> {
@@ -64,7 +65,7 @@ pub(super) fn interpret(
     };
     let mut values = Values::new();
     let mut steps = vec![];
-    let mut budget = Budget::new();
+    let mut budget = Budget::new(*stored);
     let mut held = Held::new();
     for id in model.eval_order().map_err(|error| graph(format!("{error:#}")))? {
         let node = model.node(id);
@@ -166,29 +167,31 @@ fn fold(node: &TypedNode, facts: &[&TypedFact], inputs: Vec<Value>, budget: &mut
     let elements =
         |fact: &&TypedFact| fact.shape.iter().try_fold(1usize, |product, dim| product.checked_mul(concrete(dim)?));
     let made = facts.iter().try_fold(0usize, |sum, fact| sum.checked_add(elements(fact)?));
+    if made.is_none() {
+        return Err(Reason::new("it makes a constant of an unknown number of elements; export with fixed sizes"));
+    }
     let tensors: Vec<_> = inputs
         .into_iter()
         .filter_map(|input| if let Value::Constant(tensor) = input { Some(tensor) } else { None })
         .collect();
-    budget.pay(made, made.and_then(|made| work_of(node.op.as_ref(), &tensors, made))).map_err(Reason::NotLinear)?;
-    let narrow = |outputs: TVec<TValue>| -> TractResult<Vec<Value>> {
-        let outputs = outputs.into_iter().zip(facts).map(|(output, fact)| {
-            let output = output.cast_to_dt(fact.datum_type)?.into_owned();
-            Ok(Value::Constant(output.into_arc_tensor()))
-        });
-        outputs.collect()
+    budget.pay(made, made.and_then(|made| work_of(node.op.as_ref(), &tensors, made))).map_err(Reason::too_much)?;
+    let narrow = |outputs: TVec<TValue>| -> TractResult<Vec<Arc<Tensor>>> {
+        let outputs = outputs.into_iter().zip(facts);
+        let narrow =
+            outputs.map(|(output, fact)| Ok(output.cast_to_dt(fact.datum_type)?.into_owned().into_arc_tensor()));
+        narrow.collect()
     };
-    match in_double_precision(node.op.as_ref(), &tensors).and_then(narrow) {
-        Ok(outputs) => Ok(outputs),
+    let outputs = match in_double_precision(node.op.as_ref(), &tensors).and_then(narrow) {
+        Ok(outputs) => outputs,
         // The few operators that know no f64.
         Err(_) => match node.op.eval_out_of_plan(tensors.into_iter().map(IntoTValue::into_tvalue).collect()) {
-            Ok(Some(outputs)) => {
-                Ok(outputs.into_iter().map(|output| Value::Constant(output.into_arc_tensor())).collect())
-            }
-            Ok(None) => Err(Reason::new("it does not only depend on its inputs")),
-            Err(error) => Err(Reason::new(format!("it cannot be evaluated: {error:#}"))),
+            Ok(Some(outputs)) => outputs.into_iter().map(IntoArcTensor::into_arc_tensor).collect(),
+            Ok(None) => return Err(Reason::new("it does not only depend on its inputs")),
+            Err(error) => return Err(Reason::new(format!("it cannot be evaluated: {error:#}"))),
         },
-    }
+    };
+    outputs.iter().try_for_each(|output| check_tensor(output)).map_err(Reason::too_much)?;
+    Ok(outputs.into_iter().map(Value::Constant).collect())
 }
 
 /// What an operator makes of constants, in f64: see `withhold`.
@@ -233,14 +236,14 @@ fn has_shape(value: &Value, dims: &[TDim]) -> bool {
 
 fn explain(reason: Reason, model: &TypedModel, node: &TypedNode, origins: &Origins, name: &str) -> IngestError {
     let typed_operator = node.op.name();
+    let (origin, operator) = origins.of_node(&node.name, &typed_operator);
+    let (name, origin, operator) = (name.into(), origin.into(), operator.into());
     match reason {
-        Reason::NotLinear(reason) => {
-            let (node, operator) = origins.of_node(&node.name, &typed_operator);
-            IngestError::NotLinear { name: name.into(), node: node.into(), operator: operator.into(), reason }
-        }
+        Reason::NotLinear(reason) => IngestError::NotLinear { name, node: origin, operator, reason },
+        Reason::TooMuch(reason) => IngestError::TooMuch { name, node: origin, operator, reason },
         Reason::NonFinite(slot) => {
             let tensor = node.inputs.get(slot).map_or(&node.name, |outlet| &model.node(outlet.node).name);
-            IngestError::NonFinite { name: name.into(), tensor: origins.of_constant(tensor).into() }
+            IngestError::NonFinite { name, tensor: origins.of_constant(tensor).into() }
         }
     }
 }

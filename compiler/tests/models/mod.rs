@@ -5,7 +5,7 @@
 use prost::Message;
 use std::time::{Duration, Instant};
 use tract_onnx::pb::{self, tensor_proto::DataType};
-use zklora_compiler::ingest;
+use zklora_compiler::{LinearMap, ingest};
 
 /// A float tensor.
 pub fn floats(name: &str, dims: &[i64], values: &[f32]) -> pb::TensorProto {
@@ -40,6 +40,19 @@ pub fn node(operator: &str, inputs: &[&str], output: &str) -> pb::NodeProto {
     }
 }
 
+/// As [`node`], with an axis.
+pub fn along(axis: i64, operator: &str, inputs: &[&str], output: &str) -> pb::NodeProto {
+    let attribute = pb::AttributeProto { name: "axis".into(), r#type: 2, i: axis, ..Default::default() };
+    pb::NodeProto { attribute: vec![attribute], ..node(operator, inputs, output) }
+}
+
+/// `first`, then `operator` again and again, each time on the last value and `other`: `count` nodes that end in `y`.
+pub fn repeated(operator: &str, first: &str, other: &[&str], count: usize) -> Vec<pb::NodeProto> {
+    let name = |i: usize| if i == count { "y".to_string() } else { format!("{operator}{i}") };
+    let inputs = |i: usize| if i == 0 { first.to_string() } else { name(i) };
+    (0..count).map(|i| node(operator, &[&[inputs(i).as_str()], other].concat(), &name(i + 1))).collect()
+}
+
 /// A value of this shape; negative dimensions are symbolic.
 pub fn value(name: &str, dims: &[i64]) -> pb::ValueInfoProto {
     use pb::tensor_shape_proto::{Dimension, dimension::Value};
@@ -52,10 +65,19 @@ pub fn value(name: &str, dims: &[i64]) -> pb::ValueInfoProto {
 
 /// A model `x [2, 4] → y`.
 pub fn model(nodes: Vec<pb::NodeProto>, initializer: Vec<pb::TensorProto>) -> pb::ModelProto {
+    model_of(vec![value("x", &[2, 4])], nodes, initializer)
+}
+
+/// A model of these inputs, with the output `y`.
+pub fn model_of(
+    input: Vec<pb::ValueInfoProto>,
+    nodes: Vec<pb::NodeProto>,
+    initializer: Vec<pb::TensorProto>,
+) -> pb::ModelProto {
     let graph = pb::GraphProto {
         node: nodes,
         initializer,
-        input: vec![value("x", &[2, 4])],
+        input,
         output: vec![pb::ValueInfoProto { name: "y".into(), ..Default::default() }],
         ..Default::default()
     };
@@ -92,6 +114,14 @@ pub fn refusal_of_bytes(bytes: &[u8]) -> String {
     assert!(start.elapsed() < PATIENCE, "took {:?}: {error}", start.elapsed());
     assert!(error.len() < 1500 && !error.contains("unexpectedly"), "{error}");
     error
+}
+
+/// The map of a model that has to be compiled within reasonable time.
+pub fn compiled(model: &pb::ModelProto) -> LinearMap {
+    let start = Instant::now();
+    let map = ingest(&bytes(model), "compiled").unwrap();
+    assert!(start.elapsed() < PATIENCE, "took {:?}", start.elapsed());
+    map
 }
 
 /// A model is refused with all of these words.

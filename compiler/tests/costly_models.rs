@@ -5,7 +5,7 @@
 use tract_onnx::pb;
 
 mod models;
-use models::{along, assert_refused, floats, ints, model, model_of, node, refusal, value};
+use models::{along, assert_refused, compiled, floats, ints, model, model_of, node, refusal, repeated, value};
 
 /// `y = x · w + f(bomb)`, where `bomb` is what the nodes make.
 fn with_constant(mut nodes: Vec<pb::NodeProto>, initializers: Vec<pb::TensorProto>) -> pb::ModelProto {
@@ -137,4 +137,56 @@ fn sizes_that_grow_into_long_formulas_are_refused() {
         }
     }
     assert_refused(&model_of(vec![input], nodes, constants), &["(Mul)", "formula", "export with fixed sizes"]);
+}
+
+/// `x · w`, doubled to 1024 terms, then `operator` again and again.
+fn thousand_terms(operator: &str, other: &[&str], count: usize) -> pb::ModelProto {
+    let mut nodes = vec![node("MatMul", &["x", "w"], "d0")];
+    nodes.extend((0..10).map(|i| node("Add", &[&format!("d{i}"), &format!("d{i}")], &format!("d{}", i + 1))));
+    nodes.extend(repeated(operator, "d10", other, count));
+    model(nodes, vec![floats("w", &[4, 4], &[0.5; 16]), floats("f", &[], &[1.01])])
+}
+
+#[test]
+fn a_thousand_terms_thousands_of_times_are_refused() {
+    for hostile in
+        [thousand_terms("Neg", &[], 3000), thousand_terms("Mul", &["f"], 3000), thousand_terms("MatMul", &["w"], 3000)]
+    {
+        assert_refused(&hostile, &["all terms up to here"]);
+    }
+    assert_eq!(compiled(&thousand_terms("Neg", &[], 500)).terms.len(), 1024);
+}
+
+#[test]
+fn one_long_row_again_and_again_is_refused() {
+    let width = 1 << 20;
+    for operator in ["Add", "Mul"] {
+        let row = floats("r", &[width], &(0..width).map(|i| (i + 1) as f32).collect::<Vec<_>>());
+        let hostile = model_of(vec![value("x", &[1, width])], repeated(operator, "x", &["r"], 300), vec![row]);
+        assert_refused(&hostile, &[operator, "biases, factors per feature and selections up to here"]);
+    }
+    let row = floats("r", &[width], &(0..width).map(|i| (i + 1) as f32).collect::<Vec<_>>());
+    let mut nodes = vec![node("Add", &["x", "r"], "d0")];
+    nodes.extend((0..9).map(|i| node("Add", &[&format!("d{i}"), &format!("d{i}")], &format!("d{}", i + 1))));
+    nodes.push(node("Identity", &["d9"], "y"));
+    assert_refused(&model_of(vec![value("x", &[1, width])], nodes, vec![row]), &["terms are too large"]);
+}
+
+#[test]
+fn rows_that_are_too_long_are_refused() {
+    let wide = value("x", &[1, 1 << 23]);
+    assert_refused(&model_of(vec![wide], vec![node("Neg", &["x"], "y")], vec![]), &["rows of 8388608 features"]);
+    let pads = ints("p", &[0, 0, 0, 1 << 27]);
+    assert_refused(&model(vec![node("Pad", &["x", "p"], "y")], vec![pads]), &["rows of 134217732 features"]);
+    let parts = vec!["x"; 1000];
+    let joined = model_of(vec![value("x", &[1, 4096])], vec![along(1, "Concat", &parts, "y")], vec![]);
+    assert_refused(&joined, &["joins 1000 parts"]);
+}
+
+#[test]
+fn features_that_are_only_moved_are_refused_where_that_takes_a_huge_matrix() {
+    let order: Vec<i64> = (0..1 << 14).rev().collect();
+    let nodes = vec![along(1, "Gather", &["x", "order"], "y")];
+    let reversed = model_of(vec![value("x", &[1, 1 << 14])], nodes, vec![ints("order", &order)]);
+    assert_refused(&reversed, &["passes 16384 of 16384 features"]);
 }

@@ -3,6 +3,8 @@
 //! An affine expression is a sum of terms, each an input (or the constant 1) times a chain of matrices that are never
 //! multiplied out here, so that low rank survives. Knows how expressions combine, not which ONNX operators combine them.
 
+pub(super) use super::chain::{Chain, Link, Selection, Source};
+
 use super::{
     axes::{Atom, Axes, Space, concrete_extent, product},
     error::Reason,
@@ -17,6 +19,9 @@ const MAX_TERMS: usize = 1 << 10;
 
 /// The most elements of all matrices over joined rows.
 const MAX_JOINED: usize = 1 << 27;
+
+/// The most features of a row: a constant for every one of them costs no more than a weight matrix.
+const MAX_WIDTH: usize = 1 << 22;
 
 /// What is known about one tensor of the graph.
 #[derive(Clone, Debug)]
@@ -40,39 +45,6 @@ pub(super) struct Affine {
     pub terms: Vec<Chain>,
 }
 
-/// `factors · source · links[0] · links[1] · …`, applied to every row.
-#[derive(Clone, Debug)]
-pub(super) struct Chain {
-    pub source: Source,
-    /// Constant scalar factors, kept apart so that the public scaling can be told from the private weights.
-    pub factors: Vec<f64>,
-    pub links: Vec<Link>,
-}
-
-/// What a chain begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    /// A row of an input.
-    Input {
-        input: usize,
-        /// Its length.
-        dim: usize,
-        /// How many neighbouring values of the input's buffer are of the same feature (of different rows); mostly 1.
-        positions: usize,
-        /// How many rows were joined to this one; mostly 1.
-        joined: usize,
-    },
-    /// The constant 1, of length 1.
-    One,
-}
-
-/// One factor of a chain, multiplied from the right.
-#[derive(Clone, Debug)]
-pub(super) enum Link {
-    Dense(Arc<Matrix>),
-    Diagonal(Arc<Vec<f64>>),
-}
-
 impl Affine {
     /// Multiplies every row by `link` from the right; the result has `axes`.
     pub fn times(mut self, link: Link, width: usize, axes: Axes) -> Self {
@@ -85,10 +57,26 @@ impl Affine {
         Self { axes, ..self }
     }
 
-    /// Multiplies every term by a constant.
+    /// Multiplies every term by a constant. Signs cancel, so that thousands of negations leave nothing behind.
     pub fn scaled(mut self, factor: f64) -> Self {
-        self.terms.iter_mut().for_each(|term| term.factors.push(factor));
+        for factors in self.terms.iter_mut().map(|term| &mut term.factors) {
+            match factors.iter().position(|known| *known == -1.0) {
+                _ if factor == 1.0 => {}
+                Some(sign) if factor == -1.0 => {
+                    factors.remove(sign);
+                }
+                _ => factors.push(factor),
+            }
+        }
         self
+    }
+
+    /// The expression whose feature `k` is feature `columns[k]` of this one, or zero. Its axes are left to the caller.
+    pub fn selected(mut self, columns: Vec<Option<usize>>) -> Result<Self, Reason> {
+        let width = columns.len();
+        let selection = Arc::new(Selection { from: self.width, columns });
+        self.terms.iter_mut().try_for_each(|term| term.select(&selection))?;
+        Ok(Self { width, ..self })
     }
 
     /// Multiplies feature `k` by `factors[k]`.
@@ -97,10 +85,17 @@ impl Affine {
         self.times(Link::Diagonal(Arc::new(factors)), width, axes)
     }
 
-    /// Adds a constant row, given as one value per feature.
+    /// Adds a constant row, given as one value per feature. Rows that nothing has been done to are one row.
     pub fn plus_row(mut self, row: Vec<f64>) -> Result<Self, Reason> {
         let row = Matrix::new(1, self.width, row)?;
-        self.terms.push(Chain { source: Source::One, factors: vec![], links: vec![Link::Dense(Arc::new(row))] });
+        match self.terms.iter_mut().find_map(Chain::as_row) {
+            Some(known) => {
+                let known = Arc::make_mut(known);
+                known.data.iter_mut().zip(row.data).for_each(|(sum, value)| *sum += value);
+            }
+            None => self.terms.push(Chain::row(row)),
+        }
+        check_terms(self.terms.len())?;
         Ok(self)
     }
 
@@ -114,17 +109,17 @@ impl Affine {
             // One side mixes rows (a mean over all of them, say): take all rows of the other as one long row.
             (left, right) = (left.with_rows_as_features()?, right.with_rows_as_features()?);
         }
-        if let Some(spread) = left.spread_over(&right.axes)? {
-            left = spread;
-        } else if let Some(spread) = right.spread_over(&left.axes)? {
-            right = spread;
+        if left.axes != right.axes {
+            if let Some(spread) = left.spread_over(&right.axes)? {
+                left = spread;
+            } else if let Some(spread) = right.spread_over(&left.axes)? {
+                right = spread;
+            }
         }
         if left.axes != right.axes {
             return Err(Reason::new("its two operands do not have the same rows and features in the same order"));
         }
-        if left.terms.len() + right.terms.len() > MAX_TERMS {
-            return Err(Reason::new(format!("it is a sum of more than {MAX_TERMS} terms")));
-        }
+        check_terms(left.terms.len() + right.terms.len())?;
         left.terms.extend(right.terms);
         Ok(left)
     }
@@ -154,6 +149,7 @@ impl Affine {
         let elements = self.terms.iter().flat_map(|term| &term.links).try_fold(0usize, |sum, link| match link {
             Link::Dense(matrix) => matrix.data.len().checked_mul(copies)?.checked_mul(copies)?.checked_add(sum),
             Link::Diagonal(factors) => factors.len().checked_mul(copies)?.checked_add(sum),
+            Link::Select(selection) => selection.columns.len().checked_mul(copies)?.checked_add(sum),
         });
         if elements.is_none_or(|elements| elements > MAX_JOINED) {
             return Err(Reason::new(format!(
@@ -162,6 +158,7 @@ impl Affine {
             )));
         }
         let width = self.width.checked_mul(copies).ok_or_else(overflow)?;
+        check_width(width)?;
         let step = TDim::from(i64::try_from(self.width).map_err(|_| overflow())?);
         let axes = self.axes.map(|atom| match atom.space {
             Space::Row => {
@@ -174,31 +171,19 @@ impl Affine {
     }
 }
 
-impl Chain {
-    fn repeated(self, copies: usize) -> Result<Self, Reason> {
-        let mut links = Vec::with_capacity(self.links.len());
-        for (index, link) in self.links.iter().enumerate() {
-            links.push(match link {
-                Link::Dense(row) if self.source == Source::One && index == 0 => {
-                    let columns: Vec<_> = (0..copies).flat_map(|_| (0..row.cols).map(Some)).collect();
-                    Link::Dense(Arc::new(row.gather_columns(&columns)?))
-                }
-                Link::Dense(matrix) => Link::Dense(Arc::new(matrix.block_diagonal(copies)?)),
-                Link::Diagonal(factors) => Link::Diagonal(Arc::new(factors.repeat(copies))),
-            });
-        }
-        let source = match self.source {
-            Source::Input { positions, .. } if positions > 1 => {
-                return Err(Reason::new("it mixes positions of an image after a convolution that has them as rows"));
-            }
-            Source::Input { input, dim, positions, joined } => Source::Input {
-                input,
-                positions,
-                joined: joined * copies,
-                dim: dim.checked_mul(copies).ok_or_else(|| Reason::new("all rows together are too long"))?,
-            },
-            Source::One => Source::One,
-        };
-        Ok(Self { source, factors: self.factors, links })
+/// Refuses rows that are too long.
+pub(super) fn check_width(width: usize) -> Result<(), Reason> {
+    if width <= MAX_WIDTH {
+        return Ok(());
     }
+    Err(Reason::too_much(format!(
+        "it makes rows of {width} features, above the limit of {MAX_WIDTH}; export it for fewer rows or features at once"
+    )))
+}
+
+fn check_terms(terms: usize) -> Result<(), Reason> {
+    if terms <= MAX_TERMS {
+        return Ok(());
+    }
+    Err(Reason::too_much(format!("it is a sum of more than {MAX_TERMS} terms; add weights before exporting")))
 }

@@ -4,6 +4,8 @@ use super::affine::{Affine, Chain, Link, Source, Value};
 
 /// So many terms are written out.
 const SHOWN: usize = 4;
+/// So many parts of a term are written out.
+const SHOWN_PARTS: usize = 12;
 
 pub(super) fn describe(value: &Value) -> String {
     match value {
@@ -33,6 +35,9 @@ fn describe_chain(chain: &Chain) -> String {
         (Link::Dense(matrix), Source::One) if matrix.rows == 1 => format!("[constant row of {}]", matrix.cols),
         (Link::Dense(matrix), _) => format!("[{} x {}]", matrix.rows, matrix.cols),
         (Link::Diagonal(factors), _) => format!("[diagonal of {}]", factors.len()),
+        (Link::Select(selection), _) => format!("[selection {} x {}]", selection.from, selection.columns.len()),
     });
-    factors.chain(source).chain(links).collect::<Vec<_>>().join(" · ")
+    let parts = usize::from(source.is_some()) + chain.factors.len() + chain.links.len();
+    let more = parts.checked_sub(SHOWN_PARTS).filter(|more| *more > 0).map(|more| format!("{more} more"));
+    factors.chain(source).chain(links).take(SHOWN_PARTS).chain(more).collect::<Vec<_>>().join(" · ")
 }

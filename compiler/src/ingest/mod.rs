@@ -1,12 +1,14 @@
 //! ONNX → [`LinearMap`]: reads a LoRA module exported to ONNX and finds out which affine map it is.
 //!
 //! The stages, one file each. On the protobuf: `decode`, `inline` (local functions, with `defaults` and `versions`), `screen` (sizes, names,
-//! order), `names`, `external` (tensors in other files), `widen` (bf16), `equation` and `chain` (Einsum), `noop` (reductions of nothing).
-//! Through tract: `graph` infers types and folds constants, with the `builders` of operators that tract reads otherwise, the `dimensions` of
-//! the inputs, and within the limits of `fold`, `formula` and `bounds` but for those of `withhold`. On tract's typed graph: `walk` interprets it over
-//! affine expressions (`affine`, `view`, `axes`, `constant`, `operators`), `place` and `cut` turn the result into low-rank terms, `advice`
-//! says what a user should know about them. Knows nothing of quantisation or proofs. Adding an operator is one file in `operators`.
+//! order), `names`, `external` (tensors in other files), `widen` (bf16), `equation` and `pairwise` (Einsum), `padding` (Pad), `noop`
+//! (reductions of nothing). Through tract: `graph` infers types and folds constants, with the `builders` of operators that tract reads
+//! otherwise, the `dimensions` of the inputs, and within the limits of `fold`, `formula` and `bounds` but for those of `withhold`. On tract's
+//! typed graph: `walk` interprets it over affine expressions (`affine`, `chain`, `view`, `axes`, `constant`, `operators`), within the limits
+//! of `held`; `place` and `cut` turn the result into low-rank terms (`absorb`, `multiply`), `advice` says what a user should know about
+//! them. Knows nothing of quantisation or proofs. Adding an operator is one file in `operators`.
 
+mod absorb;
 mod advice;
 mod affine;
 mod axes;
@@ -27,10 +29,12 @@ mod formula;
 mod graph;
 mod held;
 mod inline;
+mod multiply;
 mod names;
 mod noop;
 mod operators;
 mod padding;
+mod pairwise;
 mod place;
 mod quiet;
 mod screen;
@@ -119,7 +123,7 @@ fn ingest_unguarded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<I
     widen::widen_bf16(&mut proto);
     equation::complete_ellipses(&mut proto);
     padding::drop_values_without_use(&mut proto);
-    chain::write_as_pairs(&mut proto);
+    pairwise::write_as_pairs(&mut proto);
     noop::drop_reductions_of_nothing(&mut proto);
     analysed(&proto, name).or_else(|error| match error {
         error @ IngestError::TooMuch { .. } => Err(error),

@@ -8,7 +8,6 @@ use super::{
     cut::cut,
     error::{IngestError, Reason},
     graph::Graph,
-    operators::select,
 };
 use crate::{
     layout::Layout,
@@ -33,7 +32,8 @@ pub(super) fn place(affine: Affine, graph: &Graph, name: &str) -> Result<Placed,
     };
     let (output, affine) = output_layout(affine).map_err(said)?;
     let inputs = &graph.inputs;
-    let cut = cut(&affine, inputs.len()).map_err(said)?;
+    let width = affine.width;
+    let cut = cut(affine, inputs.len()).map_err(said)?;
     if let Some((unused, _)) = inputs.iter().zip(&cut.rows).find(|(_, rows)| rows.dim == 0) {
         return Err(refuse(format!(
             "the output does not depend on input `{unused}`; remove that input from the export"
@@ -43,7 +43,7 @@ pub(super) fn place(affine: Affine, graph: &Graph, name: &str) -> Result<Placed,
     let layouts = cut.rows.iter().map(|rows| Layout::with_positions(rows.positions)).collect();
     let inputs = inputs.iter().zip(&cut.rows);
     let inputs = inputs.map(|(name, rows)| InputSpec { name: name.clone(), dim: rows.dim }).collect();
-    let map = LinearMap { name: name.into(), inputs, d_out: affine.width, scale: cut.scale, terms: cut.terms };
+    let map = LinearMap { name: name.into(), inputs, d_out: width, scale: cut.scale, terms: cut.terms };
     map.check()?;
     Ok(Placed { map, inputs: layouts, output, joined })
 }
@@ -79,7 +79,7 @@ fn output_layout(affine: Affine) -> Result<(Layout, Affine), Reason> {
     let affine = if features.len() > 1 {
         let order = offsets(&features).ok_or_else(transposed)?;
         let columns: Vec<_> = order.into_iter().map(Some).collect();
-        select(affine, &columns)?
+        affine.selected(columns)?
     } else {
         affine
     };

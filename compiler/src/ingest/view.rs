@@ -3,7 +3,7 @@
 //! Knows where atoms begin and end in a buffer; which division an operator needs is the operator's to say.
 
 use super::{
-    affine::{Affine, Chain, Source},
+    affine::{Affine, Chain, Source, check_width},
     axes::{Atom, Axes, Space, concrete, concrete_extent, order_from, product, tile},
     error::Reason,
 };
@@ -49,6 +49,7 @@ impl View {
 
     /// Divides the buffer, seen as `[…, width, positions]`, into rows of `width`.
     fn divided_at(&self, positions: usize, width: usize) -> Result<Affine, Reason> {
+        check_width(width)?;
         let uneven = || Reason::new(format!("its input cannot be divided into rows of {width} neighbouring values"));
         let end = positions.checked_mul(width).and_then(|end| i64::try_from(end).ok()).ok_or_else(uneven)?;
         let start = TDim::from(i64::try_from(positions).map_err(|_| uneven())?);

@@ -23,7 +23,11 @@ use tract_onnx::prelude::{
 use tract_onnx::tract_core::internal::{EvalOp, TDim, TVec, format_err};
 use tract_onnx::tract_core::ops::{array::MultiBroadcastTo, einsum::EinSum, source::TypedSource};
 
-type Values = HashMap<OutletId, Value>;
+/// The values that nodes not yet evaluated need, each with the number of times that they do.
+struct Values {
+    known: HashMap<OutletId, Value>,
+    uses: HashMap<OutletId, usize>,
+}
 
 /// What the rows of an image are, where both are possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,26 +67,29 @@ pub(super) fn interpret(
     let [output] = outlets else {
         return Err(graph(format!("it has {} outputs; export one module with one output", outlets.len())));
     };
-    let mut values = Values::new();
+    let order = model.eval_order().map_err(|error| graph(format!("{error:#}")))?;
+    let mut values = Values::new(model, &order);
     let mut steps = vec![];
     let mut budget = Budget::new(*stored);
-    let mut held = Held::new();
-    for id in model.eval_order().map_err(|error| graph(format!("{error:#}")))? {
+    let mut held = Held::default();
+    for id in order {
         let node = model.node(id);
-        let outputs = evaluate(model, node, withheld, &values, images, &mut budget)
-            .map_err(|reason| explain(reason, model, node, origins, name))?;
-        outputs
-            .iter()
-            .try_for_each(|value| held.hold(value))
+        let outputs = values
+            .take_all(&node.inputs)
+            .and_then(|inputs| {
+                let outputs = evaluate(model, node, withheld, &inputs, images, &mut budget)?;
+                held.hold(&outputs, &inputs)?;
+                Ok(outputs)
+            })
             .map_err(|reason| explain(reason, model, node, origins, name))?;
         let (origin, operator) = origins.of_node(&node.name, "");
         if let Some(value) = outputs.first().filter(|_| !operator.is_empty()) {
             let became = describe(value);
             steps.push(Step { node: origin.into(), operator: operator.into(), became });
         }
-        values.extend(outputs.into_iter().enumerate().map(|(slot, value)| (OutletId::new(id, slot), value)));
+        values.add(id, outputs);
     }
-    let affine = match values.remove(output) {
+    let affine = match values.known.remove(output) {
         Some(Value::Affine(affine)) => affine,
         Some(Value::Input(view)) => view
             .divided_by_last_axis()
@@ -95,11 +102,37 @@ pub(super) fn interpret(
     Ok(Walked { affine, steps })
 }
 
+impl Values {
+    fn new(model: &TypedModel, order: &[usize]) -> Self {
+        let mut uses = HashMap::new();
+        let needed = order.iter().flat_map(|id| &model.node(*id).inputs).chain(&model.outputs);
+        needed.for_each(|outlet| *uses.entry(*outlet).or_default() += 1);
+        Self { known: HashMap::new(), uses }
+    }
+
+    /// The values of a node's inputs, which are forgotten once nothing else needs them.
+    fn take_all(&mut self, outlets: &[OutletId]) -> Result<Vec<Value>, Reason> {
+        let take = |outlet: &OutletId| match self.uses.get_mut(outlet) {
+            Some(uses) if *uses > 1 => {
+                *uses -= 1;
+                self.known.get(outlet).cloned()
+            }
+            _ => self.known.remove(outlet),
+        };
+        outlets.iter().map(take).collect::<Option<_>>().ok_or_else(|| Reason::new("an input of it is never computed"))
+    }
+
+    fn add(&mut self, id: usize, outputs: Vec<Value>) {
+        let outlets = outputs.into_iter().enumerate().map(|(slot, value)| (OutletId::new(id, slot), value));
+        self.known.extend(outlets.filter(|(outlet, _)| self.uses.contains_key(outlet)));
+    }
+}
+
 fn evaluate(
     model: &TypedModel,
     node: &TypedNode,
     withheld: &Withheld,
-    values: &Values,
+    inputs: &[Value],
     images: Images,
     budget: &mut Budget,
 ) -> Result<Vec<Value>, Reason> {
@@ -126,12 +159,6 @@ fn evaluate(
             whole: images == Images::AsOneRow,
         })]);
     }
-    let inputs: Vec<Value> = node
-        .inputs
-        .iter()
-        .map(|outlet| values.get(outlet).cloned())
-        .collect::<Option<_>>()
-        .ok_or_else(|| Reason::new("an input of it is never computed"))?;
     if inputs.iter().all(|input| matches!(input, Value::Constant(_))) {
         if let Some(filled) = filled(node.op.as_ref(), &inputs) {
             return Ok(vec![filled]);
@@ -141,7 +168,7 @@ fn evaluate(
     if node.op.name() == "Dropout" {
         return dropout(model, node, inputs);
     }
-    let value = operators::lower(node.op.as_ref(), &inputs)?;
+    let value = operators::lower(node.op.as_ref(), inputs)?;
     if let [fact] = facts[..]
         && has_shape(&value, fact.shape.dims())
     {
@@ -163,7 +190,7 @@ fn filled(op: &dyn TypedOp, inputs: &[Value]) -> Option<Value> {
 }
 
 /// Evaluates an operator on constants.
-fn fold(node: &TypedNode, facts: &[&TypedFact], inputs: Vec<Value>, budget: &mut Budget) -> Result<Vec<Value>, Reason> {
+fn fold(node: &TypedNode, facts: &[&TypedFact], inputs: &[Value], budget: &mut Budget) -> Result<Vec<Value>, Reason> {
     let elements =
         |fact: &&TypedFact| fact.shape.iter().try_fold(1usize, |product, dim| product.checked_mul(concrete(dim)?));
     let made = facts.iter().try_fold(0usize, |sum, fact| sum.checked_add(elements(fact)?));
@@ -171,8 +198,8 @@ fn fold(node: &TypedNode, facts: &[&TypedFact], inputs: Vec<Value>, budget: &mut
         return Err(Reason::new("it makes a constant of an unknown number of elements; export with fixed sizes"));
     }
     let tensors: Vec<_> = inputs
-        .into_iter()
-        .filter_map(|input| if let Value::Constant(tensor) = input { Some(tensor) } else { None })
+        .iter()
+        .filter_map(|input| if let Value::Constant(tensor) = input { Some(tensor.clone()) } else { None })
         .collect();
     budget.pay(made, made.and_then(|made| work_of(node.op.as_ref(), &tensors, made))).map_err(Reason::too_much)?;
     let narrow = |outputs: TVec<TValue>| -> TractResult<Vec<Arc<Tensor>>> {
@@ -211,9 +238,9 @@ fn in_double_precision(op: &dyn TypedOp, tensors: &[Arc<Tensor>]) -> TractResult
 }
 
 /// Dropout is the identity unless it is live, which tract decides from its constant inputs.
-fn dropout(model: &TypedModel, node: &TypedNode, mut inputs: Vec<Value>) -> Result<Vec<Value>, Reason> {
+fn dropout(model: &TypedModel, node: &TypedNode, inputs: &[Value]) -> Result<Vec<Value>, Reason> {
     match node.op.declutter(model, node) {
-        Ok(Some(_)) if !inputs.is_empty() => Ok(vec![inputs.swap_remove(0)]),
+        Ok(Some(_)) if !inputs.is_empty() => Ok(inputs[..1].to_vec()),
         _ => Err(Reason::new("it is live (training mode) and drops values at random; export the model in eval mode")),
     }
 }

@@ -1,16 +1,13 @@
 //! Concat along the features: each part is padded with zero columns and the parts are added.
 
-use super::{
-    elementwise::divided,
-    slice::{features, select},
-};
+use super::{elementwise::divided, slice::features};
 use crate::ingest::{
-    affine::{Affine, Value},
+    affine::{Affine, Value, check_width},
     axes::{Atom, Space, concrete},
     constant::Constant,
     error::Reason,
+    held::{MAX_VECTORS, SELECTED},
 };
-use crate::matrix::MAX_ELEMENTS;
 use tract_onnx::tract_core::internal::TDim;
 
 pub(super) const SUPPORTED: &[super::Supported] = &[super::Supported {
@@ -43,6 +40,7 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
         });
     }
     let total = widths.iter().try_fold(0usize, |sum, width| sum.checked_add(*width)).ok_or_else(rest)?;
+    check_joined(inputs.len(), total)?;
     let joined_axes = frame.with_axis(axis, features(total));
     let mut joined: Option<Affine> = None;
     let mut row = vec![0.0; total];
@@ -64,7 +62,7 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
                 return Err(rest());
             }
             let columns: Vec<_> = (0..total).map(|k| k.checked_sub(start).filter(|column| *column < width)).collect();
-            let padded = select(part, &columns)?.with_axes(joined_axes.clone());
+            let padded = part.selected(columns)?.with_axes(joined_axes.clone());
             joined = Some(match joined {
                 Some(sum) => sum.plus(padded)?,
                 None => padded,
@@ -79,11 +77,23 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
     Ok(Value::Affine(joined))
 }
 
+/// Refuses too many features; every part is selected into all of them.
+fn check_joined(parts: usize, total: usize) -> Result<(), Reason> {
+    check_width(total)?;
+    if parts.saturating_mul(total) <= MAX_VECTORS / SELECTED {
+        return Ok(());
+    }
+    Err(Reason::too_much(format!(
+        "it joins {parts} parts to {total} features, which are too many; export fewer modules in one graph"
+    )))
+}
+
 /// Parts side by side along an axis that each of them has with length 1: features are counted part by part.
 fn stack(axis: usize, frame: Affine, inputs: &[Value], parts: Vec<Option<Affine>>) -> Result<Value, Reason> {
     let unlike = || Reason::new("it stacks parts whose rows or features differ");
     let (width, count) = (frame.width, parts.len());
-    let total = width.checked_mul(count).filter(|total| *total <= MAX_ELEMENTS).ok_or_else(unlike)?;
+    let total = width.checked_mul(count).ok_or_else(unlike)?;
+    check_joined(count, total)?;
     let dim = |value: usize| i64::try_from(value).map(TDim::from).map_err(|_| unlike());
     let places = vec![Atom { space: Space::Feature, stride: dim(width)?, extent: dim(count)? }];
     let axes = frame.axes.with_axis(axis, places);
@@ -108,7 +118,7 @@ fn stack(axis: usize, frame: Affine, inputs: &[Value], parts: Vec<Option<Affine>
         }
         let part = part.filter(|part| part.axes == frame.axes && part.width == width).ok_or_else(unlike)?;
         let columns: Vec<_> = (0..total).map(|k| k.checked_sub(start).filter(|column| *column < width)).collect();
-        let placed = select(part, &columns)?.with_axes(axes.clone());
+        let placed = part.selected(columns)?.with_axes(axes.clone());
         stacked = Some(match stacked {
             Some(sum) => sum.plus(placed)?,
             None => placed,

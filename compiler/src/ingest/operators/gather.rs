@@ -1,9 +1,6 @@
 //! Gather along the features: a selection of columns in any order, with repetitions.
 
-use super::{
-    elementwise::divided,
-    slice::{features, select},
-};
+use super::{elementwise::divided, slice::features};
 use crate::ingest::{
     affine::Value,
     axes::{Space, offsets, tile},
@@ -42,5 +39,5 @@ pub(super) fn gather(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
     let scalar = indices.rank() == 0;
     let axes = affine.axes.with_axis(axis, if scalar { vec![] } else { features(columns.len()) });
     let axes = if scalar { axes.changed(&AxisOp::Rm(axis))? } else { axes };
-    Ok(Value::Affine(select(affine, &columns)?.with_axes(axes)))
+    Ok(Value::Affine(affine.selected(columns)?.with_axes(axes)))
 }

@@ -15,8 +15,6 @@ mod reduce;
 mod slice;
 mod strided;
 
-pub(super) use slice::select;
-
 use super::{affine::Value, error::Reason};
 use tract_onnx::tract_core::internal::{AxisOp, TypedOp};
 use tract_onnx::tract_core::ops::{

@@ -1,16 +1,12 @@
 //! Pad along the features: further columns of zeros, or a bias where the padding is another number.
 
-use super::{
-    elementwise::divided,
-    slice::{features, select},
-};
+use super::{elementwise::divided, slice::features};
 use crate::ingest::{
-    affine::Value,
+    affine::{Value, check_width},
     axes::{Space, concrete_extent},
     constant::Constant,
     error::Reason,
 };
-use crate::matrix::MAX_ELEMENTS;
 use tract_onnx::tract_core::ops::array::{Pad, PadMode};
 
 pub(super) const SUPPORTED: &[super::Supported] = &[super::Supported {
@@ -33,15 +29,12 @@ pub(super) fn pad(op: &Pad, input: &Value) -> Result<Value, Reason> {
         return Err(Reason::new("it pads rows or heads; only features can be padded"));
     }
     let width = affine.width;
-    let total =
-        before.checked_add(width).and_then(|sum| sum.checked_add(*after)).filter(|total| *total <= MAX_ELEMENTS);
-    let total = total.ok_or_else(|| Reason::new("it pads to too many features"))?;
+    let total = before.checked_add(width).and_then(|sum| sum.checked_add(*after));
+    let total = total.ok_or_else(|| Reason::new("it cuts features off, or pads to too many"))?;
+    check_width(total)?;
     let columns: Vec<_> = (0..total).map(|k| k.checked_sub(*before).filter(|column| *column < width)).collect();
     let axes = affine.axes.with_axis(axis, features(total));
-    let wide = select(affine, &columns)?.with_axes(axes);
-    if value == 0.0 {
-        return Ok(Value::Affine(wide));
-    }
     let row = columns.iter().map(|column| if column.is_some() { 0.0 } else { value }).collect();
-    Ok(Value::Affine(wide.plus_row(row)?))
+    let wide = affine.selected(columns)?.with_axes(axes);
+    Ok(Value::Affine(if value == 0.0 { wide } else { wide.plus_row(row)? }))
 }

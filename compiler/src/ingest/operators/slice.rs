@@ -2,12 +2,10 @@
 
 use super::elementwise::divided;
 use crate::ingest::{
-    affine::{Affine, Link, Value},
+    affine::Value,
     axes::{Atom, Space, concrete, concrete_extent},
     error::Reason,
 };
-use crate::matrix::Matrix;
-use std::sync::Arc;
 use tract_onnx::tract_core::internal::TDim;
 use tract_onnx::tract_core::ops::array::Slice;
 
@@ -28,32 +26,11 @@ pub(super) fn slice(op: &Slice, input: &Value) -> Result<Value, Reason> {
     }
     let columns: Vec<_> = (start..end).map(Some).collect();
     let axes = affine.axes.with_axis(op.axis, features(end - start));
-    Ok(Value::Affine(select(affine, &columns)?.with_axes(axes)))
+    Ok(Value::Affine(affine.selected(columns)?.with_axes(axes)))
 }
 
 /// The axis made of `width` features.
 pub(super) fn features(width: usize) -> Vec<Atom> {
     let extent = TDim::from(i64::try_from(width).unwrap_or(i64::MAX));
     vec![Atom { space: Space::Feature, stride: TDim::from(1), extent }]
-}
-
-/// The expression whose feature `k` is feature `columns[k]` of this one, or zero. Its axes are left to the caller.
-///
-/// Selecting columns of the last matrix, where there is one, keeps chains short and inner dimensions low.
-pub(in crate::ingest) fn select(affine: Affine, columns: &[Option<usize>]) -> Result<Affine, Reason> {
-    let mut selected = affine;
-    for term in &mut selected.terms {
-        match term.links.pop() {
-            Some(Link::Dense(matrix)) => term.links.push(Link::Dense(Arc::new(matrix.gather_columns(columns)?))),
-            other => {
-                let diagonal = match other {
-                    Some(Link::Diagonal(factors)) => Matrix::diagonal(&factors)?,
-                    _ => Matrix::diagonal(&vec![1.0; selected.width])?,
-                };
-                term.links.push(Link::Dense(Arc::new(diagonal.gather_columns(columns)?)));
-            }
-        }
-    }
-    selected.width = columns.len();
-    Ok(selected)
 }

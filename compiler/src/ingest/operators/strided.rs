@@ -1,9 +1,6 @@
 //! Slice with starts, ends, axes and steps as inputs: a selection of columns in any steps, forwards or backwards.
 
-use super::{
-    elementwise::divided,
-    slice::{features, select},
-};
+use super::{elementwise::divided, slice::features};
 use crate::ingest::{
     affine::Value,
     axes::{Space, concrete, extent, offsets, tile},
@@ -65,7 +62,7 @@ pub(super) fn slice(op: &StridedSlice, inputs: &[Value]) -> Result<Value, Reason
         let columns: Option<Vec<_>> = picked.iter().map(|index| along.get(*index).copied().map(Some)).collect();
         let columns = columns.ok_or_else(only_features)?;
         let axes = affine.axes.with_axis(axis, features(columns.len()));
-        affine = select(affine, &columns)?.with_axes(axes);
+        affine = affine.selected(columns)?.with_axes(axes);
     }
     Ok(Value::Affine(affine))
 }

@@ -64,6 +64,9 @@ that is not. Operator sets 7 to 23 are tested. `zklora compile --explain` shows 
   export` does.
 * A dense matrix (a merged adapter) is committed to as a product with an identity: as many pairs as its smaller side is long. It is
   correct, and the compiler warns about the cost.
+* Features that are only moved (Split, Slice, Gather, Concat, Pad) are moved in the matrix beside them, whose rank stays what it is. An
+  input that is split and joined again is one factor per feature. Only features that are passed on to other places of the output with no
+  matrix at all become one, of as many pairs as there are such features.
 
 ## Weights in other files
 

@@ -36,6 +36,28 @@ fn empty_dimensions_are_refused() {
 }
 
 #[test]
+fn inputs_without_a_shape_or_that_are_the_output_are_refused() {
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().input[0].r#type = value("x", &[]).r#type;
+    let declared = hostile.graph.as_mut().unwrap().input[0].r#type.as_mut().unwrap();
+    if let Some(pb::type_proto::Value::TensorType(tensor)) = &mut declared.value {
+        tensor.shape = None;
+    }
+    assert_refused(&hostile, &["`x`", "no shape"]);
+    let mut hostile = plain();
+    hostile.graph.as_mut().unwrap().node.clear();
+    hostile.graph.as_mut().unwrap().output[0].name = "x".into();
+    assert_refused(&hostile, &["`x`", "no adapter"]);
+}
+
+#[test]
+fn empty_tensors_are_refused_only_where_they_are_weights() {
+    let mut model = plain();
+    model.graph.as_mut().unwrap().initializer.push(floats("roi", &[0], &[]));
+    assert!(zklora_compiler::ingest(&bytes(&model), "model").is_ok());
+}
+
+#[test]
 fn data_that_do_not_fit_the_shape_are_refused() {
     let mut hostile = plain();
     hostile.graph.as_mut().unwrap().initializer[0].float_data.pop();

@@ -15,6 +15,9 @@ pub(super) fn settle(model: &mut InferenceModel, proto: &pb::ModelProto, name: &
     let refuse = |what: String| IngestError::Graph { name: name.into(), what };
     for outlet in model.inputs.clone() {
         let input = model.node(outlet.node).name.clone();
+        if proto.graph.iter().flat_map(|graph| &graph.output).any(|output| output.name == input) {
+            return Err(refuse(format!("its output is the input `{input}` as it is; there is no adapter in it")));
+        }
         let unreadable = |error| refuse(format!("input `{input}` cannot be read: {error:#}"));
         let mut fact = model.outlet_fact(outlet).map_err(unreadable)?.clone();
         let Some(rank) = fact.shape.rank().concretize() else {

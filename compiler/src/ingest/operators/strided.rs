@@ -110,6 +110,8 @@ mod tests {
         assert_eq!(picked(-2, 9, 1), [3, 4]);
         assert_eq!(picked(-1, i64::MIN, -2), [4, 2, 0]);
         assert_eq!(picked(9, 0, -1), [4, 3, 2, 1]);
-        assert!(picked(3, 3, 1).is_empty() && picked(-9, -9, -1).is_empty());
+        assert!(picked(3, 3, 1).is_empty() && picked(0, 9, -1).is_empty());
+        // Backwards a start is clamped to the first index, as onnxruntime does.
+        assert_eq!(picked(-9, -9, -1), [0]);
     }
 }

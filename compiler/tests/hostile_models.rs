@@ -296,7 +296,18 @@ fn padding_with_repeated_values_is_refused_whatever_the_value_to_pad_with() {
 
 #[test]
 fn nodes_that_tract_panics_on_are_named() {
-    let nodes = vec![node("Pad", &["w", "pads"], "v"), node("MatMul", &["x", "v"], "y")];
-    let case = model(nodes, vec![floats("w", &[5, 3], &[0.5; 15]), ints("pads", &[-1, 0, 0, 0])]);
+    let nodes = vec![node("GatherND", &["w", "at"], "v"), node("Mul", &["x", "v"], "y")];
+    let mut at = ints("at", &[-9]);
+    at.dims = vec![1, 1];
+    let case = model(nodes, vec![floats("w", &[4, 4], &[0.5; 16]), at]);
     assert_refused(&case, &["`node_v`", "cannot analyse"]);
+}
+
+#[test]
+fn random_constants_are_refused() {
+    for operator in ["RandomNormalLike", "RandomUniformLike", "Bernoulli"] {
+        let nodes = vec![node(operator, &["w"], "v"), node("MatMul", &["x", "v"], "y")];
+        let case = model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])]);
+        assert_refused(&case, &["`node_v`", operator, "random"]);
+    }
 }

@@ -3,7 +3,7 @@
 //! An affine expression is a sum of terms, each an input (or the constant 1) times a chain of matrices that are never
 //! multiplied out here, so that low rank survives. Knows how expressions combine, not which ONNX operators combine them.
 
-pub(super) use super::chain::{Chain, Link, Selection, Source};
+pub(super) use super::chain::{Chain, Link, Selection, Source, multiply};
 
 use super::{
     axes::{Atom, Axes, Space, concrete_extent, product},
@@ -57,17 +57,9 @@ impl Affine {
         Self { axes, ..self }
     }
 
-    /// Multiplies every term by a constant. Signs cancel, so that thousands of negations leave nothing behind.
+    /// Multiplies every term by a constant.
     pub fn scaled(mut self, factor: f64) -> Self {
-        for factors in self.terms.iter_mut().map(|term| &mut term.factors) {
-            match factors.iter().position(|known| *known == -1.0) {
-                _ if factor == 1.0 => {}
-                Some(sign) if factor == -1.0 => {
-                    factors.remove(sign);
-                }
-                _ => factors.push(factor),
-            }
-        }
+        self.terms.iter_mut().for_each(|term| multiply(&mut term.factors, factor));
         self
     }
 

@@ -49,6 +49,17 @@ pub(super) struct Selection {
     pub columns: Vec<Option<usize>>,
 }
 
+/// Adds a constant factor to others that are kept apart. Signs cancel, so that thousands of negations leave nothing behind.
+pub(super) fn multiply(factors: &mut Vec<f64>, factor: f64) {
+    match factors.iter().position(|known| *known == -1.0) {
+        _ if factor == 1.0 => {}
+        Some(sign) if factor == -1.0 => {
+            factors.remove(sign);
+        }
+        _ => factors.push(factor),
+    }
+}
+
 impl Chain {
     /// A constant row.
     pub fn row(row: Matrix) -> Self {

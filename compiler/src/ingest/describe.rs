@@ -11,7 +11,10 @@ pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Constant(tensor) => format!("constant of shape {:?}", tensor.shape()),
         Value::Filled(number, _) => format!("constant of {number} everywhere"),
-        Value::Input(view) => format!("input {}, not yet divided into rows", view.input),
+        Value::Input(view) => {
+            let factors: String = view.factors.iter().map(|factor| format!("{factor} · ")).collect();
+            format!("{factors}input {}, not yet divided into rows", view.input)
+        }
         Value::Affine(affine) => describe_affine(affine),
     }
 }

@@ -30,6 +30,10 @@ const MAX_INFERRED: usize = 1 << 32;
 /// Rounds of inference: facts flow forwards in one and backwards in the next.
 const MAX_ROUNDS: usize = 8;
 
+/// Why a constant cannot be paid for.
+pub(super) const UNKNOWN_SIZE: &str = "how many elements its result has is not known beforehand: that depends on a symbolic dimension or on \
+     values, or is far too many; export with fixed sizes, or store the result instead";
+
 /// What is left to be computed.
 pub(super) struct Budget {
     limit: usize,
@@ -46,10 +50,7 @@ impl Budget {
 
     /// Pays for constants of `elements` elements computed with `work` multiplications, or says what is too much.
     pub fn pay(&mut self, elements: Option<usize>, work: Option<usize>) -> Result<(), String> {
-        let elements = elements.ok_or(
-            "how many elements its result has is not known beforehand: that depends on a symbolic dimension or on values, or is far too \
-             many; export with fixed sizes, or store the result instead",
-        )?;
+        let elements = elements.ok_or(UNKNOWN_SIZE)?;
         if elements > MAX_FOLDED {
             return Err(format!("it makes a constant of more than {MAX_FOLDED} elements"));
         }

@@ -64,6 +64,10 @@ fn screen_version(proto: &pb::ModelProto) -> Result<(), String> {
     }
 }
 
+/// Operators whose result is another one every time.
+const RANDOM: &[&str] =
+    &["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"];
+
 /// Operators that tract 0.23 computes wrongly, also on constants.
 const WRONG: &[&str] = &["Celu", "GlobalLpPool"];
 
@@ -96,6 +100,11 @@ fn screen_operators(graph: &pb::GraphProto, name: &str) -> Result<(), IngestErro
                 "it is an operator of `{}`, not of ONNX itself; export with standard operators only",
                 node.domain
             )));
+        }
+        if RANDOM.contains(&node.op_type.as_str()) {
+            return Err(refuse(
+                "it is random, so the module would compute something else every time; store its result instead",
+            ));
         }
         if WRONG.contains(&node.op_type.as_str()) {
             return Err(refuse("it is not supported, not even on constants; store its result instead"));

@@ -3,7 +3,7 @@
 //! Knows where atoms begin and end in a buffer; which division an operator needs is the operator's to say.
 
 use super::{
-    affine::{Affine, Chain, Source, check_width},
+    affine::{Affine, Chain, Source, check_width, multiply},
     axes::{Atom, Axes, Space, concrete, concrete_extent, order_from, product, tile},
     error::Reason,
 };
@@ -27,8 +27,8 @@ impl View {
     /// Multiplies every value by a constant.
     pub fn scaled(mut self, factor: f64) -> Self {
         match self.factors.get_mut(MAX_FACTORS - 1) {
-            Some(last) => *last *= factor,
-            None => self.factors.push(factor),
+            Some(last) if factor.abs() != 1.0 => *last *= factor,
+            _ => multiply(&mut self.factors, factor),
         }
         self
     }

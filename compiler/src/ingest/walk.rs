@@ -8,7 +8,7 @@ use super::{
     constant::Constant,
     describe::describe,
     error::{IngestError, Reason},
-    fold::{Budget, work_of},
+    fold::{Budget, UNKNOWN_SIZE, work_of},
     formula::check_tensor,
     graph::{Graph, Origins},
     held::Held,
@@ -160,7 +160,7 @@ fn evaluate(
         })]);
     }
     if inputs.iter().all(|input| matches!(input, Value::Constant(_))) {
-        if let Some(filled) = filled(node.op.as_ref(), &inputs) {
+        if let Some(filled) = filled(node.op.as_ref(), inputs) {
             return Ok(vec![filled]);
         }
         return fold(node, &facts, inputs, budget);
@@ -195,7 +195,7 @@ fn fold(node: &TypedNode, facts: &[&TypedFact], inputs: &[Value], budget: &mut B
         |fact: &&TypedFact| fact.shape.iter().try_fold(1usize, |product, dim| product.checked_mul(concrete(dim)?));
     let made = facts.iter().try_fold(0usize, |sum, fact| sum.checked_add(elements(fact)?));
     if made.is_none() {
-        return Err(Reason::new("it makes a constant of an unknown number of elements; export with fixed sizes"));
+        return Err(Reason::new(UNKNOWN_SIZE));
     }
     let tensors: Vec<_> = inputs
         .iter()

@@ -5,28 +5,56 @@
 use std::sync::Arc;
 use tract_onnx::tract_hir::internal::{Datum, Tensor};
 
-/// What tract itself takes for "to the end", besides what fits in 32 bits.
-const ENDS: [i64; 3] = [i64::MAX, i64::MIN, i64::MIN + 1];
+/// What tract itself takes for "to the last", whatever the step, besides what fits in 32 bits.
+const LAST: i64 = i64::MAX;
+
+/// What tract takes for "to the first"; forwards, it would take it for "to the last".
+const FIRST: [i64; 2] = [i64::MIN, i64::MIN + 1];
 
 /// Says what is wrong with the starts or ends (inputs 1 and 2) of a slice, if anything is.
 pub(super) fn readable(operator: &str, inputs: &[Option<Arc<Tensor>>]) -> Result<(), String> {
     if operator != "StridedSlice" {
         return Ok(());
     }
-    for (at, exceptions) in [(1, &[][..]), (2, &ENDS[..])] {
-        let Some(tensor) = inputs.get(at).and_then(Option::as_ref) else { continue };
-        // Dimensions are exact, and tract has no other wide type.
-        if tensor.datum_type() != i64::datum_type() {
-            continue;
-        }
-        let values = tensor.to_plain_array_view::<i64>().map_err(|error| format!("{error:#}"))?;
-        let far = values.iter().find(|value| i32::try_from(**value).is_err() && !exceptions.contains(value));
-        if let Some(far) = far {
-            return Err(format!(
-                "it slices from or to {far}; write starts and ends within 32 bits, or {} for the end",
-                i64::MAX
-            ));
+    // With four inputs the last one may be axes or steps; then nothing is known to go backwards.
+    let steps = wide(inputs.get(4))?.unwrap_or_default();
+    for (at, starts) in [(1, true), (2, false)] {
+        for (place, value) in wide(inputs.get(at))?.unwrap_or_default().into_iter().enumerate() {
+            let backwards = steps.get(place).is_some_and(|step| *step < 0);
+            let known = !starts && (value == LAST || backwards && FIRST.contains(&value));
+            if i32::try_from(value).is_err() && !known {
+                return Err(format!(
+                    "it slices from or to {value}; write starts and ends within 32 bits, or {LAST} for the end"
+                ));
+            }
         }
     }
     Ok(())
+}
+
+/// The integers of a constant that tract would cut. Dimensions are exact, and tract has no other wide type.
+fn wide(input: Option<&Option<Arc<Tensor>>>) -> Result<Option<Vec<i64>>, String> {
+    let Some(tensor) = input.and_then(Option::as_ref).filter(|tensor| tensor.datum_type() == i64::datum_type()) else {
+        return Ok(None);
+    };
+    let values = tensor.to_plain_array_view::<i64>().map_err(|error| format!("{error:#}"))?;
+    Ok(Some(values.iter().copied().collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tract_onnx::tract_hir::internal::{IntoArcTensor, tensor1};
+
+    #[test]
+    fn ends_that_tract_would_read_otherwise_are_refused() {
+        let slice = |start: i64, end: i64, step: i64| {
+            let list = |value: i64| Some(tensor1(&[value]).into_arc_tensor());
+            readable("StridedSlice", &[None, list(start), list(end), list(0), list(step)])
+        };
+        assert_eq!(slice(0, i64::MAX, 1), Ok(()));
+        assert_eq!(slice(-1, i64::MIN, -1), Ok(()));
+        assert!(slice(0, i64::MIN, 1).is_err(), "forwards there is nothing before the first");
+        assert!(slice(0, 1 << 40, 1).is_err() && slice(i64::MIN, 2, 1).is_err());
+    }
 }

@@ -64,3 +64,22 @@ fn inputs_keep_the_names_of_the_file() {
     let map = ingest(&bytes(&model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])])), "named").unwrap();
     assert_eq!(map.inputs[0].name, "x");
 }
+
+#[test]
+fn weights_cast_to_integers_that_cannot_hold_them_are_refused() {
+    let mut cast = node("Cast", &["m"], "i");
+    cast.attribute.push(pb::AttributeProto { name: "to".into(), i: 3, r#type: 2, ..Default::default() });
+    let mut back = node("Cast", &["i"], "v");
+    back.attribute.push(pb::AttributeProto { name: "to".into(), i: 1, r#type: 2, ..Default::default() });
+    let graph = |factor: f32, product: &str| {
+        let nodes = vec![node(product, &["w", "f"], "m"), cast.clone(), back.clone(), node("MatMul", &["x", "v"], "y")];
+        let f = if product == "Mul" { floats("f", &[], &[factor]) } else { floats("f", &[1, 3], &[factor; 3]) };
+        model(nodes, vec![floats("w", &[4, 1], &[1.25; 4]), f])
+    };
+    // Folded by tract, and by the compiler itself.
+    for product in ["Mul", "MatMul"] {
+        let error = ingest(&bytes(&graph(200.0, product)), "cast").unwrap_err().to_string();
+        assert!(error.contains("`node_i`") && error.contains("cannot hold it"), "{error}");
+        ingest(&bytes(&graph(100.0, product)), "cast").unwrap();
+    }
+}

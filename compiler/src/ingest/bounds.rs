@@ -1,9 +1,10 @@
-//! Starts and ends of Slice that tract 0.23 would read wrongly: it keeps 32 bits of them.
+//! Numbers that tract 0.23 would read otherwise than other runtimes: starts and ends of Slice, of which it keeps 32 bits, and numbers
+//! cast to an integer type that cannot hold them, which ONNX leaves open.
 //!
-//! Knows tract's operator and its constant inputs, not the tensor that is sliced.
+//! Knows tract's operators and their constant inputs, not the tensor that is sliced.
 
 use std::sync::Arc;
-use tract_onnx::tract_hir::internal::{Datum, Tensor};
+use tract_onnx::tract_hir::internal::{Datum, DatumType, Tensor};
 
 /// What tract itself takes for "to the last", whatever the step, besides what fits in 32 bits.
 const LAST: i64 = i64::MAX;
@@ -32,6 +33,26 @@ pub(super) fn readable(operator: &str, inputs: &[Option<Arc<Tensor>>]) -> Result
     Ok(())
 }
 
+/// Says what is wrong with a cast of these constants, if anything is.
+pub(super) fn castable(operator: &str, tensor: &Tensor, to: DatumType) -> Result<(), String> {
+    let bits = 8 * to.size_of();
+    if !operator.contains("Cast") || !tensor.datum_type().is_float() || !to.is_integer() || bits > 64 {
+        return Ok(());
+    }
+    let (low, high) = match to.is_unsigned() {
+        true => (0.0, 2f64.powi(bits as i32)),
+        false => (-(2f64.powi(bits as i32 - 1)), 2f64.powi(bits as i32 - 1)),
+    };
+    let values = tensor.cast_to::<f64>().map_err(|error| format!("{error:#}"))?;
+    let values = values.to_plain_array_view::<f64>().map_err(|error| format!("{error:#}"))?;
+    match values.iter().find(|value| !(low..high).contains(&value.trunc())) {
+        None => Ok(()),
+        Some(value) => {
+            Err(format!("it casts {value} to {to:?}, which cannot hold it: runtimes disagree on what becomes of it"))
+        }
+    }
+}
+
 /// The integers of a constant that tract would cut. Dimensions are exact, and tract has no other wide type.
 fn wide(input: Option<&Option<Arc<Tensor>>>) -> Result<Option<Vec<i64>>, String> {
     let Some(tensor) = input.and_then(Option::as_ref).filter(|tensor| tensor.datum_type() == i64::datum_type()) else {
@@ -45,6 +66,24 @@ fn wide(input: Option<&Option<Arc<Tensor>>>) -> Result<Option<Vec<i64>>, String>
 mod tests {
     use super::*;
     use tract_onnx::tract_hir::internal::{IntoArcTensor, tensor1};
+
+    #[test]
+    fn casts_that_lose_the_number_are_refused() {
+        let cast = |value: f32, to: DatumType| castable("Cast", &tensor1(&[0.5, value]), to);
+        for (value, to) in [(127.9, i8::datum_type()), (-128.0, i8::datum_type()), (255.0, u8::datum_type())] {
+            assert_eq!(cast(value, to), Ok(()));
+        }
+        for (value, to) in [
+            (128.0, i8::datum_type()),
+            (-129.0, i8::datum_type()),
+            (-1.0, u8::datum_type()),
+            (3e9, i32::datum_type()),
+            (f32::NAN, i64::datum_type()),
+        ] {
+            assert!(cast(value, to).is_err(), "{value}");
+        }
+        assert_eq!(cast(1e30, f32::datum_type()), Ok(()));
+    }
 
     #[test]
     fn ends_that_tract_would_read_otherwise_are_refused() {

@@ -4,7 +4,7 @@
 //! looks at how large the result is. So inference runs here one node at a time: shapes first, then a check, then values.
 
 use super::{
-    bounds::readable,
+    bounds::{castable, readable},
     error::IngestError,
     formula::{check_sizes, check_tensor},
     graph::Origins,
@@ -149,6 +149,9 @@ fn infer_node(model: &mut InferenceModel, id: usize, budget: &mut Budget, paid: 
     check_sizes(&sizes).map_err(Stop::TooMuch)?;
     let values: Vec<Option<_>> = shaped_in.iter().map(|fact| fact.value.concretize()).collect();
     readable(&operator, &values).map_err(Stop::TooMuch)?;
+    if let ([Some(value)], Some(to)) = (&values[..], shaped_out.first().and_then(|fact| fact.datum_type.concretize())) {
+        castable(&operator, value, to).map_err(Stop::TooMuch)?;
+    }
     let values: Option<Vec<_>> = values.into_iter().collect();
     if let Some(values) = values.filter(|values| !values.is_empty())
         && !*paid

@@ -5,6 +5,7 @@
 use super::{
     affine::{Affine, Value},
     axes::{Axes, broadcasts, concrete, extent},
+    bounds::castable,
     constant::Constant,
     describe::describe,
     error::{IngestError, Reason},
@@ -201,6 +202,9 @@ fn fold(node: &TypedNode, facts: &[&TypedFact], inputs: &[Value], budget: &mut B
         .iter()
         .filter_map(|input| if let Value::Constant(tensor) = input { Some(tensor.clone()) } else { None })
         .collect();
+    if let ([tensor], [fact]) = (&tensors[..], facts) {
+        castable(&node.op.name(), tensor, fact.datum_type).map_err(Reason::new)?;
+    }
     budget.pay(made, made.and_then(|made| work_of(node.op.as_ref(), &tensors, made))).map_err(Reason::too_much)?;
     let narrow = |outputs: TVec<TValue>| -> TractResult<Vec<Arc<Tensor>>> {
         let outputs = outputs.into_iter().zip(facts);

@@ -83,3 +83,25 @@ fn weights_cast_to_integers_that_cannot_hold_them_are_refused() {
         ingest(&bytes(&graph(100.0, product)), "cast").unwrap();
     }
 }
+
+#[test]
+fn weights_that_are_quantised_in_the_graph_are_what_comes_out() {
+    // Fake quantisation: round(w / s) · s, the products before it being computed by the compiler itself.
+    let nodes = vec![
+        node("MatMul", &["l", "r"], "w"),
+        node("QuantizeLinear", &["v", "s", "z"], "q"),
+        node("DequantizeLinear", &["q", "s", "z"], "d"),
+        node("MatMul", &["x", "d"], "h"),
+        node("MatMul", &["h", "w"], "y"),
+    ];
+    let mut zero = pb::TensorProto { name: "z".into(), data_type: 3, ..Default::default() };
+    zero.int32_data = vec![0];
+    let weights = vec![
+        floats("v", &[4, 2], &[0.26, 0.74, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+        floats("s", &[], &[0.5]),
+        zero,
+        floats("l", &[2, 1], &[1.0, 2.0]),
+        floats("r", &[1, 3], &[1.0, 10.0, 100.0]),
+    ];
+    assert_eq!(deltas(&model(nodes, weights)), [1.5, 15.0, 150.0]);
+}

@@ -86,6 +86,10 @@ pub(super) fn infer_within_limits(
                      does not know",
                     model.nodes()[*id].name
                 )),
+                Stop::Refused(reason) => {
+                    let (node, operator) = origins.of_node(&model.nodes()[*id].name, "constant");
+                    IngestError::NotLinear { name: name.into(), node: node.into(), operator: operator.into(), reason }
+                }
                 Stop::TooMuch(reason) => {
                     let (node, operator) = origins.of_node(&model.nodes()[*id].name, "constant");
                     IngestError::TooMuch { name: name.into(), node: node.into(), operator: operator.into(), reason }
@@ -104,6 +108,7 @@ pub(super) fn infer_within_limits(
 
 enum Stop {
     Panicked,
+    Refused(String),
     TooMuch(String),
     Failed(tract_onnx::prelude::TractError),
 }
@@ -129,7 +134,7 @@ fn infer_node(model: &mut InferenceModel, id: usize, budget: &mut Budget, paid: 
         observed_outlets.iter().map(|outlet| model.outlet_fact(*outlet).cloned()).collect::<Result<_, _>>()?;
     let operator = model.node(id).op.name().to_string();
     if model.node(id).op_is::<UnimplementedOp>() {
-        return Err(Stop::TooMuch(
+        return Err(Stop::Refused(
             "the compiler does not know this operator; export with others, or compute it beforehand".into(),
         ));
     }
@@ -148,9 +153,9 @@ fn infer_node(model: &mut InferenceModel, id: usize, budget: &mut Budget, paid: 
         shaped_out.iter().flat_map(|fact| fact.shape.dims()).filter_map(Factoid::concretize).collect();
     check_sizes(&sizes).map_err(Stop::TooMuch)?;
     let values: Vec<Option<_>> = shaped_in.iter().map(|fact| fact.value.concretize()).collect();
-    readable(&operator, &values).map_err(Stop::TooMuch)?;
+    readable(&operator, &values).map_err(Stop::Refused)?;
     if let ([Some(value)], Some(to)) = (&values[..], shaped_out.first().and_then(|fact| fact.datum_type.concretize())) {
-        castable(&operator, value, to).map_err(Stop::TooMuch)?;
+        castable(&operator, value, to).map_err(Stop::Refused)?;
     }
     let values: Option<Vec<_>> = values.into_iter().collect();
     if let Some(values) = values.filter(|values| !values.is_empty())

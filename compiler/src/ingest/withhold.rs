@@ -41,8 +41,11 @@ const EXACT: &[&str] = &[
     "Mul",
     "Neg",
     "Pad",
+    "QuantizeLinear",
     "Reciprocal",
     "Reshape",
+    // Not exact between pixels, but tract wants to know its scales, and works them out one at a time.
+    "Resize",
     "Slice",
     "Split",
     "Sqrt",

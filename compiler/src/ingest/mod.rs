@@ -1,7 +1,7 @@
 //! ONNX → [`LinearMap`]: reads a LoRA module exported to ONNX and finds out which affine map it is.
 //!
 //! The stages, one file each. On the protobuf: `decode`, `inline` (local functions, with `defaults` and `versions`), `screen` (sizes, names,
-//! order), `names`, `external` (tensors in other files), `widen` (bf16), `equation` and `pairwise` (Einsum), `padding` (Pad), `noop`
+//! order), `names`, `external` (tensors in other files), `widen` (bf16), `equation` and `pairwise` (Einsum), `noop`
 //! (reductions of nothing). Through tract: `graph` infers types and folds constants, with the `builders` of operators that tract reads
 //! otherwise, the `dimensions` of the inputs, and within the limits of `fold`, `formula` and `bounds` but for those of `withhold`. On tract's
 //! typed graph: `walk` interprets it over affine expressions (`affine`, `chain`, `view`, `axes`, `constant`, `operators`), within the limits
@@ -33,7 +33,6 @@ mod multiply;
 mod names;
 mod noop;
 mod operators;
-mod padding;
 mod pairwise;
 mod place;
 mod quiet;
@@ -122,7 +121,6 @@ fn ingest_unguarded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<I
     screen::screen_payloads(&proto, name)?;
     widen::widen_bf16(&mut proto);
     equation::complete_ellipses(&mut proto);
-    padding::drop_values_without_use(&mut proto);
     pairwise::write_as_pairs(&mut proto);
     noop::drop_reductions_of_nothing(&mut proto);
     analysed(&proto, name).or_else(|error| match error {

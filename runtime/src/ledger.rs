@@ -49,9 +49,13 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, Error> {
     parse(path, &files::read(path, MAX_LEDGER)?)
 }
 
+/// The lines that were written to their end.
+fn whole_lines(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1)]
+}
+
 fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, Error> {
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
-    bytes[..whole]
+    whole_lines(bytes)
         .split(|b| *b == b'\n')
         .filter(|line| !line.is_empty())
         .enumerate()
@@ -84,7 +88,7 @@ pub fn append(path: &Path, entry: &Entry, max_rows: Option<usize>) -> Result<(),
     let mut file = options.open(path).map_err(failed)?;
     file.lock().map_err(failed)?;
     let bytes = files::read(path, MAX_LEDGER)?;
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1) as u64;
+    let whole = whole_lines(&bytes).len() as u64;
     if let Some(limit) = max_rows {
         // Under the lock: two processes cannot both take the last rows.
         let served = parse(path, &bytes)?;

@@ -101,12 +101,14 @@ pub fn check_inputs(pinned: &Pinned, trace: &TraceFile, activations: &Activation
         if theirs != yours {
             return not_yours(format!("module `{}` has {theirs} rows, yours {yours}", module.name));
         }
-        let row_of = |rows: &ModuleRows, row: usize| {
-            let inputs = rows.inputs.iter().zip(&module.inputs);
-            let inputs = inputs.map(|(x, input)| x[row * input.dim..(row + 1) * input.dim].to_vec());
-            (inputs.collect::<Vec<_>>(), rows.ones.get(row).copied(), rows.scales[row].to_bits())
+        let differs = |row: usize| {
+            let at = |dim: usize| row * dim..(row + 1) * dim;
+            let mut inputs = rows.inputs.iter().zip(&own.inputs).zip(&module.inputs);
+            inputs.any(|((theirs, yours), input)| theirs[at(input.dim)] != yours[at(input.dim)])
+                || rows.ones.get(row) != own.ones.get(row)
+                || rows.scales[row].to_bits() != own.scales[row].to_bits()
         };
-        if let Some(row) = (0..yours).find(|row| row_of(rows, *row) != row_of(&own, *row)) {
+        if let Some(row) = (0..yours).find(|row| differs(*row)) {
             return not_yours(format!("module `{}`, row {row}, has other values or another scale", module.name));
         }
     }

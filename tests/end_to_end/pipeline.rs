@@ -68,17 +68,7 @@ fn single_commands_prove_and_verify_against_the_pin() {
 
 #[test]
 fn verify_says_in_plain_words_that_nothing_was_pinned() {
-    let session = session();
-    let run = zk![
-        "verify",
-        "--public",
-        session.path("artifacts"),
-        "--trace",
-        session.path("trace.safetensors"),
-        "--proof",
-        session.path("session.pf")
-    ]
-    .ok();
+    let run = session().verify_unpinned(&[]).ok();
     assert!(run.stderr.contains("THE ADAPTER WAS NOT PINNED") && run.stdout.contains("NOT PINNED"));
 }
 

@@ -1,9 +1,12 @@
 //! Files of a session that somebody changed: refused with exit code 1, and the check is named.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
-    zk,
+    args, zk,
     zklora::{fixture, session},
 };
 
@@ -13,13 +16,16 @@ fn write(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
+/// Where a tensor's data begin in a safetensors file.
+fn start_of(tensor: &str, bytes: &[u8]) -> usize {
+    let tensors = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    tensors.tensor(tensor).unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize
+}
+
 /// The session's trace with one byte of a tensor changed.
 fn trace_with(tensor: &str, folder: &tempfile::TempDir) -> PathBuf {
     let mut bytes = fs::read(session().path("trace.safetensors")).unwrap();
-    let start = {
-        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        tensors.tensor(tensor).unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize
-    };
+    let start = start_of(tensor, &bytes);
     bytes[start] ^= 1;
     write(folder, "changed.safetensors", &bytes)
 }
@@ -37,11 +43,7 @@ fn a_trace_with_one_integer_changed_is_refused() {
 fn a_delta_beyond_the_certified_bound_is_a_no_like_any_other_false_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut bytes = fs::read(session().path("trace.safetensors")).unwrap();
-    let start = {
-        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let delta = tensors.tensor("model.layers.1.self_attn.v_proj.delta").unwrap();
-        delta.data().as_ptr() as usize - bytes.as_ptr() as usize
-    };
+    let start = start_of("model.layers.1.self_attn.v_proj.delta", &bytes);
     bytes[start..start + 8].copy_from_slice(&i64::MIN.to_le_bytes());
     session().verify_trace(&write(&folder, "beyond.safetensors", &bytes)).refused(1, "certified bound");
 }
@@ -51,22 +53,8 @@ fn a_trace_that_somebody_else_recorded_can_be_held_to_the_users_own_session() {
     let session = session();
     let activations = fixture(crate::zklora::ADAPTER).join("activations.safetensors");
     let id = zk!["--json", "trace", "info", session.path("trace.safetensors")].ok().json()["session_id"].clone();
-    let verify = |session_id: &str, inputs: &std::path::Path| {
-        zk![
-            "verify",
-            "--public",
-            session.path("artifacts"),
-            "--trace",
-            session.path("trace.safetensors"),
-            "--proof",
-            session.path("session.pf"),
-            "--adapter-id",
-            session.id,
-            "--session-id",
-            session_id,
-            "--inputs",
-            inputs
-        ]
+    let verify = |session_id: &str, inputs: &Path| {
+        session.verify_unpinned(&args!["--adapter-id", session.id, "--session-id", session_id, "--inputs", inputs])
     };
     let id = id.as_str().unwrap();
     let run = verify(id, &activations).ok();
@@ -80,12 +68,10 @@ fn a_trace_that_somebody_else_recorded_can_be_held_to_the_users_own_session() {
     let mut bytes = fs::read(&activations).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let name = "model.layers.1.self_attn.q_proj.x";
-    let view = tensors.tensor(name).unwrap();
-    let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
-    let alone = safetensors::serialize([(name, view)], None).unwrap();
+    let alone = safetensors::serialize([(name, tensors.tensor(name).unwrap())], None).unwrap();
     verify(id, &write(&folder, "fewer.safetensors", &alone)).refused(1, "yours 0");
-    let row = 64 * 4 * 2;
-    bytes[start + row..start + row + 4].copy_from_slice(&0.123f32.to_le_bytes());
+    let row = start_of(name, &bytes) + 64 * 4 * 2;
+    bytes[row..row + 4].copy_from_slice(&0.123f32.to_le_bytes());
     let run = verify(id, &write(&folder, "other.safetensors", &bytes));
     run.refused(1, "module `model.layers.1.self_attn.q_proj`, row 2, has other values");
 }
@@ -199,19 +185,7 @@ fn parameters_of_an_unknown_ceremony_are_refused_unless_the_user_says_otherwise(
     zk!["run", "--adapter", fixture(crate::zklora::ADAPTER), "--rows", "1", "--srs", file, "--insecure-srs"].ok();
     // And one SRS does not verify what another one committed to.
     let session = session();
-    zk![
-        "verify",
-        "--public",
-        session.path("artifacts"),
-        "--trace",
-        session.path("trace.safetensors"),
-        "--proof",
-        session.path("session.pf"),
-        "--srs",
-        file,
-        "--insecure-srs"
-    ]
-    .refused(1, "was made for the SRS");
+    session.verify_unpinned(&args!["--srs", file, "--insecure-srs"]).refused(1, "was made for the SRS");
     let mut broken = fs::read_to_string(&file).unwrap();
     broken.truncate(1000);
     fs::write(&file, broken).unwrap();

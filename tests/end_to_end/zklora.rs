@@ -1,6 +1,7 @@
 //! Running the binary, and a session that went through every command, made once for all tests.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -53,11 +54,19 @@ pub fn zklora<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> R
     }
 }
 
-/// `zk!["verify", "--public", path]`: arguments of any string-like type.
+/// Arguments of any string-like type.
+#[macro_export]
+macro_rules! args {
+    ($($arg:expr),* $(,)?) => {
+        [$(std::ffi::OsString::from(&$arg)),*]
+    };
+}
+
+/// `zk!["verify", "--public", path]`: the binary, run with these arguments.
 #[macro_export]
 macro_rules! zk {
     ($($arg:expr),* $(,)?) => {
-        $crate::zklora::zklora([$(std::ffi::OsString::from(&$arg)),*])
+        $crate::zklora::zklora($crate::args![$($arg),*])
     };
 }
 
@@ -79,6 +88,12 @@ impl Session {
     /// `zklora verify` on this session, with some of the files replaced.
     pub fn verify_with(&self, public: &Path, trace: &Path, proof: &Path, id: &str) -> Run {
         zk!["verify", "--public", public, "--trace", trace, "--proof", proof, "--adapter-id", id]
+    }
+
+    /// `zklora verify` on this session without a pin, with more arguments.
+    pub fn verify_unpinned(&self, more: &[OsString]) -> Run {
+        let [public, trace, proof] = ["artifacts", "trace.safetensors", "session.pf"].map(|name| self.path(name));
+        zklora([&args!["verify", "--public", public, "--trace", trace, "--proof", proof], more].concat())
     }
 
     pub fn verify_proof(&self, proof: &Path) -> Run {

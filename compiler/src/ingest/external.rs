@@ -3,7 +3,7 @@
 //! The only part of ingesting that opens files by name, and the name comes from the model: nothing outside the model's own
 //! folder is ever opened, and no more is read than the tensor's shape needs.
 
-use super::{error::IngestError, screen_tensor::bytes_per_element};
+use super::{error::IngestError, screen::tensors, screen_tensor::bytes_per_element};
 use std::{
     fs::{File, metadata},
     io::{Read, Seek, SeekFrom},
@@ -38,10 +38,8 @@ pub(super) fn load(proto: &mut pb::ModelProto, name: &str, folder: Option<&Path>
 pub fn external_files(bytes: &[u8], name: &str, folder: &Path) -> Result<Vec<PathBuf>, IngestError> {
     let proto = super::decode::decode(bytes, name)?;
     let Some(graph) = &proto.graph else { return Ok(Vec::new()) };
-    let attributes = graph.node.iter().flat_map(|node| &node.attribute);
-    let tensors = graph.initializer.iter().chain(attributes.flat_map(|a| a.t.iter().chain(&a.tensors)));
     let mut files = std::collections::BTreeSet::new();
-    for tensor in tensors.filter(|tensor| is_external(tensor)) {
+    for tensor in tensors(graph).filter(|tensor| is_external(tensor)) {
         let refuse = |what: String| IngestError::External { name: name.into(), tensor: tensor.name.clone(), what };
         let location = entry(tensor, "location").map_err(refuse)?.unwrap_or_default();
         files.insert(resolve(folder, location).map_err(refuse)?);

@@ -80,22 +80,18 @@ pub(super) fn infer_within_limits(
         for id in order {
             // tract panics on some nodes that are not in order, and on some that are: the node is named either way.
             let inferred = quiet::catch(|| infer_node(model, *id, &mut budget, &mut paid[*id]));
-            changed |= inferred.unwrap_or_else(|| Err(Stop::Panicked)).map_err(|stop| match stop {
-                Stop::Panicked => analysis(format!(
-                    "tract cannot analyse node `{}`; its attributes or constants do not fit its input, or are of a kind that it \
-                     does not know",
-                    model.nodes()[*id].name
-                )),
-                Stop::Refused(reason) => {
-                    let (node, operator) = origins.of_node(&model.nodes()[*id].name, "constant");
-                    IngestError::NotLinear { name: name.into(), node: node.into(), operator: operator.into(), reason }
-                }
-                Stop::TooMuch(reason) => {
-                    let (node, operator) = origins.of_node(&model.nodes()[*id].name, "constant");
-                    IngestError::TooMuch { name: name.into(), node: node.into(), operator: operator.into(), reason }
-                }
-                Stop::Failed(error) => {
-                    analysis(format!("node `{}`: {}", model.nodes()[*id].name, brief(&format!("{error:#}"))))
+            changed |= inferred.unwrap_or_else(|| Err(Stop::Panicked)).map_err(|stop| {
+                let typed = &model.nodes()[*id].name;
+                let (node, operator) = origins.of_node(typed, "constant");
+                let (name, node, operator) = (name.into(), node.into(), operator.into());
+                match stop {
+                    Stop::Panicked => analysis(format!(
+                        "tract cannot analyse node `{typed}`; its attributes or constants do not fit its input, or are of a \
+                         kind that it does not know"
+                    )),
+                    Stop::Refused(reason) => IngestError::NotLinear { name, node, operator, reason },
+                    Stop::TooMuch(reason) => IngestError::TooMuch { name, node, operator, reason },
+                    Stop::Failed(error) => analysis(format!("node `{typed}`: {}", brief(&format!("{error:#}")))),
                 }
             })?;
         }

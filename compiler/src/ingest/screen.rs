@@ -45,7 +45,7 @@ pub(super) fn screen_payloads(proto: &pb::ModelProto, name: &str) -> Result<(), 
 }
 
 /// All tensors of the graph: initialisers and those in attributes.
-fn tensors(graph: &pb::GraphProto) -> impl Iterator<Item = &pb::TensorProto> {
+pub(super) fn tensors(graph: &pb::GraphProto) -> impl Iterator<Item = &pb::TensorProto> {
     let attributes = graph.node.iter().flat_map(|node| &node.attribute);
     graph.initializer.iter().chain(attributes.flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)))
 }

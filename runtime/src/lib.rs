@@ -13,6 +13,7 @@ pub mod activations;
 pub mod artifacts;
 pub mod audit;
 pub mod compile;
+pub mod effect_report;
 pub mod error;
 pub mod files;
 pub mod ledger;
@@ -27,5 +28,6 @@ pub mod srs_store;
 pub mod synthetic;
 pub mod trace_file;
 pub mod weights_file;
+pub mod wire;
 
 pub use error::Error;

@@ -1,0 +1,9 @@
+//! The messages and services of `proto/contributor.proto`, as tonic makes them.
+#![allow(missing_docs, clippy::doc_markdown)]
+
+tonic::include_proto!("zklora.v1");
+
+/// The compiled descriptors, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contributor.bin"));
+/// Version of the wire format.
+pub const VERSION: u32 = 1;

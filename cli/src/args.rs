@@ -202,7 +202,7 @@ pub struct Record {
     pub session_id: Option<SessionId>,
     /// Serve no more than this many rows of a module, over all sessions of the folder [default: no limit].
     #[arg(long, value_name = "N")]
-    pub max_rows: Option<usize>,
+    pub max_rows: Option<u64>,
     /// Where the trace goes.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,

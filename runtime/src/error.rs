@@ -32,6 +32,14 @@ pub enum Error {
     /// Serving rows would exceed the limit that the contributor set.
     #[error("{0}")]
     Budget(String),
+    /// A contributor could not be reached, refused, or answered what no contributor may answer.
+    #[error("contributor {url}: {why}")]
+    Contributor {
+        /// Where it is.
+        url: String,
+        /// What it did or did not do.
+        why: String,
+    },
     /// The contributor was asked to prove rows that this adapter folder did not serve.
     #[error("{0}")]
     NotServed(String),
@@ -55,6 +63,21 @@ impl Error {
             Error::NotServed(_) | Error::NotYours(_) | Error::Budget(_) => true,
             _ => false,
         }
+    }
+
+    /// What a contributor's gRPC status says.
+    pub(crate) fn status(url: &str, status: &tonic::Status) -> Error {
+        let said = match status.message() {
+            "" => format!("{:?}", status.code()),
+            message => format!("{message} ({:?})", status.code()),
+        };
+        // A broken connection hides its reason in the cause.
+        let cause = std::error::Error::source(status).map(|cause| crate::server::causes(cause));
+        let why = match cause {
+            Some(cause) if !said.contains(&cause) => format!("{said}: {cause}"),
+            _ => said,
+        };
+        Error::Contributor { url: url.to_string(), why }
     }
 
     pub(crate) fn file(path: &Path, why: impl std::fmt::Display) -> Error {

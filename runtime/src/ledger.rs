@@ -2,12 +2,15 @@
 //! proven (protocol 5.9, 8).
 //!
 //! One JSON object a line, appended and flushed. A torn last line (a crash while writing) is cut; anything else that is not a
-//! line of this format is an error.
+//! line of this format is an error. A session over the network has two lines: one when it is opened, which names the log that holds
+//! its rows, and one when it has ended, with their number.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{Seek, SeekFrom, Write},
-    path::Path,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -17,26 +20,61 @@ use crate::{Error, files};
 
 const MAX_LEDGER: u64 = 1 << 32;
 
-/// One served session.
+/// How long another process may be writing to the ledger.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One line: a session that was recorded, opened or ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
+    /// Who was served, for sessions over the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// The log that holds the rows of a session that was opened and has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
     /// Rows per module.
-    pub rows: std::collections::BTreeMap<String, usize>,
+    pub rows: BTreeMap<String, usize>,
     /// The session's context, hex.
     pub session: String,
-    /// Digest of the trace's content, hex.
-    pub trace: String,
+    /// Digest of the trace's content, hex; none while the session is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
     /// Format version.
     pub v: u32,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Lines of version 1 have neither client nor log.
+const OLDEST: u32 = 1;
 
 impl Entry {
-    /// An entry for these rows.
-    pub fn new(session: &[u8; 32], trace: TraceDigest, rows: std::collections::BTreeMap<String, usize>) -> Entry {
-        Entry { rows, session: hex::encode(session), trace: hex::encode(trace.0), v: VERSION }
+    /// A session that has ended, with all of its rows.
+    pub fn ended(
+        session: &[u8; 32],
+        client: Option<String>,
+        trace: TraceDigest,
+        rows: BTreeMap<String, usize>,
+    ) -> Entry {
+        let trace = Some(hex::encode(trace.0));
+        Entry { client, log: None, rows, session: hex::encode(session), trace, v: VERSION }
+    }
+
+    /// A session that begins; its rows are counted in `log`.
+    pub fn opened(session: &[u8; 32], client: &str, log: &Path) -> Entry {
+        Entry {
+            client: Some(client.to_string()),
+            log: Some(log.to_path_buf()),
+            rows: BTreeMap::new(),
+            session: hex::encode(session),
+            trace: None,
+            v: VERSION,
+        }
+    }
+
+    /// Whether its rows are final.
+    pub fn has_ended(&self) -> bool {
+        self.trace.is_some()
     }
 }
 
@@ -62,62 +100,85 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, Error> {
         .map(|(number, line)| {
             let entry: Entry = serde_json::from_slice(line)
                 .map_err(|e| Error::file(path, format!("line {}: not a ledger entry: {e}", number + 1)))?;
-            if entry.v != VERSION {
+            if !(OLDEST..=VERSION).contains(&entry.v) {
                 return Err(Error::file(path, format!("line {}: version {}", number + 1, entry.v)));
+            }
+            if entry.trace.is_some() == entry.log.is_some() {
+                return Err(Error::file(
+                    path,
+                    format!("line {}: not a ledger entry: it has neither or both of `trace` and `log`", number + 1),
+                ));
             }
             Ok(entry)
         })
         .collect()
 }
 
-/// Appends an entry and flushes it to disk. Call it before the deltas leave.
-///
-/// # Errors
-/// [`Error::Budget`] if a module would then have served more than `max_rows` rows over all sessions; nothing is appended.
-pub fn append(path: &Path, entry: &Entry, max_rows: Option<usize>) -> Result<(), Error> {
-    let failed = |e: std::io::Error| Error::file(path, e);
-    let mut line = serde_json::to_vec(entry).map_err(|e| Error::file(path, e))?;
-    line.push(b'\n');
-    let mut options = fs::OpenOptions::new();
-    options.create(true).read(true).write(true).truncate(false);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    let mut file = options.open(path).map_err(failed)?;
-    file.lock().map_err(failed)?;
-    let bytes = files::read(path, MAX_LEDGER)?;
-    let whole = whole_lines(&bytes).len() as u64;
-    if let Some(limit) = max_rows {
-        // Under the lock: two processes cannot both take the last rows.
-        let served = parse(path, &bytes)?;
-        let total = total_rows(served.iter().chain([entry]));
-        if let Some((module, rows)) = total.into_iter().find(|(_, rows)| *rows > limit) {
-            return Err(Error::Budget(format!(
-                "module `{module}` would have served {rows} rows in all, the limit is {limit}: what rows reveal adds up over all \
-                 sessions and users (docs/security.md)"
-            )));
+/// A ledger that nobody else writes to while this value lives.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    file: fs::File,
+    entries: Vec<Entry>,
+}
+
+impl Ledger {
+    /// Locks the ledger, made if there is none, and reads it.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if another process keeps it: a server does so for as long as it runs.
+    pub fn lock(path: &Path) -> Result<Ledger, Error> {
+        let mut options = fs::OpenOptions::new();
+        options.create(true).read(true).write(true).truncate(false);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt;
+            options.mode(0o600);
         }
+        let file = options.open(path).map_err(|e| Error::file(path, e))?;
+        let start = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::WouldBlock) if start.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(Error::Input(format!(
+                        "{}: another process serves from this folder: stop that server, or use it",
+                        path.display()
+                    )));
+                }
+                Err(fs::TryLockError::Error(e)) => return Err(Error::file(path, e)),
+            }
+        }
+        // Under the lock: two processes cannot both take the last rows.
+        let entries = parse(path, &files::read(path, MAX_LEDGER)?)?;
+        Ok(Ledger { path: path.to_path_buf(), file, entries })
     }
-    file.set_len(whole).map_err(failed)?;
-    file.seek(SeekFrom::Start(whole)).map_err(failed)?;
-    file.write_all(&line).map_err(failed)?;
-    file.sync_all().map_err(failed)
+
+    /// All entries.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Appends an entry and flushes it to disk. Call it before the deltas leave.
+    pub fn append(&mut self, entry: Entry) -> Result<(), Error> {
+        let failed = |e: std::io::Error| Error::file(&self.path, e);
+        let mut line = serde_json::to_vec(&entry).map_err(|e| Error::file(&self.path, e))?;
+        line.push(b'\n');
+        let whole = whole_lines(&files::read(&self.path, MAX_LEDGER)?).len() as u64;
+        self.file.set_len(whole).map_err(failed)?;
+        self.file.seek(SeekFrom::Start(whole)).map_err(failed)?;
+        self.file.write_all(&line).map_err(failed)?;
+        self.file.sync_all().map_err(failed)?;
+        self.entries.push(entry);
+        Ok(())
+    }
 }
 
 /// Whether this very trace was served.
-pub fn was_served(path: &Path, session: &[u8; 32], trace: TraceDigest) -> Result<bool, Error> {
+pub fn was_served(entries: &[Entry], session: &[u8; 32], trace: TraceDigest) -> bool {
     let (session, trace) = (hex::encode(session), hex::encode(trace.0));
-    Ok(read(path)?.iter().any(|entry| entry.session == session && entry.trace == trace))
-}
-
-/// Rows served per module, over all sessions: what the leakage budget counts (protocol section 8).
-pub fn total_rows<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> std::collections::BTreeMap<&'a str, usize> {
-    let mut total = std::collections::BTreeMap::new();
-    for (module, rows) in entries.into_iter().flat_map(|entry| &entry.rows) {
-        let count: &mut usize = total.entry(module.as_str()).or_default();
-        *count = count.saturating_add(*rows);
-    }
-    total
+    entries.iter().any(|entry| entry.session == session && entry.trace.as_ref() == Some(&trace))
 }

@@ -132,7 +132,7 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
         Rows::Synthetic(rows) => synthetic::activations(artifacts.pinned.modules(), *rows),
     };
     let trace = timed.stage(Stage::Record, || {
-        let trace = record::record(&artifacts, &activations, None, None)?;
+        let (trace, _) = record::record(&artifacts, &activations, None, None)?;
         trace.write(&trace_path, &artifacts.pinned)?;
         Ok(trace)
     })?;

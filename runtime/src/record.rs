@@ -12,11 +12,13 @@ use crate::{
     Error,
     activations::Activations,
     artifacts::Artifacts,
-    ledger::{self, Entry},
+    ledger::{Entry, Ledger},
+    served::{LOCAL, Served},
     trace_file::{ModuleRows, TraceFile},
 };
 
-/// Quantises the activations row by row, computes every delta, and enters the session in the ledger.
+/// Quantises the activations row by row, computes every delta, and enters the session in the ledger. Also says what has been
+/// served then, over all sessions.
 ///
 /// `session` is the user's 32 fresh bytes; none: they are drawn here (both parties are this process). `max_rows` is the most
 /// that a module may serve over all sessions.
@@ -28,8 +30,8 @@ pub fn record(
     artifacts: &Artifacts,
     activations: &Activations,
     session: Option<[u8; 32]>,
-    max_rows: Option<usize>,
-) -> Result<TraceFile, Error> {
+    max_rows: Option<u64>,
+) -> Result<(TraceFile, Served), Error> {
     let session = match session {
         Some(session) => session,
         None => *os_bytes()?,
@@ -44,24 +46,37 @@ pub fn record(
         .collect::<Result<Vec<_>, _>>()?;
     let trace = TraceFile { adapter: artifacts.pinned.id(), session, modules };
     let digest = trace.with_trace(&artifacts.pinned, |t| t.digest())?;
-    ledger::append(&artifacts.ledger(), &entry(artifacts, &trace, digest), max_rows)?;
-    Ok(trace)
+    let mut ledger = Ledger::lock(&artifacts.ledger())?;
+    let mut served = Served::count(ledger.entries(), &artifacts.pinned)?;
+    let more: Vec<(usize, u64)> = trace.modules.iter().map(|rows| rows.scales.len() as u64).enumerate().collect();
+    served.check(&artifacts.pinned, &more, max_rows)?;
+    ledger.append(entry(&artifacts.pinned, &trace, None, digest))?;
+    more.iter().for_each(|(module, rows)| served.add(LOCAL, *module, *rows));
+    Ok((trace, served))
 }
 
-fn entry(artifacts: &Artifacts, trace: &TraceFile, digest: TraceDigest) -> Entry {
-    let rows = artifacts.pinned.modules().iter().zip(&trace.modules);
+/// The ledger's line for a session that has ended.
+pub(crate) fn entry(pinned: &Pinned, trace: &TraceFile, client: Option<String>, digest: TraceDigest) -> Entry {
+    let rows = pinned.modules().iter().zip(&trace.modules);
     let rows =
         rows.filter(|(_, rows)| !rows.scales.is_empty()).map(|(m, rows)| (m.name.clone(), rows.scales.len())).collect();
-    Entry::new(&trace.session, digest, rows)
+    Entry::ended(&trace.session, client, digest, rows)
 }
 
 fn module_rows(artifacts: &Artifacts, m: usize, inputs: &[Vec<f32>]) -> Result<ModuleRows, Error> {
+    let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
+    let mut rows = quantized(&artifacts.pinned.modules()[m], &inputs)?;
+    rows.delta = deltas(artifacts, m, &rows);
+    Ok(rows)
+}
+
+/// The deltas of rows of module `m` that fit it: `[N, d_out]`.
+pub(crate) fn deltas(artifacts: &Artifacts, m: usize, rows: &ModuleRows) -> Vec<i64> {
     let modules = artifacts.pinned.modules();
     let module = &modules[m];
-    let mut rows = quantized(module, inputs)?;
     let own = artifacts.weights.of_module(modules, m);
-    rows.delta = vec![0i64; rows.scales.len() * module.d_out];
-    rows.delta.par_chunks_exact_mut(module.d_out).enumerate().for_each(|(row, out)| {
+    let mut delta = vec![0i64; rows.scales.len() * module.d_out];
+    delta.par_chunks_exact_mut(module.d_out).enumerate().for_each(|(row, out)| {
         let x: Vec<&[i32]> = rows
             .inputs
             .iter()
@@ -70,18 +85,17 @@ fn module_rows(artifacts: &Artifacts, m: usize, inputs: &[Vec<f32>]) -> Result<M
             .collect();
         artifacts.weights.delta_row(module, own, &x, rows.ones.get(row).copied().unwrap_or(0), out);
     });
-    Ok(rows)
+    delta
 }
 
 /// The rows of a module without deltas. Nothing private is needed for them.
-fn quantized(module: &Module, inputs: &[Vec<f32>]) -> Result<ModuleRows, Error> {
+pub(crate) fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error> {
     let refuse = |e: String| Error::Input(format!("module `{}`: {e}", module.name));
     if module.inputs.is_empty() {
         return Err(refuse("it takes no inputs, so it has no rows".into()));
     }
     // All inputs of a row share one scale (protocol section 5).
-    let with_dims: Vec<(&[f32], usize)> =
-        inputs.iter().map(Vec::as_slice).zip(module.inputs.iter().map(|i| i.dim)).collect();
+    let with_dims: Vec<(&[f32], usize)> = inputs.iter().copied().zip(module.inputs.iter().map(|i| i.dim)).collect();
     let rows = quantize_inputs(&with_dims, module.x_bits, module.has_bias()).map_err(|e| refuse(e.to_string()))?;
     Ok(ModuleRows { inputs: rows.inputs, ones: rows.ones.unwrap_or_default(), scales: rows.scales, delta: Vec::new() })
 }
@@ -94,7 +108,7 @@ pub fn check_inputs(pinned: &Pinned, trace: &TraceFile, activations: &Activation
     for (module, rows) in pinned.modules().iter().zip(&trace.modules) {
         let not_yours = |what: String| Err(Error::NotYours(format!("the trace is not of your activations: {what}")));
         let own = match activations.modules.get(&module.name) {
-            Some(inputs) => quantized(module, inputs)?,
+            Some(inputs) => quantized(module, &inputs.iter().map(Vec::as_slice).collect::<Vec<_>>())?,
             None => ModuleRows::none(module),
         };
         let (theirs, yours) = (rows.scales.len(), own.scales.len());

@@ -22,7 +22,7 @@ pub fn prove(artifacts: &Artifacts, trace: &TraceFile, srs: &Srs, keys: &KeyStor
     let prover =
         Prover { srs, keys, pinned: &artifacts.pinned, weights: &artifacts.weights, mask_key: &artifacts.mask_key };
     trace.with_trace(&artifacts.pinned, |rows| {
-        if !ledger::was_served(&artifacts.ledger(), rows.context(), rows.digest())? {
+        if !ledger::was_served(&ledger::read(&artifacts.ledger())?, rows.context(), rows.digest()) {
             return Err(Error::NotServed(format!(
                 "these rows are not a session that {} served (see {}): only what `trace record` or a server computed is proven",
                 artifacts.folder.display(),

@@ -40,6 +40,14 @@ impl ModuleRows {
     pub fn none(module: &Module) -> ModuleRows {
         ModuleRows { inputs: vec![Vec::new(); module.inputs.len()], ..ModuleRows::default() }
     }
+
+    /// Appends rows of the same module, and their deltas.
+    pub fn extend(&mut self, rows: &ModuleRows, delta: &[i64]) {
+        self.inputs.iter_mut().zip(&rows.inputs).for_each(|(own, more)| own.extend_from_slice(more));
+        self.ones.extend_from_slice(&rows.ones);
+        self.scales.extend_from_slice(&rows.scales);
+        self.delta.extend_from_slice(delta);
+    }
 }
 
 /// A session's rows.
@@ -229,7 +237,7 @@ fn module_rows<'a>(
 }
 
 /// The file's little-endian words, at any alignment. (The curve library compiles on little-endian machines only.)
-fn words<T: bytemuck::Pod>(data: &[u8]) -> Vec<T> {
+pub(crate) fn words<T: bytemuck::Pod>(data: &[u8]) -> Vec<T> {
     let mut words = vec![T::zeroed(); data.len() / size_of::<T>()];
     // Of equal length, because safetensors checks that a tensor has whole words.
     bytemuck::cast_slice_mut(&mut words).copy_from_slice(data);

@@ -9,7 +9,7 @@ use zklora_runtime::{
     activations::Activations,
     artifacts::{Artifacts, Public},
     files::{self, Access},
-    ledger, record, session, srs_store,
+    record, session, srs_store,
     trace_file::TraceFile,
 };
 
@@ -26,19 +26,19 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
     files::require_folder_of(&args.out)?;
     let activations = Activations::read(&args.inputs, artifacts.pinned.modules(), args.module.as_deref())?;
     let session = args.session_id.map(|args::SessionId(id)| id);
-    let trace = record::record(&artifacts, &activations, session, args.max_rows)?;
+    let (trace, served) = record::record(&artifacts, &activations, session, args.max_rows)?;
     trace.write(&args.out, &artifacts.pinned)?;
-    let entries = ledger::read(&artifacts.ledger())?;
-    let served = ledger::total_rows(&entries);
-    let most = served.values().copied().max().unwrap_or(0);
-    let limit = args.max_rows.map_or("no limit".into(), |limit| format!("the limit is {}", count(limit)));
+    let limit = args.max_rows.map_or("no limit".into(), |limit| format!("the limit is {}", count(limit as usize)));
+    let modules = artifacts.pinned.modules().iter().map(|module| module.name.as_str());
+    let in_all: std::collections::BTreeMap<&str, u64> =
+        modules.zip(served.total.iter().copied()).filter(|(_, rows)| *rows > 0).collect();
     output.result(
-        &json!({ "rows": trace.rows(), "session_id": hex::encode(trace.session), "ignored": activations.ignored, "out": args.out, "rows_served_in_all": served, "max_rows": args.max_rows }),
+        &json!({ "rows": trace.rows(), "session_id": hex::encode(trace.session), "ignored": activations.ignored, "out": args.out, "rows_served_in_all": in_all, "max_rows": args.max_rows }),
         &[
             ("Recorded", format!("{} rows in {} of {} modules", count(trace.rows()), activations.modules.len(), trace.modules.len())),
             ("Ignored", format!("{} tensors that are no input of the adapter", activations.ignored.len())),
             ("Session id", hex::encode(trace.session)),
-            ("Served in all", format!("up to {} rows a module, {limit} (docs/security.md: what rows reveal)", count(most))),
+            ("Served in all", format!("up to {} rows a module, {limit} (docs/security.md: what rows reveal)", count(served.most() as usize))),
             ("Trace", args.out.display().to_string()),
         ],
     );

@@ -1,0 +1,153 @@
+//! A batch of the network as rows that fit the adapter, and rows as a batch.
+//!
+//! Bytes on the wire are little-endian. What is checked here is everything that a contributor must know before it computes: shapes,
+//! ranges, and that no length is larger than what was sent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use zklora_circuit::{
+    manifest::{Module, Pinned},
+    trace::{self, Rows as TraceRows},
+};
+
+use crate::{
+    trace_file::{ModuleRows, words},
+    wire::{self, Batch, InferResponse},
+};
+
+/// One module's rows of a batch. Modules that read the same rows share them.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Index in the manifest.
+    pub module: usize,
+    /// The rows, without deltas.
+    pub rows: Arc<ModuleRows>,
+}
+
+/// The rows of a batch, checked against the manifest.
+///
+/// # Errors
+/// What is wrong with it, and where: text for the peer.
+pub fn parse(batch: &Batch, pinned: &Pinned) -> Result<Vec<Call>, String> {
+    if batch.calls.is_empty() || batch.calls.len() > pinned.modules().len() {
+        return Err(format!("{} calls: expected 1 to {}, one a module", batch.calls.len(), pinned.modules().len()));
+    }
+    if batch.rows.len() > batch.calls.len() {
+        return Err(format!("{} sets of rows for {} calls", batch.rows.len(), batch.calls.len()));
+    }
+    let rows = batch.rows.iter().enumerate();
+    let rows: Vec<Arc<ModuleRows>> = rows
+        .map(|(at, rows)| parse_rows(rows).map(Arc::new).map_err(|why| format!("set {at} of rows: {why}")))
+        .collect::<Result<_, _>>()?;
+    let (mut called, mut read) = (vec![false; pinned.modules().len()], vec![false; rows.len()]);
+    let mut calls = Vec::with_capacity(batch.calls.len());
+    for call in &batch.calls {
+        let (module, set) = (call.module as usize, call.rows as usize);
+        let (Some(manifest), Some(own)) = (pinned.modules().get(module), rows.get(set)) else {
+            return Err(format!("a call of module {module} with set {set} of rows: there is no such module or set"));
+        };
+        if std::mem::replace(&mut called[module], true) {
+            return Err(format!("module `{}` is called twice in one batch", manifest.name));
+        }
+        read[set] = true;
+        check(manifest, own).map_err(|why| format!("module `{}`: {why}", manifest.name))?;
+        calls.push(Call { module, rows: Arc::clone(own) });
+    }
+    match read.iter().position(|read| !read) {
+        Some(set) => Err(format!("no call reads set {set} of rows")),
+        None => Ok(calls),
+    }
+}
+
+fn parse_rows(rows: &wire::Rows) -> Result<ModuleRows, String> {
+    let count = rows.count as usize;
+    if count == 0 {
+        return Err("no rows".into());
+    }
+    if rows.scales.len() != count * 4 {
+        return Err(format!("{} bytes of scales for {count} rows of 4", rows.scales.len()));
+    }
+    if let Some(bytes) = rows.inputs.iter().chain([&rows.ones]).map(|b| b.len()).find(|len| !len.is_multiple_of(4)) {
+        return Err(format!("{bytes} bytes are not whole 32-bit integers"));
+    }
+    Ok(ModuleRows {
+        inputs: rows.inputs.iter().map(|bytes| words(bytes)).collect(),
+        ones: words(&rows.ones),
+        scales: words(&rows.scales),
+        delta: Vec::new(),
+    })
+}
+
+fn check(module: &Module, rows: &ModuleRows) -> Result<(), String> {
+    if module.inputs.is_empty() {
+        return Err("it takes no inputs, so it has no rows".into());
+    }
+    let inputs: Vec<&[i32]> = rows.inputs.iter().map(Vec::as_slice).collect();
+    trace::check_activations(module, &TraceRows { inputs: &inputs, ones: &rows.ones, scales: &rows.scales, delta: &[] })
+}
+
+/// Rows as they are sent.
+pub fn to_wire(rows: &ModuleRows) -> wire::Rows {
+    let bytes = |words: &[i32]| Bytes::copy_from_slice(bytemuck::cast_slice(words));
+    wire::Rows {
+        count: rows.scales.len() as u32,
+        inputs: rows.inputs.iter().map(|input| bytes(input)).collect(),
+        ones: bytes(&rows.ones),
+        scales: Bytes::copy_from_slice(bytemuck::cast_slice(&rows.scales)),
+    }
+}
+
+/// Deltas as they are sent.
+pub fn deltas_to_wire(sequence: u64, deltas: &[Vec<i64>]) -> InferResponse {
+    let bytes = |delta: &Vec<i64>| Bytes::copy_from_slice(bytemuck::cast_slice(delta));
+    InferResponse { sequence, deltas: deltas.iter().map(bytes).collect() }
+}
+
+/// The deltas of an answer to a batch, checked against the manifest's shapes and bounds.
+///
+/// # Errors
+/// What is wrong with the answer.
+pub fn parse_answer(batch: &Batch, answer: &InferResponse, pinned: &Pinned) -> Result<Vec<Vec<i64>>, String> {
+    if answer.sequence != batch.sequence {
+        return Err(format!("it answers batch {}, not {}", answer.sequence, batch.sequence));
+    }
+    if answer.deltas.len() != batch.calls.len() {
+        return Err(format!("{} answers to {} calls", answer.deltas.len(), batch.calls.len()));
+    }
+    let mut deltas = Vec::with_capacity(answer.deltas.len());
+    for ((module, rows), bytes) in batch.counts().zip(&answer.deltas) {
+        let Some(module) = pinned.modules().get(module) else { return Err("there is no such module".into()) };
+        if bytes.len() as u64 != rows * module.d_out as u64 * 8 {
+            return Err(format!(
+                "module `{}`: {} bytes of deltas, expected {rows} rows of {} 64-bit integers",
+                module.name,
+                bytes.len(),
+                module.d_out
+            ));
+        }
+        let delta: Vec<i64> = words(bytes);
+        if let Some(at) = delta.iter().position(|d| d.unsigned_abs() >= 1u64 << module.delta_bits) {
+            return Err(format!(
+                "module `{}`: row {}: delta {} is outside the certified bound 2^{}: no adapter of this manifest computes it",
+                module.name,
+                at / module.d_out,
+                delta[at],
+                module.delta_bits
+            ));
+        }
+        deltas.push(delta);
+    }
+    Ok(deltas)
+}
+
+/// Digest of a batch: the same for the same rows and calls at the same place of the session.
+pub fn digest(batch: &Batch) -> [u8; 32] {
+    *blake3::Hasher::new_derive_key("zklora v1 batch").update_rayon(&batch.encode_to_vec()).finalize().as_bytes()
+}
+
+/// Digest of an answer.
+pub fn answer_digest(answer: &InferResponse) -> [u8; 32] {
+    *blake3::Hasher::new_derive_key("zklora v1 answer").update_rayon(&answer.encode_to_vec()).finalize().as_bytes()
+}

@@ -1,0 +1,16 @@
+//! The base-model user's side of a session: rows to a contributor, deltas back, an own record of both, and a verified proof.
+//!
+//! ```text
+//! connection (TLS, token) → remote: the described and pinned adapter → session: log, send, check, remember → finish: proof, verdict
+//! ```
+//!
+//! Nothing that arrives is trusted: the manifest is held to the pin, answers to the manifest's bounds, the proof to the own record.
+
+mod connection;
+mod known;
+mod remote;
+mod session;
+
+pub use connection::{ClientTls, ContributorOptions, Network};
+pub use remote::Remote;
+pub use session::{Finished, Progress, Statistics, UserSession};

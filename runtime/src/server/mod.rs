@@ -1,0 +1,24 @@
+//! The contributor's server: deltas over gRPC, each row counted and on disk before it is answered, proofs beside inference.
+//!
+//! ```text
+//! connections → identity → service (tonic) ─ Infer → sessions → session: check, count, compute, log, answer
+//!                                           ─ Finish → prover (a thread with its own pool): log → trace → ledger → proof
+//! ```
+//!
+//! Secrets stay in [`crate::artifacts::Artifacts`]; nothing here logs rows, deltas, tokens or keys.
+
+mod connections;
+mod identity;
+mod limits;
+mod prover;
+mod run;
+mod service;
+mod session;
+mod sessions;
+
+pub(crate) use run::causes;
+
+pub use identity::{ANONYMOUS, Tokens};
+pub use limits::Limits;
+pub use run::{Listening, ServerOptions, ServerTls, default_data, start};
+pub use sessions::Restored;

@@ -1,0 +1,233 @@
+//! Starting and stopping a server.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpListener, sync::watch};
+use tonic::{
+    Request, Status,
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TlsConnectInfo},
+};
+use zklora_circuit::{keys::KeyStore, srs::Srs};
+
+use super::{
+    connections::{self, Known},
+    identity::{Tokens, identify},
+    limits::Limits,
+    prover::{Prover, Workshop},
+    service::{Client, Service},
+    sessions::{Restored, Sessions},
+};
+use crate::{Error, artifacts::Artifacts, files, served::Served, wire};
+
+const MAX_PEM: u64 = 1 << 20;
+
+/// How long streams may take to end when the server shuts down.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Files for TLS, PEM.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// The server's certificate, with intermediate ones.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// If given, clients must have a certificate of this authority.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What to serve, where, and to whom.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Where to listen; port 0: any free one.
+    pub listen: SocketAddr,
+    /// TLS; none: plaintext.
+    pub tls: Option<ServerTls>,
+    /// Who may call; none: everybody who can connect.
+    pub tokens: Option<Tokens>,
+    /// Allow plaintext on other addresses than loopback.
+    pub insecure: bool,
+    /// Where sessions are kept.
+    pub data: PathBuf,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// A server that listens.
+pub struct Listening {
+    /// Where.
+    pub address: SocketAddr,
+    /// What it found of its earlier lives.
+    pub restored: Restored,
+    /// What was served before it started.
+    pub served: Served,
+    runtime: tokio::runtime::Runtime,
+    stop: watch::Sender<bool>,
+    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+/// Starts a server. It runs until [`Listening::run_until`] returns.
+///
+/// # Errors
+/// [`Error::Input`] for options that do not go together, an address that cannot be used, TLS files that are none;
+/// [`Error::File`] for sessions of an earlier life that are damaged.
+pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOptions) -> Result<Listening, Error> {
+    let ServerOptions { listen, limits, .. } = options;
+    if options.tls.is_none() && !listen.ip().is_loopback() && !options.insecure {
+        return Err(Error::Input(format!(
+            "{listen} is not a loopback address, and without TLS everybody on the way reads activations, deltas and tokens: pass \
+             --tls-cert and --tls-key, or write out --insecure"
+        )));
+    }
+    let tls = options.tls.as_ref().map(tls_config).transpose()?;
+    let (sessions, queue, restored) = Sessions::open(&options.data, &artifacts, limits)?;
+    let served = sessions.counts.served();
+    let workshop = Arc::new(Workshop { artifacts, srs, keys, sessions });
+    let prover = Prover::start(&workshop, limits.proving_threads)?;
+    queue.into_iter().for_each(|session| prover.enqueue(session));
+
+    let cannot = |what: &str, e: &dyn std::fmt::Display| Error::Input(format!("{what}: {e}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| cannot("the network's threads cannot be started", &e))?;
+    let (stop, stopping) = watch::channel(false);
+    let service = Service::new(workshop, prover, limits.clone(), stopping.clone())?;
+    let listener =
+        runtime.block_on(TcpListener::bind(listen)).map_err(|e| cannot(&format!("cannot listen on {listen}"), &e))?;
+    let address = listener.local_addr().map_err(|e| cannot("the address is not known", &e))?;
+    let server = {
+        let _entered = runtime.enter();
+        let serving = serve(service, listener, tls, options, stopping)?;
+        runtime.spawn(serving)
+    };
+    Ok(Listening { address, restored, served, runtime, stop, server })
+}
+
+fn serve(
+    service: Service,
+    listener: TcpListener,
+    tls: Option<ServerTlsConfig>,
+    options: &ServerOptions,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>, Error> {
+    let limits = options.limits.clone();
+    let messages = limits.max_message_bytes;
+    let contributor = wire::contributor_server::ContributorServer::new(service)
+        .max_decoding_message_size(messages)
+        .max_encoding_message_size(usize::MAX);
+    let contributor =
+        tonic::service::interceptor::InterceptedService::new(contributor, authenticator(options.tokens.clone()));
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|e| Error::Input(format!("the service's description is malformed: {e}")))?;
+    let mut server = Server::builder()
+        .timeout(limits.idle)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .http2_max_header_list_size(16 << 10)
+        .max_concurrent_streams(64)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20);
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).map_err(|e| Error::Input(format!("TLS: {}", causes(&e))))?;
+    }
+    let incoming = connections::accept(listener, limits.max_connections, limits.handshake);
+    Ok(async move {
+        reporter.set_serving::<wire::contributor_server::ContributorServer<Service>>().await;
+        let signal = async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        };
+        server
+            .add_service(contributor)
+            .add_service(health)
+            .add_service(reflection)
+            .serve_with_incoming_shutdown(incoming, signal)
+            .await
+    })
+}
+
+/// Puts the caller's name into the request, or refuses it.
+fn authenticator(tokens: Option<Tokens>) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |mut request: Request<()>| {
+        let tls = request.extensions().get::<TlsConnectInfo<Known>>();
+        let certificates = tls.and_then(TlsConnectInfo::peer_certs);
+        let certificate = certificates.as_ref().and_then(|chain| chain.first()).map(|der| der.as_ref());
+        let name = identify(tokens.as_ref(), request.metadata(), certificate)?;
+        let known = match tls {
+            Some(tls) => Some(tls.get_ref()),
+            None => request.extensions().get::<Known>(),
+        };
+        if let Some(known) = known {
+            known.set();
+        }
+        request.extensions_mut().insert(Client(name));
+        Ok(request)
+    }
+}
+
+fn tls_config(tls: &ServerTls) -> Result<ServerTlsConfig, Error> {
+    let certificate = files::read(&tls.certificate, MAX_PEM)?;
+    let key = zeroize::Zeroizing::new(files::read(&tls.key, MAX_PEM)?);
+    let mut config =
+        ServerTlsConfig::new().identity(Identity::from_pem(certificate, &key)).timeout(Duration::from_secs(10));
+    if let Some(ca) = &tls.client_ca {
+        config = config.client_ca_root(Certificate::from_pem(files::read(ca, MAX_PEM)?));
+    }
+    Ok(config)
+}
+
+/// An error with its causes on one line.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl Listening {
+    /// Waits for a signal (or for the server to fail), then shuts down: streams are told, batches that are being computed are
+    /// answered. What has ended and is not proven is proven after the next start.
+    pub fn run_until(self, signal: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
+        let Listening { runtime, stop, mut server, .. } = self;
+        let failed = |result: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>| match result {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Error::Input(format!("the server failed: {}", causes(&error)))),
+            Err(error) => Err(Error::Input(format!("the server failed: {error}"))),
+        };
+        let result = runtime.block_on(async {
+            tokio::select! {
+                result = &mut server => return failed(result),
+                () = signal => {}
+            }
+            let _ = stop.send(true);
+            match tokio::time::timeout(GRACE, &mut server).await {
+                Ok(result) => failed(result),
+                // Somebody holds on to a connection: it is cut.
+                Err(_) => Ok(()),
+            }
+        });
+        server.abort();
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        result
+    }
+}
+
+/// The default folder of a server's sessions.
+pub fn default_data(artifacts: &Path) -> PathBuf {
+    artifacts.join("private").join("sessions")
+}

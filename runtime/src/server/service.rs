@@ -1,0 +1,302 @@
+//! The gRPC service: requests to sessions, sessions to answers. What may be asked is in `proto/contributor.proto`.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    limits::Limits,
+    prover::{Prover, Workshop},
+    session::{Session, Stage, superseded},
+};
+use crate::{
+    files,
+    session::MAX_PROOF,
+    wire::{
+        self, Batch, DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse, FinishRequest,
+        FinishResponse, InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse, ProofStage, SessionState,
+        contributor_server::Contributor, infer_request::Kind,
+    },
+};
+
+/// The name of the caller, put into each request by the interceptor.
+#[derive(Debug, Clone)]
+pub(super) struct Client(pub String);
+
+/// The service.
+#[derive(Clone)]
+pub(super) struct Service(Arc<Shared>);
+
+struct Shared {
+    workshop: Arc<Workshop>,
+    prover: Prover,
+    limits: Limits,
+    manifest: bytes::Bytes,
+    settings: bytes::Bytes,
+    /// Places for sessions that exchange batches.
+    streams: Arc<Semaphore>,
+    /// Batches that are computed at the same time.
+    computing: Semaphore,
+    /// True once the server shuts down.
+    stopping: watch::Receiver<bool>,
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Service {
+    pub fn new(
+        workshop: Arc<Workshop>,
+        prover: Prover,
+        limits: Limits,
+        stopping: watch::Receiver<bool>,
+    ) -> Result<Service, crate::Error> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let pinned = &workshop.artifacts.pinned;
+        Ok(Service(Arc::new(Shared {
+            manifest: pinned.manifest().to_bytes()?.into(),
+            settings: pinned.settings().to_bytes()?.into(),
+            streams: Arc::new(Semaphore::new(limits.max_sessions)),
+            computing: Semaphore::new(cores),
+            prover,
+            limits,
+            workshop,
+            stopping,
+        })))
+    }
+}
+
+fn client<T>(request: &Request<T>) -> Result<String, Status> {
+    // The interceptor puts it there or refuses the request.
+    let client = request.extensions().get::<Client>();
+    client.map(|client| client.0.clone()).ok_or_else(|| Status::unauthenticated("the caller is not known"))
+}
+
+#[tonic::async_trait]
+impl Contributor for Service {
+    async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
+        let version = request.into_inner().version;
+        if version != wire::VERSION {
+            return Err(Status::failed_precondition(format!(
+                "you speak version {version} of the protocol, this server version {}: use the same version of zklora on both sides",
+                wire::VERSION
+            )));
+        }
+        let shared = &self.0;
+        Ok(Response::new(DescribeResponse {
+            version: wire::VERSION,
+            manifest: shared.manifest.clone(),
+            settings: shared.settings.clone(),
+            limits: Some(shared.limits.to_wire()),
+            rows_served: shared.workshop.sessions.counts.served().most(),
+        }))
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<OpenSessionRequest>,
+    ) -> Result<Response<OpenSessionResponse>, Status> {
+        let client = client(&request)?;
+        let request = request.into_inner();
+        let own = self.0.workshop.artifacts.pinned.id();
+        if request.adapter_id[..] != own.0 {
+            return Err(Status::failed_precondition(format!(
+                "this server serves adapter {own}, you asked for {}: check the URL, or get the manifest again",
+                hex::encode(&request.adapter_id[..request.adapter_id.len().min(32)])
+            )));
+        }
+        let session = self.0.workshop.sessions.open_session(request.session.as_ref(), &client)?;
+        let state = match session.stage() {
+            Stage::Open => SessionState::Open,
+            Stage::Queued(_) | Stage::Proving => SessionState::Proving,
+            Stage::Proven(_) => SessionState::Proven,
+            Stage::Failed(_) => SessionState::Failed,
+        };
+        Ok(Response::new(OpenSessionResponse { state: state.into(), next_sequence: session.next_sequence() }))
+    }
+
+    type InferStream = Responses<InferResponse>;
+
+    async fn infer(&self, request: Request<Streaming<InferRequest>>) -> Result<Response<Self::InferStream>, Status> {
+        let client = client(&request)?;
+        let place = Arc::clone(&self.0.streams).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{} sessions exchange batches already, more are not taken: try again later",
+                self.0.limits.max_sessions
+            ))
+        })?;
+        let mut incoming = request.into_inner();
+        let first = next(&mut incoming, self.0.limits.idle).await?;
+        let Some(InferRequest { kind: Some(Kind::Start(start)) }) = first else {
+            return Err(Status::invalid_argument("the first message of a stream names its session"));
+        };
+        let session = self.0.workshop.sessions.find(Some(&start), &client)?;
+        let (answers, outgoing) = mpsc::channel(1);
+        tokio::spawn(exchange(Arc::clone(&self.0), session, incoming, answers, place));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    type FinishStream = Responses<FinishResponse>;
+
+    async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<Self::FinishStream>, Status> {
+        let client = client(&request)?;
+        let request = request.into_inner();
+        let session = self.0.workshop.sessions.find(request.session.as_ref(), &client)?;
+        let (shared, own, sequence) = (Arc::clone(&self.0), Arc::clone(&session), request.sequence);
+        let ended = blocking(move || {
+            let Workshop { artifacts, sessions, .. } = &*shared.workshop;
+            own.end(sequence, artifacts, &sessions.counts)
+        });
+        if ended.await? {
+            tracing::info!(session = session.name(), client, "ended");
+            self.0.prover.enqueue(Arc::clone(&session));
+        }
+        let (progress, outgoing) = mpsc::channel(1);
+        tokio::spawn(report(Arc::clone(&self.0), session, progress));
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    async fn fetch_proof(&self, request: Request<FetchProofRequest>) -> Result<Response<FetchProofResponse>, Status> {
+        let client = client(&request)?;
+        let session = self.0.workshop.sessions.find(request.into_inner().session.as_ref(), &client)?;
+        match session.stage() {
+            Stage::Proven(_) => {}
+            Stage::Failed(why) => return Err(Status::internal(why)),
+            Stage::Open => {
+                return Err(Status::failed_precondition("the session has not ended: there is no proof of it"));
+            }
+            Stage::Queued(_) | Stage::Proving => {
+                return Err(Status::unavailable("the proof is not finished: try again later"));
+            }
+        }
+        let name = session.name();
+        let proof = blocking(move || {
+            files::read(&session.proof_path(), MAX_PROOF).map_err(|error| {
+                tracing::error!(session = session.name(), "{error}");
+                Status::internal("this server cannot read its proof: its operator finds the reason in the server's log")
+            })
+        });
+        let proof = proof.await?;
+        tracing::info!(session = name, client, bytes = proof.len(), "proof fetched");
+        Ok(Response::new(FetchProofResponse { proof: proof.into() }))
+    }
+}
+
+/// Work that computes or waits for the disk, off the threads that serve the network.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Status::internal("the server failed; its log says more")))
+}
+
+/// The next message, if the whole of it is here in time.
+async fn next(incoming: &mut Streaming<InferRequest>, idle: Duration) -> Result<Option<InferRequest>, Status> {
+    match tokio::time::timeout(idle, incoming.message()).await {
+        Ok(message) => message,
+        Err(_) => Err(Status::deadline_exceeded(format!(
+            "no whole message in {} s: the stream ends here, the session does not; open it again to go on",
+            idle.as_secs()
+        ))),
+    }
+}
+
+/// Answers the batches of one stream until it ends.
+async fn exchange(
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+    mut incoming: Streaming<InferRequest>,
+    answers: mpsc::Sender<Result<InferResponse, Status>>,
+    _place: OwnedSemaphorePermit,
+) {
+    let (number, mut newest) = session.take_over();
+    let mut stopping = shared.stopping.clone();
+    let why = loop {
+        let message = tokio::select! {
+            message = next(&mut incoming, shared.limits.idle) => message,
+            _ = newest.wait_for(|newest| *newest != number) => Err(superseded()),
+            _ = stopping.wait_for(|stopping| *stopping) =>
+                Err(Status::unavailable("the server shuts down: open the session again when it is back")),
+        };
+        let answer = match message {
+            Ok(None) => break None,
+            Ok(Some(InferRequest { kind: Some(Kind::Batch(batch)) })) => {
+                compute(&shared, &session, number, batch).await
+            }
+            Ok(Some(_)) => {
+                Err(Status::invalid_argument("after the first message of a stream only batches are expected"))
+            }
+            Err(status) => Err(status),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(status) => break Some(status),
+        };
+        // A user that does not read its answers holds one place and no more, and not for ever.
+        match tokio::time::timeout(shared.limits.idle, answers.send(Ok(answer))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => break None,
+            Err(_) => break Some(Status::deadline_exceeded("answers were not read: the stream ends here")),
+        }
+    };
+    if let Some(status) = why {
+        tracing::info!(session = session.name(), client = session.client, code = ?status.code(), "{}", status.message());
+        let _ = tokio::time::timeout(shared.limits.idle, answers.send(Err(status))).await;
+    }
+    let _ = blocking(move || {
+        session.leave(number);
+        Ok(())
+    })
+    .await;
+}
+
+async fn compute(
+    shared: &Arc<Shared>,
+    session: &Arc<Session>,
+    stream: u64,
+    batch: Batch,
+) -> Result<InferResponse, Status> {
+    // Never closed.
+    let _turn = shared.computing.acquire().await.map_err(|_| Status::unavailable("the server shuts down"))?;
+    let (shared, session) = (Arc::clone(shared), Arc::clone(session));
+    blocking(move || {
+        let Workshop { artifacts, sessions, .. } = &*shared.workshop;
+        session.serve(stream, batch, artifacts, &sessions.counts, &shared.limits)
+    })
+    .await
+}
+
+/// How often a waiting user hears from the server, so that neither takes the other for dead.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Tells how far the proof is until it is there.
+async fn report(shared: Arc<Shared>, session: Arc<Session>, progress: mpsc::Sender<Result<FinishResponse, Status>>) {
+    let mut stage = session.watch();
+    let mut stopping = shared.stopping.clone();
+    loop {
+        let now = stage.borrow_and_update().clone();
+        let said = |stage: ProofStage, ahead, digest: &[u8]| {
+            Ok(FinishResponse { stage: stage.into(), ahead, trace_digest: bytes::Bytes::copy_from_slice(digest) })
+        };
+        let (message, last) = match now {
+            Stage::Open => (Err(Status::failed_precondition("the session has not ended")), true),
+            Stage::Queued(place) => (said(ProofStage::Queued, shared.prover.ahead(place), &[]), false),
+            Stage::Proving => (said(ProofStage::Proving, 0, &[]), false),
+            Stage::Proven(digest) => (said(ProofStage::Done, 0, &digest.0), true),
+            Stage::Failed(why) => (Err(Status::internal(why)), true),
+        };
+        if progress.send(message).await.is_err() || last {
+            return;
+        }
+        tokio::select! {
+            _ = stage.changed() => {}
+            () = tokio::time::sleep(HEARTBEAT) => {}
+            _ = stopping.changed() => {}
+        }
+        if *stopping.borrow() {
+            let why = "the server shuts down: the session is proven when it is back";
+            let _ = progress.send(Err(Status::unavailable(why))).await;
+            return;
+        }
+    }
+}

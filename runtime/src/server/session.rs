@@ -1,0 +1,347 @@
+//! One session at the contributor: batches in order, each counted and on disk before it is answered.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+use tonic::Status;
+use zklora_circuit::trace::TraceDigest;
+
+use super::{limits::Limits, sessions::Counts};
+use crate::{
+    Error,
+    artifacts::Artifacts,
+    batch::{self, answer_digest, deltas_to_wire},
+    record,
+    session_log::{self, Event, Header, SessionLog},
+    trace_file::{ModuleRows, TraceFile},
+    wire::{Batch, InferResponse},
+};
+
+/// How far a session is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It takes batches.
+    Open,
+    /// It has ended and waits for the prover; the number tells its place.
+    Queued(u64),
+    /// It is being proven.
+    Proving,
+    /// The proof is on disk.
+    Proven(TraceDigest),
+    /// Proving failed; a restart tries again.
+    Failed(String),
+}
+
+/// A session.
+pub(super) struct Session {
+    pub id: [u8; 32],
+    pub client: String,
+    key_hash: blake3::Hash,
+    folder: PathBuf,
+    inner: Mutex<Inner>,
+    stage: watch::Sender<Stage>,
+    /// Number of the stream that may send batches: the newest.
+    stream: watch::Sender<u64>,
+}
+
+struct Inner {
+    /// Open while a stream is; there is no file before the first batch.
+    log: Option<SessionLog>,
+    /// Digests of the batches that are on disk.
+    batches: Vec<[u8; 32]>,
+    /// Rows of all modules together.
+    rows: u64,
+}
+
+/// The hash of a session key: what the contributor keeps of it.
+pub(super) fn key_hash(key: &[u8]) -> blake3::Hash {
+    blake3::Hasher::new_derive_key("zklora v1 session key").update(key).finalize()
+}
+
+impl Session {
+    /// A session that has just been opened. Nothing is on disk.
+    pub fn new(id: [u8; 32], key: &[u8], client: String, folder: &Path) -> Session {
+        let inner = Inner { log: None, batches: Vec::new(), rows: 0 };
+        Session::with(id, key_hash(key), client, folder, inner, Stage::Open)
+    }
+
+    fn with(
+        id: [u8; 32],
+        key_hash: blake3::Hash,
+        client: String,
+        folder: &Path,
+        inner: Inner,
+        stage: Stage,
+    ) -> Session {
+        let (stage, stream) = (watch::Sender::new(stage), watch::Sender::new(0));
+        Session { id, client, key_hash, folder: folder.to_path_buf(), inner: Mutex::new(inner), stage, stream }
+    }
+
+    /// A session of an earlier life of the server. Whether it had ended is in the result; the caller queues it then.
+    pub fn restore(path: &Path, folder: &Path, proof: Option<TraceDigest>) -> Result<(Session, bool), Error> {
+        let mut inner = Inner { log: None, batches: Vec::new(), rows: 0 };
+        let mut ended = false;
+        let header = if proof.is_some() {
+            session_log::header(path)?
+        } else {
+            // Opening it cuts a torn end.
+            let (_, header) = SessionLog::open(path, &mut |event| {
+                match event {
+                    Event::Served { batch, .. } if !ended => inner.push(&batch),
+                    Event::Ended if !ended => ended = true,
+                    _ => return Err(Error::file(path, "its events are not those of a contributor's session")),
+                }
+                Ok(())
+            })?;
+            header
+        };
+        let unreadable = || Error::file(path, "its header is not one");
+        let id = header.session_id().ok_or_else(unreadable)?;
+        let key = header.key_bytes().ok_or_else(unreadable)?;
+        if path != log_path(folder, &id) {
+            return Err(Error::file(path, "it is not called like its session: somebody renamed it"));
+        }
+        let stage = proof.map_or(Stage::Open, Stage::Proven);
+        Ok((Session::with(id, blake3::Hash::from_bytes(key), header.peer, folder, inner, stage), ended))
+    }
+
+    /// Whether this caller opened the session.
+    pub fn belongs_to(&self, key: &[u8], client: &str) -> bool {
+        // Constant time: `blake3::Hash` compares so.
+        self.key_hash == key_hash(key) && self.client == client
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // What a panicked holder left is what is on disk: the fields change after the log did.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn stage(&self) -> Stage {
+        self.stage.borrow().clone()
+    }
+
+    pub fn set_stage(&self, stage: Stage) {
+        self.stage.send_replace(stage);
+    }
+
+    pub fn watch(&self) -> watch::Receiver<Stage> {
+        self.stage.subscribe()
+    }
+
+    /// Sequence number of the next new batch.
+    pub fn next_sequence(&self) -> u64 {
+        self.lock().batches.len() as u64
+    }
+
+    /// Whether it never served a row, so that it may be forgotten.
+    pub fn is_empty(&self) -> bool {
+        self.stage() == Stage::Open && self.lock().batches.is_empty()
+    }
+
+    /// A new stream takes over; the one before is told so by the receiver that it holds.
+    pub fn take_over(&self) -> (u64, watch::Receiver<u64>) {
+        let mut number = 0;
+        self.stream.send_modify(|current| {
+            *current += 1;
+            number = *current;
+        });
+        (number, self.stream.subscribe())
+    }
+
+    /// Lets go of the log's file, if no newer stream uses it.
+    pub fn leave(&self, stream: u64) {
+        let mut inner = self.lock();
+        if *self.stream.borrow() == stream {
+            inner.log = None;
+        }
+    }
+
+    /// Answers a batch: checks it, counts its rows, computes the deltas, writes both down, and only then returns them.
+    pub fn serve(
+        &self,
+        stream: u64,
+        batch: Batch,
+        artifacts: &Artifacts,
+        counts: &Counts,
+        limits: &Limits,
+    ) -> Result<InferResponse, Status> {
+        let calls = batch::parse(&batch, &artifacts.pinned)
+            .map_err(|why| Status::invalid_argument(format!("batch {}: {why}", batch.sequence)))?;
+        check_size(&batch, artifacts, limits)?;
+        let digest = batch::digest(&batch);
+        let mut inner = self.lock();
+        if *self.stream.borrow() != stream {
+            return Err(superseded());
+        }
+        let next = inner.batches.len() as u64;
+        match usize::try_from(batch.sequence).ok().and_then(|at| inner.batches.get(at)) {
+            Some(known) if *known == digest => return Ok(answer(&batch, &calls, artifacts)),
+            Some(_) => {
+                return Err(Status::failed_precondition(format!(
+                    "batch {} was sent before with other content: a batch is repeated byte for byte, or not at all",
+                    batch.sequence
+                )));
+            }
+            None if batch.sequence != next => {
+                return Err(Status::out_of_range(format!("batch {} came, batch {next} is next", batch.sequence)));
+            }
+            None => {}
+        }
+        if self.stage() != Stage::Open {
+            return Err(Status::failed_precondition("this session has ended: open another one"));
+        }
+        let more: Vec<(usize, u64)> = batch.counts().collect();
+        let rows = inner.rows + more.iter().map(|(_, rows)| rows).sum::<u64>();
+        if rows > limits.max_session_rows {
+            return Err(Status::resource_exhausted(format!(
+                "the session would have {rows} rows, this server proves at most {} in one: end it and open another",
+                limits.max_session_rows
+            )));
+        }
+        let response = answer(&batch, &calls, artifacts);
+        let counted = counts.reserve(&self.client, &more, &artifacts.pinned, limits)?;
+        self.write(&mut inner, Event::Served { answer: answer_digest(&response), batch }, artifacts, counts)?;
+        counted.keep();
+        inner.batches.push(digest);
+        inner.rows = rows;
+        Ok(response)
+    }
+
+    fn write(&self, inner: &mut Inner, event: Event, artifacts: &Artifacts, counts: &Counts) -> Result<(), Status> {
+        let failed = |e: Error| {
+            tracing::error!("session {}: {e}", self.name());
+            Status::unavailable(
+                "this server cannot write its log (is its disk full?): nothing was served; try again later",
+            )
+        };
+        let log = match &mut inner.log {
+            Some(log) => log,
+            none => none.insert(self.open_log(artifacts, counts).map_err(failed)?),
+        };
+        log.append(&event).map_err(failed)
+    }
+
+    fn open_log(&self, artifacts: &Artifacts, counts: &Counts) -> Result<SessionLog, Error> {
+        let path = log_path(&self.folder, &self.id);
+        if path.exists() {
+            return Ok(SessionLog::open(&path, &mut |_| Ok(()))?.0);
+        }
+        let header =
+            Header::new(artifacts.pinned.id().to_string(), self.client.clone(), &self.id, self.key_hash.as_bytes());
+        let log = SessionLog::create(&path, &header)?;
+        // After the log is there: the ledger must not name a log that is not.
+        counts.opened(&self.id, &self.client, &path)?;
+        Ok(log)
+    }
+
+    /// Ends the session: no batch is taken any more. False: it had ended before.
+    pub fn end(&self, sequence: u64, artifacts: &Artifacts, counts: &Counts) -> Result<bool, Status> {
+        let mut inner = self.lock();
+        let next = inner.batches.len() as u64;
+        if self.stage() != Stage::Open {
+            return Ok(false);
+        }
+        if sequence != next {
+            return Err(Status::failed_precondition(format!(
+                "you count {sequence} batches, this server {next}: send the missing ones, or open the session again"
+            )));
+        }
+        if next == 0 {
+            return Err(Status::failed_precondition("the session has no rows: there is nothing to prove"));
+        }
+        self.write(&mut inner, Event::Ended, artifacts, counts)?;
+        let synced = inner.log.as_mut().map_or(Ok(()), SessionLog::sync);
+        inner.log = None;
+        synced.map_err(|e| {
+            tracing::error!("session {}: {e}", self.name());
+            Status::unavailable("this server cannot write its log (is its disk full?): try again later")
+        })?;
+        // Before the lock goes: no second caller ends it again.
+        self.set_stage(Stage::Queued(u64::MAX));
+        Ok(true)
+    }
+
+    /// The rows of the log with deltas, computed anew and held to the digests of the answers that left.
+    pub fn trace(&self, artifacts: &Artifacts) -> Result<TraceFile, Error> {
+        let path = log_path(&self.folder, &self.id);
+        let modules = artifacts.pinned.modules();
+        let mut rows: Vec<ModuleRows> = modules.iter().map(ModuleRows::none).collect();
+        let header = session_log::read(&path, &mut |event| {
+            let Event::Served { answer: digest, batch } = event else { return Ok(()) };
+            let calls = batch::parse(&batch, &artifacts.pinned).map_err(|why| Error::file(&path, why))?;
+            let deltas: Vec<Vec<i64>> =
+                calls.iter().map(|call| record::deltas(artifacts, call.module, &call.rows)).collect();
+            if answer_digest(&deltas_to_wire(batch.sequence, &deltas)) != digest {
+                return Err(Error::file(
+                    &path,
+                    format!("batch {}: the adapter computes other deltas than those that left", batch.sequence),
+                ));
+            }
+            for (call, delta) in calls.iter().zip(deltas) {
+                rows[call.module].extend(&call.rows, &delta);
+            }
+            Ok(())
+        })?;
+        if header.adapter_id != artifacts.pinned.id().to_string() {
+            return Err(Error::file(&path, format!("it is of adapter {}, not of the one served", header.adapter_id)));
+        }
+        Ok(TraceFile { adapter: artifacts.pinned.id(), session: self.id, modules: rows })
+    }
+
+    /// Where its proof is, once it is.
+    pub fn proof_path(&self) -> PathBuf {
+        proof_path(&self.folder, &self.id)
+    }
+
+    /// What logs call it: the beginning of its id.
+    pub fn name(&self) -> String {
+        hex::encode(&self.id[..8])
+    }
+}
+
+impl Inner {
+    fn push(&mut self, batch: &Batch) {
+        self.batches.push(batch::digest(batch));
+        self.rows += batch.counts().map(|(_, rows)| rows).sum::<u64>();
+    }
+}
+
+pub(super) fn superseded() -> Status {
+    Status::aborted("another stream goes on with this session")
+}
+
+/// The log of a session.
+pub(super) fn log_path(folder: &Path, id: &[u8; 32]) -> PathBuf {
+    folder.join(format!("{}.rows", hex::encode(id)))
+}
+
+/// The proof of a session.
+pub(super) fn proof_path(folder: &Path, id: &[u8; 32]) -> PathBuf {
+    folder.join(format!("{}.pf", hex::encode(id)))
+}
+
+fn check_size(batch: &Batch, artifacts: &Artifacts, limits: &Limits) -> Result<(), Status> {
+    if let Some((_, rows)) = batch.counts().find(|(_, rows)| *rows > u64::from(limits.max_batch_rows)) {
+        return Err(Status::resource_exhausted(format!(
+            "batch {} has {rows} rows of a module, this server takes {}: split it",
+            batch.sequence, limits.max_batch_rows
+        )));
+    }
+    let modules = artifacts.pinned.modules();
+    let answer: u64 = batch.counts().map(|(module, rows)| rows * modules[module].d_out as u64 * 8).sum();
+    if answer > limits.max_message_bytes as u64 {
+        return Err(Status::resource_exhausted(format!(
+            "batch {} would be answered with {answer} bytes, this server sends {}: split it",
+            batch.sequence, limits.max_message_bytes
+        )));
+    }
+    Ok(())
+}
+
+fn answer(batch: &Batch, calls: &[batch::Call], artifacts: &Artifacts) -> InferResponse {
+    let deltas: Vec<Vec<i64>> = calls.iter().map(|call| record::deltas(artifacts, call.module, &call.rows)).collect();
+    deltas_to_wire(batch.sequence, &deltas)
+}

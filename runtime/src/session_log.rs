@@ -1,0 +1,211 @@
+//! What either party keeps of a session while it runs: a [`FrameLog`] of batches, so that neither loses a row when it dies.
+//!
+//! The contributor writes a batch, with a digest of its deltas, before the deltas leave. The user writes a batch before it is sent,
+//! and its deltas when they are here.
+
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error,
+    frame_log::{self, FrameLog},
+    wire::{Batch, InferResponse},
+};
+
+const FORMAT: &str = "zklora-session-log";
+const VERSION: u32 = 1;
+
+/// The first record of a log.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// Adapter id, hex.
+    pub adapter_id: String,
+    /// The contributor's: who opened the session. The user's: the contributor's URL.
+    pub peer: String,
+    format: String,
+    /// The contributor's: BLAKE3 of the session key, hex. The user's: the key itself.
+    pub key: String,
+    /// Session id, hex.
+    pub session: String,
+    version: u32,
+}
+
+impl std::fmt::Debug for Header {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Header(session {}, key not shown)", self.session)
+    }
+}
+
+impl Header {
+    /// A header of this version.
+    pub fn new(adapter_id: String, peer: String, session: &[u8; 32], key: &[u8; 32]) -> Header {
+        let (session, key) = (hex::encode(session), hex::encode(key));
+        Header { adapter_id, peer, format: FORMAT.into(), key, session, version: VERSION }
+    }
+
+    /// The session id, as bytes.
+    pub fn session_id(&self) -> Option<[u8; 32]> {
+        bytes32(&self.session)
+    }
+
+    /// The key or its hash, as bytes.
+    pub fn key_bytes(&self) -> Option<[u8; 32]> {
+        bytes32(&self.key)
+    }
+
+    fn parse(path: &Path, payload: &[u8]) -> Result<Header, Error> {
+        let header: Header =
+            serde_json::from_slice(payload).map_err(|e| Error::file(path, format!("not the log of a session: {e}")))?;
+        let known = header.format == FORMAT && header.version == VERSION;
+        if !known || header.session_id().is_none() || header.key_bytes().is_none() {
+            return Err(Error::file(path, "the log of a session in another format or version"));
+        }
+        Ok(header)
+    }
+}
+
+fn bytes32(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0u8; 32];
+    hex::decode_to_slice(text, &mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// What happened in a session, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The user is about to send this.
+    Sent(Batch),
+    /// The contributor is about to answer this, with deltas of this digest.
+    Served {
+        /// Digest of the answer.
+        answer: [u8; 32],
+        /// The activations.
+        batch: Batch,
+    },
+    /// The user got this.
+    Answered(InferResponse),
+    /// No more batches.
+    Ended,
+}
+
+const SENT: u8 = 1;
+const SERVED: u8 = 2;
+const ANSWERED: u8 = 3;
+const ENDED: u8 = 4;
+
+impl Event {
+    fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Event::Sent(batch) => [&[SENT], batch.encode_to_vec().as_slice()].concat(),
+            Event::Served { answer, batch } => [&[SERVED], &answer[..], &batch.encode_to_vec()].concat(),
+            Event::Answered(answer) => [&[ANSWERED], answer.encode_to_vec().as_slice()].concat(),
+            Event::Ended => vec![ENDED],
+        }
+    }
+
+    fn parse(path: &Path, payload: &[u8]) -> Result<Event, Error> {
+        let refuse = |why: String| Error::file(path, format!("a record of the session is not one: {why}"));
+        let (tag, rest) = payload.split_first().ok_or_else(|| refuse("it is empty".into()))?;
+        let decoded = |e: prost::DecodeError| refuse(e.to_string());
+        match *tag {
+            SENT => Ok(Event::Sent(Batch::decode(rest).map_err(decoded)?)),
+            SERVED => {
+                let (answer, batch) = rest.split_first_chunk().ok_or_else(|| refuse("it ends early".into()))?;
+                Ok(Event::Served { answer: *answer, batch: Batch::decode(batch).map_err(decoded)? })
+            }
+            ANSWERED => Ok(Event::Answered(InferResponse::decode(rest).map_err(decoded)?)),
+            ENDED if rest.is_empty() => Ok(Event::Ended),
+            other => Err(refuse(format!("its kind is {other}"))),
+        }
+    }
+}
+
+/// A session's log, open for appending.
+#[derive(Debug)]
+pub struct SessionLog(FrameLog);
+
+impl SessionLog {
+    /// A new log.
+    pub fn create(path: &Path, header: &Header) -> Result<SessionLog, Error> {
+        let header = serde_json::to_vec(header).map_err(|e| Error::file(path, e))?;
+        Ok(SessionLog(FrameLog::create(path, &header)?))
+    }
+
+    /// Opens a log again, gives its events to `visit` and cuts a torn last one.
+    pub fn open(path: &Path, visit: &mut dyn FnMut(Event) -> Result<(), Error>) -> Result<(SessionLog, Header), Error> {
+        let mut header = None;
+        let log = FrameLog::open(path, &mut |payload| dispatch(path, payload, &mut header, visit))?;
+        Ok((SessionLog(log), header.ok_or_else(|| beheaded(path))?))
+    }
+
+    /// Appends an event; it survives the death of the process when this returns.
+    pub fn append(&mut self, event: &Event) -> Result<(), Error> {
+        self.0.append(&event.to_bytes())
+    }
+
+    /// Waits until everything is on the disk.
+    pub fn sync(&mut self) -> Result<(), Error> {
+        self.0.sync()
+    }
+
+    /// The file.
+    pub fn path(&self) -> PathBuf {
+        self.0.path().to_path_buf()
+    }
+}
+
+fn dispatch(
+    path: &Path,
+    payload: &[u8],
+    header: &mut Option<Header>,
+    visit: &mut dyn FnMut(Event) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if header.is_none() {
+        *header = Some(Header::parse(path, payload)?);
+        return Ok(());
+    }
+    visit(Event::parse(path, payload)?)
+}
+
+fn beheaded(path: &Path) -> Error {
+    Error::file(path, "this log was cut at its beginning: the session was never opened; remove the file")
+}
+
+/// Gives the events of a log to `visit`; nothing is written.
+pub fn read(path: &Path, visit: &mut dyn FnMut(Event) -> Result<(), Error>) -> Result<Header, Error> {
+    let mut header = None;
+    frame_log::read(path, &mut |payload| dispatch(path, payload, &mut header, visit))?;
+    header.ok_or_else(|| beheaded(path))
+}
+
+/// The header of a log.
+pub fn header(path: &Path) -> Result<Header, Error> {
+    Header::parse(path, &frame_log::first(path)?)
+}
+
+/// Rows per module that a contributor's log says were served.
+pub fn rows_served(path: &Path, modules: usize) -> Result<Vec<u64>, Error> {
+    let mut rows = vec![0u64; modules];
+    read(path, &mut |event| {
+        if let Event::Served { batch, .. } = event {
+            for (module, count) in batch.counts() {
+                *rows.get_mut(module).ok_or_else(|| Error::file(path, "it is of another adapter"))? += count;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+impl Batch {
+    /// Module and number of rows of every call.
+    pub fn counts(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.calls.iter().map(|call| {
+            let rows = self.rows.get(call.rows as usize).map_or(0, |rows| u64::from(rows.count));
+            (call.module as usize, rows)
+        })
+    }
+}

@@ -1,0 +1,5 @@
+//! The contributor's server and the user's client, over real sockets on loopback.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod honest;
+mod party;

@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod honest;
+mod malicious_user;
 mod party;
+mod raw;

@@ -106,14 +106,20 @@ impl Contributor for Service {
                 hex::encode(&request.adapter_id[..request.adapter_id.len().min(32)])
             )));
         }
-        let session = self.0.workshop.sessions.open_session(request.session.as_ref(), &client)?;
-        let state = match session.stage() {
+        let shared = Arc::clone(&self.0);
+        // A session that computes a batch lets nobody look into it: that wait is not for the network's threads.
+        let opened = blocking(move || {
+            let session = shared.workshop.sessions.open_session(request.session.as_ref(), &client)?;
+            Ok((session.stage(), session.next_sequence()))
+        });
+        let (stage, next_sequence) = opened.await?;
+        let state = match stage {
             Stage::Open => SessionState::Open,
             Stage::Queued(_) | Stage::Proving => SessionState::Proving,
             Stage::Proven(_) => SessionState::Proven,
             Stage::Failed(_) => SessionState::Failed,
         };
-        Ok(Response::new(OpenSessionResponse { state: state.into(), next_sequence: session.next_sequence() }))
+        Ok(Response::new(OpenSessionResponse { state: state.into(), next_sequence }))
     }
 
     type InferStream = Responses<InferResponse>;
@@ -146,12 +152,14 @@ impl Contributor for Service {
         let (shared, own, sequence) = (Arc::clone(&self.0), Arc::clone(&session), request.sequence);
         let ended = blocking(move || {
             let Workshop { artifacts, sessions, .. } = &*shared.workshop;
-            own.end(sequence, artifacts, &sessions.counts)
+            if own.end(sequence, artifacts, &sessions.counts)? {
+                tracing::info!(session = own.name(), client, "ended");
+                // Here, not after the wait: a caller that gives up ends that, and nobody else would queue the session.
+                shared.prover.enqueue(own);
+            }
+            Ok(())
         });
-        if ended.await? {
-            tracing::info!(session = session.name(), client, "ended");
-            self.0.prover.enqueue(Arc::clone(&session));
-        }
+        ended.await?;
         let (progress, outgoing) = mpsc::channel(1);
         tokio::spawn(report(Arc::clone(&self.0), session, progress));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))

@@ -146,6 +146,11 @@ impl SessionLog {
         self.0.append(&event.to_bytes())
     }
 
+    /// Appends an event; it survives the death of the machine when this returns.
+    pub fn append_to_disk(&mut self, event: &Event) -> Result<(), Error> {
+        self.0.append_to_disk(&event.to_bytes())
+    }
+
     /// Waits until everything is on the disk.
     pub fn sync(&mut self) -> Result<(), Error> {
         self.0.sync()

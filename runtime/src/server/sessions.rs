@@ -17,6 +17,7 @@ use crate::{
     Error,
     artifacts::Artifacts,
     files::{self, Access},
+    frame_log,
     ledger::{Entry, Ledger},
     served::Served,
     session_log,
@@ -52,9 +53,13 @@ impl Counts {
         Ok(Counted { counts: self, client, more, kept: false })
     }
 
-    /// The ledger's line for a session that begins.
+    /// The ledger's line for a session that begins; only the first time.
     pub fn opened(&self, id: &[u8; 32], client: &str, log: &Path) -> Result<(), Error> {
-        self.lock().0.append(Entry::opened(id, client, log))
+        let (mut inner, entry) = (self.lock(), Entry::opened(id, client, log));
+        if inner.0.entries().iter().any(|known| known.session == entry.session) {
+            return Ok(());
+        }
+        inner.0.append(entry)
     }
 
     /// The ledger's line for a session that has ended; only the first time.
@@ -213,16 +218,14 @@ fn take_up(
     artifacts: &Artifacts,
 ) -> Result<Option<(Session, bool)>, Error> {
     let of = |id: &str| ledger.entries().iter().filter(|entry| entry.session == id).cloned().collect::<Vec<_>>();
-    let header = match session_log::header(path) {
-        Ok(header) => header,
-        // The machine died while the log was made: no row of it was served, and the ledger does not know it.
-        Err(_) if path.file_stem().is_some_and(|stem| of(&stem.to_string_lossy()).is_empty()) => {
-            tracing::warn!("{}: cut before the session was opened; removed", path.display());
-            files::remove(path)?;
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
+    // The machine died while the log was made: no row of it was served, and the ledger does not know it.
+    let unknown = path.file_stem().is_some_and(|stem| of(&stem.to_string_lossy()).is_empty());
+    if unknown && frame_log::is_unborn(path)? {
+        tracing::warn!("{}: cut before the session was opened; removed", path.display());
+        files::remove(path)?;
+        return Ok(None);
+    }
+    let header = session_log::header(path)?;
     if header.adapter_id != artifacts.pinned.id().to_string() {
         return Err(Error::file(
             path,

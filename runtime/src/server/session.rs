@@ -136,11 +136,6 @@ impl Session {
         self.lock().batches.len() as u64
     }
 
-    /// Whether it never served a row, so that it may be forgotten.
-    pub fn is_empty(&self) -> bool {
-        self.stage() == Stage::Open && self.lock().batches.is_empty()
-    }
-
     /// A new stream takes over; the one before is told so by the receiver that it holds.
     pub fn take_over(&self) -> (u64, watch::Receiver<u64>) {
         let mut number = 0;

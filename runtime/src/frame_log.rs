@@ -179,9 +179,10 @@ impl FrameLog {
 
 fn lock(path: &Path, file: &fs::File) -> Result<(), Error> {
     file.try_lock().map_err(|e| match e {
-        fs::TryLockError::WouldBlock => {
-            Error::Input(format!("{}: another process goes on with this session: wait for it, or stop it", path.display()))
-        }
+        fs::TryLockError::WouldBlock => Error::Input(format!(
+            "{}: another process goes on with this session: wait for it, or stop it",
+            path.display()
+        )),
         fs::TryLockError::Error(e) => Error::file(path, e),
     })
 }
@@ -260,7 +261,9 @@ impl<'a> Records<'a> {
         let damaged = || {
             Error::file(
                 path,
-                format!("the record at byte {at} is damaged and others follow it: this is no torn end; restore the file"),
+                format!(
+                    "the record at byte {at} is damaged and others follow it: this is no torn end; restore the file"
+                ),
             )
         };
         if field != length_field(&self.last, length) {

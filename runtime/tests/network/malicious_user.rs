@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tonic::{Code, Status};
 use zklora_circuit::manifest::Pinned;
 use zklora_runtime::{
+    frame_log::FrameLog,
     ledger::Ledger,
     served::Served,
     server::Limits,
@@ -13,12 +14,14 @@ use zklora_runtime::{
 };
 
 use crate::{
-    party::{Server, artifacts, assert_serves, connect, expected, finish as user_finish, load, open as user_open, rows_of},
+    party::{
+        Server, artifacts, assert_serves, connect, expected, finish as user_finish, load, open as user_open, rows_of,
+    },
     raw::{self, RawClient, batch, begun, client, fetch, finish, fresh, open, stream, talk, wait},
 };
 
-fn assert_says<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, text: &str) {
-    let status = result.expect_err("it is accepted");
+fn assert_says<T>(result: Result<T, Status>, code: Code, text: &str) {
+    let status = result.err().expect("it is accepted");
     assert!(status.code() == code && status.message().contains(text), "expected {code:?} {text:?}, got {status:?}");
 }
 
@@ -122,8 +125,8 @@ fn streams_that_do_not_keep_to_the_order_are_ended() {
         open(&mut client, &session, &pinned.id().0).await.unwrap();
         let start = "the first message of a stream names its session";
         let first = stream(&mut client, Some(Kind::Batch(batch(&pinned, 0, 1, 0)))).await;
-        assert_says(first.map(|_| ()), Code::InvalidArgument, start);
-        assert_says(stream(&mut client, None).await.map(|_| ()), Code::InvalidArgument, start);
+        assert_says(first, Code::InvalidArgument, start);
+        assert_says(stream(&mut client, None).await, Code::InvalidArgument, start);
         let only = "only batches are expected";
         let mut twice = talk(&mut client, &session).await.unwrap();
         twice.send(Some(Kind::Start(session.clone()))).await;
@@ -140,7 +143,11 @@ fn streams_that_do_not_keep_to_the_order_are_ended() {
         let answer = good.say(batch(&pinned, 0, 2, 0)).await.unwrap();
         // The same, byte for byte, is answered the same and not counted.
         assert_eq!(good.say(batch(&pinned, 0, 2, 0)).await.unwrap(), answer);
-        assert_says(good.say(batch(&pinned, 0, 2, 1)).await, Code::FailedPrecondition, "sent before with other content");
+        assert_says(
+            good.say(batch(&pinned, 0, 2, 1)).await,
+            Code::FailedPrecondition,
+            "sent before with other content",
+        );
         assert_eq!(open(&mut client, &session, &pinned.id().0).await.unwrap().next_sequence, 1);
     });
     assert_eq!(rows_served(&server.url()), 2);
@@ -159,24 +166,27 @@ fn only_who_opened_a_session_goes_on_with_it() {
         let unknown = fresh();
         let no = "no session of yours has this id and key";
         for stranger in [&other, &unknown] {
-            assert_says(talk(&mut client, stranger).await.map(|_| ()), Code::PermissionDenied, no);
+            assert_says(talk(&mut client, stranger).await, Code::PermissionDenied, no);
             assert_says(finish(&mut client, stranger, 1).await, Code::PermissionDenied, no);
             assert_says(fetch(&mut client, stranger).await, Code::PermissionDenied, no);
         }
         assert_says(open(&mut client, &other, &pinned.id().0).await, Code::PermissionDenied, no);
         // Ids and keys of other lengths, among them names of files.
-        let of = |id: &[u8], key: &[u8]| SessionRef { id: Bytes::copy_from_slice(id), key: Bytes::copy_from_slice(key) };
+        let of =
+            |id: &[u8], key: &[u8]| SessionRef { id: Bytes::copy_from_slice(id), key: Bytes::copy_from_slice(key) };
         let long = [0u8; 33];
         let traversal = format!("../../{}", "x".repeat(26));
-        for reference in [of(&[], &[]), of(&long, &[1; 32]), of(&[1; 31], &[1; 32]), of(&[1; 32], &long), of(&[1; 32], &[])] {
+        for reference in
+            [of(&[], &[]), of(&long, &[1; 32]), of(&[1; 31], &[1; 32]), of(&[1; 32], &long), of(&[1; 32], &[])]
+        {
             let length = "an id of 32 bytes and a key of 32 bytes";
             assert_says(open(&mut client, &reference, &pinned.id().0).await, Code::InvalidArgument, length);
-            assert_says(talk(&mut client, &reference).await.map(|_| ()), Code::InvalidArgument, length);
+            assert_says(talk(&mut client, &reference).await, Code::InvalidArgument, length);
             assert_says(finish(&mut client, &reference, 0).await, Code::InvalidArgument, length);
             assert_says(fetch(&mut client, &reference).await, Code::InvalidArgument, length);
         }
         let nobody = client.finish(FinishRequest::default()).await;
-        assert_says(nobody.map(|_| ()), Code::InvalidArgument, "names no session");
+        assert_says(nobody, Code::InvalidArgument, "names no session");
         // An id that reads like a path is a name of 64 hex digits.
         let path = of(traversal.as_bytes(), &[7; 32]);
         open(&mut client, &path, &pinned.id().0).await.unwrap();
@@ -184,7 +194,7 @@ fn only_who_opened_a_session_goes_on_with_it() {
         assert_says(open(&mut client, &fresh(), &[7; 32]).await, Code::FailedPrecondition, "you asked for 0707");
         assert_says(open(&mut client, &fresh(), &[]).await, Code::FailedPrecondition, "this server serves adapter");
         let described = client.describe(DescribeRequest { version: 2 }).await;
-        assert_says(described.map(|_| ()), Code::FailedPrecondition, "you speak version 2");
+        assert_says(described, Code::FailedPrecondition, "you speak version 2");
     });
     let sessions = contributor.path().join("private/sessions");
     let names = std::fs::read_dir(sessions).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -385,6 +395,10 @@ fn a_log_that_disappears_under_a_session_ends_it() {
         let (session, talk) = begun(&mut client, &pinned, 1).await;
         drop(talk);
         let log = contributor.path().join("private/sessions").join(format!("{}.rows", hex::encode(&session.id)));
+        // The server lets go of it when it sees that the stream is gone.
+        while FrameLog::open(&log, &mut |_| Ok(())).is_err() {
+            tokio::task::yield_now().await;
+        }
         std::fs::remove_file(&log).unwrap();
         // A log that begins with batch 1 would prove, and count, less than was served.
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
@@ -485,7 +499,7 @@ fn streams_and_finishes_that_race_leave_one_proof_of_all_rows_that_were_answered
     let server = Server::start(contributor.path());
     let pinned = load(contributor.path()).pinned;
     let mut total = 0;
-    for round in 0..6u64 {
+    for round in 0..4u64 {
         total += wait(async {
             let mut client = client(&server.url()).await;
             let (session, _first) = begun(&mut client, &pinned, 1).await;
@@ -526,14 +540,14 @@ fn a_finish_that_is_given_up_at_any_moment_is_proven_all_the_same() {
     let server = Server::start(contributor.path());
     let pinned = load(contributor.path()).pinned;
     wait(async {
-        for round in 0..24u64 {
+        for round in 0..8u64 {
             // A connection of its own, which goes away with the request.
             let mut given_up = client(&server.url()).await;
             let (session, talk) = begun(&mut given_up, &pinned, 1).await;
             drop(talk);
             let reference = session.clone();
             let request = tokio::spawn(async move { finish(&mut given_up, &reference, 1).await });
-            tokio::time::sleep(std::time::Duration::from_micros(400 * round)).await;
+            tokio::time::sleep(std::time::Duration::from_micros(1000 * round)).await;
             request.abort();
             let _ = request.await;
             let mut client = client(&server.url()).await;

@@ -22,6 +22,7 @@ pub mod frame_log;
 pub mod ledger;
 pub mod lock;
 pub mod npy;
+pub mod parts;
 pub mod pipeline;
 pub mod precision;
 pub mod record;

@@ -210,7 +210,7 @@ async fn next(incoming: &mut Streaming<InferRequest>, idle: Duration) -> Result<
         Ok(message) => message,
         Err(_) => Err(Status::deadline_exceeded(format!(
             "no whole message in {} s: the stream ends here, the session does not; open it again to go on",
-            idle.as_secs()
+            idle.as_secs_f64()
         ))),
     }
 }

@@ -60,7 +60,9 @@ fn only_the_owner_of_a_token_is_served_under_its_name() {
     let (url, user) = (server.url(), tempfile::tempdir().unwrap());
     refused(options(&url, None), "this server asks for a token");
     let unknown = "this token is not known here";
-    for wrong in ["Kq3vT0alice00000000000y", &ALICE.to_lowercase(), &ALICE[..22], &format!("{ALICE}x"), "alice", "Bearer"] {
+    for wrong in
+        ["Kq3vT0alice00000000000y", &ALICE.to_lowercase(), &ALICE[..22], &format!("{ALICE}x"), "alice", "Bearer"]
+    {
         refused(with_token(&url, user.path(), wrong), unknown);
     }
     refused(with_token(&url, user.path(), ""), "it holds no token");
@@ -117,14 +119,19 @@ fn plaintext_leaves_the_machine_only_if_it_is_written_out() {
     let contributor = artifacts();
     let mut everywhere = Server::options(contributor.path());
     everywhere.listen = "0.0.0.0:0".parse().unwrap();
-    let start = |options: &ServerOptions| {
-        server::start(load(contributor.path()), srs().clone(), KeyStore::default(), options)
-    };
+    let start =
+        |options: &ServerOptions| server::start(load(contributor.path()), srs().clone(), KeyStore::default(), options);
     let error = start(&everywhere).err().expect("it listens").to_string();
     assert!(error.contains("--insecure"), "{error}");
     everywhere.insecure = true;
     drop(start(&everywhere).unwrap());
-    for url in ["http://192.0.2.1:1", "http://localhost@192.0.2.1:1", "http://127.0.0.1.example.org:1", "http://[2001:db8::1]:1", "http://0.0.0.0:1"] {
+    for url in [
+        "http://192.0.2.1:1",
+        "http://localhost@192.0.2.1:1",
+        "http://127.0.0.1.example.org:1",
+        "http://[2001:db8::1]:1",
+        "http://0.0.0.0:1",
+    ] {
         refused(options(url, None), "plaintext to another machine");
     }
     for url in ["ftp://127.0.0.1:1", "127.0.0.1:1"] {
@@ -155,7 +162,14 @@ impl Authority {
     }
 
     /// A certificate and its key, for these names.
-    fn sign(&self, folder: &Path, file: &str, names: &[&str], purpose: ExtendedKeyUsagePurpose, end: i32) -> (PathBuf, PathBuf) {
+    fn sign(
+        &self,
+        folder: &Path,
+        file: &str,
+        names: &[&str],
+        purpose: ExtendedKeyUsagePurpose,
+        end: i32,
+    ) -> (PathBuf, PathBuf) {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![purpose];
@@ -204,13 +218,12 @@ fn a_contributors_certificate_is_held_to_its_authority_name_and_time() {
     let cases = [
         (ca.sign(folder.path(), "expired", &names, SERVER, 2021), "xpired"),
         (ca.sign(folder.path(), "elsewhere", &["example.org", "127.0.0.1"], SERVER, 2100), "not valid for name"),
-        (ca.sign(folder.path(), "user", &names, USER, 2100), "InvalidPurpose"),
+        (ca.sign(folder.path(), "user", &names, USER, 2100), "extended key usage for server authentication"),
         (other.sign(folder.path(), "foreign", &names, SERVER, 2100), "UnknownIssuer"),
     ];
     for (certificate, why) in cases {
         let server = Server::with(contributor.path(), &with_tls(contributor.path(), certificate, None));
-        let error = Remote::connect(over_tls(&server, &ca, None), &network()).err().expect("it is trusted").to_string();
-        assert!(error.contains(why) || (why == "InvalidPurpose" && error.contains("purpose")), "expected {why}: {error}");
+        refused(over_tls(&server, &ca, None), why);
     }
     // TLS to a server without it.
     let server = Server::start(contributor.path());
@@ -234,9 +247,8 @@ fn a_client_certificate_is_demanded_and_is_the_identity_that_the_ledger_names() 
     let expired = ca.sign(folder.path(), "expired", &["alice"], USER, 2021);
     let stranger = other.sign(folder.path(), "stranger", &["alice"], USER, 2100);
     let server = Server::with(contributor.path(), &with_tls(contributor.path(), own, Some(ca.pem.clone())));
-    for (nobody, why) in [(None, "CertificateRequired"), (Some(stranger), ""), (Some(expired), "")] {
-        let error = Remote::connect(over_tls(&server, &ca, nobody), &network()).err().expect("it is let in").to_string();
-        assert!(error.contains(why) && error.contains("localhost"), "{error}");
+    for nobody in [None, Some(stranger), Some(expired)] {
+        refused(over_tls(&server, &ca, nobody), "it may ask for a client certificate of an authority that it knows");
     }
     let user = tempfile::tempdir().unwrap();
     let remote = Remote::connect(over_tls(&server, &ca, Some(alice.clone())), &network()).unwrap();
@@ -250,11 +262,13 @@ fn a_client_certificate_is_demanded_and_is_the_identity_that_the_ledger_names() 
     assert!(error.contains("no session of yours"), "{error}");
     drop(stolen);
     let remote = Remote::connect(over_tls(&server, &ca, Some(alice)), &network()).unwrap();
-    finish(&mut UserSession::open(remote, user.path()).unwrap()).err();
+    finish(&mut UserSession::open(remote, user.path()).unwrap()).unwrap();
     server.stop();
     let clients = clients(contributor.path());
     assert_eq!(clients.len(), 1);
-    assert!(clients[0].0.starts_with("cert:") && clients[0].0.len() == 37 && clients[0].1 == [2; 4], "{clients:?}");
+    assert!(clients[0].0.starts_with("cert:") && clients[0].0.len() == 37, "{clients:?}");
+    // The row that bob asked for in vain was in the user's log, and was answered to alice.
+    assert_eq!(clients[0].1, [3; 4]);
 }
 
 /// The test below, in a process of its own: what it traces is written to a file.
@@ -299,14 +313,24 @@ fn nothing_that_is_traced_shows_a_token_a_key_or_a_row() {
     let escaped = |bytes: &[u8]| {
         let of_bytes = format!("{:?}", bytes::Bytes::copy_from_slice(bytes));
         let (list, hex) = (format!("{bytes:?}"), hex::encode(bytes));
-        [of_bytes.trim_start_matches("b\"").trim_end_matches('"').to_string(), list.trim_matches(['[', ']']).to_string(), hex]
+        [
+            of_bytes.trim_start_matches("b\"").trim_end_matches('"').to_string(),
+            list.trim_matches(['[', ']']).to_string(),
+            hex,
+        ]
     };
     let input = &calls[0].1.inputs[0];
     let (x, delta) = (&input[..8], &deltas[0][..8]);
     let bytes = |words: Vec<Vec<u8>>| words.concat();
     let x_bytes = bytes(x.iter().map(|v| v.to_le_bytes().to_vec()).collect());
     let delta_bytes = bytes(delta.iter().map(|v| v.to_le_bytes().to_vec()).collect());
-    for (what, secret) in [("token", ALICE.as_bytes()), ("wrong token", b"wrong-token-0123456789"), ("key", &key), ("row", &x_bytes), ("delta", &delta_bytes)] {
+    for (what, secret) in [
+        ("token", ALICE.as_bytes()),
+        ("wrong token", b"wrong-token-0123456789"),
+        ("key", &key),
+        ("row", &x_bytes),
+        ("delta", &delta_bytes),
+    ] {
         assert!(!shows(secret), "{what} is shown");
         for form in escaped(secret) {
             assert!(!shows(form.as_bytes()), "{what} is shown as {form}");

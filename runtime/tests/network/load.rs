@@ -163,6 +163,7 @@ fn a_server_that_is_stopped_and_started_under_its_users_loses_nothing() {
                     std::thread::sleep(Duration::from_millis(30));
                 }
                 let rows: usize = finish(&mut session).unwrap().verdict.rows.iter().map(|(_, rows)| rows).sum();
+                drop(folder);
                 (rows, session.statistics.reconnections)
             })
         })

@@ -217,7 +217,10 @@ fn a_stream_that_is_silent_ends_and_its_session_does_not() {
         let mut client = raw::client(&server.url()).await;
         let (session, mut talk) = begun(&mut client, &pinned, 1).await;
         let status = talk.next().await.unwrap_err();
-        assert!(status.code() == Code::DeadlineExceeded && status.message().contains("no whole message in 0.4 s"), "{status}");
+        assert!(
+            status.code() == Code::DeadlineExceeded && status.message().contains("no whole message in 0.4 s"),
+            "{status}"
+        );
         // One that never says whose it is holds its place as long.
         let (requests, outgoing) = tokio::sync::mpsc::channel::<InferRequest>(1);
         let status = client.infer(tokio_stream::wrappers::ReceiverStream::new(outgoing)).await.err().unwrap();
@@ -250,7 +253,7 @@ fn a_user_that_does_not_read_its_answers_loses_its_place() {
             raw::open(&mut other, &session, &pinned.id().0).await.unwrap();
             match talk(&mut other, &session).await {
                 Ok(mut talk) => break drop(talk.say(batch(&pinned, 0, 1, 0)).await.unwrap()),
-                Err(status) => assert_eq!(status.code(), Code::ResourceExhausted),
+                Err(status) => assert_eq!(status.code(), Code::Unavailable),
             }
             assert!(start.elapsed() < Duration::from_secs(10), "the place is not given back");
             tokio::time::sleep(Duration::from_millis(50)).await;

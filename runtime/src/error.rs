@@ -72,7 +72,7 @@ impl Error {
             message => format!("{message} ({:?})", status.code()),
         };
         // A broken connection hides its reason in the cause.
-        let cause = std::error::Error::source(status).map(|cause| crate::server::causes(cause));
+        let cause = std::error::Error::source(status).map(crate::server::causes);
         let why = match cause {
             Some(cause) if !said.contains(&cause) => format!("{said}: {cause}"),
             _ => said,

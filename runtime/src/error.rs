@@ -40,6 +40,9 @@ pub enum Error {
         /// What it did or did not do.
         why: String,
     },
+    /// A run ended early, because contributors failed: the text names each.
+    #[error("{0}")]
+    Interrupted(String),
     /// The contributor was asked to prove rows that this adapter folder did not serve.
     #[error("{0}")]
     NotServed(String),

@@ -2,7 +2,9 @@
 
 mod adapter;
 mod bench;
+mod infer;
 mod run;
+mod serve;
 mod session;
 mod srs;
 
@@ -35,6 +37,8 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         Command::Trace(TraceCommand::Info { file }) => session::info(&file, output),
         Command::Prove(args) => session::prove(&args, output),
         Command::Verify(args) => session::verify(&args, output),
+        Command::Serve(args) => serve::serve(&args, output),
+        Command::Infer(args) => infer::infer(&args, output),
         Command::Bench(args) => bench::bench(&args, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -5,6 +5,7 @@ mod artifacts;
 mod audit;
 mod ci;
 mod documentation;
+mod inference;
 mod pipeline;
 mod refusals;
 mod tamper;

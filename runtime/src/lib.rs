@@ -9,6 +9,7 @@
 //! delivered adapter + opening ─ audit::audit → which modules differ
 //! ```
 
+pub mod activation_commitment;
 pub mod activations;
 pub mod artifacts;
 pub mod audit;

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod activation_commitment;
+pub mod report;
 
 use std::path::PathBuf;
 
@@ -54,6 +55,11 @@ pub enum Command {
         after_help = "Example: zklora audit --public artifacts/public --adapter delivered-lora --opening opening --adapter-id 3f…"
     )]
     Audit(Audit),
+    /// What an adapter did to a base model, as `infer` recorded it: a table, and a page for a browser.
+    #[command(
+        after_help = "The exit code is 0 whatever the verdicts in the report are.\n\nExample: zklora report run-1 --html run-1.html"
+    )]
+    Report(report::Report),
     /// Measure the pipeline on this machine for several numbers of rows.
     #[command(after_help = "Example: zklora bench --adapter fixtures/adapters/smollm2-r4-qv --rows 64,640,6400")]
     Bench(Bench),

@@ -23,7 +23,9 @@ use zklora_runtime::{
     activation_commitment::{Commitment, RowProof, Values},
     activations::Activations,
     artifacts::Public,
-    compile, record, secrets, session,
+    compile,
+    effect_report::EffectReport,
+    record, secrets, session,
     trace_file::TraceFile,
     weights_file,
 };
@@ -231,6 +233,23 @@ fn activations() {
         for name in ["x.npy", "x.safetensors", "x.json"] {
             let (_folder, path) = file(name, bytes);
             let _ = Activations::read(&path, c.pinned.modules(), None);
+        }
+    });
+}
+
+/// Whatever is read has a page, and the page has no markup of the report's.
+#[test]
+fn reports() {
+    let seed = br#"{"format":"zklora-report","version":1,"base_model":"<script>","mode":"add-delta","loss":{"base":3.5,"adapted":1e-7,
+        "base_perplexity":1e300,"adapted_perplexity":2,"tokens":10,"windows":[{"tokens":5,"base":3.5,"adapted":2.25},{"tokens":5,
+        "base":0,"adapted":-1e9}]},"generated":{"prompt":"<script>","adapted":"a","base":null,"tokens":1},"contributors":[],"points":[
+        {"module":"m.0.q","rows":4,"base_rms":1,"delta_rms":0.5,"relative":0.5,"contributors":[0]},{"module":"m.1.q","rows":4,
+        "base_rms":1,"delta_rms":5e-9,"relative":5e-9,"contributors":[0]}],"forward_seconds":1.5,"forward_passes":1}"#;
+    fuzz(&[seed.to_vec()], |bytes| {
+        let (_folder, path) = file("report.json", bytes);
+        if let Ok(report) = EffectReport::read(&path) {
+            let page = zklora_runtime::report_page::page(&report);
+            assert!(!page.contains("<script") && !page.contains("NaN"));
         }
     });
 }

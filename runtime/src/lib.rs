@@ -23,6 +23,7 @@ pub mod npy;
 pub mod pipeline;
 pub mod precision;
 pub mod record;
+pub mod report_page;
 pub mod secrets;
 pub mod session;
 pub mod srs_store;

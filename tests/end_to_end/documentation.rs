@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::zklora::zklora;
 
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 17] = [
     &["run"],
     &["export"],
     &["compile"],
@@ -19,6 +19,7 @@ const COMMANDS: [&[&str]; 16] = [
     &["prove"],
     &["verify"],
     &["audit"],
+    &["report"],
     &["bench"],
     &["completions"],
 ];

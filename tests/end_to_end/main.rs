@@ -8,5 +8,6 @@ mod ci;
 mod documentation;
 mod pipeline;
 mod refusals;
+mod report;
 mod tamper;
 mod zklora;

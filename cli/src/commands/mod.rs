@@ -3,6 +3,7 @@
 mod activation_commitment;
 mod adapter;
 mod bench;
+mod report;
 mod run;
 mod session;
 mod srs;
@@ -40,6 +41,7 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         Command::Trace(TraceCommand::CheckRow(args)) => activation_commitment::check_row(&args, output),
         Command::Prove(args) => session::prove(&args, output),
         Command::Verify(args) => session::verify(&args, output),
+        Command::Report(args) => report::report(&args, output),
         Command::Bench(args) => bench::bench(&args, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

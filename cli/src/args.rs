@@ -1,5 +1,8 @@
 //! The command line.
 
+pub mod activation_commitment;
+pub mod report;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -36,7 +39,7 @@ pub enum Command {
     /// The structured reference string: whose ceremony, and is it sound.
     #[command(subcommand)]
     Srs(SrsCommand),
-    /// Sessions: run the quantised adapter on activations, or look at a recorded session.
+    /// Sessions: run the quantised adapter on activations, look at a recorded session, commit to activations.
     #[command(subcommand)]
     Trace(TraceCommand),
     /// Prove a recorded session: one proof, whatever the number of modules and rows.
@@ -63,6 +66,11 @@ session that was interrupted."
         after_help = "Example: zklora audit --public artifacts/public --adapter delivered-lora --opening opening --adapter-id 3f…"
     )]
     Audit(Audit),
+    /// What an adapter did to a base model, as `infer` recorded it: a table, and a page for a browser.
+    #[command(
+        after_help = "The exit code is 0 whatever the verdicts in the report are.\n\nExample: zklora report run-1 --html run-1.html"
+    )]
+    Report(report::Report),
     /// Measure the pipeline on this machine for several numbers of rows.
     #[command(after_help = "Example: zklora bench --adapter fixtures/adapters/smollm2-r4-qv --rows 64,640,6400")]
     Bench(Bench),
@@ -194,6 +202,21 @@ pub enum TraceCommand {
         /// The trace.
         file: PathBuf,
     },
+    /// Commit to the activations of a JSON file: a root to show, and a nonce that opens it.
+    #[command(after_help = "Example: zklora trace commit activations.json --out commitment.json")]
+    Commit(activation_commitment::Commit),
+    /// Is a commitment to the activations of this file?
+    #[command(after_help = "Example: zklora trace check activations.json commitment.json")]
+    Check(activation_commitment::Check),
+    /// Prove one row of committed activations without sending the others.
+    #[command(
+        after_help = "The proof shows the nonce and hashes of neighbouring values, which can be guessed: see docs/security.md.\n\n\
+Example: zklora trace prove-row activations.json commitment.json --row 3 --columns 768 --out row.json"
+    )]
+    ProveRow(activation_commitment::ProveRow),
+    /// Is a row of activations at its position under a root?
+    #[command(after_help = "Example: zklora trace check-row row.json --root 0x3f… --count 98304")]
+    CheckRow(activation_commitment::CheckRow),
 }
 
 /// `zklora trace record`

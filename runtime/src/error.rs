@@ -46,6 +46,9 @@ pub enum Error {
     /// The contributor was asked to prove rows that this adapter folder did not serve.
     #[error("{0}")]
     NotServed(String),
+    /// A claim about committed activations does not hold.
+    #[error("{0}")]
+    Claim(String),
 }
 
 impl Error {
@@ -63,7 +66,7 @@ impl Error {
                     | Proof::BeyondBound { .. }
                     | Proof::Srs(_)
             ),
-            Error::NotServed(_) | Error::NotYours(_) | Error::Budget(_) => true,
+            Error::NotServed(_) | Error::NotYours(_) | Error::Budget(_) | Error::Claim(_) => true,
             _ => false,
         }
     }

@@ -9,6 +9,7 @@
 //! delivered adapter + opening ─ audit::audit → which modules differ
 //! ```
 
+pub mod activation_commitment;
 pub mod activations;
 pub mod artifacts;
 pub mod audit;
@@ -27,6 +28,7 @@ pub mod npy;
 pub mod pipeline;
 pub mod precision;
 pub mod record;
+pub mod report_page;
 pub mod secrets;
 pub mod served;
 pub mod server;

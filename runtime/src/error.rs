@@ -75,10 +75,10 @@ impl Error {
     pub(crate) fn status(url: &str, status: &tonic::Status) -> Error {
         let said = match status.message() {
             "" => format!("{:?}", status.code()),
-            message => format!("{message} ({:?})", status.code()),
+            message => format!("{} ({:?})", printable(message), status.code()),
         };
         // A broken connection hides its reason in the cause.
-        let cause = std::error::Error::source(status).map(crate::server::causes);
+        let cause = std::error::Error::source(status).map(|cause| printable(&crate::server::causes(cause)));
         let why = match cause {
             Some(cause) if !said.contains(&cause) => format!("{said}: {cause}"),
             _ => said,
@@ -88,5 +88,40 @@ impl Error {
 
     pub(crate) fn file(path: &Path, why: impl std::fmt::Display) -> Error {
         Error::File { path: path.to_path_buf(), why: why.to_string() }
+    }
+}
+
+/// Longest text of a peer that is shown, in characters.
+const LONGEST: usize = 600;
+
+/// A peer's text for a terminal or a log: on one line, without anything that moves the cursor or turns the text around.
+fn printable(text: &str) -> String {
+    let plain = |c: char| match c {
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}' => {
+            '\u{fffd}'
+        }
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    let mut shown: String = text.chars().take(LONGEST).map(plain).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peers_text_does_nothing_to_a_terminal() {
+        let status = tonic::Status::internal("\u{1b}[2Jproven\r\nverified\u{202e}".to_string() + &"x".repeat(10_000));
+        let shown = Error::status("http://there", &status).to_string();
+        assert!(
+            shown.starts_with("contributor http://there: \u{fffd}[2Jproven\u{fffd}\u{fffd}verified\u{fffd}xxx"),
+            "{shown}"
+        );
+        assert!(!shown.chars().any(char::is_control) && shown.ends_with("x… (Internal)") && shown.len() < 1000);
     }
 }

@@ -37,6 +37,17 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
+/// The first bytes of a regular file: `most` of them, or all.
+pub fn read_start(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
+    if !fs::metadata(path).map_err(|e| Error::file(path, e))?.is_file() {
+        return Err(Error::file(path, "not a file"));
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(|e| Error::file(path, e))?;
+    file.take(most).read_to_end(&mut bytes).map_err(|e| Error::file(path, e))?;
+    Ok(bytes)
+}
+
 /// Writes to a temporary name in the same folder, flushes, renames: a crash leaves the old file or the new one.
 pub fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), Error> {
     require_folder_of(path)?;

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! magic (8 bytes)  version: u8
-//! per record:  length: u32 LE   checksum: 16 bytes   payload
+//! per record:  length: u32 LE   check of the length: 4 bytes   checksum: 16 bytes   payload
 //! ```
 //!
 //! The checksum is the first half of BLAKE3 over the checksum before it (zeros at the beginning), the length and the payload: a record
-//! that is changed, left out or moved breaks the chain. Must not know what the records are.
+//! that is changed, left out or moved breaks the chain. The length has a check of its own, for a wrong length would look like a torn
+//! end, and all that follows would be cut. Must not know what the records are.
 
 use std::{
     fs,
@@ -15,13 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::Error;
+use crate::{Error, files};
 
 const MAGIC: &[u8; 8] = b"zkloralg";
 const VERSION: u8 = 1;
 const HEADER: usize = MAGIC.len() + 1;
 const CHECKSUM: usize = 16;
-const FRAME: usize = 4 + CHECKSUM;
+const LENGTH: usize = 4 + 4;
+const FRAME: usize = LENGTH + CHECKSUM;
 
 /// Longest payload, in bytes.
 pub const MAX_RECORD: usize = 1 << 28;
@@ -39,7 +41,17 @@ fn checksum(previous: &Checksum, payload: &[u8]) -> Checksum {
     out
 }
 
-/// A log that records are appended to.
+/// A length and its check.
+fn length_field(previous: &Checksum, length: u32) -> [u8; LENGTH] {
+    let mut hasher = blake3::Hasher::new_derive_key("zklora v1 log length");
+    hasher.update(previous).update(&length.to_le_bytes());
+    let mut field = [0u8; LENGTH];
+    field[..4].copy_from_slice(&length.to_le_bytes());
+    field[4..].copy_from_slice(&hasher.finalize().as_bytes()[..LENGTH - 4]);
+    field
+}
+
+/// A log that records are appended to, by nobody else meanwhile.
 #[derive(Debug)]
 pub struct FrameLog {
     path: PathBuf,
@@ -48,13 +60,15 @@ pub struct FrameLog {
     len: u64,
     last: Checksum,
     synced: Instant,
+    /// Whether something that is no whole record may follow them.
+    dirty: bool,
 }
 
 impl FrameLog {
     /// A new log (mode 0600) with a first record, on disk before this returns.
     ///
     /// # Errors
-    /// [`Error::File`], also if there is a file of this name.
+    /// [`Error::File`], also if there is a file of this name; nothing is left of a log that could not be made.
     pub fn create(path: &Path, first: &[u8]) -> Result<FrameLog, Error> {
         let mut options = fs::OpenOptions::new();
         options.create_new(true).append(true);
@@ -63,25 +77,40 @@ impl FrameLog {
             use std::os::unix::fs::OpenOptionsExt;
             options.mode(0o600);
         }
-        let mut file = options.open(path).map_err(|e| Error::file(path, e))?;
+        let file = options.open(path).map_err(|e| Error::file(path, e))?;
+        FrameLog::begin(path, file, first).inspect_err(|_| {
+            let _ = fs::remove_file(path);
+        })
+    }
+
+    fn begin(path: &Path, mut file: fs::File, first: &[u8]) -> Result<FrameLog, Error> {
+        lock(path, &file)?;
         let header = [&MAGIC[..], &[VERSION]].concat();
         file.write_all(&header).map_err(|e| Error::file(path, e))?;
         let (len, last) = (HEADER as u64, Checksum::default());
-        let mut log = FrameLog { path: path.to_path_buf(), file, len, last, synced: Instant::now() };
-        log.append(first)?;
-        log.sync()?;
+        let mut log = FrameLog { path: path.to_path_buf(), file, len, last, synced: Instant::now(), dirty: false };
+        log.append_to_disk(first)?;
+        // The name has to be on the disk, too.
+        #[cfg(unix)]
+        if let Some(folder) = path.parent() {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::file(path, e))?;
+        }
         Ok(log)
     }
 
     /// Opens a log, gives every whole record to `visit` and cuts a torn last one.
     ///
     /// # Errors
-    /// [`Error::File`]: not such a log, or damaged before its end; what `visit` says.
+    /// [`Error::File`]: not such a log, or damaged before its end; what `visit` says. [`Error::Input`]: another process appends to it.
     pub fn open(path: &Path, visit: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<FrameLog, Error> {
-        let (len, last) = scan(path, visit)?;
+        // Before anything is opened: opening a pipe would wait for somebody to read from it.
+        drop(Records::open(path)?);
         let file = fs::OpenOptions::new().append(true).open(path).map_err(|e| Error::file(path, e))?;
+        lock(path, &file)?;
+        let (len, last) = scan(path, visit)?;
         file.set_len(len).map_err(|e| Error::file(path, e))?;
-        Ok(FrameLog { path: path.to_path_buf(), file, len, last, synced: Instant::now() })
+        Ok(FrameLog { path: path.to_path_buf(), file, len, last, synced: Instant::now(), dirty: false })
     }
 
     /// Appends a record. When this returns, the record survives the death of the process; after [`SYNC_EVERY`] or
@@ -90,22 +119,49 @@ impl FrameLog {
     /// # Errors
     /// [`Error::File`]: then the log is as it was before.
     pub fn append(&mut self, payload: &[u8]) -> Result<(), Error> {
+        self.write(payload, self.synced.elapsed() >= SYNC_EVERY)
+    }
+
+    /// Appends a record that survives the death of the machine when this returns.
+    ///
+    /// # Errors
+    /// [`Error::File`]: then the log is as it was before.
+    pub fn append_to_disk(&mut self, payload: &[u8]) -> Result<(), Error> {
+        self.write(payload, true)
+    }
+
+    fn write(&mut self, payload: &[u8], sync: bool) -> Result<(), Error> {
         if payload.len() > MAX_RECORD {
             return Err(Error::file(&self.path, format!("a record of {} bytes", payload.len())));
         }
         let sum = checksum(&self.last, payload);
         let mut frame = Vec::with_capacity(FRAME + payload.len());
-        frame.extend((payload.len() as u32).to_le_bytes());
+        frame.extend(length_field(&self.last, payload.len() as u32));
         frame.extend(sum);
         frame.extend(payload);
-        if let Err(e) = self.file.write_all(&frame) {
-            // Half a record must not stay in front of the next one.
-            let cut = self.file.set_len(self.len);
-            return Err(Error::file(&self.path, cut.err().map_or(e.to_string(), |cut| format!("{e}; {cut}"))));
+        self.cut()?;
+        self.dirty = true;
+        let mut written = self.file.write_all(&frame).map_err(|e| Error::file(&self.path, e));
+        if written.is_ok() && sync {
+            written = self.sync();
         }
+        if let Err(error) = written {
+            // Neither half a record nor one that its writer was told is not there may stay in front of the next one.
+            let _ = self.cut();
+            return Err(error);
+        }
+        self.dirty = false;
         self.len += frame.len() as u64;
         self.last = sum;
-        if self.synced.elapsed() >= SYNC_EVERY { self.sync() } else { Ok(()) }
+        Ok(())
+    }
+
+    fn cut(&mut self) -> Result<(), Error> {
+        if self.dirty {
+            self.file.set_len(self.len).map_err(|e| Error::file(&self.path, e))?;
+            self.dirty = false;
+        }
+        Ok(())
     }
 
     /// Waits until everything is on the disk.
@@ -121,6 +177,16 @@ impl FrameLog {
     }
 }
 
+fn lock(path: &Path, file: &fs::File) -> Result<(), Error> {
+    file.try_lock().map_err(|e| match e {
+        fs::TryLockError::WouldBlock => Error::Input(format!(
+            "{}: another process goes on with this session: wait for it, or stop it",
+            path.display()
+        )),
+        fs::TryLockError::Error(e) => Error::file(path, e),
+    })
+}
+
 /// Gives every whole record of a log to `visit`; a torn last one is passed over. Nothing is written.
 pub fn read(path: &Path, visit: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
     scan(path, visit).map(|_| ())
@@ -130,6 +196,13 @@ pub fn read(path: &Path, visit: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> R
 pub fn first(path: &Path) -> Result<Vec<u8>, Error> {
     let mut reader = Records::open(path)?;
     reader.next()?.ok_or_else(|| Error::file(path, "this log has no whole record: it was cut at its beginning"))
+}
+
+/// Whether a log was cut before the end of its first record: its writer died while it made it.
+pub fn is_unborn(path: &Path) -> Result<bool, Error> {
+    let begin = files::read_start(path, HEADER as u64)?;
+    let header = [&MAGIC[..], &[VERSION]].concat();
+    if begin.len() < HEADER { Ok(header.starts_with(&begin)) } else { Ok(Records::open(path)?.next()?.is_none()) }
 }
 
 fn scan(path: &Path, visit: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(u64, Checksum), Error> {
@@ -182,23 +255,29 @@ impl<'a> Records<'a> {
         let failed = |e: std::io::Error| Error::file(self.path, e);
         let mut frame = [0u8; FRAME];
         self.reader.read_exact(&mut frame).map_err(failed)?;
-        let (length, sum) = frame.split_at(4);
-        let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
+        let (field, sum) = frame.split_at(LENGTH);
+        let length = u32::from_le_bytes([field[0], field[1], field[2], field[3]]);
+        let (path, at) = (self.path, self.at);
+        let damaged = || {
+            Error::file(
+                path,
+                format!(
+                    "the record at byte {at} is damaged and others follow it: this is no torn end; restore the file"
+                ),
+            )
+        };
+        if field != length_field(&self.last, length) {
+            // Zeros to the end are room that was made for a record whose bytes the machine's death kept back.
+            let zeros = frame == [0u8; FRAME] && self.only_zeros()?;
+            return if zeros { Ok(None) } else { Err(damaged()) };
+        }
+        let length = length as usize;
         if (FRAME + length) as u64 > left {
             return Ok(None);
         }
         let is_last = (FRAME + length) as u64 == left;
-        let damaged = || {
-            Error::file(
-                self.path,
-                format!(
-                    "the record at byte {} is damaged and others follow it: this is no torn end; restore the file",
-                    self.at
-                ),
-            )
-        };
         if length > MAX_RECORD {
-            return if is_last { Ok(None) } else { Err(damaged()) };
+            return Err(damaged());
         }
         let mut payload = vec![0u8; length];
         self.reader.read_exact(&mut payload).map_err(failed)?;
@@ -210,11 +289,23 @@ impl<'a> Records<'a> {
         self.last = expected;
         Ok(Some(payload))
     }
+
+    fn only_zeros(&mut self) -> Result<bool, Error> {
+        let mut buffer = [0u8; 4096];
+        loop {
+            let read = self.reader.read(&mut buffer).map_err(|e| Error::file(self.path, e))?;
+            match &buffer[..read] {
+                [] => return Ok(true),
+                bytes if bytes.iter().any(|byte| *byte != 0) => return Ok(false),
+                _ => {}
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
 
     fn records(path: &Path) -> Result<Vec<Vec<u8>>, Error> {
@@ -243,6 +334,7 @@ mod tests {
             assert_eq!(records(&path).unwrap().len(), whole, "cut at {cut}");
             let mut log = FrameLog::open(&path, &mut |_| Ok(())).unwrap();
             log.append(b"next").unwrap();
+            drop(log);
             let all = records(&path).unwrap();
             assert_eq!((all.len(), all.last().unwrap().as_slice()), (whole + 1, &b"next"[..]), "cut at {cut}");
         }
@@ -253,24 +345,57 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_byte_is_never_read_as_a_record() {
+    fn a_changed_byte_is_damage_and_in_the_last_record_a_torn_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let mut log = FrameLog::create(&path, b"one").unwrap();
         log.append(b"two").unwrap();
         log.append(b"three").unwrap();
         let bytes = fs::read(&path).unwrap();
+        let last = bytes.len() - FRAME - 5;
         for at in 0..bytes.len() {
-            let mut changed = bytes.clone();
-            changed[at] ^= 1;
-            fs::write(&path, &changed).unwrap();
-            let read = records(&path);
-            let intact = [&b"one"[..], b"two", b"three"];
-            // Refused, or cut: what is read is a beginning of what was written, and not all of it.
-            if let Ok(read) = read {
-                assert!(read.len() < 3 && read.iter().zip(intact).all(|(read, written)| read == written), "byte {at}");
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << bit;
+                fs::write(&path, &changed).unwrap();
+                match records(&path) {
+                    // A length is never read as another one, wherever it is.
+                    Err(error) if at < last + LENGTH => {
+                        let text = error.to_string();
+                        let header = text.contains("not a log") || text.contains("log version");
+                        assert!(text.contains("damaged") || (at < HEADER && header), "byte {at}: {text}");
+                    }
+                    Ok(read) if at >= last + LENGTH => assert_eq!(read, [&b"one"[..], b"two"], "byte {at}"),
+                    read => panic!("byte {at}: {read:?}"),
+                }
             }
         }
+    }
+
+    #[test]
+    fn room_without_bytes_at_the_end_is_a_torn_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        drop(FrameLog::create(&path, b"one").unwrap());
+        let bytes = fs::read(&path).unwrap();
+        for zeros in [1, FRAME - 1, FRAME, FRAME + 1, 10_000] {
+            fs::write(&path, [&bytes[..], &vec![0; zeros]].concat()).unwrap();
+            assert_eq!(records(&path).unwrap(), [b"one"]);
+        }
+        fs::write(&path, [&bytes[..], &[0; 5000], &[1]].concat()).unwrap();
+        assert!(records(&path).unwrap_err().to_string().contains("damaged"));
+    }
+
+    #[test]
+    fn a_log_has_one_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let log = FrameLog::create(&path, b"one").unwrap();
+        let second = FrameLog::open(&path, &mut |_| Ok(())).unwrap_err();
+        assert!(second.to_string().contains("another process goes on"), "{second}");
+        assert_eq!(records(&path).unwrap(), [b"one"]);
+        drop(log);
+        FrameLog::open(&path, &mut |_| Ok(())).unwrap().append(b"two").unwrap();
     }
 
     #[test]

@@ -120,6 +120,8 @@ pub struct Ledger {
     path: PathBuf,
     file: fs::File,
     entries: Vec<Entry>,
+    /// Length of the whole lines, in bytes.
+    len: u64,
 }
 
 impl Ledger {
@@ -153,8 +155,9 @@ impl Ledger {
             }
         }
         // Under the lock: two processes cannot both take the last rows.
-        let entries = parse(path, &files::read(path, MAX_LEDGER)?)?;
-        Ok(Ledger { path: path.to_path_buf(), file, entries })
+        let bytes = files::read(path, MAX_LEDGER)?;
+        let (entries, len) = (parse(path, &bytes)?, whole_lines(&bytes).len() as u64);
+        Ok(Ledger { path: path.to_path_buf(), file, entries, len })
     }
 
     /// All entries.
@@ -167,11 +170,12 @@ impl Ledger {
         let failed = |e: std::io::Error| Error::file(&self.path, e);
         let mut line = serde_json::to_vec(&entry).map_err(|e| Error::file(&self.path, e))?;
         line.push(b'\n');
-        let whole = whole_lines(&files::read(&self.path, MAX_LEDGER)?).len() as u64;
-        self.file.set_len(whole).map_err(failed)?;
-        self.file.seek(SeekFrom::Start(whole)).map_err(failed)?;
+        // What a crash, or an append that failed, left of a line. Nobody else writes: the file is not read again.
+        self.file.set_len(self.len).map_err(failed)?;
+        self.file.seek(SeekFrom::Start(self.len)).map_err(failed)?;
         self.file.write_all(&line).map_err(failed)?;
         self.file.sync_all().map_err(failed)?;
+        self.len += line.len() as u64;
         self.entries.push(entry);
         Ok(())
     }

@@ -87,6 +87,8 @@ pub enum Event {
     },
     /// The user got this.
     Answered(InferResponse),
+    /// The contributor refused what was sent last, and did not count it.
+    Withdrawn,
     /// No more batches.
     Ended,
 }
@@ -95,6 +97,7 @@ const SENT: u8 = 1;
 const SERVED: u8 = 2;
 const ANSWERED: u8 = 3;
 const ENDED: u8 = 4;
+const WITHDRAWN: u8 = 5;
 
 impl Event {
     fn to_bytes(&self) -> Vec<u8> {
@@ -102,6 +105,7 @@ impl Event {
             Event::Sent(batch) => [&[SENT], batch.encode_to_vec().as_slice()].concat(),
             Event::Served { answer, batch } => [&[SERVED], &answer[..], &batch.encode_to_vec()].concat(),
             Event::Answered(answer) => [&[ANSWERED], answer.encode_to_vec().as_slice()].concat(),
+            Event::Withdrawn => vec![WITHDRAWN],
             Event::Ended => vec![ENDED],
         }
     }
@@ -117,6 +121,7 @@ impl Event {
                 Ok(Event::Served { answer: *answer, batch: Batch::decode(batch).map_err(decoded)? })
             }
             ANSWERED => Ok(Event::Answered(InferResponse::decode(rest).map_err(decoded)?)),
+            WITHDRAWN if rest.is_empty() => Ok(Event::Withdrawn),
             ENDED if rest.is_empty() => Ok(Event::Ended),
             other => Err(refuse(format!("its kind is {other}"))),
         }
@@ -144,6 +149,11 @@ impl SessionLog {
     /// Appends an event; it survives the death of the process when this returns.
     pub fn append(&mut self, event: &Event) -> Result<(), Error> {
         self.0.append(&event.to_bytes())
+    }
+
+    /// Appends an event; it survives the death of the machine when this returns.
+    pub fn append_to_disk(&mut self, event: &Event) -> Result<(), Error> {
+        self.0.append_to_disk(&event.to_bytes())
     }
 
     /// Waits until everything is on the disk.

@@ -99,6 +99,8 @@ pub struct UserSession {
     log: SessionLog,
     records: Vec<Record>,
     next: u64,
+    /// The batch that was sent and is not answered: it may have been counted, so nothing else goes before it.
+    pending: Option<Batch>,
     stream: Option<Stream>,
     /// Whether there was a stream before, so that the next one is a reconnection.
     connected: bool,
@@ -125,7 +127,6 @@ impl UserSession {
         let path = folder.join(LOG);
         let adapter = remote.pinned.id();
         let records = remote.pinned.modules().iter().map(|module| Record::new(ModuleRows::none(module))).collect();
-        let mut pending = None;
         let (log, id, key, events) = if path.exists() {
             let mut events = Vec::new();
             let (log, header) = SessionLog::open(&path, &mut |event| {
@@ -155,6 +156,7 @@ impl UserSession {
             log,
             records,
             next: 0,
+            pending: None,
             stream: None,
             connected: false,
             ended: false,
@@ -162,18 +164,16 @@ impl UserSession {
             resumed: 0,
         };
         for event in events {
-            match (event, pending.take()) {
-                (Event::Sent(batch), None) => pending = Some(batch),
+            match (event, session.pending.take()) {
+                (Event::Sent(batch), None) => session.pending = Some(batch),
                 (Event::Answered(answer), Some(batch)) => session.remember(&batch, &answer)?,
+                (Event::Withdrawn, Some(_)) => {}
                 (Event::Ended, None) => session.ended = true,
                 _ => return Err(Error::file(&path, "its events are not those of a user's session")),
             }
         }
         session.resumed = session.rows();
-        if let Some(batch) = pending {
-            // It may have been counted; its answer did not arrive.
-            session.exchange(&batch)?;
-        }
+        session.settle()?;
         Ok(session)
     }
 
@@ -208,6 +208,7 @@ impl UserSession {
     /// # Errors
     /// [`Error::Contributor`] says what the contributor did not do. What was answered until then is on disk.
     pub fn deltas(&mut self, calls: &[(usize, Arc<ModuleRows>)]) -> Result<Vec<Vec<i64>>, Error> {
+        self.settle()?;
         let digests: Vec<Vec<RowDigest>> =
             calls.iter().map(|(module, rows)| digests(rows, &self.dims(*module))).collect();
         for batch in self.batches(calls, &digests) {
@@ -220,6 +221,7 @@ impl UserSession {
             }
             let batch = Batch { sequence: self.next, ..batch };
             self.log.append(&Event::Sent(batch.clone()))?;
+            self.pending = Some(batch.clone());
             self.exchange(&batch)?;
         }
         let mut out = Vec::with_capacity(calls.len());
@@ -289,6 +291,16 @@ impl UserSession {
         batches
     }
 
+    /// Gets the answer to a batch of before, or the word that it was not counted.
+    fn settle(&mut self) -> Result<(), Error> {
+        let Some(batch) = self.pending.clone() else { return Ok(()) };
+        match self.exchange(&batch) {
+            // Refused: the session goes on without it.
+            Err(_) if self.pending.is_none() => Ok(()),
+            done => done,
+        }
+    }
+
     /// Sends a batch that is in the log, whatever happens to the connection, and remembers its answer.
     fn exchange(&mut self, batch: &Batch) -> Result<(), Error> {
         let start = Instant::now();
@@ -297,6 +309,7 @@ impl UserSession {
         // Held to the manifest before it is kept.
         parse_answer(batch, &answer, &self.remote.pinned).map_err(|why| self.failed(why))?;
         self.log.append(&Event::Answered(answer.clone()))?;
+        self.pending = None;
         self.remember(batch, &answer)?;
         self.statistics.seconds.push(start.elapsed().as_secs_f64());
         self.statistics.received += deltas_bytes as u64;
@@ -352,23 +365,30 @@ impl UserSession {
         }
         let Some(stream) = &mut self.stream else { return Err(Status::unavailable("no stream").into()) };
         let timeout = self.remote.options.call_timeout;
-        self.remote.network.wait(call(stream, batch, timeout)).map_err(Trouble::Status)
+        self.remote.network.wait(call(stream, batch, timeout)).map_err(|status| {
+            if is_refusal(&status) {
+                if let Err(error) = self.log.append(&Event::Withdrawn) {
+                    return Trouble::Final(error);
+                }
+                self.pending = None;
+            }
+            Trouble::Status(status)
+        })
     }
 
     /// Opens the session again and starts a stream; what the contributor has lost is sent again.
     fn connect(&mut self, sequence: u64) -> Result<(), Trouble> {
         let timeout = self.remote.options.call_timeout;
-        let (session, adapter_id) = (self.reference(), bytes::Bytes::copy_from_slice(&self.remote.pinned.id().0));
+        let (state, theirs) = self.open_again()?;
+        let session = self.reference();
         let mut client = self.remote.client.clone();
-        let (state, theirs, mut stream) = self.remote.network.wait(async {
-            let request = OpenSessionRequest { session: Some(session.clone()), adapter_id };
-            let opened = in_time(timeout, client.open_session(request)).await?.into_inner();
+        let mut stream = self.remote.network.wait(async {
             let (batches, outgoing) = mpsc::channel(1);
             let start = InferRequest { kind: Some(Kind::Start(session)) };
             // There is room for one.
             let _ = batches.try_send(start);
             let answers = in_time(timeout, client.infer(ReceiverStream::new(outgoing))).await?.into_inner();
-            Ok::<_, Status>((opened.state(), opened.next_sequence, Stream { batches, answers }))
+            Ok::<_, Status>(Stream { batches, answers })
         })?;
         if state != SessionState::Open {
             return Err(Trouble::Final(self.failed("it says that this session has ended, which you did not ask for")));
@@ -385,6 +405,16 @@ impl UserSession {
         self.connected = true;
         self.stream = Some(stream);
         Ok(())
+    }
+
+    /// How far the session is at the contributor's; it is opened there if it is not known.
+    fn open_again(&mut self) -> Result<(SessionState, u64), Trouble> {
+        let adapter_id = bytes::Bytes::copy_from_slice(&self.remote.pinned.id().0);
+        let request = OpenSessionRequest { session: Some(self.reference()), adapter_id };
+        let mut client = self.remote.client.clone();
+        let opened = in_time(self.remote.options.call_timeout, client.open_session(request));
+        let opened = self.remote.network.wait(opened)?.into_inner();
+        Ok((opened.state(), opened.next_sequence))
     }
 
     /// The contributor lost the end of its log (its machine died): it computes those batches again, to the same deltas.
@@ -437,6 +467,7 @@ impl UserSession {
         policy: SrsPolicy,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Finished, Error> {
+        self.settle()?;
         self.stream = None;
         if !self.ended {
             self.log.append(&Event::Ended)?;
@@ -460,6 +491,13 @@ impl UserSession {
 
     fn proof(&mut self, own: TraceDigest, progress: &mut dyn FnMut(Progress)) -> Result<bytes::Bytes, Trouble> {
         let (session, sequence, timeout) = (self.reference(), self.next, self.remote.options.call_timeout);
+        // A contributor whose machine died may have lost what it answered.
+        if let (SessionState::Open, theirs) = self.open_again()?
+            && theirs < sequence
+        {
+            self.connect(sequence)?;
+            self.stream = None;
+        }
         let mut client = self.remote.client.clone();
         let (digest, proof) = self.remote.network.wait(async {
             let request = FinishRequest { session: Some(session.clone()), sequence };
@@ -508,6 +546,13 @@ fn is_temporary(status: &Status) -> bool {
         Code::Internal => std::error::Error::source(status).is_some() || status.message().contains("h2 "),
         _ => false,
     }
+}
+
+/// Whether the contributor says of a batch that it is not served, and so not counted: its limits do not allow it. What the
+/// connection itself reports has a cause.
+fn is_refusal(status: &Status) -> bool {
+    let refused = matches!(status.code(), Code::ResourceExhausted | Code::InvalidArgument);
+    refused && std::error::Error::source(status).is_none()
 }
 
 async fn in_time<T>(timeout: Duration, request: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {

@@ -52,7 +52,10 @@ impl Prover {
                 for session in waiting {
                     session.set_stage(Stage::Proving);
                     let start = std::time::Instant::now();
-                    match pool.install(|| prove(&workshop, &session)) {
+                    // Whatever goes wrong with one session, the next ones are proven.
+                    let attempt = || pool.install(|| prove(&workshop, &session));
+                    let proven = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt));
+                    match proven.unwrap_or_else(|_| Err(Error::Input("the prover panicked".into()))) {
                         Ok(stage) => {
                             tracing::info!(session = session.name(), seconds = start.elapsed().as_secs_f64(), "proven");
                             session.set_stage(stage);

@@ -16,8 +16,8 @@ use crate::{
     session::MAX_PROOF,
     wire::{
         self, Batch, DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse, FinishRequest,
-        FinishResponse, InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse, ProofStage, SessionState,
-        contributor_server::Contributor, infer_request::Kind,
+        FinishResponse, InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse, ProofStage, SessionRef,
+        SessionState, contributor_server::Contributor, infer_request::Kind,
     },
 };
 
@@ -106,14 +106,20 @@ impl Contributor for Service {
                 hex::encode(&request.adapter_id[..request.adapter_id.len().min(32)])
             )));
         }
-        let session = self.0.workshop.sessions.open_session(request.session.as_ref(), &client)?;
-        let state = match session.stage() {
+        let shared = Arc::clone(&self.0);
+        // A session that computes a batch lets nobody look into it: that wait is not for the network's threads.
+        let opened = blocking(move || {
+            let session = shared.workshop.sessions.open_session(request.session.as_ref(), &client)?;
+            Ok((session.stage(), session.next_sequence()))
+        });
+        let (stage, next_sequence) = opened.await?;
+        let state = match stage {
             Stage::Open => SessionState::Open,
             Stage::Queued(_) | Stage::Proving => SessionState::Proving,
             Stage::Proven(_) => SessionState::Proven,
             Stage::Failed(_) => SessionState::Failed,
         };
-        Ok(Response::new(OpenSessionResponse { state: state.into(), next_sequence: session.next_sequence() }))
+        Ok(Response::new(OpenSessionResponse { state: state.into(), next_sequence }))
     }
 
     type InferStream = Responses<InferResponse>;
@@ -131,7 +137,7 @@ impl Contributor for Service {
         let Some(InferRequest { kind: Some(Kind::Start(start)) }) = first else {
             return Err(Status::invalid_argument("the first message of a stream names its session"));
         };
-        let session = self.0.workshop.sessions.find(Some(&start), &client)?;
+        let session = find(&self.0, Some(start), &client).await?;
         let (answers, outgoing) = mpsc::channel(1);
         tokio::spawn(exchange(Arc::clone(&self.0), session, incoming, answers, place));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
@@ -142,16 +148,18 @@ impl Contributor for Service {
     async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<Self::FinishStream>, Status> {
         let client = client(&request)?;
         let request = request.into_inner();
-        let session = self.0.workshop.sessions.find(request.session.as_ref(), &client)?;
+        let session = find(&self.0, request.session, &client).await?;
         let (shared, own, sequence) = (Arc::clone(&self.0), Arc::clone(&session), request.sequence);
         let ended = blocking(move || {
             let Workshop { artifacts, sessions, .. } = &*shared.workshop;
-            own.end(sequence, artifacts, &sessions.counts)
+            if own.end(sequence, artifacts, &sessions.counts)? {
+                tracing::info!(session = own.name(), client, "ended");
+                // Here, not after the wait: a caller that gives up ends that, and nobody else would queue the session.
+                shared.prover.enqueue(own);
+            }
+            Ok(())
         });
-        if ended.await? {
-            tracing::info!(session = session.name(), client, "ended");
-            self.0.prover.enqueue(Arc::clone(&session));
-        }
+        ended.await?;
         let (progress, outgoing) = mpsc::channel(1);
         tokio::spawn(report(Arc::clone(&self.0), session, progress));
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
@@ -159,7 +167,7 @@ impl Contributor for Service {
 
     async fn fetch_proof(&self, request: Request<FetchProofRequest>) -> Result<Response<FetchProofResponse>, Status> {
         let client = client(&request)?;
-        let session = self.0.workshop.sessions.find(request.into_inner().session.as_ref(), &client)?;
+        let session = find(&self.0, request.into_inner().session, &client).await?;
         match session.stage() {
             Stage::Proven(_) => {}
             Stage::Failed(why) => return Err(Status::internal(why)),
@@ -181,6 +189,12 @@ impl Contributor for Service {
         tracing::info!(session = name, client, bytes = proof.len(), "proof fetched");
         Ok(Response::new(FetchProofResponse { proof: proof.into() }))
     }
+}
+
+/// The caller's session: it may have to be taken up from the disk.
+async fn find(shared: &Arc<Shared>, session: Option<SessionRef>, client: &str) -> Result<Arc<Session>, Status> {
+    let (shared, client) = (Arc::clone(shared), client.to_string());
+    blocking(move || shared.workshop.sessions.find(session.as_ref(), &client)).await
 }
 
 /// Work that computes or waits for the disk, off the threads that serve the network.

@@ -136,11 +136,6 @@ impl Session {
         self.lock().batches.len() as u64
     }
 
-    /// Whether it never served a row, so that it may be forgotten.
-    pub fn is_empty(&self) -> bool {
-        self.stage() == Stage::Open && self.lock().batches.is_empty()
-    }
-
     /// A new stream takes over; the one before is told so by the receiver that it holds.
     pub fn take_over(&self) -> (u64, watch::Receiver<u64>) {
         let mut number = 0;
@@ -211,29 +206,47 @@ impl Session {
     }
 
     fn write(&self, inner: &mut Inner, event: Event, artifacts: &Artifacts, counts: &Counts) -> Result<(), Status> {
-        let failed = |e: Error| {
+        let batches = inner.batches.len();
+        let written = match &mut inner.log {
+            Some(log) => append(log, &event),
+            none => self.open_log(batches, artifacts, counts).and_then(|log| append(none.insert(log), &event)),
+        };
+        written.map_err(|e| {
+            // What is in the file is looked at again before anything is added.
+            inner.log = None;
             tracing::error!("session {}: {e}", self.name());
             Status::unavailable(
                 "this server cannot write its log (is its disk full?): nothing was served; try again later",
             )
-        };
-        let log = match &mut inner.log {
-            Some(log) => log,
-            none => none.insert(self.open_log(artifacts, counts).map_err(failed)?),
-        };
-        log.append(&event).map_err(failed)
+        })
     }
 
-    fn open_log(&self, artifacts: &Artifacts, counts: &Counts) -> Result<SessionLog, Error> {
+    /// The log, which holds this many batches.
+    fn open_log(&self, batches: usize, artifacts: &Artifacts, counts: &Counts) -> Result<SessionLog, Error> {
         let path = log_path(&self.folder, &self.id);
-        if path.exists() {
-            return Ok(SessionLog::open(&path, &mut |_| Ok(()))?.0);
+        // Only a session without rows may have no log yet: a second one would count and prove less than was served.
+        let log = if batches == 0 && !path.exists() {
+            let header =
+                Header::new(artifacts.pinned.id().to_string(), self.client.clone(), &self.id, self.key_hash.as_bytes());
+            SessionLog::create(&path, &header)?
+        } else {
+            let mut found = 0;
+            let (log, _) = SessionLog::open(&path, &mut |event| match event {
+                Event::Served { .. } => {
+                    found += 1;
+                    Ok(())
+                }
+                _ => Err(Error::file(&path, "it has ended, which its server does not know: restart the server")),
+            })?;
+            if found != batches {
+                return Err(Error::file(&path, format!("it holds {found} batches, {batches} were served")));
+            }
+            log
+        };
+        if batches == 0 {
+            // After the log is there: the ledger must not name a log that is not. Before any row is: the ledger names them all.
+            counts.opened(&self.id, &self.client, &path)?;
         }
-        let header =
-            Header::new(artifacts.pinned.id().to_string(), self.client.clone(), &self.id, self.key_hash.as_bytes());
-        let log = SessionLog::create(&path, &header)?;
-        // After the log is there: the ledger must not name a log that is not.
-        counts.opened(&self.id, &self.client, &path)?;
         Ok(log)
     }
 
@@ -253,12 +266,7 @@ impl Session {
             return Err(Status::failed_precondition("the session has no rows: there is nothing to prove"));
         }
         self.write(&mut inner, Event::Ended, artifacts, counts)?;
-        let synced = inner.log.as_mut().map_or(Ok(()), SessionLog::sync);
         inner.log = None;
-        synced.map_err(|e| {
-            tracing::error!("session {}: {e}", self.name());
-            Status::unavailable("this server cannot write its log (is its disk full?): try again later")
-        })?;
         // Before the lock goes: no second caller ends it again.
         self.set_stage(Stage::Queued(u64::MAX));
         Ok(true)
@@ -300,6 +308,11 @@ impl Session {
     pub fn name(&self) -> String {
         hex::encode(&self.id[..8])
     }
+}
+
+/// The end of a session is on the disk, with all before it: the ledger's line about its rows must not outlive them.
+fn append(log: &mut SessionLog, event: &Event) -> Result<(), Error> {
+    if *event == Event::Ended { log.append_to_disk(event) } else { log.append(event) }
 }
 
 impl Inner {

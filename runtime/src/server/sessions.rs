@@ -7,16 +7,17 @@ use std::{
 };
 
 use tonic::Status;
-use zklora_circuit::manifest::Pinned;
+use zklora_circuit::{manifest::Pinned, trace::TraceDigest};
 
 use super::{
     limits::Limits,
-    session::{Session, Stage, log_path, proof_path},
+    session::{Session, Stage, key_hash, log_path, proof_path},
 };
 use crate::{
     Error,
     artifacts::Artifacts,
     files::{self, Access},
+    frame_log,
     ledger::{Entry, Ledger},
     served::Served,
     session_log,
@@ -52,9 +53,13 @@ impl Counts {
         Ok(Counted { counts: self, client, more, kept: false })
     }
 
-    /// The ledger's line for a session that begins.
+    /// The ledger's line for a session that begins; only the first time.
     pub fn opened(&self, id: &[u8; 32], client: &str, log: &Path) -> Result<(), Error> {
-        self.lock().0.append(Entry::opened(id, client, log))
+        let (mut inner, entry) = (self.lock(), Entry::opened(id, client, log));
+        if inner.0.entries().iter().any(|known| known.session == entry.session) {
+            return Ok(());
+        }
+        inner.0.append(entry)
     }
 
     /// The ledger's line for a session that has ended; only the first time.
@@ -105,12 +110,15 @@ pub struct Restored {
 /// The sessions of a server.
 pub(super) struct Sessions {
     folder: PathBuf,
+    /// Those in memory; others are on the disk.
     known: Mutex<HashMap<[u8; 32], Arc<Session>>>,
+    /// Held while a session is taken up from the disk: it must not be there twice.
+    taking_up: Mutex<()>,
     pub counts: Counts,
     limit: usize,
 }
 
-/// Sessions that are known at the same time, for every one that may exchange batches.
+/// Sessions that are in memory at the same time, for every one that may exchange batches.
 const KNOWN_PER_ACTIVE: usize = 64;
 
 impl Sessions {
@@ -143,7 +151,7 @@ impl Sessions {
         let served = Served::count(ledger.entries(), &artifacts.pinned)?;
         let counts = Counts { inner: Mutex::new((ledger, served)) };
         let limit = limits.max_sessions.saturating_mul(KNOWN_PER_ACTIVE);
-        Ok((Sessions { folder, known: Mutex::new(known), counts, limit }, queue, restored))
+        Ok((Sessions { folder, known: Mutex::new(known), taking_up: Mutex::new(()), counts, limit }, queue, restored))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Session>>> {
@@ -153,29 +161,68 @@ impl Sessions {
     /// Opens a session, or finds the one that this caller opened before.
     pub fn open_session(&self, reference: Option<&SessionRef>, client: &str) -> Result<Arc<Session>, Status> {
         let (id, key) = parse(reference)?;
-        let mut known = self.lock();
-        if let Some(session) = known.get(&id) {
-            return if session.belongs_to(key, client) { Ok(Arc::clone(session)) } else { Err(not_yours()) };
-        }
-        if known.len() >= self.limit {
-            known.retain(|_, session| !session.is_empty() || Arc::strong_count(session) > 1);
-        }
-        if known.len() >= self.limit {
-            return Err(Status::resource_exhausted("this server knows too many sessions: try again later"));
-        }
-        let session = Arc::new(Session::new(id, key, client.to_string(), &self.folder));
-        known.insert(id, Arc::clone(&session));
-        Ok(session)
+        let found = match self.look_up(&id, key, client)? {
+            Some(session) => session,
+            None => self.keep(Session::new(id, key, client.to_string(), &self.folder))?,
+        };
+        if found.belongs_to(key, client) { Ok(found) } else { Err(not_yours()) }
     }
 
     /// The session of this caller.
     pub fn find(&self, reference: Option<&SessionRef>, client: &str) -> Result<Arc<Session>, Status> {
         let (id, key) = parse(reference)?;
         // The same answer whether there is such a session or not: ids are not to be searched for.
-        match self.lock().get(&id) {
-            Some(session) if session.belongs_to(key, client) => Ok(Arc::clone(session)),
+        match self.look_up(&id, key, client)? {
+            Some(session) if session.belongs_to(key, client) => Ok(session),
             _ => Err(not_yours()),
         }
+    }
+
+    /// The session with this id, whoever opened it; from the disk only for who did.
+    fn look_up(&self, id: &[u8; 32], key: &[u8], client: &str) -> Result<Option<Arc<Session>>, Status> {
+        let in_memory = || self.lock().get(id).cloned();
+        let path = log_path(&self.folder, id);
+        if let Some(session) = in_memory() {
+            return Ok(Some(session));
+        }
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let _alone = self.taking_up.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = in_memory() {
+            return Ok(Some(session));
+        }
+        let failed = |e: Error| {
+            tracing::error!("{e}");
+            Status::unavailable(
+                "this server cannot read the session's log: its operator finds the reason in the server's log",
+            )
+        };
+        let header = session_log::header(&path).map_err(failed)?;
+        if header.key_bytes() != Some(*key_hash(key).as_bytes()) || header.peer != client {
+            return Err(not_yours());
+        }
+        let proof = proof_in(self.counts.lock().0.entries(), &self.folder, id);
+        let (session, ended) = Session::restore(&path, &self.folder, proof).map_err(failed)?;
+        if ended && session.stage() == Stage::Open {
+            session.set_stage(Stage::Failed("this server has lost the proof; it is made again after a restart".into()));
+        }
+        self.keep(session).map(Some)
+    }
+
+    /// Keeps a session in memory, or returns the one with its id that is there.
+    fn keep(&self, session: Session) -> Result<Arc<Session>, Status> {
+        let mut known = self.lock();
+        if known.len() >= self.limit {
+            // Those that nobody works on, and of which the disk knows everything.
+            known.retain(|_, session| {
+                Arc::strong_count(session) > 1 || !matches!(session.stage(), Stage::Open | Stage::Proven(_))
+            });
+        }
+        if known.len() >= self.limit {
+            return Err(Status::resource_exhausted("this server knows too many sessions: try again later"));
+        }
+        Ok(Arc::clone(known.entry(session.id).or_insert_with(|| Arc::new(session))))
     }
 }
 
@@ -213,16 +260,14 @@ fn take_up(
     artifacts: &Artifacts,
 ) -> Result<Option<(Session, bool)>, Error> {
     let of = |id: &str| ledger.entries().iter().filter(|entry| entry.session == id).cloned().collect::<Vec<_>>();
-    let header = match session_log::header(path) {
-        Ok(header) => header,
-        // The machine died while the log was made: no row of it was served, and the ledger does not know it.
-        Err(_) if path.file_stem().is_some_and(|stem| of(&stem.to_string_lossy()).is_empty()) => {
-            tracing::warn!("{}: cut before the session was opened; removed", path.display());
-            files::remove(path)?;
-            return Ok(None);
-        }
-        Err(error) => return Err(error),
-    };
+    // The machine died while the log was made: no row of it was served, and the ledger does not know it.
+    let unknown = path.file_stem().is_some_and(|stem| of(&stem.to_string_lossy()).is_empty());
+    if unknown && frame_log::is_unborn(path)? {
+        tracing::warn!("{}: cut before the session was opened; removed", path.display());
+        files::remove(path)?;
+        return Ok(None);
+    }
+    let header = session_log::header(path)?;
     if header.adapter_id != artifacts.pinned.id().to_string() {
         return Err(Error::file(
             path,
@@ -235,11 +280,14 @@ fn take_up(
         // It died between the two writes.
         ledger.append(Entry::opened(&id, &header.peer, &log_path(folder, &id)))?;
     }
-    let digest = entries.iter().find_map(|entry| entry.trace.as_deref()).and_then(|trace| {
-        let mut digest = [0u8; 32];
-        hex::decode_to_slice(trace, &mut digest).ok()?;
-        Some(zklora_circuit::trace::TraceDigest(digest))
-    });
-    let proof = digest.filter(|_| proof_path(folder, &id).is_file());
-    Session::restore(path, folder, proof).map(Some)
+    Session::restore(path, folder, proof_in(&entries, folder, &id)).map(Some)
+}
+
+/// The digest of a session that is proven: the ledger knows its rows, and the proof is there.
+fn proof_in(entries: &[Entry], folder: &Path, id: &[u8; 32]) -> Option<TraceDigest> {
+    let session = hex::encode(id);
+    let trace = entries.iter().filter(|entry| entry.session == session).find_map(|entry| entry.trace.as_deref())?;
+    let mut digest = [0u8; 32];
+    hex::decode_to_slice(trace, &mut digest).ok()?;
+    proof_path(folder, id).is_file().then_some(TraceDigest(digest))
 }

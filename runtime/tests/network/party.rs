@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use zklora_circuit::{keys::KeyStore, manifest::AdapterId, srs::Srs, verifier::SrsPolicy};
+use zklora_circuit::{
+    keys::KeyStore,
+    manifest::{AdapterId, Pinned},
+    srs::Srs,
+    verifier::SrsPolicy,
+};
 use zklora_runtime::{
     Error,
     artifacts::Artifacts,
@@ -29,11 +34,11 @@ pub fn srs() -> &'static Srs {
 }
 
 /// An adapter folder, compiled.
-pub fn compiled(adapter: &str) -> tempfile::TempDir {
+pub fn compiled(adapter: &Path) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let onnx = folder.path().join("onnx");
     std::fs::create_dir(&onnx).unwrap();
-    let adapter = zklora_models::Adapter::load(&fixture(adapter)).unwrap();
+    let adapter = zklora_models::Adapter::load(adapter).unwrap();
     zklora_models::export(&adapter, &[], &onnx).unwrap();
     let options = compile::Options { paths: &[onnx], out: folder.path(), seed_file: None, calibrate: None };
     compile::compile(&options, srs(), &KeyStore::default()).unwrap();
@@ -43,7 +48,36 @@ pub fn compiled(adapter: &str) -> tempfile::TempDir {
 /// The folder of one adapter that every test may serve from a copy of.
 pub fn artifacts() -> tempfile::TempDir {
     static COMPILED: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let source = COMPILED.get_or_init(|| compiled("adapters/llama_qv_r4"));
+    copy_of(COMPILED.get_or_init(|| compiled(&fixture("adapters/llama_qv_r4"))))
+}
+
+/// The folder of another adapter: the same shapes, and every weight has the other sign on one side.
+pub fn impostor() -> tempfile::TempDir {
+    static COMPILED: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let source = COMPILED.get_or_init(|| {
+        let peft = tempfile::tempdir().unwrap();
+        for name in ["adapter_config.json", "adapter_model.safetensors"] {
+            std::fs::copy(fixture("adapters/llama_qv_r4").join(name), peft.path().join(name)).unwrap();
+        }
+        let path = peft.path().join("adapter_model.safetensors");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let tensors: Vec<(String, usize, usize)> = {
+            let (header, tensors) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+            let offsets = tensors.tensors().into_iter();
+            offsets.map(|(name, t)| (name, 8 + header + t.data_offsets.0, 8 + header + t.data_offsets.1)).collect()
+        };
+        for (name, from, to) in tensors {
+            if name.ends_with("lora_A.weight") {
+                bytes[from..to].chunks_exact_mut(4).for_each(|float| float[3] ^= 0x80);
+            }
+        }
+        std::fs::write(&path, bytes).unwrap();
+        compiled(peft.path())
+    });
+    copy_of(source)
+}
+
+fn copy_of(source: &tempfile::TempDir) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for part in ["public", "private"] {
         std::fs::create_dir(copy.path().join(part)).unwrap();
@@ -144,7 +178,12 @@ pub fn open(url: &str, pin: Option<AdapterId>, folder: &Path) -> Result<UserSess
 
 /// Pseudo-random rows for every module, from a seed that makes them differ.
 pub fn calls(session: &UserSession, rows: usize, seed: usize) -> Vec<(usize, Arc<ModuleRows>)> {
-    let modules = session.remote().pinned.modules();
+    rows_of(&session.remote().pinned, rows, seed)
+}
+
+/// The same, without a session.
+pub fn rows_of(pinned: &Pinned, rows: usize, seed: usize) -> Vec<(usize, Arc<ModuleRows>)> {
+    let modules = pinned.modules();
     let activations = synthetic::activations(modules, rows + seed);
     modules
         .iter()
@@ -171,4 +210,30 @@ pub fn calls(session: &UserSession, rows: usize, seed: usize) -> Vec<(usize, Arc
 
 pub fn finish(session: &mut UserSession) -> Result<Finished, Error> {
     session.finish(srs(), &KeyStore::default(), SrsPolicy::TrustedOnly, &mut |_| {})
+}
+
+/// What the adapter computes for these calls, from its weights and nothing else.
+pub fn expected(artifacts: &Artifacts, calls: &[(usize, Arc<ModuleRows>)]) -> Vec<Vec<i64>> {
+    let modules = artifacts.pinned.modules();
+    let of = |(m, rows): &(usize, Arc<ModuleRows>)| {
+        let (module, own) = (&modules[*m], artifacts.weights.of_module(modules, *m));
+        let mut delta = vec![0i64; rows.scales.len() * module.d_out];
+        for (row, out) in delta.chunks_exact_mut(module.d_out).enumerate() {
+            let inputs = rows.inputs.iter().zip(&module.inputs);
+            let x: Vec<&[i32]> = inputs.map(|(x, input)| &x[row * input.dim..(row + 1) * input.dim]).collect();
+            artifacts.weights.delta_row(module, own, &x, rows.ones.get(row).copied().unwrap_or(0), out);
+        }
+        delta
+    };
+    calls.iter().map(of).collect()
+}
+
+/// An honest user has its session, with the right deltas and an accepted proof.
+pub fn assert_serves(server: &Server, folder: &Path) {
+    let user = tempfile::tempdir().unwrap();
+    let artifacts = load(folder);
+    let mut session = open(&server.url(), Some(artifacts.pinned.id()), user.path()).unwrap();
+    let calls = calls(&session, 2, 1000);
+    assert_eq!(session.deltas(&calls).unwrap(), expected(&artifacts, &calls));
+    finish(&mut session).unwrap();
 }

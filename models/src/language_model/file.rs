@@ -120,7 +120,7 @@ fn check_external(tensor: &pb::TensorProto, folder: &Path, needed: u64) -> Resul
         return Err(format!("is in {shown}, which is not a file"));
     }
     let offset = number("offset")?.unwrap_or(0);
-    let rest = metadata.len().checked_sub(offset).unwrap_or(0);
+    let rest = metadata.len().saturating_sub(offset);
     let length = number("length")?.unwrap_or(rest);
     if length != needed || length > rest {
         return Err(format!(

@@ -256,7 +256,8 @@ proptest! {
 
         let flip = |bytes: &mut [u8; 32]| bytes[bit / 8] ^= 1 << (bit % 8);
         let (value, node) = (at % columns, at % proof.path.len().max(1));
-        let mut changes: Vec<Box<dyn Fn(&mut RowProof)>> = vec![
+        type Change<'a> = Box<dyn Fn(&mut RowProof) + 'a>;
+        let mut changes: Vec<Change> = vec![
             Box::new(|p| p.values[value] = 0.125 - p.values[value]),
             Box::new(|p| p.values.truncate(columns - 1)),
             Box::new(|p| p.values.push(0.0)),

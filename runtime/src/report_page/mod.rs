@@ -1,6 +1,6 @@
 //! An [`EffectReport`] as one HTML page that loads nothing: no scripts, no fonts, no pictures from elsewhere.
 //!
-//! Text of the report (names, URLs, errors, generated text) is untrusted; it goes through [`html::text`], and the page forbids
+//! Text of the report (names, URLs, errors, generated text) is untrusted; it goes through `html::text`, and the page forbids
 //! scripts and loading by a content security policy of its own.
 
 mod html;
@@ -44,10 +44,10 @@ pub fn page(report: &EffectReport) -> String {
     if let Some(generated) = &report.generated {
         generation(&mut out, generated);
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
         "</main><footer>Made by <code>zklora report</code> {}. Names, messages and texts are as the model files, the contributors and the \
-         model gave them.</footer></body></html>\n",
+         model gave them.</footer></body></html>",
         env!("CARGO_PKG_VERSION")
     );
     out

@@ -7,6 +7,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(["contributor.proto"], ["proto"])?;
     let descriptor_file = std::path::PathBuf::from(std::env::var("OUT_DIR")?).join("contributor.bin");
     std::fs::write(descriptor_file, descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    let mut build = tonic_prost_build::configure().bytes(".").skip_debug([".zklora.v1.SessionRef"]);
+    for bounded in ["Batch", "Rows", "InferResponse"] {
+        build = build.extern_path(format!(".zklora.v1.{bounded}"), format!("crate::parts::{bounded}"));
+    }
+    build.compile_fds(descriptors)?;
     Ok(())
 }

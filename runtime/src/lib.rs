@@ -25,6 +25,7 @@ pub mod infer;
 pub mod ledger;
 pub mod lock;
 pub mod npy;
+pub mod parts;
 pub mod pipeline;
 pub mod precision;
 pub mod record;

@@ -3,6 +3,14 @@
 
 tonic::include_proto!("zklora.v1");
 
+pub use crate::parts::{Batch, InferResponse, Rows};
+
+impl std::fmt::Debug for SessionRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SessionRef({} bytes of id, key not shown)", self.id.len())
+    }
+}
+
 /// The compiled descriptors, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contributor.bin"));
 /// Version of the wire format.

@@ -113,10 +113,10 @@ impl Inject {
     fn adapted(&self, turn: &Turn, inputs: &[TValue]) -> TractResult<Vec<Vec<f32>>> {
         let ids;
         let x = match inputs[0].datum_type() {
-            DatumType::F32 => {
-                let values = inputs[0].try_as_plain_ram()?.as_slice::<f32>()?;
-                Activations::Dense { values: rows(values, turn)?, dim: values.len() / turn.padded }
-            }
+            DatumType::F32 => Activations::Dense {
+                values: rows(&inputs[0], turn)?,
+                dim: inputs[0].shape().last().copied().unwrap_or(0),
+            },
             _ => {
                 ids = inputs[0].cast_to::<i64>()?;
                 let all = ids.try_as_plain_ram()?.as_slice::<i64>()?;
@@ -129,10 +129,7 @@ impl Inject {
                 Activations::Ids(&all[..turn.rows])
             }
         };
-        let base = inputs[1..]
-            .iter()
-            .map(|base| rows(base.try_as_plain_ram()?.as_slice::<f32>()?, turn))
-            .collect::<TractResult<Vec<_>>>()?;
+        let base = inputs[1..].iter().map(|base| rows(base, turn)).collect::<TractResult<Vec<_>>>()?;
         let sizes: Vec<usize> = base.iter().map(|base| base.len()).collect();
         let call = InjectionCall { points: &self.points, x, base, rows: turn.rows };
         let adapted = quiet::aloud(|| turn.injector.inject(&call)).map_err(|error| TractError::new(Failed(error)))?;
@@ -145,8 +142,14 @@ impl Inject {
     }
 }
 
-/// The part of a tensor `[padded, features]` that belongs to tokens.
-fn rows<'a>(values: &'a [f32], turn: &Turn) -> TractResult<&'a [f32]> {
-    ensure!(values.len().is_multiple_of(turn.padded), "{} values are not rows of {} tokens", values.len(), turn.padded);
-    Ok(&values[..values.len() / turn.padded * turn.rows])
+/// The part of a tensor `[…, features]` that belongs to tokens, of which there is one in each row.
+fn rows<'a>(tensor: &'a Tensor, turn: &Turn) -> TractResult<&'a [f32]> {
+    let features = tensor.shape().last().copied().unwrap_or(0);
+    ensure!(
+        tensor.len() == features * turn.padded,
+        "a layer that is adapted works on a tensor {:?}, which has not one row for each of {} tokens; adapt layers of the whole sequence",
+        tensor.shape(),
+        turn.padded
+    );
+    Ok(&tensor.try_as_plain_ram()?.as_slice::<f32>()?[..features * turn.rows])
 }

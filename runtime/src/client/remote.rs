@@ -8,6 +8,7 @@ use super::connection::{self, Client, ContributorOptions, Network};
 use crate::{
     Error, artifacts,
     files::{self, Access},
+    server::causes,
     wire::{self, DescribeRequest, DescribeResponse},
 };
 
@@ -42,7 +43,14 @@ impl Remote {
             let description = tokio::time::timeout(options.call_timeout, request)
                 .await
                 .map_err(|_| failed(format!("it did not say what it serves within {:?}", options.call_timeout)))?
-                .map_err(|status| Error::status(&options.url, &status))?;
+                .map_err(|status| match std::error::Error::source(&status) {
+                    // In TLS 1.3 a server refuses a certificate after the client's handshake is over, and hangs up.
+                    Some(cause) if options.url.starts_with("https:") => failed(format!(
+                        "it ended the connection ({}): it may ask for a client certificate of an authority that it knows",
+                        causes(cause)
+                    )),
+                    _ => Error::status(&options.url, &status),
+                })?;
             Ok::<_, Error>((client, description.into_inner()))
         })?;
         let DescribeResponse { version, manifest, limits, rows_served, .. } = description;

@@ -25,7 +25,7 @@ use crate::{
     Error,
     batch::{self, parse_answer, to_wire},
     files::{self, Access},
-    session as proofs,
+    frame_log, session as proofs,
     session_log::{self, Event, Header, SessionLog},
     trace_file::{ModuleRows, TraceFile},
     wire::{
@@ -125,6 +125,10 @@ impl UserSession {
         }
         remote.write_public(&folder.join(PUBLIC))?;
         let path = folder.join(LOG);
+        if path.exists() && frame_log::is_unborn(&path)? {
+            // Its process died while it made the log: nothing was sent.
+            files::remove(&path)?;
+        }
         let adapter = remote.pinned.id();
         let records = remote.pinned.modules().iter().map(|module| Record::new(ModuleRows::none(module))).collect();
         let (log, id, key, events) = if path.exists() {

@@ -127,7 +127,8 @@ impl Contributor for Service {
     async fn infer(&self, request: Request<Streaming<InferRequest>>) -> Result<Response<Self::InferStream>, Status> {
         let client = client(&request)?;
         let place = Arc::clone(&self.0.streams).try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted(format!(
+            // Places are given back: users wait for one as long as they have patience.
+            Status::unavailable(format!(
                 "{} sessions exchange batches already, more are not taken: try again later",
                 self.0.limits.max_sessions
             ))
@@ -210,7 +211,7 @@ async fn next(incoming: &mut Streaming<InferRequest>, idle: Duration) -> Result<
         Ok(message) => message,
         Err(_) => Err(Status::deadline_exceeded(format!(
             "no whole message in {} s: the stream ends here, the session does not; open it again to go on",
-            idle.as_secs()
+            idle.as_secs_f64()
         ))),
     }
 }
@@ -221,7 +222,7 @@ async fn exchange(
     session: Arc<Session>,
     mut incoming: Streaming<InferRequest>,
     answers: mpsc::Sender<Result<InferResponse, Status>>,
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 ) {
     let (number, mut newest) = session.take_over();
     let mut stopping = shared.stopping.clone();
@@ -253,6 +254,8 @@ async fn exchange(
             Err(_) => break Some(Status::deadline_exceeded("answers were not read: the stream ends here")),
         }
     };
+    // Before its user hears of the end, and comes again.
+    drop(place);
     if let Some(status) = why {
         tracing::info!(session = session.name(), client = session.client, code = ?status.code(), "{}", status.message());
         let _ = tokio::time::timeout(shared.limits.idle, answers.send(Err(status))).await;

@@ -180,13 +180,13 @@ impl Session {
                     batch.sequence
                 )));
             }
+            None if self.stage() != Stage::Open => {
+                return Err(Status::failed_precondition("this session has ended: open another one"));
+            }
             None if batch.sequence != next => {
                 return Err(Status::out_of_range(format!("batch {} came, batch {next} is next", batch.sequence)));
             }
             None => {}
-        }
-        if self.stage() != Stage::Open {
-            return Err(Status::failed_precondition("this session has ended: open another one"));
         }
         let more: Vec<(usize, u64)> = batch.counts().collect();
         let rows = inner.rows + more.iter().map(|(_, rows)| rows).sum::<u64>();

@@ -220,7 +220,7 @@ impl Sessions {
             });
         }
         if known.len() >= self.limit {
-            return Err(Status::resource_exhausted("this server knows too many sessions: try again later"));
+            return Err(Status::unavailable("this server knows too many sessions: try again later"));
         }
         Ok(Arc::clone(known.entry(session.id).or_insert_with(|| Arc::new(session))))
     }

@@ -1,9 +1,14 @@
 //! The contributor's server and the user's client, over real sockets on loopback.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod crash;
 mod honest;
+mod identity;
+mod load;
 mod malicious_contributor;
 mod malicious_user;
 mod party;
 mod proxy;
 mod raw;
+mod tap;
+mod wire;

@@ -1,0 +1,107 @@
+//! A cable that can be cut: it passes bytes on, remembers those of the client, and breaks when it is told to.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
+};
+
+/// No cut is planned.
+const NEVER: i64 = i64::MAX;
+
+#[derive(Default)]
+struct State {
+    /// Bytes, both ways together, until the connection that carries the last of them breaks.
+    left: AtomicI64,
+    /// Everything that clients sent.
+    sent: Mutex<Vec<u8>>,
+    connections: AtomicUsize,
+    /// Connections that the server ended.
+    ended_by_server: AtomicUsize,
+}
+
+pub struct Tap {
+    pub address: SocketAddr,
+    state: Arc<State>,
+}
+
+impl Tap {
+    pub fn start(upstream: SocketAddr) -> Tap {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State { left: AtomicI64::new(NEVER), ..State::default() });
+        let own = Arc::clone(&state);
+        // Ends with the tests' process.
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(upstream) else { continue };
+                own.connections.fetch_add(1, Ordering::SeqCst);
+                let ends = [(&client, &server, true), (&server, &client, false)];
+                for (from, to, is_client) in ends {
+                    let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    let _ = from.set_nodelay(true);
+                    let state = Arc::clone(&own);
+                    std::thread::spawn(move || pump(from, to, is_client, &state));
+                }
+            }
+        });
+        Tap { address, state }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Breaks the connection after this many bytes from now on; the ones after it are whole again.
+    pub fn cut_after(&self, bytes: usize) {
+        self.state.left.store(bytes as i64, Ordering::SeqCst);
+    }
+
+    pub fn sent(&self) -> Vec<u8> {
+        self.state.sent.lock().unwrap().clone()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    pub fn ended_by_server(&self) -> usize {
+        self.state.ended_by_server.load(Ordering::SeqCst)
+    }
+
+    pub fn was_cut(&self) -> bool {
+        self.state.left.load(Ordering::SeqCst) == NEVER
+    }
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, is_client: bool, state: &State) {
+    let mut buffer = [0u8; 16 << 10];
+    while let Ok(read) = from.read(&mut buffer) {
+        if read == 0 {
+            if !is_client {
+                state.ended_by_server.fetch_add(1, Ordering::SeqCst);
+            }
+            break;
+        }
+        if is_client {
+            state.sent.lock().unwrap().extend(&buffer[..read]);
+        }
+        let left = state.left.load(Ordering::SeqCst);
+        let passes = read.min(usize::try_from(left).unwrap_or(usize::MAX));
+        if to.write_all(&buffer[..passes]).is_err() {
+            break;
+        }
+        if left != NEVER {
+            state.left.fetch_sub(passes as i64, Ordering::SeqCst);
+            if passes < read {
+                state.left.store(NEVER, Ordering::SeqCst);
+                break;
+            }
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}

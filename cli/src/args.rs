@@ -1,5 +1,8 @@
 //! The command line.
 
+pub mod activation_commitment;
+pub mod report;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -36,7 +39,7 @@ pub enum Command {
     /// The structured reference string: whose ceremony, and is it sound.
     #[command(subcommand)]
     Srs(SrsCommand),
-    /// Sessions: run the quantised adapter on activations, or look at a recorded session.
+    /// Sessions: run the quantised adapter on activations, look at a recorded session, commit to activations.
     #[command(subcommand)]
     Trace(TraceCommand),
     /// Prove a recorded session: one proof, whatever the number of modules and rows.
@@ -47,11 +50,27 @@ pub enum Command {
         after_help = "Example: zklora verify --public artifacts/public --trace trace.safetensors --proof session.pf --adapter-id 3f…"
     )]
     Verify(Verify),
+    /// Serve an adapter's deltas over the network, count what leaves, and prove every session.
+    #[command(after_help = "Example: zklora serve --artifacts artifacts --listen 127.0.0.1:7443 --max-rows 2000\n\n\
+Stop it with Ctrl-C or SIGTERM. Sessions survive: start it again with the same folder to go on. docs/operations.md says how to run one.")]
+    Serve(Serve),
+    /// Run your own base model with the adapters that contributors serve: loss, text, your own record, and a verified proof.
+    #[command(
+        after_help = "Example: zklora infer --base model.onnx --contributor http://127.0.0.1:7443=3f… --text-file test.txt --out session\n\n\
+The base model is an ONNX file with inputs input_ids and attention_mask, as models/make exports it. Run the same command again to go on with a \
+session that was interrupted."
+    )]
+    Infer(Infer),
     /// After payment: is the delivered adapter the one that was committed and proven?
     #[command(
         after_help = "Example: zklora audit --public artifacts/public --adapter delivered-lora --opening opening --adapter-id 3f…"
     )]
     Audit(Audit),
+    /// What an adapter did to a base model, as `infer` recorded it: a table, and a page for a browser.
+    #[command(
+        after_help = "The exit code is 0 whatever the verdicts in the report are.\n\nExample: zklora report run-1 --html run-1.html"
+    )]
+    Report(report::Report),
     /// Measure the pipeline on this machine for several numbers of rows.
     #[command(after_help = "Example: zklora bench --adapter fixtures/adapters/smollm2-r4-qv --rows 64,640,6400")]
     Bench(Bench),
@@ -183,6 +202,21 @@ pub enum TraceCommand {
         /// The trace.
         file: PathBuf,
     },
+    /// Commit to the activations of a JSON file: a root to show, and a nonce that opens it.
+    #[command(after_help = "Example: zklora trace commit activations.json --out commitment.json")]
+    Commit(activation_commitment::Commit),
+    /// Is a commitment to the activations of this file?
+    #[command(after_help = "Example: zklora trace check activations.json commitment.json")]
+    Check(activation_commitment::Check),
+    /// Prove one row of committed activations without sending the others.
+    #[command(
+        after_help = "The proof shows the nonce and hashes of neighbouring values, which can be guessed: see docs/security.md.\n\n\
+Example: zklora trace prove-row activations.json commitment.json --row 3 --columns 768 --out row.json"
+    )]
+    ProveRow(activation_commitment::ProveRow),
+    /// Is a row of activations at its position under a root?
+    #[command(after_help = "Example: zklora trace check-row row.json --root 0x3f… --count 98304")]
+    CheckRow(activation_commitment::CheckRow),
 }
 
 /// `zklora trace record`
@@ -251,6 +285,192 @@ pub struct Verify {
     /// The module that a .npy or .json file of --inputs is for.
     #[arg(long, value_name = "NAME", requires = "inputs")]
     pub module: Option<String>,
+    #[command(flatten)]
+    pub srs: TrustedSrs,
+}
+
+/// `zklora serve`
+#[derive(ClapArgs)]
+pub struct Serve {
+    /// Folder that compile wrote.
+    #[arg(long, value_name = "DIR")]
+    pub artifacts: PathBuf,
+    /// Address and port to listen on; port 0 is any free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7443")]
+    pub listen: std::net::SocketAddr,
+    /// Certificate (PEM, with intermediate ones).
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Ask clients for a certificate of this authority (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub client_ca: Option<PathBuf>,
+    /// Ask for a bearer token: one `NAME TOKEN` a line, mode 0600.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Serve without TLS on other addresses than loopback: everybody on the way can read and change what is sent.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Serve no more than this many rows of a module, over all sessions and users [default: no limit].
+    #[arg(long, value_name = "N")]
+    pub max_rows: Option<u64>,
+    /// Where sessions are kept [default: private/sessions in the artifacts' folder].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Most sessions that exchange rows at the same time.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub max_sessions: u32,
+    /// Most rows of a session, all modules together; they are in memory while they are proven.
+    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
+    pub max_session_rows: u64,
+    /// Longest message, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub max_message: u32,
+    /// Seconds that a stream may be silent, and that a message may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub idle: u32,
+    /// Threads that prove [default: half of the cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub proving_threads: Option<u32>,
+    #[command(flatten)]
+    pub srs: SrsFile,
+}
+
+/// A contributor on the command line: `URL` or `URL=ADAPTER_ID`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contributor {
+    /// The URL.
+    pub url: String,
+    /// The pin.
+    pub pin: Option<AdapterId>,
+}
+
+fn contributor(text: &str) -> Result<Contributor, String> {
+    let (url, pin) = match text.rsplit_once('=') {
+        Some((url, pin)) => (
+            url,
+            Some(pin.parse().map_err(|e: zklora_circuit::Error| format!("{e} (expected URL or URL=ADAPTER_ID)"))?),
+        ),
+        None => (text, None),
+    };
+    if !url.contains("://") {
+        return Err("expected a URL such as http://127.0.0.1:7443 or https://example.org:7443".into());
+    }
+    Ok(Contributor { url: url.trim_end_matches('/').to_string(), pin })
+}
+
+/// A token file on the command line: `FILE` or `URL=FILE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenFile {
+    /// Whose.
+    pub url: Option<String>,
+    /// The file.
+    pub file: PathBuf,
+}
+
+fn token_file(text: &str) -> Result<TokenFile, String> {
+    Ok(match text.split_once('=') {
+        Some((url, file)) if url.contains("://") => {
+            TokenFile { url: Some(url.trim_end_matches('/').to_string()), file: file.into() }
+        }
+        _ => TokenFile { url: None, file: text.into() },
+    })
+}
+
+fn mapping(text: &str) -> Result<(String, String), String> {
+    let (module, tensor) = text.split_once('=').ok_or("expected MODULE=TENSOR")?;
+    Ok((module.to_string(), tensor.to_string()))
+}
+
+/// What becomes of a base layer's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mode {
+    /// base + delta
+    AddDelta,
+    /// the delta alone
+    Replace,
+}
+
+/// `zklora infer`
+#[derive(ClapArgs)]
+pub struct Infer {
+    /// The base model: an ONNX causal language model.
+    #[arg(long, value_name = "MODEL.onnx")]
+    pub base: PathBuf,
+    /// Its tokenizer [default: tokenizer.json beside the base model].
+    #[arg(long, value_name = "FILE")]
+    pub tokenizer: Option<PathBuf>,
+    /// Folder of the base model's weights (safetensors), to compare fingerprints [default: what the ONNX file says].
+    #[arg(long, value_name = "DIR")]
+    pub base_weights: Option<PathBuf>,
+    /// Go on with another base model than the adapter is for.
+    #[arg(long)]
+    pub allow_other_base: bool,
+    /// Who serves deltas, with the adapter id that you pinned; may be repeated.
+    #[arg(long, value_name = "URL[=ADAPTER_ID]", required = true, value_parser = contributor)]
+    pub contributor: Vec<Contributor>,
+    /// Text whose loss is measured, with and without the adapters.
+    #[arg(long, value_name = "TEXT", conflicts_with = "text_file", allow_hyphen_values = true)]
+    pub text: Option<String>,
+    /// The same, from a file.
+    #[arg(long, value_name = "FILE")]
+    pub text_file: Option<PathBuf>,
+    /// Tokens that the model sees at once, for the loss; at most as many as the model can.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
+    pub context: u32,
+    /// Tokens to generate with the adapters.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    pub generate: u32,
+    /// What to go on with [default: the text].
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub prompt: Option<String>,
+    /// 0: the likeliest token; higher: more surprising ones.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Sample among this many likeliest tokens; 0 for all.
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: usize,
+    /// Sample among the likeliest tokens that have this probability together.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Seed of the sampling.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Do not let the base model alone go on with the prompt.
+    #[arg(long)]
+    pub no_base_text: bool,
+    /// What becomes of the output of an adapted layer.
+    #[arg(long, value_enum, default_value = "add-delta")]
+    pub mode: Mode,
+    /// Where a layer is that is not found by its name: the ONNX tensor that it puts out; may be repeated.
+    #[arg(long, value_name = "MODULE=TENSOR", value_parser = mapping)]
+    pub map: Vec<(String, String)>,
+    /// The token that the contributor gave you; with several contributors URL=FILE, repeated.
+    #[arg(long, value_name = "[URL=]FILE", value_parser = token_file)]
+    pub token_file: Vec<TokenFile>,
+    /// The authority that signed the contributors' certificates (PEM) [default: those that this machine trusts].
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Your certificate (PEM), if a contributor asks for one.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Use plaintext to other machines: everybody on the way can read and change what is sent.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Seconds that an answer may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub timeout: u32,
+    /// Seconds to wait for a contributor that has gone away.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub patience: u32,
+    /// Where your record, the proofs and the report go.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
     #[command(flatten)]
     pub srs: TrustedSrs,
 }

@@ -20,7 +20,14 @@ use zklora_circuit::{
     srs::Srs,
 };
 use zklora_runtime::{
-    activations::Activations, artifacts::Public, compile, record, secrets, session, trace_file::TraceFile, weights_file,
+    activation_commitment::{Commitment, RowProof, Values},
+    activations::Activations,
+    artifacts::Public,
+    compile,
+    effect_report::EffectReport,
+    record, secrets, session,
+    trace_file::TraceFile,
+    weights_file,
 };
 
 /// One edit of a file. Positions wrap around, so every edit is valid.
@@ -110,7 +117,7 @@ fn contributor() -> &'static Contributor {
         let options = compile::Options { paths: &paths, out: folder.path(), seed_file: None, calibrate: None };
         let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
         let inputs = Activations::read(&case.join("input.npy"), artifacts.pinned.modules(), None).unwrap();
-        let trace = record::record(&artifacts, &inputs, None, None).unwrap();
+        let (trace, _) = record::record(&artifacts, &inputs, None, None).unwrap();
         trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
         fs::write(folder.path().join("session.pf"), session::prove(&artifacts, &trace, &srs, &keys).unwrap()).unwrap();
         Contributor { folder, srs, keys, pinned: artifacts.pinned }
@@ -226,6 +233,56 @@ fn activations() {
         for name in ["x.npy", "x.safetensors", "x.json"] {
             let (_folder, path) = file(name, bytes);
             let _ = Activations::read(&path, c.pinned.modules(), None);
+        }
+    });
+}
+
+/// Whatever is read has a page, and the page has no markup of the report's.
+#[test]
+fn reports() {
+    let seed = br#"{"format":"zklora-report","version":1,"base_model":"<script>","mode":"add-delta","loss":{"base":3.5,"adapted":1e-7,
+        "base_perplexity":1e300,"adapted_perplexity":2,"tokens":10,"windows":[{"tokens":5,"base":3.5,"adapted":2.25},{"tokens":5,
+        "base":0,"adapted":-1e9}]},"generated":{"prompt":"<script>","adapted":"a","base":null,"tokens":1},"contributors":[],"points":[
+        {"module":"m.0.q","rows":4,"base_rms":1,"delta_rms":0.5,"relative":0.5,"contributors":[0]},{"module":"m.1.q","rows":4,
+        "base_rms":1,"delta_rms":5e-9,"relative":5e-9,"contributors":[0]}],"forward_seconds":1.5,"forward_passes":1}"#;
+    fuzz(&[seed.to_vec()], |bytes| {
+        let (_folder, path) = file("report.json", bytes);
+        if let Ok(report) = EffectReport::read(&path) {
+            let page = zklora_runtime::report_page::page(&report);
+            assert!(!page.contains("<script") && !page.contains("NaN"));
+        }
+    });
+}
+
+/// Lists that are read again have the same commitment.
+#[test]
+fn committed_values_and_commitments() {
+    let folder = fixture("activation_commitments");
+    let seeds: Vec<Vec<u8>> =
+        fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
+    fuzz(&seeds, |bytes| {
+        let path = Path::new("fuzzed.json");
+        if let Ok(values) = Values::parse(path, bytes.to_vec()) {
+            let commitment = Commitment::with_nonce(&values, [1; 32]).unwrap();
+            let again = serde_json::json!({ "input_data": values.numbers }).to_string();
+            assert!(commitment.is_to(&Values::parse(path, again.into_bytes()).unwrap()).unwrap());
+        }
+        if let Ok(commitment) = Commitment::parse(bytes) {
+            assert!(Commitment::parse(commitment.to_string().as_bytes()).unwrap() == commitment);
+        }
+    });
+}
+
+/// Only what was proven is accepted: an edit of a row proof that changes what it says is refused.
+#[test]
+fn row_proofs() {
+    let path = Path::new("fuzzed.json");
+    let values = Values::parse(path, br#"{"input_data": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]}"#.to_vec()).unwrap();
+    let commitment = Commitment::with_nonce(&values, [1; 32]).unwrap();
+    let proof = RowProof::prove(&values, &commitment, 1, None).unwrap();
+    fuzz(&[proof.to_bytes().unwrap()], |bytes| {
+        if let Ok(edited) = RowProof::parse(path, bytes) {
+            assert_eq!(edited.check(&commitment.root, Some(9)).is_ok(), edited == proof);
         }
     });
 }

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
-/// Why an adapter or base model was not read, or an export not written.
+/// Why an adapter or base model was not read or not run, or an export not written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -150,6 +150,65 @@ pub enum Error {
         glob: String,
         /// Names of modules that are spelled most like it, nearest first.
         near: Vec<String>,
+    },
+    /// A file is no ONNX model that can be run here.
+    #[error("{}: {reason}", .path.display())]
+    Onnx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        reason: String,
+    },
+    /// A language model has no layer of the name that an adapter's module has.
+    #[error(
+        "the model has no layer called {}; near it: {}; give the tensor that the layer puts out with --map {}=TENSOR",
+        quoted(.module), listed(.near), shown(.module)
+    )]
+    NoSuchLayer {
+        /// The module.
+        module: String,
+        /// Names of layers that are spelled most like it, nearest first.
+        near: Vec<String>,
+    },
+    /// Several layers of a language model may be the one that an adapter's module means.
+    #[error(
+        "{} may be any of the layers {}; give the tensor that the right one puts out with --map {}=TENSOR",
+        quoted(.module), listed(.layers), shown(.module)
+    )]
+    AmbiguousLayer {
+        /// The module.
+        module: String,
+        /// The layers and what they put out, in the order of the graph.
+        layers: Vec<String>,
+    },
+    /// A tensor of a language model has not the size that an adapter's module needs.
+    #[error(
+        "module {}: tensor {} of the model has {found} features where the adapter has {expected}; the adapter belongs to          another base model, or --map names the wrong tensor",
+        quoted(.module), quoted(.tensor)
+    )]
+    LayerSize {
+        /// The module.
+        module: String,
+        /// The tensor, by its name in the ONNX file.
+        tensor: String,
+        /// Features that the adapter's module has.
+        expected: usize,
+        /// Features that the tensor has.
+        found: usize,
+    },
+    /// Tokens that a language model cannot take in.
+    #[error("{0}")]
+    Tokens(String),
+    /// What was to be injected into a language model could not be computed.
+    #[error(transparent)]
+    Injector(Box<dyn std::error::Error + Send + Sync>),
+    /// A file is no tokenizer, or it cannot read a text.
+    #[error("{}: {}", .path.display(), shown(.reason))]
+    Tokenizer {
+        /// The `tokenizer.json`.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// A list of files (`export.json`, `model.safetensors.index.json`) says something that cannot be right.
     #[error("{}: {}", .path.display(), shown(.reason))]

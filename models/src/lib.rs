@@ -7,6 +7,7 @@
 //! ```text
 //! PEFT folder ─ peft::Adapter::load(_with_base) → Adapter ─ export::export → <module>.onnx per module + export.json
 //! base model folder ─ fingerprint → BLAKE3 of its tensors, kept in export.json
+//! base model as ONNX ─ language_model::LanguageModel::load → logits, with deltas that an Injector adds
 //! ```
 //!
 //! Everything that is read may be hostile: every length is bounded before it is used, and whatever is not understood is
@@ -18,8 +19,11 @@ mod base_weights;
 mod bounded_read;
 mod error;
 pub mod export;
+pub mod language_model;
 mod module_name;
+mod near;
 pub mod peft;
+pub mod quiet;
 mod strict_json;
 mod tensor_file;
 

@@ -1,6 +1,9 @@
 //! An adapter's artifact folder: `public/` for everybody, `private/` for the contributor alone (`docs/formats.md`).
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use zeroize::Zeroizing;
 use zklora_circuit::{
@@ -13,6 +16,7 @@ use zklora_circuit::{
 
 use crate::{
     Error,
+    deltas::Deltas,
     files::{self, MAX_FILE},
     secrets, weights_file,
 };
@@ -95,6 +99,7 @@ pub struct Artifacts {
     pub weights: Weights,
     /// The private mask key.
     pub mask_key: MaskKey,
+    deltas: OnceLock<Deltas>,
 }
 
 impl Artifacts {
@@ -112,7 +117,17 @@ impl Artifacts {
                 "the private part belongs to another adapter than the public part: compile again",
             ));
         }
-        Ok(Artifacts { folder: folder.to_path_buf(), pinned, weights, mask_key })
+        Ok(Artifacts::new(folder, pinned, weights, mask_key))
+    }
+
+    /// What belongs together.
+    pub(crate) fn new(folder: &Path, pinned: Pinned, weights: Weights, mask_key: MaskKey) -> Artifacts {
+        Artifacts { folder: folder.to_path_buf(), pinned, weights, mask_key, deltas: OnceLock::new() }
+    }
+
+    /// The weights, laid out for the deltas of many rows.
+    pub fn deltas(&self) -> &Deltas {
+        self.deltas.get_or_init(|| Deltas::new(self.pinned.modules(), &self.weights))
     }
 
     /// Where served sessions are recorded.

@@ -168,12 +168,7 @@ pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Comp
     Ok(Compiled {
         replaced,
         files: build.files.iter().map(|(name, bytes, _)| (name.clone(), bytes.len())).collect(),
-        artifacts: Artifacts {
-            folder: out.to_path_buf(),
-            pinned: build.pinned,
-            weights: build.weights,
-            mask_key: build.mask_key,
-        },
+        artifacts: Artifacts::new(out, build.pinned, build.weights, build.mask_key),
         reports: build.reports,
     })
 }

@@ -40,9 +40,15 @@ pub enum Error {
         /// What it did or did not do.
         why: String,
     },
+    /// A run ended early, because contributors failed: the text names each.
+    #[error("{0}")]
+    Interrupted(String),
     /// The contributor was asked to prove rows that this adapter folder did not serve.
     #[error("{0}")]
     NotServed(String),
+    /// A claim about committed activations does not hold.
+    #[error("{0}")]
+    Claim(String),
 }
 
 impl Error {
@@ -60,7 +66,7 @@ impl Error {
                     | Proof::BeyondBound { .. }
                     | Proof::Srs(_)
             ),
-            Error::NotServed(_) | Error::NotYours(_) | Error::Budget(_) => true,
+            Error::NotServed(_) | Error::NotYours(_) | Error::Budget(_) | Error::Claim(_) => true,
             _ => false,
         }
     }

@@ -9,16 +9,19 @@
 //! delivered adapter + opening ─ audit::audit → which modules differ
 //! ```
 
+pub mod activation_commitment;
 pub mod activations;
 pub mod artifacts;
 pub mod audit;
 pub mod batch;
 pub mod client;
 pub mod compile;
+pub mod deltas;
 pub mod effect_report;
 pub mod error;
 pub mod files;
 pub mod frame_log;
+pub mod infer;
 pub mod ledger;
 pub mod lock;
 pub mod npy;
@@ -26,6 +29,7 @@ pub mod parts;
 pub mod pipeline;
 pub mod precision;
 pub mod record;
+pub mod report_page;
 pub mod secrets;
 pub mod served;
 pub mod server;

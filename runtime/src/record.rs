@@ -72,20 +72,7 @@ fn module_rows(artifacts: &Artifacts, m: usize, inputs: &[Vec<f32>]) -> Result<M
 
 /// The deltas of rows of module `m` that fit it: `[N, d_out]`.
 pub(crate) fn deltas(artifacts: &Artifacts, m: usize, rows: &ModuleRows) -> Vec<i64> {
-    let modules = artifacts.pinned.modules();
-    let module = &modules[m];
-    let own = artifacts.weights.of_module(modules, m);
-    let mut delta = vec![0i64; rows.scales.len() * module.d_out];
-    delta.par_chunks_exact_mut(module.d_out).enumerate().for_each(|(row, out)| {
-        let x: Vec<&[i32]> = rows
-            .inputs
-            .iter()
-            .zip(&module.inputs)
-            .map(|(x, input)| &x[row * input.dim..(row + 1) * input.dim])
-            .collect();
-        artifacts.weights.delta_row(module, own, &x, rows.ones.get(row).copied().unwrap_or(0), out);
-    });
-    delta
+    artifacts.deltas().compute(artifacts, m, rows)
 }
 
 /// The rows of a module without deltas. Nothing private is needed for them.

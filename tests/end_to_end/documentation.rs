@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::zklora::zklora;
 
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 17] = [
     &["run"],
     &["export"],
     &["compile"],
@@ -12,9 +12,14 @@ const COMMANDS: [&[&str]; 12] = [
     &["srs", "verify"],
     &["trace", "record"],
     &["trace", "info"],
+    &["trace", "commit"],
+    &["trace", "check"],
+    &["trace", "prove-row"],
+    &["trace", "check-row"],
     &["prove"],
     &["verify"],
     &["audit"],
+    &["report"],
     &["bench"],
     &["completions"],
 ];
@@ -31,7 +36,7 @@ their final name and renamed, so nothing half-written has a final name. (A proce
 | exit code | meaning |
 |---|---|
 | 0 | success |
-| 1 | the answer is no: a proof does not verify, a pin, session id or SRS does not match, a trace is not of your activations, an audit finds a difference, the prover refuses a false or unserved trace, a limit of rows is reached |
+| 1 | the answer is no: a proof does not verify, a pin, session id or SRS does not match, a trace is not of your activations, committed values are others, an audit finds a difference, the prover refuses a false or unserved trace, a limit of rows is reached |
 | 2 | bad usage or unusable input |
 
 `ZKLORA_CACHE_DIR` says where the SRS is cached (see `formats.md`).

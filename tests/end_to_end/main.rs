@@ -1,11 +1,14 @@
 //! What a user does, through the `zklora` binary, with what they see: output, files, exit codes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod activation_commitment;
 mod artifacts;
 mod audit;
 mod ci;
 mod documentation;
+mod inference;
 mod pipeline;
 mod refusals;
+mod report;
 mod tamper;
 mod zklora;

@@ -1,8 +1,12 @@
 //! One file a command (or a family of small ones): lower the arguments, call the library, print.
 
+mod activation_commitment;
 mod adapter;
 mod bench;
+mod infer;
+mod report;
 mod run;
+mod serve;
 mod session;
 mod srs;
 
@@ -33,8 +37,15 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         Command::Srs(SrsCommand::Verify(args)) => srs::verify(&args, output),
         Command::Trace(TraceCommand::Record(args)) => session::record(&args, output),
         Command::Trace(TraceCommand::Info { file }) => session::info(&file, output),
+        Command::Trace(TraceCommand::Commit(args)) => activation_commitment::commit(&args, output),
+        Command::Trace(TraceCommand::Check(args)) => activation_commitment::check(&args, output),
+        Command::Trace(TraceCommand::ProveRow(args)) => activation_commitment::prove_row(&args, output),
+        Command::Trace(TraceCommand::CheckRow(args)) => activation_commitment::check_row(&args, output),
         Command::Prove(args) => session::prove(&args, output),
         Command::Verify(args) => session::verify(&args, output),
+        Command::Serve(args) => serve::serve(&args, output),
+        Command::Infer(args) => infer::infer(&args, output),
+        Command::Report(args) => report::report(&args, output),
         Command::Bench(args) => bench::bench(&args, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

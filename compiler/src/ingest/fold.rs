@@ -9,12 +9,12 @@ use super::{
     formula::{check_sizes, check_tensor},
     graph::Origins,
     graph::brief,
-    quiet,
 };
 use std::sync::Arc;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_hir::internal::{Factoid, InferenceFact, InferenceModel, TDim, TVec, Tensor, TypedOp};
 use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
+use zklora_models::quiet;
 
 /// The most elements of one constant that the graph computes.
 const MAX_FOLDED: usize = 1 << 26;

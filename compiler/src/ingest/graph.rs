@@ -6,7 +6,6 @@ use super::{
     builders, dimensions,
     error::IngestError,
     fold::{Budget, infer_within_limits},
-    quiet,
     screen::called,
     walk::Step,
     withhold::{Withheld, withhold},
@@ -15,6 +14,7 @@ use std::collections::{HashMap, HashSet};
 use tract_onnx::pb;
 use tract_onnx::prelude::{InferenceModelExt, OutletId, TypedModel};
 use tract_onnx::tract_core::internal::TDim;
+use zklora_models::quiet;
 
 /// The most nodes of a graph that is decluttered.
 const MAX_DECLUTTERED: usize = 1 << 11;

@@ -35,7 +35,6 @@ mod noop;
 mod operators;
 mod pairwise;
 mod place;
-mod quiet;
 mod screen;
 mod screen_tensor;
 mod versions;
@@ -53,6 +52,7 @@ pub use walk::Step;
 use crate::{layout::Layout, linear_map::LinearMap};
 use std::{io::Read, path::Path};
 use tract_onnx::pb;
+use zklora_models::quiet;
 
 /// What became of an ONNX model.
 #[derive(Debug, Clone)]

@@ -2,17 +2,18 @@
 //!
 //! Must not know what a module is beyond its name.
 
+use crate::near::near;
 use crate::{AdapterModule, Error};
-
-/// How many near names an error lists.
-const NEAR: usize = 5;
 
 /// The modules that any of `globs` matches, in the order given; all of them if there is no glob. A glob that matches
 /// nothing is an error.
 pub(super) fn select<'a>(modules: &'a [AdapterModule], globs: &[String]) -> Result<Vec<&'a AdapterModule>, Error> {
     for glob in globs {
         if !modules.iter().any(|module| matches(glob, &module.name)) {
-            return Err(Error::NoSuchModule { glob: glob.clone(), near: near(glob, modules) });
+            return Err(Error::NoSuchModule {
+                glob: glob.clone(),
+                near: near(glob, modules.iter().map(|module| module.name.as_str())),
+            });
         }
     }
     Ok(modules
@@ -47,34 +48,6 @@ fn matches(glob: &str, name: &str) -> bool {
         }
     }
     glob[g..].iter().all(|&c| c == '*')
-}
-
-/// The names with a part that is spelled most like the glob's text.
-fn near(glob: &str, modules: &[AdapterModule]) -> Vec<String> {
-    // A long glob is no module's misspelling, and distances take time.
-    let text: Vec<char> = glob.chars().filter(|c| !matches!(c, '*' | '?')).take(256).collect();
-    let mut names: Vec<(usize, &str)> =
-        modules.iter().map(|module| (distance_to_a_part(&text, &module.name), module.name.as_str())).collect();
-    // Stable: equally near names stay in the order of the adapter.
-    names.sort_by_key(|&(distance, _)| distance);
-    names.into_iter().take(NEAR).map(|(_, name)| name.to_owned()).collect()
-}
-
-/// Fewest insertions, deletions and replacements that turn `text` into some part of `name` (P. H. Sellers, 1980).
-fn distance_to_a_part(text: &[char], name: &str) -> usize {
-    // costs[j]: best cost of the text so far against a part of the name that ends before its character j.
-    let name: Vec<char> = name.chars().collect();
-    let mut costs = vec![0; name.len() + 1];
-    for &wanted in text {
-        let mut diagonal = costs[0];
-        costs[0] += 1;
-        for (at, &c) in name.iter().enumerate() {
-            let replaced = diagonal + usize::from(c != wanted);
-            diagonal = costs[at + 1];
-            costs[at + 1] = replaced.min(costs[at] + 1).min(diagonal + 1);
-        }
-    }
-    costs.into_iter().min().unwrap_or(text.len())
 }
 
 #[cfg(test)]

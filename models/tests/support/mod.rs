@@ -1,6 +1,8 @@
 //! What the tests of this crate share: the fixture adapters, and adapter folders made up on the spot.
 #![allow(dead_code)]
 
+pub mod language;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -14,7 +14,7 @@ thread_local! {
 }
 
 /// What `work` returns, or none if it panics.
-pub(super) fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
+pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         let previous = take_hook();
@@ -29,6 +29,14 @@ pub(super) fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     let result = catch_unwind(AssertUnwindSafe(work));
     CAUGHT.set(outer);
     result.ok()
+}
+
+/// Runs `work`, which is not tract's, inside [`catch`]: its panics are caught too, but not in silence.
+pub(crate) fn aloud<T>(work: impl FnOnce() -> T) -> T {
+    let outer = CAUGHT.replace(false);
+    let result = work();
+    CAUGHT.set(outer);
+    result
 }
 
 #[cfg(test)]

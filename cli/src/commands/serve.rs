@@ -1,0 +1,169 @@
+//! `zklora serve`
+
+use std::{process::ExitCode, time::Duration};
+
+use serde_json::json;
+use zklora_circuit::{keys::KeyStore, manifest::Pinned};
+use zklora_runtime::{
+    artifacts::Artifacts,
+    served::{Leakage, Served},
+    server::{self, Limits, ServerOptions, ServerTls, Tokens},
+    srs_store,
+};
+
+use super::Outcome;
+use crate::{
+    args,
+    output::{Output, count},
+};
+
+pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
+    log_to_stderr();
+    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let keys = KeyStore::default();
+    let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
+    let options = options(args)?;
+    let pinned = artifacts.pinned.clone();
+    let listening = server::start(artifacts, srs, keys, &options)?;
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", listening.address);
+    announce(&url, &pinned, &listening, &options, output);
+    listening.run_until(signal())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What happens to sessions is logged on stderr; `ZKLORA_LOG` sets how much.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ZKLORA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,zklora_runtime=info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Only a second subscriber in one process would be refused.
+    let _ = subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init();
+}
+
+fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => {
+            Some(ServerTls { certificate: certificate.clone(), key: key.clone(), client_ca: args.client_ca.clone() })
+        }
+        _ => None,
+    };
+    let defaults = Limits::default();
+    Ok(ServerOptions {
+        listen: args.listen,
+        tls,
+        tokens: args.token_file.as_deref().map(Tokens::read).transpose()?,
+        insecure: args.insecure,
+        data: args.data.clone().unwrap_or_else(|| server::default_data(&args.artifacts)),
+        limits: Limits {
+            max_message_bytes: (args.max_message as usize) << 20,
+            max_session_rows: args.max_session_rows,
+            max_sessions: args.max_sessions as usize,
+            max_rows: args.max_rows,
+            idle: Duration::from_secs(u64::from(args.idle)),
+            proving_threads: args.proving_threads.map_or(defaults.proving_threads, |threads| threads as usize),
+            ..defaults
+        },
+    })
+}
+
+/// Resolves at Ctrl-C or SIGTERM.
+async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+fn announce(url: &str, pinned: &Pinned, listening: &server::Listening, options: &ServerOptions, output: &Output) {
+    let figures = Figures::of(pinned, &listening.served, options.limits.max_rows);
+    let restored = &listening.restored;
+    let identity = match (&options.tokens, options.tls.as_ref().and_then(|tls| tls.client_ca.as_ref())) {
+        (Some(_), _) => "by bearer token",
+        (None, Some(_)) => "by client certificate",
+        (None, None) => "everybody who can connect (no --token-file, no --client-ca)",
+    };
+    let limit = options.limits.max_rows;
+    let clients: serde_json::Map<String, serde_json::Value> = listening
+        .served
+        .clients
+        .iter()
+        .map(|(client, rows)| (client.clone(), json!(rows.iter().copied().max().unwrap_or(0))))
+        .collect();
+    let mut table = vec![
+        ("Serving", format!("{url}, {} modules for {}", pinned.modules().len(), pinned.manifest().base_model.name)),
+        ("Adapter id", format!("{} (users pin it before the session)", pinned.id())),
+        ("Users", identity.to_string()),
+        (
+            "Sessions",
+            format!("{} that can go on, {} to prove, {} proven", restored.open, restored.to_prove, restored.proven),
+        ),
+        ("Served in all", format!("up to {} rows a module", count(listening.served.most() as usize))),
+    ];
+    table.extend(listening.served.clients.iter().map(|(client, rows)| {
+        ("", format!("{client}: up to {}", count(rows.iter().copied().max().unwrap_or(0) as usize)))
+    }));
+    table.push((
+        "Limit",
+        limit.map_or_else(
+            || "none (--max-rows): users can learn the whole adapter".into(),
+            |limit| format!("{} rows a module, over all sessions and users", count(limit as usize)),
+        ),
+    ));
+    table.push(("What rows reveal", format!("a module's B, up to a small change, after {} rows; all of A·B after {} crafted or {} ordinary rows (least of the modules)", figures.least.some, count(figures.least.packed as usize), count(figures.least.ordinary as usize))));
+    table.push(("", figures.reach()));
+    table.push(("", "deltas are exact numbers: no proof system changes this (docs/security.md)".into()));
+    output.result(
+        &json!({
+            "adapter_id": pinned.id().to_string(),
+            "leakage": { "some": figures.least.some, "packed": figures.least.packed, "ordinary": figures.least.ordinary,
+                "modules_within_reach": figures.within_reach },
+            "max_rows": limit,
+            "rows_served": listening.served.most(),
+            "rows_served_per_client": clients,
+            "sessions": { "open": restored.open, "to_prove": restored.to_prove, "proven": restored.proven },
+            "url": url,
+        }),
+        &table,
+    );
+}
+
+/// What a user could learn, by the figures of protocol section 8.
+struct Figures {
+    least: Leakage,
+    /// Modules of which all of A·B is within the limit for somebody who crafts inputs; all of them without a limit.
+    within_reach: usize,
+    modules: usize,
+    limited: bool,
+}
+
+impl Figures {
+    fn of(pinned: &Pinned, served: &Served, limit: Option<u64>) -> Figures {
+        let each: Vec<Leakage> = pinned.modules().iter().map(Leakage::of).collect();
+        let least = |of: fn(&Leakage) -> u64| each.iter().map(of).min().unwrap_or(0);
+        let reach = |leakage: &Leakage, rows: u64| limit.is_none_or(|limit| limit.max(rows) >= leakage.packed);
+        Figures {
+            least: Leakage { some: least(|l| l.some), packed: least(|l| l.packed), ordinary: least(|l| l.ordinary) },
+            within_reach: each.iter().zip(&served.total).filter(|(leakage, rows)| reach(leakage, **rows)).count(),
+            modules: each.len(),
+            limited: limit.is_some(),
+        }
+    }
+
+    fn reach(&self) -> String {
+        let under = if self.limited { "under this limit" } else { "without a limit" };
+        format!(
+            "{under}, {} of {} modules can be learned altogether by somebody who crafts inputs",
+            count(self.within_reach),
+            count(self.modules)
+        )
+    }
+}

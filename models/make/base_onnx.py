@@ -1,0 +1,79 @@
+"""Base models as ONNX, the way `zklora` wants them: token numbers in, logits out, no cache.
+
+What smollm2.py and tiny.py share. `export` writes the model and, in its metadata, which weights it was made from
+(`zklora.base_fingerprint`); paths of this machine do not get into the file.
+"""
+
+import json
+import os
+import struct
+
+import blake3
+import onnx
+import torch
+
+SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def fingerprint(folder):
+    """BLAKE3 of the tensors of folder/model.safetensors, as `zklora_models::fingerprint` documents it."""
+    hasher = blake3.blake3()
+
+    def part(content):
+        hasher.update(struct.pack("<Q", len(content)))
+        hasher.update(content)
+
+    with open(os.path.join(folder, "model.safetensors"), "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        for name in sorted(header, key=lambda name: name.encode()):
+            tensor = header[name]
+            begin, end = tensor["data_offsets"]
+            part(name.encode())
+            part(tensor["dtype"].encode())
+            part(b"".join(struct.pack("<Q", dim) for dim in tensor["shape"]))
+            file.seek(8 + length + begin)
+            part(file.read(end - begin))
+    return hasher.hexdigest()
+
+
+class Logits(torch.nn.Module):
+    """The model without its cache: the names of its inputs are those that the exporter is given."""
+
+    def __init__(self, model, names):
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs):
+        named = dict(zip(self.names, inputs))
+        return self.model(**named, use_cache=False, return_dict=False)[0]
+
+
+def export(model, path, folder=None, dynamo=True, position_ids=False, external=False):
+    """Writes `path`; `folder` holds the weights, for the fingerprint."""
+    names = ["input_ids", "attention_mask"] + ["position_ids"] * position_ids
+    ids = torch.arange(5)[None] + 1
+    inputs = tuple({"input_ids": ids, "attention_mask": torch.ones_like(ids), "position_ids": ids - 1}[n] for n in names)
+    wrapped = Logits(model.eval(), names).eval()
+    common = {"input_names": names, "output_names": ["logits"]}
+    if dynamo:
+        sequence = torch.export.Dim("seq", min=2, max=2048)
+        torch.onnx.export(wrapped, inputs, path, dynamo=True, opset_version=18, external_data=external,
+                          dynamic_shapes=(tuple({1: sequence} for _ in names),), **common)
+    else:
+        dynamic = {name: {0: "batch", 1: "seq"} for name in names + ["logits"]}
+        torch.onnx.export(wrapped, inputs, path, dynamo=False, opset_version=17, dynamic_axes=dynamic, **common)
+    written = onnx.load(path, load_external_data=False)
+    for node in written.graph.node:
+        # The scopes say which module a node comes from; the rest names files of this machine.
+        kept = [entry for entry in node.metadata_props if entry.key == SCOPES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+        node.doc_string = ""
+    for value in [*written.graph.value_info, *written.graph.input, *written.graph.output]:
+        del value.metadata_props[:]
+    if folder:
+        onnx.helper.set_model_props(written, {"zklora.base_fingerprint": fingerprint(folder)})
+    with open(path, "wb") as file:
+        file.write(written.SerializeToString())

@@ -1,0 +1,183 @@
+//! From the changed ONNX graph to a plan that tract runs.
+//!
+//! The only part that knows how tract is driven. Panics of tract on damaged files become errors.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tract_onnx::data_resolver::FopenDataResolver;
+use tract_onnx::pb;
+use tract_onnx::prelude::*;
+use tract_onnx::tract_core::plan::SimplePlan;
+use tract_onnx::tract_hir::internal::{DimLike, Factoid, InferenceFact, InferenceModelExt, ToDim};
+
+use super::interface::Input;
+use super::operator::{self, Failed, Inject, Turn};
+use super::point::{FoundPoint, InjectionPoint};
+use super::{opaque, surgery};
+use crate::{Error, quiet};
+
+pub(super) type Plan = SimplePlan<TypedFact, Box<dyn TypedOp>>;
+
+/// A plan and the number of logits of a token.
+pub(super) struct Loaded {
+    pub plan: Arc<Plan>,
+    pub vocabulary: usize,
+}
+
+/// tract's own graph of the model, for a batch of 1 and any number of tokens.
+pub(super) fn load(
+    proto: pb::ModelProto,
+    path: &Path,
+    inputs: &[Input],
+    points: &[InjectionPoint],
+    found: &[FoundPoint],
+) -> Result<Loaded, Error> {
+    let refuse = |reason: String| Error::Onnx { path: path.to_owned(), reason };
+    quiet::catch(|| {
+        let typed = typed(proto, path, inputs).map_err(|error| refuse(cannot_run(&error)))?;
+        check_sizes(&typed, path, points, found)?;
+        let vocabulary = vocabulary(&typed).map_err(&refuse)?;
+        let plan = typed
+            .into_optimized()
+            .and_then(|model| model.into_runnable())
+            .map_err(|error| refuse(cannot_run(&error)))?;
+        Ok(Loaded { plan, vocabulary })
+    })
+    .unwrap_or_else(|| Err(refuse("cannot be run: tract stopped at something that it does not expect".into())))
+}
+
+fn cannot_run(error: &TractError) -> String {
+    format!("cannot be run: {}", brief(error))
+}
+
+fn typed(mut proto: pb::ModelProto, path: &Path, inputs: &[Input]) -> TractResult<TypedModel> {
+    let mut onnx = tract_onnx::onnx().with_ignore_output_types(true).with_ignore_value_info(true);
+    // Files that shrink while they are read must not end the process, as mapped ones would.
+    onnx.provider = Arc::new(FopenDataResolver);
+    onnx.op_register.insert(surgery::OPERATOR, operator::build);
+    onnx.op_register.insert(opaque::OPERATOR, opaque::build);
+    if let Some(graph) = &mut proto.graph {
+        opaque::hide_ranges(graph);
+    }
+    let folder = path.parent().and_then(Path::to_str).unwrap_or("");
+    let parsed = onnx.parse(&proto, Some(folder))?;
+    // The weights are in tract's tensors now.
+    drop(proto);
+    if let Some(name) = parsed.unresolved_inputs.first() {
+        return Err(TractError::msg(format!("no node makes the tensor {}", crate::error::quoted(name))));
+    }
+    let mut model = parsed.model;
+    let tokens = model.symbols.sym("tokens");
+    for at in 0..inputs.len() {
+        let datum_type = model.input_fact(at)?.datum_type.concretize().unwrap_or(i64::datum_type());
+        model.set_input_fact(at, InferenceFact::dt_shape(datum_type, [1.to_dim(), tokens.to_dim()]))?;
+    }
+    model.into_typed()
+}
+
+/// Checks what tract found out about the tensors of the points.
+fn check_sizes(model: &TypedModel, path: &Path, points: &[InjectionPoint], found: &[FoundPoint]) -> Result<(), Error> {
+    for node in model.nodes() {
+        let Some(inject) = node.op_as::<Inject>() else { continue };
+        for (at, &point) in inject.points.iter().enumerate() {
+            let (Some(asked), Some(found)) = (points.get(point), found.iter().find(|found| found.point == point))
+            else {
+                continue;
+            };
+            let wanted = [
+                (node.inputs[at + 1], &found.tensor, Some(asked.base_dim)),
+                (node.inputs[0], &found.input, asked.x_dim),
+            ];
+            for (outlet, tensor, wanted) in wanted {
+                let fact = model
+                    .outlet_fact(outlet)
+                    .map_err(|error| Error::Onnx { path: path.to_owned(), reason: brief(&error) })?;
+                let is_base = outlet != node.inputs[0] || asked.x_dim.is_none();
+                if is_base && fact.datum_type != f32::datum_type() {
+                    let reason = format!(
+                        "{} is of type {:?} in the model; export it in float32",
+                        crate::error::quoted(tensor),
+                        fact.datum_type
+                    );
+                    return Err(Error::Module { module: asked.module.clone(), reason });
+                }
+                let features = fact.shape.last().and_then(|last| last.to_usize().ok());
+                if let (Some(expected), Some(features), true) = (wanted, features, fact.datum_type == f32::datum_type())
+                    && features != expected
+                {
+                    return Err(Error::LayerSize {
+                        module: asked.module.clone(),
+                        tensor: tensor.clone(),
+                        expected,
+                        found: features,
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn vocabulary(model: &TypedModel) -> Result<usize, String> {
+    let fact = model.output_fact(0).map_err(|error| brief(&error))?;
+    match fact.shape.dims() {
+        [_, _, last] if fact.datum_type == f32::datum_type() => last
+            .to_usize()
+            .map_err(|_| format!("puts out logits of {last} tokens of the vocabulary, not of a fixed number")),
+        _ => Err(format!(
+            "puts out {fact:?} instead of float32 logits [1, tokens, vocabulary]; export the model with its language modelling head"
+        )),
+    }
+}
+
+/// Runs the plan for `ids`, padded to `padded` tokens. Returns the logits of the tokens.
+pub(super) fn run(plan: &Arc<Plan>, inputs: &[Input], ids: &[u32], turn: Turn) -> Result<Vec<f32>, Error> {
+    let (rows, padded) = (turn.rows, turn.padded);
+    let attempt = || -> TractResult<Vec<f32>> {
+        let values = inputs.iter().enumerate().map(|(at, input)| {
+            let value = |at: usize| match input {
+                Input::Ids => ids.get(at).map_or(0, |&id| i64::from(id)),
+                Input::Mask => i64::from(at < rows),
+                Input::Positions => at as i64,
+            };
+            let numbers: Vec<i64> = (0..padded).map(value).collect();
+            let tensor = Tensor::from_shape(&[1, padded], &numbers)?;
+            let datum_type = plan.model().input_fact(at)?.datum_type;
+            Ok(tensor.cast_to_dt(datum_type)?.into_owned().into_tvalue())
+        });
+        let values = values.collect::<TractResult<TVec<TValue>>>()?;
+        let mut state = plan.spawn()?;
+        state.turn_state.shared.insert(turn);
+        let outputs = state.run(values)?;
+        let logits = outputs.first().ok_or_else(|| TractError::msg("the model put nothing out"))?;
+        let [1, length, vocabulary] = *logits.shape() else {
+            return Err(TractError::msg(format!("the logits have the shape {:?}", logits.shape())));
+        };
+        if length != padded {
+            return Err(TractError::msg(format!("the model put out logits of {length} tokens for {padded}")));
+        }
+        Ok(logits.try_as_plain_ram()?.as_slice::<f32>()?[..rows * vocabulary].to_vec())
+    };
+    let failed = |what: String| Error::Tokens(format!("the model cannot be run on {rows} tokens: {what}"));
+    quiet::catch(attempt).ok_or_else(|| failed("tract, or what is injected, stopped unexpectedly".into()))?.map_err(
+        |error| match error.downcast::<Failed>() {
+            Ok(Failed(error)) => Error::Injector(error),
+            Err(error) => failed(brief(&error)),
+        },
+    )
+}
+
+/// An error of tract's on one line of bounded length.
+fn brief(error: &TractError) -> String {
+    let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+    let characters: Vec<char> = line.chars().filter(|c| !c.is_control()).collect();
+    match characters.len() {
+        // The beginning says where, the end what.
+        600.. => [&characters[..400], &[' ', '.', '.', '.', ' '], &characters[characters.len() - 150..]]
+            .concat()
+            .iter()
+            .collect(),
+        _ => characters.iter().collect(),
+    }
+}

@@ -1,0 +1,221 @@
+//! What takes the place of a layer's output: the base model's own, and the deltas of every contributor that has the layer.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use zklora_models::language_model::{Activations, InjectionCall, Injector};
+
+use super::points::{Point, Source};
+use crate::{Error, client::UserSession, record, trace_file::ModuleRows};
+
+/// What becomes of the base layer's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// base + delta: the adapted model.
+    AddDelta,
+    /// The delta alone, as the original ZKLoRA did by default.
+    Replace,
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Mode::AddDelta => "add-delta",
+            Mode::Replace => "replace",
+        })
+    }
+}
+
+/// Sums of squares at a point, over all rows that went through.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Norms {
+    pub rows: usize,
+    pub base: f64,
+    pub delta: f64,
+}
+
+/// A contributor's session, and why it failed if it did.
+pub(super) struct Seat {
+    pub session: UserSession,
+    pub failure: Option<Error>,
+}
+
+/// The injector of the user's model.
+pub(super) struct Mixture {
+    mode: Mode,
+    points: Vec<Point>,
+    seats: Vec<Mutex<Seat>>,
+    /// Off: the base model alone.
+    on: AtomicBool,
+    norms: Mutex<Vec<Norms>>,
+}
+
+/// Rows of one contributor's module in one call, with the deltas that came back.
+struct Job {
+    /// Place of the point in the call.
+    at: usize,
+    contributor: usize,
+    module: usize,
+    rows: Arc<ModuleRows>,
+}
+
+impl Mixture {
+    pub fn new(mode: Mode, points: Vec<Point>, sessions: Vec<UserSession>) -> Mixture {
+        let seats = sessions.into_iter().map(|session| Mutex::new(Seat { session, failure: None })).collect();
+        let norms = Mutex::new(vec![Norms::default(); points.len()]);
+        Mixture { mode, points, seats, on: AtomicBool::new(true), norms }
+    }
+
+    /// With or without deltas.
+    pub fn turn(&self, on: bool) {
+        self.on.store(on, Ordering::Relaxed);
+    }
+
+    pub fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    pub fn norms(&self) -> Vec<Norms> {
+        self.norms.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn contributors(&self) -> usize {
+        self.seats.len()
+    }
+
+    pub fn seat(&self, contributor: usize) -> MutexGuard<'_, Seat> {
+        self.seats[contributor].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rows of every part of the call, quantised; parts that get the same integers share them.
+    fn jobs(&self, call: &InjectionCall<'_>) -> Result<Vec<Job>, Error> {
+        let one_hot = one_hot(call, self.layer_dim(call));
+        let x: &[f32] = match call.x {
+            Activations::Dense { values, .. } => values,
+            Activations::Ids(_) => &one_hot,
+        };
+        // (contributor is no part of the key: rows are the same whoever gets them)
+        let mut shared: Vec<((u32, bool), Arc<ModuleRows>)> = Vec::new();
+        let mut jobs = Vec::new();
+        for (at, point) in call.points.iter().enumerate() {
+            for part in &self.points[*point].parts {
+                let seat = self.seat(part.contributor);
+                let module = &seat.session.remote().pinned.modules()[part.module];
+                let only_x = part.inputs == [Source::Layer];
+                let key = (module.x_bits, module.has_bias());
+                let known = shared.iter().find(|(other, _)| only_x && *other == key);
+                let rows = match known {
+                    Some((_, rows)) => Arc::clone(rows),
+                    None => {
+                        let inputs = part.inputs.iter().map(|source| match source {
+                            Source::Layer => x,
+                            Source::Base => call.base[at],
+                        });
+                        let rows = Arc::new(record::quantized(module, &inputs.collect::<Vec<_>>())?);
+                        if only_x {
+                            shared.push((key, Arc::clone(&rows)));
+                        }
+                        rows
+                    }
+                };
+                jobs.push(Job { at, contributor: part.contributor, module: part.module, rows });
+            }
+        }
+        Ok(jobs)
+    }
+
+    fn layer_dim(&self, call: &InjectionCall<'_>) -> usize {
+        call.points.iter().find_map(|point| self.points[*point].injection.x_dim).unwrap_or(0)
+    }
+
+    /// Asks every contributor at the same time; one that fails is remembered by name and does not stop the others.
+    fn ask(&self, jobs: &[Job]) -> Vec<Option<Vec<Vec<i64>>>> {
+        let of = |contributor: usize| -> Vec<(usize, Arc<ModuleRows>)> {
+            let own = jobs.iter().filter(|job| job.contributor == contributor);
+            own.map(|job| (job.module, Arc::clone(&job.rows))).collect()
+        };
+        let ask = |contributor: usize| {
+            let calls = of(contributor);
+            if calls.is_empty() {
+                return Some(Vec::new());
+            }
+            let mut seat = self.seat(contributor);
+            if seat.failure.is_some() {
+                return None;
+            }
+            match seat.session.deltas(&calls) {
+                Ok(deltas) => Some(deltas),
+                Err(error) => {
+                    seat.failure = Some(error);
+                    None
+                }
+            }
+        };
+        match self.seats.len() {
+            1 => vec![ask(0)],
+            several => std::thread::scope(|scope| {
+                let asking: Vec<_> = (0..several).map(|contributor| scope.spawn(move || ask(contributor))).collect();
+                asking.into_iter().map(|thread| thread.join().unwrap_or(None)).collect()
+            }),
+        }
+    }
+}
+
+impl Injector for Mixture {
+    fn inject(&self, call: &InjectionCall<'_>) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
+        if !self.on.load(Ordering::Relaxed) {
+            return Ok(call.base.iter().map(|base| base.to_vec()).collect());
+        }
+        let jobs = self.jobs(call)?;
+        let mut sums: Vec<Vec<f64>> = call.base.iter().map(|base| vec![0.0; base.len()]).collect();
+        for (contributor, deltas) in self.ask(&jobs).into_iter().enumerate() {
+            // Its error is kept with the session; the pass ends, for there is no such thing as half an adapter.
+            let Some(deltas) = deltas else { return Err(Box::new(Stopped { contributor })) };
+            let seat = self.seat(contributor);
+            let own = jobs.iter().filter(|job| job.contributor == contributor);
+            for (job, delta) in own.zip(deltas) {
+                let module = &seat.session.remote().pinned.modules()[job.module];
+                let scale = module.output_scale();
+                let rows = delta.chunks_exact(module.d_out).zip(&job.rows.scales);
+                for ((delta, row_scale), sum) in rows.zip(sums[job.at].chunks_exact_mut(module.d_out)) {
+                    let scale = scale * f64::from(*row_scale);
+                    sum.iter_mut().zip(delta).for_each(|(sum, delta)| *sum += *delta as f64 * scale);
+                }
+            }
+        }
+        let mut norms = self.norms.lock().unwrap_or_else(PoisonError::into_inner);
+        let adapted = call.points.iter().zip(&call.base).zip(&sums).map(|((point, base), sum)| {
+            let own = &mut norms[*point];
+            own.rows += call.rows;
+            own.base += base.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
+            own.delta += sum.iter().map(|v| v * v).sum::<f64>();
+            match self.mode {
+                Mode::AddDelta => base.iter().zip(sum).map(|(base, delta)| (f64::from(*base) + delta) as f32).collect(),
+                Mode::Replace => sum.iter().map(|delta| *delta as f32).collect(),
+            }
+        });
+        Ok(adapted.collect())
+    }
+}
+
+/// A contributor failed; its seat says why.
+#[derive(Debug, thiserror::Error)]
+#[error("contributor {contributor} failed")]
+struct Stopped {
+    contributor: usize,
+}
+
+/// Rows that select an entry of an embedding each; nothing for other layers.
+fn one_hot(call: &InjectionCall<'_>, dim: usize) -> Vec<f32> {
+    let Activations::Ids(ids) = call.x else { return Vec::new() };
+    let mut rows = vec![0f32; ids.len() * dim];
+    for (row, id) in ids.iter().enumerate() {
+        // Out of range: the base model refused the token before.
+        if let Some(cell) = usize::try_from(*id).ok().filter(|id| *id < dim).map(|id| &mut rows[row * dim + id]) {
+            *cell = 1.0;
+        }
+    }
+    rows
+}

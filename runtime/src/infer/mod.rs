@@ -1,0 +1,15 @@
+//! Running the user's own base model with adapters that contributors serve: losses, text, and a verified proof of every session.
+//!
+//! ```text
+//! contributors ─ describe → manifests ─ points → injection points ─ LanguageModel::load
+//! text ─ logits ─(at each point)→ mixture: quantise, ask every contributor, add up → logits → loss, tokens
+//! sessions ─ finish → proofs, verdicts → EffectReport
+//! ```
+
+mod base;
+mod mixture;
+mod points;
+mod run;
+
+pub use mixture::Mode;
+pub use run::{Event, Generation, InferOptions, Outcome, run};

@@ -1,0 +1,124 @@
+//! From the modules of manifests to points of the base model.
+
+use std::collections::BTreeMap;
+
+use zklora_circuit::manifest::{Module, Pinned, TermKind};
+use zklora_models::{AppliesTo, language_model::InjectionPoint};
+
+use crate::Error;
+
+/// What a module reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// What the base layer reads.
+    Layer,
+    /// What the base layer puts out.
+    Base,
+}
+
+/// One contributor's module at a point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Index of the contributor.
+    pub contributor: usize,
+    /// Index in its manifest.
+    pub module: usize,
+    /// What each of the module's inputs is.
+    pub inputs: Vec<Source>,
+}
+
+/// A place of the base model, and everything that is added there.
+#[derive(Debug, Clone)]
+pub(super) struct Point {
+    pub injection: InjectionPoint,
+    pub parts: Vec<Part>,
+}
+
+/// The points of all contributors; adapters on the same layer share one.
+///
+/// # Errors
+/// [`Error::Contributor`] names a module that fits no layer, or not the other adapter's.
+pub(super) fn points(contributors: &[(&str, &Pinned)], maps: &[(String, String)]) -> Result<Vec<Point>, Error> {
+    let mut points: Vec<Point> = Vec::new();
+    let mut places: BTreeMap<(String, bool), usize> = BTreeMap::new();
+    for (contributor, (url, pinned)) in contributors.iter().enumerate() {
+        for (index, module) in pinned.modules().iter().enumerate() {
+            let refuse = |why: String| Error::Contributor {
+                url: (*url).to_string(),
+                why: format!("module `{}`: {why}", module.name),
+            };
+            let inputs = inputs(module).map_err(refuse)?;
+            let applies_to = applies_to(module, &inputs);
+            let part = Part { contributor, module: index, inputs };
+            let x_dim = part.dim(module, Source::Layer);
+            if part.dim(module, Source::Base).is_some_and(|dim| dim != module.d_out) {
+                return Err(refuse("its input `base` has other features than its output".into()));
+            }
+            let place = (module.name.clone(), applies_to == AppliesTo::Input);
+            match places.get(&place) {
+                None => {
+                    places.insert(place, points.len());
+                    let tensor = maps.iter().find(|(name, _)| *name == module.name).map(|(_, tensor)| tensor.clone());
+                    let injection = InjectionPoint {
+                        module: module.name.clone(),
+                        applies_to,
+                        x_dim,
+                        base_dim: module.d_out,
+                        tensor,
+                    };
+                    points.push(Point { injection, parts: vec![part] });
+                }
+                Some(at) => {
+                    let point = &mut points[*at];
+                    let known = &mut point.injection;
+                    let same_x = known.x_dim.is_none() || x_dim.is_none() || known.x_dim == x_dim;
+                    if known.base_dim != module.d_out || !same_x {
+                        return Err(refuse("another contributor's module of this name has other dimensions".into()));
+                    }
+                    known.x_dim = known.x_dim.or(x_dim);
+                    point.parts.push(part);
+                }
+            }
+        }
+    }
+    let names = |name: &String| points.iter().any(|point| point.injection.module == *name);
+    match maps.iter().find(|(name, _)| !names(name)) {
+        Some((name, _)) => Err(Error::Input(format!("--map {name}=…: no contributor has a module of this name"))),
+        None => Ok(points),
+    }
+}
+
+impl Part {
+    fn dim(&self, module: &Module, source: Source) -> Option<usize> {
+        self.inputs.iter().zip(&module.inputs).find(|(own, _)| **own == source).map(|(_, input)| input.dim)
+    }
+}
+
+/// Inputs are known by the names that `zklora export` gives them; the only input of a module from elsewhere is the layer's.
+fn inputs(module: &Module) -> Result<Vec<Source>, String> {
+    let source = |name: &str| match name {
+        "base" => Some(Source::Base),
+        "x" => Some(Source::Layer),
+        _ if module.inputs.len() == 1 => Some(Source::Layer),
+        _ => None,
+    };
+    let named = module.inputs.iter().map(|input| {
+        source(&input.name).ok_or_else(|| {
+            format!("it has an input `{}`: with more than one, inputs are called `x` and `base`", input.name)
+        })
+    });
+    let sources: Vec<Source> = named.collect::<Result<_, _>>()?;
+    if sources.is_empty() {
+        return Err("it takes no inputs: there is nothing to send".into());
+    }
+    Ok(sources)
+}
+
+/// A module that only scales what the layer reads, feature by feature, changes the layer's input (IA3 on feedforward layers); all others
+/// add to its output.
+fn applies_to(module: &Module, inputs: &[Source]) -> AppliesTo {
+    let scales_x = module.terms.iter().all(|term| {
+        term.kind == TermKind::Scale && term.input.and_then(|input| inputs.get(input)) == Some(&Source::Layer)
+    });
+    if scales_x { AppliesTo::Input } else { AppliesTo::Output }
+}

@@ -1,0 +1,271 @@
+//! Two-party inference with processes: `zklora serve` and `zklora infer`, on a real (small) language model, with parties that are killed.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::zklora::{Run, fixture};
+use crate::{args, zk};
+
+/// Text that the tiny models know little of: some windows of 128 bytes.
+fn text() -> String {
+    (0..40).map(|i| format!("let x{i} = {i}; println!(\"{{}}\", x{i} + {});\n", i * 7)).collect()
+}
+
+/// Compiled artifacts of a fixture, made once; tests serve copies of them.
+struct Contributor(tempfile::TempDir);
+
+fn contributor(adapter: &'static str, base: &str, cell: &'static OnceLock<tempfile::TempDir>) -> Contributor {
+    let compiled = cell.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        zk!["export", "--adapter", fixture(adapter), "--base", fixture(base), "--out", path("onnx")].ok();
+        zk!["compile", path("onnx"), "--out", path("artifacts")].ok();
+        folder
+    });
+    let copy = tempfile::tempdir().unwrap();
+    for part in ["public", "private"] {
+        std::fs::create_dir(copy.path().join(part)).unwrap();
+        for entry in std::fs::read_dir(compiled.path().join("artifacts").join(part)).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), copy.path().join(part).join(entry.file_name())).unwrap();
+        }
+    }
+    Contributor(copy)
+}
+
+/// LoRA of rank 4 on q_proj and v_proj.
+fn first() -> Contributor {
+    static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    contributor("adapters/llama_qv_r4", "base/tiny-llama", &MADE)
+}
+
+/// LoRA of rank 8 on all linear layers: shares q_proj and v_proj with the first.
+fn second() -> Contributor {
+    static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    contributor("adapters/llama_all_linear_r8", "base/tiny-llama", &MADE)
+}
+
+/// `zklora serve`, killed when the value is dropped.
+struct Server {
+    child: Child,
+    url: String,
+    id: String,
+    said: Value,
+}
+
+fn zklora_command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zklora"));
+    command.env("ZKLORA_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/srs-cache"));
+    command
+}
+
+impl Server {
+    fn start(contributor: &Contributor, listen: &str, more: &[&str]) -> Server {
+        let mut command = zklora_command();
+        command.args(["--json", "serve", "--listen", listen, "--artifacts"]).arg(contributor.0.path()).args(more);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let text = |key: &str| said[key].as_str().unwrap().to_string();
+        Server { child, url: text("url"), id: text("adapter_id"), said }
+    }
+
+    fn pinned(&self) -> String {
+        format!("{}={}", self.url, self.id)
+    }
+
+    fn address(&self) -> &str {
+        self.url.split_once("://").unwrap().1
+    }
+
+    /// SIGKILL.
+    fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.address().to_string()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `zklora infer` on tiny-llama, running.
+fn infer(contributors: &[&str], out: &Path, more: &[&str]) -> Child {
+    let mut command = zklora_command();
+    command.args(["--json", "infer", "--base-weights"]).arg(fixture("base/tiny-llama"));
+    command.arg("--base").arg(fixture("base/tiny-llama/dynamo.onnx"));
+    command.args(contributors.iter().flat_map(|contributor| ["--contributor", contributor]));
+    command.arg("--out").arg(out).args(more);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn end(child: Child) -> Run {
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Waits until a log of this folder has grown to some bytes.
+fn wait_for_rows(folder: &Path, bytes: u64) -> PathBuf {
+    let start = Instant::now();
+    loop {
+        let logs = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let log = logs.map(|e| e.path()).find(|path| {
+            let extension = path.extension().unwrap_or_default();
+            (extension == "rows" || extension == "log") && std::fs::metadata(path).is_ok_and(|m| m.len() > bytes)
+        });
+        if let Some(log) = log {
+            return log;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "no rows in {}", folder.display());
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// What everybody can check afterwards with the files of the user's folder alone.
+fn verify_again(folder: &Path, id: &str) -> Value {
+    let (public, trace, proof) = (folder.join("public"), folder.join("trace.safetensors"), folder.join("session.pf"));
+    zk!["--json", "verify", "--public", public, "--trace", trace, "--proof", proof, "--adapter-id", id].ok().json()
+}
+
+#[test]
+fn serve_and_infer_end_with_a_verified_proof() {
+    let contributor = first();
+    let server = Server::start(&contributor, "127.0.0.1:0", &["--max-rows", "100000"]);
+    let user = tempfile::tempdir().unwrap();
+    let out = user.path().join("session");
+    let text = text();
+    let run = end(infer(&[&server.pinned()], &out, &["--text", &text, "--prompt", "fn main() {", "--generate", "6"]));
+    let report = run.ok().json();
+    let loss = &report["loss"];
+    // Trained on such text: the adapter helps.
+    assert!(loss["adapted"].as_f64().unwrap() < loss["base"].as_f64().unwrap() - 0.5, "{loss}");
+    assert!(report["generated"]["tokens"].as_u64().unwrap() > 0);
+    let session = &report["contributors"][0];
+    assert_eq!((&session["verdict"], &session["pinned"]), (&"accepted".into(), &true.into()));
+    assert!(session["rows_reused"].as_u64().unwrap() > 0);
+    assert_eq!(report["points"].as_array().unwrap().len(), 4);
+    let verdict = verify_again(&out.join("contributor-1"), &server.id);
+    assert_eq!(verdict["session_id"], session["session_id"]);
+    // The folder is finished; another run needs another one.
+    end(infer(&[&server.pinned()], &out, &["--text", "x = 1"])).refused(2, "finished session");
+    // A pin that is not the adapter's stops before anything is sent.
+    let other = format!("{}={}", server.url, "0".repeat(64));
+    end(infer(&[&other], &user.path().join("other"), &["--text", "x = 1"])).refused(1, "was pinned");
+}
+
+#[test]
+fn two_contributors_on_the_same_layers_add_up_and_each_is_proven() {
+    let (one, two) = (first(), second());
+    let (one, two) = (Server::start(&one, "127.0.0.1:0", &[]), Server::start(&two, "127.0.0.1:0", &[]));
+    let user = tempfile::tempdir().unwrap();
+    let text = text();
+    let run = |contributors: &[&str], out: &str| {
+        end(infer(contributors, &user.path().join(out), &["--text", &text])).ok().json()
+    };
+    let both = run(&[&one.pinned(), &two.pinned()], "both");
+    let alone = run(&[&one.pinned()], "one");
+    let verdicts: Vec<&str> =
+        both["contributors"].as_array().unwrap().iter().map(|c| c["verdict"].as_str().unwrap()).collect();
+    assert_eq!(verdicts, ["accepted", "accepted"]);
+    assert_eq!(both["points"].as_array().unwrap().len(), 14);
+    let shared =
+        both["points"].as_array().unwrap().iter().filter(|point| point["contributors"] == serde_json::json!([0, 1]));
+    assert_eq!(shared.count(), 4);
+    assert_ne!(both["loss"]["adapted"], alone["loss"]["adapted"]);
+    for (index, server) in [&one, &two].into_iter().enumerate() {
+        verify_again(&user.path().join("both").join(format!("contributor-{}", index + 1)), &server.id);
+    }
+}
+
+#[test]
+fn one_contributor_that_fails_is_named_and_the_work_of_the_other_is_kept() {
+    let (one, two) = (first(), second());
+    let one = Server::start(&one, "127.0.0.1:0", &[]);
+    // It stops after 50 rows a module.
+    let two = Server::start(&two, "127.0.0.1:0", &["--max-rows", "50"]);
+    let user = tempfile::tempdir().unwrap();
+    let text = text();
+    let run = end(infer(&[&one.pinned(), &two.pinned()], user.path(), &["--text", &text, "--patience", "2"]));
+    let run = run.refused(2, "the limit is 50");
+    assert!(run.stderr.contains(&two.url) && !run.stderr.contains(&one.url), "{}", run.stderr);
+    let report: Value = serde_json::from_slice(&std::fs::read(user.path().join("report.json")).unwrap()).unwrap();
+    assert_eq!(report["contributors"][0]["verdict"], "accepted");
+    assert_eq!(report["contributors"][1]["verdict"], "failed");
+    verify_again(&user.path().join("contributor-1"), &one.id);
+}
+
+#[test]
+fn a_server_that_is_killed_in_the_middle_goes_on_and_proves_everything() {
+    let contributor = first();
+    let mut server = Server::start(&contributor, "127.0.0.1:0", &[]);
+    let (pinned, id) = (server.pinned(), server.id.clone());
+    let user = tempfile::tempdir().unwrap();
+    let text = text();
+    let running = infer(&[&pinned], user.path(), &["--text", &text]);
+    for bytes in [20_000, 200_000] {
+        wait_for_rows(&contributor.0.path().join("private/sessions"), bytes);
+        let address = server.kill();
+        server = Server::start(&contributor, &address, &[]);
+    }
+    let report = end(running).ok().json();
+    assert_eq!(
+        (&report["contributors"][0]["verdict"], &report["contributors"][0]["reconnections"]),
+        (&"accepted".into(), &2.into())
+    );
+    verify_again(&user.path().join("contributor-1"), &id);
+    // Not a row was counted twice, over three lives of the server.
+    let address = server.kill();
+    let server = Server::start(&contributor, &address, &[]);
+    let trace = zk!["--json", "trace", "info", user.path().join("contributor-1/trace.safetensors")].ok().json();
+    let rows = trace["rows"].as_object().unwrap().values().map(|rows| rows.as_u64().unwrap()).max();
+    assert_eq!(server.said["rows_served"].as_u64(), rows);
+    assert_eq!(server.said["sessions"]["proven"], 1);
+}
+
+#[test]
+fn a_user_that_is_killed_in_the_middle_goes_on_with_the_same_command() {
+    let contributor = first();
+    let server = Server::start(&contributor, "127.0.0.1:0", &[]);
+    let user = tempfile::tempdir().unwrap();
+    let text = text();
+    let mut running = infer(&[&server.pinned()], user.path(), &["--text", &text]);
+    wait_for_rows(&user.path().join("contributor-1"), 200_000);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let report = end(infer(&[&server.pinned()], user.path(), &["--text", &text])).ok().json();
+    assert_eq!(report["contributors"][0]["verdict"], "accepted");
+    assert!(report["contributors"][0]["rows_reused"].as_u64() > report["contributors"][0]["rows"].as_u64());
+    verify_again(&user.path().join("contributor-1"), &server.id);
+}
+
+#[test]
+fn a_base_model_that_is_not_the_adapters_is_refused() {
+    let contributor = first();
+    let server = Server::start(&contributor, "127.0.0.1:0", &[]);
+    let user = tempfile::tempdir().unwrap();
+    let base = fixture("base/tiny-llama/dynamo.onnx");
+    let infer = |more: &[std::ffi::OsString]| {
+        let common =
+            args!["infer", "--contributor", server.pinned(), "--base", base, "--text", "x = 1", "--out", user.path()];
+        crate::zklora::zklora([&common[..], more].concat())
+    };
+    let other = fixture("base/tiny-gpt2");
+    infer(&args!["--base-weights", other]).refused(2, "use the model that the adapter was trained on");
+    infer(&args!["--allow-other-base"]).ok();
+}

@@ -1,4 +1,4 @@
-//! The network's messages and services, from `proto/contributor.proto`.
+//! The network's messages and services, from `proto`.
 
 use prost::Message;
 
@@ -12,5 +12,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         build = build.extern_path(format!(".zklora.v1.{bounded}"), format!("crate::parts::{bounded}"));
     }
     build.compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").compile_fds(protox::compile(["bench.proto"], ["proto"])?)?;
     Ok(())
 }

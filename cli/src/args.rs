@@ -509,6 +509,15 @@ pub struct Bench {
     /// Rows per module, separated by commas.
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "64,640,6400", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rows: Vec<u32>,
+    /// Measure two-party inference over loopback instead, on this base model (ONNX): forward pass, calls, deltas, as ratios.
+    #[arg(long, value_name = "MODEL.onnx", conflicts_with = "rows")]
+    pub model: Option<PathBuf>,
+    /// Tokens of a forward pass.
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "model", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub tokens: u32,
+    /// Forward passes.
+    #[arg(long, value_name = "N", default_value_t = 9, requires = "model", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub repetitions: u32,
     #[command(flatten)]
     pub srs: SrsFile,
 }

@@ -183,7 +183,7 @@ pub enum Error {
     },
     /// A tensor of a language model has not the size that an adapter's module needs.
     #[error(
-        "module {}: tensor {} of the model has {found} features where the adapter has {expected}; the adapter belongs to          another base model, or --map names the wrong tensor",
+        "module {}: tensor {} of the model has {found} features where the adapter has {expected}; the adapter belongs to another base model, or --map names the wrong tensor",
         quoted(.module), quoted(.tensor)
     )]
     LayerSize {

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message;
 use zklora_circuit::{
     manifest::{Module, Pinned},
     trace::{self, Rows as TraceRows},
@@ -142,12 +141,43 @@ pub fn parse_answer(batch: &Batch, answer: &InferResponse, pinned: &Pinned) -> R
     Ok(deltas)
 }
 
-/// Digest of a batch: the same for the same rows and calls at the same place of the session.
+/// Digest of a batch: the same for the same rows and calls at the same place of the session. Every part is preceded by its length.
 pub fn digest(batch: &Batch) -> [u8; 32] {
-    *blake3::Hasher::new_derive_key("zklora v1 batch").update_rayon(&batch.encode_to_vec()).finalize().as_bytes()
+    let mut hasher = blake3::Hasher::new_derive_key("zklora v1 batch");
+    let number = |hasher: &mut blake3::Hasher, number: u64| {
+        hasher.update(&number.to_le_bytes());
+    };
+    number(&mut hasher, batch.sequence);
+    number(&mut hasher, batch.rows.len() as u64);
+    for rows in &batch.rows {
+        number(&mut hasher, u64::from(rows.count));
+        number(&mut hasher, rows.inputs.len() as u64);
+        rows.inputs.iter().chain([&rows.ones, &rows.scales]).for_each(|part| absorb(&mut hasher, part));
+    }
+    number(&mut hasher, batch.calls.len() as u64);
+    for call in &batch.calls {
+        number(&mut hasher, u64::from(call.module));
+        number(&mut hasher, u64::from(call.rows));
+    }
+    *hasher.finalize().as_bytes()
 }
 
-/// Digest of an answer.
+/// Digest of an answer. Every part is preceded by its length.
 pub fn answer_digest(answer: &InferResponse) -> [u8; 32] {
-    *blake3::Hasher::new_derive_key("zklora v1 answer").update_rayon(&answer.encode_to_vec()).finalize().as_bytes()
+    let mut hasher = blake3::Hasher::new_derive_key("zklora v1 answer");
+    hasher.update(&answer.sequence.to_le_bytes()).update(&(answer.deltas.len() as u64).to_le_bytes());
+    answer.deltas.iter().for_each(|part| absorb(&mut hasher, part));
+    *hasher.finalize().as_bytes()
+}
+
+/// From this length on, several threads hash faster than one.
+const WORTH_THREADS: usize = 1 << 18;
+
+fn absorb(hasher: &mut blake3::Hasher, part: &[u8]) {
+    hasher.update(&(part.len() as u64).to_le_bytes());
+    if part.len() < WORTH_THREADS {
+        hasher.update(part)
+    } else {
+        hasher.update_rayon(part)
+    };
 }

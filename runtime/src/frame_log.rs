@@ -135,13 +135,13 @@ impl FrameLog {
             return Err(Error::file(&self.path, format!("a record of {} bytes", payload.len())));
         }
         let sum = checksum(&self.last, payload);
-        let mut frame = Vec::with_capacity(FRAME + payload.len());
+        let mut frame = Vec::with_capacity(FRAME);
         frame.extend(length_field(&self.last, payload.len() as u32));
         frame.extend(sum);
-        frame.extend(payload);
         self.cut()?;
         self.dirty = true;
-        let mut written = self.file.write_all(&frame).map_err(|e| Error::file(&self.path, e));
+        let written = self.file.write_all(&frame).and_then(|()| self.file.write_all(payload));
+        let mut written = written.map_err(|e| Error::file(&self.path, e));
         if written.is_ok() && sync {
             written = self.sync();
         }
@@ -151,7 +151,7 @@ impl FrameLog {
             return Err(error);
         }
         self.dirty = false;
-        self.len += frame.len() as u64;
+        self.len += (FRAME + payload.len()) as u64;
         self.last = sum;
         Ok(())
     }

@@ -24,6 +24,7 @@ pub mod frame_log;
 pub mod infer;
 pub mod ledger;
 pub mod lock;
+pub mod network_bench;
 pub mod npy;
 pub mod parts;
 pub mod pipeline;

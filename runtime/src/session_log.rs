@@ -101,10 +101,18 @@ const WITHDRAWN: u8 = 5;
 
 impl Event {
     fn to_bytes(&self) -> Vec<u8> {
+        let with = |tag: u8, before: &[u8], message: &dyn Fn(&mut Vec<u8>), length: usize| {
+            let mut bytes = Vec::with_capacity(1 + before.len() + length);
+            bytes.push(tag);
+            bytes.extend(before);
+            message(&mut bytes);
+            bytes
+        };
+        // A `Vec` has room for every message.
         match self {
-            Event::Sent(batch) => [&[SENT], batch.encode_to_vec().as_slice()].concat(),
-            Event::Served { answer, batch } => [&[SERVED], &answer[..], &batch.encode_to_vec()].concat(),
-            Event::Answered(answer) => [&[ANSWERED], answer.encode_to_vec().as_slice()].concat(),
+            Event::Sent(batch) => with(SENT, &[], &|out| batch.encode_raw(out), batch.encoded_len()),
+            Event::Served { answer, batch } => with(SERVED, answer, &|out| batch.encode_raw(out), batch.encoded_len()),
+            Event::Answered(answer) => with(ANSWERED, &[], &|out| answer.encode_raw(out), answer.encoded_len()),
             Event::Withdrawn => vec![WITHDRAWN],
             Event::Ended => vec![ENDED],
         }

@@ -1,10 +1,14 @@
 //! `zklora bench`
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
 use zklora_circuit::verifier::SrsPolicy;
-use zklora_runtime::pipeline::{self, Options, Rows, Stage};
+use zklora_runtime::{
+    network_bench::{self, Compared},
+    pipeline::{self, Options, Rows, Stage},
+    srs_store,
+};
 
 use super::Outcome;
 use crate::{
@@ -13,6 +17,9 @@ use crate::{
 };
 
 pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
+    if let Some(model) = &args.model {
+        return network(args, model, output);
+    }
     let stages = [Stage::Srs, Stage::Export, Stage::Compile, Stage::Record, Stage::Prove, Stage::Verify];
     let mut table = vec![
         ["rows a module", "SRS", "export", "compile", "record", "prove", "verify", "proof", "peak memory"]
@@ -52,6 +59,57 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     output.result(
         &json!({ "cores": cores, "runs": results }),
         &[("Machine", format!("{cores} cores; peak memory is of the process so far"))],
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn network(args: &args::Bench, model: &Path, output: &Output) -> Outcome {
+    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let scratch = tempfile::tempdir()?;
+    let options = network_bench::Options {
+        adapter: &args.adapter,
+        base: args.base.as_deref(),
+        model,
+        tokens: args.tokens as usize,
+        repetitions: args.repetitions as usize,
+        scratch: scratch.path(),
+    };
+    let spinner = output.spinner();
+    let measured = network_bench::measure(&options, &srs, &mut |step| spinner.set_message(step.to_string()));
+    spinner.finish_and_clear();
+    let measured = measured?;
+    let row = |what: &str, with: &str, compared: &Compared| {
+        let time = |s: f64| {
+            if s < 1e-3 { format!("{:.0} µs", s * 1e6) } else { seconds(Duration::from_secs_f64(s)) }
+        };
+        vec![
+            what.to_string(),
+            time(compared.own),
+            with.to_string(),
+            time(compared.other),
+            format!("{:.2}", compared.ratio),
+        ]
+    };
+    output.table(&[
+        ["", "zklora", "compared with", "", "ratio"].map(String::from).to_vec(),
+        row("forward pass with remote deltas", "the same graph alone", &measured.forward),
+        row("call of a contributor", "gRPC echo of as many bytes", &measured.call),
+        row("deltas of a pass, one thread", "f32 by ndarray", &measured.deltas),
+    ]);
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    output.result(
+        &json!({ "cores": cores, "measured": measured }),
+        &[(
+            "Machine",
+            format!(
+                "{cores} cores; {} tokens, {} modules, {} sent and {} received a pass; medians of {} passes",
+                measured.tokens,
+                measured.modules,
+                bytes(measured.bytes.0),
+                bytes(measured.bytes.1),
+                args.repetitions
+            ),
+        )],
     );
     Ok(ExitCode::SUCCESS)
 }

@@ -18,7 +18,7 @@ use zklora_circuit::{
 };
 
 use super::{
-    known::{Record, RowDigest, digests, select},
+    known::{Record, RowDigest, digests as digests_of, select},
     remote::Remote,
 };
 use crate::{
@@ -57,6 +57,8 @@ pub struct Statistics {
     pub received: u64,
     /// Seconds of each call.
     pub seconds: Vec<f64>,
+    /// Bytes of the batch and of the answer of each call.
+    pub sizes: Vec<(usize, usize)>,
     /// How often the connection was made anew.
     pub reconnections: usize,
 }
@@ -170,7 +172,10 @@ impl UserSession {
         for event in events {
             match (event, session.pending.take()) {
                 (Event::Sent(batch), None) => session.pending = Some(batch),
-                (Event::Answered(answer), Some(batch)) => session.remember(&batch, &answer)?,
+                (Event::Answered(answer), Some(batch)) => {
+                    let deltas = parse_answer(&batch, &answer, &session.remote.pinned);
+                    session.remember(&batch, &deltas.map_err(|why| Error::file(&path, why))?)?;
+                }
                 (Event::Withdrawn, Some(_)) => {}
                 (Event::Ended, None) => session.ended = true,
                 _ => return Err(Error::file(&path, "its events are not those of a user's session")),
@@ -213,8 +218,19 @@ impl UserSession {
     /// [`Error::Contributor`] says what the contributor did not do. What was answered until then is on disk.
     pub fn deltas(&mut self, calls: &[(usize, Arc<ModuleRows>)]) -> Result<Vec<Vec<i64>>, Error> {
         self.settle()?;
-        let digests: Vec<Vec<RowDigest>> =
-            calls.iter().map(|(module, rows)| digests(rows, &self.dims(*module))).collect();
+        let mut known: Vec<(*const ModuleRows, Arc<Vec<RowDigest>>)> = Vec::new();
+        let digests: Vec<Arc<Vec<RowDigest>>> = calls
+            .iter()
+            .map(|(module, rows)| {
+                let same = known.iter().find(|(other, _)| std::ptr::eq(*other, Arc::as_ptr(rows)));
+                let digests = same.map(|(_, digests)| Arc::clone(digests));
+                digests.unwrap_or_else(|| {
+                    let digests = Arc::new(digests_of(rows, &self.dims(*module)));
+                    known.push((Arc::as_ptr(rows), Arc::clone(&digests)));
+                    digests
+                })
+            })
+            .collect();
         for batch in self.batches(calls, &digests) {
             if self.ended {
                 return Err(Error::Input(format!(
@@ -233,7 +249,7 @@ impl UserSession {
             let width = self.remote.pinned.modules()[*module].d_out;
             let record = &self.records[*module];
             let mut delta = Vec::with_capacity(rows.scales.len() * width);
-            for digest in digests {
+            for digest in digests.iter() {
                 // Every row was known or has just been answered.
                 let at = record.place(digest).ok_or_else(|| self.failed("a row was not answered"))?;
                 delta.extend_from_slice(&record.rows.delta[at * width..(at + 1) * width]);
@@ -252,9 +268,9 @@ impl UserSession {
     }
 
     /// What has to be sent, in batches that fit the contributor's limits.
-    fn batches(&mut self, calls: &[(usize, Arc<ModuleRows>)], digests: &[Vec<RowDigest>]) -> Vec<Batch> {
+    fn batches(&mut self, calls: &[(usize, Arc<ModuleRows>)], digests: &[Arc<Vec<RowDigest>>]) -> Vec<Batch> {
         // Calls by the rows that they share.
-        let mut sets: Vec<(Vec<usize>, &Arc<ModuleRows>, &Vec<RowDigest>)> = Vec::new();
+        let mut sets: Vec<(Vec<usize>, &Arc<ModuleRows>, &Arc<Vec<RowDigest>>)> = Vec::new();
         for ((module, rows), digests) in calls.iter().zip(digests) {
             match sets.iter_mut().find(|(_, other, _)| Arc::ptr_eq(other, rows)) {
                 Some((modules, _, _)) => modules.push(*module),
@@ -311,27 +327,33 @@ impl UserSession {
         let answer = self.insist(|session| session.send(batch))?;
         let deltas_bytes: usize = answer.deltas.iter().map(bytes::Bytes::len).sum();
         // Held to the manifest before it is kept.
-        parse_answer(batch, &answer, &self.remote.pinned).map_err(|why| self.failed(why))?;
-        self.log.append(&Event::Answered(answer.clone()))?;
+        let deltas = parse_answer(batch, &answer, &self.remote.pinned).map_err(|why| self.failed(why))?;
+        self.log.append(&Event::Answered(answer))?;
         self.pending = None;
-        self.remember(batch, &answer)?;
+        self.remember(batch, &deltas)?;
         self.statistics.seconds.push(start.elapsed().as_secs_f64());
-        self.statistics.received += deltas_bytes as u64;
         let inputs = batch.rows.iter().flat_map(|rows| rows.inputs.iter().chain([&rows.ones, &rows.scales]));
-        self.statistics.sent += inputs.map(|bytes| bytes.len() as u64).sum::<u64>();
+        let sent = inputs.map(|bytes| bytes.len()).sum::<usize>();
+        self.statistics.sizes.push((sent, deltas_bytes));
+        self.statistics.received += deltas_bytes as u64;
+        self.statistics.sent += sent as u64;
         self.statistics.rows += batch.counts().map(|(_, rows)| rows as usize).sum::<usize>();
         Ok(())
     }
 
-    fn remember(&mut self, batch: &Batch, answer: &InferResponse) -> Result<(), Error> {
+    fn remember(&mut self, batch: &Batch, deltas: &[Vec<i64>]) -> Result<(), Error> {
         if batch.sequence != self.next {
             return Err(self.failed(format!("batch {} is recorded where {} is next", batch.sequence, self.next)));
         }
         let calls = batch::parse(batch, &self.remote.pinned).map_err(|why| self.failed(why))?;
-        let deltas = parse_answer(batch, answer, &self.remote.pinned).map_err(|why| self.failed(why))?;
+        // Calls of the same rows follow each other.
+        let mut last: Option<(Arc<ModuleRows>, Vec<RowDigest>)> = None;
         for (call, delta) in calls.iter().zip(deltas) {
-            let digests = digests(&call.rows, &self.dims(call.module));
-            self.records[call.module].extend(&call.rows, &digests, &delta);
+            let (_, digests) = match last.take().filter(|(rows, _)| Arc::ptr_eq(rows, &call.rows)) {
+                Some(known) => last.insert(known),
+                None => last.insert((Arc::clone(&call.rows), digests_of(&call.rows, &self.dims(call.module)))),
+            };
+            self.records[call.module].extend(&call.rows, digests, delta);
         }
         self.next += 1;
         Ok(())

@@ -98,12 +98,15 @@ fn inner<'a, const FMA: bool, const N: usize>(
 #[inline(always)]
 fn products<const FMA: bool, const R: usize, const N: usize>(x: [&[f64]; N], a: [&[f64]; R]) -> [[f64; N]; R] {
     let (x, a) = (x.map(|x| x.as_chunks::<LANES>()), a.map(|a| a.as_chunks::<LANES>()));
+    // All of one length, so that no check within the loop keeps the sums out of the registers.
+    let whole = x[0].0.len();
+    let (rows, columns) = (x.map(|(chunks, _)| &chunks[..whole]), a.map(|(chunks, _)| &chunks[..whole]));
     let mut sums = [[[0f64; LANES]; N]; R];
-    for i in 0..x[0].0.len() {
+    for i in 0..whole {
         for r in 0..R {
-            let column = a[r].0[i];
+            let column = columns[r][i];
             for n in 0..N {
-                let row = x[n].0[i];
+                let row = rows[n][i];
                 for lane in 0..LANES {
                     sums[r][n][lane] = multiply_add::<FMA>(row[lane], column[lane], sums[r][n][lane]);
                 }

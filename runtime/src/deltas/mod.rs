@@ -58,12 +58,19 @@ impl Deltas {
         Deltas { modules: each.map(|(m, module)| LowRank::of(module, weights.of_module(modules, m))).collect() }
     }
 
+    /// Whether module `m` is computed in `f64`, many rows at a time.
+    pub fn is_fast(&self, m: usize) -> bool {
+        self.modules[m].is_some()
+    }
+
     /// The deltas of rows of module `m` that fit it: `[N, d_out]`.
     pub fn compute(&self, artifacts: &Artifacts, m: usize, rows: &ModuleRows) -> Vec<i64> {
         let modules = artifacts.pinned.modules();
         let module = &modules[m];
         let mut delta = vec![0i64; rows.scales.len() * module.d_out];
         match &self.modules[m] {
+            // Not worth another thread.
+            Some(low_rank) if rows.scales.len() <= ROWS_AT_ONCE => low_rank.compute(&rows.inputs[0], &mut delta),
             Some(low_rank) => {
                 let x = rows.inputs[0].par_chunks(ROWS_AT_ONCE * low_rank.d_in);
                 x.zip(delta.par_chunks_mut(ROWS_AT_ONCE * low_rank.d_out))

@@ -30,20 +30,20 @@ impl std::fmt::Display for Mode {
 
 /// Sums of squares at a point, over all rows that went through.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Norms {
+pub(crate) struct Norms {
     pub rows: usize,
     pub base: f64,
     pub delta: f64,
 }
 
 /// A contributor's session, and why it failed if it did.
-pub(super) struct Seat {
+pub(crate) struct Seat {
     pub session: UserSession,
     pub failure: Option<Error>,
 }
 
 /// The injector of the user's model.
-pub(super) struct Mixture {
+pub(crate) struct Mixture {
     mode: Mode,
     points: Vec<Point>,
     seats: Vec<Mutex<Seat>>,
@@ -79,6 +79,25 @@ impl Mixture {
 
     pub fn norms(&self) -> Vec<Norms> {
         self.norms.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes of activations sent and of deltas received so far, by all contributors.
+    pub fn traffic(&self) -> (u64, u64) {
+        (0..self.seats.len()).fold((0, 0), |(sent, received), contributor| {
+            let seat = self.seat(contributor);
+            (sent + seat.session.statistics.sent, received + seat.session.statistics.received)
+        })
+    }
+
+    /// Seconds of every call so far, and its bytes of activations and of deltas.
+    pub fn calls(&self) -> (Vec<f64>, Vec<(usize, usize)>) {
+        let mut all = (Vec::new(), Vec::new());
+        for contributor in 0..self.seats.len() {
+            let seat = self.seat(contributor);
+            all.0.extend(&seat.session.statistics.seconds);
+            all.1.extend(&seat.session.statistics.sizes);
+        }
+        all
     }
 
     pub fn contributors(&self) -> usize {

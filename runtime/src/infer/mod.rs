@@ -12,4 +12,5 @@ mod points;
 mod run;
 
 pub use mixture::Mode;
+pub(crate) use run::patched;
 pub use run::{Event, Generation, InferOptions, Outcome, run};

@@ -9,7 +9,7 @@ use crate::Error;
 
 /// What a module reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(crate) enum Source {
     /// What the base layer reads.
     Layer,
     /// What the base layer puts out.
@@ -18,7 +18,7 @@ pub(super) enum Source {
 
 /// One contributor's module at a point.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Part {
+pub(crate) struct Part {
     /// Index of the contributor.
     pub contributor: usize,
     /// Index in its manifest.
@@ -29,7 +29,7 @@ pub(super) struct Part {
 
 /// A place of the base model, and everything that is added there.
 #[derive(Debug, Clone)]
-pub(super) struct Point {
+pub(crate) struct Point {
     pub injection: InjectionPoint,
     pub parts: Vec<Part>,
 }

@@ -12,7 +12,7 @@ use zklora_models::language_model::{LanguageModel, Sampling, Tokenizer, generate
 use super::{
     base,
     mixture::{Mixture, Mode},
-    points::points,
+    points::{Point, points},
 };
 use crate::{
     Error,
@@ -113,10 +113,8 @@ pub fn run(
         }
         remotes.push(remote);
     }
-    let known: Vec<_> = remotes.iter().map(|remote| (remote.options.url.as_str(), &remote.pinned)).collect();
-    let points = points(&known, &options.maps)?;
+    let points = points_of(remotes.iter(), &options.maps)?;
     let injections: Vec<_> = points.iter().map(|point| point.injection.clone()).collect();
-
     // Nothing is sent before the first forward pass (but for a batch that an earlier run left without its answer).
     let mut sessions = Vec::new();
     for (index, remote) in remotes.into_iter().enumerate() {
@@ -145,6 +143,24 @@ pub fn run(
     let report = run.report(contributors);
     report.write(&options.out.join(REPORT))?;
     Ok(Outcome { report, interrupted })
+}
+
+fn points_of<'a>(remotes: impl Iterator<Item = &'a Remote>, maps: &[(String, String)]) -> Result<Vec<Point>, Error> {
+    let known: Vec<_> = remotes.map(|remote| (remote.options.url.as_str(), &remote.pinned)).collect();
+    points(&known, maps)
+}
+
+/// A base model whose layers get the deltas of these sessions, found by their names.
+pub(crate) fn patched(
+    base: &Path,
+    mode: Mode,
+    sessions: Vec<UserSession>,
+) -> Result<(LanguageModel, Arc<Mixture>), Error> {
+    let points = points_of(sessions.iter().map(UserSession::remote), &[])?;
+    let injections: Vec<_> = points.iter().map(|point| point.injection.clone()).collect();
+    let mixture = Arc::new(Mixture::new(mode, points, sessions));
+    let model = LanguageModel::load(base, &injections, Arc::clone(&mixture) as _)?;
+    Ok((model, mixture))
 }
 
 /// What the passes gave.

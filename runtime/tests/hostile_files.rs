@@ -44,7 +44,7 @@ fn contributor() -> &'static Contributor {
         let options = compile::Options { paths: &paths, out: folder.path(), seed_file: None, calibrate: None };
         let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
         let inputs = Activations::read(&onnx().join("input.npy"), artifacts.pinned.modules(), None).unwrap();
-        let trace = record::record(&artifacts, &inputs, None, None).unwrap();
+        let (trace, _) = record::record(&artifacts, &inputs, None, None).unwrap();
         trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
         fs::write(folder.path().join("session.pf"), session::prove(&artifacts, &trace, &srs, &keys).unwrap()).unwrap();
         Contributor { folder, srs, keys, trace }

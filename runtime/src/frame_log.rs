@@ -13,6 +13,10 @@ use std::{
     fs,
     io::{Read, Write},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -62,6 +66,8 @@ pub struct FrameLog {
     synced: Instant,
     /// Whether something that is no whole record may follow them.
     dirty: bool,
+    /// Whether the disk failed to take something, behind the back of the appending thread.
+    late: Arc<AtomicBool>,
 }
 
 impl FrameLog {
@@ -88,7 +94,15 @@ impl FrameLog {
         let header = [&MAGIC[..], &[VERSION]].concat();
         file.write_all(&header).map_err(|e| Error::file(path, e))?;
         let (len, last) = (HEADER as u64, Checksum::default());
-        let mut log = FrameLog { path: path.to_path_buf(), file, len, last, synced: Instant::now(), dirty: false };
+        let mut log = FrameLog {
+            path: path.to_path_buf(),
+            file,
+            len,
+            last,
+            synced: Instant::now(),
+            dirty: false,
+            late: Arc::default(),
+        };
         log.append_to_disk(first)?;
         // The name has to be on the disk, too.
         #[cfg(unix)]
@@ -110,7 +124,15 @@ impl FrameLog {
         lock(path, &file)?;
         let (len, last) = scan(path, visit)?;
         file.set_len(len).map_err(|e| Error::file(path, e))?;
-        Ok(FrameLog { path: path.to_path_buf(), file, len, last, synced: Instant::now(), dirty: false })
+        Ok(FrameLog {
+            path: path.to_path_buf(),
+            file,
+            len,
+            last,
+            synced: Instant::now(),
+            dirty: false,
+            late: Arc::default(),
+        })
     }
 
     /// Appends a record. When this returns, the record survives the death of the process; after [`SYNC_EVERY`] or
@@ -119,7 +141,29 @@ impl FrameLog {
     /// # Errors
     /// [`Error::File`]: then the log is as it was before.
     pub fn append(&mut self, payload: &[u8]) -> Result<(), Error> {
-        self.write(payload, self.synced.elapsed() >= SYNC_EVERY)
+        if self.late.swap(false, Ordering::Relaxed) {
+            // The disk did not take what it was given a second ago: it is asked again, and waited for.
+            return self.write(payload, true);
+        }
+        self.write(payload, false)?;
+        if self.synced.elapsed() >= SYNC_EVERY {
+            self.synced = Instant::now();
+            self.sync_behind();
+        }
+        Ok(())
+    }
+
+    /// Has a thread wait for the disk: appending does not.
+    fn sync_behind(&self) {
+        let (file, late) = (self.file.try_clone(), Arc::clone(&self.late));
+        let sync = move || {
+            if file.and_then(|file| file.sync_data()).is_err() {
+                late.store(true, Ordering::Relaxed);
+            }
+        };
+        if std::thread::Builder::new().name("sync".into()).spawn(sync).is_err() {
+            self.late.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Appends a record that survives the death of the machine when this returns.

@@ -1,7 +1,9 @@
 //! Rows that were answered already. A delta is a function of its row, so the same row is not sent twice: it would cost time, and
 //! budget, and prove nothing new.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
+
+use zklora_circuit::manifest::Module;
 
 use crate::trace_file::ModuleRows;
 
@@ -38,29 +40,47 @@ pub(super) fn select(rows: &ModuleRows, dims: &[usize], which: &[usize]) -> Modu
     }
 }
 
-/// The user's record of one module: its rows, and where each distinct one is.
+/// Where a row is: which of the batches, and which of its rows.
+pub(super) type Place = (usize, usize);
+
+/// The user's record of one module: its rows, batch by batch, and where each distinct one is.
 #[derive(Debug, Default)]
 pub(super) struct Record {
-    pub rows: ModuleRows,
-    places: HashMap<RowDigest, usize>,
+    batches: Vec<(Arc<ModuleRows>, Vec<i64>)>,
+    places: HashMap<RowDigest, Place>,
+    rows: usize,
 }
 
 impl Record {
-    pub fn new(rows: ModuleRows) -> Record {
-        Record { rows, places: HashMap::new() }
+    /// Rows of the module.
+    pub fn rows(&self) -> usize {
+        self.rows
     }
 
     /// Where a row is, if it was answered.
-    pub fn place(&self, digest: &RowDigest) -> Option<usize> {
+    pub fn place(&self, digest: &RowDigest) -> Option<Place> {
         self.places.get(digest).copied()
     }
 
-    /// Adds answered rows.
-    pub fn extend(&mut self, rows: &ModuleRows, digests: &[RowDigest], delta: &[i64]) {
-        let first = self.rows.scales.len();
-        for (offset, digest) in digests.iter().enumerate() {
-            self.places.entry(*digest).or_insert(first + offset);
+    /// The deltas of the row there; `width` is the module's d_out.
+    pub fn delta(&self, (batch, row): Place, width: usize) -> &[i64] {
+        &self.batches[batch].1[row * width..(row + 1) * width]
+    }
+
+    /// Adds answered rows, without copying them: modules that read the same rows share them.
+    pub fn push(&mut self, rows: Arc<ModuleRows>, digests: &[RowDigest], delta: Vec<i64>) {
+        let batch = self.batches.len();
+        for (row, digest) in digests.iter().enumerate() {
+            self.places.entry(*digest).or_insert((batch, row));
         }
-        self.rows.extend(rows, delta);
+        self.rows += rows.scales.len();
+        self.batches.push((rows, delta));
+    }
+
+    /// All rows, one after the other.
+    pub fn collect(&self, module: &Module) -> ModuleRows {
+        let mut all = ModuleRows::none(module);
+        self.batches.iter().for_each(|(rows, delta)| all.extend(rows, delta));
+        all
     }
 }

@@ -132,7 +132,7 @@ impl UserSession {
             files::remove(&path)?;
         }
         let adapter = remote.pinned.id();
-        let records = remote.pinned.modules().iter().map(|module| Record::new(ModuleRows::none(module))).collect();
+        let records = remote.pinned.modules().iter().map(|_| Record::default()).collect();
         let (log, id, key, events) = if path.exists() {
             let mut events = Vec::new();
             let (log, header) = SessionLog::open(&path, &mut |event| {
@@ -174,7 +174,7 @@ impl UserSession {
                 (Event::Sent(batch), None) => session.pending = Some(batch),
                 (Event::Answered(answer), Some(batch)) => {
                     let deltas = parse_answer(&batch, &answer, &session.remote.pinned);
-                    session.remember(&batch, &deltas.map_err(|why| Error::file(&path, why))?)?;
+                    session.remember(&batch, deltas.map_err(|why| Error::file(&path, why))?)?;
                 }
                 (Event::Withdrawn, Some(_)) => {}
                 (Event::Ended, None) => session.ended = true,
@@ -203,12 +203,12 @@ impl UserSession {
 
     /// Rows of all modules that were answered.
     pub fn rows(&self) -> usize {
-        self.records.iter().map(|record| record.rows.scales.len()).sum()
+        self.records.iter().map(Record::rows).sum()
     }
 
     /// Rows of every module that were answered.
     pub fn rows_per_module(&self) -> Vec<usize> {
-        self.records.iter().map(|record| record.rows.scales.len()).collect()
+        self.records.iter().map(Record::rows).collect()
     }
 
     /// The deltas of rows for some modules, `[N, d_out]` each. Calls that share their rows (the same `Arc`) send them once; rows that were
@@ -252,7 +252,7 @@ impl UserSession {
             for digest in digests.iter() {
                 // Every row was known or has just been answered.
                 let at = record.place(digest).ok_or_else(|| self.failed("a row was not answered"))?;
-                delta.extend_from_slice(&record.rows.delta[at * width..(at + 1) * width]);
+                delta.extend_from_slice(record.delta(at, width));
             }
             out.push(delta);
         }
@@ -330,7 +330,7 @@ impl UserSession {
         let deltas = parse_answer(batch, &answer, &self.remote.pinned).map_err(|why| self.failed(why))?;
         self.log.append(&Event::Answered(answer))?;
         self.pending = None;
-        self.remember(batch, &deltas)?;
+        self.remember(batch, deltas)?;
         self.statistics.seconds.push(start.elapsed().as_secs_f64());
         let inputs = batch.rows.iter().flat_map(|rows| rows.inputs.iter().chain([&rows.ones, &rows.scales]));
         let sent = inputs.map(|bytes| bytes.len()).sum::<usize>();
@@ -341,7 +341,7 @@ impl UserSession {
         Ok(())
     }
 
-    fn remember(&mut self, batch: &Batch, deltas: &[Vec<i64>]) -> Result<(), Error> {
+    fn remember(&mut self, batch: &Batch, deltas: Vec<Vec<i64>>) -> Result<(), Error> {
         if batch.sequence != self.next {
             return Err(self.failed(format!("batch {} is recorded where {} is next", batch.sequence, self.next)));
         }
@@ -353,7 +353,7 @@ impl UserSession {
                 Some(known) => last.insert(known),
                 None => last.insert((Arc::clone(&call.rows), digests_of(&call.rows, &self.dims(call.module)))),
             };
-            self.records[call.module].extend(&call.rows, digests, delta);
+            self.records[call.module].push(Arc::clone(&call.rows), digests, delta);
         }
         self.next += 1;
         Ok(())
@@ -478,7 +478,8 @@ impl UserSession {
 
     /// The own record as a trace.
     pub fn trace(&self) -> TraceFile {
-        let modules = self.records.iter().map(|record| record.rows.clone()).collect();
+        let known = self.records.iter().zip(self.remote.pinned.modules());
+        let modules = known.map(|(record, module)| record.collect(module)).collect();
         TraceFile { adapter: self.remote.pinned.id(), session: self.id, modules }
     }
 

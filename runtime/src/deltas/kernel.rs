@@ -10,9 +10,7 @@ const TWO_TO_SPLIT: f64 = (1u64 << SPLIT) as f64;
 const MAGIC: f64 = 6_755_399_441_055_744.0;
 
 /// `f64`s that are accumulated side by side.
-const LANES: usize = 4;
-/// Rows that go through `A` together, so that it is read from memory less often.
-const ROWS: usize = 2;
+const LANES: usize = 8;
 /// Ranks that go through `X` together.
 const RANKS: usize = 4;
 /// Features of `X` that are converted at a time: they stay in the first-level cache.
@@ -38,23 +36,22 @@ fn multiply_add<const FMA: bool>(a: f64, b: f64, c: f64) -> f64 {
 #[inline(always)]
 pub(super) fn low_rank<const FMA: bool>(shape: Shape, x: &[i32], a: &[f64], b: &[f64], out: &mut [i64]) {
     let Shape { rank, d_in, d_out } = shape;
-    let rows = x.len() / d_in;
-    let mut t = vec![0f64; rows * rank];
-    let mut converted = [[0f64; FEATURES]; ROWS];
+    let mut t = vec![0f64; x.len() / d_in * rank];
+    let mut converted = [0f64; FEATURES];
     for first in (0..d_in).step_by(FEATURES) {
         let width = FEATURES.min(d_in - first);
-        for (x, t) in x.chunks(ROWS * d_in).zip(t.chunks_mut(ROWS * rank)) {
-            for (x, converted) in x.chunks_exact(d_in).zip(&mut converted) {
-                converted.iter_mut().zip(&x[first..first + width]).for_each(|(f, v)| *f = f64::from(*v));
+        for (x, t) in x.chunks_exact(d_in).zip(t.chunks_exact_mut(rank)) {
+            converted.iter_mut().zip(&x[first..first + width]).for_each(|(f, v)| *f = f64::from(*v));
+            let x = &converted[..width];
+            let column = |j: usize| &a[j * d_in + first..j * d_in + first + width];
+            let (fours, rest) = t.as_chunks_mut::<RANKS>();
+            let done = fours.len() * RANKS;
+            for (four, t) in fours.iter_mut().enumerate() {
+                let sums = products::<FMA>(x, std::array::from_fn(|r| column(four * RANKS + r)));
+                t.iter_mut().zip(sums).for_each(|(t, sum)| *t += sum);
             }
-            let columns = |j: usize| &a[j * d_in + first..j * d_in + first + width];
-            if t.len() == ROWS * rank {
-                let rows: [&[f64]; ROWS] = std::array::from_fn(|n| &converted[n][..width]);
-                inner::<FMA, ROWS>(rows, columns, rank, t);
-            } else {
-                for (t, converted) in t.chunks_exact_mut(rank).zip(&converted) {
-                    inner::<FMA, 1>([&converted[..width]], columns, rank, t);
-                }
+            for (r, t) in rest.iter_mut().enumerate() {
+                *t += x.iter().zip(column(done + r)).map(|(x, a)| x * a).sum::<f64>();
             }
         }
     }
@@ -69,52 +66,29 @@ pub(super) fn low_rank<const FMA: bool>(shape: Shape, x: &[i32], a: &[f64], b: &
     }
 }
 
-/// Adds `x_n·a_j` to `t[n, j]`.
+/// The inner products of a row with four columns of its length.
 #[inline(always)]
-fn inner<'a, const FMA: bool, const N: usize>(
-    x: [&[f64]; N],
-    columns: impl Fn(usize) -> &'a [f64],
-    rank: usize,
-    t: &mut [f64],
-) {
-    let mut j = 0;
-    while j < rank {
-        let mut add = |j: usize, sums: &[[f64; N]]| {
-            for (r, sums) in sums.iter().enumerate() {
-                sums.iter().enumerate().for_each(|(n, sum)| t[n * rank + j + r] += sum);
-            }
-        };
-        if j + RANKS <= rank {
-            add(j, &products::<FMA, RANKS, N>(x, std::array::from_fn(|r| columns(j + r))));
-            j += RANKS;
-        } else {
-            add(j, &products::<FMA, 1, N>(x, [columns(j)]));
-            j += 1;
-        }
+fn products<const FMA: bool>(x: &[f64], a: [&[f64]; RANKS]) -> [f64; RANKS] {
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let a = a.map(|a| a.as_chunks::<LANES>());
+    let mut sums = [[0f64; LANES]; RANKS];
+    // Four variables and a zip, not an array and an index: so the sums stay in registers.
+    let [mut s0, mut s1, mut s2, mut s3] = sums;
+    for ((((x, a0), a1), a2), a3) in x.iter().zip(a[0].0).zip(a[1].0).zip(a[2].0).zip(a[3].0) {
+        s0 = add_products::<FMA>(x, a0, s0);
+        s1 = add_products::<FMA>(x, a1, s1);
+        s2 = add_products::<FMA>(x, a2, s2);
+        s3 = add_products::<FMA>(x, a3, s3);
     }
+    sums = [s0, s1, s2, s3];
+    let rest = |r: usize| x_rest.iter().zip(a[r].1).map(|(x, a)| x * a).sum::<f64>();
+    std::array::from_fn(|r| sums[r].iter().sum::<f64>() + rest(r))
 }
 
-/// All inner products of N rows and R columns of one length: `[R][N]`.
+/// `x·a + sums`, lane by lane.
 #[inline(always)]
-fn products<const FMA: bool, const R: usize, const N: usize>(x: [&[f64]; N], a: [&[f64]; R]) -> [[f64; N]; R] {
-    let (x, a) = (x.map(|x| x.as_chunks::<LANES>()), a.map(|a| a.as_chunks::<LANES>()));
-    // All of one length, so that no check within the loop keeps the sums out of the registers.
-    let whole = x[0].0.len();
-    let (rows, columns) = (x.map(|(chunks, _)| &chunks[..whole]), a.map(|(chunks, _)| &chunks[..whole]));
-    let mut sums = [[[0f64; LANES]; N]; R];
-    for i in 0..whole {
-        for r in 0..R {
-            let column = columns[r][i];
-            for n in 0..N {
-                let row = rows[n][i];
-                for lane in 0..LANES {
-                    sums[r][n][lane] = multiply_add::<FMA>(row[lane], column[lane], sums[r][n][lane]);
-                }
-            }
-        }
-    }
-    let rest = |r: usize, n: usize| x[n].1.iter().zip(a[r].1).map(|(x, a)| x * a).sum::<f64>();
-    std::array::from_fn(|r| std::array::from_fn(|n| sums[r][n].iter().sum::<f64>() + rest(r, n)))
+fn add_products<const FMA: bool>(x: &[f64; LANES], a: &[f64; LANES], sums: [f64; LANES]) -> [f64; LANES] {
+    std::array::from_fn(|lane| multiply_add::<FMA>(x[lane], a[lane], sums[lane]))
 }
 
 /// `out[k] = Σ_j t_j·b[j, k]`, modulo 2⁶⁴.

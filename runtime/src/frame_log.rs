@@ -135,7 +135,7 @@ impl FrameLog {
         })
     }
 
-    /// Appends a record. When this returns, the record survives the death of the process; after [`SYNC_EVERY`] or
+    /// Appends a record. When this returns, the record survives the death of the process; after a second or
     /// [`FrameLog::sync`] that of the machine, too.
     ///
     /// # Errors

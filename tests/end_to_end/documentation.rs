@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::zklora::zklora;
 
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 19] = [
     &["run"],
     &["export"],
     &["compile"],
@@ -18,6 +18,8 @@ const COMMANDS: [&[&str]; 17] = [
     &["trace", "check-row"],
     &["prove"],
     &["verify"],
+    &["serve"],
+    &["infer"],
     &["audit"],
     &["report"],
     &["bench"],

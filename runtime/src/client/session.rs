@@ -270,16 +270,17 @@ impl UserSession {
     /// What has to be sent, in batches that fit the contributor's limits.
     fn batches(&mut self, calls: &[(usize, Arc<ModuleRows>)], digests: &[Arc<Vec<RowDigest>>]) -> Vec<Batch> {
         // Calls by the rows that they share.
-        let mut sets: Vec<(Vec<usize>, &Arc<ModuleRows>, &Arc<Vec<RowDigest>>)> = Vec::new();
-        for ((module, rows), digests) in calls.iter().zip(digests) {
-            match sets.iter_mut().find(|(_, other, _)| Arc::ptr_eq(other, rows)) {
-                Some((modules, _, _)) => modules.push(*module),
-                None => sets.push((vec![*module], rows, digests)),
+        let mut sets: Vec<(Vec<usize>, usize)> = Vec::new();
+        for (at, (module, rows)) in calls.iter().enumerate() {
+            match sets.iter_mut().find(|(_, first)| Arc::ptr_eq(&calls[*first].1, rows)) {
+                Some((modules, _)) => modules.push(*module),
+                None => sets.push((vec![*module], at)),
             }
         }
         let mut batches: Vec<Batch> = Vec::new();
         let mut room = 0usize;
-        for (modules, rows, digests) in sets {
+        for (modules, first) in sets {
+            let (rows, digests) = (&calls[first].1, &digests[first]);
             let mut seen = std::collections::HashSet::new();
             let unknown = |digest: &RowDigest| modules.iter().any(|m| self.records[*m].place(digest).is_none());
             let missing: Vec<usize> =

@@ -125,7 +125,7 @@ pub struct ContributorReport {
     pub proof_bytes: Option<usize>,
     /// `accepted`, `rejected`, or `failed` (no proof).
     pub verdict: Verdict,
-    /// Why not, if it is not accepted.
+    /// Why not, if it is not accepted; why it ended early, if it did.
     pub why: Option<String>,
 }
 

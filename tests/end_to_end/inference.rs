@@ -206,7 +206,29 @@ fn one_contributor_that_fails_is_named_and_the_work_of_the_other_is_kept() {
     assert!(run.stderr.contains(&two.url) && !run.stderr.contains(&one.url), "{}", run.stderr);
     let report: Value = serde_json::from_slice(&std::fs::read(user.path().join("report.json")).unwrap()).unwrap();
     assert_eq!(report["contributors"][0]["verdict"], "accepted");
-    assert_eq!(report["contributors"][1]["verdict"], "failed");
+    verify_again(&user.path().join("contributor-1"), &one.id);
+    // What it served before it stopped is proven, too.
+    let stopped = &report["contributors"][1];
+    assert_eq!(stopped["verdict"], "accepted");
+    assert!(stopped["why"].as_str().unwrap().contains("ended early"), "{stopped}");
+    verify_again(&user.path().join("contributor-2"), &two.id);
+}
+
+#[test]
+fn a_contributor_that_goes_away_for_good_is_named_and_nothing_is_shown_of_it() {
+    let (one, two) = (first(), second());
+    let folder = two.0.path().join("private/sessions");
+    let one = Server::start(&one, "127.0.0.1:0", &[]);
+    let two = Server::start(&two, "127.0.0.1:0", &[]);
+    let user = tempfile::tempdir().unwrap();
+    let text = text();
+    let running = infer(&[&one.pinned(), &two.pinned()], user.path(), &["--text", &text, "--patience", "1"]);
+    wait_for_rows(&folder, 200_000);
+    let address = two.kill();
+    end(running).refused(2, "gone for more than 1 s").refused(2, &address);
+    let report: Value = serde_json::from_slice(&std::fs::read(user.path().join("report.json")).unwrap()).unwrap();
+    let verdicts: Vec<&Value> = report["contributors"].as_array().unwrap().iter().map(|c| &c["verdict"]).collect();
+    assert_eq!(verdicts, ["accepted", "failed"]);
     verify_again(&user.path().join("contributor-1"), &one.id);
 }
 

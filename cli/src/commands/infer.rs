@@ -199,6 +199,9 @@ fn lines(contributor: &ContributorReport) -> Vec<(&'static str, String)> {
         _ => "none".into(),
     };
     lines.push(("  proof", proof));
+    if let (Verdict::Accepted, Some(why)) = (contributor.verdict, &contributor.why) {
+        lines.push(("  but", why.clone()));
+    }
     lines.push((
         "  verdict",
         match (contributor.verdict, &contributor.why) {

@@ -477,6 +477,11 @@ impl UserSession {
         SessionRef { id: copy(&self.id), key: copy(&self.key[..]) }
     }
 
+    /// From now on a contributor that has gone away is not waited for.
+    pub fn lose_patience(&mut self) {
+        self.remote.options.patience = Duration::ZERO;
+    }
+
     /// The own record as a trace.
     pub fn trace(&self) -> TraceFile {
         let known = self.records.iter().zip(self.remote.pinned.modules());

@@ -286,19 +286,27 @@ impl Run<'_> {
         let result = {
             let mut seat = self.mixture.seat(contributor);
             let url = seat.session.url().to_string();
-            match (&seat.failure, seat.session.rows()) {
-                (Some(failure), _) => Err((Verdict::Failed, failure.to_string())),
-                (None, 0) => Err((Verdict::Failed, "no rows were sent: there is nothing to prove".into())),
-                (None, _) => {
-                    let tell = &mut |progress| {
-                        // The listener lives as long as this scope.
-                        let _ = said.send(Event::Proof(url.clone(), progress));
-                    };
-                    seat.session.finish(srs, keys, self.options.policy, tell).map_err(|error| {
-                        let verdict = if error.is_refusal() { Verdict::Rejected } else { Verdict::Failed };
-                        (verdict, error.to_string())
-                    })
-                }
+            let failure = seat.failure.as_ref().map(ToString::to_string);
+            if failure.is_some() {
+                // It was waited for already. What it served until then is proven if it is there (a limit of rows was reached, say).
+                seat.session.lose_patience();
+            }
+            let finished = if seat.session.rows() == 0 {
+                Err((Verdict::Failed, "no rows were answered: there is nothing to prove".to_string()))
+            } else {
+                let tell = &mut |progress| {
+                    // The listener lives as long as this scope.
+                    let _ = said.send(Event::Proof(url.clone(), progress));
+                };
+                seat.session.finish(srs, keys, self.options.policy, tell).map_err(|error| {
+                    let verdict = if error.is_refusal() { Verdict::Rejected } else { Verdict::Failed };
+                    (verdict, error.to_string())
+                })
+            };
+            match (finished, failure) {
+                // The first failure says more than those that follow from it.
+                (Err((Verdict::Failed, _)), Some(failure)) => Err((Verdict::Failed, failure)),
+                (finished, _) => finished,
             }
         };
         self.contributor(contributor, result)
@@ -313,6 +321,7 @@ impl Run<'_> {
             Err(refused) => (None, Some(refused)),
         };
         let statistics = &session.statistics;
+        let ended_early = seat.failure.as_ref().map(|failure| format!("it ended early: {failure}"));
         ContributorReport {
             url: session.url().to_string(),
             adapter_id: remote.pinned.id().to_string(),
@@ -331,7 +340,7 @@ impl Run<'_> {
             verify_seconds: finished.as_ref().map(|f| f.verify_time.as_secs_f64()),
             proof_bytes: finished.as_ref().map(|f| f.proof_bytes),
             verdict: refused.as_ref().map_or(Verdict::Accepted, |(verdict, _)| *verdict),
-            why: refused.map(|(_, why)| why),
+            why: refused.map(|(_, why)| why).or(ended_early),
         }
     }
 

@@ -237,6 +237,85 @@ fn activations() {
     });
 }
 
+/// Batches and answers off the wire: what is taken fits the manifest.
+#[test]
+fn batches_and_answers() {
+    use prost::Message;
+    use zklora_runtime::{
+        batch,
+        wire::{Batch, Call, InferResponse},
+    };
+    let contributor = contributor();
+    let trace = TraceFile::read(&contributor.folder.path().join("trace.safetensors"), &contributor.pinned).unwrap();
+    let honest =
+        Batch { sequence: 3, rows: vec![batch::to_wire(&trace.modules[0])], calls: vec![Call { module: 0, rows: 0 }] };
+    let answer = batch::deltas_to_wire(3, &[trace.modules[0].delta.clone()]);
+    assert!(batch::parse(&honest, &contributor.pinned).is_ok());
+    fuzz(&[honest.encode_to_vec(), answer.encode_to_vec()], |bytes| {
+        if let Ok(batch) = Batch::decode(bytes)
+            && let Ok(calls) = batch::parse(&batch, &contributor.pinned)
+        {
+            assert_eq!(calls.len(), batch.counts().count());
+            let module = &contributor.pinned.modules()[0];
+            assert!(
+                calls.iter().all(|call| call.rows.inputs[0].len() == call.rows.scales.len() * module.inputs[0].dim)
+            );
+        }
+        if let Ok(answer) = InferResponse::decode(bytes)
+            && let Ok(deltas) = batch::parse_answer(&honest, &answer, &contributor.pinned)
+        {
+            assert_eq!(deltas[0].len(), trace.modules[0].delta.len());
+        }
+    });
+}
+
+/// Logs of sessions: what is read is a beginning of what was written.
+#[test]
+fn session_logs() {
+    use zklora_runtime::{
+        session_log::{self, Event, Header, SessionLog},
+        wire::{Batch, InferResponse},
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let header = Header::new("aa".repeat(32), "http://localhost".into(), &[1; 32], &[2; 32]);
+    let events = [
+        Event::Sent(Batch::default()),
+        Event::Answered(InferResponse { sequence: 0, deltas: vec![vec![1, 2, 3].into()] }),
+        Event::Ended,
+    ];
+    let mut log = SessionLog::create(&path, &header).unwrap();
+    events.iter().for_each(|event| log.append(event).unwrap());
+    drop(log);
+    fuzz(&[fs::read(&path).unwrap()], |bytes| {
+        let (_folder, path) = file("log", bytes);
+        let mut read = Vec::new();
+        let _ = session_log::read(&path, &mut |event| {
+            read.push(event);
+            Ok(())
+        });
+        assert!(read.len() <= events.len() && read.iter().zip(&events).all(|(read, written)| read == written));
+    });
+}
+
+/// Base models: an error, or a model that runs or says why not.
+#[test]
+fn base_models_and_tokenizers() {
+    use zklora_models::language_model::{Identity, LanguageModel, Tokenizer};
+    let base = fixture("base/tiny-llama");
+    let tokenizer = fs::read(base.join("tokenizer.json")).unwrap();
+    let model = fs::read(base.join("dynamo.onnx")).unwrap();
+    fuzz(&[model, tokenizer], |bytes| {
+        let (_folder, path) = file("model.onnx", bytes);
+        if let Ok(model) = LanguageModel::load(&path, &[], std::sync::Arc::new(Identity)) {
+            let _ = model.logits(&[1, 2, 3]);
+        }
+        if let Ok(tokenizer) = Tokenizer::load(&path) {
+            let _ = tokenizer.encode("In the beginning").and_then(|ids| tokenizer.decode(&ids));
+        }
+    });
+}
+
 /// Whatever is read has a page, and the page has no markup of the report's.
 #[test]
 fn reports() {

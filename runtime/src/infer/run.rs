@@ -126,6 +126,12 @@ pub fn run(
     }
     let mixture = Arc::new(Mixture::new(options.mode, points, sessions));
     let tokenizer_path = options.tokenizer.clone().unwrap_or_else(|| options.base.with_file_name("tokenizer.json"));
+    if options.tokenizer.is_none() && !tokenizer_path.exists() {
+        return Err(Error::Input(format!(
+            "{} does not exist: name the tokenizer.json of the base model with --tokenizer",
+            tokenizer_path.display()
+        )));
+    }
     let tokenizer = Tokenizer::load(&tokenizer_path)?;
     progress(Event::Step(format!("load {}", options.base.display())));
     let model = LanguageModel::load(&options.base, &injections, Arc::clone(&mixture) as _)?;

@@ -93,16 +93,7 @@ impl FrameLog {
         lock(path, &file)?;
         let header = [&MAGIC[..], &[VERSION]].concat();
         file.write_all(&header).map_err(|e| Error::file(path, e))?;
-        let (len, last) = (HEADER as u64, Checksum::default());
-        let mut log = FrameLog {
-            path: path.to_path_buf(),
-            file,
-            len,
-            last,
-            synced: Instant::now(),
-            dirty: false,
-            late: Arc::default(),
-        };
+        let mut log = FrameLog::of(path, file, HEADER as u64, Checksum::default());
         log.append_to_disk(first)?;
         // The name has to be on the disk, too.
         #[cfg(unix)]
@@ -124,15 +115,13 @@ impl FrameLog {
         lock(path, &file)?;
         let (len, last) = scan(path, visit)?;
         file.set_len(len).map_err(|e| Error::file(path, e))?;
-        Ok(FrameLog {
-            path: path.to_path_buf(),
-            file,
-            len,
-            last,
-            synced: Instant::now(),
-            dirty: false,
-            late: Arc::default(),
-        })
+        Ok(FrameLog::of(path, file, len, last))
+    }
+
+    /// A log whose whole records end at `len`.
+    fn of(path: &Path, file: fs::File, len: u64, last: Checksum) -> FrameLog {
+        let (synced, late) = (Instant::now(), Arc::default());
+        FrameLog { path: path.to_path_buf(), file, len, last, synced, dirty: false, late }
     }
 
     /// Appends a record. When this returns, the record survives the death of the process; after a second or

@@ -280,8 +280,7 @@ impl Session {
         let header = session_log::read(&path, &mut |event| {
             let Event::Served { answer: digest, batch } = event else { return Ok(()) };
             let calls = batch::parse(&batch, &artifacts.pinned).map_err(|why| Error::file(&path, why))?;
-            let deltas: Vec<Vec<i64>> =
-                calls.iter().map(|call| record::deltas(artifacts, call.module, &call.rows)).collect();
+            let deltas = deltas(&calls, artifacts);
             if answer_digest(&deltas_to_wire(batch.sequence, &deltas)) != digest {
                 return Err(Error::file(
                     &path,
@@ -355,6 +354,9 @@ fn check_size(batch: &Batch, artifacts: &Artifacts, limits: &Limits) -> Result<(
 }
 
 fn answer(batch: &Batch, calls: &[batch::Call], artifacts: &Artifacts) -> InferResponse {
-    let deltas: Vec<Vec<i64>> = calls.iter().map(|call| record::deltas(artifacts, call.module, &call.rows)).collect();
-    deltas_to_wire(batch.sequence, &deltas)
+    deltas_to_wire(batch.sequence, &deltas(calls, artifacts))
+}
+
+fn deltas(calls: &[batch::Call], artifacts: &Artifacts) -> Vec<Vec<i64>> {
+    calls.iter().map(|call| record::deltas(artifacts, call.module, &call.rows)).collect()
 }

@@ -87,21 +87,48 @@ fn check(module: &Module, rows: &ModuleRows) -> Result<(), String> {
     trace::check_activations(module, &TraceRows { inputs: &inputs, ones: &rows.ones, scales: &rows.scales, delta: &[] })
 }
 
-/// Rows as they are sent.
-pub fn to_wire(rows: &ModuleRows) -> wire::Rows {
-    let bytes = |words: &[i32]| Bytes::copy_from_slice(bytemuck::cast_slice(words));
+/// Rows as they are sent: the same memory.
+pub fn to_wire(rows: &Arc<ModuleRows>) -> wire::Rows {
+    let bytes = |part| Bytes::from_owner(Shared(Arc::clone(rows), part));
     wire::Rows {
         count: rows.scales.len() as u32,
-        inputs: rows.inputs.iter().map(|input| bytes(input)).collect(),
-        ones: bytes(&rows.ones),
-        scales: Bytes::copy_from_slice(bytemuck::cast_slice(&rows.scales)),
+        inputs: (0..rows.inputs.len()).map(|input| bytes(Part::Input(input))).collect(),
+        ones: bytes(Part::Ones),
+        scales: bytes(Part::Scales),
     }
 }
 
-/// Deltas as they are sent.
-pub fn deltas_to_wire(sequence: u64, deltas: &[Vec<i64>]) -> InferResponse {
-    let bytes = |delta: &Vec<i64>| Bytes::copy_from_slice(bytemuck::cast_slice(delta));
-    InferResponse { sequence, deltas: deltas.iter().map(bytes).collect() }
+/// Deltas as they are sent: the same memory.
+pub fn deltas_to_wire(sequence: u64, deltas: Vec<Vec<i64>>) -> InferResponse {
+    InferResponse { sequence, deltas: deltas.into_iter().map(|delta| Bytes::from_owner(Owned(delta))).collect() }
+}
+
+/// A part of rows that others read, too, as bytes.
+struct Shared(Arc<ModuleRows>, Part);
+
+enum Part {
+    Input(usize),
+    Ones,
+    Scales,
+}
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        match self.1 {
+            Part::Input(input) => bytemuck::cast_slice(&self.0.inputs[input]),
+            Part::Ones => bytemuck::cast_slice(&self.0.ones),
+            Part::Scales => bytemuck::cast_slice(&self.0.scales),
+        }
+    }
+}
+
+/// Deltas as bytes.
+struct Owned(Vec<i64>);
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
 }
 
 /// The deltas of an answer to a batch, checked against the manifest's shapes and bounds.
@@ -162,11 +189,11 @@ pub fn digest(batch: &Batch) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// Digest of an answer. Every part is preceded by its length.
-pub fn answer_digest(answer: &InferResponse) -> [u8; 32] {
+/// Digest of the answer with these deltas. Every part is preceded by its length.
+pub fn answer_digest(sequence: u64, deltas: &[Vec<i64>]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("zklora v1 answer");
-    hasher.update(&answer.sequence.to_le_bytes()).update(&(answer.deltas.len() as u64).to_le_bytes());
-    answer.deltas.iter().for_each(|part| absorb(&mut hasher, part));
+    hasher.update(&sequence.to_le_bytes()).update(&(deltas.len() as u64).to_le_bytes());
+    deltas.iter().for_each(|delta| absorb(&mut hasher, bytemuck::cast_slice(delta)));
     *hasher.finalize().as_bytes()
 }
 

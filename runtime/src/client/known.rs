@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use rayon::prelude::*;
 use zklora_circuit::manifest::Module;
 
 use crate::trace_file::ModuleRows;
@@ -13,6 +14,8 @@ pub(super) type RowDigest = [u8; 32];
 /// The digest of each row; `dims` are the features of the inputs.
 pub(super) fn digests(rows: &ModuleRows, dims: &[usize]) -> Vec<RowDigest> {
     (0..rows.scales.len())
+        .into_par_iter()
+        .with_min_len(16)
         .map(|row| {
             let mut hasher = blake3::Hasher::new();
             hasher.update(&rows.scales[row].to_bits().to_le_bytes());
@@ -27,17 +30,20 @@ pub(super) fn digests(rows: &ModuleRows, dims: &[usize]) -> Vec<RowDigest> {
         .collect()
 }
 
-/// Some of the rows, in this order.
-pub(super) fn select(rows: &ModuleRows, dims: &[usize], which: &[usize]) -> ModuleRows {
+/// Some of the rows, in this order; all of them are not copied.
+pub(super) fn select(rows: &Arc<ModuleRows>, dims: &[usize], which: &[usize]) -> Arc<ModuleRows> {
+    if which.len() == rows.scales.len() {
+        return Arc::clone(rows);
+    }
     let of = |values: &Vec<i32>, dim: usize| {
         which.iter().flat_map(|row| &values[row * dim..(row + 1) * dim]).copied().collect::<Vec<i32>>()
     };
-    ModuleRows {
+    Arc::new(ModuleRows {
         inputs: rows.inputs.iter().zip(dims).map(|(input, dim)| of(input, *dim)).collect(),
         ones: if rows.ones.is_empty() { Vec::new() } else { of(&rows.ones, 1) },
         scales: which.iter().map(|row| rows.scales[*row]).collect(),
         delta: Vec::new(),
-    }
+    })
 }
 
 /// Where a row is: which of the batches, and which of its rows.

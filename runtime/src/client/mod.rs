@@ -8,6 +8,7 @@
 
 mod connection;
 mod known;
+mod log_writer;
 mod remote;
 mod session;
 

@@ -19,11 +19,12 @@ use zklora_circuit::{
 
 use super::{
     known::{Record, RowDigest, digests as digests_of, select},
+    log_writer::LogWriter,
     remote::Remote,
 };
 use crate::{
     Error,
-    batch::{self, parse_answer, to_wire},
+    batch::{parse, parse_answer, to_wire},
     files::{self, Access},
     frame_log, session as proofs,
     session_log::{self, Event, Header, SessionLog},
@@ -87,6 +88,13 @@ pub struct Finished {
     pub verify_time: Duration,
 }
 
+/// A batch with the rows that it was made of.
+struct Outgoing {
+    batch: Batch,
+    /// The batch's sets of rows, and the digest of each row.
+    sets: Vec<(Arc<ModuleRows>, Vec<RowDigest>)>,
+}
+
 struct Stream {
     batches: mpsc::Sender<InferRequest>,
     answers: Streaming<InferResponse>,
@@ -98,11 +106,11 @@ pub struct UserSession {
     folder: PathBuf,
     id: [u8; 32],
     key: zeroize::Zeroizing<[u8; 32]>,
-    log: SessionLog,
+    log: LogWriter,
     records: Vec<Record>,
     next: u64,
     /// The batch that was sent and is not answered: it may have been counted, so nothing else goes before it.
-    pending: Option<Batch>,
+    pending: Option<Arc<Outgoing>>,
     stream: Option<Stream>,
     /// Whether there was a stream before, so that the next one is a reconnection.
     connected: bool,
@@ -159,7 +167,7 @@ impl UserSession {
             folder: folder.to_path_buf(),
             id,
             key,
-            log,
+            log: LogWriter::start(log)?,
             records,
             next: 0,
             pending: None,
@@ -171,10 +179,13 @@ impl UserSession {
         };
         for event in events {
             match (event, session.pending.take()) {
-                (Event::Sent(batch), None) => session.pending = Some(batch),
-                (Event::Answered(answer), Some(batch)) => {
-                    let deltas = parse_answer(&batch, &answer, &session.remote.pinned);
-                    session.remember(&batch, deltas.map_err(|why| Error::file(&path, why))?)?;
+                (Event::Sent(batch), None) => {
+                    let again = session.outgoing(batch).map_err(|why| Error::file(&path, why))?;
+                    session.pending = Some(Arc::new(again));
+                }
+                (Event::Answered(answer), Some(sent)) => {
+                    let deltas = parse_answer(&sent.batch, &answer, &session.remote.pinned);
+                    session.remember(&sent, deltas.map_err(|why| Error::file(&path, why))?)?;
                 }
                 (Event::Withdrawn, Some(_)) => {}
                 (Event::Ended, None) => session.ended = true,
@@ -231,7 +242,7 @@ impl UserSession {
                 })
             })
             .collect();
-        for batch in self.batches(calls, &digests) {
+        for mut outgoing in self.batches(calls, &digests) {
             if self.ended {
                 return Err(Error::Input(format!(
                     "{}: the proof of this session was asked for already, and it has not these rows: run what you ran before, or name \
@@ -239,10 +250,11 @@ impl UserSession {
                     self.folder.display()
                 )));
             }
-            let batch = Batch { sequence: self.next, ..batch };
-            self.log.append(&Event::Sent(batch.clone()))?;
-            self.pending = Some(batch.clone());
-            self.exchange(&batch)?;
+            outgoing.batch.sequence = self.next;
+            self.log.append(Event::Sent(outgoing.batch.clone()))?;
+            let outgoing = Arc::new(outgoing);
+            self.pending = Some(Arc::clone(&outgoing));
+            self.exchange(&outgoing)?;
         }
         let mut out = Vec::with_capacity(calls.len());
         for ((module, rows), digests) in calls.iter().zip(&digests) {
@@ -268,7 +280,7 @@ impl UserSession {
     }
 
     /// What has to be sent, in batches that fit the contributor's limits.
-    fn batches(&mut self, calls: &[(usize, Arc<ModuleRows>)], digests: &[Arc<Vec<RowDigest>>]) -> Vec<Batch> {
+    fn batches(&mut self, calls: &[(usize, Arc<ModuleRows>)], digests: &[Arc<Vec<RowDigest>>]) -> Vec<Outgoing> {
         // Calls by the rows that they share.
         let mut sets: Vec<(Vec<usize>, usize)> = Vec::new();
         for (at, (module, rows)) in calls.iter().enumerate() {
@@ -277,7 +289,7 @@ impl UserSession {
                 None => sets.push((vec![*module], at)),
             }
         }
-        let mut batches: Vec<Batch> = Vec::new();
+        let mut batches: Vec<Outgoing> = Vec::new();
         let mut room = 0usize;
         for (modules, first) in sets {
             let (rows, digests) = (&calls[first].1, &digests[first]);
@@ -295,13 +307,15 @@ impl UserSession {
             for chunk in missing.chunks(per_batch) {
                 let bytes = chunk.len() * row_bytes;
                 if batches.is_empty() || bytes > room {
-                    batches.push(Batch::default());
+                    batches.push(Outgoing { batch: Batch::default(), sets: Vec::new() });
                     room = most;
                 }
                 room = room.saturating_sub(bytes);
-                let Some(batch) = batches.last_mut() else { continue };
+                let Some(Outgoing { batch, sets }) = batches.last_mut() else { continue };
                 let set = batch.rows.len() as u32;
-                batch.rows.push(to_wire(&select(rows, &dims, chunk)));
+                let chosen = select(rows, &dims, chunk);
+                batch.rows.push(to_wire(&chosen));
+                sets.push((chosen, chunk.iter().map(|row| digests[*row]).collect()));
                 batch.calls.extend(modules.iter().map(|module| Call { module: *module as u32, rows: set }));
                 if chunk.len() == per_batch {
                     // The next chunk of these modules needs a batch of its own: a module is called once in each.
@@ -314,8 +328,8 @@ impl UserSession {
 
     /// Gets the answer to a batch of before, or the word that it was not counted.
     fn settle(&mut self) -> Result<(), Error> {
-        let Some(batch) = self.pending.clone() else { return Ok(()) };
-        match self.exchange(&batch) {
+        let Some(outgoing) = self.pending.clone() else { return Ok(()) };
+        match self.exchange(&outgoing) {
             // Refused: the session goes on without it.
             Err(_) if self.pending.is_none() => Ok(()),
             done => done,
@@ -323,15 +337,17 @@ impl UserSession {
     }
 
     /// Sends a batch that is in the log, whatever happens to the connection, and remembers its answer.
-    fn exchange(&mut self, batch: &Batch) -> Result<(), Error> {
+    fn exchange(&mut self, outgoing: &Outgoing) -> Result<(), Error> {
+        let batch = &outgoing.batch;
         let start = Instant::now();
         let answer = self.insist(|session| session.send(batch))?;
         let deltas_bytes: usize = answer.deltas.iter().map(bytes::Bytes::len).sum();
         // Held to the manifest before it is kept.
         let deltas = parse_answer(batch, &answer, &self.remote.pinned).map_err(|why| self.failed(why))?;
-        self.log.append(&Event::Answered(answer))?;
+        // Should it be lost, the same batch is sent again, and answered with the same deltas.
+        self.log.append_later(Event::Answered(answer));
         self.pending = None;
-        self.remember(batch, deltas)?;
+        self.remember(outgoing, deltas)?;
         self.statistics.seconds.push(start.elapsed().as_secs_f64());
         let inputs = batch.rows.iter().flat_map(|rows| rows.inputs.iter().chain([&rows.ones, &rows.scales]));
         let sent = inputs.map(|bytes| bytes.len()).sum::<usize>();
@@ -342,19 +358,25 @@ impl UserSession {
         Ok(())
     }
 
-    fn remember(&mut self, batch: &Batch, deltas: Vec<Vec<i64>>) -> Result<(), Error> {
+    /// A batch of the log, with its rows.
+    fn outgoing(&self, batch: Batch) -> Result<Outgoing, String> {
+        let calls = parse(&batch, &self.remote.pinned)?;
+        let mut sets: Vec<Option<(Arc<ModuleRows>, Vec<RowDigest>)>> = vec![None; batch.rows.len()];
+        for (call, on_wire) in calls.iter().zip(&batch.calls) {
+            // Every set is read by a call: `parse` sees to it.
+            sets[on_wire.rows as usize]
+                .get_or_insert_with(|| (Arc::clone(&call.rows), digests_of(&call.rows, &self.dims(call.module))));
+        }
+        Ok(Outgoing { batch, sets: sets.into_iter().flatten().collect() })
+    }
+
+    fn remember(&mut self, Outgoing { batch, sets }: &Outgoing, deltas: Vec<Vec<i64>>) -> Result<(), Error> {
         if batch.sequence != self.next {
             return Err(self.failed(format!("batch {} is recorded where {} is next", batch.sequence, self.next)));
         }
-        let calls = batch::parse(batch, &self.remote.pinned).map_err(|why| self.failed(why))?;
-        // Calls of the same rows follow each other.
-        let mut last: Option<(Arc<ModuleRows>, Vec<RowDigest>)> = None;
-        for (call, delta) in calls.iter().zip(deltas) {
-            let (_, digests) = match last.take().filter(|(rows, _)| Arc::ptr_eq(rows, &call.rows)) {
-                Some(known) => last.insert(known),
-                None => last.insert((Arc::clone(&call.rows), digests_of(&call.rows, &self.dims(call.module)))),
-            };
-            self.records[call.module].push(Arc::clone(&call.rows), digests, delta);
+        for (call, delta) in batch.calls.iter().zip(deltas) {
+            let (rows, digests) = &sets[call.rows as usize];
+            self.records[call.module as usize].push(Arc::clone(rows), digests, delta);
         }
         self.next += 1;
         Ok(())
@@ -394,7 +416,7 @@ impl UserSession {
         let timeout = self.remote.options.call_timeout;
         self.remote.network.wait(call(stream, batch, timeout)).map_err(|status| {
             if is_refusal(&status) {
-                if let Err(error) = self.log.append(&Event::Withdrawn) {
+                if let Err(error) = self.log.append(Event::Withdrawn) {
                     return Trouble::Final(error);
                 }
                 self.pending = None;
@@ -503,7 +525,7 @@ impl UserSession {
         self.settle()?;
         self.stream = None;
         if !self.ended {
-            self.log.append(&Event::Ended)?;
+            self.log.append(Event::Ended)?;
             self.ended = true;
         }
         self.log.sync()?;

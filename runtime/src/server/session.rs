@@ -173,7 +173,9 @@ impl Session {
         }
         let next = inner.batches.len() as u64;
         match usize::try_from(batch.sequence).ok().and_then(|at| inner.batches.get(at)) {
-            Some(known) if *known == digest => return Ok(answer(&batch, &calls, artifacts)),
+            Some(known) if *known == digest => {
+                return Ok(deltas_to_wire(batch.sequence, deltas(&calls, artifacts)));
+            }
             Some(_) => {
                 return Err(Status::failed_precondition(format!(
                     "batch {} was sent before with other content: a batch is repeated byte for byte, or not at all",
@@ -196,13 +198,14 @@ impl Session {
                 limits.max_session_rows
             )));
         }
-        let response = answer(&batch, &calls, artifacts);
         let counted = counts.reserve(&self.client, &more, &artifacts.pinned, limits)?;
-        self.write(&mut inner, Event::Served { answer: answer_digest(&response), batch }, artifacts, counts)?;
+        let (sequence, deltas) = (batch.sequence, deltas(&calls, artifacts));
+        let answer = answer_digest(sequence, &deltas);
+        self.write(&mut inner, Event::Served { answer, batch }, artifacts, counts)?;
         counted.keep();
         inner.batches.push(digest);
         inner.rows = rows;
-        Ok(response)
+        Ok(deltas_to_wire(sequence, deltas))
     }
 
     fn write(&self, inner: &mut Inner, event: Event, artifacts: &Artifacts, counts: &Counts) -> Result<(), Status> {
@@ -281,7 +284,7 @@ impl Session {
             let Event::Served { answer: digest, batch } = event else { return Ok(()) };
             let calls = batch::parse(&batch, &artifacts.pinned).map_err(|why| Error::file(&path, why))?;
             let deltas = deltas(&calls, artifacts);
-            if answer_digest(&deltas_to_wire(batch.sequence, &deltas)) != digest {
+            if answer_digest(batch.sequence, &deltas) != digest {
                 return Err(Error::file(
                     &path,
                     format!("batch {}: the adapter computes other deltas than those that left", batch.sequence),
@@ -351,10 +354,6 @@ fn check_size(batch: &Batch, artifacts: &Artifacts, limits: &Limits) -> Result<(
         )));
     }
     Ok(())
-}
-
-fn answer(batch: &Batch, calls: &[batch::Call], artifacts: &Artifacts) -> InferResponse {
-    deltas_to_wire(batch.sequence, &deltas(calls, artifacts))
 }
 
 fn deltas(calls: &[batch::Call], artifacts: &Artifacts) -> Vec<Vec<i64>> {

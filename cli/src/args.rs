@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod activation_commitment;
+pub mod ezkl;
 pub mod report;
 
 use std::path::PathBuf;
@@ -34,7 +35,8 @@ pub enum Command {
     #[command(after_help = "Example: zklora export --adapter my-lora --out onnx --module '*.q_proj'")]
     Export(Export),
     /// ONNX files (or a folder that export wrote) to artifacts: public/ for everybody, private/ for you alone.
-    #[command(after_help = "Example: zklora compile onnx --out artifacts")]
+    #[command(after_help = "Examples: zklora compile onnx --out artifacts\n          \
+zklora compile onnx --out artifacts --backend ezkl --srs kzg17.srs --param-visibility hashed")]
     Compile(Compile),
     /// The structured reference string: whose ceremony, and is it sound.
     #[command(subcommand)]
@@ -95,7 +97,8 @@ fn session_id(text: &str) -> Result<SessionId, String> {
 /// Which SRS.
 #[derive(ClapArgs)]
 pub struct SrsFile {
-    /// Ceremony file (JSON with g1_monomial and g2_monomial) [default: the Ethereum KZG ceremony, built in].
+    /// Ceremony file (JSON with g1_monomial and g2_monomial) [default: the Ethereum KZG ceremony, built in]. For EZKL its SRS file, which
+    /// has to be named.
     #[arg(long, value_name = "FILE")]
     pub srs: Option<PathBuf>,
 }
@@ -173,8 +176,20 @@ pub struct Compile {
     /// Write nothing: regenerate everything in memory, compare it with the folder, exit with 1 if anything differs.
     #[arg(long)]
     pub locked: bool,
+    /// What is to prove.
+    #[arg(long, value_enum, default_value = "halo2")]
+    pub backend: ezkl::Backend,
     #[command(flatten)]
     pub srs: SrsFile,
+    #[command(flatten)]
+    pub circuit: ezkl::Circuit,
+    /// Take the keys of an EZKL run for the one ONNX file: a folder with settings.json, vk.key and, to prove, model.compiled and pk.key.
+    #[arg(long, value_name = "DIR", help_heading = "EZKL")]
+    pub ezkl_run: Option<PathBuf>,
+    #[command(flatten)]
+    pub insecure: ezkl::InsecureDevSrs,
+    #[command(flatten)]
+    pub python: ezkl::Interpreter,
 }
 
 /// `zklora srs`
@@ -242,6 +257,8 @@ pub struct Record {
     pub out: PathBuf,
     #[command(flatten)]
     pub srs: SrsFile,
+    #[command(flatten)]
+    pub python: ezkl::Interpreter,
 }
 
 /// `zklora prove`
@@ -253,11 +270,15 @@ pub struct Prove {
     /// The session.
     #[arg(long, value_name = "FILE")]
     pub trace: PathBuf,
-    /// Where the proof goes.
+    /// Where the proof goes; for EZKL a folder, with one proof a row.
     #[arg(long, value_name = "FILE.pf")]
     pub out: PathBuf,
     #[command(flatten)]
     pub srs: SrsFile,
+    #[command(flatten)]
+    pub insecure: ezkl::InsecureDevSrs,
+    #[command(flatten)]
+    pub python: ezkl::Interpreter,
 }
 
 /// `zklora verify`
@@ -269,9 +290,12 @@ pub struct Verify {
     /// Your own trace of the session.
     #[arg(long, value_name = "FILE")]
     pub trace: PathBuf,
-    /// The proof.
+    /// The proof; for EZKL the folder of proofs.
     #[arg(long, value_name = "FILE.pf")]
     pub proof: PathBuf,
+    /// Refuse a folder of another backend [default: what the folder is for].
+    #[arg(long, value_enum)]
+    pub backend: Option<ezkl::Backend>,
     /// The adapter id that you pinned before the session. Without it, nothing says that the adapter was fixed beforehand.
     #[arg(long, value_name = "HEX")]
     pub adapter_id: Option<AdapterId>,
@@ -287,6 +311,10 @@ pub struct Verify {
     pub module: Option<String>,
     #[command(flatten)]
     pub srs: TrustedSrs,
+    #[command(flatten)]
+    pub insecure: ezkl::InsecureDevSrs,
+    #[command(flatten)]
+    pub python: ezkl::Interpreter,
 }
 
 /// `zklora serve`

@@ -29,6 +29,7 @@ pub mod npy;
 pub mod parts;
 pub mod pipeline;
 pub mod precision;
+pub mod proof_bench;
 pub mod record;
 pub mod report_page;
 pub mod secrets;

@@ -73,10 +73,12 @@ session that was interrupted."
     )]
     Report(report::Report),
     /// Measure on this machine: the pipeline on an adapter, or every stage for adapters of given shapes.
-    #[command(after_help = "The exit code is 0 whether targets are met or not. Every stage of a profile runs in a process of its own.\n\n\
+    #[command(
+        after_help = "The exit code is 0 whether targets are met or not. Every stage of a profile runs in a process of its own.\n\n\
 Examples: zklora bench --adapter fixtures/adapters/smollm2-r4-qv --rows 64,640,6400\n          \
 zklora bench --profile llama-3.3-70b\n          \
-zklora bench --scaling --svg scaling.svg")]
+zklora bench --scaling --svg scaling.svg"
+    )]
     Bench(Bench),
     /// Shell completions, on stdout.
     #[command(after_help = "Example: zklora completions bash > /etc/bash_completion.d/zklora")]

@@ -13,7 +13,7 @@ use crate::Error;
 const WEIGHT_BITS: u32 = 16;
 
 /// The integers, one entry a pair.
-pub(super) fn pairs(profile: &Profile) -> Vec<PairWeights> {
+pub(crate) fn pairs(profile: &Profile) -> Vec<PairWeights> {
     let shapes: Vec<_> =
         profile.modules().flat_map(|(name, s)| (0..s.rank).map(move |j| (name.clone(), j, s.d_in, s.d_out))).collect();
     shapes
@@ -39,7 +39,7 @@ fn integers(stream: &mut blake3::OutputReader, count: usize) -> Vec<i32> {
 }
 
 /// What is published about it, before it is committed to: activations have as many bits as the bound on deltas leaves, 24 at most.
-pub(super) fn draft(profile: &Profile, pairs: &[PairWeights], k: u32) -> Result<Manifest, Error> {
+pub(crate) fn draft(profile: &Profile, pairs: &[PairWeights], k: u32) -> Result<Manifest, Error> {
     let mut rest = pairs;
     let mut modules = Vec::new();
     for (name, shape) in profile.modules() {

@@ -14,6 +14,7 @@ mod stage;
 pub mod targets;
 mod usage;
 
+pub(crate) use adapter::{draft as synthetic_draft, pairs as synthetic_pairs};
 pub use figures::{Cost, Figure, Item, Measured, Size, StageReport};
 pub use markdown::{BEGIN, END, replace_section, section};
 pub use profile::{PROFILES, Profile, Shape};

@@ -120,3 +120,40 @@ pub fn drawing(title: &str, curves: &[Curve]) -> String {
         .collect();
     super::loglog::drawing(title, "seconds", &panels)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::proof_bench::Cost;
+
+    #[test]
+    fn every_axis_is_measured_from_the_same_profile_on_and_drawn() {
+        let base = Profile::named("distilgpt2").unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let mut run = |task: &Task| {
+            let mut report = StageReport::default();
+            let seconds = (task.rows * task.profile.parameters()) as f64 * 1e-9;
+            let cost = Cost { seconds, cpu_seconds: seconds };
+            let items = match task.stage {
+                Stage::Commit => vec![Item::Commit],
+                Stage::Record => vec![Item::Record],
+                Stage::Pass => vec![Item::Digest, Item::Projection],
+                Stage::Prove => vec![Item::Prove, Item::ProveOneRow],
+                _ => vec![Item::Verify, Item::VerifyOneRow],
+            };
+            report.costs.extend(items.into_iter().map(|item| (item, cost)));
+            Ok(report)
+        };
+        let curves = curves(&base, 16, scratch.path(), None, &mut run).unwrap();
+        let places: Vec<Vec<usize>> = curves.iter().map(|c| c.points.iter().map(|p| p.at).collect()).collect();
+        assert_eq!(places, [vec![16, 160, 1600], vec![24, 48, 96], vec![4, 8, 16, 32]]);
+        let seconds =
+            |curve: usize, point: usize| curves[curve].points[point].measured.cost(Item::Prove).unwrap().seconds;
+        assert!((seconds(0, 2) / seconds(0, 0) - 100.0).abs() < 1e-9);
+        assert_eq!((seconds(1, 0), seconds(2, 1)), (seconds(0, 0), seconds(0, 0)));
+        let svg = drawing("title", &curves);
+        assert_eq!(svg.matches("<circle").count(), LINES.len() * 10);
+        assert!(svg.contains("rows a module") && svg.contains("modules") && svg.contains("rank"));
+    }
+}

@@ -76,7 +76,7 @@ fn drawn(line: &Line) -> impl Iterator<Item = (f64, f64)> {
 /// A number of the vertical axis.
 fn power(value: f64) -> String {
     match value {
-        v if (1e-3..1e4).contains(&v) => format!("{v}"),
+        v if (1e-5..1e4).contains(&v) => format!("{v}"),
         v => format!("{v:e}"),
     }
 }

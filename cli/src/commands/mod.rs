@@ -5,6 +5,7 @@ mod adapter;
 mod bench;
 mod ezkl;
 mod infer;
+mod profile_bench;
 mod report;
 mod run;
 mod serve;

@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod activation_commitment;
+pub mod against;
 pub mod ezkl;
 pub mod report;
 
@@ -79,7 +80,8 @@ session that was interrupted."
         after_help = "The exit code is 0 whether targets are met or not. Every stage of a profile runs in a process of its own.\n\n\
 Examples: zklora bench --adapter fixtures/adapters/smollm2-r4-qv --rows 64,640,6400\n          \
 zklora bench --profile llama-3.3-70b\n          \
-zklora bench --scaling --svg scaling.svg"
+zklora bench --scaling --svg scaling.svg\n          \
+zklora bench --against ezkl --module 64x4x64 --html comparison.html"
     )]
     Bench(Bench),
     /// Shell completions, on stdout.
@@ -535,7 +537,7 @@ pub struct Audit {
 #[derive(ClapArgs)]
 pub struct Bench {
     /// PEFT folder: measure its pipeline.
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["profile", "all", "scaling", "task"])]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["profile", "all", "scaling", "task", "against"])]
     pub adapter: Option<PathBuf>,
     /// Folder of the base model: DoRA and VeRA need it.
     #[arg(long, value_name = "DIR", requires = "adapter")]
@@ -570,6 +572,8 @@ pub struct Bench {
     /// One stage of a profile, described by this file: what the command starts for each.
     #[arg(long, value_name = "FILE", hide = true, conflicts_with_all = ["adapter", "profile", "all", "scaling"])]
     pub task: Option<PathBuf>,
+    #[command(flatten)]
+    pub against: against::Against,
     #[command(flatten)]
     pub srs: SrsFile,
 }

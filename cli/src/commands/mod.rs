@@ -2,6 +2,7 @@
 
 mod activation_commitment;
 mod adapter;
+mod against;
 mod bench;
 mod ezkl;
 mod infer;
@@ -59,6 +60,7 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         }
         Command::Infer(args) => infer::infer(&args, output),
         Command::Report(args) => report::report(&args, output),
+        Command::Bench(args) if args.against.against.is_some() => against::bench(&args, output),
         Command::Bench(args) => bench::bench(&args, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -80,7 +80,7 @@ fn cell(side: &Side, stage: Stage) -> Vec<String> {
             vec![time(f.seconds), time(f.cpu_seconds), f.peak_bytes.map_or("unknown".into(), bytes)]
         }
         Stopped::InNext => vec!["in the next".into(), String::new(), String::new()],
-        Stopped::Stopped(why) => vec![format!("STOPPED: {why:.60}"), String::new(), String::new()],
+        Stopped::Stopped(_) => vec!["STOPPED".into(), String::new(), String::new()],
         Stopped::NotRun => vec!["not run".into(), String::new(), String::new()],
     }
 }
@@ -124,6 +124,13 @@ fn print(compared: &Comparison, output: &Output) {
         ("Private files", both(bytes(native.private_bytes), bytes(ezkl.private_bytes), "private files, bytes")),
         ("RMS error", both(error(native), error(ezkl), "relative RMS error")),
     ];
+    for side in [native, ezkl] {
+        for (stage, outcome) in &side.stages {
+            if let Stopped::Stopped(why) = outcome {
+                rows.push(("STOPPED", format!("{}, {}: {why}", side.name, stage.name())));
+            }
+        }
+    }
     if let Some(srs) = compared.ezkl_srs_seconds {
         rows.push(("EZKL's SRS", format!("{} (insecure, made for this run, in no stage)", time(srs))));
     }

@@ -88,7 +88,10 @@ impl Interface {
         let [output] = graph.output.as_slice() else {
             return Err(format!("the graph has {} outputs, EZKL's backend takes graphs with one", graph.output.len()));
         };
-        features(output, &mut symbols)?;
+        // Its size is what EZKL says; a shape that is left out has no symbols.
+        if shape(output).is_some() {
+            features(output, &mut symbols)?;
+        }
         match inputs.as_mut_slice() {
             [] => return Err("the graph has no inputs".into()),
             [only] => only.name = "x".into(),
@@ -104,9 +107,12 @@ impl Interface {
     }
 }
 
+fn shape(value: &ValueInfo) -> Option<&Shape> {
+    value.r#type.as_ref()?.tensor.as_ref()?.shape.as_ref()
+}
+
 fn features(value: &ValueInfo, symbols: &mut BTreeSet<String>) -> Result<usize, String> {
-    let shape = value.r#type.as_ref().and_then(|t| t.tensor.as_ref()?.shape.as_ref());
-    let shape = shape.ok_or_else(|| format!("`{}` has no shape: export the graph with shapes", value.name))?;
+    let shape = shape(value).ok_or_else(|| format!("`{}` has no shape: export the graph with shapes", value.name))?;
     let mut features = 1usize;
     for dim in &shape.dim {
         match (dim.symbol.as_str(), usize::try_from(dim.value)) {

@@ -92,7 +92,7 @@ impl ProofFile {
     }
 
     /// A proof begins with the commitments to the parameters: each is a point with 32 bytes for x and 32 for y, most significant first.
-    /// The manifest has x, least significant first, with the parity of y in the second highest bit.
+    /// The manifest has x, least significant first, with the parity of y in the highest bit.
     fn check_commitments(&self, weights: &[String]) -> Result<(), EzklError> {
         let other =
             || EzklError::refused(Check::Weights, "it is about other weights than those that the manifest commits to");
@@ -113,7 +113,7 @@ fn compressed(point: &[u8]) -> String {
     if let (Some(top), Some(last)) = (bytes.last_mut(), y.last())
         && last & 1 == 1
     {
-        *top |= 0x40;
+        *top |= 0x80;
     }
     hex::encode(bytes)
 }

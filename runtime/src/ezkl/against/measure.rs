@@ -3,25 +3,16 @@
 use std::{path::Path, time::Instant};
 
 use super::Figures;
-use crate::{Error, pipeline::peak_memory};
-
-/// Processor time of this process so far, in seconds (Linux: in steps of a hundredth).
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The second field is a name in parentheses that may hold anything.
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    ticks as f64 / 100.0
-}
+use crate::{Error, pipeline::peak_memory, proof_bench::cpu_seconds};
 
 /// Does work and measures it. The peak is of this process during the work, where the system lets it be set back (Linux).
 pub(super) fn measured<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<(T, Figures), Error> {
     let reset = std::fs::write("/proc/self/clear_refs", "5").is_ok();
-    let (wall, cpu) = (Instant::now(), cpu_seconds());
+    let (wall, cpu) = (Instant::now(), cpu_seconds().unwrap_or(0.0));
     let made = work()?;
     let figures = Figures {
         seconds: wall.elapsed().as_secs_f64(),
-        cpu_seconds: cpu_seconds() - cpu,
+        cpu_seconds: cpu_seconds().unwrap_or(cpu) - cpu,
         peak_bytes: peak_memory().filter(|_| reset),
     };
     Ok((made, figures))

@@ -115,7 +115,7 @@ fn print(compared: &Comparison, output: &Output) {
     };
     let logrows = |side: &Side| side.logrows.map_or("unknown".into(), |k| format!("2^{k}"));
     let mut rows = vec![
-        ("Module", format!("{}, {} rows", compared.module, count(compared.rows))),
+        ("Module", format!("{}, rows: {}", compared.module, count(compared.rows))),
         ("Circuit", format!("zklora {} rows, EZKL {} rows", logrows(native), logrows(ezkl))),
         ("All stages", both(sum(native), sum(ezkl), "all stages, wall time")),
         ("Peak memory", both(or_none(native.peak_bytes()), or_none(ezkl.peak_bytes()), "peak memory")),

@@ -24,7 +24,7 @@ pub fn page(comparison: &Comparison) -> String {
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
          <meta name=\"referrer\" content=\"no-referrer\"><title>zklora and EZKL: {module}</title><style>{STYLE}{BARS}</style></head><body>\
-         <header><h1>zklora and EZKL on {module}</h1><p class=\"soft\">{} rows, {} cores; limit of each stage {}; circuits of {} and {} rows.</p>\
+         <header><h1>zklora and EZKL on {module}</h1><p class=\"soft\">Rows: {}; {} cores; limit of each stage {}; circuits of {} and {} rows.</p>\
          <p><svg class=\"box\" style=\"width:.8em;display:inline\" viewBox=\"0 0 8 8\" aria-hidden=\"true\"><rect class=\"native\" width=\"8\" height=\"8\"/></svg> {} \
          <svg class=\"box\" style=\"width:.8em;display:inline\" viewBox=\"0 0 8 8\" aria-hidden=\"true\"><rect class=\"other\" width=\"8\" height=\"8\"/></svg> {}</p></header><main>",
         html::count(comparison.rows),

@@ -183,7 +183,7 @@ pub enum SrsCommand {
     /// Whose ceremony, how many points, which digest.
     #[command(after_help = "Example: zklora srs info --srs ceremony.json")]
     Info(SrsFile),
-    /// Check every point and the pairing equations, without the cache.
+    /// Check every point and the pairing equations.
     #[command(after_help = "Example: zklora srs verify")]
     Verify(SrsFile),
 }

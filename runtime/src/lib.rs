@@ -22,6 +22,7 @@ pub mod error;
 pub mod files;
 pub mod frame_log;
 pub mod infer;
+mod known_manifests;
 pub mod ledger;
 pub mod lock;
 pub mod network_bench;

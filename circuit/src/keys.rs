@@ -69,6 +69,11 @@ impl Keys {
         &self.vk
     }
 
+    /// Derives the proving key now, so that the first proof need not.
+    pub fn prepare_proving(&self) -> Result<(), Error> {
+        self.pk().map(|_| ())
+    }
+
     /// The proving key, derived at the first call.
     pub(crate) fn pk(&self) -> Result<&ProvingKey<F, Scheme>, Error> {
         if let Some(pk) = self.pk.get() {

@@ -229,7 +229,7 @@ fn column(layout: &Layout, data: &[F], masks: [F; MASKS]) -> Secret {
 }
 
 /// `t_i = ⟨A_i, v_{g(i)}⟩` and `u_i = ⟨B_i, γ⃗⟩`; zero where the side is missing.
-pub(crate) fn products(pairs: &Pairs, weights: &Weights, public: &Public) -> (Secret, Secret) {
+pub fn products(pairs: &Pairs, weights: &Weights, public: &Public) -> (Secret, Secret) {
     let groups: Vec<Vec<Limbs>> = public.groups.par_iter().map(|v| all_limbs(v)).collect();
     let gamma = all_limbs(&public.gamma);
     let work: Vec<_> = pairs.iter().zip(weights.pairs()).collect();
@@ -255,7 +255,7 @@ pub(crate) fn combine_a(pairs: &Pairs, weights: &Weights, b: &[F]) -> Vec<Secret
 }
 
 /// `B* = Σ_i b_i B_i`.
-pub(crate) fn combine_b(pairs: &Pairs, weights: &Weights, b: &[F]) -> Secret {
+pub fn combine_b(pairs: &Pairs, weights: &Weights, b: &[F]) -> Secret {
     let members: Vec<(&[i32], Limbs)> =
         weights.pairs().iter().zip(b).map(|(own, b)| (own.b.as_slice(), limbs(b))).collect();
     Secret(combine_small(&members, pairs.longest_b()))

@@ -5,8 +5,9 @@ pub mod report;
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValuesParser};
 use zklora_circuit::manifest::AdapterId;
+use zklora_runtime::proof_bench::PROFILES;
 
 /// Prove that every delta of a session came from one committed LoRA adapter, without showing its weights.
 #[derive(Parser)]
@@ -71,8 +72,13 @@ session that was interrupted."
         after_help = "The exit code is 0 whatever the verdicts in the report are.\n\nExample: zklora report run-1 --html run-1.html"
     )]
     Report(report::Report),
-    /// Measure the pipeline on this machine for several numbers of rows.
-    #[command(after_help = "Example: zklora bench --adapter fixtures/adapters/smollm2-r4-qv --rows 64,640,6400")]
+    /// Measure on this machine: the pipeline on an adapter, or every stage for adapters of given shapes.
+    #[command(
+        after_help = "The exit code is 0 whether targets are met or not. Every stage of a profile runs in a process of its own.\n\n\
+Examples: zklora bench --adapter fixtures/adapters/smollm2-r4-qv --rows 64,640,6400\n          \
+zklora bench --profile llama-3.3-70b\n          \
+zklora bench --scaling --svg scaling.svg"
+    )]
     Bench(Bench),
     /// Shell completions, on stdout.
     #[command(after_help = "Example: zklora completions bash > /etc/bash_completion.d/zklora")]
@@ -512,17 +518,32 @@ pub struct Audit {
 /// `zklora bench`
 #[derive(ClapArgs)]
 pub struct Bench {
-    /// PEFT folder.
-    #[arg(long, value_name = "DIR")]
-    pub adapter: PathBuf,
+    /// PEFT folder: measure its pipeline.
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["profile", "all", "scaling", "task"])]
+    pub adapter: Option<PathBuf>,
     /// Folder of the base model: DoRA and VeRA need it.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "adapter")]
     pub base: Option<PathBuf>,
-    /// Rows per module, separated by commas.
-    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "64,640,6400", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    /// Measure an adapter of these shapes instead, with synthetic weights (may be given more than once).
+    #[arg(long, value_name = "NAME", conflicts_with = "adapter", value_parser = PossibleValuesParser::new(PROFILES))]
+    pub profile: Vec<String>,
+    /// Every profile.
+    #[arg(long, conflicts_with_all = ["adapter", "profile"])]
+    pub all: bool,
+    /// Write the figures of the profiles into this file, between the two lines that mark their place.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["adapter", "scaling"])]
+    pub markdown: Option<PathBuf>,
+    /// How costs grow: rows ×1, ×10, ×100; modules ×1, ×2, ×4; rank 4, 8, 16, 32; from one profile on (distilgpt2).
+    #[arg(long, conflicts_with_all = ["adapter", "all"])]
+    pub scaling: bool,
+    /// Draw the curves into this file.
+    #[arg(long, value_name = "FILE.svg", requires = "scaling")]
+    pub svg: Option<PathBuf>,
+    /// Rows per module, separated by commas (64,640,6400; for profiles 64, for --scaling 16).
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rows: Vec<u32>,
     /// Measure two-party inference over loopback instead, on this base model (ONNX): forward pass, calls, deltas, as ratios.
-    #[arg(long, value_name = "MODEL.onnx", conflicts_with = "rows")]
+    #[arg(long, value_name = "MODEL.onnx", conflicts_with = "rows", requires = "adapter")]
     pub model: Option<PathBuf>,
     /// Tokens of a forward pass.
     #[arg(long, value_name = "N", default_value_t = 64, requires = "model", value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -530,6 +551,9 @@ pub struct Bench {
     /// Forward passes.
     #[arg(long, value_name = "N", default_value_t = 9, requires = "model", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub repetitions: u32,
+    /// One stage of a profile, described by this file: what the command starts for each.
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with_all = ["adapter", "profile", "all", "scaling"])]
+    pub task: Option<PathBuf>,
     #[command(flatten)]
     pub srs: SrsFile,
 }

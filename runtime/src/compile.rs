@@ -1,13 +1,16 @@
 //! ONNX files to an artifact folder: `zklora compile`. The same inputs, seed and SRS give the same bytes on any machine.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use zeroize::Zeroizing;
 use zklora_circuit::{
     commit,
     cost::{self, Estimate, Primitives},
     keys::KeyStore,
-    manifest::{AdapterId, BaseModel, Pinned},
+    manifest::{AdapterId, BaseModel, Manifest, Pinned},
     masks::{MaskKey, Seed},
     srs::Srs,
     weights::Weights,
@@ -70,6 +73,9 @@ pub enum FileState {
     Missing,
 }
 
+/// What [`commit::commit`] gives.
+pub(crate) type Committed = (Manifest, Weights, MaskKey);
+
 /// Everything that a compilation gives, in memory. Files in the order in which they are written.
 struct Build {
     pinned: Pinned,
@@ -86,7 +92,7 @@ pub struct Sources {
     /// The base model, if an export folder names one.
     pub base_model: BaseModel,
     /// BLAKE3 of the files of each module (with its external data) and of each export index. Never published as it is.
-    digests: std::collections::BTreeMap<String, blake3::Hash>,
+    digests: BTreeMap<String, blake3::Hash>,
 }
 
 /// The ONNX sources of paths.
@@ -156,11 +162,7 @@ pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Comp
     let build = build(options, &seed, srs, keys)?;
     let out = options.out;
     let replaced = replaced(out, &build)?;
-    files::create_folder(&out.join("public"), Access::Public)?;
-    files::create_folder(&out.join("private"), Access::Private)?;
-    for (name, bytes, access) in &build.files {
-        files::write(&out.join(name), bytes, *access)?;
-    }
+    build.write(out)?;
     if options.calibrate.is_none() {
         // Measured errors of an earlier compilation would be those of other integers.
         files::remove(&out.join("private").join(artifacts::CALIBRATION))?;
@@ -271,38 +273,78 @@ fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Resu
         }
     };
     let drafted = draft(base_model, srs.k(), &sources, calibration.as_ref().map(|(activations, _)| activations))?;
-    let (manifest, weights, mask_key) = commit::commit(srs, &drafted.manifest, drafted.pairs, seed)?;
-    let manifest_bytes = manifest.to_bytes()?;
-    let pinned = Pinned::parse(&manifest_bytes)?;
-    let settings = pinned.settings().to_bytes()?;
-    let vk = keys.get(srs, pinned.layout())?.vk_bytes();
-    let weights_bytes = weights_file::to_bytes(&weights);
-    let mut lock = Lock::new(pinned.id().to_string(), manifest.srs_digest.clone());
-    lock.inputs = digests.iter().map(|(name, digest)| (name.clone(), keyed_digest(seed, digest.as_bytes()))).collect();
+    let committed = commit::commit(srs, &drafted.manifest, drafted.pairs, seed)?;
+    let mut inputs: BTreeMap<String, String> =
+        digests.iter().map(|(name, digest)| (name.clone(), keyed_digest(seed, digest.as_bytes()))).collect();
     if let Some((_, bytes)) = &calibration {
-        lock.inputs.insert(CALIBRATION.into(), keyed_digest(seed, blake3::hash(bytes).as_bytes()));
+        inputs.insert(CALIBRATION.into(), keyed_digest(seed, blake3::hash(bytes).as_bytes()));
     }
-    let outputs = [(artifacts::MANIFEST, &manifest_bytes), (artifacts::SETTINGS, &settings), (artifacts::VK, &vk)];
-    lock.outputs = outputs.map(|(name, bytes)| (format!("public/{name}"), digest(bytes))).into();
-    lock.outputs.insert(format!("private/{}", artifacts::WEIGHTS), keyed_digest(seed, &weights_bytes));
-    let opening = secrets::opening_bytes(&pinned.id(), &mask_key)?;
-    // Private first, the seed before all: a crash in between leaves the old manifest beside secrets that name the new one,
-    // which `Artifacts::load` refuses with the advice to compile again.
-    let private = |name: &str, bytes| (format!("private/{name}"), bytes, Access::Private);
-    let public = |name: &str, bytes| (format!("public/{name}"), Zeroizing::new(bytes), Access::Public);
-    let mut files = vec![
-        private(artifacts::SEED, secrets::seed_bytes(seed)),
-        private(artifacts::OPENING, opening),
-        private(artifacts::WEIGHTS, weights_bytes),
-        public(artifacts::SETTINGS, settings),
-        public(artifacts::VK, vk),
-        public(artifacts::LOCK, lock.to_bytes()),
-        public(artifacts::MANIFEST, manifest_bytes),
-    ];
+    let mut build = Build::of(committed, inputs, seed, srs, keys)?;
     if calibration.is_some() {
-        files.insert(1, private(artifacts::CALIBRATION, Zeroizing::new(calibration_report(&drafted.reports))));
+        let report = Zeroizing::new(calibration_report(&drafted.reports));
+        build.files.insert(1, (format!("private/{}", artifacts::CALIBRATION), report, Access::Private));
     }
-    Ok(Build { pinned, weights, mask_key, reports: drafted.reports, files })
+    build.reports = drafted.reports;
+    Ok(build)
+}
+
+impl Build {
+    /// The files of an adapter that was committed to. `inputs`: keyed digests for the lock, by name.
+    fn of(
+        (manifest, weights, mask_key): Committed,
+        inputs: BTreeMap<String, String>,
+        seed: &Seed,
+        srs: &Srs,
+        keys: &KeyStore,
+    ) -> Result<Build, Error> {
+        let manifest_bytes = manifest.to_bytes()?;
+        let pinned = Pinned::parse(&manifest_bytes)?;
+        let settings = pinned.settings().to_bytes()?;
+        let vk = keys.get(srs, pinned.layout())?.vk_bytes();
+        let weights_bytes = weights_file::to_bytes(&weights);
+        let mut lock = Lock::new(pinned.id().to_string(), manifest.srs_digest.clone());
+        lock.inputs = inputs;
+        let outputs = [(artifacts::MANIFEST, &manifest_bytes), (artifacts::SETTINGS, &settings), (artifacts::VK, &vk)];
+        lock.outputs = outputs.map(|(name, bytes)| (format!("public/{name}"), digest(bytes))).into();
+        lock.outputs.insert(format!("private/{}", artifacts::WEIGHTS), keyed_digest(seed, &weights_bytes));
+        let opening = secrets::opening_bytes(&pinned.id(), &mask_key)?;
+        // Private first, the seed before all: a crash in between leaves the old manifest beside secrets that name the new one,
+        // which `Artifacts::load` refuses with the advice to compile again.
+        let private = |name: &str, bytes| (format!("private/{name}"), bytes, Access::Private);
+        let public = |name: &str, bytes| (format!("public/{name}"), Zeroizing::new(bytes), Access::Public);
+        let files = vec![
+            private(artifacts::SEED, secrets::seed_bytes(seed)),
+            private(artifacts::OPENING, opening),
+            private(artifacts::WEIGHTS, weights_bytes),
+            public(artifacts::SETTINGS, settings),
+            public(artifacts::VK, vk),
+            public(artifacts::LOCK, lock.to_bytes()),
+            public(artifacts::MANIFEST, manifest_bytes),
+        ];
+        Ok(Build { pinned, weights, mask_key, reports: Vec::new(), files })
+    }
+
+    fn write(&self, out: &Path) -> Result<(), Error> {
+        files::create_folder(&out.join("public"), Access::Public)?;
+        files::create_folder(&out.join("private"), Access::Private)?;
+        for (name, bytes, access) in &self.files {
+            files::write(&out.join(name), bytes, *access)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the artifact folder of an adapter that came as integers, not as ONNX: what the benchmarks commit to.
+pub(crate) fn write_committed(
+    out: &Path,
+    committed: Committed,
+    seed: &Seed,
+    srs: &Srs,
+    keys: &KeyStore,
+) -> Result<Artifacts, Error> {
+    let build = Build::of(committed, BTreeMap::new(), seed, srs, keys)?;
+    build.write(out)?;
+    Ok(Artifacts::new(out, build.pinned, build.weights, build.mask_key))
 }
 
 /// Name of the calibration file among a lock's inputs; no module is called so, for it has a space.
@@ -310,8 +352,7 @@ const CALIBRATION: &str = "(calibration activations: pass the file with --calibr
 
 /// The measured errors, per module. Private: they are exact functions of the weights.
 fn calibration_report(reports: &[ModuleReport]) -> Vec<u8> {
-    let modules: std::collections::BTreeMap<&str, _> =
-        reports.iter().map(|r| (r.name.as_str(), (r.bits, r.measured))).collect();
+    let modules: BTreeMap<&str, _> = reports.iter().map(|r| (r.name.as_str(), (r.bits, r.measured))).collect();
     let report = serde_json::json!({ "format": "zklora-calibration", "modules": modules, "version": 1 });
     report.to_string().into_bytes()
 }

@@ -4,6 +4,7 @@
 mod activation_commitment;
 mod artifacts;
 mod audit;
+mod bench;
 mod ci;
 mod documentation;
 mod inference;

@@ -1,4 +1,4 @@
-//! `zklora bench`
+//! `zklora bench --adapter`
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
@@ -10,16 +10,18 @@ use zklora_runtime::{
     srs_store,
 };
 
-use super::Outcome;
+use super::{Outcome, profile_bench};
 use crate::{
     args,
     output::{Output, bytes, count, seconds},
 };
 
 pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
+    let Some(adapter) = &args.adapter else { return profile_bench::bench(args, output) };
     if let Some(model) = &args.model {
-        return network(args, model, output);
+        return network(args, adapter, model, output);
     }
+    let rows: &[u32] = if args.rows.is_empty() { &[64, 640, 6400] } else { &args.rows };
     let stages = [Stage::Srs, Stage::Export, Stage::Compile, Stage::Record, Stage::Prove, Stage::Verify];
     let mut table = vec![
         ["rows a module", "SRS", "export", "compile", "record", "prove", "verify", "proof", "peak memory"]
@@ -27,10 +29,10 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
             .to_vec(),
     ];
     let mut results = Vec::new();
-    for rows in &args.rows {
+    for rows in rows {
         let out = tempfile::tempdir()?;
         let options = Options {
-            adapter: &args.adapter,
+            adapter,
             base: args.base.as_deref(),
             rows: Rows::Synthetic(*rows as usize),
             out: out.path(),
@@ -63,11 +65,11 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn network(args: &args::Bench, model: &Path, output: &Output) -> Outcome {
+fn network(args: &args::Bench, adapter: &Path, model: &Path, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let scratch = tempfile::tempdir()?;
     let options = network_bench::Options {
-        adapter: &args.adapter,
+        adapter,
         base: args.base.as_deref(),
         model,
         tokens: args.tokens as usize,

@@ -4,6 +4,7 @@ mod activation_commitment;
 mod adapter;
 mod bench;
 mod infer;
+mod profile_bench;
 mod report;
 mod run;
 mod serve;

@@ -9,6 +9,8 @@ use zklora_runtime::{
     activations::Activations,
     artifacts::{Artifacts, Public},
     files::{self, Access},
+    pipeline::peak_memory,
+    proof_bench::cpu_seconds,
     record, session, srs_store,
     trace_file::TraceFile,
 };
@@ -138,6 +140,8 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             "adapter_id": verdict.adapter.to_string(),
             "ceremony": verdict.ceremony.to_string(),
             "activations_compared": args.inputs.is_some(),
+            "cpu_seconds": cpu_seconds(),
+            "peak_memory_bytes": peak_memory(),
             "pinned": pinned,
             "session_compared": args.session_id.is_some(),
             "session_id": hex::encode(trace.session),

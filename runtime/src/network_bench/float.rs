@@ -6,7 +6,7 @@ use super::{Compared, timed};
 use crate::{Error, artifacts::Artifacts, record, synthetic};
 
 /// Compares `rows` rows of every module; modules that are not one low-rank term are left out on both sides.
-pub(super) fn compare(artifacts: &Artifacts, rows: usize, repetitions: usize) -> Result<Compared, Error> {
+pub(crate) fn compare(artifacts: &Artifacts, rows: usize, repetitions: usize) -> Result<Compared, Error> {
     let modules = artifacts.pinned.modules();
     let activations = synthetic::activations(modules, rows);
     let mut cases = Vec::new();

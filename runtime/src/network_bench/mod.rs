@@ -5,7 +5,7 @@
 //! * the integer deltas of a call, against the same products in `f32` by `ndarray`.
 
 mod echo;
-mod float;
+pub(crate) mod float;
 
 use std::{
     path::Path,

@@ -9,7 +9,8 @@ mod svg;
 
 use std::fmt::Write;
 
-use html::{bytes, count, number, percent, seconds, text};
+pub(crate) use html::{bytes, count, text};
+use html::{number, percent, seconds};
 
 use crate::effect_report::{ContributorReport, EffectReport, Generated, Losses, PointReport, Verdict};
 

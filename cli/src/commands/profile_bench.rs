@@ -1,0 +1,224 @@
+//! `zklora bench --profile` and `--scaling`: a process for each stage, tables of what they measured.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use anyhow::{Context, bail};
+use serde_json::json;
+use zklora_circuit::manifest::Pinned;
+use zklora_runtime::{
+    Error,
+    files::{self, Access, MAX_FILE},
+    proof_bench::{
+        self, ALL_STAGES, Cost, Curve, Item, Measured, PROFILES, Profile, Stage, StageReport, Task, files_of, targets,
+    },
+};
+
+use super::Outcome;
+use crate::{
+    args,
+    output::{Output, bytes, count},
+};
+
+/// Times that `zklora verify` is started; the fastest counts.
+const STARTS: usize = 3;
+
+pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
+    match &args.task {
+        Some(task) => stage(task, output),
+        None if args.scaling => scaling(args, output),
+        None => profiles(args, output),
+    }
+}
+
+/// One stage, in this process.
+fn stage(path: &Path, output: &Output) -> Outcome {
+    let task: Task = serde_json::from_slice(&files::read(path, MAX_FILE)?).context("not a task")?;
+    let report = task.run()?;
+    output.result(&json!(report), &[("Measured", json!(report).to_string())]);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Every stage in a process of its own: its peak memory is not that of another.
+fn in_a_process(task: &Task) -> Result<StageReport, Error> {
+    let path = task.folder.join("task.json");
+    files::write(&path, json!(task).to_string().as_bytes(), Access::Private)?;
+    let failed = |why: String| Error::Input(format!("stage `{}` of profile {}: {why}", task.stage, task.profile.name));
+    let run = || -> anyhow::Result<StageReport> {
+        let out = Command::new(std::env::current_exe()?).args(["--json", "bench", "--task"]).arg(&path).output()?;
+        if !out.status.success() {
+            bail!("{}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+        }
+        Ok(serde_json::from_slice(&out.stdout)?)
+    };
+    run().map_err(|e| failed(e.to_string()))
+}
+
+/// `zklora verify` as a user starts it: on the files, with the pin, in a new process.
+fn verify_in_a_process(folder: &Path, rows: usize, srs: Option<&Path>) -> anyhow::Result<(Cost, Option<u64>)> {
+    let artifacts = folder.join("artifacts");
+    let pin = Pinned::parse(&files::read(&artifacts.join("public/manifest.json"), MAX_FILE)?)?.id().to_string();
+    let (trace, proof) = files_of(folder, rows);
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--json", "verify", "--adapter-id", &pin, "--public"]).arg(artifacts.join("public"));
+    command.arg("--trace").arg(trace).arg("--proof").arg(proof);
+    if let Some(srs) = srs {
+        command.arg("--insecure-srs").arg("--srs").arg(srs);
+    }
+    let mut best: Option<(Cost, Option<u64>)> = None;
+    for _ in 0..STARTS {
+        let start = Instant::now();
+        let out = command.output()?;
+        let seconds = start.elapsed().as_secs_f64();
+        if !out.status.success() {
+            bail!("zklora verify: {}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+        }
+        let said: serde_json::Value = serde_json::from_slice(&out.stdout)?;
+        let cost = Cost { seconds, cpu_seconds: said["cpu_seconds"].as_f64().unwrap_or_default() };
+        if best.is_none_or(|(best, _)| seconds < best.seconds) {
+            best = Some((cost, said["peak_memory_bytes"].as_u64()));
+        }
+    }
+    best.context("zklora verify was not started")
+}
+
+fn measure(
+    profile: &Profile,
+    rows: usize,
+    srs: Option<&Path>,
+    progress: &mut dyn FnMut(String),
+) -> anyhow::Result<Measured> {
+    let folder = tempfile::tempdir()?;
+    let mut run = |task: &Task| {
+        progress(format!("{}, {rows} rows: {}", profile.name, task.stage));
+        in_a_process(task)
+    };
+    let mut measured = proof_bench::measure(profile, rows, folder.path(), srs, &ALL_STAGES, &mut run)?;
+    progress(format!("{}, {rows} rows: {}", profile.name, Stage::Process));
+    let mut report = StageReport::default();
+    for (item, rows) in [(Item::ProcessOneRow, 1), (Item::Process, rows)] {
+        let (cost, peak) = verify_in_a_process(folder.path(), rows, srs)?;
+        report.costs.insert(item, cost);
+        report.peak_memory = peak;
+    }
+    measured.add(Stage::Process, report);
+    Ok(measured)
+}
+
+fn profiles(args: &args::Bench, output: &Output) -> Outcome {
+    let names: Vec<&str> = if args.all { PROFILES.to_vec() } else { args.profile.iter().map(String::as_str).collect() };
+    let rows: &[u32] = if args.rows.is_empty() { &[64] } else { &args.rows };
+    let page = args.markdown.as_deref().map(|path| page(path).map(|text| (path, text))).transpose()?;
+    let spinner = output.spinner();
+    let mut measured = Vec::new();
+    for name in names {
+        let profile = Profile::named(name).context("no such profile")?;
+        for rows in rows {
+            let mut progress = |step: String| spinner.set_message(step);
+            measured.push(measure(&profile, *rows as usize, args.srs.srs.as_deref(), &mut progress)?);
+        }
+    }
+    spinner.finish_and_clear();
+    let (judged, machine) = (targets::judge(&measured), proof_bench::machine());
+    if let Some((path, text)) = page {
+        let section = proof_bench::section(&machine, &measured, &judged);
+        files::write(path, proof_bench::replace_section(&text, &section)?.as_bytes(), Access::Public)?;
+    }
+    for own in &measured {
+        output.table(&figures(own));
+        output.table(&[vec![String::new()]]);
+    }
+    let mut table = vec![["profile", "what", "measured", "target", ""].map(String::from).to_vec()];
+    table.extend(judged.iter().map(|judged| judged.cells().to_vec()));
+    output.table(&table);
+    output.result(
+        &json!({ "machine": machine, "profiles": measured, "targets": judged }),
+        &[("", String::new()), ("Machine", machine), ("Note", NOTE.into())],
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+const NOTE: &str =
+    "the fastest of up to five runs in two seconds; a process for each stage; targets are for two quiet cores";
+
+/// The file that figures go into, if they can.
+fn page(path: &Path) -> anyhow::Result<String> {
+    let text = String::from_utf8(files::read(path, MAX_FILE)?)?;
+    // Before anything is measured.
+    proof_bench::replace_section(&text, "")?;
+    Ok(text)
+}
+
+/// A time with three significant digits.
+fn time(seconds: f64) -> String {
+    targets::Quantity::Seconds(&[]).shown(seconds)
+}
+
+/// All that was measured of a profile: the peak memory stands beside the last figure of its stage.
+fn figures(measured: &Measured) -> Vec<Vec<String>> {
+    let title = format!("{} ({}), {} rows a module", measured.profile, measured.shapes, count(measured.rows));
+    let mut table = vec![vec![title, "wall".into(), "CPU".into(), "peak memory".into()]];
+    let last: BTreeMap<Stage, Item> = measured.figures.iter().map(|figure| (figure.stage, figure.item)).collect();
+    for figure in &measured.figures {
+        let mut line = vec![figure.item.to_string(), time(figure.cost.seconds), time(figure.cost.cpu_seconds)];
+        let peak = measured.peak_memory.get(&figure.stage).filter(|_| last.get(&figure.stage) == Some(&figure.item));
+        line.push(peak.map_or(String::new(), |peak| bytes(*peak)));
+        table.push(line);
+    }
+    table.extend(measured.sizes.iter().map(|(size, length)| vec![size.to_string(), bytes(*length)]));
+    table
+}
+
+fn scaling(args: &args::Bench, output: &Output) -> Outcome {
+    let name = args.profile.first().map_or("distilgpt2", String::as_str);
+    let base = Profile::named(name).context("no such profile")?;
+    let rows = args.rows.first().map_or(16, |rows| *rows as usize);
+    let scratch = tempfile::tempdir()?;
+    let spinner = output.spinner();
+    let mut run = |task: &Task| {
+        spinner.set_message(format!("{}, {} rows: {}", task.profile.summary(), task.rows, task.stage));
+        in_a_process(task)
+    };
+    let curves = proof_bench::curves(&base, rows, scratch.path(), args.srs.srs.as_deref(), &mut run)?;
+    spinner.finish_and_clear();
+    if let Some(path) = &args.svg {
+        let title = format!("{name} ({}), {rows} rows a module, and more of each", base.summary());
+        files::write(path, proof_bench::drawing(&title, &curves).as_bytes(), Access::Public)?;
+    }
+    for curve in &curves {
+        output.table(&growth(curve));
+        output.table(&[vec![String::new()]]);
+    }
+    let machine = proof_bench::machine();
+    output
+        .result(&json!({ "base": base, "curves": curves, "machine": machine, "rows": rows }), &[("Machine", machine)]);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn growth(curve: &Curve) -> Vec<Vec<String>> {
+    let items = [
+        Item::Commit,
+        Item::Record,
+        Item::Digest,
+        Item::Projection,
+        Item::ProveOneRow,
+        Item::Prove,
+        Item::VerifyOneRow,
+        Item::Verify,
+    ];
+    let head = [curve.axis.to_string()].into_iter().chain(items.iter().map(Item::to_string));
+    let mut table = vec![head.chain(["proof".into(), "peak, prove".into()]).collect()];
+    for point in &curve.points {
+        let own = &point.measured;
+        let mut line = vec![count(point.at)];
+        line.extend(items.map(|item| own.cost(item).map_or(String::new(), |cost| time(cost.seconds))));
+        line.push(own.size(proof_bench::Size::Proof).map_or(String::new(), bytes));
+        line.push(own.peak_memory.get(&Stage::Prove).map_or(String::new(), |peak| bytes(*peak)));
+        table.push(line);
+    }
+    table
+}

@@ -158,6 +158,7 @@ impl std::ops::DerefMut for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ff::PrimeField;
     use proptest::prelude::*;
 
     proptest! {

@@ -134,7 +134,7 @@ fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .http2_max_header_list_size(16 << 10)
-        .max_concurrent_streams(16)
+        .max_concurrent_streams(64)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(16 << 20);
     if let Some(tls) = tls {

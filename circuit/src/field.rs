@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of adapters or proofs.
 
-use ff::{Field, FromUniformBytes, PrimeField};
+use ff::{Field, FromUniformBytes};
 
 /// The scalar field F of BLS12-381, of prime order p (255 bits).
 pub type F = midnight_curves::Fq;
@@ -110,7 +110,7 @@ impl SmallSum {
 
     /// The sum, reduced modulo p.
     pub fn reduce(&self) -> F {
-        let shift = F::from_u128(1 << 64);
+        let shift = signed(false, &[0, 1, 0, 0]);
         self.0.iter().rev().fold(F::ZERO, |high, limb| high * shift + from_i128(*limb))
     }
 }
@@ -158,6 +158,7 @@ impl std::ops::DerefMut for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ff::PrimeField;
     use proptest::prelude::*;
 
     proptest! {

@@ -4,7 +4,7 @@
 //! id that the user pins. [`Pinned`] is the only form that the verifier works with: parsing is where every rule
 //! of protocol sections 4, 5 ("General pairs") and 9 is enforced.
 
-use group::{GroupEncoding, prime::PrimeCurveAffine};
+use group::{GroupEncoding, UncompressedEncoding, prime::PrimeCurveAffine};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -377,6 +377,23 @@ impl Pinned {
     /// [`Error::Manifest`] says which rule is broken: size, JSON, canonical form, names, shapes, bit widths,
     /// settings digest, number of commitments, a point that is not in the prime-order group or is the identity.
     pub fn parse(bytes: &[u8]) -> Result<Pinned, Error> {
+        Pinned::parse_by(bytes, parse_points)
+    }
+
+    /// [`Pinned::parse`] with what [`Pinned::points_to_bytes`] gave for the same manifest before. Whatever `points` holds, a point that
+    /// is taken from it is the manifest's: it is on the curve and has the same compressed form. What is not checked again is that it
+    /// lies in the prime-order group, so `points` has to come from a place where nobody else writes.
+    ///
+    /// # Errors
+    /// Those of [`Pinned::parse`]; `points` are not this manifest's.
+    pub fn parse_with_points(bytes: &[u8], points: &[u8]) -> Result<Pinned, Error> {
+        Pinned::parse_by(bytes, |manifest| known_points(manifest, points))
+    }
+
+    fn parse_by(
+        bytes: &[u8],
+        points: impl FnOnce(&Manifest) -> Result<Vec<PairPoints>, Error>,
+    ) -> Result<Pinned, Error> {
         if bytes.len() > MAX_BYTES {
             return Err(refuse(format!("{} bytes: more than {MAX_BYTES}", bytes.len())));
         }
@@ -393,7 +410,7 @@ impl Pinned {
             return Err(refuse("the settings digest is not the one that its shapes and k give"));
         }
         manifest.check_commitments()?;
-        let points = parse_points(&manifest)?;
+        let points = points(&manifest)?;
         let id = AdapterId(*blake3::hash(bytes).as_bytes());
         Ok(Pinned { manifest, id, settings, pairs, points })
     }
@@ -437,6 +454,12 @@ impl Pinned {
         &self.pairs
     }
 
+    /// The commitments, uncompressed: decompressing them, and checking their group, is most of the work of parsing a manifest.
+    pub fn points_to_bytes(&self) -> Vec<u8> {
+        let all = self.points.iter().flat_map(|pair| pair.a.iter().chain(&pair.b));
+        all.flat_map(|point| point.to_uncompressed().as_ref().to_vec()).collect()
+    }
+
     /// The commitments, one entry a pair.
     pub fn points(&self) -> &[PairPoints] {
         &self.points
@@ -454,6 +477,34 @@ pub(crate) fn commitments(manifest: &Manifest) -> impl Iterator<Item = (&[Point]
 fn parse_points(manifest: &Manifest) -> Result<Vec<PairPoints>, Error> {
     let sides: Vec<_> = commitments(manifest).collect();
     sides.par_iter().map(|(a, b)| Ok(PairPoints { a: parse_side(a)?, b: parse_side(b)? })).collect()
+}
+
+/// Bytes of an uncompressed point.
+const UNCOMPRESSED: usize = 96;
+
+/// The points of `bytes`, if they are those of the manifest.
+fn known_points(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<PairPoints>, Error> {
+    let refuse = || Error::Manifest("the points that were kept of it are not its commitments".into());
+    let sides: Vec<_> = commitments(manifest).collect();
+    let count = sides.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>();
+    if bytes.len() != count * UNCOMPRESSED {
+        return Err(refuse());
+    }
+    let mut chunks = bytes.chunks_exact(UNCOMPRESSED);
+    let mut side = |compressed: &[Point]| -> Option<Vec<G1Affine>> {
+        compressed.iter().map(|point| known_point(point, chunks.next()?)).collect()
+    };
+    let pairs = sides.into_iter().map(|(a, b)| Some(PairPoints { a: side(a)?, b: side(b)? }));
+    pairs.collect::<Option<_>>().ok_or_else(refuse)
+}
+
+/// The point of these bytes, if it is on the curve and has this compressed form.
+fn known_point(compressed: &Point, bytes: &[u8]) -> Option<G1Affine> {
+    let mut repr = <G1Affine as UncompressedEncoding>::Uncompressed::default();
+    repr.as_mut().copy_from_slice(bytes);
+    // "Unchecked" is the group, not the curve.
+    let point = Option::<G1Affine>::from(G1Affine::from_uncompressed_unchecked(&repr))?;
+    (point.to_bytes().as_ref() == compressed.0).then_some(point)
 }
 
 fn parse_side(points: &[Point]) -> Result<Vec<G1Affine>, Error> {

@@ -1,31 +1,22 @@
 //! The only pass over the trace: random combinations of its rows (protocol 5.2).
 //!
-//! `ρ` has 128 bits a row. Activations are summed over 32-bit limbs of ρ in 64-bit accumulators that are flushed before
-//! they can wrap; deltas in 128-bit accumulators. Both parties run this.
+//! `ρ` has 128 bits a row. Both parties run this.
 
 use rayon::prelude::*;
 
 use crate::{
     field::{F, from_parts_of_32_bits, inner_product, powers},
-    manifest::{MAX_X_BITS, Pinned},
+    manifest::{Module, Pinned},
+    row_sums::{self, LIMBS, STRIPE, Stripe, Weight},
     trace::{MAX_ROWS, Rows, Trace},
     transcript::Opening,
 };
 
-/// Limbs of ρ.
-const LIMBS: usize = 4;
-/// Rows between two flushes of the 64-bit accumulators: |x| < 2^23 and a limb below 2^32 make products below 2^55 in
-/// magnitude, so 128 of them stay below 2^62.
-const FLUSH: usize = 128;
-/// Features that one task sums: keeps a task's accumulators in the first-level cache.
-const STRIPE: usize = 256;
-
-const _: () = assert!(MAX_X_BITS - 1 + 32 + FLUSH.ilog2() < 63);
-// Deltas: a product is below 2^(63+32) in magnitude.
+// The sums of all rows: a delta is below 2^63, a limb below 2^32.
 const _: () = assert!(63 + 32 + MAX_ROWS.ilog2() < 127);
 
 /// The 128-bit weights of `rows` rows of module `module`, as 32-bit limbs, least significant first.
-pub fn row_weights(rho_key: &[u8; 32], module: usize, rows: usize) -> Vec<[u32; LIMBS]> {
+pub fn row_weights(rho_key: &[u8; 32], module: usize, rows: usize) -> Vec<Weight> {
     let mut hasher = blake3::Hasher::new_keyed(rho_key);
     hasher.update(&(module as u64).to_le_bytes());
     let mut stream = hasher.finalize_xof();
@@ -44,55 +35,22 @@ pub fn row_weights(rho_key: &[u8; 32], module: usize, rows: usize) -> Vec<[u32; 
 }
 
 /// `ρᵀX` for integers below 2^23 in magnitude: `dim` field elements.
-pub fn project_inputs(rho: &[[u32; LIMBS]], x: &[i32], dim: usize) -> Vec<F> {
-    stripes(dim, |first, width| {
-        let mut wide = vec![[0i128; LIMBS]; width];
-        let mut narrow = vec![0i64; LIMBS * width];
-        for (block, weights) in rho.chunks(FLUSH).enumerate() {
-            narrow.fill(0);
-            for (row, limbs) in weights.iter().enumerate() {
-                let start = (block * FLUSH + row) * dim + first;
-                let values = &x[start..start + width];
-                for (acc, limb) in narrow.chunks_exact_mut(width).zip(limbs) {
-                    let limb = i64::from(*limb);
-                    for (a, v) in acc.iter_mut().zip(values) {
-                        *a = a.wrapping_add(limb.wrapping_mul(i64::from(*v)));
-                    }
-                }
-            }
-            for (limb, acc) in narrow.chunks_exact(width).enumerate() {
-                for (total, a) in wide.iter_mut().zip(acc) {
-                    total[limb] += i128::from(*a);
-                }
-            }
-        }
-        wide
-    })
+pub fn project_inputs(rho: &[Weight], x: &[i32], dim: usize) -> Vec<F> {
+    stripes(dim, |stripe| row_sums::of_inputs(rho, x, stripe))
 }
 
-/// `ρᵀD` for 64-bit integers: `dim` field elements.
-pub fn project_deltas(rho: &[[u32; LIMBS]], d: &[i64], dim: usize) -> Vec<F> {
-    stripes(dim, |first, width| {
-        let mut wide = vec![[0i128; LIMBS]; width];
-        for (row, limbs) in rho.iter().enumerate() {
-            let start = row * dim + first;
-            for (total, v) in wide.iter_mut().zip(&d[start..start + width]) {
-                for (acc, limb) in total.iter_mut().zip(limbs) {
-                    *acc = acc.wrapping_add(i128::from(*v).wrapping_mul(i128::from(*limb)));
-                }
-            }
-        }
-        wide
-    })
+/// `ρᵀD` for integers below 2^`bits` in magnitude: `dim` field elements.
+pub fn project_deltas(rho: &[Weight], d: &[i64], dim: usize, bits: u32) -> Vec<F> {
+    stripes(dim, |stripe| row_sums::of_deltas(rho, d, bits, stripe))
 }
 
-/// Runs `sum(first feature, width)` on stripes of the features and recombines the limbs.
-fn stripes(dim: usize, sum: impl Fn(usize, usize) -> Vec<[i128; LIMBS]> + Sync) -> Vec<F> {
+/// Runs `sum` on stripes of the features and recombines the limbs.
+fn stripes(dim: usize, sum: impl Fn(Stripe) -> Vec<[i128; LIMBS]> + Sync) -> Vec<F> {
     (0..dim.div_ceil(STRIPE))
         .into_par_iter()
         .flat_map_iter(|stripe| {
             let first = stripe * STRIPE;
-            sum(first, STRIPE.min(dim - first))
+            sum(Stripe { dim, first, width: STRIPE.min(dim - first) })
         })
         .map(|limbs| from_parts_of_32_bits(&limbs))
         .collect()
@@ -124,9 +82,7 @@ impl Public {
             .modules()
             .par_iter()
             .enumerate()
-            .map(|(m, rows)| {
-                Projected::of(rows, &row_weights(&opening.rho_key, m, rows.count()), modules[m].d_out, &gamma)
-            })
+            .map(|(m, rows)| Projected::of(rows, &row_weights(&opening.rho_key, m, rows.count()), &modules[m], &gamma))
             .collect();
         let groups = pinned
             .pairs()
@@ -150,12 +106,15 @@ struct Projected {
 }
 
 impl Projected {
-    fn of(rows: &Rows<'_>, rho: &[[u32; LIMBS]], d_out: usize, gamma: &[F]) -> Projected {
+    fn of(rows: &Rows<'_>, rho: &[Weight], module: &Module, gamma: &[F]) -> Projected {
         let dim = |values: &[i32]| if rho.is_empty() { 0 } else { values.len() / rho.len() };
         let one = project_inputs(rho, rows.ones, dim(rows.ones)).first().copied().unwrap_or_default();
         let inputs = rows.inputs.iter().map(|x| project_inputs(rho, x, dim(x))).collect();
-        let delta =
-            if rho.is_empty() { F::from(0) } else { inner_product(&project_deltas(rho, rows.delta, d_out), gamma) };
+        let delta = if rho.is_empty() {
+            F::from(0)
+        } else {
+            inner_product(&project_deltas(rho, rows.delta, module.d_out, module.delta_bits), gamma)
+        };
         Projected { inputs, one, delta }
     }
 }

@@ -28,10 +28,10 @@ pub const MIN_K: u32 = 4;
 pub const ETHEREUM_DIGEST: &str = "62157976931b54d5b315b0f94dc2320ee1088fc5fe80e873bc1ec70deb408f59";
 /// `[τ]₂` of the Ethereum ceremony, compressed, as EIP-4844 clients publish it: what a second source can be asked for.
 pub const ETHEREUM_TAU_G2: &str = "b5bfd7dd8cdeb128843bc287230af38926187075cbfbefa81009a2ce615ac53d2914e5870cb452d2afaaab24f3499f72185cbfee53492714734429b7b38608e23926c911cceceac9a36851477ba4c60b087041de621000edc98edada20c1def2";
-/// BLAKE3 of [`Srs::to_cache`] of the Ethereum ceremony; a test recomputes it, pairing checks included.
-pub const ETHEREUM_CACHE_DIGEST: &str = "831dbbf8b263992db5bce7f2fabf30e76deee74643a52064681a73a1d90bbc8d";
+/// The Ethereum ceremony with its Lagrange basis, as [`Srs::to_bytes`] writes it; a test makes it again, pairing checks included.
+const ETHEREUM: &[u8] = include_bytes!("ethereum.srs");
 
-const CACHE_MAGIC: &[u8; 16] = b"zklora-srs-v0001";
+const MAGIC: &[u8; 16] = b"zklora-srs-v0001";
 const G1_BYTES: usize = 96;
 const G2_BYTES: usize = 192;
 
@@ -76,9 +76,18 @@ pub struct Srs {
 }
 
 impl Srs {
-    /// The Ethereum ceremony (k = 12), from the points that the crate `ekzg-trusted-setup` carries. Computes the
-    /// Lagrange basis and checks everything: about 2 s. Use [`Srs::ethereum_from_cache`] afterwards.
+    /// The Ethereum ceremony (k = 12), which is part of the program, with its Lagrange basis: a few milliseconds.
     pub fn ethereum() -> Result<Srs, Error> {
+        let srs = Srs::from_own_bytes(ETHEREUM)?;
+        if srs.provenance != Provenance::EthereumCeremony {
+            return Err(Error::Srs(format!("this program carries points with digest {}", srs.digest_hex())));
+        }
+        Ok(srs)
+    }
+
+    /// The same from the points that the crate `ekzg-trusted-setup` carries: computes the Lagrange basis and checks
+    /// everything, about 2 s.
+    pub fn ethereum_from_ceremony() -> Result<Srs, Error> {
         let setup = ekzg_trusted_setup::TrustedSetup::default();
         let g1: Vec<[u8; 48]> = setup.g1_monomial.iter().map(|p| p.to_compressed()).collect();
         let g2: Vec<[u8; 96]> = setup.g2_monomial.iter().take(2).map(|p| p.to_compressed()).collect();
@@ -145,29 +154,23 @@ impl Srs {
         Ok(srs)
     }
 
-    /// The Ethereum ceremony from the bytes that [`Srs::to_cache`] wrote. The bytes are held to
-    /// [`ETHEREUM_CACHE_DIGEST`], a constant of this build, so a cache that anybody changed is refused.
-    pub fn ethereum_from_cache(bytes: &[u8]) -> Result<Srs, Error> {
-        if blake3::hash(bytes).to_hex().as_str() != ETHEREUM_CACHE_DIGEST {
-            return Err(Error::Srs(
-                "the cached parameters are not the ones this build expects: delete the cache".into(),
-            ));
-        }
+    /// Parameters from what [`Srs::to_bytes`] wrote, 2^12 points. Only for bytes that are part of the program: neither
+    /// subgroup nor pairing checks are made, and the Lagrange basis is taken as it is.
+    fn from_own_bytes(bytes: &[u8]) -> Result<Srs, Error> {
         let k = 12u32;
         let n = 1usize << k;
-        let expected = CACHE_MAGIC.len() + 2 * n * G1_BYTES + 2 * G2_BYTES;
+        let expected = MAGIC.len() + 2 * n * G1_BYTES + 2 * G2_BYTES;
         if bytes.len() != expected {
-            return Err(Error::Srs(format!("the cached parameters have {} bytes, not {expected}", bytes.len())));
+            return Err(Error::Srs(format!("the program's parameters have {} bytes, not {expected}", bytes.len())));
         }
-        let (g1, g2) = bytes[CACHE_MAGIC.len()..].split_at(2 * n * G1_BYTES);
-        // The digest vouches for the points: neither subgroup nor pairing checks are repeated.
+        let (g1, g2) = bytes[MAGIC.len()..].split_at(2 * n * G1_BYTES);
         let points = g1
             .par_chunks_exact(G1_BYTES)
             .map(|chunk| {
                 let mut repr = <G1Affine as UncompressedEncoding>::Uncompressed::default();
                 repr.as_mut().copy_from_slice(chunk);
                 Option::<G1Affine>::from(G1Affine::from_uncompressed_unchecked(&repr))
-                    .ok_or_else(|| Error::Srs("a cached point is not on the curve".into()))
+                    .ok_or_else(|| Error::Srs("a point is not on the curve".into()))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let g2 = g2
@@ -176,16 +179,16 @@ impl Srs {
                 let mut repr = <G2Affine as UncompressedEncoding>::Uncompressed::default();
                 repr.as_mut().copy_from_slice(chunk);
                 Option::<G2Affine>::from(G2Affine::from_uncompressed(&repr))
-                    .ok_or_else(|| Error::Srs("a cached G2 point is not on the curve".into()))
+                    .ok_or_else(|| Error::Srs("a G2 point is not on the curve".into()))
             })
             .collect::<Result<Vec<_>, _>>()?;
         let (monomial, lagrange) = points.split_at(n);
         Srs::assemble(k, monomial.to_vec(), lagrange.to_vec(), g2[0], g2[1])
     }
 
-    /// The parameters with their Lagrange basis, uncompressed, so that the next start is fast.
-    pub fn to_cache(&self) -> Vec<u8> {
-        let mut out = CACHE_MAGIC.to_vec();
+    /// The parameters with their Lagrange basis, uncompressed: what `ethereum.srs` holds.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
         for point in self.monomial.iter().chain(&self.lagrange) {
             out.extend_from_slice(point.to_uncompressed().as_ref());
         }
@@ -332,23 +335,16 @@ mod tests {
     }
 
     #[test]
-    fn the_ethereum_ceremony_has_the_pinned_digests_and_its_cache_round_trips() {
-        let srs = Srs::ethereum().unwrap();
-        let cache = srs.to_cache();
-        assert_eq!(
-            (srs.digest_hex().as_str(), blake3::hash(&cache).to_hex().as_str()),
-            (ETHEREUM_DIGEST, ETHEREUM_CACHE_DIGEST)
-        );
-        assert_eq!(srs.provenance(), Provenance::EthereumCeremony);
-        assert_eq!(srs.tau_g2_hex(), ETHEREUM_TAU_G2);
-        let again = Srs::ethereum_from_cache(&cache).unwrap();
-        assert_eq!(again.digest(), srs.digest());
-        assert_eq!(again.lagrange(), srs.lagrange());
-        let mut bad = cache;
-        let middle = bad.len() / 2;
-        bad[middle] ^= 1;
-        assert!(Srs::ethereum_from_cache(&bad).is_err());
-        assert!(Srs::ethereum_from_cache(&[]).is_err());
+    fn the_ethereum_ceremony_of_the_program_is_the_one_with_the_pinned_digests() {
+        let ceremony = Srs::ethereum_from_ceremony().unwrap();
+        assert_eq!(ceremony.digest_hex(), ETHEREUM_DIGEST);
+        assert_eq!(ceremony.tau_g2_hex(), ETHEREUM_TAU_G2);
+        // Byte for byte, so that every check that the ceremony passed holds of the program's copy, too.
+        assert!(ceremony.to_bytes() == ETHEREUM, "circuit/src/ethereum.srs is not what the ceremony gives");
+        let own = Srs::ethereum().unwrap();
+        assert_eq!((own.digest(), own.provenance()), (ceremony.digest(), Provenance::EthereumCeremony));
+        assert_eq!(own.lagrange(), ceremony.lagrange());
+        assert!(Srs::from_own_bytes(&ETHEREUM[1..]).is_err());
     }
 
     #[test]

@@ -206,7 +206,7 @@ pub enum SrsCommand {
     /// Whose ceremony, how many points, which digest.
     #[command(after_help = "Example: zklora srs info --srs ceremony.json")]
     Info(SrsFile),
-    /// Check every point and the pairing equations, without the cache.
+    /// Check every point and the pairing equations.
     #[command(after_help = "Example: zklora srs verify")]
     Verify(SrsFile),
 }
@@ -358,9 +358,15 @@ pub struct Serve {
     /// Most sessions that exchange rows at the same time.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_sessions: u32,
-    /// Most rows of a session, all modules together; they are in memory while they are proven.
+    /// Most of them under one token or certificate [default: as many as in all].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub max_sessions_per_client: Option<u32>,
+    /// Most rows of a session, all modules together.
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     pub max_session_rows: u64,
+    /// Largest trace of a session, in MiB: it is in memory while it is proven.
+    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_session_size: u32,
     /// Longest message, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub max_message: u32,
@@ -501,6 +507,12 @@ pub struct Infer {
     /// Seconds that an answer may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub timeout: u32,
+    /// Seconds that a proof may take, with the time that it waits for those of others.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(1..=604_800))]
+    pub proof_timeout: u32,
+    /// Go on with a session at another URL than it began with: whoever serves there gets the session's key.
+    #[arg(long)]
+    pub moved: bool,
     /// Seconds to wait for a contributor that has gone away.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub patience: u32,

@@ -247,9 +247,12 @@ fn batches_and_answers() {
     };
     let contributor = contributor();
     let trace = TraceFile::read(&contributor.folder.path().join("trace.safetensors"), &contributor.pinned).unwrap();
-    let honest =
-        Batch { sequence: 3, rows: vec![batch::to_wire(&trace.modules[0])], calls: vec![Call { module: 0, rows: 0 }] };
-    let answer = batch::deltas_to_wire(3, &[trace.modules[0].delta.clone()]);
+    let honest = Batch {
+        sequence: 3,
+        rows: vec![batch::to_wire(&std::sync::Arc::new(trace.modules[0].clone()))],
+        calls: vec![Call { module: 0, rows: 0 }],
+    };
+    let answer = batch::deltas_to_wire(3, vec![trace.modules[0].delta.clone()]);
     assert!(batch::parse(&honest, &contributor.pinned).is_ok());
     fuzz(&[honest.encode_to_vec(), answer.encode_to_vec()], |bytes| {
         if let Ok(batch) = Batch::decode(bytes)

@@ -1,7 +1,7 @@
 //! SmolLM2-135M, too large for the repository: what holds for the small models holds for it, and how long it takes.
 //!
 //! ```sh
-//! ZKLORA_SMOLLM2=OUT/onnx/model.onnx cargo test --release --workspace --test smollm2 -- --ignored --nocapture
+//! ZKLORA_SMOLLM2=OUT cargo test --release --workspace --test smollm2 -- --ignored --nocapture
 //! ```
 //!
 //! with the folder OUT of `models/make/smollm2.py`.
@@ -19,7 +19,8 @@ use zklora_models::language_model::{Identity, LanguageModel, Tokenizer};
 #[test]
 #[ignore = "needs the model; see above"]
 fn smollm2_runs_with_an_adapter_and_keeps_rows() {
-    let path = PathBuf::from(std::env::var("ZKLORA_SMOLLM2").unwrap());
+    let folder = PathBuf::from(std::env::var("ZKLORA_SMOLLM2").unwrap());
+    let path = folder.join("onnx/model.onnx");
     let adapter = support::load("smollm2-r4-qv");
     let points = points_of(&adapter);
     let started = Instant::now();
@@ -57,7 +58,7 @@ fn smollm2_runs_with_an_adapter_and_keeps_rows() {
     assert!(difference < 1e-3);
 
     let adapted = LanguageModel::load(&path, &points, Arc::new(Local(adapter))).unwrap();
-    let tokenizer = Tokenizer::load(&path.with_file_name("../hf/tokenizer.json")).unwrap();
+    let tokenizer = Tokenizer::load(&folder.join("hf/tokenizer.json")).unwrap();
     let prompt = tokenizer.encode("The capital of France is").unwrap();
     let logits = adapted.logits(&prompt).unwrap();
     let row = logits.row(prompt.len() - 1).unwrap();

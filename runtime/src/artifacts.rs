@@ -18,7 +18,7 @@ use crate::{
     Error,
     deltas::Deltas,
     files::{self, MAX_FILE},
-    secrets, weights_file,
+    known_manifests, secrets, weights_file,
 };
 
 /// Names within `public/`.
@@ -66,10 +66,7 @@ impl Public {
     pub fn load(folder: &Path, pin: Option<&AdapterId>, srs: &Srs, keys: &KeyStore) -> Result<Public, Error> {
         let public = public_folder(folder)?;
         let bytes = files::read(&public.join(MANIFEST), manifest::MAX_BYTES as u64)?;
-        let pinned = match pin {
-            Some(pin) => Pinned::parse_pinned(&bytes, pin)?,
-            None => Pinned::parse(&bytes)?,
-        };
+        let pinned = known_manifests::parse(&bytes, pin)?;
         let settings = pinned.settings().to_bytes()?;
         same(&public.join(SETTINGS), &settings, "settings")?;
         if pinned.manifest().srs_digest == srs.digest_hex() {

@@ -20,8 +20,8 @@ pub enum Access {
     Private,
 }
 
-/// The whole file, if it is a regular file of at most `limit` bytes.
-pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+/// Opens a regular file of at most `limit` bytes.
+pub fn open(path: &Path, limit: u64) -> Result<fs::File, Error> {
     // Before it is opened: opening a pipe would wait for somebody to write to it.
     let metadata = fs::metadata(path).map_err(|e| Error::file(path, e))?;
     if !metadata.is_file() {
@@ -30,8 +30,14 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     if metadata.len() > limit {
         return Err(Error::file(path, format!("{} bytes, at most {limit} are read", metadata.len())));
     }
-    let file = fs::File::open(path).map_err(|e| Error::file(path, e))?;
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    fs::File::open(path).map_err(|e| Error::file(path, e))
+}
+
+/// The whole file, if it is a regular file of at most `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let file = open(path, limit)?;
+    let length = file.metadata().map_err(|e| Error::file(path, e))?.len();
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     // The file may grow while it is read: the bound holds all the same.
     file.take(limit).read_to_end(&mut bytes).map_err(|e| Error::file(path, e))?;
     Ok(bytes)

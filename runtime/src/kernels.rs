@@ -137,7 +137,7 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
         Kernel::new("multi-exponentiation, field elements", move || msm(&points, &scalars)),
         Kernel::new("multi-exponentiation, 16-bit integers", move || small_msm(&own_points, &integers, BITS)),
         Kernel::new("projection of activations", move || project_inputs(&x_rho, &x_rows.inputs[0], d_in)),
-        Kernel::new("projection of deltas", move || project_deltas(&d_rho, &d_rows.delta, d_out)),
+        Kernel::new("projection of deltas", move || project_deltas(&d_rho, &d_rows.delta, d_out, module.delta_bits)),
         Kernel::new("range checks and digest", move || {
             let rows = &digest_rows;
             let inputs = [&rows.inputs[0][..]];

@@ -30,7 +30,7 @@ pub struct Entry {
     /// Who was served, for sessions over the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// The log that holds the rows of a session that was opened and has not ended.
+    /// The log that holds the rows of a session that was opened and has not ended; relative to the ledger's folder if it is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
     /// Rows per module.
@@ -156,8 +156,18 @@ impl Ledger {
         }
         // Under the lock: two processes cannot both take the last rows.
         let bytes = files::read(path, MAX_LEDGER)?;
-        let (entries, len) = (parse(path, &bytes)?, whole_lines(&bytes).len() as u64);
+        let (mut entries, len) = (parse(path, &bytes)?, whole_lines(&bytes).len() as u64);
+        if let Some(folder) = path.parent() {
+            entries.iter_mut().filter_map(|entry| entry.log.as_mut()).for_each(|log| *log = folder.join(&log));
+        }
         Ok(Ledger { path: path.to_path_buf(), file, entries, len })
+    }
+
+    /// How the ledger names a log: folders that are moved together find each other again.
+    fn name_of(&self, log: &Path) -> PathBuf {
+        let folder = self.path.parent().and_then(|folder| folder.canonicalize().ok());
+        let inside = folder.as_ref().and_then(|folder| log.strip_prefix(folder).ok());
+        inside.unwrap_or(log).to_path_buf()
     }
 
     /// All entries.
@@ -168,7 +178,8 @@ impl Ledger {
     /// Appends an entry and flushes it to disk. Call it before the deltas leave.
     pub fn append(&mut self, entry: Entry) -> Result<(), Error> {
         let failed = |e: std::io::Error| Error::file(&self.path, e);
-        let mut line = serde_json::to_vec(&entry).map_err(|e| Error::file(&self.path, e))?;
+        let log = entry.log.as_deref().map(|log| self.name_of(log));
+        let mut line = serde_json::to_vec(&Entry { log, ..entry.clone() }).map_err(|e| Error::file(&self.path, e))?;
         line.push(b'\n');
         // What a crash, or an append that failed, left of a line. Nobody else writes: the file is not read again.
         self.file.set_len(self.len).map_err(failed)?;

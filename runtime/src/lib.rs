@@ -24,6 +24,7 @@ pub mod files;
 pub mod frame_log;
 pub mod infer;
 pub mod kernels;
+mod known_manifests;
 pub mod ledger;
 pub mod lock;
 pub mod network_bench;

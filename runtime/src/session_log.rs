@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     Error,
@@ -31,6 +32,12 @@ pub struct Header {
     /// Session id, hex.
     pub session: String,
     version: u32,
+}
+
+impl Drop for Header {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl std::fmt::Debug for Header {
@@ -143,7 +150,7 @@ pub struct SessionLog(FrameLog);
 impl SessionLog {
     /// A new log.
     pub fn create(path: &Path, header: &Header) -> Result<SessionLog, Error> {
-        let header = serde_json::to_vec(header).map_err(|e| Error::file(path, e))?;
+        let header = Zeroizing::new(serde_json::to_vec(header).map_err(|e| Error::file(path, e))?);
         Ok(SessionLog(FrameLog::create(path, &header)?))
     }
 

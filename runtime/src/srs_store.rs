@@ -1,52 +1,20 @@
-//! Where the SRS comes from: the Ethereum ceremony (cached on disk after its first, checked use) or a file.
+//! Where the SRS comes from: the Ethereum ceremony, or a file.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use zklora_circuit::srs::Srs;
 
-use crate::{
-    Error,
-    files::{self, Access},
-};
+use crate::{Error, files};
 
 /// Largest SRS file that is read, in bytes: 2^20 points as hex.
 const MAX_SRS_FILE: u64 = 1 << 28;
-const CACHE_NAME: &str = "ethereum-kzg-ceremony-k12.srs";
 
-/// Where the cache lies: `$ZKLORA_CACHE_DIR`, else `$XDG_CACHE_HOME/zklora`, else `~/.cache/zklora`.
-pub fn cache_folder() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("ZKLORA_CACHE_DIR")
-        .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("zklora")))
-        .or_else(|| set("HOME").map(|folder| folder.join(".cache/zklora")))
-}
-
-/// The SRS of `file`, or the Ethereum ceremony.
-///
-/// The cache is held to a digest that is part of this program: a changed one is refused and made again. If it cannot be
-/// written, the next start is slower, and that is all.
+/// The SRS of `file`, or the Ethereum ceremony, which is part of the program.
 pub fn load(file: Option<&Path>) -> Result<Srs, Error> {
     match file {
         Some(path) => from_json(path, &files::read(path, MAX_SRS_FILE)?),
-        None => ethereum(cache_folder().as_deref()),
+        None => Ok(Srs::ethereum()?),
     }
-}
-
-/// The Ethereum ceremony, by way of a cache in `folder`.
-pub fn ethereum(folder: Option<&Path>) -> Result<Srs, Error> {
-    let path = folder.map(|folder| folder.join(CACHE_NAME));
-    if let Some(bytes) = path.as_ref().and_then(|path| files::read(path, MAX_SRS_FILE).ok())
-        && let Ok(srs) = Srs::ethereum_from_cache(&bytes)
-    {
-        return Ok(srs);
-    }
-    let srs = Srs::ethereum()?;
-    if let (Some(folder), Some(path)) = (folder, path)
-        && files::create_folder(folder, Access::Public).is_ok()
-    {
-        let _ = files::write(&path, &srs.to_cache(), Access::Public);
-    }
-    Ok(srs)
 }
 
 /// The format of the Ethereum consensus specifications: `g1_monomial` and `g2_monomial` as lists of hex strings.

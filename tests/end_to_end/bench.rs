@@ -13,8 +13,7 @@ fn bench_measures_a_profile_in_processes_of_their_own_and_writes_its_section() {
     assert_eq!((&measured["profile"], &measured["rows"]), (&"module".into(), &2.into()));
     let items: Vec<&str> =
         measured["figures"].as_array().unwrap().iter().map(|f| f["item"].as_str().unwrap()).collect();
-    for item in
-        ["commit", "srs_without_cache", "prove_one_row", "verify", "process", "process_one_row", "memcpy_one_core"]
+    for item in ["commit", "known_manifest", "prove_one_row", "verify", "process", "process_one_row", "memcpy_one_core"]
     {
         assert!(items.contains(&item), "{item}: {items:?}");
     }

@@ -41,7 +41,7 @@ their final name and renamed, so nothing half-written has a final name. (A proce
 | 1 | the answer is no: a proof does not verify, a pin, session id or SRS does not match, a trace is not of your activations, committed values are others, an audit finds a difference, the prover refuses a false or unserved trace, a limit of rows is reached |
 | 2 | bad usage or unusable input |
 
-`ZKLORA_CACHE_DIR` says where the SRS is cached (see `formats.md`).
+`ZKLORA_CACHE_DIR` says where the points of manifests are kept (see `formats.md`).
 ";
 
 #[test]

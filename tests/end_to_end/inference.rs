@@ -70,6 +70,10 @@ impl Server {
     fn start(contributor: &Contributor, listen: &str, more: &[&str]) -> Server {
         let mut command = zklora_command();
         command.args(["--json", "serve", "--listen", listen, "--artifacts"]).arg(contributor.0.path()).args(more);
+        Server::of(command)
+    }
+
+    fn of(mut command: Command) -> Server {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -290,4 +294,38 @@ fn a_base_model_that_is_not_the_adapters_is_refused() {
     let other = fixture("base/tiny-gpt2");
     infer(&args!["--base-weights", other]).refused(2, "use the model that the adapter was trained on");
     infer(&args!["--allow-other-base"]).ok();
+}
+
+/// With the environment variable ZKLORA_SMOLLM2, the folder that `models/make/smollm2.py` made.
+#[test]
+#[ignore = "needs SmolLM2: models/make/README.md"]
+fn smollm2_with_the_trained_adapter_has_the_loss_that_peft_has_and_a_proof() {
+    const TEXT: &str = "In the beginning God created the heaven and the earth. And the earth was without form, and void; and darkness was \
+                        upon the face of the deep. And the Spirit of God moved upon the face of the waters. And God said, Let there be \
+                        light: and there was light. And God saw the light, that it was good: and God divided the light from the \
+                        darkness.";
+    // Computed by torch 2.15.0 and peft 0.21.2 from the same weights.
+    const BASE: f64 = 1.628_564_6;
+    const ADAPTED: f64 = 1.333_489_9;
+    let model = PathBuf::from(std::env::var("ZKLORA_SMOLLM2").unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    zk!["export", "--adapter", fixture("adapters/smollm2-r4-qv"), "--out", path("onnx")].ok();
+    zk!["compile", path("onnx"), "--out", path("artifacts")].ok();
+    let mut command = zklora_command();
+    command.args(["--json", "serve", "--listen", "127.0.0.1:0", "--artifacts"]).arg(path("artifacts"));
+    let server = Server::of(command);
+    let mut command = zklora_command();
+    command.args(["--json", "infer", "--contributor", &server.pinned(), "--text", TEXT, "--base"]);
+    command.arg(model.join("onnx/model.onnx")).arg("--base-weights").arg(model.join("hf"));
+    command.arg("--tokenizer").arg(model.join("hf/tokenizer.json")).arg("--out").arg(path("session"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let report = end(command.spawn().unwrap()).ok().json();
+    for (ours, theirs) in [("base", BASE), ("adapted", ADAPTED)] {
+        let ours = report["loss"][ours].as_f64().unwrap();
+        assert!((ours - theirs).abs() < 1e-3 * theirs, "{ours}, peft: {theirs}");
+    }
+    assert_eq!(report["points"].as_array().unwrap().len(), 60);
+    assert_eq!(report["contributors"][0]["verdict"], "accepted");
+    verify_again(&path("session/contributor-1"), &server.id);
 }

@@ -9,6 +9,8 @@ use crate::{
     verifier::{SrsPolicy, verify},
 };
 
+use group::UncompressedEncoding;
+
 use super::encodings::{identity, outside_the_subgroup};
 
 fn mixed() -> Session {
@@ -54,6 +56,34 @@ fn the_pin_names_one_manifest_and_no_other() {
     assert!(matches!(Pinned::parse_pinned(&other, &session.pinned.id()), Err(Error::Pin { .. })));
     assert!("00".parse::<AdapterId>().is_err());
     assert_eq!(session.pinned.id().to_string().parse::<AdapterId>().unwrap(), session.pinned.id());
+}
+
+#[test]
+fn points_that_were_kept_are_the_manifests_or_refused() {
+    let session = mixed();
+    let (bytes, kept) = (session.manifest.to_bytes().unwrap(), session.pinned.points_to_bytes());
+    let again = Pinned::parse_with_points(&bytes, &kept).unwrap();
+    assert_eq!(again.points_to_bytes(), kept);
+    let refused = |points: &[u8]| {
+        let error = Pinned::parse_with_points(&bytes, points).unwrap_err().to_string();
+        assert!(error.contains("are not its commitments"), "{error}");
+    };
+    refused(&kept[96..]);
+    refused(&[&kept[..], &kept[..96]].concat());
+    refused(&[&kept[96..192], &kept[..96], &kept[192..]].concat());
+    for at in (0..kept.len()).step_by(7) {
+        // Another x, another y, or another encoding: on the curve or not.
+        let mut changed = kept.clone();
+        changed[at] ^= 1 << (at % 8);
+        refused(&changed);
+    }
+    // The same x with the other sign, which is on the curve.
+    let negated = -session.pinned.points()[0].a[0];
+    let mut other = kept.clone();
+    other[..96].copy_from_slice(negated.to_uncompressed().as_ref());
+    refused(&other);
+    // A manifest that breaks a rule breaks it with points, too.
+    assert!(Pinned::parse_with_points(&[&bytes[..], b" "].concat(), &kept).is_err());
 }
 
 type Edit = Box<dyn Fn(&mut Manifest)>;

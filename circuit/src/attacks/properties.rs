@@ -10,6 +10,7 @@ use crate::{
     field::{F, from_i64},
     manifest::TermKind,
     projection::{project_deltas, project_inputs, row_weights},
+    row_sums::TWO_PARTS,
     testing::{OwnedRows, Session, Shape, draft, integer, keys, lora, random_pairs, random_rows, srs, with_rows},
     verifier::{SrsPolicy, verify},
     weights::PairWeights,
@@ -49,8 +50,13 @@ fn three_hundred_rows_of_extreme_integers_project_without_wrapping() {
             let wide: Vec<i64> = vec![i64::from(x); rows * 2];
             assert_eq!(project_inputs(&all_ones, &vec![x; rows * 2], 2), projected(&all_ones, &wide, 2));
         }
-        for d in [i64::MAX, -i64::MAX] {
-            assert_eq!(project_deltas(&all_ones, &vec![d; rows * 2], 2), projected(&all_ones, &vec![d; rows * 2], 2));
+        // The largest of every number of parts, and the smallest with one part more.
+        let two = (1 << TWO_PARTS) - 1;
+        for (d, bits) in [(i64::MAX, 63), (two, TWO_PARTS), (two + 1, TWO_PARTS + 1), (1, TWO_PARTS), (1, 63)] {
+            for d in [d, -d] {
+                let deltas = vec![d; rows * 2];
+                assert_eq!(project_deltas(&all_ones, &deltas, 2, bits), projected(&all_ones, &deltas, 2), "{d}");
+            }
         }
     }
 }
@@ -63,7 +69,9 @@ fn projections_longer_than_a_stripe_equal_the_oracle() {
     let wide: Vec<i64> = x.iter().map(|v| i64::from(*v)).collect();
     assert_eq!(project_inputs(&rho, &x, dim), projected(&rho, &wide, dim));
     let d: Vec<i64> = (0..rows * dim).map(|_| integer(i64::MAX >> 1)).collect();
-    assert_eq!(project_deltas(&rho, &d, dim), projected(&rho, &d, dim));
+    assert_eq!(project_deltas(&rho, &d, dim, 63), projected(&rho, &d, dim));
+    let d: Vec<i64> = d.iter().map(|d| d >> (63 - TWO_PARTS)).collect();
+    assert_eq!(project_deltas(&rho, &d, dim, TWO_PARTS), projected(&rho, &d, dim));
 }
 
 #[test]

@@ -117,6 +117,8 @@ fn contributors(args: &args::Infer) -> anyhow::Result<Vec<ContributorOptions>> {
             insecure: args.insecure,
             call_timeout: Duration::from_secs(u64::from(args.timeout)),
             patience: Duration::from_secs(u64::from(args.patience)),
+            proof_timeout: Duration::from_secs(u64::from(args.proof_timeout)),
+            moved: args.moved,
         });
     }
     for token in &args.token_file {

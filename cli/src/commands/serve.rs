@@ -58,7 +58,9 @@ fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
         limits: Limits {
             max_message_bytes: (args.max_message as usize) << 20,
             max_session_rows: args.max_session_rows,
+            max_session_bytes: u64::from(args.max_session_size) << 20,
             max_sessions: args.max_sessions as usize,
+            max_sessions_per_client: args.max_sessions_per_client.unwrap_or(args.max_sessions) as usize,
             max_rows: args.max_rows,
             idle: Duration::from_secs(u64::from(args.idle)),
             proving_threads: args.proving_threads.map_or(defaults.proving_threads, |threads| threads as usize),

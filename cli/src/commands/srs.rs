@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use serde_json::json;
 use zklora_circuit::srs::Srs;
 use zklora_runtime::srs_store;
@@ -19,8 +20,14 @@ pub fn info(args: &args::SrsFile, output: &Output) -> Outcome {
 pub fn verify(args: &args::SrsFile, output: &Output) -> Outcome {
     let srs = match &args.srs {
         Some(path) => srs_store::load(Some(path))?,
-        // No cache: every point and both pairing equations are checked again.
-        None => srs_store::ethereum(None)?,
+        // Not the copy that is part of the program: every point and both pairing equations are checked.
+        None => {
+            let ceremony = Srs::ethereum_from_ceremony()?;
+            if ceremony.to_bytes() != Srs::ethereum()?.to_bytes() {
+                bail!("the copy that is part of this program is another one: do not use this program");
+            }
+            ceremony
+        }
     };
     print(&srs, "checked: subgroups, generators, consecutive powers of one secret, secret outside the domain", output)
 }

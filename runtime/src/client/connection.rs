@@ -42,6 +42,10 @@ pub struct ContributorOptions {
     pub call_timeout: Duration,
     /// How long a contributor that has gone away is waited for.
     pub patience: Duration,
+    /// How long the proof may take, with the time that it waits for others.
+    pub proof_timeout: Duration,
+    /// The contributor may have another URL than when the session began: whoever has the URL now gets the session's key.
+    pub moved: bool,
 }
 
 /// The threads that wait for the network.

@@ -8,6 +8,7 @@ use super::connection::{self, Client, ContributorOptions, Network};
 use crate::{
     Error, artifacts,
     files::{self, Access},
+    known_manifests,
     server::causes,
     wire::{self, DescribeRequest, DescribeResponse},
 };
@@ -57,10 +58,7 @@ impl Remote {
         if version != wire::VERSION {
             return Err(failed(format!("it speaks version {version} of the protocol, this program {}", wire::VERSION)));
         }
-        let pinned = match &options.pin {
-            Some(pin) => Pinned::parse_pinned(&manifest, pin)?,
-            None => Pinned::parse(&manifest)?,
-        };
+        let pinned = known_manifests::parse(&manifest, options.pin.as_ref())?;
         let limits = limits.unwrap_or_default();
         let longest = match limits.max_message_bytes as usize {
             0 => LONGEST_ANSWER,

@@ -154,6 +154,14 @@ impl UserSession {
                     header.adapter_id
                 )));
             }
+            if header.peer != remote.options.url && !remote.options.moved {
+                return Err(Error::Input(format!(
+                    "{} holds a session with {}, and this is {}: name another folder, or pass --moved if it is the same contributor",
+                    folder.display(),
+                    header.peer,
+                    remote.options.url
+                )));
+            }
             let unreadable = || Error::file(&path, "its header is not one");
             let (id, key) = (header.session_id().ok_or_else(unreadable)?, header.key_bytes().ok_or_else(unreadable)?);
             (log, id, zeroize::Zeroizing::new(key), events)
@@ -409,7 +417,8 @@ impl UserSession {
     }
 
     fn send(&mut self, batch: &Batch) -> Result<InferResponse, Trouble> {
-        if self.stream.is_none() {
+        let opened_now = self.stream.is_none();
+        if opened_now {
             self.connect(batch.sequence)?;
         }
         let Some(stream) = &mut self.stream else { return Err(Status::unavailable("no stream").into()) };
@@ -420,6 +429,10 @@ impl UserSession {
                     return Trouble::Final(error);
                 }
                 self.pending = None;
+            }
+            // It knew the session a moment ago: one without rows may be forgotten before its first one comes.
+            if opened_now && status.code() == Code::PermissionDenied {
+                return Status::unavailable(status.message()).into();
             }
             Trouble::Status(status)
         })
@@ -533,7 +546,8 @@ impl UserSession {
         trace.write(&self.folder.join(TRACE), &self.remote.pinned)?;
         let own = trace.with_trace(&self.remote.pinned, |rows| rows.digest())?;
         let start = Instant::now();
-        let proof = self.insist(|session| session.proof(own, progress))?;
+        let deadline = tokio::time::Instant::now() + self.remote.options.proof_timeout;
+        let proof = self.insist(|session| session.proof(own, deadline, progress))?;
         let proof_time = start.elapsed();
         progress(Progress::Verifying);
         let start = Instant::now();
@@ -544,7 +558,12 @@ impl UserSession {
         Ok(Finished { verdict, proof_bytes: proof.len(), proof_time, verify_time })
     }
 
-    fn proof(&mut self, own: TraceDigest, progress: &mut dyn FnMut(Progress)) -> Result<bytes::Bytes, Trouble> {
+    fn proof(
+        &mut self,
+        own: TraceDigest,
+        deadline: tokio::time::Instant,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<bytes::Bytes, Trouble> {
         let (session, sequence, timeout) = (self.reference(), self.next, self.remote.options.call_timeout);
         // A contributor whose machine died may have lost what it answered.
         if let (SessionState::Open, theirs) = self.open_again()?
@@ -554,7 +573,7 @@ impl UserSession {
             self.stream = None;
         }
         let mut client = self.remote.client.clone();
-        let (digest, proof) = self.remote.network.wait(async {
+        let made = async {
             let request = FinishRequest { session: Some(session.clone()), sequence };
             let mut stages = in_time(timeout, client.finish(request)).await?.into_inner();
             let digest = loop {
@@ -568,7 +587,14 @@ impl UserSession {
             };
             let fetched = in_time(timeout, client.fetch_proof(FetchProofRequest { session: Some(session) })).await?;
             Ok::<_, Status>((digest, fetched.into_inner().proof))
-        })?;
+        };
+        let Ok(made) = self.remote.network.wait(async { tokio::time::timeout_at(deadline, made).await }) else {
+            return Err(Trouble::Final(self.failed(format!(
+                "no proof within {} s; the session is kept: run the same command again to wait longer",
+                self.remote.options.proof_timeout.as_secs()
+            ))));
+        };
+        let (digest, proof) = made?;
         if digest[..] != own.0 {
             return Err(Trouble::Final(Error::NotYours(format!(
                 "{}: it proves other rows than you have: its digest of the session is {}, yours {}",

@@ -195,6 +195,8 @@ impl Serving {
             insecure: false,
             call_timeout: Duration::from_secs(60),
             patience: Duration::ZERO,
+            proof_timeout: Duration::from_secs(600),
+            moved: false,
         }
     }
 

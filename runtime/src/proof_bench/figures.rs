@@ -23,12 +23,12 @@ pub enum Item {
     Commit,
     /// Writing the artifact folder, with the verifying key.
     WriteArtifacts,
-    /// Deriving and checking the SRS anew.
-    SrsWithoutCache,
-    /// Loading it from the cache.
+    /// Loading the SRS.
     Srs,
-    /// Parsing the manifest, every point checked.
+    /// Parsing the manifest, every point decompressed and checked.
     Manifest,
+    /// The same with the points that were kept when it was parsed before.
+    KnownManifest,
     /// Deriving the verifying key.
     VerifyingKey,
     /// Deriving the proving key.
@@ -70,9 +70,9 @@ impl Item {
     pub const ALL: [Item; 22] = [
         Item::Commit,
         Item::WriteArtifacts,
-        Item::SrsWithoutCache,
         Item::Srs,
         Item::Manifest,
+        Item::KnownManifest,
         Item::VerifyingKey,
         Item::ProvingKey,
         Item::KeysAgain,
@@ -103,9 +103,9 @@ impl std::fmt::Display for Item {
         f.write_str(match self {
             Item::Commit => "commit",
             Item::WriteArtifacts => "write the artifacts",
-            Item::SrsWithoutCache => "SRS without cache",
-            Item::Srs => "SRS from the cache",
+            Item::Srs => "load the SRS",
             Item::Manifest => "parse the manifest",
+            Item::KnownManifest => "parse it, points kept",
             Item::VerifyingKey => "verifying key",
             Item::ProvingKey => "proving key",
             Item::KeysAgain => "keys, again",

@@ -145,11 +145,11 @@ impl Task {
     }
 
     fn start_up(&self, report: &mut StageReport) -> Result<(), Error> {
-        if self.srs.is_none() {
-            report.costs.insert(Item::SrsWithoutCache, cost(|| srs_store::ethereum(None))?.0);
-        }
         let (loading, srs) = cost(|| srs_store::load(self.srs.as_deref()))?;
         let (parsing, pinned) = cost(|| self.pinned())?;
+        let (bytes, points) = (pinned.manifest().to_bytes()?, pinned.points_to_bytes());
+        let (knowing, _) = cost(|| Ok(Pinned::parse_with_points(&bytes, &points)?))?;
+        report.costs.insert(Item::KnownManifest, knowing);
         let (deriving, _) = cost(|| Ok(KeyStore::default().get(&srs, pinned.layout())?))?;
         report.costs.extend([(Item::Srs, loading), (Item::Manifest, parsing), (Item::VerifyingKey, deriving)]);
         Ok(())

@@ -60,8 +60,8 @@ const fn target(profile: &'static str, what: &'static str, quantity: Quantity, l
 }
 
 const MB: f64 = 1e6;
-const START_UP: &[Item] = &[Item::Srs, Item::Manifest, Item::VerifyingKey];
-const START_UP_WITHOUT_CACHE: &[Item] = &[Item::SrsWithoutCache, Item::Manifest, Item::VerifyingKey];
+const START_UP: &[Item] = &[Item::Srs, Item::KnownManifest, Item::VerifyingKey];
+const START_UP_WITHOUT_CACHE: &[Item] = &[Item::Srs, Item::Manifest, Item::VerifyingKey];
 
 /// Of the rows of the issue, all but the comparison with EZKL, which needs another program, and the growth of the pass, which
 /// [`super::curves`] shows. "Besides the pass" is the cost of a session of one row a module.

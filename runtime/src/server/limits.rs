@@ -11,10 +11,14 @@ pub struct Limits {
     pub max_message_bytes: usize,
     /// Most rows of a module in one batch.
     pub max_batch_rows: u32,
-    /// Most rows of a session, all modules together: they are in memory while they are proven.
+    /// Most rows of a session, all modules together.
     pub max_session_rows: u64,
+    /// Most bytes of a session's trace: activations and deltas are in memory while they are proven.
+    pub max_session_bytes: u64,
     /// Most sessions that exchange batches at the same time.
     pub max_sessions: usize,
+    /// Most of them under one identity: of one token or certificate, or of all users where nobody is asked who they are.
+    pub max_sessions_per_client: usize,
     /// Most connections.
     pub max_connections: usize,
     /// Rows that a module serves over all sessions and users; none: no limit.
@@ -34,7 +38,9 @@ impl Default for Limits {
             max_message_bytes: 16 << 20,
             max_batch_rows: 4096,
             max_session_rows: 1 << 20,
+            max_session_bytes: 4 << 30,
             max_sessions: 256,
+            max_sessions_per_client: 256,
             max_connections: 1024,
             max_rows: None,
             idle: Duration::from_secs(120),
@@ -55,6 +61,8 @@ impl Limits {
             max_sessions: small(self.max_sessions),
             max_rows: self.max_rows.unwrap_or(0),
             idle_seconds: u32::try_from(self.idle.as_secs()).unwrap_or(u32::MAX),
+            max_session_bytes: self.max_session_bytes,
+            max_sessions_per_client: small(self.max_sessions_per_client),
         }
     }
 }

@@ -10,6 +10,7 @@
 mod connections;
 mod identity;
 mod limits;
+mod places;
 mod prover;
 mod run;
 mod service;

@@ -2,12 +2,13 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     limits::Limits,
+    places::{Place, Places},
     prover::{Prover, Workshop},
     session::{Session, Stage, superseded},
 };
@@ -36,7 +37,7 @@ struct Shared {
     manifest: bytes::Bytes,
     settings: bytes::Bytes,
     /// Places for sessions that exchange batches.
-    streams: Arc<Semaphore>,
+    places: Places,
     /// Batches that are computed at the same time.
     computing: Semaphore,
     /// True once the server shuts down.
@@ -57,7 +58,7 @@ impl Service {
         Ok(Service(Arc::new(Shared {
             manifest: pinned.manifest().to_bytes()?.into(),
             settings: pinned.settings().to_bytes()?.into(),
-            streams: Arc::new(Semaphore::new(limits.max_sessions)),
+            places: Places::new(&limits),
             computing: Semaphore::new(cores),
             prover,
             limits,
@@ -126,13 +127,7 @@ impl Contributor for Service {
 
     async fn infer(&self, request: Request<Streaming<InferRequest>>) -> Result<Response<Self::InferStream>, Status> {
         let client = client(&request)?;
-        let place = Arc::clone(&self.0.streams).try_acquire_owned().map_err(|_| {
-            // Places are given back: users wait for one as long as they have patience.
-            Status::unavailable(format!(
-                "{} sessions exchange batches already, more are not taken: try again later",
-                self.0.limits.max_sessions
-            ))
-        })?;
+        let place = self.0.places.take(&client)?;
         let mut incoming = request.into_inner();
         let first = next(&mut incoming, self.0.limits.idle).await?;
         let Some(InferRequest { kind: Some(Kind::Start(start)) }) = first else {
@@ -222,7 +217,7 @@ async fn exchange(
     session: Arc<Session>,
     mut incoming: Streaming<InferRequest>,
     answers: mpsc::Sender<Result<InferResponse, Status>>,
-    place: OwnedSemaphorePermit,
+    place: Place,
 ) {
     let (number, mut newest) = session.take_over();
     let mut stopping = shared.stopping.clone();

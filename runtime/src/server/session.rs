@@ -1,6 +1,7 @@
 //! One session at the contributor: batches in order, each counted and on disk before it is answered.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -52,8 +53,8 @@ struct Inner {
     log: Option<SessionLog>,
     /// Digests of the batches that are on disk.
     batches: Vec<[u8; 32]>,
-    /// Rows of all modules together.
-    rows: u64,
+    /// Rows per module.
+    rows: BTreeMap<usize, u64>,
 }
 
 /// The hash of a session key: what the contributor keeps of it.
@@ -64,7 +65,7 @@ pub(super) fn key_hash(key: &[u8]) -> blake3::Hash {
 impl Session {
     /// A session that has just been opened. Nothing is on disk.
     pub fn new(id: [u8; 32], key: &[u8], client: String, folder: &Path) -> Session {
-        let inner = Inner { log: None, batches: Vec::new(), rows: 0 };
+        let inner = Inner { log: None, batches: Vec::new(), rows: BTreeMap::new() };
         Session::with(id, key_hash(key), client, folder, inner, Stage::Open)
     }
 
@@ -82,7 +83,7 @@ impl Session {
 
     /// A session of an earlier life of the server. Whether it had ended is in the result; the caller queues it then.
     pub fn restore(path: &Path, folder: &Path, proof: Option<TraceDigest>) -> Result<(Session, bool), Error> {
-        let mut inner = Inner { log: None, batches: Vec::new(), rows: 0 };
+        let mut inner = Inner { log: None, batches: Vec::new(), rows: BTreeMap::new() };
         let mut ended = false;
         let header = if proof.is_some() {
             session_log::header(path)?
@@ -105,7 +106,7 @@ impl Session {
             return Err(Error::file(path, "it is not called like its session: somebody renamed it"));
         }
         let stage = proof.map_or(Stage::Open, Stage::Proven);
-        Ok((Session::with(id, blake3::Hash::from_bytes(key), header.peer, folder, inner, stage), ended))
+        Ok((Session::with(id, blake3::Hash::from_bytes(key), header.peer.clone(), folder, inner, stage), ended))
     }
 
     /// Whether this caller opened the session.
@@ -191,20 +192,13 @@ impl Session {
             None => {}
         }
         let more: Vec<(usize, u64)> = batch.counts().collect();
-        let rows = inner.rows + more.iter().map(|(_, rows)| rows).sum::<u64>();
-        if rows > limits.max_session_rows {
-            return Err(Status::resource_exhausted(format!(
-                "the session would have {rows} rows, this server proves at most {} in one: end it and open another",
-                limits.max_session_rows
-            )));
-        }
+        check_session(&inner.rows, &more, artifacts, limits)?;
         let counted = counts.reserve(&self.client, &more, &artifacts.pinned, limits)?;
         let (sequence, deltas) = (batch.sequence, deltas(&calls, artifacts));
         let answer = answer_digest(sequence, &deltas);
         self.write(&mut inner, Event::Served { answer, batch }, artifacts, counts)?;
         counted.keep();
-        inner.batches.push(digest);
-        inner.rows = rows;
+        inner.add(digest, more);
         Ok(deltas_to_wire(sequence, deltas))
     }
 
@@ -319,8 +313,12 @@ fn append(log: &mut SessionLog, event: &Event) -> Result<(), Error> {
 
 impl Inner {
     fn push(&mut self, batch: &Batch) {
-        self.batches.push(batch::digest(batch));
-        self.rows += batch.counts().map(|(_, rows)| rows).sum::<u64>();
+        self.add(batch::digest(batch), batch.counts());
+    }
+
+    fn add(&mut self, digest: [u8; 32], rows: impl IntoIterator<Item = (usize, u64)>) {
+        self.batches.push(digest);
+        rows.into_iter().for_each(|(module, rows)| *self.rows.entry(module).or_default() += rows);
     }
 }
 
@@ -354,6 +352,37 @@ fn check_size(batch: &Batch, artifacts: &Artifacts, limits: &Limits) -> Result<(
         )));
     }
     Ok(())
+}
+
+/// Whether a session of these rows may get `more`.
+fn check_session(
+    rows: &BTreeMap<usize, u64>,
+    more: &[(usize, u64)],
+    artifacts: &Artifacts,
+    limits: &Limits,
+) -> Result<(), Status> {
+    let refuse = |what: String, most: String| {
+        Err(Status::resource_exhausted(format!(
+            "the session would have {what}, this server proves at most {most} in one: end it and open another"
+        )))
+    };
+    let all = || rows.iter().map(|(module, rows)| (*module, *rows)).chain(more.iter().copied());
+    let count: u64 = all().map(|(_, rows)| rows).sum();
+    if count > limits.max_session_rows {
+        return refuse(format!("{count} rows"), limits.max_session_rows.to_string());
+    }
+    let bytes: u64 = all().map(|(module, rows)| rows.saturating_mul(row_bytes(artifacts, module))).sum();
+    if bytes > limits.max_session_bytes {
+        return refuse(format!("a trace of {bytes} bytes"), limits.max_session_bytes.to_string());
+    }
+    Ok(())
+}
+
+/// Bytes of a row of a trace: activations, scale, the constant 1, deltas.
+fn row_bytes(artifacts: &Artifacts, module: usize) -> u64 {
+    let module = &artifacts.pinned.modules()[module];
+    let words = module.inputs.iter().map(|input| input.dim).sum::<usize>() + 1 + usize::from(module.has_bias());
+    (words * 4 + module.d_out * 8) as u64
 }
 
 fn deltas(calls: &[batch::Call], artifacts: &Artifacts) -> Vec<Vec<i64>> {

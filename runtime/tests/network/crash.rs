@@ -163,6 +163,25 @@ fn a_log_that_the_ledger_does_not_name_is_entered_and_one_that_is_gone_is_asked_
 }
 
 #[test]
+fn a_folder_that_is_moved_with_open_sessions_serves_them_on() {
+    let contributor = artifacts();
+    let server = Server::start(contributor.path());
+    let user = tempfile::tempdir().unwrap();
+    let mut session = open(&server.url(), None, user.path()).unwrap();
+    talk_on(&mut session, contributor.path(), 0, 2);
+    let listen = server.address;
+    server.stop();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let moved = elsewhere.path().join("moved");
+    fs::rename(contributor.path(), &moved).unwrap();
+    let server = Server::with(&moved, &ServerOptions { listen, ..Server::options(&moved) });
+    assert_eq!(connect(&server.url(), None).unwrap().rows_served, 2);
+    talk_on(&mut session, &moved, 2, 1);
+    assert_eq!(rows_proven(&mut session), 12);
+    fs::create_dir(contributor.path()).unwrap();
+}
+
+#[test]
 fn files_that_only_look_like_logs_are_not_removed() {
     let contributor = artifacts();
     let data = contributor.path().join("private/sessions");

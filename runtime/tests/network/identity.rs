@@ -91,6 +91,28 @@ fn only_the_owner_of_a_token_is_served_under_its_name() {
 }
 
 #[test]
+fn one_identity_does_not_take_the_places_of_another() {
+    let contributor = artifacts();
+    let mut server = with_tokens(contributor.path());
+    server.limits = Limits { max_sessions_per_client: 1, ..Limits::default() };
+    let server = Server::with(contributor.path(), &server);
+    let user = tempfile::tempdir().unwrap();
+    let open = |token: &str, name: &str| {
+        let options = ContributorOptions { patience: Duration::ZERO, ..with_token(&server.url(), user.path(), token) };
+        UserSession::open(Remote::connect(options, &network()).unwrap(), &user.path().join(name)).unwrap()
+    };
+    let (mut first, mut second, mut third) = (open(ALICE, "first"), open(ALICE, "second"), open(BOB, "third"));
+    first.deltas(&calls(&first, 1, 0)).unwrap();
+    let error = second.deltas(&calls(&second, 1, 0)).unwrap_err().to_string();
+    assert!(error.contains("1 sessions of yours exchange batches already"), "{error}");
+    third.deltas(&calls(&third, 1, 0)).unwrap();
+    // A place is given back.
+    finish(&mut first).unwrap();
+    drop(first);
+    second.deltas(&calls(&second, 1, 0)).unwrap();
+}
+
+#[test]
 fn callers_without_a_token_can_ask_for_health_and_are_closed_in_time() {
     let contributor = artifacts();
     let mut options = with_tokens(contributor.path());

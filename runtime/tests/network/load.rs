@@ -16,7 +16,7 @@ use crate::{
 /// The answer to [`batch`], computed here.
 fn right(artifacts: &zklora_runtime::artifacts::Artifacts, batch: &Batch, rows: usize, seed: usize) -> InferResponse {
     let deltas = expected(artifacts, &rows_of(&artifacts.pinned, rows, seed));
-    zklora_runtime::batch::deltas_to_wire(batch.sequence, &deltas)
+    zklora_runtime::batch::deltas_to_wire(batch.sequence, deltas)
 }
 
 #[test]

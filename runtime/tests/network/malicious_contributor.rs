@@ -14,7 +14,7 @@ use tonic::Status;
 use zklora_circuit::error::{Check, Error as Proof};
 use zklora_runtime::{
     Error,
-    client::{Remote, UserSession},
+    client::{ContributorOptions, Remote, UserSession},
     wire::{
         Batch, DescribeResponse, FetchProofResponse, FinishResponse, InferResponse, OpenSessionResponse, ProofStage,
         SessionRef, SessionState,
@@ -48,6 +48,12 @@ fn verdict(lies: impl Lies) -> Error {
     let result = session(&proxy, contributor.path(), user.path()).and_then(|mut session| finish(&mut session));
     assert!(!user.path().join("session.pf").exists(), "there is a proof");
     result.map(|_| ()).expect_err("the user is content")
+}
+
+/// The session of that folder, with the contributor where it is now.
+fn moved(server: &Server, user: &Path) -> UserSession {
+    let options = ContributorOptions { moved: true, ..options(&server.url(), None) };
+    UserSession::open(Remote::connect(options, &network()).unwrap(), user).unwrap()
 }
 
 fn contributor_says(error: &Error, text: &str) {
@@ -171,7 +177,7 @@ fn a_delta_beyond_the_certified_bound_is_refused_at_once() {
     drop(session);
     contributor_says(&open(&proxy.url(), None, user.path()).err().unwrap(), "certified bound");
     // Once it is honest again, the session goes on and is proven.
-    let mut session = open(&server.url(), None, user.path()).unwrap();
+    let mut session = moved(&server, user.path());
     assert_eq!(session.rows(), 16);
     finish(&mut session).unwrap();
 }
@@ -408,7 +414,7 @@ fn a_contributor_that_does_not_answer_is_named_and_waited_for_no_longer_than_was
     assert!(start.elapsed() < Duration::from_secs(10));
     // The session is kept: with the server itself it goes on.
     drop(session);
-    finish(&mut open(&server.url(), None, user.path()).unwrap()).unwrap();
+    finish(&mut moved(&server, user.path())).unwrap();
 }
 
 struct State(SessionState, u64);
@@ -473,4 +479,66 @@ fn a_contributor_that_lost_rows_and_answers_them_otherwise_is_found_out_before_t
         }
     }
     contributor_says(&verdict(Changed(AtomicU64::new(0))), "answers the same rows with other deltas than before");
+}
+
+#[test]
+fn a_contributor_that_says_queued_for_ever_is_waited_for_no_longer_than_was_said() {
+    struct Queued;
+    impl Lies for Queued {
+        fn finished(&self, stage: &mut FinishResponse) {
+            stage.set_stage(ProofStage::Queued);
+        }
+    }
+    let contributor = artifacts();
+    let server = Server::start(contributor.path());
+    let user = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&server.url(), Queued);
+    let patient = ContributorOptions {
+        proof_timeout: Duration::from_secs(1),
+        patience: Duration::from_secs(600),
+        ..options(&proxy.url(), None)
+    };
+    let mut session = UserSession::open(Remote::connect(patient, &network()).unwrap(), user.path()).unwrap();
+    session.deltas(&calls(&session, 1, 0)).unwrap();
+    contributor_says(&finish(&mut session).unwrap_err(), "no proof within 1 s; the session is kept");
+}
+
+#[test]
+fn a_session_goes_on_at_another_url_only_if_that_is_written_out() {
+    let contributor = artifacts();
+    let server = Server::start(contributor.path());
+    let user = tempfile::tempdir().unwrap();
+    let mut session = open(&server.url(), None, user.path()).unwrap();
+    session.deltas(&calls(&session, 1, 0)).unwrap();
+    drop(session);
+    let proxy = Proxy::start(&server.url(), Honest);
+    let error = open(&proxy.url(), None, user.path()).err().expect("it goes on").to_string();
+    assert!(error.contains(&format!("holds a session with {}", server.url())), "{error}");
+    assert_eq!(proxy.opened.load(Ordering::Relaxed), 0, "the other server got the key");
+    drop(proxy);
+    let server = Server::with(contributor.path(), &{
+        server.stop();
+        Server::options(contributor.path())
+    });
+    let mut session = moved(&server, user.path());
+    assert_eq!(session.resumed, 4);
+    finish(&mut session).unwrap();
+}
+
+#[test]
+fn a_session_that_is_forgotten_before_its_first_row_is_opened_again() {
+    struct Forgets(AtomicU64);
+    impl Lies for Forgets {
+        fn route(&self, batch: &Batch) -> Route {
+            let first = batch.sequence == 0 && self.0.fetch_add(1, Ordering::Relaxed) == 0;
+            if first { Route::Refused(Status::permission_denied("no session of yours")) } else { Route::On }
+        }
+    }
+    let contributor = artifacts();
+    let server = Server::start(contributor.path());
+    let user = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&server.url(), Forgets(AtomicU64::new(0)));
+    let mut session = session(&proxy, contributor.path(), user.path()).unwrap();
+    assert_eq!(proxy.opened.load(Ordering::Relaxed), 2);
+    finish(&mut session).unwrap();
 }

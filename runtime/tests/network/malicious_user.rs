@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use tonic::{Code, Status};
-use zklora_circuit::manifest::Pinned;
+use zklora_circuit::manifest::{Module, Pinned};
 use zklora_runtime::{
     frame_log::FrameLog,
     ledger::Ledger,
@@ -257,6 +257,27 @@ fn limits_of_rows_hold_to_the_row() {
         assert_eq!(finish(&mut client, &session, 2).await.unwrap().last().unwrap().trace_digest.len(), 32);
     });
     assert_eq!(rows_served(&server.url()), 6);
+    assert_serves(&server, contributor.path());
+}
+
+#[test]
+fn a_session_takes_no_more_memory_than_its_limit() {
+    let contributor = artifacts();
+    let pinned = load(contributor.path()).pinned;
+    // A row: activations and scale in 32 bits each, deltas in 64.
+    let row = |module: &Module| (module.inputs.iter().map(|x| x.dim).sum::<usize>() + 1) * 4 + module.d_out * 8;
+    let row: u64 = pinned.modules().iter().map(|module| row(module) as u64).sum();
+    let limits = Limits { max_session_bytes: 5 * row - 1, ..Limits::default() };
+    let server = with_limits(contributor.path(), limits);
+    wait(async {
+        let mut client = client(&server.url()).await;
+        let (session, mut talk) = begun(&mut client, &pinned, 3).await;
+        let too_much = format!("a trace of {} bytes, this server proves at most {}", 5 * row, 5 * row - 1);
+        assert_says(talk.say(batch(&pinned, 1, 2, 3)).await, Code::ResourceExhausted, &too_much);
+        let mut talk = raw::talk(&mut client, &session).await.unwrap();
+        talk.say(batch(&pinned, 1, 1, 3)).await.unwrap();
+        finish(&mut client, &session, 2).await.unwrap();
+    });
     assert_serves(&server, contributor.path());
 }
 

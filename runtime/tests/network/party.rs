@@ -165,6 +165,8 @@ pub fn options(url: &str, pin: Option<AdapterId>) -> ContributorOptions {
         insecure: false,
         call_timeout: Duration::from_secs(20),
         patience: Duration::from_secs(10),
+        proof_timeout: Duration::from_secs(60),
+        moved: false,
     }
 }
 

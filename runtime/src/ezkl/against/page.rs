@@ -35,13 +35,12 @@ pub fn page(comparison: &Comparison) -> String {
         names[0],
         names[1],
     );
-    type Of = fn(&super::Figures) -> Option<f64>;
-    let plots: [(&str, Of, fn(f64) -> String); 3] = [
-        ("Wall time", |f| Some(f.seconds), seconds),
-        ("Processor time", |f| Some(f.cpu_seconds), seconds),
-        ("Peak memory", |f| f.peak_bytes.map(|b| b as f64), |b| bytes(b as u64)),
+    let plots = [
+        Plot { title: "Wall time", of: |f| Some(f.seconds), shown: seconds },
+        Plot { title: "Processor time", of: |f| Some(f.cpu_seconds), shown: seconds },
+        Plot { title: "Peak memory", of: |f| f.peak_bytes.map(|b| b as f64), shown: |b| bytes(b as u64) },
     ];
-    for (title, of, shown) in plots {
+    for Plot { title, of, shown } in plots {
         let rows: Vec<Row> = Stage::ALL
             .iter()
             .map(|stage| {
@@ -99,6 +98,13 @@ pub(super) fn words(outcome: &Outcome) -> String {
         Outcome::Stopped(why) => why.chars().take(80).collect(),
         Outcome::NotRun => "not run".into(),
     }
+}
+
+/// A figure of every stage.
+struct Plot {
+    title: &'static str,
+    of: fn(&super::Figures) -> Option<f64>,
+    shown: fn(f64) -> String,
 }
 
 struct Row {

@@ -1,6 +1,8 @@
 //! The command line.
 
 pub mod activation_commitment;
+pub mod against;
+pub mod ezkl;
 pub mod report;
 
 use std::path::PathBuf;
@@ -35,7 +37,8 @@ pub enum Command {
     #[command(after_help = "Example: zklora export --adapter my-lora --out onnx --module '*.q_proj'")]
     Export(Export),
     /// ONNX files (or a folder that export wrote) to artifacts: public/ for everybody, private/ for you alone.
-    #[command(after_help = "Example: zklora compile onnx --out artifacts")]
+    #[command(after_help = "Examples: zklora compile onnx --out artifacts\n          \
+zklora compile onnx --out artifacts --backend ezkl --srs kzg17.srs --param-visibility hashed")]
     Compile(Compile),
     /// The structured reference string: whose ceremony, and is it sound.
     #[command(subcommand)]
@@ -77,7 +80,8 @@ session that was interrupted."
         after_help = "The exit code is 0 whether targets are met or not. Every stage of a profile runs in a process of its own.\n\n\
 Examples: zklora bench --adapter fixtures/adapters/smollm2-r4-qv --rows 64,640,6400\n          \
 zklora bench --profile llama-3.3-70b\n          \
-zklora bench --scaling --svg scaling.svg"
+zklora bench --scaling --svg scaling.svg\n          \
+zklora bench --against ezkl --module 64x4x64 --html comparison.html"
     )]
     Bench(Bench),
     /// Shell completions, on stdout.
@@ -101,7 +105,8 @@ fn session_id(text: &str) -> Result<SessionId, String> {
 /// Which SRS.
 #[derive(ClapArgs)]
 pub struct SrsFile {
-    /// Ceremony file (JSON with g1_monomial and g2_monomial) [default: the Ethereum KZG ceremony, built in].
+    /// Ceremony file (JSON with g1_monomial and g2_monomial) [default: the Ethereum KZG ceremony, built in]. For EZKL its SRS file, which
+    /// has to be named.
     #[arg(long, value_name = "FILE")]
     pub srs: Option<PathBuf>,
 }
@@ -179,8 +184,20 @@ pub struct Compile {
     /// Write nothing: regenerate everything in memory, compare it with the folder, exit with 1 if anything differs.
     #[arg(long)]
     pub locked: bool,
+    /// What is to prove.
+    #[arg(long, value_enum, default_value = "halo2")]
+    pub backend: ezkl::Backend,
     #[command(flatten)]
     pub srs: SrsFile,
+    #[command(flatten)]
+    pub circuit: ezkl::Circuit,
+    /// Take the keys of an EZKL run for the one ONNX file: a folder with settings.json, vk.key and, to prove, model.compiled and pk.key.
+    #[arg(long, value_name = "DIR", help_heading = "EZKL")]
+    pub ezkl_run: Option<PathBuf>,
+    #[command(flatten)]
+    pub insecure: ezkl::InsecureDevSrs,
+    #[command(flatten)]
+    pub python: ezkl::Interpreter,
 }
 
 /// `zklora srs`
@@ -248,6 +265,8 @@ pub struct Record {
     pub out: PathBuf,
     #[command(flatten)]
     pub srs: SrsFile,
+    #[command(flatten)]
+    pub python: ezkl::Interpreter,
 }
 
 /// `zklora prove`
@@ -259,11 +278,15 @@ pub struct Prove {
     /// The session.
     #[arg(long, value_name = "FILE")]
     pub trace: PathBuf,
-    /// Where the proof goes.
+    /// Where the proof goes; for EZKL a folder, with one proof a row.
     #[arg(long, value_name = "FILE.pf")]
     pub out: PathBuf,
     #[command(flatten)]
     pub srs: SrsFile,
+    #[command(flatten)]
+    pub insecure: ezkl::InsecureDevSrs,
+    #[command(flatten)]
+    pub python: ezkl::Interpreter,
 }
 
 /// `zklora verify`
@@ -275,9 +298,12 @@ pub struct Verify {
     /// Your own trace of the session.
     #[arg(long, value_name = "FILE")]
     pub trace: PathBuf,
-    /// The proof.
+    /// The proof; for EZKL the folder of proofs.
     #[arg(long, value_name = "FILE.pf")]
     pub proof: PathBuf,
+    /// Refuse a folder of another backend [default: what the folder is for].
+    #[arg(long, value_enum)]
+    pub backend: Option<ezkl::Backend>,
     /// The adapter id that you pinned before the session. Without it, nothing says that the adapter was fixed beforehand.
     #[arg(long, value_name = "HEX")]
     pub adapter_id: Option<AdapterId>,
@@ -293,6 +319,10 @@ pub struct Verify {
     pub module: Option<String>,
     #[command(flatten)]
     pub srs: TrustedSrs,
+    #[command(flatten)]
+    pub insecure: ezkl::InsecureDevSrs,
+    #[command(flatten)]
+    pub python: ezkl::Interpreter,
 }
 
 /// `zklora serve`
@@ -519,7 +549,7 @@ pub struct Audit {
 #[derive(ClapArgs)]
 pub struct Bench {
     /// PEFT folder: measure its pipeline.
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["profile", "all", "scaling", "task"])]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["profile", "all", "scaling", "task", "against"])]
     pub adapter: Option<PathBuf>,
     /// Folder of the base model: DoRA and VeRA need it.
     #[arg(long, value_name = "DIR", requires = "adapter")]
@@ -554,6 +584,8 @@ pub struct Bench {
     /// One stage of a profile, described by this file: what the command starts for each.
     #[arg(long, value_name = "FILE", hide = true, conflicts_with_all = ["adapter", "profile", "all", "scaling"])]
     pub task: Option<PathBuf>,
+    #[command(flatten)]
+    pub against: against::Against,
     #[command(flatten)]
     pub srs: SrsFile,
 }

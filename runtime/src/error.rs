@@ -49,6 +49,9 @@ pub enum Error {
     /// A claim about committed activations does not hold.
     #[error("{0}")]
     Claim(String),
+    /// EZKL gave no result, or a result of it was refused.
+    #[error(transparent)]
+    Ezkl(#[from] crate::ezkl::EzklError),
 }
 
 impl Error {
@@ -66,6 +69,7 @@ impl Error {
                     | Proof::BeyondBound { .. }
                     | Proof::Srs(_)
             ),
+            Error::Ezkl(error) => matches!(error, crate::ezkl::EzklError::Refused { .. }),
             Error::NotServed(_) | Error::NotYours(_) | Error::Budget(_) | Error::Claim(_) => true,
             _ => false,
         }
@@ -95,7 +99,7 @@ impl Error {
 const LONGEST: usize = 600;
 
 /// A peer's text for a terminal or a log: on one line, without anything that moves the cursor or turns the text around.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let plain = |c: char| match c {
         '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}' => {
             '\u{fffd}'

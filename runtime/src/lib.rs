@@ -19,6 +19,7 @@ pub mod compile;
 pub mod deltas;
 pub mod effect_report;
 pub mod error;
+pub mod ezkl;
 pub mod files;
 pub mod frame_log;
 pub mod infer;

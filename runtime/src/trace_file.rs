@@ -96,8 +96,13 @@ impl TraceFile {
 
     /// Writes the file.
     pub fn write(&self, path: &Path, pinned: &Pinned) -> Result<(), Error> {
+        self.write_shapes(path, pinned.modules())
+    }
+
+    /// Writes the file, for modules of these names and shapes, whatever the backend.
+    pub(crate) fn write_shapes(&self, path: &Path, modules: &[Module]) -> Result<(), Error> {
         let mut tensors: Vec<(String, Dtype, Vec<usize>, &[u8])> = Vec::new();
-        for (module, rows) in pinned.modules().iter().zip(&self.modules) {
+        for (module, rows) in modules.iter().zip(&self.modules) {
             let n = rows.scales.len();
             if n == 0 {
                 continue;
@@ -131,16 +136,21 @@ impl TraceFile {
 
     /// Reads a file as rows of this adapter.
     pub fn read(path: &Path, pinned: &Pinned) -> Result<TraceFile, Error> {
+        TraceFile::read_shapes(path, pinned.id(), pinned.modules())
+    }
+
+    /// Reads a file as rows of the adapter `id`, whose modules have these names and shapes.
+    pub(crate) fn read_shapes(path: &Path, id: AdapterId, modules: &[Module]) -> Result<TraceFile, Error> {
         let refuse = |why: String| Error::file(path, why);
         let mut opened = Opened::open(path)?;
         let (adapter, session) = (opened.adapter, opened.session);
-        if adapter != pinned.id() {
-            return Err(refuse(format!("recorded with adapter {adapter}, this manifest is {}", pinned.id())));
+        if adapter != id {
+            return Err(refuse(format!("recorded with adapter {adapter}, this manifest is {id}")));
         }
         let mut unused: BTreeSet<String> = opened.header.offset_keys().into_iter().collect();
-        let mut modules = Vec::new();
-        for module in pinned.modules() {
-            modules.push(
+        let mut rows = Vec::new();
+        for module in modules {
+            rows.push(
                 module_rows(module, &mut opened, &mut unused)
                     .map_err(|why| refuse(format!("module `{}`: {why}", module.name)))?,
             );
@@ -148,7 +158,7 @@ impl TraceFile {
         if let Some(name) = unused.first() {
             return Err(refuse(format!("tensor `{name}` belongs to no module of the adapter")));
         }
-        Ok(TraceFile { adapter, session, modules })
+        Ok(TraceFile { adapter, session, modules: rows })
     }
 
     /// What the file says of itself.

@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod ci;
 mod documentation;
+mod ezkl;
 mod inference;
 mod pipeline;
 mod refusals;

@@ -2,7 +2,9 @@
 
 mod activation_commitment;
 mod adapter;
+mod against;
 mod bench;
+mod ezkl;
 mod infer;
 mod profile_bench;
 mod report;
@@ -15,9 +17,10 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 use zklora_circuit::verifier::SrsPolicy;
+use zklora_runtime::ezkl::folder::is_ezkl;
 
 use crate::{
-    args::{Args, Command, SrsCommand, TraceCommand, TrustedSrs},
+    args::{Args, Command, SrsCommand, TraceCommand, TrustedSrs, ezkl::Backend},
     output::Output,
 };
 
@@ -32,21 +35,32 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
     match command {
         Command::Run(args) => run::run(&args, output),
         Command::Export(args) => adapter::export(&args, output),
+        Command::Compile(args) if args.backend == Backend::Ezkl => ezkl::compile(&args, output),
         Command::Compile(args) => adapter::compile(&args, output),
-        Command::Audit(args) => adapter::audit(&args, output),
+        Command::Audit(args) => {
+            ezkl::refuse(&args.public, "audited: EZKL has no commitment that weights could be compared with")?;
+            adapter::audit(&args, output)
+        }
         Command::Srs(SrsCommand::Info(args)) => srs::info(&args, output),
         Command::Srs(SrsCommand::Verify(args)) => srs::verify(&args, output),
+        Command::Trace(TraceCommand::Record(args)) if is_ezkl(&args.artifacts)? => ezkl::record(&args, output),
         Command::Trace(TraceCommand::Record(args)) => session::record(&args, output),
         Command::Trace(TraceCommand::Info { file }) => session::info(&file, output),
         Command::Trace(TraceCommand::Commit(args)) => activation_commitment::commit(&args, output),
         Command::Trace(TraceCommand::Check(args)) => activation_commitment::check(&args, output),
         Command::Trace(TraceCommand::ProveRow(args)) => activation_commitment::prove_row(&args, output),
         Command::Trace(TraceCommand::CheckRow(args)) => activation_commitment::check_row(&args, output),
+        Command::Prove(args) if is_ezkl(&args.artifacts)? => ezkl::prove(&args, output),
         Command::Prove(args) => session::prove(&args, output),
+        Command::Verify(args) if ezkl::chosen(&args)? => ezkl::verify(&args, output),
         Command::Verify(args) => session::verify(&args, output),
-        Command::Serve(args) => serve::serve(&args, output),
+        Command::Serve(args) => {
+            ezkl::refuse(&args.artifacts, "served over the network")?;
+            serve::serve(&args, output)
+        }
         Command::Infer(args) => infer::infer(&args, output),
         Command::Report(args) => report::report(&args, output),
+        Command::Bench(args) if args.against.against.is_some() => against::bench(&args, output),
         Command::Bench(args) => bench::bench(&args, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -70,7 +70,7 @@ fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
 }
 
 /// Resolves at Ctrl-C or SIGTERM.
-async fn signal() {
+pub(super) async fn signal() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

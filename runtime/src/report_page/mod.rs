@@ -3,9 +3,9 @@
 //! Text of the report (names, URLs, errors, generated text) is untrusted; it goes through `html::text`, and the page forbids
 //! scripts and loading by a content security policy of its own.
 
-mod html;
+pub(crate) mod html;
 mod points;
-mod svg;
+pub(crate) mod svg;
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ use html::{number, percent, seconds};
 
 use crate::effect_report::{ContributorReport, EffectReport, Generated, Losses, PointReport, Verdict};
 
-const STYLE: &str = include_str!("style.css");
+pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// The page.
 pub fn page(report: &EffectReport) -> String {

@@ -1,0 +1,126 @@
+"""Calls functions of the ezkl package for zklora: JSON lines in, JSON lines out.
+
+A request is {"id": N, "call": NAME, "args": {...}}. The answers to it are {"id": N, "progress": NAME} and then either
+{"id": N, "ok": VALUE, "seconds": S, "cpu_seconds": S, "peak_bytes": N} or {"id": N, "error": TEXT}. The first line says what was
+found: {"ezkl": VERSION or null, "why": TEXT}. The process ends with its input. Whatever else is printed goes to stderr.
+"""
+
+import asyncio
+import importlib.metadata
+import inspect
+import json
+import os
+import sys
+import time
+
+CALLS = (
+    "gen_settings", "calibrate_settings", "compile_circuit", "gen_srs", "setup", "gen_witness", "mock", "prove", "verify",
+)
+
+
+def end_with_parent(parent):
+    """A parent that is killed cannot stop this process: the kernel does (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+    import signal
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    try:
+        os.kill(parent, 0)
+    except ProcessLookupError:
+        os._exit(1)
+    except PermissionError:
+        pass
+
+
+def take_stdout():
+    """The answers' stream: what the package prints must not mix with them."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
+
+
+def peak():
+    """Largest memory of this program so far. The figure of getrusage includes that of the parent before it became this program."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else size * 1024
+
+
+def run_args(ezkl, values):
+    made = ezkl.PyRunArgs()
+    for name, value in values.items():
+        setattr(made, name, [tuple(pair) for pair in value] if name == "variables" else value)
+    return made
+
+
+async def call(ezkl, name, args):
+    if name not in CALLS:
+        raise ValueError(f"no such call: {name}")
+    if "py_run_args" in args:
+        args["py_run_args"] = run_args(ezkl, args["py_run_args"])
+    made = getattr(ezkl, name)(**args)
+    return await made if inspect.isawaitable(made) else made
+
+
+async def answer(ezkl, request, say):
+    say({"id": request["id"], "progress": request["call"]})
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        made = await call(ezkl, request["call"], request["args"])
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the package is no Exception
+        say({"id": request["id"], "error": f"{type(error).__name__}: {error}"[:4000]})
+        return
+    say({
+        "id": request["id"],
+        "ok": made is not False,
+        "seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_bytes": peak(),
+    })
+
+
+def main():
+    end_with_parent(int(sys.argv[1]))
+    answers = take_stdout()
+
+    def say(value):
+        answers.write(json.dumps(value) + "\n")
+        answers.flush()
+
+    try:
+        version = importlib.metadata.version("ezkl")
+    except importlib.metadata.PackageNotFoundError:
+        say({"ezkl": None, "why": "not installed"})
+        return
+    if version != sys.argv[2]:
+        say({"ezkl": version, "why": "another version"})
+        return
+    try:
+        import ezkl
+    except BaseException as error:
+        say({"ezkl": None, "why": f"{type(error).__name__}: {error}"[:1000]})
+        return
+    say({"ezkl": version, "why": ""})
+
+    async def serve():
+        for line in sys.stdin:
+            await answer(ezkl, json.loads(line), say)
+
+    asyncio.run(serve())
+
+
+main()

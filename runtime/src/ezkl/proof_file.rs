@@ -1,0 +1,143 @@
+//! EZKL's proof file: public values and proof bytes. What else is in it is for people, and is not looked at.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Check, EzklError, circuit_options::Visibility, felt, manifest::Module};
+
+/// Largest proof file that is read, in bytes.
+pub(super) const MAX_BYTES: u64 = 1 << 28;
+
+#[derive(Deserialize)]
+struct File {
+    instances: Vec<Vec<String>>,
+    proof: Vec<u8>,
+    hex_proof: String,
+    #[serde(default)]
+    split: Option<Value>,
+    #[serde(default)]
+    protocol: Option<Value>,
+    version: Option<String>,
+}
+
+/// A proof of one row.
+pub(super) struct ProofFile {
+    instances: Vec<Vec<String>>,
+    proof: Vec<u8>,
+}
+
+/// The row that a proof has to be about.
+pub(super) struct Statement<'a> {
+    pub module: &'a Module,
+    /// The integers of each input.
+    pub inputs: Vec<&'a [i32]>,
+    /// The integers of the output.
+    pub delta: &'a [i64],
+}
+
+impl ProofFile {
+    pub fn parse(bytes: &[u8]) -> Result<ProofFile, String> {
+        let file: File = serde_json::from_slice(bytes).map_err(|e| format!("not a proof of EZKL: {e}"))?;
+        if file.version.as_deref() != Some(super::VERSION) {
+            let version = file.version.unwrap_or("an unknown version".into());
+            return Err(format!("a proof of EZKL {version:.40}, this build verifies those of {}", super::VERSION));
+        }
+        if file.split.is_some_and(|v| !v.is_null()) || file.protocol.is_some_and(|v| !v.is_null()) {
+            return Err("a proof of an aggregation, which is not supported".into());
+        }
+        if file.hex_proof.strip_prefix("0x") != Some(hex::encode(&file.proof).as_str()) {
+            return Err("`proof` and `hex_proof` are different".into());
+        }
+        Ok(ProofFile { instances: file.instances, proof: file.proof })
+    }
+
+    /// Compares the public values with the row, and what fixes the weights with the manifest; gives back a proof file for EZKL that holds
+    /// nothing of this one but the proof's bytes.
+    ///
+    /// # Errors
+    /// [`Check::PublicValues`] or [`Check::Weights`].
+    pub fn for_row(&self, statement: &Statement<'_>) -> Result<Value, EzklError> {
+        let module = statement.module;
+        let [found] = self.instances.as_slice() else {
+            let groups = self.instances.len();
+            return Err(EzklError::refused(
+                Check::PublicValues,
+                format!("it has {groups} columns of public values, not one"),
+            ));
+        };
+        let hash = if module.param_visibility == Visibility::Hashed { module.weights.as_slice() } else { &[] };
+        let inputs = statement.inputs.iter().flat_map(|values| values.iter().map(|v| i64::from(*v)));
+        let rows = inputs.chain(statement.delta.iter().copied()).map(felt::encode);
+        let expected: Vec<String> = hash.iter().cloned().chain(rows).collect();
+        if found.len() != expected.len() {
+            let why = format!("it has {} public values, the row has {}", found.len(), expected.len());
+            return Err(EzklError::refused(Check::PublicValues, why));
+        }
+        if let Some(place) = (0..expected.len()).find(|place| found[*place] != expected[*place]) {
+            return Err(difference(statement, place, hash.len(), &found[place]));
+        }
+        if module.param_visibility == Visibility::Polycommit {
+            self.check_commitments(&module.weights)?;
+        }
+        Ok(json!({
+            "protocol": null,
+            "instances": [expected],
+            "proof": self.proof,
+            "hex_proof": format!("0x{}", hex::encode(&self.proof)),
+            "split": null,
+            "pretty_public_inputs": null,
+            "timestamp": null,
+            "version": super::VERSION,
+        }))
+    }
+
+    /// A proof begins with the commitments to the parameters: each is a point with 32 bytes for x and 32 for y, most significant first.
+    /// The manifest has x, least significant first, with the parity of y in the highest bit.
+    fn check_commitments(&self, weights: &[String]) -> Result<(), EzklError> {
+        let other =
+            || EzklError::refused(Check::Weights, "it is about other weights than those that the manifest commits to");
+        for (place, commitment) in weights.iter().enumerate() {
+            let point = self.proof.get(place * 64..place * 64 + 64).ok_or_else(other)?;
+            if compressed(point) != *commitment {
+                return Err(other());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How EZKL's witness writes the point that stands in a proof as 64 bytes.
+fn compressed(point: &[u8]) -> String {
+    let (x, y) = point.split_at(32);
+    let mut bytes: Vec<u8> = x.iter().rev().copied().collect();
+    if let (Some(top), Some(last)) = (bytes.last_mut(), y.last())
+        && last & 1 == 1
+    {
+        *top |= 0x80;
+    }
+    hex::encode(bytes)
+}
+
+fn difference(statement: &Statement<'_>, place: usize, hashes: usize, found: &str) -> EzklError {
+    let module = statement.module;
+    if place < hashes {
+        return EzklError::refused(
+            Check::Weights,
+            "it is about other weights than those whose hash is in the manifest",
+        );
+    }
+    let place = place - hashes;
+    let features: usize = module.inputs.iter().map(|input| input.dim).sum();
+    let number = |scale: u32| match felt::parse(found) {
+        Ok(integer) => format!("{}", integer as f64 * (-f64::from(scale)).exp2()),
+        Err(_) => "no number".into(),
+    };
+    let why = if place < features {
+        format!("feature {place} of the inputs is {} in the proof, another in your trace", number(module.input_scale))
+    } else {
+        let place = place - features;
+        let own = statement.delta[place] as f64 * (-f64::from(module.output_scale)).exp2();
+        format!("feature {place} of the delta is {} in the proof, {own} in your trace", number(module.output_scale))
+    };
+    EzklError::refused(Check::PublicValues, why)
+}

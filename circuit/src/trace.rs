@@ -3,6 +3,8 @@
 //! Both parties hold the same rows and compute the same digest; it is over the canonical content, not over the bytes
 //! of a file.
 
+use rayon::prelude::*;
+
 use crate::{
     Error,
     manifest::{AdapterId, Module, Pinned},
@@ -58,10 +60,13 @@ impl<'a> Trace<'a> {
                 pinned.modules().len()
             )));
         }
-        for (module, rows) in pinned.modules().iter().zip(&modules) {
+        let check = |(module, rows): (&Module, &Rows<'_>)| {
             check_rows(module, rows).map_err(|why| Error::Trace(format!("module `{}`: {why}", module.name)))?;
-            check_bound(module, rows)?;
-        }
+            check_bound(module, rows)
+        };
+        // All of them, so that it is always the first one that is named.
+        let checked: Vec<Result<(), Error>> = pinned.modules().par_iter().zip(&modules).map(check).collect();
+        checked.into_iter().collect::<Result<(), Error>>()?;
         if modules.iter().all(|rows| rows.count() == 0) {
             return Err(Error::Trace("it has no rows: there is nothing to prove".into()));
         }
@@ -93,6 +98,14 @@ impl<'a> Trace<'a> {
     pub fn rows(&self) -> usize {
         self.modules.iter().map(Rows::count).sum()
     }
+}
+
+/// The first value that is out of range. Most often there is none, which is found out without a branch for every value.
+fn first<T: Copy>(values: &[T], is_out: impl Fn(T) -> bool) -> Option<usize> {
+    const AT_ONCE: usize = 1024;
+    let any = |values: &[T]| values.iter().fold(false, |any, value| any | is_out(*value));
+    let start = values.chunks(AT_ONCE).position(any)? * AT_ONCE;
+    values[start..].iter().position(|value| is_out(*value)).map(|at| start + at)
 }
 
 fn check_rows(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
@@ -128,7 +141,7 @@ pub fn check_activations(module: &Module, rows: &Rows<'_>) -> Result<(), String>
                 input.dim
             ));
         }
-        if let Some(at) = values.iter().position(|v| v.unsigned_abs() >= limit) {
+        if let Some(at) = first(values, |v| v.unsigned_abs() >= limit) {
             return Err(format!(
                 "row {}: input `{}` is {}, outside ±(2^{} − 1)",
                 at / input.dim,
@@ -151,7 +164,7 @@ pub fn check_activations(module: &Module, rows: &Rows<'_>) -> Result<(), String>
 }
 
 fn check_bound(module: &Module, rows: &Rows<'_>) -> Result<(), Error> {
-    match rows.delta.iter().position(|d| d.unsigned_abs() >= 1u64 << module.delta_bits) {
+    match first(rows.delta, |d| d.unsigned_abs() >= 1u64 << module.delta_bits) {
         None => Ok(()),
         Some(at) => Err(Error::BeyondBound {
             module: module.name.clone(),

@@ -33,11 +33,15 @@ fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
 
 /// The trace of `other`, which says that it is of `own`'s adapter.
 pub fn relabelled(other: &Session, own: &Session) -> PathBuf {
-    let bytes = fs::read(other.path("trace.safetensors")).unwrap();
-    let (from, to) = (other.id.as_bytes(), own.id.as_bytes());
-    let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
-    let path = other.path("relabelled.safetensors");
-    fs::write(&path, [&bytes[..at], to, &bytes[at + from.len()..]].concat()).unwrap();
+    relabel(&other.path("trace.safetensors"), &other.id, &own.id)
+}
+
+/// A copy of a trace that says that it is of another adapter.
+pub fn relabel(trace: &Path, from: &str, to: &str) -> PathBuf {
+    let bytes = fs::read(trace).unwrap();
+    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+    let path = trace.with_file_name("relabelled.safetensors");
+    fs::write(&path, [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()).unwrap();
     path
 }
 

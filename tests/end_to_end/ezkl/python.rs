@@ -10,7 +10,7 @@ use crate::zklora::Run;
 
 const REQUIREMENT: &str = "ezkl==23.0.5";
 
-/// Set it to run what needs the package: minutes, and calls of the package can hang.
+/// Set it to run what needs the package: it takes minutes.
 const ASKED: &str = "ZKLORA_EZKL_TESTS";
 
 /// Python with the package; none if nobody asks for it.

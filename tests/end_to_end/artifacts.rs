@@ -3,8 +3,8 @@
 use std::fs;
 
 use crate::{
-    zk,
-    zklora::{ADAPTER, fixture, session},
+    args, zk,
+    zklora::{ADAPTER, fixture, session, zklora_with},
 };
 
 fn compile(out: &std::path::Path, seed: Option<&std::path::Path>) -> String {
@@ -171,4 +171,30 @@ fn explain_names_every_node_and_the_terms_and_a_revealing_graph_is_warned_of() {
     assert!(!out.path().join("a").exists());
     let run = zk!["compile", onnx, "--out", out.path().join("a")].ok();
     assert!(run.stderr.contains("learns that sum") && run.stderr.contains("zklora export"), "{}", run.stderr);
+}
+
+#[test]
+fn points_that_were_kept_and_changed_are_not_used_and_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    // Enough commitments to be worth keeping.
+    zk!["run", "--adapter", fixture("adapters/smollm2-r4-qv"), "--rows", "1", "--out", path("run")].ok();
+    let (public, trace, proof) = (path("run/public"), path("run/trace.safetensors"), path("run/session.pf"));
+    let verify = || {
+        let cache = path("cache");
+        let args = args!["--json", "verify", "--public", public, "--trace", trace, "--proof", proof];
+        zklora_with(&[("ZKLORA_CACHE_DIR", &cache)], args).ok().json()["adapter_id"].as_str().unwrap().to_string()
+    };
+    let kept = path("cache").join(format!("{}.points", verify()));
+    let good = fs::read(&kept).unwrap();
+    for change in [100, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[change] ^= 1;
+        fs::write(&kept, &bad).unwrap();
+        verify();
+        assert!(fs::read(&kept).unwrap() == good, "byte {change}");
+    }
+    fs::write(&kept, b"").unwrap();
+    verify();
+    assert!(fs::read(&kept).unwrap() == good);
 }

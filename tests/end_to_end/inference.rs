@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::zklora::{Run, fixture};
+use crate::zklora::{Run, fixture, zklora_command};
 use crate::{args, zk};
 
 /// Text that the tiny models know little of: some windows of 128 bytes.
@@ -58,12 +58,6 @@ struct Server {
     url: String,
     id: String,
     said: Value,
-}
-
-fn zklora_command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zklora"));
-    command.env("ZKLORA_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/srs-cache"));
-    command
 }
 
 impl Server {

@@ -41,12 +41,20 @@ impl Run {
     }
 }
 
+/// The binary, with a cache folder of the tests.
+pub fn zklora_command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zklora"));
+    command.env("ZKLORA_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
+    command
+}
+
 pub fn zklora<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Run {
-    let output = Command::new(env!("CARGO_BIN_EXE_zklora"))
-        .args(args)
-        .env("ZKLORA_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/srs-cache"))
-        .output()
-        .expect("the binary runs");
+    zklora_with(&[], args)
+}
+
+/// The same with these variables, too.
+pub fn zklora_with<S: AsRef<std::ffi::OsStr>>(variables: &[(&str, &Path)], args: impl IntoIterator<Item = S>) -> Run {
+    let output = zklora_command().args(args).envs(variables.iter().copied()).output().expect("the binary runs");
     Run {
         code: output.status.code().expect("it ended by itself"),
         stdout: String::from_utf8(output.stdout).expect("text"),

@@ -348,18 +348,12 @@ impl Maker<'_> {
         }
         let [settings_digest, vk_digest] = <[String; 2]>::try_from(digests).unwrap_or_default();
         Ok(Module {
-            d_out: settings.output,
-            input_scale: settings.input_scale,
-            inputs: interface.inputs.clone(),
-            logrows: settings.logrows,
-            name: name.into(),
-            output_scale: settings.output_scale,
-            param_visibility: settings.visibility,
             settings_digest,
             srs_digest: srs.digest.clone(),
             srs_insecure: self.options.srs.insecure_dev,
             vk_digest,
             weights,
+            ..Module::described(name, interface, settings)
         })
     }
 }

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use zklora_circuit::manifest::{self, AdapterId, BaseModel, Input, RESERVED_INPUTS};
 
 use super::{
-    Check, EzklError, VERSION, circuit_options::Visibility, interface::MAX_FEATURES, settings::Settings,
+    Check, EzklError, VERSION,
+    circuit_options::Visibility,
+    interface::{Interface, MAX_FEATURES},
+    settings::Settings,
     witness::check_weights,
 };
 
@@ -51,6 +54,26 @@ pub struct Module {
     pub vk_digest: String,
     /// What fixes the parameters: their Poseidon hash, or KZG commitments to them; nothing if they are private or part of the key.
     pub weights: Vec<String>,
+}
+
+impl Module {
+    /// What a circuit's settings say, with no digest and no weights; its SRS is taken to be insecure until somebody says whose it is.
+    pub(super) fn described(name: &str, interface: &Interface, settings: &Settings) -> Module {
+        Module {
+            d_out: settings.output,
+            input_scale: settings.input_scale,
+            inputs: interface.inputs.clone(),
+            logrows: settings.logrows,
+            name: name.into(),
+            output_scale: settings.output_scale,
+            param_visibility: settings.visibility,
+            settings_digest: String::new(),
+            srs_digest: String::new(),
+            srs_insecure: true,
+            vk_digest: String::new(),
+            weights: Vec::new(),
+        }
+    }
 }
 
 /// The manifest.

@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    python::{python, zklora_with},
+    python::python,
     sessions::{SMALL, export, inputs},
 };
-use crate::{args, zklora::Run};
+use crate::{
+    args,
+    zklora::{Run, zklora_with},
+};
 
 /// Takes the place of the package and is the package, but for one function, which does what `EZKL_FAULT` says.
 const FAULTY: &str = r#"
@@ -66,7 +69,7 @@ impl Place {
         let variables = if fault.is_empty() { &[][..] } else { &variables };
         let python = args!["--ezkl-python", self.python];
         let more: Vec<_> = more.iter().map(std::ffi::OsString::from).collect();
-        zklora_with(variables, &[arguments, &python[..], &more[..]].concat())
+        zklora_with(variables, [arguments, &python[..], &more[..]].concat())
     }
 
     fn compile(&self, fault: &str, more: &[&str]) -> Run {
@@ -101,7 +104,7 @@ fn an_interpreter_or_package_that_is_missing_or_another_is_said_with_the_command
     let out = place.path("work/artifacts");
     let compile = |variables: &[(&str, &Path)], more: &[std::ffi::OsString]| {
         let own = args!["compile", onnx, "--out", out, "--backend", "ezkl", "--insecure-dev-srs"];
-        zklora_with(variables, &[&own[..], more].concat())
+        zklora_with(variables, [&own[..], more].concat())
     };
     compile(&[], &args!["--ezkl-python", "no-such-python"]).refused(2, "`no-such-python` does not start");
     compile(&[("ZKLORA_EZKL_PYTHON", Path::new("/nowhere/python"))], &[])

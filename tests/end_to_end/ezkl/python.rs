@@ -6,8 +6,6 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::zklora::Run;
-
 const REQUIREMENT: &str = "ezkl==23.0.5";
 
 /// Set it to run what needs the package: it takes minutes.
@@ -58,16 +56,4 @@ pub fn script(python: &Path, folder: &Path, script: &str) {
     let mut command = Command::new(python);
     command.args(["-c", script]).current_dir(folder).env("RUST_BACKTRACE", "0");
     succeed(&mut command).unwrap();
-}
-
-/// `zklora` with these variables, too.
-pub fn zklora_with<S: AsRef<std::ffi::OsStr>>(variables: &[(&str, &Path)], args: &[S]) -> Run {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_zklora"));
-    command.args(args).env("ZKLORA_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/srs-cache"));
-    let output = command.envs(variables.iter().copied()).output().unwrap();
-    Run {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
 }

@@ -117,7 +117,7 @@ impl Stages<'_, '_> {
         self.stage(Stage::Setup, |ezkl| Ok(((), vec![circuit.setup(ezkl, &srs)?])))?;
         self.side.public_bytes = [SETTINGS, VK].iter().map(|file| size(&circuit.path(file), &[])).sum();
         self.side.private_bytes = [CIRCUIT, PK].iter().map(|file| size(&circuit.path(file), &[])).sum();
-        let module = described(self.run.options.module, interface, &settings);
+        let module = Module::described(self.run.options.module, interface, &settings);
         let mut rows = rows::quantized(&module, &inputs)?;
         rows.delta = self.stage(Stage::Witness, |ezkl| witnesses(ezkl, circuit, &module, &rows))?;
         let scale = (-f64::from(module.output_scale)).exp2();
@@ -155,24 +155,6 @@ impl Stages<'_, '_> {
             }
         }
         Ok(path)
-    }
-}
-
-/// What rows have to know of a circuit.
-fn described(name: &str, interface: &Interface, settings: &Settings) -> Module {
-    Module {
-        d_out: settings.output,
-        input_scale: settings.input_scale,
-        inputs: interface.inputs.clone(),
-        logrows: settings.logrows,
-        name: name.into(),
-        output_scale: settings.output_scale,
-        param_visibility: settings.visibility,
-        settings_digest: String::new(),
-        srs_digest: String::new(),
-        srs_insecure: true,
-        vk_digest: String::new(),
-        weights: Vec::new(),
     }
 }
 

@@ -114,6 +114,7 @@ fn commitments_are_read_in_every_spelling_of_the_hex_and_nothing_else() {
         commitment.to_string(),
         format!("{{\"nonce\":\"{nonce}\",\"root\":\"{root}\"}}"),
         format!("{{\"root\":\"0x{}\",\"nonce\":\"{}\"}}", root.to_uppercase(), nonce.to_uppercase()),
+        format!("{{\"root\":\"0X{}\",\"nonce\":\"0x{}\"}}", root.to_uppercase(), nonce),
     ] {
         assert!(Commitment::parse(json.as_bytes()).unwrap() == commitment);
         assert!(Commitment::read(&json).unwrap() == commitment);

@@ -92,10 +92,10 @@ impl Commitment {
     }
 }
 
-/// 32 bytes of hex, with or without `0x`.
+/// 32 bytes of hex of either case, with or without `0x`.
 pub fn hex32(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
-    hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), &mut bytes).ok()?;
+    hex::decode_to_slice(text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text), &mut bytes).ok()?;
     Some(bytes)
 }
 

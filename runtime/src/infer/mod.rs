@@ -12,5 +12,6 @@ mod points;
 mod run;
 
 pub use mixture::Mode;
+pub use points::{Source, applies_to, sources};
 pub(crate) use run::patched;
 pub use run::{Event, Generation, InferOptions, Outcome, run};

@@ -9,7 +9,7 @@ use crate::Error;
 
 /// What a module reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
+pub enum Source {
     /// What the base layer reads.
     Layer,
     /// What the base layer puts out.
@@ -47,7 +47,7 @@ pub(super) fn points(contributors: &[(&str, &Pinned)], maps: &[(String, String)]
                 url: (*url).to_string(),
                 why: format!("module `{}`: {why}", module.name),
             };
-            let inputs = inputs(module).map_err(refuse)?;
+            let inputs = sources(module).map_err(refuse)?;
             let applies_to = applies_to(module, &inputs);
             let part = Part { contributor, module: index, inputs };
             let x_dim = part.dim(module, Source::Layer);
@@ -94,8 +94,12 @@ impl Part {
     }
 }
 
-/// Inputs are known by the names that `zklora export` gives them; the only input of a module from elsewhere is the layer's.
-fn inputs(module: &Module) -> Result<Vec<Source>, String> {
+/// What each input of a module is. Inputs are known by the names that `zklora export` gives them; the only input of a module from
+/// elsewhere is the layer's.
+///
+/// # Errors
+/// Says which input is neither.
+pub fn sources(module: &Module) -> Result<Vec<Source>, String> {
     let source = |name: &str| match name {
         "base" => Some(Source::Base),
         "x" => Some(Source::Layer),
@@ -114,9 +118,9 @@ fn inputs(module: &Module) -> Result<Vec<Source>, String> {
     Ok(sources)
 }
 
-/// A module that only scales what the layer reads, feature by feature, changes the layer's input (IA3 on feedforward layers); all others
-/// add to its output.
-fn applies_to(module: &Module, inputs: &[Source]) -> AppliesTo {
+/// Where the deltas go; `inputs` are the module's [`sources`]. A module that only scales what the layer reads, feature by feature, changes
+/// the layer's input (IA3 on feedforward layers); all others add to its output.
+pub fn applies_to(module: &Module, inputs: &[Source]) -> AppliesTo {
     let scales_x = module.terms.iter().all(|term| {
         term.kind == TermKind::Scale && term.input.and_then(|input| inputs.get(input)) == Some(&Source::Layer)
     });

@@ -1,0 +1,26 @@
+//! Commitments to activations: byte for byte those of the original ZKLoRA.
+
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use zklora_runtime::activation_commitment::{Commitment, Values};
+
+use crate::{error::Failure, worker};
+
+/// A hiding commitment to the values of a JSON file.
+#[pyfunction]
+pub fn commit_activations(py: Python<'_>, path: PathBuf) -> Result<String, Failure> {
+    worker::run(py, None, move |_| Ok(Commitment::new(&Values::read(&path)?)?.to_string()))
+}
+
+/// Whether `commitment` is to exactly the values of a JSON file. Text that is no commitment is a commitment to nothing.
+#[pyfunction]
+pub fn verify_commitment(py: Python<'_>, path: PathBuf, commitment: String) -> Result<bool, Failure> {
+    worker::run(py, None, move |_| {
+        let values = Values::read(&path)?;
+        match Commitment::parse(commitment.as_bytes()) {
+            Ok(commitment) => Ok(commitment.is_to(&values)?),
+            Err(_) => Ok(false),
+        }
+    })
+}

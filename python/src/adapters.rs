@@ -1,0 +1,238 @@
+//! Adapters: from a PEFT folder to artifacts, and what is public of them.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use pyo3::prelude::*;
+use zklora_circuit::{
+    manifest::{self, AdapterId, Pinned, TermKind},
+    verifier::SrsPolicy,
+};
+use zklora_models::AppliesTo;
+use zklora_runtime::{
+    Error, artifacts, compile as compiling,
+    files::{self, Access},
+    infer::{Source, applies_to, sources},
+};
+
+use crate::{error::Failure, parameters, worker};
+
+/// One module of an adapter: what its manifest says of it.
+#[pyclass(frozen, get_all, module = "zklora._native")]
+pub struct Module {
+    /// Its name, which is that of the layer in the base model.
+    name: String,
+    /// Name and number of features of each input.
+    inputs: Vec<(String, usize)>,
+    /// What each input is: `"layer"` (what the layer reads) or `"base"` (what the base layer puts out).
+    reads: Vec<&'static str>,
+    /// Whether deltas are added to the layer's `"output"` or to its `"input"`.
+    applies_to: &'static str,
+    /// Features of a delta.
+    d_out: usize,
+    /// Sum of the ranks of its low-rank terms.
+    rank: usize,
+}
+
+#[pymethods]
+impl Module {
+    fn __repr__(&self) -> String {
+        let inputs: Vec<String> = self.inputs.iter().map(|(name, dim)| format!("{name}[{dim}]")).collect();
+        format!("Module({:?}, {} -> {}, rank {})", self.name, inputs.join(", "), self.d_out, self.rank)
+    }
+}
+
+/// The modules of an adapter, in the order of its manifest.
+fn modules(pinned: &Pinned) -> Result<Vec<Module>, Failure> {
+    let of = |module: &manifest::Module| {
+        let refuse = |why| Failure::Input(format!("module `{}`: {why}", module.name));
+        let sources = sources(module).map_err(refuse)?;
+        let low_rank = module.terms.iter().filter(|term| term.kind == TermKind::LowRank);
+        Ok(Module {
+            name: module.name.clone(),
+            inputs: module.inputs.iter().map(|input| (input.name.clone(), input.dim)).collect(),
+            applies_to: match applies_to(module, &sources) {
+                AppliesTo::Input => "input",
+                AppliesTo::Output => "output",
+            },
+            reads: sources.iter().map(|source| if *source == Source::Layer { "layer" } else { "base" }).collect(),
+            d_out: module.d_out,
+            rank: low_rank.map(|term| term.rank).sum(),
+        })
+    };
+    pinned.modules().iter().map(of).collect()
+}
+
+/// The public description of an adapter. Its digest is the adapter id.
+#[pyclass(frozen, module = "zklora._native")]
+pub struct Manifest(pub Arc<Pinned>);
+
+/// An adapter id of 64 hex digits.
+///
+/// # Errors
+/// [`Failure::Input`] says that it is none.
+pub fn parse_id(text: &str) -> Result<AdapterId, Failure> {
+    text.parse().map_err(|e: zklora_circuit::Error| Failure::Input(e.to_string()))
+}
+
+#[pymethods]
+impl Manifest {
+    /// Reads a manifest file, or the one of a public folder; with `adapter_id` it must have that id.
+    #[staticmethod]
+    #[pyo3(signature = (path, adapter_id=None))]
+    fn load(py: Python<'_>, path: PathBuf, adapter_id: Option<&str>) -> Result<Manifest, Failure> {
+        let pin = adapter_id.map(parse_id).transpose()?;
+        worker::run(py, None, move |_| {
+            let folder =
+                if path.is_file() { path.parent().unwrap_or(Path::new(".")).to_path_buf() } else { path.clone() };
+            if path.is_file() && path.file_name().is_none_or(|name| name != artifacts::MANIFEST) {
+                let bytes = files::read(&path, manifest::MAX_BYTES as u64)?;
+                let pinned = match &pin {
+                    Some(pin) => Pinned::parse_pinned(&bytes, pin),
+                    None => Pinned::parse(&bytes),
+                };
+                return Ok(Manifest(Arc::new(pinned.map_err(Error::from)?)));
+            }
+            let public = artifacts::Public::load(&folder, pin.as_ref(), &*parameters::srs()?, parameters::keys())?;
+            Ok(Manifest(Arc::new(public.pinned)))
+        })
+    }
+
+    /// Writes the manifest file: what a user pins.
+    fn save(&self, py: Python<'_>, path: PathBuf) -> Result<(), Failure> {
+        let pinned = Arc::clone(&self.0);
+        worker::run(py, None, move |_| {
+            let bytes = pinned.manifest().to_bytes().map_err(Error::from)?;
+            Ok(files::write(&path, &bytes, Access::Public)?)
+        })
+    }
+
+    /// The adapter id, 64 hex digits.
+    #[getter]
+    fn adapter_id(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    /// The modules.
+    #[getter]
+    fn modules(&self) -> Result<Vec<Module>, Failure> {
+        modules(&self.0)
+    }
+
+    /// The name of the base model.
+    #[getter]
+    fn base_model(&self) -> String {
+        self.0.manifest().base_model.name.clone()
+    }
+
+    /// The fingerprint of the base model's weights, if the contributor gave it.
+    #[getter]
+    fn base_fingerprint(&self) -> Option<String> {
+        self.0.manifest().base_model.fingerprint.clone()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Manifest({}, {} modules)", self.0.id(), self.0.modules().len())
+    }
+}
+
+/// A contributor's artifact folder, with its private part. Nothing private can be read from Python.
+#[pyclass(frozen, module = "zklora._native")]
+pub struct Artifacts(pub Arc<artifacts::Artifacts>);
+
+#[pymethods]
+impl Artifacts {
+    /// Reads a folder that `compile` wrote.
+    #[staticmethod]
+    fn load(py: Python<'_>, folder: PathBuf) -> Result<Artifacts, Failure> {
+        worker::run(py, None, move |_| {
+            let loaded = artifacts::Artifacts::load(&folder, &*parameters::srs()?, parameters::keys())?;
+            Ok(Artifacts(Arc::new(loaded)))
+        })
+    }
+
+    /// The folder.
+    #[getter]
+    fn folder(&self) -> PathBuf {
+        self.0.folder.clone()
+    }
+
+    /// What is public.
+    #[getter]
+    fn manifest(&self) -> Manifest {
+        Manifest(Arc::new(self.0.pinned.clone()))
+    }
+
+    /// The adapter id, 64 hex digits.
+    #[getter]
+    fn adapter_id(&self) -> String {
+        self.0.pinned.id().to_string()
+    }
+
+    /// The modules.
+    #[getter]
+    fn modules(&self) -> Result<Vec<Module>, Failure> {
+        modules(&self.0.pinned)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Artifacts({}, {} modules, private part not shown)", self.0.pinned.id(), self.0.pinned.modules().len())
+    }
+}
+
+/// PEFT folder to one ONNX file a module; returns the modules' names.
+#[pyfunction]
+#[pyo3(signature = (adapter, out, base=None, modules=Vec::new(), progress=None))]
+pub fn export_adapter(
+    py: Python<'_>,
+    adapter: PathBuf,
+    out: PathBuf,
+    base: Option<PathBuf>,
+    modules: Vec<String>,
+    progress: Option<Py<PyAny>>,
+) -> Result<Vec<String>, Failure> {
+    worker::run(py, progress.as_ref(), move |told| {
+        told.step("read the adapter", 0, 2);
+        let adapter = zklora_models::Adapter::load_with_base(&adapter, base.as_deref()).map_err(Error::from)?;
+        told.step("write ONNX", 1, 2);
+        files::create_folder(&out, Access::Private)?;
+        let index = zklora_models::export(&adapter, &modules, &out).map_err(Error::from)?;
+        told.step("exported", 2, 2);
+        Ok(index.modules.into_iter().map(|module| module.name).collect())
+    })
+}
+
+/// ONNX files, or folders that `export_adapter` wrote, to an artifact folder.
+#[pyfunction]
+#[pyo3(signature = (paths, out, seed_file=None, calibrate=None, progress=None))]
+pub fn compile(
+    py: Python<'_>,
+    paths: Vec<PathBuf>,
+    out: PathBuf,
+    seed_file: Option<PathBuf>,
+    calibrate: Option<PathBuf>,
+    progress: Option<Py<PyAny>>,
+) -> Result<Artifacts, Failure> {
+    worker::run(py, progress.as_ref(), move |told| {
+        told.step("load the SRS", 0, 2);
+        let srs = parameters::srs()?;
+        SrsPolicy::TrustedOnly.check(&srs).map_err(Error::from)?;
+        told.step("compile and commit", 1, 2);
+        let (seed_file, calibrate) = (seed_file.as_deref(), calibrate.as_deref());
+        let options = compiling::Options { paths: &paths, out: &out, seed_file, calibrate };
+        let compiled = compiling::compile(&options, &srs, parameters::keys())?;
+        if let Some(old) = compiled.replaced {
+            tracing::warn!("{}: replaces adapter {old}, which had served no rows", out.display());
+        }
+        told.step("compiled", 2, 2);
+        Ok(Artifacts(Arc::new(compiled.artifacts)))
+    })
+}
+
+/// The fingerprint of a base model's folder, as manifests name it.
+#[pyfunction]
+pub fn base_fingerprint(py: Python<'_>, folder: PathBuf) -> Result<String, Failure> {
+    worker::run(py, None, move |_| Ok(zklora_models::fingerprint(&folder).map_err(Error::from)?))
+}

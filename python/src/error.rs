@@ -1,0 +1,84 @@
+//! Errors of the runtime as exceptions of `zklora.errors`.
+
+use pyo3::prelude::*;
+use zklora_runtime::Error;
+
+/// Why a call failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The runtime says no, or cannot go on.
+    Runtime(Error),
+    /// An argument that the runtime never saw.
+    Input(String),
+    /// A server or session that was closed.
+    Closed(&'static str),
+    /// The threads are in another process.
+    Forked,
+    /// A thread ended without an answer.
+    Lost,
+    /// An exception that Python raised meanwhile: Ctrl-C, or one of a callback.
+    Python(PyErr),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Runtime(error)
+    }
+}
+
+impl From<PyErr> for Failure {
+    fn from(error: PyErr) -> Failure {
+        Failure::Python(error)
+    }
+}
+
+impl Failure {
+    /// The class's name in `zklora.errors`, and the message.
+    fn class(&self) -> (&'static str, String) {
+        match self {
+            Failure::Runtime(error) => (class_of(error), error.to_string()),
+            Failure::Input(why) => ("InputError", why.clone()),
+            Failure::Closed(what) => ("ClosedError", (*what).to_string()),
+            Failure::Forked => (
+                "ZkloraError",
+                "this process was forked from one that had used zklora, and threads do not survive a fork: start processes with \
+                 multiprocessing's `spawn` method, or use zklora only after the fork"
+                    .into(),
+            ),
+            Failure::Lost => (
+                "ZkloraError",
+                "a thread of zklora ended without a result; the reason is on standard error, please report it".into(),
+            ),
+            Failure::Python(error) => ("ZkloraError", error.to_string()),
+        }
+    }
+}
+
+fn class_of(error: &Error) -> &'static str {
+    match error {
+        Error::Budget(_) => "InputError",
+        Error::Contributor { .. } | Error::Interrupted(_) => "NetworkError",
+        _ if error.is_refusal() => "VerificationError",
+        Error::File { .. } => "FileError",
+        Error::Proof(zklora_circuit::Error::Library(_) | zklora_circuit::Error::Randomness(_)) => "ZkloraError",
+        _ => "InputError",
+    }
+}
+
+impl From<Failure> for PyErr {
+    fn from(failure: Failure) -> PyErr {
+        let failure = match failure {
+            Failure::Python(error) => return error,
+            other => other,
+        };
+        let (class, message) = failure.class();
+        Python::attach(|py| {
+            let raised = || py.import("zklora.errors")?.getattr(class)?.call1((message,));
+            match raised() {
+                Ok(exception) => PyErr::from_value(exception),
+                // The package is not importable, say at the interpreter's end.
+                Err(error) => error,
+            }
+        })
+    }
+}

@@ -1,0 +1,48 @@
+//! The native module of the Python package `zklora`: a thin layer over `zklora-runtime`.
+//!
+//! ```text
+//! adapters: export, compile → Artifacts, Manifest ─ proofs: record → Trace, prove, verify, audit
+//! server: a contributor's gRPC server ─ session: the user's side, rows in, deltas out, a verified proof at the end
+//! ```
+//!
+//! Heavy work runs in a thread of its own without the interpreter's lock ([`worker`]). Nothing here calls Python from such a thread: what it
+//! has to say (progress, log records) waits in a queue until a Python thread takes it.
+
+mod activation_commitment;
+mod adapters;
+mod arrays;
+mod error;
+mod logging;
+mod parameters;
+mod process;
+mod proofs;
+mod server;
+mod session;
+mod trace;
+mod worker;
+
+use pyo3::prelude::*;
+
+/// The native module; `zklora/_native.pyi` has its types.
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::{
+        activation_commitment::{commit_activations, verify_commitment},
+        adapters::{Artifacts, Manifest, Module, base_fingerprint, compile, export_adapter},
+        logging::drain_log,
+        process::check_process,
+        proofs::{audit, check_proof_format, prove, record, verify},
+        server::Server,
+        session::{Pending, Session},
+        trace::Trace,
+    };
+
+    use super::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::logging::install();
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

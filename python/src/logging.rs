@@ -1,0 +1,88 @@
+//! What the runtime logs, for Python's `logging`: records wait in a queue, and the next Python thread that comes by hands them on.
+//!
+//! No thread of the runtime ever calls Python, so none can hang when the interpreter ends.
+
+use std::{
+    collections::VecDeque,
+    fmt::Write,
+    sync::{Mutex, PoisonError},
+};
+
+use pyo3::prelude::*;
+use tracing::{
+    Level, Metadata, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{Layer, layer::Context, prelude::*};
+
+/// Records that wait at most; older ones are lost.
+const WAITING: usize = 1000;
+
+/// Python's level, and the text.
+type Record = (u32, String);
+
+static QUEUE: Mutex<VecDeque<Record>> = Mutex::new(VecDeque::new());
+
+struct Queue;
+
+impl<S: Subscriber> Layer<S> for Queue {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        let own = metadata.target().starts_with("zklora");
+        metadata.level() <= if own { &Level::INFO } else { &Level::WARN }
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let level = match *event.metadata().level() {
+            Level::ERROR => 40,
+            Level::WARN => 30,
+            _ => 20,
+        };
+        let mut text = Text::default();
+        event.record(&mut text);
+        let mut queue = QUEUE.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.len() == WAITING {
+            queue.pop_front();
+        }
+        queue.push_back((level, format!("{}{}", text.message, text.fields)));
+    }
+}
+
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        // A `String` takes every text.
+        let _ = match field.name() {
+            "message" => write!(self.message, "{value:?}"),
+            name => write!(self.fields, " {name}={value:?}"),
+        };
+    }
+}
+
+/// Sends what is logged to the queue, unless this process has another subscriber.
+pub fn install() {
+    let _ = tracing_subscriber::registry().with(Queue).try_init();
+}
+
+/// Hands waiting records to `logging.getLogger("zklora")`.
+pub fn forward(py: Python<'_>) -> PyResult<()> {
+    let waiting: Vec<Record> = QUEUE.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let logger = py.import("logging")?.call_method1("getLogger", ("zklora",))?;
+    for (level, text) in waiting {
+        logger.call_method1("log", (level, "%s", text))?;
+    }
+    Ok(())
+}
+
+/// Hands waiting records to `logging`: for a thread that otherwise waits in Python.
+#[pyfunction]
+pub fn drain_log(py: Python<'_>) -> PyResult<()> {
+    if crate::process::is_forked() { Ok(()) } else { forward(py) }
+}

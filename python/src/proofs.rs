@@ -1,0 +1,134 @@
+//! Recording, proving, verifying, and the audit after payment.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use pyo3::{prelude::*, types::PyBytes};
+use zklora_circuit::{manifest::Pinned, proof::Proof, verifier::SrsPolicy};
+use zklora_runtime::{Error, activations::Activations, audit as auditing, record as recording, secrets, session};
+
+use crate::{
+    adapters::{Artifacts, Manifest},
+    arrays::{self, Rows},
+    error::Failure,
+    parameters,
+    trace::{self, Trace},
+    worker,
+};
+
+/// Arrays by module, as Python gives them.
+type Arrays<'py> = BTreeMap<String, Vec<Rows<'py>>>;
+
+fn activations(pinned: &Pinned, arrays: &Arrays<'_>) -> Result<Activations, Failure> {
+    let mut activations = Activations::default();
+    for (name, inputs) in arrays {
+        arrays::check(&pinned.modules()[trace::index(pinned, name)?], inputs)?;
+        let inputs =
+            inputs.iter().map(|rows| Ok(arrays::values(name, rows)?.to_vec())).collect::<Result<_, Failure>>()?;
+        activations.modules.insert(name.clone(), inputs);
+    }
+    Ok(activations)
+}
+
+fn bytes32(what: &str, text: &str) -> Result<[u8; 32], Failure> {
+    let mut bytes = [0u8; 32];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| Failure::Input(format!("{what} is 64 hex digits")))?;
+    Ok(bytes)
+}
+
+/// Runs the quantised adapter on activations, and counts the rows in the ledger of the artifacts.
+#[pyfunction]
+#[pyo3(signature = (artifacts, activations, session_id=None, max_rows=None))]
+pub fn record(
+    py: Python<'_>,
+    artifacts: &Artifacts,
+    activations: Arrays<'_>,
+    session_id: Option<&str>,
+    max_rows: Option<u64>,
+) -> Result<Trace, Failure> {
+    let artifacts = Arc::clone(&artifacts.0);
+    let session = session_id.map(|text| bytes32("session_id", text)).transpose()?;
+    let activations = self::activations(&artifacts.pinned, &activations)?;
+    worker::run(py, None, move |_| {
+        let (file, _) = recording::record(&artifacts, &activations, session, max_rows)?;
+        Ok(Trace { file: Arc::new(file), pinned: Arc::new(artifacts.pinned.clone()) })
+    })
+}
+
+/// Proves a session that these artifacts served.
+#[pyfunction]
+#[pyo3(signature = (artifacts, trace, progress=None))]
+pub fn prove<'py>(
+    py: Python<'py>,
+    artifacts: &Artifacts,
+    trace: &Trace,
+    progress: Option<Py<PyAny>>,
+) -> Result<Bound<'py, PyBytes>, Failure> {
+    let (artifacts, file) = (Arc::clone(&artifacts.0), Arc::clone(&trace.file));
+    let proof = worker::run(py, progress.as_ref(), move |told| {
+        told.step("prove", 0, 1);
+        let proof = session::prove(&artifacts, &file, &*parameters::srs()?, parameters::keys())?;
+        told.step("proven", 1, 1);
+        Ok(proof)
+    })?;
+    Ok(PyBytes::new(py, &proof))
+}
+
+/// Verifies a proof against a manifest and the verifier's own trace; returns the rows of every module. Whether the manifest is the pinned
+/// one is settled when it is loaded.
+#[pyfunction]
+#[pyo3(signature = (manifest, trace, proof, session_id=None, activations=None))]
+pub fn verify(
+    py: Python<'_>,
+    manifest: &Manifest,
+    trace: &Trace,
+    proof: Vec<u8>,
+    session_id: Option<&str>,
+    activations: Option<Arrays<'_>>,
+) -> Result<BTreeMap<String, usize>, Failure> {
+    let (pinned, file) = (Arc::clone(&manifest.0), Arc::clone(&trace.file));
+    let own = session_id.map(|text| bytes32("session_id", text)).transpose()?;
+    let activations = activations.map(|arrays| self::activations(&pinned, &arrays)).transpose()?;
+    worker::run(py, None, move |_| {
+        if own.is_some_and(|own| own != file.session) {
+            let found = hex::encode(file.session);
+            return Err(Error::NotYours(format!("the trace is of session {found}, not of yours")).into());
+        }
+        if let Some(activations) = activations {
+            recording::check_inputs(&pinned, &file, &activations)?;
+        }
+        let (srs, keys) = (parameters::srs()?, parameters::keys());
+        let verdict = session::verify(&pinned, &file, &proof, &srs, keys, SrsPolicy::TrustedOnly)?;
+        Ok(verdict.rows.into_iter().collect())
+    })
+}
+
+/// Whether bytes have the form of a proof of this adapter. Shows nothing about any row.
+#[pyfunction]
+pub fn check_proof_format(py: Python<'_>, manifest: &Manifest, proof: Vec<u8>) -> Result<(), Failure> {
+    let pinned = Arc::clone(&manifest.0);
+    worker::run(py, None, move |_| {
+        Proof::parse(&proof, &pinned.layout()).map_err(Error::from)?;
+        Ok(())
+    })
+}
+
+/// Compares a delivered adapter with the committed one; returns module and reason of every difference.
+#[pyfunction]
+#[pyo3(signature = (manifest, delivered, opening, base=None))]
+pub fn audit(
+    py: Python<'_>,
+    manifest: &Manifest,
+    delivered: PathBuf,
+    opening: PathBuf,
+    base: Option<PathBuf>,
+) -> Result<Vec<(String, String)>, Failure> {
+    let pinned = Arc::clone(&manifest.0);
+    worker::run(py, None, move |_| {
+        let (adapter, key) = secrets::read_opening(&opening)?;
+        if adapter != pinned.id() {
+            tracing::warn!("the opening says that it is for adapter {adapter}, this manifest is {}", pinned.id());
+        }
+        let report = auditing::audit(&delivered, base.as_deref(), &pinned, &key, &*parameters::srs()?)?;
+        Ok(report.differences.into_iter().map(|difference| (difference.module, difference.why)).collect())
+    })
+}

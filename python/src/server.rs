@@ -1,0 +1,146 @@
+//! A contributor's gRPC server in this process.
+
+use std::{
+    net::ToSocketAddrs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use pyo3::prelude::*;
+use tokio::sync::oneshot;
+use zklora_circuit::manifest::Pinned;
+use zklora_runtime::{
+    Error, artifacts,
+    server::{self as serving, Limits, ServerOptions, ServerTls, Tokens},
+};
+
+use crate::{adapters::Manifest, error::Failure, parameters, process, worker};
+
+/// A server that listens.
+struct Running {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<Result<(), Error>>,
+}
+
+/// Serves the deltas of an artifact folder until it is stopped, or dropped.
+#[pyclass(frozen, module = "zklora._native")]
+pub struct Server {
+    running: Mutex<Option<Running>>,
+    address: std::net::SocketAddr,
+    scheme: &'static str,
+    pinned: Arc<Pinned>,
+}
+
+#[pymethods]
+impl Server {
+    /// Starts to listen; port 0 is any free one.
+    #[new]
+    #[pyo3(signature = (artifacts, host, port, *, data=None, max_rows=None, token_file=None, tls_cert=None, tls_key=None, client_ca=None, insecure=false))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        artifacts: PathBuf,
+        host: String,
+        port: u16,
+        data: Option<PathBuf>,
+        max_rows: Option<u64>,
+        token_file: Option<PathBuf>,
+        tls_cert: Option<PathBuf>,
+        tls_key: Option<PathBuf>,
+        client_ca: Option<PathBuf>,
+        insecure: bool,
+    ) -> Result<Server, Failure> {
+        worker::run(py, None, move |_| {
+            let unknown = |why: String| Failure::Input(format!("{host}:{port} is no address to listen on: {why}"));
+            let mut addresses = (host.as_str(), port).to_socket_addrs().map_err(|e| unknown(e.to_string()))?;
+            let listen = addresses.next().ok_or_else(|| unknown("it has none".into()))?;
+            let tls = match (tls_cert, tls_key) {
+                (Some(certificate), Some(key)) => Some(ServerTls { certificate, key, client_ca }),
+                (None, None) if client_ca.is_none() => None,
+                _ => return Err(Failure::Input("TLS takes both tls_cert and tls_key".into())),
+            };
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            let options = ServerOptions {
+                listen,
+                tls,
+                tokens: token_file.as_deref().map(Tokens::read).transpose()?,
+                insecure,
+                data: data.unwrap_or_else(|| serving::default_data(&artifacts)),
+                limits: Limits { max_rows, ..Limits::default() },
+            };
+            let srs = parameters::srs()?;
+            let artifacts = artifacts::Artifacts::load(&artifacts, &srs, parameters::keys())?;
+            let pinned = Arc::new(artifacts.pinned.clone());
+            let listening = serving::start(artifacts, (*srs).clone(), Default::default(), &options)?;
+            let address = listening.address;
+            let (stop, stopped) = oneshot::channel();
+            let thread = std::thread::Builder::new().name("zklora-server".into()).spawn(move || {
+                listening.run_until(async move {
+                    // A sender that is dropped stops it, too.
+                    let _ = stopped.await;
+                })
+            });
+            let thread = thread.map_err(|e| Failure::Input(format!("a thread cannot be started: {e}")))?;
+            Ok(Server { running: Mutex::new(Some(Running { stop, thread })), address, scheme, pinned })
+        })
+    }
+
+    /// Stops listening and waits until streams have ended. A second call does nothing.
+    fn stop(&self, py: Python<'_>) -> Result<(), Failure> {
+        process::check_process()?;
+        let Some(Running { stop, thread }) = self.take() else { return Ok(()) };
+        let _ = stop.send(());
+        worker::run(py, None, move |_| thread.join().unwrap_or(Ok(())).map_err(Failure::from))
+    }
+
+    /// Whether it listens.
+    #[getter]
+    fn is_running(&self) -> bool {
+        if process::is_forked() {
+            return false;
+        }
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().is_some_and(|running| !running.thread.is_finished())
+    }
+
+    /// The port that it listens on.
+    #[getter]
+    fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Where users reach it.
+    #[getter]
+    fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// What is public of the adapter.
+    #[getter]
+    fn manifest(&self) -> Manifest {
+        Manifest(Arc::clone(&self.pinned))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Server({}, adapter {})", self.url(), self.pinned.id())
+    }
+}
+
+impl Server {
+    fn take(&self) -> Option<Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if process::is_forked() {
+            // The parent's thread is not here; nothing may wait for it.
+            std::mem::forget(self.running.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        } else {
+            // The thread sees that the sender is gone, and ends by itself.
+            drop(self.take());
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The user's side of a session with one contributor.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use numpy::PyArray2;
+use pyo3::{prelude::*, types::PyDict};
+use zklora_circuit::{manifest::Pinned, verifier::SrsPolicy};
+use zklora_runtime::{
+    client::{ClientTls, ContributorOptions, Progress, Remote, UserSession},
+    record,
+    trace_file::ModuleRows,
+};
+
+use crate::{
+    adapters::{Manifest, parse_id},
+    arrays::{self, Rows},
+    error::Failure,
+    parameters, process,
+    trace::{self, Trace},
+    worker::{self, Work},
+};
+
+/// The session, while it is open. Whoever works with it holds the lock.
+type Shared = Arc<Mutex<Option<UserSession>>>;
+
+const CLOSED: &str = "this session is closed: open another one";
+
+/// Rows to a contributor, deltas back, an own record of both, and a verified proof at the end.
+#[pyclass(frozen, module = "zklora._native")]
+pub struct Session {
+    session: Shared,
+    pinned: Arc<Pinned>,
+    url: String,
+    id: [u8; 32],
+    folder: PathBuf,
+}
+
+/// Works with the open session.
+fn with<T>(shared: &Shared, work: impl FnOnce(&mut UserSession) -> Result<T, Failure>) -> Result<T, Failure> {
+    let mut session = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    work(session.as_mut().ok_or(Failure::Closed(CLOSED))?)
+}
+
+#[pymethods]
+impl Session {
+    /// Connects, holds the manifest to the pin, and opens the session whose record is in `folder`.
+    #[new]
+    #[pyo3(signature = (url, folder, *, adapter_id=None, token_file=None, tls_ca=None, tls_cert=None, tls_key=None, insecure=false, timeout=60.0, patience=30.0, proof_timeout=3600.0, moved=false))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        url: String,
+        folder: PathBuf,
+        adapter_id: Option<&str>,
+        token_file: Option<PathBuf>,
+        tls_ca: Option<PathBuf>,
+        tls_cert: Option<PathBuf>,
+        tls_key: Option<PathBuf>,
+        insecure: bool,
+        timeout: f64,
+        patience: f64,
+        proof_timeout: f64,
+        moved: bool,
+    ) -> Result<Session, Failure> {
+        let seconds = |name: &str, value: f64| {
+            Duration::try_from_secs_f64(value).map_err(|_| Failure::Input(format!("{name}={value}: expected seconds")))
+        };
+        let options = ContributorOptions {
+            url: url.clone(),
+            pin: adapter_id.map(parse_id).transpose()?,
+            token_file,
+            tls: ClientTls { ca: tls_ca, identity: tls_cert.zip(tls_key) },
+            insecure,
+            call_timeout: seconds("timeout", timeout)?,
+            patience: seconds("patience", patience)?,
+            proof_timeout: seconds("proof_timeout", proof_timeout)?,
+            moved,
+        };
+        worker::run(py, None, move |_| {
+            let remote = Remote::connect(options, &parameters::network()?)?;
+            let pinned = Arc::new(remote.pinned.clone());
+            let session = UserSession::open(remote, &folder)?;
+            let id = *session.id();
+            Ok(Session { session: Arc::new(Mutex::new(Some(session))), pinned, url, id, folder })
+        })
+    }
+
+    /// Sends rows of some modules, all in one message; arrays that are the same object are sent once. Returns at once: the answer is
+    /// waited for with [`Pending::result`].
+    fn submit(&self, py: Python<'_>, calls: Vec<(String, Vec<Rows<'_>>)>) -> Result<Pending, Failure> {
+        process::check_process()?;
+        let calls = self.quantized(py, &calls)?;
+        let (shared, pinned) = (Arc::clone(&self.session), Arc::clone(&self.pinned));
+        let work = worker::start(move |_| {
+            with(&shared, |session| {
+                let deltas = session.deltas(&calls)?;
+                let each = calls.iter().zip(deltas).map(|((at, rows), delta)| {
+                    let module = &pinned.modules()[*at];
+                    (record::dequantized(module, &rows.scales, &delta), module.d_out)
+                });
+                Ok(each.collect())
+            })
+        })?;
+        Ok(Pending(Mutex::new(Some(work))))
+    }
+
+    /// Ends the session: the contributor's proof of every row is asked for and verified. Afterwards the session is closed.
+    ///
+    /// If there is no proof, because the contributor is away, the session stays open and the call can be repeated.
+    #[pyo3(signature = (progress=None))]
+    fn finish<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> Result<Bound<'py, PyDict>, Failure> {
+        let shared = Arc::clone(&self.session);
+        let finished = worker::run(py, progress.as_ref(), move |told| {
+            let mut session = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = session.as_mut().ok_or(Failure::Closed(CLOSED))?;
+            let srs = parameters::srs()?;
+            let finished =
+                open.finish(&srs, parameters::keys(), SrsPolicy::TrustedOnly, &mut |progress| match progress {
+                    Progress::Queued(ahead) => told.step(format!("{ahead} proofs before ours"), 0, 3),
+                    Progress::Proving => told.step("proving", 1, 3),
+                    Progress::Verifying => told.step("verifying", 2, 3),
+                })?;
+            *session = None;
+            told.step("verified", 3, 3);
+            Ok(finished)
+        })?;
+        let report = PyDict::new(py);
+        report.set_item("proof_bytes", finished.proof_bytes)?;
+        report.set_item("proof_seconds", finished.proof_time.as_secs_f64())?;
+        report.set_item("verify_seconds", finished.verify_time.as_secs_f64())?;
+        report.set_item("rows", finished.verdict.rows.into_iter().filter(|(_, rows)| *rows > 0).collect::<Vec<_>>())?;
+        report.set_item("ceremony", finished.verdict.ceremony.to_string())?;
+        Ok(report)
+    }
+
+    /// The own record so far.
+    fn trace(&self, py: Python<'_>) -> Result<Trace, Failure> {
+        let (shared, pinned) = (Arc::clone(&self.session), Arc::clone(&self.pinned));
+        worker::run(py, None, move |_| with(&shared, |session| Ok(Trace { file: Arc::new(session.trace()), pinned })))
+    }
+
+    /// Calls, rows and bytes so far.
+    fn statistics<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyDict>, Failure> {
+        let shared = Arc::clone(&self.session);
+        let known = worker::run(py, None, move |_| with(&shared, |session| Ok(session.statistics.clone())))?;
+        let report = PyDict::new(py);
+        report.set_item("calls", known.seconds.len())?;
+        report.set_item("rows", known.rows)?;
+        report.set_item("rows_reused", known.reused)?;
+        report.set_item("bytes_sent", known.sent)?;
+        report.set_item("bytes_received", known.received)?;
+        report.set_item("seconds", known.seconds.iter().sum::<f64>())?;
+        Ok(report)
+    }
+
+    /// Closes the session without a proof. Its record stays in the folder, and a new session there goes on with it.
+    fn close(&self, py: Python<'_>) -> Result<(), Failure> {
+        let shared = Arc::clone(&self.session);
+        worker::run(py, None, move |_| {
+            *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            Ok(())
+        })
+    }
+
+    /// What is public of the contributor's adapter.
+    #[getter]
+    fn manifest(&self) -> Manifest {
+        Manifest(Arc::clone(&self.pinned))
+    }
+
+    /// The session id, 64 hex digits.
+    #[getter]
+    fn session_id(&self) -> String {
+        hex::encode(self.id)
+    }
+
+    /// Where the contributor is.
+    #[getter]
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Where the record is.
+    #[getter]
+    fn folder(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Session({}, adapter {})", self.url, self.pinned.id())
+    }
+}
+
+impl Session {
+    /// The rows as integers; modules that read the same array with the same widths share them.
+    fn quantized(
+        &self,
+        py: Python<'_>,
+        calls: &[(String, Vec<Rows<'_>>)],
+    ) -> Result<Vec<(usize, Arc<ModuleRows>)>, Failure> {
+        let mut known: Vec<(Key, Arc<ModuleRows>)> = Vec::new();
+        let mut quantized = Vec::with_capacity(calls.len());
+        for (name, inputs) in calls {
+            let at = trace::index(&self.pinned, name)?;
+            let module = &self.pinned.modules()[at];
+            arrays::check(module, inputs)?;
+            let slices = inputs.iter().map(|rows| arrays::values(name, rows)).collect::<Result<Vec<_>, _>>()?;
+            let key = (slices.iter().map(|slice| slice.as_ptr()).collect(), module.x_bits, module.has_bias());
+            let rows = match known.iter().find(|(other, _)| *other == key) {
+                Some((_, rows)) => Arc::clone(rows),
+                None => {
+                    let rows = Arc::new(py.detach(|| record::quantized(module, &slices))?);
+                    known.push((key, Arc::clone(&rows)));
+                    rows
+                }
+            };
+            quantized.push((at, rows));
+        }
+        Ok(quantized)
+    }
+}
+
+/// Where the inputs of a module are, and how they are quantised.
+type Key = (Vec<*const f32>, u32, bool);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if process::is_forked() {
+            // It belongs to threads of the parent: nothing may wait for them.
+            std::mem::forget(Arc::clone(&self.session));
+        }
+    }
+}
+
+/// Deltas of each call, with their number of features.
+type Deltas = Vec<(Vec<f32>, usize)>;
+
+/// Rows that were sent, and deltas of each.
+#[pyclass(frozen, module = "zklora._native")]
+pub struct Pending(Mutex<Option<Work<Deltas>>>);
+
+#[pymethods]
+impl Pending {
+    /// Waits for the deltas, float32 `[rows, d_out]` for each call. Can be asked once.
+    fn result<'py>(&self, py: Python<'py>) -> Result<Vec<Bound<'py, PyArray2<f32>>>, Failure> {
+        let work = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let work = work.ok_or(Failure::Closed("the result was taken already"))?;
+        let deltas = work.wait(py, None)?;
+        Ok(deltas.into_iter().map(|(values, width)| arrays::to_python(py, values, width)).collect::<PyResult<_>>()?)
+    }
+}

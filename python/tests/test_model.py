@@ -1,0 +1,328 @@
+"""Hugging Face models with remote adapters: the same numbers as peft, and the model as it was afterwards."""
+
+import copy
+import gc
+import threading
+
+import numpy as np
+import pytest
+from conftest import ADAPTERS, BASES, Q_PROJ, TEXT, with_peft
+
+import zklora
+
+pytestmark = pytest.mark.torch
+torch = pytest.importorskip("torch")
+
+
+def loss(model, tokenizer, text=TEXT):
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    with torch.no_grad():
+        return model(ids, labels=ids).loss.item()
+
+
+def test_the_scripts_of_the_original(contributor, tokenizer, tmp_path, quiet):
+    client = zklora.BaseModelClient(
+        BASES / "tiny-llama", contributor.host, contributor.port, "add_delta", expected_adapters=[contributor.adapter_id], session_dir=tmp_path
+    )
+    base = client.forward_loss(TEXT)
+    client.init_and_patch()
+    layer = client.model.get_submodule(Q_PROJ)
+    assert isinstance(layer, zklora.RemoteLoRAWrappedModule) and layer.comm is client.comms[0] and layer.sub_name == Q_PROJ
+    ours, theirs = client.forward_loss(TEXT), loss(with_peft("llama_qv_r4"), tokenizer)
+    assert ours == pytest.approx(theirs, rel=1e-3) and abs(base - theirs) > 0.01
+    (report,) = client.end_inference()
+    assert report["verified"] and report["pinned"]
+    seconds, count = zklora.batch_verify_proofs(tmp_path, client.transcript, [contributor.adapter_id])
+    assert count == 1 and seconds > 0
+    client.unpatch()
+    assert client.forward_loss(TEXT) == base
+
+
+@pytest.mark.parametrize(
+    "adapter, base",
+    [
+        ("llama_all_linear_r8", "tiny-llama"),
+        ("llama_dora_r4", "tiny-llama"),
+        ("llama_ia3", "tiny-llama"),
+        ("llama_lokr_both_r2", "tiny-llama"),
+        ("gpt2_c_attn_r4", "tiny-gpt2"),
+        ("gpt2_all_r8_rslora_patterns", "tiny-gpt2"),
+        ("gpt2_lora_bias", "tiny-gpt2"),
+        ("gpt2_wte_embedding_r4", "tiny-gpt2"),
+        ("gpt2_dora_r4", "tiny-gpt2"),
+    ],
+)
+def test_logits_are_those_of_peft(adapter, base, tmp_path):
+    import transformers
+
+    reference = with_peft(adapter, base)
+    model = transformers.AutoModelForCausalLM.from_pretrained(BASES / base).eval()
+    ids = torch.tensor([[72, 65, 84, 3, 200, 17, 9, 9]])
+    with zklora.LocalContributor(ADAPTERS / adapter, BASES / base, tmp_path / "contributor") as contributor, torch.no_grad():
+        alone = model(ids).logits
+        with zklora.remote_lora(model, [contributor], base_folder=BASES / base) as remote:
+            adapted = model(ids).logits
+        expected = reference(ids).logits
+        effect = (expected - alone).norm()
+        assert (adapted - expected).norm() < 0.01 * effect
+        assert torch.equal(model(ids).logits, alone)
+        assert remote.reports[0]["verified"]
+
+
+def test_generation_with_and_without_a_cache_batches_and_padding(contributor, model, tokenizer):
+    reference = with_peft("llama_qv_r4")
+    tokenizer.pad_token_id, tokenizer.padding_side = 0, "left"
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
+    batch = tokenizer(["let x", "fn main() { println"], return_tensors="pt", padding=True)
+    given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    with zklora.remote_lora(model, [contributor]) as remote:
+        for use_cache in (True, False):
+            ours, theirs = (one.generate(**given, **options, use_cache=use_cache) for one in (model, reference))
+            assert torch.equal(ours, theirs)
+        rows = sum(remote.comms[0].session.trace().rows.values())
+        sampled = model.generate(**given, max_new_tokens=3, num_beams=3, pad_token_id=0)
+        assert sampled.shape[0] == 2
+    assert remote.reports[0]["verified"] and rows > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(contributor, tokenizer, dtype):
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(BASES / "tiny-llama", dtype=dtype).eval()
+    theirs = loss(with_peft("llama_qv_r4", dtype=dtype), tokenizer)
+    with zklora.remote_lora(model, [contributor]):
+        ids = tokenizer(TEXT, return_tensors="pt").input_ids
+        with torch.no_grad():
+            out = model(ids, labels=ids)
+        assert out.logits.dtype == dtype
+        assert out.loss.item() == pytest.approx(theirs, rel=5e-3)
+
+
+def test_two_contributors_on_the_same_layers_add_up(contributor, other_contributor, model, tokenizer, tmp_path):
+    import peft
+
+    reference = with_peft("llama_qv_r4")
+    reference.load_adapter(ADAPTERS / "llama_all_linear_r8", adapter_name="second")
+    # Both at once; loading made the second one trainable only.
+    reference.base_model.set_adapter(["default", "second"])
+    pins = [contributor.adapter_id, other_contributor.adapter_id]
+    parties = [(one.host, one.port) for one in (contributor, other_contributor)]
+    with zklora.remote_lora(model, parties, expected_adapters=pins, session_dir=tmp_path) as remote:
+        assert loss(model, tokenizer) == pytest.approx(loss(reference, tokenizer), rel=1e-3)
+    assert [report["adapter_id"] for report in remote.reports] == pins
+    assert zklora.batch_verify_proofs(tmp_path, tmp_path, pins)[1] == 2
+    with pytest.raises(zklora.VerificationError, match="none of the pinned"):
+        zklora.batch_verify_proofs(tmp_path, tmp_path, pins[:1])
+    with pytest.raises(zklora.InputError, match="1 expected adapters for 2"):
+        zklora.remote_lora(model, parties, expected_adapters=pins[:1])
+    assert peft
+
+
+def test_modules_that_read_the_same_tensor_travel_together(other_contributor, model, tokenizer):
+    ids = tokenizer(TEXT, return_tensors="pt").input_ids
+    layers = len(model.model.layers)
+    with zklora.remote_lora(model, [other_contributor]) as remote, torch.no_grad():
+        session = remote.comms[0].session
+        model(ids)
+        # The first layer one by one: 7. The others: q k v, o, gate up, down.
+        first = session.statistics()
+        assert first["calls"] == 7 + 4 * (layers - 1)
+        model(tokenizer("fn main() {}", return_tensors="pt").input_ids)
+        assert session.statistics()["calls"] == first["calls"] + 4 * layers
+        assert set(session.trace().rows) == {module.name for module in session.manifest.modules}
+
+
+def test_in_place_changes_between_two_calls_are_noticed(contributor, model):
+    v_proj = Q_PROJ.replace("q_proj", "v_proj")
+    with zklora.remote_lora(model, [contributor]), torch.no_grad():
+        q, v = model.get_submodule(Q_PROJ), model.get_submodule(v_proj)
+        x = torch.randn(3, 64)
+        q(x), v(x)
+        q(x)
+        before = v(x)
+        q(x)
+        x.mul_(2)
+        assert torch.allclose(v(x), 2 * before, rtol=1e-3, atol=1e-4)
+
+
+def test_inference_mode(contributor, model, tokenizer):
+    ids = tokenizer(TEXT, return_tensors="pt").input_ids
+    with zklora.remote_lora(model, [contributor]):
+        with torch.no_grad():
+            expected = model(ids).logits
+        with torch.inference_mode():
+            assert torch.equal(model(ids).logits, expected)
+
+
+def test_forward_with_gradients_works_and_backward_says_why_not(contributor, model, tokenizer):
+    ids = tokenizer(TEXT, return_tensors="pt").input_ids
+    with zklora.remote_lora(model, [contributor]):
+        out = model(ids, labels=ids)
+        with pytest.raises(zklora.InputError, match="no gradient"):
+            out.loss.backward()
+
+
+def test_a_patched_model_keeps_its_names_and_can_be_moved(contributor, model):
+    names = list(model.state_dict())
+    with zklora.remote_lora(model, [contributor]):
+        assert list(model.state_dict()) == names
+        assert model.get_submodule(Q_PROJ).weight.shape == (64, 64)
+        assert model.get_submodule(Q_PROJ).in_features == 64
+        model.to(torch.float64).train().eval()
+        with torch.no_grad():
+            assert model(torch.tensor([[1, 2]])).logits.dtype == torch.float64
+        assert "add_delta" in repr(model)
+        with pytest.raises(TypeError, match="Session|pickle"):
+            copy.deepcopy(model)
+    assert list(model.state_dict()) == names
+    assert not any(isinstance(layer, zklora.RemoteLoRAWrappedModule) for layer in model.modules())
+
+
+def test_edits_of_the_patched_model_are_left_alone(contributor, model, caplog):
+    q_proj, attention = model.get_submodule(Q_PROJ), model.model.layers[0].self_attn
+    with zklora.remote_lora(model, [contributor]):
+        with torch.no_grad():
+            model.get_submodule(Q_PROJ).weight.zero_()
+        mine = attention.v_proj = torch.nn.Linear(64, 32)
+        del model.model.layers[1]
+        with torch.no_grad():
+            model(torch.tensor([[1, 2]]))
+    assert attention.q_proj is q_proj and not q_proj.weight.any()
+    assert attention.v_proj is mine and "was replaced while it was patched" in caplog.text
+
+
+def test_a_model_that_the_adapter_does_not_fit_is_left_as_it_was(contributor, other_contributor, model):
+    del model.model.layers[0].mlp.down_proj
+    for parties, why in [([other_contributor], "1 of .* are not in the model"), ([contributor, other_contributor], "down_proj")]:
+        with pytest.raises(zklora.InputError, match=why):
+            with zklora.remote_lora(model, parties):
+                pass
+        assert not any(isinstance(layer, zklora.RemoteLoRAWrappedModule) for layer in model.modules())
+    model.model.layers[1].self_attn.v_proj = torch.nn.Linear(32, 32)
+    with pytest.raises(zklora.InputError, match="has a weight of"):
+        with zklora.remote_lora(model, [contributor]):
+            pass
+
+
+def test_another_base_model_is_refused(contributor, model, tmp_path):
+    model.model.norm.weight.data += 1
+    model.save_pretrained(tmp_path)
+    with pytest.raises(zklora.InputError, match="fingerprint"):
+        with zklora.remote_lora(model, [contributor], base_folder=tmp_path):
+            pass
+    with zklora.remote_lora(model, [contributor], base_folder=tmp_path, allow_other_base=True):
+        pass
+
+
+def test_a_wrong_device_or_dtype_or_shape_is_an_error_that_names_the_layer(contributor, model):
+    with zklora.remote_lora(model, [contributor]):
+        layer = model.get_submodule(Q_PROJ)
+        for x, why in [
+            (torch.zeros(2, 64, device="meta"), "device `meta`"),
+            (torch.zeros(2, 64, dtype=torch.int64), "expected floating-point numbers"),
+            (torch.zeros(2, 64, dtype=torch.complex64), "torch.complex64"),
+            (torch.full((2, 64), float("nan")), "finite"),
+            (torch.zeros(2, 63), "expected 64 features"),
+            ([1.0], "called with list"),
+        ]:
+            with pytest.raises(zklora.InputError, match=why) as error, torch.no_grad():
+                layer(x)
+            assert Q_PROJ in str(error.value)
+        with torch.no_grad():
+            assert layer(torch.zeros(0, 64)).shape == (0, 64)
+            assert layer(torch.ones(64, dtype=torch.float32)).shape == (64,)
+
+
+def test_an_exception_in_the_middle_of_forward_restores_the_model_and_the_session_stays(contributor, model, tokenizer, tmp_path):
+    alone = loss(model, tokenizer)
+
+    def fail(*_):
+        raise LookupError("in the middle")
+
+    hook = model.model.layers[1].mlp.register_forward_hook(fail)
+    with pytest.raises(LookupError, match="in the middle"):
+        with zklora.remote_lora(model, [contributor], session_dir=tmp_path):
+            loss(model, tokenizer)
+    hook.remove()
+    assert loss(model, tokenizer) == alone
+    # The record is there: a session in the same folder goes on with it, and all of it is proven.
+    with zklora.remote_lora(model, [contributor], session_dir=tmp_path) as remote:
+        loss(model, tokenizer)
+        assert remote.comms[0].session.statistics()["rows_reused"] > 0
+    assert remote.reports[0]["verified"]
+
+
+def test_a_server_that_goes_away_in_the_middle_of_forward(model, tokenizer, tmp_path):
+    alone = loss(model, tokenizer)
+    contributor = zklora.LocalContributor(ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", tmp_path / "contributor")
+    own = zklora.Contributor(contributor.url, contributor.adapter_id, patience=0, timeout=2)
+    model.model.layers[0].mlp.register_forward_hook(lambda *_: contributor.close())
+    with pytest.raises(zklora.NetworkError):
+        with zklora.remote_lora(model, [own]):
+            loss(model, tokenizer)
+    contributor.close()
+    assert loss(model, tokenizer) == alone
+
+
+def test_model_session_and_server_are_collected_in_any_order(model, tokenizer, tmp_path):
+    contributor = zklora.LocalContributor(ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", tmp_path / "contributor")
+    remote = zklora.remote_lora(model, [contributor])
+    remote.__enter__()
+    loss(model, tokenizer)
+    del remote
+    gc.collect()
+    loss(model, tokenizer)
+    del model
+    gc.collect()
+    contributor.close()
+
+
+def test_two_clients_in_threads(contributor, tokenizer, tmp_path):
+    import transformers
+
+    theirs, failures = loss(with_peft("llama_qv_r4"), tokenizer), []
+
+    def run(name):
+        try:
+            model = transformers.AutoModelForCausalLM.from_pretrained(BASES / "tiny-llama").eval()
+            with zklora.remote_lora(model, [contributor], session_dir=tmp_path / name) as remote:
+                for _ in range(5):
+                    assert loss(model, tokenizer) == pytest.approx(theirs, rel=1e-3)
+            assert remote.reports[0]["verified"]
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures and not any(thread.is_alive() for thread in threads)
+
+
+def test_one_model_in_two_threads(contributor, model, tokenizer):
+    theirs, failures = loss(with_peft("llama_qv_r4"), tokenizer), []
+
+    def run():
+        try:
+            for _ in range(5):
+                assert loss(model, tokenizer) == pytest.approx(theirs, rel=1e-3)
+        except BaseException as error:
+            failures.append(error)
+
+    with zklora.remote_lora(model, [contributor]):
+        threads = [threading.Thread(target=run) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    assert not failures
+
+
+def test_arrays_of_torch_and_numpy_are_the_same(contributor, comm):
+    x = torch.randn(2, 3, 64, dtype=torch.bfloat16)
+    delta = comm.lora_forward(Q_PROJ, x)
+    assert delta.shape == (2, 3, 64) and np.array_equal(delta, comm.lora_forward(Q_PROJ, x.float().numpy()))
+    assert np.array_equal(delta, comm.lora_forward(Q_PROJ, x.tolist()))

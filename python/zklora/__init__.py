@@ -1,0 +1,72 @@
+"""Zero-knowledge proofs for LoRA adapters: two-party inference beside transformers and peft.
+
+The contributor: ``LoRAServer`` and ``AServerTCP``. The base-model user: ``BaseModelClient``, or ``remote_lora`` around a model of one's own.
+Verification: ``batch_verify_proofs``, ``verify``, ``audit``. Commitments to activations: ``commit_activations``, ``verify_commitment``.
+Errors are in ``zklora.errors``; what happens is logged under ``zklora``. torch and transformers are imported only where they are used.
+"""
+
+from ._native import Artifacts, Manifest, Module, Server, Session, Trace, __version__
+from .base_model_user_mpi import BaseModelClient, BaseModelToLoRAComm
+from .contributor import Contributor
+from .errors import (
+    ClosedError,
+    FileError,
+    InputError,
+    NetworkError,
+    UncheckedWarning,
+    VerificationError,
+    ZkloraError,
+)
+from .local_contributor import LocalContributor
+from .lora_contributor_mpi import AServerTCP, LoRAServer, LoRAServerSocket
+from .pipeline import AuditReport, Verdict, audit, compile, export_adapter, prove, record, verify
+from .polynomial_commit import commit_activations, verify_commitment
+from .patching import RemoteLora, remote_lora
+from .zk_proof_generator import batch_verify_proofs
+
+__all__ = [
+    "AServerTCP",
+    "Artifacts",
+    "AuditReport",
+    "BaseModelClient",
+    "BaseModelToLoRAComm",
+    "ClosedError",
+    "Contributor",
+    "FileError",
+    "InputError",
+    "LoRAServer",
+    "LoRAServerSocket",
+    "LocalContributor",
+    "Manifest",
+    "Module",
+    "NetworkError",
+    "RemoteLoRAWrappedModule",
+    "RemoteLora",
+    "Server",
+    "Session",
+    "Trace",
+    "UncheckedWarning",
+    "Verdict",
+    "VerificationError",
+    "ZkloraError",
+    "__version__",
+    "audit",
+    "batch_verify_proofs",
+    "commit_activations",
+    "compile",
+    "export_adapter",
+    "prove",
+    "record",
+    "remote_lora",
+    "verify",
+    "verify_commitment",
+]
+
+
+def __getattr__(name):
+    # It needs torch.
+    if name == "RemoteLoRAWrappedModule":
+        from .wrapped import RemoteLoRAWrappedModule
+
+        return RemoteLoRAWrappedModule
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,144 @@
+"""A connection to one contributor: rows out, deltas back, a verified proof at the end. Knows nothing of torch."""
+
+import logging
+import os
+import tempfile
+import threading
+
+from . import _arrays, _native
+from ._native import Session
+from .contributor import Contributor, contributor
+from .errors import InputError, NetworkError
+from .pipeline import warn_unpinned
+
+logger = logging.getLogger("zklora")
+
+
+class BaseModelToLoRAComm:
+    """The user's end of a session with the contributor at ``host_a:port_a``, or at any other ``Contributor``.
+
+    Nothing is sent before ``init_request``. The own record of the session is kept in ``session_dir``: a fresh temporary folder unless
+    one is named, which is not removed afterwards. It can be called from several threads.
+    """
+
+    def __init__(self, host_a="127.0.0.1", port_a=30000, *, contributor=None, session_dir=None):
+        self.host_a = host_a
+        self.port_a = port_a
+        self._contributor = contributor
+        self._session_dir = session_dir
+        self._session = None
+        self._opening = threading.Lock()
+        #: What ``end_inference`` returned.
+        self.report = None
+
+    @property
+    def contributor(self) -> Contributor:
+        """How the contributor is reached."""
+        return contributor(self._contributor or (self.host_a, self.port_a))
+
+    @property
+    def session(self) -> Session:
+        """The session; opened at the first call."""
+        _native.check_process()
+        with self._opening:
+            if self._session is None:
+                self._open()
+            return self._session
+
+    def _open(self):
+        own = self.contributor
+        if own.expected_adapter is None:
+            logger.warning("%s: the adapter is not pinned", own.url)
+        if self._session_dir is None:
+            self._session_dir = tempfile.mkdtemp(prefix="zklora-session-")
+        session = Session(own.url, self._session_dir, **own.session_options())
+        self._modules = {module.name: module for module in session.manifest.modules}
+        logger.info("%s: session %s, recorded in %s", own.url, session.session_id, self._session_dir)
+        self._session = session
+
+    @property
+    def session_dir(self):
+        """Where the own record is: ``public/``, and after the end ``trace.safetensors`` and ``session.pf``."""
+        return self._session_dir
+
+    @property
+    def modules(self) -> dict:
+        """What the contributor serves: ``Module`` by name."""
+        self.session
+        return self._modules
+
+    def init_request(self) -> list:
+        """Connects, holds the contributor's manifest to the pin, and returns the names of its modules."""
+        return list(self.modules)
+
+    def lora_forward(self, sub_name, arr):
+        """The deltas of a module for rows ``[..., d_in]``: float32 ``[..., d_out]``."""
+        return self._forward(sub_name, [arr])
+
+    def lora_forward_with_base(self, sub_name, arr, base_arr):
+        """As ``lora_forward``, for modules that also read what the base layer puts out (DoRA); for others it is not sent."""
+        reads = self._module(sub_name).reads
+        return self._forward(sub_name, [arr if source == "layer" else base_arr for source in reads])
+
+    def _module(self, sub_name):
+        module = self.modules.get(sub_name)
+        if module is None:
+            raise InputError(f"{self.contributor.url} serves no module `{sub_name}`; it serves {list(self.modules)[:3]} and so on")
+        return module
+
+    def _forward(self, sub_name, arrays):
+        module = self._module(sub_name)
+        if len(arrays) != len(module.inputs):
+            raise InputError(f"module `{sub_name}` reads {' and '.join(module.reads)}: call lora_forward_with_base(sub_name, x, base)")
+        rows = [_arrays.to_rows(array, dim, f"module `{sub_name}`") for array, (_, dim) in zip(arrays, module.inputs)]
+        (delta,) = self.session.submit([(sub_name, [array for array, _ in rows])]).result()
+        return delta.reshape(*rows[0][1], module.d_out)
+
+    def end_inference(self, progress=None) -> dict:
+        """Ends the session: the proof of every row is asked for and verified, against the own record and the pin.
+
+        Returns what was verified. Raises ``VerificationError`` if the answer is no, and ``NetworkError`` if there is no proof: then the
+        session stays open, and this can be called again.
+        """
+        if self.report is not None:
+            return self.report
+        session = self.session
+        own, adapter_id = self.contributor, session.manifest.adapter_id
+        about = {"adapter_id": adapter_id, "pinned": own.expected_adapter is not None, "url": own.url}
+        if not session.trace().rows:
+            session.close()
+            self.report = {**about, "verified": False, "message": "no rows were sent: there is nothing to prove"}
+            return self.report
+        finished = session.finish(progress)
+        if not about["pinned"]:
+            warn_unpinned(adapter_id)
+        self.report = {
+            **about,
+            **finished,
+            "rows": dict(finished["rows"]),
+            "verified": True,
+            "proof": os.path.join(self._session_dir, "session.pf"),
+            "message": "every delta of the own record came from this adapter",
+        }
+        return self.report
+
+    def close(self):
+        """Closes the session without a proof. Its record stays; a session in the same folder goes on with it."""
+        if self._session is not None:
+            self._session.close()
+
+    def __repr__(self):
+        return f"BaseModelToLoRAComm({self.contributor.url})"
+
+
+def end_all(comms, progress=None):
+    """Ends the sessions of all contributors; the first error is raised when all were tried."""
+    reports, failure = [], None
+    for comm in comms:
+        try:
+            reports.append(comm.end_inference() if progress is None else comm.end_inference(progress))
+        except NetworkError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return reports

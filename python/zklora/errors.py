@@ -1,0 +1,32 @@
+"""What can go wrong, as exceptions. Each says what, where and what to do.
+
+Some messages name options of the command line: ``--insecure`` is the keyword argument ``insecure=True``, and so on.
+"""
+
+
+class ZkloraError(Exception):
+    """Base class of all errors of this package."""
+
+
+class InputError(ZkloraError, ValueError):
+    """An argument, an adapter, a model or an array that cannot be used."""
+
+
+class FileError(InputError, OSError):
+    """A file or folder that cannot be read or written, or does not hold what it should."""
+
+
+class VerificationError(ZkloraError):
+    """The answer is no: a proof, a pin, a record or a claim does not hold."""
+
+
+class NetworkError(ZkloraError, ConnectionError):
+    """A contributor cannot be reached, refuses, or answers what no contributor may answer."""
+
+
+class ClosedError(ZkloraError, RuntimeError):
+    """A server or session that was closed."""
+
+
+class UncheckedWarning(UserWarning):
+    """Something that a verification rests on was not given, and so not checked."""

@@ -1,0 +1,79 @@
+"""A contributor in this process, for tests and for trying things: the real server, on a free port of this machine."""
+
+import os
+import shutil
+import tempfile
+import threading
+
+from .contributor import Contributor
+from .lora_contributor_mpi import AServerTCP, LoRAServer
+
+
+class LocalContributor:
+    """Exports, compiles and serves an adapter, as a context manager::
+
+        @pytest.fixture
+        def contributor():
+            with zklora.LocalContributor("adapter", base_model="base") as contributor:
+                yield contributor
+
+    It is itself a contributor with its pin: ``zklora.remote_lora(model, [contributor])``. Its files are in ``out_dir``, or in a temporary
+    folder that is removed at the end. ``options`` are those of ``AServerTCP`` (``max_rows`` and others).
+    """
+
+    def __init__(self, adapter, base_model="", out_dir=None, **options):
+        self._own = None if out_dir is not None else tempfile.mkdtemp(prefix="zklora-contributor-")
+        try:
+            self.server = LoRAServer(base_model, adapter, out_dir or self._own)
+            self._stop = threading.Event()
+            self._thread = AServerTCP("127.0.0.1", 0, self.server, self._stop, **options)
+            self._thread.start()
+        except BaseException:
+            self._remove()
+            raise
+
+    @property
+    def adapter_id(self) -> str:
+        """The adapter id."""
+        return self.server.adapter_id
+
+    @property
+    def out_dir(self) -> str:
+        """Where its files are."""
+        return self.server.out_dir
+
+    @property
+    def host(self) -> str:
+        """The address that it listens on."""
+        return self._thread.host
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._thread.port
+
+    @property
+    def url(self) -> str:
+        """Where it is reached."""
+        return self._thread.url
+
+    @property
+    def contributor(self) -> Contributor:
+        """How it is reached, with its adapter id as the pin."""
+        return Contributor(self.url, expected_adapter=self.adapter_id)
+
+    def close(self):
+        """Stops serving, and removes temporary files."""
+        self._stop.set()
+        self._thread.join()
+        self._remove()
+
+    def _remove(self):
+        if self._own is not None and os.path.isdir(self._own):
+            shutil.rmtree(self._own)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        self.close()

@@ -1,0 +1,192 @@
+"""Patching a model with contributors' deltas, and restoring it. Torch is imported when a model is patched."""
+
+import logging
+import os
+import tempfile
+
+from ._native import base_fingerprint
+from .communication import BaseModelToLoRAComm, end_all
+from .contributor import contributors as as_contributors
+from .errors import InputError
+from .prefetch import Prefetch
+
+logger = logging.getLogger("zklora")
+
+
+def navigate(model, parts):
+    """The part of a model below these names; a name of digits is an index."""
+    for part in parts:
+        model = model[int(part)] if part.isdigit() else getattr(model, part)
+    return model
+
+
+class Patches:
+    """The layers of a model that were replaced."""
+
+    def __init__(self, model):
+        self._model = model
+        self._patches = []
+        self._prefetches = []
+
+    def add(self, comm, combine_mode):
+        """Wraps every layer that a contributor has a module for. If one is not in the model, nothing is changed.
+
+        Raises ``InputError`` with the names that are missing.
+        """
+        from .wrapped import RemoteLoRAWrappedModule
+
+        found, missing = [], []
+        for name in comm.init_request():
+            *parents, child = name.split(".")
+            try:
+                parent = navigate(self._model, parents)
+                layer = getattr(parent, child)
+            except (AttributeError, IndexError, KeyError, TypeError):
+                missing.append(name)
+                continue
+            found.append((name, parent, child, layer))
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {len(missing) + len(found)} modules of the adapter are not in the model, such as `{missing[0]}`: "
+                f"pass the model that the adapter was trained on ({type(self._model).__name__} has other names)"
+            )
+        # A `comm` of another kind has only its `lora_forward`.
+        own = isinstance(comm, BaseModelToLoRAComm) and comm._session is not None
+        prefetch = Prefetch(comm) if own else None
+        for name, parent, child, layer in found:
+            if own:
+                _check_dims(name, layer, comm.modules[name])
+            wrapped = RemoteLoRAWrappedModule(name, layer, comm, combine_mode)
+            if own:
+                object.__setattr__(wrapped, "prefetch", prefetch)
+                if comm.modules[name].reads == ["layer"]:
+                    prefetch.add(name)
+            setattr(parent, child, wrapped)
+            self._patches.append((parent, child, wrapped))
+            logger.debug("patched `%s` (%r)", name, comm)
+        if own:
+            self._prefetches.append(prefetch)
+
+    def restore(self):
+        """Puts the layers back; one that was replaced meanwhile by somebody else is left, with a warning in the log."""
+        # The last one first: two contributors may have wrapped the same layer.
+        while self._patches:
+            parent, child, wrapped = self._patches.pop()
+            if getattr(parent, child, None) is wrapped:
+                setattr(parent, child, wrapped.local_sub)
+            else:
+                logger.warning("layer `%s` was replaced while it was patched: left as it is", wrapped.sub_name)
+        for prefetch in self._prefetches:
+            prefetch.release()
+        self._prefetches.clear()
+
+
+def _check_dims(name, layer, module):
+    """Whether a layer has the features that the adapter was made for, as far as its weight tells."""
+    weight = getattr(layer, "weight", None)
+    shape = tuple(getattr(weight, "shape", ()))
+    if len(shape) != 2:
+        return
+    d_in = dict(zip(module.reads, (features for _, features in module.inputs))).get("layer")
+    if d_in is None or module.applies_to == "input":
+        fits = module.d_out in shape
+    else:
+        fits = shape in ((module.d_out, d_in), (d_in, module.d_out))
+    if not fits:
+        raise InputError(
+            f"layer `{name}` has a weight of {list(shape)}, and the adapter's is {module!r}: pass the model that the adapter was trained on"
+        )
+
+
+def check_base(manifest, folder):
+    """Holds the weights of a base model's folder to the fingerprint of a manifest, if it has one.
+
+    Raises ``InputError`` if they are others.
+    """
+    if manifest.base_fingerprint is None:
+        return
+    if folder is None or not os.path.isdir(folder):
+        logger.warning("the base model's weights were not compared with the adapter's (%s): they are in no folder", manifest.base_model)
+        return
+    own = base_fingerprint(folder)
+    if own != manifest.base_fingerprint:
+        raise InputError(
+            f"{folder}: the adapter is for the base model `{manifest.base_model}` with fingerprint {manifest.base_fingerprint}, this one has "
+            f"{own}: use the model that the adapter was trained on, or pass allow_other_base=True"
+        )
+
+
+class RemoteLora:
+    """A model with contributors' deltas, as a context manager: see ``remote_lora``."""
+
+    def __init__(self, model, contributors, expected_adapters, combine_mode, session_dir, base_folder, allow_other_base, progress):
+        self.model = model
+        #: Where the own record of every contributor's session is.
+        self.transcript = session_dir or tempfile.mkdtemp(prefix="zklora-session-")
+        known = as_contributors(contributors, expected_adapters)
+        self.comms = [
+            BaseModelToLoRAComm(*own.address, contributor=own, session_dir=os.path.join(self.transcript, f"contributor-{at + 1}"))
+            for at, own in enumerate(known)
+        ]
+        #: What was verified, for each contributor; none before the end.
+        self.reports = None
+        self._combine_mode = combine_mode
+        self._base_folder = base_folder
+        self._allow_other_base = allow_other_base
+        self._progress = progress
+        self._patches = Patches(model)
+
+    def __enter__(self):
+        try:
+            for comm in self.comms:
+                comm.init_request()
+                if not self._allow_other_base:
+                    check_base(comm.session.manifest, self._base_folder)
+                self._patches.add(comm, self._combine_mode)
+        except BaseException:
+            self._patches.restore()
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        self._patches.restore()
+        if error is not None:
+            self._close()
+        else:
+            self.finish()
+
+    def finish(self):
+        """Ends the sessions: proofs are asked for and verified. Done by leaving the context; can be called before."""
+        self.reports = end_all(self.comms, self._progress)
+        return self.reports
+
+    def _close(self):
+        for comm in self.comms:
+            comm.close()
+
+
+def remote_lora(
+    model,
+    contributors,
+    *,
+    expected_adapters=None,
+    combine_mode="add_delta",
+    session_dir=None,
+    base_folder=None,
+    allow_other_base=False,
+    progress=None,
+):
+    """A context in which a torch model runs with the deltas of contributors' adapters::
+
+        with zklora.remote_lora(model, [("127.0.0.1", 30000)], expected_adapters=[ADAPTER_ID]) as remote:
+            model.generate(**inputs)
+        remote.reports  # what was proven and verified
+
+    Any module tree will do: layers are found by the names in the adapters' manifests. Leaving the context restores the model, asks every
+    contributor for the proof of all rows, and verifies it; after an exception it restores the model and closes the sessions without
+    proofs. Rows of padding are sent like others. ``base_folder`` is the folder of the model's weights, to compare fingerprints.
+
+    Raises ``NetworkError``, ``VerificationError`` (a pin or a proof does not hold) and ``InputError`` (the model does not fit).
+    """
+    return RemoteLora(model, contributors, expected_adapters, combine_mode, session_dir, base_folder, allow_other_base, progress)

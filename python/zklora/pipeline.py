@@ -1,0 +1,144 @@
+"""The steps of the command line on objects: export, compile, record, prove, verify, audit."""
+
+import os
+import warnings
+from dataclasses import dataclass
+
+from . import _arrays, _native, _pins
+from ._native import Artifacts, Manifest, Trace
+from .errors import InputError, UncheckedWarning, VerificationError
+
+
+def export_adapter(adapter, out, base=None, modules=(), progress=None):
+    """Writes one ONNX file for each module of a PEFT folder to ``out``; returns the names of the modules.
+
+    ``base`` is the base model's folder, which DoRA and VeRA need; its fingerprint goes into the manifest. ``modules`` are patterns of
+    names (all without them). ``progress(stage, done, total)`` is called before each stage.
+    """
+    return _native.export_adapter(adapter, out, base, list(modules), progress)
+
+
+def compile(paths, out, seed_file=None, calibrate=None, progress=None):
+    """Compiles ONNX files, or folders that ``export_adapter`` wrote, to ``out/public`` and ``out/private``.
+
+    Returns the ``Artifacts``. ``calibrate`` is a file of activations to choose bit widths with.
+    """
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    return _native.compile(paths, out, seed_file, calibrate, progress)
+
+
+def _artifacts(value):
+    return value if isinstance(value, Artifacts) else Artifacts.load(value)
+
+
+def _inputs(manifest, activations):
+    """Activations by module: one array, or one for each input, of ``[..., features]``."""
+    modules = {module.name: module for module in manifest.modules}
+    given = {}
+    for name, values in activations.items():
+        if name not in modules:
+            raise InputError(f"the adapter has no module `{name}`: it has {len(modules)}, such as `{next(iter(modules))}`")
+        inputs = modules[name].inputs
+        arrays = values if isinstance(values, (tuple, list)) and len(inputs) > 1 else [values]
+        if len(arrays) != len(inputs):
+            raise InputError(f"module `{name}`: {len(arrays)} arrays, it reads {len(inputs)}: {', '.join(own for own, _ in inputs)}")
+        given[name] = [_arrays.to_rows(array, features, f"module `{name}`")[0] for array, (_, features) in zip(arrays, inputs)]
+    return given
+
+
+def record(artifacts, activations, out=None, session_id=None, max_rows=None):
+    """Runs the quantised adapter on activations and counts the rows; returns the ``Trace``.
+
+    ``activations`` are arrays or tensors ``[..., d_in]`` by module name; a tuple of two for modules that also read the base layer's
+    output. ``session_id`` are the user's 32 random bytes in hex. ``max_rows`` is the most that a module may serve over all sessions.
+    """
+    artifacts = _artifacts(artifacts)
+    trace = _native.record(artifacts, _inputs(artifacts.manifest, activations), session_id, max_rows)
+    if out is not None:
+        trace.save(out)
+    return trace
+
+
+def prove(artifacts, trace, out=None, progress=None):
+    """Proves a session that these artifacts served; returns the proof as bytes."""
+    artifacts = _artifacts(artifacts)
+    if not isinstance(trace, Trace):
+        trace = Trace.load(trace, artifacts.manifest)
+    proof = _native.prove(artifacts, trace, progress)
+    if out is not None:
+        with open(out, "wb") as file:
+            file.write(proof)
+    return proof
+
+
+def _held_to(pin, manifest):
+    """The manifest of a file, folder or object; with a pin it has that adapter id."""
+    if not isinstance(manifest, Manifest):
+        manifest = Manifest.load(manifest, pin)
+    if pin is None:
+        warn_unpinned(manifest.adapter_id, stacklevel=4)
+    elif manifest.adapter_id != pin:
+        raise VerificationError(f"this manifest has adapter id {manifest.adapter_id}, but {pin} was pinned")
+    return manifest
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an accepted proof says: every delta of the trace came from this adapter."""
+
+    adapter_id: str
+    session_id: str
+    #: Rows of every module; nothing is claimed about a module that has none.
+    rows: dict
+    #: Whether the adapter is one that the caller had pinned.
+    pinned: bool
+
+
+def verify(manifest, trace, proof, expected_adapter=None, session_id=None, activations=None):
+    """Verifies a proof against the user's own trace; returns a ``Verdict`` or raises ``VerificationError``.
+
+    ``manifest`` is a ``Manifest``, a manifest file or a public folder; ``proof`` is bytes or a file. ``expected_adapter`` is the pin
+    from before the session: without it there is next to no claim, and an ``UncheckedWarning`` says so. If the contributor recorded the
+    trace, ``session_id`` and ``activations`` (as for ``record``) tie it to the user.
+    """
+    pin = _pins.adapter_id(expected_adapter)
+    manifest = _held_to(pin, manifest)
+    if not isinstance(trace, Trace):
+        trace = Trace.load(trace, manifest)
+    if not isinstance(proof, (bytes, bytearray, memoryview)):
+        with open(proof, "rb") as file:
+            proof = file.read()
+    activations = None if activations is None else _inputs(manifest, activations)
+    rows = _native.verify(manifest, trace, bytes(proof), session_id, activations)
+    return Verdict(manifest.adapter_id, trace.session_id, rows, pin is not None)
+
+
+def warn_unpinned(adapter_id, stacklevel=3):
+    """Says loudly that nothing shows that the adapter was fixed beforehand."""
+    warnings.warn(
+        f"THE ADAPTER WAS NOT PINNED. Some adapter ({adapter_id}) computes these rows; nothing shows that it was fixed before they were "
+        "sent, which for few rows is next to no claim. Pass the adapter id that you had before the session as expected_adapter(s).",
+        UncheckedWarning,
+        stacklevel=stacklevel,
+    )
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """How a delivered adapter compares with the committed one."""
+
+    adapter_id: str
+    #: Module and reason of everything that differs.
+    differences: list
+
+    @property
+    def accepted(self):
+        """Whether the delivered adapter gives exactly the committed integers."""
+        return not self.differences
+
+
+def audit(manifest, delivered, opening, base=None, expected_adapter=None):
+    """After payment: is the delivered adapter (PEFT folder or ``weights.bin``) the committed one? Returns an ``AuditReport``."""
+    pin = _pins.adapter_id(expected_adapter)
+    manifest = _held_to(pin, manifest)
+    return AuditReport(manifest.adapter_id, _native.audit(manifest, delivered, opening, base))

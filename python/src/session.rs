@@ -2,7 +2,10 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,25 +27,47 @@ use crate::{
     worker::{self, Work},
 };
 
-/// The session, while it is open. Whoever works with it holds the lock.
-type Shared = Arc<Mutex<Option<UserSession>>>;
+/// A session that several threads may work with.
+struct Shared {
+    /// The session, while it is open. Whoever works with it holds the lock.
+    session: Mutex<Option<UserSession>>,
+    /// Whether it was closed, maybe while somebody works with it: whoever has the lock then drops it.
+    closed: AtomicBool,
+}
 
 const CLOSED: &str = "this session is closed: open another one";
 
 /// Rows to a contributor, deltas back, an own record of both, and a verified proof at the end.
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Session {
-    session: Shared,
+    session: Arc<Shared>,
     pinned: Arc<Pinned>,
     url: String,
     id: [u8; 32],
     folder: PathBuf,
 }
 
-/// Works with the open session.
-fn with<T>(shared: &Shared, work: impl FnOnce(&mut UserSession) -> Result<T, Failure>) -> Result<T, Failure> {
-    let mut session = shared.lock().unwrap_or_else(PoisonError::into_inner);
-    work(session.as_mut().ok_or(Failure::Closed(CLOSED))?)
+impl Shared {
+    /// Works with the open session.
+    fn with<T>(&self, work: impl FnOnce(&mut UserSession) -> Result<T, Failure>) -> Result<T, Failure> {
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match session.as_mut() {
+            Some(open) if !self.closed.load(Ordering::Acquire) => work(open),
+            _ => Err(Failure::Closed(CLOSED)),
+        };
+        if self.closed.load(Ordering::Acquire) {
+            *session = None;
+        }
+        result
+    }
+
+    /// From now on it is closed. Waits for nobody.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        if let Ok(mut session) = self.session.try_lock() {
+            *session = None;
+        }
+    }
 }
 
 #[pymethods]
@@ -85,7 +110,8 @@ impl Session {
             let pinned = Arc::new(remote.pinned.clone());
             let session = UserSession::open(remote, &folder)?;
             let id = *session.id();
-            Ok(Session { session: Arc::new(Mutex::new(Some(session))), pinned, url, id, folder })
+            let shared = Shared { session: Mutex::new(Some(session)), closed: AtomicBool::new(false) };
+            Ok(Session { session: Arc::new(shared), pinned, url, id, folder })
         })
     }
 
@@ -96,7 +122,7 @@ impl Session {
         let calls = self.quantized(py, &calls)?;
         let (shared, pinned) = (Arc::clone(&self.session), Arc::clone(&self.pinned));
         let work = worker::start(move |_| {
-            with(&shared, |session| {
+            shared.with(|session| {
                 let deltas = session.deltas(&calls)?;
                 let each = calls.iter().zip(deltas).map(|((at, rows), delta)| {
                     let module = &pinned.modules()[*at];
@@ -115,16 +141,15 @@ impl Session {
     fn finish<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> Result<Bound<'py, PyDict>, Failure> {
         let shared = Arc::clone(&self.session);
         let finished = worker::run(py, progress.as_ref(), move |told| {
-            let mut session = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            let open = session.as_mut().ok_or(Failure::Closed(CLOSED))?;
             let srs = parameters::srs()?;
-            let finished =
-                open.finish(&srs, parameters::keys(), SrsPolicy::TrustedOnly, &mut |progress| match progress {
-                    Progress::Queued(ahead) => told.step(format!("{ahead} proofs before ours"), 0, 3),
-                    Progress::Proving => told.step("proving", 1, 3),
-                    Progress::Verifying => told.step("verifying", 2, 3),
-                })?;
-            *session = None;
+            let mut tell = |progress| match progress {
+                Progress::Queued(ahead) => told.step(format!("{ahead} proofs before ours"), 0, 3),
+                Progress::Proving => told.step("proving", 1, 3),
+                Progress::Verifying => told.step("verifying", 2, 3),
+            };
+            let finished = shared
+                .with(|session| Ok(session.finish(&srs, parameters::keys(), SrsPolicy::TrustedOnly, &mut tell)?))?;
+            shared.close();
             told.step("verified", 3, 3);
             Ok(finished)
         })?;
@@ -140,13 +165,13 @@ impl Session {
     /// The own record so far.
     fn trace(&self, py: Python<'_>) -> Result<Trace, Failure> {
         let (shared, pinned) = (Arc::clone(&self.session), Arc::clone(&self.pinned));
-        worker::run(py, None, move |_| with(&shared, |session| Ok(Trace { file: Arc::new(session.trace()), pinned })))
+        worker::run(py, None, move |_| shared.with(|session| Ok(Trace { file: Arc::new(session.trace()), pinned })))
     }
 
     /// Calls, rows and bytes so far.
     fn statistics<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyDict>, Failure> {
         let shared = Arc::clone(&self.session);
-        let known = worker::run(py, None, move |_| with(&shared, |session| Ok(session.statistics.clone())))?;
+        let known = worker::run(py, None, move |_| shared.with(|session| Ok(session.statistics.clone())))?;
         let report = PyDict::new(py);
         report.set_item("calls", known.seconds.len())?;
         report.set_item("rows", known.rows)?;
@@ -157,13 +182,11 @@ impl Session {
         Ok(report)
     }
 
-    /// Closes the session without a proof. Its record stays in the folder, and a new session there goes on with it.
+    /// Closes the session without a proof, and waits for nobody. Its record stays in the folder, and a new session there goes on with it.
     fn close(&self, py: Python<'_>) -> Result<(), Failure> {
-        let shared = Arc::clone(&self.session);
-        worker::run(py, None, move |_| {
-            *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            Ok(())
-        })
+        process::check_process()?;
+        py.detach(|| self.session.close());
+        Ok(())
     }
 
     /// What is public of the contributor's adapter.

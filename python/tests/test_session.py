@@ -1,8 +1,11 @@
 """Sessions over the network of this machine, without torch: deltas, proofs, and what goes wrong."""
 
+import ast
 import gc
+import inspect
 import logging
 import os
+import pathlib
 import shutil
 import signal
 import socket
@@ -172,6 +175,79 @@ def test_a_silent_server_is_waited_for_no_longer_than_the_timeout():
         with pytest.raises(zklora.NetworkError):
             zklora.BaseModelToLoRAComm(contributor=own).init_request()
         assert time.monotonic() - start < 5
+
+
+class Meddler:
+    """Stands between the parties, and changes a byte of the next long piece of what the contributor says."""
+
+    def __init__(self, port):
+        self.meddle = threading.Event()
+        self._upstream = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                down, _ = self._listener.accept()
+            except OSError:
+                return
+            up = socket.create_connection(("127.0.0.1", self._upstream))
+            threading.Thread(target=self._pump, args=(down, up, False), daemon=True).start()
+            threading.Thread(target=self._pump, args=(up, down, True), daemon=True).start()
+
+    def _pump(self, source, target, changes):
+        try:
+            while data := source.recv(1 << 16):
+                if changes and self.meddle.is_set() and len(data) > 1000:
+                    self.meddle.clear()
+                    middle = len(data) // 2
+                    data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+                target.sendall(data)
+        except OSError:
+            pass
+        for one in (source, target):
+            one.close()
+
+    def close(self):
+        self._listener.close()
+
+
+@pytest.mark.parametrize("when", ["manifest", "deltas"])
+def test_whoever_changes_a_byte_on_the_way_is_found_out(contributor, rows, tmp_path, when):
+    meddler = Meddler(contributor.port)
+    own = zklora.Contributor(meddler.url, contributor.adapter_id, patience=0, timeout=5)
+    comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / "session")
+    if when == "manifest":
+        meddler.meddle.set()
+        with pytest.raises(zklora.ZkloraError):
+            comm.init_request()
+    else:
+        comm.init_request()
+        meddler.meddle.set()
+        with pytest.raises((zklora.VerificationError, zklora.NetworkError)) as error:
+            comm.lora_forward(Q_PROJ, rows)
+            comm.end_inference()
+        assert "proves other rows" in str(error.value) or "outside the certified bound" in str(error.value), error.value
+    assert not meddler.meddle.is_set() and not (tmp_path / "session" / "session.pf").exists()
+    meddler.close()
+
+
+def test_closing_waits_for_nobody(contributor, rows, tmp_path):
+    meddler = Meddler(contributor.port)
+    own = zklora.Contributor(meddler.url, contributor.adapter_id, patience=5, timeout=5)
+    comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / "session")
+    comm.init_request()
+    # Connections still come, and nobody takes them.
+    meddler.close()
+    pending = comm.session.submit([(Q_PROJ, [rows])])
+    start = time.monotonic()
+    comm.close()
+    assert time.monotonic() - start < 1
+    with pytest.raises(zklora.ClosedError):
+        comm.session.trace()
+    del pending
 
 
 def test_a_server_that_is_stopped_and_comes_back(rows, tmp_path):
@@ -400,3 +476,29 @@ import zklora, zklora.base_model_user_mpi, zklora.lora_contributor_mpi, zklora.p
 """
     done = run_python(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_stubs_are_those_of_the_native_module():
+    tree = ast.parse(pathlib.Path(zklora.__file__).with_name("_native.pyi").read_text())
+    native = zklora._native
+
+    def parameters(function):
+        names = function.args
+        return [one.arg for one in names.posonlyargs + names.args + names.kwonlyargs if one.arg not in ("self", "cls")]
+
+    def native_parameters(function):
+        return [name for name in inspect.signature(function).parameters if name != "self"]
+
+    stubs = {node.name: node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    assert set(stubs) == {name for name in dir(native) if not name.startswith("__")}
+    for name, node in stubs.items():
+        real = getattr(native, name)
+        if isinstance(node, ast.FunctionDef):
+            assert parameters(node) == native_parameters(real), name
+            continue
+        members = {member.name: member for member in node.body if isinstance(member, ast.FunctionDef)}
+        assert set(members) - {"__new__"} == {member for member in vars(real) if not member.startswith("__")}, name
+        for member, stub in members.items():
+            if stub.decorator_list and stub.decorator_list[0].id == "property":
+                continue
+            assert parameters(stub) == native_parameters(real if member == "__new__" else getattr(real, member)), (name, member)

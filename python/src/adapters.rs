@@ -1,9 +1,6 @@
 //! Adapters: from a PEFT folder to artifacts, and what is public of them.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use pyo3::prelude::*;
 use zklora_circuit::{
@@ -85,9 +82,7 @@ impl Manifest {
     fn load(py: Python<'_>, path: PathBuf, adapter_id: Option<&str>) -> Result<Manifest, Failure> {
         let pin = adapter_id.map(parse_id).transpose()?;
         worker::run(py, None, move |_| {
-            let folder =
-                if path.is_file() { path.parent().unwrap_or(Path::new(".")).to_path_buf() } else { path.clone() };
-            if path.is_file() && path.file_name().is_none_or(|name| name != artifacts::MANIFEST) {
+            if path.is_file() {
                 let bytes = files::read(&path, manifest::MAX_BYTES as u64)?;
                 let pinned = match &pin {
                     Some(pin) => Pinned::parse_pinned(&bytes, pin),
@@ -95,7 +90,7 @@ impl Manifest {
                 };
                 return Ok(Manifest(Arc::new(pinned.map_err(Error::from)?)));
             }
-            let public = artifacts::Public::load(&folder, pin.as_ref(), &*parameters::srs()?, parameters::keys())?;
+            let public = artifacts::Public::load(&path, pin.as_ref(), &*parameters::srs()?, parameters::keys())?;
             Ok(Manifest(Arc::new(public.pinned)))
         })
     }

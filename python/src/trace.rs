@@ -28,6 +28,12 @@ impl Trace {
         })
     }
 
+    /// The adapter id that a trace file names, whatever its manifest.
+    #[staticmethod]
+    fn adapter_id_of(py: Python<'_>, path: PathBuf) -> Result<String, Failure> {
+        worker::run(py, None, move |_| Ok(TraceFile::info(&path)?.adapter_id))
+    }
+
     /// Writes the trace, readable by its owner only: it holds activations.
     fn save(&self, py: Python<'_>, path: PathBuf) -> Result<(), Failure> {
         let (file, pinned) = (Arc::clone(&self.file), Arc::clone(&self.pinned));

@@ -201,7 +201,7 @@ def test_a_model_that_the_adapter_does_not_fit_is_left_as_it_was(contributor, ot
                 pass
         assert not any(isinstance(layer, zklora.RemoteLoRAWrappedModule) for layer in model.modules())
     model.model.layers[1].self_attn.v_proj = torch.nn.Linear(32, 32)
-    with pytest.raises(zklora.InputError, match="has a weight of"):
+    with pytest.raises(zklora.InputError, match="32 x 32 features"):
         with zklora.remote_lora(model, [contributor]):
             pass
 
@@ -326,3 +326,23 @@ def test_arrays_of_torch_and_numpy_are_the_same(contributor, comm):
     delta = comm.lora_forward(Q_PROJ, x)
     assert delta.shape == (2, 3, 64) and np.array_equal(delta, comm.lora_forward(Q_PROJ, x.float().numpy()))
     assert np.array_equal(delta, comm.lora_forward(Q_PROJ, x.tolist()))
+
+
+def test_a_wrong_guess_is_made_once(other_contributor, model):
+    attention = model.model.layers[0].self_attn
+    with zklora.remote_lora(model, [other_contributor]) as remote, torch.no_grad():
+        session = remote.comms[0].session
+
+        def rows(name):
+            return session.trace().rows.get(f"model.layers.0.self_attn.{name}", 0)
+
+        x, y, z = torch.randn(3, 3, 64)
+        attention.q_proj(x), attention.k_proj(x)
+        assert (rows("q_proj"), rows("k_proj")) == (3, 3)
+        # From now on k travels with q; it is not asked for, so it does not afterwards.
+        attention.q_proj(y)
+        attention.q_proj(z)
+        assert (rows("q_proj"), rows("k_proj")) == (9, 6)
+        attention.q_proj(2 * x), attention.k_proj(2 * x)
+        attention.q_proj(2 * y)
+        assert (rows("q_proj"), rows("k_proj")) == (15, 9)

@@ -35,9 +35,9 @@ class BaseModelClient:
     def __init__(
         self,
         base_model="distilgpt2",
-        host_a="127.0.0.1",
-        port_a=30000,
-        combine_mode="replace",
+        host_a: str = "127.0.0.1",
+        port_a: int = 30000,
+        combine_mode: str = "replace",
         contributors=None,
         expected_adapters=None,
         *,
@@ -97,7 +97,7 @@ class BaseModelClient:
         """Restores the model."""
         self._patches.restore()
 
-    def forward_loss(self, text) -> float:
+    def forward_loss(self, text: str) -> float:
         """The model's loss on a text, in nats a token."""
         import torch
 
@@ -106,7 +106,7 @@ class BaseModelClient:
         with torch.no_grad():
             return self.model(ids, labels=ids).loss.item()
 
-    def generate(self, text, **options) -> str:
+    def generate(self, text, **options):
         """Text that goes on after ``text`` (or texts after a list of them); ``options`` are those of the model's ``generate``."""
         import torch
 

@@ -8,7 +8,7 @@ import threading
 from . import _arrays, _native
 from ._native import Session
 from .contributor import Contributor, contributor
-from .errors import InputError, NetworkError
+from .errors import InputError, VerificationError, ZkloraError
 from .pipeline import warn_unpinned
 
 logger = logging.getLogger("zklora")
@@ -132,13 +132,13 @@ class BaseModelToLoRAComm:
 
 
 def end_all(comms, progress=None):
-    """Ends the sessions of all contributors; the first error is raised when all were tried."""
-    reports, failure = [], None
+    """Ends the sessions of all contributors. When all were tried, the first error is raised; a verification's before others."""
+    reports, failures = [], []
     for comm in comms:
         try:
             reports.append(comm.end_inference() if progress is None else comm.end_inference(progress))
-        except NetworkError as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure
+        except ZkloraError as error:
+            failures.append(error)
+    if failures:
+        raise min(failures, key=lambda error: not isinstance(error, VerificationError))
     return reports

@@ -82,9 +82,11 @@ class Patches:
 
 
 def _check_dims(name, layer, module):
-    """Whether a layer has the features that the adapter was made for, as far as its weight tells."""
-    weight = getattr(layer, "weight", None)
-    shape = tuple(getattr(weight, "shape", ()))
+    """Whether a layer has the features that the adapter was made for, as far as it tells."""
+    if hasattr(layer, "out_features") and hasattr(layer, "in_features"):
+        shape = (layer.out_features, layer.in_features)
+    else:
+        shape = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
     if len(shape) != 2:
         return
     d_in = dict(zip(module.reads, (features for _, features in module.inputs))).get("layer")
@@ -94,7 +96,7 @@ def _check_dims(name, layer, module):
         fits = shape in ((module.d_out, d_in), (d_in, module.d_out))
     if not fits:
         raise InputError(
-            f"layer `{name}` has a weight of {list(shape)}, and the adapter's is {module!r}: pass the model that the adapter was trained on"
+            f"layer `{name}` has {shape[0]} x {shape[1]} features, and the adapter's is {module!r}: pass the model that the adapter was trained on"
         )
 
 
@@ -171,12 +173,12 @@ def remote_lora(
     contributors,
     *,
     expected_adapters=None,
-    combine_mode="add_delta",
+    combine_mode: str = "add_delta",
     session_dir=None,
     base_folder=None,
-    allow_other_base=False,
+    allow_other_base: bool = False,
     progress=None,
-):
+) -> RemoteLora:
     """A context in which a torch model runs with the deltas of contributors' adapters::
 
         with zklora.remote_lora(model, [("127.0.0.1", 30000)], expected_adapters=[ADAPTER_ID]) as remote:

@@ -3,13 +3,19 @@
 import os
 import warnings
 from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from . import _arrays, _native, _pins
 from ._native import Artifacts, Manifest, Trace
 from .errors import InputError, UncheckedWarning, VerificationError
 
+PathLike = Union[str, "os.PathLike[str]"]
+Progress = Optional[Callable[[str, int, int], object]]
 
-def export_adapter(adapter, out, base=None, modules=(), progress=None):
+
+def export_adapter(
+    adapter: PathLike, out: PathLike, base: Optional[PathLike] = None, modules: Iterable[str] = (), progress: Progress = None
+) -> List[str]:
     """Writes one ONNX file for each module of a PEFT folder to ``out``; returns the names of the modules.
 
     ``base`` is the base model's folder, which DoRA and VeRA need; its fingerprint goes into the manifest. ``modules`` are patterns of
@@ -18,7 +24,13 @@ def export_adapter(adapter, out, base=None, modules=(), progress=None):
     return _native.export_adapter(adapter, out, base, list(modules), progress)
 
 
-def compile(paths, out, seed_file=None, calibrate=None, progress=None):
+def compile(
+    paths: Union[PathLike, Iterable[PathLike]],
+    out: PathLike,
+    seed_file: Optional[PathLike] = None,
+    calibrate: Optional[PathLike] = None,
+    progress: Progress = None,
+) -> Artifacts:
     """Compiles ONNX files, or folders that ``export_adapter`` wrote, to ``out/public`` and ``out/private``.
 
     Returns the ``Artifacts``. ``calibrate`` is a file of activations to choose bit widths with.
@@ -46,7 +58,13 @@ def _inputs(manifest, activations):
     return given
 
 
-def record(artifacts, activations, out=None, session_id=None, max_rows=None):
+def record(
+    artifacts: Union[Artifacts, PathLike],
+    activations: Mapping[str, Any],
+    out: Optional[PathLike] = None,
+    session_id: Optional[str] = None,
+    max_rows: Optional[int] = None,
+) -> Trace:
     """Runs the quantised adapter on activations and counts the rows; returns the ``Trace``.
 
     ``activations`` are arrays or tensors ``[..., d_in]`` by module name; a tuple of two for modules that also read the base layer's
@@ -59,7 +77,9 @@ def record(artifacts, activations, out=None, session_id=None, max_rows=None):
     return trace
 
 
-def prove(artifacts, trace, out=None, progress=None):
+def prove(
+    artifacts: Union[Artifacts, PathLike], trace: Union[Trace, PathLike], out: Optional[PathLike] = None, progress: Progress = None
+) -> bytes:
     """Proves a session that these artifacts served; returns the proof as bytes."""
     artifacts = _artifacts(artifacts)
     if not isinstance(trace, Trace):
@@ -89,12 +109,19 @@ class Verdict:
     adapter_id: str
     session_id: str
     #: Rows of every module; nothing is claimed about a module that has none.
-    rows: dict
+    rows: Dict[str, int]
     #: Whether the adapter is one that the caller had pinned.
     pinned: bool
 
 
-def verify(manifest, trace, proof, expected_adapter=None, session_id=None, activations=None):
+def verify(
+    manifest: Union[Manifest, PathLike],
+    trace: Union[Trace, PathLike],
+    proof: Union[bytes, PathLike],
+    expected_adapter: Union[Manifest, PathLike, None] = None,
+    session_id: Optional[str] = None,
+    activations: Optional[Mapping[str, Any]] = None,
+) -> Verdict:
     """Verifies a proof against the user's own trace; returns a ``Verdict`` or raises ``VerificationError``.
 
     ``manifest`` is a ``Manifest``, a manifest file or a public folder; ``proof`` is bytes or a file. ``expected_adapter`` is the pin
@@ -129,15 +156,21 @@ class AuditReport:
 
     adapter_id: str
     #: Module and reason of everything that differs.
-    differences: list
+    differences: List[Tuple[str, str]]
 
     @property
-    def accepted(self):
+    def accepted(self) -> bool:
         """Whether the delivered adapter gives exactly the committed integers."""
         return not self.differences
 
 
-def audit(manifest, delivered, opening, base=None, expected_adapter=None):
+def audit(
+    manifest: Union[Manifest, PathLike],
+    delivered: PathLike,
+    opening: PathLike,
+    base: Optional[PathLike] = None,
+    expected_adapter: Union[Manifest, PathLike, None] = None,
+) -> AuditReport:
     """After payment: is the delivered adapter (PEFT folder or ``weights.bin``) the committed one? Returns an ``AuditReport``."""
     pin = _pins.adapter_id(expected_adapter)
     manifest = _held_to(pin, manifest)

@@ -15,15 +15,31 @@ class Batch:
 
     def __init__(self, pending):
         self._pending = pending
-        self._lock = threading.Lock()
         self._deltas = None
 
     def delta(self, at):
         """The deltas of the module at this place, ``[rows, d_out]``."""
-        with self._lock:
-            if self._deltas is None:
-                self._deltas = self._pending.result()
-            return self._deltas[at]
+        if self._deltas is None:
+            self._deltas = self._pending.result()
+        return self._deltas[at]
+
+
+class Reading:
+    """The modules of one parent that read one tensor, so far."""
+
+    def __init__(self, tensor, parent):
+        # Held, so that no other tensor takes its place in memory.
+        self._tensor = tensor
+        self._version = None if tensor.is_inference() else tensor._version
+        self.parent = parent
+        #: ``{child: (batch, place)}``.
+        self.sent = {}
+        #: Children that were called.
+        self.used = set()
+
+    def goes_on(self, tensor, parent):
+        """Whether a call belongs to it. A tensor of inference mode does not tell whether it was changed meanwhile: it does not."""
+        return tensor is self._tensor and self._version is not None and tensor._version == self._version and parent == self.parent
 
 
 class Prefetch:
@@ -31,19 +47,16 @@ class Prefetch:
 
     def __init__(self, comm):
         self._comm = comm
-        self._lock = threading.Lock()
         #: Names of modules below a parent: ``{parent: [child]}``.
         self._children = {}
+        #: For what was learned, below: a model may be called from several threads.
+        self._lock = threading.Lock()
         #: ``{(kind of parent, child): children that read the same tensor}``.
         self._together = {}
         #: Kinds and children of guesses that were wrong.
         self._apart = set()
-        self._forget()
-
-    def _forget(self):
-        self._tensor = self._version = self._parent = None
-        self._sent = {}
-        self._used = set()
+        #: What the last call of each thread read.
+        self._last = threading.local()
 
     def add(self, name):
         """A module that will be called."""
@@ -54,66 +67,73 @@ class Prefetch:
         """Sends the rows of a module that reads only ``tensor``, which holds ``rows``; returns what waits for the deltas."""
         _native.check_process()
         parent, _, child = name.rpartition(".")
-        # A tensor of inference mode does not tell whether it was changed meanwhile.
-        version = None if tensor.is_inference() else tensor._version
-        with self._lock:
-            same = tensor is self._tensor and version is not None and version == self._version and parent == self._parent
-            if not same:
-                self._unlearn()
-                self._forget()
-                self._tensor, self._version, self._parent = tensor, version, parent
-            if child not in self._sent:
-                children = [child, *self._partners(child)]
-                names = [f"{parent}.{each}" if parent else each for each in children]
-                batch = Batch(self._comm.session.submit([(each, [rows]) for each in names]))
-                self._sent.update((each, (batch, at)) for at, each in enumerate(children))
-            self._used.add(child)
-            self._learn()
-            batch, at = self._sent[child]
+        reading = getattr(self._last, "reading", None)
+        if reading is None or not reading.goes_on(tensor, parent):
+            if reading is not None:
+                self._unlearn(reading)
+            reading = self._last.reading = Reading(tensor, parent)
+        if child not in reading.sent:
+            children = [child, *self._partners(reading, child)]
+            batch = Batch(self._comm.session.submit([(full(parent, each), [rows]) for each in children]))
+            reading.sent.update((each, (batch, at)) for at, each in enumerate(children))
+        reading.used.add(child)
+        self._learn(reading)
+        batch, at = reading.sent[child]
 
         def wait():
             try:
                 return batch.delta(at)
             except BaseException:
                 # Asked again, they are sent again.
-                self.release()
+                self._last.reading = None
                 raise
 
         return wait
 
-    def _partners(self, child):
-        prefix = f"{self._parent}." if self._parent else ""
-        features = self._comm.modules[prefix + child].inputs[0][1]
-        known = self._together.get((kind(self._parent), child), ())
-        here = (other for other in self._children.get(self._parent, ()) if other in known and other not in self._sent)
-        return [other for other in here if self._comm.modules[prefix + other].inputs[0][1] == features]
+    def _partners(self, reading, child):
+        features = self._features(reading.parent, child)
+        with self._lock:
+            known = set(self._together.get((kind(reading.parent), child), ()))
+        here = (other for other in self._children.get(reading.parent, ()) if other in known and other not in reading.sent)
+        return [other for other in here if self._features(reading.parent, other) == features]
 
-    def _learn(self):
-        if len(self._used) > 1:
-            where = kind(self._parent)
-            together = {child for child in self._used if (where, child) not in self._apart}
+    def _features(self, parent, child):
+        return self._comm.modules[full(parent, child)].inputs[0][1]
+
+    def _learn(self, reading):
+        if len(reading.used) < 2:
+            return
+        where = kind(reading.parent)
+        with self._lock:
+            together = {child for child in reading.used if (where, child) not in self._apart}
             for child in together:
                 self._together.setdefault((where, child), set()).update(together - {child})
 
-    def _unlearn(self):
-        unused = set(self._sent) - self._used
-        if unused:
-            where = kind(self._parent)
+    def _unlearn(self, reading):
+        unused = set(reading.sent) - reading.used
+        if not unused:
+            return
+        where = kind(reading.parent)
+        with self._lock:
             self._apart.update((where, child) for child in unused)
-            for child in self._sent:
+            for child in reading.sent:
                 self._together.get((where, child), set()).difference_update(unused)
-                if child in unused:
-                    self._together.pop((where, child), None)
+            for child in unused:
+                self._together.pop((where, child), None)
 
     def release(self):
-        """Lets go of the last tensor."""
-        with self._lock:
-            self._forget()
+        """Lets go of the last tensors."""
+        self._last = threading.local()
 
 
 def kind(parent):
     """Layers that differ in their number only are of one kind."""
     return re.sub(r"\d+", "#", parent)
+
+
+def full(parent, child):
+    """The name of a child."""
+    return f"{parent}.{child}" if parent else child
 
 
 def rows_of(tensor, module):

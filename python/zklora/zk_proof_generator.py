@@ -4,6 +4,7 @@ import glob
 import os
 import time
 import warnings
+from typing import Any, Tuple
 
 from . import _native, _pins
 from ._native import Manifest, Trace
@@ -12,7 +13,9 @@ from .errors import FileError, InputError, UncheckedWarning, VerificationError
 __all__ = ["batch_verify_proofs"]
 
 
-def batch_verify_proofs(proof_dir="proof_artifacts", transcript=None, expected_adapters=None, verbose=False):
+def batch_verify_proofs(
+    proof_dir="proof_artifacts", transcript: Any = None, expected_adapters: Any = None, verbose: bool = False
+) -> Tuple[float, int]:
     """Verifies every proof (``.pf``) below ``proof_dir``; returns the seconds that it took and how many there were.
 
     ``transcript`` is the user's own record: the folder of a session (``BaseModelClient.transcript``), a trace file, a ``Trace``, or several.
@@ -106,16 +109,10 @@ def _verify_own(path, proof, manifest, own, proven):
     beside = os.path.dirname(os.path.abspath(path))
     # The one beside the proof first.
     for trace in sorted(own, key=lambda trace: isinstance(trace, Trace) or os.path.dirname(os.path.abspath(trace)) != beside):
-        if trace in proven:
+        about = trace.adapter_id if isinstance(trace, Trace) else Trace.adapter_id_of(trace)
+        if trace in proven or about != manifest.adapter_id:
             continue
-        try:
-            loaded = trace if isinstance(trace, Trace) else Trace.load(trace, manifest)
-        except FileError as error:
-            if "recorded with adapter" in str(error):
-                continue
-            raise
-        if loaded.adapter_id != manifest.adapter_id:
-            continue
+        loaded = trace if isinstance(trace, Trace) else Trace.load(trace, manifest)
         try:
             rows = _native.verify(manifest, loaded, proof)
         except VerificationError as error:

@@ -86,8 +86,16 @@ def test_a_mode_that_is_none_and_a_contributor_without_an_answer():
         zklora.RemoteLoRAWrappedModule("one", Doubled(), PlusOne("one"), "add")
     silent = Mock()
     silent.lora_forward.return_value = None
-    with pytest.raises(zklora.ZkloraError, match="no output from A"):
+    with pytest.raises(RuntimeError, match="no output from A"):
         zklora.RemoteLoRAWrappedModule("one", Doubled(), silent)(torch.ones(2))
+
+
+def test_a_contributor_that_also_gets_what_the_layer_puts_out():
+    comm = Mock()
+    comm.lora_forward_with_base.side_effect = lambda name, arr, base: (arr + base).tolist()
+    layer = zklora.RemoteLoRAWrappedModule("one", Doubled(), comm, "add_delta", True)
+    assert torch.equal(layer(torch.ones(2, 3)), torch.full((2, 3), 5.0))
+    comm.lora_forward.assert_not_called()
 
 
 def test_a_module_that_is_not_in_the_model(client):

@@ -4,8 +4,8 @@ Some messages name options of the command line: ``--insecure`` is the keyword ar
 """
 
 
-class ZkloraError(Exception):
-    """Base class of all errors of this package."""
+class ZkloraError(RuntimeError):
+    """Base class of all errors of this package. By itself: after a fork, or when something failed inside."""
 
 
 class InputError(ZkloraError, ValueError):
@@ -24,7 +24,7 @@ class NetworkError(ZkloraError, ConnectionError):
     """A contributor cannot be reached, refuses, or answers what no contributor may answer."""
 
 
-class ClosedError(ZkloraError, RuntimeError):
+class ClosedError(ZkloraError):
     """A server or session that was closed."""
 
 

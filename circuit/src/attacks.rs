@@ -6,6 +6,7 @@
 
 mod accumulator;
 mod adapters;
+mod changing;
 mod cheat;
 mod columns;
 mod encodings;

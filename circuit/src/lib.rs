@@ -15,6 +15,7 @@
 //! | [`weights`] | the private integers and their certified bound | 3 |
 //! | [`masks`] | seeds, mask keys and masks | 4 |
 //! | [`commit`] | weights and masks to commitments; the audit | 4 |
+//! | [`source`] | where the rows of a session are, and one reading of them | 5.1 |
 //! | [`trace`] | the rows of a session, range-checked and digested | 5.1 |
 //! | [`transcript`] | the outer Fiat-Shamir transcript, one method a step | 5 |
 //! | [`randomness`] | the randomness of one proof attempt | 5.9 |
@@ -48,6 +49,7 @@ pub mod relations;
 mod row_sums;
 pub mod settings;
 mod simd;
+pub mod source;
 pub mod span;
 pub mod srs;
 pub mod trace;

@@ -2,25 +2,30 @@
 //!
 //! `ρ` has 128 bits a row. Both parties run this.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::{
+    Error,
     field::{F, from_parts_of_32_bits, inner_product, powers},
     manifest::{Module, Pinned},
     row_sums::{self, LIMBS, STRIPE, Stripe, Weight},
-    trace::{MAX_ROWS, Rows, Trace},
+    source::{self, Piece},
+    trace::{MAX_ROWS, Trace},
     transcript::Opening,
 };
 
 // The sums of all rows: a delta is below 2^63, a limb below 2^32.
 const _: () = assert!(63 + 32 + MAX_ROWS.ilog2() < 127);
 
-/// The 128-bit weights of `rows` rows of module `module`, as 32-bit limbs, least significant first.
-pub fn row_weights(rho_key: &[u8; 32], module: usize, rows: usize) -> Vec<Weight> {
+/// The 128-bit weights of some rows of module `module`, as 32-bit limbs, least significant first.
+pub fn row_weights(rho_key: &[u8; 32], module: usize, rows: Range<usize>) -> Vec<Weight> {
     let mut hasher = blake3::Hasher::new_keyed(rho_key);
     hasher.update(&(module as u64).to_le_bytes());
     let mut stream = hasher.finalize_xof();
-    let mut bytes = vec![0u8; rows * 16];
+    stream.set_position(rows.start as u64 * 16);
+    let mut bytes = vec![0u8; rows.len() * 16];
     stream.fill(&mut bytes);
     bytes
         .chunks_exact(16)
@@ -34,26 +39,48 @@ pub fn row_weights(rho_key: &[u8; 32], module: usize, rows: usize) -> Vec<Weight
         .collect()
 }
 
-/// `ρᵀX` for integers below 2^23 in magnitude: `dim` field elements.
-pub fn project_inputs(rho: &[Weight], x: &[i32], dim: usize) -> Vec<F> {
-    stripes(dim, |stripe| row_sums::of_inputs(rho, x, stripe))
-}
+/// `Σ_l ρ_l·row_l` of rows that are read piece by piece, limb by limb: a sum for each feature.
+#[derive(Debug, Default)]
+pub struct Sums(Vec<[i128; LIMBS]>);
 
-/// `ρᵀD` for integers below 2^`bits` in magnitude: `dim` field elements.
-pub fn project_deltas(rho: &[Weight], d: &[i64], dim: usize, bits: u32) -> Vec<F> {
-    stripes(dim, |stripe| row_sums::of_deltas(rho, d, bits, stripe))
-}
+/// Rows that one thread sums at a time.
+const BLOCK: usize = 2048;
 
-/// Runs `sum` on stripes of the features and recombines the limbs.
-fn stripes(dim: usize, sum: impl Fn(Stripe) -> Vec<[i128; LIMBS]> + Sync) -> Vec<F> {
-    (0..dim.div_ceil(STRIPE))
-        .into_par_iter()
-        .flat_map_iter(|stripe| {
-            let first = stripe * STRIPE;
-            sum(Stripe { dim, first, width: STRIPE.min(dim - first) })
-        })
-        .map(|limbs| from_parts_of_32_bits(&limbs))
-        .collect()
+impl Sums {
+    /// Adds rows of `dim` integers below 2^23 in magnitude.
+    pub fn add_inputs(&mut self, rho: &[Weight], x: &[i32], dim: usize) {
+        self.add(rho, x, dim, |rho, x, stripe| row_sums::of_inputs(rho, x, stripe));
+    }
+
+    /// Adds rows of `dim` integers below 2^`bits` in magnitude.
+    pub fn add_deltas(&mut self, rho: &[Weight], d: &[i64], dim: usize, bits: u32) {
+        self.add(rho, d, dim, |rho, d, stripe| row_sums::of_deltas(rho, d, bits, stripe));
+    }
+
+    fn add<T: Sync>(
+        &mut self,
+        rho: &[Weight],
+        rows: &[T],
+        dim: usize,
+        sum: impl Fn(&[Weight], &[T], Stripe) -> Vec<[i128; LIMBS]> + Sync,
+    ) {
+        self.0.resize(dim, [0; LIMBS]);
+        self.0.par_chunks_mut(STRIPE).enumerate().for_each(|(at, totals)| {
+            let stripe = Stripe { dim, first: at * STRIPE, width: totals.len() };
+            let blocks = rho.par_chunks(BLOCK).zip(rows.par_chunks(BLOCK * dim));
+            let sums: Vec<_> = blocks.map(|(rho, rows)| sum(rho, rows, stripe)).collect();
+            for sum in sums {
+                for (total, own) in totals.as_flattened_mut().iter_mut().zip(sum.as_flattened()) {
+                    *total += own;
+                }
+            }
+        });
+    }
+
+    /// The sums as field elements: none if there were no rows.
+    pub fn finish(&self) -> Vec<F> {
+        self.0.par_iter().with_min_len(STRIPE).map(|limbs| from_parts_of_32_bits(limbs)).collect()
+    }
 }
 
 /// Everything public that the relations need: computed by both sides from their own trace.
@@ -73,17 +100,27 @@ pub struct Public {
 
 impl Public {
     /// The pass over the trace.
-    pub fn of(pinned: &Pinned, trace: &Trace<'_>, opening: &Opening) -> Public {
+    ///
+    /// # Errors
+    /// [`Error::Trace`] if rows are no longer those that were checked and digested.
+    pub fn of(pinned: &Pinned, trace: &Trace<'_>, opening: &Opening) -> Result<Public, Error> {
         let modules = pinned.modules();
         let longest = modules.iter().map(|m| m.d_out).max().unwrap_or(0);
         let gamma = powers(opening.gamma, longest);
         let c = powers(opening.c, modules.len());
-        let projected: Vec<Projected> = trace
-            .modules()
-            .par_iter()
-            .enumerate()
-            .map(|(m, rows)| Projected::of(rows, &row_weights(&opening.rho_key, m, rows.count()), &modules[m], &gamma))
-            .collect();
+        let project = |(m, module), hasher: Option<&mut blake3::Hasher>| {
+            Projected::of(trace, m, module, &opening.rho_key, &gamma, hasher)
+        };
+        let projected: Vec<Projected> = if trace.source().is_constant() {
+            modules.par_iter().enumerate().map(|module| project(module, None)).collect::<Result<_, _>>()?
+        } else {
+            // Read for the second time: what is projected has to be what was digested and checked.
+            let mut hasher = source::hasher(modules.len());
+            let read = modules.iter().enumerate().map(|module| project(module, Some(&mut hasher)));
+            let projected = read.collect::<Result<_, _>>()?;
+            trace.check_digest(Some(hasher))?;
+            projected
+        };
         let groups = pinned
             .pairs()
             .groups()
@@ -94,7 +131,7 @@ impl Public {
             })
             .collect();
         let delta = projected.iter().zip(&c).map(|(p, c)| p.delta * c).sum();
-        Public { groups, ones: projected.iter().map(|p| p.one).collect(), gamma, c, delta }
+        Ok(Public { groups, ones: projected.iter().map(|p| p.one).collect(), gamma, c, delta })
     }
 }
 
@@ -106,15 +143,30 @@ struct Projected {
 }
 
 impl Projected {
-    fn of(rows: &Rows<'_>, rho: &[Weight], module: &Module, gamma: &[F]) -> Projected {
-        let dim = |values: &[i32]| if rho.is_empty() { 0 } else { values.len() / rho.len() };
-        let one = project_inputs(rho, rows.ones, dim(rows.ones)).first().copied().unwrap_or_default();
-        let inputs = rows.inputs.iter().map(|x| project_inputs(rho, x, dim(x))).collect();
-        let delta = if rho.is_empty() {
-            F::from(0)
-        } else {
-            inner_product(&project_deltas(rho, rows.delta, module.d_out, module.delta_bits), gamma)
-        };
-        Projected { inputs, one, delta }
+    fn of(
+        trace: &Trace<'_>,
+        m: usize,
+        module: &Module,
+        rho_key: &[u8; 32],
+        gamma: &[F],
+        hasher: Option<&mut blake3::Hasher>,
+    ) -> Result<Projected, Error> {
+        let mut inputs: Vec<Sums> = module.inputs.iter().map(|_| Sums::default()).collect();
+        let (mut one, mut delta) = (Sums::default(), Sums::default());
+        source::read_module(trace.source(), m, module, hasher, &mut |rows, piece| {
+            let rho = || row_weights(rho_key, m, rows);
+            match piece {
+                Piece::Input(i, x) => inputs[*i].add_inputs(&rho(), x, module.inputs[*i].dim),
+                Piece::Ones(ones) => one.add_inputs(&rho(), ones, 1),
+                Piece::Scales(_) => {}
+                Piece::Delta(d) => delta.add_deltas(&rho(), d, module.d_out, module.delta_bits),
+            }
+            Ok(())
+        })?;
+        Ok(Projected {
+            inputs: inputs.iter().map(Sums::finish).collect(),
+            one: one.finish().first().copied().unwrap_or_default(),
+            delta: inner_product(&delta.finish(), gamma),
+        })
     }
 }

@@ -1,5 +1,7 @@
 //! The contributor's side: one proof for a whole session (protocol section 5).
 
+use std::{borrow::Cow, ops::Range};
+
 use group::Curve;
 use rayon::prelude::*;
 
@@ -17,6 +19,7 @@ use crate::{
     proof::{Proof, affine},
     randomness::{ProofKey, Stream, Streams},
     relations::{Challenges, PublicColumns, a_weights, combine, pair_weights, relations},
+    source::pieces,
     span,
     srs::Srs,
     trace::Trace,
@@ -54,7 +57,7 @@ impl Prover<'_> {
         self.weights.check(self.pinned.manifest())?;
         check_deltas(self.pinned.modules(), self.weights, trace)?;
         let (transcript, opening) = Transcript::open(&statement);
-        let public = Public::of(self.pinned, trace, &opening);
+        let public = Public::of(self.pinned, trace, &opening)?;
         let randomness = ProofKey::fresh(self.mask_key, &opening.s0)?;
         let attempt = Attempt { srs: self.srs, keys: &keys, pairs: self.pinned.pairs(), public: &public };
         let streams = randomness.into_streams();
@@ -65,35 +68,52 @@ impl Prover<'_> {
     }
 }
 
-/// Protocol 5.9: recomputes every delta as integers, from the buffer that is digested.
+/// Protocol 5.9: recomputes every delta as integers.
 pub(crate) fn check_deltas(modules: &[Module], weights: &Weights, trace: &Trace<'_>) -> Result<(), Error> {
-    for (m, (module, rows)) in modules.iter().zip(trace.modules()).enumerate() {
-        let own = weights.of_module(modules, m);
-        (0..rows.count()).into_par_iter().try_for_each_init(
-            || vec![0i64; module.d_out],
-            |computed, row| {
-                let inputs: Vec<&[i32]> = module
-                    .inputs
-                    .iter()
-                    .zip(rows.inputs)
-                    .map(|(input, x)| &x[row * input.dim..(row + 1) * input.dim])
-                    .collect();
-                weights.delta_row(module, own, &inputs, rows.ones.get(row).copied().unwrap_or(0), computed);
-                let claimed = &rows.delta[row * module.d_out..(row + 1) * module.d_out];
-                match claimed.iter().zip(computed.iter()).position(|(a, b)| a != b) {
-                    None => Ok(()),
-                    Some(output) => Err(Error::FalseTrace {
-                        module: module.name.clone(),
-                        row,
-                        output,
-                        claimed: claimed[output],
-                        computed: computed[output],
-                    }),
-                }
-            },
-        )?;
+    for (m, module) in modules.iter().enumerate() {
+        let row_bytes = module.inputs.iter().map(|input| input.dim * 4).sum::<usize>() + module.d_out * 8;
+        for rows in pieces(trace.counts()[m], row_bytes) {
+            check_rows(modules, weights, trace, m, rows)?;
+        }
     }
     Ok(())
+}
+
+fn check_rows(
+    modules: &[Module],
+    weights: &Weights,
+    trace: &Trace<'_>,
+    m: usize,
+    rows: Range<usize>,
+) -> Result<(), Error> {
+    let (module, source, own) = (&modules[m], trace.source(), weights.of_module(modules, m));
+    let values = |dim: usize| rows.start * dim..rows.end * dim;
+    let read = || {
+        let inputs = module.inputs.iter().enumerate().map(|(i, input)| source.input(m, i, values(input.dim)));
+        let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+        let ones = if module.has_bias() { source.ones(m, rows.clone())? } else { Cow::default() };
+        Ok((inputs, ones, source.delta(m, values(module.d_out))?))
+    };
+    let (inputs, ones, delta) =
+        read().map_err(|why: String| Error::Trace(format!("module `{}`: {why}", module.name)))?;
+    delta.par_chunks_exact(module.d_out).enumerate().try_for_each_init(
+        || vec![0i64; module.d_out],
+        |computed, (row, claimed)| {
+            let inputs = inputs.iter().zip(&module.inputs).map(|(x, input)| &x[row * input.dim..(row + 1) * input.dim]);
+            let inputs: Vec<&[i32]> = inputs.collect();
+            weights.delta_row(module, own, &inputs, ones.get(row).copied().unwrap_or(0), computed);
+            match claimed.iter().zip(computed.iter()).position(|(a, b)| a != b) {
+                None => Ok(()),
+                Some(output) => Err(Error::FalseTrace {
+                    module: module.name.clone(),
+                    row: rows.start + row,
+                    output,
+                    claimed: claimed[output],
+                    computed: computed[output],
+                }),
+            }
+        },
+    )
 }
 
 /// One attempt at a proof: the steps of protocol section 5 after the pass over the trace.

@@ -3,11 +3,12 @@
 //! Both parties hold the same rows and compute the same digest; it is over the canonical content, not over the bytes
 //! of a file.
 
-use rayon::prelude::*;
+use std::{ops::Range, sync::Arc};
 
 use crate::{
     Error,
     manifest::{AdapterId, Module, Pinned},
+    source::{self, Memory, Piece, Source},
 };
 
 /// Most rows of a module in one session: [`crate::projection`] relies on it.
@@ -38,20 +39,26 @@ impl Rows<'_> {
 pub struct TraceDigest(pub [u8; 32]);
 
 /// A session's rows that obey the manifest's shapes and ranges.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Trace<'a> {
-    modules: Vec<Rows<'a>>,
+    source: Arc<dyn Source + 'a>,
+    counts: Vec<usize>,
     context: [u8; 32],
     digest: TraceDigest,
     adapter: AdapterId,
 }
 
+impl std::fmt::Debug for Trace<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Trace({:?}, rows {:?})", self.digest, self.counts)
+    }
+}
+
 impl<'a> Trace<'a> {
-    /// Checks the rows against the manifest and digests them. `modules` has one entry a module of the manifest, in its
-    /// order; `context` is the session's 32 fresh bytes, drawn by the user.
+    /// Rows that are in memory: see [`Trace::read`]. `modules` has one entry a module of the manifest, in its order.
     ///
     /// # Errors
-    /// [`Error::Trace`] names the module and the row that break a shape or a range, [`Error::BeyondBound`] those of a delta.
+    /// Those of [`Trace::read`].
     pub fn new(pinned: &Pinned, context: [u8; 32], modules: Vec<Rows<'a>>) -> Result<Trace<'a>, Error> {
         if modules.len() != pinned.modules().len() {
             return Err(Error::Trace(format!(
@@ -60,23 +67,68 @@ impl<'a> Trace<'a> {
                 pinned.modules().len()
             )));
         }
-        let check = |(module, rows): (&Module, &Rows<'_>)| {
-            check_rows(module, rows).map_err(|why| Error::Trace(format!("module `{}`: {why}", module.name)))?;
-            check_bound(module, rows)
-        };
-        // All of them, so that it is always the first one that is named.
-        let checked: Vec<Result<(), Error>> = pinned.modules().par_iter().zip(&modules).map(check).collect();
-        checked.into_iter().collect::<Result<(), Error>>()?;
-        if modules.iter().all(|rows| rows.count() == 0) {
-            return Err(Error::Trace("it has no rows: there is nothing to prove".into()));
-        }
-        let digest = digest(&modules);
-        Ok(Trace { modules, context, digest, adapter: pinned.id() })
+        Trace::read(pinned, context, Arc::new(Memory(modules)))
     }
 
-    /// The rows, one entry a module of the manifest.
-    pub fn modules(&self) -> &[Rows<'a>] {
-        &self.modules
+    /// Reads the rows once, in pieces, checks them against the manifest and digests them. `source` has the modules of the manifest, in
+    /// its order; `context` is the session's 32 fresh bytes, drawn by the user.
+    ///
+    /// # Errors
+    /// [`Error::Trace`] names the module and the row that break a shape or a range, [`Error::BeyondBound`] those of a delta.
+    pub fn read(pinned: &Pinned, context: [u8; 32], source: Arc<dyn Source + 'a>) -> Result<Trace<'a>, Error> {
+        let modules = pinned.modules();
+        let counts: Vec<usize> = (0..modules.len()).map(|m| source.count(m)).collect();
+        for (m, module) in modules.iter().enumerate() {
+            let shape = check_count(counts[m]).and_then(|()| source.check_shape(m, module));
+            shape.map_err(|why| Error::Trace(format!("module `{}`: {why}", module.name)))?;
+        }
+        if counts.iter().all(|count| *count == 0) {
+            return Err(Error::Trace("it has no rows: there is nothing to prove".into()));
+        }
+        let mut hasher = source::hasher(modules.len());
+        for (m, module) in modules.iter().enumerate() {
+            let check = &mut |rows: Range<usize>, piece: &Piece<'_>| check_piece(module, rows.start, piece);
+            source::read_module(&*source, m, module, Some(&mut hasher), check)?;
+        }
+        let digest = TraceDigest(*hasher.finalize().as_bytes());
+        Ok(Trace { source, counts, context, digest, adapter: pinned.id() })
+    }
+
+    /// Number of rows of each module of the manifest.
+    pub fn counts(&self) -> &[usize] {
+        &self.counts
+    }
+
+    /// Where the rows are.
+    pub(crate) fn source(&self) -> &dyn Source {
+        &*self.source
+    }
+
+    /// Reads all rows once more, in the canonical order: module, rows, what they are.
+    ///
+    /// # Errors
+    /// Those of `visit`; [`Error::Trace`] if the rows are no longer those that were checked and digested.
+    pub fn visit(
+        &self,
+        modules: &[Module],
+        visit: &mut (dyn FnMut(usize, Range<usize>, &Piece<'_>) -> Result<(), Error> + Send),
+    ) -> Result<(), Error> {
+        let mut hasher = (!self.source.is_constant()).then(|| source::hasher(modules.len()));
+        for (m, module) in modules.iter().enumerate() {
+            let visit = &mut |rows: Range<usize>, piece: &Piece<'_>| visit(m, rows, piece);
+            source::read_module(self.source(), m, module, hasher.as_mut(), visit)?;
+        }
+        self.check_digest(hasher)
+    }
+
+    /// Whether a second reading gave what the first one did.
+    pub(crate) fn check_digest(&self, hasher: Option<blake3::Hasher>) -> Result<(), Error> {
+        match hasher {
+            Some(hasher) if *hasher.finalize().as_bytes() != self.digest.0 => {
+                Err(Error::Trace("its rows changed while they were read: run again when nothing writes to it".into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The session's context.
@@ -96,7 +148,7 @@ impl<'a> Trace<'a> {
 
     /// Rows of all modules together.
     pub fn rows(&self) -> usize {
-        self.modules.iter().map(Rows::count).sum()
+        self.counts.iter().sum()
     }
 }
 
@@ -108,11 +160,37 @@ fn first<T: Copy>(values: &[T], is_out: impl Fn(T) -> bool) -> Option<usize> {
     values[start..].iter().position(|value| is_out(*value)).map(|at| start + at)
 }
 
-fn check_rows(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
-    check_activations(module, rows)?;
+fn check_count(rows: usize) -> Result<(), String> {
+    if rows > MAX_ROWS { Err(format!("{rows} rows: more than {MAX_ROWS} in one session")) } else { Ok(()) }
+}
+
+/// Whether the parts have the lengths that the manifest's shapes ask for.
+pub(crate) fn check_shape(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
+    check_activation_shape(module, rows)?;
     let n = rows.count();
     if rows.delta.len() != n * module.d_out {
         return Err(format!("{} deltas, expected {n} rows of {}", rows.delta.len(), module.d_out));
+    }
+    Ok(())
+}
+
+fn check_activation_shape(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
+    let n = rows.count();
+    if rows.inputs.len() != module.inputs.len() {
+        return Err(format!("{} inputs, the manifest has {}", rows.inputs.len(), module.inputs.len()));
+    }
+    for (input, values) in module.inputs.iter().zip(rows.inputs) {
+        if values.len() != n * input.dim {
+            return Err(format!(
+                "input `{}` has {} values, expected {n} rows of {}",
+                input.name,
+                values.len(),
+                input.dim
+            ));
+        }
+    }
+    if rows.ones.len() != if module.has_bias() { n } else { 0 } {
+        return Err(format!("{} values of the constant 1 for {n} rows", rows.ones.len()));
     }
     Ok(())
 }
@@ -123,78 +201,63 @@ fn check_rows(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
 /// # Errors
 /// What is wrong, and in which row.
 pub fn check_activations(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
-    let n = rows.count();
-    if n > MAX_ROWS {
-        return Err(format!("{n} rows: more than {MAX_ROWS} in one session"));
+    check_count(rows.count())?;
+    check_activation_shape(module, rows)?;
+    for (i, values) in rows.inputs.iter().enumerate() {
+        check_input(module, i, 0, values)?;
     }
-    let shaped = |len: usize, dim: usize| len == n * dim;
-    if rows.inputs.len() != module.inputs.len() {
-        return Err(format!("{} inputs, the manifest has {}", rows.inputs.len(), module.inputs.len()));
-    }
-    let limit = 1u32 << (module.x_bits - 1);
-    for (input, values) in module.inputs.iter().zip(rows.inputs) {
-        if !shaped(values.len(), input.dim) {
-            return Err(format!(
-                "input `{}` has {} values, expected {n} rows of {}",
-                input.name,
-                values.len(),
-                input.dim
-            ));
-        }
-        if let Some(at) = first(values, |v| v.unsigned_abs() >= limit) {
-            return Err(format!(
-                "row {}: input `{}` is {}, outside ±(2^{} − 1)",
-                at / input.dim,
-                input.name,
-                values[at],
-                module.x_bits - 1
-            ));
-        }
-    }
-    if rows.ones.len() != if module.has_bias() { n } else { 0 } {
-        return Err(format!("{} values of the constant 1 for {n} rows", rows.ones.len()));
-    }
-    if let Some(row) = rows.ones.iter().position(|v| v.unsigned_abs() >= limit) {
-        return Err(format!("row {row}: the constant 1 is {}, outside ±(2^{} − 1)", rows.ones[row], module.x_bits - 1));
-    }
-    if let Some(row) = rows.scales.iter().position(|s| !(s.is_finite() && *s > 0.0)) {
-        return Err(format!("row {row}: scale {} is not a positive number", rows.scales[row]));
-    }
-    Ok(())
+    check_ones(module, 0, rows.ones)?;
+    check_scales(0, rows.scales)
 }
 
-fn check_bound(module: &Module, rows: &Rows<'_>) -> Result<(), Error> {
-    match first(rows.delta, |d| d.unsigned_abs() >= 1u64 << module.delta_bits) {
+/// The range checks of the rows from `first_row` on.
+fn check_piece(module: &Module, first_row: usize, piece: &Piece<'_>) -> Result<(), Error> {
+    let checked = match piece {
+        Piece::Input(i, values) => check_input(module, *i, first_row, values),
+        Piece::Ones(values) => check_ones(module, first_row, values),
+        Piece::Scales(values) => check_scales(first_row, values),
+        Piece::Delta(values) => return check_bound(module, first_row, values),
+    };
+    checked.map_err(|why| Error::Trace(format!("module `{}`: {why}", module.name)))
+}
+
+fn check_input(module: &Module, input: usize, first_row: usize, values: &[i32]) -> Result<(), String> {
+    let (input, limit) = (&module.inputs[input], 1u32 << (module.x_bits - 1));
+    match first(values, |v| v.unsigned_abs() >= limit) {
+        None => Ok(()),
+        Some(at) => Err(format!(
+            "row {}: input `{}` is {}, outside ±(2^{} − 1)",
+            first_row + at / input.dim,
+            input.name,
+            values[at],
+            module.x_bits - 1
+        )),
+    }
+}
+
+fn check_ones(module: &Module, first_row: usize, ones: &[i32]) -> Result<(), String> {
+    let bits = module.x_bits - 1;
+    match first(ones, |v| v.unsigned_abs() >= 1 << bits) {
+        None => Ok(()),
+        Some(at) => Err(format!("row {}: the constant 1 is {}, outside ±(2^{bits} − 1)", first_row + at, ones[at])),
+    }
+}
+
+fn check_scales(first_row: usize, scales: &[f32]) -> Result<(), String> {
+    match first(scales, |s| !(s.is_finite() && s > 0.0)) {
+        None => Ok(()),
+        Some(at) => Err(format!("row {}: scale {} is not a positive number", first_row + at, scales[at])),
+    }
+}
+
+fn check_bound(module: &Module, first_row: usize, delta: &[i64]) -> Result<(), Error> {
+    match first(delta, |d| d.unsigned_abs() >= 1u64 << module.delta_bits) {
         None => Ok(()),
         Some(at) => Err(Error::BeyondBound {
             module: module.name.clone(),
-            row: at / module.d_out,
-            delta: rows.delta[at],
+            row: first_row + at / module.d_out,
+            delta: delta[at],
             delta_bits: module.delta_bits,
         }),
     }
-}
-
-/// Canonical content: number of modules; per module the number of rows, then inputs, constants, scales (bits) and
-/// deltas, each with its length, little-endian.
-fn digest(modules: &[Rows<'_>]) -> TraceDigest {
-    let mut hasher = blake3::Hasher::new_derive_key("zklora v1 trace");
-    hasher.update(&(modules.len() as u64).to_le_bytes());
-    for rows in modules {
-        hasher.update(&(rows.count() as u64).to_le_bytes());
-        hasher.update(&(rows.inputs.len() as u64).to_le_bytes());
-        for values in rows.inputs {
-            absorb(&mut hasher, values);
-        }
-        absorb(&mut hasher, rows.ones);
-        absorb(&mut hasher, rows.scales);
-        absorb(&mut hasher, rows.delta);
-    }
-    TraceDigest(*hasher.finalize().as_bytes())
-}
-
-fn absorb<T: bytemuck::NoUninit>(hasher: &mut blake3::Hasher, values: &[T]) {
-    hasher.update(&(values.len() as u64).to_le_bytes());
-    // The curve library compiles on little-endian machines only, so the bytes in memory are the canonical ones.
-    hasher.update_rayon(bytemuck::cast_slice(values));
 }

@@ -13,7 +13,7 @@ use crate::{
     relations::{Challenges, PublicColumns, a_weights, combine, pair_weights, relations},
     span,
     srs::{Provenance, Srs},
-    trace::{Rows, Trace},
+    trace::Trace,
     transcript::{Statement, Transcript},
 };
 
@@ -96,11 +96,11 @@ pub fn verify(
     let statement = statement(srs, &keys, pinned, trace)?;
     let proof = Proof::parse(proof, &layout)?;
     let (transcript, opening) = Transcript::open(&statement);
-    let public = Public::of(pinned, trace, &opening);
+    let public = Public::of(pinned, trace, &opening)?;
     verify_parsed(srs, &keys, pinned, &public, transcript, &proof)?;
     Ok(Verdict {
         adapter: pinned.id(),
-        rows: pinned.modules().iter().zip(trace.modules()).map(|(m, r)| (m.name.clone(), Rows::count(r))).collect(),
+        rows: pinned.modules().iter().zip(trace.counts()).map(|(m, rows)| (m.name.clone(), *rows)).collect(),
         ceremony: srs.provenance(),
     })
 }

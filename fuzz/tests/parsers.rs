@@ -18,6 +18,7 @@ use zklora_circuit::{
     manifest::{AdapterId, Pinned},
     proof::Proof,
     srs::Srs,
+    trace::Trace,
 };
 use zklora_runtime::{
     activation_commitment::{Commitment, RowProof, Values},
@@ -27,6 +28,7 @@ use zklora_runtime::{
     effect_report::EffectReport,
     record, secrets, session,
     trace_file::TraceFile,
+    trace_reader::TraceReader,
     weights_file,
 };
 
@@ -119,7 +121,8 @@ fn contributor() -> &'static Contributor {
         let inputs = Activations::read(&case.join("input.npy"), artifacts.pinned.modules(), None).unwrap();
         let (trace, _) = record::record(&artifacts, &inputs, None, None).unwrap();
         trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
-        fs::write(folder.path().join("session.pf"), session::prove(&artifacts, &trace, &srs, &keys).unwrap()).unwrap();
+        let prove = |rows: &Trace<'_>| session::prove(&artifacts, rows, &srs, &keys);
+        fs::write(folder.path().join("session.pf"), trace.with_trace(&artifacts.pinned, prove).unwrap()).unwrap();
         Contributor { folder, srs, keys, pinned: artifacts.pinned }
     })
 }
@@ -198,7 +201,9 @@ fn trace() {
     fuzz(&[c.bytes("trace.safetensors")], |bytes| {
         let (_folder, path) = file("trace.safetensors", bytes);
         let _ = TraceFile::info(&path);
-        let _ = TraceFile::read(&path, &c.pinned).and_then(|t| t.with_trace(&c.pinned, |trace| trace.digest()));
+        let digest = |rows: &Trace<'_>| Ok(rows.digest());
+        let in_memory = TraceFile::read(&path, &c.pinned).and_then(|t| t.with_trace(&c.pinned, digest));
+        assert_eq!(in_memory.ok(), TraceReader::trace(&path, &c.pinned).map(|rows| rows.digest()).ok());
     });
 }
 

@@ -12,7 +12,7 @@ use zklora_circuit::{
     masks::Seed,
     msm::{msm, small_msm, to_affine},
     pairs::Pairs,
-    projection::{Public, project_deltas, project_inputs, row_weights},
+    projection::{Public, Sums, row_weights},
     prover::{combine_b, products},
     srs::Srs,
     trace::{Rows, Trace},
@@ -127,7 +127,7 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
     let mut rows = record::quantized(&module, &[&floats])?;
     rows.delta = record::deltas(&artifacts, 0, &rows);
     let rows = Arc::new(rows);
-    let rho = Arc::new(row_weights(&[9; 32], 0, ROWS));
+    let rho = Arc::new(row_weights(&[9; 32], 0, 0..ROWS));
     let (d_in, d_out) = (module.inputs[0].dim, module.d_out);
     let (x_rho, x_rows, d_rho, d_rows, digest_rows, delta_rows) =
         (rho.clone(), rows.clone(), rho, rows.clone(), rows.clone(), rows);
@@ -136,8 +136,16 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
         Kernel::new("combination of small integers", move || combine_b(&own_pairs, &own_weights, &factors)),
         Kernel::new("multi-exponentiation, field elements", move || msm(&points, &scalars)),
         Kernel::new("multi-exponentiation, 16-bit integers", move || small_msm(&own_points, &integers, BITS)),
-        Kernel::new("projection of activations", move || project_inputs(&x_rho, &x_rows.inputs[0], d_in)),
-        Kernel::new("projection of deltas", move || project_deltas(&d_rho, &d_rows.delta, d_out, module.delta_bits)),
+        Kernel::new("projection of activations", move || {
+            let mut sums = Sums::default();
+            sums.add_inputs(&x_rho, &x_rows.inputs[0], d_in);
+            sums.finish()
+        }),
+        Kernel::new("projection of deltas", move || {
+            let mut sums = Sums::default();
+            sums.add_deltas(&d_rho, &d_rows.delta, d_out, module.delta_bits);
+            sums.finish()
+        }),
         Kernel::new("range checks and digest", move || {
             let rows = &digest_rows;
             let inputs = [&rows.inputs[0][..]];

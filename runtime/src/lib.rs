@@ -43,6 +43,7 @@ pub mod session_log;
 pub mod srs_store;
 pub mod synthetic;
 pub mod trace_file;
+pub mod trace_reader;
 pub mod weights_file;
 pub mod wire;
 

@@ -8,6 +8,7 @@ use std::{
 use zklora_circuit::{
     keys::KeyStore,
     srs::{Provenance, Srs},
+    trace::Trace,
     verifier::{SrsPolicy, Verdict},
 };
 use zklora_models::Adapter;
@@ -20,7 +21,7 @@ use crate::{
     files::{self, Access},
     precision::{Precision, precision},
     record, session, srs_store, synthetic,
-    trace_file::TraceFile,
+    trace_reader::TraceReader,
 };
 
 /// The steps, in order.
@@ -142,7 +143,8 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
     let rows = trace.rows();
     drop(activations);
     let proof = timed.stage(Stage::Prove, || {
-        let proof = session::prove(&artifacts, &trace, &srs, &keys)?;
+        let prove = |rows: &Trace<'_>| session::prove(&artifacts, rows, &srs, &keys);
+        let proof = trace.with_trace(&artifacts.pinned, prove)?;
         files::write(&proof_path, &proof, Access::Public)?;
         Ok(proof)
     })?;
@@ -152,7 +154,7 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
         // As the user: nothing but the pin, the public folder, the own trace and the proof file; keys derived anew.
         let keys = KeyStore::default();
         let public = Public::load(out, Some(&pin), &srs, &keys)?;
-        let trace = TraceFile::read(&trace_path, &public.pinned)?;
+        let trace = TraceReader::trace(&trace_path, &public.pinned)?;
         let proof = files::read(&proof_path, session::MAX_PROOF)?;
         session::verify(&public.pinned, &trace, &proof, &srs, &keys, options.policy)
     })?;

@@ -1,10 +1,13 @@
 //! Running the quantised adapter on activations: the integers of a session, counted before they leave.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 use zklora_circuit::{
     manifest::{Module, Pinned},
     masks::os_bytes,
-    trace::TraceDigest,
+    source::Piece,
+    trace::{Trace, TraceDigest},
 };
 use zklora_compiler::quantize::quantize_inputs;
 
@@ -45,7 +48,7 @@ pub fn record(
         })
         .collect::<Result<Vec<_>, _>>()?;
     let trace = TraceFile { adapter: artifacts.pinned.id(), session, modules };
-    let digest = trace.with_trace(&artifacts.pinned, |t| t.digest())?;
+    let digest = trace.with_trace(&artifacts.pinned, |t| Ok(t.digest()))?;
     let mut ledger = Ledger::lock(&artifacts.ledger())?;
     let mut served = Served::count(ledger.entries(), &artifacts.pinned)?;
     let more: Vec<(usize, u64)> = trace.modules.iter().map(|rows| rows.scales.len() as u64).enumerate().collect();
@@ -104,27 +107,69 @@ pub fn dequantized(module: &Module, scales: &[f32], delta: &[i64]) -> Vec<f32> {
 ///
 /// # Errors
 /// [`Error::NotYours`] names the module, and the row if one differs.
-pub fn check_inputs(pinned: &Pinned, trace: &TraceFile, activations: &Activations) -> Result<(), Error> {
-    for (module, rows) in pinned.modules().iter().zip(&trace.modules) {
-        let not_yours = |what: String| Err(Error::NotYours(format!("the trace is not of your activations: {what}")));
-        let own = match activations.modules.get(&module.name) {
-            Some(inputs) => quantized(module, &inputs.iter().map(Vec::as_slice).collect::<Vec<_>>())?,
-            None => ModuleRows::none(module),
-        };
-        let (theirs, yours) = (rows.scales.len(), own.scales.len());
-        if theirs != yours {
-            return not_yours(format!("module `{}` has {theirs} rows, yours {yours}", module.name));
-        }
-        let differs = |row: usize| {
-            let at = |dim: usize| row * dim..(row + 1) * dim;
-            let mut inputs = rows.inputs.iter().zip(&own.inputs).zip(&module.inputs);
-            inputs.any(|((theirs, yours), input)| theirs[at(input.dim)] != yours[at(input.dim)])
-                || rows.ones.get(row) != own.ones.get(row)
-                || rows.scales[row].to_bits() != own.scales[row].to_bits()
-        };
-        if let Some(row) = (0..yours).find(|row| differs(*row)) {
-            return not_yours(format!("module `{}`, row {row}, has other values or another scale", module.name));
+pub fn check_inputs(pinned: &Pinned, trace: &Trace<'_>, activations: &Activations) -> Result<(), Error> {
+    let modules = pinned.modules();
+    for (module, theirs) in modules.iter().zip(trace.counts()) {
+        let own = activations.modules.get(&module.name).and_then(|inputs| inputs.first());
+        let yours = own.zip(module.inputs.first()).map_or(0, |(values, input)| values.len() / input.dim);
+        if *theirs != yours {
+            return Err(not_yours(format!("module `{}` has {theirs} rows, yours {yours}", module.name)));
         }
     }
-    Ok(())
+    let mut own = Own { modules, activations, module: None, rows: ModuleRows::default() };
+    let mut answer = Ok(());
+    trace.visit(modules, &mut |m, rows, piece| {
+        if answer.is_ok() {
+            answer = own.check(m, rows, piece);
+        }
+        Ok(())
+    })?;
+    answer
+}
+
+fn not_yours(what: String) -> Error {
+    Error::NotYours(format!("the trace is not of your activations: {what}"))
+}
+
+/// The user's own rows of the module that is being read.
+struct Own<'a> {
+    modules: &'a [Module],
+    activations: &'a Activations,
+    module: Option<usize>,
+    rows: ModuleRows,
+}
+
+impl Own<'_> {
+    fn check(&mut self, m: usize, rows: Range<usize>, piece: &Piece<'_>) -> Result<(), Error> {
+        let module = &self.modules[m];
+        if self.module != Some(m) {
+            let inputs = self.activations.modules.get(&module.name).map(Vec::as_slice).unwrap_or_default();
+            self.rows = quantized(module, &inputs.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+            self.module = Some(m);
+        }
+        let own = &self.rows;
+        let differs = match piece {
+            Piece::Input(i, values) => differing(values, &own.inputs[*i], &rows, module.inputs[*i].dim),
+            Piece::Ones(values) => differing(values, &own.ones, &rows, 1),
+            // Bit by bit: these are positive numbers.
+            Piece::Scales(values) => differing(values, &own.scales, &rows, 1),
+            Piece::Delta(_) => None,
+        };
+        match differs {
+            None => Ok(()),
+            Some(row) => {
+                Err(not_yours(format!("module `{}`, row {row}, has other values or another scale", module.name)))
+            }
+        }
+    }
+}
+
+/// The first of `rows` whose `dim` values differ from those of the user.
+fn differing<T: PartialEq>(theirs: &[T], own: &[T], rows: &Range<usize>, dim: usize) -> Option<usize> {
+    let own = own.get(rows.start * dim..rows.end * dim).unwrap_or_default();
+    let pairs = theirs.chunks_exact(dim).zip(own.chunks_exact(dim));
+    match pairs.map(|(theirs, own)| theirs != own).position(|differs| differs) {
+        Some(at) => Some(rows.start + at),
+        None => (own.len() != theirs.len()).then_some(rows.start),
+    }
 }

@@ -5,10 +5,11 @@ use zklora_circuit::{
     manifest::Pinned,
     prover::Prover,
     srs::Srs,
+    trace::Trace,
     verifier::{self, SrsPolicy, Verdict},
 };
 
-use crate::{Error, artifacts::Artifacts, ledger, trace_file::TraceFile};
+use crate::{Error, artifacts::Artifacts, ledger};
 
 /// Longest proof file that is read, in bytes.
 pub const MAX_PROOF: u64 = 1 << 24;
@@ -18,29 +19,27 @@ pub const MAX_PROOF: u64 = 1 << 24;
 /// # Errors
 /// [`Error::NotServed`] if the ledger does not know exactly these rows: a contributor proves what it computed, not what it is
 /// handed. [`zklora_circuit::Error::FalseTrace`] if the rows are not what the adapter computes.
-pub fn prove(artifacts: &Artifacts, trace: &TraceFile, srs: &Srs, keys: &KeyStore) -> Result<Vec<u8>, Error> {
+pub fn prove(artifacts: &Artifacts, trace: &Trace<'_>, srs: &Srs, keys: &KeyStore) -> Result<Vec<u8>, Error> {
     let prover =
         Prover { srs, keys, pinned: &artifacts.pinned, weights: &artifacts.weights, mask_key: &artifacts.mask_key };
-    trace.with_trace(&artifacts.pinned, |rows| {
-        if !ledger::was_served(&ledger::read(&artifacts.ledger())?, rows.context(), rows.digest()) {
-            return Err(Error::NotServed(format!(
-                "these rows are not a session that {} served (see {}): only what `trace record` or a server computed is proven",
-                artifacts.folder.display(),
-                artifacts.ledger().display()
-            )));
-        }
-        Ok(prover.prove(rows)?)
-    })?
+    if !ledger::was_served(&ledger::read(&artifacts.ledger())?, trace.context(), trace.digest()) {
+        return Err(Error::NotServed(format!(
+            "these rows are not a session that {} served (see {}): only what `trace record` or a server computed is proven",
+            artifacts.folder.display(),
+            artifacts.ledger().display()
+        )));
+    }
+    Ok(prover.prove(trace)?)
 }
 
 /// Verifies a proof against the user's own record of the session.
 pub fn verify(
     pinned: &Pinned,
-    trace: &TraceFile,
+    trace: &Trace<'_>,
     proof: &[u8],
     srs: &Srs,
     keys: &KeyStore,
     policy: SrsPolicy,
 ) -> Result<Verdict, Error> {
-    trace.with_trace(pinned, |rows| Ok(verifier::verify(srs, keys, pinned, rows, proof, policy)?))?
+    Ok(verifier::verify(srs, keys, pinned, trace, proof, policy)?)
 }

@@ -4,16 +4,11 @@
 //! `<module>.delta` (i64 `[N, d_out]`). Metadata: format, version, adapter id, session id.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fs,
-    io::{Read, Seek, SeekFrom},
+    collections::{BTreeMap, HashMap},
     path::Path,
 };
 
-use safetensors::{
-    Dtype,
-    tensor::{Metadata, TensorInfo, TensorView},
-};
+use safetensors::{Dtype, tensor::TensorView};
 use zklora_circuit::{
     manifest::{AdapterId, Module, Pinned},
     trace::{Rows, Trace},
@@ -21,11 +16,12 @@ use zklora_circuit::{
 
 use crate::{
     Error,
-    files::{self, Access, MAX_FILE},
+    files::{self, Access},
+    trace_reader::{Header, TraceReader},
 };
 
-const FORMAT: &str = "zklora-trace";
-const VERSION: &str = "1";
+pub(crate) const FORMAT: &str = "zklora-trace";
+pub(crate) const VERSION: &str = "1";
 
 /// The rows of one module, owned.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -81,12 +77,15 @@ pub struct Info {
 
 impl TraceFile {
     /// Calls `f` with the rows as the proof system takes them: checked against the manifest and digested.
-    pub fn with_trace<T>(&self, pinned: &Pinned, f: impl FnOnce(&Trace<'_>) -> T) -> Result<T, Error> {
+    ///
+    /// # Errors
+    /// Those of [`Trace::new`], or of `f`.
+    pub fn with_trace<T>(&self, pinned: &Pinned, f: impl FnOnce(&Trace<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let inputs: Vec<Vec<&[i32]>> =
             self.modules.iter().map(|m| m.inputs.iter().map(Vec::as_slice).collect()).collect();
         let rows = self.modules.iter().zip(&inputs);
         let rows = rows.map(|(m, inputs)| Rows { inputs, ones: &m.ones, scales: &m.scales, delta: &m.delta }).collect();
-        Ok(f(&Trace::new(pinned, self.session, rows)?))
+        f(&Trace::new(pinned, self.session, rows)?)
     }
 
     /// Rows of all modules together.
@@ -141,150 +140,20 @@ impl TraceFile {
 
     /// Reads a file as rows of the adapter `id`, whose modules have these names and shapes.
     pub(crate) fn read_shapes(path: &Path, id: AdapterId, modules: &[Module]) -> Result<TraceFile, Error> {
-        let refuse = |why: String| Error::file(path, why);
-        let mut opened = Opened::open(path)?;
-        let (adapter, session) = (opened.adapter, opened.session);
-        if adapter != id {
-            return Err(refuse(format!("recorded with adapter {adapter}, this manifest is {id}")));
-        }
-        let mut unused: BTreeSet<String> = opened.header.offset_keys().into_iter().collect();
-        let mut rows = Vec::new();
-        for module in modules {
-            rows.push(
-                module_rows(module, &mut opened, &mut unused)
-                    .map_err(|why| refuse(format!("module `{}`: {why}", module.name)))?,
-            );
-        }
-        if let Some(name) = unused.first() {
-            return Err(refuse(format!("tensor `{name}` belongs to no module of the adapter")));
-        }
-        Ok(TraceFile { adapter, session, modules: rows })
+        TraceReader::open(path, id, modules)?.read_all()
     }
 
     /// What the file says of itself.
     pub fn info(path: &Path) -> Result<Info, Error> {
-        let Opened { adapter, session, header, bytes, .. } = Opened::open(path)?;
-        let rows = header
-            .tensors()
+        let header = Header::read(path)?;
+        let rows = header.metadata.tensors();
+        let rows = rows
             .iter()
             .filter_map(|(name, info)| Some((name.strip_suffix(".scale")?.to_string(), info.shape.first().copied()?)))
             .collect();
-        Ok(Info { adapter_id: adapter.to_string(), session_id: hex::encode(session), rows, bytes })
+        let (adapter_id, session_id) = (header.adapter.to_string(), hex::encode(header.session));
+        Ok(Info { adapter_id, session_id, rows, bytes: header.bytes as usize })
     }
-}
-
-/// Longest header that is read, in bytes, as `safetensors` has it.
-const MAX_HEADER: u64 = 100_000_000;
-
-/// A file whose header was read. Tensors are read one by one, so that the file is never in memory beside its numbers.
-struct Opened {
-    file: fs::File,
-    adapter: AdapterId,
-    session: [u8; 32],
-    header: Metadata,
-    /// Where the tensors begin.
-    start: u64,
-    /// Size of the file.
-    bytes: usize,
-}
-
-impl Opened {
-    fn open(path: &Path) -> Result<Opened, Error> {
-        let refuse = |why: String| Error::file(path, format!("not a trace: {why}"));
-        let mut file = files::open(path, MAX_FILE)?;
-        let bytes = file.metadata().map_err(|e| Error::file(path, e))?.len();
-        let mut length = [0u8; 8];
-        file.read_exact(&mut length).map_err(|_| refuse(format!("it has {bytes} bytes")))?;
-        let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER || length + 8 > bytes {
-            return Err(refuse(format!("its header would have {length} bytes, the file has {bytes}")));
-        }
-        let mut header = vec![0u8; length as usize];
-        file.read_exact(&mut header).map_err(|e| Error::file(path, e))?;
-        // Offsets, shapes and types are checked against each other.
-        let header: Metadata = serde_json::from_slice(&header).map_err(|e| refuse(format!("its header: {e}")))?;
-        let start = length + 8;
-        if start + header.data_len() as u64 != bytes {
-            return Err(refuse(format!("its header describes {} bytes of {}", header.data_len(), bytes - start)));
-        }
-        let metadata = header.metadata().as_ref();
-        let field = |name: &str| metadata.and_then(|m| m.get(name)).map(String::as_str).unwrap_or_default();
-        if field("format") != FORMAT || field("version") != VERSION {
-            return Err(refuse(format!(
-                "format `{}` version `{}`, this build reads `{FORMAT}` version {VERSION}",
-                field("format"),
-                field("version")
-            )));
-        }
-        let mut session = [0u8; 32];
-        hex::decode_to_slice(field("session_id"), &mut session)
-            .map_err(|_| refuse("its session id is not 64 hex digits".into()))?;
-        let adapter = field("adapter_id").parse().map_err(|e: zklora_circuit::Error| refuse(e.to_string()))?;
-        Ok(Opened { file, adapter, session, header, start, bytes: bytes as usize })
-    }
-
-    /// The little-endian words of a tensor, whose type has this size. (The curve library compiles on little-endian machines only.)
-    fn words<T: bytemuck::Pod>(&mut self, info: &TensorInfo) -> Result<Vec<T>, String> {
-        let (from, to) = info.data_offsets;
-        let mut words = vec![T::zeroed(); (to - from) / size_of::<T>()];
-        let read = self.file.seek(SeekFrom::Start(self.start + from as u64));
-        let read = read.and_then(|_| self.file.read_exact(bytemuck::cast_slice_mut(&mut words)));
-        read.map_err(|e| format!("its rows cannot be read: {e}"))?;
-        Ok(words)
-    }
-}
-
-fn present<T>(part: Option<T>, what: &str) -> Result<T, String> {
-    part.ok_or_else(|| format!("tensor `{what}` is missing"))
-}
-
-fn module_rows(module: &Module, opened: &mut Opened, unused: &mut BTreeSet<String>) -> Result<ModuleRows, String> {
-    // Rows of a tensor, and where it is.
-    let mut take = |suffix: &str, dtype: Dtype, dim: Option<usize>| -> Result<Option<(usize, TensorInfo)>, String> {
-        let name = format!("{}.{suffix}", module.name);
-        let Some(info) = opened.header.info(&name) else { return Ok(None) };
-        unused.remove(name.as_str());
-        let rows = match (&info.shape[..], dim) {
-            ([rows], None) => *rows,
-            ([rows, columns], Some(dim)) if *columns == dim => *rows,
-            (shape, _) => {
-                return Err(format!(
-                    "tensor `{suffix}` has shape {shape:?}, expected rows{}",
-                    dim.map_or(String::new(), |d| format!(" of {d}"))
-                ));
-            }
-        };
-        if info.dtype != dtype {
-            return Err(format!("tensor `{suffix}` is {:?}, expected {dtype:?}", info.dtype));
-        }
-        Ok(Some((rows, info.clone())))
-    };
-    let mut found = Vec::new();
-    for input in &module.inputs {
-        found.push(take(&input.name, Dtype::I32, Some(input.dim))?);
-    }
-    let one = if module.has_bias() { take("one", Dtype::I32, None)? } else { None };
-    let scale = take("scale", Dtype::F32, None)?;
-    let delta = take("delta", Dtype::I64, Some(module.d_out))?;
-    if found.iter().all(Option::is_none) && one.is_none() && scale.is_none() && delta.is_none() {
-        return Ok(ModuleRows::none(module));
-    }
-    let (rows, scale) = present(scale, "scale")?;
-    let (delta_rows, delta) = present(delta, "delta")?;
-    let one = if module.has_bias() { Some(present(one, "one")?) } else { None };
-    if delta_rows != rows || one.as_ref().is_some_and(|(ones, _)| *ones != rows) {
-        return Err(format!("`delta` or `one` has another number of rows than `scale` ({rows})"));
-    }
-    let mut inputs = Vec::new();
-    for (input, found) in module.inputs.iter().zip(found) {
-        let (input_rows, info) = present(found, &input.name)?;
-        if input_rows != rows {
-            return Err(format!("input `{}` has {input_rows} rows, `scale` {rows}", input.name));
-        }
-        inputs.push(opened.words(&info)?);
-    }
-    let ones = one.map_or(Ok(Vec::new()), |(_, info)| opened.words(&info))?;
-    Ok(ModuleRows { inputs, ones, scales: opened.words(&scale)?, delta: opened.words(&delta)? })
 }
 
 /// Little-endian words, at any alignment. (The curve library compiles on little-endian machines only.)

@@ -8,12 +8,14 @@ use std::{
 };
 
 use proptest::prelude::*;
-use zklora_circuit::{keys::KeyStore, srs::Srs};
+use zklora_circuit::{keys::KeyStore, srs::Srs, trace::Trace, verifier::SrsPolicy};
 use zklora_runtime::{
+    Error,
     activations::Activations,
     artifacts::{Artifacts, Public},
     compile, files, record, secrets, session, srs_store,
     trace_file::TraceFile,
+    trace_reader::TraceReader,
     weights_file,
 };
 
@@ -46,7 +48,8 @@ fn contributor() -> &'static Contributor {
         let inputs = Activations::read(&onnx().join("input.npy"), artifacts.pinned.modules(), None).unwrap();
         let (trace, _) = record::record(&artifacts, &inputs, None, None).unwrap();
         trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
-        fs::write(folder.path().join("session.pf"), session::prove(&artifacts, &trace, &srs, &keys).unwrap()).unwrap();
+        let prove = |rows: &Trace<'_>| session::prove(&artifacts, rows, &srs, &keys);
+        fs::write(folder.path().join("session.pf"), trace.with_trace(&artifacts.pinned, prove).unwrap()).unwrap();
         Contributor { folder, srs, keys, trace }
     })
 }
@@ -71,8 +74,38 @@ fn what_was_written_reads_back_the_same() {
     let (c, artifacts) = (contributor(), load());
     assert_eq!(TraceFile::read(&c.path("trace.safetensors"), &artifacts.pinned).unwrap(), c.trace);
     let proof = fs::read(c.path("session.pf")).unwrap();
-    let policy = zklora_circuit::verifier::SrsPolicy::AllowUntrusted;
-    session::verify(&artifacts.pinned, &c.trace, &proof, &c.srs, &c.keys, policy).unwrap();
+    let verify = |rows: &Trace<'_>| verify(&artifacts, rows, &proof);
+    c.trace.with_trace(&artifacts.pinned, verify).unwrap();
+    // Held in memory or read in pieces: it is the same session.
+    let read = TraceReader::trace(&c.path("trace.safetensors"), &artifacts.pinned).unwrap();
+    assert_eq!((read.rows(), *read.context()), (c.trace.rows(), c.trace.session));
+    self::verify(&artifacts, &read, &proof).unwrap();
+    let proof = session::prove(&artifacts, &read, &c.srs, &c.keys).unwrap();
+    c.trace.with_trace(&artifacts.pinned, |rows| self::verify(&artifacts, rows, &proof)).unwrap();
+}
+
+fn verify(artifacts: &Artifacts, rows: &Trace<'_>, proof: &[u8]) -> Result<(), Error> {
+    let c = contributor();
+    session::verify(&artifacts.pinned, rows, proof, &c.srs, &c.keys, SrsPolicy::AllowUntrusted).map(|_| ())
+}
+
+/// A file that is read in pieces, and that somebody writes to after its first reading.
+#[test]
+fn a_file_that_changes_while_it_is_read_is_refused() {
+    let artifacts = load();
+    let proof = fs::read(contributor().path("session.pf")).unwrap();
+    let original = fs::read(contributor().path("trace.safetensors")).unwrap();
+    let (last, short) = (original.len() - 1, original.len() - 8);
+    for (change, why) in [(last, "changed while they were read"), (short, "cannot be read")] {
+        let (_folder, path) = edited("trace.safetensors", |_| {});
+        let trace = TraceReader::trace(&path, &artifacts.pinned).unwrap();
+        let mut bytes = original.clone();
+        bytes[last] ^= 1;
+        bytes.truncate(change + 1);
+        fs::write(&path, bytes).unwrap();
+        let answer = verify(&artifacts, &trace, &proof);
+        assert!(matches!(&answer, Err(e) if e.to_string().contains(why)), "{answer:?}");
+    }
 }
 
 #[test]
@@ -92,7 +125,12 @@ fn reads(name: &str, path: &Path, folder: &Path, artifacts: &Artifacts) -> bool 
     let c = contributor();
     match name {
         "trace.safetensors" => {
-            TraceFile::read(path, &artifacts.pinned).and_then(|t| t.with_trace(&artifacts.pinned, |_| ())).is_ok()
+            let digest = |rows: &Trace<'_>| Ok(rows.digest());
+            let in_memory =
+                TraceFile::read(path, &artifacts.pinned).and_then(|t| t.with_trace(&artifacts.pinned, digest));
+            let in_pieces = TraceReader::trace(path, &artifacts.pinned).map(|rows| rows.digest());
+            assert_eq!(in_memory.as_ref().ok(), in_pieces.as_ref().ok(), "{in_memory:?} {in_pieces:?}");
+            in_memory.is_ok()
         }
         "private/weights.bin" => {
             weights_file::parse(path, &fs::read(path).unwrap(), artifacts.pinned.manifest()).is_ok()

@@ -118,7 +118,7 @@ impl<'a> Attack<'a> {
         with_rows(pinned, *context, &self.rows, |trace| {
             let keys = keys().get(srs, pinned.layout()).unwrap();
             let (transcript, opening) = Transcript::open(&statement(srs, &keys, pinned, trace).unwrap());
-            let public = Public::of(pinned, trace, &opening);
+            let public = Public::of(pinned, trace, &opening).unwrap();
             f(&keys, transcript, opening, public)
         })
         .unwrap()

@@ -9,7 +9,7 @@ use crate::{
     error::Check,
     field::{F, from_i64},
     manifest::TermKind,
-    projection::{project_deltas, project_inputs, row_weights},
+    projection::{Sums, row_weights},
     row_sums::TWO_PARTS,
     testing::{OwnedRows, Session, Shape, draft, integer, keys, lora, random_pairs, random_rows, srs, with_rows},
     verifier::{SrsPolicy, verify},
@@ -40,6 +40,18 @@ fn projected(rho: &[[u32; 4]], v: &[i64], dim: usize) -> Vec<F> {
         .collect()
 }
 
+fn project_inputs(rho: &[[u32; 4]], x: &[i32], dim: usize) -> Vec<F> {
+    let mut sums = Sums::default();
+    sums.add_inputs(rho, x, dim);
+    sums.finish()
+}
+
+fn project_deltas(rho: &[[u32; 4]], d: &[i64], dim: usize, bits: u32) -> Vec<F> {
+    let mut sums = Sums::default();
+    sums.add_deltas(rho, d, dim, bits);
+    sums.finish()
+}
+
 #[test]
 fn three_hundred_rows_of_extreme_integers_project_without_wrapping() {
     let most = [u32::MAX; 4];
@@ -64,7 +76,7 @@ fn three_hundred_rows_of_extreme_integers_project_without_wrapping() {
 #[test]
 fn projections_longer_than_a_stripe_equal_the_oracle() {
     let (rows, dim) = (5, 600);
-    let rho = row_weights(&[3; 32], 7, rows);
+    let rho = row_weights(&[3; 32], 7, 0..rows);
     let x: Vec<i32> = (0..rows * dim).map(|_| integer((1 << 23) - 1) as i32).collect();
     let wide: Vec<i64> = x.iter().map(|v| i64::from(*v)).collect();
     assert_eq!(project_inputs(&rho, &x, dim), projected(&rho, &wide, dim));
@@ -75,13 +87,31 @@ fn projections_longer_than_a_stripe_equal_the_oracle() {
 }
 
 #[test]
+fn rows_in_pieces_and_blocks_project_to_what_they_do_at_once() {
+    let (rows, dim) = (5000, 3);
+    let rho = row_weights(&[3; 32], 7, 0..rows);
+    let x: Vec<i32> = (0..rows * dim).map(|_| integer((1 << 23) - 1) as i32).collect();
+    let wide: Vec<i64> = x.iter().map(|v| i64::from(*v)).collect();
+    let expected = projected(&rho, &wide, dim);
+    assert_eq!(project_inputs(&rho, &x, dim), expected);
+    let mut sums = Sums::default();
+    for rows in [0..1, 1..2049, 2049..4990, 4990..5000] {
+        sums.add_inputs(&rho[rows.clone()], &x[rows.start * dim..rows.end * dim], dim);
+    }
+    assert_eq!(sums.finish(), expected);
+}
+
+#[test]
 fn row_weights_of_rows_and_modules_all_differ() {
-    let mut all: Vec<[u32; 4]> = (0..5).flat_map(|module| row_weights(&[3; 32], module, 50)).collect();
+    let mut all: Vec<[u32; 4]> = (0..5).flat_map(|module| row_weights(&[3; 32], module, 0..50)).collect();
     all.sort_unstable();
     all.dedup();
     assert_eq!(all.len(), 250);
     // A longer session keeps the weights of its first rows: they depend on the challenge alone.
-    assert_eq!(row_weights(&[3; 32], 1, 50)[..20], row_weights(&[3; 32], 1, 20));
+    let all = row_weights(&[3; 32], 1, 0..50);
+    assert_eq!(all[..20], row_weights(&[3; 32], 1, 0..20));
+    // Rows that are read in pieces have the weights that they have when they are read at once.
+    assert_eq!(all[7..43], row_weights(&[3; 32], 1, 7..43));
 }
 
 /// The deltas of a session, computed with big integers straight from the definition.

@@ -205,19 +205,25 @@ fn growth(curve: &Curve) -> Vec<Vec<String>> {
         Item::Record,
         Item::Digest,
         Item::Projection,
+        Item::PassInPieces,
         Item::ProveOneRow,
         Item::Prove,
         Item::VerifyOneRow,
         Item::Verify,
     ];
     let head = [curve.axis.to_string()].into_iter().chain(items.iter().map(Item::to_string));
-    let mut table = vec![head.chain(["proof".into(), "peak, prove".into()]).collect()];
+    let mut table = vec![
+        head.chain(["proof".into(), "peak, in pieces".into(), "peak, prove".into(), "peak, verify".into()]).collect(),
+    ];
     for point in &curve.points {
         let own = &point.measured;
         let mut line = vec![count(point.at)];
         line.extend(items.map(|item| own.cost(item).map_or(String::new(), |cost| time(cost.seconds))));
         line.push(own.size(proof_bench::Size::Proof).map_or(String::new(), bytes));
-        line.push(own.peak_memory.get(&Stage::Prove).map_or(String::new(), |peak| bytes(*peak)));
+        line.extend(
+            [Stage::Pieces, Stage::Prove, Stage::Verify]
+                .map(|stage| own.peak_memory.get(&stage).map_or(String::new(), |peak| bytes(*peak))),
+        );
         table.push(line);
     }
     table

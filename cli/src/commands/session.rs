@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_circuit::{keys::KeyStore, manifest::Pinned};
+use zklora_circuit::{keys::KeyStore, manifest::Pinned, trace::Trace};
 use zklora_runtime::{
     Error,
     activations::Activations,
@@ -13,6 +13,7 @@ use zklora_runtime::{
     proof_bench::cpu_seconds,
     record, session, srs_store,
     trace_file::TraceFile,
+    trace_reader::TraceReader,
 };
 
 use super::{Outcome, policy};
@@ -66,7 +67,7 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     let keys = KeyStore::default();
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
     files::require_folder_of(&args.out)?;
-    let trace = TraceFile::read(&args.trace, &artifacts.pinned)?;
+    let trace = TraceReader::trace(&args.trace, &artifacts.pinned)?;
     let spinner = output.spinner();
     spinner.set_message("prove");
     let proof = session::prove(&artifacts, &trace, &srs, &keys);
@@ -84,12 +85,12 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
 }
 
 /// What ties a trace that somebody else recorded to the user's own session.
-fn check_yours(args: &args::Verify, pinned: &Pinned, trace: &TraceFile) -> anyhow::Result<()> {
-    if let Some(args::SessionId(own)) = args.session_id
-        && own != trace.session
+fn check_yours(args: &args::Verify, pinned: &Pinned, trace: &Trace<'_>) -> Result<(), Error> {
+    if let Some(args::SessionId(own)) = &args.session_id
+        && own != trace.context()
     {
-        let found = hex::encode(trace.session);
-        return Err(Error::NotYours(format!("the trace is of session {found}, not of --session-id")).into());
+        let found = hex::encode(trace.context());
+        return Err(Error::NotYours(format!("the trace is of session {found}, not of --session-id")));
     }
     if let Some(path) = &args.inputs {
         let activations = Activations::read(path, pinned.modules(), args.module.as_deref())?;
@@ -102,7 +103,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.file.srs.as_deref())?;
     let keys = KeyStore::default();
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
-    let trace = TraceFile::read(&args.trace, &public.pinned)?;
+    let trace = TraceReader::trace(&args.trace, &public.pinned)?;
     check_yours(args, &public.pinned, &trace)?;
     let proof = files::read(&args.proof, session::MAX_PROOF)?;
     let verdict = session::verify(&public.pinned, &trace, &proof, &srs, &keys, policy(&args.srs))?;
@@ -118,7 +119,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let said = |given: bool, so: &'static str| if given { so } else { " (as the trace says)" };
     let mut table = vec![
         ("Adapter id", format!("{}{}", verdict.adapter, if pinned { " (your pin)" } else { " (NOT PINNED)" })),
-        ("Session id", format!("{}{}", hex::encode(trace.session), said(args.session_id.is_some(), " (yours)"))),
+        ("Session id", format!("{}{}", hex::encode(trace.context()), said(args.session_id.is_some(), " (yours)"))),
         ("Activations", said(args.inputs.is_some(), "yours").trim_start().to_string()),
         ("Rows", format!("{} in {} modules", count(rows), verdict.rows.len() - empty.len())),
     ];
@@ -144,7 +145,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             "peak_memory_bytes": peak_memory(),
             "pinned": pinned,
             "session_compared": args.session_id.is_some(),
-            "session_id": hex::encode(trace.session),
+            "session_id": hex::encode(trace.context()),
             "proof_bytes": proof.len(),
             "rows": verdict.rows.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         }),

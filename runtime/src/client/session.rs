@@ -544,14 +544,16 @@ impl UserSession {
         self.log.sync()?;
         let trace = self.trace();
         trace.write(&self.folder.join(TRACE), &self.remote.pinned)?;
-        let own = trace.with_trace(&self.remote.pinned, |rows| rows.digest())?;
+        let own = trace.with_trace(&self.remote.pinned, |rows| Ok(rows.digest()))?;
         let start = Instant::now();
         let deadline = tokio::time::Instant::now() + self.remote.options.proof_timeout;
         let proof = self.insist(|session| session.proof(own, deadline, progress))?;
         let proof_time = start.elapsed();
         progress(Progress::Verifying);
         let start = Instant::now();
-        let verdict = proofs::verify(&self.remote.pinned, &trace, &proof, srs, keys, policy)?;
+        let verdict = trace.with_trace(&self.remote.pinned, |rows| {
+            proofs::verify(&self.remote.pinned, rows, &proof, srs, keys, policy)
+        })?;
         let verify_time = start.elapsed();
         files::write(&self.folder.join(PROOF), &proof, Access::Public)?;
         files::remove(&self.folder.join(LOG))?;

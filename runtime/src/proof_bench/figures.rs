@@ -45,6 +45,8 @@ pub enum Item {
     Projection,
     /// Digest and projection on one core.
     PassOneCore,
+    /// Digest and projection of a file that is read in pieces.
+    PassInPieces,
     /// Copying the same bytes on one core.
     MemcpyOneCore,
     /// Proving a session of one row a module: what does not depend on the rows.
@@ -67,7 +69,7 @@ pub enum Item {
 
 impl Item {
     /// All, in the order of the tables.
-    pub const ALL: [Item; 22] = [
+    pub const ALL: [Item; 23] = [
         Item::Commit,
         Item::WriteArtifacts,
         Item::Srs,
@@ -81,6 +83,7 @@ impl Item {
         Item::Digest,
         Item::Projection,
         Item::PassOneCore,
+        Item::PassInPieces,
         Item::MemcpyOneCore,
         Item::ProveOneRow,
         Item::Prove,
@@ -114,6 +117,7 @@ impl std::fmt::Display for Item {
             Item::Digest => "digest of the trace",
             Item::Projection => "projection of the trace",
             Item::PassOneCore => "both on one core",
+            Item::PassInPieces => "both, file in pieces",
             Item::MemcpyOneCore => "memcpy on one core",
             Item::ProveOneRow => "prove, one row a module",
             Item::Prove => "prove",

@@ -27,8 +27,8 @@ use std::path::Path;
 use crate::Error;
 
 /// Every stage, in the order in which they need each other's files.
-pub const ALL_STAGES: [Stage; 7] =
-    [Stage::Commit, Stage::StartUp, Stage::Record, Stage::Pass, Stage::Prove, Stage::Verify, Stage::Row];
+pub const ALL_STAGES: [Stage; 8] =
+    [Stage::Commit, Stage::StartUp, Stage::Record, Stage::Pass, Stage::Pieces, Stage::Prove, Stage::Verify, Stage::Row];
 
 /// Runs stages one after the other; `run` is given each and decides in which process it runs.
 ///
@@ -60,7 +60,7 @@ pub fn measure(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{artifacts::Public, files, session, srs_store, trace_file::TraceFile};
+    use crate::{artifacts::Public, files, session, srs_store, trace_reader::TraceReader};
     use zklora_circuit::{keys::KeyStore, verifier::SrsPolicy};
 
     #[test]
@@ -76,7 +76,7 @@ mod tests {
         let public = Public::load(&folder.path().join("artifacts"), None, &srs, &keys).unwrap();
         for rows in [1, 3] {
             let (trace, proof) = files_of(folder.path(), rows);
-            let trace = TraceFile::read(&trace, &public.pinned).unwrap();
+            let trace = TraceReader::trace(&trace, &public.pinned).unwrap();
             assert_eq!(trace.rows(), rows);
             let proof = files::read(&proof, session::MAX_PROOF).unwrap();
             assert_eq!(Some(proof.len() as u64), measured.size(Size::Proof));

@@ -69,6 +69,11 @@ impl Profile {
         Profile { name: "row".into(), layers: 1, shapes: vec![Shape::of("o_proj", 8192, 16, 8192)] }
     }
 
+    /// One narrow module of 64×4×64: what sessions of very many rows are made of.
+    pub(super) fn narrow_module() -> Profile {
+        Profile { name: "narrow".into(), layers: 1, shapes: vec![Shape::of("q_proj", 64, 4, 64)] }
+    }
+
     /// With `times` as many layers.
     pub fn with_layers(&self, times: usize) -> Profile {
         Profile { layers: self.layers * times, ..self.clone() }

@@ -23,6 +23,8 @@ pub enum Axis {
     Modules,
     /// Rank: 4, 8, 16, 32.
     Rank,
+    /// Rows of one narrow module: 10⁴, 10⁵, 10⁶.
+    LongSession,
 }
 
 impl std::fmt::Display for Axis {
@@ -31,6 +33,7 @@ impl std::fmt::Display for Axis {
             Axis::Rows => "rows a module",
             Axis::Modules => "modules",
             Axis::Rank => "rank",
+            Axis::LongSession => "rows of one 64×4×64",
         })
     }
 }
@@ -53,19 +56,20 @@ pub struct Curve {
     pub points: Vec<Point>,
 }
 
-const STAGES: [Stage; 5] = [Stage::Commit, Stage::Record, Stage::Pass, Stage::Prove, Stage::Verify];
+const STAGES: [Stage; 6] = [Stage::Commit, Stage::Record, Stage::Pass, Stage::Pieces, Stage::Prove, Stage::Verify];
 
 /// The lines of the drawing: a name, and the figures that add up to it.
-const LINES: [(&str, &[Item]); 6] = [
+const LINES: [(&str, &[Item]); 7] = [
     ("commit", &[Item::Commit]),
     ("record", &[Item::Record]),
     ("pass", &[Item::Digest, Item::Projection]),
+    ("pass, in pieces", &[Item::PassInPieces]),
     ("prove", &[Item::Prove]),
     ("verify", &[Item::Verify]),
     ("verify, one row", &[Item::VerifyOneRow]),
 ];
 
-/// Measures along all three axes, from a profile with some rows on. `run` is told of each [`Task`]; every point has a folder of its
+/// Measures along all axes, from a profile with some rows on. `run` is told of each [`Task`]; every point has a folder of its
 /// own in `scratch`, which is removed after it.
 ///
 /// # Errors
@@ -82,6 +86,7 @@ pub fn curves(
         (Axis::Rows, [1, 10, 100].map(|times| (rows * times, base.clone(), rows * times)).to_vec()),
         (Axis::Modules, [1, 2, 4].map(|times| (modules * times, base.with_layers(times), rows)).to_vec()),
         (Axis::Rank, [4, 8, 16, 32].map(|rank| (rank, base.with_rank(rank), rows)).to_vec()),
+        (Axis::LongSession, [10_000, 100_000, 1_000_000].map(|rows| (rows, Profile::narrow_module(), rows)).to_vec()),
     ];
     let mut curves = Vec::new();
     for (axis, places) in axes {
@@ -139,6 +144,7 @@ mod tests {
                 Stage::Commit => vec![Item::Commit],
                 Stage::Record => vec![Item::Record],
                 Stage::Pass => vec![Item::Digest, Item::Projection],
+                Stage::Pieces => vec![Item::PassInPieces],
                 Stage::Prove => vec![Item::Prove, Item::ProveOneRow],
                 _ => vec![Item::Verify, Item::VerifyOneRow],
             };
@@ -147,13 +153,16 @@ mod tests {
         };
         let curves = curves(&base, 16, scratch.path(), None, &mut run).unwrap();
         let places: Vec<Vec<usize>> = curves.iter().map(|c| c.points.iter().map(|p| p.at).collect()).collect();
-        assert_eq!(places, [vec![16, 160, 1600], vec![24, 48, 96], vec![4, 8, 16, 32]]);
+        assert_eq!(
+            places,
+            [vec![16, 160, 1600], vec![24, 48, 96], vec![4, 8, 16, 32], vec![10_000, 100_000, 1_000_000]]
+        );
         let seconds =
             |curve: usize, point: usize| curves[curve].points[point].measured.cost(Item::Prove).unwrap().seconds;
         assert!((seconds(0, 2) / seconds(0, 0) - 100.0).abs() < 1e-9);
         assert_eq!((seconds(1, 0), seconds(2, 1)), (seconds(0, 0), seconds(0, 0)));
         let svg = drawing("title", &curves);
-        assert_eq!(svg.matches("<circle").count(), LINES.len() * 10);
+        assert_eq!(svg.matches("<circle").count(), LINES.len() * 13);
         assert!(svg.contains("rows a module") && svg.contains("modules") && svg.contains("rank"));
     }
 }

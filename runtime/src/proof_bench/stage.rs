@@ -31,6 +31,7 @@ use crate::{
     pipeline::peak_memory,
     record, session, srs_store, synthetic,
     trace_file::TraceFile,
+    trace_reader::TraceReader,
 };
 
 /// A part of the pipeline that one process measures. Later ones need the files of earlier ones.
@@ -43,8 +44,10 @@ pub enum Stage {
     StartUp,
     /// Activations to a trace.
     Record,
-    /// Digest and projection.
+    /// Digest and projection, of rows in memory.
     Pass,
+    /// The same of a file that is read in pieces, as the commands do.
+    Pieces,
     /// Keys, and the proof.
     Prove,
     /// Verifying, in a process that has everything in memory.
@@ -62,6 +65,7 @@ impl std::fmt::Display for Stage {
             Stage::StartUp => "start up",
             Stage::Record => "record",
             Stage::Pass => "pass over the trace",
+            Stage::Pieces => "pass in pieces",
             Stage::Prove => "prove",
             Stage::Verify => "verify",
             Stage::Row => "one row of a large module",
@@ -103,6 +107,7 @@ impl Task {
             Stage::StartUp => self.start_up(&mut report)?,
             Stage::Record => self.record(&srs, &mut report)?,
             Stage::Pass => self.pass(&mut report)?,
+            Stage::Pieces => self.pieces(&mut report)?,
             Stage::Prove => self.prove(&srs, &mut report)?,
             Stage::Verify => self.verify(&srs, &mut report)?,
             Stage::Row => self.row(&srs, &mut report)?,
@@ -179,26 +184,21 @@ impl Task {
         Ok(())
     }
 
-    fn trace(&self, rows: usize, pinned: &Pinned) -> Result<TraceFile, Error> {
-        TraceFile::read(&files_of(&self.folder, rows).0, pinned)
+    fn trace(&self, rows: usize) -> PathBuf {
+        files_of(&self.folder, rows).0
     }
 
     fn pass(&self, report: &mut StageReport) -> Result<(), Error> {
         let pinned = self.pinned()?;
-        let file = self.trace(self.rows, &pinned)?;
-        // Any challenges do.
-        let opening = Opening { s0: [1; 32], rho_key: [2; 32], gamma: F::from(3), c: F::from(5) };
-        let digest = || file.with_trace(&pinned, |trace| trace.digest());
+        let file = TraceFile::read(&self.trace(self.rows), &pinned)?;
+        let opening = any_challenges();
+        let digest = || file.with_trace(&pinned, |trace| Ok(trace.digest()));
         report.costs.insert(Item::Digest, cost(digest)?.0);
-        let project = |trace: &Trace<'_>| cost(|| Ok(std::hint::black_box(Public::of(&pinned, trace, &opening))));
-        report.costs.insert(Item::Projection, file.with_trace(&pinned, project)??.0);
+        let project = |trace: &Trace<'_>| cost(|| Ok(std::hint::black_box(Public::of(&pinned, trace, &opening)?)));
+        report.costs.insert(Item::Projection, file.with_trace(&pinned, project)?.0);
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let one = one.map_err(|e| Error::Input(format!("a thread cannot be started: {e}")))?;
-        let both = || {
-            file.with_trace(&pinned, |trace| {
-                std::hint::black_box(Public::of(&pinned, trace, &opening));
-            })
-        };
+        let both = || file.with_trace(&pinned, |trace| Ok(std::hint::black_box(Public::of(&pinned, trace, &opening)?)));
         report.costs.insert(Item::PassOneCore, one.install(|| cost(both))?.0);
         let mut copies: Vec<Vec<u8>> = slices(&file).map(<[u8]>::to_vec).collect();
         let copy = || {
@@ -207,6 +207,18 @@ impl Task {
             Ok(())
         };
         report.costs.insert(Item::MemcpyOneCore, cost(copy)?.0);
+        Ok(())
+    }
+
+    /// The file is read twice: checked and digested, then projected and digested again.
+    fn pieces(&self, report: &mut StageReport) -> Result<(), Error> {
+        let pinned = self.pinned()?;
+        let opening = any_challenges();
+        let pass = || {
+            let trace = TraceReader::trace(&self.trace(self.rows), &pinned)?;
+            Ok(std::hint::black_box(Public::of(&pinned, &trace, &opening)?))
+        };
+        report.costs.insert(Item::PassInPieces, cost(pass)?.0);
         Ok(())
     }
 
@@ -220,8 +232,11 @@ impl Task {
         let again = || Ok(keys.get(srs, layout)?.prepare_proving()?);
         report.costs.insert(Item::KeysAgain, cost(again)?.0);
         for (item, rows) in [(Item::ProveOneRow, 1), (Item::Prove, self.rows)] {
-            let trace = self.trace(rows, &artifacts.pinned)?;
-            let (proving, proof) = cost(|| session::prove(&artifacts, &trace, srs, &keys))?;
+            let prove = || {
+                let trace = TraceReader::trace(&self.trace(rows), &artifacts.pinned)?;
+                session::prove(&artifacts, &trace, srs, &keys)
+            };
+            let (proving, proof) = cost(prove)?;
             report.costs.insert(item, proving);
             report.sizes.insert(Size::Proof, proof.len() as u64);
             files::write(&files_of(&self.folder, rows).1, &proof, Access::Public)?;
@@ -233,9 +248,11 @@ impl Task {
         let pinned = self.pinned()?;
         let keys = KeyStore::default();
         for (item, rows) in [(Item::VerifyOneRow, 1), (Item::Verify, self.rows)] {
-            let trace = self.trace(rows, &pinned)?;
             let proof = files::read(&files_of(&self.folder, rows).1, session::MAX_PROOF)?;
-            let verify = || session::verify(&pinned, &trace, &proof, srs, &keys, SrsPolicy::AllowUntrusted);
+            let verify = || {
+                let trace = TraceReader::trace(&self.trace(rows), &pinned)?;
+                session::verify(&pinned, &trace, &proof, srs, &keys, SrsPolicy::AllowUntrusted)
+            };
             report.costs.insert(item, cost(verify)?.0);
         }
         Ok(())
@@ -255,6 +272,11 @@ impl Task {
         report.costs.extend([(Item::RowIntegers, one(compared.own)), (Item::RowFloats, one(compared.other))]);
         Ok(())
     }
+}
+
+/// What the rows are projected with: it takes the same time with any.
+fn any_challenges() -> Opening {
+    Opening { s0: [1; 32], rho_key: [2; 32], gamma: F::from(3), c: F::from(5) }
 }
 
 /// The numbers of a trace as bytes, in the order in which they are digested.

@@ -96,9 +96,11 @@ fn shown(error: &Error) -> String {
 fn prove(workshop: &Workshop, session: &Session) -> Result<Stage, Error> {
     let artifacts = &workshop.artifacts;
     let trace = session.trace(artifacts)?;
-    let digest = trace.with_trace(&artifacts.pinned, |rows| rows.digest())?;
-    workshop.sessions.counts.ended(record::entry(&artifacts.pinned, &trace, Some(session.client.clone()), digest))?;
-    let proof = proofs::prove(artifacts, &trace, &workshop.srs, &workshop.keys)?;
-    files::write(&session.proof_path(), &proof, Access::Public)?;
-    Ok(Stage::Proven(digest))
+    trace.with_trace(&artifacts.pinned, |rows| {
+        let client = Some(session.client.clone());
+        workshop.sessions.counts.ended(record::entry(&artifacts.pinned, &trace, client, rows.digest()))?;
+        let proof = proofs::prove(artifacts, rows, &workshop.srs, &workshop.keys)?;
+        files::write(&session.proof_path(), &proof, Access::Public)?;
+        Ok(Stage::Proven(rows.digest()))
+    })
 }

@@ -88,8 +88,9 @@ fn two_hundred_sessions_at_once_each_get_their_own_deltas() {
         let session = sessions[*user].id[..].try_into().unwrap();
         let trace = zklora_runtime::trace_file::TraceFile { adapter: pinned.id(), session, modules };
         trace
-            .with_trace(pinned, |rows| verifier::verify(srs(), &keys, pinned, rows, &proof, SrsPolicy::TrustedOnly))
-            .unwrap()
+            .with_trace(pinned, |rows| {
+                Ok(verifier::verify(srs(), &keys, pinned, rows, &proof, SrsPolicy::TrustedOnly)?)
+            })
             .unwrap();
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     compile,
     files::{self, Access},
     record, session, srs_store,
-    trace_file::TraceFile,
+    trace_reader::TraceReader,
 };
 
 /// Runs all stages; gives back what they took and the exported ONNX file.
@@ -52,7 +52,8 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(Side, PathBu
     let trace_path = run.folder.join("native.safetensors");
     trace.write(&trace_path, &artifacts.pinned)?;
     step(run, "prove");
-    let (proof, took) = measured(|| session::prove(&artifacts, &trace, &srs, &keys))?;
+    let (proof, took) =
+        measured(|| trace.with_trace(&artifacts.pinned, |rows| session::prove(&artifacts, rows, &srs, &keys)))?;
     done(Stage::Prove, took);
     step(run, "verify");
     let pin = artifacts.pinned.id();
@@ -60,7 +61,7 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(Side, PathBu
         // As the user: keys derived anew, everything read again.
         let keys = KeyStore::default();
         let public = Public::load(&out, Some(&pin), &srs, &keys)?;
-        let trace = TraceFile::read(&trace_path, &public.pinned)?;
+        let trace = TraceReader::trace(&trace_path, &public.pinned)?;
         session::verify(&public.pinned, &trace, &proof, &srs, &keys, SrsPolicy::AllowUntrusted)
     })?;
     done(Stage::Verify, took);

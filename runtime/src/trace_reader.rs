@@ -1,0 +1,275 @@
+//! A trace file that is read tensor by tensor, or piece by piece: never whole beside its numbers.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    fs,
+    io::{Read, Seek, SeekFrom},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
+use zklora_circuit::{
+    manifest::{AdapterId, Module, Pinned},
+    source::Source,
+    trace::Trace,
+};
+
+use crate::{
+    Error,
+    files::{self, MAX_FILE},
+    trace_file::{FORMAT, ModuleRows, TraceFile, VERSION},
+};
+
+/// Longest header that is read, in bytes, as `safetensors` has it.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// What stands before the numbers.
+pub(crate) struct Header {
+    file: fs::File,
+    pub adapter: AdapterId,
+    pub session: [u8; 32],
+    pub metadata: Metadata,
+    /// Where the tensors begin.
+    start: u64,
+    /// Size of the file.
+    pub bytes: u64,
+}
+
+impl Header {
+    pub fn read(path: &Path) -> Result<Header, Error> {
+        let refuse = |why: String| Error::file(path, format!("not a trace: {why}"));
+        let mut file = files::open(path, MAX_FILE)?;
+        let bytes = file.metadata().map_err(|e| Error::file(path, e))?.len();
+        let mut length = [0u8; 8];
+        file.read_exact(&mut length).map_err(|_| refuse(format!("it has {bytes} bytes")))?;
+        let length = u64::from_le_bytes(length);
+        if length > MAX_HEADER || length + 8 > bytes {
+            return Err(refuse(format!("its header would have {length} bytes, the file has {bytes}")));
+        }
+        let mut header = vec![0u8; length as usize];
+        file.read_exact(&mut header).map_err(|e| Error::file(path, e))?;
+        // Offsets, shapes and types are checked against each other.
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| refuse(format!("its header: {e}")))?;
+        let start = length + 8;
+        if start + metadata.data_len() as u64 != bytes {
+            return Err(refuse(format!("its header describes {} bytes of {}", metadata.data_len(), bytes - start)));
+        }
+        let own = metadata.metadata().as_ref();
+        let field = |name: &str| own.and_then(|m| m.get(name)).map(String::as_str).unwrap_or_default();
+        if field("format") != FORMAT || field("version") != VERSION {
+            return Err(refuse(format!(
+                "format `{}` version `{}`, this build reads `{FORMAT}` version {VERSION}",
+                field("format"),
+                field("version")
+            )));
+        }
+        let mut session = [0u8; 32];
+        hex::decode_to_slice(field("session_id"), &mut session)
+            .map_err(|_| refuse("its session id is not 64 hex digits".into()))?;
+        let adapter = field("adapter_id").parse().map_err(|e: zklora_circuit::Error| refuse(e.to_string()))?;
+        Ok(Header { file, adapter, session, metadata, start, bytes })
+    }
+}
+
+/// Where the rows of one module are in the file, in bytes from its beginning. Nothing is there where there are no rows.
+#[derive(Debug, Clone, Default)]
+struct Places {
+    rows: usize,
+    inputs: Vec<u64>,
+    ones: u64,
+    scales: u64,
+    delta: u64,
+}
+
+/// An open trace file, whose tensors have the shapes that the modules ask for.
+#[derive(Debug)]
+pub struct TraceReader {
+    /// The adapter that it was recorded with.
+    pub adapter: AdapterId,
+    /// The session's 32 fresh bytes, drawn by the user.
+    pub session: [u8; 32],
+    path: PathBuf,
+    file: Mutex<fs::File>,
+    modules: Vec<Places>,
+    /// Values that all parts of a module have, for [`TraceReader::read_all`].
+    widths: Vec<Widths>,
+}
+
+/// Values of one row.
+#[derive(Debug, Clone)]
+struct Widths {
+    inputs: Vec<usize>,
+    one: usize,
+    delta: usize,
+}
+
+impl TraceReader {
+    /// Opens a file as rows of the adapter `id`, whose modules have these names and shapes.
+    ///
+    /// # Errors
+    /// [`Error::File`] names what is missing, too much, or of another shape.
+    pub fn open(path: &Path, id: AdapterId, modules: &[Module]) -> Result<TraceReader, Error> {
+        let refuse = |why: String| Error::file(path, why);
+        let header = Header::read(path)?;
+        let adapter = header.adapter;
+        if adapter != id {
+            return Err(refuse(format!("recorded with adapter {adapter}, this manifest is {id}")));
+        }
+        let mut unused: BTreeSet<String> = header.metadata.offset_keys().into_iter().collect();
+        let mut places = Vec::new();
+        for module in modules {
+            places.push(
+                module_places(module, &header, &mut unused)
+                    .map_err(|why| refuse(format!("module `{}`: {why}", module.name)))?,
+            );
+        }
+        if let Some(name) = unused.first() {
+            return Err(refuse(format!("tensor `{name}` belongs to no module of the adapter")));
+        }
+        let width = |module: &Module| Widths {
+            inputs: module.inputs.iter().map(|input| input.dim).collect(),
+            one: usize::from(module.has_bias()),
+            delta: module.d_out,
+        };
+        Ok(TraceReader {
+            adapter,
+            session: header.session,
+            path: path.to_path_buf(),
+            file: Mutex::new(header.file),
+            modules: places,
+            widths: modules.iter().map(width).collect(),
+        })
+    }
+
+    /// The session in a file, as proofs are about it: read once in pieces, checked against the manifest and digested. Whatever reads the
+    /// rows again reads the file again.
+    ///
+    /// # Errors
+    /// Those of [`TraceReader::open`] and [`Trace::read`].
+    pub fn trace(path: &Path, pinned: &Pinned) -> Result<Trace<'static>, Error> {
+        let reader = TraceReader::open(path, pinned.id(), pinned.modules())?;
+        Ok(Trace::read(pinned, reader.session, Arc::new(reader))?)
+    }
+
+    /// Everything, into memory.
+    pub fn read_all(&self) -> Result<TraceFile, Error> {
+        let modules = self.modules.iter().zip(&self.widths).map(|(places, widths)| {
+            let inputs = places.inputs.iter().zip(&widths.inputs);
+            Ok(ModuleRows {
+                inputs: inputs
+                    .map(|(place, dim)| self.words(*place, 0..places.rows * dim))
+                    .collect::<Result<_, String>>()?,
+                ones: self.words(places.ones, 0..places.rows * widths.one)?,
+                scales: self.words(places.scales, 0..places.rows)?,
+                delta: self.words(places.delta, 0..places.rows * widths.delta)?,
+            })
+        });
+        let modules = modules.collect::<Result<_, String>>().map_err(|why| Error::file(&self.path, why))?;
+        Ok(TraceFile { adapter: self.adapter, session: self.session, modules })
+    }
+
+    /// The little-endian words `values` of what begins at `place`. (The curve library compiles on little-endian machines only.)
+    fn words<T: bytemuck::Pod>(&self, place: u64, values: Range<usize>) -> Result<Vec<T>, String> {
+        let mut words = vec![T::zeroed(); values.len()];
+        if words.is_empty() {
+            return Ok(words);
+        }
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = file.seek(SeekFrom::Start(place + (values.start * size_of::<T>()) as u64));
+        let read = read.and_then(|_| file.read_exact(bytemuck::cast_slice_mut(&mut words)));
+        read.map_err(|e| format!("its rows cannot be read: {e}"))?;
+        Ok(words)
+    }
+}
+
+impl Source for TraceReader {
+    fn count(&self, m: usize) -> usize {
+        self.modules[m].rows
+    }
+
+    /// Shapes were checked when the file was opened.
+    fn check_shape(&self, _: usize, _: &Module) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn input(&self, m: usize, input: usize, values: Range<usize>) -> Result<Cow<'_, [i32]>, String> {
+        self.words(self.modules[m].inputs[input], values).map(Cow::Owned)
+    }
+
+    fn ones(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [i32]>, String> {
+        self.words(self.modules[m].ones, values).map(Cow::Owned)
+    }
+
+    fn scales(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [f32]>, String> {
+        self.words(self.modules[m].scales, values).map(Cow::Owned)
+    }
+
+    fn delta(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [i64]>, String> {
+        self.words(self.modules[m].delta, values).map(Cow::Owned)
+    }
+
+    /// Somebody may write to the file.
+    fn is_constant(&self) -> bool {
+        false
+    }
+}
+
+fn present<T>(part: Option<T>, what: &str) -> Result<T, String> {
+    part.ok_or_else(|| format!("tensor `{what}` is missing"))
+}
+
+fn module_places(module: &Module, header: &Header, unused: &mut BTreeSet<String>) -> Result<Places, String> {
+    // Rows of a tensor, and where it is.
+    let mut take = |suffix: &str, dtype: Dtype, dim: Option<usize>| -> Result<Option<(usize, u64)>, String> {
+        let name = format!("{}.{suffix}", module.name);
+        let Some(TensorInfo { dtype: found, shape, data_offsets }) = header.metadata.info(&name) else {
+            return Ok(None);
+        };
+        unused.remove(name.as_str());
+        let rows = match (&shape[..], dim) {
+            ([rows], None) => *rows,
+            ([rows, columns], Some(dim)) if *columns == dim => *rows,
+            (shape, _) => {
+                return Err(format!(
+                    "tensor `{suffix}` has shape {shape:?}, expected rows{}",
+                    dim.map_or(String::new(), |d| format!(" of {d}"))
+                ));
+            }
+        };
+        if *found != dtype {
+            return Err(format!("tensor `{suffix}` is {found:?}, expected {dtype:?}"));
+        }
+        Ok(Some((rows, header.start + data_offsets.0 as u64)))
+    };
+    let mut found = Vec::new();
+    for input in &module.inputs {
+        found.push(take(&input.name, Dtype::I32, Some(input.dim))?);
+    }
+    let one = if module.has_bias() { take("one", Dtype::I32, None)? } else { None };
+    let scale = take("scale", Dtype::F32, None)?;
+    let delta = take("delta", Dtype::I64, Some(module.d_out))?;
+    if found.iter().all(Option::is_none) && one.is_none() && scale.is_none() && delta.is_none() {
+        return Ok(Places { inputs: vec![0; module.inputs.len()], ..Places::default() });
+    }
+    let (rows, scales) = present(scale, "scale")?;
+    let (delta_rows, delta) = present(delta, "delta")?;
+    let (one_rows, ones) = if module.has_bias() { present(one, "one")? } else { (rows, 0) };
+    if delta_rows != rows || one_rows != rows {
+        return Err(format!("`delta` or `one` has another number of rows than `scale` ({rows})"));
+    }
+    let mut inputs = Vec::new();
+    for (input, found) in module.inputs.iter().zip(found) {
+        let (input_rows, place) = present(found, &input.name)?;
+        if input_rows != rows {
+            return Err(format!("input `{}` has {input_rows} rows, `scale` {rows}", input.name));
+        }
+        inputs.push(place);
+    }
+    Ok(Places { rows, inputs, ones, scales, delta })
+}

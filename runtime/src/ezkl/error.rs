@@ -100,7 +100,7 @@ pub enum EzklError {
         limit: Duration,
     },
     /// The process used more memory than it may.
-    #[error("EZKL was stopped in `{call}` ({what}): it used more than {limit} MiB of memory (--ezkl-memory)")]
+    #[error("EZKL was stopped in `{call}` ({what}): it needs more than {limit} MiB of memory (--ezkl-memory)")]
     Memory {
         /// Which function.
         call: &'static str,

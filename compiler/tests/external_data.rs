@@ -35,6 +35,16 @@ fn refusal(entries: &[(&str, &str)], folder: &Path) -> String {
 }
 
 #[test]
+fn a_model_can_be_had_in_one_file() {
+    let folder = folder();
+    let model = elsewhere(&[("location", "weights.bin"), ("offset", "16"), ("length", "48")]);
+    let whole = ingest::embedded(&model, "m", Some(folder.path())).unwrap();
+    assert_eq!(ingest_in(&whole, "m", None).unwrap().map, ingest_in(&model, "m", Some(folder.path())).unwrap().map);
+    assert_eq!(ingest::embedded(&whole, "m", None).unwrap(), whole);
+    assert!(ingest::embedded(&model, "m", None).unwrap_err().to_string().contains("external data of tensor `w`"));
+}
+
+#[test]
 fn the_named_part_of_a_file_is_the_weight() {
     let folder = folder();
     let model = elsewhere(&[("location", "weights.bin"), ("offset", "16"), ("length", "48")]);

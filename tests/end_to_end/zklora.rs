@@ -2,9 +2,12 @@
 
 use std::{
     ffi::OsString,
+    io::Read,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output, Stdio},
     sync::OnceLock,
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -41,6 +44,39 @@ impl Run {
     }
 }
 
+/// How long a command of a test may take: what hangs fails.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// As [`Command::output`], within [`LIMIT`].
+pub fn output(command: &mut Command) -> Result<Output, String> {
+    let program = command.get_program().to_owned();
+    let failed = |e: std::io::Error| format!("{program:?}: {e}");
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+            bytes
+        })
+    }
+    let (stdout, stderr) = (reader(child.stdout.take()), reader(child.stderr.take()));
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            break status;
+        }
+        if start.elapsed() > LIMIT {
+            child.kill().map_err(failed)?;
+            child.wait().map_err(failed)?;
+            return Err(format!("{program:?} was stopped after {LIMIT:?}"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let read = |pipe: JoinHandle<Vec<u8>>| pipe.join().map_err(|_| format!("{program:?}: its output cannot be read"));
+    Ok(Output { status, stdout: read(stdout)?, stderr: read(stderr)? })
+}
+
 /// The binary, with a cache folder of the tests.
 pub fn zklora_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zklora"));
@@ -54,7 +90,12 @@ pub fn zklora<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> R
 
 /// The same with these variables, too.
 pub fn zklora_with<S: AsRef<std::ffi::OsStr>>(variables: &[(&str, &Path)], args: impl IntoIterator<Item = S>) -> Run {
-    let output = zklora_command().args(args).envs(variables.iter().copied()).output().expect("the binary runs");
+    run(zklora_command().args(args).envs(variables.iter().copied()))
+}
+
+/// What a command gave back.
+pub fn run(command: &mut Command) -> Run {
+    let output = output(command).expect("the binary runs");
     Run {
         code: output.status.code().expect("it ended by itself"),
         stdout: String::from_utf8(output.stdout).expect("text"),

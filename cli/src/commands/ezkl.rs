@@ -1,6 +1,6 @@
 //! `compile`, `trace record`, `prove` and `verify` with the EZKL backend
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
 use zklora_runtime::{
@@ -238,15 +238,13 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let said = |given: bool, so: &'static str| if given { so } else { " (as the trace says)" };
     let rows: Vec<&(String, usize)> = verdict.rows.iter().filter(|(_, rows)| *rows > 0).collect();
     let empty: Vec<&str> = verdict.rows.iter().filter(|(_, rows)| *rows == 0).map(|(name, _)| name.as_str()).collect();
-    let mut weights: Vec<&str> = public
-        .pinned
-        .modules()
-        .iter()
-        .filter(|module| rows.iter().any(|(name, _)| *name == module.name))
-        .map(|module| module.param_visibility.binding())
+    let called = || public.pinned.modules().iter().filter(|module| rows.iter().any(|(name, _)| *name == module.name));
+    let weights: BTreeSet<&str> = called().map(|module| module.param_visibility.binding()).collect();
+    let weights: Vec<&str> = weights.into_iter().collect();
+    let scales: BTreeSet<String> = called()
+        .map(|module| format!("inputs by 2^-{}, deltas by 2^-{}", module.input_scale, module.output_scale))
         .collect();
-    weights.sort_unstable();
-    weights.dedup();
+    let scales: Vec<String> = scales.into_iter().collect();
     let mut table = vec![
         ("Backend", format!("EZKL {}, one proof a row", ezkl::VERSION)),
         ("Adapter id", format!("{}{}", public.pinned.id(), if pinned { " (your pin)" } else { " (NOT PINNED)" })),
@@ -261,6 +259,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             format!("{} modules: nothing is claimed about them: {}", empty.len(), empty.join(", ")),
         ));
     }
+    table.push(("Rounded", scales.join("; ")));
     table.push(("Weights", weights.join("; ")));
     table.push(("Circuit", "the pinned keys; EZKL does not show which graph they were made from".into()));
     let srs: Vec<&str> = verdict.srs.iter().map(String::as_str).collect();
@@ -285,6 +284,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             "backend": format!("ezkl {}", ezkl::VERSION),
             "pinned": pinned,
             "proof_bytes": verdict.proof_bytes,
+            "rounded": scales,
             "rows": verdict.rows.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
             "session_compared": args.session_id.is_some(),
             "session_id": hex::encode(trace.session),

@@ -4,6 +4,7 @@
 //! folder is ever opened, and no more is read than the tensor's shape needs.
 
 use super::{error::IngestError, screen::tensors, screen_tensor::bytes_per_element};
+use prost::Message;
 use std::{
     fs::{File, metadata},
     io::{Read, Seek, SeekFrom},
@@ -45,6 +46,19 @@ pub fn external_files(bytes: &[u8], name: &str, folder: &Path) -> Result<Vec<Pat
         files.insert(resolve(folder, location).map_err(refuse)?);
     }
     Ok(files.into_iter().collect())
+}
+
+/// The same model in one file: for readers that know of no other.
+///
+/// # Errors
+/// [`IngestError`]: a damaged model, or a tensor that cannot be read.
+pub fn embedded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Vec<u8>, IngestError> {
+    let mut proto = super::decode::decode(bytes, name)?;
+    if !proto.graph.as_ref().is_some_and(|graph| tensors(graph).any(is_external)) {
+        return Ok(bytes.to_vec());
+    }
+    load(&mut proto, name, folder)?;
+    Ok(proto.encode_to_vec())
 }
 
 fn is_external(tensor: &pb::TensorProto) -> bool {

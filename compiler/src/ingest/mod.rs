@@ -45,7 +45,7 @@ mod withhold;
 
 pub use decode::MAX_FILE_BYTES;
 pub use error::IngestError;
-pub use external::{MAX_EXTERNAL_BYTES, external_files};
+pub use external::{MAX_EXTERNAL_BYTES, embedded, external_files};
 pub use operators::{Supported, supported_operators};
 pub use walk::Step;
 

@@ -67,7 +67,8 @@ impl<'a> Ezkl<'a> {
             _ => std::path::absolute(interpreter).map_err(|e| Error::file(interpreter, e))?,
         };
         let mut command = Command::new(&program);
-        command.args(["-u", "-c", DRIVER, &std::process::id().to_string(), VERSION]).current_dir(folder);
+        let [parent, memory] = [std::process::id().to_string(), python.memory.to_string()];
+        command.args(["-u", "-c", DRIVER, &parent, VERSION, &memory]).current_dir(folder);
         command.env("RUST_BACKTRACE", "0").env("PYTHONDONTWRITEBYTECODE", "1");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         #[cfg(unix)]
@@ -126,10 +127,13 @@ impl<'a> Ezkl<'a> {
             }
             let failed = |why: String, stderr| EzklError::Failed { call, what: what.to_string(), why, stderr };
             if let Some(why) = answer["error"].as_str() {
+                if why.starts_with("MemoryError") {
+                    return Err(self.too_large(call, what));
+                }
                 return Err(failed(printable(why), self.last_words()));
             }
             if answer["ok"] != json!(true) {
-                return Err(failed("it gave back `False`".into(), self.last_words()));
+                return Err(failed("it did not give back `True`".into(), self.last_words()));
             }
             let number = |name: &str| answer[name].as_f64().unwrap_or(0.0);
             return Ok(Cost {
@@ -163,9 +167,13 @@ impl<'a> Ezkl<'a> {
             }
             if resident(self.child.id()).is_some_and(|mib| mib > self.python.memory) {
                 self.kill();
-                return Err(EzklError::Memory { call, what: what.to_string(), limit: self.python.memory });
+                return Err(self.too_large(call, what));
             }
         }
+    }
+
+    fn too_large(&self, call: &'static str, what: &str) -> EzklError {
+        EzklError::Memory { call, what: what.to_string(), limit: self.python.memory }
     }
 
     fn died(&mut self, call: &'static str, what: &str) -> EzklError {
@@ -178,12 +186,12 @@ impl<'a> Ezkl<'a> {
                 Err(_) => break None,
             }
         };
-        EzklError::Died {
-            call,
-            what: what.to_string(),
-            how: status.map_or("no status".into(), how),
-            stderr: self.last_words(),
+        let stderr = self.last_words();
+        // How a Rust program ends that is given no memory.
+        if stderr.contains("memory allocation of ") {
+            return self.too_large(call, what);
         }
+        EzklError::Died { call, what: what.to_string(), how: status.map_or("no status".into(), how), stderr }
     }
 
     /// The end of what the process wrote to stderr, for people.

@@ -22,7 +22,7 @@ use crate::{
     activations::Activations,
     artifacts,
     compile::sources,
-    files::{self, Access, MAX_FILE},
+    files::{self, Access},
     synthetic,
 };
 
@@ -171,21 +171,10 @@ pub(super) fn floats(interface: &Interface, inputs: &[Vec<f32>], most: usize) ->
     json!({ "input_data": inputs.iter().zip(dims).map(first).collect::<Vec<_>>() })
 }
 
-/// Copies an ONNX file, and what it keeps in other files, to where EZKL reads it.
+/// Writes an ONNX file to where EZKL reads it, with the weights in it: EZKL opens no other file.
 pub(super) fn write_onnx(circuit: &Circuit<'_>, source: &Source) -> Result<(), Error> {
-    files::write(&circuit.path(ONNX), &source.onnx, Access::Private)?;
-    let Some(folder) = source.folder.as_deref() else { return Ok(()) };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let external = zklora_compiler::ingest::external_files(&source.onnx, &source.name, folder);
-    for file in external.map_err(|e| Error::Compile(e.into()))? {
-        let beside = file.strip_prefix(folder).map_err(|e| Error::file(&file, e))?;
-        let copy = circuit.path("").join(beside);
-        if let Some(parent) = copy.parent() {
-            files::create_folder(parent, Access::Private)?;
-        }
-        files::write(&copy, &files::read(&file, MAX_FILE)?, Access::Private)?;
-    }
-    Ok(())
+    let onnx = zklora_compiler::ingest::embedded(&source.onnx, &source.name, source.folder.as_deref());
+    files::write(&circuit.path(ONNX), &onnx.map_err(|e| Error::Compile(e.into()))?, Access::Private)
 }
 
 struct Maker<'a> {
@@ -306,7 +295,7 @@ impl Maker<'_> {
                 dev
             }
         };
-        let srs = srs_file::inspect(&path)?;
+        let srs = srs_file::inspect(&path, &path)?;
         if srs.logrows < settings.logrows {
             return Err(Error::file(
                 &path,
@@ -347,14 +336,16 @@ impl Maker<'_> {
             }
         }
         let [settings_digest, vk_digest] = <[String; 2]>::try_from(digests).unwrap_or_default();
-        Ok(Module {
+        let module = Module {
             settings_digest,
             srs_digest: srs.digest.clone(),
             srs_insecure: self.options.srs.insecure_dev,
             vk_digest,
             weights,
             ..Module::described(name, interface, settings)
-        })
+        };
+        module.fits(settings).map_err(|why| EzklError::answer(format!("{SETTINGS} of `{name}`"), why))?;
+        Ok(module)
     }
 }
 

@@ -3,14 +3,20 @@
 A request is {"id": N, "call": NAME, "args": {...}}. The answers to it are {"id": N, "progress": NAME} and then either
 {"id": N, "ok": VALUE, "seconds": S, "cpu_seconds": S, "peak_bytes": N} or {"id": N, "error": TEXT}. The first line says what was
 found: {"ezkl": VERSION or null, "why": TEXT}. The process ends with its input. Whatever else is printed goes to stderr.
+
+Arguments: the parent's process number, the version that is wanted, and how many MiB of memory may be used.
 """
+
+import sys
+
+# Nothing is imported from the folder that this runs in.
+sys.path[:] = [folder for folder in sys.path if folder]
 
 import asyncio
 import importlib.metadata
 import inspect
 import json
 import os
-import sys
 import time
 
 CALLS = (
@@ -31,6 +37,20 @@ def end_with_parent(parent):
     except ProcessLookupError:
         os._exit(1)
     except PermissionError:
+        pass
+
+
+def limit_memory(mebibytes):
+    """The parent looks at resident memory now and then; this refuses what would grow past the limit between two looks.
+
+    Address space is more than what is resident: libraries, and for each core a stack and an arena of malloc.
+    """
+    try:
+        import resource
+
+        beyond = 1024 + 256 * (os.cpu_count() or 1)
+        resource.setrlimit(resource.RLIMIT_AS, ((mebibytes + beyond) << 20,) * 2)
+    except (ImportError, OSError, OverflowError, ValueError):
         pass
 
 
@@ -86,7 +106,8 @@ async def answer(ezkl, request, say):
         return
     say({
         "id": request["id"],
-        "ok": made is not False,
+        # A verification that says anything but yes is none.
+        "ok": made is True if request["call"] == "verify" else made is not False,
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
         "peak_bytes": peak(),
@@ -95,6 +116,7 @@ async def answer(ezkl, request, say):
 
 def main():
     end_with_parent(int(sys.argv[1]))
+    limit_memory(int(sys.argv[3]))
     answers = take_stdout()
 
     def say(value):

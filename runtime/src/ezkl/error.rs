@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::VERSION;
+use crate::error::printable;
 
 /// The check that refused a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +101,7 @@ pub enum EzklError {
         limit: Duration,
     },
     /// The process used more memory than it may.
-    #[error("EZKL was stopped in `{call}` ({what}): it used more than {limit} MiB of memory (--ezkl-memory)")]
+    #[error("EZKL was stopped in `{call}` ({what}): it needs more than {limit} MiB of memory (--ezkl-memory)")]
     Memory {
         /// Which function.
         call: &'static str,
@@ -132,11 +133,12 @@ pub enum EzklError {
 
 impl EzklError {
     pub(crate) fn refused(check: Check, why: impl Into<String>) -> EzklError {
-        EzklError::Refused { check, why: why.into() }
+        // It may quote what others wrote; a line that looks like a verdict must not be among it.
+        EzklError::Refused { check, why: printable(&why.into()) }
     }
 
     pub(crate) fn answer(file: impl Into<String>, why: impl std::fmt::Display) -> EzklError {
-        EzklError::Answer { file: file.into(), why: why.to_string() }
+        EzklError::Answer { file: file.into(), why: printable(&why.to_string()) }
     }
 
     /// Whether a limit of time or memory was hit.

@@ -123,29 +123,53 @@ impl Public {
     /// # Errors
     /// [`Check::Srs`] if it is another one, or one that EZKL made and that the user did not allow.
     pub(super) fn srs(&self, module: &Module, srs: &Srs<'_>) -> Result<PathBuf, Error> {
+        let path = self.srs_path(module, srs)?;
+        require_digest(&path, &path, module)?;
+        std::path::absolute(&path).map_err(|e| Error::file(&path, e))
+    }
+
+    /// A copy of that file in `folder`: what is checked is then what is used, whoever writes to the file meanwhile.
+    ///
+    /// # Errors
+    /// As [`Public::srs`].
+    pub(super) fn copied_srs(&self, module: &Module, srs: &Srs<'_>, folder: &Path) -> Result<PathBuf, Error> {
+        let path = self.srs_path(module, srs)?;
+        let copy = folder.join(format!("{}.srs", module.srs_digest));
+        if !copy.is_file() {
+            let mut file = files::open(&path, srs_file::MAX_BYTES)?;
+            let mut to = fs::File::create(&copy).map_err(|e| Error::file(&copy, e))?;
+            std::io::copy(&mut file, &mut to).map_err(|e| Error::file(&copy, e))?;
+            require_digest(&path, &copy, module)?;
+        }
+        Ok(copy)
+    }
+
+    fn srs_path(&self, module: &Module, srs: &Srs<'_>) -> Result<PathBuf, Error> {
         if module.srs_insecure && !srs.insecure_dev {
             let why = "these keys were made with an INSECURE SRS of EZKL's gen_srs: whoever ran it can forge proofs. To go on all the same: \
                        --insecure-dev-srs";
             return Err(EzklError::refused(Check::Srs, why).into());
         }
-        let path = match srs.file {
-            Some(path) => path.to_path_buf(),
-            None if module.srs_insecure => self.folder.join(dev_srs(module.logrows)),
-            None => {
-                return Err(Error::Input(format!(
-                    "name the SRS file with --srs: EZKL's keys here are for one with 2^{} points and the digest {}",
-                    module.logrows, module.srs_digest
-                )));
-            }
-        };
-        let found = srs_file::inspect(&path)?;
-        if found.digest != module.srs_digest {
-            let why =
-                format!("{} has the digest {}, the manifest names {}", path.display(), found.digest, module.srs_digest);
-            return Err(EzklError::refused(Check::Srs, why).into());
+        match srs.file {
+            Some(path) => Ok(path.to_path_buf()),
+            None if module.srs_insecure => Ok(self.folder.join(dev_srs(module.logrows))),
+            None => Err(Error::Input(format!(
+                "name the SRS file with --srs: EZKL's keys here are for one with 2^{} points and the digest {}",
+                module.logrows, module.srs_digest
+            ))),
         }
-        std::path::absolute(&path).map_err(|e| Error::file(&path, e))
     }
+}
+
+/// Whether a file is the SRS of a module. `named` is what the user calls it.
+fn require_digest(named: &Path, file: &Path, module: &Module) -> Result<(), Error> {
+    let found = srs_file::inspect(named, file)?;
+    if found.digest != module.srs_digest {
+        let why =
+            format!("{} has the digest {}, the manifest names {}", named.display(), found.digest, module.srs_digest);
+        return Err(EzklError::refused(Check::Srs, why).into());
+    }
+    Ok(())
 }
 
 /// The contributor's folder.

@@ -171,7 +171,16 @@ impl Module {
         differs("scale of the inputs", self.input_scale.to_string(), settings.input_scale.to_string())?;
         differs("scale of the output", self.output_scale.to_string(), settings.output_scale.to_string())?;
         differs("logrows", self.logrows.to_string(), settings.logrows.to_string())?;
-        differs("visibility of the parameters", self.param_visibility.name().into(), settings.visibility.name().into())
+        differs(
+            "visibility of the parameters",
+            self.param_visibility.name().into(),
+            settings.visibility.name().into(),
+        )?;
+        if self.param_visibility == Visibility::Polycommit {
+            // One that is missing would leave a column of parameters free.
+            differs("commitments to the parameters", self.weights.len().to_string(), settings.commitments.to_string())?;
+        }
+        Ok(())
     }
 }
 

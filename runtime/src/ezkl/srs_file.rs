@@ -2,7 +2,7 @@
 
 use std::{io::Read, path::Path};
 
-use crate::Error;
+use crate::{Error, files};
 
 /// The file's digest and log₂ of its points.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,23 +11,29 @@ pub(super) struct SrsFile {
     pub logrows: u32,
 }
 
-/// Reads a file once, whatever its size.
+/// Most points, as log₂.
+const MAX_LOGROWS: u32 = 28;
+
+/// Bytes of a file with 2^`logrows` points: k, the points as powers and as Lagrange basis, and two points of the other group.
+const fn size(logrows: u32) -> u64 {
+    4 + (128 << logrows) + 256
+}
+
+/// Largest file that is read, in bytes.
+pub(super) const MAX_BYTES: u64 = size(MAX_LOGROWS);
+
+/// Reads a file once, whatever its size. Errors call it `path`; it may be a copy of that.
 ///
 /// # Errors
 /// Says if the file cannot hold the points that it says it holds.
-pub(super) fn inspect(path: &Path) -> Result<SrsFile, Error> {
-    let metadata = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
-    if !metadata.is_file() {
-        return Err(Error::file(path, "not a file"));
-    }
-    let mut file = std::fs::File::open(path).map_err(|e| Error::file(path, e))?;
+pub(super) fn inspect(path: &Path, file: &Path) -> Result<SrsFile, Error> {
+    let mut file = files::open(file, MAX_BYTES)?;
+    let length = file.metadata().map_err(|e| Error::file(path, e))?.len();
     let mut start = [0u8; 4];
     file.read_exact(&mut start).map_err(|e| Error::file(path, format!("not an SRS of EZKL: {e}")))?;
     let logrows = u32::from_le_bytes(start);
-    // k, 2^k points as powers and as Lagrange basis, and two points of the other group.
-    let expected = (1..=28).contains(&logrows).then(|| 4 + (128u64 << logrows) + 256);
-    if expected != Some(metadata.len()) {
-        let why = format!("not an SRS of EZKL: it begins with k = {logrows} and has {} bytes", metadata.len());
+    if !(1..=MAX_LOGROWS).contains(&logrows) || size(logrows) != length {
+        let why = format!("not an SRS of EZKL: it begins with k = {logrows} and has {length} bytes");
         return Err(Error::file(path, why));
     }
     let mut hasher = blake3::Hasher::new();

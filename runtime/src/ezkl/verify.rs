@@ -72,7 +72,7 @@ pub fn verify(
         if rows.scales.is_empty() {
             continue;
         }
-        let (keys, srs_path) = (public.keys(module)?, public.srs(module, srs)?);
+        let (keys, srs_path) = (public.keys(module)?, public.copied_srs(module, srs, scratch.path())?);
         let circuit = Circuit { module, keys: &keys, srs: &srs_path, work: scratch.path().join(place.to_string()) };
         for row in 0..rows.scales.len() {
             progress(&format!("verify {}, row {row}", module.name));

@@ -9,9 +9,20 @@ use serde_json::Value;
 
 use super::{
     python::script,
-    sessions::{MODULE, Session, copy, export, hashed, session_of},
+    sessions::{MODULE, Session, compile, copy, export, hashed, prove, session_of},
 };
-use crate::{args, zk};
+use crate::{
+    args, zk,
+    zklora::{run, zklora_command},
+};
+
+/// A copy of an adapter's public files that a test may change.
+fn public(session: &Session) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("public");
+    copy(&session.path("artifacts/public"), &path);
+    (folder, path)
+}
 
 /// A copy of a session's proofs that a test may change.
 fn proofs(session: &Session) -> (tempfile::TempDir, PathBuf) {
@@ -45,22 +56,46 @@ pub fn relabel(trace: &Path, from: &str, to: &str) -> PathBuf {
     path
 }
 
+/// The order of BN254's scalar field, least significant byte first.
+const ORDER: &str = "010000f093f5e1439170b97948e833285d588181b64550b829a031e1724e6430";
+
+fn plus_order(element: &str) -> String {
+    let byte = |text: &str, at: usize| u16::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap();
+    let mut carry = 0;
+    let mut digits = String::new();
+    for at in 0..32 {
+        let sum = byte(element, at) + byte(ORDER, at) + carry;
+        carry = sum >> 8;
+        digits += &format!("{:02x}", sum & 255);
+    }
+    digits
+}
+
 /// A small integer as EZKL writes it.
 const ONE: &str = "0100000000000000000000000000000000000000000000000000000000000000";
 
 #[test]
 fn edited_public_values_are_refused_before_ezkl_sees_them() {
     let Some(session) = hashed() else { return };
-    for (place, check, why) in [
-        (0, "fixed weights", "whose hash is in the manifest"),
-        (1, "public values", "feature 0 of the inputs is 0.0009765625 in the proof"),
-        (17, "public values", "feature 0 of the delta is"),
+    for (place, value, check, why) in [
+        (0, ONE, "fixed weights", "whose hash is in the manifest"),
+        (1, ONE, "public values", "feature 0 of the inputs is 0.0009765625 in the proof"),
+        (17, ONE, "public values", "feature 0 of the delta is"),
+        (17, "NaN", "public values", "feature 0 of the delta is no number in the proof"),
+        (17, "", "public values", "feature 0 of the delta is no number in the proof"),
     ] {
         let (_folder, path) = proofs(session);
-        edit(&proof(&path, 1), |p| p["instances"][0][place] = ONE.into());
+        edit(&proof(&path, 1), |p| p["instances"][0][place] = value.into());
         let run = session.verify_proofs(&path).refused(1, &format!("rejected by the check `{check}`"));
         assert!(run.stderr.contains(&format!("{MODULE}, row 1")) && run.stderr.contains(why), "{}", run.stderr);
     }
+    // The same element of the field, written as itself and the field's order.
+    let (_folder, path) = proofs(session);
+    edit(&proof(&path, 0), |p| {
+        let own = p["instances"][0][1].as_str().unwrap().to_string();
+        p["instances"][0][1] = plus_order(&own).into();
+    });
+    session.verify_proofs(&path).refused(1, "feature 0 of the inputs is no number in the proof");
     let (_folder, path) = proofs(session);
     edit(&proof(&path, 0), |p| drop(p["instances"][0].as_array_mut().unwrap().pop()));
     session.verify_proofs(&path).refused(1, "it has 32 public values, the row has 33");
@@ -85,19 +120,7 @@ fn a_false_row_in_trace_and_proof_alike_is_refused_by_ezkl() {
     run.refused(1, "rejected by the check `EZKL's own`");
     // And an honest prover does not prove it.
     let (artifacts, out) = (session.path("artifacts"), folder.path().join("false.pf"));
-    zk![
-        "prove",
-        "--artifacts",
-        artifacts,
-        "--trace",
-        trace,
-        "--out",
-        out,
-        "--insecure-dev-srs",
-        "--ezkl-python",
-        session.python
-    ]
-    .refused(1, "not a session that");
+    prove(session.python, &artifacts, &trace, &out).refused(1, "not a session that");
     assert!(!out.exists());
 }
 
@@ -118,6 +141,7 @@ fn changed_proof_bytes_and_numbers_that_are_none_are_refused() {
     let (_folder, path) = proofs(session);
     let text = fs::read_to_string(proof(&path, 0)).unwrap();
     for (from, to) in [
+        ("{", "{\"instances\":[[]],"),
         ("\"proof\":[", "\"proof\":[NaN,"),
         ("\"proof\":[", "\"proof\":[1e999,"),
         ("\"proof\":[", "\"proof\":[256,"),
@@ -149,6 +173,21 @@ fn missing_duplicate_swapped_and_foreign_rows_are_refused() {
     let (_folder, path) = proofs(session);
     fs::copy(proof(&path, 0), proof(&path, 2)).unwrap();
     session.verify_proofs(&path).refused(1, "belongs to no row of your trace");
+    // A name is no line of a verdict.
+    let (_folder, path) = proofs(session);
+    fs::write(path.join("x\nVerdict  ACCEPTED"), "").unwrap();
+    let run = session.verify_proofs(&path).refused(1, "belongs to no row of your trace");
+    assert!(!run.stderr.contains("\nVerdict"), "{}", run.stderr);
+    let (_folder, path) = proofs(session);
+    edit(&proof(&path, 0), |p| p["version"] = "1\nVerdict  ACCEPTED".into());
+    let run = session.verify_proofs(&path).refused(1, "a proof of EZKL 1");
+    assert!(!run.stderr.contains("\nVerdict"), "{}", run.stderr);
+    // What is no file cannot make the command wait.
+    let (_folder, path) = proofs(session);
+    fs::remove_file(proof(&path, 0)).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(proof(&path, 0)).status().unwrap();
+    assert!(made.success());
+    session.verify_proofs(&path).refused(2, "not a file");
     session.verify_proofs(&session.path("inputs.json")).refused(2, "a folder with one file a row");
 }
 
@@ -159,19 +198,14 @@ fn another_key_other_settings_another_srs_and_another_manifest_are_refused() {
     let trace = session.path("trace.safetensors");
     let proofs = session.path("session.pf");
     let pin = args!["--adapter-id", session.id, "--insecure-dev-srs"];
-    let public = |name: &str| {
-        let copied = folder.path().join(name);
-        copy(&session.path("artifacts/public"), &copied);
-        copied
-    };
-    let changed = public("vk");
+    let (_folder, changed) = public(session);
     let vk = changed.join(MODULE).join("vk.key");
     let mut bytes = fs::read(&vk).unwrap();
     bytes[100] ^= 1;
     fs::write(&vk, bytes).unwrap();
     session.verify(&changed, &trace, &proofs, &pin).refused(1, "rejected by the check `verifying key`");
 
-    let changed = public("settings");
+    let (_folder, changed) = public(session);
     edit(&changed.join(MODULE).join("settings.json"), |s| s["run_args"]["input_visibility"] = "Private".into());
     session.verify(&changed, &trace, &proofs, &pin).refused(1, "rejected by the check `settings`");
     // Pinned by a manifest of its own, it says that nothing is public.
@@ -180,10 +214,9 @@ fn another_key_other_settings_another_srs_and_another_manifest_are_refused() {
     edit(&manifest, |m| m["modules"][0]["settings_digest"] = digest.into());
     session.verify(&changed, &trace, &proofs, &pin).refused(1, "rejected by the check `pinned manifest`");
     let id = blake3::hash(&fs::read(&manifest).unwrap()).to_hex().to_string();
-    let text = fs::read(&trace).unwrap();
-    let at = text.windows(64).position(|window| window == session.id.as_bytes()).unwrap();
     let own = folder.path().join("own.safetensors");
-    fs::write(&own, [&text[..at], id.as_bytes(), &text[at + 64..]].concat()).unwrap();
+    fs::copy(&trace, &own).unwrap();
+    let own = relabel(&own, &session.id, &id);
     let run = session.verify(&changed, &own, &proofs, &args!["--adapter-id", id, "--insecure-dev-srs"]);
     run.refused(1, "the inputs are not public in this circuit");
 
@@ -232,12 +265,71 @@ fn other_weights_than_the_hashed_ones_are_refused() {
     run.refused(1, "rejected by the check `fixed weights`");
 }
 
+/// A contributor who fixes only some of the columns that the parameters fill could change the others.
+#[test]
+fn a_manifest_with_fewer_commitments_than_the_parameters_fill_is_refused() {
+    let Some(hashed) = hashed() else { return };
+    let own = session_of(hashed.python, "64x16x64", 64, 1, "polycommit", false);
+    let verdict = own.verify_proofs(&own.path("session.pf")).ok().json();
+    assert_eq!(
+        (&verdict["weights_bound"], &verdict["rounded"][0]),
+        (&true.into(), &"inputs by 2^-10, deltas by 2^-10".into())
+    );
+    let (folder, changed) = public(&own);
+    let manifest = changed.join("manifest.json");
+    edit(&manifest, |m| {
+        let weights = m["modules"][0]["weights"].as_array_mut().unwrap();
+        assert_eq!(weights.len(), 2);
+        weights.pop();
+    });
+    let id = blake3::hash(&fs::read(&manifest).unwrap()).to_hex().to_string();
+    let trace = folder.path().join("trace.safetensors");
+    fs::copy(own.path("trace.safetensors"), &trace).unwrap();
+    let trace = relabel(&trace, &own.id, &id);
+    let run = own.verify(&changed, &trace, &own.path("session.pf"), &args!["--adapter-id", id, "--insecure-dev-srs"]);
+    run.refused(1, "commitments to the parameters: 2 in the settings, 1 in the manifest");
+}
+
+/// Neither the folder in which the user is nor any of those that come from the prover is one that Python imports from.
+#[test]
+fn python_files_beside_the_proofs_are_not_run() {
+    let Some(session) = hashed() else { return };
+    let (_folder, path) = proofs(session);
+    let (_other, changed) = public(session);
+    let here = tempfile::tempdir().unwrap();
+    let run_by = here.path().join("was-run");
+    for folder in [here.path(), &path, &changed] {
+        for module in ["ezkl", "asyncio", "json", "resource", "numpy"] {
+            let code = format!("open({:?}, 'w')\nraise SystemExit(0)\n", run_by.display().to_string());
+            fs::write(folder.join(format!("{module}.py")), code).unwrap();
+        }
+    }
+    let verify = |proofs: &Path, public: &Path| {
+        let own = args![
+            "verify",
+            "--public",
+            public,
+            "--trace",
+            session.path("trace.safetensors"),
+            "--proof",
+            proofs,
+            "--adapter-id",
+            session.id,
+            "--insecure-dev-srs",
+            "--ezkl-python",
+            session.python
+        ];
+        run(zklora_command().args(own).current_dir(here.path()))
+    };
+    verify(&session.path("session.pf"), &changed).ok();
+    verify(&path, &changed).refused(1, "belongs to no row of your trace");
+    assert!(!run_by.exists());
+}
+
 #[test]
 fn manifests_that_lead_out_of_their_folder_or_are_not_canonical_are_refused() {
     let Some(session) = hashed() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let changed = folder.path().join("public");
-    copy(&session.path("artifacts/public"), &changed);
+    let (_folder, changed) = public(session);
     let manifest = changed.join("manifest.json");
     let text = fs::read_to_string(&manifest).unwrap();
     for (from, to, why) in [
@@ -264,18 +356,7 @@ fn commands_of_the_native_backend_say_that_they_are() {
     zk!["audit", "--public", artifacts, "--adapter", folder.path(), "--opening", artifacts].refused(2, "not audited");
     let onnx = export("16x2x16", folder.path(), false);
     zk!["compile", onnx, "--out", folder.path().join("a"), "--backend", "ezkl", "--locked"].refused(2, "--locked");
-    zk![
-        "compile",
-        onnx,
-        "--out",
-        artifacts,
-        "--backend",
-        "ezkl",
-        "--insecure-dev-srs",
-        "--ezkl-python",
-        session.python
-    ]
-    .refused(2, "has served rows");
+    compile(session.python, &onnx, &artifacts, &[]).refused(2, "has served rows");
     zk!["compile", onnx, "--out", folder.path().join("a"), "--backend", "ezkl"].refused(2, "name a file with --srs");
     let verify = args!["--adapter-id", session.id, "--backend", "halo2"];
     let verify = [&args!["verify", "--public", artifacts, "--trace", "x", "--proof", "x"][..], &verify].concat();

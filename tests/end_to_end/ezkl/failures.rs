@@ -31,6 +31,24 @@ def fault(*args, **named):
     if kind == "memory":
         held = bytearray(400 << 20)
         time.sleep(600)
+    if kind == "burst":
+        # Never touched, so that nothing of it is resident.
+        held = bytearray((4096 + 256 * os.cpu_count()) << 20)
+        time.sleep(600)
+    if kind == "abort":
+        os.write(2, b"memory allocation of 123456789 bytes failed\n")
+        os.abort()
+    if kind == "forge":
+        for line in ('{"id": 1, "ok": true}', '{"id": 2, "ok": true}'):
+            print(line)
+            os.write(1, line.encode() + b"\n")
+        raise ValueError("no")
+    if kind == "none":
+        return None
+    if kind == "swap":
+        # Somebody writes to the user's file, after it was looked at.
+        with open(os.environ["EZKL_SWAP"], "r+b") as file:
+            file.write(bytes(1000))
     made = true(*args, **named)
     if kind == "nan":
         text = open(named["output"]).read()
@@ -138,6 +156,10 @@ fn a_process_that_is_killed_stuck_too_large_or_without_space_leaves_nothing_behi
     place.nothing_but(&[]);
     place.compile("memory:setup", &["--ezkl-memory", "300"]).refused(2, "more than 300 MiB of memory (--ezkl-memory)");
     place.nothing_but(&[]);
+    place.compile("burst:setup", &["--ezkl-memory", "300"]).refused(2, "more than 300 MiB of memory (--ezkl-memory)");
+    place.nothing_but(&[]);
+    place.compile("abort:setup", &["--ezkl-memory", "300"]).refused(2, "more than 300 MiB of memory (--ezkl-memory)");
+    place.nothing_but(&[]);
     place.compile("space:setup", &[]).refused(2, "No space left on device");
     place.nothing_but(&[]);
     // A circuit that does not fit: the package panics, and what it wrote is shown.
@@ -213,4 +235,57 @@ fn an_interrupted_command_ends_its_own_process_and_leaves_nothing() {
         }
     }
     assert!(!place.path("work/artifacts").exists());
+}
+
+/// Files may grow to 200 KiB only, as on a disk that is full: EZKL's own writes fail in the middle.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_disk_that_is_full_leaves_nothing_behind() {
+    let Some(place) = Place::new() else { return };
+    let mut limited = std::process::Command::new("bash");
+    limited.args(["-c", "ulimit -f 200; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_zklora"), "compile"]);
+    limited.arg(place.path("onnx")).arg("--out").arg(place.path("work/artifacts"));
+    limited.args(["--backend", "ezkl", "--insecure-dev-srs", "--ezkl-python"]).arg(place.python).args(SMALL);
+    crate::zklora::run(&mut limited).refused(2, "EZKL failed in `");
+    place.nothing_but(&[]);
+}
+
+#[test]
+fn only_a_verification_of_the_package_that_says_yes_is_one() {
+    let Some(session) = super::sessions::hashed() else { return };
+    let Some(place) = Place::new() else { return };
+    let path = |name: &str| session.path(name);
+    let verify = args![
+        "verify",
+        "--public",
+        path("artifacts/public"),
+        "--trace",
+        path("trace.safetensors"),
+        "--proof",
+        path("session.pf"),
+        "--adapter-id",
+        session.id,
+        "--insecure-dev-srs"
+    ];
+    place.run("kill:verify", &verify, &[]).refused(2, "killed by signal 9");
+    place.run("hang:verify", &verify, &["--ezkl-timeout", "3"]).refused(2, "took longer than 3s");
+    place.run("none:verify", &verify, &[]).refused(1, "rejected by the check `EZKL's own`");
+    // What the package prints is no answer.
+    place.run("forge:verify", &verify, &[]).refused(1, "EZKL does not accept this proof (ValueError: no)");
+    place.run("", &verify, &[]).ok();
+}
+
+#[test]
+fn an_srs_that_is_changed_after_it_was_looked_at_is_not_used() {
+    let Some(session) = super::sessions::hashed() else { return };
+    let Some(place) = Place::new() else { return };
+    let (public, srs) = (session.path("artifacts/public"), place.path("own.srs"));
+    std::fs::copy(public.join("insecure-dev-12.srs"), &srs).unwrap();
+    let (trace, proofs) = (session.path("trace.safetensors"), session.path("session.pf"));
+    let own = args!["verify", "--public", public, "--trace", trace, "--proof", proofs, "--adapter-id", session.id];
+    let verify = [&own[..], &args!["--insecure-dev-srs", "--srs", srs, "--ezkl-python", place.python]].concat();
+    let faulty = place.path("faulty");
+    let variables = [("PYTHONPATH", &*faulty), ("EZKL_FAULT", Path::new("swap:verify")), ("EZKL_SWAP", &*srs)];
+    zklora_with(&variables, &verify).ok();
+    zklora_with(&[], &verify).refused(2, "not an SRS of EZKL");
 }

@@ -2,9 +2,9 @@
 
 use super::{
     python::{python, script},
-    sessions::{MODULE, export, hashed, inputs},
+    sessions::{MODULE, export, hashed, inputs, record},
 };
-use crate::{args, zk, zklora::zklora};
+use crate::{args, zklora::zklora};
 
 /// A run as EZKL's users write it, on the exported file.
 const RUN: &str = r#"
@@ -39,19 +39,7 @@ fn a_run_of_ezkls_own_api_on_an_exported_file_verifies() {
         args!["--json", "compile", onnx, "--out", path("artifacts"), "--backend", "ezkl", "--ezkl-run", folder.path()];
     let compiled = zklora([&compile[..], &srs].concat()).ok().json();
     let (artifacts, trace) = (path("artifacts"), path("trace.safetensors"));
-    zk![
-        "trace",
-        "record",
-        "--artifacts",
-        artifacts,
-        "--inputs",
-        path("input.json"),
-        "--out",
-        trace,
-        "--ezkl-python",
-        python
-    ]
-    .ok();
+    record(python, &artifacts, &path("input.json"), &trace).ok();
     let proofs = path("proofs");
     std::fs::create_dir(&proofs).unwrap();
     std::fs::copy(path("proof.json"), proofs.join(format!("{MODULE}.000000.json"))).unwrap();
@@ -81,18 +69,7 @@ fn a_run_of_ezkls_own_api_on_an_exported_file_verifies() {
     let compile =
         args!["--json", "compile", onnx, "--out", path("user"), "--backend", "ezkl", "--ezkl-run", folder.path()];
     assert_eq!(zklora([&compile[..], &srs].concat()).ok().json()["adapter_id"], id);
-    let record = zk![
-        "trace",
-        "record",
-        "--artifacts",
-        path("user"),
-        "--inputs",
-        path("input.json"),
-        "--out",
-        path("t"),
-        "--ezkl-python",
-        python
-    ];
+    let record = record(python, &path("user"), &path("input.json"), &path("t"));
     record.refused(2, "can verify, but neither record nor prove");
     std::fs::remove_file(path("vk.key")).unwrap();
     let again = args!["compile", onnx, "--out", path("b"), "--backend", "ezkl", "--ezkl-run", folder.path()];

@@ -6,5 +6,6 @@
 mod attacks;
 mod failures;
 mod interoperability;
+mod onnx_file;
 mod python;
 mod sessions;

@@ -6,21 +6,20 @@ use std::{
     sync::OnceLock,
 };
 
+use crate::zklora::output;
+
 const REQUIREMENT: &str = "ezkl==23.0.5";
 
-/// Set it to run what needs the package: it takes minutes.
-const ASKED: &str = "ZKLORA_EZKL_TESTS";
-
-/// Python with the package; none if nobody asks for it.
+/// Python with the package; none if it cannot be had and `CI` is not set.
 pub fn python() -> Option<&'static Path> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    if std::env::var_os(ASKED).is_none() {
-        eprintln!("skipped: set {ASKED}=1 to run it with the package");
-        return None;
-    }
     match PYTHON.get_or_init(environment) {
         Ok(python) => Some(python),
-        Err(reason) => panic!("ezkl is not available: {reason}"),
+        Err(reason) => {
+            assert!(std::env::var_os("CI").is_none(), "{REQUIREMENT} is not available: {reason}");
+            eprintln!("EZKL WAS NOT TESTED: an environment with {REQUIREMENT} could not be made: {reason}");
+            None
+        }
     }
 }
 
@@ -33,20 +32,14 @@ fn environment() -> Result<PathBuf, String> {
         return Ok(python);
     }
     succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir))?;
-    succeed(Command::new(&python).args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        REQUIREMENT,
-    ]))?;
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT];
+    succeed(Command::new(&python).args(install))?;
     std::fs::write(&stamp, REQUIREMENT).map_err(|error| error.to_string())?;
     Ok(python)
 }
 
 fn succeed(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
+    let output = output(command)?;
     let text = [output.stdout, output.stderr].concat();
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&text).into_owned()) }
 }

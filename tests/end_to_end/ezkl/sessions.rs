@@ -31,21 +31,9 @@ impl Session {
 
     /// Verifies with the pin, and with some of the files replaced.
     pub fn verify(&self, public: &Path, trace: &Path, proofs: &Path, more: &[OsString]) -> Run {
-        let own = args![
-            "--json",
-            "verify",
-            "--public",
-            public,
-            "--trace",
-            trace,
-            "--proof",
-            proofs,
-            "--backend",
-            "ezkl",
-            "--ezkl-python",
-            self.python
-        ];
-        zklora([&own[..], more].concat())
+        let own =
+            args!["--json", "verify", "--public", public, "--trace", trace, "--proof", proofs, "--backend", "ezkl"];
+        with_ezkl(self.python, &[&own[..], more].concat())
     }
 
     /// Verifies with everything as it was, and `--insecure-dev-srs`.
@@ -53,6 +41,25 @@ impl Session {
         let pin = args!["--adapter-id", self.id, "--insecure-dev-srs"];
         self.verify(&self.path("artifacts/public"), &self.path("trace.safetensors"), proofs, &pin)
     }
+}
+
+/// The binary with this Python. EZKL may wait for ever on what does not fit: it is stopped.
+pub fn with_ezkl(python: &Path, arguments: &[OsString]) -> Run {
+    zklora([arguments, &args!["--ezkl-python", python, "--ezkl-timeout", "300"]].concat())
+}
+
+pub fn compile(python: &Path, onnx: &Path, out: &Path, more: &[OsString]) -> Run {
+    let own = args!["--json", "compile", onnx, "--out", out, "--backend", "ezkl", "--insecure-dev-srs"];
+    with_ezkl(python, &[&own[..], more].concat())
+}
+
+pub fn record(python: &Path, artifacts: &Path, inputs: &Path, trace: &Path) -> Run {
+    with_ezkl(python, &args!["trace", "record", "--artifacts", artifacts, "--inputs", inputs, "--out", trace])
+}
+
+pub fn prove(python: &Path, artifacts: &Path, trace: &Path, out: &Path) -> Run {
+    let own = args!["prove", "--artifacts", artifacts, "--trace", trace, "--out", out, "--insecure-dev-srs"];
+    with_ezkl(python, &own)
 }
 
 /// Copies a folder.
@@ -102,52 +109,15 @@ pub fn session_of(
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let onnx = export(shape, folder.path(), other);
-    let compile = args![
-        "--json",
-        "compile",
-        onnx,
-        "--out",
-        path("artifacts"),
-        "--backend",
-        "ezkl",
-        "--insecure-dev-srs",
-        "--param-visibility",
-        visibility,
-        "--ezkl-python",
-        python
-    ];
     let logrows = if visibility == "hashed" { "12" } else { "11" };
     let mut small = SMALL.map(OsString::from);
     small[1] = logrows.into();
-    let compiled = zklora([&compile[..], &small[..]].concat()).ok().json();
+    let more = [&args!["--param-visibility", visibility][..], &small].concat();
+    let compiled = compile(python, &onnx, &path("artifacts"), &more).ok().json();
     inputs(features, rows, &path("inputs.json"));
     let (artifacts, trace) = (path("artifacts"), path("trace.safetensors"));
-    zk![
-        "trace",
-        "record",
-        "--artifacts",
-        artifacts,
-        "--inputs",
-        path("inputs.json"),
-        "--out",
-        trace,
-        "--ezkl-python",
-        python
-    ]
-    .ok();
-    zk![
-        "prove",
-        "--artifacts",
-        artifacts,
-        "--trace",
-        trace,
-        "--out",
-        path("session.pf"),
-        "--insecure-dev-srs",
-        "--ezkl-python",
-        python
-    ]
-    .ok();
+    record(python, &artifacts, &path("inputs.json"), &trace).ok();
+    prove(python, &artifacts, &trace, &path("session.pf")).ok();
     Session { id: compiled["adapter_id"].as_str().unwrap().to_string(), folder, python }
 }
 
@@ -207,43 +177,44 @@ fn private_weights_of_somebody_else_pass_and_the_verdict_says_so() {
     let vk = |artifacts: &Path| std::fs::read(artifacts.join("public").join(MODULE).join("vk.key")).unwrap();
     // EZKL lays out the same graph in more ways than one: the key is the pinned one at every second attempt or so.
     let srs = own.path("artifacts/public/insecure-dev-11.srs");
-    let compile = args![
-        "--json",
-        "compile",
-        onnx,
-        "--out",
-        path("artifacts"),
-        "--backend",
-        "ezkl",
-        "--srs",
-        srs,
-        "--insecure-dev-srs",
-        "--ezkl-python",
-        python
-    ];
-    let attempt = || zklora([&compile[..], &SMALL.map(OsString::from)].concat()).ok().json()["adapter_id"].clone();
+    let more = [&args!["--srs", srs][..], &SMALL.map(OsString::from)].concat();
+    let attempt = || compile(python, &onnx, &path("artifacts"), &more).ok().json()["adapter_id"].clone();
     let mut attempts = (0..40).map(|_| attempt());
     let id = attempts.find(|_| vk(&path("artifacts")) == vk(&own.path("artifacts"))).unwrap();
     let (artifacts, trace, proofs) = (path("artifacts"), path("trace.safetensors"), path("session.pf"));
     let inputs = own.path("inputs.json");
-    zk!["trace", "record", "--artifacts", artifacts, "--inputs", inputs, "--out", trace, "--ezkl-python", python].ok();
-    zk![
-        "prove",
-        "--artifacts",
-        artifacts,
-        "--trace",
-        trace,
-        "--out",
-        proofs,
-        "--insecure-dev-srs",
-        "--ezkl-python",
-        python
-    ]
-    .ok();
+    record(python, &artifacts, &inputs, &trace).ok();
+    prove(python, &artifacts, &trace, &proofs).ok();
     let trace = super::attacks::relabel(&trace, id.as_str().unwrap(), &own.id);
     let pin = args!["--adapter-id", own.id, "--insecure-dev-srs", "--inputs", inputs];
     let run = own.verify(&own.path("artifacts/public"), &trace, &proofs, &pin).ok();
     assert!(run.stderr.contains("any delta is what some weights give") && run.json()["weights_bound"] == false);
+}
+
+/// Compiles a file, and records, proves and verifies one row.
+fn goes_through(python: &Path, onnx: &Path, folder: &Path) {
+    let path = |name: &str| folder.join(name);
+    let (artifacts, rows) = (path("artifacts"), path("x.json"));
+    compile(python, onnx, &artifacts, &SMALL.map(OsString::from)).ok();
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(artifacts.join("public/manifest.json")).unwrap()).unwrap();
+    inputs(manifest["modules"][0]["inputs"][0]["dim"].as_u64().unwrap() as usize, 1, &rows);
+    let (trace, proofs) = (path("t.safetensors"), path("t.pf"));
+    record(python, &artifacts, &rows, &trace).ok();
+    prove(python, &artifacts, &trace, &proofs).ok();
+    let verify = args![
+        "verify",
+        "--public",
+        artifacts,
+        "--trace",
+        trace,
+        "--proof",
+        proofs,
+        "--insecure-dev-srs",
+        "--inputs",
+        rows
+    ];
+    with_ezkl(python, &verify).ok();
 }
 
 #[test]
@@ -251,53 +222,16 @@ fn a_graph_with_a_nonlinearity_between_the_factors_goes_through() {
     let Some(python) = python() else { return };
     let folder = tempfile::tempdir().unwrap();
     let onnx = fixture("onnx-refused/relu_between_named_rows/model.onnx");
-    let path = |name: &str| folder.path().join(name);
-    zk!["compile", onnx, "--out", path("native")].refused(2, "Relu");
-    let more = args!["--out", path("artifacts"), "--backend", "ezkl", "--insecure-dev-srs", "--ezkl-python", python];
-    zklora([&args!["compile", onnx][..], &more, &SMALL.map(OsString::from)].concat()).ok();
-    let manifest: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(path("artifacts/public/manifest.json")).unwrap()).unwrap();
-    inputs(manifest["modules"][0]["inputs"][0]["dim"].as_u64().unwrap() as usize, 1, &path("x.json"));
-    let (trace, proofs) = (path("t.safetensors"), path("t.pf"));
-    zk![
-        "trace",
-        "record",
-        "--artifacts",
-        path("artifacts"),
-        "--inputs",
-        path("x.json"),
-        "--out",
-        trace,
-        "--ezkl-python",
-        python
-    ]
-    .ok();
-    zk![
-        "prove",
-        "--artifacts",
-        path("artifacts"),
-        "--trace",
-        trace,
-        "--out",
-        proofs,
-        "--insecure-dev-srs",
-        "--ezkl-python",
-        python
-    ]
-    .ok();
-    zk![
-        "verify",
-        "--public",
-        path("artifacts"),
-        "--trace",
-        trace,
-        "--proof",
-        proofs,
-        "--insecure-dev-srs",
-        "--ezkl-python",
-        python
-    ]
-    .ok();
+    zk!["compile", onnx, "--out", folder.path().join("native")].refused(2, "Relu");
+    goes_through(python, &onnx, folder.path());
+}
+
+#[test]
+fn weights_in_another_file_and_a_named_dimension_go_through_in_a_folder_with_an_unusual_name() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let unusual = folder.path().join("$(true) `a` 'b' \"ç\" %s\n{}");
+    goes_through(python, &super::onnx_file::external(&unusual), &unusual);
 }
 
 #[test]

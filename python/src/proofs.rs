@@ -66,7 +66,9 @@ pub fn prove<'py>(
     let (artifacts, file) = (Arc::clone(&artifacts.0), Arc::clone(&trace.file));
     let proof = worker::run(py, progress.as_ref(), move |told| {
         told.step("prove", 0, 1);
-        let proof = session::prove(&artifacts, &file, &*parameters::srs()?, parameters::keys())?;
+        let srs = parameters::srs()?;
+        let proof =
+            file.with_trace(&artifacts.pinned, |rows| session::prove(&artifacts, rows, &srs, parameters::keys()))?;
         told.step("proven", 1, 1);
         Ok(proof)
     })?;
@@ -93,11 +95,13 @@ pub fn verify(
             let found = hex::encode(file.session);
             return Err(Error::NotYours(format!("the trace is of session {found}, not of yours")).into());
         }
-        if let Some(activations) = activations {
-            recording::check_inputs(&pinned, &file, &activations)?;
-        }
         let (srs, keys) = (parameters::srs()?, parameters::keys());
-        let verdict = session::verify(&pinned, &file, &proof, &srs, keys, SrsPolicy::TrustedOnly)?;
+        let verdict = file.with_trace(&pinned, |rows| {
+            if let Some(activations) = &activations {
+                recording::check_inputs(&pinned, rows, activations)?;
+            }
+            session::verify(&pinned, rows, &proof, &srs, keys, SrsPolicy::TrustedOnly)
+        })?;
         Ok(verdict.rows.into_iter().collect())
     })
 }

@@ -49,7 +49,7 @@ const BLOCK: usize = 2048;
 impl Sums {
     /// Adds rows of `dim` integers below 2^23 in magnitude.
     pub fn add_inputs(&mut self, rho: &[Weight], x: &[i32], dim: usize) {
-        self.add(rho, x, dim, |rho, x, stripe| row_sums::of_inputs(rho, x, stripe));
+        self.add(rho, x, dim, row_sums::of_inputs);
     }
 
     /// Adds rows of `dim` integers below 2^`bits` in magnitude.
@@ -79,7 +79,7 @@ impl Sums {
 
     /// The sums as field elements: none if there were no rows.
     pub fn finish(&self) -> Vec<F> {
-        self.0.par_iter().with_min_len(STRIPE).map(|limbs| from_parts_of_32_bits(limbs)).collect()
+        self.0.par_iter().with_min_len(STRIPE).map(from_parts_of_32_bits).collect()
     }
 }
 

@@ -111,7 +111,7 @@ impl<'a> Trace<'a> {
     pub fn visit(
         &self,
         modules: &[Module],
-        visit: &mut (dyn FnMut(usize, Range<usize>, &Piece<'_>) -> Result<(), Error> + Send),
+        mut visit: impl FnMut(usize, Range<usize>, &Piece<'_>) -> Result<(), Error> + Send,
     ) -> Result<(), Error> {
         let mut hasher = (!self.source.is_constant()).then(|| source::hasher(modules.len()));
         for (m, module) in modules.iter().enumerate() {

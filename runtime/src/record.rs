@@ -118,7 +118,7 @@ pub fn check_inputs(pinned: &Pinned, trace: &Trace<'_>, activations: &Activation
     }
     let mut own = Own { modules, activations, module: None, rows: ModuleRows::default() };
     let mut answer = Ok(());
-    trace.visit(modules, &mut |m, rows, piece| {
+    trace.visit(modules, |m, rows, piece| {
         if answer.is_ok() {
             answer = own.check(m, rows, piece);
         }

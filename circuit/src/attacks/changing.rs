@@ -146,7 +146,7 @@ fn rows_that_change_after_the_digest_are_refused_by_the_second_digest() {
             matches!(&answer, Err(Error::Trace(why)) if why.contains("changed while they were read")),
             "{answer:?}"
         );
-        let answer = trace.visit(session.pinned.modules(), &mut |_, _, _| Ok(()));
+        let answer = trace.visit(session.pinned.modules(), |_, _, _| Ok(()));
         assert!(
             matches!(&answer, Err(Error::Trace(why)) if why.contains("changed while they were read")),
             "{answer:?}"

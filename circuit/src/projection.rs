@@ -153,7 +153,7 @@ impl Projected {
     ) -> Result<Projected, Error> {
         let mut inputs: Vec<Sums> = module.inputs.iter().map(|_| Sums::default()).collect();
         let (mut one, mut delta) = (Sums::default(), Sums::default());
-        source::read_module(trace.source(), m, module, hasher, &mut |rows, piece| {
+        source::read_module(trace.source(), m, trace.counts()[m], module, hasher, &mut |rows, piece| {
             let rho = || row_weights(rho_key, m, rows);
             match piece {
                 Piece::Input(i, x) => inputs[*i].add_inputs(&rho(), x, module.inputs[*i].dim),

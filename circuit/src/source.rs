@@ -74,7 +74,7 @@ const PIECE: usize = 4 << 20;
 const MOST_ROWS: usize = 1 << 16;
 
 /// Ranges of rows, of about [`PIECE`] bytes each.
-pub(crate) fn pieces(rows: usize, row_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+fn pieces(rows: usize, row_bytes: usize) -> impl Iterator<Item = Range<usize>> {
     let at_once = (PIECE / row_bytes.max(1)).clamp(1, MOST_ROWS);
     (0..rows).step_by(at_once).map(move |first| first..rows.min(first + at_once))
 }
@@ -105,17 +105,17 @@ impl Piece<'_> {
 /// What is done with a piece; it is told the rows.
 pub(crate) type Visit<'v> = dyn FnMut(Range<usize>, &Piece<'_>) -> Result<(), Error> + Send + 'v;
 
-/// Reads module `m` once, in the canonical order: the number of rows, the number of inputs, then inputs, constants, scales (bits) and
+/// Reads the `rows` rows of module `m` once, in the canonical order: the number of rows, the number of inputs, then inputs, constants, scales (bits) and
 /// deltas, each with its length. Everything goes to `hasher`, if there is one, and to `visit`.
 pub(crate) fn read_module<'s>(
     source: &'s dyn Source,
     m: usize,
+    rows: usize,
     module: &Module,
     mut hasher: Option<&mut blake3::Hasher>,
     visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
     let refused = |why: String| Error::Trace(format!("module `{}`: {why}", module.name));
-    let rows = source.count(m);
     if let Some(hasher) = &mut hasher {
         hasher.update(&(rows as u64).to_le_bytes()).update(&(module.inputs.len() as u64).to_le_bytes());
     }

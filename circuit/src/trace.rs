@@ -88,7 +88,7 @@ impl<'a> Trace<'a> {
         let mut hasher = source::hasher(modules.len());
         for (m, module) in modules.iter().enumerate() {
             let check = &mut |rows: Range<usize>, piece: &Piece<'_>| check_piece(module, rows.start, piece);
-            source::read_module(&*source, m, module, Some(&mut hasher), check)?;
+            source::read_module(&*source, m, counts[m], module, Some(&mut hasher), check)?;
         }
         let digest = TraceDigest(*hasher.finalize().as_bytes());
         Ok(Trace { source, counts, context, digest, adapter: pinned.id() })
@@ -116,7 +116,7 @@ impl<'a> Trace<'a> {
         let mut hasher = (!self.source.is_constant()).then(|| source::hasher(modules.len()));
         for (m, module) in modules.iter().enumerate() {
             let visit = &mut |rows: Range<usize>, piece: &Piece<'_>| visit(m, rows, piece);
-            source::read_module(self.source(), m, module, hasher.as_mut(), visit)?;
+            source::read_module(self.source(), m, self.counts[m], module, hasher.as_mut(), visit)?;
         }
         self.check_digest(hasher)
     }

@@ -110,10 +110,16 @@ pub fn dequantized(module: &Module, scales: &[f32], delta: &[i64]) -> Vec<f32> {
 pub fn check_inputs(pinned: &Pinned, trace: &Trace<'_>, activations: &Activations) -> Result<(), Error> {
     let modules = pinned.modules();
     for (module, theirs) in modules.iter().zip(trace.counts()) {
-        let own = activations.modules.get(&module.name).and_then(|inputs| inputs.first());
-        let yours = own.zip(module.inputs.first()).map_or(0, |(values, input)| values.len() / input.dim);
+        let own = activations.modules.get(&module.name).map(Vec::as_slice).unwrap_or_default();
+        let yours = own.first().zip(module.inputs.first()).map_or(0, |(values, input)| values.len() / input.dim);
         if *theirs != yours {
             return Err(not_yours(format!("module `{}` has {theirs} rows, yours {yours}", module.name)));
+        }
+        // Of modules with rows, quantisation says so, too.
+        let whole = own.len() == module.inputs.len()
+            && own.iter().zip(&module.inputs).all(|(values, input)| values.len() == yours * input.dim);
+        if !(whole || yours == 0 && own.is_empty()) {
+            return Err(Error::Input(format!("module `{}`: its inputs are not {yours} rows each", module.name)));
         }
     }
     let mut own = Own { modules, activations, module: None, rows: ModuleRows::default() };

@@ -57,7 +57,8 @@ impl Header {
         // Offsets, shapes and types are checked against each other.
         let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| refuse(format!("its header: {e}")))?;
         let start = length + 8;
-        if start + metadata.data_len() as u64 != bytes {
+        // Of its tensors only the sizes are bounded, not where they end.
+        if metadata.data_len() as u64 != bytes - start {
             return Err(refuse(format!("its header describes {} bytes of {}", metadata.data_len(), bytes - start)));
         }
         let own = metadata.metadata().as_ref();
@@ -102,11 +103,21 @@ pub struct TraceReader {
 }
 
 /// Values of one row.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Widths {
     inputs: Vec<usize>,
     one: usize,
     delta: usize,
+}
+
+impl Widths {
+    fn of(module: &Module) -> Widths {
+        Widths {
+            inputs: module.inputs.iter().map(|input| input.dim).collect(),
+            one: usize::from(module.has_bias()),
+            delta: module.d_out,
+        }
+    }
 }
 
 impl TraceReader {
@@ -132,18 +143,13 @@ impl TraceReader {
         if let Some(name) = unused.first() {
             return Err(refuse(format!("tensor `{name}` belongs to no module of the adapter")));
         }
-        let width = |module: &Module| Widths {
-            inputs: module.inputs.iter().map(|input| input.dim).collect(),
-            one: usize::from(module.has_bias()),
-            delta: module.d_out,
-        };
         Ok(TraceReader {
             adapter,
             session: header.session,
             path: path.to_path_buf(),
             file: Mutex::new(header.file),
             modules: places,
-            widths: modules.iter().map(width).collect(),
+            widths: modules.iter().map(Widths::of).collect(),
         })
     }
 
@@ -190,12 +196,15 @@ impl TraceReader {
 
 impl Source for TraceReader {
     fn count(&self, m: usize) -> usize {
-        self.modules[m].rows
+        self.modules.get(m).map_or(0, |places| places.rows)
     }
 
-    /// Shapes were checked when the file was opened.
-    fn check_shape(&self, _: usize, _: &Module) -> Result<(), String> {
-        Ok(())
+    /// The file was held to shapes when it was opened; these have to be the same.
+    fn check_shape(&self, m: usize, module: &Module) -> Result<(), String> {
+        match self.widths.get(m) {
+            Some(own) if *own == Widths::of(module) => Ok(()),
+            _ => Err("the file was opened for modules of other shapes".into()),
+        }
     }
 
     fn input(&self, m: usize, input: usize, values: Range<usize>) -> Result<Cow<'_, [i32]>, String> {

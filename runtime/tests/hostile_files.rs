@@ -89,6 +89,24 @@ fn verify(artifacts: &Artifacts, rows: &Trace<'_>, proof: &[u8]) -> Result<(), E
     session::verify(&artifacts.pinned, rows, proof, &c.srs, &c.keys, SrsPolicy::AllowUntrusted).map(|_| ())
 }
 
+/// Every size is one that fits, but the sum of the last one's end and the header's does not.
+#[test]
+fn tensors_that_end_beyond_what_can_be_counted_are_refused() {
+    let mut header = serde_json::Map::new();
+    let size = (1u64 << 61) - 1;
+    for i in 0..8 {
+        let place = [i * size, (i + 1) * size];
+        header.insert(format!("t{i}"), serde_json::json!({ "dtype": "U8", "shape": [size], "data_offsets": place }));
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let (_folder, path) = edited("trace.safetensors", |bytes| {
+        *bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    });
+    for answer in [TraceFile::info(&path).map(|_| ()), TraceReader::trace(&path, &load().pinned).map(|_| ())] {
+        assert!(matches!(&answer, Err(e) if e.to_string().contains("its header describes")), "{answer:?}");
+    }
+}
+
 /// A file that is read in pieces, and that somebody writes to after its first reading.
 #[test]
 fn a_file_that_changes_while_it_is_read_is_refused() {

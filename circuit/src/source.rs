@@ -105,8 +105,8 @@ impl Piece<'_> {
 /// What is done with a piece; it is told the rows.
 pub(crate) type Visit<'v> = dyn FnMut(Range<usize>, &Piece<'_>) -> Result<(), Error> + Send + 'v;
 
-/// Reads the `rows` rows of module `m` once, in the canonical order: the number of rows, the number of inputs, then inputs, constants, scales (bits) and
-/// deltas, each with its length. Everything goes to `hasher`, if there is one, and to `visit`.
+/// Reads the `rows` rows of module `m` once, in the canonical order: the number of rows, the number of inputs, then inputs, constants,
+/// scales (bits) and deltas, each with its length. Everything goes to `hasher`, if there is one, and to `visit`.
 pub(crate) fn read_module<'s>(
     source: &'s dyn Source,
     m: usize,

@@ -32,7 +32,7 @@ mod _native {
         adapters::{Artifacts, Manifest, Module, base_fingerprint, compile, export_adapter},
         logging::drain_log,
         process::check_process,
-        proofs::{audit, check_proof_format, prove, record, verify},
+        proofs::{audit, check_proof_format, prove, read_proof, record, verify, write_proof},
         server::Server,
         session::{Pending, Session},
         trace::Trace,

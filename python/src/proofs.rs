@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use pyo3::{prelude::*, types::PyBytes};
 use zklora_circuit::{manifest::Pinned, proof::Proof, verifier::SrsPolicy};
-use zklora_runtime::{Error, activations::Activations, audit as auditing, record as recording, secrets, session};
+use zklora_runtime::{
+    Error,
+    activations::Activations,
+    audit as auditing,
+    files::{self, Access},
+    record as recording, secrets, session,
+};
 
 use crate::{
     adapters::{Artifacts, Manifest},
@@ -104,6 +110,19 @@ pub fn verify(
         })?;
         Ok(verdict.rows.into_iter().collect())
     })
+}
+
+/// The bytes of a proof file.
+#[pyfunction]
+pub fn read_proof<'py>(py: Python<'py>, path: PathBuf) -> Result<Bound<'py, PyBytes>, Failure> {
+    let proof = worker::run(py, None, move |_| Ok(files::read(&path, session::MAX_PROOF)?))?;
+    Ok(PyBytes::new(py, &proof))
+}
+
+/// Writes a proof file: beside, and renamed.
+#[pyfunction]
+pub fn write_proof(py: Python<'_>, path: PathBuf, proof: Vec<u8>) -> Result<(), Failure> {
+    worker::run(py, None, move |_| Ok(files::write(&path, &proof, Access::Public)?))
 }
 
 /// Whether bytes have the form of a proof of this adapter. Shows nothing about any row.

@@ -91,7 +91,7 @@ impl Server {
         process::check_process()?;
         let Some(Running { stop, thread }) = self.take() else { return Ok(()) };
         let _ = stop.send(());
-        worker::run(py, None, move |_| thread.join().unwrap_or(Ok(())).map_err(Failure::from))
+        worker::run(py, None, move |_| Ok(thread.join().map_err(|_| Failure::Lost)??))
     }
 
     /// Whether it listens.

@@ -94,6 +94,9 @@ impl Session {
         let seconds = |name: &str, value: f64| {
             Duration::try_from_secs_f64(value).map_err(|_| Failure::Input(format!("{name}={value}: expected seconds")))
         };
+        if tls_cert.is_some() != tls_key.is_some() {
+            return Err(Failure::Input("a client certificate takes both tls_cert and tls_key".into()));
+        }
         let options = ContributorOptions {
             url: url.clone(),
             pin: adapter_id.map(parse_id).transpose()?,
@@ -232,7 +235,9 @@ impl Session {
             let module = &self.pinned.modules()[at];
             arrays::check(module, inputs)?;
             let slices = inputs.iter().map(|rows| arrays::values(name, rows)).collect::<Result<Vec<_>, _>>()?;
-            let key = (slices.iter().map(|slice| slice.as_ptr()).collect(), module.x_bits, module.has_bias());
+            let places =
+                slices.iter().zip(&module.inputs).map(|(slice, input)| (slice.as_ptr(), slice.len(), input.dim));
+            let key = (places.collect(), module.x_bits, module.has_bias());
             let rows = match known.iter().find(|(other, _)| *other == key) {
                 Some((_, rows)) => Arc::clone(rows),
                 None => {
@@ -247,8 +252,9 @@ impl Session {
     }
 }
 
-/// Where the inputs of a module are, and how they are quantised.
-type Key = (Vec<*const f32>, u32, bool);
+/// Where the inputs of a module are, how many values and features they have, and how they are quantised. (Arrays that begin at the same
+/// place may be of other lengths.)
+type Key = (Vec<(*const f32, usize, usize)>, u32, bool);
 
 impl Drop for Session {
     fn drop(&mut self) {

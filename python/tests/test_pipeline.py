@@ -67,6 +67,18 @@ def test_a_proof_of_other_rows_or_of_another_adapter_or_changed_is_refused(artif
         zklora.verify(artifacts.manifest, trace, proof)
 
 
+def test_files_that_cannot_be_proofs_are_refused_before_they_are_read(artifacts, rows, tmp_path):
+    trace = zklora.record(artifacts, {Q_PROJ: rows})
+    with open(tmp_path / "large.pf", "wb") as file:
+        file.truncate(1 << 40)
+    os.mkfifo(tmp_path / "pipe.pf")
+    for name, why in [("large.pf", "at most"), ("pipe.pf", "not a file"), ("none.pf", "none.pf")]:
+        with pytest.raises(zklora.FileError, match=why):
+            zklora.verify(artifacts.manifest, trace, tmp_path / name, artifacts.adapter_id)
+    with pytest.raises(zklora.FileError, match="create it first"):
+        zklora.prove(artifacts, trace, tmp_path / "no folder" / "session.pf")
+
+
 def test_only_what_was_served_is_proven(artifacts, rows, tmp_path):
     elsewhere = tmp_path / "artifacts"
     zklora.export_adapter(ADAPTERS / "llama_qv_r4", tmp_path / "onnx", BASES / "tiny-llama")

@@ -62,6 +62,17 @@ def test_several_modules_travel_in_one_message(comm, rows):
         together.result()
 
 
+def test_arrays_that_begin_at_the_same_place_are_not_the_same(comm, rows):
+    q, v = comm.session.submit([(Q_PROJ, [rows]), (V_PROJ, [rows[:2]])]).result()
+    assert (len(q), len(v)) == (5, 2)
+    assert np.array_equal(v, comm.lora_forward(V_PROJ, rows[:2]))
+
+
+def test_half_a_client_certificate_is_refused(contributor, tmp_path):
+    with pytest.raises(zklora.InputError, match="both tls_cert and tls_key"):
+        session(contributor, tmp_path, tls_cert=tmp_path / "cert.pem").init_request()
+
+
 def test_a_record_that_was_changed_is_not_proven(comm, rows, quiet):
     comm.lora_forward(Q_PROJ, rows)
     comm.end_inference()

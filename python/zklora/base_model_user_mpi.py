@@ -4,8 +4,7 @@ import os
 import tempfile
 import warnings
 
-from .communication import BaseModelToLoRAComm, end_all
-from .contributor import contributors as as_contributors
+from .communication import BaseModelToLoRAComm, end_all, sessions
 from .errors import InputError
 from .patching import Patches, check_base, navigate
 
@@ -58,11 +57,8 @@ class BaseModelClient:
         self.use_optimization = use_optimization
         #: The own record: what ``batch_verify_proofs`` takes as ``transcript``.
         self.transcript = session_dir or tempfile.mkdtemp(prefix="zklora-session-")
-        known = as_contributors([(host_a, port_a)] if contributors is None else contributors, expected_adapters)
-        self.comms = []
-        for at, own in enumerate(known):
-            folder = os.path.join(self.transcript, f"contributor-{at + 1}")
-            self.comms.append(BaseModelToLoRAComm(*own.address, contributor=own, session_dir=folder))
+        contributors = [(host_a, port_a)] if contributors is None else contributors
+        self.comms = sessions(contributors, expected_adapters, self.transcript)
         self._base_folder = base_model if isinstance(base_model, (str, os.PathLike)) else None
         self._allow_other_base = allow_other_base
         self._patches = Patches(self.model)

@@ -7,7 +7,7 @@ import threading
 
 from . import _arrays, _native
 from ._native import Session
-from .contributor import Contributor, contributor
+from .contributor import Contributor, contributor, contributors
 from .errors import InputError, VerificationError, ZkloraError
 from .pipeline import warn_unpinned
 
@@ -129,6 +129,13 @@ class BaseModelToLoRAComm:
 
     def __repr__(self):
         return f"BaseModelToLoRAComm({self.contributor.url})"
+
+
+def sessions(values, expected_adapters, folder):
+    """A connection to each contributor, with its pin; the own record of each is below ``folder``."""
+    known = contributors(values, expected_adapters)
+    each = ((own, os.path.join(folder, f"contributor-{at + 1}")) for at, own in enumerate(known))
+    return [BaseModelToLoRAComm(*own.address, contributor=own, session_dir=record) for own, record in each]
 
 
 def end_all(comms, progress=None):

@@ -4,12 +4,11 @@ import atexit
 import glob
 import logging
 import os
-import shutil
 import sys
 import threading
 import weakref
 
-from . import _arrays, pipeline
+from . import _arrays, _native, pipeline
 from ._native import Artifacts, Server, drain_log
 from .errors import InputError
 
@@ -88,7 +87,7 @@ class LoRAServer:
             pipeline.prove(self.artifacts, trace, path + ".pf", progress)
             self.session_data.pop(0)
         for proof in glob.glob(os.path.join(glob.escape(self.out_dir), "private", "sessions", "*.pf")):
-            shutil.copy(proof, folder)
+            _native.write_proof(os.path.join(folder, os.path.basename(proof)), _native.read_proof(proof))
         return sorted(glob.glob(os.path.join(glob.escape(folder), "*.pf")))
 
 

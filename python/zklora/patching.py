@@ -5,8 +5,7 @@ import os
 import tempfile
 
 from ._native import base_fingerprint
-from .communication import BaseModelToLoRAComm, end_all
-from .contributor import contributors as as_contributors
+from .communication import BaseModelToLoRAComm, end_all, sessions
 from .errors import InputError
 from .prefetch import Prefetch
 
@@ -125,11 +124,7 @@ class RemoteLora:
         self.model = model
         #: Where the own record of every contributor's session is.
         self.transcript = session_dir or tempfile.mkdtemp(prefix="zklora-session-")
-        known = as_contributors(contributors, expected_adapters)
-        self.comms = [
-            BaseModelToLoRAComm(*own.address, contributor=own, session_dir=os.path.join(self.transcript, f"contributor-{at + 1}"))
-            for at, own in enumerate(known)
-        ]
+        self.comms = sessions(contributors, expected_adapters, self.transcript)
         #: What was verified, for each contributor; none before the end.
         self.reports = None
         self._combine_mode = combine_mode

@@ -86,8 +86,7 @@ def prove(
         trace = Trace.load(trace, artifacts.manifest)
     proof = _native.prove(artifacts, trace, progress)
     if out is not None:
-        with open(out, "wb") as file:
-            file.write(proof)
+        _native.write_proof(out, proof)
     return proof
 
 
@@ -133,8 +132,7 @@ def verify(
     if not isinstance(trace, Trace):
         trace = Trace.load(trace, manifest)
     if not isinstance(proof, (bytes, bytearray, memoryview)):
-        with open(proof, "rb") as file:
-            proof = file.read()
+        proof = _native.read_proof(proof)
     activations = None if activations is None else _inputs(manifest, activations)
     rows = _native.verify(manifest, trace, bytes(proof), session_id, activations)
     return Verdict(manifest.adapter_id, trace.session_id, rows, pin is not None)

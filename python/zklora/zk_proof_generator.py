@@ -39,8 +39,7 @@ def batch_verify_proofs(
         )
     start, proven = time.perf_counter(), []
     for path in paths:
-        with open(path, "rb") as file:
-            proof = file.read()
+        proof = _native.read_proof(path)
         manifest = _manifest(path, proof_dir, pinned)
         if own is not None:
             said = _verify_own(path, proof, manifest, own, proven)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use zklora_circuit::{keys::KeyStore, srs::Srs, trace::Trace, verifier::SrsPolicy};
+use zklora_circuit::{keys::KeyStore, source::Source, srs::Srs, trace::Trace, verifier::SrsPolicy};
 use zklora_runtime::{
     Error,
     activations::Activations,
@@ -105,6 +105,30 @@ fn tensors_that_end_beyond_what_can_be_counted_are_refused() {
     for answer in [TraceFile::info(&path).map(|_| ()), TraceReader::trace(&path, &load().pinned).map(|_| ())] {
         assert!(matches!(&answer, Err(e) if e.to_string().contains("its header describes")), "{answer:?}");
     }
+}
+
+#[test]
+fn a_file_opened_for_modules_of_other_shapes_is_refused() {
+    let (c, pinned) = (contributor(), load().pinned);
+    let reader = TraceReader::open(&c.path("trace.safetensors"), pinned.id(), pinned.modules()).unwrap();
+    let mut other = pinned.modules()[0].clone();
+    assert!(reader.check_shape(0, &other).is_ok());
+    other.d_out += 1;
+    for (m, module) in [(0, &other), (1, &pinned.modules()[0])] {
+        assert!(reader.check_shape(m, module).unwrap_err().contains("other shapes"));
+    }
+    assert_eq!(reader.count(1), 0);
+}
+
+#[test]
+fn activations_with_another_number_of_inputs_are_not_those_of_the_trace() {
+    let (c, pinned) = (contributor(), load().pinned);
+    let trace = TraceReader::trace(&c.path("trace.safetensors"), &pinned).unwrap();
+    let mut inputs = Activations::read(&onnx().join("input.npy"), pinned.modules(), None).unwrap();
+    record::check_inputs(&pinned, &trace, &inputs).unwrap();
+    inputs.modules.values_mut().for_each(|parts| parts.push(Vec::new()));
+    let answer = record::check_inputs(&pinned, &trace, &inputs);
+    assert!(matches!(&answer, Err(e) if e.to_string().contains("its inputs are not")), "{answer:?}");
 }
 
 /// A file that is read in pieces, and that somebody writes to after its first reading.

@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -136,7 +137,8 @@ impl Public {
         let path = self.srs_path(module, srs)?;
         let copy = folder.join(format!("{}.srs", module.srs_digest));
         if !copy.is_file() {
-            let mut file = files::open(&path, srs_file::MAX_BYTES)?;
+            // The file may grow while it is read.
+            let mut file = files::open(&path, srs_file::MAX_BYTES)?.take(srs_file::MAX_BYTES);
             let mut to = fs::File::create(&copy).map_err(|e| Error::file(&copy, e))?;
             std::io::copy(&mut file, &mut to).map_err(|e| Error::file(&copy, e))?;
             require_digest(&path, &copy, module)?;

@@ -29,6 +29,9 @@ pub enum Error {
     /// A trace is not the user's session: another session id, or other activations.
     #[error("{0}")]
     NotYours(String),
+    /// A session id was used before in this folder.
+    #[error("{0}")]
+    Reused(String),
     /// Serving rows would exceed the limit that the contributor set.
     #[error("{0}")]
     Budget(String),

@@ -1,12 +1,16 @@
-//! Which sessions an adapter folder has served: rows are counted before their deltas leave, and only counted rows are
-//! proven (protocol 5.9, 8).
+//! What an adapter folder has served: rows are counted before their deltas leave, and only counted rows are proven
+//! (protocol 5.9, 8).
 //!
-//! One JSON object a line, appended and flushed. A torn last line (a crash while writing) is cut; anything else that is not a
-//! line of this format is an error. A session over the network has two lines: one when it is opened, which names the log that holds
-//! its rows, and one when it has ended, with their number.
+//! One JSON object a line, appended and flushed. A torn last line (a crash while writing) is cut;
+//! anything else that is not a line of this format is an error.
+//!
+//! A session over the network has two lines: one when it is opened, which names the log that holds its
+//! rows, and one when it has ended, with the same log and the number of rows. **What counts is the log
+//! and the trace, never the session id**: the user chooses that one. An id that the ledger knows is
+//! refused ([`Ledger::append`]), so that no second session can hide behind the lines of a first one.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs,
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -23,18 +27,24 @@ const MAX_LEDGER: u64 = 1 << 32;
 /// How long another process may be writing to the ledger.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// One line: a session that was recorded, opened or ended.
+/// What sessions without an identity are counted under.
+pub const LOCAL: &str = "(recorded locally)";
+
+/// One line: a session that was recorded, opened, ended or abandoned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
+    /// The session ended without a trace, and is never proven. Its rows are counted all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub abandoned: bool,
     /// Who was served, for sessions over the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// The log that holds the rows of a session that was opened and has not ended; relative to the ledger's folder if it is in it.
+    /// The log of a session over the network; relative to the ledger's folder if it is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
-    /// Rows per module.
-    pub rows: BTreeMap<String, usize>,
+    /// Rows per module; none while the session is open.
+    pub rows: BTreeMap<String, u64>,
     /// The session's context, hex.
     pub session: String,
     /// Digest of the trace's content, hex; none while the session is open.
@@ -44,47 +54,90 @@ pub struct Entry {
     pub v: u32,
 }
 
-const VERSION: u32 = 2;
-/// Lines of version 1 have neither client nor log.
+const VERSION: u32 = 3;
+/// Lines of version 1 have neither client nor log. In version 2 the line of an ended session has no log.
 const OLDEST: u32 = 1;
 
 impl Entry {
-    /// A session that has ended, with all of its rows.
-    pub fn ended(
-        session: &[u8; 32],
-        client: Option<String>,
-        trace: TraceDigest,
-        rows: BTreeMap<String, usize>,
-    ) -> Entry {
+    /// A session that was recorded in this folder, without a network.
+    pub fn recorded(session: &[u8; 32], trace: TraceDigest, rows: BTreeMap<String, u64>) -> Entry {
         let trace = Some(hex::encode(trace.0));
-        Entry { client, log: None, rows, session: hex::encode(session), trace, v: VERSION }
+        Entry { abandoned: false, client: None, log: None, rows, session: hex::encode(session), trace, v: VERSION }
     }
 
     /// A session that begins; its rows are counted in `log`.
     pub fn opened(session: &[u8; 32], client: &str, log: &Path) -> Entry {
-        Entry {
-            client: Some(client.to_string()),
-            log: Some(log.to_path_buf()),
-            rows: BTreeMap::new(),
-            session: hex::encode(session),
-            trace: None,
-            v: VERSION,
-        }
+        let rows = BTreeMap::new();
+        let (client, log) = (Some(client.to_string()), Some(log.to_path_buf()));
+        Entry { abandoned: false, client, log, rows, session: hex::encode(session), trace: None, v: VERSION }
+    }
+
+    /// A session whose log has ended, with all rows of the log.
+    pub fn ended(
+        session: &[u8; 32],
+        client: &str,
+        log: &Path,
+        trace: TraceDigest,
+        rows: BTreeMap<String, u64>,
+    ) -> Entry {
+        Entry { rows, trace: Some(hex::encode(trace.0)), ..Entry::opened(session, client, log) }
+    }
+
+    /// A session whose log ended without a proof, with all rows of the log.
+    pub fn abandoned(session: &[u8; 32], client: &str, log: &Path, rows: BTreeMap<String, u64>) -> Entry {
+        Entry { rows, abandoned: true, ..Entry::opened(session, client, log) }
     }
 
     /// Whether its rows are final.
     pub fn has_ended(&self) -> bool {
-        self.trace.is_some()
+        self.trace.is_some() || self.abandoned
+    }
+
+    /// What its rows are counted under.
+    pub fn counted_under(&self) -> &str {
+        self.client.as_deref().unwrap_or(LOCAL)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !(OLDEST..=VERSION).contains(&self.v) {
+            return Err(format!("version {}", self.v));
+        }
+        let refuse = |why: &str| Err(format!("not a ledger entry: {why}"));
+        match (self.v, &self.trace, &self.log) {
+            (_, None, None) => refuse("it has neither `trace` nor `log`"),
+            (1 | 2, Some(_), Some(_)) => refuse("it has both `trace` and `log`"),
+            _ if self.abandoned && (self.trace.is_some() || self.v < 3) => refuse("it is abandoned and has a trace"),
+            _ if !self.has_ended() && !self.rows.is_empty() => refuse("it is open and has rows"),
+            (_, _, Some(_)) if self.client.is_none() => refuse("it has a log and no client"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this is the line that ends the session of `opened`. The ledger's older versions did not name the log there;
+    /// but a session that was recorded locally never had a client.
+    fn ends(&self, opened: &Known) -> bool {
+        let same_log = self.log.is_some() && self.log == opened.log;
+        self.has_ended() && opened.is_open() && (same_log || self.v < 3 && self.log.is_none() && self.client.is_some())
     }
 }
 
 /// The entries of a ledger; none if there is no file yet.
 pub fn read(path: &Path) -> Result<Vec<Entry>, Error> {
-    // What cannot be looked at is not what is not there.
+    // A failed stat does not mean that the file is absent.
     if !path.try_exists().map_err(|e| Error::file(path, e))? {
         return Ok(Vec::new());
     }
-    parse(path, &files::read(path, MAX_LEDGER)?)
+    let bytes = files::read(path, MAX_LEDGER)?;
+    lines(path, &bytes).collect()
+}
+
+/// What the lines of a ledger add up to, while another process may append to it.
+pub fn book(path: &Path) -> Result<Book, Error> {
+    let mut book = Book::default();
+    for (number, entry) in read(path)?.into_iter().enumerate() {
+        book.enter(entry).map_err(|why| Error::file(path, format!("line {}: {why}", number + 1)))?;
+    }
+    Ok(book)
 }
 
 /// The lines that were written to their end.
@@ -92,34 +145,119 @@ fn whole_lines(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1)]
 }
 
-fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, Error> {
-    whole_lines(bytes)
-        .split(|b| *b == b'\n')
-        .filter(|line| !line.is_empty())
-        .enumerate()
-        .map(|(number, line)| {
-            let entry: Entry = serde_json::from_slice(line)
-                .map_err(|e| Error::file(path, format!("line {}: not a ledger entry: {e}", number + 1)))?;
-            if !(OLDEST..=VERSION).contains(&entry.v) {
-                return Err(Error::file(path, format!("line {}: version {}", number + 1, entry.v)));
-            }
-            if entry.trace.is_some() == entry.log.is_some() {
-                return Err(Error::file(
-                    path,
-                    format!("line {}: not a ledger entry: it has neither or both of `trace` and `log`", number + 1),
-                ));
-            }
-            Ok(entry)
-        })
-        .collect()
+/// Each entry, with the full path of its log.
+fn lines<'a>(path: &'a Path, bytes: &'a [u8]) -> impl Iterator<Item = Result<Entry, Error>> + 'a {
+    let folder = folder_of(path);
+    let lines = whole_lines(bytes).split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    lines.map(move |(number, line)| {
+        let refuse = |why: String| Error::file(path, format!("line {}: {why}", number + 1));
+        let mut entry: Entry = serde_json::from_slice(line).map_err(|e| refuse(format!("not a ledger entry: {e}")))?;
+        entry.check().map_err(refuse)?;
+        entry.log = entry.log.map(|log| folder.join(log));
+        Ok(entry)
+    })
 }
 
-/// A ledger that nobody else writes to while this value lives.
+/// The folder that relative logs are in, by its full path.
+fn folder_of(path: &Path) -> PathBuf {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())
+}
+
+/// What the ledger knows of one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Who was served.
+    pub client: String,
+    /// The log, by its full path; none for sessions without a network, and for ended ones of older versions.
+    pub log: Option<PathBuf>,
+    /// Digest of the trace, if it has ended.
+    pub trace: Option<TraceDigest>,
+    /// Whether it ended without a trace.
+    pub abandoned: bool,
+}
+
+impl Known {
+    /// Whether its rows are in its log, and not in the ledger.
+    pub fn is_open(&self) -> bool {
+        self.trace.is_none() && !self.abandoned
+    }
+}
+
+/// Rows of each module.
+pub type Rows = BTreeMap<String, u64>;
+
+/// What the lines add up to.
+#[derive(Debug, Clone, Default)]
+pub struct Book {
+    /// By session id. A ledger of this version has one for each id; older ones could get several.
+    sessions: HashMap<String, Vec<Known>>,
+    /// Rows of the sessions that have ended, by client.
+    rows: BTreeMap<String, Rows>,
+}
+
+impl Book {
+    fn enter(&mut self, entry: Entry) -> Result<(), String> {
+        let mut trace = None;
+        if let Some(text) = &entry.trace {
+            let mut digest = [0u8; 32];
+            hex::decode_to_slice(text, &mut digest).map_err(|_| "`trace` is not 64 hex digits".to_string())?;
+            trace = Some(TraceDigest(digest));
+        }
+        let client = entry.counted_under().to_string();
+        let counted = self.rows.entry(client.clone()).or_default();
+        for (module, rows) in &entry.rows {
+            let sum = counted.entry(module.clone()).or_default();
+            *sum = sum.saturating_add(*rows);
+        }
+        let of_id = self.sessions.entry(entry.session.clone()).or_default();
+        match of_id.iter_mut().find(|known| entry.ends(known)) {
+            Some(known) => (known.trace, known.abandoned) = (trace, entry.abandoned),
+            None => of_id.push(Known { client, log: entry.log, trace, abandoned: entry.abandoned }),
+        }
+        Ok(())
+    }
+
+    /// Rows of the sessions that have ended, by client. Those of the others are in their logs.
+    pub fn rows(&self) -> &BTreeMap<String, Rows> {
+        &self.rows
+    }
+
+    /// Client and log of every session whose rows are in its log.
+    pub fn open_logs(&self) -> impl Iterator<Item = (&str, &Path)> {
+        let open = self.sessions.values().flatten().filter(|known| known.is_open());
+        open.filter_map(|known| Some((known.client.as_str(), known.log.as_deref()?)))
+    }
+
+    /// What is known of a session id.
+    pub fn of_id(&self, session: &[u8; 32]) -> &[Known] {
+        self.sessions.get(&hex::encode(session)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// What is known of the session with this id and this log. Ended sessions of older versions named no log.
+    pub fn of_log(&self, session: &[u8; 32], log: &Path) -> Option<&Known> {
+        self.of_id(session).iter().find(|known| known.log.as_deref() == Some(log))
+    }
+
+    /// Whether an entry may be added: a session id is used once, by one log.
+    fn check(&self, entry: &Entry) -> Result<(), String> {
+        let known = self.sessions.get(&entry.session).map(Vec::as_slice).unwrap_or_default();
+        let begins = entry.log.is_none() || !entry.has_ended();
+        match (begins, known) {
+            (true, []) => Ok(()),
+            (true, _) => Err("this folder has served a session of this id before: draw a new one".into()),
+            (false, known) if known.iter().any(|known| entry.ends(known)) => Ok(()),
+            (false, _) => Err("it is not open, so it cannot end".into()),
+        }
+    }
+}
+
+/// A ledger that no other process writes to while this value lives.
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
     file: fs::File,
-    entries: Vec<Entry>,
+    book: Book,
     /// Length of the whole lines, in bytes.
     len: u64,
 }
@@ -156,30 +294,40 @@ impl Ledger {
         }
         // Under the lock: two processes cannot both take the last rows.
         let bytes = files::read(path, MAX_LEDGER)?;
-        let (mut entries, len) = (parse(path, &bytes)?, whole_lines(&bytes).len() as u64);
-        if let Some(folder) = path.parent() {
-            entries.iter_mut().filter_map(|entry| entry.log.as_mut()).for_each(|log| *log = folder.join(&log));
+        let mut book = Book::default();
+        for (number, entry) in lines(path, &bytes).enumerate() {
+            book.enter(entry?).map_err(|why| Error::file(path, format!("line {}: {why}", number + 1)))?;
         }
-        Ok(Ledger { path: path.to_path_buf(), file, entries, len })
+        Ok(Ledger { path: path.to_path_buf(), file, book, len: whole_lines(&bytes).len() as u64 })
     }
 
-    /// How the ledger names a log: folders that are moved together find each other again.
-    fn name_of(&self, log: &Path) -> PathBuf {
-        let folder = self.path.parent().and_then(|folder| folder.canonicalize().ok());
-        let inside = folder.as_ref().and_then(|folder| log.strip_prefix(folder).ok());
-        inside.unwrap_or(log).to_path_buf()
-    }
-
-    /// All entries.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// What the lines add up to.
+    pub fn book(&self) -> &Book {
+        &self.book
     }
 
     /// Appends an entry and flushes it to disk. Call it before the deltas leave.
+    ///
+    /// # Errors
+    /// [`Error::Reused`] if the ledger knows the session id; [`Error::File`].
     pub fn append(&mut self, entry: Entry) -> Result<(), Error> {
+        self.book.check(&entry).map_err(|why| Error::Reused(format!("session {}: {why}", entry.session)))?;
+        self.append_unchecked(entry)
+    }
+
+    /// Enters a log that lies in a server's folder and that the ledger does not name, whatever else it
+    /// knows of its session: its rows have to be counted.
+    pub fn append_found(&mut self, session: &[u8; 32], client: &str, log: &Path) -> Result<(), Error> {
+        self.append_unchecked(Entry::opened(session, client, log))
+    }
+
+    fn append_unchecked(&mut self, entry: Entry) -> Result<(), Error> {
         let failed = |e: std::io::Error| Error::file(&self.path, e);
-        let log = entry.log.as_deref().map(|log| self.name_of(log));
-        let mut line = serde_json::to_vec(&Entry { log, ..entry.clone() }).map_err(|e| Error::file(&self.path, e))?;
+        // Folders that are moved together find each other again.
+        let folder = folder_of(&self.path);
+        let named = entry.log.as_deref().map(|log| log.strip_prefix(&folder).unwrap_or(log).to_path_buf());
+        let mut line =
+            serde_json::to_vec(&Entry { log: named, ..entry.clone() }).map_err(|e| Error::file(&self.path, e))?;
         line.push(b'\n');
         // What a crash, or an append that failed, left of a line. Nobody else writes: the file is not read again.
         self.file.set_len(self.len).map_err(failed)?;
@@ -187,13 +335,11 @@ impl Ledger {
         self.file.write_all(&line).map_err(failed)?;
         self.file.sync_all().map_err(failed)?;
         self.len += line.len() as u64;
-        self.entries.push(entry);
-        Ok(())
+        self.book.enter(entry).map_err(|why| Error::file(&self.path, why))
     }
 }
 
 /// Whether this very trace was served.
-pub fn was_served(entries: &[Entry], session: &[u8; 32], trace: TraceDigest) -> bool {
-    let (session, trace) = (hex::encode(session), hex::encode(trace.0));
-    entries.iter().any(|entry| entry.session == session && entry.trace.as_ref() == Some(&trace))
+pub fn was_served(book: &Book, session: &[u8; 32], trace: TraceDigest) -> bool {
+    book.of_id(session).iter().any(|known| known.trace == Some(trace))
 }

@@ -7,7 +7,7 @@ use zklora_circuit::{
     manifest::{Module, Pinned},
     masks::os_bytes,
     source::Piece,
-    trace::{Trace, TraceDigest},
+    trace::Trace,
 };
 use zklora_compiler::quantize::quantize_inputs;
 
@@ -15,8 +15,8 @@ use crate::{
     Error,
     activations::Activations,
     artifacts::Artifacts,
-    ledger::{Entry, Ledger},
-    served::{LOCAL, Served},
+    ledger::{Entry, LOCAL, Ledger, Rows},
+    served::Served,
     trace_file::{ModuleRows, TraceFile},
 };
 
@@ -50,20 +50,18 @@ pub fn record(
     let trace = TraceFile { adapter: artifacts.pinned.id(), session, modules };
     let digest = trace.with_trace(&artifacts.pinned, |t| Ok(t.digest()))?;
     let mut ledger = Ledger::lock(&artifacts.ledger())?;
-    let mut served = Served::count(ledger.entries(), &artifacts.pinned)?;
+    let mut served = Served::count(ledger.book(), &artifacts.pinned)?;
     let more: Vec<(usize, u64)> = trace.modules.iter().map(|rows| rows.scales.len() as u64).enumerate().collect();
     served.check(&artifacts.pinned, &more, max_rows)?;
-    ledger.append(entry(&artifacts.pinned, &trace, None, digest))?;
+    ledger.append(Entry::recorded(&session, digest, rows_of(&artifacts.pinned, &trace)))?;
     more.iter().for_each(|(module, rows)| served.add(LOCAL, *module, *rows));
     Ok((trace, served))
 }
 
-/// The ledger's line for a session that has ended.
-pub(crate) fn entry(pinned: &Pinned, trace: &TraceFile, client: Option<String>, digest: TraceDigest) -> Entry {
-    let rows = pinned.modules().iter().zip(&trace.modules);
-    let rows =
-        rows.filter(|(_, rows)| !rows.scales.is_empty()).map(|(m, rows)| (m.name.clone(), rows.scales.len())).collect();
-    Entry::ended(&trace.session, client, digest, rows)
+/// Rows of each module that has any.
+fn rows_of(pinned: &Pinned, trace: &TraceFile) -> Rows {
+    let rows = pinned.modules().iter().zip(&trace.modules).map(|(m, rows)| (&m.name, rows.scales.len() as u64));
+    rows.filter(|(_, rows)| *rows > 0).map(|(name, rows)| (name.clone(), rows)).collect()
 }
 
 fn module_rows(artifacts: &Artifacts, m: usize, inputs: &[Vec<f32>]) -> Result<ModuleRows, Error> {

@@ -1,13 +1,11 @@
 //! How many rows an adapter has served, over all sessions and users, and what that many rows can reveal (protocol section 8).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
+use rayon::prelude::*;
 use zklora_circuit::manifest::{Module, Pinned, TermKind};
 
-use crate::{Error, ledger::Entry, session_log};
-
-/// What sessions without an identity are counted under.
-pub const LOCAL: &str = "(recorded locally)";
+use crate::{Error, ledger::Book, session_log};
 
 /// Rows per module, in the order of the manifest: of everybody, and of each client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,27 +21,29 @@ impl Served {
     ///
     /// # Errors
     /// [`Error::File`] if such a log is gone or damaged: then what was served is not known.
-    pub fn count(entries: &[Entry], pinned: &Pinned) -> Result<Served, Error> {
+    pub fn count(book: &Book, pinned: &Pinned) -> Result<Served, Error> {
+        let logs: Vec<_> = book.open_logs().collect();
+        let modules = pinned.modules().len();
+        let rows = logs.par_iter().map(|(client, log)| Ok((*client, session_log::contents(log, modules)?.rows)));
+        let rows = rows.collect::<Result<Vec<_>, Error>>()?;
+        let mut served = Served::of_ended(book, pinned);
+        for (client, rows) in rows {
+            rows.iter().enumerate().for_each(|(module, rows)| served.add(client, module, *rows));
+        }
+        Ok(served)
+    }
+
+    /// The rows of the sessions that have ended.
+    pub fn of_ended(book: &Book, pinned: &Pinned) -> Served {
         let modules = pinned.modules();
         let index: HashMap<&str, usize> =
             modules.iter().enumerate().map(|(m, module)| (module.name.as_str(), m)).collect();
-        let ended: HashSet<&str> = entries.iter().filter(|e| e.has_ended()).map(|e| e.session.as_str()).collect();
         let mut served = Served { total: vec![0; modules.len()], clients: BTreeMap::new() };
-        for entry in entries {
-            let client = entry.client.as_deref().unwrap_or(LOCAL);
-            match &entry.log {
-                None => {
-                    let rows = entry.rows.iter().filter_map(|(name, rows)| Some((*index.get(name.as_str())?, *rows)));
-                    rows.for_each(|(module, rows)| served.add(client, module, rows as u64));
-                }
-                Some(_) if ended.contains(entry.session.as_str()) => {}
-                Some(log) => {
-                    let rows = session_log::rows_served(log, modules.len())?;
-                    rows.iter().enumerate().for_each(|(module, rows)| served.add(client, module, *rows));
-                }
-            }
+        for (client, rows) in book.rows() {
+            let known = rows.iter().filter_map(|(name, rows)| Some((*index.get(name.as_str())?, *rows)));
+            known.for_each(|(module, rows)| served.add(client, module, rows));
         }
-        Ok(served)
+        served
     }
 
     /// Adds rows of a module.

@@ -211,18 +211,40 @@ pub fn header(path: &Path) -> Result<Header, Error> {
     Header::parse(path, &frame_log::first(path)?)
 }
 
-/// Rows per module that a contributor's log says were served.
-pub fn rows_served(path: &Path, modules: usize) -> Result<Vec<u64>, Error> {
-    let mut rows = vec![0u64; modules];
-    read(path, &mut |event| {
-        if let Event::Served { batch, .. } = event {
-            for (module, count) in batch.counts() {
-                *rows.get_mut(module).ok_or_else(|| Error::file(path, "it is of another adapter"))? += count;
+/// What a contributor's log holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contents {
+    /// Whose session.
+    pub header: Header,
+    /// Rows per module that were served.
+    pub rows: Vec<u64>,
+    /// Number of batches.
+    pub batches: u64,
+    /// Whether the session has ended.
+    pub ended: bool,
+}
+
+/// Reads a contributor's log of an adapter with so many modules, record by record.
+///
+/// # Errors
+/// [`Error::File`]: it is damaged, or the log of something else.
+pub fn contents(path: &Path, modules: usize) -> Result<Contents, Error> {
+    let (mut rows, mut batches, mut ended) = (vec![0u64; modules], 0, false);
+    let header = read(path, &mut |event| {
+        match event {
+            Event::Served { batch, .. } if !ended => {
+                for (module, count) in batch.counts() {
+                    let all = rows.get_mut(module).ok_or_else(|| Error::file(path, "it is of another adapter"))?;
+                    *all = all.saturating_add(count);
+                }
+                batches += 1;
             }
+            Event::Ended if !ended => ended = true,
+            _ => return Err(Error::file(path, "its events are not those of a contributor's session")),
         }
         Ok(())
     })?;
-    Ok(rows)
+    Ok(Contents { header, rows, batches, ended })
 }
 
 impl Batch {

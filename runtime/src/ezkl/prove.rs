@@ -40,7 +40,7 @@ pub fn prove(
     if out.exists() {
         return Err(Error::file(out, "already there: the proofs of a session are a folder of their own"));
     }
-    if !ledger::was_served(&ledger::read(&artifacts.ledger())?, &trace.session, rows::digest(trace)) {
+    if !ledger::was_served(&ledger::book(&artifacts.ledger())?, &trace.session, rows::digest(trace)) {
         return Err(Error::NotServed(format!(
             "these rows are not a session that {} served: only what `trace record` computed is proven",
             artifacts.ledger().display()

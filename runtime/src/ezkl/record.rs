@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Error,
     activations::Activations,
-    ledger::{self, Entry, Ledger},
+    ledger::{Book, Entry, Ledger, Rows},
     trace_file::{ModuleRows, TraceFile},
 };
 
@@ -60,15 +60,15 @@ pub fn record(
     }
     drop(ezkl);
     let trace = TraceFile { adapter: pinned.id(), session, modules };
-    let counts: BTreeMap<String, usize> = pinned
+    let counts: Rows = pinned
         .modules()
         .iter()
         .zip(&trace.modules)
         .filter(|(_, rows)| !rows.scales.is_empty())
-        .map(|(module, rows)| (module.name.clone(), rows.scales.len()))
+        .map(|(module, rows)| (module.name.clone(), rows.scales.len() as u64))
         .collect();
     let mut ledger = Ledger::lock(&artifacts.ledger())?;
-    let served = served(ledger.entries(), &counts);
+    let served = served(ledger.book(), &counts);
     if let (Some(limit), Some((name, rows))) =
         (max_rows, served.iter().find(|(_, rows)| max_rows.is_some_and(|l| **rows > l)))
     {
@@ -77,14 +77,14 @@ pub fn record(
              users (docs/security.md)"
         )));
     }
-    ledger.append(Entry::ended(&session, None, rows::digest(&trace), counts))?;
+    ledger.append(Entry::recorded(&session, rows::digest(&trace), counts))?;
     Ok((trace, served))
 }
 
-/// Rows of these modules over all sessions, with `more` of them.
-fn served(entries: &[ledger::Entry], more: &BTreeMap<String, usize>) -> BTreeMap<String, u64> {
-    let earlier = |name: &String| entries.iter().filter_map(|e| e.rows.get(name)).map(|rows| *rows as u64).sum::<u64>();
-    more.iter().map(|(name, rows)| (name.clone(), earlier(name).saturating_add(*rows as u64))).collect()
+/// Rows of these modules over all sessions, with `more` of them. (No server serves an EZKL folder: none is open.)
+fn served(book: &Book, more: &Rows) -> Rows {
+    let earlier = |name: &String| book.rows().values().filter_map(|rows| rows.get(name)).sum::<u64>();
+    more.iter().map(|(name, rows)| (name.clone(), earlier(name).saturating_add(*rows))).collect()
 }
 
 fn delta(

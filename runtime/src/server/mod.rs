@@ -7,6 +7,7 @@
 //!
 //! Secrets stay in [`crate::artifacts::Artifacts`]; nothing here logs rows, deltas, tokens or keys.
 
+mod attempts;
 mod connections;
 mod identity;
 mod limits;

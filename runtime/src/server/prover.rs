@@ -1,14 +1,15 @@
 //! Proofs beside inference: one thread with a pool of its own, one session after the other.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-    mpsc,
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use zklora_circuit::{keys::KeyStore, srs::Srs};
 
 use super::{
+    attempts,
     session::{Session, Stage},
     sessions::Sessions,
 };
@@ -16,7 +17,9 @@ use crate::{
     Error,
     artifacts::Artifacts,
     files::{self, Access},
-    record, session as proofs,
+    ledger::Entry,
+    session as proofs,
+    trace_reader::TraceReader,
 };
 
 /// What proofs are made of.
@@ -27,61 +30,142 @@ pub(super) struct Workshop {
     pub sessions: Sessions,
 }
 
+/// The first wait after a proof that could not be read or written, doubled every time up to the longest.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// A session that waits.
+struct Job {
+    session: Arc<Session>,
+    not_before: Instant,
+    /// How long it waits after the next failure of the disk.
+    next_wait: Duration,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Job>,
+    /// The session that is being proven, and how many of its attempts had died before.
+    current: Option<(Arc<Session>, u32)>,
+    stopping: bool,
+}
+
 /// The queue of sessions that wait for their proof.
+#[derive(Default)]
 pub(super) struct Prover {
-    queue: mpsc::Sender<Arc<Session>>,
-    queued: AtomicU64,
-    done: Arc<AtomicU64>,
+    queue: Mutex<Queue>,
+    changed: Condvar,
 }
 
 impl Prover {
-    /// Starts the thread. It ends when the queue is dropped and its session is proven.
-    pub fn start(workshop: &Arc<Workshop>, threads: usize) -> Result<Prover, Error> {
+    /// Starts the thread. It ends after [`Prover::stop`], when its session is proven.
+    pub fn start(workshop: &Arc<Workshop>, threads: usize) -> Result<Arc<Prover>, Error> {
         let failed = |e: &dyn std::fmt::Display| Error::Input(format!("the prover's threads cannot be started: {e}"));
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("prove-{i}"))
             .build()
             .map_err(|e| failed(&e))?;
-        let (queue, waiting) = mpsc::channel::<Arc<Session>>();
-        let done = Arc::new(AtomicU64::new(0));
-        let (workshop, finished) = (Arc::clone(workshop), Arc::clone(&done));
-        std::thread::Builder::new()
-            .name("prover".into())
-            .spawn(move || {
-                for session in waiting {
-                    session.set_stage(Stage::Proving);
-                    let start = std::time::Instant::now();
-                    // Whatever goes wrong with one session, the next ones are proven.
-                    let attempt = || pool.install(|| prove(&workshop, &session));
-                    let proven = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt));
-                    match proven.unwrap_or_else(|_| Err(Error::Input("the prover panicked".into()))) {
-                        Ok(stage) => {
-                            tracing::info!(session = session.name(), seconds = start.elapsed().as_secs_f64(), "proven");
-                            session.set_stage(stage);
-                        }
-                        Err(error) => {
-                            tracing::error!(session = session.name(), "proving failed: {error}");
-                            session.set_stage(Stage::Failed(shown(&error)));
-                        }
-                    }
-                    finished.fetch_add(1, Ordering::Relaxed);
-                }
-            })
-            .map_err(|e| failed(&e))?;
-        Ok(Prover { queue, queued: AtomicU64::new(0), done })
+        let prover = Arc::new(Prover::default());
+        let (own, workshop) = (Arc::clone(&prover), Arc::clone(workshop));
+        let thread = std::thread::Builder::new().name("prover".into()).spawn(move || own.work(&workshop, &pool));
+        thread.map_err(|e| failed(&e))?;
+        Ok(prover)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a session that has ended at the end of the queue.
     pub fn enqueue(&self, session: Arc<Session>) {
-        session.set_stage(Stage::Queued(self.queued.fetch_add(1, Ordering::Relaxed)));
-        // The thread lives as long as this value.
-        let _ = self.queue.send(session);
+        let wait = attempts::wait(attempts::read(session.folder(), &session.id));
+        self.push(Job { session, not_before: Instant::now() + wait, next_wait: FIRST_WAIT });
     }
 
-    /// Sessions before the one that has this place.
-    pub fn ahead(&self, place: u64) -> u32 {
-        u32::try_from(place.saturating_sub(self.done.load(Ordering::Relaxed))).unwrap_or(u32::MAX)
+    fn push(&self, job: Job) {
+        job.session.set_stage(Stage::Queued);
+        self.lock().waiting.push_back(job);
+        self.changed.notify_all();
+    }
+
+    /// Sessions before this one.
+    pub fn ahead(&self, session: &Session) -> u32 {
+        let queue = self.lock();
+        let place = queue.waiting.iter().position(|job| job.session.id == session.id).unwrap_or(0);
+        u32::try_from(place + usize::from(queue.current.is_some())).unwrap_or(u32::MAX)
+    }
+
+    /// No further session is begun. One that is being proven did not kill the server: its attempt does not count.
+    pub fn stop(&self) {
+        let mut queue = self.lock();
+        queue.stopping = true;
+        if let Some((session, before)) = &queue.current {
+            let _ = attempts::write(session.folder(), &session.id, *before);
+        }
+        self.changed.notify_all();
+    }
+
+    /// The next session whose time has come; none when the server stops.
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if queue.stopping {
+                return None;
+            }
+            let now = Instant::now();
+            if let Some(at) = queue.waiting.iter().position(|job| job.not_before <= now) {
+                return queue.waiting.remove(at);
+            }
+            let soonest = queue.waiting.iter().map(|job| job.not_before).min();
+            let wait = soonest.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now));
+            queue = self.changed.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn work(&self, workshop: &Workshop, pool: &rayon::ThreadPool) {
+        while let Some(job) = self.next() {
+            let session = Arc::clone(&job.session);
+            let start = Instant::now();
+            match self.attempt(workshop, &session, pool) {
+                Ok(stage) => {
+                    let (seconds, rows) = (start.elapsed().as_secs_f64(), session.rows_in_all());
+                    tracing::info!(session = session.name(), client = session.client, rows, seconds, "proven");
+                    session.set_stage(stage);
+                }
+                // A full disk is emptied some time: nobody should have to start the server again for it.
+                Err(error @ Error::File { .. }) => {
+                    let wait = job.next_wait;
+                    tracing::error!(
+                        session = session.name(),
+                        "proving failed, tried again in {} s: {error}",
+                        wait.as_secs()
+                    );
+                    let (not_before, next_wait) = (Instant::now() + wait, (wait * 2).min(LONGEST_WAIT));
+                    self.push(Job { session, not_before, next_wait });
+                }
+                Err(error) => {
+                    tracing::error!(session = session.name(), "proving failed: {error}");
+                    session.set_stage(Stage::Failed(shown(&error)));
+                }
+            }
+        }
+    }
+
+    /// One attempt, which is on the disk while it lasts.
+    fn attempt(&self, workshop: &Workshop, session: &Arc<Session>, pool: &rayon::ThreadPool) -> Result<Stage, Error> {
+        let before = attempts::read(session.folder(), &session.id);
+        attempts::write(session.folder(), &session.id, before + 1)?;
+        self.lock().current = Some((Arc::clone(session), before));
+        session.set_stage(Stage::Proving);
+        // Whatever goes wrong with one session, the next ones are proven.
+        let prove = || pool.install(|| prove(workshop, session));
+        let proven = std::panic::catch_unwind(std::panic::AssertUnwindSafe(prove));
+        let _ = files::remove(&session.trace_path());
+        self.lock().current = None;
+        // The server lives. (Should the disk not take this, one attempt too many is counted.)
+        let _ = attempts::write(session.folder(), &session.id, 0);
+        proven.unwrap_or_else(|_| Err(Error::Input("the prover panicked".into())))
     }
 }
 
@@ -93,14 +177,18 @@ fn shown(error: &Error) -> String {
     }
 }
 
+/// The log becomes a trace on the disk, in pieces, and that is proven in pieces: a session may be larger than the memory.
 fn prove(workshop: &Workshop, session: &Session) -> Result<Stage, Error> {
-    let artifacts = &workshop.artifacts;
-    let trace = session.trace(artifacts)?;
-    trace.with_trace(&artifacts.pinned, |rows| {
-        let client = Some(session.client.clone());
-        workshop.sessions.counts.ended(record::entry(&artifacts.pinned, &trace, client, rows.digest()))?;
-        let proof = proofs::prove(artifacts, rows, &workshop.srs, &workshop.keys)?;
-        files::write(&session.proof_path(), &proof, Access::Public)?;
-        Ok(Stage::Proven(rows.digest()))
-    })
+    let Workshop { artifacts, srs, keys, sessions } = workshop;
+    let path = session.trace_path();
+    let rows = session.write_trace(artifacts, &path)?;
+    let trace = TraceReader::trace(&path, &artifacts.pinned)?;
+    let digest = trace.digest();
+    sessions.counts.ended(Entry::ended(&session.id, &session.client, &session.log_path(), digest, rows))?;
+    let proof = sessions
+        .counts
+        .book(|book| proofs::check_served(artifacts, book, &trace))
+        .and_then(|()| proofs::prove_served(artifacts, &trace, srs, keys))?;
+    files::write(&session.proof_path(), &proof, Access::Public)?;
+    Ok(Stage::Proven(digest))
 }

@@ -66,6 +66,7 @@ pub struct Listening {
     pub restored: Restored,
     /// What was served before it started.
     pub served: Served,
+    prover: StopAtEnd,
     runtime: tokio::runtime::Runtime,
     stop: watch::Sender<bool>,
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
@@ -97,7 +98,7 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
         .build()
         .map_err(|e| cannot("the network's threads cannot be started", &e))?;
     let (stop, stopping) = watch::channel(false);
-    let service = Service::new(workshop, prover, limits.clone(), stopping.clone())?;
+    let service = Service::new(workshop, Arc::clone(&prover), limits.clone(), stopping.clone())?;
     let listener =
         runtime.block_on(TcpListener::bind(listen)).map_err(|e| cannot(&format!("cannot listen on {listen}"), &e))?;
     let address = listener.local_addr().map_err(|e| cannot("the address is not known", &e))?;
@@ -106,7 +107,17 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
         let serving = serve(service, listener, tls, options, stopping)?;
         runtime.spawn(serving)
     };
-    Ok(Listening { address, restored, served, runtime, stop, server })
+    let prover = StopAtEnd(prover);
+    Ok(Listening { address, restored, served, prover, runtime, stop, server })
+}
+
+/// However a server ends: the proof that is being made is not counted as one that killed it.
+struct StopAtEnd(Arc<Prover>);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 fn serve(
@@ -203,7 +214,7 @@ impl Listening {
     /// Waits for a signal (or for the server to fail), then shuts down: streams are told, batches that are being computed are
     /// answered. What has ended and is not proven is proven after the next start.
     pub fn run_until(self, signal: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
-        let Listening { runtime, stop, mut server, .. } = self;
+        let Listening { runtime, stop, mut server, prover, .. } = self;
         let failed = |result: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>| match result {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Error::Input(format!("the server failed: {}", causes(&error)))),
@@ -221,6 +232,7 @@ impl Listening {
                 Err(_) => Ok(()),
             }
         });
+        drop(prover);
         server.abort();
         runtime.shutdown_timeout(Duration::from_secs(1));
         result

@@ -32,7 +32,7 @@ pub(super) struct Service(Arc<Shared>);
 
 struct Shared {
     workshop: Arc<Workshop>,
-    prover: Prover,
+    prover: Arc<Prover>,
     limits: Limits,
     manifest: bytes::Bytes,
     settings: bytes::Bytes,
@@ -49,7 +49,7 @@ type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Service {
     pub fn new(
         workshop: Arc<Workshop>,
-        prover: Prover,
+        prover: Arc<Prover>,
         limits: Limits,
         stopping: watch::Receiver<bool>,
     ) -> Result<Service, crate::Error> {
@@ -116,7 +116,7 @@ impl Contributor for Service {
         let (stage, next_sequence) = opened.await?;
         let state = match stage {
             Stage::Open => SessionState::Open,
-            Stage::Queued(_) | Stage::Proving => SessionState::Proving,
+            Stage::Queued | Stage::Proving => SessionState::Proving,
             Stage::Proven(_) => SessionState::Proven,
             Stage::Failed(_) => SessionState::Failed,
         };
@@ -149,7 +149,7 @@ impl Contributor for Service {
         let ended = blocking(move || {
             let Workshop { artifacts, sessions, .. } = &*shared.workshop;
             if own.end(sequence, artifacts, &sessions.counts)? {
-                tracing::info!(session = own.name(), client, "ended");
+                tracing::info!(session = own.name(), client, rows = own.rows_in_all(), "ended");
                 // Here, not after the wait: a caller that gives up ends that, and nobody else would queue the session.
                 shared.prover.enqueue(own);
             }
@@ -170,7 +170,7 @@ impl Contributor for Service {
             Stage::Open => {
                 return Err(Status::failed_precondition("the session has not ended: there is no proof of it"));
             }
-            Stage::Queued(_) | Stage::Proving => {
+            Stage::Queued | Stage::Proving => {
                 return Err(Status::unavailable("the proof is not finished: try again later"));
             }
         }
@@ -292,7 +292,7 @@ async fn report(shared: Arc<Shared>, session: Arc<Session>, progress: mpsc::Send
         };
         let (message, last) = match now {
             Stage::Open => (Err(Status::failed_precondition("the session has not ended")), true),
-            Stage::Queued(place) => (said(ProofStage::Queued, shared.prover.ahead(place), &[]), false),
+            Stage::Queued => (said(ProofStage::Queued, shared.prover.ahead(&session), &[]), false),
             Stage::Proving => (said(ProofStage::Proving, 0, &[]), false),
             Stage::Proven(digest) => (said(ProofStage::Done, 0, &digest.0), true),
             Stage::Failed(why) => (Err(Status::internal(why)), true),

@@ -15,9 +15,10 @@ use crate::{
     Error,
     artifacts::Artifacts,
     batch::{self, answer_digest, deltas_to_wire},
+    ledger::Rows,
     record,
     session_log::{self, Event, Header, SessionLog},
-    trace_file::{ModuleRows, TraceFile},
+    trace_writer::TraceWriter,
     wire::{Batch, InferResponse},
 };
 
@@ -26,8 +27,8 @@ use crate::{
 pub(super) enum Stage {
     /// It takes batches.
     Open,
-    /// It has ended and waits for the prover; the number tells its place.
-    Queued(u64),
+    /// It has ended and waits for the prover.
+    Queued,
     /// It is being proven.
     Proving,
     /// The proof is on disk.
@@ -211,6 +212,9 @@ impl Session {
         written.map_err(|e| {
             // What is in the file is looked at again before anything is added.
             inner.log = None;
+            if let Error::Reused(_) = e {
+                return Status::failed_precondition(e.to_string());
+            }
             tracing::error!("session {}: {e}", self.name());
             Status::unavailable(
                 "this server cannot write its log (is its disk full?): nothing was served; try again later",
@@ -265,39 +269,62 @@ impl Session {
         self.write(&mut inner, Event::Ended, artifacts, counts)?;
         inner.log = None;
         // Before the lock goes: no second caller ends it again.
-        self.set_stage(Stage::Queued(u64::MAX));
+        self.set_stage(Stage::Queued);
         Ok(true)
     }
 
-    /// The rows of the log with deltas, computed anew and held to the digests of the answers that left.
-    pub fn trace(&self, artifacts: &Artifacts) -> Result<TraceFile, Error> {
-        let path = log_path(&self.folder, &self.id);
-        let modules = artifacts.pinned.modules();
-        let mut rows: Vec<ModuleRows> = modules.iter().map(ModuleRows::none).collect();
-        let header = session_log::read(&path, &mut |event| {
+    /// Writes the rows of the log with deltas, computed anew and checked against the digests of the answers that left, as a
+    /// trace: batch by batch, so that it needs the memory of one. Returns the rows of each module that has any.
+    pub fn write_trace(&self, artifacts: &Artifacts, out: &Path) -> Result<Rows, Error> {
+        let (path, pinned) = (self.log_path(), &artifacts.pinned);
+        let modules = pinned.modules();
+        let contents = session_log::contents(&path, modules.len())?;
+        if contents.header.adapter_id != pinned.id().to_string() {
+            let why = format!("it is of adapter {}, not of the one served", contents.header.adapter_id);
+            return Err(Error::file(&path, why));
+        }
+        let too_many = |_| Error::file(&path, "it has more rows than this machine can address");
+        let counts = contents.rows.iter().map(|rows| usize::try_from(*rows).map_err(too_many));
+        let counts = counts.collect::<Result<Vec<_>, _>>()?;
+        let mut trace = TraceWriter::create(out, pinned.id(), self.id, modules, &counts)?;
+        session_log::read(&path, &mut |event| {
             let Event::Served { answer: digest, batch } = event else { return Ok(()) };
-            let calls = batch::parse(&batch, &artifacts.pinned).map_err(|why| Error::file(&path, why))?;
+            let calls = batch::parse(&batch, pinned).map_err(|why| Error::file(&path, why))?;
             let deltas = deltas(&calls, artifacts);
             if answer_digest(batch.sequence, &deltas) != digest {
-                return Err(Error::file(
-                    &path,
-                    format!("batch {}: the adapter computes other deltas than those that left", batch.sequence),
-                ));
+                let why = "the adapter computes other deltas than those that left";
+                return Err(Error::Input(format!("{}: batch {}: {why}", path.display(), batch.sequence)));
             }
-            for (call, delta) in calls.iter().zip(deltas) {
-                rows[call.module].extend(&call.rows, &delta);
-            }
-            Ok(())
+            calls.iter().zip(deltas).try_for_each(|(call, delta)| trace.push(call.module, &call.rows, &delta))
         })?;
-        if header.adapter_id != artifacts.pinned.id().to_string() {
-            return Err(Error::file(&path, format!("it is of adapter {}, not of the one served", header.adapter_id)));
-        }
-        Ok(TraceFile { adapter: artifacts.pinned.id(), session: self.id, modules: rows })
+        trace.finish()?;
+        let named = modules.iter().map(|module| module.name.clone()).zip(contents.rows);
+        Ok(named.filter(|(_, rows)| *rows > 0).collect())
+    }
+
+    /// The folder of its files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where its batches are.
+    pub fn log_path(&self) -> PathBuf {
+        log_path(&self.folder, &self.id)
+    }
+
+    /// Where its rows and deltas are while it is being proven.
+    pub fn trace_path(&self) -> PathBuf {
+        self.folder.join(format!("{}.trace", hex::encode(self.id)))
     }
 
     /// Where its proof is, once it is.
     pub fn proof_path(&self) -> PathBuf {
         proof_path(&self.folder, &self.id)
+    }
+
+    /// Rows of all modules.
+    pub fn rows_in_all(&self) -> u64 {
+        self.lock().rows.values().sum()
     }
 
     /// What logs call it: the beginning of its id.

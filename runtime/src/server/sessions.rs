@@ -1,15 +1,17 @@
 //! All sessions of a server, and the rows that it has served.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use rayon::prelude::*;
 use tonic::Status;
-use zklora_circuit::{manifest::Pinned, trace::TraceDigest};
+use zklora_circuit::manifest::Pinned;
 
 use super::{
+    attempts,
     limits::Limits,
     session::{Session, Stage, key_hash, log_path, proof_path},
 };
@@ -18,9 +20,9 @@ use crate::{
     artifacts::Artifacts,
     files::{self, Access},
     frame_log,
-    ledger::{Entry, Ledger},
+    ledger::{Book, Entry, Ledger},
     served::Served,
-    session_log,
+    session_log::{self, Contents},
     wire::SessionRef,
 };
 
@@ -39,6 +41,11 @@ impl Counts {
         self.lock().1.clone()
     }
 
+    /// Works with what the ledger adds up to. Rows are counted by nobody meanwhile.
+    pub fn book<T>(&self, work: impl FnOnce(&Book) -> T) -> T {
+        work(self.lock().0.book())
+    }
+
     /// Counts rows that are about to leave, if the budget has them.
     pub fn reserve<'a>(
         &'a self,
@@ -53,22 +60,39 @@ impl Counts {
         Ok(Counted { counts: self, client, more, kept: false })
     }
 
-    /// The ledger's line for a session that begins; only the first time.
+    /// The ledger's line for a session that begins, before its first row leaves; only the first time.
+    ///
+    /// # Errors
+    /// [`Error::Reused`]: the ledger knows the id, of another log or of one that has ended.
     pub fn opened(&self, id: &[u8; 32], client: &str, log: &Path) -> Result<(), Error> {
-        let (mut inner, entry) = (self.lock(), Entry::opened(id, client, log));
-        if inner.0.entries().iter().any(|known| known.session == entry.session) {
-            return Ok(());
-        }
-        inner.0.append(entry)
+        let mut inner = self.lock();
+        // It died between the two writes, or the disk was full.
+        let known = matches!(inner.0.book().of_id(id), [one] if one.is_open() && one.log.as_deref() == Some(log));
+        if known { Ok(()) } else { inner.0.append(Entry::opened(id, client, log)) }
     }
 
     /// The ledger's line for a session that has ended; only the first time.
     pub fn ended(&self, entry: Entry) -> Result<(), Error> {
         let mut inner = self.lock();
-        if inner.0.entries().iter().any(|known| known.has_ended() && known.session == entry.session) {
-            return Ok(());
-        }
-        inner.0.append(entry)
+        let same = |known: &crate::ledger::Known| {
+            known.log == entry.log && known.trace.map(|trace| hex::encode(trace.0)) == entry.trace
+        };
+        let mut id = [0u8; 32];
+        let known = hex::decode_to_slice(&entry.session, &mut id).is_ok()
+            && inner.0.book().of_id(&id).iter().any(|known| !known.is_open() && same(known));
+        if known { Ok(()) } else { inner.0.append(entry) }
+    }
+
+    /// Whether a session of this id may begin, or go on with the log at `path`: the ledger knows nothing of the id, or that log alone.
+    fn check_id(&self, id: &[u8; 32], path: &Path) -> Result<(), Status> {
+        self.book(|book| match book.of_id(id) {
+            [] => Ok(()),
+            [one] if one.log.as_deref() == Some(path) && !one.abandoned && path.is_file() => Ok(()),
+            _ => Err(Status::failed_precondition(
+                "a session of this id was served before, and what is left of it is not a session that can go on: \
+                 begin a new session",
+            )),
+        })
     }
 }
 
@@ -105,6 +129,8 @@ pub struct Restored {
     pub to_prove: usize,
     /// Sessions whose proof is there.
     pub proven: usize,
+    /// Ids of sessions that had ended and are not proven: the server died while it proved them, time and again.
+    pub set_aside: Vec<String>,
 }
 
 /// The sessions of a server.
@@ -122,7 +148,7 @@ pub(super) struct Sessions {
 const KNOWN_PER_ACTIVE: usize = 64;
 
 impl Sessions {
-    /// Locks the ledger and takes up every session of the folder. Those that wait for their proof are returned.
+    /// Locks the ledger and looks at every session of the folder, once. Those that wait for their proof are returned.
     pub fn open(
         folder: &Path,
         artifacts: &Artifacts,
@@ -132,23 +158,57 @@ impl Sessions {
         // The ledger names logs by their full path, whatever folder the next reader works in.
         let folder = folder.canonicalize().map_err(|e| Error::file(folder, e))?;
         let mut ledger = Ledger::lock(&artifacts.ledger())?;
-        let mut known = HashMap::new();
-        let (mut queue, mut restored) = (Vec::new(), Restored::default());
-        for path in logs(&folder)? {
-            let Some((session, ended)) = take_up(&path, &folder, &mut ledger, artifacts)? else { continue };
-            let session = Arc::new(session);
-            match session.stage() {
-                Stage::Proven(_) => restored.proven += 1,
-                _ if ended => {
-                    session.set_stage(Stage::Queued(u64::MAX));
-                    queue.push(Arc::clone(&session));
-                    restored.to_prove += 1;
-                }
-                _ => restored.open += 1,
-            }
-            known.insert(session.id, session);
+        let found = Found::in_folder(&folder)?;
+        for id in &found.logs {
+            enter(&folder, id, &mut ledger, artifacts)?;
         }
-        let served = Served::count(ledger.entries(), &artifacts.pinned)?;
+        let (mut known, mut queue, mut restored) = (HashMap::new(), Vec::new(), Restored::default());
+        let mut take = |id: &[u8; 32], session: Session| {
+            let session = Arc::new(session);
+            if attempts::read(&folder, id) >= attempts::MOST {
+                restored.set_aside.push(hex::encode(id));
+                session.set_stage(Stage::Failed(attempts::SET_ASIDE.into()));
+            } else {
+                queue.push(Arc::clone(&session));
+            }
+            known.insert(*id, session);
+        };
+        // What the ledger calls open is counted in its log, wherever it is.
+        let modules = artifacts.pinned.modules().len();
+        let open: Vec<_> = ledger.book().open_logs().collect();
+        let read = open.par_iter().map(|(client, log)| Ok((*client, *log, session_log::contents(log, modules)?)));
+        let mut served = Served::of_ended(ledger.book(), &artifacts.pinned);
+        let mut can_go_on = 0;
+        for (client, log, contents) in read.collect::<Result<Vec<_>, Error>>()? {
+            contents.rows.iter().enumerate().for_each(|(module, rows)| served.add(client, module, *rows));
+            if log.parent() != Some(&folder) {
+                continue;
+            }
+            let id = id_of(log, &contents, artifacts)?;
+            if ledger.book().of_id(&id).len() > 1 {
+                tracing::warn!(
+                    "{}: another log has the same session id: its rows are counted, it does not go on",
+                    log.display()
+                );
+            } else if contents.ended {
+                take(&id, Session::restore(log, &folder, None)?.0);
+            } else {
+                can_go_on += 1;
+            }
+        }
+        // Those whose rows are in the ledger.
+        let (mut proven, mut lost) = (0, Vec::new());
+        for id in &found.logs {
+            match ledger.book().of_log(id, &log_path(&folder, id)) {
+                Some(known) if known.trace.is_some() && found.proofs.contains(id) => proven += 1,
+                Some(known) if known.trace.is_some() => lost.push(*id),
+                _ => {}
+            }
+        }
+        for id in lost {
+            take(&id, Session::restore(&log_path(&folder, &id), &folder, None)?.0);
+        }
+        (restored.open, restored.to_prove, restored.proven) = (can_go_on, queue.len(), proven);
         let counts = Counts { inner: Mutex::new((ledger, served)) };
         let limit = limits.max_sessions.saturating_mul(KNOWN_PER_ACTIVE);
         Ok((Sessions { folder, known: Mutex::new(known), taking_up: Mutex::new(()), counts, limit }, queue, restored))
@@ -163,7 +223,10 @@ impl Sessions {
         let (id, key) = parse(reference)?;
         let found = match self.look_up(&id, key, client)? {
             Some(session) => session,
-            None => self.keep(Session::new(id, key, client.to_string(), &self.folder))?,
+            None => {
+                self.counts.check_id(&id, &log_path(&self.folder, &id))?;
+                self.keep(Session::new(id, key, client.to_string(), &self.folder))?
+            }
         };
         if found.belongs_to(key, client) { Ok(found) } else { Err(not_yours()) }
     }
@@ -202,9 +265,12 @@ impl Sessions {
         if header.key_bytes() != Some(*key_hash(key).as_bytes()) || header.peer != client {
             return Err(not_yours());
         }
-        let proof = proof_in(self.counts.lock().0.entries(), &self.folder, id);
+        self.counts.check_id(id, &path)?;
+        let trace = self.counts.book(|book| book.of_log(id, &path).and_then(|known| known.trace));
+        let proof = trace.filter(|_| proof_path(&self.folder, id).is_file());
         let (session, ended) = Session::restore(&path, &self.folder, proof).map_err(failed)?;
-        if ended && session.stage() == Stage::Open {
+        // What the ledger calls ended takes no rows, whatever its log says.
+        if (ended || trace.is_some()) && session.stage() == Stage::Open {
             session.set_stage(Stage::Failed("this server has lost the proof; it is made again after a restart".into()));
         }
         self.keep(session).map(Some)
@@ -240,54 +306,73 @@ fn parse(reference: Option<&SessionRef>) -> Result<([u8; 32], &[u8]), Status> {
     }
 }
 
-fn logs(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
-        let path = entry.map_err(|e| Error::file(folder, e))?.path();
-        if path.extension().is_some_and(|extension| extension == "rows") {
-            paths.push(path);
+/// The files of a server's folder, by session id.
+#[derive(Default)]
+struct Found {
+    logs: Vec<[u8; 32]>,
+    proofs: HashSet<[u8; 32]>,
+}
+
+impl Found {
+    /// Lists a folder, once. Traces that a proof was being made from when the server died are removed.
+    fn in_folder(folder: &Path) -> Result<Found, Error> {
+        let mut found = Found::default();
+        for entry in std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
+            let path = entry.map_err(|e| Error::file(folder, e))?.path();
+            let Some(extension) = path.extension().and_then(|extension| extension.to_str()) else { continue };
+            let mut id = [0u8; 32];
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let named = hex::decode_to_slice(stem, &mut id).is_ok() && hex::encode(id) == stem;
+            match (extension, named) {
+                ("rows", true) => found.logs.push(id),
+                ("rows", false) => {
+                    // It says what the file is instead.
+                    session_log::header(&path)?;
+                    return Err(Error::file(&path, "it is not called like its session: somebody renamed it"));
+                }
+                ("pf", true) => drop(found.proofs.insert(id)),
+                ("trace", true) => files::remove(&path)?,
+                _ => {}
+            }
         }
+        found.logs.sort_unstable();
+        Ok(found)
     }
-    paths.sort();
-    Ok(paths)
 }
 
-/// A session of an earlier life; none if it died before it was opened.
-fn take_up(
-    path: &Path,
-    folder: &Path,
-    ledger: &mut Ledger,
-    artifacts: &Artifacts,
-) -> Result<Option<(Session, bool)>, Error> {
-    let of = |id: &str| ledger.entries().iter().filter(|entry| entry.session == id).cloned().collect::<Vec<_>>();
+/// Sees to it that the ledger names a log: the server died between the two writes, or the log comes from elsewhere.
+fn enter(folder: &Path, id: &[u8; 32], ledger: &mut Ledger, artifacts: &Artifacts) -> Result<(), Error> {
+    let path = log_path(folder, id);
+    if ledger.book().of_log(id, &path).is_some() {
+        return Ok(());
+    }
     // The machine died while the log was made: no row of it was served, and the ledger does not know it.
-    let unknown = path.file_stem().is_some_and(|stem| of(&stem.to_string_lossy()).is_empty());
-    if unknown && frame_log::is_unborn(path)? {
+    if ledger.book().of_id(id).is_empty() && frame_log::is_unborn(&path)? {
         tracing::warn!("{}: cut before the session was opened; removed", path.display());
-        files::remove(path)?;
-        return Ok(None);
+        return files::remove(&path);
     }
-    let header = session_log::header(path)?;
-    if header.adapter_id != artifacts.pinned.id().to_string() {
-        return Err(Error::file(
-            path,
-            format!("a session of adapter {}: serve each adapter from its own --data folder", header.adapter_id),
-        ));
-    }
-    let entries = of(&header.session);
-    let Some(id) = header.session_id() else { return Err(Error::file(path, "its header is not one")) };
-    if entries.is_empty() {
-        // It died between the two writes.
-        ledger.append(Entry::opened(&id, &header.peer, &log_path(folder, &id)))?;
-    }
-    Session::restore(path, folder, proof_in(&entries, folder, &id)).map(Some)
+    let contents = session_log::contents(&path, artifacts.pinned.modules().len());
+    // Of another adapter it may have other modules: that is said first.
+    let header = session_log::header(&path)?;
+    check_adapter(&path, &header, artifacts)?;
+    id_of(&path, &contents?, artifacts)?;
+    ledger.append_found(id, &header.peer, &path)
 }
 
-/// The digest of a session that is proven: the ledger knows its rows, and the proof is there.
-fn proof_in(entries: &[Entry], folder: &Path, id: &[u8; 32]) -> Option<TraceDigest> {
-    let session = hex::encode(id);
-    let trace = entries.iter().filter(|entry| entry.session == session).find_map(|entry| entry.trace.as_deref())?;
-    let mut digest = [0u8; 32];
-    hex::decode_to_slice(trace, &mut digest).ok()?;
-    proof_path(folder, id).is_file().then_some(TraceDigest(digest))
+fn check_adapter(path: &Path, header: &session_log::Header, artifacts: &Artifacts) -> Result<(), Error> {
+    if header.adapter_id == artifacts.pinned.id().to_string() {
+        return Ok(());
+    }
+    let why = format!("a session of adapter {}: serve each adapter from its own --data folder", header.adapter_id);
+    Err(Error::file(path, why))
+}
+
+/// The session id of a log of this adapter that is called like its session.
+fn id_of(path: &Path, contents: &Contents, artifacts: &Artifacts) -> Result<[u8; 32], Error> {
+    check_adapter(path, &contents.header, artifacts)?;
+    let id = contents.header.session_id().ok_or_else(|| Error::file(path, "its header is not one"))?;
+    match path.parent() {
+        Some(folder) if log_path(folder, &id) == path => Ok(id),
+        _ => Err(Error::file(path, "it is not called like its session: somebody renamed it")),
+    }
 }

@@ -238,24 +238,80 @@ fn sessions_that_wait_for_their_proof_are_proven_after_a_restart() {
 }
 
 #[test]
-fn a_proof_that_could_not_be_written_is_made_again_after_a_restart() {
+fn a_proof_that_could_not_be_written_is_made_again_by_itself() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let options = again(contributor.path(), &server);
     let user = tempfile::tempdir().unwrap();
     let mut session = open(&server.url(), None, user.path()).unwrap();
     talk_on(&mut session, contributor.path(), 0, 1);
     let obstacle = log_of(contributor.path(), &session).with_extension("pf");
     fs::create_dir_all(obstacle.join("in the way")).unwrap();
-    let error = finish(&mut session).unwrap_err().to_string();
-    assert!(error.contains("could not prove the session") && !error.contains("in the way"), "{error}");
-    // The others are served meanwhile.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The others are served meanwhile.
+            assert_serves(&server, contributor.path());
+            std::thread::sleep(std::time::Duration::from_millis(1200));
+            fs::remove_dir_all(&obstacle).unwrap();
+        });
+        assert_eq!(rows_proven(&mut session), 4);
+    });
+    assert_eq!(connect(&server.url(), None).unwrap().rows_served, 3);
+    // Nothing is left of the attempts.
+    let left: Vec<_> = fs::read_dir(contributor.path().join("private/sessions")).unwrap().collect();
+    let names = left.iter().map(|entry| entry.as_ref().unwrap().path());
+    assert!(names.into_iter().all(|path| path.extension().is_some_and(|e| e == "rows" || e == "pf")), "{left:?}");
+}
+
+#[test]
+fn a_session_whose_proof_killed_the_server_again_and_again_is_set_aside() {
+    let contributor = artifacts();
+    let server = Server::start(contributor.path());
+    let options = again(contributor.path(), &server);
+    let pinned = load(contributor.path()).pinned;
+    let session = wait(async { begun(&mut raw::client(&server.url()).await, &pinned, 2).await.0 });
+    server.stop();
+    // It ended, and three attempts to prove it did not come back.
+    let log = contributor.path().join("private/sessions").join(format!("{}.rows", hex::encode(&session.id)));
+    let (mut open, _) = zklora_runtime::session_log::SessionLog::open(&log, &mut |_| Ok(())).unwrap();
+    open.append(&zklora_runtime::session_log::Event::Ended).unwrap();
+    drop(open);
+    let marker = log.with_extension("proving");
+    fs::write(&marker, "3\n").unwrap();
+    let restored = start(contributor.path()).unwrap().restored.clone();
+    assert_eq!((restored.to_prove, restored.set_aside), (0, vec![hex::encode(&session.id)]));
+    let server = Server::with(contributor.path(), &options);
+    let status = wait(async { raw::finish(&mut raw::client(&server.url()).await, &session, 1).await.unwrap_err() });
+    assert!(status.message().contains("set aside"), "{status:?}");
+    assert_eq!(connect(&server.url(), None).unwrap().rows_served, 2);
     assert_serves(&server, contributor.path());
     server.stop();
-    fs::remove_dir_all(&obstacle).unwrap();
+    // The operator has it tried again.
+    fs::remove_file(&marker).unwrap();
     let server = Server::with(contributor.path(), &options);
-    assert_eq!(rows_proven(&mut session), 4);
-    assert_eq!(connect(&server.url(), None).unwrap().rows_served, 3);
+    wait(async {
+        let mut client = raw::client(&server.url()).await;
+        raw::finish(&mut client, &session, 1).await.unwrap();
+        fetch(&mut client, &session).await.unwrap();
+    });
+}
+
+#[test]
+fn a_server_that_is_stopped_while_it_proves_did_not_die() {
+    let contributor = artifacts();
+    let pinned = load(contributor.path()).pinned;
+    for _ in 0..4 {
+        let server = Server::start(contributor.path());
+        let session = wait(async { begun(&mut raw::client(&server.url()).await, &pinned, 1).await.0 });
+        wait(async {
+            let request = zklora_runtime::wire::FinishRequest { session: Some(session.clone()), sequence: 1 };
+            let mut client = raw::client(&server.url()).await;
+            let mut stages = client.finish(request).await.unwrap().into_inner();
+            while stages.message().await.unwrap().unwrap().stage() == zklora_runtime::wire::ProofStage::Queued {}
+        });
+        server.stop();
+    }
+    let restored = start(contributor.path()).unwrap().restored.clone();
+    assert_eq!((restored.to_prove + restored.proven, restored.set_aside.len()), (4, 0));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The contributor's server and the user's client, over real sockets on loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod counting;
 mod crash;
 mod honest;
 mod identity;

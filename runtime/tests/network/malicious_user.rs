@@ -29,7 +29,7 @@ fn assert_says<T>(result: Result<T, Status>, code: Code, text: &str) {
 fn counted(folder: &Path) -> Served {
     let artifacts = load(folder);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    Served::count(ledger.entries(), &artifacts.pinned).unwrap()
+    Served::count(ledger.book(), &artifacts.pinned).unwrap()
 }
 
 fn rows_served(url: &str) -> u64 {

@@ -87,7 +87,8 @@ pub fn require_folder_of(path: &Path) -> Result<(), Error> {
     if folder_of(path).is_dir() { Ok(()) } else { Err(Error::file(path, "its folder does not exist: create it first")) }
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder that a file is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -44,6 +44,7 @@ pub mod srs_store;
 pub mod synthetic;
 pub mod trace_file;
 pub mod trace_reader;
+pub mod trace_writer;
 pub mod weights_file;
 pub mod wire;
 

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Longest header that is read, in bytes, as `safetensors` has it.
-const MAX_HEADER: u64 = 100_000_000;
+pub(crate) const MAX_HEADER: u64 = 100_000_000;
 
 /// What stands before the numbers.
 pub(crate) struct Header {

@@ -87,6 +87,7 @@ pub fn require_folder_of(path: &Path) -> Result<(), Error> {
     if folder_of(path).is_dir() { Ok(()) } else { Err(Error::file(path, "its folder does not exist: create it first")) }
 }
 
+/// The folder that a file is in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

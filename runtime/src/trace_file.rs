@@ -3,12 +3,8 @@
 //! Per module: `<module>.<input>` (i32 `[N, dim]`), `<module>.one` (i32 `[N]`, only with a bias), `<module>.scale` (f32 `[N]`),
 //! `<module>.delta` (i64 `[N, d_out]`). Metadata: format, version, adapter id, session id.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
-use safetensors::{Dtype, tensor::TensorView};
 use zklora_circuit::{
     manifest::{AdapterId, Module, Pinned},
     trace::{Rows, Trace},
@@ -16,8 +12,8 @@ use zklora_circuit::{
 
 use crate::{
     Error,
-    files::{self, Access},
     trace_reader::{Header, TraceReader},
+    trace_writer::TraceWriter,
 };
 
 pub(crate) const FORMAT: &str = "zklora-trace";
@@ -100,37 +96,12 @@ impl TraceFile {
 
     /// Writes the file, for modules of these names and shapes, whatever the backend.
     pub(crate) fn write_shapes(&self, path: &Path, modules: &[Module]) -> Result<(), Error> {
-        let mut tensors: Vec<(String, Dtype, Vec<usize>, &[u8])> = Vec::new();
-        for (module, rows) in modules.iter().zip(&self.modules) {
-            let n = rows.scales.len();
-            if n == 0 {
-                continue;
-            }
-            let name = |suffix: &str| format!("{}.{suffix}", module.name);
-            for (input, values) in module.inputs.iter().zip(&rows.inputs) {
-                tensors.push((name(&input.name), Dtype::I32, vec![n, input.dim], bytemuck::cast_slice(values)));
-            }
-            if module.has_bias() {
-                tensors.push((name("one"), Dtype::I32, vec![n], bytemuck::cast_slice(&rows.ones)));
-            }
-            tensors.push((name("scale"), Dtype::F32, vec![n], bytemuck::cast_slice(&rows.scales)));
-            tensors.push((name("delta"), Dtype::I64, vec![n, module.d_out], bytemuck::cast_slice(&rows.delta)));
+        let counts: Vec<usize> = self.modules.iter().map(|rows| rows.scales.len()).collect();
+        let mut writer = TraceWriter::create(path, self.adapter, self.session, modules, &counts)?;
+        for (m, rows) in self.modules.iter().enumerate() {
+            writer.push(m, rows, &rows.delta)?;
         }
-        let failed = |e: safetensors::SafeTensorError| Error::file(path, e);
-        let views = tensors
-            .iter()
-            .map(|(name, dtype, shape, data)| Ok((name, TensorView::new(*dtype, shape.clone(), data)?)))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(failed)?;
-        let metadata = HashMap::from([
-            ("format".to_string(), FORMAT.to_string()),
-            ("version".to_string(), VERSION.to_string()),
-            ("adapter_id".to_string(), self.adapter.to_string()),
-            ("session_id".to_string(), hex::encode(self.session)),
-        ]);
-        let out = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
-        // The rows are the user's activations, and what the contributor's weights answered.
-        files::write(path, &out, Access::Private)
+        writer.finish()
     }
 
     /// Reads a file as rows of this adapter.

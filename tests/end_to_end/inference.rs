@@ -19,7 +19,38 @@ fn text() -> String {
 }
 
 /// Compiled artifacts of a fixture, made once; tests serve copies of them.
-struct Contributor(tempfile::TempDir);
+pub struct Contributor(Folder);
+
+/// Where the artifacts are: in a temporary folder, or in one of the test's.
+enum Folder {
+    Own(tempfile::TempDir),
+    Named(PathBuf),
+}
+
+impl Contributor {
+    pub fn path(&self) -> &Path {
+        match &self.0 {
+            Folder::Own(folder) => folder.path(),
+            Folder::Named(folder) => folder,
+        }
+    }
+}
+
+/// A copy of the public and private files in another folder.
+pub fn copy_of(contributor: &Contributor, to: &Path) -> Contributor {
+    copy_files(contributor.path(), to);
+    Contributor(Folder::Named(to.to_path_buf()))
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for part in ["public", "private"] {
+        std::fs::create_dir_all(to.join(part)).unwrap();
+        for entry in std::fs::read_dir(from.join(part)).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(part).join(entry.file_name())).unwrap();
+        }
+    }
+}
 
 fn contributor(adapter: &'static str, base: &str, cell: &'static OnceLock<tempfile::TempDir>) -> Contributor {
     let compiled = cell.get_or_init(|| {
@@ -30,18 +61,12 @@ fn contributor(adapter: &'static str, base: &str, cell: &'static OnceLock<tempfi
         folder
     });
     let copy = tempfile::tempdir().unwrap();
-    for part in ["public", "private"] {
-        std::fs::create_dir(copy.path().join(part)).unwrap();
-        for entry in std::fs::read_dir(compiled.path().join("artifacts").join(part)).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), copy.path().join(part).join(entry.file_name())).unwrap();
-        }
-    }
-    Contributor(copy)
+    copy_files(&compiled.path().join("artifacts"), copy.path());
+    Contributor(Folder::Own(copy))
 }
 
 /// LoRA of rank 4 on q_proj and v_proj.
-fn first() -> Contributor {
+pub fn first() -> Contributor {
     static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
     contributor("adapters/llama_qv_r4", "base/tiny-llama", &MADE)
 }
@@ -53,21 +78,21 @@ fn second() -> Contributor {
 }
 
 /// `zklora serve`, killed when the value is dropped.
-struct Server {
+pub struct Server {
     child: Child,
-    url: String,
-    id: String,
-    said: Value,
+    pub url: String,
+    pub id: String,
+    pub said: Value,
 }
 
 impl Server {
-    fn start(contributor: &Contributor, listen: &str, more: &[&str]) -> Server {
+    pub fn start(contributor: &Contributor, listen: &str, more: &[&str]) -> Server {
         let mut command = zklora_command();
-        command.args(["--json", "serve", "--listen", listen, "--artifacts"]).arg(contributor.0.path()).args(more);
+        command.args(["--json", "serve", "--listen", listen, "--artifacts"]).arg(contributor.path()).args(more);
         Server::of(command)
     }
 
-    fn of(mut command: Command) -> Server {
+    pub fn of(mut command: Command) -> Server {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -76,16 +101,20 @@ impl Server {
         Server { child, url: text("url"), id: text("adapter_id"), said }
     }
 
-    fn pinned(&self) -> String {
+    pub fn pinned(&self) -> String {
         format!("{}={}", self.url, self.id)
     }
 
-    fn address(&self) -> &str {
+    pub fn address(&self) -> &str {
         self.url.split_once("://").unwrap().1
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL.
-    fn kill(mut self) -> String {
+    pub fn kill(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.address().to_string()
@@ -100,7 +129,7 @@ impl Drop for Server {
 }
 
 /// `zklora infer` on tiny-llama, running.
-fn infer(contributors: &[&str], out: &Path, more: &[&str]) -> Child {
+pub fn infer(contributors: &[&str], out: &Path, more: &[&str]) -> Child {
     let mut command = zklora_command();
     command.args(["--json", "infer", "--base-weights"]).arg(fixture("base/tiny-llama"));
     command.arg("--base").arg(fixture("base/tiny-llama/dynamo.onnx"));
@@ -109,7 +138,7 @@ fn infer(contributors: &[&str], out: &Path, more: &[&str]) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn end(child: Child) -> Run {
+pub fn end(child: Child) -> Run {
     let output = child.wait_with_output().unwrap();
     Run {
         code: output.status.code().unwrap(),
@@ -136,7 +165,7 @@ fn wait_for_rows(folder: &Path, bytes: u64) -> PathBuf {
 }
 
 /// What everybody can check afterwards with the files of the user's folder alone.
-fn verify_again(folder: &Path, id: &str) -> Value {
+pub fn verify_again(folder: &Path, id: &str) -> Value {
     let (public, trace, proof) = (folder.join("public"), folder.join("trace.safetensors"), folder.join("session.pf"));
     zk!["--json", "verify", "--public", public, "--trace", trace, "--proof", proof, "--adapter-id", id].ok().json()
 }
@@ -215,7 +244,7 @@ fn one_contributor_that_fails_is_named_and_the_work_of_the_other_is_kept() {
 #[test]
 fn a_contributor_that_goes_away_for_good_is_named_and_nothing_is_shown_of_it() {
     let (one, two) = (first(), second());
-    let folder = two.0.path().join("private/sessions");
+    let folder = two.path().join("private/sessions");
     let one = Server::start(&one, "127.0.0.1:0", &[]);
     let two = Server::start(&two, "127.0.0.1:0", &[]);
     let user = tempfile::tempdir().unwrap();
@@ -239,7 +268,7 @@ fn a_server_that_is_killed_in_the_middle_goes_on_and_proves_everything() {
     let text = text();
     let running = infer(&[&pinned], user.path(), &["--text", &text]);
     for bytes in [20_000, 200_000] {
-        wait_for_rows(&contributor.0.path().join("private/sessions"), bytes);
+        wait_for_rows(&contributor.path().join("private/sessions"), bytes);
         let address = server.kill();
         server = Server::start(&contributor, &address, &[]);
     }

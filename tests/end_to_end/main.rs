@@ -12,5 +12,6 @@ mod inference;
 mod pipeline;
 mod refusals;
 mod report;
+mod soak;
 mod tamper;
 mod zklora;

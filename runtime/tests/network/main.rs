@@ -1,8 +1,11 @@
 //! The contributor's server and the user's client, over real sockets on loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod child;
 mod crash;
+mod flood;
 mod honest;
+mod http2;
 mod identity;
 mod load;
 mod malicious_contributor;

@@ -361,6 +361,12 @@ pub struct Serve {
     /// Most of them under one token or certificate [default: as many as in all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_sessions_per_client: Option<u32>,
+    /// Most connections that have shown an identity [default: 1024, fewer with less than 2 GiB of memory].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub max_connections: Option<u32>,
+    /// Most memory of requests and of answers that are not read, in MiB [default: a quarter of the memory, up to 1024].
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=2047))]
+    pub max_held: Option<u32>,
     /// Most rows of a session, all modules together.
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     pub max_session_rows: u64,

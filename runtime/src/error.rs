@@ -1,6 +1,9 @@
 //! What can go wrong around the proof, and whether it means "no" or "this input is unusable".
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// What went wrong, where, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +16,8 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it and what to do.
         why: String,
+        /// What kind of trouble that is, if the operating system said so.
+        trouble: Trouble,
     },
     /// The proof system refused something.
     #[error(transparent)]
@@ -93,9 +98,48 @@ impl Error {
         Error::Contributor { url: url.to_string(), why }
     }
 
-    pub(crate) fn file(path: &Path, why: impl std::fmt::Display) -> Error {
-        Error::File { path: path.to_path_buf(), why: why.to_string() }
+    /// An error of the operating system (an [`io::Error`] as it is) keeps what kind of trouble it is.
+    pub(crate) fn file(path: &Path, why: impl std::fmt::Display + 'static) -> Error {
+        let trouble = (&why as &dyn std::any::Any).downcast_ref().map_or(Trouble::Other, Trouble::of);
+        Error::File { path: path.to_path_buf(), why: why.to_string(), trouble }
     }
+
+    /// What kind of trouble with a file this is.
+    pub(crate) fn trouble(&self) -> Trouble {
+        match self {
+            Error::File { trouble, .. } => *trouble,
+            _ => Trouble::Other,
+        }
+    }
+}
+
+/// Kinds of trouble with a file that pass, and that something can be done about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// No more files may be open: in this process, or on this machine.
+    TooManyOpen,
+    /// The disk is full, or its user's share of it.
+    DiskFull,
+    /// Another error of the operating system.
+    System,
+    /// Nothing that passes: what is in the file, or where it is.
+    Other,
+}
+
+impl Trouble {
+    fn of(error: &io::Error) -> Trouble {
+        match error.kind() {
+            _ if is_out_of_descriptors(error) => Trouble::TooManyOpen,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Trouble::DiskFull,
+            _ => Trouble::System,
+        }
+    }
+}
+
+/// Whether no file can be opened, and no connection accepted, because too many are.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    // EMFILE and ENFILE, which have no kind of their own; the numbers are the same on every Unix.
+    cfg!(unix) && matches!(error.raw_os_error(), Some(24 | 23))
 }
 
 /// Longest text of a peer that is shown, in characters.
@@ -120,6 +164,18 @@ pub(crate) fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_of_a_file_knows_what_kind_of_trouble_it_is() {
+        let of = |code| Error::file(Path::new("log"), io::Error::from_raw_os_error(code)).trouble();
+        if cfg!(target_os = "linux") {
+            let (emfile, enfile, enospc, edquot, enoent) = (24, 23, 28, 122, 2);
+            assert_eq!((of(emfile), of(enfile)), (Trouble::TooManyOpen, Trouble::TooManyOpen));
+            assert_eq!((of(enospc), of(edquot), of(enoent)), (Trouble::DiskFull, Trouble::DiskFull, Trouble::System));
+        }
+        assert_eq!(Error::file(Path::new("log"), "it is damaged").trouble(), Trouble::Other);
+        assert_eq!(Error::Input("no file".into()).trouble(), Trouble::Other);
+    }
 
     #[test]
     fn a_peers_text_does_nothing_to_a_terminal() {

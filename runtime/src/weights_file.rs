@@ -35,7 +35,7 @@ pub fn to_bytes(weights: &Weights) -> Zeroizing<Vec<u8>> {
 /// # Errors
 /// [`Error::File`] if this is no weights file; [`zklora_circuit::Error::Weights`] if it is one that does not fit the manifest.
 pub fn parse(path: &Path, bytes: &[u8], manifest: &Manifest) -> Result<Weights, Error> {
-    let refuse = |why: &str| Error::file(path, why);
+    let refuse = |why: &'static str| Error::file(path, why);
     let misfit = |why: &str| zklora_circuit::Error::Weights(format!("{}: {why}", path.display()));
     let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| refuse("not a zklora weights file"))?;
     let mut rest = match rest.split_first() {

@@ -61,6 +61,11 @@ fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
             max_session_bytes: u64::from(args.max_session_size) << 20,
             max_sessions: args.max_sessions as usize,
             max_sessions_per_client: args.max_sessions_per_client.unwrap_or(args.max_sessions) as usize,
+            max_connections: args.max_connections.map_or(defaults.max_connections, |most| most as usize),
+            max_unknown_connections: args
+                .max_connections
+                .map_or(defaults.max_unknown_connections, |most| (most as usize / 4).clamp(1, 256)),
+            max_held_bytes: args.max_held.map_or(defaults.max_held_bytes, |mib| (mib as usize) << 20),
             max_rows: args.max_rows,
             idle: Duration::from_secs(u64::from(args.idle)),
             proving_threads: args.proving_threads.map_or(defaults.proving_threads, |threads| threads as usize),

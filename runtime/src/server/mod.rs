@@ -1,22 +1,31 @@
 //! The contributor's server: deltas over gRPC, each row counted and on disk before it is answered, proofs beside inference.
 //!
 //! ```text
-//! connections → identity → service (tonic) ─ Infer → sessions → session: check, count, compute, log, answer
-//!                                           ─ Finish → prover (a thread with its own pool): log → trace → ledger → proof
+//! connections → door: identity, what is held → service (tonic) ─ Infer → sessions → session: check, count, compute, log, answer
+//!                                                              ─ Finish → prover (a thread with its own pool): log → trace → ledger → proof
 //! ```
 //!
 //! Secrets stay in [`crate::artifacts::Artifacts`]; nothing here logs rows, deltas, tokens or keys.
 
+mod answers;
 mod attempts;
 mod connections;
+mod descriptors;
+mod door;
+mod guarded;
+mod held;
 mod identity;
 mod limits;
+mod log_rate;
+mod memory;
 mod places;
 mod prover;
+mod requests;
 mod run;
 mod service;
 mod session;
 mod sessions;
+mod trouble;
 
 pub(crate) use run::causes;
 

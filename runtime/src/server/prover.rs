@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Error,
     artifacts::Artifacts,
+    error::Trouble,
     files::{self, Access},
     ledger::Entry,
     session as proofs,
@@ -134,7 +135,7 @@ impl Prover {
                     session.set_stage(stage);
                 }
                 // A full disk is emptied some time: nobody should have to start the server again for it.
-                Err(error @ Error::File { .. }) => {
+                Err(error) if error.trouble() != Trouble::Other => {
                     let wait = job.next_wait;
                     tracing::error!(
                         session = session.name(),

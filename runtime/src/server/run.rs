@@ -9,23 +9,35 @@ use std::{
 };
 
 use tokio::{net::TcpListener, sync::watch};
-use tonic::{
-    Request, Status,
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TlsConnectInfo},
-};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use zklora_circuit::{keys::KeyStore, srs::Srs};
 
 use super::{
-    connections::{self, Known},
-    identity::{Tokens, identify},
-    limits::Limits,
+    connections::{self, Pool},
+    descriptors,
+    door::{BySize, Door, SMALL_MESSAGE},
+    guarded::Guarded,
+    held::Held,
+    identity::Tokens,
+    limits::{Limits, Windows},
+    memory::Memory,
     prover::{Prover, Workshop},
-    service::{Client, Service},
+    service::Service,
     sessions::{Restored, Sessions},
 };
 use crate::{Error, artifacts::Artifacts, files, served::Served, wire};
 
 const MAX_PEM: u64 = 1 << 20;
+
+/// Requests of one connection that are not answered to their end.
+const STREAMS: u32 = 64;
+
+/// Longest headers of a request, in bytes: a token has up to 512.
+const MAX_HEADERS: u32 = 8 << 10;
+
+/// Threads for work that computes or waits for the disk.
+pub(super) const BLOCKING: usize = 64;
 
 /// How long streams may take to end when the server shuts down.
 const GRACE: Duration = Duration::from_secs(10);
@@ -78,7 +90,7 @@ pub struct Listening {
 /// [`Error::Input`] for options that do not go together, an address that cannot be used, TLS files that are none;
 /// [`Error::File`] for sessions of an earlier life that are damaged.
 pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOptions) -> Result<Listening, Error> {
-    let ServerOptions { listen, limits, .. } = options;
+    let ServerOptions { listen, .. } = options;
     if options.tls.is_none() && !listen.ip().is_loopback() && !options.insecure {
         return Err(Error::Input(format!(
             "{listen} is not a loopback address, and without TLS everybody on the way reads activations, deltas and tokens: pass \
@@ -86,6 +98,9 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
         )));
     }
     let tls = options.tls.as_ref().map(tls_config).transpose()?;
+    let (limits, windows) = options.limits.within(Memory::of_this_process());
+    let limits = &limits;
+    descriptors::provide(limits)?;
     let (sessions, queue, restored) = Sessions::open(&options.data, &artifacts, limits)?;
     let served = sessions.counts.served();
     let workshop = Arc::new(Workshop { artifacts, srs, keys, sessions });
@@ -95,16 +110,22 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
     let cannot = |what: &str, e: &dyn std::fmt::Display| Error::Input(format!("{what}: {e}"));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING)
         .build()
         .map_err(|e| cannot("the network's threads cannot be started", &e))?;
     let (stop, stopping) = watch::channel(false);
-    let service = Service::new(workshop, Arc::clone(&prover), limits.clone(), stopping.clone())?;
+    // Everybody is one where nobody is asked who they are.
+    let alone = options.tokens.is_none() && options.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
+    let held = Held::new(limits, alone);
+    let service = Service::new(workshop, Arc::clone(&prover), limits.clone(), Arc::clone(&held), stopping.clone())?;
+    let door = Door::new(options.tokens.clone(), held, limits.max_message_bytes, limits.idle);
     let listener =
         runtime.block_on(TcpListener::bind(listen)).map_err(|e| cannot(&format!("cannot listen on {listen}"), &e))?;
     let address = listener.local_addr().map_err(|e| cannot("the address is not known", &e))?;
     let server = {
         let _entered = runtime.enter();
-        let serving = serve(service, listener, tls, options, stopping)?;
+        let incoming = connections::accept(listener, Pool::new(limits, alone), limits);
+        let serving = serve(service, door, incoming, tls, limits, windows, stopping)?;
         runtime.spawn(serving)
     };
     let prover = StopAtEnd(prover);
@@ -122,67 +143,46 @@ impl Drop for StopAtEnd {
 
 fn serve(
     service: Service,
-    listener: TcpListener,
+    door: Door,
+    incoming: ReceiverStream<std::io::Result<Guarded>>,
     tls: Option<ServerTlsConfig>,
-    options: &ServerOptions,
+    limits: &Limits,
+    windows: Windows,
     mut stopping: watch::Receiver<bool>,
 ) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>, Error> {
-    let limits = options.limits.clone();
-    let messages = limits.max_message_bytes;
-    let contributor = wire::contributor_server::ContributorServer::new(service)
-        .max_decoding_message_size(messages)
-        .max_encoding_message_size(usize::MAX);
-    let contributor =
-        tonic::service::interceptor::InterceptedService::new(contributor, authenticator(options.tokens.clone()));
+    let contributor = BySize::new(service, limits.max_message_bytes);
     let (reporter, health) = tonic_health::server::health_reporter();
+    let health = health.max_decoding_message_size(SMALL_MESSAGE);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
-        .map_err(|e| Error::Input(format!("the service's description is malformed: {e}")))?;
+        .map_err(|e| Error::Input(format!("the service's description is malformed: {e}")))?
+        .max_decoding_message_size(SMALL_MESSAGE);
     let mut server = Server::builder()
         .timeout(limits.idle)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        .http2_max_header_list_size(16 << 10)
-        .max_concurrent_streams(64)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20);
+        .http2_max_header_list_size(MAX_HEADERS)
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection);
     if let Some(tls) = tls {
         server = server.tls_config(tls).map_err(|e| Error::Input(format!("TLS: {}", causes(&e))))?;
     }
-    let incoming = connections::accept(listener, limits.max_connections, limits.handshake);
     Ok(async move {
         reporter.set_serving::<wire::contributor_server::ContributorServer<Service>>().await;
         let signal = async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
         server
+            .layer(door)
             .add_service(contributor)
             .add_service(health)
             .add_service(reflection)
             .serve_with_incoming_shutdown(incoming, signal)
             .await
     })
-}
-
-/// Puts the caller's name into the request, or refuses it.
-fn authenticator(tokens: Option<Tokens>) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone {
-    move |mut request: Request<()>| {
-        let tls = request.extensions().get::<TlsConnectInfo<Known>>();
-        let certificates = tls.and_then(TlsConnectInfo::peer_certs);
-        let certificate = certificates.as_ref().and_then(|chain| chain.first()).map(|der| der.as_ref());
-        let name = identify(tokens.as_ref(), request.metadata(), certificate)?;
-        let known = match tls {
-            Some(tls) => Some(tls.get_ref()),
-            None => request.extensions().get::<Known>(),
-        };
-        if let Some(known) = known {
-            known.set();
-        }
-        request.extensions_mut().insert(Client(name));
-        Ok(request)
-    }
 }
 
 fn tls_config(tls: &ServerTls) -> Result<ServerTlsConfig, Error> {

@@ -2,11 +2,14 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use prost::Message;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
+    answers::{Common, PREFIX},
+    held::{Held, Hold, Room},
     limits::Limits,
     places::{Place, Places},
     prover::{Prover, Workshop},
@@ -22,7 +25,7 @@ use crate::{
     },
 };
 
-/// The name of the caller, put into each request by the interceptor.
+/// The name of the caller, put into each request at the door.
 #[derive(Debug, Clone)]
 pub(super) struct Client(pub String);
 
@@ -34,8 +37,11 @@ struct Shared {
     workshop: Arc<Workshop>,
     prover: Arc<Prover>,
     limits: Limits,
-    manifest: bytes::Bytes,
-    settings: bytes::Bytes,
+    /// What Describe says, but for the rows served: all answers share its bytes.
+    description: DescribeResponse,
+    described: Common,
+    /// What requests and answers take.
+    held: Arc<Held>,
     /// Places for sessions that exchange batches.
     places: Places,
     /// Batches that are computed at the same time.
@@ -51,13 +57,23 @@ impl Service {
         workshop: Arc<Workshop>,
         prover: Arc<Prover>,
         limits: Limits,
+        held: Arc<Held>,
         stopping: watch::Receiver<bool>,
     ) -> Result<Service, crate::Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let pinned = &workshop.artifacts.pinned;
-        Ok(Service(Arc::new(Shared {
+        let description = DescribeResponse {
+            version: wire::VERSION,
             manifest: pinned.manifest().to_bytes()?.into(),
             settings: pinned.settings().to_bytes()?.into(),
+            limits: Some(limits.to_wire()),
+            // The last field: what comes before it is the same in every answer.
+            rows_served: 0,
+        };
+        Ok(Service(Arc::new(Shared {
+            described: Common(description.encode_to_vec().into()),
+            description,
+            held,
             places: Places::new(&limits),
             computing: Semaphore::new(cores),
             prover,
@@ -69,7 +85,7 @@ impl Service {
 }
 
 fn client<T>(request: &Request<T>) -> Result<String, Status> {
-    // The interceptor puts it there or refuses the request.
+    // It is put there at the door, or the request is refused.
     let client = request.extensions().get::<Client>();
     client.map(|client| client.0.clone()).ok_or_else(|| Status::unauthenticated("the caller is not known"))
 }
@@ -85,13 +101,10 @@ impl Contributor for Service {
             )));
         }
         let shared = &self.0;
-        Ok(Response::new(DescribeResponse {
-            version: wire::VERSION,
-            manifest: shared.manifest.clone(),
-            settings: shared.settings.clone(),
-            limits: Some(shared.limits.to_wire()),
-            rows_served: shared.workshop.sessions.counts.served().most(),
-        }))
+        let rows_served = shared.workshop.sessions.counts.served().most();
+        let mut response = Response::new(DescribeResponse { rows_served, ..shared.description.clone() });
+        response.extensions_mut().insert(shared.described.clone());
+        Ok(response)
     }
 
     async fn open_session(
@@ -135,8 +148,11 @@ impl Contributor for Service {
         };
         let session = find(&self.0, Some(start), &client).await?;
         let (answers, outgoing) = mpsc::channel(1);
-        tokio::spawn(exchange(Arc::clone(&self.0), session, incoming, answers, place));
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+        let room = Room::default();
+        tokio::spawn(exchange(Arc::clone(&self.0), session, incoming, (answers, room.clone()), place));
+        let mut response: Response<Self::InferStream> = Response::new(Box::pin(ReceiverStream::new(outgoing)));
+        response.extensions_mut().insert(room);
+        Ok(response)
     }
 
     type FinishStream = Responses<FinishResponse>;
@@ -193,8 +209,18 @@ async fn find(shared: &Arc<Shared>, session: Option<SessionRef>, client: &str) -
     blocking(move || shared.workshop.sessions.find(session.as_ref(), &client)).await
 }
 
+/// Work that waits for one of the threads that it may have. A request whose caller gives up while it waits is gone with it; what
+/// has been handed to a thread is done, wanted or not, so that no more than this may be handed over at once.
+static TURNS: Semaphore = Semaphore::const_new(super::run::BLOCKING);
+
 /// Work that computes or waits for the disk, off the threads that serve the network.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
+    // Never closed.
+    let turn = TURNS.acquire().await.map_err(|_| Status::unavailable("the server shuts down"))?;
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|_| Err(Status::internal("the server failed; its log says more")))
@@ -216,7 +242,7 @@ async fn exchange(
     shared: Arc<Shared>,
     session: Arc<Session>,
     mut incoming: Streaming<InferRequest>,
-    answers: mpsc::Sender<Result<InferResponse, Status>>,
+    (answers, room): (mpsc::Sender<Result<InferResponse, Status>>, Room),
     place: Place,
 ) {
     let (number, mut newest) = session.take_over();
@@ -239,7 +265,11 @@ async fn exchange(
             Err(status) => Err(status),
         };
         let answer = match answer {
-            Ok(answer) => answer,
+            Ok((answer, mut held)) => {
+                held.shrink(PREFIX + answer.encoded_len());
+                room.put(held);
+                answer
+            }
             Err(status) => break Some(status),
         };
         // A user that does not read its answers holds one place and no more, and not for ever.
@@ -267,15 +297,30 @@ async fn compute(
     session: &Arc<Session>,
     stream: u64,
     batch: Batch,
-) -> Result<InferResponse, Status> {
+) -> Result<(InferResponse, Hold), Status> {
+    // Before it is computed: a user who does not read its answers waits here for room, and keeps no core from others.
+    let bytes = answer_bytes(&batch, shared);
+    let held = shared.held.take(&session.client, bytes, shared.limits.idle / 2).await?;
     // Never closed.
     let _turn = shared.computing.acquire().await.map_err(|_| Status::unavailable("the server shuts down"))?;
     let (shared, session) = (Arc::clone(shared), Arc::clone(session));
-    blocking(move || {
+    let answer = blocking(move || {
         let Workshop { artifacts, sessions, .. } = &*shared.workshop;
         session.serve(stream, batch, artifacts, &sessions.counts, &shared.limits)
-    })
-    .await
+    });
+    Ok((answer.await?, held))
+}
+
+/// What the answer will take, and what surrounds its numbers; a batch that no adapter can answer takes nothing.
+fn answer_bytes(batch: &Batch, shared: &Shared) -> usize {
+    let modules = shared.workshop.artifacts.pinned.modules();
+    let deltas = |(module, rows): (usize, u64)| {
+        let d_out = modules.get(module).map_or(0, |module| module.d_out);
+        d_out.saturating_mul(8).saturating_mul(usize::try_from(rows).unwrap_or(usize::MAX)).saturating_add(16)
+    };
+    let deltas = batch.counts().map(deltas).fold(32, usize::saturating_add);
+    // Longer ones are refused.
+    deltas.min(shared.limits.max_message_bytes.saturating_mul(2))
 }
 
 /// How often a waiting user hears from the server, so that neither takes the other for dead.
@@ -303,6 +348,7 @@ async fn report(shared: Arc<Shared>, session: Arc<Session>, progress: mpsc::Send
         tokio::select! {
             _ = stage.changed() => {}
             () = tokio::time::sleep(HEARTBEAT) => {}
+            () = progress.closed() => return,
             _ = stopping.changed() => {}
         }
         if *stopping.borrow() {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tonic::Status;
 use zklora_circuit::trace::TraceDigest;
 
-use super::{limits::Limits, sessions::Counts};
+use super::{limits::Limits, sessions::Counts, trouble::cannot_write};
 use crate::{
     Error,
     artifacts::Artifacts,
@@ -215,10 +215,7 @@ impl Session {
             if let Error::Reused(_) = e {
                 return Status::failed_precondition(e.to_string());
             }
-            tracing::error!("session {}: {e}", self.name());
-            Status::unavailable(
-                "this server cannot write its log (is its disk full?): nothing was served; try again later",
-            )
+            cannot_write(&self.name(), &e)
         })
     }
 

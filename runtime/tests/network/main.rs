@@ -1,9 +1,12 @@
 //! The contributor's server and the user's client, over real sockets on loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod child;
 mod counting;
 mod crash;
+mod flood;
 mod honest;
+mod http2;
 mod identity;
 mod load;
 mod malicious_contributor;

@@ -14,6 +14,7 @@ use zklora_runtime::{
 };
 
 use crate::{
+    http2::{PREFACE, frame},
     party::{self, Server, artifacts, assert_serves, calls, connect, expected, finish, load, network, open},
     raw::{self, batch, begun, fresh, stream, talk, wait},
     tap::Tap,
@@ -36,14 +37,6 @@ fn is_closed(stream: &mut TcpStream) -> bool {
             Err(e) => return e.kind() == std::io::ErrorKind::ConnectionReset,
         }
     }
-}
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 #[test]

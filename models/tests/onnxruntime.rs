@@ -63,8 +63,8 @@ fn environment() -> Result<PathBuf, String> {
         return Ok(python);
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir))?;
-    run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", FILE]))?;
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"];
+    run(Command::new(&python).args(install).arg(FILE))?;
     std::fs::write(&stamp, REQUIREMENTS).map_err(|error| error.to_string())?;
     Ok(python)
 }

@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use zklora_circuit::trace::TraceDigest;
 
-use crate::{Error, files};
+use crate::{Error, files, not_inherited::NotInherited};
 
 const MAX_LEDGER: u64 = 1 << 32;
 
@@ -118,6 +118,8 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Entry>, Error> {
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
+    /// Before the file: it is closed after this.
+    _not_inherited: NotInherited,
     file: fs::File,
     entries: Vec<Entry>,
     /// Length of the whole lines, in bytes.
@@ -138,6 +140,7 @@ impl Ledger {
             options.mode(0o600);
         }
         let file = options.open(path).map_err(|e| Error::file(path, e))?;
+        let not_inherited = NotInherited::new(&file);
         let start = Instant::now();
         loop {
             match file.try_lock() {
@@ -160,7 +163,7 @@ impl Ledger {
         if let Some(folder) = path.parent() {
             entries.iter_mut().filter_map(|entry| entry.log.as_mut()).for_each(|log| *log = folder.join(&log));
         }
-        Ok(Ledger { path: path.to_path_buf(), file, entries, len })
+        Ok(Ledger { path: path.to_path_buf(), _not_inherited: not_inherited, file, entries, len })
     }
 
     /// How the ledger names a log: folders that are moved together find each other again.

@@ -23,8 +23,12 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use crate::not_inherited::NotInherited;
+
 /// A connection that holds a place.
 pub(super) struct Guarded {
+    /// Before the stream: it is closed after this.
+    _not_inherited: NotInherited,
     stream: TcpStream,
     deadline: Pin<Box<Sleep>>,
     known: Known,
@@ -113,7 +117,9 @@ pub(super) fn accept(listener: TcpListener, places: usize, handshake: Duration) 
             // Small answers must not wait for more.
             let _ = stream.set_nodelay(true);
             let deadline = Box::pin(tokio::time::sleep(handshake));
-            let guarded = Guarded { stream, deadline, known: Known::default(), _place: place };
+            let not_inherited = NotInherited::new(&stream);
+            let guarded =
+                Guarded { _not_inherited: not_inherited, stream, deadline, known: Known::default(), _place: place };
             if accepted.send(Ok(guarded)).await.is_err() {
                 return;
             }

@@ -23,7 +23,7 @@ use super::{
     service::{Client, Service},
     sessions::{Restored, Sessions},
 };
-use crate::{Error, artifacts::Artifacts, files, served::Served, wire};
+use crate::{Error, artifacts::Artifacts, files, not_inherited::NotInherited, served::Served, wire};
 
 const MAX_PEM: u64 = 1 << 20;
 
@@ -66,6 +66,7 @@ pub struct Listening {
     pub restored: Restored,
     /// What was served before it started.
     pub served: Served,
+    _not_inherited: NotInherited,
     runtime: tokio::runtime::Runtime,
     stop: watch::Sender<bool>,
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
@@ -100,13 +101,14 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
     let service = Service::new(workshop, prover, limits.clone(), stopping.clone())?;
     let listener =
         runtime.block_on(TcpListener::bind(listen)).map_err(|e| cannot(&format!("cannot listen on {listen}"), &e))?;
+    let not_inherited = NotInherited::new(&listener);
     let address = listener.local_addr().map_err(|e| cannot("the address is not known", &e))?;
     let server = {
         let _entered = runtime.enter();
         let serving = serve(service, listener, tls, options, stopping)?;
         runtime.spawn(serving)
     };
-    Ok(Listening { address, restored, served, runtime, stop, server })
+    Ok(Listening { address, restored, served, _not_inherited: not_inherited, runtime, stop, server })
 }
 
 fn serve(
@@ -203,7 +205,7 @@ impl Listening {
     /// Waits for a signal (or for the server to fail), then shuts down: streams are told, batches that are being computed are
     /// answered. What has ended and is not proven is proven after the next start.
     pub fn run_until(self, signal: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
-        let Listening { runtime, stop, mut server, .. } = self;
+        let Listening { runtime, stop, mut server, _not_inherited, .. } = self;
         let failed = |result: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>| match result {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Error::Input(format!("the server failed: {}", causes(&error)))),

@@ -6,6 +6,6 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 python3 -m venv --clear "$1"
-"$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps -r "$here/../models/make/requirements.txt"
+"$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --require-hashes -r "$here/../models/make/requirements.txt"
 "$1/bin/python" "$here/torch_without_cuda.py"
 "$1/bin/python" -c 'import torch; print("torch", torch.__version__)'

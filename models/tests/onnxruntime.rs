@@ -12,7 +12,9 @@ use std::process::{Command, Output};
 use support::{TRACED, load, recorded};
 use zklora_models::export;
 
-const REQUIREMENTS: [&str; 2] = ["onnxruntime==1.31.1", "numpy==2.4.6"];
+/// Packages with their hashes, and the file that they are in.
+const REQUIREMENTS: &str = include_str!("requirements.txt");
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/requirements.txt");
 
 /// Relative to the largest value of a module's delta.
 const TOLERANCE: &str = "1e-5";
@@ -47,7 +49,7 @@ fn onnxruntime_computes_what_peft_computed() {
         assert!(result.status.success(), "{name}: {}", said(&result));
         let summary: serde_json::Value = serde_json::from_slice(&result.stdout).unwrap();
         assert_eq!(summary["checked"], modules.len(), "{name}");
-        assert_eq!(summary["onnxruntime"], REQUIREMENTS[0].split_once("==").unwrap().1);
+        assert_eq!(summary["onnxruntime"], version());
     }
 }
 
@@ -57,16 +59,20 @@ fn environment() -> Result<PathBuf, String> {
     let python = dir.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
     // Written last, so that an interrupted set-up is made again; holds what is installed.
     let stamp = dir.join("requirements.txt");
-    let wanted = REQUIREMENTS.join("\n");
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENTS) {
         return Ok(python);
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir))?;
-    run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .args(REQUIREMENTS))?;
-    std::fs::write(&stamp, wanted).map_err(|error| error.to_string())?;
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"];
+    run(Command::new(&python).args(install).arg(FILE))?;
+    std::fs::write(&stamp, REQUIREMENTS).map_err(|error| error.to_string())?;
     Ok(python)
+}
+
+/// The version of onnxruntime that is asked for.
+fn version() -> &'static str {
+    let line = REQUIREMENTS.lines().find_map(|line| line.strip_prefix("onnxruntime==")).unwrap();
+    line.trim_end_matches('\\').trim()
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

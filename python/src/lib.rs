@@ -31,11 +31,11 @@ mod _native {
         activation_commitment::{commit_activations, verify_commitment},
         adapters::{Artifacts, Manifest, Module, base_fingerprint, compile, export_adapter},
         logging::drain_log,
-        process::check_process,
+        process::{check_process, not_inherited},
         proofs::{audit, check_proof_format, prove, read_proof, record, verify, write_proof},
         server::Server,
         session::{Pending, Session},
-        trace::Trace,
+        trace::{Trace, log_info},
     };
 
     use super::*;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use numpy::PyArray2;
 use pyo3::prelude::*;
 use zklora_circuit::manifest::Pinned;
-use zklora_runtime::{record, trace_file::TraceFile};
+use zklora_runtime::{record, session_log, trace_file::TraceFile};
 
 use crate::{adapters::Manifest, arrays, error::Failure, worker};
 
@@ -28,10 +28,14 @@ impl Trace {
         })
     }
 
-    /// The adapter id that a trace file names, whatever its manifest.
+    /// The adapter id that a trace file names, and the rows of all modules, whatever its manifest.
     #[staticmethod]
-    fn adapter_id_of(py: Python<'_>, path: PathBuf) -> Result<String, Failure> {
-        worker::run(py, None, move |_| Ok(TraceFile::info(&path)?.adapter_id))
+    fn info_of(py: Python<'_>, path: PathBuf) -> Result<(String, u64), Failure> {
+        worker::run(py, None, move |_| {
+            let info = TraceFile::info(&path)?;
+            let rows = info.rows.values().fold(0u64, |all, rows| all.saturating_add(*rows as u64));
+            Ok((info.adapter_id, rows))
+        })
     }
 
     /// Writes the trace, readable by its owner only: it holds activations.
@@ -70,6 +74,16 @@ impl Trace {
     fn __repr__(&self) -> String {
         format!("Trace(adapter {}, session {}, {} rows)", self.adapter_id(), self.session_id(), self.file.rows())
     }
+}
+
+/// What the log of a user's session says: the adapter id (none if its writer died before the session began) and the rows that were sent
+/// and not taken back.
+#[pyfunction]
+pub fn log_info(py: Python<'_>, path: PathBuf) -> Result<(Option<String>, u64), Failure> {
+    worker::run(py, None, move |_| {
+        let Some(sent) = session_log::sent(&path)? else { return Ok((None, 0)) };
+        Ok((Some(sent.adapter_id), sent.rows))
+    })
 }
 
 /// The place of a module in the manifest.

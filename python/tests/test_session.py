@@ -264,7 +264,7 @@ def test_closing_waits_for_nobody(contributor, rows, tmp_path):
 def test_a_server_that_is_stopped_and_comes_back(rows, tmp_path):
     out = tmp_path / "contributor"
     with zklora.LocalContributor(ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", out) as contributor:
-        comm = session(contributor, tmp_path / "session", patience=0, timeout=2)
+        comm = session(contributor, tmp_path / "session", patience=0, timeout=30)
         comm.lora_forward(Q_PROJ, rows)
         port = contributor.port
     with pytest.raises(zklora.NetworkError):

@@ -4,9 +4,10 @@ import os
 import tempfile
 import warnings
 
+from ._text import shown
 from .communication import BaseModelToLoRAComm, end_all, sessions
 from .errors import InputError
-from .patching import Patches, check_base, navigate
+from .patching import Patches, check_base
 
 __all__ = ["BaseModelClient", "BaseModelToLoRAComm", "RemoteLoRAWrappedModule"]
 
@@ -64,7 +65,13 @@ class BaseModelClient:
         self._patches = Patches(self.model)
 
     def _navigate(self, mod, parts):
-        return navigate(mod, parts)
+        from ._places import submodule
+
+        # Registered submodules only: the names come from manifests.
+        found = submodule(mod, parts)
+        if found is None:
+            raise InputError(f"`{shown('.'.join(parts))}` is no submodule of {type(mod).__name__}")
+        return found
 
     def init_and_patch(self):
         """Connects to every contributor, holds it to the pin, and patches the layers that it has modules for.

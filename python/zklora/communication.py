@@ -4,14 +4,28 @@ import logging
 import os
 import tempfile
 import threading
+from contextlib import contextmanager
 
 from . import _arrays, _native
 from ._native import Session
 from .contributor import Contributor, contributor, contributors
-from .errors import InputError, VerificationError, ZkloraError
+from .errors import InputError, NetworkError, VerificationError, ZkloraError
 from .pipeline import warn_unpinned
 
 logger = logging.getLogger("zklora")
+
+
+class Asked:
+    """Rows that were sent to a contributor."""
+
+    def __init__(self, comm, pending):
+        self._comm = comm
+        self._pending = pending
+
+    def result(self):
+        """Waits for the deltas, ``[rows, d_out]`` for each call."""
+        with self._comm.record_named():
+            return self._pending.result()
 
 
 class BaseModelToLoRAComm:
@@ -26,7 +40,10 @@ class BaseModelToLoRAComm:
         self.port_a = port_a
         self._contributor = contributor
         self._session_dir = session_dir
+        #: What ``session_dir=`` has to be so that another object goes on with the record; none: the folder itself.
+        self._resume_dir = None
         self._session = None
+        self._closed = False
         self._opening = threading.Lock()
         #: What ``end_inference`` returned.
         self.report = None
@@ -68,8 +85,34 @@ class BaseModelToLoRAComm:
         return self._modules
 
     def init_request(self) -> list:
-        """Connects, holds the contributor's manifest to the pin, and returns the names of its modules."""
-        return list(self.modules)
+        """Connects, holds the contributor's manifest to the pin, and returns the names of its modules.
+
+        A session that was closed is opened again, and goes on with its record.
+        """
+        with self._opening:
+            if self._closed:
+                self._session, self._closed = None, False
+        with self.record_named():
+            return list(self.modules)
+
+    @contextmanager
+    def record_named(self):
+        """Adds to a ``NetworkError`` where the record is and how to go on, if there is a record to go on with."""
+        try:
+            yield
+        except NetworkError as error:
+            if self._session_dir is None or not os.path.exists(os.path.join(self._session_dir, "rows.log")):
+                raise
+            folder = os.fspath(self._resume_dir or self._session_dir)
+            raise NetworkError(
+                f"{error}; your record of the session is in {os.fspath(self._session_dir)}: call again to go on with it, or pass "
+                f"session_dir={folder!r} next time"
+            ) from None
+
+    def submit(self, calls) -> Asked:
+        """Sends rows of some modules, all in one message: pairs of a name and arrays, one for each input."""
+        with self.record_named():
+            return Asked(self, self.session.submit(calls))
 
     def lora_forward(self, sub_name, arr):
         """The deltas of a module for rows ``[..., d_in]``: float32 ``[..., d_out]``."""
@@ -91,7 +134,7 @@ class BaseModelToLoRAComm:
         if len(arrays) != len(module.inputs):
             raise InputError(f"module `{sub_name}` reads {' and '.join(module.reads)}: call lora_forward_with_base(sub_name, x, base)")
         rows = [_arrays.to_rows(array, dim, f"module `{sub_name}`") for array, (_, dim) in zip(arrays, module.inputs)]
-        (delta,) = self.session.submit([(sub_name, [array for array, _ in rows])]).result()
+        (delta,) = self.submit([(sub_name, [array for array, _ in rows])]).result()
         return delta.reshape(*rows[0][1], module.d_out)
 
     def end_inference(self, progress=None) -> dict:
@@ -102,14 +145,16 @@ class BaseModelToLoRAComm:
         """
         if self.report is not None:
             return self.report
-        session = self.session
+        with self.record_named():
+            session = self.session
         own, adapter_id = self.contributor, session.manifest.adapter_id
         about = {"adapter_id": adapter_id, "pinned": own.expected_adapter is not None, "url": own.url}
         if not session.trace().rows:
             session.close()
             self.report = {**about, "verified": False, "message": "no rows were sent: there is nothing to prove"}
             return self.report
-        finished = session.finish(progress)
+        with self.record_named():
+            finished = session.finish(progress)
         if not about["pinned"]:
             warn_unpinned(adapter_id)
         self.report = {
@@ -123,9 +168,10 @@ class BaseModelToLoRAComm:
         return self.report
 
     def close(self):
-        """Closes the session without a proof. Its record stays; a session in the same folder goes on with it."""
+        """Closes the session without a proof. Its record stays; ``init_request``, or a session in the same folder, goes on with it."""
         if self._session is not None:
             self._session.close()
+            self._closed = True
 
     def __repr__(self):
         return f"BaseModelToLoRAComm({self.contributor.url})"
@@ -135,7 +181,10 @@ def sessions(values, expected_adapters, folder):
     """A connection to each contributor, with its pin; the own record of each is below ``folder``."""
     known = contributors(values, expected_adapters)
     each = ((own, os.path.join(folder, f"contributor-{at + 1}")) for at, own in enumerate(known))
-    return [BaseModelToLoRAComm(*own.address, contributor=own, session_dir=record) for own, record in each]
+    comms = [BaseModelToLoRAComm(*own.address, contributor=own, session_dir=record) for own, record in each]
+    for comm in comms:
+        comm._resume_dir = folder
+    return comms
 
 
 def end_all(comms, progress=None):

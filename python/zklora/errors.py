@@ -3,9 +3,15 @@
 Some messages name options of the command line: ``--insecure`` is the keyword argument ``insecure=True``, and so on.
 """
 
+from ._text import printable
+
 
 class ZkloraError(RuntimeError):
     """Base class of all errors of this package. By itself: after a fork, or when something failed inside."""
+
+    def __str__(self):
+        # Names and paths in it may come from a stranger: here they cannot forge lines of a terminal or log.
+        return printable(super().__str__())
 
 
 class InputError(ZkloraError, ValueError):

@@ -1,10 +1,8 @@
 """A contributor in this process, for tests and for trying things: the real server, on a free port of this machine."""
 
-import os
-import shutil
-import tempfile
 import threading
 
+from . import _temporary
 from .contributor import Contributor
 from .lora_contributor_mpi import AServerTCP, LoRAServer
 
@@ -18,13 +16,14 @@ class LocalContributor:
                 yield contributor
 
     It is itself a contributor with its pin: ``zklora.remote_lora(model, [contributor])``. Its files are in ``out_dir``, or in a temporary
-    folder that is removed at the end. ``options`` are those of ``AServerTCP`` (``max_rows`` and others).
+    folder that is removed at the end: of the context, or of the process, or, if the process was killed, by the next ``LocalContributor``.
+    ``options`` are those of ``AServerTCP`` (``max_rows`` and others).
     """
 
     def __init__(self, adapter, base_model="", out_dir=None, **options):
-        self._own = None if out_dir is not None else tempfile.mkdtemp(prefix="zklora-contributor-")
+        self._own = None if out_dir is not None else _temporary.Folder()
         try:
-            self.server = LoRAServer(base_model, adapter, out_dir or self._own)
+            self.server = LoRAServer(base_model, adapter, out_dir if self._own is None else self._own.path)
             self._stop = threading.Event()
             self._thread = AServerTCP("127.0.0.1", 0, self.server, self._stop, **options)
             self._thread.start()
@@ -69,8 +68,8 @@ class LocalContributor:
         self._remove()
 
     def _remove(self):
-        if self._own is not None and os.path.isdir(self._own):
-            shutil.rmtree(self._own)
+        if self._own is not None:
+            self._own.remove()
 
     def __enter__(self):
         return self

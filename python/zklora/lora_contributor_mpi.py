@@ -8,7 +8,7 @@ import sys
 import threading
 import weakref
 
-from . import _arrays, _native, pipeline
+from . import _arrays, _native, _temporary, pipeline
 from ._native import Artifacts, Server, drain_log
 from .errors import InputError
 
@@ -114,6 +114,7 @@ def _stop_all():
     for thread in list(_RUNNING):
         thread.stop_event.set()
         thread.join(timeout=15)
+    _temporary.remove_all()
 
 
 class AServerTCP(threading.Thread):

@@ -5,18 +5,12 @@ import os
 import tempfile
 
 from ._native import base_fingerprint
+from ._text import shown
 from .communication import BaseModelToLoRAComm, end_all, sessions
 from .errors import InputError
 from .prefetch import Prefetch
 
 logger = logging.getLogger("zklora")
-
-
-def navigate(model, parts):
-    """The part of a model below these names; a name of digits is an index."""
-    for part in parts:
-        model = model[int(part)] if part.isdigit() else getattr(model, part)
-    return model
 
 
 class Patches:
@@ -28,41 +22,32 @@ class Patches:
         self._prefetches = []
 
     def add(self, comm, combine_mode):
-        """Wraps every layer that a contributor has a module for. If one is not in the model, nothing is changed.
+        """Wraps every layer that a contributor has a module for. If one is not in the model or cannot be adapted, nothing is changed.
 
         Raises ``InputError`` with the names that are missing.
         """
-        from .wrapped import RemoteLoRAWrappedModule
+        from . import _places
+        from .wrapped import OwnParameters, RemoteLoRAWrappedModule, innermost
 
-        found, missing = [], []
-        for name in comm.init_request():
-            *parents, child = name.split(".")
-            try:
-                parent = navigate(self._model, parents)
-                layer = getattr(parent, child)
-            except (AttributeError, IndexError, KeyError, TypeError):
-                missing.append(name)
-                continue
-            found.append((name, parent, child, layer))
-        if missing:
-            raise InputError(
-                f"{len(missing)} of {len(missing) + len(found)} modules of the adapter are not in the model, such as `{missing[0]}`: "
-                f"pass the model that the adapter was trained on ({type(self._model).__name__} has other names)"
-            )
+        found = _places.places(self._model, comm.init_request())
         # A `comm` of another kind has only its `lora_forward`.
         own = isinstance(comm, BaseModelToLoRAComm) and comm._session is not None
-        prefetch = Prefetch(comm) if own else None
-        for name, parent, child, layer in found:
+        for at in found:
+            _places.check_inside(at, self._model)
             if own:
-                _check_dims(name, layer, comm.modules[name])
-            wrapped = RemoteLoRAWrappedModule(name, layer, comm, combine_mode)
+                _places.check_fit(at, innermost(at.layer), comm.modules[at.name])
+        prefetch = Prefetch(comm) if own else None
+        parameters = OwnParameters(self._model)
+        for at in found:
+            wrapped = RemoteLoRAWrappedModule(at.name, at.layer, comm, combine_mode)
+            object.__setattr__(wrapped, "parameters_of_model", parameters)
             if own:
                 object.__setattr__(wrapped, "prefetch", prefetch)
-                if comm.modules[name].reads == ["layer"]:
-                    prefetch.add(name)
-            setattr(parent, child, wrapped)
-            self._patches.append((parent, child, wrapped))
-            logger.debug("patched `%s` (%r)", name, comm)
+                if comm.modules[at.name].reads == ["layer"]:
+                    prefetch.add(at.name)
+            at.put(wrapped)
+            self._patches.append((at, wrapped))
+            logger.debug("patched `%s` (%r)", shown(at.name), comm)
         if own:
             self._prefetches.append(prefetch)
 
@@ -70,33 +55,14 @@ class Patches:
         """Puts the layers back; one that was replaced meanwhile by somebody else is left, with a warning in the log."""
         # The last one first: two contributors may have wrapped the same layer.
         while self._patches:
-            parent, child, wrapped = self._patches.pop()
-            if getattr(parent, child, None) is wrapped:
-                setattr(parent, child, wrapped.local_sub)
+            at, wrapped = self._patches.pop()
+            if at.holds(wrapped):
+                at.put(wrapped.local_sub)
             else:
-                logger.warning("layer `%s` was replaced while it was patched: left as it is", wrapped.sub_name)
+                logger.warning("layer `%s` was replaced while it was patched: left as it is", shown(at.name))
         for prefetch in self._prefetches:
             prefetch.release()
         self._prefetches.clear()
-
-
-def _check_dims(name, layer, module):
-    """Whether a layer has the features that the adapter was made for, as far as it tells."""
-    if hasattr(layer, "out_features") and hasattr(layer, "in_features"):
-        shape = (layer.out_features, layer.in_features)
-    else:
-        shape = tuple(getattr(getattr(layer, "weight", None), "shape", ()))
-    if len(shape) != 2:
-        return
-    d_in = dict(zip(module.reads, (features for _, features in module.inputs))).get("layer")
-    if d_in is None or module.applies_to == "input":
-        fits = module.d_out in shape
-    else:
-        fits = shape in ((module.d_out, d_in), (d_in, module.d_out))
-    if not fits:
-        raise InputError(
-            f"layer `{name}` has {shape[0]} x {shape[1]} features, and the adapter's is {module!r}: pass the model that the adapter was trained on"
-        )
 
 
 def check_base(manifest, folder):
@@ -107,12 +73,12 @@ def check_base(manifest, folder):
     if manifest.base_fingerprint is None:
         return
     if folder is None or not os.path.isdir(folder):
-        logger.warning("the base model's weights were not compared with the adapter's (%s): they are in no folder", manifest.base_model)
+        logger.warning("the base model's weights were not compared with the adapter's (%s): they are in no folder", shown(manifest.base_model))
         return
     own = base_fingerprint(folder)
     if own != manifest.base_fingerprint:
         raise InputError(
-            f"{folder}: the adapter is for the base model `{manifest.base_model}` with fingerprint {manifest.base_fingerprint}, this one has "
+            f"{folder}: the adapter is for the base model `{shown(manifest.base_model)}` with fingerprint {shown(manifest.base_fingerprint)}, this one has "
             f"{own}: use the model that the adapter was trained on, or pass allow_other_base=True"
         )
 

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from . import _arrays, _native, _pins
 from ._native import Artifacts, Manifest, Trace
-from .errors import InputError, UncheckedWarning, VerificationError
+from .errors import InputError, UncheckedWarning
 
 PathLike = Union[str, "os.PathLike[str]"]
 Progress = Optional[Callable[[str, int, int], object]]
@@ -93,12 +93,11 @@ def prove(
 def _held_to(pin, manifest):
     """The manifest of a file, folder or object; with a pin it has that adapter id."""
     if not isinstance(manifest, Manifest):
-        manifest = Manifest.load(manifest, pin)
+        manifest = Manifest.load(manifest, None if pin is None else pin.adapter_id)
     if pin is None:
         warn_unpinned(manifest.adapter_id, stacklevel=4)
-    elif manifest.adapter_id != pin:
-        raise VerificationError(f"this manifest has adapter id {manifest.adapter_id}, but {pin} was pinned")
-    return manifest
+        return manifest
+    return pin.held(manifest)
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def verify(
     from before the session: without it there is next to no claim, and an ``UncheckedWarning`` says so. If the contributor recorded the
     trace, ``session_id`` and ``activations`` (as for ``record``) tie it to the user.
     """
-    pin = _pins.adapter_id(expected_adapter)
+    pin = _pins.pin(expected_adapter)
     manifest = _held_to(pin, manifest)
     if not isinstance(trace, Trace):
         trace = Trace.load(trace, manifest)
@@ -170,6 +169,6 @@ def audit(
     expected_adapter: Union[Manifest, PathLike, None] = None,
 ) -> AuditReport:
     """After payment: is the delivered adapter (PEFT folder or ``weights.bin``) the committed one? Returns an ``AuditReport``."""
-    pin = _pins.adapter_id(expected_adapter)
+    pin = _pins.pin(expected_adapter)
     manifest = _held_to(pin, manifest)
     return AuditReport(manifest.adapter_id, _native.audit(manifest, delivered, opening, base))

@@ -74,7 +74,7 @@ class Prefetch:
             reading = self._last.reading = Reading(tensor, parent)
         if child not in reading.sent:
             children = [child, *self._partners(reading, child)]
-            batch = Batch(self._comm.session.submit([(full(parent, each), [rows]) for each in children]))
+            batch = Batch(self._comm.submit([(full(parent, each), [rows]) for each in children]))
             reading.sent.update((each, (batch, at)) for at, each in enumerate(children))
         reading.used.add(child)
         self._learn(reading)

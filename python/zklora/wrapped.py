@@ -22,6 +22,43 @@ class _NoGradient(torch.autograd.Function):
         raise InputError("a contributor's deltas have no gradient: train with the adapter at hand, not through a session")
 
 
+class OwnParameters:
+    """The memory of a model's parameters: what lies there is no activation, and is not sent."""
+
+    def __init__(self, model):
+        self._model = model
+        self.moved()
+
+    def moved(self):
+        """The parameters are elsewhere now."""
+        self._places = None
+
+    def hold(self, tensor) -> bool:
+        """Whether a tensor is a parameter, or a view of one."""
+        if isinstance(tensor, nn.Parameter):
+            return True
+        at = _memory(tensor)
+        if at is None:
+            return False
+        if self._places is None:
+            self._look()
+        if at in self._places:
+            # What was freed meanwhile is where others may be now.
+            self._look()
+        return at in self._places
+
+    def _look(self):
+        self._places = {_memory(parameter) for parameter in self._model.parameters()}
+
+
+def _memory(tensor):
+    """Where a tensor's values are; none if there are none, or it does not tell."""
+    try:
+        return tensor.untyped_storage().data_ptr() or None
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return None
+
+
 class RemoteLoRAWrappedModule(nn.Module):
     """A layer, with the deltas of the module ``sub_name`` of a contributor.
 
@@ -48,8 +85,11 @@ class RemoteLoRAWrappedModule(nn.Module):
         self.send_base_activations = send_base_activations
         #: How calls of several modules travel together; none: one by one.
         object.__setattr__(self, "prefetch", None)
+        #: What is never sent; none: not known.
+        object.__setattr__(self, "parameters_of_model", None)
 
     def __getattr__(self, name):
+        # For the model's own code, which may read what its layers have. No name of a manifest comes here: see `_places`.
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -57,6 +97,12 @@ class RemoteLoRAWrappedModule(nn.Module):
             if local_sub is None or not hasattr(local_sub, name):
                 raise
             return getattr(local_sub, name)
+
+    def _apply(self, fn, *args, **kwargs):
+        # `to`, `half`, `cuda` and so on.
+        if self.parameters_of_model is not None:
+            self.parameters_of_model.moved()
+        return super()._apply(fn, *args, **kwargs)
 
     def train(self, mode=True):
         super().train(mode)
@@ -116,10 +162,12 @@ class RemoteLoRAWrappedModule(nn.Module):
         """What the module reads: the layer's input, or for an embedding the rows that its ids select."""
         if not isinstance(x, torch.Tensor):
             raise InputError(f"layer `{self.sub_name}` was called with {type(x).__name__}: expected a tensor")
+        if self.parameters_of_model is not None and self.parameters_of_model.hold(x):
+            raise InputError(f"layer `{self.sub_name}` was called with a parameter of the model, which is no activation: it is not sent")
         if module is None or x.is_floating_point():
             return x
         entries = module.inputs[module.reads.index("layer")][1]
-        if x.dtype not in (torch.int64, torch.int32) or not isinstance(_innermost(self.local_sub), nn.Embedding):
+        if x.dtype not in (torch.int64, torch.int32) or not isinstance(innermost(self.local_sub), nn.Embedding):
             raise InputError(f"layer `{self.sub_name}` was called with a tensor of {x.dtype}: expected floating-point numbers")
         return nn.functional.one_hot(x.long(), entries).to(torch.float32)
 
@@ -135,7 +183,8 @@ class RemoteLoRAWrappedModule(nn.Module):
         return f"{self.sub_name}, {self.combine_mode}, {self.comm!r}"
 
 
-def _innermost(layer):
+def innermost(layer):
+    """The layer itself, without the wrappers around it."""
     while isinstance(layer, RemoteLoRAWrappedModule):
         layer = layer.local_sub
     return layer

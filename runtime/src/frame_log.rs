@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Error, files};
+use crate::{Error, files, not_inherited::NotInherited};
 
 const MAGIC: &[u8; 8] = b"zkloralg";
 const VERSION: u8 = 1;
@@ -59,6 +59,8 @@ fn length_field(previous: &Checksum, length: u32) -> [u8; LENGTH] {
 #[derive(Debug)]
 pub struct FrameLog {
     path: PathBuf,
+    /// Before the file: it is closed after this.
+    _not_inherited: NotInherited,
     file: fs::File,
     /// Length of the whole records, in bytes.
     len: u64,
@@ -90,10 +92,10 @@ impl FrameLog {
     }
 
     fn begin(path: &Path, mut file: fs::File, first: &[u8]) -> Result<FrameLog, Error> {
-        lock(path, &file)?;
+        let not_inherited = lock(path, &file)?;
         let header = [&MAGIC[..], &[VERSION]].concat();
         file.write_all(&header).map_err(|e| Error::file(path, e))?;
-        let mut log = FrameLog::of(path, file, HEADER as u64, Checksum::default());
+        let mut log = FrameLog::of(path, file, not_inherited, HEADER as u64, Checksum::default());
         log.append_to_disk(first)?;
         // The name has to be on the disk, too.
         #[cfg(unix)]
@@ -112,16 +114,16 @@ impl FrameLog {
         // Before anything is opened: opening a pipe would wait for somebody to read from it.
         drop(Records::open(path)?);
         let file = fs::OpenOptions::new().append(true).open(path).map_err(|e| Error::file(path, e))?;
-        lock(path, &file)?;
+        let not_inherited = lock(path, &file)?;
         let (len, last) = scan(path, visit)?;
         file.set_len(len).map_err(|e| Error::file(path, e))?;
-        Ok(FrameLog::of(path, file, len, last))
+        Ok(FrameLog::of(path, file, not_inherited, len, last))
     }
 
     /// A log whose whole records end at `len`.
-    fn of(path: &Path, file: fs::File, len: u64, last: Checksum) -> FrameLog {
+    fn of(path: &Path, file: fs::File, _not_inherited: NotInherited, len: u64, last: Checksum) -> FrameLog {
         let (synced, late) = (Instant::now(), Arc::default());
-        FrameLog { path: path.to_path_buf(), file, len, last, synced, dirty: false, late }
+        FrameLog { path: path.to_path_buf(), _not_inherited, file, len, last, synced, dirty: false, late }
     }
 
     /// Appends a record. When this returns, the record survives the death of the process; after a second or
@@ -145,8 +147,12 @@ impl FrameLog {
     /// Has a thread wait for the disk: appending does not.
     fn sync_behind(&self) {
         let (file, late) = (self.file.try_clone(), Arc::clone(&self.late));
+        // It has the lock, too.
+        let not_inherited = file.as_ref().map(NotInherited::new).ok();
         let sync = move || {
-            if file.and_then(|file| file.sync_data()).is_err() {
+            let synced = file.as_ref().map_or(false, |file| file.sync_data().is_ok());
+            drop(not_inherited);
+            if !synced {
                 late.store(true, Ordering::Relaxed);
             }
         };
@@ -210,14 +216,17 @@ impl FrameLog {
     }
 }
 
-fn lock(path: &Path, file: &fs::File) -> Result<(), Error> {
-    file.try_lock().map_err(|e| match e {
+/// Locks a file. What is returned has to be dropped before the file.
+fn lock(path: &Path, file: &fs::File) -> Result<NotInherited, Error> {
+    let not_inherited = NotInherited::new(file);
+    let locked = file.try_lock().map_err(|e| match e {
         fs::TryLockError::WouldBlock => Error::Input(format!(
             "{}: another process goes on with this session: wait for it, or stop it",
             path.display()
         )),
         fs::TryLockError::Error(e) => Error::file(path, e),
-    })
+    });
+    locked.map(|()| not_inherited)
 }
 
 /// Gives every whole record of a log to `visit`; a torn last one is passed over. Nothing is written.

@@ -20,7 +20,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use zklora_circuit::trace::TraceDigest;
 
-use crate::{Error, files};
+use crate::{Error, files, not_inherited::NotInherited};
 
 const MAX_LEDGER: u64 = 1 << 32;
 
@@ -256,6 +256,8 @@ impl Book {
 #[derive(Debug)]
 pub struct Ledger {
     path: PathBuf,
+    /// Before the file: it is closed after this.
+    _not_inherited: NotInherited,
     file: fs::File,
     book: Book,
     /// Length of the whole lines, in bytes.
@@ -276,6 +278,7 @@ impl Ledger {
             options.mode(0o600);
         }
         let file = options.open(path).map_err(|e| Error::file(path, e))?;
+        let not_inherited = NotInherited::new(&file);
         let start = Instant::now();
         loop {
             match file.try_lock() {
@@ -298,7 +301,13 @@ impl Ledger {
         for (number, entry) in lines(path, &bytes).enumerate() {
             book.enter(entry?).map_err(|why| Error::file(path, format!("line {}: {why}", number + 1)))?;
         }
-        Ok(Ledger { path: path.to_path_buf(), file, book, len: whole_lines(&bytes).len() as u64 })
+        Ok(Ledger {
+            path: path.to_path_buf(),
+            _not_inherited: not_inherited,
+            file,
+            book,
+            len: whole_lines(&bytes).len() as u64,
+        })
     }
 
     /// What the lines add up to.

@@ -28,6 +28,7 @@ mod known_manifests;
 pub mod ledger;
 pub mod lock;
 pub mod network_bench;
+pub mod not_inherited;
 pub mod npy;
 pub mod parts;
 pub mod pipeline;

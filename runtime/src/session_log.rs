@@ -247,6 +247,40 @@ pub fn contents(path: &Path, modules: usize) -> Result<Contents, Error> {
     Ok(Contents { header, rows, batches, ended })
 }
 
+/// What the log of a user's session says was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// Adapter id, hex.
+    pub adapter_id: String,
+    /// Rows of all modules that were sent, or were about to be, and that the contributor did not refuse.
+    pub rows: u64,
+}
+
+/// What a user's log says was sent; none if its writer died before the session began. Nothing is written.
+///
+/// # Errors
+/// [`Error::File`]: it is not the log of a user.
+pub fn sent(path: &Path) -> Result<Option<Sent>, Error> {
+    if frame_log::is_unborn(path)? {
+        return Ok(None);
+    }
+    // The last batch may still be refused.
+    let (mut rows, mut last) = (0u64, 0u64);
+    let header = read(path, &mut |event| {
+        match event {
+            Event::Sent(batch) => {
+                rows = rows.saturating_add(last);
+                last = batch.counts().fold(0, |all, (_, rows)| all.saturating_add(rows));
+            }
+            Event::Withdrawn => last = 0,
+            Event::Answered(_) | Event::Ended => {}
+            Event::Served { .. } => return Err(Error::file(path, "the log of a contributor, not of a user")),
+        }
+        Ok(())
+    })?;
+    Ok(Some(Sent { adapter_id: header.adapter_id.clone(), rows: rows.saturating_add(last) }))
+}
+
 impl Batch {
     /// Module and number of rows of every call.
     pub fn counts(&self) -> impl Iterator<Item = (usize, u64)> {

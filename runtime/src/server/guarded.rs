@@ -19,9 +19,12 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::connections::Connection;
+use crate::not_inherited::NotInherited;
 
 /// A connection that holds a place.
 pub(super) struct Guarded {
+    /// Before the stream: it is closed after this.
+    _not_inherited: NotInherited,
     stream: TcpStream,
     connection: Connection,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -35,7 +38,8 @@ pub(super) struct Guarded {
 impl Guarded {
     pub fn new(stream: TcpStream, connection: Connection, handshake: Duration, idle: Duration) -> Guarded {
         let (ended, deadline) = (Box::pin(connection.ended()), Box::pin(tokio::time::sleep(handshake)));
-        Guarded { stream, connection, ended, deadline, stalled: None, idle }
+        let _not_inherited = NotInherited::new(&stream);
+        Guarded { _not_inherited, stream, connection, ended, deadline, stalled: None, idle }
     }
 
     /// Fails if the connection is not to go on; wakes the task when that changes.

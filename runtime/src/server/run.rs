@@ -26,7 +26,7 @@ use super::{
     service::Service,
     sessions::{Restored, Sessions},
 };
-use crate::{Error, artifacts::Artifacts, files, served::Served, wire};
+use crate::{Error, artifacts::Artifacts, files, not_inherited::NotInherited, served::Served, wire};
 
 const MAX_PEM: u64 = 1 << 20;
 
@@ -79,6 +79,7 @@ pub struct Listening {
     /// What was served before it started.
     pub served: Served,
     prover: StopAtEnd,
+    _not_inherited: NotInherited,
     runtime: tokio::runtime::Runtime,
     stop: watch::Sender<bool>,
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
@@ -121,6 +122,7 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
     let door = Door::new(options.tokens.clone(), held, limits.max_message_bytes, limits.idle);
     let listener =
         runtime.block_on(TcpListener::bind(listen)).map_err(|e| cannot(&format!("cannot listen on {listen}"), &e))?;
+    let not_inherited = NotInherited::new(&listener);
     let address = listener.local_addr().map_err(|e| cannot("the address is not known", &e))?;
     let server = {
         let _entered = runtime.enter();
@@ -129,7 +131,7 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
         runtime.spawn(serving)
     };
     let prover = StopAtEnd(prover);
-    Ok(Listening { address, restored, served, prover, runtime, stop, server })
+    Ok(Listening { address, restored, served, prover, _not_inherited: not_inherited, runtime, stop, server })
 }
 
 /// However a server ends: the proof that is being made is not counted as one that killed it.
@@ -215,6 +217,7 @@ impl Listening {
     /// answered. What has ended and is not proven is proven after the next start.
     pub fn run_until(self, signal: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
         let Listening { runtime, stop, mut server, prover, .. } = self;
+        let Listening { runtime, stop, mut server, _not_inherited, .. } = self;
         let failed = |result: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>| match result {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Error::Input(format!("the server failed: {}", causes(&error)))),

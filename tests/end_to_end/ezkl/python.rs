@@ -8,7 +8,8 @@ use std::{
 
 use crate::zklora::output;
 
-const REQUIREMENT: &str = "ezkl==23.0.5";
+/// The package with its hashes, and the file that it is in.
+const REQUIREMENTS: &str = include_str!("requirements.txt");
 
 /// Python with the package; none if it cannot be had and `CI` is not set.
 pub fn python() -> Option<&'static Path> {
@@ -16,8 +17,8 @@ pub fn python() -> Option<&'static Path> {
     match PYTHON.get_or_init(environment) {
         Ok(python) => Some(python),
         Err(reason) => {
-            assert!(std::env::var_os("CI").is_none(), "{REQUIREMENT} is not available: {reason}");
-            eprintln!("EZKL WAS NOT TESTED: an environment with {REQUIREMENT} could not be made: {reason}");
+            assert!(std::env::var_os("CI").is_none(), "ezkl is not available: {reason}");
+            eprintln!("EZKL WAS NOT TESTED: an environment with it could not be made: {reason}");
             None
         }
     }
@@ -28,13 +29,14 @@ fn environment() -> Result<PathBuf, String> {
     let python = dir.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
     // Written last, so that an interrupted set-up is made again; holds what is installed.
     let stamp = dir.join("requirements.txt");
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENT) {
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENTS) {
         return Ok(python);
     }
     succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir))?;
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT];
-    succeed(Command::new(&python).args(install))?;
-    std::fs::write(&stamp, REQUIREMENT).map_err(|error| error.to_string())?;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/end_to_end/ezkl/requirements.txt");
+    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"];
+    succeed(Command::new(&python).args(install).arg(file))?;
+    std::fs::write(&stamp, REQUIREMENTS).map_err(|error| error.to_string())?;
     Ok(python)
 }
 

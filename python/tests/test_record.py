@@ -1,0 +1,247 @@
+"""`batch_verify_proofs`: a pin is a pin, every pin and every session of the record has its proof, and folders are walked with a bound."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ADAPTERS, BASES, Q_PROJ
+
+import zklora
+from zklora import _pins, _walk
+
+
+def session(contributor, folder, *batches, end=True):
+    """A session with these rows; its pin."""
+    comm = zklora.BaseModelToLoRAComm(contributor=contributor.contributor, session_dir=folder)
+    comm.init_request()
+    for rows in batches:
+        comm.lora_forward(Q_PROJ, rows)
+    if end:
+        comm.end_inference()
+    comm.close()
+    return contributor.adapter_id
+
+
+# Pins.
+
+
+@pytest.fixture
+def delivery(other_contributor, contributor, rows, tmp_path, monkeypatch):
+    """A proof about another adapter than the pinned one, delivered with a folder that is called like the pin."""
+    session(other_contributor, tmp_path / "session", rows)
+    pin = contributor.adapter_id
+    for name in (pin, pin.upper()):
+        (tmp_path / "delivery" / name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(tmp_path / "session" / "public" / "manifest.json", tmp_path / "delivery" / name)
+    shutil.copy(tmp_path / "session" / "session.pf", tmp_path / "delivery")
+    shutil.copy(tmp_path / "session" / "trace.safetensors", tmp_path / "delivery")
+    monkeypatch.chdir(tmp_path / "delivery")
+    return pin
+
+
+@pytest.mark.parametrize("spelt", [str, str.upper, lambda pin: f" {pin}\n", lambda pin: pin.encode()], ids=["id", "capitals", "space", "bytes"])
+@pytest.mark.parametrize("record", [None, "../session"])
+def test_a_folder_that_is_called_like_the_pin_is_not_the_pin(delivery, spelt, record):
+    pin = spelt(delivery)
+    with pytest.raises(zklora.InputError, match="no manifest.json beside it or above it"):
+        zklora.batch_verify_proofs(".", record, [pin])
+    # The fallback, too: where one of the pins is a manifest, it is held to the pins like any other.
+    with pytest.raises(zklora.VerificationError, match="has no proof"), pytest.warns(zklora.UncheckedWarning):
+        zklora.batch_verify_proofs(".", None, [pin, os.path.join(".", delivery)])
+    assert _pins.pin(pin) == _pins.Pin(delivery)
+
+
+def test_a_manifest_of_another_adapter_is_none_of_the_pinned_ones(delivery):
+    shutil.copytree(delivery, "public")
+    for pins in ([delivery], [delivery.upper()]):
+        with pytest.raises(zklora.VerificationError, match="none of the pinned ones"):
+            zklora.batch_verify_proofs(".", "../session", pins)
+
+
+def test_every_entry_point_takes_the_id_for_an_id(delivery, contributor, other_contributor, tmp_path):
+    for pin in (delivery, delivery.upper()):
+        with pytest.raises(zklora.VerificationError, match="pinned"):
+            zklora.verify("../session/public", "../session/trace.safetensors", "../session/session.pf", pin)
+        with pytest.raises(zklora.VerificationError, match="pinned"):
+            zklora.audit("../session/public", ADAPTERS / "llama_qv_r4", "opening", expected_adapter=pin)
+        own = zklora.Contributor(other_contributor.url, pin)
+        with pytest.raises(zklora.VerificationError, match="pinned"):
+            zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / "refused").init_request()
+        # The pinned adapter itself is let in.
+        own = zklora.Contributor(contributor.url, pin)
+        comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / f"let-in-{pin}")
+        assert comm.session.manifest.adapter_id == delivery
+        comm.close()
+
+
+def test_what_a_pin_may_be(contributor, tmp_path):
+    public = os.path.join(contributor.out_dir, "public")
+    manifest = zklora.Manifest.load(public)
+    for pin in [public, os.path.join(public, "manifest.json"), os.fsencode(public), manifest, contributor.adapter_id]:
+        assert _pins.pin(pin).adapter_id == contributor.adapter_id
+        assert _pins.pin(pin).held(manifest) is manifest
+    with pytest.raises(zklora.VerificationError, match="was pinned"):
+        _pins.Pin("0" * 64).held(manifest)
+    for pin in ["no such file", "0" * 63, "0" * 65, "g" * 64, "\uff10" * 64, tmp_path]:
+        with pytest.raises(zklora.InputError):
+            _pins.pin(pin)
+    with pytest.raises(zklora.InputError, match="int is no pin"):
+        _pins.pin(3)
+
+
+# Every pin and every session.
+
+
+def test_a_session_with_rows_and_no_trace_is_not_proven(contributor, rows, tmp_path):
+    pin = session(contributor, tmp_path / "one", rows)
+    assert zklora.batch_verify_proofs(tmp_path, tmp_path, pin)[1] == 1
+    session(contributor, tmp_path / "two", 2 * rows, end=False)
+    with pytest.raises(zklora.VerificationError, match=r"two/rows.log: 5 rows were sent in this session and it has no trace.safetensors"):
+        zklora.batch_verify_proofs(tmp_path, tmp_path, pin)
+    # Not even if the record is given piece by piece.
+    with pytest.raises(zklora.VerificationError, match="not proven"):
+        zklora.batch_verify_proofs(tmp_path, [tmp_path / "one", tmp_path / "two"], pin)
+
+
+def test_a_trace_that_is_not_all_of_the_log_is_not_the_session(contributor, rows, tmp_path):
+    comm = zklora.BaseModelToLoRAComm(contributor=contributor.contributor, session_dir=tmp_path)
+    comm.lora_forward(Q_PROJ, rows)
+    comm.session.trace().save(tmp_path / "trace.safetensors")
+    comm.lora_forward(Q_PROJ, 2 * rows[:3])
+    comm.close()
+    with pytest.raises(zklora.VerificationError, match="8 rows were sent in this session and its trace.safetensors has 5"):
+        zklora.batch_verify_proofs(tmp_path, tmp_path, contributor.adapter_id)
+
+
+def test_a_trace_without_a_proof_is_refused(contributor, rows, tmp_path):
+    pin = session(contributor, tmp_path / "session", rows)
+    (tmp_path / "proofs").mkdir()
+    with pytest.raises(zklora.VerificationError, match="1 trace.* have no proof"):
+        zklora.batch_verify_proofs(tmp_path / "proofs", tmp_path / "session", pin)
+
+
+def test_a_pin_without_a_proof_is_refused(contributor, other_contributor, rows, tmp_path):
+    pins = [session(contributor, tmp_path, rows), other_contributor.adapter_id]
+    with pytest.raises(zklora.VerificationError, match=f"the pinned adapter {pins[1]} has no proof"):
+        zklora.batch_verify_proofs(tmp_path, tmp_path, pins)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(zklora.VerificationError, match=f"the pinned adapter {pins[0]} has no proof"):
+        zklora.batch_verify_proofs(tmp_path / "empty", None, pins)
+
+
+def test_a_session_in_which_nothing_was_sent_needs_no_proof(contributor, other_contributor, rows, tmp_path, recwarn):
+    pins = [session(contributor, tmp_path / "one", rows), session(other_contributor, tmp_path / "two", end=False)]
+    assert zklora._native.log_info(tmp_path / "two" / "rows.log") == (pins[1], 0)
+    assert zklora.batch_verify_proofs(tmp_path, tmp_path, pins)[1] == 1
+    assert not [one for one in recwarn if one.category is zklora.UncheckedWarning]
+    # A log that was cut while it was made is one of a session that never began; without a log nothing is known.
+    with pytest.warns(zklora.UncheckedWarning, match="NOTHING WAS VERIFIED"):
+        assert zklora.batch_verify_proofs(tmp_path / "two", tmp_path / "two", pins[1]) == (0.0, 0)
+    os.truncate(tmp_path / "two" / "rows.log", 12)
+    assert zklora._native.log_info(tmp_path / "two" / "rows.log") == (None, 0)
+    with pytest.raises(zklora.VerificationError, match="has no proof"):
+        zklora.batch_verify_proofs(tmp_path, tmp_path, pins)
+
+
+def test_rows_that_were_refused_are_not_counted_as_sent(rows, tmp_path):
+    out = tmp_path / "contributor"
+    with zklora.LocalContributor(ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", out, max_rows=7) as contributor:
+        comm = zklora.BaseModelToLoRAComm(contributor=contributor.contributor, session_dir=tmp_path / "session")
+        comm.lora_forward(Q_PROJ, rows)
+        with pytest.raises(zklora.NetworkError, match="limit is 7"):
+            comm.lora_forward(Q_PROJ, 2 * rows)
+        log = tmp_path / "session" / "rows.log"
+        assert zklora._native.log_info(log) == (contributor.adapter_id, 5)
+        comm.close()
+        (served,) = (out / "private" / "sessions").glob("*.rows")
+        with pytest.raises(zklora.FileError, match="log of a contributor"):
+            zklora._native.log_info(served)
+
+
+def test_an_empty_record_and_no_pins_at_all_are_refused(contributor, rows, tmp_path):
+    session(contributor, tmp_path / "session", rows)
+    (tmp_path / "empty").mkdir()
+    for record in ([], (), [[], []]):
+        with pytest.raises(zklora.InputError, match="the record is empty"):
+            zklora.batch_verify_proofs(tmp_path / "session", record, contributor.adapter_id)
+    with pytest.raises(zklora.FileError, match="not the folder of a session"):
+        zklora.batch_verify_proofs(tmp_path / "session", tmp_path / "empty", contributor.adapter_id)
+    for pins in ([], [None], [contributor.adapter_id, None]):
+        with pytest.raises(zklora.InputError, match="names no adapter"):
+            zklora.batch_verify_proofs(tmp_path / "session", tmp_path / "session", pins)
+
+
+def test_one_proof_is_for_one_session(contributor, rows, tmp_path):
+    pin = session(contributor, tmp_path / "one", rows)
+    session(contributor, tmp_path / "two", rows)
+    shutil.copy(tmp_path / "one" / "session.pf", tmp_path / "two" / "session.pf")
+    with pytest.raises(zklora.VerificationError):
+        zklora.batch_verify_proofs(tmp_path, tmp_path, pin)
+
+
+# Folders.
+
+WALK = """
+import sys, zklora
+from zklora import _walk
+links = []
+print(len(_walk.files(sys.argv[1], links)), len(links))
+zklora.batch_verify_proofs(sys.argv[1])
+"""
+
+
+def test_links_in_a_circle_are_not_followed(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in "abcdefgh":
+        (folder / name).symlink_to(".")
+    (folder / "file").touch()
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", WALK, folder], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "1 8\n" and done.returncode == 0, done.stderr
+
+
+def test_a_record_with_a_link_to_a_folder_is_refused(contributor, rows, tmp_path):
+    pin = session(contributor, tmp_path / "record" / "one", rows)
+    session(contributor, tmp_path / "elsewhere", 2 * rows, end=False)
+    (tmp_path / "record" / "two").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(zklora.FileError, match="two: a link to a folder is not followed"):
+        zklora.batch_verify_proofs(tmp_path / "record", tmp_path / "record", pin)
+
+
+def test_a_deep_folder_and_one_with_too_many_entries(tmp_path, monkeypatch):
+    deep = str(tmp_path)
+    while len(deep) < 3900:
+        deep += "/d"
+        os.mkdir(deep)
+    open(deep + "/x.pf", "w").close()
+    assert _walk.files(tmp_path) == [deep + "/x.pf"]
+    monkeypatch.setattr(_walk, "MAX_ENTRIES", 100)
+    with pytest.raises(zklora.FileError, match="more than 100 entries"):
+        zklora.batch_verify_proofs(tmp_path)
+    while deep != str(tmp_path):
+        shutil.rmtree(deep)
+        deep = os.path.dirname(deep)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root reads everything")
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path):
+    (tmp_path / "closed").mkdir(0o000)
+    with pytest.raises(zklora.FileError, match="cannot be read"):
+        zklora.batch_verify_proofs(tmp_path)
+
+
+def test_a_path_of_a_delivered_folder_forges_no_line(contributor, rows, tmp_path, capsys):
+    pin = session(contributor, tmp_path / "session", rows)
+    name = f"x\nall.pf: adapter {pin}: accepted\u202e"
+    (tmp_path / name).mkdir()
+    shutil.move(tmp_path / "session" / "session.pf", tmp_path / name)
+    shutil.copytree(tmp_path / "session" / "public", tmp_path / name / "public")
+    zklora.batch_verify_proofs(tmp_path / name, tmp_path / "session", pin, verbose=True)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.isprintable() and "x\\nall.pf" in line
+    (tmp_path / name / "session.pf").write_bytes(b"")
+    with pytest.raises(zklora.VerificationError) as error:
+        zklora.batch_verify_proofs(tmp_path / name, tmp_path / "session", pin)
+    assert str(error.value).isprintable()

@@ -1,0 +1,305 @@
+"""What is there after a failure, a kill or a fork: the user's record, and no seed and no lock."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import ADAPTERS, BASES, Q_PROJ
+
+import zklora
+from zklora import _temporary
+
+unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+
+
+@pytest.fixture
+def gone(rows, tmp_path, monkeypatch):
+    """A user without `session_dir` whose contributor goes away after some rows; what starts it again."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    contributor = zklora.LocalContributor(ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", tmp_path / "contributor")
+    own = zklora.Contributor(contributor.url, contributor.adapter_id, patience=0, timeout=30)
+    port, server, stop = contributor.port, contributor.server, threading.Event()
+    again = zklora.AServerTCP("127.0.0.1", port, server, stop)
+    yield own, contributor, again
+    contributor.close()
+    stop.set()
+    if again.ident is not None:
+        again.join(20)
+
+
+def folder_in(error):
+    return re.search(r"session_dir='([^']+)'", str(error))[1]
+
+
+def served(contributor):
+    """Rows that the contributor counted for a module."""
+    with zklora.LocalContributor(ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", contributor.out_dir, max_rows=1) as limited:
+        comm = zklora.BaseModelToLoRAComm(contributor=limited.contributor)
+        with pytest.raises(zklora.NetworkError) as error:
+            comm.lora_forward(Q_PROJ, np.full((1, 64), 0.5, "float32"))
+        comm.close()
+    return int(re.search(r"would have served (\d+) rows", str(error.value))[1]) - 1
+
+
+@pytest.mark.parametrize("next_one", ["the same object", "another object"])
+def test_an_error_names_the_record_and_the_session_goes_on_with_it(gone, rows, next_one):
+    own, contributor, again = gone
+    comm = zklora.BaseModelToLoRAComm(contributor=own)
+    comm.lora_forward(Q_PROJ, rows)
+    contributor.close()
+    with pytest.raises(zklora.NetworkError, match="your record of the session is in .*zklora-session-.* call again") as error:
+        comm.lora_forward(Q_PROJ, 2 * rows)
+    folder = folder_in(error.value)
+    assert folder == comm.session_dir and os.path.isfile(os.path.join(folder, "rows.log"))
+    with pytest.raises(zklora.NetworkError, match=re.escape(folder)):
+        comm.end_inference()
+    again.start()
+    if next_one == "another object":
+        comm.close()
+        comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=folder)
+    comm.lora_forward(Q_PROJ, 2 * rows)
+    comm.lora_forward(Q_PROJ, rows)
+    assert comm.end_inference()["rows"] == {Q_PROJ: 10}
+    again.stop_event.set()
+    again.join(20)
+    assert served(contributor) == 10
+
+
+def test_a_session_that_was_closed_is_opened_again_where_it_was(gone, rows):
+    own, _, _ = gone
+    comm = zklora.BaseModelToLoRAComm(contributor=own)
+    comm.lora_forward(Q_PROJ, rows)
+    comm.close()
+    with pytest.raises(zklora.ClosedError):
+        comm.lora_forward(Q_PROJ, rows)
+    comm.init_request()
+    comm.lora_forward(Q_PROJ, rows)
+    assert comm.session.statistics()["rows_reused"] == 5 and comm.end_inference()["rows"] == {Q_PROJ: 5}
+
+
+@pytest.mark.torch
+def test_a_model_goes_on_with_the_record_of_its_own_context_or_of_another(gone, model, tokenizer):
+    import torch
+
+    own, contributor, again = gone
+    ids = tokenizer("let mut total = 0;", return_tensors="pt").input_ids
+
+    def run(remote):
+        with remote, torch.no_grad():
+            model(ids)
+            contributor.close()
+            model(ids + 1)
+            return remote.comms[0].session.statistics()["rows_reused"]
+
+    first = zklora.remote_lora(model, [own])
+    with pytest.raises(zklora.NetworkError) as error:
+        run(first)
+    folder = folder_in(error.value)
+    assert folder == first.transcript
+    again.start()
+    assert run(first) > 0 and first.reports[0]["verified"]
+    # By its name it is what another object takes.
+    with pytest.raises(zklora.InputError, match="finished session"):
+        run(zklora.remote_lora(model, [own], session_dir=folder))
+
+
+def test_where_nothing_was_recorded_no_record_is_named(tmp_path):
+    own = zklora.Contributor("http://127.0.0.1:1", patience=0)
+    with pytest.raises(zklora.NetworkError) as error:
+        zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path).init_request()
+    assert "record" not in str(error.value)
+
+
+# Temporary folders of contributors.
+
+CONTRIBUTOR = """
+import os, signal, sys, time, zklora
+adapter, base, end = sys.argv[1:]
+contributor = zklora.LocalContributor(adapter, base)
+assert os.path.isfile(os.path.join(contributor.out_dir, "private", "seed"))
+if end == "wait":
+    print(contributor.out_dir, flush=True)
+    time.sleep(600)
+if end == "raise":
+    raise LookupError(end)
+if end == "fork":
+    child = os.fork()
+    if child == 0:
+        sys.exit(0)
+    os.waitpid(child, 0)
+    assert os.path.isfile(os.path.join(contributor.out_dir, "private", "seed"))
+    contributor.close()
+"""
+
+
+def command(end):
+    return [sys.executable, "-c", CONTRIBUTOR, ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", end]
+
+
+def left(folder):
+    return [name for name in os.listdir(folder) if name.startswith("zklora-")]
+
+
+@pytest.mark.parametrize("end", ["return", "raise", pytest.param("fork", marks=unix)])
+def test_a_contributor_that_was_not_closed_leaves_nothing(tmp_path, end):
+    done = subprocess.run(command(end), env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=120)
+    assert (done.returncode == 0) == (end != "raise") and "LookupError" in done.stderr + "LookupError" * (end != "raise"), done.stderr
+    assert left(tmp_path) == []
+
+
+@unix
+def test_what_a_killed_contributor_left_is_removed_by_the_next_one(tmp_path, monkeypatch):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    killed, alive = (subprocess.Popen(command("wait"), env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2))
+    folders = [os.path.basename(one.stdout.readline().strip()) for one in (killed, alive)]
+    try:
+        killed.kill()
+        killed.wait(20)
+        assert sorted(left(tmp_path)) == sorted(folders)
+        (tmp_path / "zklora-session-mine").mkdir(0o700)
+        (tmp_path / "zklora-session-mine" / "lock").touch()
+        done = subprocess.run(command("return"), env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        # Neither the one that somebody serves from, nor a user's record.
+        assert sorted(left(tmp_path)) == sorted([folders[1], "zklora-session-mine"])
+    finally:
+        for one in (killed, alive):
+            one.kill()
+            one.communicate()
+
+
+@unix
+def test_only_own_folders_are_removed_and_no_link_is_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    precious = tmp_path / "precious"
+    precious.mkdir(0o700)
+    (precious / "lock").touch()
+    (tmp_path / (_temporary.PREFIX + "link")).symlink_to(precious)
+    for name, mode in [("open", 0o755), ("group", 0o750), ("no-lock", 0o700), ("linked-lock", 0o700), ("stale", 0o700)]:
+        folder = tmp_path / (_temporary.PREFIX + name)
+        folder.mkdir()
+        folder.chmod(mode)
+        if name not in ("no-lock", "linked-lock"):
+            (folder / "lock").touch()
+    (tmp_path / (_temporary.PREFIX + "linked-lock") / "lock").symlink_to(precious / "lock")
+    (tmp_path / (_temporary.PREFIX + "file")).touch()
+    own = _temporary.Folder()
+    assert os.stat(own.path).st_mode & 0o777 == 0o700
+    kept = ["link", "open", "group", "no-lock", "linked-lock", "file"]
+    assert sorted(left(tmp_path)) == sorted([_temporary.PREFIX + name for name in kept] + [os.path.basename(own.path)])
+    assert (precious / "lock").exists()
+    # One's own is not stale.
+    _temporary.remove_stale()
+    assert os.path.isdir(own.path)
+    own.remove()
+    own.remove()
+    assert not os.path.exists(own.path)
+
+
+@unix
+def test_a_folder_of_another_user_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folder = tmp_path / (_temporary.PREFIX + "theirs")
+    folder.mkdir(0o700)
+    (folder / "lock").touch()
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    _temporary.remove_stale()
+    assert folder.exists()
+    monkeypatch.setattr(os, "getuid", lambda: own)
+    _temporary.remove_stale()
+    assert not folder.exists()
+
+
+# Forks.
+
+
+@unix
+def test_a_forked_child_does_not_hold_a_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    own = _temporary.Folder()
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+        os._exit(0)
+    try:
+        # As if this process had died.
+        del _temporary._own[own.path]
+        _temporary._release(own._lock)
+        deadline = time.monotonic() + 20
+        while left(tmp_path) and time.monotonic() < deadline:
+            _temporary.remove_stale()
+            time.sleep(0.05)
+        assert left(tmp_path) == []
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+SERVER = """
+import os, sys, threading, time, zklora
+adapter, base, out = sys.argv[1:]
+server, stop = zklora.LoRAServer(base, adapter, out), threading.Event()
+thread = zklora.AServerTCP("127.0.0.1", 0, server, stop)
+thread.start()
+comm = zklora.BaseModelToLoRAComm(contributor=zklora.Contributor(thread.url, server.adapter_id), session_dir=out + "/user")
+comm.lora_forward("model.layers.0.self_attn.q_proj", [[1.0] * 64])
+child = os.fork()
+if child == 0:
+    os.close(1)
+    time.sleep(600)
+    os._exit(0)
+print(child, thread.port, server.adapter_id, flush=True)
+if sys.stdin.readline() == "stop\\n":
+    comm.close()
+    stop.set()
+    thread.join()
+    print("stopped", flush=True)
+    sys.stdin.read()
+"""
+
+
+@unix
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_forked_child_keeps_neither_locks_nor_port(tmp_path, end):
+    arguments = [ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", tmp_path]
+    parent = subprocess.Popen([sys.executable, "-c", SERVER, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child, port, pin = parent.stdout.readline().split()
+    try:
+        if end == "stop":
+            parent.stdin.write("stop\n")
+            parent.stdin.flush()
+            assert parent.stdout.readline() == "stopped\n"
+        else:
+            parent.kill()
+            parent.wait(20)
+        os.kill(int(child), 0)
+        start = time.monotonic()
+        server, stop = zklora.LoRAServer(BASES / "tiny-llama", ADAPTERS / "llama_qv_r4", tmp_path), threading.Event()
+        thread = zklora.AServerTCP("127.0.0.1", int(port), server, stop)
+        thread.start()
+        try:
+            # The user's log is free, too.
+            own = zklora.Contributor(thread.url, pin)
+            comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / "user")
+            comm.lora_forward(Q_PROJ, [[1.0] * 64])
+            assert comm.session.statistics()["rows_reused"] == 1 and comm.end_inference()["verified"]
+        finally:
+            stop.set()
+            thread.join(20)
+        assert time.monotonic() - start < 60
+        os.kill(int(child), 0)
+    finally:
+        for process in (int(child), parent.pid):
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        parent.communicate()

@@ -1,0 +1,126 @@
+"""The user's own record: which sessions there were, and which of them are proven."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from . import _native, _walk
+from ._native import Trace
+from ._text import shown
+from .errors import FileError, InputError, VerificationError
+
+#: Names within a session's folder. The log is there from before the first row is sent until the proof is verified.
+LOG, TRACE = "rows.log", "trace.safetensors"
+
+
+@dataclass(eq=False)
+class _Rows:
+    """A trace of the record."""
+
+    #: The trace, or its path.
+    source: Any
+    adapter_id: str
+    #: Rows of all modules.
+    count: int
+    proven: bool = False
+
+    @property
+    def folder(self) -> Optional[str]:
+        """Where it is; none for one in memory."""
+        return None if isinstance(self.source, Trace) else os.path.dirname(os.path.abspath(self.source))
+
+    def load(self, manifest):
+        """The trace, as one of this adapter."""
+        return self.source if isinstance(self.source, Trace) else Trace.load(self.source, manifest)
+
+
+class Record:
+    """The sessions of a record: folders of sessions, trace files, ``Trace`` objects, or several of them.
+
+    Raises ``VerificationError`` if a session has rows and no trace, or a trace that is not the log's: it cannot be proven. Raises
+    ``FileError`` and ``InputError`` for what is no record.
+    """
+
+    def __init__(self, transcript):
+        self._traces, self._silent, self._seen = [], set(), set()
+        self._add(transcript)
+        if not self._traces and not self._silent:
+            raise InputError("the record is empty: pass the folder of a session, a trace file or a Trace as transcript")
+
+    def _add(self, transcript):
+        if isinstance(transcript, Trace):
+            self._traces.append(_Rows(transcript, transcript.adapter_id, sum(transcript.rows.values())))
+        elif not isinstance(transcript, (str, bytes, os.PathLike)):
+            for one in transcript:
+                self._add(one)
+        elif os.path.isdir(transcript):
+            self._add_folder(os.fsdecode(transcript))
+        elif os.path.exists(transcript):
+            self._add_file(os.fsdecode(transcript))
+        else:
+            raise FileError(f"{shown(transcript)}: no such trace or folder of a session")
+
+    def _add_folder(self, folder):
+        links = []
+        found = [path for path in _walk.files(folder, links) if os.path.basename(path) in (LOG, TRACE)]
+        if links:
+            raise FileError(f"{shown(links[0])}: a link to a folder is not followed: name the folder that it leads to, or remove the link")
+        if not found:
+            raise FileError(f"{shown(folder)}: neither {TRACE} nor {LOG} here: this is not the folder of a session")
+        for path in found:
+            if os.path.basename(path) == TRACE:
+                self._add_file(path)
+        for path in found:
+            if os.path.basename(path) == LOG:
+                self._add_log(path)
+
+    def _add_file(self, path):
+        if os.path.realpath(path) not in self._seen:
+            self._seen.add(os.path.realpath(path))
+            self._traces.append(_Rows(path, *Trace.info_of(path)))
+
+    def _add_log(self, path):
+        """Holds a session that was not ended with a verified proof to its log."""
+        adapter_id, sent = _native.log_info(path)
+        folder = os.path.dirname(os.path.abspath(path))
+        own = [trace for trace in self._traces if trace.folder == folder]
+        if sent == 0 and not own:
+            # The log is written before a row is sent: there was none.
+            self._silent.add(adapter_id)
+        elif not own:
+            raise VerificationError(
+                f"{shown(path)}: {sent} rows were sent in this session and it has no {TRACE}, so they are not proven: end the session first"
+            )
+        elif own[0].count != sent:
+            raise VerificationError(
+                f"{shown(path)}: {sent} rows were sent in this session and its {TRACE} has {own[0].count}: end the session again"
+            )
+
+    def verify(self, path, proof, manifest) -> int:
+        """Verifies a proof against a trace that has none yet; returns its rows. Raises ``VerificationError`` if it is about none."""
+        failure = VerificationError(f"{shown(path)}: the record has no unproven trace of adapter {manifest.adapter_id}")
+        beside = os.path.dirname(os.path.abspath(path))
+        # The one beside the proof first.
+        for trace in sorted(self._traces, key=lambda trace: trace.folder != beside):
+            if trace.proven or trace.adapter_id != manifest.adapter_id:
+                continue
+            try:
+                rows = _native.verify(manifest, trace.load(manifest), proof)
+            except VerificationError as error:
+                failure = VerificationError(f"{shown(path)}: {error}")
+                continue
+            trace.proven = True
+            return sum(rows.values())
+        raise failure
+
+    def require_proofs(self, proof_dir):
+        """Raises ``VerificationError`` if a trace with rows has no proof."""
+        unproven = [trace for trace in self._traces if trace.count and not trace.proven]
+        if unproven:
+            example = unproven[0].source if isinstance(unproven[0].source, Trace) else shown(unproven[0].source)
+            raise VerificationError(f"{len(unproven)} trace(s) of the record have no proof in {shown(proof_dir)}, such as {example}")
+
+    def sent_nothing_to(self, adapter_id) -> bool:
+        """Whether the record has a session with this adapter, and no row in any."""
+        known = [trace.count for trace in self._traces if trace.adapter_id == adapter_id]
+        return (adapter_id in self._silent or bool(known)) and not any(known)

@@ -216,8 +216,7 @@ impl Listening {
     /// Waits for a signal (or for the server to fail), then shuts down: streams are told, batches that are being computed are
     /// answered. What has ended and is not proven is proven after the next start.
     pub fn run_until(self, signal: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
-        let Listening { runtime, stop, mut server, prover, .. } = self;
-        let Listening { runtime, stop, mut server, _not_inherited, .. } = self;
+        let Listening { runtime, stop, mut server, prover, _not_inherited, .. } = self;
         let failed = |result: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>| match result {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Error::Input(format!("the server failed: {}", causes(&error)))),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use tonic::{Status, body::Body};
 
 use super::{
@@ -43,16 +43,19 @@ pub(super) struct Answer {
     pub connection: Option<Connection>,
     /// How long it may lie unread, beyond the time that its length takes.
     pub idle: Duration,
-    /// Pieces that are next.
+    /// Pieces that are next, and the trailers after them.
     pub next: VecDeque<Bytes>,
-    /// It was refused in the middle.
+    pub trailers: Option<http::HeaderMap>,
+    /// The count of the last piece: the encoder keeps its buffer until the next one.
+    pub kept: Option<Arc<Hold>>,
+    /// It was refused in the middle, or is at its end.
     pub over: bool,
 }
 
 /// A piece of an answer.
 struct Unread {
     bytes: Bytes,
-    _hold: Option<Hold>,
+    _hold: Option<Arc<Hold>>,
     due: Option<(Connection, (Instant, u64))>,
 }
 
@@ -71,14 +74,14 @@ impl Drop for Unread {
 }
 
 impl Answer {
-    fn piece(&self, bytes: Bytes, hold: Option<Hold>) -> Bytes {
+    fn piece(&self, bytes: Bytes, hold: Option<Arc<Hold>>) -> Bytes {
         let time = self.idle + Duration::from_secs((bytes.len() / SLOWEST) as u64);
         let due = self.connection.as_ref().map(|connection| (connection.clone(), connection.is_due(time)));
         Bytes::from_owner(Unread { bytes, _hold: hold, due })
     }
 
     /// Counts a piece, if it may be held.
-    fn hold(&mut self, mut bytes: Bytes) -> Result<Bytes, Status> {
+    fn hold(&mut self, mut bytes: Bytes, cx: &mut Context<'_>) -> Result<Bytes, Status> {
         if let Some(Common(common)) = self.common.take()
             && bytes.get(PREFIX..).is_some_and(|message| message.starts_with(&common))
         {
@@ -87,8 +90,14 @@ impl Answer {
             if !rest.is_empty() {
                 self.next.push_back(rest);
             }
-            // A copy: what is left of the whole answer would keep all of it.
+            // A copy: what is left of the whole answer would keep all of it. So would its body: only trailers follow.
             bytes = Bytes::copy_from_slice(&bytes[..PREFIX]);
+            if let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self.body).poll_frame(cx)
+                && let Ok(trailers) = frame.into_trailers()
+            {
+                self.trailers = Some(trailers);
+                self.body = Body::empty();
+            }
         }
         let hold = match self.room.as_ref().and_then(|room| room.take(bytes.len())) {
             Some(hold) if hold.bytes() == bytes.len() => hold,
@@ -98,6 +107,8 @@ impl Answer {
                 self.held.try_take(&self.client, bytes.len())?
             }
         };
+        let hold = Arc::new(hold);
+        self.kept = Some(Arc::clone(&hold));
         Ok(self.piece(bytes, Some(hold)))
     }
 }
@@ -113,6 +124,10 @@ impl http_body::Body for Answer {
         if let Some(bytes) = self.next.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(self.piece(bytes, None)))));
         }
+        if let Some(trailers) = self.trailers.take() {
+            self.over = true;
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
         let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
             Some(Ok(frame)) => frame,
             other => return Poll::Ready(other),
@@ -121,7 +136,7 @@ impl http_body::Body for Answer {
             Ok(bytes) => bytes,
             Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
         };
-        Poll::Ready(Some(match self.hold(bytes) {
+        Poll::Ready(Some(match self.hold(bytes, cx) {
             Ok(bytes) => Ok(Frame::data(bytes)),
             Err(status) => {
                 self.over = true;
@@ -133,6 +148,6 @@ impl http_body::Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.over || (self.next.is_empty() && self.body.is_end_stream())
+        self.over || (self.next.is_empty() && self.trailers.is_none() && self.body.is_end_stream())
     }
 }

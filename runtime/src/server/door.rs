@@ -65,7 +65,19 @@ impl Door {
         let (held, idle) = (Arc::clone(&self.0.held), self.0.idle);
         let (room, common) = (parts.extensions.remove::<Room>(), parts.extensions.remove::<Common>());
         let next = std::collections::VecDeque::new();
-        let answer = Answer { body, held, client, room, common, connection, idle, next, over: false };
+        let answer = Answer {
+            body,
+            held,
+            client,
+            room,
+            common,
+            connection,
+            idle,
+            next,
+            trailers: None,
+            kept: None,
+            over: false,
+        };
         Response::from_parts(parts, Body::new(answer))
     }
 }

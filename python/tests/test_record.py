@@ -212,17 +212,20 @@ def test_a_record_with_a_link_to_a_folder_is_refused(contributor, rows, tmp_path
 
 def test_a_deep_folder_and_one_with_too_many_entries(tmp_path, monkeypatch):
     deep = str(tmp_path)
-    while len(deep) < 3900:
-        deep += "/d"
-        os.mkdir(deep)
-    open(deep + "/x.pf", "w").close()
-    assert _walk.files(tmp_path) == [deep + "/x.pf"]
-    monkeypatch.setattr(_walk, "MAX_ENTRIES", 100)
-    with pytest.raises(zklora.FileError, match="more than 100 entries"):
-        zklora.batch_verify_proofs(tmp_path)
-    while deep != str(tmp_path):
-        shutil.rmtree(deep)
-        deep = os.path.dirname(deep)
+    try:
+        while len(deep) < 3900:
+            deep += "/d"
+            os.mkdir(deep)
+        open(deep + "/x.pf", "w").close()
+        assert _walk.files(tmp_path) == [deep + "/x.pf"]
+        monkeypatch.setattr(_walk, "MAX_ENTRIES", 100)
+        with pytest.raises(zklora.FileError, match="more than 100 entries"):
+            zklora.batch_verify_proofs(tmp_path)
+    finally:
+        # Nobody else gets that deep to remove it.
+        while deep != str(tmp_path):
+            shutil.rmtree(deep)
+            deep = os.path.dirname(deep)
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root reads everything")

@@ -150,7 +150,7 @@ impl FrameLog {
         // It has the lock, too.
         let not_inherited = file.as_ref().map(NotInherited::new).ok();
         let sync = move || {
-            let synced = file.as_ref().map_or(false, |file| file.sync_data().is_ok());
+            let synced = file.as_ref().is_ok_and(|file| file.sync_data().is_ok());
             drop(not_inherited);
             if !synced {
                 late.store(true, Ordering::Relaxed);

@@ -90,6 +90,14 @@ impl Error {
         Error::Contributor { url: url.to_string(), why }
     }
 
+    /// Why, without who, for a text that names the contributor already.
+    pub(crate) fn why_of(self, url: &str) -> String {
+        match self {
+            Error::Contributor { url: other, why } if other == url => why,
+            other => other.to_string(),
+        }
+    }
+
     pub(crate) fn file(path: &Path, why: impl std::fmt::Display) -> Error {
         Error::File { path: path.to_path_buf(), why: why.to_string() }
     }

@@ -519,7 +519,7 @@ pub struct Infer {
     /// Go on with a session at another URL than it began with: whoever serves there gets the session's key.
     #[arg(long)]
     pub moved: bool,
-    /// Seconds to wait for a contributor that has gone away.
+    /// Seconds to wait for a contributor that has gone away or is not there yet.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub patience: u32,
     /// Where your record, the proofs and the report go.

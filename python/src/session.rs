@@ -168,7 +168,14 @@ impl Session {
     /// The own record so far.
     fn trace(&self, py: Python<'_>) -> Result<Trace, Failure> {
         let (shared, pinned) = (Arc::clone(&self.session), Arc::clone(&self.pinned));
-        worker::run(py, None, move |_| shared.with(|session| Ok(Trace { file: Arc::new(session.trace()), pinned })))
+        worker::run(py, None, move |_| shared.with(|session| Ok(Trace { file: Arc::new(session.trace()?), pinned })))
+    }
+
+    /// Rows of all modules that were answered so far, and that the proof will be about.
+    #[getter]
+    fn rows(&self, py: Python<'_>) -> Result<usize, Failure> {
+        let shared = Arc::clone(&self.session);
+        worker::run(py, None, move |_| shared.with(|session| Ok(session.rows())))
     }
 
     /// Calls, rows and bytes so far.

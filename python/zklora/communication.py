@@ -149,7 +149,7 @@ class BaseModelToLoRAComm:
             session = self.session
         own, adapter_id = self.contributor, session.manifest.adapter_id
         about = {"adapter_id": adapter_id, "pinned": own.expected_adapter is not None, "url": own.url}
-        if not session.trace().rows:
+        if not session.rows:
             session.close()
             self.report = {**about, "verified": False, "message": "no rows were sent: there is nothing to prove"}
             return self.report

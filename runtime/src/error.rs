@@ -98,6 +98,14 @@ impl Error {
         Error::Contributor { url: url.to_string(), why }
     }
 
+    /// Why, without who, for a text that names the contributor already.
+    pub(crate) fn why_of(self, url: &str) -> String {
+        match self {
+            Error::Contributor { url: other, why } if other == url => why,
+            other => other.to_string(),
+        }
+    }
+
     /// An error of the operating system (an [`io::Error`] as it is) keeps what kind of trouble it is.
     pub(crate) fn file(path: &Path, why: impl std::fmt::Display + 'static) -> Error {
         let trouble = (&why as &dyn std::any::Any).downcast_ref().map_or(Trouble::Other, Trouble::of);

@@ -24,10 +24,12 @@ use crate::{Error, files, not_inherited::NotInherited};
 
 const MAGIC: &[u8; 8] = b"zkloralg";
 const VERSION: u8 = 1;
-const HEADER: usize = MAGIC.len() + 1;
+/// Bytes before the first record.
+pub(crate) const HEADER: usize = MAGIC.len() + 1;
 const CHECKSUM: usize = 16;
 const LENGTH: usize = 4 + 4;
-const FRAME: usize = LENGTH + CHECKSUM;
+/// Bytes of a record before its payload.
+pub(crate) const FRAME: usize = LENGTH + CHECKSUM;
 
 /// Longest payload, in bytes.
 pub const MAX_RECORD: usize = 1 << 28;
@@ -208,6 +210,11 @@ impl FrameLog {
         self.file.sync_data().map_err(|e| Error::file(&self.path, e))?;
         self.synced = Instant::now();
         Ok(())
+    }
+
+    /// Where the whole records end, in bytes from the file's beginning.
+    pub(crate) fn end(&self) -> u64 {
+        self.len
     }
 
     /// The file.

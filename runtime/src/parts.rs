@@ -48,6 +48,17 @@ pub struct InferResponse {
     pub deltas: Vec<Bytes>,
 }
 
+impl InferResponse {
+    /// Where the deltas of each call begin in the encoded message.
+    pub(crate) fn delta_offsets(&self) -> impl Iterator<Item = usize> {
+        let first = if self.sequence == 0 { 0 } else { uint64::encoded_len(1, &self.sequence) };
+        self.deltas.iter().scan(first, |end, delta| {
+            *end += bytes_field::encoded_len(2, delta);
+            Some(*end - delta.len())
+        })
+    }
+}
+
 fn room<T>(list: &[T], most: usize) -> Result<(), DecodeError> {
     if list.len() < most {
         return Ok(());
@@ -203,6 +214,22 @@ mod tests {
         assert_eq!(InferResponse { sequence: 1, deltas: vec![bytes(1)] }.encode_to_vec(), [8, 1, 18, 1, 1]);
         // Fields that are not known are passed over.
         assert_eq!(Batch::decode(&[&expected[..], &[0x7a, 1, 9]].concat()[..]).unwrap(), small);
+    }
+
+    #[test]
+    fn deltas_are_where_they_are_said_to_be() {
+        for sequence in [0, 1, 127, 128, u64::MAX] {
+            let deltas: Vec<Bytes> = [0usize, 1, 127, 128, 20_000, 3]
+                .iter()
+                .map(|n| Bytes::from((0..*n).map(|at| (at * 7 + n) as u8).collect::<Vec<_>>()))
+                .collect();
+            let answer = InferResponse { sequence, deltas };
+            let encoded = answer.encode_to_vec();
+            for (offset, delta) in answer.delta_offsets().zip(&answer.deltas) {
+                assert_eq!(encoded[offset..offset + delta.len()], delta[..]);
+            }
+            assert_eq!(answer.delta_offsets().count(), answer.deltas.len());
+        }
     }
 
     #[test]

@@ -125,6 +125,21 @@ impl Event {
         }
     }
 
+    /// Bytes of the record's payload.
+    pub(crate) fn encoded_len(&self) -> usize {
+        1 + match self {
+            Event::Sent(batch) => batch.encoded_len(),
+            Event::Served { answer, batch } => answer.len() + batch.encoded_len(),
+            Event::Answered(answer) => answer.encoded_len(),
+            Event::Withdrawn | Event::Ended => 0,
+        }
+    }
+
+    /// Where the deltas of each call begin, if the payload of the answer's record is at `payload`.
+    pub(crate) fn delta_places(answer: &InferResponse, payload: u64) -> Vec<u64> {
+        answer.delta_offsets().map(|offset| payload + 1 + offset as u64).collect()
+    }
+
     fn parse(path: &Path, payload: &[u8]) -> Result<Event, Error> {
         let refuse = |why: String| Error::file(path, format!("a record of the session is not one: {why}"));
         let (tag, rest) = payload.split_first().ok_or_else(|| refuse("it is empty".into()))?;
@@ -159,6 +174,29 @@ impl SessionLog {
         let mut header = None;
         let log = FrameLog::open(path, &mut |payload| dispatch(path, payload, &mut header, visit))?;
         Ok((SessionLog(log), header.ok_or_else(|| beheaded(path))?))
+    }
+
+    /// Opens a log again as [`SessionLog::open`] does, and tells of each event where its payload begins in the file. Each is held to
+    /// the encoding that [`Event`] has, so that what is within it is where it should be.
+    pub(crate) fn open_with_places(
+        path: &Path,
+        visit: &mut dyn FnMut(Event, u64) -> Result<(), Error>,
+    ) -> Result<(SessionLog, Header), Error> {
+        let (mut header, mut next) = (None, frame_log::HEADER as u64);
+        let log = FrameLog::open(path, &mut |payload| {
+            let place = next + frame_log::FRAME as u64;
+            next = place + payload.len() as u64;
+            dispatch(path, payload, &mut header, &mut |event| match event.to_bytes() == payload {
+                true => visit(event, place),
+                false => Err(Error::file(path, "a record of the session is not in the form that this program writes")),
+            })
+        })?;
+        Ok((SessionLog(log), header.ok_or_else(|| beheaded(path))?))
+    }
+
+    /// Where the next record will begin.
+    pub(crate) fn end(&self) -> u64 {
+        self.0.end()
     }
 
     /// Appends an event; it survives the death of the process when this returns.

@@ -10,11 +10,14 @@ use tonic::{
 };
 use zklora_circuit::manifest::AdapterId;
 
-use crate::{Error, files, server::causes, wire::contributor_client::ContributorClient};
+use super::patience::{Trouble, may_pass, seconds};
+use crate::{Error, error::printable, files, server::causes, wire::contributor_client::ContributorClient};
 
 const MAX_PEM: u64 = 1 << 20;
 const MAX_TOKEN: u64 = 4096;
+/// How long a connection may take, by TCP alone and with TLS.
 const CONNECT: Duration = Duration::from_secs(10);
+const HANDSHAKES: Duration = Duration::from_secs(20);
 
 /// Files for TLS, PEM.
 #[derive(Debug, Clone, Default)]
@@ -78,13 +81,46 @@ impl Interceptor for Bearer {
 
 pub(super) type Client = ContributorClient<InterceptedService<Channel, Bearer>>;
 
-/// Connects. Later calls reconnect by themselves.
-pub(super) async fn connect(options: &ContributorOptions) -> Result<Client, Error> {
-    let failed = |why: String| Error::Contributor { url: options.url.clone(), why };
-    let endpoint = endpoint(options)?;
-    let bearer = Bearer(token(options)?);
-    let channel = endpoint.connect().await.map_err(|e| failed(format!("cannot connect: {}", causes(&e))))?;
-    Ok(ContributorClient::with_interceptor(channel, bearer).max_encoding_message_size(usize::MAX))
+/// How connections are made: everything that can be wrong with the options was looked at.
+pub(super) struct Connector {
+    url: String,
+    endpoint: Endpoint,
+    bearer: Bearer,
+    longest: Duration,
+}
+
+impl Connector {
+    /// Reads the options, and the files that they name.
+    ///
+    /// # Errors
+    /// What is wrong with them; nothing was sent to anybody.
+    pub fn new(options: &ContributorOptions) -> Result<Connector, Error> {
+        Ok(Connector {
+            url: options.url.clone(),
+            endpoint: endpoint(options)?,
+            bearer: Bearer(token(options)?),
+            longest: options.call_timeout.min(HANDSHAKES),
+        })
+    }
+
+    /// Makes a new connection.
+    pub async fn connect(&self) -> Result<Client, Trouble> {
+        let channel = match tokio::time::timeout(self.longest, self.endpoint.connect()).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => {
+                let why = format!("cannot connect: {}", printable(&causes(&error)));
+                return Err(match may_pass(&error) {
+                    true => Trouble::Away(why),
+                    false => Trouble::Final(Error::Contributor { url: self.url.clone(), why }),
+                });
+            }
+            Err(_) => {
+                return Err(Trouble::Away(format!("cannot connect: no connection within {}", seconds(self.longest))));
+            }
+        };
+        let bearer = self.bearer.clone();
+        Ok(ContributorClient::with_interceptor(channel, bearer).max_encoding_message_size(usize::MAX))
+    }
 }
 
 fn endpoint(options: &ContributorOptions) -> Result<Endpoint, Error> {

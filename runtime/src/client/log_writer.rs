@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    Error,
+    Error, frame_log,
     session_log::{Event, SessionLog},
 };
 
@@ -22,6 +22,8 @@ enum Order {
     Later(Event),
     /// Written before the reply.
     Now(Event, SyncSender<Result<(), Error>>),
+    /// All before it written before the reply.
+    Flush(SyncSender<Result<(), Error>>),
     /// All on the disk before the reply.
     Sync(SyncSender<Result<(), Error>>),
 }
@@ -31,29 +33,51 @@ pub(super) struct LogWriter {
     /// None only while it is dropped.
     orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<()>>,
+    /// Where the next record will begin: events get to the file in the order in which they were given, and nobody else appends.
+    end: u64,
 }
 
 impl LogWriter {
     /// Starts the thread.
     pub fn start(log: SessionLog) -> Result<LogWriter, Error> {
-        let path = log.path();
+        let (path, end) = (log.path(), log.end());
         let (orders, incoming) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || work(log, &incoming));
-        Ok(LogWriter { orders: Some(orders), thread: Some(thread.map_err(|e| Error::file(&path, e))?) })
+        Ok(LogWriter { orders: Some(orders), thread: Some(thread.map_err(|e| Error::file(&path, e))?), end })
     }
 
-    /// Has an event written after those before it, and does not wait. Whether it worked, the next call says.
-    pub fn append_later(&self, event: Event) {
+    /// Has an event written after those before it, and does not wait; says where its payload will be. Whether it worked, the next
+    /// call says.
+    pub fn append_later(&mut self, event: Event) -> u64 {
+        let place = self.advance(&event);
         // The thread is gone: the next call says so.
         let _ = self.orders.as_ref().map(|orders| orders.send(Order::Later(event)));
+        place
     }
 
     /// Appends an event; it and all before it survive the death of the process when this returns.
     ///
     /// # Errors
     /// [`Error::File`]: the event is not in the log.
-    pub fn append(&self, event: Event) -> Result<(), Error> {
-        self.wait(|reply| Order::Now(event, reply))
+    pub fn append(&mut self, event: Event) -> Result<(), Error> {
+        let before = self.end;
+        self.advance(&event);
+        self.wait(|reply| Order::Now(event, reply)).inspect_err(|_| self.end = before)
+    }
+
+    /// The place of the payload of the next record, which this event is.
+    fn advance(&mut self, event: &Event) -> u64 {
+        let place = self.end + frame_log::FRAME as u64;
+        self.end = place + event.encoded_len() as u64;
+        place
+    }
+
+    /// Waits until everything can be read from the file.
+    ///
+    /// # Errors
+    /// [`Error::File`]: the disk does not take it.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.wait(Order::Flush)
     }
 
     /// Waits until everything is on the disk.
@@ -92,6 +116,9 @@ fn work(mut log: SessionLog, orders: &Receiver<Order>) {
             }
             Order::Now(event, reply) => {
                 let _ = reply.send(write(&mut log, &mut waiting).and_then(|()| log.append(&event)));
+            }
+            Order::Flush(reply) => {
+                let _ = reply.send(write(&mut log, &mut waiting));
             }
             Order::Sync(reply) => {
                 let _ = reply.send(write(&mut log, &mut waiting).and_then(|()| log.sync()));

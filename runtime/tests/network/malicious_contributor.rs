@@ -127,7 +127,7 @@ fn verdict_with_digest(server: &Server, folder: &Path, lies: impl Lies) -> Error
     let proxy = Proxy::start(&server.url(), WithDigest(lies, Arc::clone(&digest)));
     let mut session = session(&proxy, folder, user.path()).unwrap();
     let pinned = load(folder).pinned;
-    let own = session.trace().with_trace(&pinned, |rows| Ok(rows.digest())).unwrap();
+    let own = session.trace().unwrap().with_trace(&pinned, |rows| Ok(rows.digest())).unwrap();
     *digest.lock().unwrap() = Bytes::copy_from_slice(&own.0);
     let error = finish(&mut session).expect_err("the user is content");
     assert!(!user.path().join("session.pf").exists(), "there is a proof");

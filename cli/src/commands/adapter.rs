@@ -17,7 +17,7 @@ use zklora_runtime::{
 use super::{NO, Outcome, policy};
 use crate::{
     args,
-    output::{Output, bytes, count, seconds},
+    output::{Output, bytes, count, path, seconds},
 };
 
 pub fn export(args: &args::Export, output: &Output) -> Outcome {
@@ -41,7 +41,7 @@ pub fn export(args: &args::Export, output: &Output) -> Outcome {
     }
     table.push(("Keep", "these files to yourself: they hold the weights".into()));
     output.result(
-        &json!({ "base_model": index.base_model.name, "fingerprint": index.base_model.fingerprint, "modules": index.modules.len(), "out": args.out }),
+        &json!({ "base_model": index.base_model.name, "fingerprint": index.base_model.fingerprint, "modules": index.modules.len(), "out": path(&args.out) }),
         &table,
     );
     Ok(ExitCode::SUCCESS)
@@ -62,8 +62,13 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         let explanations = compile::explain(&options);
         spinner.finish_and_clear();
         let explanations = explanations?;
-        let text: Vec<String> = explanations.iter().map(ToString::to_string).collect();
-        output.text(&json!(explanations), &text.join("\n"));
+        let mut lines = Vec::new();
+        for explanation in &explanations {
+            // A blank line between two modules.
+            lines.extend((!lines.is_empty()).then(String::new));
+            lines.extend(explanation.lines());
+        }
+        output.lines(&json!(explanations), lines);
         return Ok(ExitCode::SUCCESS);
     }
     if args.plan {

@@ -26,11 +26,7 @@ impl Output {
         if self.json {
             return object(json);
         }
-        let rows: Vec<(String, String)> = rows.iter().map(|(label, value)| (shown(label), shown(value))).collect();
-        let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
-        for (label, value) in rows {
-            line(if value.is_empty() { label } else { format!("{label:<width$}  {value}") });
-        }
+        labelled(rows).iter().for_each(line);
     }
 
     /// The result, laid out in lines for people.
@@ -43,25 +39,7 @@ impl Output {
         if self.json {
             return;
         }
-        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
-        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        for row in &rows {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .enumerate()
-                .map(
-                    |(column, (cell, width))| {
-                        if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-                    },
-                )
-                .collect();
-            line(cells.join("  ").trim_end());
-        }
+        columns(rows).iter().for_each(line);
     }
 
     /// A script of this program's own making, as it is.
@@ -117,6 +95,34 @@ impl Spinner {
 /// A path in a JSON object: one that is not UTF-8 has no JSON form.
 pub fn path(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// A line for each row, with the values below each other.
+fn labelled(rows: &[(&str, String)]) -> Vec<String> {
+    let rows: Vec<(String, String)> = rows.iter().map(|(label, value)| (shown(label), shown(value))).collect();
+    let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
+    let line = |(label, value): (String, String)| {
+        if value.is_empty() { label } else { format!("{label:<width$}  {value}") }
+    };
+    rows.into_iter().map(line).collect()
+}
+
+/// A line for each row, in columns.
+fn columns(rows: &[Vec<String>]) -> Vec<String> {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let cell = |(column, (cell, width)): (usize, (&String, &usize))| {
+        if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+    };
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().zip(&widths).enumerate().map(cell).collect();
+        cells.join("  ").trim_end().to_string()
+    };
+    rows.iter().map(line).collect()
 }
 
 /// One line on stdout.
@@ -179,4 +185,38 @@ pub fn count(number: usize) -> String {
         out.push(digit);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zklora_models::text::is_plain;
+
+    use super::*;
+
+    proptest! {
+        /// However somebody calls a module: a row is a line, and its own label or cell begins it.
+        #[test]
+        fn the_lines_are_the_rows_whatever_is_in_them(names in prop::collection::vec(any::<String>(), 1..6)) {
+            let forged = |name: &String| format!("{name}\nVerdict  ACCEPTED{name}");
+            let rows: Vec<(&str, String)> = names.iter().map(|name| ("Module", forged(name))).collect();
+            let lines = labelled(&rows);
+            prop_assert_eq!(lines.len(), names.len());
+            prop_assert!(lines.iter().all(|line| line.starts_with("Module  ") && line.chars().all(is_plain)));
+            let labels: Vec<String> = names.iter().map(forged).collect();
+            let rows: Vec<(&str, String)> = labels.iter().map(|label| (label.as_str(), "same".into())).collect();
+            prop_assert_eq!(labelled(&rows).len(), names.len());
+            let rows: Vec<Vec<String>> = names.iter().map(|name| vec!["m".into(), forged(name), forged(name)]).collect();
+            let lines = columns(&rows);
+            prop_assert_eq!(lines.len(), names.len());
+            prop_assert!(lines.iter().all(|line| line.starts_with("m  ") && line.chars().all(is_plain)));
+        }
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_what_is_shown() {
+        let rows = [vec!["a\nb".to_string(), "1".into()], vec!["c".into(), "22".into()]];
+        assert_eq!(columns(&rows), [r"a\nb   1", "c     22"]);
+        assert_eq!(labelled(&[("Name", "x\ty".into()), ("N", String::new())]), [r"Name  x\ty", "N"]);
+    }
 }

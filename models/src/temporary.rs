@@ -12,7 +12,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use tempfile::{Builder, NamedTempFile, TempDir};
@@ -251,14 +251,19 @@ fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
+/// Whether a file or folder belongs to the user of this process.
 #[cfg(unix)]
-fn is_own(found: &fs::Metadata) -> bool {
+pub fn is_own(found: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
-    found.uid() == rustix::process::geteuid().as_raw()
+    /// Whose a file is that this process makes.
+    static OWN: OnceLock<Option<u32>> = OnceLock::new();
+    let own = OWN.get_or_init(|| Some(tempfile::tempfile().ok()?.metadata().ok()?.uid()));
+    *own == Some(found.uid())
 }
 
+/// Whether a file or folder belongs to the user of this process.
 #[cfg(not(unix))]
-fn is_own(_: &fs::Metadata) -> bool {
+pub fn is_own(_: &fs::Metadata) -> bool {
     true
 }
 

@@ -9,7 +9,7 @@ use crate::{
     verifier::{SrsPolicy, verify},
 };
 
-use group::UncompressedEncoding;
+use group::{UncompressedEncoding, prime::PrimeCurveAffine};
 
 use super::encodings::{identity, outside_the_subgroup};
 
@@ -105,7 +105,7 @@ fn a_kept_identity_is_refused_as_a_parsed_one_is() {
                             side[j][column] = Point(identity());
                         });
                         let mut kept = session.pinned.points_to_bytes();
-                        let infinity = crate::field::G1Affine::default().to_uncompressed();
+                        let infinity = <crate::field::G1Affine as PrimeCurveAffine>::identity().to_uncompressed();
                         kept[at * 96..(at + 1) * 96].copy_from_slice(infinity.as_ref());
                         match Pinned::parse_with_points(&bytes, &kept) {
                             Err(Error::Manifest(why)) => assert!(why.ends_with("is the identity"), "{why}"),

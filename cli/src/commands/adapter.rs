@@ -203,6 +203,15 @@ fn print_checks(checks: &[FileCheck], output: &Output) -> Outcome {
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }
 
+/// What was found of the base model, which an adapter's own weights say nothing about.
+fn base_model(report: &audit::Report, name: &str) -> String {
+    match (report.base_model, report.base_model.not_compared()) {
+        (_, Some(why)) => why.into(),
+        (audit::BaseModel::Different, _) => format!("ANOTHER than the manifest's `{name}`"),
+        _ => format!("{name}, with the manifest's fingerprint"),
+    }
+}
+
 pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.file.srs.as_deref())?;
     policy(&args.srs).check(&srs).map_err(Error::from)?;
@@ -224,6 +233,7 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
         ("Adapter id", public.pinned.id().to_string()),
         ("SRS", srs.provenance().to_string()),
         ("Modules", count(report.modules)),
+        ("Base model", base_model(&report, &public.pinned.manifest().base_model.name)),
     ];
     table.extend(report.differences.iter().map(|d| ("Differs", format!("{}: {}", d.module, d.why))));
     table.push((
@@ -234,6 +244,6 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
             "REFUSED: this is not the adapter that was committed".into()
         },
     ));
-    output.result(&json!({ "accepted": same, "adapter_id": public.pinned.id().to_string(), "ceremony": srs.provenance().to_string(), "pinned": args.adapter_id.is_some(), "modules": report.modules, "differences": report.differences }), &table);
+    output.result(&json!({ "accepted": same, "adapter_id": public.pinned.id().to_string(), "ceremony": srs.provenance().to_string(), "pinned": args.adapter_id.is_some(), "modules": report.modules, "base_model": report.base_model, "differences": report.differences }), &table);
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }

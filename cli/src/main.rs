@@ -36,11 +36,10 @@ fn arguments() -> args::Args {
         match args::Args::try_parse_from(escaped) {
             Err(error) => error.exit(),
             // Only what cannot be shown was wrong with them.
-            Ok(_) => clap::Error::<clap::error::RichFormatter>::raw(
-                error.kind(),
-                "an argument has characters that cannot be shown, and is not usable\n",
-            )
-            .exit(),
+            Ok(_) => {
+                clap::Error::raw(error.kind(), "an argument has characters that cannot be shown, and is not usable\n")
+                    .exit()
+            }
         }
     })
 }

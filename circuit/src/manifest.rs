@@ -381,8 +381,8 @@ impl Pinned {
     }
 
     /// [`Pinned::parse`] with what [`Pinned::points_to_bytes`] gave for the same manifest before. Whatever `points` holds, a point that
-    /// is taken from it is the manifest's: it is on the curve and has the same compressed form. What is not checked again is that it
-    /// lies in the prime-order group, so `points` has to come from a place where nobody else writes.
+    /// is taken from it is the manifest's: it is on the curve, has the same compressed form and is not the identity. The one rule that is
+    /// not checked again is that it lies in the prime-order group, so `points` has to be what this user wrote.
     ///
     /// # Errors
     /// Those of [`Pinned::parse`]; `points` are not this manifest's.
@@ -482,29 +482,34 @@ fn parse_points(manifest: &Manifest) -> Result<Vec<PairPoints>, Error> {
 /// Bytes of an uncompressed point.
 const UNCOMPRESSED: usize = 96;
 
-/// The points of `bytes`, if they are those of the manifest.
+/// The points of `bytes`, if they are those of the manifest. What [`parse_point`] refuses is refused here, but for a point that lies on
+/// the curve and not in the prime-order group.
 fn known_points(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<PairPoints>, Error> {
-    let refuse = || Error::Manifest("the points that were kept of it are not its commitments".into());
+    let refuse = |why| refuse(format!("the points that were kept of it are not its commitments: {why}"));
     let sides: Vec<_> = commitments(manifest).collect();
     let count = sides.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>();
     if bytes.len() != count * UNCOMPRESSED {
-        return Err(refuse());
+        return Err(refuse("another number of them"));
     }
     let mut chunks = bytes.chunks_exact(UNCOMPRESSED);
-    let mut side = |compressed: &[Point]| -> Option<Vec<G1Affine>> {
-        compressed.iter().map(|point| known_point(point, chunks.next()?)).collect()
+    let mut side = |compressed: &[Point]| -> Result<Vec<G1Affine>, &'static str> {
+        compressed.iter().zip(&mut chunks).map(|(point, bytes)| known_point(point, bytes)).collect()
     };
-    let pairs = sides.into_iter().map(|(a, b)| Some(PairPoints { a: side(a)?, b: side(b)? }));
-    pairs.collect::<Option<_>>().ok_or_else(refuse)
+    let pairs = sides.into_iter().map(|(a, b)| Ok(PairPoints { a: side(a)?, b: side(b)? }));
+    pairs.collect::<Result<_, _>>().map_err(refuse)
 }
 
-/// The point of these bytes, if it is on the curve and has this compressed form.
-fn known_point(compressed: &Point, bytes: &[u8]) -> Option<G1Affine> {
+/// The point of these bytes, if it is on the curve, has this compressed form and is not the identity.
+fn known_point(compressed: &Point, bytes: &[u8]) -> Result<G1Affine, &'static str> {
     let mut repr = <G1Affine as UncompressedEncoding>::Uncompressed::default();
     repr.as_mut().copy_from_slice(bytes);
     // "Unchecked" is the group, not the curve.
-    let point = Option::<G1Affine>::from(G1Affine::from_uncompressed_unchecked(&repr))?;
-    (point.to_bytes().as_ref() == compressed.0).then_some(point)
+    let point: G1Affine =
+        Option::from(G1Affine::from_uncompressed_unchecked(&repr)).ok_or("one is not a point of the curve")?;
+    if point.to_bytes().as_ref() != compressed.0 {
+        return Err("one is another point");
+    }
+    check_not_identity(point)
 }
 
 fn parse_side(points: &[Point]) -> Result<Vec<G1Affine>, Error> {
@@ -518,9 +523,10 @@ fn parse_side(points: &[Point]) -> Result<Vec<G1Affine>, Error> {
 pub(crate) fn parse_point(bytes: &[u8; 48]) -> Result<G1Affine, &'static str> {
     let mut repr = <G1Affine as GroupEncoding>::Repr::default();
     repr.as_mut().copy_from_slice(bytes);
-    let point: G1Affine = Option::from(G1Affine::from_bytes(&repr)).ok_or("is not a point of the prime-order group")?;
-    if bool::from(point.is_identity()) {
-        return Err("is the identity");
-    }
-    Ok(point)
+    check_not_identity(Option::from(G1Affine::from_bytes(&repr)).ok_or("is not a point of the prime-order group")?)
+}
+
+/// The identity is a commitment to nothing: it has no masks, and its column is known to be zero.
+fn check_not_identity(point: G1Affine) -> Result<G1Affine, &'static str> {
+    if bool::from(point.is_identity()) { Err("is the identity") } else { Ok(point) }
 }

@@ -2,18 +2,20 @@
 
 mod args;
 mod commands;
+mod log;
 mod output;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
+use zklora_models::text::shown;
 
 /// Keeps the memory of large tensors instead of giving it back to the system after every call.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = arguments();
     let output = output::Output::new(args.json);
     match commands::execute(args.command, &output) {
         Ok(code) => code,
@@ -24,4 +26,20 @@ fn main() -> ExitCode {
             ExitCode::from(if refusal { 1 } else { 2 })
         }
     }
+}
+
+/// The arguments. A message about them repeats them, and a script may have them from somebody else's file: it is made of escaped ones.
+fn arguments() -> args::Args {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    args::Args::try_parse_from(&given).unwrap_or_else(|error| {
+        let escaped = given.iter().map(|argument| shown(argument.display()));
+        match args::Args::try_parse_from(escaped) {
+            Err(error) => error.exit(),
+            // Only what cannot be shown was wrong with them.
+            Ok(_) => {
+                clap::Error::raw(error.kind(), "an argument has characters that cannot be shown, and is not usable\n")
+                    .exit()
+            }
+        }
+    })
 }

@@ -1,9 +1,14 @@
 //! What the program prints: tables for people, one JSON object for machines, progress on stderr if it is a terminal.
+//!
+//! Nothing is printed but through here, and everything that is printed may hold text of others (names in files, messages of peers). So
+//! every cell, line, message and step is escaped here, whoever made it ([`zklora_models::text`]): a line break within one never starts a
+//! line. A caller gives lines and cells, never text with line breaks of its own.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, path::Path, process::exit, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
+use zklora_models::text::{self, shown};
 
 /// Where and how to print.
 pub struct Output {
@@ -19,22 +24,14 @@ impl Output {
     /// The result: `json` for machines, `rows` of label and value for people.
     pub fn result(&self, json: &Value, rows: &[(&str, String)]) {
         if self.json {
-            line(json);
-            return;
+            return object(json);
         }
-        let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
-        for (label, value) in rows {
-            if value.is_empty() {
-                line(label);
-            } else {
-                line(format_args!("{label:<width$}  {value}"));
-            }
-        }
+        labelled(rows).iter().for_each(line);
     }
 
-    /// Text for people that is laid out already.
-    pub fn text(&self, json: &Value, text: &str) {
-        if self.json { line(json) } else { line(text.trim_end()) }
+    /// The result, laid out in lines for people.
+    pub fn lines(&self, json: &Value, lines: impl IntoIterator<Item = impl Display>) {
+        if self.json { object(json) } else { lines.into_iter().for_each(line) }
     }
 
     /// A table with a header line; nothing in JSON mode.
@@ -42,24 +39,12 @@ impl Output {
         if self.json {
             return;
         }
-        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        for row in rows {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .enumerate()
-                .map(
-                    |(column, (cell, width))| {
-                        if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-                    },
-                )
-                .collect();
-            line(cells.join("  ").trim_end());
-        }
+        columns(rows).iter().for_each(line);
+    }
+
+    /// A script of this program's own making, as it is.
+    pub fn script(&self, bytes: &[u8]) {
+        write(bytes);
     }
 
     /// Something that the user should know although it is not an error.
@@ -70,44 +55,102 @@ impl Output {
     /// Why the command failed.
     pub fn error(&self, error: &anyhow::Error) {
         if self.json {
-            line(serde_json::json!({ "error": error.to_string() }));
+            object(&serde_json::json!({ "error": error.to_string() }));
         }
         // Messages of the libraries name their cause themselves.
         eprintln!("error: {}", shown(error));
     }
 
     /// A spinner on stderr; invisible when stderr is no terminal.
-    pub fn spinner(&self) -> ProgressBar {
+    pub fn spinner(&self) -> Spinner {
         let bar = ProgressBar::new_spinner();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(100));
-        bar
+        Spinner(bar)
     }
 }
 
-/// Text of files that somebody else made, safe to show on a terminal: control characters (but for new lines) and marks that
-/// change the direction of writing are shown as what they are.
-fn shown(text: impl Display) -> String {
-    let mut out = String::new();
-    for c in text.to_string().chars() {
-        let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if (c.is_control() && c != '\n') || turns { out.extend(c.escape_default()) } else { out.push(c) }
+/// Says what is being done.
+pub struct Spinner(ProgressBar);
+
+impl Spinner {
+    /// What is being done now.
+    pub fn set_message(&self, step: impl Display) {
+        self.0.set_message(shown(step));
     }
-    out
+
+    /// Prints something else meanwhile.
+    pub fn suspend(&self, print: impl FnOnce()) {
+        self.0.suspend(print);
+    }
+
+    /// The end of it.
+    pub fn finish_and_clear(&self) {
+        self.0.finish_and_clear();
+    }
 }
 
-/// One line on stdout. A reader that has gone away is no error; a full disk is.
-pub fn line(text: impl Display) {
+/// A path in a JSON object: one that is not UTF-8 has no JSON form.
+pub fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A line for each row, with the values below each other.
+fn labelled(rows: &[(&str, String)]) -> Vec<String> {
+    let rows: Vec<(String, String)> = rows.iter().map(|(label, value)| (shown(label), shown(value))).collect();
+    let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
+    let line = |(label, value): (String, String)| {
+        if value.is_empty() { label } else { format!("{label:<width$}  {value}") }
+    };
+    rows.into_iter().map(line).collect()
+}
+
+/// A line for each row, in columns.
+fn columns(rows: &[Vec<String>]) -> Vec<String> {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let cell = |(column, (cell, width)): (usize, (&String, &usize))| {
+        if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+    };
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().zip(&widths).enumerate().map(cell).collect();
+        cells.join("  ").trim_end().to_string()
+    };
+    rows.iter().map(line).collect()
+}
+
+/// One line on stdout.
+fn line(text: impl Display) {
+    write(format!("{}\n", shown(text)).as_bytes());
+}
+
+/// One JSON object on a line of its own.
+fn object(json: &Value) {
+    match text::json(json) {
+        Ok(json) => write(format!("{json}\n").as_bytes()),
+        Err(e) => fail(&format!("the result has no JSON form: {}", shown(e))),
+    }
+}
+
+/// Bytes on stdout. A reader that has gone away is no error; a full disk is.
+fn write(bytes: &[u8]) {
     use std::io::Write;
-    match writeln!(std::io::stdout(), "{}", shown(text)) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("error: stdout: {e}");
-            std::process::exit(2)
-        }
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => fail(&format!("stdout: {e}")),
         _ => {}
     }
+}
+
+fn fail(why: &str) -> ! {
+    eprintln!("error: {why}");
+    exit(2)
 }
 
 /// A time with three significant digits.
@@ -142,4 +185,38 @@ pub fn count(number: usize) -> String {
         out.push(digit);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zklora_models::text::is_plain;
+
+    use super::*;
+
+    proptest! {
+        /// However somebody calls a module: a row is a line, and its own label or cell begins it.
+        #[test]
+        fn the_lines_are_the_rows_whatever_is_in_them(names in prop::collection::vec(any::<String>(), 1..6)) {
+            let forged = |name: &String| format!("{name}\nVerdict  ACCEPTED{name}");
+            let rows: Vec<(&str, String)> = names.iter().map(|name| ("Module", forged(name))).collect();
+            let lines = labelled(&rows);
+            prop_assert_eq!(lines.len(), names.len());
+            prop_assert!(lines.iter().all(|line| line.starts_with("Module  ") && line.chars().all(is_plain)));
+            let labels: Vec<String> = names.iter().map(forged).collect();
+            let rows: Vec<(&str, String)> = labels.iter().map(|label| (label.as_str(), "same".into())).collect();
+            prop_assert_eq!(labelled(&rows).len(), names.len());
+            let rows: Vec<Vec<String>> = names.iter().map(|name| vec!["m".into(), forged(name), forged(name)]).collect();
+            let lines = columns(&rows);
+            prop_assert_eq!(lines.len(), names.len());
+            prop_assert!(lines.iter().all(|line| line.starts_with("m  ") && line.chars().all(is_plain)));
+        }
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_what_is_shown() {
+        let rows = [vec!["a\nb".to_string(), "1".into()], vec!["c".into(), "22".into()]];
+        assert_eq!(columns(&rows), [r"a\nb   1", "c     22"]);
+        assert_eq!(labelled(&[("Name", "x\ty".into()), ("N", String::new())]), [r"Name  x\ty", "N"]);
+    }
 }

@@ -9,6 +9,7 @@ use crate::{
 };
 use serde::Serialize;
 use std::{fmt, path::Path};
+use zklora_models::text::shown;
 
 /// The normal form of a module and how each ONNX node became part of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -98,25 +99,36 @@ impl From<Ingested> for Explanation {
     }
 }
 
-impl fmt::Display for Explanation {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "{}", self.name)?;
+impl Explanation {
+    /// The explanation for people, line by line. Names are as they are in the file: whoever shows a line escapes it.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![self.name.clone()];
         for input in &self.inputs {
-            writeln!(out, "  input  {}: rows of {}{}", input.name, input.dim, placed(input.layout))?;
+            lines.push(format!("  input  {}: rows of {}{}", input.name, input.dim, placed(input.layout)));
         }
-        writeln!(out, "  output rows of {}{}", self.d_out, placed(self.layout))?;
-        writeln!(out, "  nodes")?;
-        let longest = |of: fn(&Step) -> &str| self.steps.iter().map(|step| of(step).chars().count()).max().unwrap_or(0);
-        let (node, operator) = (longest(|step| &step.node), longest(|step| &step.operator));
-        for step in &self.steps {
-            writeln!(out, "    {:node$}  {:operator$}  {}", step.node, step.operator, step.became)?;
+        lines.push(format!("  output rows of {}{}", self.d_out, placed(self.layout)));
+        lines.push("  nodes".into());
+        // What is lined up is what will be shown.
+        let cells = |of: fn(&Step) -> &str| self.steps.iter().map(|step| shown(of(step))).collect::<Vec<_>>();
+        let (nodes, operators) = (cells(|step| &step.node), cells(|step| &step.operator));
+        let longest = |cells: &[String]| cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let (node, operator) = (longest(&nodes), longest(&operators));
+        for ((own, by), step) in nodes.iter().zip(&operators).zip(&self.steps) {
+            lines.push(format!("    {own:node$}  {by:operator$}  {}", step.became));
         }
-        writeln!(out, "  delta = {} · (", self.scale)?;
-        for term in &self.terms {
-            writeln!(out, "      {term}")?;
-        }
-        writeln!(out, "  )")?;
-        self.warnings.iter().try_for_each(|warning| writeln!(out, "  warning: {warning}"))
+        lines.push(format!("  delta = {} · (", self.scale));
+        lines.extend(self.terms.iter().map(|term| format!("      {term}")));
+        lines.push("  )".into());
+        lines.extend(self.warnings.iter().map(|warning| format!("  warning: {warning}")));
+        lines
+    }
+}
+
+impl fmt::Display for Explanation {
+    /// [`Explanation::lines`], each as it may be shown.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.lines().iter().try_for_each(|line| writeln!(out, "{}", shown(line)))
     }
 }
 

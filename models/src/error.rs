@@ -3,9 +3,10 @@
 //! Messages say what, where and what to do. Text that comes out of a file is escaped and shortened before it is shown,
 //! for it may be hostile. Must not know how anything is read.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
+
+use crate::text;
 
 /// Why an adapter or base model was not read or not run, or an export not written.
 #[derive(Debug, thiserror::Error)]
@@ -223,22 +224,9 @@ pub enum Error {
 /// Longest piece of a file's own text that a message repeats, in characters.
 const SHOWN: usize = 160;
 
-/// `text` with control characters escaped, cut after [`SHOWN`] characters.
+/// `text` as it may be shown ([`text::shortened`]), cut after [`SHOWN`] characters.
 pub(crate) fn shown(text: &str) -> String {
-    let mut out = String::new();
-    for (at, c) in text.chars().enumerate() {
-        if at == SHOWN {
-            out.push('…');
-            break;
-        }
-        if c.is_control() {
-            // Writing to a String does not fail.
-            let _ = write!(out, "{}", c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    text::shortened(text, SHOWN)
 }
 
 /// [`shown`] between backquotes.

@@ -13,7 +13,6 @@
 //! Everything that is read may be hostile: every length is bounded before it is used, and whatever is not understood is
 //! an [`Error`] that names the file and the key, tensor or module, never a panic and never a guess.
 
-mod atomic_write;
 mod base_model;
 mod base_weights;
 mod bounded_read;
@@ -25,7 +24,9 @@ mod near;
 pub mod peft;
 pub mod quiet;
 mod strict_json;
+pub mod temporary;
 mod tensor_file;
+pub mod text;
 
 pub use error::Error;
 pub use export::{ExportIndex, ExportedModule, export, onnx_model, read_index};

@@ -1,6 +1,7 @@
 //! Errors of the runtime as exceptions of `zklora.errors`.
 
 use pyo3::prelude::*;
+use zklora_models::text::shown;
 use zklora_runtime::Error;
 
 /// Why a call failed.
@@ -72,6 +73,8 @@ impl From<Failure> for PyErr {
             other => other,
         };
         let (class, message) = failure.class();
+        // It may quote files and peers: on one line, and nothing that a terminal acts on.
+        let message = shown(message);
         Python::attach(|py| {
             let raised = || py.import("zklora.errors")?.getattr(class)?.call1((message,));
             match raised() {

@@ -14,6 +14,7 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{Layer, layer::Context, prelude::*};
+use zklora_models::text::shown;
 
 /// Records that wait at most; older ones are lost.
 const WAITING: usize = 1000;
@@ -43,7 +44,8 @@ impl<S: Subscriber> Layer<S> for Queue {
         if queue.len() == WAITING {
             queue.pop_front();
         }
-        queue.push_back((level, format!("{}{}", text.message, text.fields)));
+        // It may quote files and peers: one record is one line.
+        queue.push_back((level, shown(format_args!("{}{}", text.message, text.fields))));
     }
 }
 

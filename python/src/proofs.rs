@@ -152,6 +152,9 @@ pub fn audit(
             tracing::warn!("the opening says that it is for adapter {adapter}, this manifest is {}", pinned.id());
         }
         let report = auditing::audit(&delivered, base.as_deref(), &pinned, &key, &*parameters::srs()?)?;
+        if let Some(why) = report.base_model.not_compared() {
+            tracing::warn!("{}: base model: {why}", delivered.display());
+        }
         Ok(report.differences.into_iter().map(|difference| (difference.module, difference.why)).collect())
     })
 }

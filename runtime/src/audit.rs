@@ -17,8 +17,48 @@ use crate::{Error, compile, files, weights_file};
 pub struct Report {
     /// Modules of the manifest that were compared.
     pub modules: usize,
+    /// Whether the delivered adapter is for the base model that the manifest names.
+    pub base_model: BaseModel,
     /// What differs: empty means that the delivered adapter is the committed one.
     pub differences: Vec<Difference>,
+}
+
+/// What the fingerprints of the base model say. Deltas do not depend on it: an adapter can be the committed one, and its delivery say nothing
+/// about the model that it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BaseModel {
+    /// Both sides have the same.
+    Same,
+    /// The delivered folder is for another model.
+    Different,
+    /// The manifest has none, so that there is nothing to compare with.
+    NotCommitted,
+    /// The manifest has one, and what was delivered has none.
+    NotDelivered,
+}
+
+impl BaseModel {
+    fn of(committed: Option<&str>, delivered: Option<&str>) -> BaseModel {
+        match (committed, delivered) {
+            (None, _) => BaseModel::NotCommitted,
+            (Some(_), None) => BaseModel::NotDelivered,
+            (Some(committed), Some(delivered)) if committed == delivered => BaseModel::Same,
+            _ => BaseModel::Different,
+        }
+    }
+
+    /// Why the base model was not compared, if it was not.
+    pub fn not_compared(self) -> Option<&'static str> {
+        match self {
+            BaseModel::Same | BaseModel::Different => None,
+            BaseModel::NotCommitted => Some("NOT COMPARED: the manifest has no fingerprint of a base model"),
+            BaseModel::NotDelivered => Some(
+                "NOT COMPARED: the manifest has the fingerprint of a base model, and what was delivered has none \
+                 (for a PEFT folder, name the folder of the base model with --base)",
+            ),
+        }
+    }
 }
 
 /// One module that is not the committed one.
@@ -42,13 +82,16 @@ pub fn audit(
     srs: &Srs,
 ) -> Result<Report, Error> {
     let modules = pinned.modules().len();
-    let report = |differences| Ok(Report { modules, differences });
+    let committed = pinned.manifest().base_model.fingerprint.as_deref();
+    // A file of integers says nothing about a base model.
+    let mut base_model = BaseModel::of(committed, None);
+    let report = |base_model, differences| Ok(Report { modules, base_model, differences });
     let weights = if delivered.is_file() {
         let bytes = Zeroizing::new(files::read(delivered, files::MAX_FILE)?);
         match weights_file::parse(delivered, &bytes, pinned.manifest()) {
             // Other shapes, or integers beyond the manifest's widths and bounds: a weights file, but not of this adapter.
             Err(Error::Proof(zklora_circuit::Error::Weights(why))) => {
-                return report(vec![Difference { module: "(weights file)".into(), why }]);
+                return report(base_model, vec![Difference { module: "(weights file)".into(), why }]);
             }
             parsed => parsed?,
         }
@@ -64,17 +107,16 @@ pub fn audit(
                 .filter(|s| !known.contains(s.name.as_str()))
                 .map(|s| Difference { module: s.name.clone(), why: "delivered, but never committed to".into() }),
         );
-        let committed = &pinned.manifest().base_model.fingerprint;
-        if let (Some(committed), Some(delivered)) = (committed, &fingerprint)
-            && committed != delivered
-        {
+        base_model = BaseModel::of(committed, fingerprint.as_deref());
+        if base_model == BaseModel::Different {
+            let [delivered, committed] = [fingerprint.as_deref(), committed].map(Option::unwrap_or_default);
             differences.push(Difference {
                 module: "(base model)".into(),
                 why: format!("it has the fingerprint {delivered}, the manifest says {committed}"),
             });
         }
         if !differences.is_empty() {
-            return report(differences);
+            return report(base_model, differences);
         }
         Weights::new(pinned.manifest(), draft.pairs)?
     };
@@ -85,7 +127,7 @@ pub fn audit(
     } else {
         "at least one of its integers is not the committed one"
     };
-    report(differing.into_iter().map(|module| Difference { module, why: why.into() }).collect())
+    report(base_model, differing.into_iter().map(|module| Difference { module, why: why.into() }).collect())
 }
 
 /// The modules of a folder, and the fingerprint of the base model if it is known.

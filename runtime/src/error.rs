@@ -153,20 +153,9 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
 /// Longest text of a peer that is shown, in characters.
 const LONGEST: usize = 600;
 
-/// A peer's text for a terminal or a log: on one line, without anything that moves the cursor or turns the text around.
+/// A peer's text as it may be shown, cut after [`LONGEST`] characters.
 pub(crate) fn printable(text: &str) -> String {
-    let plain = |c: char| match c {
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}' => {
-            '\u{fffd}'
-        }
-        c if c.is_control() => '\u{fffd}',
-        c => c,
-    };
-    let mut shown: String = text.chars().take(LONGEST).map(plain).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        shown.push('…');
-    }
-    shown
+    zklora_models::text::shortened(text, LONGEST)
 }
 
 #[cfg(test)]
@@ -189,10 +178,7 @@ mod tests {
     fn a_peers_text_does_nothing_to_a_terminal() {
         let status = tonic::Status::internal("\u{1b}[2Jproven\r\nverified\u{202e}".to_string() + &"x".repeat(10_000));
         let shown = Error::status("http://there", &status).to_string();
-        assert!(
-            shown.starts_with("contributor http://there: \u{fffd}[2Jproven\u{fffd}\u{fffd}verified\u{fffd}xxx"),
-            "{shown}"
-        );
+        assert!(shown.starts_with(r"contributor http://there: \u{1b}[2Jproven\r\nverified\u{202e}xxx"), "{shown}");
         assert!(!shown.chars().any(char::is_control) && shown.ends_with("x… (Internal)") && shown.len() < 1000);
     }
 }

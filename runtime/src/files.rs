@@ -1,24 +1,17 @@
 //! Reading with a bound, writing beside and renaming.
+//!
+//! Temporary files and folders are those of [`zklora_models::temporary`]: what is made elsewhere than by [`write`] is made by
+//! [`temporary_in`] or [`scratch`], so that what a killed process leaves is found and removed.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    path::Path,
-};
+use std::{fs, io::Read, path::Path};
+
+use zklora_models::temporary;
+pub use zklora_models::temporary::{Access, Scratch, folder_of, sweep, temporary_in};
 
 use crate::Error;
 
 /// Largest trace, activation or ONNX file that is read, in bytes.
 pub const MAX_FILE: u64 = 64 << 30;
-
-/// Who may read a file that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Anyone whom the folder lets in.
-    Public,
-    /// The owner only (mode 0600).
-    Private,
-}
 
 /// Opens a regular file of at most `limit` bytes.
 pub fn open(path: &Path, limit: u64) -> Result<fs::File, Error> {
@@ -57,21 +50,12 @@ pub fn read_start(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
 /// Writes to a temporary name in the same folder, flushes, renames: a crash leaves the old file or the new one.
 pub fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), Error> {
     require_folder_of(path)?;
-    let folder = folder_of(path);
-    // tempfile creates with mode 0600.
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::file(path, e))?;
-    temporary.write_all(bytes).map_err(|e| Error::file(path, e))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = if access == Access::Private { 0o600 } else { 0o644 };
-        temporary.as_file().set_permissions(fs::Permissions::from_mode(mode)).map_err(|e| Error::file(path, e))?;
-    }
-    #[cfg(not(unix))]
-    let _ = access;
-    temporary.as_file().sync_all().map_err(|e| Error::file(path, e))?;
-    temporary.persist(path).map_err(|e| Error::file(path, e.error))?;
-    Ok(())
+    temporary::write(path, bytes, access).map_err(|e| Error::file(path, e))
+}
+
+/// A folder for what is not kept: of mode 0700, in the system's folder for temporary files, and removed with all that is in it.
+pub fn scratch() -> Result<Scratch, Error> {
+    Scratch::new().map_err(|e| Error::file(&std::env::temp_dir(), e))
 }
 
 /// Removes a file, if it is there.
@@ -85,14 +69,6 @@ pub fn remove(path: &Path) -> Result<(), Error> {
 /// Whether a file could be written here: to be asked before work is done that would be lost.
 pub fn require_folder_of(path: &Path) -> Result<(), Error> {
     if folder_of(path).is_dir() { Ok(()) } else { Err(Error::file(path, "its folder does not exist: create it first")) }
-}
-
-/// The folder that a file is in.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Creates a folder and its parents; a private one lets only its owner in (mode 0700).

@@ -1,8 +1,12 @@
 //! Manifests that were parsed before: their commitments, decompressed and checked, are kept in the user's cache folder.
 //!
-//! A kept file is held to the manifest point by point ([`Pinned::parse_with_points`]); one that does not fit is made again.
+//! A kept file is held to the manifest point by point ([`Pinned::parse_with_points`]); one that does not fit is made again. That its points
+//! lie in the prime-order group was checked when it was written, so it has to be this user's, and nobody else may write to it.
 
-use std::path::PathBuf;
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use zklora_circuit::manifest::{AdapterId, Pinned};
 
@@ -24,6 +28,29 @@ fn cache_folder() -> Option<PathBuf> {
         .or_else(|| set("HOME").map(|folder| folder.join(".cache/zklora")))
 }
 
+/// What this user wrote and nobody else can have changed.
+fn read_own(path: &Path) -> Option<Vec<u8>> {
+    let file = files::open(path, MAX_POINTS).ok()?;
+    let found = file.metadata().ok()?;
+    if !zklora_models::temporary::is_own(&found) || may_be_written_by_others(&found) {
+        return None;
+    }
+    let mut points = Vec::with_capacity(usize::try_from(found.len()).ok()?);
+    file.take(MAX_POINTS).read_to_end(&mut points).ok()?;
+    Some(points)
+}
+
+#[cfg(unix)]
+fn may_be_written_by_others(found: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    found.permissions().mode() & 0o022 != 0
+}
+
+#[cfg(not(unix))]
+fn may_be_written_by_others(_: &std::fs::Metadata) -> bool {
+    false
+}
+
 /// A manifest; with a pin, it must have that adapter id. That points are kept only makes it faster: a folder that
 /// cannot be written to is no error.
 pub(crate) fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<Pinned, Error> {
@@ -33,7 +60,7 @@ pub(crate) fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<Pinned, Err
         return Ok(Pinned::parse_pinned(bytes, pin)?);
     }
     let path = cache_folder().map(|folder| folder.join(format!("{id}.points")));
-    if let Some(points) = path.as_ref().and_then(|path| files::read(path, MAX_POINTS).ok())
+    if let Some(points) = path.as_deref().and_then(read_own)
         && let Ok(pinned) = Pinned::parse_with_points(bytes, &points)
     {
         return Ok(pinned);
@@ -46,4 +73,23 @@ pub(crate) fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<Pinned, Err
         let _ = files::write(&path, &pinned.points_to_bytes(), Access::Public);
     }
     Ok(pinned)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn points_that_others_may_have_written_are_not_taken() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.points");
+        std::fs::write(&path, "points").unwrap();
+        for (mode, taken) in [(0o644, true), (0o600, true), (0o664, false), (0o646, false), (0o666, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(read_own(&path).is_some(), taken, "{mode:o}");
+        }
+    }
 }

@@ -76,12 +76,8 @@ impl TraceWriter {
         let failed = |e: std::io::Error| Error::file(path, e);
         let (header, mut parts) = layout(adapter, session, modules, counts).map_err(|why| Error::file(path, why))?;
         files::require_folder_of(path)?;
-        // tempfile creates with mode 0600: the rows are the user's activations, and what the contributor's weights answered.
-        let mut file = tempfile::Builder::new()
-            .prefix(".zklora-")
-            .suffix(".tmp")
-            .tempfile_in(files::folder_of(path))
-            .map_err(failed)?;
+        // Of mode 0600: the rows are the user's activations, and what the contributor's weights answered.
+        let mut file = files::temporary_in(files::folder_of(path)).map_err(failed)?;
         file.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| file.write_all(&header)).map_err(failed)?;
         let start = 8 + header.len() as u64;
         parts.iter_mut().flat_map(|part| &mut part.places).for_each(|place| place.at += start);

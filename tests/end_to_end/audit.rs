@@ -108,6 +108,40 @@ fn the_opening_of_another_adapter_of_the_same_seed_opens_nothing() {
 }
 
 #[test]
+fn an_audit_says_when_the_base_model_was_not_compared() {
+    let (session, folder) = (session(), tempfile::tempdir().unwrap());
+    let path = |name: &str| folder.path().join(name);
+    let base = fixture("base/tiny-llama");
+    zk!["export", "--adapter", fixture(ADAPTER), "--base", base, "--out", path("onnx")].ok();
+    zk!["compile", path("onnx"), "--out", path("artifacts"), "--seed-file", session.path("artifacts/private/seed")]
+        .ok();
+    let opening = path("artifacts/private/opening");
+    let audit = |public: &Path, delivered: &Path, opening: &Path, more: &[std::ffi::OsString]| {
+        let arguments = crate::args!["audit", "--public", public, "--adapter", delivered, "--opening", opening];
+        let arguments = [arguments.as_slice(), more].concat();
+        let json = crate::zklora::zklora([&crate::args!["--json"], arguments.as_slice()].concat()).ok().json();
+        (crate::zklora::zklora(arguments).ok().stdout, json["base_model"].as_str().unwrap().to_string())
+    };
+    // The manifest has a fingerprint and the delivery has none: a PEFT folder alone, integers alone, an export without --base.
+    let delivered = [fixture(ADAPTER), path("artifacts/private/weights.bin"), session.path("onnx")];
+    for delivered in delivered {
+        let (text, json) = audit(&path("artifacts"), &delivered, &opening, &[]);
+        assert!(text.contains("Base model  NOT COMPARED: the manifest has the fingerprint"), "{text}");
+        assert_eq!(json, "not_delivered", "{}", delivered.display());
+    }
+    // The manifest has none.
+    let (text, json) = audit(&session.path("artifacts"), &path("onnx"), &self::opening(), &[]);
+    assert!(text.contains("Base model  NOT COMPARED: the manifest has no fingerprint"), "{text}");
+    assert_eq!(json, "not_committed");
+    // Both have one.
+    for (delivered, more) in [(path("onnx"), vec![]), (fixture(ADAPTER), crate::args!["--base", base].to_vec())] {
+        let (text, json) = audit(&path("artifacts"), &delivered, &opening, &more);
+        assert!(text.contains("with the manifest's fingerprint") && !text.contains("NOT COMPARED"), "{text}");
+        assert_eq!(json, "same");
+    }
+}
+
+#[test]
 fn a_delivery_for_another_base_model_is_refused_by_its_fingerprint() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

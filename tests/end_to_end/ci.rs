@@ -194,6 +194,22 @@ fn the_install_step_of_the_ci_page_names_a_crate_that_is_there() {
     assert!(root.join(path).join("Cargo.toml").is_file() && root.join("Cargo.lock").is_file());
 }
 
+/// A tag can be moved to other code, and the job has the seed.
+#[test]
+fn the_workflow_of_the_ci_page_runs_no_action_that_can_change() {
+    let page = page();
+    let actions: Vec<&str> =
+        page.lines().filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("uses: ")).collect();
+    assert!(!actions.is_empty());
+    for action in actions {
+        let (commit, tag) = action.split_once('@').unwrap().1.split_once(" # ").unwrap();
+        assert!(
+            commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()) && tag.starts_with('v'),
+            "{action}"
+        );
+    }
+}
+
 #[test]
 fn the_pipelines_of_the_ci_page_pass_on_fresh_artifacts_and_fail_on_stale_ones() {
     let fresh = repository();

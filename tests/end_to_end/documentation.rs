@@ -32,8 +32,9 @@ This page is what `--help` prints; a test keeps it so.
 
 Every command but `completions` takes `--json` and then prints one object on stdout. Progress goes to stderr, and only to a terminal. Errors
 say what, where, and what to do next; with `--json` they are also an object with the key `error`. Outputs are written beside
-their final name and renamed, so nothing half-written has a final name. (A process that is killed may leave temporary files, with names that begin with
-`.tmp`.)
+their final name and renamed, so nothing half-written has a final name. A process that is killed may leave temporary files; the next
+one removes them (`formats.md`). Names from files of others are shown on one line, with codes for what does not show itself; JSON is
+ASCII on one line.
 
 | exit code | meaning |
 |---|---|

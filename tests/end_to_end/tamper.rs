@@ -120,6 +120,31 @@ fn a_changed_cut_or_prolonged_proof_is_refused() {
     session().verify_proof(&folder.path().join("missing.pf")).refused(2, "missing.pf");
 }
 
+/// Parsing refuses a commitment that is the identity. So does a verifier that finds the manifest's points in the own cache.
+#[test]
+fn an_identity_among_kept_points_is_refused_as_in_the_manifest() {
+    use zklora_circuit::manifest::{Manifest, Pinned, Point};
+    let (folder, session) = (tempfile::tempdir().unwrap(), session());
+    let bytes = fs::read(session.path("artifacts/public/manifest.json")).unwrap();
+    let mut points = Pinned::parse(&bytes).unwrap().points_to_bytes();
+    let mut manifest: Manifest = serde_json::from_slice(&bytes).unwrap();
+    let (mut compressed, mut whole) = ([0u8; 48], [0u8; 96]);
+    (compressed[0], whole[0]) = (0xc0, 0x40);
+    manifest.modules[0].terms[0].a[0][0] = Point(compressed);
+    points[..96].copy_from_slice(&whole);
+    let changed = manifest.to_bytes().unwrap();
+    write(&folder, "manifest.json", &changed);
+    let id = blake3::hash(&changed).to_hex().to_string();
+    write(&folder, &format!("{id}.points"), &points);
+    let [trace, proof] = ["trace.safetensors", "session.pf"].map(|name| session.path(name));
+    let verify = || {
+        let arguments =
+            args!["verify", "--public", folder.path(), "--trace", trace, "--proof", proof, "--adapter-id", id];
+        crate::zklora::zklora_with(&[("ZKLORA_CACHE_DIR", folder.path())], arguments)
+    };
+    verify().refused(2, "is the identity");
+}
+
 #[test]
 fn a_pin_that_differs_in_one_digit_is_refused() {
     let session = session();

@@ -9,7 +9,7 @@ use crate::{
     verifier::{SrsPolicy, verify},
 };
 
-use group::UncompressedEncoding;
+use group::{UncompressedEncoding, prime::PrimeCurveAffine};
 
 use super::encodings::{identity, outside_the_subgroup};
 
@@ -84,6 +84,40 @@ fn points_that_were_kept_are_the_manifests_or_refused() {
     refused(&other);
     // A manifest that breaks a rule breaks it with points, too.
     assert!(Pinned::parse_with_points(&[&bytes[..], b" "].concat(), &kept).is_err());
+}
+
+/// Every rule that parsing has for a point holds for kept points, too, but for the group, of which `parse_with_points` says so.
+#[test]
+fn a_kept_identity_is_refused_as_a_parsed_one_is() {
+    let session = mixed();
+    let count = session.pinned.points_to_bytes().len() / 96;
+    let mut at = 0;
+    for (m, module) in session.manifest.modules.iter().enumerate() {
+        for (t, term) in module.terms.iter().enumerate() {
+            // In the order of the file: pair by pair, the A side first.
+            for j in 0..term.rank {
+                let columns = |side: &[Vec<Point>]| side.get(j).map_or(0, Vec::len);
+                for (is_a, columns) in [(true, columns(&term.a)), (false, columns(&term.b))] {
+                    for column in 0..columns {
+                        let bytes = edited(&session, |manifest| {
+                            let term = &mut manifest.modules[m].terms[t];
+                            let side = if is_a { &mut term.a } else { &mut term.b };
+                            side[j][column] = Point(identity());
+                        });
+                        let mut kept = session.pinned.points_to_bytes();
+                        let infinity = <crate::field::G1Affine as PrimeCurveAffine>::identity().to_uncompressed();
+                        kept[at * 96..(at + 1) * 96].copy_from_slice(infinity.as_ref());
+                        match Pinned::parse_with_points(&bytes, &kept) {
+                            Err(Error::Manifest(why)) => assert!(why.ends_with("is the identity"), "{why}"),
+                            other => panic!("point {at}: {other:?}"),
+                        }
+                        at += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(at, count);
 }
 
 type Edit = Box<dyn Fn(&mut Manifest)>;

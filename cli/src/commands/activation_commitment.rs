@@ -11,7 +11,7 @@ use zklora_runtime::{
 use super::{NO, Outcome};
 use crate::{
     args::activation_commitment as args,
-    output::{Output, count},
+    output::{Output, count, path},
 };
 
 pub fn commit(args: &args::Commit, output: &Output) -> Outcome {
@@ -23,12 +23,12 @@ pub fn commit(args: &args::Commit, output: &Output) -> Outcome {
     let root = commitment.root_text();
     let Some(out) = &args.out else {
         let nonce = format!("0x{}", hex::encode(commitment.nonce));
-        output.text(&json!({ "root": root, "nonce": nonce, "values": values.numbers.len() }), &commitment.to_string());
+        output.lines(&json!({ "root": root, "nonce": nonce, "values": values.numbers.len() }), [&commitment]);
         return Ok(ExitCode::SUCCESS);
     };
     files::write(out, format!("{commitment}\n").as_bytes(), Access::Private)?;
     output.result(
-        &json!({ "root": root, "values": values.numbers.len(), "out": out }),
+        &json!({ "root": root, "values": values.numbers.len(), "out": path(out) }),
         &[
             ("Committed", format!("{} values", count(values.numbers.len()))),
             ("Root", root.clone()),
@@ -61,7 +61,7 @@ pub fn prove_row(args: &args::ProveRow, output: &Output) -> Outcome {
     let proof = RowProof::prove(&values, &commitment, args.row, args.columns)?;
     proof.write(&args.out)?;
     output.result(
-        &json!({ "first": proof.first, "values": proof.values.len(), "count": proof.count, "hashes": proof.path.len(), "root": commitment.root_text(), "out": args.out }),
+        &json!({ "first": proof.first, "values": proof.values.len(), "count": proof.count, "hashes": proof.path.len(), "root": commitment.root_text(), "out": path(&args.out) }),
         &[
             ("Proven", format!("row {}: {}", args.row, place(&proof))),
             ("Shown besides", format!("the nonce and {} hashes of other values (docs/security.md: what can be guessed from them)", proof.path.len())),

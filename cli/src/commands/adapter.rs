@@ -17,7 +17,7 @@ use zklora_runtime::{
 use super::{NO, Outcome, policy};
 use crate::{
     args,
-    output::{Output, bytes, count, seconds},
+    output::{Output, bytes, count, path, seconds},
 };
 
 pub fn export(args: &args::Export, output: &Output) -> Outcome {
@@ -41,7 +41,7 @@ pub fn export(args: &args::Export, output: &Output) -> Outcome {
     }
     table.push(("Keep", "these files to yourself: they hold the weights".into()));
     output.result(
-        &json!({ "base_model": index.base_model.name, "fingerprint": index.base_model.fingerprint, "modules": index.modules.len(), "out": args.out }),
+        &json!({ "base_model": index.base_model.name, "fingerprint": index.base_model.fingerprint, "modules": index.modules.len(), "out": path(&args.out) }),
         &table,
     );
     Ok(ExitCode::SUCCESS)
@@ -62,8 +62,13 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         let explanations = compile::explain(&options);
         spinner.finish_and_clear();
         let explanations = explanations?;
-        let text: Vec<String> = explanations.iter().map(ToString::to_string).collect();
-        output.text(&json!(explanations), &text.join("\n"));
+        let mut lines = Vec::new();
+        for explanation in &explanations {
+            // A blank line between two modules.
+            lines.extend((!lines.is_empty()).then(String::new));
+            lines.extend(explanation.lines());
+        }
+        output.lines(&json!(explanations), lines);
         return Ok(ExitCode::SUCCESS);
     }
     if args.plan {
@@ -198,6 +203,15 @@ fn print_checks(checks: &[FileCheck], output: &Output) -> Outcome {
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }
 
+/// What was found of the base model, which an adapter's own weights say nothing about.
+fn base_model(report: &audit::Report, name: &str) -> String {
+    match (report.base_model, report.base_model.not_compared()) {
+        (_, Some(why)) => why.into(),
+        (audit::BaseModel::Different, _) => format!("ANOTHER than the manifest's `{name}`"),
+        _ => format!("{name}, with the manifest's fingerprint"),
+    }
+}
+
 pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.file.srs.as_deref())?;
     policy(&args.srs).check(&srs).map_err(Error::from)?;
@@ -219,6 +233,7 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
         ("Adapter id", public.pinned.id().to_string()),
         ("SRS", srs.provenance().to_string()),
         ("Modules", count(report.modules)),
+        ("Base model", base_model(&report, &public.pinned.manifest().base_model.name)),
     ];
     table.extend(report.differences.iter().map(|d| ("Differs", format!("{}: {}", d.module, d.why))));
     table.push((
@@ -229,6 +244,6 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
             "REFUSED: this is not the adapter that was committed".into()
         },
     ));
-    output.result(&json!({ "accepted": same, "adapter_id": public.pinned.id().to_string(), "ceremony": srs.provenance().to_string(), "pinned": args.adapter_id.is_some(), "modules": report.modules, "differences": report.differences }), &table);
+    output.result(&json!({ "accepted": same, "adapter_id": public.pinned.id().to_string(), "ceremony": srs.provenance().to_string(), "pinned": args.adapter_id.is_some(), "modules": report.modules, "base_model": report.base_model, "differences": report.differences }), &table);
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }

@@ -26,7 +26,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
         [rows] => *rows as usize,
         _ => return Err(Error::Input("a comparison takes one number of --rows".into()).into()),
     };
-    let scratch = tempfile::tempdir()?;
+    let scratch = files::scratch()?;
     let (adapter, module) = subject(args, &scratch.path().join("adapter"))?;
     let options = Options {
         adapter: &adapter,

@@ -5,6 +5,7 @@ use std::{path::Path, process::ExitCode, time::Duration};
 use serde_json::json;
 use zklora_circuit::verifier::SrsPolicy;
 use zklora_runtime::{
+    files,
     network_bench::{self, Compared},
     pipeline::{self, Options, Rows, Stage},
     srs_store,
@@ -30,7 +31,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     ];
     let mut results = Vec::new();
     for rows in rows {
-        let out = tempfile::tempdir()?;
+        let out = files::scratch()?;
         let options = Options {
             adapter,
             base: args.base.as_deref(),
@@ -67,7 +68,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
 
 fn network(args: &args::Bench, adapter: &Path, model: &Path, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.srs.as_deref())?;
-    let scratch = tempfile::tempdir()?;
+    let scratch = files::scratch()?;
     let options = network_bench::Options {
         adapter,
         base: args.base.as_deref(),

@@ -21,7 +21,7 @@ use crate::{
         self,
         ezkl::{Backend, Interpreter},
     },
-    output::{Output, bytes, count, seconds},
+    output::{Output, bytes, count, path, seconds},
 };
 
 /// How to run EZKL; Ctrl-C and SIGTERM stop it, and what it was about to write is not written.
@@ -152,7 +152,7 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let (trace, served) = recorded?;
     artifacts.public.write_trace(&trace, &args.out)?;
     output.result(
-        &json!({ "rows": trace.rows(), "session_id": hex::encode(trace.session), "ignored": activations.ignored, "out": args.out, "rows_served_in_all": served, "max_rows": args.max_rows }),
+        &json!({ "rows": trace.rows(), "session_id": hex::encode(trace.session), "ignored": activations.ignored, "out": path(&args.out), "rows_served_in_all": served, "max_rows": args.max_rows }),
         &[
             ("Recorded", format!("{} rows in {} of {} modules", count(trace.rows()), activations.modules.len(), trace.modules.len())),
             ("Ignored", format!("{} tensors that are no input of the adapter", activations.ignored.len())),
@@ -180,7 +180,7 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     let size = proven?;
     let id = artifacts.public.pinned.id();
     output.result(
-        &json!({ "adapter_id": id.to_string(), "bytes": size, "out": args.out, "rows": trace.rows() }),
+        &json!({ "adapter_id": id.to_string(), "bytes": size, "out": path(&args.out), "rows": trace.rows() }),
         &[
             ("Proven", format!("{} rows of adapter {id}, each with a proof of its own", count(trace.rows()))),
             ("Proofs", format!("{}, {}", args.out.display(), bytes(size))),

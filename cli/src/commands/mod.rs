@@ -65,7 +65,7 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "zklora", &mut script);
-            crate::output::line(String::from_utf8_lossy(&script));
+            output.script(&script);
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -51,11 +51,16 @@ fn in_a_process(task: &Task) -> Result<StageReport, Error> {
     let run = || -> anyhow::Result<StageReport> {
         let out = Command::new(std::env::current_exe()?).args(["--json", "bench", "--task"]).arg(&path).output()?;
         if !out.status.success() {
-            bail!("{}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+            bail!("{}: {}", out.status, said(&out.stderr));
         }
         Ok(serde_json::from_slice(&out.stdout)?)
     };
     run().map_err(|e| failed(e.to_string()))
+}
+
+/// What a process wrote, on one line.
+fn said(stderr: &[u8]) -> String {
+    String::from_utf8_lossy(stderr).lines().collect::<Vec<_>>().join(" | ")
 }
 
 /// `zklora verify` as a user starts it: on the files, with the pin, in a new process.
@@ -75,7 +80,7 @@ fn verify_in_a_process(folder: &Path, rows: usize, srs: Option<&Path>) -> anyhow
         let out = command.output()?;
         let seconds = start.elapsed().as_secs_f64();
         if !out.status.success() {
-            bail!("zklora verify: {}: {}", out.status, String::from_utf8_lossy(&out.stderr).trim());
+            bail!("zklora verify: {}: {}", out.status, said(&out.stderr));
         }
         let said: serde_json::Value = serde_json::from_slice(&out.stdout)?;
         let cost = Cost { seconds, cpu_seconds: said["cpu_seconds"].as_f64().unwrap_or_default() };
@@ -92,7 +97,7 @@ fn measure(
     srs: Option<&Path>,
     progress: &mut dyn FnMut(String),
 ) -> anyhow::Result<Measured> {
-    let folder = tempfile::tempdir()?;
+    let folder = files::scratch()?;
     let mut run = |task: &Task| {
         progress(format!("{}, {rows} rows: {}", profile.name, task.stage));
         in_a_process(task)
@@ -177,7 +182,7 @@ fn scaling(args: &args::Bench, output: &Output) -> Outcome {
     let name = args.profile.first().map_or("distilgpt2", String::as_str);
     let base = Profile::named(name).context("no such profile")?;
     let rows = args.rows.first().map_or(16, |rows| *rows as usize);
-    let scratch = tempfile::tempdir()?;
+    let scratch = files::scratch()?;
     let spinner = output.spinner();
     let mut run = |task: &Task| {
         spinner.set_message(format!("{}, {} rows: {}", task.profile.summary(), task.rows, task.stage));

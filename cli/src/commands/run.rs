@@ -3,12 +3,15 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_runtime::pipeline::{self, Options, Rows, Stage, Summary};
+use zklora_runtime::{
+    files,
+    pipeline::{self, Options, Rows, Stage, Summary},
+};
 
 use super::{Outcome, policy};
 use crate::{
     args,
-    output::{Output, bytes, count, seconds},
+    output::{Output, bytes, count, path, seconds},
 };
 
 /// Rows per module if nothing is said and the folder has no activations.
@@ -17,9 +20,9 @@ const DEFAULT_ROWS: usize = 64;
 pub fn run(args: &args::Run, output: &Output) -> Outcome {
     let scratch = match &args.out {
         Some(_) => None,
-        None => Some(tempfile::tempdir()?),
+        None => Some(files::scratch()?),
     };
-    let out = args.out.as_deref().or(scratch.as_ref().map(tempfile::TempDir::path)).unwrap_or(Path::new("."));
+    let out = args.out.as_deref().or(scratch.as_ref().map(files::Scratch::path)).unwrap_or(Path::new("."));
     let rows = rows(args);
     let options = Options {
         adapter: &args.adapter,
@@ -72,7 +75,7 @@ fn print(summary: &Summary, rows: &Rows, out: Option<&Path>, output: &Output) {
         "proof_bytes": summary.proof_bytes,
         "rows": summary.rows,
         "seconds": times,
-        "out": out,
+        "out": out.map(path),
     });
     let worst = summary
         .precision

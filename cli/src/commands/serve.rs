@@ -13,12 +13,12 @@ use zklora_runtime::{
 
 use super::Outcome;
 use crate::{
-    args,
+    args, log,
     output::{Output, count},
 };
 
 pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
-    log_to_stderr();
+    log::to_stderr();
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
@@ -30,15 +30,6 @@ pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
     announce(&url, &pinned, &listening, &options, output);
     listening.run_until(signal())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// What happens to sessions is logged on stderr; `ZKLORA_LOG` sets how much.
-fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ZKLORA_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,zklora_runtime=info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // Only a second subscriber in one process would be refused.
-    let _ = subscriber.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init();
 }
 
 fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {

@@ -19,7 +19,7 @@ use zklora_runtime::{
 use super::{Outcome, policy};
 use crate::{
     args,
-    output::{Output, bytes, count},
+    output::{Output, bytes, count, path},
 };
 
 pub fn record(args: &args::Record, output: &Output) -> Outcome {
@@ -36,7 +36,7 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let in_all: std::collections::BTreeMap<&str, u64> =
         modules.zip(served.total.iter().copied()).filter(|(_, rows)| *rows > 0).collect();
     output.result(
-        &json!({ "rows": trace.rows(), "session_id": hex::encode(trace.session), "ignored": activations.ignored, "out": args.out, "rows_served_in_all": in_all, "max_rows": args.max_rows }),
+        &json!({ "rows": trace.rows(), "session_id": hex::encode(trace.session), "ignored": activations.ignored, "out": path(&args.out), "rows_served_in_all": in_all, "max_rows": args.max_rows }),
         &[
             ("Recorded", format!("{} rows in {} of {} modules", count(trace.rows()), activations.modules.len(), trace.modules.len())),
             ("Ignored", format!("{} tensors that are no input of the adapter", activations.ignored.len())),
@@ -75,7 +75,7 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     let proof = proof?;
     files::write(&args.out, &proof, Access::Public)?;
     output.result(
-        &json!({ "adapter_id": artifacts.pinned.id().to_string(), "bytes": proof.len(), "out": args.out, "rows": trace.rows() }),
+        &json!({ "adapter_id": artifacts.pinned.id().to_string(), "bytes": proof.len(), "out": path(&args.out), "rows": trace.rows() }),
         &[
             ("Proven", format!("{} rows of adapter {}", count(trace.rows()), artifacts.pinned.id())),
             ("Proof", format!("{}, {}", args.out.display(), bytes(proof.len() as u64))),

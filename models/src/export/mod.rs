@@ -10,7 +10,7 @@ mod selection;
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::{Adapter, AdapterModule, Error, atomic_write, module_name};
+use crate::{Adapter, AdapterModule, Error, module_name, temporary};
 
 pub use index::{ExportIndex, ExportedModule, INDEX_FILE, INDEX_VERSION, read_index};
 pub use onnx::onnx_model;
@@ -43,10 +43,16 @@ pub fn export(adapter: &Adapter, selection: &[String], out: &Path) -> Result<Exp
         _ => {}
     }
     for module in modules {
-        atomic_write::write(out, &index::file_name(&module.name), &onnx_model(module)?)?;
+        write(&out.join(index::file_name(&module.name)), &onnx_model(module)?)?;
     }
-    atomic_write::write(out, INDEX_FILE, &index.to_bytes(&index_path)?)?;
+    write(&index_path, &index.to_bytes(&index_path)?)?;
     Ok(index)
+}
+
+/// Files are their owner's alone: adapters are their contributor's property.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let failed = |source| Error::Write { path: path.to_owned(), source };
+    temporary::write(path, bytes, temporary::Access::Private).map_err(failed)
 }
 
 /// Every module has a file of its own, also where file names ignore case.

@@ -114,8 +114,8 @@ impl UserSession {
         };
         let public = folder.join(PUBLIC);
         files::create_folder(&public, Access::Public)?;
-        sweep(folder)?;
-        sweep(&public)?;
+        files::sweep(folder);
+        files::sweep(&public);
         remote.write_public(&public)?;
         let pending = pairs.sent.map(|batch| record.outgoing(batch, pinned).map(Arc::new));
         let pending = pending.transpose().map_err(|why| Error::file(&path, why))?;
@@ -300,19 +300,6 @@ fn check_header(header: &Header, remote: &Remote, folder: &Path) -> Result<(), E
             folder.display(),
             header.peer
         )));
-    }
-    Ok(())
-}
-
-/// Removes what a process that was killed has left half written. The caller has the log's lock: nobody writes here meanwhile.
-fn sweep(folder: &Path) -> Result<(), Error> {
-    for entry in std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
-        let entry = entry.map_err(|e| Error::file(folder, e))?;
-        let name = entry.file_name();
-        let is_ours = name.to_str().is_some_and(|name| name.starts_with(".zklora-") && name.ends_with(".tmp"));
-        if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-            files::remove(&entry.path())?;
-        }
     }
     Ok(())
 }

@@ -199,7 +199,8 @@ impl<'a> Ezkl<'a> {
         let Ok(kept) = self.stderr.lock() else { return String::new() };
         let text = String::from_utf8_lossy(&kept[kept.len().saturating_sub(SHOWN)..]).into_owned();
         let lines: Vec<String> = text.lines().map(printable).filter(|line| !line.trim().is_empty()).collect();
-        if lines.is_empty() { String::new() } else { format!("\nEZKL wrote:\n  {}", lines.join("\n  ")) }
+        // An error is one line.
+        if lines.is_empty() { String::new() } else { format!("; EZKL wrote: {}", lines.join(" | ")) }
     }
 
     /// Kills the process and what it started, and nothing else.

@@ -209,7 +209,7 @@ impl Artifacts {
 /// A folder that is being made, beside the one that it will be.
 pub(super) struct Staging {
     /// Removed at the end, with all that is still in it.
-    scratch: tempfile::TempDir,
+    scratch: files::Scratch,
 }
 
 impl Staging {
@@ -217,9 +217,7 @@ impl Staging {
         files::require_folder_of(out)?;
         let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let parent = std::path::absolute(parent).map_err(|e| Error::file(parent, e))?;
-        // Mode 0700.
-        let scratch =
-            tempfile::Builder::new().prefix(".tmp").tempdir_in(&parent).map_err(|e| Error::file(&parent, e))?;
+        let scratch = files::Scratch::within(&parent).map_err(|e| Error::file(&parent, e))?;
         files::create_folder(&scratch.path().join("out"), Access::Public)?;
         Ok(Staging { scratch })
     }

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     Error,
     activations::Activations,
+    files,
     ledger::{Book, Entry, Ledger, Rows},
     trace_file::{ModuleRows, TraceFile},
 };
@@ -39,7 +40,7 @@ pub fn record(
         None => *os_bytes()?,
     };
     let pinned = &artifacts.public.pinned;
-    let scratch = tempfile::tempdir().map_err(|e| Error::file(&std::env::temp_dir(), e))?;
+    let scratch = files::scratch()?;
     let mut ezkl = Ezkl::start(python, scratch.path())?;
     let mut modules = Vec::new();
     for (place, module) in pinned.modules().iter().enumerate() {

@@ -66,7 +66,7 @@ pub fn verify(
         srs: BTreeSet::new(),
         proof_bytes: 0,
     };
-    let scratch = tempfile::tempdir().map_err(|e| Error::file(&std::env::temp_dir(), e))?;
+    let scratch = files::scratch()?;
     let mut ezkl = Ezkl::start(python, scratch.path())?;
     for (place, (module, rows)) in modules.iter().zip(&trace.modules).enumerate() {
         if rows.scales.is_empty() {

@@ -22,7 +22,7 @@ pub const END: &str = "<!-- End of what the command wrote. -->";
 /// # Errors
 /// If the text does not have each of them once, in that order.
 pub fn replace_section(text: &str, section: &str) -> Result<String, Error> {
-    let refuse = || Error::Input(format!("the file needs these two lines, once and in this order:\n{BEGIN}\n{END}"));
+    let refuse = || Error::Input(format!("the file needs these two lines, once and in this order: {BEGIN} and {END}"));
     let (before, rest) = text.split_once(BEGIN).ok_or_else(refuse)?;
     let (_, after) = rest.split_once(END).ok_or_else(refuse)?;
     if [before, after].iter().any(|part| part.contains(BEGIN) || part.contains(END)) {

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-/// Text, with what means something to HTML written as references, and what a reader cannot see (control characters but for new lines and
-/// tabs, marks that change the direction of writing or join lines) written as a code.
+use zklora_models::text::is_plain;
+
+/// Text, with what means something to HTML written as references, and what is not plain
+/// ([`is_plain`]; but for new lines and tabs, which are blanks in a page) written as a code.
 pub fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     for c in raw.chars() {
@@ -14,11 +16,8 @@ pub fn text(raw: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             '\n' | '\t' => out.push(c),
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}' => {
-                out.extend(c.escape_unicode());
-            }
-            _ if c.is_control() => out.extend(c.escape_unicode()),
-            _ => out.push(c),
+            _ if is_plain(c) => out.push(c),
+            _ => out.extend(c.escape_unicode()),
         }
     }
     out

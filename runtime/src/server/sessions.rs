@@ -158,6 +158,8 @@ impl Sessions {
         // The ledger names logs by their full path, whatever folder the next reader works in.
         let folder = folder.canonicalize().map_err(|e| Error::file(folder, e))?;
         let mut ledger = Ledger::lock(&artifacts.ledger())?;
+        // What an earlier life was writing when it was killed.
+        files::sweep(&folder);
         let found = Found::in_folder(&folder)?;
         for id in &found.logs {
             enter(&folder, id, &mut ledger, artifacts)?;

@@ -202,7 +202,7 @@ pub struct Options<'a> {
 
 /// Runs both. A stage that fails or hits a limit ends its side, and is reported; what is wrong with the input is an error.
 pub fn compare(options: &Options<'_>, python: &Python, progress: &mut dyn FnMut(&str)) -> Result<Comparison, Error> {
-    let scratch = tempfile::tempdir().map_err(|e| Error::file(&std::env::temp_dir(), e))?;
+    let scratch = files::scratch()?;
     let adapter = zklora_models::Adapter::load_with_base(options.adapter, options.base)?;
     let Some(module) = adapter.modules.iter().find(|module| module.name == options.module) else {
         let names: Vec<&str> = adapter.modules.iter().map(|m| m.name.as_str()).take(8).collect();

@@ -1,0 +1,181 @@
+//! Text that somebody else wrote, as it may be shown: the one place that escapes it for people, and
+//! the one that does so for machines.
+//!
+//! Names of tensors and modules, what a parser quotes, messages of peers: an attacker chooses them. A
+//! line break among them would make a line that looks like this program's own ("Verdict ACCEPTED"),
+//! a code of the terminal would move the cursor, a mark of direction would turn a word around, and a
+//! letter that is drawn as nothing would make two names look equal.
+//!
+//! This is the lowest crate that all that show text are built on (compiler, runtime, command and
+//! Python package). Who shows something passes it through here as the last step: a caller that forgets
+//! to do so before does no harm, and to do so twice changes nothing.
+
+use std::fmt::{self, Display, Write};
+
+use serde::Serialize;
+use unicode_general_category::{GeneralCategory, get_general_category};
+
+/// Whether a character shows itself, in its place, and does nothing else.
+///
+/// Not plain are control characters (line breaks and tabs among them), marks that change the direction
+/// of writing, other invisible characters, line and paragraph separators, tags, and code points that
+/// have no meaning or a private one.
+pub fn is_plain(c: char) -> bool {
+    use GeneralCategory as Of;
+    if c.is_ascii() {
+        return (' '..='~').contains(&c);
+    }
+    let category = get_general_category(c);
+    let dangerous = matches!(
+        category,
+        Of::Control
+            | Of::Format
+            | Of::LineSeparator
+            | Of::ParagraphSeparator
+            | Of::PrivateUse
+            | Of::Surrogate
+            | Of::Unassigned
+    );
+    !dangerous && !is_drawn_as_nothing(c)
+}
+
+/// Letters and marks that Unicode wants drawn as nothing ("default ignorable") and that no category
+/// of [`is_plain`] has.
+fn is_drawn_as_nothing(c: char) -> bool {
+    matches!(
+        c,
+        '\u{34f}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{ffa0}'
+            | '\u{e0100}'..='\u{e01ef}'
+    )
+}
+
+/// Text for people, on one line: what is not plain is shown as what it is (`\n`, `\u{202e}`).
+///
+/// A backslash stays one, so that escaped text can be escaped again and is the same.
+pub fn shown(text: impl Display) -> String {
+    let mut out = Escaping(String::new());
+    // A `String` takes every text; only a `Display` that fails by itself ends early.
+    let _ = write!(out, "{text}");
+    out.0
+}
+
+/// [`shown`], and cut after `most` characters of the original.
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => shown(text),
+        Some((end, _)) => shown(&text[..end]) + "…",
+    }
+}
+
+struct Escaping(String);
+
+impl Write for Escaping {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if is_plain(c) { self.0.push(c) } else { self.0.extend(c.escape_default()) }
+        }
+        Ok(())
+    }
+}
+
+/// Compact JSON that is ASCII throughout: every other character is a `\uXXXX`, two of them beyond the
+/// basic plane. So it is on one line, does nothing to a terminal, and is the same value to every reader.
+///
+/// # Errors
+/// Those of [`serde_json::to_string`].
+pub fn json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
+    serde_json::to_string(value).map(|text| json_in_ascii(&text))
+}
+
+/// JSON without line breaks between its parts, which has other characters than ASCII in its strings
+/// alone: there, each may be written as a code.
+pub fn json_in_ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if (' '..='~').contains(&c) {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // A `String` takes every text.
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_moves_hides_or_turns_text_is_not_plain() {
+        let plain = "az AZ09~ äöß éé 你好 שלום نص हिन्दी 😀 · × ⟨x⟩ ‖ ₂ … – “ ” „";
+        assert!(plain.chars().all(is_plain), "{}", shown(plain));
+        let not_plain = [
+            '\0'..='\u{1f}',
+            '\u{7f}'..='\u{9f}',
+            '\u{ad}'..='\u{ad}',
+            '\u{34f}'..='\u{34f}',
+            '\u{61c}'..='\u{61c}',
+            '\u{115f}'..='\u{1160}',
+            '\u{17b4}'..='\u{17b5}',
+            '\u{180b}'..='\u{180f}',
+            '\u{200b}'..='\u{200f}',
+            '\u{2028}'..='\u{202e}',
+            '\u{2060}'..='\u{206f}',
+            '\u{3164}'..='\u{3164}',
+            '\u{d7fc}'..='\u{d7ff}',
+            '\u{e000}'..='\u{f8ff}',
+            '\u{fe00}'..='\u{fe0f}',
+            '\u{feff}'..='\u{feff}',
+            '\u{ffa0}'..='\u{ffa0}',
+            '\u{fff0}'..='\u{fffb}',
+            '\u{fffe}'..='\u{ffff}',
+            '\u{1bca0}'..='\u{1bca3}',
+            '\u{1d173}'..='\u{1d17a}',
+            '\u{e0000}'..='\u{e0fff}',
+            '\u{f0000}'..='\u{10ffff}',
+        ];
+        for c in not_plain.into_iter().flatten() {
+            assert!(!is_plain(c), "{c:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_break_a_code_and_a_turned_word_are_shown_as_what_they_are() {
+        assert_eq!(
+            shown("x\nVerdict  ACCEPTED\r\u{1b}[2K\u{202e}\u{2028}"),
+            r"x\nVerdict  ACCEPTED\r\u{1b}[2K\u{202e}\u{2028}"
+        );
+        assert_eq!(shortened("ab\ncd", 3), r"ab\n…");
+        assert_eq!(shortened("ab\n", 3), r"ab\n");
+        assert_eq!(json(&"\u{202e}\u{7f}\u{e0041}ä\n").unwrap(), r#""\u202e\u007f\udb40\udc41\u00e4\n""#);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_shown_is_plain_and_shown_again_is_the_same(text in any::<String>()) {
+            let once = shown(&text);
+            prop_assert!(once.chars().all(is_plain));
+            prop_assert_eq!(shown(&once), once);
+        }
+
+        #[test]
+        fn json_is_ascii_on_one_line_and_the_same_value(key in any::<String>(), text in any::<String>()) {
+            let value = serde_json::json!({ key: [text, "\u{1f600}\u{2028}"] });
+            let json = json(&value).unwrap();
+            prop_assert!(json.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap(), value);
+        }
+    }
+}

@@ -4,6 +4,7 @@ pub mod activation_commitment;
 pub mod against;
 pub mod ezkl;
 pub mod report;
+pub mod sessions;
 
 use std::path::PathBuf;
 
@@ -58,6 +59,9 @@ zklora compile onnx --out artifacts --backend ezkl --srs kzg17.srs --param-visib
     #[command(after_help = "Example: zklora serve --artifacts artifacts --listen 127.0.0.1:7443 --max-rows 2000\n\n\
 Stop it with Ctrl-C or SIGTERM. Sessions survive: start it again with the same folder to go on. docs/operations.md says how to run one.")]
     Serve(Serve),
+    /// The sessions that an artifacts folder has served: look at them, tidy up.
+    #[command(after_help = "Example: zklora sessions --artifacts artifacts")]
+    Sessions(sessions::Sessions),
     /// Run your own base model with the adapters that contributors serve: loss, text, your own record, and a verified proof.
     #[command(
         after_help = "Example: zklora infer --base model.onnx --contributor http://127.0.0.1:7443=3f… --text-file test.txt --out session\n\n\
@@ -325,6 +329,15 @@ pub struct Verify {
     pub python: ezkl::Interpreter,
 }
 
+/// How a server writes its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
 /// `zklora serve`
 #[derive(ClapArgs)]
 pub struct Serve {
@@ -370,7 +383,7 @@ pub struct Serve {
     /// Most rows of a session, all modules together.
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     pub max_session_rows: u64,
-    /// Largest trace of a session, in MiB: it is in memory while it is proven.
+    /// Largest trace of a session, in MiB: it is on the disk, beside the session's log, while it is proven.
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_session_size: u32,
     /// Longest message, in MiB.
@@ -379,6 +392,12 @@ pub struct Serve {
     /// Seconds that a stream may be silent, and that a message may take.
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub idle: u32,
+    /// Show metrics for Prometheus at http://ADDR/metrics, without TLS or tokens; other addresses than loopback need --insecure.
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<std::net::SocketAddr>,
+    /// How the log is written, on stderr.
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
     /// Threads that prove [default: half of the cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub proving_threads: Option<u32>,

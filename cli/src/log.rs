@@ -2,29 +2,35 @@
 
 use std::io::{self, Write};
 
-use zklora_models::text::shown;
+use zklora_models::text::{json_in_ascii, shown};
+
+use crate::args::LogFormat;
 
 /// What happens to sessions is logged on stderr; `ZKLORA_LOG` sets how much.
-pub fn to_stderr() {
+pub fn to_stderr(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("ZKLORA_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,zklora_runtime=info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| Escaped(io::stderr()))
+        .with_writer(move || Escaped(io::stderr(), format))
         .with_target(false)
         // Colours are codes of the terminal, which are escaped like any other.
         .with_ansi(false);
     // Only a second subscriber in one process would be refused.
-    let _ = subscriber.try_init();
+    let _ = match format {
+        LogFormat::Text => subscriber.try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
 }
 
 /// Takes one event a call, with the line break at its end: that is what the subscriber hands over.
-struct Escaped<W>(W);
+struct Escaped<W>(W, LogFormat);
 
 impl<W: Write> Write for Escaped<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
-        let line = shown(text.strip_suffix('\n').unwrap_or(&text)) + "\n";
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        let line = if self.1 == LogFormat::Json { json_in_ascii(line) } else { shown(line) } + "\n";
         self.0.write_all(line.as_bytes())?;
         Ok(event.len())
     }
@@ -54,15 +60,35 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_event_is_one_line_whatever_is_in_it() {
+    fn logged(format: LogFormat) -> String {
         let kept = Kept::default();
         let own = kept.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(move || Escaped(own.clone())).with_ansi(false).finish();
-        tracing::subscriber::with_default(subscriber, || {
-            tracing::warn!(peer = "a\nERROR forged", "failed: {}", "x\n2026 INFO proven\u{1b}[2K\u{202e}");
-        });
-        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || Escaped(own.clone(), format)).with_ansi(false);
+        let event = || tracing::warn!(peer = "a\nERROR forged", "failed: {}", "x\n2026 INFO proven\u{1b}[2K\u{202e}");
+        match format {
+            LogFormat::Text => tracing::subscriber::with_default(subscriber.finish(), event),
+            LogFormat::Json => {
+                tracing::subscriber::with_default(subscriber.json().flatten_event(true).finish(), event);
+            }
+        }
+        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn an_event_is_one_json_object_whatever_is_in_it() {
+        let text = logged(LogFormat::Json);
+        assert!(
+            text.matches('\n').count() == 1 && text.trim_end().bytes().all(|b| (b' '..=b'~').contains(&b)),
+            "{text:?}"
+        );
+        let event: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(event["peer"], "a\nERROR forged");
+        assert_eq!(event["message"], "failed: x\n2026 INFO proven\u{1b}[2K\u{202e}");
+    }
+
+    #[test]
+    fn an_event_is_one_line_whatever_is_in_it() {
+        let text = logged(LogFormat::Text);
         assert_eq!(text.matches('\n').count(), 1, "{text:?}");
         assert!(text.ends_with('\n') && text.contains(r"x\n2026 INFO proven\u{1b}[2K\u{202e}"), "{text:?}");
     }

@@ -66,6 +66,7 @@ impl Server {
                 tls,
                 tokens: token_file.as_deref().map(Tokens::read).transpose()?,
                 insecure,
+                metrics: None,
                 data: data.unwrap_or_else(|| serving::default_data(&artifacts)),
                 limits: Limits { max_rows, ..Limits::default() },
             };

@@ -115,7 +115,7 @@ impl Entry {
 
     /// Whether this is the line that ends the session of `opened`. The ledger's older versions did not name the log there;
     /// but a session that was recorded locally never had a client.
-    fn ends(&self, opened: &Known) -> bool {
+    pub(crate) fn ends(&self, opened: &Known) -> bool {
         let same_log = self.log.is_some() && self.log == opened.log;
         self.has_ended() && opened.is_open() && (same_log || self.v < 3 && self.log.is_none() && self.client.is_some())
     }
@@ -138,6 +138,12 @@ pub fn book(path: &Path) -> Result<Book, Error> {
         book.enter(entry).map_err(|why| Error::file(path, format!("line {}: {why}", number + 1)))?;
     }
     Ok(book)
+}
+
+/// Whether another process keeps the ledger: a server does so for as long as it runs.
+pub fn is_kept(path: &Path) -> bool {
+    // Shared, and let go of at once: a server that starts meanwhile waits for longer than that.
+    fs::File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
 }
 
 /// The lines that were written to their end.

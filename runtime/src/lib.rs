@@ -42,6 +42,7 @@ pub mod server;
 pub mod session;
 pub mod session_log;
 pub mod srs_store;
+pub mod stored_sessions;
 pub mod synthetic;
 pub mod trace_file;
 pub mod trace_reader;

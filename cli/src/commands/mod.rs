@@ -11,6 +11,7 @@ mod report;
 mod run;
 mod serve;
 mod session;
+mod sessions;
 mod srs;
 
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
             ezkl::refuse(&args.artifacts, "served over the network")?;
             serve::serve(&args, output)
         }
+        Command::Sessions(args) => sessions::sessions(&args, output),
         Command::Infer(args) => infer::infer(&args, output),
         Command::Report(args) => report::report(&args, output),
         Command::Bench(args) if args.against.against.is_some() => against::bench(&args, output),

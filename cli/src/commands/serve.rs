@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
-    log::to_stderr();
+    log::to_stderr(args.log_format);
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
@@ -45,6 +45,7 @@ fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
         tls,
         tokens: args.token_file.as_deref().map(Tokens::read).transpose()?,
         insecure: args.insecure,
+        metrics: args.metrics,
         data: args.data.clone().unwrap_or_else(|| server::default_data(&args.artifacts)),
         limits: Limits {
             max_message_bytes: (args.max_message as usize) << 20,
@@ -81,6 +82,19 @@ pub(super) async fn signal() {
     let _ = tokio::signal::ctrl_c().await;
 }
 
+/// What the limit cannot do.
+const BUDGET: &str =
+    "rows are counted in this folder: every copy of it has a budget of its own, so serve from one (docs/operations.md)";
+
+/// Ids that a line has room for.
+fn set_aside(restored: &server::Restored) -> String {
+    let ids = &restored.set_aside;
+    let shown: Vec<&str> = ids.iter().take(4).map(String::as_str).collect();
+    let more =
+        if ids.len() > shown.len() { format!(" and {} more", count(ids.len() - shown.len())) } else { String::new() };
+    format!("{}{more}", shown.join(", "))
+}
+
 fn announce(url: &str, pinned: &Pinned, listening: &server::Listening, options: &ServerOptions, output: &Output) {
     let figures = Figures::of(pinned, &listening.served, options.limits.max_rows);
     let restored = &listening.restored;
@@ -109,6 +123,17 @@ fn announce(url: &str, pinned: &Pinned, listening: &server::Listening, options: 
     table.extend(listening.served.clients.iter().map(|(client, rows)| {
         ("", format!("{client}: up to {}", count(rows.iter().copied().max().unwrap_or(0) as usize)))
     }));
+    if !restored.set_aside.is_empty() {
+        table.push((
+            "Set aside",
+            format!("{}: servers died while they proved them, so this one does not try", set_aside(restored)),
+        ));
+        table.push((
+            "",
+            "zklora sessions retry ID has the next server try again; zklora sessions abandon ID gives one up".into(),
+        ));
+    }
+    table.extend(listening.metrics.map(|address| ("Metrics", format!("http://{address}/metrics (no TLS, no tokens)"))));
     table.push((
         "Limit",
         limit.map_or_else(
@@ -116,18 +141,22 @@ fn announce(url: &str, pinned: &Pinned, listening: &server::Listening, options: 
             |limit| format!("{} rows a module, over all sessions and users", count(limit as usize)),
         ),
     ));
+    table.push(("", BUDGET.into()));
     table.push(("What rows reveal", format!("a module's B, up to a small change, after {} rows; all of A·B after {} crafted or {} ordinary rows (least of the modules)", figures.least.some, count(figures.least.packed as usize), count(figures.least.ordinary as usize))));
     table.push(("", figures.reach()));
     table.push(("", "deltas are exact numbers: no proof system changes this (docs/security.md)".into()));
     output.result(
         &json!({
             "adapter_id": pinned.id().to_string(),
+            "budget": BUDGET,
             "leakage": { "some": figures.least.some, "packed": figures.least.packed, "ordinary": figures.least.ordinary,
                 "modules_within_reach": figures.within_reach },
             "max_rows": limit,
+            "metrics": listening.metrics.map(|address| format!("http://{address}/metrics")),
             "rows_served": listening.served.most(),
             "rows_served_per_client": clients,
-            "sessions": { "open": restored.open, "to_prove": restored.to_prove, "proven": restored.proven },
+            "sessions": { "open": restored.open, "to_prove": restored.to_prove, "proven": restored.proven,
+                "set_aside": restored.set_aside },
             "url": url,
         }),
         &table,

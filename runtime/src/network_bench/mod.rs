@@ -172,6 +172,7 @@ impl Serving {
             tls: None,
             tokens: None,
             insecure: false,
+            metrics: None,
             data: data.to_path_buf(),
             limits: Limits::default(),
         };

@@ -18,6 +18,7 @@ use super::{
     connections::Connection,
     held::{Held, Room},
     identity::{Tokens, identify},
+    metrics::{Metered, Metrics},
     service::{Client, Service},
 };
 use crate::wire::contributor_server::ContributorServer;
@@ -35,13 +36,14 @@ pub(super) struct Door(Arc<Rules>);
 struct Rules {
     tokens: Option<Tokens>,
     held: Arc<Held>,
+    metrics: Arc<Metrics>,
     longest: usize,
     idle: Duration,
 }
 
 impl Door {
-    pub fn new(tokens: Option<Tokens>, held: Arc<Held>, longest: usize, idle: Duration) -> Door {
-        Door(Arc::new(Rules { tokens, held, longest, idle }))
+    pub fn new(tokens: Option<Tokens>, held: Arc<Held>, metrics: Arc<Metrics>, longest: usize, idle: Duration) -> Door {
+        Door(Arc::new(Rules { tokens, held, metrics, longest, idle }))
     }
 
     /// The caller's name.
@@ -125,7 +127,10 @@ where
         if !request.uri().path().starts_with(HEALTH) {
             client = match door.identify(&mut request, connection.as_ref()) {
                 Ok(name) => name,
-                Err(status) => return Box::pin(std::future::ready(Ok(status.into_http()))),
+                Err(status) => {
+                    door.0.metrics.refused(&status);
+                    return Box::pin(std::future::ready(Ok(status.into_http())));
+                }
             };
             request.extensions_mut().insert(Client(client.clone()));
         }
@@ -144,12 +149,12 @@ where
 /// The contributor's service, which takes long messages where there are any: in batches.
 #[derive(Clone)]
 pub(super) struct BySize {
-    batches: ContributorServer<Service>,
-    others: ContributorServer<Service>,
+    batches: ContributorServer<Metered<Service>>,
+    others: ContributorServer<Metered<Service>>,
 }
 
 impl BySize {
-    pub fn new(service: Service, longest: usize) -> BySize {
+    pub fn new(service: Metered<Service>, longest: usize) -> BySize {
         let server = |longest: usize| {
             ContributorServer::new(service.clone())
                 .max_decoding_message_size(longest)
@@ -160,7 +165,7 @@ impl BySize {
 }
 
 impl NamedService for BySize {
-    const NAME: &'static str = <ContributorServer<Service> as NamedService>::NAME;
+    const NAME: &'static str = <ContributorServer<Metered<Service>> as NamedService>::NAME;
 }
 
 impl tower::Service<Request<Body>> for BySize {

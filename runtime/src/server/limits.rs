@@ -23,7 +23,7 @@ pub struct Limits {
     pub max_batch_rows: u32,
     /// Most rows of a session, all modules together.
     pub max_session_rows: u64,
-    /// Most bytes of a session's trace: activations and deltas are in memory while they are proven.
+    /// Most bytes of a session's trace: activations and deltas are on the disk while they are proven, beside the log.
     pub max_session_bytes: u64,
     /// Most sessions that exchange batches at the same time.
     pub max_sessions: usize,

@@ -8,7 +8,7 @@
 //! Secrets stay in [`crate::artifacts::Artifacts`]; nothing here logs rows, deltas, tokens or keys.
 
 mod answers;
-mod attempts;
+pub(crate) mod attempts;
 mod connections;
 mod descriptors;
 mod door;
@@ -18,6 +18,7 @@ mod identity;
 mod limits;
 mod log_rate;
 mod memory;
+mod metrics;
 mod places;
 mod prover;
 mod requests;

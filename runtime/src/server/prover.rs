@@ -97,6 +97,12 @@ impl Prover {
         u32::try_from(place + usize::from(queue.current.is_some())).unwrap_or(u32::MAX)
     }
 
+    /// Sessions that wait, and whether one is being proven.
+    pub fn length(&self) -> (usize, bool) {
+        let queue = self.lock();
+        (queue.waiting.len(), queue.current.is_some())
+    }
+
     /// No further session is begun. One that is being proven did not kill the server: its attempt does not count.
     pub fn stop(&self) {
         let mut queue = self.lock();
@@ -125,6 +131,7 @@ impl Prover {
     }
 
     fn work(&self, workshop: &Workshop, pool: &rayon::ThreadPool) {
+        let metrics = &workshop.sessions.counts.metrics;
         while let Some(job) = self.next() {
             let session = Arc::clone(&job.session);
             let start = Instant::now();
@@ -132,11 +139,13 @@ impl Prover {
                 Ok(stage) => {
                     let (seconds, rows) = (start.elapsed().as_secs_f64(), session.rows_in_all());
                     tracing::info!(session = session.name(), client = session.client, rows, seconds, "proven");
+                    metrics.proved(seconds);
                     session.set_stage(stage);
                 }
                 // A full disk is emptied some time: nobody should have to start the server again for it.
                 Err(error) if error.trouble() != Trouble::Other => {
                     let wait = job.next_wait;
+                    metrics.proof_failed(false);
                     tracing::error!(
                         session = session.name(),
                         "proving failed, tried again in {} s: {error}",
@@ -147,6 +156,7 @@ impl Prover {
                 }
                 Err(error) => {
                     tracing::error!(session = session.name(), "proving failed: {error}");
+                    metrics.proof_failed(true);
                     session.set_stage(Stage::Failed(shown(&error)));
                 }
             }

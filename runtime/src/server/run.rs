@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{net::TcpListener, sync::watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use zklora_circuit::{keys::KeyStore, srs::Srs};
 
@@ -22,6 +22,7 @@ use super::{
     identity::Tokens,
     limits::{Limits, Windows},
     memory::Memory,
+    metrics::{self, Metered, MeteredStream, Metrics},
     prover::{Prover, Workshop},
     service::Service,
     sessions::{Restored, Sessions},
@@ -64,6 +65,8 @@ pub struct ServerOptions {
     pub tokens: Option<Tokens>,
     /// Allow plaintext on other addresses than loopback.
     pub insecure: bool,
+    /// Where Prometheus finds `/metrics`, in plaintext; port 0: any free one.
+    pub metrics: Option<SocketAddr>,
     /// Where sessions are kept.
     pub data: PathBuf,
     /// Bounds.
@@ -74,6 +77,8 @@ pub struct ServerOptions {
 pub struct Listening {
     /// Where.
     pub address: SocketAddr,
+    /// Where its metrics are.
+    pub metrics: Option<SocketAddr>,
     /// What it found of its earlier lives.
     pub restored: Restored,
     /// What was served before it started.
@@ -98,6 +103,12 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
              --tls-cert and --tls-key, or write out --insecure"
         )));
     }
+    if let Some(metrics) = options.metrics.filter(|metrics| !metrics.ip().is_loopback() && !options.insecure) {
+        return Err(Error::Input(format!(
+            "--metrics {metrics} is not a loopback address, and metrics have neither TLS nor tokens: everybody who can connect reads \
+             who was served how much. Let a proxy show them, or write out --insecure"
+        )));
+    }
     let tls = options.tls.as_ref().map(tls_config).transpose()?;
     let (limits, windows) = options.limits.within(Memory::of_this_process());
     let limits = &limits;
@@ -115,23 +126,38 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
         .build()
         .map_err(|e| cannot("the network's threads cannot be started", &e))?;
     let (stop, stopping) = watch::channel(false);
+    let counting = Arc::clone(&workshop.sessions.counts.metrics);
+    let source =
+        metrics::Source { workshop: Arc::clone(&workshop), prover: Arc::clone(&prover), limits: limits.clone() };
     // Everybody is one where nobody is asked who they are.
     let alone = options.tokens.is_none() && options.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
     let held = Held::new(limits, alone);
     let service = Service::new(workshop, Arc::clone(&prover), limits.clone(), Arc::clone(&held), stopping.clone())?;
-    let door = Door::new(options.tokens.clone(), held, limits.max_message_bytes, limits.idle);
+    let service = Metered::new(service, Arc::clone(&counting));
+    let door = Door::new(options.tokens.clone(), held, Arc::clone(&counting), limits.max_message_bytes, limits.idle);
     let listener =
         runtime.block_on(TcpListener::bind(listen)).map_err(|e| cannot(&format!("cannot listen on {listen}"), &e))?;
     let not_inherited = NotInherited::new(&listener);
     let address = listener.local_addr().map_err(|e| cannot("the address is not known", &e))?;
+    let metrics = match options.metrics {
+        None => None,
+        Some(metrics) => {
+            let failed = |e: std::io::Error| cannot(&format!("cannot listen on --metrics {metrics}"), &e);
+            let listener = runtime.block_on(TcpListener::bind(metrics)).map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            runtime.spawn(metrics::http::serve(listener, Arc::new(source), stopping.clone()));
+            Some(address)
+        }
+    };
     let server = {
         let _entered = runtime.enter();
         let incoming = connections::accept(listener, Pool::new(limits, alone), limits);
+        let incoming = incoming.map(move |stream| stream.map(|stream| MeteredStream::new(stream, &counting)));
         let serving = serve(service, door, incoming, tls, limits, windows, stopping)?;
         runtime.spawn(serving)
     };
     let prover = StopAtEnd(prover);
-    Ok(Listening { address, restored, served, prover, _not_inherited: not_inherited, runtime, stop, server })
+    Ok(Listening { address, metrics, restored, served, prover, _not_inherited: not_inherited, runtime, stop, server })
 }
 
 /// However a server ends: the proof that is being made is not counted as one that killed it.
@@ -144,9 +170,9 @@ impl Drop for StopAtEnd {
 }
 
 fn serve(
-    service: Service,
+    service: Metered<Service>,
     door: Door,
-    incoming: ReceiverStream<std::io::Result<Guarded>>,
+    incoming: impl Stream<Item = std::io::Result<MeteredStream<Guarded>>> + Send + 'static,
     tls: Option<ServerTlsConfig>,
     limits: &Limits,
     windows: Windows,
@@ -173,7 +199,7 @@ fn serve(
         server = server.tls_config(tls).map_err(|e| Error::Input(format!("TLS: {}", causes(&e))))?;
     }
     Ok(async move {
-        reporter.set_serving::<wire::contributor_server::ContributorServer<Service>>().await;
+        reporter.set_serving::<wire::contributor_server::ContributorServer<Metered<Service>>>().await;
         let signal = async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };

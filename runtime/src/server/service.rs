@@ -15,14 +15,10 @@ use super::{
     prover::{Prover, Workshop},
     session::{Session, Stage, superseded},
 };
-use crate::{
-    files,
-    session::MAX_PROOF,
-    wire::{
-        self, Batch, DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse, FinishRequest,
-        FinishResponse, InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse, ProofStage, SessionRef,
-        SessionState, contributor_server::Contributor, infer_request::Kind,
-    },
+use crate::wire::{
+    self, Batch, DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse, FinishRequest,
+    FinishResponse, InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse, ProofStage, SessionRef,
+    SessionState, contributor_server::Contributor, infer_request::Kind,
 };
 
 /// The name of the caller, put into each request at the door.
@@ -191,13 +187,7 @@ impl Contributor for Service {
             }
         }
         let name = session.name();
-        let proof = blocking(move || {
-            files::read(&session.proof_path(), MAX_PROOF).map_err(|error| {
-                tracing::error!(session = session.name(), "{error}");
-                Status::internal("this server cannot read its proof: its operator finds the reason in the server's log")
-            })
-        });
-        let proof = proof.await?;
+        let proof = blocking(move || session.proof()).await?;
         tracing::info!(session = name, client, bytes = proof.len(), "proof fetched");
         Ok(Response::new(FetchProofResponse { proof: proof.into() }))
     }

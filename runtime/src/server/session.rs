@@ -10,13 +10,20 @@ use tokio::sync::watch;
 use tonic::Status;
 use zklora_circuit::trace::TraceDigest;
 
-use super::{limits::Limits, sessions::Counts, trouble::cannot_write};
+use super::{
+    limits::Limits,
+    metrics::Cause,
+    sessions::{Counts, used_before},
+    trouble::cannot_write,
+};
 use crate::{
     Error,
     artifacts::Artifacts,
     batch::{self, answer_digest, deltas_to_wire},
+    files::{self, Access},
     ledger::Rows,
     record,
+    session::MAX_PROOF,
     session_log::{self, Event, Header, SessionLog},
     trace_writer::TraceWriter,
     wire::{Batch, InferResponse},
@@ -188,7 +195,8 @@ impl Session {
                 return Err(Status::failed_precondition("this session has ended: open another one"));
             }
             None if batch.sequence != next => {
-                return Err(Status::out_of_range(format!("batch {} came, batch {next} is next", batch.sequence)));
+                let why = format!("batch {} came, batch {next} is next", batch.sequence);
+                return Err(Cause::State.of(Status::out_of_range(why)));
             }
             None => {}
         }
@@ -199,6 +207,10 @@ impl Session {
         let answer = answer_digest(sequence, &deltas);
         self.write(&mut inner, Event::Served { answer, batch }, artifacts, counts)?;
         counted.keep();
+        if sequence == 0 {
+            let rows: u64 = more.iter().map(|(_, rows)| rows).sum();
+            tracing::info!(session = self.name(), client = self.client, rows, "began");
+        }
         inner.add(digest, more);
         Ok(deltas_to_wire(sequence, deltas))
     }
@@ -213,7 +225,7 @@ impl Session {
             // What is in the file is looked at again before anything is added.
             inner.log = None;
             if let Error::Reused(_) = e {
-                return Status::failed_precondition(e.to_string());
+                return Cause::ReusedId.of(Status::failed_precondition(e.to_string()));
             }
             cannot_write(&self.name(), &e)
         })
@@ -267,6 +279,7 @@ impl Session {
         inner.log = None;
         // Before the lock goes: no second caller ends it again.
         self.set_stage(Stage::Queued);
+        counts.metrics.open.dec();
         Ok(true)
     }
 
@@ -317,6 +330,25 @@ impl Session {
     /// Where its proof is, once it is.
     pub fn proof_path(&self) -> PathBuf {
         proof_path(&self.folder, &self.id)
+    }
+
+    /// The proof, which is about to be sent. The first time, a mark is left beside it: `zklora sessions prune` goes by that.
+    pub fn proof(&self) -> Result<Vec<u8>, Status> {
+        let proof = files::read(&self.proof_path(), MAX_PROOF).map_err(|error| {
+            if !self.log_path().exists() {
+                // Its operator has just removed it.
+                return used_before();
+            }
+            tracing::error!(session = self.name(), "{error}");
+            Status::internal("this server cannot read its proof: its operator finds the reason in the server's log")
+        })?;
+        let mark = self.folder.join(format!("{}.fetched", hex::encode(self.id)));
+        if !mark.exists()
+            && let Err(error) = files::write(&mark, &[], Access::Private)
+        {
+            tracing::warn!(session = self.name(), "that its proof was fetched cannot be noted: {error}");
+        }
+        Ok(proof)
     }
 
     /// Rows of all modules.

@@ -13,6 +13,7 @@ use zklora_circuit::manifest::Pinned;
 use super::{
     attempts,
     limits::Limits,
+    metrics::{Cause, Metrics},
     session::{Session, Stage, key_hash, log_path, proof_path},
 };
 use crate::{
@@ -29,6 +30,8 @@ use crate::{
 /// The ledger, which no other process writes to meanwhile, and what it adds up to.
 pub(super) struct Counts {
     inner: Mutex<(Ledger, Served)>,
+    /// What else is counted, for whoever watches the server.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Counts {
@@ -39,6 +42,14 @@ impl Counts {
     /// What was served so far.
     pub fn served(&self) -> Served {
         self.lock().1.clone()
+    }
+
+    /// Rows of each module, and rows of all modules of each client.
+    pub fn sums(&self) -> (Vec<u64>, Vec<(String, u64)>) {
+        let inner = self.lock();
+        let sum = |rows: &Vec<u64>| rows.iter().fold(0, |all: u64, rows| all.saturating_add(*rows));
+        let clients = inner.1.clients.iter().map(|(client, rows)| (client.clone(), sum(rows)));
+        (inner.1.total.clone(), clients.collect())
     }
 
     /// Works with what the ledger adds up to. Rows are counted by nobody meanwhile.
@@ -55,7 +66,10 @@ impl Counts {
         limits: &Limits,
     ) -> Result<Counted<'a>, Status> {
         let mut inner = self.lock();
-        inner.1.check(pinned, more, limits.max_rows).map_err(|e| Status::resource_exhausted(e.to_string()))?;
+        inner
+            .1
+            .check(pinned, more, limits.max_rows)
+            .map_err(|e| Cause::Budget.of(Status::resource_exhausted(e.to_string())))?;
         more.iter().for_each(|(module, rows)| inner.1.add(client, *module, *rows));
         Ok(Counted { counts: self, client, more, kept: false })
     }
@@ -68,7 +82,12 @@ impl Counts {
         let mut inner = self.lock();
         // It died between the two writes, or the disk was full.
         let known = matches!(inner.0.book().of_id(id), [one] if one.is_open() && one.log.as_deref() == Some(log));
-        if known { Ok(()) } else { inner.0.append(Entry::opened(id, client, log)) }
+        if known {
+            return Ok(());
+        }
+        inner.0.append(Entry::opened(id, client, log))?;
+        self.metrics.open.inc();
+        Ok(())
     }
 
     /// The ledger's line for a session that has ended; only the first time.
@@ -88,10 +107,7 @@ impl Counts {
         self.book(|book| match book.of_id(id) {
             [] => Ok(()),
             [one] if one.log.as_deref() == Some(path) && !one.abandoned && path.is_file() => Ok(()),
-            _ => Err(Status::failed_precondition(
-                "a session of this id was served before, and what is left of it is not a session that can go on: \
-                 begin a new session",
-            )),
+            _ => Err(used_before()),
         })
     }
 }
@@ -211,7 +227,12 @@ impl Sessions {
             take(&id, Session::restore(&log_path(&folder, &id), &folder, None)?.0);
         }
         (restored.open, restored.to_prove, restored.proven) = (can_go_on, queue.len(), proven);
-        let counts = Counts { inner: Mutex::new((ledger, served)) };
+        let metrics = Metrics::new()?;
+        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        metrics.open.set(gauge(restored.open));
+        metrics.proven.set(gauge(restored.proven));
+        metrics.failed.set(gauge(restored.set_aside.len()));
+        let counts = Counts { inner: Mutex::new((ledger, served)), metrics };
         let limit = limits.max_sessions.saturating_mul(KNOWN_PER_ACTIVE);
         Ok((Sessions { folder, known: Mutex::new(known), taking_up: Mutex::new(()), counts, limit }, queue, restored))
     }
@@ -248,6 +269,11 @@ impl Sessions {
         let in_memory = || self.lock().get(id).cloned();
         let path = log_path(&self.folder, id);
         if let Some(session) = in_memory() {
+            // Its operator may have removed the files of a session that is over: there is no such session any more.
+            if matches!(session.stage(), Stage::Proven(_)) && !path.is_file() {
+                self.lock().remove(id);
+                return Ok(None);
+            }
             return Ok(Some(session));
         }
         if !path.is_file() {
@@ -292,6 +318,14 @@ impl Sessions {
         }
         Ok(Arc::clone(known.entry(session.id).or_insert_with(|| Arc::new(session))))
     }
+}
+
+/// What the owner of an id hears that cannot be used again.
+pub(super) fn used_before() -> Status {
+    Cause::ReusedId.of(Status::failed_precondition(
+        "a session of this id was served before, and what is left of it is not a session that can go on: \
+         begin a new session",
+    ))
 }
 
 fn not_yours() -> Status {

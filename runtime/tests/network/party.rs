@@ -107,6 +107,7 @@ impl Server {
             tls: None,
             tokens: None,
             insecure: false,
+            metrics: None,
             data: server::default_data(folder),
             limits: Limits::default(),
         }

@@ -1,0 +1,229 @@
+//! `zklora sessions`
+
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use serde_json::{Value, json};
+use zklora_runtime::{
+    Error,
+    stored_sessions::{Folder, State, Stored, upkeep},
+};
+
+use super::Outcome;
+use crate::{
+    args::sessions::{List, Prune, Sessions, SessionsCommand},
+    output::{Output, bytes, count},
+};
+
+/// Sessions that are shown if nobody says how many.
+const SHOWN: usize = 50;
+
+pub fn sessions(args: &Sessions, output: &Output) -> Outcome {
+    let missing = || Error::Input("which sessions? Name the folder that compile wrote: --artifacts DIR".into());
+    let artifacts = args.artifacts.as_deref().ok_or_else(missing)?;
+    let folder = Folder::new(artifacts, args.data.as_deref())?;
+    match &args.command {
+        None => list(&List::default(), &folder, output),
+        Some(SessionsCommand::List(args)) => list(args, &folder, output),
+        Some(SessionsCommand::Show(args)) => show(&folder.session(&args.id)?, output),
+        Some(SessionsCommand::Prune(args)) => prune(args, &folder, output),
+        Some(SessionsCommand::Abandon(args)) => abandon(&upkeep::abandon(&folder, &args.id)?, output),
+        Some(SessionsCommand::Retry(args)) => retry(&upkeep::retry(&folder, &args.id)?, &folder, output),
+    }
+}
+
+fn object(session: &Stored) -> Value {
+    let seconds = |age: Option<Duration>| age.map(|age| age.as_secs());
+    json!({
+        "age_seconds": seconds(session.age),
+        "attempts": session.attempts,
+        "batches": session.batches,
+        "client": session.client,
+        "counted_in_ledger": session.is_counted(),
+        "fetched_seconds_ago": seconds(session.fetched),
+        "id": session.id,
+        "log": session.log.as_ref().map(|log| log.display().to_string()),
+        "log_bytes": session.log_bytes,
+        "problem": session.problem,
+        "proof_bytes": session.proof_bytes,
+        "rows": session.rows,
+        "rows_in_all": session.rows_in_all(),
+        "state": session.state.name(),
+    })
+}
+
+/// An age in its two largest units.
+fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+fn rows(number: u64) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+/// The first digits of an id: what a table has room for.
+fn short(id: &str) -> String {
+    id.chars().take(16).collect()
+}
+
+fn size(number: u64) -> String {
+    if number == 0 { "-".into() } else { bytes(number) }
+}
+
+fn table_of(sessions: &[Stored]) -> Vec<Vec<String>> {
+    let header = ["session", "client", "state", "rows", "batches", "log", "proof", "age"];
+    let mut table = vec![header.map(String::from).to_vec()];
+    table.extend(sessions.iter().map(|session| {
+        vec![
+            short(&session.id),
+            session.client.clone(),
+            session.state.name().into(),
+            rows(session.rows_in_all()),
+            session.batches.map_or("-".into(), rows),
+            size(session.log_bytes),
+            size(session.proof_bytes),
+            session.age.map_or("-".into(), age),
+        ]
+    }));
+    table
+}
+
+fn list(args: &List, folder: &Folder, output: &Output) -> Outcome {
+    let sessions = folder.sessions()?;
+    let served = folder.is_served();
+    let most = if args.all { usize::MAX } else { args.limit.unwrap_or(SHOWN) };
+    let shown = &sessions[..sessions.len().min(most)];
+    let mut states: BTreeMap<State, u64> = BTreeMap::new();
+    sessions.iter().for_each(|session| *states.entry(session.state).or_default() += 1);
+    let in_all = |of: fn(&Stored) -> u64| sessions.iter().fold(0, |all: u64, session| all.saturating_add(of(session)));
+    let (log_bytes, proof_bytes, all_rows) =
+        (in_all(|s| s.log_bytes), in_all(|s| s.proof_bytes), in_all(Stored::rows_in_all));
+    if !shown.is_empty() {
+        output.table(&table_of(shown));
+    }
+    let counts: Vec<String> = states.iter().map(|(state, n)| format!("{} {}", rows(*n), state.name())).collect();
+    let mut summary = vec![
+        (
+            "Sessions",
+            match counts.is_empty() {
+                true => "none".into(),
+                false => format!("{}: {}", count(sessions.len()), counts.join(", ")),
+            },
+        ),
+        ("Rows", format!("{} of all modules", rows(all_rows))),
+        ("Disk", format!("{} of logs, {} of proofs", bytes(log_bytes), bytes(proof_bytes))),
+        ("Server", if served { "one runs".into() } else { "none runs".to_string() }),
+    ];
+    if shown.len() < sessions.len() {
+        summary.push(("Shown", format!("the newest {} (--limit N, --all)", count(shown.len()))));
+    }
+    for (state, what) in [
+        (State::SetAside, "servers died while they proved them: zklora sessions retry, or abandon"),
+        (State::LogMissing, "no server starts without these logs: restore them from a backup"),
+        (State::Damaged, "zklora sessions show says what is wrong"),
+    ] {
+        if states.contains_key(&state) {
+            summary.push((state.name(), what.into()));
+        }
+    }
+    let states: serde_json::Map<String, Value> =
+        State::ALL.iter().map(|state| (state.name().into(), json!(states.get(state).unwrap_or(&0)))).collect();
+    output.result(
+        &json!({
+            "log_bytes": log_bytes,
+            "proof_bytes": proof_bytes,
+            "rows_in_all": all_rows,
+            "server_runs": served,
+            "sessions": shown.iter().map(object).collect::<Vec<_>>(),
+            "sessions_in_all": sessions.len(),
+            "states": states,
+        }),
+        &summary,
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(session: &Stored, output: &Output) -> Outcome {
+    let mut table = vec![
+        ("Session id", session.id.clone()),
+        ("Client", session.client.clone()),
+        ("State", session.state.name().into()),
+    ];
+    if let Some(problem) = &session.problem {
+        table.push(("Problem", problem.clone()));
+    }
+    if session.attempts > 0 {
+        table.push(("Attempts", format!("{} to prove it that did not come to an end", session.attempts)));
+    }
+    let counted = if session.is_counted() { "counted in the ledger" } else { "counted in the log" };
+    table.push(("Rows", format!("{} in {} modules, {counted}", rows(session.rows_in_all()), session.rows.len())));
+    table.extend(session.rows.iter().map(|(module, n)| ("", format!("{module}: {}", rows(*n)))));
+    if let Some(batches) = session.batches {
+        table.push(("Batches", rows(batches)));
+    }
+    if let Some(log) = &session.log {
+        let there = if session.log_bytes == 0 { "not there".into() } else { bytes(session.log_bytes) };
+        table.push(("Log", format!("{}, {there}", log.display())));
+    }
+    if session.proof_bytes > 0 {
+        table.push(("Proof", bytes(session.proof_bytes)));
+    }
+    table.extend(session.age.map(|then| ("Last change", format!("{} ago", age(then)))));
+    table.extend(session.fetched.map(|then| ("Fetched", format!("{} ago, for the first time", age(then)))));
+    output.result(&object(session), &table);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn prune(args: &Prune, folder: &Folder, output: &Output) -> Outcome {
+    let pruned = upkeep::prune(folder, args.older_than, args.dry_run)?;
+    for (id, error) in &pruned.failed {
+        output.warn(format_args!("session {id}: {error}"));
+    }
+    if !pruned.sessions.is_empty() {
+        output.table(&table_of(&pruned.sessions));
+    }
+    let what = if args.dry_run { "Would remove" } else { "Removed" };
+    let sum = pruned.sessions.iter().fold(0, |all: u64, session| all.saturating_add(session.rows_in_all()));
+    output.result(
+        &json!({
+            "bytes": pruned.bytes,
+            "dry_run": args.dry_run,
+            "failed": pruned.failed.iter().map(|(id, error)| json!({ "id": id, "why": error.to_string() })).collect::<Vec<_>>(),
+            "rows_that_stay_counted": sum,
+            "sessions": pruned.sessions.iter().map(object).collect::<Vec<_>>(),
+        }),
+        &[
+            (what, format!("the files of {} sessions, {}", count(pruned.sessions.len()), bytes(pruned.bytes))),
+            ("Rows", format!("{}: they stay counted, for the ledger keeps their number", rows(sum))),
+        ],
+    );
+    // Something is left that was to be removed.
+    Ok(if pruned.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+fn abandon(session: &Stored, output: &Output) -> Outcome {
+    output.result(
+        &object(session),
+        &[
+            ("Abandoned", session.id.clone()),
+            ("Rows", format!("{}: they stay counted, now in the ledger", rows(session.rows_in_all()))),
+            ("Log", format!("removed, {}", bytes(session.log_bytes))),
+            ("User", "cannot go on with it, and gets no proof of it".into()),
+        ],
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn retry(session: &Stored, folder: &Folder, output: &Output) -> Outcome {
+    let when = if folder.is_served() { "when the server is started again" } else { "when a server is started" };
+    output.result(
+        &object(session),
+        &[("To prove", format!("{}, {when}", session.id)), ("Rows", rows(session.rows_in_all()))],
+    );
+    Ok(ExitCode::SUCCESS)
+}

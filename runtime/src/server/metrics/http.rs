@@ -1,0 +1,91 @@
+//! `GET /metrics` over plain HTTP/1: few connections, one request each, of a bounded size and within a bounded time.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+};
+
+use super::Source;
+
+/// Connections at the same time; others wait in the system's queue.
+const CONNECTIONS: usize = 8;
+
+/// How long a request may take to arrive, and how long a connection may last.
+const HEADERS: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// Longest request, in bytes: the least that the library takes.
+const REQUEST: usize = 8 << 10;
+
+/// Answers until the server stops.
+pub(in crate::server) async fn serve(listener: TcpListener, source: Arc<Source>, mut stopping: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    // Never closed.
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of descriptors: the service's own connections say so in the log.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let source = Arc::clone(&source);
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(LONGEST, answer(stream, source)).await;
+            drop(place);
+        });
+    }
+}
+
+async fn answer(stream: TcpStream, source: Arc<Source>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let source = Arc::clone(&source);
+        async move { Ok::<_, Infallible>(respond(&request, source).await) }
+    });
+    let mut http = http1::Builder::new();
+    http.keep_alive(false).max_buf_size(REQUEST).timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    // A peer that goes away is nobody's fault.
+    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn respond(request: &Request<Incoming>, source: Arc<Source>) -> Response<Full<Bytes>> {
+    let text = |status: StatusCode, text: String| {
+        let mut response = Response::new(Full::new(Bytes::from(text)));
+        *response.status_mut() = status;
+        let value = |value: &'static str| hyper::header::HeaderValue::from_static(value);
+        response.headers_mut().insert(CONTENT_TYPE, value("text/plain; version=0.0.4; charset=utf-8"));
+        response.headers_mut().insert(CACHE_CONTROL, value("no-store"));
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(ALLOW, value("GET, HEAD"));
+        }
+        response
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n".into());
+    }
+    if request.uri().path() != "/metrics" {
+        return text(StatusCode::NOT_FOUND, "the page is /metrics\n".into());
+    }
+    // It waits for the ledger's lock.
+    match tokio::task::spawn_blocking(move || source.page()).await {
+        Ok(Ok(page)) => text(StatusCode::OK, page),
+        failed => {
+            tracing::error!("the metrics cannot be shown: {failed:?}");
+            text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be shown: see the server's log\n".into())
+        }
+    }
+}

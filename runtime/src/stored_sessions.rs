@@ -1,4 +1,5 @@
-//! The sessions of an artifacts folder, as its operator sees them: what the ledger says, and which files there are.
+//! The sessions of an artifacts folder, as its operator sees them: what the ledger says, and which
+//! files there are.
 //!
 //! Looking takes no lock, so a server may run meanwhile. What changes something is in [`upkeep`].
 
@@ -168,10 +169,12 @@ impl Folder {
         ledger::is_kept(&self.ledger())
     }
 
-    /// All sessions, the one that began last first. Of those whose rows are in the ledger no log is read.
+    /// All sessions, the one that began last first. Of those whose rows are in the ledger no log is
+    /// read.
     ///
     /// # Errors
-    /// [`Error::File`] if the ledger or a folder cannot be read. A log that cannot is a session that is [`State::Damaged`].
+    /// [`Error::File`] if the ledger or a folder cannot be read. A log that cannot is a session
+    /// that is [`State::Damaged`].
     pub fn sessions(&self) -> Result<Vec<Stored>, Error> {
         let lines = lines(ledger::read(&self.ledger())?);
         let files = Files::list(lines.iter().filter_map(|line| line.known.log.as_deref()?.parent()), &self.data)?;
@@ -265,7 +268,8 @@ fn lines(entries: Vec<Entry>) -> Vec<Line> {
     for entry in entries {
         let indices = of_id.entry(entry.session.clone()).or_default();
         let mut trace = [0u8; 32];
-        // A ledger whose digests are none is refused by the server; here they only say that the session has ended.
+        // A ledger whose digests are none is refused by the server; here they only say that the
+        // session has ended.
         let _ = entry.trace.as_ref().map(|text| hex::decode_to_slice(text, &mut trace));
         let trace = entry.trace.as_ref().map(|_| zklora_circuit::trace::TraceDigest(trace));
         match indices.iter().find(|at| entry.ends(&lines[**at].known)) {

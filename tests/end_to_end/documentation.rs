@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::zklora::zklora;
 
-const COMMANDS: [&[&str]; 19] = [
+const COMMANDS: [&[&str]; 25] = [
     &["run"],
     &["export"],
     &["compile"],
@@ -19,6 +19,12 @@ const COMMANDS: [&[&str]; 19] = [
     &["prove"],
     &["verify"],
     &["serve"],
+    &["sessions"],
+    &["sessions", "list"],
+    &["sessions", "show"],
+    &["sessions", "prune"],
+    &["sessions", "abandon"],
+    &["sessions", "retry"],
     &["infer"],
     &["audit"],
     &["report"],

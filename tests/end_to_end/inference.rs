@@ -92,8 +92,13 @@ impl Server {
         Server::of(command)
     }
 
-    pub fn of(mut command: Command) -> Server {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    pub fn of(command: Command) -> Server {
+        Server::logging(command, Stdio::null())
+    }
+
+    /// A server whose log goes there.
+    pub fn logging(mut command: Command, log: Stdio) -> Server {
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -148,7 +153,7 @@ pub fn end(child: Child) -> Run {
 }
 
 /// Waits until a log of this folder has grown to some bytes.
-fn wait_for_rows(folder: &Path, bytes: u64) -> PathBuf {
+pub fn wait_for_rows(folder: &Path, bytes: u64) -> PathBuf {
     let start = Instant::now();
     loop {
         let logs = std::fs::read_dir(folder).into_iter().flatten().flatten();

@@ -10,7 +10,8 @@ pub struct Sessions {
     /// Folder that compile wrote. Has to be given.
     #[arg(long, value_name = "DIR", global = true)]
     pub artifacts: Option<PathBuf>,
-    /// Where sessions are kept, if `serve` was told so [default: private/sessions in the artifacts' folder].
+    /// Where sessions are kept, if `serve` was told so [default: private/sessions in the artifacts'
+    /// folder].
     #[arg(long, value_name = "DIR", global = true)]
     pub data: Option<PathBuf>,
     /// What to do [default: list].
@@ -27,11 +28,13 @@ pub enum SessionsCommand {
     /// One session: rows of each module, batches, files.
     #[command(after_help = "Example: zklora sessions show 3f21 --artifacts artifacts")]
     Show(Named),
-    /// Remove log and proof of sessions whose proof was fetched long enough ago. Their rows stay counted.
+    /// Remove log and proof of sessions whose proof was fetched long enough ago. Their rows stay
+    /// counted.
     #[command(after_help = "A server may run meanwhile. It then answers those ids with: was served before.\n\n\
 Example: zklora sessions prune --older-than 7d --artifacts artifacts")]
     Prune(Prune),
-    /// Give up a session that is open or set aside. Its rows stay counted, and nothing of it is ever proven.
+    /// Give up a session that is open or set aside. Its rows stay counted, and nothing of it is
+    /// ever proven.
     #[command(
         after_help = "The server has to be stopped. The user of the session cannot go on with it, and gets no proof.\n\n\
 Example: zklora sessions abandon 3f21 --artifacts artifacts"

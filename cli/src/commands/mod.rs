@@ -6,6 +6,7 @@ mod against;
 mod bench;
 mod ezkl;
 mod infer;
+mod log;
 mod profile_bench;
 mod report;
 mod run;

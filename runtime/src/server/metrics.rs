@@ -1,7 +1,8 @@
 //! What a server counts about itself, in the text format of Prometheus.
 //!
-//! Counting is an atomic addition. What the ledger knows is looked up when somebody asks, under its lock for as long as it takes to
-//! add it up. Labels are names of modules, identities, and words of this file: never text that a stranger chose.
+//! Counting is an atomic addition. What the ledger knows is looked up when somebody asks, under its
+//! lock for as long as it takes to add it up. Labels are names of modules, identities, and words of
+//! this file: never text that a stranger chose.
 
 pub(super) mod http;
 mod metered;
@@ -25,7 +26,8 @@ use crate::Error;
 /// Identities that have a line of their own: those that got the most rows. The others are one.
 const MOST_CLIENTS: usize = 1000;
 
-/// The label of the other identities. No token and no certificate is called so: names of tokens have no spaces.
+/// The label of the other identities. No token and no certificate is called so: names of tokens
+/// have no spaces.
 const OTHERS: &str = "(all others)";
 
 /// Upper bounds of the histogram of proofs, in seconds.

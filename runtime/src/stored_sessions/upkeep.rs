@@ -1,6 +1,8 @@
-//! What an operator does with stored sessions: removing files of finished ones, giving one up, having one proven again.
+//! What an operator does with stored sessions: removing files of finished ones, giving one up,
+//! having one proven again.
 //!
-//! Rows are never forgotten. A file is removed when the ledger has the rows of its session, on the disk, and not before.
+//! Rows are never forgotten. A file is removed when the ledger has the rows of its session, on the
+//! disk, and not before.
 
 use std::{
     path::{Path, PathBuf},
@@ -25,11 +27,13 @@ pub struct Pruned {
     pub failed: Vec<(String, Error)>,
 }
 
-/// Removes log, proof and marker of each session whose proof was sent for the first time so long ago. A dry run removes nothing.
+/// Removes log, proof and marker of each session whose proof was sent for the first time so long
+/// ago. A dry run removes nothing.
 ///
-/// A server may run meanwhile. It reads these files for their user alone, and makes none of them again: a session of which the
-/// ledger knows the end takes no rows. The log goes first, for without it there is no session, and the server says so. The marker
-/// goes last: what a crash leaves is found by it.
+/// A server may run meanwhile. It reads these files for their user alone, and makes none of them
+/// again: a session of which the ledger knows the end takes no rows. The log goes first, for
+/// without it there is no session, and the server says so. The marker goes last: what a crash
+/// leaves is found by it.
 ///
 /// # Errors
 /// [`Error::File`] if the ledger or a folder cannot be read.
@@ -68,8 +72,8 @@ fn rows_are_in(book: &Book, id: &str, log: &Path) -> bool {
     of_log.peek().is_some() && of_log.all(|known| known.trace.is_some())
 }
 
-/// Gives up a session that is open or set aside: its rows are in the ledger then, and its log is gone. Nobody goes on with it, and
-/// nothing of it is proven.
+/// Gives up a session that is open or set aside: its rows are in the ledger then, and its log is
+/// gone. Nobody goes on with it, and nothing of it is proven.
 ///
 /// # Errors
 /// [`Error::Input`] if there is no such session, if it is neither, or if a server runs.
@@ -119,7 +123,8 @@ pub fn retry(folder: &Folder, beginning: &str) -> Result<Stored, Error> {
     Ok(session)
 }
 
-/// The one session that a command is about: of several logs with one id, the one in the server's folder.
+/// The one session that a command is about: of several logs with one id, the one in the server's
+/// folder.
 fn one(folder: &Folder, beginning: &str) -> Result<Stored, Error> {
     let mut found = folder.with_id(beginning)?;
     if found.len() > 1 {

@@ -11,6 +11,7 @@ mod identity;
 mod load;
 mod malicious_contributor;
 mod malicious_user;
+mod operator;
 mod party;
 mod proxy;
 mod raw;

@@ -1,4 +1,5 @@
-//! `GET /metrics` over plain HTTP/1: few connections, one request each, of a bounded size and within a bounded time.
+//! `GET /metrics` over plain HTTP/1: few connections, one request each, of a bounded size and
+//! within a bounded time.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -24,7 +25,7 @@ const CONNECTIONS: usize = 8;
 
 /// How long a request may take to arrive, and how long a connection may last.
 const HEADERS: Duration = Duration::from_secs(5);
-const LONGEST: Duration = Duration::from_secs(20);
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Longest request, in bytes: the least that the library takes.
 const REQUEST: usize = 8 << 10;

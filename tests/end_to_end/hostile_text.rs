@@ -112,6 +112,7 @@ fn an_adapter_folder_whose_names_are_hostile() {
     fs::create_dir(&adapter).unwrap();
     let own = |name: &str| fs::read(fixture(ADAPTER).join(name)).unwrap();
     let mut config: serde_json::Value = serde_json::from_slice(&own("adapter_config.json")).unwrap();
+    write(&adapter, "adapter_model.safetensors", &own("adapter_model.safetensors"));
     config["base_model_name_or_path"] = json!(FORGED);
     write(&adapter, "adapter_config.json", config.to_string().as_bytes());
     harmless(&args!["export", "--adapter", adapter, "--out", folder.path().join("onnx")], 2, "FORGED");
@@ -119,7 +120,6 @@ fn an_adapter_folder_whose_names_are_hostile() {
     let name = "\u{202e}FORGED\u{200b}\u{e0041}";
     config["base_model_name_or_path"] = json!(name);
     write(&adapter, "adapter_config.json", config.to_string().as_bytes());
-    write(&adapter, "adapter_model.safetensors", &own("adapter_model.safetensors"));
     let onnx = folder.path().join("onnx");
     let [_, json] = harmless(&args!["export", "--adapter", adapter, "--out", onnx], 0, "FORGED");
     assert_eq!(json.json()["base_model"], name);

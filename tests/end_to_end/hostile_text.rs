@@ -78,7 +78,7 @@ fn a_trace_whose_tensors_are_called_like_a_verdict() {
 fn the_number_of_lines_does_not_depend_on_names() {
     let folder = tempfile::tempdir().unwrap();
     let lines = |module: &str| {
-        let run = harmless(&args!["trace", "info", trace(folder.path(), module)], 0, "Rows")[0].stdout.clone();
+        let run = harmless(&args!["trace", "info", trace(folder.path(), module)], 0, "0000")[0].stdout.clone();
         run.lines().count()
     };
     let plain = lines("model.layers.0");
@@ -112,12 +112,17 @@ fn an_adapter_folder_whose_names_are_hostile() {
     fs::create_dir(&adapter).unwrap();
     let own = |name: &str| fs::read(fixture(ADAPTER).join(name)).unwrap();
     let mut config: serde_json::Value = serde_json::from_slice(&own("adapter_config.json")).unwrap();
+    write(&adapter, "adapter_model.safetensors", &own("adapter_model.safetensors"));
     config["base_model_name_or_path"] = json!(FORGED);
     write(&adapter, "adapter_config.json", config.to_string().as_bytes());
-    write(&adapter, "adapter_model.safetensors", &own("adapter_model.safetensors"));
+    harmless(&args!["export", "--adapter", adapter, "--out", folder.path().join("onnx")], 2, "FORGED");
+    // Without control characters it is a name.
+    let name = "\u{202e}FORGED\u{200b}\u{e0041}";
+    config["base_model_name_or_path"] = json!(name);
+    write(&adapter, "adapter_config.json", config.to_string().as_bytes());
     let onnx = folder.path().join("onnx");
     let [_, json] = harmless(&args!["export", "--adapter", adapter, "--out", onnx], 0, "FORGED");
-    assert_eq!(json.json()["base_model"], FORGED);
+    assert_eq!(json.json()["base_model"], name);
     // A value that is refused, a tensor that no adapter has, and a folder of the delivery that is another model's.
     config["peft_type"] = json!(FORGED);
     write(&adapter, "adapter_config.json", config.to_string().as_bytes());
@@ -191,7 +196,7 @@ fn a_report_whose_texts_are_hostile() {
     let folder = tempfile::tempdir().unwrap();
     let report = json!({
         "format": "zklora-report", "version": 1, "base_model": FORGED, "mode": FORGED, "loss": null,
-        "generated": { "prompt": FORGED, "adapted": FORGED, "base": FORGED },
+        "generated": { "prompt": FORGED, "adapted": FORGED, "base": FORGED, "tokens": 3 },
         "contributors": [{
             "url": FORGED, "adapter_id": FORGED, "pinned": true, "session_id": FORGED, "modules": 2, "modules_called": 2, "rows": 8,
             "rows_reused": 0, "calls": 4, "reconnections": 0, "bytes_sent": 1, "bytes_received": 1, "latency": null,

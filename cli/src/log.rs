@@ -1,42 +1,109 @@
-//! The log on stderr: one event a line, whatever text of others is in it.
+//! The log of a server, on stderr: a line or a JSON object for each event, whatever text of others is in it.
 
-use std::io::{self, Write};
+use std::{
+    fmt,
+    io::{self, Write},
+};
 
-use zklora_models::text::{json_in_ascii, shown};
+use serde_json::{Map, Value, json as value};
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::Writer,
+        time::{FormatTime, SystemTime},
+    },
+    registry::LookupSpan,
+};
+use zklora_models::text::{json as json_text, shown};
 
 use crate::args::LogFormat;
 
-/// What happens to sessions is logged on stderr; `ZKLORA_LOG` sets how much.
+/// What happens to sessions is logged; `ZKLORA_LOG` sets how much.
 pub fn to_stderr(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ZKLORA_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,zklora_runtime=info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || Escaped(io::stderr(), format))
-        .with_target(false)
-        // Colours are codes of the terminal, which are escaped like any other.
-        .with_ansi(false);
+    let filter = EnvFilter::try_from_env("ZKLORA_LOG").unwrap_or_else(|_| EnvFilter::new("warn,zklora_runtime=info"));
+    // Colours are codes of the terminal, which are escaped like any other.
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
     // Only a second subscriber in one process would be refused.
     let _ = match format {
-        LogFormat::Text => subscriber.try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+        LogFormat::Text => subscriber.with_writer(|| Escaped(io::stderr())).try_init(),
+        LogFormat::Json => subscriber.with_writer(io::stderr).event_format(Objects).try_init(),
     };
 }
 
 /// Takes one event a call, with the line break at its end: that is what the subscriber hands over.
-struct Escaped<W>(W, LogFormat);
+struct Escaped<W>(W);
 
 impl<W: Write> Write for Escaped<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
-        let line = text.strip_suffix('\n').unwrap_or(&text);
-        let line = if self.1 == LogFormat::Json { json_in_ascii(line) } else { shown(line) } + "\n";
+        let line = shown(text.strip_suffix('\n').unwrap_or(&text)) + "\n";
         self.0.write_all(line.as_bytes())?;
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.0.flush()
+    }
+}
+
+/// Each event as one object: `time`, `level`, `message`, and its fields. Whatever they hold, the
+/// object is one line.
+struct Objects;
+
+impl<S, N> FormatEvent<S, N> for Objects
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields(Map::new());
+        event.record(&mut fields);
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        // After the fields: no field is taken for one of these.
+        fields.0.insert("time".into(), value!(time));
+        fields.0.insert("level".into(), value!(event.metadata().level().as_str()));
+        writeln!(writer, "{}", json_text(&Value::Object(fields.0)).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// The fields of an event.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn put(&mut self, field: &Field, value: Value) {
+        self.0.insert(field.name().to_string(), value);
+    }
+}
+
+impl Visit for Fields {
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value!(value));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.put(field, value!(value));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.put(field, value!(value));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.put(field, value!(value));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.put(field, value!(value));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.put(field, value!(format!("{value:?}")));
     }
 }
 
@@ -63,12 +130,18 @@ mod tests {
     fn logged(format: LogFormat) -> String {
         let kept = Kept::default();
         let own = kept.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(move || Escaped(own.clone(), format)).with_ansi(false);
-        let event = || tracing::warn!(peer = "a\nERROR forged", "failed: {}", "x\n2026 INFO proven\u{1b}[2K\u{202e}");
+        let event = || {
+            tracing::warn!(peer = "a\nERROR forged", rows = 7u64, "failed: {}", "x\n2026 INFO proven\u{1b}[2K\u{202e}")
+        };
+        let subscriber = tracing_subscriber::fmt().with_ansi(false);
         match format {
-            LogFormat::Text => tracing::subscriber::with_default(subscriber.finish(), event),
+            LogFormat::Text => {
+                let subscriber = subscriber.with_writer(move || Escaped(own.clone())).finish();
+                tracing::subscriber::with_default(subscriber, event);
+            }
             LogFormat::Json => {
-                tracing::subscriber::with_default(subscriber.json().flatten_event(true).finish(), event);
+                let subscriber = subscriber.event_format(Objects).with_writer(move || own.clone()).finish();
+                tracing::subscriber::with_default(subscriber, event);
             }
         }
         String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
@@ -82,6 +155,8 @@ mod tests {
             "{text:?}"
         );
         let event: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&event["rows"], &event["level"]), (&value!(7), &value!("WARN")));
+        assert!(event["time"].is_string());
         assert_eq!(event["peer"], "a\nERROR forged");
         assert_eq!(event["message"], "failed: x\n2026 INFO proven\u{1b}[2K\u{202e}");
     }

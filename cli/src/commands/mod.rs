@@ -6,7 +6,6 @@ mod against;
 mod bench;
 mod ezkl;
 mod infer;
-mod log;
 mod profile_bench;
 mod report;
 mod run;

@@ -11,7 +11,7 @@ use zklora_runtime::{
     srs_store,
 };
 
-use super::{Outcome, log};
+use super::Outcome;
 use crate::{
     args, log,
     output::{Output, count},

@@ -22,7 +22,7 @@ use super::{
     identity::Tokens,
     limits::{Limits, Windows},
     memory::Memory,
-    metrics::{self, Metered, MeteredStream, Metrics},
+    metrics::{self, Metered, MeteredStream},
     prover::{Prover, Workshop},
     service::Service,
     sessions::{Restored, Sessions},
@@ -169,15 +169,18 @@ impl Drop for StopAtEnd {
     }
 }
 
-fn serve(
+fn serve<I>(
     service: Metered<Service>,
     door: Door,
-    incoming: impl Stream<Item = std::io::Result<MeteredStream<Guarded>>> + Send + 'static,
+    incoming: I,
     tls: Option<ServerTlsConfig>,
     limits: &Limits,
     windows: Windows,
     mut stopping: watch::Receiver<bool>,
-) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>, Error> {
+) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<I>, Error>
+where
+    I: Stream<Item = std::io::Result<MeteredStream<Guarded>>> + Send + 'static,
+{
     let contributor = BySize::new(service, limits.max_message_bytes);
     let (reporter, health) = tonic_health::server::health_reporter();
     let health = health.max_decoding_message_size(SMALL_MESSAGE);

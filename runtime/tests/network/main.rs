@@ -1,9 +1,11 @@
 //! The contributor's server and the user's client, over real sockets on loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod away;
 mod crash;
 mod honest;
 mod identity;
+mod large;
 mod load;
 mod malicious_contributor;
 mod malicious_user;

@@ -1,6 +1,7 @@
 //! The contributor's server and the user's client, over real sockets on loopback.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod away;
 mod child;
 mod counting;
 mod crash;
@@ -8,6 +9,7 @@ mod flood;
 mod honest;
 mod http2;
 mod identity;
+mod large;
 mod load;
 mod malicious_contributor;
 mod malicious_user;

@@ -1,11 +1,11 @@
-//! A cable that can be cut: it passes bytes on, remembers those of the client, and breaks when it is told to.
+//! A cable that can be cut: it passes bytes on, remembers those of the client, and breaks or falls silent when it is told to.
 
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
 };
 
@@ -16,6 +16,10 @@ const NEVER: i64 = i64::MAX;
 struct State {
     /// Bytes, both ways together, until the connection that carries the last of them breaks.
     left: AtomicI64,
+    /// It does not break: it falls silent.
+    is_silent_cut: AtomicBool,
+    /// Connections up to this one stay open and carry nothing any more.
+    silent: AtomicUsize,
     /// Everything that clients sent.
     sent: Mutex<Vec<u8>>,
     connections: AtomicUsize,
@@ -38,13 +42,13 @@ impl Tap {
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(upstream) else { continue };
-                own.connections.fetch_add(1, Ordering::SeqCst);
+                let number = own.connections.fetch_add(1, Ordering::SeqCst) + 1;
                 let ends = [(&client, &server, true), (&server, &client, false)];
                 for (from, to, is_client) in ends {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let _ = from.set_nodelay(true);
                     let state = Arc::clone(&own);
-                    std::thread::spawn(move || pump(from, to, is_client, &state));
+                    std::thread::spawn(move || pump(from, to, is_client, number, &state));
                 }
             }
         });
@@ -58,6 +62,27 @@ impl Tap {
     /// Breaks the connection after this many bytes from now on; the ones after it are whole again.
     pub fn cut_after(&self, bytes: usize) {
         self.state.left.store(bytes as i64, Ordering::SeqCst);
+    }
+
+    /// From now on the connections that there are swallow everything, as if a machine on the way had lost its memory of them.
+    pub fn silence(&self) {
+        self.state.silent.store(self.connections(), Ordering::SeqCst);
+    }
+
+    /// So do all later ones.
+    pub fn silence_for_ever(&self) {
+        self.state.silent.store(usize::MAX, Ordering::SeqCst);
+    }
+
+    /// The connection that carries this byte, counted from now on, is silent from then on; the ones after it are whole again.
+    pub fn silence_after(&self, bytes: usize) {
+        self.state.is_silent_cut.store(true, Ordering::SeqCst);
+        self.cut_after(bytes);
+    }
+
+    /// Bytes until the planned cut.
+    pub fn left(&self) -> usize {
+        self.state.left.load(Ordering::SeqCst) as usize
     }
 
     pub fn sent(&self) -> Vec<u8> {
@@ -77,9 +102,16 @@ impl Tap {
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, is_client: bool, state: &State) {
+fn pump(mut from: TcpStream, mut to: TcpStream, is_client: bool, number: usize, state: &State) {
     let mut buffer = [0u8; 16 << 10];
     while let Ok(read) = from.read(&mut buffer) {
+        if number <= state.silent.load(Ordering::SeqCst) {
+            match read {
+                // Who hangs up is not heard either.
+                0 => return,
+                _ => continue,
+            }
+        }
         if read == 0 {
             if !is_client {
                 state.ended_by_server.fetch_add(1, Ordering::SeqCst);
@@ -98,6 +130,10 @@ fn pump(mut from: TcpStream, mut to: TcpStream, is_client: bool, state: &State) 
             state.left.fetch_sub(passes as i64, Ordering::SeqCst);
             if passes < read {
                 state.left.store(NEVER, Ordering::SeqCst);
+                if state.is_silent_cut.load(Ordering::SeqCst) {
+                    state.silent.fetch_max(number, Ordering::SeqCst);
+                    continue;
+                }
                 break;
             }
         }

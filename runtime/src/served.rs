@@ -78,7 +78,7 @@ impl Served {
             let rows = self.total[*module].saturating_add(*rows);
             if rows > limit {
                 return Err(Error::Budget(format!(
-                    "module `{}` would have served {rows} rows in all, the limit is {limit}: what rows reveal adds up over all \
+                    "module `{}` would have served {rows} rows in all, the limit is {limit}: what rows give away adds up over all \
                      sessions and users (docs/security.md)",
                     pinned.modules()[*module].name
                 )));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::zklora::zklora;
 
-const COMMANDS: [&[&str]; 19] = [
+const COMMANDS: [&[&str]; 20] = [
     &["run"],
     &["export"],
     &["compile"],
@@ -22,6 +22,7 @@ const COMMANDS: [&[&str]; 19] = [
     &["infer"],
     &["audit"],
     &["report"],
+    &["leak"],
     &["bench"],
     &["completions"],
 ];

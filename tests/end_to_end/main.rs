@@ -9,6 +9,7 @@ mod ci;
 mod documentation;
 mod ezkl;
 mod inference;
+mod leak;
 mod pipeline;
 mod refusals;
 mod report;

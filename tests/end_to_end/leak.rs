@@ -138,7 +138,7 @@ fn what_rows_give_away_is_measured_kept_and_said_wherever_rows_leave() {
 }
 
 #[test]
-fn every_kind_of_term_is_known_altogether_after_enough_rows() {
+fn what_was_seen_is_known_whatever_the_kind_of_term() {
     for (adapter, base) in [
         ("gpt2_lora_bias", "tiny-gpt2"),
         ("gpt2_ia3", "tiny-gpt2"),

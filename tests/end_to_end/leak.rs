@@ -29,15 +29,10 @@ fn compiled(adapter: &str, base: &str) -> tempfile::TempDir {
 fn leak(folder: &Path, base: &str, more: &[&str]) -> Run {
     let model = fixture("base").join(base);
     let (artifacts, text) = (folder.join("artifacts"), folder.join("text"));
-    let own = args!["--json", "leak", "--artifacts", artifacts, "--base", model.join("dynamo.onnx"), "--text", text];
-    zklora(
-        [
-            &own[..],
-            &args!["--base-weights", model, "--context", "128"],
-            &more.iter().map(Into::into).collect::<Vec<_>>(),
-        ]
-        .concat(),
-    )
+    let mut all = args!["--json", "leak", "--artifacts", artifacts, "--text", text, "--context", "128"].to_vec();
+    all.extend(args!["--base", model.join("dynamo.onnx"), "--base-weights", model]);
+    all.extend(more.iter().map(std::ffi::OsString::from));
+    zklora(all)
 }
 
 fn shares(measured: &Value, of: impl Fn(&Value) -> &Value) -> Vec<f64> {
@@ -172,19 +167,19 @@ fn what_cannot_be_measured_is_refused_and_nothing_is_kept() {
     refused(&["--map", "nothing=tensor"], "no contributor has a module of this name");
     // Another base model has no such layers; and one of other weights is not the adapter's.
     leak(folder.path(), "tiny-gpt2", &[]).refused(2, "self_attn");
-    let wrong = [
-        args![
-            "leak",
-            "--artifacts",
-            path("artifacts"),
-            "--base",
-            fixture("base/tiny-llama/dynamo.onnx"),
-            "--text",
-            path("text")
-        ],
-        args!["--base-weights", fixture("base/tiny-gpt2")],
+    let (model, weights) = (fixture("base/tiny-llama/dynamo.onnx"), fixture("base/tiny-gpt2"));
+    let wrong = zk![
+        "leak",
+        "--artifacts",
+        path("artifacts"),
+        "--text",
+        path("text"),
+        "--base",
+        model,
+        "--base-weights",
+        weights
     ];
-    zklora(wrong.concat()).refused(2, "with fingerprint");
+    wrong.refused(2, "with fingerprint");
     fs::rename(path("short"), path("text")).unwrap();
     refused(&[], "text: 10 tokens are too few: one half gives rows");
     assert!(!path("artifacts/private/leak.json").exists());

@@ -3,6 +3,7 @@
 pub mod activation_commitment;
 pub mod against;
 pub mod ezkl;
+pub mod leak;
 pub mod report;
 pub mod sessions;
 
@@ -55,7 +56,8 @@ zklora compile onnx --out artifacts --backend ezkl --srs kzg17.srs --param-visib
         after_help = "Example: zklora verify --public artifacts/public --trace trace.safetensors --proof session.pf --adapter-id 3f…"
     )]
     Verify(Verify),
-    /// Serve an adapter's deltas over the network, count what leaves, and prove every session.
+    /// Serve an adapter's deltas over the network, count what leaves, and prove every session. For users who may have what the adapter
+    /// does: after payment or under contract.
     #[command(after_help = "Example: zklora serve --artifacts artifacts --listen 127.0.0.1:7443 --max-rows 2000\n\n\
 Stop it with Ctrl-C or SIGTERM. Sessions survive: start it again with the same folder to go on. docs/operations.md says how to run one.")]
     Serve(Serve),
@@ -79,6 +81,14 @@ session that was interrupted."
         after_help = "The exit code is 0 whatever the verdicts in the report are.\n\nExample: zklora report run-1 --html run-1.html"
     )]
     Report(report::Report),
+    /// Measure how much of what your adapter does somebody recovers from few ordinary rows. Sends nothing, counts nothing.
+    #[command(
+        after_help = "Example: zklora leak --artifacts artifacts --base model.onnx --text sample.txt --plot leak.svg\n\n\
+It takes the place of a thief who sends ordinary text: rows and deltas of the text's first tokens, a fit of least norm for every module, and \
+the fits in the adapter's place on the text that was held out. Better thieves get more: docs/security.md. The result is kept in \
+private/leak.json, and serve and trace record print it."
+    )]
+    Leak(leak::Leak),
     /// Measure on this machine: the pipeline on an adapter, or every stage for adapters of given shapes.
     #[command(
         after_help = "The exit code is 0 whether targets are met or not. Every stage of a profile runs in a process of its own.\n\n\
@@ -261,7 +271,8 @@ pub struct Record {
     /// The user's session id, 64 hex digits [default: fresh random bytes].
     #[arg(long, value_name = "HEX", value_parser = session_id)]
     pub session_id: Option<SessionId>,
-    /// Serve no more than this many rows of a module, over all sessions of the folder [default: no limit].
+    /// Serve no more than this many rows of a module, over all sessions of the folder [default: no limit]. A few rows give away most of
+    /// what an adapter does (zklora leak): this is no protection before payment.
     #[arg(long, value_name = "N")]
     pub max_rows: Option<u64>,
     /// Where the trace goes.
@@ -362,7 +373,8 @@ pub struct Serve {
     /// Serve without TLS on other addresses than loopback: everybody on the way can read and change what is sent.
     #[arg(long)]
     pub insecure: bool,
-    /// Serve no more than this many rows of a module, over all sessions and users [default: no limit].
+    /// Serve no more than this many rows of a module, over all sessions and users [default: no limit]. A few rows give away most of what
+    /// an adapter does (zklora leak): this is no protection before payment.
     #[arg(long, value_name = "N")]
     pub max_rows: Option<u64>,
     /// Where sessions are kept [default: private/sessions in the artifacts' folder].

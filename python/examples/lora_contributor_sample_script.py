@@ -19,7 +19,7 @@ def arguments():
     parser.add_argument("--base_model", default="distilgpt2", help="folder or name of the base model")
     parser.add_argument("--lora_model_id", default="ng0-k1/distilgpt2-finetuned-es", help="PEFT folder, or an id on the hub")
     parser.add_argument("--out_dir", default="a-out", help="public/ is for users, private/ for nobody else")
-    parser.add_argument("--max_rows", type=int, help="most rows that a module serves: what rows reveal adds up")
+    parser.add_argument("--max_rows", type=int, help="most rows that a module serves; few give most away")
     return parser.parse_args()
 
 

@@ -56,6 +56,8 @@ class LoRAServer:
     def apply_lora(self, sub_name, input_tensor, base_activation=None):
         """The deltas of a module for rows ``[..., d_in]``, as the kind of array that was given; the rows are counted in the ledger.
 
+        A few rows and their deltas give away most of what the adapter does (docs/security.md).
+
         While a server of this adapter runs, the ledger is its own: use a session.
         """
         modules = {module.name: module for module in self.artifacts.modules}
@@ -121,8 +123,9 @@ class AServerTCP(threading.Thread):
     """A thread that serves an adapter at ``host:port`` over gRPC until ``stop_event`` is set.
 
     ``start`` returns when the server listens, and raises what hinders it. Port 0 is any free one; ``port`` and ``url`` are then known.
-    Without TLS only addresses of this machine are served, unless ``insecure=True``. ``max_rows`` is the most rows that a module serves
-    over all sessions and users; ``token_file`` has a line ``NAME TOKEN`` for each user. What it does is logged under ``zklora``.
+    Rows give away what the adapter does, after few of them (docs/security.md): serve users who may have it, after payment or under
+    contract. Without TLS only addresses of this machine are served, unless ``insecure=True``. ``max_rows`` is the most rows that a
+    module serves over all sessions and users, which is no protection before payment; ``token_file`` has a line ``NAME TOKEN`` for each user. What it does is logged under ``zklora``.
     """
 
     def __init__(
@@ -163,6 +166,7 @@ class AServerTCP(threading.Thread):
         self._server = Server(self.lora_server.out_dir, self.host, self.port, **self._options)
         self.port = self._server.port
         logger.info("serving adapter %s at %s", self._server.manifest.adapter_id, self.url)
+        logger.info("a few rows give away most of what an adapter does: serve users who may have it (docs/security.md; zklora leak)")
         _RUNNING.add(self)
         super().start()
 

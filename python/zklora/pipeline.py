@@ -69,6 +69,7 @@ def record(
 
     ``activations`` are arrays or tensors ``[..., d_in]`` by module name; a tuple of two for modules that also read the base layer's
     output. ``session_id`` are the user's 32 random bytes in hex. ``max_rows`` is the most that a module may serve over all sessions.
+    A few rows and their deltas give away most of what the adapter does (docs/security.md).
     """
     artifacts = _artifacts(artifacts)
     trace = _native.record(artifacts, _inputs(artifacts.manifest, activations), session_id, max_rows)

@@ -37,6 +37,8 @@ pub const SEED: &str = "seed";
 pub const OPENING: &str = "opening";
 /// Errors that were measured when the bit widths were chosen.
 pub const CALIBRATION: &str = "calibration.json";
+/// What rows give away, as `zklora leak` measured it.
+pub const LEAK: &str = "leak.json";
 /// Sessions that were served.
 pub const LEDGER: &str = "served.jsonl";
 
@@ -50,6 +52,12 @@ pub fn public_folder(folder: &Path) -> Result<PathBuf, Error> {
         .ok_or_else(|| {
             Error::file(folder, format!("no {MANIFEST} here or in public/: name the folder that compile wrote"))
         })
+}
+
+/// The id of the adapter in a folder that `compile` wrote; none if there is no manifest that can be read.
+pub fn adapter_in(folder: &Path) -> Option<AdapterId> {
+    let bytes = files::read(&folder.join("public").join(MANIFEST), manifest::MAX_BYTES as u64).ok()?;
+    Some(AdapterId(*blake3::hash(&bytes).as_bytes()))
 }
 
 /// What is public about an adapter, parsed and checked.

@@ -25,6 +25,7 @@ pub mod frame_log;
 pub mod infer;
 pub mod kernels;
 mod known_manifests;
+pub mod leak;
 pub mod ledger;
 pub mod lock;
 pub mod network_bench;

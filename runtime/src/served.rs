@@ -1,4 +1,4 @@
-//! How many rows an adapter has served, over all sessions and users, and what that many rows can reveal (protocol section 8).
+//! How many rows an adapter has served, over all sessions and users, and after how many rows what is known exactly.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -78,7 +78,7 @@ impl Served {
             let rows = self.total[*module].saturating_add(*rows);
             if rows > limit {
                 return Err(Error::Budget(format!(
-                    "module `{}` would have served {rows} rows in all, the limit is {limit}: what rows reveal adds up over all \
+                    "module `{}` would have served {rows} rows in all, the limit is {limit}: what rows give away adds up over all \
                      sessions and users (docs/security.md)",
                     pinned.modules()[*module].name
                 )));
@@ -88,14 +88,19 @@ impl Served {
     }
 }
 
-/// After how many rows a user can know what of a module: figures of protocol section 8.
+/// After how many rows a user can know a module's integers **exactly** (docs/security.md, "Exact recovery").
+///
+/// Not what a thief needs who wants what the adapter does: that is known after 1 to 8 ordinary rows a module, and `zklora leak`
+/// ([`crate::leak`]) measures it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leakage {
     /// `B` up to a small unimodular change, by lattice reduction: slightly more than the rank. 1 for a bias or an elementwise scale.
     pub some: u64,
     /// All of `A·B`, with packed inputs: d_in · a_bits / (x_bits + a_bits + log₂ d_in).
     pub packed: u64,
-    /// All of `A·B`, with ordinary inputs: d_in.
+    /// All of `A·B`, with ordinary inputs, by lattice reduction: about 0.4 · d_in.
+    pub lattice: u64,
+    /// All of `A·B`, with ordinary inputs, by linear algebra: d_in.
     pub ordinary: u64,
 }
 
@@ -108,7 +113,12 @@ impl Leakage {
         let one_sided = module.terms.iter().any(|term| term.kind != TermKind::LowRank);
         let bits = f64::from(module.x_bits + module.a_bits) + (d_in as f64).log2();
         let packed = (d_in as f64 * f64::from(module.a_bits) / bits).ceil() as u64;
-        Leakage { some: if one_sided { 1 } else { rank + 1 }, packed: packed.max(1), ordinary: d_in }
+        Leakage {
+            some: if one_sided { 1 } else { rank + 1 },
+            packed: packed.max(1),
+            lattice: (d_in * 2).div_ceil(5),
+            ordinary: d_in,
+        }
     }
 }
 
@@ -118,7 +128,7 @@ mod tests {
     use zklora_circuit::manifest::{Input, Term};
 
     #[test]
-    fn the_figures_are_those_of_the_protocol() {
+    fn the_figures_are_those_of_the_security_page() {
         let module = Module {
             a_bits: 14,
             b_bits: 14,
@@ -131,6 +141,6 @@ mod tests {
             terms: vec![Term { a: vec![], b: vec![], input: Some(0), kind: TermKind::LowRank, rank: 4, shift: 0 }],
             x_bits: 24,
         };
-        assert_eq!(Leakage::of(&module), Leakage { some: 5, packed: 226, ordinary: 768 });
+        assert_eq!(Leakage::of(&module), Leakage { some: 5, packed: 226, lattice: 308, ordinary: 768 });
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::zklora::zklora;
 
-const COMMANDS: [&[&str]; 25] = [
+const COMMANDS: [&[&str]; 26] = [
     &["run"],
     &["export"],
     &["compile"],
@@ -28,6 +28,7 @@ const COMMANDS: [&[&str]; 25] = [
     &["infer"],
     &["audit"],
     &["report"],
+    &["leak"],
     &["bench"],
     &["completions"],
 ];

@@ -11,6 +11,7 @@ mod ezkl;
 mod hostile_text;
 mod inference;
 mod killed;
+mod leak;
 mod operator;
 mod pipeline;
 mod refusals;

@@ -1,6 +1,6 @@
 //! `zklora export`, `compile` and `audit`
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
 use zklora_circuit::{cost::Estimate, keys::KeyStore};
@@ -14,7 +14,7 @@ use zklora_runtime::{
     secrets, srs_store,
 };
 
-use super::{NO, Outcome, policy};
+use super::{NO, Outcome, leak, policy};
 use crate::{
     args,
     output::{Output, bytes, count, path, seconds},
@@ -74,7 +74,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
     if args.plan {
         let estimate = compile::plan(&options, &srs);
         spinner.finish_and_clear();
-        return print_plan(&estimate?, output);
+        return print_plan(&estimate?, &args.out, output);
     }
     if args.locked {
         let checks = compile::check_locked(&options, &srs, &keys);
@@ -146,43 +146,45 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_plan(estimate: &Estimate, output: &Output) -> Outcome {
+fn print_plan(estimate: &Estimate, out: &Path, output: &Output) -> Outcome {
     let layout = &estimate.layout;
     let time = |s: f64| seconds(std::time::Duration::from_secs_f64(s));
-    output.result(
-        &json!(estimate),
-        &[
-            (
-                "Circuit",
-                format!(
-                    "k = {}: {} rows, {} committed columns",
-                    layout.k,
-                    count(layout.rows()),
-                    layout.committed_columns()
-                ),
+    let mut table = vec![
+        (
+            "Circuit",
+            format!(
+                "k = {}: {} rows, {} committed columns",
+                layout.k,
+                count(layout.rows()),
+                layout.committed_columns()
             ),
-            (
-                "Weights",
-                format!(
-                    "{} integers in {} pairs, {} commitments",
-                    count(estimate.integers),
-                    count(estimate.pairs),
-                    count(estimate.commitments)
-                ),
+        ),
+        (
+            "Weights",
+            format!(
+                "{} integers in {} pairs, {} commitments",
+                count(estimate.integers),
+                count(estimate.pairs),
+                count(estimate.commitments)
             ),
-            ("Manifest", bytes(estimate.manifest_bytes as u64)),
-            ("Proof", format!("{} for a session of any length", bytes(estimate.proof_bytes as u64))),
-            ("Commit", format!("{}, once", time(estimate.commit_seconds))),
-            ("Prove", format!("{} a session, and the pass over its rows", time(estimate.prove_seconds))),
-            ("Verify", format!("{} a session, and the pass over its rows", time(estimate.verify_seconds))),
-            ("Memory", format!("{} to prove, besides program and rows", bytes(estimate.prove_bytes as u64))),
-            (
-                "Accuracy",
-                "times are estimates from short measurements on this machine: expect them within a factor of two"
-                    .into(),
-            ),
-        ],
-    );
+        ),
+        ("Manifest", bytes(estimate.manifest_bytes as u64)),
+        ("Proof", format!("{} for a session of any length", bytes(estimate.proof_bytes as u64))),
+        ("Commit", format!("{}, once", time(estimate.commit_seconds))),
+        ("Prove", format!("{} a session, and the pass over its rows", time(estimate.prove_seconds))),
+        ("Verify", format!("{} a session, and the pass over its rows", time(estimate.verify_seconds))),
+        ("Memory", format!("{} to prove, besides program and rows", bytes(estimate.prove_bytes as u64))),
+        (
+            "Accuracy",
+            "times are estimates from short measurements on this machine: expect them within a factor of two".into(),
+        ),
+    ];
+    // What the folder holds already: a plan commits to nothing, so it has no adapter id of its own.
+    let (given_away, measured) = leak::said_of_folder(out);
+    table.extend(given_away);
+    let mut json = json!(estimate);
+    json["leak_measured"] = measured;
+    output.result(&json, &table);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -157,7 +157,9 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
             ("Recorded", format!("{} rows in {} of {} modules", count(trace.rows()), activations.modules.len(), trace.modules.len())),
             ("Ignored", format!("{} tensors that are no input of the adapter", activations.ignored.len())),
             ("Session id", hex::encode(trace.session)),
-            ("Served in all", format!("up to {} rows a module (docs/security.md: what rows reveal)", count(served.values().copied().max().unwrap_or(0) as usize))),
+            ("Served in all", format!("up to {} rows a module", count(served.values().copied().max().unwrap_or(0) as usize))),
+            ("What rows give away", "most of what an adapter does, after few of them: docs/security.md".into()),
+            ("", super::leak::FOR_WHOM.into()),
             ("Trace", args.out.display().to_string()),
         ],
     );

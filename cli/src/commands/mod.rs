@@ -6,6 +6,7 @@ mod against;
 mod bench;
 mod ezkl;
 mod infer;
+mod leak;
 mod profile_bench;
 mod report;
 mod run;
@@ -62,6 +63,13 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         Command::Sessions(args) => sessions::sessions(&args, output),
         Command::Infer(args) => infer::infer(&args, output),
         Command::Report(args) => report::report(&args, output),
+        Command::Leak(args) => {
+            ezkl::refuse(
+                &args.artifacts,
+                "measured: a fit of linear maps says little of graphs that need not be linear",
+            )?;
+            leak::leak(&args, output)
+        }
         Command::Bench(args) if args.against.against.is_some() => against::bench(&args, output),
         Command::Bench(args) => bench::bench(&args, output),
         Command::Completions { shell } => {

@@ -11,7 +11,7 @@ use zklora_runtime::{
     srs_store,
 };
 
-use super::Outcome;
+use super::{Outcome, leak};
 use crate::{
     args, log,
     output::{Output, count},
@@ -24,10 +24,11 @@ pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
     let options = options(args)?;
     let pinned = artifacts.pinned.clone();
+    let given_away = leak::said(&args.artifacts, &pinned.id());
     let listening = server::start(artifacts, srs, keys, &options)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", listening.address);
-    announce(&url, &pinned, &listening, &options, output);
+    announce(&url, &pinned, &listening, &options, given_away, output);
     listening.run_until(signal())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -95,7 +96,14 @@ fn set_aside(restored: &server::Restored) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-fn announce(url: &str, pinned: &Pinned, listening: &server::Listening, options: &ServerOptions, output: &Output) {
+fn announce(
+    url: &str,
+    pinned: &Pinned,
+    listening: &server::Listening,
+    options: &ServerOptions,
+    (given_away, measured): leak::Said,
+    output: &Output,
+) {
     let figures = Figures::of(pinned, &listening.served, options.limits.max_rows);
     let restored = &listening.restored;
     let identity = match (&options.tokens, options.tls.as_ref().and_then(|tls| tls.client_ca.as_ref())) {
@@ -137,20 +145,25 @@ fn announce(url: &str, pinned: &Pinned, listening: &server::Listening, options: 
     table.push((
         "Limit",
         limit.map_or_else(
-            || "none (--max-rows): users can learn the whole adapter".into(),
+            || "none (--max-rows)".into(),
             |limit| format!("{} rows a module, over all sessions and users", count(limit as usize)),
         ),
     ));
     table.push(("", BUDGET.into()));
-    table.push(("What rows reveal", format!("a module's B, up to a small change, after {} rows; all of A·B after {} crafted or {} ordinary rows (least of the modules)", figures.least.some, count(figures.least.packed as usize), count(figures.least.ordinary as usize))));
-    table.push(("", figures.reach()));
-    table.push(("", "deltas are exact numbers: no proof system changes this (docs/security.md)".into()));
+    table.extend(given_away);
+    table.extend(
+        figures
+            .lines()
+            .into_iter()
+            .enumerate()
+            .map(|(line, text)| (if line == 0 { "Exact recovery" } else { "" }, text)),
+    );
     output.result(
         &json!({
             "adapter_id": pinned.id().to_string(),
             "budget": BUDGET,
-            "leakage": { "some": figures.least.some, "packed": figures.least.packed, "ordinary": figures.least.ordinary,
-                "modules_within_reach": figures.within_reach },
+            "leakage": { "some": figures.least.some, "packed": figures.least.packed, "lattice": figures.least.lattice,
+                "ordinary": figures.least.ordinary, "modules_within_reach": figures.within_reach, "measured": measured },
             "max_rows": limit,
             "metrics": listening.metrics.map(|address| format!("http://{address}/metrics")),
             "rows_served": listening.served.most(),
@@ -163,7 +176,7 @@ fn announce(url: &str, pinned: &Pinned, listening: &server::Listening, options: 
     );
 }
 
-/// What a user could learn, by the figures of protocol section 8.
+/// After how many rows a user could know the integers exactly.
 struct Figures {
     least: Leakage,
     /// Modules of which all of A·B is within the limit for somebody who crafts inputs; all of them without a limit.
@@ -178,19 +191,37 @@ impl Figures {
         let least = |of: fn(&Leakage) -> u64| each.iter().map(of).min().unwrap_or(0);
         let reach = |leakage: &Leakage, rows: u64| limit.is_none_or(|limit| limit.max(rows) >= leakage.packed);
         Figures {
-            least: Leakage { some: least(|l| l.some), packed: least(|l| l.packed), ordinary: least(|l| l.ordinary) },
+            least: Leakage {
+                some: least(|l| l.some),
+                packed: least(|l| l.packed),
+                lattice: least(|l| l.lattice),
+                ordinary: least(|l| l.ordinary),
+            },
             within_reach: each.iter().zip(&served.total).filter(|(leakage, rows)| reach(leakage, **rows)).count(),
             modules: each.len(),
             limited: limit.is_some(),
         }
     }
 
-    fn reach(&self) -> String {
+    fn lines(&self) -> [String; 3] {
+        let rows = |rows: u64| count(rows as usize);
         let under = if self.limited { "under this limit" } else { "without a limit" };
-        format!(
-            "{under}, {} of {} modules can be learned altogether by somebody who crafts inputs",
-            count(self.within_reach),
-            count(self.modules)
-        )
+        [
+            format!(
+                "a module's B, up to a small change, after {} rows; all of A·B after {} crafted rows, after about {} ordinary ones by \
+                 lattice reduction, after {} by linear algebra (least of the modules)",
+                rows(self.least.some),
+                rows(self.least.packed),
+                rows(self.least.lattice),
+                rows(self.least.ordinary)
+            ),
+            format!(
+                "{under}, {} of {} modules can be known exactly by somebody who crafts inputs",
+                count(self.within_reach),
+                count(self.modules)
+            ),
+            "a thief who wants what the adapter does, not its integers, needs far fewer; no proof system changes this"
+                .into(),
+        ]
     }
 }

@@ -16,7 +16,7 @@ use zklora_runtime::{
     trace_reader::TraceReader,
 };
 
-use super::{Outcome, policy};
+use super::{Outcome, leak, policy};
 use crate::{
     args,
     output::{Output, bytes, count, path},
@@ -35,15 +35,27 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let modules = artifacts.pinned.modules().iter().map(|module| module.name.as_str());
     let in_all: std::collections::BTreeMap<&str, u64> =
         modules.zip(served.total.iter().copied()).filter(|(_, rows)| *rows > 0).collect();
+    let called = activations.modules.len();
+    let mut table = vec![
+        ("Recorded", format!("{} rows in {called} of {} modules", count(trace.rows()), trace.modules.len())),
+        ("Ignored", format!("{} tensors that are no input of the adapter", activations.ignored.len())),
+        ("Session id", hex::encode(trace.session)),
+        ("Served in all", format!("up to {} rows a module, {limit}", count(served.most() as usize))),
+    ];
+    let (given_away, measured) = leak::said(&args.artifacts, &artifacts.pinned.id());
+    table.extend(given_away);
+    table.push(("Trace", args.out.display().to_string()));
     output.result(
-        &json!({ "rows": trace.rows(), "session_id": hex::encode(trace.session), "ignored": activations.ignored, "out": path(&args.out), "rows_served_in_all": in_all, "max_rows": args.max_rows }),
-        &[
-            ("Recorded", format!("{} rows in {} of {} modules", count(trace.rows()), activations.modules.len(), trace.modules.len())),
-            ("Ignored", format!("{} tensors that are no input of the adapter", activations.ignored.len())),
-            ("Session id", hex::encode(trace.session)),
-            ("Served in all", format!("up to {} rows a module, {limit} (docs/security.md: what rows reveal)", count(served.most() as usize))),
-            ("Trace", args.out.display().to_string()),
-        ],
+        &json!({
+            "rows": trace.rows(),
+            "session_id": hex::encode(trace.session),
+            "ignored": activations.ignored,
+            "out": path(&args.out),
+            "rows_served_in_all": in_all,
+            "max_rows": args.max_rows,
+            "leak_measured": measured,
+        }),
+        &table,
     );
     Ok(ExitCode::SUCCESS)
 }

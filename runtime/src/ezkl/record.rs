@@ -74,7 +74,7 @@ pub fn record(
         (max_rows, served.iter().find(|(_, rows)| max_rows.is_some_and(|l| **rows > l)))
     {
         return Err(Error::Budget(format!(
-            "module `{name}` would have served {rows} rows in all, the limit is {limit}: what rows reveal adds up over all sessions and \
+            "module `{name}` would have served {rows} rows in all, the limit is {limit}: what rows give away adds up over all sessions and \
              users (docs/security.md)"
         )));
     }

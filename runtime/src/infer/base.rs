@@ -11,7 +11,7 @@ use crate::Error;
 pub(super) const FINGERPRINT: &str = "zklora.base_fingerprint";
 
 /// The fingerprint of the user's base model: of the folder of its weights, else what its ONNX file says.
-pub(super) fn fingerprint(
+pub(crate) fn fingerprint(
     weights: Option<&Path>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<Option<String>, Error> {
@@ -25,7 +25,7 @@ pub(super) fn fingerprint(
 ///
 /// # Errors
 /// [`Error::Input`]: another base model, or one that cannot be compared. A manifest without a fingerprint is not compared.
-pub(super) fn compare(url: &str, pinned: &Pinned, own: Option<&str>) -> Result<(), Error> {
+pub(crate) fn compare(url: &str, pinned: &Pinned, own: Option<&str>) -> Result<(), Error> {
     let base = &pinned.manifest().base_model;
     let Some(theirs) = &base.fingerprint else { return Ok(()) };
     let refuse = |why: String| {

@@ -227,7 +227,7 @@ struct Stopped {
 }
 
 /// Rows that select an entry of an embedding each; nothing for other layers.
-fn one_hot(call: &InjectionCall<'_>, dim: usize) -> Vec<f32> {
+pub(crate) fn one_hot(call: &InjectionCall<'_>, dim: usize) -> Vec<f32> {
     let Activations::Ids(ids) = call.x else { return Vec::new() };
     let mut rows = vec![0f32; ids.len() * dim];
     for (row, id) in ids.iter().enumerate() {

@@ -11,7 +11,10 @@ mod mixture;
 mod points;
 mod run;
 
+pub(crate) use base::{compare, fingerprint};
 pub use mixture::Mode;
+pub(crate) use mixture::one_hot;
+pub(crate) use points::{Part, Point, points};
 pub use points::{Source, applies_to, sources};
-pub(crate) use run::patched;
 pub use run::{Event, Generation, InferOptions, Outcome, run};
+pub(crate) use run::{patched, tokenizer};

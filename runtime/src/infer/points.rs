@@ -38,7 +38,7 @@ pub(crate) struct Point {
 ///
 /// # Errors
 /// [`Error::Contributor`] names a module that fits no layer, or not the other adapter's.
-pub(super) fn points(contributors: &[(&str, &Pinned)], maps: &[(String, String)]) -> Result<Vec<Point>, Error> {
+pub(crate) fn points(contributors: &[(&str, &Pinned)], maps: &[(String, String)]) -> Result<Vec<Point>, Error> {
     let mut points: Vec<Point> = Vec::new();
     let mut places: BTreeMap<(String, bool), usize> = BTreeMap::new();
     for (contributor, (url, pinned)) in contributors.iter().enumerate() {

@@ -125,14 +125,7 @@ pub fn run(
         sessions.push(session);
     }
     let mixture = Arc::new(Mixture::new(options.mode, points, sessions));
-    let tokenizer_path = options.tokenizer.clone().unwrap_or_else(|| options.base.with_file_name("tokenizer.json"));
-    if options.tokenizer.is_none() && !tokenizer_path.exists() {
-        return Err(Error::Input(format!(
-            "{} does not exist: name the tokenizer.json of the base model with --tokenizer",
-            tokenizer_path.display()
-        )));
-    }
-    let tokenizer = Tokenizer::load(&tokenizer_path)?;
+    let tokenizer = tokenizer(&options.base, options.tokenizer.as_deref())?;
     progress(Event::Step(format!("load {}", options.base.display())));
     let model = LanguageModel::load(&options.base, &injections, Arc::clone(&mixture) as _)?;
     if !options.allow_other_base {
@@ -149,6 +142,18 @@ pub fn run(
     let report = run.report(contributors);
     report.write(&options.out.join(REPORT))?;
     Ok(Outcome { report, interrupted })
+}
+
+/// The tokenizer of a base model: the file that was named, or `tokenizer.json` beside the model.
+pub(crate) fn tokenizer(base: &Path, named: Option<&Path>) -> Result<Tokenizer, Error> {
+    let path = named.map_or_else(|| base.with_file_name("tokenizer.json"), Path::to_path_buf);
+    if named.is_none() && !path.exists() {
+        return Err(Error::Input(format!(
+            "{} does not exist: name the tokenizer.json of the base model with --tokenizer",
+            path.display()
+        )));
+    }
+    Ok(Tokenizer::load(&path)?)
 }
 
 fn points_of<'a>(remotes: impl Iterator<Item = &'a Remote>, maps: &[(String, String)]) -> Result<Vec<Point>, Error> {

@@ -201,20 +201,33 @@ pub fn lines(label: &str, axis: &str, pairs: &[(f64, f64)], shown: impl Fn(f64) 
     };
     let series = [mean(|pair| pair.0), mean(|pair| pair.1)];
     let scale = Scale::around(series.iter().flatten().copied());
-    let frame = Frame { width: 820.0, height: 270.0, scale };
     let names: Vec<String> = (0..series[0].len()).map(|place| (place * group + 1).to_string()).collect();
-    let mut out = frame.begin(label, axis, &shown, &names);
-    for (class, values) in ["one", "two"].into_iter().zip(&series) {
-        let at = |place: usize| (frame.x(place as f64 + 0.5, values.len()), frame.y(values[place]));
+    let [first, second] = series;
+    curves(label, axis, &names, &[("one", first), ("two", second)], scale, shown)
+}
+
+/// Lines over the same named places, each with its class.
+pub fn curves(
+    label: &str,
+    axis: &str,
+    names: &[String],
+    series: &[(&str, Vec<f64>)],
+    scale: Scale,
+    shown: impl Fn(f64) -> String,
+) -> String {
+    let frame = Frame { width: 820.0, height: 270.0, scale };
+    let mut out = frame.begin(label, axis, &shown, names);
+    for (class, values) in series {
+        let at = |place: usize| (frame.x(place as f64 + 0.5, names.len()), frame.y(values[place]));
         let points: Vec<String> = (0..values.len()).map(at).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = write!(out, "<polyline class=\"line {class}\" points=\"{}\"/>", points.join(" "));
         if values.len() <= 64 {
-            for (place, value) in values.iter().enumerate() {
+            for ((place, value), name) in values.iter().enumerate().zip(names) {
                 let (x, y) = at(place);
                 let _ = write!(
                     out,
                     "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{}: {}</title></circle>",
-                    text(&names[place]),
+                    text(name),
                     text(&shown(*value)),
                 );
             }

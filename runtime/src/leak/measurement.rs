@@ -1,0 +1,233 @@
+//! What a measurement found, as it is kept beside the adapter (`docs/formats.md`).
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use zklora_circuit::manifest::AdapterId;
+
+use crate::{
+    Error,
+    artifacts::LEAK,
+    files::{self, Access},
+};
+
+/// The `format` field of every file.
+pub const FORMAT: &str = "zklora-leak";
+/// The `version` field of every file that this build reads and writes.
+pub const VERSION: u32 = 1;
+const MAX_FILE: u64 = 1 << 20;
+
+/// How much of what an adapter does is recovered from how many rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurement {
+    /// [`FORMAT`].
+    pub format: String,
+    /// [`VERSION`].
+    pub version: u32,
+    /// The adapter.
+    pub adapter_id: String,
+    /// The base model, as the manifest names it.
+    pub base_model: String,
+    /// BLAKE3 of the text that the rows are of.
+    pub text: String,
+    /// BLAKE3 of the text that was held out; the same, if it is the rest of that text.
+    pub held_out: String,
+    /// Tokens that were held out.
+    pub held_out_tokens: usize,
+    /// Tokens that the model saw at once.
+    pub context: usize,
+    /// Modules that were measured.
+    pub modules: usize,
+    /// Loss of the base model on the held-out tokens, in nats a token.
+    pub base_loss: f64,
+    /// Loss with the adapter.
+    pub adapted_loss: f64,
+    /// What is recovered from more and more rows.
+    pub recovered: Vec<Recovered>,
+}
+
+/// What is recovered from some rows a module.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recovered {
+    /// Rows a module.
+    pub rows: usize,
+    /// Loss on the held-out tokens with the fits in the adapter's place.
+    pub loss: f64,
+    /// (base loss − this loss) / (base loss − adapted loss); none if the adapter gains nothing on the held-out tokens.
+    pub gain: Option<f64>,
+    /// 1 − ‖D_stolen − D‖²/‖D‖² on the held-out rows; none if all their deltas are zero.
+    pub energy: Option<Spread>,
+}
+
+/// A share, over the modules.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spread {
+    /// Of the module where it is least.
+    pub least: f64,
+    /// Of the module in the middle.
+    pub median: f64,
+    /// Of the module where it is most.
+    pub most: f64,
+}
+
+impl Spread {
+    /// Of some shares.
+    pub(super) fn of(mut shares: Vec<f64>) -> Option<Spread> {
+        shares.sort_by(f64::total_cmp);
+        let (least, most) = (*shares.first()?, *shares.last()?);
+        let middle = shares.len() / 2;
+        let median = if shares.len() % 2 == 1 { shares[middle] } else { (shares[middle - 1] + shares[middle]) / 2.0 };
+        Some(Spread { least, median, most })
+    }
+}
+
+/// What is said of an adapter that was not measured.
+const NEVER: &str = "never measured: run zklora leak. Of a SmolLM2-135M adapter of rank 4, 1 to 8 ordinary rows a module \
+                     gave 84 to 100 % of what it does";
+
+fn path(artifacts: &Path) -> PathBuf {
+    artifacts.join("private").join(LEAK)
+}
+
+impl Measurement {
+    /// Writes it into an artifacts' folder. For its owner's eyes: it says how good the adapter is, and on which text.
+    pub fn write(&self, artifacts: &Path) -> Result<PathBuf, Error> {
+        let path = path(artifacts);
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::file(&path, e))?;
+        bytes.push(b'\n');
+        files::write(&path, &bytes, Access::Private)?;
+        Ok(path)
+    }
+
+    /// The measurement of this adapter in its artifacts' folder; none if there is none, or one of another adapter.
+    ///
+    /// # Errors
+    /// A file that is not one, or of another version.
+    pub fn read(artifacts: &Path, adapter: &AdapterId) -> Result<Option<Measurement>, Error> {
+        let path = path(artifacts);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let refuse = |why: String| Error::file(&path, format!("{why}; remove it and run zklora leak again"));
+        let measured: Measurement = serde_json::from_slice(&files::read(&path, MAX_FILE)?)
+            .map_err(|e| refuse(format!("not a measurement of zklora leak: {e}")))?;
+        if measured.format != FORMAT || measured.version != VERSION {
+            let (format, version) = (&measured.format, measured.version);
+            return Err(refuse(format!(
+                "format {format:?} version {version}: this build reads {FORMAT:?} version {VERSION}"
+            )));
+        }
+        Ok((measured.adapter_id == adapter.to_string()).then_some(measured))
+    }
+
+    /// In one sentence: the first number of rows, eight, and the last.
+    pub fn sentence(&self) -> String {
+        let told = |recovered: &&Recovered| [1, 8].contains(&recovered.rows);
+        let last = self.recovered.last().filter(|last| !told(last));
+        let parts = self.recovered.iter().filter(told).chain(last).map(|recovered| {
+            let rows = if recovered.rows == 1 { "1 row".into() } else { format!("{} rows", recovered.rows) };
+            match (recovered.gain, recovered.energy) {
+                (Some(gain), _) => format!("{rows} a module give {} of the gain", percent(gain)),
+                (None, Some(energy)) => {
+                    format!("{rows} a module give {} of the deltas' energy (median)", percent(energy.median))
+                }
+                (None, None) => format!("{rows} a module give nothing: all deltas were zero"),
+            }
+        });
+        format!("measured: {} (zklora leak; at least that much)", parts.collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// A share in per cent.
+pub fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
+/// What is known of what rows give away, in a sentence, and the measurement if there is one.
+pub fn known(artifacts: &Path, adapter: &AdapterId) -> (String, Option<Measurement>) {
+    match Measurement::read(artifacts, adapter) {
+        Ok(Some(measured)) => (measured.sentence(), Some(measured)),
+        Ok(None) => (NEVER.into(), None),
+        Err(error) => (format!("not known: {error}"), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn measurement() -> Measurement {
+        let recovered = |rows, gain| Recovered { rows, loss: 1.5, gain, energy: Spread::of(vec![0.5]) };
+        Measurement {
+            format: FORMAT.into(),
+            version: VERSION,
+            adapter_id: AdapterId([7; 32]).to_string(),
+            base_model: "model".into(),
+            text: "ab".into(),
+            held_out: "ab".into(),
+            held_out_tokens: 100,
+            context: 64,
+            modules: 2,
+            base_loss: 2.0,
+            adapted_loss: 1.0,
+            recovered: vec![
+                recovered(1, Some(0.84)),
+                recovered(4, Some(0.9)),
+                recovered(8, Some(0.97)),
+                recovered(16, None),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_sentence_names_one_row_eight_and_the_last() {
+        let said = measurement().sentence();
+        let parts = [
+            "1 row a module give 84.0 % of the gain",
+            "8 rows a module give 97.0 %",
+            "16 rows a module give 50.0 % of the deltas' energy",
+        ];
+        assert!(parts.iter().all(|part| said.contains(part)) && !said.contains("4 rows"), "{said}");
+    }
+
+    #[test]
+    fn a_measurement_is_read_back_and_only_for_its_adapter() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("private")).unwrap();
+        let own = AdapterId([7; 32]);
+        assert_eq!(Measurement::read(folder.path(), &own).unwrap(), None);
+        assert!(known(folder.path(), &own).0.starts_with("never measured"));
+        let path = measurement().write(folder.path()).unwrap();
+        assert_eq!(Measurement::read(folder.path(), &own).unwrap(), Some(measurement()));
+        assert!(known(folder.path(), &own).0.starts_with("measured: 1 row"));
+        assert_eq!(known(folder.path(), &AdapterId([8; 32])).1, None);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (old, new, why) in [
+            ("\"version\": 1", "\"version\": 2", "this build reads"),
+            ("zklora-leak", "zklora-link", "this build reads"),
+            ("\"context\"", "\"contexts\"", "not a measurement"),
+            ("1.5", "1e999", "not a measurement"),
+        ] {
+            std::fs::write(&path, text.replace(old, new)).unwrap();
+            let error = Measurement::read(folder.path(), &own).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("run zklora leak again"), "{error}");
+            assert!(known(folder.path(), &own).0.starts_with("not known"));
+        }
+    }
+
+    #[test]
+    fn the_spread_is_over_modules() {
+        assert_eq!(Spread::of(vec![]), None);
+        assert_eq!(Spread::of(vec![0.5, 0.1, 0.9]), Some(Spread { least: 0.1, median: 0.5, most: 0.9 }));
+        assert_eq!(Spread::of(vec![0.5, 0.1]).map(|spread| spread.median), Some(0.3));
+    }
+}

@@ -257,7 +257,8 @@ fn a_contributor_that_goes_away_for_good_is_named_and_nothing_is_shown_of_it() {
     let running = infer(&[&one.pinned(), &two.pinned()], user.path(), &["--text", &text, "--patience", "1"]);
     wait_for_rows(&folder, 200_000);
     let address = two.kill();
-    end(running).refused(2, "gone for more than 1 s").refused(2, &address);
+    let run = end(running).refused(2, "gone for 1.").refused(2, &address);
+    run.refused(2, "contributor-2: run the same command again to go on");
     let report: Value = serde_json::from_slice(&std::fs::read(user.path().join("report.json")).unwrap()).unwrap();
     let verdicts: Vec<&Value> = report["contributors"].as_array().unwrap().iter().map(|c| &c["verdict"]).collect();
     assert_eq!(verdicts, ["accepted", "failed"]);

@@ -291,7 +291,12 @@ fn a_server_with_little_address_space_says_so_and_serves() {
     // The allocator of the tests sets 64 MiB of addresses aside for every thread, that of the program does not.
     let shell = "export MALLOC_ARENA_MAX=1; ulimit -v 524288;";
     let server = Child::start(contributor.path(), "", shell).unwrap();
-    assert!(server.logged("512 MiB of address space (ulimit -v): requests and answers may take 128 MiB") > 0);
+    let said = "512 MiB of address space (ulimit -v): requests and answers may take 128 MiB";
+    let start = std::time::Instant::now();
+    while server.logged(said) == 0 {
+        assert!(start.elapsed() < Duration::from_secs(10), "it does not say: {said}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let user = tempfile::tempdir().unwrap();
     let mut session = crate::party::open(&server.url(), None, user.path()).unwrap();
     session.deltas(&calls(&session, 1, 0)).unwrap();

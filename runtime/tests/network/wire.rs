@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -259,11 +260,12 @@ fn a_user_that_does_not_read_its_answers_loses_its_place() {
 fn something_that_is_no_contributor_is_named_in_the_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let case = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let now = Arc::clone(&case);
     std::thread::spawn(move || {
         let mut held = Vec::new();
-        for (at, stream) in listener.incoming().flatten().enumerate() {
-            let mut stream = stream;
-            let answer: &[u8] = match at {
+        for mut stream in listener.incoming().flatten() {
+            let answer: &[u8] = match now.load(std::sync::atomic::Ordering::Relaxed) {
                 0 => b"",
                 1 => b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n",
                 _ => &[0xff; 100],
@@ -273,8 +275,10 @@ fn something_that_is_no_contributor_is_named_in_the_error() {
         }
     });
     for (at, why) in [(0, "did not say what it serves within 400ms"), (1, ""), (2, "")] {
+        case.store(at, std::sync::atomic::Ordering::Relaxed);
         let mut options = party::options(&format!("http://{address}"), None);
         options.call_timeout = Duration::from_millis(400);
+        options.patience = Duration::from_millis(500);
         let error = Remote::connect(options, &network()).err().unwrap().to_string();
         assert!(error.contains(&address.to_string()) && error.contains(why), "{at}: {error}");
     }

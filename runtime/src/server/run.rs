@@ -40,6 +40,9 @@ const MAX_HEADERS: u32 = 8 << 10;
 /// Threads for work that computes or waits for the disk.
 pub(super) const BLOCKING: usize = 64;
 
+/// How long a thread that waits for the disk stays without work.
+const KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
+
 /// How long streams may take to end when the server shuts down.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -123,7 +126,12 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING)
+        .thread_keep_alive(KEEP_ALIVE)
         .build()
+        .map_err(|e| cannot("the network's threads cannot be started", &e))?;
+    // Where there is one such thread, work waits for it if the system has no room for another; where there is none, the runtime panics.
+    runtime
+        .block_on(runtime.spawn_blocking(|| {}))
         .map_err(|e| cannot("the network's threads cannot be started", &e))?;
     let (stop, stopping) = watch::channel(false);
     let counting = Arc::clone(&workshop.sessions.counts.metrics);

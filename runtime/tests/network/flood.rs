@@ -224,7 +224,7 @@ fn connections_that_say_nothing_make_way_for_those_that_do() {
     }
     is_served(&server.url(), contributor.path(), "alice");
     let youngest = silent.pop().unwrap();
-    assert!(silent.iter_mut().take(40).all(|stream| closed(stream)));
+    assert!(silent.iter_mut().take(40).all(closed));
     assert!(!closed(&mut { youngest }));
 }
 

@@ -40,6 +40,10 @@ pub struct Entry {
     /// Who was served, for sessions over the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// The line says where a log is by now: where it was before, as the line before named it. The same path: the rows of a
+    /// log that an older version ended were counted again, and `rows` are those that its line had left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
     /// The log of a session over the network; relative to the ledger's folder if it is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<PathBuf>,
@@ -62,14 +66,37 @@ impl Entry {
     /// A session that was recorded in this folder, without a network.
     pub fn recorded(session: &[u8; 32], trace: TraceDigest, rows: BTreeMap<String, u64>) -> Entry {
         let trace = Some(hex::encode(trace.0));
-        Entry { abandoned: false, client: None, log: None, rows, session: hex::encode(session), trace, v: VERSION }
+        Entry {
+            abandoned: false,
+            client: None,
+            from: None,
+            log: None,
+            rows,
+            session: hex::encode(session),
+            trace,
+            v: VERSION,
+        }
     }
 
     /// A session that begins; its rows are counted in `log`.
     pub fn opened(session: &[u8; 32], client: &str, log: &Path) -> Entry {
         let rows = BTreeMap::new();
         let (client, log) = (Some(client.to_string()), Some(log.to_path_buf()));
-        Entry { abandoned: false, client, log, rows, session: hex::encode(session), trace: None, v: VERSION }
+        Entry {
+            abandoned: false,
+            client,
+            from: None,
+            log,
+            rows,
+            session: hex::encode(session),
+            trace: None,
+            v: VERSION,
+        }
+    }
+
+    /// A log that is at `to` by now, with the rows of it that no line has.
+    pub fn moved(session: &[u8; 32], client: &str, from: &Path, to: &Path, rows: Rows) -> Entry {
+        Entry { from: Some(from.to_path_buf()), rows, ..Entry::opened(session, client, to) }
     }
 
     /// A session whose log has ended, with all rows of the log.
@@ -107,7 +134,8 @@ impl Entry {
             (_, None, None) => refuse("it has neither `trace` nor `log`"),
             (1 | 2, Some(_), Some(_)) => refuse("it has both `trace` and `log`"),
             _ if self.abandoned && (self.trace.is_some() || self.v < 3) => refuse("it is abandoned and has a trace"),
-            _ if !self.has_ended() && !self.rows.is_empty() => refuse("it is open and has rows"),
+            _ if self.from.is_some() && (self.has_ended() || self.v < 3) => refuse("it is moved and has ended"),
+            _ if !self.has_ended() && self.from.is_none() && !self.rows.is_empty() => refuse("it is open and has rows"),
             (_, _, Some(_)) if self.client.is_none() => refuse("it has a log and no client"),
             _ => Ok(()),
         }
@@ -160,6 +188,7 @@ fn lines<'a>(path: &'a Path, bytes: &'a [u8]) -> impl Iterator<Item = Result<Ent
         let mut entry: Entry = serde_json::from_slice(line).map_err(|e| refuse(format!("not a ledger entry: {e}")))?;
         entry.check().map_err(refuse)?;
         entry.log = entry.log.map(|log| folder.join(log));
+        entry.from = entry.from.map(|log| folder.join(log));
         Ok(entry)
     })
 }
@@ -181,6 +210,19 @@ pub struct Known {
     pub trace: Option<TraceDigest>,
     /// Whether it ended without a trace.
     pub abandoned: bool,
+    /// Digest of the rows that the ledger has of it, once it has ended: a log with the same rows is this session's, wherever it is.
+    pub rows: Option<[u8; 32]>,
+    /// Whether the version that ended it could leave rows out (see [`Entry::from`]), and nobody looked yet.
+    pub to_check: bool,
+}
+
+/// Digest of rows.
+pub fn digest_of(rows: &Rows) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("zklora v1 rows of a session");
+    for (module, rows) in rows.iter().filter(|(_, rows)| **rows > 0) {
+        hasher.update(&(module.len() as u64).to_le_bytes()).update(module.as_bytes()).update(&rows.to_le_bytes());
+    }
+    *hasher.finalize().as_bytes()
 }
 
 impl Known {
@@ -203,7 +245,7 @@ pub struct Book {
 }
 
 impl Book {
-    fn enter(&mut self, entry: Entry) -> Result<(), String> {
+    pub(crate) fn enter(&mut self, entry: Entry) -> Result<(), String> {
         let mut trace = None;
         if let Some(text) = &entry.trace {
             let mut digest = [0u8; 32];
@@ -217,9 +259,19 @@ impl Book {
             *sum = sum.saturating_add(*rows);
         }
         let of_id = self.sessions.entry(entry.session.clone()).or_default();
+        if entry.from.is_some() {
+            let moved = of_id.iter_mut().find(|known| known.log == entry.from);
+            let known = moved.ok_or("it moves a log that no line before it names")?;
+            (known.log, known.to_check) = (entry.log, false);
+            return Ok(());
+        }
+        let rows = entry.has_ended().then(|| digest_of(&entry.rows));
+        let to_check = rows.is_some() && entry.v < 3 && entry.client.is_some();
         match of_id.iter_mut().find(|known| entry.ends(known)) {
-            Some(known) => (known.trace, known.abandoned) = (trace, entry.abandoned),
-            None => of_id.push(Known { client, log: entry.log, trace, abandoned: entry.abandoned }),
+            Some(known) => {
+                (known.trace, known.abandoned, known.rows, known.to_check) = (trace, entry.abandoned, rows, to_check);
+            }
+            None => of_id.push(Known { client, log: entry.log, trace, abandoned: entry.abandoned, rows, to_check }),
         }
         Ok(())
     }
@@ -327,30 +379,36 @@ impl Ledger {
     /// [`Error::Reused`] if the ledger knows the session id; [`Error::File`].
     pub fn append(&mut self, entry: Entry) -> Result<(), Error> {
         self.book.check(&entry).map_err(|why| Error::Reused(format!("session {}: {why}", entry.session)))?;
-        self.append_unchecked(entry)
+        self.append_unchecked(vec![entry])
     }
 
-    /// Enters a log that lies in a server's folder and that the ledger does not name, whatever else it
-    /// knows of its session: its rows have to be counted.
-    pub fn append_found(&mut self, session: &[u8; 32], client: &str, log: &Path) -> Result<(), Error> {
-        self.append_unchecked(Entry::opened(session, client, log))
+    /// Appends what a server found in its folder at start, all at once, whatever else the ledger knows of those sessions: logs that no
+    /// line names, whose rows have to be counted, and logs that are elsewhere by now.
+    pub fn append_found(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
+        if entries.is_empty() { Ok(()) } else { self.append_unchecked(entries) }
     }
 
-    fn append_unchecked(&mut self, entry: Entry) -> Result<(), Error> {
+    fn append_unchecked(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
         let failed = |e: std::io::Error| Error::file(&self.path, e);
         // Folders that are moved together find each other again.
         let folder = folder_of(&self.path);
-        let named = entry.log.as_deref().map(|log| log.strip_prefix(&folder).unwrap_or(log).to_path_buf());
-        let mut line =
-            serde_json::to_vec(&Entry { log: named, ..entry.clone() }).map_err(|e| Error::file(&self.path, e))?;
-        line.push(b'\n');
+        let named =
+            |log: &Option<PathBuf>| log.as_deref().map(|log| log.strip_prefix(&folder).unwrap_or(log).to_path_buf());
+        let mut lines = Vec::new();
+        for entry in &entries {
+            let (log, from) = (named(&entry.log), named(&entry.from));
+            let line = serde_json::to_vec(&Entry { log, from, ..entry.clone() });
+            lines.extend(line.map_err(|e| Error::file(&self.path, e))?);
+            lines.push(b'\n');
+        }
         // What a crash, or an append that failed, left of a line. Nobody else writes: the file is not read again.
         self.file.set_len(self.len).map_err(failed)?;
         self.file.seek(SeekFrom::Start(self.len)).map_err(failed)?;
-        self.file.write_all(&line).map_err(failed)?;
+        self.file.write_all(&lines).map_err(failed)?;
         self.file.sync_all().map_err(failed)?;
-        self.len += line.len() as u64;
-        self.book.enter(entry).map_err(|why| Error::file(&self.path, why))
+        self.len += lines.len() as u64;
+        let path = self.path.clone();
+        entries.into_iter().try_for_each(|entry| self.book.enter(entry).map_err(|why| Error::file(&path, why)))
     }
 }
 

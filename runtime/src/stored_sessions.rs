@@ -272,6 +272,18 @@ fn lines(entries: Vec<Entry>) -> Vec<Line> {
         // session has ended.
         let _ = entry.trace.as_ref().map(|text| hex::decode_to_slice(text, &mut trace));
         let trace = entry.trace.as_ref().map(|_| zklora_circuit::trace::TraceDigest(trace));
+        if entry.from.is_some() {
+            // Where its log is by now.
+            if let Some(at) = indices.iter().find(|at| lines[**at].known.log == entry.from) {
+                let line = &mut lines[*at];
+                line.known.log = entry.log;
+                for (module, rows) in entry.rows {
+                    let all = line.rows.entry(module).or_default();
+                    *all = all.saturating_add(rows);
+                }
+            }
+            continue;
+        }
         match indices.iter().find(|at| entry.ends(&lines[**at].known)) {
             Some(at) => {
                 let line = &mut lines[*at];
@@ -280,7 +292,8 @@ fn lines(entries: Vec<Entry>) -> Vec<Line> {
             None => {
                 indices.push(lines.len());
                 let client = entry.counted_under().to_string();
-                let known = Known { client, log: entry.log, trace, abandoned: entry.abandoned };
+                let abandoned = entry.abandoned;
+                let known = Known { client, log: entry.log, trace, abandoned, rows: None, to_check: false };
                 lines.push(Line { id: entry.session, known, rows: entry.rows, local: entry.client.is_none() });
             }
         }

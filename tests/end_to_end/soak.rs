@@ -342,14 +342,15 @@ fn soak_50_sessions_on_a_disk_that_fills_up_and_is_emptied_lose_nothing() {
             // Full for a while, then empty for a while.
             let path = disk.0.path().join("filler");
             let mut dice = Dice::new(2);
-            while !done.load(Ordering::Relaxed) {
+            let end = Instant::now() + Duration::from_secs(600);
+            while !done.load(Ordering::Relaxed) && Instant::now() < end {
                 let mut filler = fs::File::create(&path).unwrap();
                 while std::io::Write::write_all(&mut filler, &[1u8; 4096]).is_ok() {}
                 fills.fetch_add(1, Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(100 + dice.roll(1500)));
+                thread::sleep(Duration::from_millis(100 + dice.roll(1200)));
                 drop(filler);
                 fs::remove_file(&path).unwrap();
-                thread::sleep(Duration::from_millis(100 + dice.roll(700)));
+                thread::sleep(Duration::from_millis(300 + dice.roll(1500)));
             }
         });
         let users: Vec<_> = (0..3)
@@ -362,12 +363,14 @@ fn soak_50_sessions_on_a_disk_that_fills_up_and_is_emptied_lose_nothing() {
                         }
                         let folder = disk.0.path().join(format!("user-{number}"));
                         // As somebody who runs the same command again.
+                        let start = Instant::now();
                         let finished = loop {
                             match one_session(&server.url, &network, &folder, number) {
                                 Ok(finished) => break finished,
                                 Err(error) => {
                                     let said = error.to_string();
                                     assert!(!matches!(error, Error::Proof(_) | Error::NotYours(_)), "{said}");
+                                    assert!(start.elapsed() < Duration::from_secs(180), "session {number}: {said}");
                                     failures.fetch_add(1, Ordering::Relaxed);
                                     thread::sleep(Duration::from_millis(200));
                                 }

@@ -33,7 +33,7 @@ pub(super) struct Workshop {
 
 /// The first wait after a proof that could not be read or written, doubled every time up to the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A session that waits.
 struct Job {

@@ -8,7 +8,7 @@ use std::{
 
 use rayon::prelude::*;
 use tonic::Status;
-use zklora_circuit::manifest::Pinned;
+use zklora_circuit::manifest::{MAX_MODULES, Pinned};
 
 use super::{
     attempts,
@@ -21,7 +21,7 @@ use crate::{
     artifacts::Artifacts,
     files::{self, Access},
     frame_log,
-    ledger::{Book, Entry, Ledger},
+    ledger::{Book, Entry, Known, Ledger, Rows, digest_of},
     served::Served,
     session_log::{self, Contents},
     wire::SessionRef,
@@ -177,8 +177,13 @@ impl Sessions {
         // What an earlier life was writing when it was killed.
         files::sweep(&folder);
         let found = Found::in_folder(&folder)?;
+        // Nothing is written before all of it was understood: a start that fails leaves the ledger as it was.
+        let (mut book, mut entries) = (ledger.book().clone(), Vec::new());
         for id in &found.logs {
-            enter(&folder, id, &mut ledger, artifacts)?;
+            if let Some(entry) = enter(&folder, id, &book, artifacts)? {
+                book.enter(entry.clone()).map_err(|why| Error::file(&artifacts.ledger(), why))?;
+                entries.push(entry);
+            }
         }
         let (mut known, mut queue, mut restored) = (HashMap::new(), Vec::new(), Restored::default());
         let mut take = |id: &[u8; 32], session: Session| {
@@ -193,9 +198,9 @@ impl Sessions {
         };
         // What the ledger calls open is counted in its log, wherever it is.
         let modules = artifacts.pinned.modules().len();
-        let open: Vec<_> = ledger.book().open_logs().collect();
+        let open: Vec<_> = book.open_logs().collect();
         let read = open.par_iter().map(|(client, log)| Ok((*client, *log, session_log::contents(log, modules)?)));
-        let mut served = Served::of_ended(ledger.book(), &artifacts.pinned);
+        let mut served = Served::of_ended(&book, &artifacts.pinned);
         let mut can_go_on = 0;
         for (client, log, contents) in read.collect::<Result<Vec<_>, Error>>()? {
             contents.rows.iter().enumerate().for_each(|(module, rows)| served.add(client, module, *rows));
@@ -203,7 +208,7 @@ impl Sessions {
                 continue;
             }
             let id = id_of(log, &contents, artifacts)?;
-            if ledger.book().of_id(&id).len() > 1 {
+            if book.of_id(&id).len() > 1 {
                 tracing::warn!(
                     "{}: another log has the same session id: its rows are counted, it does not go on",
                     log.display()
@@ -217,7 +222,7 @@ impl Sessions {
         // Those whose rows are in the ledger.
         let (mut proven, mut lost) = (0, Vec::new());
         for id in &found.logs {
-            match ledger.book().of_log(id, &log_path(&folder, id)) {
+            match book.of_log(id, &log_path(&folder, id)) {
                 Some(known) if known.trace.is_some() && found.proofs.contains(id) => proven += 1,
                 Some(known) if known.trace.is_some() => lost.push(*id),
                 _ => {}
@@ -232,6 +237,7 @@ impl Sessions {
         metrics.open.set(gauge(restored.open));
         metrics.proven.set(gauge(restored.proven));
         metrics.failed.set(gauge(restored.set_aside.len()));
+        ledger.append_found(entries)?;
         let counts = Counts { inner: Mutex::new((ledger, served)), metrics };
         let limit = limits.max_sessions.saturating_mul(KNOWN_PER_ACTIVE);
         Ok((Sessions { folder, known: Mutex::new(known), taking_up: Mutex::new(()), counts, limit }, queue, restored))
@@ -294,7 +300,12 @@ impl Sessions {
             return Err(not_yours());
         }
         self.counts.check_id(id, &path)?;
-        let trace = self.counts.book(|book| book.of_log(id, &path).and_then(|known| known.trace));
+        let known = self.counts.book(|book| book.of_log(id, &path).cloned());
+        // It appeared while the server runs: its rows are counted at the next start.
+        if known.is_none() && session_log::contents(&path, MAX_MODULES).map_err(failed)?.batches > 0 {
+            return Err(used_before());
+        }
+        let trace = known.and_then(|known| known.trace);
         let proof = trace.filter(|_| proof_path(&self.folder, id).is_file());
         let (session, ended) = Session::restore(&path, &self.folder, proof).map_err(failed)?;
         // What the ledger calls ended takes no rows, whatever its log says.
@@ -352,7 +363,7 @@ struct Found {
 impl Found {
     /// Lists a folder, once. Traces that a proof was being made from when the server died are removed.
     fn in_folder(folder: &Path) -> Result<Found, Error> {
-        let mut found = Found::default();
+        let (mut found, mut traces) = (Found::default(), Vec::new());
         for entry in std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
             let path = entry.map_err(|e| Error::file(folder, e))?.path();
             let Some(extension) = path.extension().and_then(|extension| extension.to_str()) else { continue };
@@ -367,32 +378,74 @@ impl Found {
                     return Err(Error::file(&path, "it is not called like its session: somebody renamed it"));
                 }
                 ("pf", true) => drop(found.proofs.insert(id)),
-                ("trace", true) => files::remove(&path)?,
+                ("trace", true) => traces.push((id, path)),
                 _ => {}
             }
         }
         found.logs.sort_unstable();
+        // A trace without a log beside it is somebody else's.
+        let own = traces.iter().filter(|(id, _)| found.logs.binary_search(id).is_ok());
+        own.map(|(_, path)| files::remove(path)).collect::<Result<(), Error>>()?;
         Ok(found)
     }
 }
 
-/// Sees to it that the ledger names a log: the server died between the two writes, or the log comes from elsewhere.
-fn enter(folder: &Path, id: &[u8; 32], ledger: &mut Ledger, artifacts: &Artifacts) -> Result<(), Error> {
-    let path = log_path(folder, id);
-    if ledger.book().of_log(id, &path).is_some() {
-        return Ok(());
+/// The line that the ledger needs for a log in the server's folder, if it needs one.
+///
+/// A log is known by what it is, not by where: it is the one that a line names if it is the same file, or if that file is gone and
+/// the rows are those of the line. Whatever else has the id of a session is counted beside it.
+fn enter(folder: &Path, id: &[u8; 32], book: &Book, artifacts: &Artifacts) -> Result<Option<Entry>, Error> {
+    let (path, modules) = (log_path(folder, id), artifacts.pinned.modules());
+    let named = book.of_log(id, &path);
+    if named.is_some_and(|known| !known.to_check) {
+        return Ok(None);
     }
     // The machine died while the log was made: no row of it was served, and the ledger does not know it.
-    if ledger.book().of_id(id).is_empty() && frame_log::is_unborn(&path)? {
+    if book.of_id(id).is_empty() && frame_log::is_unborn(&path)? {
         tracing::warn!("{}: cut before the session was opened; removed", path.display());
-        return files::remove(&path);
+        return files::remove(&path).map(|()| None);
     }
-    let contents = session_log::contents(&path, artifacts.pinned.modules().len());
     // Of another adapter it may have other modules: that is said first.
     let header = session_log::header(&path)?;
     check_adapter(&path, &header, artifacts)?;
-    id_of(&path, &contents?, artifacts)?;
-    ledger.append_found(id, &header.peer, &path)
+    let contents = session_log::contents(&path, modules.len())?;
+    id_of(&path, &contents, artifacts)?;
+    let rows: Rows = modules.iter().map(|module| module.name.clone()).zip(contents.rows).collect();
+    let same_rows = |known: &Known| known.rows == Some(digest_of(&rows));
+    let moved = |known: &Known, from: &Path, rows| Some(Entry::moved(id, &known.client, from, &path, rows));
+    if let Some(known) = named {
+        // Ended by an older version. If its log has other rows than its line, it was begun a second time: all of them count.
+        return Ok(moved(known, &path, if same_rows(known) { Rows::new() } else { rows }));
+    }
+    let mut others = book.of_id(id).iter().filter_map(|known| Some((known, known.log.as_deref()?)));
+    // A link to the folder, or the folder mounted elsewhere.
+    if let Some((known, from)) = others.clone().find(|(_, from)| is_same_file(from, &path)) {
+        return Ok(moved(known, from, Rows::new()));
+    }
+    let gone = |from: &Path| matches!(from.try_exists(), Ok(false));
+    if let Some((known, from)) = others
+        .clone()
+        .find(|(known, from)| gone(from) && (known.is_open() || known.trace.is_some() && same_rows(known)))
+    {
+        return Ok(moved(known, from, Rows::new()));
+    }
+    // A copy of a session that has ended: its rows are in the ledger, and nobody goes on with it.
+    if others.any(|(known, _)| !known.is_open() && same_rows(known)) {
+        return Ok(None);
+    }
+    Ok(Some(Entry::opened(id, &header.peer, &path)))
+}
+
+#[cfg(unix)]
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let of = |path: &Path| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    of(one).is_some_and(|one| Some(one) == of(other))
+}
+
+#[cfg(not(unix))]
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 fn check_adapter(path: &Path, header: &session_log::Header, artifacts: &Artifacts) -> Result<(), Error> {

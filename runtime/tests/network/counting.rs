@@ -181,6 +181,93 @@ fn lines_of_older_ledgers_hide_nothing() {
     assert_eq!(counted(contributor.path()), [5 + 2 + 1; 4]);
 }
 
+#[test]
+fn sessions_whose_folder_moves_go_on_and_count_once() {
+    let contributor = artifacts();
+    let home = tempfile::tempdir().unwrap();
+    let pinned = load(contributor.path()).pinned;
+    let at = |name: &str| ServerOptions { data: home.path().join(name), ..Server::options(contributor.path()) };
+    let server = Server::with(contributor.path(), &at("a"));
+    let (open, ended) = wait(async {
+        let mut client = raw::client(&server.url()).await;
+        let (open, ended) = (begun(&mut client, &pinned, 5).await.0, begun(&mut client, &pinned, 2).await.0);
+        raw::finish(&mut client, &ended, 1).await.unwrap();
+        (open, ended)
+    });
+    server.stop();
+    let move_to = |from: &str, to: &str| fs::rename(home.path().join(from), home.path().join(to)).unwrap();
+    let goes_on = |name: &str| {
+        let server = Server::with(contributor.path(), &at(name));
+        wait(async {
+            reopened(&server, &open, &pinned).await.unwrap();
+            fetch(&mut raw::client(&server.url()).await, &ended).await.unwrap();
+        });
+        server.stop();
+        assert_eq!(counted(contributor.path()), [7; 4], "{name}");
+    };
+    move_to("a", "b");
+    // A start that fails writes nothing: the folder can be found again.
+    let ledger = fs::read(contributor.path().join("private/served.jsonl")).unwrap();
+    assert!(server::start(load(contributor.path()), srs().clone(), KeyStore::default(), &at("c")).is_err());
+    assert_eq!(fs::read(contributor.path().join("private/served.jsonl")).unwrap(), ledger);
+    goes_on("b");
+    move_to("b", "a");
+    goes_on("a");
+    // A link in its place, and back.
+    move_to("a", "b");
+    std::os::unix::fs::symlink(home.path().join("b"), home.path().join("a")).unwrap();
+    goes_on("a");
+    fs::remove_file(home.path().join("a")).unwrap();
+    move_to("b", "a");
+    goes_on("a");
+    // A copy of the ended one is no second session; one of the open one is counted, and neither goes on.
+    let copy = |session: &SessionRef| {
+        fs::create_dir_all(home.path().join("d")).unwrap();
+        fs::copy(log_in(&home.path().join("a"), session), log_in(&home.path().join("d"), session)).unwrap();
+    };
+    copy(&ended);
+    Server::with(contributor.path(), &at("d")).stop();
+    assert_eq!(counted(contributor.path()), [7; 4]);
+    copy(&open);
+    Server::with(contributor.path(), &at("d")).stop();
+    assert_eq!(counted(contributor.path()), [12; 4]);
+}
+
+#[test]
+fn a_log_that_was_begun_twice_under_an_older_version_counts_with_all_of_its_rows() {
+    let contributor = artifacts();
+    let server = Server::start(contributor.path());
+    let pinned = load(contributor.path()).pinned;
+    let session = wait(async {
+        let mut client = raw::client(&server.url()).await;
+        let session = begun(&mut client, &pinned, 6).await.0;
+        raw::finish(&mut client, &session, 1).await.unwrap();
+        session
+    });
+    server.stop();
+    // Version 2 had counted a first session of one row, whose log was removed; the one that is there came after it.
+    let path = contributor.path().join("private/served.jsonl");
+    let old = |mut entry: Entry| {
+        entry.v = 2;
+        if entry.has_ended() {
+            entry.log = None;
+            entry.rows.values_mut().for_each(|rows| *rows = 1);
+        }
+        serde_json::to_string(&entry).unwrap() + "\n"
+    };
+    fs::write(&path, ledger::read(&path).unwrap().into_iter().map(old).collect::<String>()).unwrap();
+    assert_eq!(counted(contributor.path()), [1; 4]);
+    for _ in 0..2 {
+        let server = Server::start(contributor.path());
+        wait(async {
+            let opened = raw::open(&mut raw::client(&server.url()).await, &session, &pinned.id().0).await.unwrap();
+            assert_ne!(opened.state(), zklora_runtime::wire::SessionState::Open);
+        });
+        server.stop();
+        assert_eq!(counted(contributor.path()), [7; 4]);
+    }
+}
+
 /// A session of the model: what a user of it knows.
 struct Known {
     session: SessionRef,
@@ -215,17 +302,24 @@ fn random_life(dice: &mut Dice, seed: u64) -> usize {
     let (contributor, home, elsewhere) = (artifacts(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let pinned = load(contributor.path()).pinned;
     let mut folder = contributor.path().to_path_buf();
-    // One outside of the folder is named by its full path, and stays where it is.
-    let data = |folder: &Path, other: bool| if other { elsewhere.path().to_path_buf() } else { data_of(folder) };
+    // One outside of the folder, which is named by its full path.
+    let mut outside = elsewhere.path().join("data");
     let mut other = false;
-    let start = |folder: &Path, other: bool| {
-        Server::with(folder, &ServerOptions { data: data(folder, other), ..Server::options(folder) })
-    };
-    let mut server = start(&folder, other);
+    macro_rules! data {
+        () => {
+            if other { outside.clone() } else { data_of(&folder) }
+        };
+    }
+    macro_rules! start {
+        () => {
+            Server::with(&folder, &ServerOptions { data: data!(), ..Server::options(&folder) })
+        };
+    }
+    let mut server = start!();
     let (mut known, mut left, mut refused): (Vec<Known>, u64, usize) = (Vec::new(), 0, 0);
     for step in 0..60 {
         let what = format!("seed {seed}, step {step}");
-        match dice.roll(10) {
+        match dice.roll(11) {
             // A session, new or with an id that was used, wherever it is by now; then a batch.
             0..=4 => {
                 let again = dice.roll(3) > 0 && !known.is_empty();
@@ -257,7 +351,7 @@ fn random_life(dice: &mut Dice, seed: u64) -> usize {
             }
             5 => {
                 if let Some(open) = known.iter_mut().find(|known| !known.finished && known.batches > 0)
-                    && log_in(&data(&folder, other), &open.session).exists()
+                    && log_in(&data!(), &open.session).exists()
                 {
                     wait(async {
                         let mut client = raw::client(&server.url()).await;
@@ -280,32 +374,46 @@ fn random_life(dice: &mut Dice, seed: u64) -> usize {
                     }
                     Err(error) => panic!("{what}: {error}"),
                 }
-                server = start(&folder, other);
+                server = start!();
             }
             7 => {
                 // What the documentation lets an operator remove.
                 for ended in known.iter().filter(|known| known.finished) {
-                    let log = log_in(&data(&folder, other), &ended.session);
+                    let log = log_in(&data!(), &ended.session);
                     let _ = fs::remove_file(log.with_extension("pf")).and_then(|()| fs::remove_file(log));
                 }
             }
             8 => {
                 server.stop();
                 other = !other;
-                server = start(&folder, other);
+                server = start!();
+            }
+            9 => {
+                // The folder of the sessions moves alone, and some time a link is left in its place.
+                server.stop();
+                let to = elsewhere.path().join(format!("data-{step}"));
+                if outside.exists() {
+                    fs::rename(&outside, &to).unwrap();
+                    if dice.roll(2) == 0 {
+                        std::os::unix::fs::symlink(&to, &outside).unwrap();
+                    }
+                    outside = to;
+                }
+                other = true;
+                server = start!();
             }
             _ => {
                 server.stop();
                 let moved = home.path().join(format!("moved-{step}"));
                 fs::rename(&folder, &moved).unwrap();
                 folder = moved;
-                server = start(&folder, other);
+                server = start!();
             }
         }
         if step % 10 == 9 {
             server.stop();
             assert_eq!(counted(&folder), vec![left; 4], "{what}");
-            server = start(&folder, other);
+            server = start!();
         }
     }
     server.stop();

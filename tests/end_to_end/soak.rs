@@ -245,7 +245,7 @@ const LIMIT: u64 = 512;
 /// this is more than [`LIMIT`].
 fn limited(command: &Command) -> Command {
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("ulimit -v {}; exec \"$0\" \"$@\"", 4 * LIMIT << 10)).arg(command.get_program());
+    shell.arg("-c").arg(format!("ulimit -v {}; exec \"$0\" \"$@\"", 4 * LIMIT * 1024)).arg(command.get_program());
     shell.args(command.get_args());
     for (name, value) in command.get_envs() {
         value.map(|value| shell.env(name, value));

@@ -27,6 +27,9 @@ use crate::{
     wire::{Batch, InferResponse},
 };
 
+/// Takes rows of a module (index in the manifest), and their deltas.
+type Visit<'a> = dyn FnMut(usize, &ModuleRows, &[i64]) -> Result<(), Error> + 'a;
+
 /// A batch with the rows that it was made of.
 pub(super) struct Outgoing {
     pub batch: Batch,
@@ -223,11 +226,7 @@ impl Record {
         Ok(TraceFile { adapter: pinned.id(), session, modules })
     }
 
-    fn each(
-        &self,
-        pinned: &Pinned,
-        visit: &mut dyn FnMut(usize, &ModuleRows, &[i64]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn each(&self, pinned: &Pinned, visit: &mut Visit<'_>) -> Result<(), Error> {
         let refuse = |why: String| Error::file(&self.path, why);
         answered(&self.path, &mut |batch, answer| {
             let calls = parse(&batch, pinned).map_err(refuse)?;

@@ -384,8 +384,8 @@ impl Found {
         }
         found.logs.sort_unstable();
         // A trace without a log beside it is somebody else's.
-        let own = traces.iter().filter(|(id, _)| found.logs.binary_search(id).is_ok());
-        own.map(|(_, path)| files::remove(path)).collect::<Result<(), Error>>()?;
+        let mut own = traces.iter().filter(|(id, _)| found.logs.binary_search(id).is_ok());
+        own.try_for_each(|(_, path)| files::remove(path))?;
         Ok(found)
     }
 }

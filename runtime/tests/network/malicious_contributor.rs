@@ -562,6 +562,24 @@ fn what_is_said_twice_of_a_proof_is_told_once() {
 }
 
 #[test]
+fn a_trace_without_its_log_is_not_written_over() {
+    let contributor = artifacts();
+    let server = Server::start(contributor.path());
+    let user = tempfile::tempdir().unwrap();
+    let mut session = open(&server.url(), None, user.path()).unwrap();
+    session.deltas(&calls(&session, 1, 0)).unwrap();
+    finish(&mut session).unwrap();
+    drop(session);
+    std::fs::remove_file(user.path().join("session.pf")).unwrap();
+    let kept = std::fs::read(user.path().join("trace.safetensors")).unwrap();
+    let error = open(&server.url(), None, user.path()).err().expect("another session begins there");
+    let expected = "holds the trace of another session and no log: name another folder";
+    assert!(matches!(&error, Error::Input(why) if why.contains(expected)), "{error}");
+    assert_eq!(std::fs::read(user.path().join("trace.safetensors")).unwrap(), kept);
+    assert!(!user.path().join("rows.log").exists());
+}
+
+#[test]
 fn a_session_goes_on_at_another_url_only_if_that_is_written_out() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());

@@ -168,7 +168,7 @@ impl Session {
     /// The own record so far.
     fn trace(&self, py: Python<'_>) -> Result<Trace, Failure> {
         let (shared, pinned) = (Arc::clone(&self.session), Arc::clone(&self.pinned));
-        worker::run(py, None, move |_| shared.with(|session| Ok(Trace { file: Arc::new(session.trace()?), pinned })))
+        worker::run(py, None, move |_| shared.with(|session| Ok(Trace::in_memory(session.trace()?, pinned))))
     }
 
     /// Rows of all modules that were answered so far, and that the proof will be about.

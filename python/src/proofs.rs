@@ -56,7 +56,7 @@ pub fn record(
     let activations = self::activations(&artifacts.pinned, &activations)?;
     worker::run(py, None, move |_| {
         let (file, _) = recording::record(&artifacts, &activations, session, max_rows)?;
-        Ok(Trace { file: Arc::new(file), pinned: Arc::new(artifacts.pinned.clone()) })
+        Ok(Trace::in_memory(file, Arc::new(artifacts.pinned.clone())))
     })
 }
 
@@ -69,12 +69,12 @@ pub fn prove<'py>(
     trace: &Trace,
     progress: Option<Py<PyAny>>,
 ) -> Result<Bound<'py, PyBytes>, Failure> {
-    let (artifacts, file) = (Arc::clone(&artifacts.0), Arc::clone(&trace.file));
+    let (artifacts, held) = (Arc::clone(&artifacts.0), Arc::clone(&trace.held));
     let proof = worker::run(py, progress.as_ref(), move |told| {
         told.step("prove", 0, 1);
         let srs = parameters::srs()?;
         let proof =
-            file.with_trace(&artifacts.pinned, |rows| session::prove(&artifacts, rows, &srs, parameters::keys()))?;
+            held.with_trace(&artifacts.pinned, |rows| session::prove(&artifacts, rows, &srs, parameters::keys()))?;
         told.step("proven", 1, 1);
         Ok(proof)
     })?;
@@ -93,16 +93,16 @@ pub fn verify(
     session_id: Option<&str>,
     activations: Option<Arrays<'_>>,
 ) -> Result<BTreeMap<String, usize>, Failure> {
-    let (pinned, file) = (Arc::clone(&manifest.0), Arc::clone(&trace.file));
+    let (pinned, held) = (Arc::clone(&manifest.0), Arc::clone(&trace.held));
     let own = session_id.map(|text| bytes32("session_id", text)).transpose()?;
     let activations = activations.map(|arrays| self::activations(&pinned, &arrays)).transpose()?;
     worker::run(py, None, move |_| {
-        if own.is_some_and(|own| own != file.session) {
-            let found = hex::encode(file.session);
+        if own.is_some_and(|own| own != *held.session()) {
+            let found = hex::encode(held.session());
             return Err(Error::NotYours(format!("the trace is of session {found}, not of yours")).into());
         }
         let (srs, keys) = (parameters::srs()?, parameters::keys());
-        let verdict = file.with_trace(&pinned, |rows| {
+        let verdict = held.with_trace(&pinned, |rows| {
             if let Some(activations) = &activations {
                 recording::check_inputs(&pinned, rows, activations)?;
             }

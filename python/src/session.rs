@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -13,7 +13,7 @@ use numpy::PyArray2;
 use pyo3::{prelude::*, types::PyDict};
 use zklora_circuit::{manifest::Pinned, verifier::SrsPolicy};
 use zklora_runtime::{
-    client::{ClientTls, ContributorOptions, Progress, Remote, UserSession},
+    client::{ClientTls, ContributorOptions, Finished, Progress, Remote, UserSession},
     record,
     trace_file::ModuleRows,
 };
@@ -33,6 +33,8 @@ struct Shared {
     session: Mutex<Option<UserSession>>,
     /// Whether it was closed, maybe while somebody works with it: whoever has the lock then drops it.
     closed: AtomicBool,
+    /// What its proof showed, once it was verified. It is known even if nobody was waiting any more.
+    finished: OnceLock<Finished>,
 }
 
 const CLOSED: &str = "this session is closed: open another one";
@@ -113,7 +115,11 @@ impl Session {
             let pinned = Arc::new(remote.pinned.clone());
             let session = UserSession::open(remote, &folder)?;
             let id = *session.id();
-            let shared = Shared { session: Mutex::new(Some(session)), closed: AtomicBool::new(false) };
+            let shared = Shared {
+                session: Mutex::new(Some(session)),
+                closed: AtomicBool::new(false),
+                finished: OnceLock::new(),
+            };
             Ok(Session { session: Arc::new(shared), pinned, url, id, folder })
         })
     }
@@ -137,7 +143,8 @@ impl Session {
         Ok(Pending(Mutex::new(Some(work))))
     }
 
-    /// Ends the session: the contributor's proof of every row is asked for and verified. Afterwards the session is closed.
+    /// Ends the session: the contributor's proof of every row is asked for and verified. Afterwards the session is closed, and this
+    /// call says the same again: the verdict is not lost if `progress` raised an exception.
     ///
     /// If there is no proof, because the contributor is away, the session stays open and the call can be repeated.
     #[pyo3(signature = (progress=None))]
@@ -150,8 +157,17 @@ impl Session {
                 Progress::Proving => told.step("proving", 1, 3),
                 Progress::Verifying => told.step("verifying", 2, 3),
             };
-            let finished = shared
-                .with(|session| Ok(session.finish(&srs, parameters::keys(), SrsPolicy::TrustedOnly, &mut tell)?))?;
+            let ended = shared.with(|session| {
+                if shared.finished.get().is_none() {
+                    let finished = session.finish(&srs, parameters::keys(), SrsPolicy::TrustedOnly, &mut tell)?;
+                    let _ = shared.finished.set(finished);
+                }
+                Ok(())
+            });
+            // Another call may have verified the proof before this one, or without anybody waiting for it.
+            let Some(finished) = shared.finished.get().cloned() else {
+                return Err(ended.err().unwrap_or(Failure::Closed(CLOSED)));
+            };
             shared.close();
             told.step("verified", 3, 3);
             Ok(finished)
@@ -168,7 +184,7 @@ impl Session {
     /// The own record so far.
     fn trace(&self, py: Python<'_>) -> Result<Trace, Failure> {
         let (shared, pinned) = (Arc::clone(&self.session), Arc::clone(&self.pinned));
-        worker::run(py, None, move |_| shared.with(|session| Ok(Trace { file: Arc::new(session.trace()?), pinned })))
+        worker::run(py, None, move |_| shared.with(|session| Ok(Trace::in_memory(session.trace()?, pinned))))
     }
 
     /// Rows of all modules that were answered so far, and that the proof will be about.

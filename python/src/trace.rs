@@ -4,27 +4,72 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use numpy::PyArray2;
 use pyo3::prelude::*;
-use zklora_circuit::manifest::Pinned;
-use zklora_runtime::{record, session_log, trace_file::TraceFile};
+use zklora_circuit::{manifest::Pinned, source::Source, trace::Trace as Checked};
+use zklora_runtime::{Error, record, session_log, trace_file::TraceFile, trace_reader::TraceReader};
 
 use crate::{adapters::Manifest, arrays, error::Failure, worker};
+
+/// Where the rows are.
+pub enum Held {
+    Memory(TraceFile),
+    /// In a file that may be larger than the memory, or say so: it is read in pieces, and only when that is asked for.
+    File(Arc<TraceReader>),
+}
+
+impl Held {
+    fn adapter(&self) -> String {
+        match self {
+            Held::Memory(file) => file.adapter.to_string(),
+            Held::File(reader) => reader.adapter.to_string(),
+        }
+    }
+
+    pub fn session(&self) -> &[u8; 32] {
+        match self {
+            Held::Memory(file) => &file.session,
+            Held::File(reader) => &reader.session,
+        }
+    }
+
+    /// Rows of the module at this place.
+    fn count(&self, at: usize) -> usize {
+        match self {
+            Held::Memory(file) => file.modules.get(at).map_or(0, |rows| rows.scales.len()),
+            Held::File(reader) => reader.count(at),
+        }
+    }
+
+    /// Calls `f` with the rows as the proof system takes them: checked against the manifest and digested.
+    pub fn with_trace<T>(&self, pinned: &Pinned, f: impl FnOnce(&Checked<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        match self {
+            Held::Memory(file) => file.with_trace(pinned, f),
+            Held::File(reader) => f(&Checked::read(pinned, reader.session, Arc::clone(reader) as Arc<dyn Source>)?),
+        }
+    }
+}
 
 /// The rows of a session: activations that went out and deltas that came back, as integers with a scale a row.
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Trace {
-    pub file: Arc<TraceFile>,
+    pub held: Arc<Held>,
     pub pinned: Arc<Pinned>,
+}
+
+impl Trace {
+    pub fn in_memory(file: TraceFile, pinned: Arc<Pinned>) -> Trace {
+        Trace { held: Arc::new(Held::Memory(file)), pinned }
+    }
 }
 
 #[pymethods]
 impl Trace {
-    /// Reads a trace of the adapter of this manifest.
+    /// Opens a trace of the adapter of this manifest. Its rows stay in the file.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf, manifest: &Manifest) -> Result<Trace, Failure> {
         let pinned = Arc::clone(&manifest.0);
         worker::run(py, None, move |_| {
-            let file = Arc::new(TraceFile::read(&path, &pinned)?);
-            Ok(Trace { file, pinned })
+            let reader = TraceReader::open(&path, pinned.id(), pinned.modules())?;
+            Ok(Trace { held: Arc::new(Held::File(Arc::new(reader))), pinned })
         })
     }
 
@@ -40,39 +85,59 @@ impl Trace {
 
     /// Writes the trace, readable by its owner only: it holds activations.
     fn save(&self, py: Python<'_>, path: PathBuf) -> Result<(), Failure> {
-        let (file, pinned) = (Arc::clone(&self.file), Arc::clone(&self.pinned));
-        worker::run(py, None, move |_| Ok(file.write(&path, &pinned)?))
+        let (held, pinned) = (Arc::clone(&self.held), Arc::clone(&self.pinned));
+        worker::run(py, None, move |_| match &*held {
+            Held::Memory(file) => Ok(file.write(&path, &pinned)?),
+            Held::File(reader) => Ok(reader.copy(&path, pinned.modules())?),
+        })
     }
 
     /// The adapter id, 64 hex digits.
     #[getter]
     fn adapter_id(&self) -> String {
-        self.file.adapter.to_string()
+        self.held.adapter()
     }
 
     /// The session id, 64 hex digits.
     #[getter]
     fn session_id(&self) -> String {
-        hex::encode(self.file.session)
+        hex::encode(self.held.session())
     }
 
     /// Rows of every module that was called.
     #[getter]
     fn rows(&self) -> BTreeMap<String, usize> {
-        let each = self.pinned.modules().iter().zip(&self.file.modules);
-        each.filter(|(_, rows)| !rows.scales.is_empty()).map(|(m, rows)| (m.name.clone(), rows.scales.len())).collect()
+        let each = self.pinned.modules().iter().enumerate().map(|(at, m)| (m.name.clone(), self.held.count(at)));
+        each.filter(|(_, rows)| *rows > 0).collect()
     }
 
     /// The deltas of a module, float32 `[rows, d_out]`.
     fn deltas<'py>(&self, py: Python<'py>, module: &str) -> Result<Bound<'py, PyArray2<f32>>, Failure> {
         let at = index(&self.pinned, module)?;
-        let (module, rows) = (&self.pinned.modules()[at], &self.file.modules[at]);
-        let values = py.detach(|| record::dequantized(module, &rows.scales, &rows.delta));
+        let module = &self.pinned.modules()[at];
+        let values = match &*self.held {
+            Held::Memory(file) => {
+                let rows = &file.modules[at];
+                py.detach(|| record::dequantized(module, &rows.scales, &rows.delta))
+            }
+            Held::File(reader) => {
+                let (reader, pinned) = (Arc::clone(reader), Arc::clone(&self.pinned));
+                // Not in a forked child: it would share the place in the file with its parent.
+                worker::run(py, None, move |_| {
+                    let (module, rows) = (&pinned.modules()[at], reader.count(at));
+                    let unreadable = |why: String| Failure::Input(format!("module `{}`: {why}", module.name));
+                    let scales = reader.scales(at, 0..rows).map_err(unreadable)?;
+                    let delta = reader.delta(at, 0..rows * module.d_out).map_err(unreadable)?;
+                    Ok(record::dequantized(module, &scales, &delta))
+                })?
+            }
+        };
         Ok(arrays::to_python(py, values, module.d_out)?)
     }
 
     fn __repr__(&self) -> String {
-        format!("Trace(adapter {}, session {}, {} rows)", self.adapter_id(), self.session_id(), self.file.rows())
+        let rows = (0..self.pinned.modules().len()).map(|at| self.held.count(at)).sum::<usize>();
+        format!("Trace(adapter {}, session {}, {rows} rows)", self.adapter_id(), self.session_id())
     }
 }
 

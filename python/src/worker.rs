@@ -1,7 +1,11 @@
 //! Work in a thread of its own, while Python waits without its lock and looks for Ctrl-C.
 
 use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
     time::Duration,
 };
 
@@ -12,10 +16,8 @@ use crate::{error::Failure, logging, process};
 /// How often a waiting call looks for signals and log records.
 const LOOK: Duration = Duration::from_millis(50);
 
-enum Message<T> {
-    Progress(Step),
-    Done(Result<T, Failure>),
-}
+/// Steps that wait for a slow listener: of more, the oldest are forgotten. Work may tell them faster than `progress` takes them.
+const MOST_WAITING: usize = 16;
 
 /// How far some work is: its stage, and how many stages of how many are done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,34 +28,46 @@ pub struct Step {
 }
 
 /// Tells the waiting call how far the work is.
-pub struct Reporter<T>(Sender<Message<T>>);
+#[derive(Clone, Default)]
+pub struct Reporter(Arc<Mutex<VecDeque<Step>>>);
 
-impl<T> Reporter<T> {
+impl Reporter {
     pub fn step(&self, stage: impl Into<String>, done: usize, total: usize) {
-        // Whoever waited may have been interrupted.
-        let _ = self.0.send(Message::Progress(Step { stage: stage.into(), done, total }));
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() == MOST_WAITING {
+            waiting.pop_front();
+        }
+        waiting.push_back(Step { stage: stage.into(), done, total });
+    }
+
+    fn take(&self) -> VecDeque<Step> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Work that is being done. Whoever drops this leaves it alone: it goes on to its end.
-pub struct Work<T>(Receiver<Message<T>>);
+pub struct Work<T> {
+    result: Receiver<Result<T, Failure>>,
+    steps: Reporter,
+}
 
 /// Starts work.
 ///
 /// # Errors
 /// [`Failure::Forked`] in a forked child.
 pub fn start<T: Send + 'static>(
-    work: impl FnOnce(&Reporter<T>) -> Result<T, Failure> + Send + 'static,
+    work: impl FnOnce(&Reporter) -> Result<T, Failure> + Send + 'static,
 ) -> Result<Work<T>, Failure> {
     process::check_process()?;
-    let (sender, receiver) = channel();
+    let (sender, result) = sync_channel(1);
+    let steps = Reporter::default();
+    let reporter = steps.clone();
     let thread = std::thread::Builder::new().name("zklora".into()).spawn(move || {
-        let reporter = Reporter(sender);
-        let result = work(&reporter);
-        let _ = reporter.0.send(Message::Done(result));
+        // Whoever waited may have been interrupted.
+        let _ = sender.send(work(&reporter));
     });
     thread.map_err(|e| Failure::Input(format!("a thread cannot be started: {e}")))?;
-    Ok(Work(receiver))
+    Ok(Work { result, steps })
 }
 
 impl<T: Send> Work<T> {
@@ -62,22 +76,22 @@ impl<T: Send> Work<T> {
     /// # Errors
     /// What the work failed with; or an exception of a signal handler or of `progress`: then the work goes on without anybody waiting.
     pub fn wait(self, py: Python<'_>, progress: Option<&Py<PyAny>>) -> Result<T, Failure> {
-        let mut receiver = self.0;
+        let Work { result: mut receiver, steps } = self;
         loop {
-            let (back, message) = py.detach(move || {
-                let message = receiver.recv_timeout(LOOK);
-                (receiver, message)
+            let (back, result) = py.detach(move || {
+                let result = receiver.recv_timeout(LOOK);
+                (receiver, result)
             });
             receiver = back;
             py.check_signals()?;
             logging::forward(py)?;
-            match message {
-                Ok(Message::Progress(Step { stage, done, total })) => {
-                    if let Some(progress) = progress {
-                        progress.call1(py, (stage, done, total))?;
-                    }
+            for Step { stage, done, total } in steps.take() {
+                if let Some(progress) = progress {
+                    progress.call1(py, (stage, done, total))?;
                 }
-                Ok(Message::Done(result)) => return result,
+            }
+            match result {
+                Ok(result) => return result,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Failure::Lost),
             }
@@ -89,7 +103,7 @@ impl<T: Send> Work<T> {
 pub fn run<T: Send + 'static>(
     py: Python<'_>,
     progress: Option<&Py<PyAny>>,
-    work: impl FnOnce(&Reporter<T>) -> Result<T, Failure> + Send + 'static,
+    work: impl FnOnce(&Reporter) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     start(work)?.wait(py, progress)
 }

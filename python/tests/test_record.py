@@ -1,5 +1,6 @@
 """`batch_verify_proofs`: a pin is a pin, every pin and every session of the record has its proof, and folders are walked with a bound."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -248,3 +249,82 @@ def test_a_path_of_a_delivered_folder_forges_no_line(contributor, rows, tmp_path
     with pytest.raises(zklora.VerificationError) as error:
         zklora.batch_verify_proofs(tmp_path / name, tmp_path / "session", pin)
     assert str(error.value).isprintable()
+
+
+# A trace that is, or says that it is, larger than the memory.
+
+
+def blown_up(path, rows):
+    """Makes a trace file one of very many rows; on the disk it takes no more than before."""
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header, end = json.loads(raw[8 : 8 + length]), 0
+    for name in sorted(name for name in header if name != "__metadata__"):
+        tensor = header[name]
+        tensor["shape"][0] = rows
+        size = {"F32": 4, "I32": 4, "I64": 8}[tensor["dtype"]]
+        for many in tensor["shape"]:
+            size *= many
+        tensor["data_offsets"] = [end, end + size]
+        end += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return end
+
+
+HUGE = """
+import resource, sys, warnings, zklora
+warnings.simplefilter("ignore")
+folder, pin, module, copy = sys.argv[1:]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+manifest = zklora.Manifest.load(folder + "/public", pin)
+trace = zklora.Trace.load(folder + "/trace.safetensors", manifest)
+print(trace.rows[module])
+for verify in (
+    lambda: zklora.batch_verify_proofs(folder, None, [pin]),
+    lambda: zklora.verify(manifest, folder + "/trace.safetensors", folder + "/session.pf"),
+    lambda: zklora.verify(manifest, trace, folder + "/session.pf"),
+):
+    try:
+        verify()
+        print("accepted")
+    except zklora.ZkloraError as error:
+        print(type(error).__name__)
+trace.save(copy)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sparse files, and memory in KiB")
+def test_a_trace_beside_a_proof_is_never_held_whole(contributor, rows, tmp_path, quiet):
+    pin = session(contributor, tmp_path / "session", rows)
+    trace = tmp_path / "session" / "trace.safetensors"
+    assert blown_up(trace, 1 << 20) > 1 << 29
+    script = [sys.executable, "-c", HUGE, tmp_path / "session", pin, Q_PROJ, tmp_path / "copy"]
+    said = subprocess.run(script, capture_output=True, text=True, timeout=300)
+    assert said.returncode == 0, said.stderr
+    lines = [line for line in said.stdout.splitlines() if not line.startswith(str(tmp_path))]
+    count, *verdicts, megabytes = lines
+    assert count == str(1 << 20)
+    assert len(verdicts) == 3 and "accepted" not in verdicts, verdicts
+    assert int(megabytes) < 300
+    assert zklora.Trace.info_of(tmp_path / "copy") == zklora.Trace.info_of(trace)
+    # It is no longer sparse.
+    os.remove(tmp_path / "copy")
+
+
+def test_a_trace_that_stays_in_its_file_says_what_one_in_memory_says(rows, tmp_path, quiet):
+    with zklora.LocalContributor(ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", tmp_path / "c") as local:
+        artifacts = local.server.artifacts
+    memory = zklora.record(artifacts, {Q_PROJ: rows})
+    memory.save(tmp_path / "trace")
+    file = zklora.Trace.load(tmp_path / "trace", artifacts.manifest)
+    assert repr(file) == repr(memory) and file.rows == memory.rows and file.session_id == memory.session_id
+    for module in artifacts.manifest.modules:
+        assert (file.deltas(module.name) == memory.deltas(module.name)).all()
+    file.save(tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "trace").read_bytes()
+    assert zklora.verify(artifacts.manifest, file, zklora.prove(artifacts, file)).rows[Q_PROJ] == 5

@@ -118,6 +118,25 @@ def test_what_was_not_checked_is_said_loudly(comm, rows):
     assert zklora.batch_verify_proofs(empty) == (0.0, 0)
 
 
+@pytest.mark.parametrize("stage", ["verifying", "verified"])
+def test_a_verdict_that_nobody_waited_for_is_said_again(comm, rows, stage):
+    class Stop(Exception):
+        pass
+
+    def progress(now, done, total):
+        if now == stage:
+            raise Stop
+
+    comm.lora_forward(Q_PROJ, rows)
+    session = comm.session
+    with pytest.raises(Stop):
+        session.finish(progress)
+    finished = session.finish()
+    assert dict(finished["rows"]) == {Q_PROJ: 5} and session.finish() == finished
+    with pytest.raises(zklora.ClosedError):
+        session.trace()
+
+
 def test_a_session_without_rows_has_nothing_to_prove(comm):
     assert comm.end_inference()["verified"] is False
 

@@ -110,8 +110,11 @@ pub struct Artifacts {
 impl Artifacts {
     /// Reads a folder that `compile` wrote.
     pub fn load(folder: &Path, srs: &Srs, keys: &KeyStore) -> Result<Artifacts, Error> {
-        let Public { pinned } = Public::load(&folder.join("public"), None, srs, keys)?;
         let private = folder.join("private");
+        // The own adapter is as good as pinned. That both parts belong together is said below.
+        let own = secrets::read_opening(&private.join(OPENING)).ok().map(|(adapter, _)| adapter);
+        let own = own.filter(|own| adapter_in(folder) == Some(*own));
+        let Public { pinned } = Public::load(&folder.join("public"), own.as_ref(), srs, keys)?;
         let path = private.join(WEIGHTS);
         let bytes = Zeroizing::new(files::read(&path, MAX_FILE)?);
         let weights = weights_file::parse(&path, &bytes, pinned.manifest())?;

@@ -19,6 +19,9 @@ use crate::{
 const WORTH_KEEPING: usize = 128;
 /// Longest file that is read, in bytes: as many points as a manifest can hold.
 const MAX_POINTS: u64 = 1 << 28;
+/// Most files that are kept.
+const MOST_KEPT: usize = 64;
+const SUFFIX: &str = "points";
 
 /// Where files are kept: `$ZKLORA_CACHE_DIR`, else `$XDG_CACHE_HOME/zklora`, else `~/.cache/zklora`.
 fn cache_folder() -> Option<PathBuf> {
@@ -53,13 +56,19 @@ fn may_be_written_by_others(_: &std::fs::Metadata) -> bool {
 
 /// A manifest; with a pin, it must have that adapter id. That points are kept only makes it faster: a folder that
 /// cannot be written to is no error.
+///
+/// Points are kept of pinned manifests only: of others, whoever delivers them decides how many there are.
 pub(crate) fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<Pinned, Error> {
+    parse_in(cache_folder().as_deref(), bytes, pin)
+}
+
+fn parse_in(folder: Option<&Path>, bytes: &[u8], pin: Option<&AdapterId>) -> Result<Pinned, Error> {
     let id = AdapterId(*blake3::hash(bytes).as_bytes());
     if let Some(pin) = pin.filter(|pin| **pin != id) {
         // It says what differs.
         return Ok(Pinned::parse_pinned(bytes, pin)?);
     }
-    let path = cache_folder().map(|folder| folder.join(format!("{id}.points")));
+    let path = folder.map(|folder| folder.join(format!("{id}.{SUFFIX}")));
     if let Some(points) = path.as_deref().and_then(read_own)
         && let Ok(pinned) = Pinned::parse_with_points(bytes, &points)
     {
@@ -67,12 +76,31 @@ pub(crate) fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<Pinned, Err
     }
     let pinned = Pinned::parse(bytes)?;
     let count: usize = pinned.points().iter().map(|pair| pair.a.len() + pair.b.len()).sum();
-    if let Some(path) = path.filter(|_| count >= WORTH_KEEPING)
-        && path.parent().is_some_and(|folder| files::create_folder(folder, Access::Public).is_ok())
+    if let Some((folder, path)) = folder.zip(path).filter(|_| pin.is_some() && count >= WORTH_KEEPING)
+        && files::create_folder(folder, Access::Public).is_ok()
+        && files::write(&path, &pinned.points_to_bytes(), Access::Public).is_ok()
     {
-        let _ = files::write(&path, &pinned.points_to_bytes(), Access::Public);
+        forget_oldest(folder, &path);
     }
     Ok(pinned)
+}
+
+/// Removes the oldest kept points, so that [`MOST_KEPT`] are left; never those at `new`.
+fn forget_oldest(folder: &Path, new: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let points = entries.flatten().map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let id = name.strip_suffix(SUFFIX).and_then(|name| name.strip_suffix('.'));
+        // What is called otherwise is not ours.
+        path != new && id.is_some_and(|id| id.parse::<AdapterId>().is_ok())
+    });
+    let changed = |path: &PathBuf| path.symlink_metadata().and_then(|found| found.modified()).ok();
+    let mut others: Vec<_> = points.map(|path| (changed(&path), path)).collect();
+    others.sort();
+    let too_many = (others.len() + 1).saturating_sub(MOST_KEPT);
+    for (_, path) in others.into_iter().take(too_many) {
+        let _ = files::remove(&path);
+    }
 }
 
 #[cfg(test)]
@@ -91,5 +119,52 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(read_own(&path).is_some(), taken, "{mode:o}");
         }
+    }
+
+    /// A manifest with enough commitments to be worth keeping, and a folder for their points.
+    fn manifest() -> (tempfile::TempDir, Vec<u8>, AdapterId) {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures");
+        let folder = tempfile::tempdir().unwrap();
+        let onnx = folder.path().join("onnx");
+        std::fs::create_dir(&onnx).unwrap();
+        let adapter = zklora_models::Adapter::load(&fixtures.join("adapters/smollm2-r4-qv")).unwrap();
+        zklora_models::export(&adapter, &[], &onnx).unwrap();
+        let out = folder.path().join("out");
+        let options = crate::compile::Options { paths: &[onnx], out: &out, seed_file: None, calibrate: None };
+        let (srs, keys) = (crate::srs_store::load(None).unwrap(), zklora_circuit::keys::KeyStore::default());
+        crate::compile::compile(&options, &srs, &keys).unwrap();
+        let bytes = std::fs::read(out.join("public/manifest.json")).unwrap();
+        let id = AdapterId(*blake3::hash(&bytes).as_bytes());
+        (folder, bytes, id)
+    }
+
+    #[test]
+    fn points_are_kept_of_pinned_manifests_and_of_the_newest_ones() {
+        let (folder, bytes, id) = manifest();
+        let cache = folder.path().join("cache");
+        let kept = cache.join(format!("{id}.points"));
+        parse_in(Some(&cache), &bytes, None).unwrap();
+        assert!(!cache.exists(), "points of a manifest that nobody pinned are kept");
+        assert!(parse_in(Some(&cache), &bytes, Some(&AdapterId([7; 32]))).is_err());
+        assert!(!cache.exists(), "points of another manifest than the pinned one are kept");
+
+        std::fs::create_dir(&cache).unwrap();
+        let name = |at: usize| cache.join(format!("{}.points", AdapterId([at as u8; 32])));
+        for at in 0..MOST_KEPT + 5 {
+            std::fs::write(name(at), "points").unwrap();
+            let age = std::time::Duration::from_secs(1000 - at as u64);
+            let file = std::fs::File::options().write(true).open(name(at)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - age).unwrap();
+        }
+        std::fs::write(cache.join("notes.points"), "mine").unwrap();
+        parse_in(Some(&cache), &bytes, Some(&id)).unwrap();
+        assert!(kept.exists());
+        // Six of the oldest gave way; what has no adapter id for a name did not.
+        let there: Vec<bool> = (0..MOST_KEPT + 5).map(|at| name(at).exists()).collect();
+        assert_eq!(there.iter().position(|there| *there), Some(6));
+        assert_eq!(there.iter().filter(|there| **there).count(), MOST_KEPT - 1);
+        assert!(cache.join("notes.points").exists());
+        // They are used without a pin, too.
+        assert_eq!(parse_in(Some(&cache), &bytes, None).unwrap().id(), id);
     }
 }

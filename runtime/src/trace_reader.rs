@@ -24,10 +24,14 @@ use crate::{
     Error,
     files::{self, MAX_FILE},
     trace_file::{FORMAT, ModuleRows, TraceFile, VERSION},
+    trace_writer::TraceWriter,
 };
 
 /// Longest header that is read, in bytes, as `safetensors` has it.
 pub(crate) const MAX_HEADER: u64 = 100_000_000;
+
+/// Bytes that are copied at a time.
+const PIECE: usize = 4 << 20;
 
 /// What stands before the numbers.
 pub(crate) struct Header {
@@ -98,7 +102,7 @@ pub struct TraceReader {
     path: PathBuf,
     file: Mutex<fs::File>,
     modules: Vec<Places>,
-    /// Values that all parts of a module have, for [`TraceReader::read_all`].
+    /// Values that all parts of a module have.
     widths: Vec<Widths>,
 }
 
@@ -165,19 +169,42 @@ impl TraceReader {
 
     /// Everything, into memory.
     pub fn read_all(&self) -> Result<TraceFile, Error> {
-        let modules = self.modules.iter().zip(&self.widths).map(|(places, widths)| {
+        let modules = self.modules.iter().enumerate().map(|(m, places)| self.rows(m, 0..places.rows));
+        Ok(TraceFile { adapter: self.adapter, session: self.session, modules: modules.collect::<Result<_, Error>>()? })
+    }
+
+    /// Writes the same session to another file, piece by piece; `modules` are those that it was opened for.
+    ///
+    /// # Errors
+    /// [`Error::File`]: it cannot be read any more, or not be written there.
+    pub fn copy(&self, path: &Path, modules: &[Module]) -> Result<(), Error> {
+        let counts: Vec<usize> = self.modules.iter().map(|places| places.rows).collect();
+        let mut writer = TraceWriter::create(path, self.adapter, self.session, modules, &counts)?;
+        for (m, (places, widths)) in self.modules.iter().zip(&self.widths).enumerate() {
+            let values = widths.inputs.iter().sum::<usize>() + 2 * widths.delta + 2;
+            let at_once = (PIECE / (4 * values)).max(1);
+            for first in (0..places.rows).step_by(at_once) {
+                let rows = self.rows(m, first..places.rows.min(first + at_once))?;
+                writer.push(m, &rows, &rows.delta)?;
+            }
+        }
+        writer.finish()
+    }
+
+    /// Some rows of module `m`, into memory.
+    fn rows(&self, m: usize, rows: Range<usize>) -> Result<ModuleRows, Error> {
+        let (places, widths) = (&self.modules[m], &self.widths[m]);
+        let of = |width: usize| rows.start * width..rows.end * width;
+        let read = || {
             let inputs = places.inputs.iter().zip(&widths.inputs);
             Ok(ModuleRows {
-                inputs: inputs
-                    .map(|(place, dim)| self.words(*place, 0..places.rows * dim))
-                    .collect::<Result<_, String>>()?,
-                ones: self.words(places.ones, 0..places.rows * widths.one)?,
-                scales: self.words(places.scales, 0..places.rows)?,
-                delta: self.words(places.delta, 0..places.rows * widths.delta)?,
+                inputs: inputs.map(|(place, dim)| self.words(*place, of(*dim))).collect::<Result<_, String>>()?,
+                ones: self.words(places.ones, of(widths.one))?,
+                scales: self.words(places.scales, of(1))?,
+                delta: self.words(places.delta, of(widths.delta))?,
             })
-        });
-        let modules = modules.collect::<Result<_, String>>().map_err(|why| Error::file(&self.path, why))?;
-        Ok(TraceFile { adapter: self.adapter, session: self.session, modules })
+        };
+        read().map_err(|why: String| Error::file(&self.path, why))
     }
 
     /// The little-endian words `values` of what begins at `place`. (The curve library compiles on little-endian machines only.)

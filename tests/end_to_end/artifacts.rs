@@ -180,12 +180,17 @@ fn points_that_were_kept_and_changed_are_not_used_and_made_again() {
     // Enough commitments to be worth keeping.
     zk!["run", "--adapter", fixture("adapters/smollm2-r4-qv"), "--rows", "1", "--out", path("run")].ok();
     let (public, trace, proof) = (path("run/public"), path("run/trace.safetensors"), path("run/session.pf"));
-    let verify = || {
-        let cache = path("cache");
-        let args = args!["--json", "verify", "--public", public, "--trace", trace, "--proof", proof];
+    let cache = path("cache");
+    let run = |more: &[&str]| {
+        let mut args = args!["--json", "verify", "--public", public, "--trace", trace, "--proof", proof].to_vec();
+        args.extend(more.iter().map(Into::into));
         zklora_with(&[("ZKLORA_CACHE_DIR", &cache)], args).ok().json()["adapter_id"].as_str().unwrap().to_string()
     };
-    let kept = path("cache").join(format!("{}.points", verify()));
+    // Whoever delivers a manifest that nobody pinned fills no folder.
+    let id = run(&[]);
+    assert!(!cache.exists());
+    let verify = || run(&["--adapter-id", &id]);
+    let kept = cache.join(format!("{}.points", verify()));
     let good = fs::read(&kept).unwrap();
     for change in [100, good.len() - 1] {
         let mut bad = good.clone();

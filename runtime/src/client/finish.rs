@@ -21,7 +21,7 @@ use crate::{
     session as proofs,
     session_log::Event,
     trace_reader::TraceReader,
-    wire::{FetchProofRequest, FinishRequest, ProofStage, SessionState},
+    wire::{FetchProofRequest, FinishRequest, FinishResponse, ProofStage, SessionState},
 };
 
 /// How far the proof is.
@@ -33,6 +33,51 @@ pub enum Progress {
     Proving,
     /// It is here and being verified.
     Verifying,
+}
+
+/// Messages about the proof that a contributor may send at any time, beyond one a second. It sends one every two seconds, and one
+/// whenever something changes: a queue may get shorter quickly.
+const STAGES_AT_ONCE: u64 = 1000;
+
+/// What a contributor says of the proof: passed on when it changes, and counted.
+struct Stages<'a> {
+    since: Instant,
+    heard: u64,
+    last: Option<Progress>,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> Stages<'a> {
+    fn new(progress: &'a mut dyn FnMut(Progress)) -> Stages<'a> {
+        Stages { since: Instant::now(), heard: 0, last: None, progress }
+    }
+
+    /// Takes one more message.
+    ///
+    /// # Errors
+    /// There were more of them than there is a reason for.
+    fn hear(&mut self, stage: &FinishResponse) -> Result<(), String> {
+        self.heard += 1;
+        let seconds = self.since.elapsed().as_secs();
+        if self.heard > STAGES_AT_ONCE.saturating_add(seconds) {
+            return Err(format!(
+                "it said {} times within {seconds} s how far the proof is, more often than anything can change",
+                self.heard
+            ));
+        }
+        match stage.stage() {
+            ProofStage::Queued => self.tell(Progress::Queued(stage.ahead)),
+            ProofStage::Done => {}
+            _ => self.tell(Progress::Proving),
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, now: Progress) {
+        if self.last.replace(now) != Some(now) {
+            (self.progress)(now);
+        }
+    }
 }
 
 /// A session that was proven and verified.
@@ -76,9 +121,10 @@ impl UserSession {
         let trace = TraceReader::trace(&self.folder.join(TRACE), &self.remote.pinned)?;
         let start = Instant::now();
         let deadline = tokio::time::Instant::now() + self.remote.options.proof_timeout;
-        let proof = self.insist(|session| session.proof(trace.digest(), deadline, progress))?;
+        let mut stages = Stages::new(progress);
+        let proof = self.insist(|session| session.proof(trace.digest(), deadline, &mut stages))?;
         let proof_time = start.elapsed();
-        progress(Progress::Verifying);
+        stages.tell(Progress::Verifying);
         let start = Instant::now();
         let verdict = proofs::verify(&self.remote.pinned, &trace, &proof, srs, keys, policy)?;
         let verify_time = start.elapsed();
@@ -103,7 +149,7 @@ impl UserSession {
         &mut self,
         own: TraceDigest,
         deadline: tokio::time::Instant,
-        progress: &mut dyn FnMut(Progress),
+        told: &mut Stages<'_>,
     ) -> Result<bytes::Bytes, Trouble> {
         let (session, sequence, timeout) = (self.reference(), self.record.next, self.remote.options.call_timeout);
         // A contributor whose machine died may have lost what it answered.
@@ -115,6 +161,7 @@ impl UserSession {
         }
         let mut client = self.remote.client()?;
         let mut heard = false;
+        let mut flooded = None;
         let made = async {
             let request = FinishRequest { session: Some(session.clone()), sequence };
             let mut stages = in_time(timeout, client.finish(request)).await?.into_inner();
@@ -122,10 +169,12 @@ impl UserSession {
                 let stage = in_time(timeout, stages.message()).await?;
                 let stage = stage.ok_or_else(|| Status::unavailable("it stopped telling how far the proof is"))?;
                 heard = true;
-                match stage.stage() {
-                    ProofStage::Queued => progress(Progress::Queued(stage.ahead)),
-                    ProofStage::Done => break stage.trace_digest,
-                    _ => progress(Progress::Proving),
+                if let Err(why) = told.hear(&stage) {
+                    flooded = Some(why);
+                    return Err(Status::cancelled("it is not listened to any more"));
+                }
+                if stage.stage() == ProofStage::Done {
+                    break stage.trace_digest;
                 }
             };
             let fetched = in_time(timeout, client.fetch_proof(FetchProofRequest { session: Some(session) })).await?;
@@ -135,6 +184,9 @@ impl UserSession {
         if heard {
             // A proof takes long: what failed before it was there again is no reason to give up. The deadline is.
             self.remote.patience.heard();
+        }
+        if let Some(why) = flooded {
+            return Err(Trouble::Final(self.failed(format!("{why}; {}", self.how_to_go_on()))));
         }
         let Ok(made) = made else {
             return Err(Trouble::Final(self.failed(format!(

@@ -76,8 +76,8 @@ impl UserSession {
     /// Opens a session whose record is kept in `folder`, or goes on with the one that is there.
     ///
     /// # Errors
-    /// [`Error::Input`] if the folder holds a session that was finished or one of another adapter; [`Error::Contributor`] if the contributor
-    /// does not go on with it.
+    /// [`Error::Input`] if the folder holds a session that was finished, one of another adapter, or a trace without its log;
+    /// [`Error::Contributor`] if the contributor does not go on with it.
     pub fn open(remote: Remote, folder: &Path) -> Result<UserSession, Error> {
         files::create_folder(folder, Access::Private)?;
         if folder.join(PROOF).exists() {
@@ -87,6 +87,13 @@ impl UserSession {
         if path.exists() && frame_log::is_unborn(&path)? {
             // Its process died while it made the log: nothing was sent.
             files::remove(&path)?;
+        }
+        if !path.exists() && folder.join(TRACE).exists() {
+            // Without its log it cannot go on, and another session would write over it.
+            return Err(Error::Input(format!(
+                "{} holds the trace of another session and no log: name another folder",
+                folder.display()
+            )));
         }
         let pinned = &remote.pinned;
         let mut pairs = Pairs::default();

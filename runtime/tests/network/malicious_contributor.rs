@@ -11,10 +11,14 @@ use std::{
 
 use bytes::Bytes;
 use tonic::Status;
-use zklora_circuit::error::{Check, Error as Proof};
+use zklora_circuit::{
+    error::{Check, Error as Proof},
+    keys::KeyStore,
+    verifier::SrsPolicy,
+};
 use zklora_runtime::{
     Error,
-    client::{ContributorOptions, Remote, UserSession},
+    client::{ContributorOptions, Progress, Remote, UserSession},
     wire::{
         Batch, DescribeResponse, FetchProofResponse, FinishResponse, InferResponse, OpenSessionResponse, ProofStage,
         SessionRef, SessionState,
@@ -501,6 +505,78 @@ fn a_contributor_that_says_queued_for_ever_is_waited_for_no_longer_than_was_said
     let mut session = UserSession::open(Remote::connect(patient, &network()).unwrap(), user.path()).unwrap();
     session.deltas(&calls(&session, 1, 0)).unwrap();
     contributor_says(&finish(&mut session).unwrap_err(), "no proof within 1 s; the session is kept");
+}
+
+/// Says for ever how far the proof is: with `changing`, something else every time.
+struct Flood {
+    changing: bool,
+}
+
+impl Lies for Flood {
+    fn finished_again(&self, _: &FinishResponse, at: u32) -> Option<FinishResponse> {
+        let mut stage = FinishResponse { ahead: if self.changing { at } else { 7 }, ..FinishResponse::default() };
+        stage.set_stage(ProofStage::Queued);
+        Some(stage)
+    }
+}
+
+#[test]
+fn a_contributor_that_says_for_ever_how_far_the_proof_is_is_not_listened_to() {
+    let contributor = artifacts();
+    let server = Server::start(contributor.path());
+    for (changing, most) in [(false, 1), (true, 1100)] {
+        let user = tempfile::tempdir().unwrap();
+        let proxy = Proxy::start(&server.url(), Flood { changing });
+        let mut session = open(&proxy.url(), None, user.path()).unwrap();
+        session.deltas(&calls(&session, 1, 0)).unwrap();
+        let mut told = Vec::new();
+        let mut progress = |now| told.push(now);
+        let error =
+            session.finish(party::srs(), &KeyStore::default(), SrsPolicy::TrustedOnly, &mut progress).unwrap_err();
+        contributor_says(&error, "how far the proof is, more often than anything can change; the session is kept in");
+        assert!((1..=most).contains(&told.len()), "{} calls", told.len());
+        // The contributor itself has the proof, and the session goes on with it.
+        drop(session);
+        finish(&mut moved(&server, user.path())).unwrap();
+    }
+}
+
+#[test]
+fn what_is_said_twice_of_a_proof_is_told_once() {
+    struct Stutters;
+    impl Lies for Stutters {
+        fn finished_again(&self, stage: &FinishResponse, at: u32) -> Option<FinishResponse> {
+            (at < 100 && stage.stage() != ProofStage::Done).then(|| stage.clone())
+        }
+    }
+    let contributor = artifacts();
+    let server = Server::start(contributor.path());
+    let user = tempfile::tempdir().unwrap();
+    let proxy = Proxy::start(&server.url(), Stutters);
+    let mut session = session(&proxy, contributor.path(), user.path()).unwrap();
+    let mut told = Vec::new();
+    let mut progress = |now| told.push(now);
+    session.finish(party::srs(), &KeyStore::default(), SrsPolicy::TrustedOnly, &mut progress).unwrap();
+    assert!(told.windows(2).all(|pair| pair[0] != pair[1]), "{told:?}");
+    assert_eq!(told.last(), Some(&Progress::Verifying));
+}
+
+#[test]
+fn a_trace_without_its_log_is_not_written_over() {
+    let contributor = artifacts();
+    let server = Server::start(contributor.path());
+    let user = tempfile::tempdir().unwrap();
+    let mut session = open(&server.url(), None, user.path()).unwrap();
+    session.deltas(&calls(&session, 1, 0)).unwrap();
+    finish(&mut session).unwrap();
+    drop(session);
+    std::fs::remove_file(user.path().join("session.pf")).unwrap();
+    let kept = std::fs::read(user.path().join("trace.safetensors")).unwrap();
+    let error = open(&server.url(), None, user.path()).err().expect("another session begins there");
+    let expected = "holds the trace of another session and no log: name another folder";
+    assert!(matches!(&error, Error::Input(why) if why.contains(expected)), "{error}");
+    assert_eq!(std::fs::read(user.path().join("trace.safetensors")).unwrap(), kept);
+    assert!(!user.path().join("rows.log").exists());
 }
 
 #[test]

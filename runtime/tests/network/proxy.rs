@@ -46,6 +46,10 @@ pub trait Lies: Send + Sync + 'static {
     }
     fn answered(&self, _: &Batch, _: &mut InferResponse) {}
     fn finished(&self, _: &mut FinishResponse) {}
+    /// The message number `at` after this stage, or nothing more of it.
+    fn finished_again(&self, _: &FinishResponse, _at: u32) -> Option<FinishResponse> {
+        None
+    }
     /// Whose proof is fetched.
     fn fetching(&self, _: &mut SessionRef) {}
     fn fetched(&self, _: &mut FetchProofResponse) {}
@@ -178,6 +182,12 @@ impl Contributor for Liar {
                     Ok(None) => break,
                     Ok(Some(mut stage)) => {
                         inner.lies.finished(&mut stage);
+                        let more = (0..).map_while(|at| inner.lies.finished_again(&stage, at));
+                        for again in more {
+                            if progress.send(Ok(again)).await.is_err() {
+                                return;
+                            }
+                        }
                         Ok(stage)
                     }
                     Err(status) => Err(status),

@@ -1,6 +1,7 @@
 """What a manifest names is looked up among the model's submodules, and nowhere else."""
 
 import random
+import re
 
 import pytest
 from conftest import Q_PROJ
@@ -205,6 +206,65 @@ def test_a_parametrization_is_not_adapted(serve, tmp_path):
         with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / "session"):
             model(torch.randn(2, 128))
     assert nothing_was_sent(tmp_path / "session")
+
+
+class Adapted(nn.Linear):
+    """A layer that calls what is inside of it with its parameters, as the layers of peft do."""
+
+    def __init__(self, features=128):
+        super().__init__(features, features)
+        self.lora_A, self.lora_B = nn.ModuleDict(), nn.ModuleDict()
+        for inner in (self.lora_A, self.lora_B):
+            inner["default"] = nn.Linear(features, features, bias=False)
+            nn.init.normal_(inner["default"].weight)
+
+    def forward(self, x):
+        norm = self.lora_B["default"](self.lora_A["default"](torch.eye(self.in_features))).norm()
+        return super().forward(x) * norm
+
+
+class Holder(nn.Module):
+    """The same, of a layer that does not tell its features."""
+
+    def __init__(self):
+        super().__init__()
+        self.base_layer, self.lora_B = nn.Conv1d(128, 128, 1), nn.Linear(128, 128)
+
+
+@pytest.mark.parametrize("name", ["first.lora_A.default", "first.lora_B.default", "second.lora_B", "second.base_layer"])
+def test_what_is_inside_of_a_layer_is_not_adapted(serve, tmp_path, name):
+    hostile, model = serve(name), Private()
+    model.first, model.second = Adapted(), Holder()
+    before = tree(model)
+    with pytest.raises(zklora.InputError, match=r"is inside of layer `(first|second)` \((Adapted|Holder)\)"):
+        with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / "session"):
+            model.first(torch.randn(2, 128))
+    with pytest.raises(zklora.InputError, match=r"is inside of the model itself"):
+        with zklora.remote_lora(model.first, [serve("lora_B.default").contributor], session_dir=tmp_path / "itself"):
+            pass
+    assert tree(model) == before and nothing_was_sent(tmp_path)
+
+
+def test_what_is_inside_of_a_layer_that_is_wrapped_already_is_not_adapted(serve, tmp_path):
+    model = Private()
+    model.first = Adapted()
+    contributors = [serve(name).contributor for name in ("first", "first.lora_B.default")]
+    with pytest.raises(zklora.InputError, match="is inside of layer `first`"):
+        with zklora.remote_lora(model, contributors, session_dir=tmp_path / "session"):
+            pass
+    assert type(model.first) is Adapted
+
+
+def test_what_is_inside_of_a_layer_of_peft_is_not_adapted(serve, model, tmp_path):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=64, use_dora=True, target_modules=["q_proj"], init_lora_weights=False)
+    model = peft.get_peft_model(model, config).eval()
+    for at, inner in enumerate(["lora_A.default", "lora_B.default", "base_layer"]):
+        hostile = serve(f"base_model.model.{Q_PROJ}.{inner}", adapter="llama_qv_r4", source=Q_PROJ)
+        with pytest.raises(zklora.InputError, match=r"is inside of layer `base_model.model.{0}` \(Linear\)".format(re.escape(Q_PROJ))):
+            with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / f"session-{at}"), torch.no_grad():
+                model(torch.tensor([[5]]))
+        assert nothing_was_sent(tmp_path / f"session-{at}")
 
 
 @pytest.mark.parametrize("view", [lambda p: p, lambda p: p.data, lambda p: p.detach()[:2], lambda p: p.view(-1, 128)])

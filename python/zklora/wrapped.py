@@ -85,6 +85,8 @@ class RemoteLoRAWrappedModule(nn.Module):
         self.send_base_activations = send_base_activations
         #: How calls of several modules travel together; none: one by one.
         object.__setattr__(self, "prefetch", None)
+        #: Whether it is a wrapper no more: it may still be where somebody else put it.
+        object.__setattr__(self, "released", False)
         #: What is never sent; none: not known.
         object.__setattr__(self, "parameters_of_model", None)
 
@@ -117,6 +119,8 @@ class RemoteLoRAWrappedModule(nn.Module):
 
     def _with_base(self, x, *args, **kwargs):
         """What the layer itself puts out, and that with the deltas of every contributor to it."""
+        if self.released:
+            return self._inner(x, *args, **kwargs)
         module = self._served()
         if module is not None and module.applies_to == "input":
             x = self._combined(x, x, self._ask(module, x)())
@@ -181,6 +185,13 @@ class RemoteLoRAWrappedModule(nn.Module):
 
     def extra_repr(self):
         return f"{self.sub_name}, {self.combine_mode}, {self.comm!r}"
+
+
+def chain(layer):
+    """The wrappers around a layer, the outermost first."""
+    while isinstance(layer, RemoteLoRAWrappedModule):
+        yield layer
+        layer = layer.local_sub
 
 
 def innermost(layer):

@@ -84,6 +84,41 @@ def test_a_session_that_was_closed_is_opened_again_where_it_was(gone, rows):
     assert comm.session.statistics()["rows_reused"] == 5 and comm.end_inference()["rows"] == {Q_PROJ: 5}
 
 
+def test_rows_that_left_and_were_not_answered_are_not_no_rows(gone, rows):
+    own, contributor, again = gone
+    comm = zklora.BaseModelToLoRAComm(contributor=own)
+    comm.init_request()
+    contributor.close()
+    with pytest.raises(zklora.NetworkError):
+        comm.lora_forward(Q_PROJ, rows)
+    log = os.path.join(comm.session_dir, "rows.log")
+    assert comm.session.rows == 0 and zklora._native.log_info(log)[1] == 5
+    for _ in range(2):
+        with pytest.raises(zklora.NetworkError, match="your record of the session is in"):
+            comm.end_inference()
+    again.start()
+    assert comm.end_inference()["rows"] == {Q_PROJ: 5}
+
+
+def test_rows_that_are_refused_in_the_end_are_no_rows(gone, rows):
+    own, contributor, _ = gone
+    comm = zklora.BaseModelToLoRAComm(contributor=own)
+    comm.init_request()
+    contributor.close()
+    with pytest.raises(zklora.NetworkError):
+        comm.lora_forward(Q_PROJ, rows)
+    stop = threading.Event()
+    strict = zklora.AServerTCP("127.0.0.1", contributor.port, contributor.server, stop, max_rows=3)
+    strict.start()
+    try:
+        report = comm.end_inference()
+    finally:
+        stop.set()
+        strict.join(20)
+    assert not report["verified"] and report["message"] == "no rows were sent: there is nothing to prove"
+    assert zklora._native.log_info(os.path.join(comm.session_dir, "rows.log"))[1] == 0
+
+
 @pytest.mark.torch
 def test_a_model_goes_on_with_the_record_of_its_own_context_or_of_another(gone, model, tokenizer):
     import torch

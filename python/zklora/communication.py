@@ -149,12 +149,16 @@ class BaseModelToLoRAComm:
             session = self.session
         own, adapter_id = self.contributor, session.manifest.adapter_id
         about = {"adapter_id": adapter_id, "pinned": own.expected_adapter is not None, "url": own.url}
-        if not session.rows:
-            session.close()
-            self.report = {**about, "verified": False, "message": "no rows were sent: there is nothing to prove"}
-            return self.report
-        with self.record_named():
-            finished = session.finish(progress)
+        if not self._sent(session):
+            return self._nothing_sent(session, about)
+        try:
+            with self.record_named():
+                finished = session.finish(progress)
+        except ZkloraError:
+            # What was not answered was asked for again, and the contributor may have refused it, uncounted.
+            if self._sent(session):
+                raise
+            return self._nothing_sent(session, about)
         if not about["pinned"]:
             warn_unpinned(adapter_id)
         self.report = {
@@ -165,6 +169,15 @@ class BaseModelToLoRAComm:
             "proof": os.path.join(self._session_dir, "session.pf"),
             "message": "every delta of the own record came from this adapter",
         }
+        return self.report
+
+    def _sent(self, session):
+        """Whether rows were sent. Those that were not answered are not among the session's, but in its log."""
+        return bool(session.rows) or _native.log_info(os.path.join(self._session_dir, "rows.log"))[1] > 0
+
+    def _nothing_sent(self, session, about):
+        session.close()
+        self.report = {**about, "verified": False, "message": "no rows were sent: there is nothing to prove"}
         return self.report
 
     def close(self):

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from zklora import _places  # noqa: E402
 from zklora.patching import Patches  # noqa: E402
+from zklora.wrapped import OwnParameters  # noqa: E402
 
 ATTACK = "secret.__class__.__mro__.1.__matmul__"
 
@@ -272,9 +273,85 @@ def test_a_parameter_that_a_layer_is_called_with_is_not_sent(serve, tmp_path, vi
     hostile, model = serve("first"), Private()
     with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / "session"), torch.no_grad():
         model.to(torch.float64).to(torch.float32)
-        with pytest.raises(zklora.InputError, match="called with a parameter of the model"):
+        with pytest.raises(zklora.InputError, match="called with a parameter of the model or a buffer"):
             model.first(view(model.secret))
         assert nothing_was_sent(tmp_path / "session")
+
+
+class Table(nn.Module):
+    """A model whose layer is called with what a function makes of its parameter and its buffer."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.table, self.fc, self.read = nn.Parameter(torch.randn(8, 128)), nn.Linear(128, 128), read
+        self.register_buffer("bank", torch.randn(4, 128))
+
+    def forward(self):
+        return self.fc(self.read(self))
+
+
+VIEWS = {
+    "part": lambda m: m.table[:4],
+    "row": lambda m: m.table.data[1:2],
+    "buffer": lambda m: m.bank,
+    "part of the buffer": lambda m: m.bank[2:],
+    "repeated": lambda m: m.table[None].expand(2, 8, 128),
+    "numpy": lambda m: torch.from_numpy(m.table.detach().numpy()),
+    "the end, by numpy": lambda m: torch.from_numpy(m.table.detach().numpy()[1:]),
+    "another type": lambda m: m.table.view(torch.int32).view(torch.float32),
+}
+
+
+def moved(model):
+    model.table.data = model.table.data.clone()
+
+
+CHANGES = {
+    "none": lambda model: None,
+    "assigned": lambda model: model.load_state_dict({k: v.clone() for k, v in model.state_dict().items()}, assign=True),
+    "data": moved,
+    "another": lambda model: setattr(model, "table", nn.Parameter(torch.randn(8, 128))),
+    "another buffer": lambda model: setattr(model, "bank", torch.randn(4, 128)),
+    "to": lambda model: model.to(torch.float64).to(torch.float32),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_view_of_a_parameter_or_buffer_is_sent_whatever_happened_to_it(serve, tmp_path, change):
+    hostile, model = serve("fc"), Table(None)
+    with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / "session"), torch.no_grad():
+        for name, view in VIEWS.items():
+            model.read = view
+            for _ in range(2):
+                with pytest.raises(zklora.InputError, match="called with a parameter of the model or a buffer"):
+                    model()
+                CHANGES[change](model)
+        assert nothing_was_sent(tmp_path / "session")
+
+
+def test_an_output_that_is_a_parameter_is_not_sent(serve, tmp_path):
+    class Layer(nn.Linear):
+        def forward(self, x):
+            return self.weight[: x.shape[0]]
+
+    hostile = serve("first", adapter="llama_dora_r4", source=Q_PROJ)
+    assert hostile.artifacts.modules[0].reads == ["layer", "base"]
+    model = Private(64)
+    model.first = Layer(64, 64)
+    with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / "session"), torch.no_grad():
+        with pytest.raises(zklora.InputError, match="puts out a parameter of the model or a buffer"):
+            model.first(torch.randn(2, 64))
+        assert nothing_was_sent(tmp_path / "session")
+
+
+def test_ids_of_a_buffer_are_what_an_embedding_may_be_called_with():
+    model = nn.Module()
+    model.register_buffer("position_ids", torch.arange(8)[None])
+    model.register_buffer("bank", torch.randn(8))
+    own = OwnParameters(model)
+    assert not own.hold(model.position_ids[:, :4]) and own.hold(model.bank[3:])
+    # What is beside it in memory is another tensor.
+    assert not own.hold(torch.randn(8)) and not own.hold(torch.empty(0))
 
 
 def test_two_names_of_one_layer_are_refused_and_one_of_them_is_fine(serve, tmp_path):

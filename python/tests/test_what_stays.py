@@ -1,5 +1,6 @@
 """What is there after a failure, a kill or a fork: the user's record, and no seed and no lock."""
 
+import errno
 import os
 import re
 import signal
@@ -251,6 +252,91 @@ def test_a_folder_of_another_user_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: own)
     _temporary.remove_stale()
     assert not folder.exists()
+
+
+class Locks:
+    """The module `fcntl` of a file system that answers a lock with this error."""
+
+    LOCK_EX = LOCK_NB = LOCK_UN = 0
+
+    def __init__(self, error):
+        self.error = error
+
+    def flock(self, *given):
+        raise OSError(self.error, "no")
+
+
+@unix
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_without_locks_there_is_one_folder_and_nothing_is_stale(tmp_path, monkeypatch, error):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    stale = tmp_path / (_temporary.PREFIX + "stale")
+    stale.mkdir(0o700)
+    (stale / "lock").touch()
+    monkeypatch.setattr(_temporary, "fcntl", Locks(error))
+    one, two = _temporary.Folder(), _temporary.Folder()
+    for own in (one, two):
+        assert os.listdir(own.path) == []
+    assert len(left(tmp_path)) == 3
+    # Nobody takes it for a stale one where there are locks, either.
+    monkeypatch.undo()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(_temporary, "_own", {})
+    _temporary.remove_stale()
+    assert sorted(left(tmp_path)) == sorted(os.path.basename(own.path) for own in (one, two))
+    for own in (one, two):
+        _temporary._own[own.path] = own
+        own.remove()
+    assert left(tmp_path) == []
+
+
+@unix
+@pytest.mark.parametrize("error", [errno.EWOULDBLOCK, errno.EACCES])
+def test_a_folder_that_others_always_hold_is_not_made_for_ever(tmp_path, monkeypatch, error):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(_temporary, "fcntl", Locks(error))
+    with pytest.raises(zklora.FileError, match="no temporary folder can be made"):
+        _temporary.Folder()
+    assert left(tmp_path) == []
+
+
+@unix
+def test_the_lock_is_removed_last(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    own, order = _temporary.Folder(), []
+    os.mkdir(own.path + "/private")
+    for name in ("a", "private/seed", "z"):
+        open(os.path.join(own.path, name), "w").close()
+    unlink = os.unlink
+
+    def killed(path, **options):
+        order.append(os.path.basename(path))
+        if len(order) == 2:
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        own.remove()
+    assert os.path.exists(own.path + "/lock") and "lock" not in order
+    # The next one goes on with it.
+    monkeypatch.setattr(os, "unlink", lambda path, **options: (order.append(os.path.basename(path)), unlink(path, **options)))
+    _temporary.remove_stale()
+    assert order[-1] == "lock" and sorted(set(order)) == ["a", "lock", "seed", "z"] and left(tmp_path) == []
+
+
+@unix
+def test_a_temporary_folder_that_cannot_be_listed_is_used_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def closed(path):
+        raise PermissionError(errno.EACCES, "closed", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", closed)
+        own = _temporary.Folder()
+    own.remove()
+    assert left(tmp_path) == []
 
 
 # Forks.

@@ -371,7 +371,7 @@ def test_a_name_of_a_manifest_forges_no_line(serve):
     with pytest.raises(zklora.InputError) as error:
         with zklora.remote_lora(Private(), [serve(name).contributor]):
             pass
-    assert str(error.value).isprintable() and "\\u202e\\u2028Verdict" in str(error.value)
+    assert str(error.value).isprintable() and "\\u{202e}\\u{2028}Verdict" in str(error.value)
 
 
 def test_a_layer_of_transformers_and_one_that_has_features_are_adapted():

@@ -13,6 +13,9 @@ class ZkloraError(RuntimeError):
         # Names and paths in it may come from a stranger: here they cannot forge lines of a terminal or log.
         return printable(super().__str__())
 
+    def __repr__(self):
+        return printable(super().__repr__())
+
 
 class InputError(ZkloraError, ValueError):
     """An argument, an adapter, a model or an array that cannot be used."""

@@ -194,7 +194,7 @@ class RemoteLoRAWrappedModule(nn.Module):
         return (value + delta).to(value.dtype)
 
     def extra_repr(self):
-        return f"{self.sub_name}, {self.combine_mode}, {self.comm!r}"
+        return f"{shown(self.sub_name)}, {self.combine_mode}, {self.comm!r}"
 
 
 def chain(layer):

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import re
 import threading
 
 import numpy as np
@@ -436,6 +437,27 @@ def test_two_threads_patch_one_model(contributor, model):
     assert not failures and not wrapped_layers(model)
     with torch.no_grad():
         assert torch.equal(model(ids).logits, base)
+
+
+def test_layers_that_were_never_called_are_named(contributor, model, caplog):
+    class Around(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model.model
+
+        def forward(self, x):
+            layer = self.model.layers[0].self_attn.q_proj
+            return torch.nn.functional.linear(x, layer.weight) if x.ndim == 3 else layer(x)
+
+    around, x = Around(), torch.ones(2, 64)
+    with torch.no_grad():
+        with zklora.remote_lora(around, [contributor]):
+            around(x[None])
+        assert re.search(r"(\d+) of \1 adapted layers were never called, such as `model.layers.0.self_attn.q_proj`", caplog.text)
+        caplog.clear()
+        with zklora.remote_lora(around, [contributor]):
+            around(x)
+    assert re.search(r"adapted layers were never called, such as `model.layers.0.self_attn.v_proj`", caplog.text)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

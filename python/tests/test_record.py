@@ -92,6 +92,46 @@ def test_what_a_pin_may_be(contributor, tmp_path):
         _pins.pin(3)
 
 
+def test_a_pin_is_read_once_and_two_pins_are_one(contributor, other_contributor, tmp_path):
+    path = tmp_path / "manifest.json"
+    shutil.copy(os.path.join(contributor.out_dir, "public", "manifest.json"), path)
+    comm = zklora.BaseModelToLoRAComm(contributor=zklora.Contributor(contributor.url, path), session_dir=tmp_path / "one")
+    comm.init_request()
+    comm.close()
+    (known,) = zklora.contributor.contributors([contributor], [path])
+    # Whoever exchanges the file later is too late.
+    shutil.copy(os.path.join(other_contributor.out_dir, "public", "manifest.json"), path)
+    comm.init_request()
+    comm.close()
+    assert known.session_options()["adapter_id"] == contributor.adapter_id
+    with pytest.raises(zklora.InputError, match=f"{contributor.adapter_id} is pinned with the contributor, and {other_contributor.adapter_id}"):
+        zklora.contributor.contributors([contributor], [path])
+    (known,) = zklora.contributor.contributors([contributor], [None])
+    assert known.expected_adapter.adapter_id == contributor.adapter_id
+    for address in ["http://[::1", "http://h:99999", (3, 4), ("h", "x"), 7]:
+        with pytest.raises(zklora.InputError):
+            zklora.contributor.contributor(address).address
+
+
+WARNED = """
+import sys, zklora
+for _ in range(3):
+    zklora.batch_verify_proofs(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("options, times", [([], 3), (["-W", "ignore"], 0)])
+def test_what_was_not_checked_is_said_every_time(tmp_path, options, times):
+    done = subprocess.run([sys.executable, *options, "-c", WARNED, tmp_path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr.count("NOTHING WAS VERIFIED") == times, done.stderr
+
+
+def test_a_folder_of_proofs_is_a_path(tmp_path, quiet):
+    assert zklora.batch_verify_proofs(os.fsencode(tmp_path)) == zklora.batch_verify_proofs(tmp_path) == (0.0, 0)
+    with pytest.raises(zklora.InputError, match="int is no folder of proofs"):
+        zklora.batch_verify_proofs(3)
+
+
 # Every pin and every session.
 
 

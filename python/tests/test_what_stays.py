@@ -364,6 +364,38 @@ def test_a_forked_child_does_not_hold_a_temporary_folder(tmp_path, monkeypatch):
         os.waitpid(child, 0)
 
 
+OPENING = """
+import os, sys, threading, time, zklora
+from zklora import _native
+_native.log_info(sys.argv[1])
+comm = zklora.BaseModelToLoRAComm(contributor=zklora.Contributor("http://127.0.0.1:1"))
+# As if another thread were opening the session.
+comm._opening.acquire()
+child = os.fork()
+if child == 0:
+    try:
+        comm.init_request()
+    except zklora.ZkloraError as error:
+        os._exit(0 if "forked" in str(error) else 1)
+    os._exit(2)
+deadline = time.monotonic() + 10
+while time.monotonic() < deadline:
+    pid, status = os.waitpid(child, os.WNOHANG)
+    if pid:
+        sys.exit(status)
+    time.sleep(0.02)
+os.kill(child, 9)
+sys.exit("hangs")
+"""
+
+
+@unix
+def test_a_child_that_was_forked_while_a_session_was_opened_does_not_wait_for_it(comm, tmp_path):
+    log = os.path.join(comm.session_dir, "rows.log")
+    done = subprocess.run([sys.executable, "-c", OPENING, log], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 SERVER = """
 import os, sys, threading, time, zklora
 adapter, base, out = sys.argv[1:]

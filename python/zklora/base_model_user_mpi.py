@@ -137,6 +137,7 @@ class BaseModelClient:
         """
         if not self.comms:
             raise InputError("there is no contributor")
+        self._patches.warn_of_uncalled()
         return end_all(self.comms, progress)
 
 

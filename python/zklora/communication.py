@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from . import _arrays, _native
 from ._native import Session
-from .contributor import Contributor, contributor, contributors
+from .contributor import Contributor, contributor, contributors, pinned
 from .errors import InputError, NetworkError, VerificationError, ZkloraError
 from .pipeline import warn_unpinned
 
@@ -63,7 +63,7 @@ class BaseModelToLoRAComm:
             return self._session
 
     def _open(self):
-        own = self.contributor
+        own = self._contributor = pinned(self.contributor)
         if own.expected_adapter is None:
             logger.warning("%s: the adapter is not pinned", own.url)
         if self._session_dir is None:
@@ -89,6 +89,8 @@ class BaseModelToLoRAComm:
 
         A session that was closed is opened again, and goes on with its record.
         """
+        # Before the lock: in a forked child, whoever held it is not there.
+        _native.check_process()
         with self._opening:
             if self._closed:
                 self._session, self._closed = None, False

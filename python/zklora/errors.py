@@ -3,6 +3,8 @@
 Some messages name options of the command line: ``--insecure`` is the keyword argument ``insecure=True``, and so on.
 """
 
+import warnings
+
 from ._text import printable
 
 
@@ -39,3 +41,7 @@ class ClosedError(ZkloraError):
 
 class UncheckedWarning(UserWarning):
     """Something that a verification rests on was not given, and so not checked."""
+
+
+# Each verification says it, not only the first one from a line. Filters of the caller go first.
+warnings.filterwarnings("always", category=UncheckedWarning, append=True)

@@ -17,6 +17,16 @@ logger = logging.getLogger("zklora")
 _chains = threading.RLock()
 
 
+def _not_held():
+    # Whoever held it is not in a forked child.
+    global _chains
+    _chains = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_not_held)
+
+
 class Patches:
     """The layers of a model that were replaced."""
 
@@ -66,6 +76,17 @@ class Patches:
     def have(self, comm) -> bool:
         """Whether layers have the deltas of this contributor from here."""
         return any(wrapped.comm is comm for _, wrapped in self._patches)
+
+    def warn_of_uncalled(self):
+        """Says which layers were never called: some modules of torch read a layer's weights instead, and then it has no deltas."""
+        uncalled = [at.name for at, wrapped in self._patches if not wrapped.called]
+        if uncalled:
+            logger.warning(
+                "%d of %d adapted layers were never called, such as `%s`: the model ran without their deltas",
+                len(uncalled),
+                len(self._patches),
+                shown(uncalled[0]),
+            )
 
     def restore(self):
         """Puts the layers back; one that was replaced meanwhile by somebody else is left, with a warning in the log.
@@ -159,6 +180,8 @@ class RemoteLora:
         self._entered = False
 
     def __exit__(self, kind, error, traceback):
+        if error is None:
+            self._patches.warn_of_uncalled()
         self._restore()
         if error is not None:
             self._close()

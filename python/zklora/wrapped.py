@@ -95,6 +95,8 @@ class RemoteLoRAWrappedModule(nn.Module):
         object.__setattr__(self, "prefetch", None)
         #: Whether it is a wrapper no more: it may still be where somebody else put it.
         object.__setattr__(self, "released", False)
+        #: Whether the model ever called it.
+        object.__setattr__(self, "called", False)
         #: What is never sent; none: not known.
         object.__setattr__(self, "parameters_of_model", None)
 
@@ -123,6 +125,7 @@ class RemoteLoRAWrappedModule(nn.Module):
         """What the layer itself puts out, and that with the deltas of every contributor to it."""
         if self.released:
             return self._inner(x, *args, **kwargs)
+        object.__setattr__(self, "called", True)
         module = self._served()
         if module is not None and module.applies_to == "input":
             x = self._combined(x, x, self._ask(module, x)())

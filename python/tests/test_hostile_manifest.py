@@ -354,6 +354,17 @@ def test_ids_of_a_buffer_are_what_an_embedding_may_be_called_with():
     assert not own.hold(torch.randn(8)) and not own.hold(torch.empty(0))
 
 
+def test_a_scripted_model_is_refused_and_a_scripted_part_does_no_harm(serve, tmp_path):
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(128, 128)))
+    with pytest.raises(zklora.InputError, match="are not in the model"):
+        with zklora.remote_lora(scripted, [serve("0").contributor], session_dir=tmp_path / "session"):
+            pass
+    model = Private()
+    model.part = scripted
+    own = OwnParameters(model)
+    assert own.hold(next(scripted.parameters()).data) and own.hold(model.secret.data) and not own.hold(torch.ones(4))
+
+
 def test_two_names_of_one_layer_are_refused_and_one_of_them_is_fine(serve, tmp_path):
     model = Private()
     model.alias = model.first

@@ -36,7 +36,8 @@ def child_of(module, name):
     """The registered submodule of this name; none if there is none."""
     if not isinstance(module, nn.Module) or not isinstance(name, str):
         return None
-    child = module._modules.get(name)
+    # A scripted module has none that can be replaced.
+    child = module._modules.get(name) if isinstance(module._modules, dict) else None
     return child if isinstance(child, nn.Module) else None
 
 

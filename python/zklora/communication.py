@@ -161,8 +161,6 @@ class BaseModelToLoRAComm:
             if self._sent(session):
                 raise
             return self._nothing_sent(session, about)
-        if not about["pinned"]:
-            warn_unpinned(adapter_id)
         self.report = {
             **about,
             **finished,
@@ -171,6 +169,9 @@ class BaseModelToLoRAComm:
             "proof": os.path.join(self._session_dir, "session.pf"),
             "message": "every delta of the own record came from this adapter",
         }
+        if not about["pinned"]:
+            # Last: for some callers a warning is an exception.
+            warn_unpinned(adapter_id)
         return self.report
 
     def _sent(self, session):

@@ -7,7 +7,7 @@ use zklora_circuit::{
     manifest::{self, AdapterId, Pinned, TermKind},
     verifier::SrsPolicy,
 };
-use zklora_models::AppliesTo;
+use zklora_models::{AppliesTo, text};
 use zklora_runtime::{
     Error, artifacts, compile as compiling,
     files::{self, Access},
@@ -37,7 +37,7 @@ pub struct Module {
 impl Module {
     fn __repr__(&self) -> String {
         let inputs: Vec<String> = self.inputs.iter().map(|(name, dim)| format!("{name}[{dim}]")).collect();
-        format!("Module({:?}, {} -> {}, rank {})", self.name, inputs.join(", "), self.d_out, self.rank)
+        text::shown(format!("Module('{}', {} -> {}, rank {})", self.name, inputs.join(", "), self.d_out, self.rank))
     }
 }
 
@@ -230,4 +230,14 @@ pub fn compile(
 #[pyfunction]
 pub fn base_fingerprint(py: Python<'_>, folder: PathBuf) -> Result<String, Failure> {
     worker::run(py, None, move |_| Ok(zklora_models::fingerprint(&folder).map_err(Error::from)?))
+}
+
+/// Foreign text for a message: escaped as the command does it, and cut after `most` characters.
+#[pyfunction]
+#[pyo3(signature = (text, most=None))]
+pub fn shown(text: &str, most: Option<usize>) -> String {
+    match most {
+        Some(most) => text::shortened(text, most),
+        None => text::shown(text),
+    }
 }

@@ -29,7 +29,7 @@ mod _native {
     #[pymodule_export]
     use crate::{
         activation_commitment::{commit_activations, verify_commitment},
-        adapters::{Artifacts, Manifest, Module, base_fingerprint, compile, export_adapter},
+        adapters::{Artifacts, Manifest, Module, base_fingerprint, compile, export_adapter, shown},
         logging::drain_log,
         process::{check_process, not_inherited},
         proofs::{audit, check_proof_format, prove, read_proof, record, verify, write_proof},

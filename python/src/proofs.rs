@@ -144,7 +144,7 @@ pub fn audit(
     delivered: PathBuf,
     opening: PathBuf,
     base: Option<PathBuf>,
-) -> Result<Vec<(String, String)>, Failure> {
+) -> Result<(Vec<(String, String)>, bool), Failure> {
     let pinned = Arc::clone(&manifest.0);
     worker::run(py, None, move |_| {
         let (adapter, key) = secrets::read_opening(&opening)?;
@@ -152,9 +152,12 @@ pub fn audit(
             tracing::warn!("the opening says that it is for adapter {adapter}, this manifest is {}", pinned.id());
         }
         let report = auditing::audit(&delivered, base.as_deref(), &pinned, &key, &*parameters::srs()?)?;
-        if let Some(why) = report.base_model.not_compared() {
+        let not_compared = report.base_model.not_compared();
+        if let Some(why) = not_compared {
             tracing::warn!("{}: base model: {why}", delivered.display());
         }
-        Ok(report.differences.into_iter().map(|difference| (difference.module, difference.why)).collect())
+        let compared = not_compared.is_none();
+        let differences = report.differences.into_iter().map(|difference| (difference.module, difference.why));
+        Ok((differences.collect(), compared))
     })
 }

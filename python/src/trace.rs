@@ -73,13 +73,14 @@ impl Trace {
         })
     }
 
-    /// The adapter id that a trace file names, and the rows of all modules, whatever its manifest.
+    /// What a trace file says of itself, whatever its manifest, as [`log_info`] does.
     #[staticmethod]
-    fn info_of(py: Python<'_>, path: PathBuf) -> Result<(String, u64), Failure> {
+    fn info_of(py: Python<'_>, path: PathBuf) -> Result<(String, u64, String, Vec<u64>), Failure> {
         worker::run(py, None, move |_| {
             let info = TraceFile::info(&path)?;
             let rows = info.rows.values().fold(0u64, |all, rows| all.saturating_add(*rows as u64));
-            Ok((info.adapter_id, rows))
+            let counts = counts(info.rows.values().map(|rows| *rows as u64));
+            Ok((info.adapter_id, rows, info.session_id, counts))
         })
     }
 
@@ -141,14 +142,22 @@ impl Trace {
     }
 }
 
-/// What the log of a user's session says: the adapter id (none if its writer died before the session began) and the rows that were sent
-/// and not taken back.
+/// What the log of a user's session says: the adapter id, the rows that were sent and not taken back, the session id, and the rows of
+/// each module in order of size (a log knows no names). None and 0 if its writer died before the session began.
 #[pyfunction]
-pub fn log_info(py: Python<'_>, path: PathBuf) -> Result<(Option<String>, u64), Failure> {
+#[allow(clippy::type_complexity)]
+pub fn log_info(py: Python<'_>, path: PathBuf) -> Result<(Option<String>, u64, Option<String>, Vec<u64>), Failure> {
     worker::run(py, None, move |_| {
-        let Some(sent) = session_log::sent(&path)? else { return Ok((None, 0)) };
-        Ok((Some(sent.adapter_id), sent.rows))
+        let Some(sent) = session_log::sent(&path)? else { return Ok((None, 0, None, Vec::new())) };
+        Ok((Some(sent.adapter_id), sent.rows, Some(sent.session_id), counts(sent.per_module.into_values())))
     })
+}
+
+/// The rows of each module that has any, in order of size.
+fn counts(rows: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut counts: Vec<u64> = rows.filter(|rows| *rows > 0).collect();
+    counts.sort_unstable();
+    counts
 }
 
 /// The place of a module in the manifest.

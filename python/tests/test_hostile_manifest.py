@@ -1,6 +1,7 @@
 """What a manifest names is looked up among the model's submodules, and nowhere else."""
 
 import random
+import re
 
 import pytest
 from conftest import Q_PROJ
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from zklora import _places  # noqa: E402
 from zklora.patching import Patches  # noqa: E402
+from zklora.wrapped import OwnParameters  # noqa: E402
 
 ATTACK = "secret.__class__.__mro__.1.__matmul__"
 
@@ -207,14 +209,160 @@ def test_a_parametrization_is_not_adapted(serve, tmp_path):
     assert nothing_was_sent(tmp_path / "session")
 
 
+class Adapted(nn.Linear):
+    """A layer that calls what is inside of it with its parameters, as the layers of peft do."""
+
+    def __init__(self, features=128):
+        super().__init__(features, features)
+        self.lora_A, self.lora_B = nn.ModuleDict(), nn.ModuleDict()
+        for inner in (self.lora_A, self.lora_B):
+            inner["default"] = nn.Linear(features, features, bias=False)
+            nn.init.normal_(inner["default"].weight)
+
+    def forward(self, x):
+        norm = self.lora_B["default"](self.lora_A["default"](torch.eye(self.in_features))).norm()
+        return super().forward(x) * norm
+
+
+class Holder(nn.Module):
+    """The same, of a layer that does not tell its features."""
+
+    def __init__(self):
+        super().__init__()
+        self.base_layer, self.lora_B = nn.Conv1d(128, 128, 1), nn.Linear(128, 128)
+
+
+@pytest.mark.parametrize("name", ["first.lora_A.default", "first.lora_B.default", "second.lora_B", "second.base_layer"])
+def test_what_is_inside_of_a_layer_is_not_adapted(serve, tmp_path, name):
+    hostile, model = serve(name), Private()
+    model.first, model.second = Adapted(), Holder()
+    before = tree(model)
+    with pytest.raises(zklora.InputError, match=r"is inside of layer `(first|second)` \((Adapted|Holder)\)"):
+        with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / "session"):
+            model.first(torch.randn(2, 128))
+    with pytest.raises(zklora.InputError, match=r"is inside of the model itself"):
+        with zklora.remote_lora(model.first, [serve("lora_B.default").contributor], session_dir=tmp_path / "itself"):
+            pass
+    assert tree(model) == before and nothing_was_sent(tmp_path)
+
+
+def test_what_is_inside_of_a_layer_that_is_wrapped_already_is_not_adapted(serve, tmp_path):
+    model = Private()
+    model.first = Adapted()
+    contributors = [serve(name).contributor for name in ("first", "first.lora_B.default")]
+    with pytest.raises(zklora.InputError, match="is inside of layer `first`"):
+        with zklora.remote_lora(model, contributors, session_dir=tmp_path / "session"):
+            pass
+    assert type(model.first) is Adapted
+
+
+def test_what_is_inside_of_a_layer_of_peft_is_not_adapted(serve, model, tmp_path):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=64, use_dora=True, target_modules=["q_proj"], init_lora_weights=False)
+    model = peft.get_peft_model(model, config).eval()
+    for at, inner in enumerate(["lora_A.default", "lora_B.default", "base_layer"]):
+        hostile = serve(f"base_model.model.{Q_PROJ}.{inner}", adapter="llama_qv_r4", source=Q_PROJ)
+        with pytest.raises(zklora.InputError, match=r"is inside of layer `base_model.model.{0}` \(Linear\)".format(re.escape(Q_PROJ))):
+            with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / f"session-{at}"), torch.no_grad():
+                model(torch.tensor([[5]]))
+        assert nothing_was_sent(tmp_path / f"session-{at}")
+
+
 @pytest.mark.parametrize("view", [lambda p: p, lambda p: p.data, lambda p: p.detach()[:2], lambda p: p.view(-1, 128)])
 def test_a_parameter_that_a_layer_is_called_with_is_not_sent(serve, tmp_path, view):
     hostile, model = serve("first"), Private()
     with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / "session"), torch.no_grad():
         model.to(torch.float64).to(torch.float32)
-        with pytest.raises(zklora.InputError, match="called with a parameter of the model"):
+        with pytest.raises(zklora.InputError, match="called with a parameter of the model or a buffer"):
             model.first(view(model.secret))
         assert nothing_was_sent(tmp_path / "session")
+
+
+class Table(nn.Module):
+    """A model whose layer is called with what a function makes of its parameter and its buffer."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.table, self.fc, self.read = nn.Parameter(torch.randn(8, 128)), nn.Linear(128, 128), read
+        self.register_buffer("bank", torch.randn(4, 128))
+
+    def forward(self):
+        return self.fc(self.read(self))
+
+
+VIEWS = {
+    "part": lambda m: m.table[:4],
+    "row": lambda m: m.table.data[1:2],
+    "buffer": lambda m: m.bank,
+    "part of the buffer": lambda m: m.bank[2:],
+    "repeated": lambda m: m.table[None].expand(2, 8, 128),
+    "numpy": lambda m: torch.from_numpy(m.table.detach().numpy()),
+    "the end, by numpy": lambda m: torch.from_numpy(m.table.detach().numpy()[1:]),
+    "another type": lambda m: m.table.view(torch.int32).view(torch.float32),
+}
+
+
+def moved(model):
+    model.table.data = model.table.data.clone()
+
+
+CHANGES = {
+    "none": lambda model: None,
+    "assigned": lambda model: model.load_state_dict({k: v.clone() for k, v in model.state_dict().items()}, assign=True),
+    "data": moved,
+    "another": lambda model: setattr(model, "table", nn.Parameter(torch.randn(8, 128))),
+    "another buffer": lambda model: setattr(model, "bank", torch.randn(4, 128)),
+    "to": lambda model: model.to(torch.float64).to(torch.float32),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_view_of_a_parameter_or_buffer_is_sent_whatever_happened_to_it(serve, tmp_path, change):
+    hostile, model = serve("fc"), Table(None)
+    with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / "session"), torch.no_grad():
+        for name, view in VIEWS.items():
+            model.read = view
+            for _ in range(2):
+                with pytest.raises(zklora.InputError, match="called with a parameter of the model or a buffer"):
+                    model()
+                CHANGES[change](model)
+        assert nothing_was_sent(tmp_path / "session")
+
+
+def test_an_output_that_is_a_parameter_is_not_sent(serve, tmp_path):
+    class Layer(nn.Linear):
+        def forward(self, x):
+            return self.weight[: x.shape[0]]
+
+    hostile = serve("first", adapter="llama_dora_r4", source=Q_PROJ)
+    assert hostile.artifacts.modules[0].reads == ["layer", "base"]
+    model = Private(64)
+    model.first = Layer(64, 64)
+    with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / "session"), torch.no_grad():
+        with pytest.raises(zklora.InputError, match="puts out a parameter of the model or a buffer"):
+            model.first(torch.randn(2, 64))
+        assert nothing_was_sent(tmp_path / "session")
+
+
+def test_ids_of_a_buffer_are_what_an_embedding_may_be_called_with():
+    model = nn.Module()
+    model.register_buffer("position_ids", torch.arange(8)[None])
+    model.register_buffer("bank", torch.randn(8))
+    own = OwnParameters(model)
+    assert not own.hold(model.position_ids[:, :4]) and own.hold(model.bank[3:])
+    # What is beside it in memory is another tensor.
+    assert not own.hold(torch.randn(8)) and not own.hold(torch.empty(0))
+
+
+def test_a_scripted_model_is_refused_and_a_scripted_part_does_no_harm(serve, tmp_path):
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(128, 128)))
+    with pytest.raises(zklora.InputError, match="are not in the model"):
+        with zklora.remote_lora(scripted, [serve("0").contributor], session_dir=tmp_path / "session"):
+            pass
+    model = Private()
+    model.part = scripted
+    own = OwnParameters(model)
+    assert own.hold(next(scripted.parameters()).data) and own.hold(model.secret.data) and not own.hold(torch.ones(4))
 
 
 def test_two_names_of_one_layer_are_refused_and_one_of_them_is_fine(serve, tmp_path):
@@ -234,7 +382,7 @@ def test_a_name_of_a_manifest_forges_no_line(serve):
     with pytest.raises(zklora.InputError) as error:
         with zklora.remote_lora(Private(), [serve(name).contributor]):
             pass
-    assert str(error.value).isprintable() and "\\u202e\\u2028Verdict" in str(error.value)
+    assert str(error.value).isprintable() and "\\u{202e}\\u{2028}Verdict" in str(error.value)
 
 
 def test_a_layer_of_transformers_and_one_that_has_features_are_adapted():

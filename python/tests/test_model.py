@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import re
 import threading
 
 import numpy as np
@@ -346,3 +347,135 @@ def test_a_wrong_guess_is_made_once(other_contributor, model):
         attention.q_proj(2 * x), attention.k_proj(2 * x)
         attention.q_proj(2 * y)
         assert (rows("q_proj"), rows("k_proj")) == (15, 9)
+
+
+# Patching twice, out of order, and not to the end.
+
+
+def wrapped_layers(model):
+    return [name for name, layer in model.named_modules() if isinstance(layer, zklora.RemoteLoRAWrappedModule)]
+
+
+def test_patching_twice_adds_the_deltas_once(contributor, tokenizer, tmp_path, quiet):
+    client = zklora.BaseModelClient(BASES / "tiny-llama", contributors=[contributor], combine_mode="add_delta", session_dir=tmp_path)
+    base = client.forward_loss(TEXT)
+    client.init_and_patch()
+    once = client.forward_loss(TEXT)
+    client.init_and_patch()
+    assert client.forward_loss(TEXT) == once != base
+    # Whoever patches by another way is told.
+    with pytest.raises(zklora.InputError, match="q_proj` has the deltas of .* already"):
+        zklora.patching.Patches(client.model).add(client.comms[0], "add_delta")
+    client.unpatch()
+    assert client.forward_loss(TEXT) == base and not wrapped_layers(client.model)
+    client.init_and_patch()
+    assert client.forward_loss(TEXT) == once
+    client.unpatch()
+    assert client.end_inference()[0]["verified"]
+
+
+def test_a_context_is_not_entered_twice_at_once(contributor, model):
+    ids = torch.tensor([[1, 2, 3]])
+    remote = zklora.remote_lora(model, [contributor])
+    with torch.no_grad():
+        base = model(ids).logits
+        with remote:
+            adapted = model(ids).logits
+            with pytest.raises(zklora.InputError, match="entered already"):
+                remote.__enter__()
+            assert torch.equal(model(ids).logits, adapted)
+        assert torch.equal(model(ids).logits, base)
+    assert remote.reports[0]["verified"]
+
+
+@pytest.mark.parametrize("failed", [None, ValueError()])
+def test_contexts_may_be_left_in_any_order(contributor, other_contributor, model, failed):
+    ids = torch.tensor([[1, 2, 3]])
+    before = {name: id(module) for name, module in model.named_modules()}
+    first, second, third = (zklora.remote_lora(model, [one]) for one in (contributor, other_contributor, contributor))
+    with torch.no_grad():
+        base = model(ids).logits
+        with second:
+            alone = model(ids).logits
+        second = zklora.remote_lora(model, [other_contributor])
+        for one in (first, second, third):
+            one.__enter__()
+        model(ids)
+        forgotten = model.get_submodule(Q_PROJ).local_sub.local_sub
+        assert forgotten.comm is first.comms[0]
+        first.__exit__(type(failed), failed, None)
+        third.__exit__(None, None, None)
+        assert torch.equal(model(ids).logits, alone)
+        second.__exit__(None, None, None)
+        assert torch.equal(model(ids).logits, base)
+        # Nothing is sent through what somebody may have kept.
+        x = torch.ones(1, 64)
+        assert torch.equal(forgotten(x), model.get_submodule(Q_PROJ)(x))
+    assert {name: id(module) for name, module in model.named_modules()} == before
+    assert second.reports[0]["verified"] and third.reports[0]["verified"]
+
+
+def test_two_threads_patch_one_model(contributor, model):
+    ids, failures = torch.tensor([[1, 2, 3]]), []
+    with torch.no_grad():
+        base = model(ids).logits
+
+    def work():
+        for _ in range(3):
+            try:
+                with torch.no_grad(), zklora.remote_lora(model, [contributor]) as remote:
+                    model(ids)
+                assert remote.reports[0]["verified"]
+            except Exception as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures and not wrapped_layers(model)
+    with torch.no_grad():
+        assert torch.equal(model(ids).logits, base)
+
+
+def test_layers_that_were_never_called_are_named(contributor, model, caplog):
+    class Around(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model.model
+
+        def forward(self, x):
+            layer = self.model.layers[0].self_attn.q_proj
+            return torch.nn.functional.linear(x, layer.weight) if x.ndim == 3 else layer(x)
+
+    around, x = Around(), torch.ones(2, 64)
+    with torch.no_grad():
+        with zklora.remote_lora(around, [contributor]):
+            around(x[None])
+        assert re.search(r"(\d+) of \1 adapted layers were never called, such as `model.layers.0.self_attn.q_proj`", caplog.text)
+        caplog.clear()
+        with zklora.remote_lora(around, [contributor]):
+            around(x)
+    assert re.search(r"adapted layers were never called, such as `model.layers.0.self_attn.v_proj`", caplog.text)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_model_is_restored_if_patching_was_interrupted(contributor, model, monkeypatch, when):
+    from zklora import _places
+
+    put = _places.Place.put
+
+    def interrupted(place, layer):
+        wraps = isinstance(layer, zklora.RemoteLoRAWrappedModule)
+        if not wraps or when == "after":
+            put(place, layer)
+        if wraps:
+            raise KeyboardInterrupt
+
+    before = {name: id(module) for name, module in model.named_modules()}
+    monkeypatch.setattr(_places.Place, "put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        with zklora.remote_lora(model, [contributor]):
+            pass
+    assert {name: id(module) for name, module in model.named_modules()} == before

@@ -31,7 +31,10 @@ def test_a_session_is_proven_and_verified_and_the_adapter_audited(artifacts, row
     assert verdict.pinned and verdict.rows[Q_PROJ] == 5 and verdict.adapter_id == pin
     assert zklora.verify(artifacts.manifest, trace, proof, public).pinned
     opening = artifacts.folder / "private" / "opening"
-    assert zklora.audit(public, ADAPTERS / "llama_qv_r4", opening, BASES / "tiny-llama", expected_adapter=pin).accepted
+    report = zklora.audit(public, ADAPTERS / "llama_qv_r4", opening, BASES / "tiny-llama", expected_adapter=pin)
+    assert report.accepted and report.base_compared
+    report = zklora.audit(public, ADAPTERS / "llama_qv_r4", opening, expected_adapter=pin)
+    assert report.accepted and not report.base_compared
     report = zklora.audit(public, ADAPTERS / "llama_all_linear_r8", opening, BASES / "tiny-llama", expected_adapter=pin)
     assert not report.accepted and report.differences
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ADAPTERS, BASES, Q_PROJ
 
@@ -92,6 +93,46 @@ def test_what_a_pin_may_be(contributor, tmp_path):
         _pins.pin(3)
 
 
+def test_a_pin_is_read_once_and_two_pins_are_one(contributor, other_contributor, tmp_path):
+    path = tmp_path / "manifest.json"
+    shutil.copy(os.path.join(contributor.out_dir, "public", "manifest.json"), path)
+    comm = zklora.BaseModelToLoRAComm(contributor=zklora.Contributor(contributor.url, path), session_dir=tmp_path / "one")
+    comm.init_request()
+    comm.close()
+    (known,) = zklora.contributor.contributors([contributor], [path])
+    # Whoever exchanges the file later is too late.
+    shutil.copy(os.path.join(other_contributor.out_dir, "public", "manifest.json"), path)
+    comm.init_request()
+    comm.close()
+    assert known.session_options()["adapter_id"] == contributor.adapter_id
+    with pytest.raises(zklora.InputError, match=f"{contributor.adapter_id} is pinned with the contributor, and {other_contributor.adapter_id}"):
+        zklora.contributor.contributors([contributor], [path])
+    (known,) = zklora.contributor.contributors([contributor], [None])
+    assert known.expected_adapter.adapter_id == contributor.adapter_id
+    for address in ["http://[::1", "http://h:99999", (3, 4), ("h", "x"), 7]:
+        with pytest.raises(zklora.InputError):
+            zklora.contributor.contributor(address).address
+
+
+WARNED = """
+import sys, zklora
+for _ in range(3):
+    zklora.batch_verify_proofs(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("options, times", [([], 3), (["-W", "ignore"], 0)])
+def test_what_was_not_checked_is_said_every_time(tmp_path, options, times):
+    done = subprocess.run([sys.executable, *options, "-c", WARNED, tmp_path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stderr.count("NOTHING WAS VERIFIED") == times, done.stderr
+
+
+def test_a_folder_of_proofs_is_a_path(tmp_path, quiet):
+    assert zklora.batch_verify_proofs(os.fsencode(tmp_path)) == zklora.batch_verify_proofs(tmp_path) == (0.0, 0)
+    with pytest.raises(zklora.InputError, match="int is no folder of proofs"):
+        zklora.batch_verify_proofs(3)
+
+
 # Every pin and every session.
 
 
@@ -116,6 +157,39 @@ def test_a_trace_that_is_not_all_of_the_log_is_not_the_session(contributor, rows
         zklora.batch_verify_proofs(tmp_path, tmp_path, contributor.adapter_id)
 
 
+@pytest.mark.parametrize("named", ["folder", "trace", "link"])
+@pytest.mark.parametrize("more", [5, 9])
+def test_a_later_session_in_the_folder_of_a_proven_one_is_not_proven(contributor, rows, tmp_path, named, more):
+    folder, proofs = tmp_path / "session", tmp_path / "proofs"
+    pin = session(contributor, folder, rows)
+    # The user files the proof away, and goes on in the folder.
+    proofs.mkdir()
+    shutil.move(folder / "session.pf", proofs)
+    shutil.copytree(folder / "public", proofs / "public")
+    record = {"folder": folder, "trace": folder / "trace.safetensors", "link": tmp_path / "link.safetensors"}
+    record["link"].symlink_to(record["trace"])
+    session(contributor, folder, end=False)
+    # Nothing was sent in it yet.
+    assert zklora.batch_verify_proofs(proofs, record[named], pin)[1] == 1
+    session(contributor, folder, np.vstack([2 * rows, 3 * rows])[:more], end=False)
+    log, trace = zklora._native.log_info(folder / "rows.log"), zklora.Trace.info_of(record["trace"])
+    assert log[0] == trace[0] and log[1] == more and log[2] != trace[2]
+    with pytest.raises(zklora.VerificationError, match=f"rows.log: {more} rows were sent .* beside it is another session's"):
+        zklora.batch_verify_proofs(proofs, record[named], pin)
+
+
+def test_a_trace_with_as_many_rows_of_other_modules_is_not_the_session(contributor, rows, tmp_path):
+    comm = zklora.BaseModelToLoRAComm(contributor=contributor.contributor, session_dir=tmp_path)
+    comm.lora_forward(Q_PROJ, rows)
+    comm.lora_forward(Q_PROJ.replace("q_proj", "v_proj"), rows[:3])
+    path, trace = tmp_path / "rows.log", zklora._record._Rows("a trace", contributor.adapter_id, 8, comm.session.session_id, [3, 5])
+    comm.close()
+    zklora._record.Record._add_log(None, path, trace)
+    trace.per_module = [4, 4]
+    with pytest.raises(zklora.VerificationError, match="8 rows were sent in this session and its trace.safetensors has 8, or others"):
+        zklora._record.Record._add_log(None, path, trace)
+
+
 def test_a_trace_without_a_proof_is_refused(contributor, rows, tmp_path):
     pin = session(contributor, tmp_path / "session", rows)
     (tmp_path / "proofs").mkdir()
@@ -134,14 +208,14 @@ def test_a_pin_without_a_proof_is_refused(contributor, other_contributor, rows, 
 
 def test_a_session_in_which_nothing_was_sent_needs_no_proof(contributor, other_contributor, rows, tmp_path, recwarn):
     pins = [session(contributor, tmp_path / "one", rows), session(other_contributor, tmp_path / "two", end=False)]
-    assert zklora._native.log_info(tmp_path / "two" / "rows.log") == (pins[1], 0)
+    assert zklora._native.log_info(tmp_path / "two" / "rows.log")[:2] == (pins[1], 0)
     assert zklora.batch_verify_proofs(tmp_path, tmp_path, pins)[1] == 1
     assert not [one for one in recwarn if one.category is zklora.UncheckedWarning]
     # A log that was cut while it was made is one of a session that never began; without a log nothing is known.
     with pytest.warns(zklora.UncheckedWarning, match="NOTHING WAS VERIFIED"):
         assert zklora.batch_verify_proofs(tmp_path / "two", tmp_path / "two", pins[1]) == (0.0, 0)
     os.truncate(tmp_path / "two" / "rows.log", 12)
-    assert zklora._native.log_info(tmp_path / "two" / "rows.log") == (None, 0)
+    assert zklora._native.log_info(tmp_path / "two" / "rows.log")[:2] == (None, 0)
     with pytest.raises(zklora.VerificationError, match="has no proof"):
         zklora.batch_verify_proofs(tmp_path, tmp_path, pins)
 
@@ -154,7 +228,7 @@ def test_rows_that_were_refused_are_not_counted_as_sent(rows, tmp_path):
         with pytest.raises(zklora.NetworkError, match="limit is 7"):
             comm.lora_forward(Q_PROJ, 2 * rows)
         log = tmp_path / "session" / "rows.log"
-        assert zklora._native.log_info(log) == (contributor.adapter_id, 5)
+        assert zklora._native.log_info(log)[:2] == (contributor.adapter_id, 5)
         comm.close()
         (served,) = (out / "private" / "sessions").glob("*.rows")
         with pytest.raises(zklora.FileError, match="log of a contributor"):

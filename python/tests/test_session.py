@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -93,6 +94,17 @@ def test_a_record_that_was_changed_is_not_proven(comm, rows, quiet):
     os.remove(folder / "session.pf")
     with pytest.raises(zklora.VerificationError, match="have no proof"):
         zklora.batch_verify_proofs(folder, folder, [comm.session.manifest.adapter_id])
+
+
+def test_a_warning_that_is_an_exception_takes_no_report(contributor, rows, tmp_path):
+    comm = zklora.BaseModelToLoRAComm(contributor=zklora.Contributor(contributor.url), session_dir=tmp_path)
+    comm.lora_forward(Q_PROJ, rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", zklora.UncheckedWarning)
+        with pytest.raises(zklora.UncheckedWarning, match="NOT PINNED"):
+            comm.end_inference()
+    report = comm.end_inference()
+    assert report["verified"] and not report["pinned"]
 
 
 def test_what_was_not_checked_is_said_loudly(comm, rows):

@@ -1,5 +1,6 @@
 """What is there after a failure, a kill or a fork: the user's record, and no seed and no lock."""
 
+import errno
 import os
 import re
 import signal
@@ -82,6 +83,41 @@ def test_a_session_that_was_closed_is_opened_again_where_it_was(gone, rows):
     comm.init_request()
     comm.lora_forward(Q_PROJ, rows)
     assert comm.session.statistics()["rows_reused"] == 5 and comm.end_inference()["rows"] == {Q_PROJ: 5}
+
+
+def test_rows_that_left_and_were_not_answered_are_not_no_rows(gone, rows):
+    own, contributor, again = gone
+    comm = zklora.BaseModelToLoRAComm(contributor=own)
+    comm.init_request()
+    contributor.close()
+    with pytest.raises(zklora.NetworkError):
+        comm.lora_forward(Q_PROJ, rows)
+    log = os.path.join(comm.session_dir, "rows.log")
+    assert comm.session.rows == 0 and zklora._native.log_info(log)[1] == 5
+    for _ in range(2):
+        with pytest.raises(zklora.NetworkError, match="your record of the session is in"):
+            comm.end_inference()
+    again.start()
+    assert comm.end_inference()["rows"] == {Q_PROJ: 5}
+
+
+def test_rows_that_are_refused_in_the_end_are_no_rows(gone, rows):
+    own, contributor, _ = gone
+    comm = zklora.BaseModelToLoRAComm(contributor=own)
+    comm.init_request()
+    contributor.close()
+    with pytest.raises(zklora.NetworkError):
+        comm.lora_forward(Q_PROJ, rows)
+    stop = threading.Event()
+    strict = zklora.AServerTCP("127.0.0.1", contributor.port, contributor.server, stop, max_rows=3)
+    strict.start()
+    try:
+        report = comm.end_inference()
+    finally:
+        stop.set()
+        strict.join(20)
+    assert not report["verified"] and report["message"] == "no rows were sent: there is nothing to prove"
+    assert zklora._native.log_info(os.path.join(comm.session_dir, "rows.log"))[1] == 0
 
 
 @pytest.mark.torch
@@ -218,6 +254,91 @@ def test_a_folder_of_another_user_is_left_alone(tmp_path, monkeypatch):
     assert not folder.exists()
 
 
+class Locks:
+    """The module `fcntl` of a file system that answers a lock with this error."""
+
+    LOCK_EX = LOCK_NB = LOCK_UN = 0
+
+    def __init__(self, error):
+        self.error = error
+
+    def flock(self, *given):
+        raise OSError(self.error, "no")
+
+
+@unix
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_without_locks_there_is_one_folder_and_nothing_is_stale(tmp_path, monkeypatch, error):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    stale = tmp_path / (_temporary.PREFIX + "stale")
+    stale.mkdir(0o700)
+    (stale / "lock").touch()
+    monkeypatch.setattr(_temporary, "fcntl", Locks(error))
+    one, two = _temporary.Folder(), _temporary.Folder()
+    for own in (one, two):
+        assert os.listdir(own.path) == []
+    assert len(left(tmp_path)) == 3
+    # Nobody takes it for a stale one where there are locks, either.
+    monkeypatch.undo()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(_temporary, "_own", {})
+    _temporary.remove_stale()
+    assert sorted(left(tmp_path)) == sorted(os.path.basename(own.path) for own in (one, two))
+    for own in (one, two):
+        _temporary._own[own.path] = own
+        own.remove()
+    assert left(tmp_path) == []
+
+
+@unix
+@pytest.mark.parametrize("error", [errno.EWOULDBLOCK, errno.EACCES])
+def test_a_folder_that_others_always_hold_is_not_made_for_ever(tmp_path, monkeypatch, error):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(_temporary, "fcntl", Locks(error))
+    with pytest.raises(zklora.FileError, match="no temporary folder can be made"):
+        _temporary.Folder()
+    assert left(tmp_path) == []
+
+
+@unix
+def test_the_lock_is_removed_last(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    own, order = _temporary.Folder(), []
+    os.mkdir(own.path + "/private")
+    for name in ("a", "private/seed", "z"):
+        open(os.path.join(own.path, name), "w").close()
+    unlink = os.unlink
+
+    def killed(path, **options):
+        order.append(os.path.basename(path))
+        if len(order) == 2:
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        own.remove()
+    assert os.path.exists(own.path + "/lock") and "lock" not in order
+    # The next one goes on with it.
+    monkeypatch.setattr(os, "unlink", lambda path, **options: (order.append(os.path.basename(path)), unlink(path, **options)))
+    _temporary.remove_stale()
+    assert order[-1] == "lock" and sorted(set(order)) == ["a", "lock", "seed", "z"] and left(tmp_path) == []
+
+
+@unix
+def test_a_temporary_folder_that_cannot_be_listed_is_used_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def closed(path):
+        raise PermissionError(errno.EACCES, "closed", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", closed)
+        own = _temporary.Folder()
+    own.remove()
+    assert left(tmp_path) == []
+
+
 # Forks.
 
 
@@ -241,6 +362,38 @@ def test_a_forked_child_does_not_hold_a_temporary_folder(tmp_path, monkeypatch):
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+OPENING = """
+import os, sys, threading, time, zklora
+from zklora import _native
+_native.log_info(sys.argv[1])
+comm = zklora.BaseModelToLoRAComm(contributor=zklora.Contributor("http://127.0.0.1:1"))
+# As if another thread were opening the session.
+comm._opening.acquire()
+child = os.fork()
+if child == 0:
+    try:
+        comm.init_request()
+    except zklora.ZkloraError as error:
+        os._exit(0 if "forked" in str(error) else 1)
+    os._exit(2)
+deadline = time.monotonic() + 10
+while time.monotonic() < deadline:
+    pid, status = os.waitpid(child, os.WNOHANG)
+    if pid:
+        sys.exit(status)
+    time.sleep(0.02)
+os.kill(child, 9)
+sys.exit("hangs")
+"""
+
+
+@unix
+def test_a_child_that_was_forked_while_a_session_was_opened_does_not_wait_for_it(comm, tmp_path):
+    log = os.path.join(comm.session_dir, "rows.log")
+    done = subprocess.run([sys.executable, "-c", OPENING, log], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
 
 
 SERVER = """

@@ -36,7 +36,8 @@ def child_of(module, name):
     """The registered submodule of this name; none if there is none."""
     if not isinstance(module, nn.Module) or not isinstance(name, str):
         return None
-    child = module._modules.get(name)
+    # A scripted module has none that can be replaced.
+    child = module._modules.get(name) if isinstance(module._modules, dict) else None
     return child if isinstance(child, nn.Module) else None
 
 
@@ -120,10 +121,24 @@ def check_fit(at, layer, module):
 
 
 def check_inside(at, model):
-    """Raises ``InputError`` if the place is below a parametrization: what is called there is called with parameters."""
+    """Raises ``InputError`` if the place is inside of a layer, or below a parametrization.
+
+    What is there is called by the layer's own code, maybe with parameters: peft computes the norm of a DoRA adapter as
+    ``lora_B(lora_A(identity))``, which would send all of ``lora_A``.
+    """
     from torch.nn.utils.parametrize import ParametrizationList
 
+    from .wrapped import innermost
+
     parts = at.name.split(".")
-    for end in range(1, len(parts)):
-        if isinstance(submodule(model, parts[:end]), ParametrizationList):
-            raise InputError(f"`{shown(at.name)}` is part of a parametrization: what it is called with are parameters, so nothing is sent")
+    above = [innermost(submodule(model, parts[:end])) for end in range(len(parts))]
+    if any(isinstance(module, ParametrizationList) for module in above):
+        raise InputError(f"`{shown(at.name)}` is part of a parametrization: what it is called with are parameters, so nothing is sent")
+    for end, module in enumerate(above):
+        # Layers of peft hold the layer that they adapt as `base_layer`, whatever they are.
+        if features(module) is not None or "base_layer" in module._modules:
+            outer = f"layer `{shown('.'.join(parts[:end]))}`" if end else "the model itself"
+            raise InputError(
+                f"`{shown(at.name)}` is inside of {outer} ({type(module).__name__}): what it is called with need not be an activation, so "
+                "nothing is sent"
+            )

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 from . import _native, _walk
 from ._native import Trace
@@ -22,6 +22,9 @@ class _Rows:
     adapter_id: str
     #: Rows of all modules.
     count: int
+    session_id: str
+    #: Rows of each module that has any, in order of size.
+    per_module: List[int]
     proven: bool = False
 
     @property
@@ -49,7 +52,8 @@ class Record:
 
     def _add(self, transcript):
         if isinstance(transcript, Trace):
-            self._traces.append(_Rows(transcript, transcript.adapter_id, sum(transcript.rows.values())))
+            rows = sorted(transcript.rows.values())
+            self._traces.append(_Rows(transcript, transcript.adapter_id, sum(rows), transcript.session_id, rows))
         elif not isinstance(transcript, (str, bytes, os.PathLike)):
             for one in transcript:
                 self._add(one)
@@ -71,30 +75,47 @@ class Record:
             if os.path.basename(path) == TRACE:
                 self._add_file(path)
         for path in found:
-            if os.path.basename(path) == LOG:
+            # One beside a trace was looked at with it.
+            if os.path.basename(path) == LOG and not os.path.lexists(os.path.join(os.path.dirname(path), TRACE)):
                 self._add_log(path)
 
     def _add_file(self, path):
-        if os.path.realpath(path) not in self._seen:
-            self._seen.add(os.path.realpath(path))
-            self._traces.append(_Rows(path, *Trace.info_of(path)))
+        """A trace, with the log that lies beside it: while that is there, the session is not ended with a verified proof."""
+        real = os.path.realpath(path)
+        if real in self._seen:
+            return
+        self._seen.add(real)
+        trace = _Rows(path, *Trace.info_of(path))
+        self._traces.append(trace)
+        # Beside the file that is named, and beside the one that it leads to.
+        for log in dict.fromkeys(os.path.join(os.path.dirname(at), LOG) for at in (os.path.abspath(path), real)):
+            if os.path.lexists(log):
+                self._add_log(log, trace)
 
-    def _add_log(self, path):
-        """Holds a session that was not ended with a verified proof to its log."""
-        adapter_id, sent = _native.log_info(path)
-        folder = os.path.dirname(os.path.abspath(path))
-        own = [trace for trace in self._traces if trace.folder == folder]
-        if sent == 0 and not own:
+    def _add_log(self, path, own=None):
+        """Holds a session that was not ended with a verified proof to its log. ``own`` is the trace beside it."""
+        adapter_id, sent, session_id, per_module = _native.log_info(path)
+        if sent == 0 and own is None:
             # The log is written before a row is sent: there was none.
             self._silent.add(adapter_id)
-        elif not own:
+        elif own is None:
             raise VerificationError(
                 f"{shown(path)}: {sent} rows were sent in this session and it has no {TRACE}, so they are not proven: end the session first"
             )
-        elif own[0].count != sent:
+        elif sent and (own.session_id, own.adapter_id) != (session_id, adapter_id):
             raise VerificationError(
-                f"{shown(path)}: {sent} rows were sent in this session and its {TRACE} has {own[0].count}: end the session again"
+                f"{shown(path)}: {sent} rows were sent in this session and the {TRACE} beside it is another session's, so they are not proven: "
+                "end the session first"
             )
+        elif sent and own.per_module != per_module:
+            raise VerificationError(
+                f"{shown(path)}: {sent} rows were sent in this session and its {TRACE} has {own.count}, or others: end the session again"
+            )
+        elif not sent and own.session_id != session_id:
+            # Another session was begun here, and nothing was sent in it.
+            self._silent.add(adapter_id)
+        elif own.count != sent:
+            raise VerificationError(f"{shown(path)}: no rows were sent in this session and its {TRACE} has {own.count}: it is not the log's")
 
     def verify(self, path, proof, manifest) -> int:
         """Verifies a proof against a trace that has none yet; returns its rows. Raises ``VerificationError`` if it is about none."""

@@ -4,12 +4,14 @@ A folder is held by a lock on a file in it. Whoever makes the next one removes t
 (Folders of a user's sessions are never removed: they hold the record.)
 """
 
+import errno
 import os
 import shutil
 import stat
 import tempfile
 
 from . import _fork
+from .errors import FileError
 
 try:
     import fcntl
@@ -26,22 +28,53 @@ _MOST = 100_000
 _own = {}
 
 
+#: How often another process may remove a new folder before its lock is held.
+_ATTEMPTS = 20
+
+#: What a file system says of a lock that another process holds. Anything else means that it has no locks.
+_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+
+
 class Folder:
-    """A temporary folder that its owner alone can enter."""
+    """A temporary folder that its owner alone can enter.
+
+    On a file system without locks it is not held: it is removed at the end of the process, and by nobody else.
+    """
 
     def __init__(self):
         remove_stale()
         self._process = os.getpid()
-        while True:
+        for _ in range(_ATTEMPTS):
             self.path = tempfile.mkdtemp(prefix=PREFIX)
-            try:
-                self._lock = _hold(os.open(os.path.join(self.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            except FileNotFoundError:
-                continue
-            # Another process may have found it before it was held, and removed it.
-            if self._lock is not None and os.fstat(self._lock).st_nlink:
+            if self._held():
                 break
+            # Another process found it before it was held.
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            raise FileError(f"{tempfile.gettempdir()}: no temporary folder can be made: others removed {_ATTEMPTS} of them; name an out_dir")
         _own[self.path] = self
+
+    def _held(self) -> bool:
+        try:
+            lock = os.open(os.path.join(self.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileNotFoundError:
+            return False
+        try:
+            held = _hold(lock)
+        except OSError:
+            # No locks here. Without the file nobody takes it for one that nobody holds.
+            os.unlink(os.path.join(self.path, _LOCK))
+            os.close(lock)
+            self._lock = None
+            return True
+        if not held:
+            os.close(lock)
+            return False
+        self._lock = lock
+        if os.fstat(lock).st_nlink or fcntl is None:
+            return True
+        _release(lock)
+        return False
 
     def remove(self):
         """Removes it, in the process that made it."""
@@ -51,13 +84,26 @@ class Folder:
             # Windows removes no file that is open.
             _release(self._lock)
         try:
-            shutil.rmtree(self.path)
-        except FileNotFoundError:
-            # Somebody was faster.
-            pass
+            _remove(self.path)
         finally:
-            if fcntl is not None:
+            if fcntl is not None and self._lock is not None:
                 _release(self._lock)
+
+
+def _remove(path):
+    """Removes a folder, its lock last: if this process is killed meanwhile, the next one goes on."""
+    try:
+        with os.scandir(path) as listing:
+            entries = [entry for entry in listing if entry.name != _LOCK]
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        # Somebody was faster.
+        pass
 
 
 def remove_all():
@@ -70,8 +116,12 @@ def remove_stale():
     """Removes folders of this user whose process has died. A link is never followed, and a folder of anybody else is left alone."""
     if fcntl is None:
         return
-    with os.scandir(tempfile.gettempdir()) as listing:
-        names = [entry.path for _, entry in zip(range(_MOST), listing) if entry.name.startswith(PREFIX)]
+    try:
+        with os.scandir(tempfile.gettempdir()) as listing:
+            names = [entry.path for _, entry in zip(range(_MOST), listing) if entry.name.startswith(PREFIX)]
+    except OSError:
+        # It need not be readable to be written to.
+        return
     for path in names:
         if path not in _own:
             _remove_if_stale(path)
@@ -86,11 +136,18 @@ def _remove_if_stale(path):
         status = os.fstat(folder)
         if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o777 != 0o700:
             return
-        lock = _hold(os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder))
-        if lock is None:
+        lock = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder)
+        try:
+            held = _hold(lock)
+        except OSError:
+            held = False
+        if not held:
+            os.close(lock)
             return
-        shutil.rmtree(path, ignore_errors=True)
-        _release(lock)
+        try:
+            _remove(path)
+        finally:
+            _release(lock)
     except OSError:
         # It is being made, or being removed.
         return
@@ -98,16 +155,17 @@ def _remove_if_stale(path):
         os.close(folder)
 
 
-def _hold(lock):
-    """Locks an open file; none, and it is closed, if another process holds it."""
+def _hold(lock) -> bool:
+    """Locks an open file; false if another process holds it. Raises ``OSError`` where there are no locks."""
     if fcntl is not None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            return None
+        except OSError as error:
+            if error.errno in _HELD:
+                return False
+            raise
         _fork.own.add(lock)
-    return lock
+    return True
 
 
 def _release(lock):

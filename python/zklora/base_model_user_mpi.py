@@ -74,13 +74,15 @@ class BaseModelClient:
         return found
 
     def init_and_patch(self):
-        """Connects to every contributor, holds it to the pin, and patches the layers that it has modules for.
+        """Connects to every contributor, holds it to the pin, and patches the layers that it has modules for. Called again, it does nothing.
 
         Raises ``InputError`` if a module is not in the model, or the model is not the one that the adapter was trained on.
         """
         try:
             for comm in self.comms:
                 comm.init_request()
+                if self._patches.have(comm):
+                    continue
                 if isinstance(comm, BaseModelToLoRAComm) and comm._session is not None:
                     manifest = comm.session.manifest
                     if not self._allow_other_base:
@@ -135,6 +137,7 @@ class BaseModelClient:
         """
         if not self.comms:
             raise InputError("there is no contributor")
+        self._patches.warn_of_uncalled()
         return end_all(self.comms, progress)
 
 

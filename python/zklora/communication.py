@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from . import _arrays, _native
 from ._native import Session
-from .contributor import Contributor, contributor, contributors
+from .contributor import Contributor, contributor, contributors, pinned
 from .errors import InputError, NetworkError, VerificationError, ZkloraError
 from .pipeline import warn_unpinned
 
@@ -63,7 +63,7 @@ class BaseModelToLoRAComm:
             return self._session
 
     def _open(self):
-        own = self.contributor
+        own = self._contributor = pinned(self.contributor)
         if own.expected_adapter is None:
             logger.warning("%s: the adapter is not pinned", own.url)
         if self._session_dir is None:
@@ -89,6 +89,8 @@ class BaseModelToLoRAComm:
 
         A session that was closed is opened again, and goes on with its record.
         """
+        # Before the lock: in a forked child, whoever held it is not there.
+        _native.check_process()
         with self._opening:
             if self._closed:
                 self._session, self._closed = None, False
@@ -149,14 +151,16 @@ class BaseModelToLoRAComm:
             session = self.session
         own, adapter_id = self.contributor, session.manifest.adapter_id
         about = {"adapter_id": adapter_id, "pinned": own.expected_adapter is not None, "url": own.url}
-        if not session.rows:
-            session.close()
-            self.report = {**about, "verified": False, "message": "no rows were sent: there is nothing to prove"}
-            return self.report
-        with self.record_named():
-            finished = session.finish(progress)
-        if not about["pinned"]:
-            warn_unpinned(adapter_id)
+        if not self._sent(session):
+            return self._nothing_sent(session, about)
+        try:
+            with self.record_named():
+                finished = session.finish(progress)
+        except ZkloraError:
+            # What was not answered was asked for again, and the contributor may have refused it, uncounted.
+            if self._sent(session):
+                raise
+            return self._nothing_sent(session, about)
         self.report = {
             **about,
             **finished,
@@ -165,6 +169,18 @@ class BaseModelToLoRAComm:
             "proof": os.path.join(self._session_dir, "session.pf"),
             "message": "every delta of the own record came from this adapter",
         }
+        if not about["pinned"]:
+            # Last: for some callers a warning is an exception.
+            warn_unpinned(adapter_id)
+        return self.report
+
+    def _sent(self, session):
+        """Whether rows were sent. Those that were not answered are not among the session's, but in its log."""
+        return bool(session.rows) or _native.log_info(os.path.join(self._session_dir, "rows.log"))[1] > 0
+
+    def _nothing_sent(self, session, about):
+        session.close()
+        self.report = {**about, "verified": False, "message": "no rows were sent: there is nothing to prove"}
         return self.report
 
     def close(self):

@@ -34,8 +34,8 @@ class Contributor:
     @property
     def address(self):
         """Host and port."""
-        parts = urlsplit(self.url)
         try:
+            parts = urlsplit(self.url)
             return parts.hostname, parts.port
         except ValueError as error:
             raise InputError(f"{self.url} is no URL such as http://127.0.0.1:30000: {error}") from None
@@ -59,17 +59,38 @@ def contributor(value):
     try:
         host, port = value
         port = int(port)
+        if not isinstance(host, str):
+            raise TypeError
     except (TypeError, ValueError):
         raise InputError(f"{value!r} is no contributor: pass a URL, (host, port), Contributor or LocalContributor") from None
     return Contributor(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
 
+def pinned(own):
+    """A contributor whose pin is read: what is in the file later is another pin."""
+    return replace(own, expected_adapter=_pins.pin(own.expected_adapter))
+
+
 def contributors(values, expected_adapters=None):
-    """Several contributors with their pins, in the same order."""
-    known = [contributor(value) for value in values]
+    """Several contributors with their pins, in the same order.
+
+    Raises ``InputError`` if one has another pin already.
+    """
+    known = [pinned(contributor(value)) for value in values]
     pins = _pins.as_list(expected_adapters)
     if pins is None:
         return known
     if len(pins) != len(known):
         raise InputError(f"{len(pins)} expected adapters for {len(known)} contributors: give one for each, in the same order")
-    return [replace(own, expected_adapter=pin) for own, pin in zip(known, pins)]
+    return [_with_pin(own, _pins.pin(pin)) for own, pin in zip(known, pins)]
+
+
+def _with_pin(own, pin):
+    before = own.expected_adapter
+    if pin is None:
+        return own
+    if before is not None and before.adapter_id != pin.adapter_id:
+        raise InputError(
+            f"{own.url}: adapter {before.adapter_id} is pinned with the contributor, and {pin.adapter_id} in expected_adapters: give one pin"
+        )
+    return replace(own, expected_adapter=pin)

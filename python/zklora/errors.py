@@ -3,6 +3,8 @@
 Some messages name options of the command line: ``--insecure`` is the keyword argument ``insecure=True``, and so on.
 """
 
+import warnings
+
 from ._text import printable
 
 
@@ -12,6 +14,9 @@ class ZkloraError(RuntimeError):
     def __str__(self):
         # Names and paths in it may come from a stranger: here they cannot forge lines of a terminal or log.
         return printable(super().__str__())
+
+    def __repr__(self):
+        return printable(super().__repr__())
 
 
 class InputError(ZkloraError, ValueError):
@@ -36,3 +41,7 @@ class ClosedError(ZkloraError):
 
 class UncheckedWarning(UserWarning):
     """Something that a verification rests on was not given, and so not checked."""
+
+
+# Each verification says it, not only the first one from a line. Filters of the caller go first.
+warnings.filterwarnings("always", category=UncheckedWarning, append=True)

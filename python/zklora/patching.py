@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+import threading
 
 from ._native import base_fingerprint
 from ._text import shown
@@ -11,6 +12,19 @@ from .errors import InputError
 from .prefetch import Prefetch
 
 logger = logging.getLogger("zklora")
+
+#: For the chains of wrappers around layers: several threads may patch one model.
+_chains = threading.RLock()
+
+
+def _not_held():
+    # Whoever held it is not in a forked child.
+    global _chains
+    _chains = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_not_held)
 
 
 class Patches:
@@ -26,14 +40,21 @@ class Patches:
 
         Raises ``InputError`` with the names that are missing.
         """
-        from . import _places
-        from .wrapped import OwnParameters, RemoteLoRAWrappedModule, innermost
+        names = comm.init_request()
+        with _chains:
+            self._wrap(comm, names, combine_mode)
 
-        found = _places.places(self._model, comm.init_request())
+    def _wrap(self, comm, names, combine_mode):
+        from . import _places
+        from .wrapped import OwnParameters, RemoteLoRAWrappedModule, chain, innermost
+
+        found = _places.places(self._model, names)
         # A `comm` of another kind has only its `lora_forward`.
         own = isinstance(comm, BaseModelToLoRAComm) and comm._session is not None
         for at in found:
             _places.check_inside(at, self._model)
+            if any(wrapper.comm is comm for wrapper in chain(at.layer)):
+                raise InputError(f"layer `{shown(at.name)}` has the deltas of {comm!r} already: they would be added twice")
             if own:
                 _places.check_fit(at, innermost(at.layer), comm.modules[at.name])
         prefetch = Prefetch(comm) if own else None
@@ -45,24 +66,61 @@ class Patches:
                 object.__setattr__(wrapped, "prefetch", prefetch)
                 if comm.modules[at.name].reads == ["layer"]:
                     prefetch.add(at.name)
-            at.put(wrapped)
+            # Noted first: it is put back even if this is interrupted in between.
             self._patches.append((at, wrapped))
+            at.put(wrapped)
             logger.debug("patched `%s` (%r)", shown(at.name), comm)
         if own:
             self._prefetches.append(prefetch)
 
+    def have(self, comm) -> bool:
+        """Whether layers have the deltas of this contributor from here."""
+        return any(wrapped.comm is comm for _, wrapped in self._patches)
+
+    def warn_of_uncalled(self):
+        """Says which layers were never called: some modules of torch read a layer's weights instead, and then it has no deltas."""
+        uncalled = [at.name for at, wrapped in self._patches if not wrapped.called]
+        if uncalled:
+            logger.warning(
+                "%d of %d adapted layers were never called, such as `%s`: the model ran without their deltas",
+                len(uncalled),
+                len(self._patches),
+                shown(uncalled[0]),
+            )
+
     def restore(self):
-        """Puts the layers back; one that was replaced meanwhile by somebody else is left, with a warning in the log."""
-        # The last one first: two contributors may have wrapped the same layer.
-        while self._patches:
-            at, wrapped = self._patches.pop()
-            if at.holds(wrapped):
-                at.put(wrapped.local_sub)
-            else:
-                logger.warning("layer `%s` was replaced while it was patched: left as it is", shown(at.name))
-        for prefetch in self._prefetches:
-            prefetch.release()
-        self._prefetches.clear()
+        """Puts the layers back; one that was replaced meanwhile by somebody else is left, with a warning in the log.
+
+        Others may have wrapped the same layers before or after: theirs stay. Nothing is sent from here afterwards.
+        """
+        with _chains:
+            while self._patches:
+                at, wrapped = self._patches[-1]
+                object.__setattr__(wrapped, "released", True)
+                if not _taken_out(at, wrapped):
+                    logger.warning("layer `%s` was replaced while it was patched: left as it is", shown(at.name))
+                self._patches.pop()
+            for prefetch in self._prefetches:
+                prefetch.release()
+            self._prefetches.clear()
+
+
+def _taken_out(at, wrapped) -> bool:
+    """Takes a wrapper out of those around a layer, wherever it is among them; false if it is not there."""
+    from .wrapped import chain
+
+    layer = at.parent._modules.get(at.child)
+    if layer is wrapped.local_sub:
+        # It was never put.
+        return True
+    if layer is wrapped:
+        at.put(wrapped.local_sub)
+        return True
+    for outer in chain(layer):
+        if outer.local_sub is wrapped:
+            object.__setattr__(outer, "local_sub", wrapped.local_sub)
+            return True
+    return False
 
 
 def check_base(manifest, folder):
@@ -98,8 +156,13 @@ class RemoteLora:
         self._allow_other_base = allow_other_base
         self._progress = progress
         self._patches = Patches(model)
+        self._entered = False
 
     def __enter__(self):
+        with _chains:
+            if self._entered:
+                raise InputError("this context was entered already, and not left: make another one, with a session_dir of its own")
+            self._entered = True
         try:
             for comm in self.comms:
                 comm.init_request()
@@ -107,13 +170,19 @@ class RemoteLora:
                     check_base(comm.session.manifest, self._base_folder)
                 self._patches.add(comm, self._combine_mode)
         except BaseException:
-            self._patches.restore()
+            self._restore()
             self._close()
             raise
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def _restore(self):
         self._patches.restore()
+        self._entered = False
+
+    def __exit__(self, kind, error, traceback):
+        if error is None:
+            self._patches.warn_of_uncalled()
+        self._restore()
         if error is not None:
             self._close()
         else:

@@ -155,6 +155,8 @@ class AuditReport:
     adapter_id: str
     #: Module and reason of everything that differs.
     differences: List[Tuple[str, str]]
+    #: Whether the fingerprints of the base models were compared. If not, the adapter may be for another model.
+    base_compared: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -172,4 +174,4 @@ def audit(
     """After payment: is the delivered adapter (PEFT folder or ``weights.bin``) the committed one? Returns an ``AuditReport``."""
     pin = _pins.pin(expected_adapter)
     manifest = _held_to(pin, manifest)
-    return AuditReport(manifest.adapter_id, _native.audit(manifest, delivered, opening, base))
+    return AuditReport(manifest.adapter_id, *_native.audit(manifest, delivered, opening, base))

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from . import _arrays
+from ._text import shown
 from .errors import InputError
 from .prefetch import rows_of
 
@@ -23,38 +24,45 @@ class _NoGradient(torch.autograd.Function):
 
 
 class OwnParameters:
-    """The memory of a model's parameters: what lies there is no activation, and is not sent."""
+    """The memory of a model's parameters and buffers: what lies there is no activation, and is not sent.
+
+    It is looked at anew for each tensor: parameters move (``to``, ``load_state_dict(assign=True)``, ``.data = …``), and that takes less time
+    than a message. A copy of a parameter cannot be told from an activation.
+    """
 
     def __init__(self, model):
         self._model = model
-        self.moved()
-
-    def moved(self):
-        """The parameters are elsewhere now."""
-        self._places = None
 
     def hold(self, tensor) -> bool:
-        """Whether a tensor is a parameter, or a view of one."""
+        """Whether a tensor is a parameter or buffer, or shares memory with one."""
         if isinstance(tensor, nn.Parameter):
             return True
         at = _memory(tensor)
         if at is None:
             return False
-        if self._places is None:
-            self._look()
-        if at in self._places:
-            # What was freed meanwhile is where others may be now.
-            self._look()
-        return at in self._places
+        device, start, end = at
+        return any(device == other[0] and start < other[2] and other[1] < end for other in self._memories())
 
-    def _look(self):
-        self._places = {_memory(parameter) for parameter in self._model.parameters()}
+    def _memories(self):
+        for module in self._model.modules():
+            kept = [own for own in module._parameters.values() if own is not None]
+            # Buffers of ids or positions are what embeddings are called with.
+            kept += [own for own in module._buffers.values() if own is not None and own.dtype not in _IDS]
+            for own in kept:
+                at = _memory(own)
+                if at is not None:
+                    yield at
+
+
+_IDS = (torch.int64, torch.int32)
 
 
 def _memory(tensor):
-    """Where a tensor's values are; none if there are none, or it does not tell."""
+    """Where a tensor's memory is, from and to; none if there is none, or it does not tell."""
     try:
-        return tensor.untyped_storage().data_ptr() or None
+        storage = tensor.untyped_storage()
+        start = storage.data_ptr()
+        return (storage.device, start, start + storage.nbytes()) if start else None
     except (AttributeError, NotImplementedError, RuntimeError):
         return None
 
@@ -85,6 +93,10 @@ class RemoteLoRAWrappedModule(nn.Module):
         self.send_base_activations = send_base_activations
         #: How calls of several modules travel together; none: one by one.
         object.__setattr__(self, "prefetch", None)
+        #: Whether it is a wrapper no more: it may still be where somebody else put it.
+        object.__setattr__(self, "released", False)
+        #: Whether the model ever called it.
+        object.__setattr__(self, "called", False)
         #: What is never sent; none: not known.
         object.__setattr__(self, "parameters_of_model", None)
 
@@ -97,12 +109,6 @@ class RemoteLoRAWrappedModule(nn.Module):
             if local_sub is None or not hasattr(local_sub, name):
                 raise
             return getattr(local_sub, name)
-
-    def _apply(self, fn, *args, **kwargs):
-        # `to`, `half`, `cuda` and so on.
-        if self.parameters_of_model is not None:
-            self.parameters_of_model.moved()
-        return super()._apply(fn, *args, **kwargs)
 
     def train(self, mode=True):
         super().train(mode)
@@ -117,6 +123,9 @@ class RemoteLoRAWrappedModule(nn.Module):
 
     def _with_base(self, x, *args, **kwargs):
         """What the layer itself puts out, and that with the deltas of every contributor to it."""
+        if self.released:
+            return self._inner(x, *args, **kwargs)
+        object.__setattr__(self, "called", True)
         module = self._served()
         if module is not None and module.applies_to == "input":
             x = self._combined(x, x, self._ask(module, x)())
@@ -142,6 +151,8 @@ class RemoteLoRAWrappedModule(nn.Module):
     def _ask(self, module, x, base=None):
         """Sends the rows; returns what waits for the deltas."""
         x = self._dense(x, module)
+        if base is not None and (module is None or "base" in module.reads):
+            self._not_a_parameter(base, "puts out")
         if module is None:
             if self.send_base_activations:
                 arrays = (_arrays.to_numpy(value, f"layer `{self.sub_name}`") for value in (x, base))
@@ -162,14 +173,20 @@ class RemoteLoRAWrappedModule(nn.Module):
         """What the module reads: the layer's input, or for an embedding the rows that its ids select."""
         if not isinstance(x, torch.Tensor):
             raise InputError(f"layer `{self.sub_name}` was called with {type(x).__name__}: expected a tensor")
-        if self.parameters_of_model is not None and self.parameters_of_model.hold(x):
-            raise InputError(f"layer `{self.sub_name}` was called with a parameter of the model, which is no activation: it is not sent")
+        self._not_a_parameter(x, "was called with")
         if module is None or x.is_floating_point():
             return x
         entries = module.inputs[module.reads.index("layer")][1]
         if x.dtype not in (torch.int64, torch.int32) or not isinstance(innermost(self.local_sub), nn.Embedding):
             raise InputError(f"layer `{self.sub_name}` was called with a tensor of {x.dtype}: expected floating-point numbers")
         return nn.functional.one_hot(x.long(), entries).to(torch.float32)
+
+    def _not_a_parameter(self, tensor, what):
+        if self.parameters_of_model is not None and self.parameters_of_model.hold(tensor):
+            raise InputError(
+                f"layer `{shown(self.sub_name)}` {what} a parameter of the model or a buffer, or a view of one, which is no activation: it is "
+                "not sent"
+            )
 
     def _combined(self, value, x, answer):
         delta = torch.as_tensor(answer, dtype=torch.float32).to(value.device)
@@ -180,7 +197,14 @@ class RemoteLoRAWrappedModule(nn.Module):
         return (value + delta).to(value.dtype)
 
     def extra_repr(self):
-        return f"{self.sub_name}, {self.combine_mode}, {self.comm!r}"
+        return f"{shown(self.sub_name)}, {self.combine_mode}, {self.comm!r}"
+
+
+def chain(layer):
+    """The wrappers around a layer, the outermost first."""
+    while isinstance(layer, RemoteLoRAWrappedModule):
+        yield layer
+        layer = layer.local_sub
 
 
 def innermost(layer):

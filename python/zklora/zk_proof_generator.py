@@ -27,6 +27,10 @@ def batch_verify_proofs(
     What is not given is not checked, and an ``UncheckedWarning`` says so: without ``expected_adapters`` any adapter will do; without
     ``transcript`` the rows are those that lie beside the proof, or none, and then only the form of the proof is looked at.
     """
+    try:
+        proof_dir = os.fsdecode(proof_dir)
+    except TypeError:
+        raise InputError(f"{type(proof_dir).__name__} is no folder of proofs: pass its path") from None
     if not os.path.isdir(proof_dir):
         raise FileError(f"{shown(proof_dir)}: no such folder; name the one that holds the proofs (.pf)")
     paths = [path for path in _walk.files(proof_dir) if path.endswith(".pf")]

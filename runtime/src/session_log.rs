@@ -3,7 +3,10 @@
 //! The contributor writes a batch, with a digest of its deltas, before the deltas leave. The user writes a batch before it is sent,
 //! and its deltas when they are here.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -290,8 +293,12 @@ pub fn contents(path: &Path, modules: usize) -> Result<Contents, Error> {
 pub struct Sent {
     /// Adapter id, hex.
     pub adapter_id: String,
+    /// Session id, hex.
+    pub session_id: String,
     /// Rows of all modules that were sent, or were about to be, and that the contributor did not refuse.
     pub rows: u64,
+    /// The same per module, by its place in the manifest; modules without rows are left out.
+    pub per_module: BTreeMap<usize, u64>,
 }
 
 /// What a user's log says was sent; none if its writer died before the session began. Nothing is written.
@@ -303,20 +310,26 @@ pub fn sent(path: &Path) -> Result<Option<Sent>, Error> {
         return Ok(None);
     }
     // The last batch may still be refused.
-    let (mut rows, mut last) = (0u64, 0u64);
+    let mut per_module = BTreeMap::new();
+    let mut last = Vec::new();
+    let mut count = |batch: Vec<(usize, u64)>| {
+        for (module, rows) in batch.into_iter().filter(|(_, rows)| *rows > 0) {
+            let all = per_module.entry(module).or_insert(0u64);
+            *all = all.saturating_add(rows);
+        }
+    };
     let header = read(path, &mut |event| {
         match event {
-            Event::Sent(batch) => {
-                rows = rows.saturating_add(last);
-                last = batch.counts().fold(0, |all, (_, rows)| all.saturating_add(rows));
-            }
-            Event::Withdrawn => last = 0,
+            Event::Sent(batch) => count(std::mem::replace(&mut last, batch.counts().collect())),
+            Event::Withdrawn => last.clear(),
             Event::Answered(_) | Event::Ended => {}
             Event::Served { .. } => return Err(Error::file(path, "the log of a contributor, not of a user")),
         }
         Ok(())
     })?;
-    Ok(Some(Sent { adapter_id: header.adapter_id.clone(), rows: rows.saturating_add(last) }))
+    count(last);
+    let rows = per_module.values().fold(0, |all: u64, rows| all.saturating_add(*rows));
+    Ok(Some(Sent { adapter_id: header.adapter_id.clone(), session_id: header.session.clone(), rows, per_module }))
 }
 
 impl Batch {

@@ -174,7 +174,6 @@ impl Session {
     ) -> Result<InferResponse, Status> {
         let calls = batch::parse(&batch, &artifacts.pinned)
             .map_err(|why| Status::invalid_argument(format!("batch {}: {why}", batch.sequence)))?;
-        check_size(&batch, artifacts, limits)?;
         let digest = batch::digest(&batch);
         let mut inner = self.lock();
         if *self.stream.borrow() != stream {
@@ -200,6 +199,8 @@ impl Session {
             }
             None => {}
         }
+        // Only now: what was counted under other limits is answered again.
+        check_size(&batch, artifacts, limits)?;
         let more: Vec<(usize, u64)> = batch.counts().collect();
         check_session(&inner.rows, &more, artifacts, limits)?;
         let counted = counts.reserve(&self.client, &more, &artifacts.pinned, limits)?;

@@ -111,6 +111,11 @@ impl Pool {
         }
     }
 
+    /// Closes all that have shown no identity: nothing of theirs is under way.
+    pub fn end_unknown(&self, why: &'static str) {
+        self.all().iter().filter(|connection| !connection.is_known()).for_each(|connection| connection.end(why));
+    }
+
     /// All that are open, the oldest first. What is dropped here must not meet the lock: these are owned.
     fn all(&self) -> Vec<Connection> {
         lock(&self.open).values().filter_map(Weak::upgrade).map(Connection).collect()

@@ -29,6 +29,8 @@ pub struct Limits {
     pub max_sessions: usize,
     /// Most of them under one identity: of one token or certificate, or of all users where nobody is asked who they are.
     pub max_sessions_per_client: usize,
+    /// Most sessions of one identity that have ended and wait for their proof: with one more, Finish is refused for now.
+    pub max_waiting_per_client: usize,
     /// Most connections that have shown an identity.
     pub max_connections: usize,
     /// Most connections that have not: for one more, the oldest of them is closed.
@@ -71,6 +73,7 @@ impl Limits {
             max_session_bytes: 4 << 30,
             max_sessions: 256,
             max_sessions_per_client: 256,
+            max_waiting_per_client: 256,
             max_connections,
             max_unknown_connections: max_connections / 4,
             max_held_bytes: (memory.bytes / 4).min(MOST_HELD) as usize,

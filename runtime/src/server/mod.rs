@@ -21,6 +21,7 @@ mod memory;
 mod metrics;
 mod places;
 mod prover;
+mod queue;
 mod requests;
 mod run;
 mod service;

@@ -1,15 +1,16 @@
-//! Proofs beside inference: one thread with a pool of its own, one session after the other.
+//! Proofs beside inference: one thread with a pool of its own, one session after the other, one of each identity in turn.
 
 use std::{
-    collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use tonic::Status;
 use zklora_circuit::{keys::KeyStore, srs::Srs};
 
 use super::{
     attempts,
+    queue::{Turns, Waits},
     session::{Session, Stage},
     sessions::Sessions,
 };
@@ -43,12 +44,34 @@ struct Job {
     next_wait: Duration,
 }
 
+impl Waits for Job {
+    fn client(&self) -> &str {
+        &self.session.client
+    }
+
+    fn not_before(&self) -> Instant {
+        self.not_before
+    }
+}
+
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Job>,
+    waiting: Turns<Job>,
     /// The session that is being proven, and how many of its attempts had died before.
     current: Option<(Arc<Session>, u32)>,
     stopping: bool,
+}
+
+/// A place for a session that is about to end. It is dropped when the session is in the queue, or is not to be.
+pub(super) struct Promise {
+    prover: Arc<Prover>,
+    client: String,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.prover.lock().waiting.redeem(&self.client);
+    }
 }
 
 /// The queue of sessions that wait for their proof.
@@ -78,7 +101,23 @@ impl Prover {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a session that has ended at the end of the queue.
+    /// Promises a place in the queue.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: `most` sessions of this identity wait already.
+    pub fn promise(self: &Arc<Prover>, client: &str, most: usize) -> Result<Promise, Status> {
+        let mut queue = self.lock();
+        let current = queue.current.as_ref().is_some_and(|(session, _)| session.client == client);
+        if queue.waiting.of(client) + usize::from(current) >= most {
+            return Err(Status::unavailable(format!(
+                "so many sessions of yours wait for their proof ({most}): this one stays open, try again later"
+            )));
+        }
+        queue.waiting.promise(client);
+        Ok(Promise { prover: Arc::clone(self), client: client.to_string() })
+    }
+
+    /// Puts a session that has ended at the end of the queue of its identity.
     pub fn enqueue(&self, session: Arc<Session>) {
         let wait = attempts::wait(attempts::read(session.folder(), &session.id));
         self.push(Job { session, not_before: Instant::now() + wait, next_wait: FIRST_WAIT });
@@ -86,14 +125,14 @@ impl Prover {
 
     fn push(&self, job: Job) {
         job.session.set_stage(Stage::Queued);
-        self.lock().waiting.push_back(job);
+        self.lock().waiting.push(job);
         self.changed.notify_all();
     }
 
     /// Sessions before this one.
     pub fn ahead(&self, session: &Session) -> u32 {
         let queue = self.lock();
-        let place = queue.waiting.iter().position(|job| job.session.id == session.id).unwrap_or(0);
+        let place = queue.waiting.ahead(&session.client, |job| job.session.id == session.id);
         u32::try_from(place + usize::from(queue.current.is_some())).unwrap_or(u32::MAX)
     }
 
@@ -121,11 +160,10 @@ impl Prover {
                 return None;
             }
             let now = Instant::now();
-            if let Some(at) = queue.waiting.iter().position(|job| job.not_before <= now) {
-                return queue.waiting.remove(at);
+            if let Some(job) = queue.waiting.next(now) {
+                return Some(job);
             }
-            let soonest = queue.waiting.iter().map(|job| job.not_before).min();
-            let wait = soonest.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now));
+            let wait = queue.waiting.soonest().map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now));
             queue = self.changed.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -136,7 +174,9 @@ impl Prover {
             let session = Arc::clone(&job.session);
             let start = Instant::now();
             match self.attempt(workshop, &session, pool) {
-                Ok(stage) => {
+                // The server stops.
+                Ok(None) => return,
+                Ok(Some(stage)) => {
                     let (seconds, rows) = (start.elapsed().as_secs_f64(), session.rows_in_all());
                     tracing::info!(session = session.name(), client = session.client, rows, seconds, "proven");
                     metrics.proved(seconds);
@@ -163,11 +203,23 @@ impl Prover {
         }
     }
 
-    /// One attempt, which is on the disk while it lasts.
-    fn attempt(&self, workshop: &Workshop, session: &Arc<Session>, pool: &rayon::ThreadPool) -> Result<Stage, Error> {
+    /// One attempt, which is on the disk while it lasts; none when the server stops.
+    fn attempt(
+        &self,
+        workshop: &Workshop,
+        session: &Arc<Session>,
+        pool: &rayon::ThreadPool,
+    ) -> Result<Option<Stage>, Error> {
         let before = attempts::read(session.folder(), &session.id);
-        attempts::write(session.folder(), &session.id, before + 1)?;
-        self.lock().current = Some((Arc::clone(session), before));
+        {
+            // Both or neither: whoever stops the server takes the attempt back.
+            let mut queue = self.lock();
+            if queue.stopping {
+                return Ok(None);
+            }
+            attempts::write(session.folder(), &session.id, before + 1)?;
+            queue.current = Some((Arc::clone(session), before));
+        }
         session.set_stage(Stage::Proving);
         // Whatever goes wrong with one session, the next ones are proven.
         let prove = || pool.install(|| prove(workshop, session));
@@ -176,7 +228,7 @@ impl Prover {
         self.lock().current = None;
         // The server lives. (Should the disk not take this, one attempt too many is counted.)
         let _ = attempts::write(session.folder(), &session.id, 0);
-        proven.unwrap_or_else(|_| Err(Error::Input("the prover panicked".into())))
+        proven.unwrap_or_else(|_| Err(Error::Input("the prover panicked".into()))).map(Some)
     }
 }
 

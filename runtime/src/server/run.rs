@@ -43,8 +43,11 @@ pub(super) const BLOCKING: usize = 64;
 /// How long a thread that waits for the disk stays without work.
 const KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
 
-/// How long streams may take to end when the server shuts down.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long streams may take to end when the server shuts down: less than whoever stops servers waits until it kills them (10 s).
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How often connections that have shown no identity are closed meanwhile.
+const CLOSE_EVERY: Duration = Duration::from_millis(50);
 
 /// Files for TLS, PEM.
 #[derive(Debug, Clone)]
@@ -87,6 +90,7 @@ pub struct Listening {
     /// What was served before it started.
     pub served: Served,
     prover: StopAtEnd,
+    pool: Arc<Pool>,
     _not_inherited: NotInherited,
     runtime: tokio::runtime::Runtime,
     stop: watch::Sender<bool>,
@@ -157,15 +161,17 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
             Some(address)
         }
     };
+    let pool = Pool::new(limits, alone);
     let server = {
         let _entered = runtime.enter();
-        let incoming = connections::accept(listener, Pool::new(limits, alone), limits);
+        let incoming = connections::accept(listener, Arc::clone(&pool), limits);
         let incoming = incoming.map(move |stream| stream.map(|stream| MeteredStream::new(stream, &counting)));
         let serving = serve(service, door, incoming, tls, limits, windows, stopping)?;
         runtime.spawn(serving)
     };
     let prover = StopAtEnd(prover);
-    Ok(Listening { address, metrics, restored, served, prover, _not_inherited: not_inherited, runtime, stop, server })
+    let _not_inherited = not_inherited;
+    Ok(Listening { address, metrics, restored, served, prover, pool, _not_inherited, runtime, stop, server })
 }
 
 /// However a server ends: the proof that is being made is not counted as one that killed it.
@@ -253,7 +259,7 @@ impl Listening {
     /// Waits for a signal (or for the server to fail), then shuts down: streams are told, batches that are being computed are
     /// answered. What has ended and is not proven is proven after the next start.
     pub fn run_until(self, signal: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
-        let Listening { runtime, stop, mut server, prover, _not_inherited, .. } = self;
+        let Listening { runtime, stop, mut server, prover, pool, _not_inherited, .. } = self;
         let failed = |result: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>| match result {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Error::Input(format!("the server failed: {}", causes(&error)))),
@@ -264,14 +270,23 @@ impl Listening {
                 result = &mut server => return failed(result),
                 () = signal => {}
             }
+            // First of all: if this process is killed now, the proof that is being made is not what killed it.
+            prover.0.stop();
             let _ = stop.send(true);
-            match tokio::time::timeout(GRACE, &mut server).await {
-                Ok(result) => failed(result),
+            let close = async {
+                loop {
+                    // Again and again: some are being accepted.
+                    pool.end_unknown("the server shuts down");
+                    tokio::time::sleep(CLOSE_EVERY).await;
+                }
+            };
+            tokio::select! {
+                result = &mut server => failed(result),
                 // Somebody holds on to a connection: it is cut.
-                Err(_) => Ok(()),
+                () = tokio::time::sleep(GRACE) => Ok(()),
+                () = close => Ok(()),
             }
         });
-        drop(prover);
         server.abort();
         runtime.shutdown_timeout(Duration::from_secs(1));
         result

@@ -160,10 +160,11 @@ impl Contributor for Service {
         let (shared, own, sequence) = (Arc::clone(&self.0), Arc::clone(&session), request.sequence);
         let ended = blocking(move || {
             let Workshop { artifacts, sessions, .. } = &*shared.workshop;
-            if own.end(sequence, artifacts, &sessions.counts)? {
+            let may_wait = || shared.prover.promise(&own.client, shared.limits.max_waiting_per_client);
+            if let Some(_place) = own.end(sequence, artifacts, &sessions.counts, may_wait)? {
                 tracing::info!(session = own.name(), client, rows = own.rows_in_all(), "ended");
                 // Here, not after the wait: a caller that gives up ends that, and nobody else would queue the session.
-                shared.prover.enqueue(own);
+                shared.prover.enqueue(Arc::clone(&own));
             }
             Ok(())
         });

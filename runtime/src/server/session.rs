@@ -11,6 +11,7 @@ use tonic::Status;
 use zklora_circuit::trace::TraceDigest;
 
 use super::{
+    attempts,
     limits::Limits,
     metrics::Cause,
     sessions::{Counts, used_before},
@@ -113,7 +114,11 @@ impl Session {
         if path != log_path(folder, &id) {
             return Err(Error::file(path, "it is not called like its session: somebody renamed it"));
         }
-        let stage = proof.map_or(Stage::Open, Stage::Proven);
+        let stage = match proof {
+            Some(digest) => Stage::Proven(digest),
+            None if ended && attempts::read(folder, &id) >= attempts::MOST => Stage::Failed(attempts::SET_ASIDE.into()),
+            None => Stage::Open,
+        };
         Ok((Session::with(id, blake3::Hash::from_bytes(key), header.peer.clone(), folder, inner, stage), ended))
     }
 
@@ -174,7 +179,6 @@ impl Session {
     ) -> Result<InferResponse, Status> {
         let calls = batch::parse(&batch, &artifacts.pinned)
             .map_err(|why| Status::invalid_argument(format!("batch {}: {why}", batch.sequence)))?;
-        check_size(&batch, artifacts, limits)?;
         let digest = batch::digest(&batch);
         let mut inner = self.lock();
         if *self.stream.borrow() != stream {
@@ -200,6 +204,8 @@ impl Session {
             }
             None => {}
         }
+        // Only now: what was counted under other limits is answered again.
+        check_size(&batch, artifacts, limits)?;
         let more: Vec<(usize, u64)> = batch.counts().collect();
         check_session(&inner.rows, &more, artifacts, limits)?;
         let counted = counts.reserve(&self.client, &more, &artifacts.pinned, limits)?;
@@ -260,12 +266,18 @@ impl Session {
         Ok(log)
     }
 
-    /// Ends the session: no batch is taken any more. False: it had ended before.
-    pub fn end(&self, sequence: u64, artifacts: &Artifacts, counts: &Counts) -> Result<bool, Status> {
+    /// Ends the session, if it may wait for its proof: no batch is taken any more. None: it had ended before.
+    pub fn end<P>(
+        &self,
+        sequence: u64,
+        artifacts: &Artifacts,
+        counts: &Counts,
+        may_wait: impl FnOnce() -> Result<P, Status>,
+    ) -> Result<Option<P>, Status> {
         let mut inner = self.lock();
         let next = inner.batches.len() as u64;
         if self.stage() != Stage::Open {
-            return Ok(false);
+            return Ok(None);
         }
         if sequence != next {
             return Err(Status::failed_precondition(format!(
@@ -275,12 +287,13 @@ impl Session {
         if next == 0 {
             return Err(Status::failed_precondition("the session has no rows: there is nothing to prove"));
         }
+        let place = may_wait()?;
         self.write(&mut inner, Event::Ended, artifacts, counts)?;
         inner.log = None;
         // Before the lock goes: no second caller ends it again.
         self.set_stage(Stage::Queued);
         counts.metrics.open.dec();
-        Ok(true)
+        Ok(Some(place))
     }
 
     /// Writes the rows of the log with deltas, computed anew and checked against the digests of the answers that left, as a

@@ -319,13 +319,13 @@ impl Sessions {
     fn keep(&self, session: Session) -> Result<Arc<Session>, Status> {
         let mut known = self.lock();
         if known.len() >= self.limit {
-            // Those that nobody works on, and of which the disk knows everything.
-            known.retain(|_, session| {
-                Arc::strong_count(session) > 1 || !matches!(session.stage(), Stage::Open | Stage::Proven(_))
-            });
-        }
-        if known.len() >= self.limit {
-            return Err(Status::unavailable("this server knows too many sessions: try again later"));
+            // Those that nobody works on, and of which the disk knows everything. Those that wait for their proof stay: how many
+            // each identity may have of them is bounded, and they keep nobody else out.
+            let waits = |session: &Session| matches!(session.stage(), Stage::Queued | Stage::Proving);
+            known.retain(|_, session| Arc::strong_count(session) > 1 || waits(session));
+            if known.values().filter(|session| !waits(session)).count() >= self.limit {
+                return Err(Status::unavailable("this server knows too many sessions: try again later"));
+            }
         }
         Ok(Arc::clone(known.entry(session.id).or_insert_with(|| Arc::new(session))))
     }

@@ -5,6 +5,7 @@ mod away;
 mod child;
 mod counting;
 mod crash;
+mod fair;
 mod flood;
 mod honest;
 mod http2;

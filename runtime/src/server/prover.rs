@@ -60,6 +60,8 @@ struct Queue {
     /// The session that is being proven, and how many of its attempts had died before.
     current: Option<(Arc<Session>, u32)>,
     stopping: bool,
+    /// Whether the thread has let go of everything.
+    ended: bool,
 }
 
 /// A place for a session that is about to end. It is dropped when the session is in the queue, or is not to be.
@@ -92,7 +94,13 @@ impl Prover {
             .map_err(|e| failed(&e))?;
         let prover = Arc::new(Prover::default());
         let (own, workshop) = (Arc::clone(&prover), Arc::clone(workshop));
-        let thread = std::thread::Builder::new().name("prover".into()).spawn(move || own.work(&workshop, &pool));
+        let thread = std::thread::Builder::new().name("prover".into()).spawn(move || {
+            own.work(&workshop, &pool);
+            // With it goes the ledger's lock: another server may have it.
+            drop(workshop);
+            own.lock().ended = true;
+            own.changed.notify_all();
+        });
         thread.map_err(|e| failed(&e))?;
         Ok(prover)
     }
@@ -150,6 +158,13 @@ impl Prover {
             let _ = attempts::write(session.folder(), &session.id, *before);
         }
         self.changed.notify_all();
+    }
+
+    /// After [`Prover::stop`]: waits until the thread has ended, but not for a proof that takes longer than this.
+    pub fn wait_for_end(&self, most: Duration) {
+        let queue = self.lock();
+        let waited = self.changed.wait_timeout_while(queue, most, |queue| !queue.ended);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The next session whose time has come; none when the server stops.

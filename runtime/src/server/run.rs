@@ -289,6 +289,7 @@ impl Listening {
         });
         server.abort();
         runtime.shutdown_timeout(Duration::from_secs(1));
+        prover.0.wait_for_end(Duration::from_secs(1));
         result
     }
 }

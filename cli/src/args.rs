@@ -383,7 +383,7 @@ pub struct Serve {
     /// Most sessions that exchange rows at the same time.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_sessions: u32,
-    /// Most of them under one token or certificate [default: as many as in all].
+    /// Most of them under one token or certificate [default: half of all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_sessions_per_client: Option<u32>,
     /// Most connections that have shown an identity [default: 1024, fewer with less than 2 GiB of memory].

@@ -68,11 +68,20 @@ pub fn remove(path: &Path) -> Result<(), Error> {
 
 /// Whether a file could be written here: to be asked before work is done that would be lost.
 pub fn require_folder_of(path: &Path) -> Result<(), Error> {
-    if folder_of(path).is_dir() { Ok(()) } else { Err(Error::file(path, "its folder does not exist: create it first")) }
+    if folder_of(path).is_dir() {
+        return Ok(());
+    }
+    // Of the system's kind: the folder may be away for a moment, and who can wait does.
+    let why = std::io::Error::new(std::io::ErrorKind::NotFound, "its folder does not exist: create it first");
+    Err(Error::file(path, why))
 }
 
-/// Creates a folder and its parents; a private one lets only its owner in (mode 0700).
+/// Creates a folder and its parents; a private one lets only its owner in (mode 0700). One that is there stays as it is: it may
+/// be somebody's home, and what is private in it is so by its own mode.
 pub fn create_folder(path: &Path, access: Access) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
     fs::create_dir_all(path).map_err(|e| Error::file(path, e))?;
     #[cfg(unix)]
     if access == Access::Private {

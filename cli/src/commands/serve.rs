@@ -41,6 +41,9 @@ fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
         _ => None,
     };
     let defaults = Limits::default();
+    // Where nobody is asked who they are, all are one.
+    let alone = args.token_file.is_none() && args.client_ca.is_none();
+    let share = if alone { args.max_sessions } else { (args.max_sessions / 2).max(1) };
     Ok(ServerOptions {
         listen: args.listen,
         tls,
@@ -53,7 +56,7 @@ fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
             max_session_rows: args.max_session_rows,
             max_session_bytes: u64::from(args.max_session_size) << 20,
             max_sessions: args.max_sessions as usize,
-            max_sessions_per_client: args.max_sessions_per_client.unwrap_or(args.max_sessions) as usize,
+            max_sessions_per_client: args.max_sessions_per_client.unwrap_or(share) as usize,
             max_connections: args.max_connections.map_or(defaults.max_connections, |most| most as usize),
             max_unknown_connections: args
                 .max_connections

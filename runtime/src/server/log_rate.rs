@@ -1,4 +1,5 @@
-//! Lines of the log that a stranger can cause: at most one a second, which says how many were left out.
+//! Lines of the log that a stranger can cause: at most one a second, which says how many were left out. What a user causes may come
+//! in a burst before.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -8,32 +9,55 @@ use std::{
 const EVERY: Duration = Duration::from_secs(1);
 
 /// One kind of such lines. Make it `static`.
-pub(super) struct LogRate(Mutex<State>);
+pub(super) struct LogRate {
+    state: Mutex<State>,
+    /// Lines that may come at once after a time without any.
+    burst: u64,
+}
 
 struct State {
+    /// When there was room for one more.
     last: Option<Instant>,
+    room: u64,
     left_out: u64,
 }
 
 impl LogRate {
     pub const fn new() -> LogRate {
-        LogRate(Mutex::new(State { last: None, left_out: 0 }))
+        LogRate::bursts(1)
+    }
+
+    /// So many may come at once; after that, one a second.
+    pub const fn bursts(burst: u64) -> LogRate {
+        LogRate { state: Mutex::new(State { last: None, room: 0, left_out: 0 }), burst }
+    }
+
+    /// Whether a line may be written now. In it, how many were not since the last one, if any.
+    pub fn admit(&self) -> Option<Option<u64>> {
+        self.admit_at(Instant::now()).map(|left_out| (left_out > 0).then_some(left_out))
     }
 
     /// Whether a line may be written at this time; how many were not since the last one.
-    fn admit(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| now.saturating_duration_since(last) < EVERY) {
+    fn admit_at(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = match state.last {
+            None => self.burst,
+            Some(last) => now.saturating_duration_since(last).as_secs() / EVERY.as_secs(),
+        };
+        if more > 0 {
+            (state.last, state.room) = (Some(now), state.room.saturating_add(more).min(self.burst));
+        }
+        if state.room == 0 {
             state.left_out += 1;
             return None;
         }
-        state.last = Some(now);
+        state.room -= 1;
         Some(std::mem::take(&mut state.left_out))
     }
 
     /// The line, if it is time for one.
     fn line(&self, text: impl FnOnce() -> String) -> Option<String> {
-        Some(match self.admit(Instant::now())? {
+        Some(match self.admit_at(Instant::now())? {
             0 => text(),
             left_out => format!("{} ({left_out} lines like this one were left out before)", text()),
         })
@@ -66,14 +90,17 @@ mod tests {
     fn there_is_one_line_a_second_and_it_counts_the_others() {
         let (rate, start) = (LogRate::new(), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
-        assert_eq!(rate.admit(at(0)), Some(0));
+        assert_eq!(rate.admit_at(at(0)), Some(0));
         for millis in 1..1000 {
-            assert_eq!(rate.admit(at(millis)), None);
+            assert_eq!(rate.admit_at(at(millis)), None);
         }
-        assert_eq!(rate.admit(at(1000)), Some(999));
-        assert_eq!(rate.admit(at(1500)), None);
-        assert_eq!(rate.admit(at(60_000)), Some(1));
-        assert_eq!(rate.admit(at(61_000)), Some(0));
+        assert_eq!(rate.admit_at(at(1000)), Some(999));
+        assert_eq!(rate.admit_at(at(1500)), None);
+        assert_eq!(rate.admit_at(at(60_000)), Some(1));
+        assert_eq!(rate.admit_at(at(61_000)), Some(0));
+        let rate = LogRate::bursts(3);
+        let written = |from: u64, to: u64| (from..to).filter(|millis| rate.admit_at(at(*millis)).is_some()).count();
+        assert_eq!([written(0, 900), written(2000, 2900), written(3900, 4900), written(60_000, 60_900)], [3, 2, 1, 3]);
         let rate = LogRate::new();
         assert_eq!(rate.line(|| "full".into()).as_deref(), Some("full"));
         assert_eq!(rate.line(|| "full".into()), None);

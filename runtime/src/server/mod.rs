@@ -28,6 +28,7 @@ mod service;
 mod session;
 mod sessions;
 mod trouble;
+mod workers;
 
 pub(crate) use run::causes;
 

@@ -26,6 +26,7 @@ use super::{
     prover::{Prover, Workshop},
     service::Service,
     sessions::{Restored, Sessions},
+    workers::Workers,
 };
 use crate::{Error, artifacts::Artifacts, files, not_inherited::NotInherited, served::Served, wire};
 
@@ -38,7 +39,7 @@ const STREAMS: u32 = 64;
 const MAX_HEADERS: u32 = 8 << 10;
 
 /// Threads for work that computes or waits for the disk.
-pub(super) const BLOCKING: usize = 64;
+const BLOCKING: usize = 64;
 
 /// How long a thread that waits for the disk stays without work.
 const KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
@@ -144,7 +145,9 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
     // Everybody is one where nobody is asked who they are.
     let alone = options.tokens.is_none() && options.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
     let held = Held::new(limits, alone);
-    let service = Service::new(workshop, Arc::clone(&prover), limits.clone(), Arc::clone(&held), stopping.clone())?;
+    let workers = Workers::new(BLOCKING, alone);
+    let service =
+        Service::new(workshop, Arc::clone(&prover), limits.clone(), Arc::clone(&held), workers, stopping.clone())?;
     let service = Metered::new(service, Arc::clone(&counting));
     let door = Door::new(options.tokens.clone(), held, Arc::clone(&counting), limits.max_message_bytes, limits.idle);
     let listener =

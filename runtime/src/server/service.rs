@@ -11,15 +11,25 @@ use super::{
     answers::{Common, PREFIX},
     held::{Held, Hold, Room},
     limits::Limits,
+    log_rate::LogRate,
     places::{Place, Places},
     prover::{Prover, Workshop},
     session::{Session, Stage, superseded},
+    workers::Workers,
 };
 use crate::wire::{
     self, Batch, DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse, FinishRequest,
     FinishResponse, InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse, ProofStage, SessionRef,
     SessionState, contributor_server::Contributor, infer_request::Kind,
 };
+
+/// How long a stream may take to say which session it is of.
+const FIRST: Duration = Duration::from_secs(15);
+
+/// Lines that a user can cause as often as it likes.
+static ENDED: LogRate = LogRate::bursts(BURST);
+static FETCHED: LogRate = LogRate::bursts(BURST);
+const BURST: u64 = 60;
 
 /// The name of the caller, put into each request at the door.
 #[derive(Debug, Clone)]
@@ -42,6 +52,8 @@ struct Shared {
     places: Places,
     /// Batches that are computed at the same time.
     computing: Semaphore,
+    /// Threads for what computes or waits for the disk.
+    workers: Workers,
     /// True once the server shuts down.
     stopping: watch::Receiver<bool>,
 }
@@ -54,6 +66,7 @@ impl Service {
         prover: Arc<Prover>,
         limits: Limits,
         held: Arc<Held>,
+        workers: Workers,
         stopping: watch::Receiver<bool>,
     ) -> Result<Service, crate::Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -72,6 +85,7 @@ impl Service {
             held,
             places: Places::new(&limits),
             computing: Semaphore::new(cores),
+            workers,
             prover,
             limits,
             workshop,
@@ -116,10 +130,9 @@ impl Contributor for Service {
                 hex::encode(&request.adapter_id[..request.adapter_id.len().min(32)])
             )));
         }
-        let shared = Arc::clone(&self.0);
-        // A session that computes a batch lets nobody look into it: that wait is not for the network's threads.
-        let opened = blocking(move || {
-            let session = shared.workshop.sessions.open_session(request.session.as_ref(), &client)?;
+        let (shared, own) = (Arc::clone(&self.0), client.clone());
+        let opened = self.0.workers.run(&client, move || {
+            let session = shared.workshop.sessions.open_session(request.session.as_ref(), &own)?;
             Ok((session.stage(), session.next_sequence()))
         });
         let (stage, next_sequence) = opened.await?;
@@ -136,13 +149,14 @@ impl Contributor for Service {
 
     async fn infer(&self, request: Request<Streaming<InferRequest>>) -> Result<Response<Self::InferStream>, Status> {
         let client = client(&request)?;
-        let place = self.0.places.take(&client)?;
         let mut incoming = request.into_inner();
-        let first = next(&mut incoming, self.0.limits.idle).await?;
+        let first = next(&mut incoming, self.0.limits.idle.min(FIRST)).await?;
         let Some(InferRequest { kind: Some(Kind::Start(start)) }) = first else {
             return Err(Status::invalid_argument("the first message of a stream names its session"));
         };
         let session = find(&self.0, Some(start), &client).await?;
+        // Not before it is known whose session it is: streams that say nothing keep no places from others.
+        let place = self.0.places.take(&client)?;
         let (answers, outgoing) = mpsc::channel(1);
         let room = Room::default();
         tokio::spawn(exchange(Arc::clone(&self.0), session, incoming, (answers, room.clone()), place));
@@ -158,11 +172,11 @@ impl Contributor for Service {
         let request = request.into_inner();
         let session = find(&self.0, request.session, &client).await?;
         let (shared, own, sequence) = (Arc::clone(&self.0), Arc::clone(&session), request.sequence);
-        let ended = blocking(move || {
+        let ended = self.0.workers.run(&session.client, move || {
             let Workshop { artifacts, sessions, .. } = &*shared.workshop;
             let may_wait = || shared.prover.promise(&own.client, shared.limits.max_waiting_per_client);
             if let Some(_place) = own.end(sequence, artifacts, &sessions.counts, may_wait)? {
-                tracing::info!(session = own.name(), client, rows = own.rows_in_all(), "ended");
+                tracing::info!(session = own.name(), client = own.client, rows = own.rows_in_all(), "ended");
                 // Here, not after the wait: a caller that gives up ends that, and nobody else would queue the session.
                 shared.prover.enqueue(Arc::clone(&own));
             }
@@ -188,33 +202,18 @@ impl Contributor for Service {
             }
         }
         let name = session.name();
-        let proof = blocking(move || session.proof()).await?;
-        tracing::info!(session = name, client, bytes = proof.len(), "proof fetched");
+        let proof = self.0.workers.run(&client, move || session.proof()).await?;
+        if let Some(left_out) = FETCHED.admit() {
+            tracing::info!(session = name, client, bytes = proof.len(), left_out, "proof fetched");
+        }
         Ok(Response::new(FetchProofResponse { proof: proof.into() }))
     }
 }
 
 /// The caller's session: it may have to be taken up from the disk.
 async fn find(shared: &Arc<Shared>, session: Option<SessionRef>, client: &str) -> Result<Arc<Session>, Status> {
-    let (shared, client) = (Arc::clone(shared), client.to_string());
-    blocking(move || shared.workshop.sessions.find(session.as_ref(), &client)).await
-}
-
-/// Work that waits for one of the threads that it may have. A request whose caller gives up while it waits is gone with it; what
-/// has been handed to a thread is done, wanted or not, so that no more than this may be handed over at once.
-static TURNS: Semaphore = Semaphore::const_new(super::run::BLOCKING);
-
-/// Work that computes or waits for the disk, off the threads that serve the network.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Status> + Send + 'static) -> Result<T, Status> {
-    // Never closed.
-    let turn = TURNS.acquire().await.map_err(|_| Status::unavailable("the server shuts down"))?;
-    let work = move || {
-        let _turn = turn;
-        work()
-    };
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|_| Err(Status::internal("the server failed; its log says more")))
+    let (own, name) = (Arc::clone(shared), client.to_string());
+    shared.workers.run(client, move || own.workshop.sessions.find(session.as_ref(), &name)).await
 }
 
 /// The next message, if the whole of it is here in time.
@@ -273,14 +272,18 @@ async fn exchange(
     // Before its user hears of the end, and comes again.
     drop(place);
     if let Some(status) = why {
-        tracing::info!(session = session.name(), client = session.client, code = ?status.code(), "{}", status.message());
+        if let Some(left_out) = ENDED.admit() {
+            let (name, code) = (session.name(), status.code());
+            tracing::info!(session = name, client = session.client, ?code, left_out, "{}", status.message());
+        }
         let _ = tokio::time::timeout(shared.limits.idle, answers.send(Err(status))).await;
     }
-    let _ = blocking(move || {
+    let client = session.client.clone();
+    let leave = move || {
         session.leave(number);
         Ok(())
-    })
-    .await;
+    };
+    let _ = shared.workers.run(&client, leave).await;
 }
 
 async fn compute(
@@ -294,10 +297,10 @@ async fn compute(
     let held = shared.held.take(&session.client, bytes, shared.limits.idle / 2).await?;
     // Never closed.
     let _turn = shared.computing.acquire().await.map_err(|_| Status::unavailable("the server shuts down"))?;
-    let (shared, session) = (Arc::clone(shared), Arc::clone(session));
-    let answer = blocking(move || {
-        let Workshop { artifacts, sessions, .. } = &*shared.workshop;
-        session.serve(stream, batch, artifacts, &sessions.counts, &shared.limits)
+    let (own, computed) = (Arc::clone(shared), Arc::clone(session));
+    let answer = shared.workers.run(&session.client, move || {
+        let Workshop { artifacts, sessions, .. } = &*own.workshop;
+        computed.serve(stream, batch, artifacts, &sessions.counts, &own.limits)
     });
     Ok((answer.await?, held))
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::watch;
@@ -13,6 +16,7 @@ use zklora_circuit::trace::TraceDigest;
 use super::{
     attempts,
     limits::Limits,
+    log_rate::LogRate,
     metrics::Cause,
     sessions::{Counts, used_before},
     trouble::cannot_write,
@@ -29,6 +33,8 @@ use crate::{
     trace_writer::TraceWriter,
     wire::{Batch, InferResponse},
 };
+
+static NOT_SYNCED: LogRate = LogRate::new();
 
 /// How far a session is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +58,8 @@ pub(super) struct Session {
     key_hash: blake3::Hash,
     folder: PathBuf,
     inner: Mutex<Inner>,
+    /// How many batches are on disk: whoever asks does not wait for one that is being computed.
+    next: AtomicU64,
     stage: watch::Sender<Stage>,
     /// Number of the stream that may send batches: the newest.
     stream: watch::Sender<u64>,
@@ -87,7 +95,8 @@ impl Session {
         stage: Stage,
     ) -> Session {
         let (stage, stream) = (watch::Sender::new(stage), watch::Sender::new(0));
-        Session { id, client, key_hash, folder: folder.to_path_buf(), inner: Mutex::new(inner), stage, stream }
+        let (folder, next) = (folder.to_path_buf(), AtomicU64::new(inner.batches.len() as u64));
+        Session { id, client, key_hash, folder, inner: Mutex::new(inner), next, stage, stream }
     }
 
     /// A session of an earlier life of the server. Whether it had ended is in the result; the caller queues it then.
@@ -147,7 +156,7 @@ impl Session {
 
     /// Sequence number of the next new batch.
     pub fn next_sequence(&self) -> u64 {
-        self.lock().batches.len() as u64
+        self.next.load(Ordering::Acquire)
     }
 
     /// A new stream takes over; the one before is told so by the receiver that it holds.
@@ -160,11 +169,15 @@ impl Session {
         (number, self.stream.subscribe())
     }
 
-    /// Lets go of the log's file, if no newer stream uses it.
+    /// Lets go of the log's file, if no newer stream uses it. What was served is on the disk then.
     pub fn leave(&self, stream: u64) {
         let mut inner = self.lock();
-        if *self.stream.borrow() == stream {
-            inner.log = None;
+        if *self.stream.borrow() == stream
+            && let Some(mut log) = inner.log.take()
+            && let Err(error) = log.sync()
+        {
+            NOT_SYNCED
+                .warn(|| format!("session {}: its last batches may not survive a power cut: {error}", self.name()));
         }
     }
 
@@ -218,6 +231,7 @@ impl Session {
             tracing::info!(session = self.name(), client = self.client, rows, "began");
         }
         inner.add(digest, more);
+        self.next.store(inner.batches.len() as u64, Ordering::Release);
         Ok(deltas_to_wire(sequence, deltas))
     }
 
@@ -456,4 +470,16 @@ fn row_bytes(artifacts: &Artifacts, module: usize) -> u64 {
 
 fn deltas(calls: &[batch::Call], artifacts: &Artifacts) -> Vec<Vec<i64>> {
     calls.iter().map(|call| record::deltas(artifacts, call.module, &call.rows)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_opens_a_session_again_does_not_wait_for_the_batch_that_is_computed() {
+        let session = Session::new([7; 32], &[8; 32], "alice".into(), Path::new("nowhere"));
+        let _computing = session.lock();
+        assert_eq!((session.next_sequence(), session.stage()), (0, Stage::Open));
+    }
 }

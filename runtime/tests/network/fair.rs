@@ -202,3 +202,66 @@ fn a_connection_that_says_nothing_does_not_delay_a_stop() {
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     drop(silent);
 }
+
+#[test]
+fn streams_that_say_nothing_take_no_places() {
+    let contributor = artifacts();
+    let limits = Limits { max_sessions: 4, idle: Duration::from_secs(20), ..Limits::default() };
+    let server = Server::with(contributor.path(), &with_tokens(contributor.path(), limits));
+    let pinned = load(contributor.path()).pinned;
+    wait(async {
+        let mut kept = Vec::new();
+        let mut client = raw::client(&server.url()).await;
+        for _ in 0..20 {
+            let (requests, outgoing) = tokio::sync::mpsc::channel::<InferRequest>(1);
+            kept.push(requests);
+            let mut client = client.clone();
+            tokio::spawn(async move { client.infer(signed(ReceiverStream::new(outgoing), MALLORY)).await.map(drop) });
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        ended(&mut client, ALICE, &pinned).await;
+        // Nor do those that name a session that is not theirs.
+        let other = InferRequest { kind: Some(Kind::Start(fresh())) };
+        let why = client.infer(signed(tokio_stream::once(other), MALLORY)).await.err().expect("it is let in");
+        assert_eq!(why.code(), Code::PermissionDenied, "{why}");
+        // They are not waited for as long as those that exchange batches.
+        let (_requests, outgoing) = tokio::sync::mpsc::channel::<InferRequest>(1);
+        let start = Instant::now();
+        let why = client.infer(signed(ReceiverStream::new(outgoing), MALLORY)).await.err().expect("it is let in");
+        assert!(why.message().contains("no whole message in 15 s") && start.elapsed().as_secs() < 19, "{why}");
+    });
+}
+
+#[test]
+fn a_folder_that_is_away_for_a_moment_is_waited_for() {
+    let contributor = artifacts();
+    let path = contributor.path();
+    let server = Server::start(path);
+    let pinned = load(path).pinned;
+    let (data, away) = (path.join("private/sessions"), path.join("private/away"));
+    wait(async {
+        let mut client = raw::client(&server.url()).await;
+        let (session, _talk) = begun(&mut client, &pinned, 3).await;
+        fs::rename(&data, &away).unwrap();
+        client.finish(FinishRequest { session: Some(session.clone()), sequence: 1 }).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        fs::rename(&away, &data).unwrap();
+        raw::finish(&mut client, &session, 1).await.unwrap();
+        fetch(&mut client, &session).await.unwrap();
+    });
+}
+
+#[test]
+fn a_folder_that_was_there_keeps_its_mode() {
+    let contributor = artifacts();
+    let home = tempfile::tempdir().unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let (there, new) = (home.path().join("there"), home.path().join("new"));
+    fs::create_dir(&there).unwrap();
+    fs::set_permissions(&there, fs::Permissions::from_mode(0o755)).unwrap();
+    for data in [&there, &new] {
+        Server::with(contributor.path(), &ServerOptions { data: data.clone(), ..Server::options(contributor.path()) })
+            .stop();
+    }
+    assert_eq!((mode(&there), mode(&new)), (0o755, 0o700));
+}

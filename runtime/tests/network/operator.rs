@@ -343,7 +343,7 @@ fn ask(address: SocketAddr, request: &str) -> String {
 }
 
 fn scrape(address: SocketAddr) -> String {
-    let answer = ask(address, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = ask(address, "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
     let (head, page) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/plain; version=0.0.4"), "{head}");
     page.to_string()
@@ -443,11 +443,20 @@ fn the_metrics_page_is_bounded_and_says_nothing_else() {
     let metrics = free();
     let options = ServerOptions { metrics: Some(metrics), ..Server::options(contributor.path()) };
     let server = Server::with(contributor.path(), &options);
-    assert!(ask(metrics, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 404"));
+    assert!(ask(metrics, "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").starts_with("HTTP/1.1 404"));
     assert!(
-        ask(metrics, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").starts_with("HTTP/1.1 405")
+        ask(metrics, "POST /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 3\r\n\r\nabc")
+            .starts_with("HTTP/1.1 405")
     );
-    let long = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(20_000));
+    // A name that a stranger's page has, and that leads here.
+    let named = |host: &str| ask(metrics, &format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    for stranger in ["evil.example", "evil.example:9464", "127.0.0.1.evil.example", "localhost.evil.example", ""] {
+        assert!(named(stranger).starts_with("HTTP/1.1 403"), "{stranger}");
+    }
+    for own in ["localhost", "LOCALHOST:9464", "127.0.0.1:9464", "[::1]:9464", "[::1]"] {
+        assert!(named(own).starts_with("HTTP/1.1 200"), "{own}");
+    }
+    let long = format!("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n", "y".repeat(20_000));
     assert!(!ask(metrics, &long).contains("zklora_"));
     assert!(!ask(metrics, "\u{0}\u{1}\r\n\r\n").contains("zklora_"));
     // Those who say nothing are cut off, and those behind them are answered.

@@ -1,14 +1,14 @@
 //! `GET /metrics` over plain HTTP/1: few connections, one request each, of a bounded size and
 //! within a bounded time.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE},
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST},
     server::conn::http1,
     service::service_fn,
 };
@@ -33,6 +33,7 @@ const REQUEST: usize = 8 << 10;
 /// Answers until the server stops.
 pub(in crate::server) async fn serve(listener: TcpListener, source: Arc<Source>, mut stopping: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     // Never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let accepted = tokio::select! {
@@ -46,16 +47,16 @@ pub(in crate::server) async fn serve(listener: TcpListener, source: Arc<Source>,
         };
         let source = Arc::clone(&source);
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(LONGEST, answer(stream, source)).await;
+            let _ = tokio::time::timeout(LONGEST, answer(stream, source, local)).await;
             drop(place);
         });
     }
 }
 
-async fn answer(stream: TcpStream, source: Arc<Source>) {
+async fn answer(stream: TcpStream, source: Arc<Source>, local: bool) {
     let service = service_fn(move |request: Request<Incoming>| {
         let source = Arc::clone(&source);
-        async move { Ok::<_, Infallible>(respond(&request, source).await) }
+        async move { Ok::<_, Infallible>(respond(&request, source, local).await) }
     });
     let mut http = http1::Builder::new();
     http.keep_alive(false).max_buf_size(REQUEST).timer(TokioTimer::new()).header_read_timeout(HEADERS);
@@ -63,7 +64,14 @@ async fn answer(stream: TcpStream, source: Arc<Source>) {
     let _ = http.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn respond(request: &Request<Incoming>, source: Arc<Source>) -> Response<Full<Bytes>> {
+/// Whether the request names this machine: a page of a stranger, whose name leads here, makes a browser ask under that name.
+fn names_this_machine(host: &str) -> bool {
+    let Ok(authority) = host.parse::<hyper::http::uri::Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+async fn respond(request: &Request<Incoming>, source: Arc<Source>, local: bool) -> Response<Full<Bytes>> {
     let text = |status: StatusCode, text: String| {
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
@@ -75,6 +83,12 @@ async fn respond(request: &Request<Incoming>, source: Arc<Source>) -> Response<F
         }
         response
     };
+    // On other addresses, whoever can connect may read it anyway.
+    let named = |host: &hyper::header::HeaderValue| host.to_str().is_ok_and(names_this_machine);
+    if local && !request.headers().get_all(HOST).iter().all(named) {
+        let why = "ask by an address or as localhost: a proxy has to set the header Host so\n";
+        return text(StatusCode::FORBIDDEN, why.into());
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n".into());
     }

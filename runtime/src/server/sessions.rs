@@ -154,8 +154,9 @@ pub(super) struct Sessions {
     folder: PathBuf,
     /// Those in memory; others are on the disk.
     known: Mutex<HashMap<[u8; 32], Arc<Session>>>,
-    /// Held while a session is taken up from the disk: it must not be there twice.
-    taking_up: Mutex<()>,
+    /// Held while a session is taken up from the disk: it must not be there twice. By the first byte of the id, so that a long log
+    /// keeps few others waiting.
+    taking_up: [Mutex<()>; 256],
     pub counts: Counts,
     limit: usize,
 }
@@ -240,7 +241,8 @@ impl Sessions {
         ledger.append_found(entries)?;
         let counts = Counts { inner: Mutex::new((ledger, served)), metrics };
         let limit = limits.max_sessions.saturating_mul(KNOWN_PER_ACTIVE);
-        Ok((Sessions { folder, known: Mutex::new(known), taking_up: Mutex::new(()), counts, limit }, queue, restored))
+        let taking_up = std::array::from_fn(|_| Mutex::new(()));
+        Ok((Sessions { folder, known: Mutex::new(known), taking_up, counts, limit }, queue, restored))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Session>>> {
@@ -285,7 +287,7 @@ impl Sessions {
         if !path.is_file() {
             return Ok(None);
         }
-        let _alone = self.taking_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.taking_up[usize::from(id[0])].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = in_memory() {
             return Ok(Some(session));
         }

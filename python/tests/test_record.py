@@ -168,7 +168,12 @@ def test_a_later_session_in_the_folder_of_a_proven_one_is_not_proven(contributor
     shutil.copytree(folder / "public", proofs / "public")
     record = {"folder": folder, "trace": folder / "trace.safetensors", "link": tmp_path / "link.safetensors"}
     record["link"].symlink_to(record["trace"])
+    with pytest.raises(zklora.InputError, match="holds the trace of another session and no log"):
+        session(contributor, folder, end=False)
+    # As if the trace had been copied there later.
+    shutil.move(record["trace"], tmp_path / "aside")
     session(contributor, folder, end=False)
+    shutil.move(tmp_path / "aside", record["trace"])
     # Nothing was sent in it yet.
     assert zklora.batch_verify_proofs(proofs, record[named], pin)[1] == 1
     session(contributor, folder, np.vstack([2 * rows, 3 * rows])[:more], end=False)

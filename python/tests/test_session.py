@@ -487,7 +487,8 @@ except KeyboardInterrupt:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         child = subprocess.Popen([sys.executable, "-c", code, str(listener.getsockname()[1])], stdout=subprocess.PIPE, text=True)
         assert child.stdout.readline() == "waiting\n"
-        time.sleep(0.5)
+        # On a busy machine it takes a while until it waits.
+        time.sleep(2)
         start = time.monotonic()
         child.send_signal(signal.SIGINT)
         assert child.communicate(timeout=20)[0] == "interrupted\n"

@@ -1,6 +1,6 @@
 //! Reading with a bound, writing beside and renaming.
 //!
-//! Temporary files and folders are those of [`zklora_models::temporary`]: what is made elsewhere than by [`write`] is made by
+//! Temporary files and folders are those of [`zklora_models::temporary`]: what is made elsewhere than by [`write()`] is made by
 //! [`temporary_in`] or [`scratch`], so that what a killed process leaves is found and removed.
 
 use std::{fs, io::Read, path::Path};

@@ -92,7 +92,7 @@ fn who_has_too_many_sessions_that_wait_for_their_proof_ends_no_more_of_them() {
         for session in &sessions[..2] {
             client.finish(finish(session)).await.unwrap();
         }
-        let refused = client.finish(finish(&sessions[2])).await.err().expect("it is queued");
+        let refused = client.finish(finish(&sessions[2])).await.err().unwrap();
         assert_eq!(refused.code(), Code::Unavailable);
         assert!(refused.message().contains("wait for their proof (2): this one stays open"), "{refused}");
         // Those that wait may be asked for again, and the other goes on.
@@ -222,12 +222,12 @@ fn streams_that_say_nothing_take_no_places() {
         ended(&mut client, ALICE, &pinned).await;
         // Nor do those that name a session that is not theirs.
         let other = InferRequest { kind: Some(Kind::Start(fresh())) };
-        let why = client.infer(signed(tokio_stream::once(other), MALLORY)).await.err().expect("it is let in");
+        let why = client.infer(signed(tokio_stream::once(other), MALLORY)).await.err().unwrap();
         assert_eq!(why.code(), Code::PermissionDenied, "{why}");
         // They are not waited for as long as those that exchange batches.
         let (_requests, outgoing) = tokio::sync::mpsc::channel::<InferRequest>(1);
         let start = Instant::now();
-        let why = client.infer(signed(ReceiverStream::new(outgoing), MALLORY)).await.err().expect("it is let in");
+        let why = client.infer(signed(ReceiverStream::new(outgoing), MALLORY)).await.err().unwrap();
         assert!(why.message().contains("no whole message in 15 s") && start.elapsed().as_secs() < 19, "{why}");
     });
 }

@@ -206,7 +206,7 @@ mod tests {
             let error = split(&options, tokens, other).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         };
-        refused(options(None, 512), &tokens[..127], None, "text.txt: 127 tokens are too few");
+        refused(options(None, 512), &tokens[..126], None, "text.txt: 126 tokens are too few");
         refused(options(None, 512), &[], None, "text.txt: 0 tokens are too few");
         refused(options(Some("other.txt"), 512), &tokens[..15], Some(&tokens), "text.txt: 15 tokens are too few");
         refused(options(Some("other.txt"), 512), &tokens, Some(&tokens[..63]), "other.txt: 63 tokens are too few");

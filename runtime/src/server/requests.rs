@@ -132,6 +132,8 @@ mod tests {
 
     #[test]
     fn what_comes_in_any_pieces_is_passed_on_and_counted_message_by_message() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let _entered = runtime.enter();
         let whole = [message(300), message(0), message(5), message(900)].concat();
         for size in [1, 2, 3, 5, 7, 64, 299, 310, 4096] {
             let pieces = whole.chunks(size).map(Bytes::copy_from_slice).collect();

@@ -117,6 +117,25 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// A session of which no file was looked at.
+    fn new(id: String, client: String, log: Option<PathBuf>, counted: bool) -> Stored {
+        Stored {
+            id,
+            client,
+            state: State::Removed,
+            rows: Rows::new(),
+            batches: None,
+            log,
+            log_bytes: 0,
+            proof_bytes: 0,
+            attempts: 0,
+            age: None,
+            fetched: None,
+            problem: None,
+            counted,
+        }
+    }
+
     /// Rows of all modules.
     pub fn rows_in_all(&self) -> u64 {
         self.rows.values().fold(0, |all, rows| all.saturating_add(*rows))
@@ -305,21 +324,8 @@ impl Line {
     fn stored(self, files: &Files) -> Stored {
         let Line { id, known, rows, local } = self;
         let counted = !known.is_open();
-        let mut session = Stored {
-            id,
-            client: known.client,
-            state: State::Removed,
-            rows,
-            batches: None,
-            log: known.log,
-            log_bytes: 0,
-            proof_bytes: 0,
-            attempts: 0,
-            age: None,
-            fetched: None,
-            problem: None,
-            counted,
-        };
+        let mut session = Stored::new(id, known.client, known.log, counted);
+        session.rows = rows;
         let Some(log) = session.log.clone() else {
             session.state = if local { State::Recorded } else { State::Removed };
             return session;
@@ -348,21 +354,8 @@ impl Line {
 
 fn not_entered_yet(log: PathBuf, files: &Files) -> Stored {
     let id = log.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut session = Stored {
-        id,
-        client: LOCAL.into(),
-        state: State::NotEntered,
-        rows: Rows::new(),
-        batches: None,
-        log: Some(log.clone()),
-        log_bytes: 0,
-        proof_bytes: 0,
-        attempts: 0,
-        age: None,
-        fetched: None,
-        problem: None,
-        counted: false,
-    };
+    let mut session = Stored::new(id, LOCAL.into(), Some(log.clone()), false);
+    session.state = State::NotEntered;
     session.look(&log, files);
     session
 }

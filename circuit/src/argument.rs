@@ -45,8 +45,8 @@ pub fn running_sum(layout: &Layout, columns: &[Secret], public: &PublicColumns) 
     out
 }
 
-/// Proves that the weighted sum over `columns` (committed, masks included) is `public.output`. `first` is absorbed before
-/// anything else.
+/// Proves that the weighted sum over `columns` (committed, masks included) is `public.output`.
+/// `first` is absorbed before anything else.
 pub fn prove(
     srs: &Srs,
     keys: &Keys,
@@ -71,8 +71,11 @@ pub(crate) fn prove_with_accumulator(
 ) -> Result<Vec<u8>, Error> {
     let layout = keys.layout();
     let public_columns = public.instances(&layout);
-    let instances: Vec<&[F]> =
-        columns.iter().map(|c| c.as_slice()).chain(public_columns.iter().map(Vec::as_slice)).collect();
+    let instances: Vec<&[F]> = columns
+        .iter()
+        .map(|c| c.as_slice())
+        .chain(public_columns.iter().map(Vec::as_slice))
+        .collect();
     let mut transcript = Halo2Transcript::init();
     transcript.common(&first).map_err(|e| Error::Library(e.to_string()))?;
     let mut circuit = RunningSum { layout, acc: Some(std::mem::take(&mut acc.0)) };
@@ -95,8 +98,8 @@ pub(crate) fn prove_with_accumulator(
 /// Verifies [`prove`]'s bytes against the commitments of the columns.
 ///
 /// # Errors
-/// [`Error::Malformed`] if the bytes are not a proof of this circuit or go on after it; [`Error::Rejected`] with
-/// [`Check::Relations`] if the pairing says no.
+/// [`Error::Malformed`] if the bytes are not a proof of this circuit or go on after it;
+/// [`Error::Rejected`] with [`Check::Relations`] if the pairing says no.
 pub fn verify(
     srs: &Srs,
     keys: &Keys,

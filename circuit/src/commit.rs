@@ -27,7 +27,14 @@ struct Vector<'a> {
 }
 
 /// The commitments of one column: `Commit(piece at its rows, masks at u−2 and u−1)`.
-fn commit_column(srs: &Srs, k: u32, key: &MaskKey, vector: &Vector<'_>, column: usize, piece: &[i32]) -> Point {
+fn commit_column(
+    srs: &Srs,
+    k: u32,
+    key: &MaskKey,
+    vector: &Vector<'_>,
+    column: usize,
+    piece: &[i32],
+) -> Point {
     let lagrange = srs.lagrange();
     let rows = data_rows(k);
     let data = small_msm(&lagrange[..piece.len()], piece, vector.bits - 1);
@@ -59,7 +66,13 @@ fn commit_pairs(
         .par_iter()
         .map(|(pair, PairWeights { a, b })| {
             let module = &manifest.modules[pair.module];
-            let vector = |side, values, bits| Vector { module: pair.module, side, j: pair.index, values, bits };
+            let vector = |side, values, bits| Vector {
+                module: pair.module,
+                side,
+                j: pair.index,
+                values,
+                bits,
+            };
             [
                 commit_vector(srs, manifest.k, key, &vector(Side::A, a, module.a_bits)),
                 commit_vector(srs, manifest.k, key, &vector(Side::B, b, module.b_bits)),
@@ -68,11 +81,13 @@ fn commit_pairs(
         .collect())
 }
 
-/// Fills a manifest's digests and commitments in. `draft` brings names, shapes, bit widths and scales; what it says of
-/// k, digests and commitments is overwritten. Returns the finished manifest and the mask key (the opening).
+/// Fills a manifest's digests and commitments in. `draft` brings names, shapes, bit widths and
+/// scales; what it says of k, digests and commitments is overwritten. Returns the finished manifest
+/// and the mask key (the opening).
 ///
 /// # Errors
-/// If a shape, name or bit width breaks a rule ([`Error::Manifest`]), or the integers do not fit ([`Error::Weights`]).
+/// If a shape, name or bit width breaks a rule ([`Error::Manifest`]), or the integers do not fit
+/// ([`Error::Weights`]).
 pub fn commit(
     srs: &Srs,
     draft: &Manifest,
@@ -83,7 +98,8 @@ pub fn commit(
     manifest.k = srs.k();
     manifest.srs_digest = srs.digest_hex();
     manifest.check_shapes()?;
-    manifest.settings_digest = Settings::of(&Pairs::of(&manifest.modules)?, manifest.k)?.digest_hex()?;
+    manifest.settings_digest =
+        Settings::of(&Pairs::of(&manifest.modules)?, manifest.k)?.digest_hex()?;
     let weights = Weights::new(&manifest, pairs)?;
     let key = MaskKey::derive(seed, &manifest, &weights)?;
     let mut commitments = commit_pairs(srs, &manifest, &weights, &key)?.into_iter();
@@ -102,9 +118,15 @@ pub fn commit(
     Ok((manifest, weights, key))
 }
 
-/// Recomputes the commitments of delivered weights under the delivered mask key and compares them with the manifest.
-/// Returns the names of the modules that differ: none means that the delivered integers are the committed ones.
-pub fn audit(srs: &Srs, pinned: &Pinned, weights: &Weights, key: &MaskKey) -> Result<Vec<String>, Error> {
+/// Recomputes the commitments of delivered weights under the delivered mask key and compares them
+/// with the manifest. Returns the names of the modules that differ: none means that the delivered
+/// integers are the committed ones.
+pub fn audit(
+    srs: &Srs,
+    pinned: &Pinned,
+    weights: &Weights,
+    key: &MaskKey,
+) -> Result<Vec<String>, Error> {
     let manifest = pinned.manifest();
     check_srs(srs, manifest)?;
     // Integers of another shape would be skipped, wider ones truncated to the bit width below.

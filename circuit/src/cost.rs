@@ -1,8 +1,9 @@
 //! What committing, proving and verifying will cost on this machine, before doing it.
 //!
-//! Counts come from the layout and the shapes; times from short measurements ([`Primitives::measure`]) that
-//! stand for the operations that dominate. Constants that remain are ratios to those; a test holds the estimates to what
-//! happens, within a factor of two, on three sizes.
+//! Counts come from the layout and the shapes; times from short measurements
+//! ([`Primitives::measure`]) that stand for the operations that dominate. Constants that remain are
+//! ratios to those; a test holds the estimates to what happens, within a factor of two, on three
+//! sizes.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,8 @@ impl Primitives {
     pub fn measure(srs: &Srs) -> Primitives {
         let lagrange = srs.lagrange();
         let values = powers(F::from(0x9E37_79B9_7F4A_7C15), lagrange.len());
-        let integers: Vec<i32> = (0..lagrange.len() as i64).map(|i| ((i * 40_503) % 65_521 - 32_760) as i32).collect();
+        let integers: Vec<i32> =
+            (0..lagrange.len() as i64).map(|i| ((i * 40_503) % 65_521 - 32_760) as i32).collect();
         let time = |work: &dyn Fn()| {
             // The shortest of some: what the machine does besides makes others longer.
             let once = |_| {
@@ -59,16 +61,21 @@ impl Primitives {
         };
         let column = time(&|| keep(msm(lagrange, &values)));
         let batch = 8;
-        let integer = time(&|| (0..batch).into_par_iter().for_each(|_| keep(small_msm(lagrange, &integers, BITS))));
-        let masks = time(&|| (0..64).into_par_iter().for_each(|_| keep(msm(&lagrange[..2], &values[2..4]))));
-        let compressed: Vec<[u8; 48]> = to_affine(&lagrange[..64].iter().map(Into::into).collect::<Vec<_>>())
-            .iter()
-            .map(|p| {
-                let mut bytes = [0u8; 48];
-                bytes.copy_from_slice(group::GroupEncoding::to_bytes(p).as_ref());
-                bytes
-            })
-            .collect();
+        let integer = time(&|| {
+            (0..batch).into_par_iter().for_each(|_| keep(small_msm(lagrange, &integers, BITS)))
+        });
+        let masks = time(&|| {
+            (0..64).into_par_iter().for_each(|_| keep(msm(&lagrange[..2], &values[2..4])))
+        });
+        let compressed: Vec<[u8; 48]> =
+            to_affine(&lagrange[..64].iter().map(Into::into).collect::<Vec<_>>())
+                .iter()
+                .map(|p| {
+                    let mut bytes = [0u8; 48];
+                    bytes.copy_from_slice(group::GroupEncoding::to_bytes(p).as_ref());
+                    bytes
+                })
+                .collect();
         let point = time(&|| compressed.par_iter().for_each(|p| keep(parse_point(p))));
         let limbs = crate::field::all_limbs(&values);
         let product = time(&|| {
@@ -102,7 +109,8 @@ pub struct Estimate {
     pub proof_bytes: usize,
     /// Committing, in seconds.
     pub commit_seconds: f64,
-    /// Proving, in seconds, after the pass over the trace; the first proof of a process derives the proving key.
+    /// Proving, in seconds, after the pass over the trace; the first proof of a process derives
+    /// the proving key.
     pub prove_seconds: f64,
     /// Verifying, in seconds, besides the pass over the trace: key, manifest, proof.
     pub verify_seconds: f64,
@@ -123,17 +131,24 @@ pub fn estimate(srs: &Srs, draft: &Manifest, primitives: &Primitives) -> Result<
             let columns = |length: usize| vec![Point([0; 48]); columns_for(length, srs.k())];
             let a = term.input.map_or(0, |input| module.inputs[input].dim);
             let b = if term.kind == TermKind::Scale { 0 } else { module.d_out };
-            let side = |length: usize| if length == 0 { vec![] } else { vec![columns(length); term.rank] };
+            let side =
+                |length: usize| if length == 0 { vec![] } else { vec![columns(length); term.rank] };
             (term.a, term.b) = (side(a), side(b));
             commitments += (term.a.iter().chain(&term.b)).map(Vec::len).sum::<usize>();
         }
     }
     (manifest.settings_digest, manifest.srs_digest) = ("0".repeat(64), "0".repeat(64));
-    let integers: usize = pairs.iter().map(|pair| pair.a.map_or(0, |a| a.len) + pair.b.unwrap_or(0)).sum();
-    let bits: f64 = manifest.modules.iter().map(|m| f64::from(m.a_bits.max(m.b_bits))).fold(f64::from(BITS), f64::max);
+    let integers: usize =
+        pairs.iter().map(|pair| pair.a.map_or(0, |a| a.len) + pair.b.unwrap_or(0)).sum();
+    let bits: f64 = manifest
+        .modules
+        .iter()
+        .map(|m| f64::from(m.a_bits.max(m.b_bits)))
+        .fold(f64::from(BITS), f64::max);
     let p = primitives;
     let seconds = |duration: Duration, times: f64| duration.as_secs_f64() * times;
-    // Committed columns, in full columns; each is committed to twice, once here and once by the library.
+    // Committed columns, in full columns; each is committed to twice, once here and once by the
+    // library.
     let rows = data_rows(srs.k()) as f64;
     let filled = (2 * pairs.len() + pairs.longest_a() + pairs.longest_b()) as f64 / rows;
     let group_cells: usize = pairs.groups().iter().map(|g| g.len).sum();
@@ -145,7 +160,9 @@ pub fn estimate(srs: &Srs, draft: &Manifest, primitives: &Primitives) -> Result<
         + seconds(p.point, commitments as f64)
         + seconds(
             p.column,
-            commitments as f64 / srs.lagrange().len() as f64 + VERIFIER_COLUMNS + TRANSFORM * columns / 4.0,
+            commitments as f64 / srs.lagrange().len() as f64
+                + VERIFIER_COLUMNS
+                + TRANSFORM * columns / 4.0,
         );
     Ok(Estimate {
         layout,
@@ -158,15 +175,19 @@ pub fn estimate(srs: &Srs, draft: &Manifest, primitives: &Primitives) -> Result<
             + seconds(p.masks, commitments as f64),
         prove_seconds: halo2 + sums + verify - key,
         verify_seconds: verify,
-        prove_bytes: 4 * integers + 32 * (group_cells * 2 + layout.rows() * (columns as usize * 4 + 32)),
+        prove_bytes: 4 * integers
+            + 32 * (group_cells * 2 + layout.rows() * (columns as usize * 4 + 32)),
     })
 }
 
-/// Full-column commitments of the library's own: accumulator, random polynomial, two of the quotient, two of the opening.
+/// Full-column commitments of the library's own: accumulator, random polynomial, two of the
+/// quotient, two of the opening.
 const PROVER_COLUMNS: f64 = 6.0;
-/// Cost of carrying one instance column through transforms, hashing and the quotient, in full-column commitments.
+/// Cost of carrying one instance column through transforms, hashing and the quotient, in
+/// full-column commitments.
 const TRANSFORM: f64 = 0.12;
-/// Multiplications of field elements that the fold does for one cell of a group, in products of a small integer.
+/// Multiplications of field elements that the fold does for one cell of a group, in products of a
+/// small integer.
 const FOLD: f64 = 12.0;
 /// Deriving the verifying key: a column of ones and two of a single one.
 const KEY: f64 = 0.5;
@@ -175,9 +196,16 @@ const VERIFIER_COLUMNS: f64 = 0.3;
 
 /// Bytes of a proof: header, and eight parts with their lengths, all of which the layout fixes.
 fn proof_bytes(layout: &Layout) -> usize {
-    let points = [layout.pair_columns, layout.pair_columns, layout.rounds, layout.a_columns, layout.b_columns, 1];
-    // halo2: six points; an evaluation of each committed column, two of the accumulator, three fixed ones, one of the random
-    // polynomial, two of the opening.
+    let points = [
+        layout.pair_columns,
+        layout.pair_columns,
+        layout.rounds,
+        layout.a_columns,
+        layout.b_columns,
+        1,
+    ];
+    // halo2: six points; an evaluation of each committed column, two of the accumulator, three
+    // fixed ones, one of the random polynomial, two of the opening.
     let halo2 = 6 * 48 + (layout.committed_columns() + 2 + 3 + 1 + 2) * 32;
     let part = |length: usize| length + (length.max(1).ilog2() as usize / 7 + 1);
     9 + points.iter().map(|count| part(count * 48)).sum::<usize>() + part(2 * 32) + part(halo2)
@@ -203,35 +231,54 @@ mod tests {
         (start.elapsed().as_secs_f64(), result)
     }
 
-    /// The machine may be busy with something else at the moment of either measurement, which only ever adds time: the
-    /// shortest of up to ten attempts counts, on both sides.
+    /// The machine may be busy with something else at the moment of either measurement, which only
+    /// ever adds time: the shortest of up to ten attempts counts, on both sides.
     #[test]
     fn estimates_are_within_a_factor_of_two_on_three_sizes() {
         let srs = Srs::insecure_dev(12).unwrap();
-        for (modules, d_in, rank, d_out) in [(1, 64, 4, 64), (20, 576, 4, 576), (24, 768, 8, 2304)] {
+        for (modules, d_in, rank, d_out) in [(1, 64, 4, 64), (20, 576, 4, 576), (24, 768, 8, 2304)]
+        {
             let shapes = vec![lora(d_in, rank, d_out, 2); modules];
             let shape = draft(&shapes);
             let mut fits = false;
             let mut shortest = [(f64::INFINITY, f64::INFINITY); 3];
             for _ in 0..10 {
                 let estimate = estimate(&srs, &shape, &Primitives::measure(&srs)).unwrap();
-                let (committing, _) =
-                    seconds(|| commit(&srs, &shape, random_pairs(&shape), &Seed::generate().unwrap()).unwrap());
+                let (committing, _) = seconds(|| {
+                    commit(&srs, &shape, random_pairs(&shape), &Seed::generate().unwrap()).unwrap()
+                });
                 let rows = random_rows(&shape, &shapes);
-                let session =
-                    Session::build(Box::leak(Box::new(srs.clone())), shape.clone(), random_pairs(&shape), rows);
+                let session = Session::build(
+                    Box::leak(Box::new(srs.clone())),
+                    shape.clone(),
+                    random_pairs(&shape),
+                    rows,
+                );
                 let prover = Prover { keys: keys(), ..session.prover() };
-                let (proving, proof) = seconds(|| session.with_trace(|trace| prover.prove(trace)).unwrap());
+                let (proving, proof) =
+                    seconds(|| session.with_trace(|trace| prover.prove(trace)).unwrap());
                 let bytes = session.manifest.to_bytes().unwrap();
                 let (verifying, _) = seconds(|| {
                     let pinned = Pinned::parse(&bytes).unwrap();
                     session.with_trace(|trace| {
-                        verify(&srs, &KeyStore::default(), &pinned, trace, &proof, SrsPolicy::AllowUntrusted).unwrap()
+                        verify(
+                            &srs,
+                            &KeyStore::default(),
+                            &pinned,
+                            trace,
+                            &proof,
+                            SrsPolicy::AllowUntrusted,
+                        )
+                        .unwrap()
                     })
                 });
                 assert_eq!(estimate.layout, session.pinned.layout());
                 assert_eq!(estimate.proof_bytes, proof.len());
-                assert!(estimate.manifest_bytes.abs_diff(bytes.len()) <= 8 * modules, "{estimate:?} {}", bytes.len());
+                assert!(
+                    estimate.manifest_bytes.abs_diff(bytes.len()) <= 8 * modules,
+                    "{estimate:?} {}",
+                    bytes.len()
+                );
                 let pairs = [
                     (estimate.commit_seconds, committing),
                     (estimate.prove_seconds, proving),
@@ -241,12 +288,16 @@ mod tests {
                     *shortest = (shortest.0.min(guess), shortest.1.min(actual));
                 }
                 println!("{modules}×{d_in}×{rank}×{d_out}: (estimate, actual) {shortest:.3?}");
-                fits = shortest.iter().all(|(guess, actual)| (0.5..=2.0).contains(&(guess / actual)));
+                fits =
+                    shortest.iter().all(|(guess, actual)| (0.5..=2.0).contains(&(guess / actual)));
                 if fits {
                     break;
                 }
             }
-            assert!(fits, "{modules} modules of {d_in}×{rank}×{d_out}: (estimate, actual) {shortest:.3?}");
+            assert!(
+                fits,
+                "{modules} modules of {d_in}×{rank}×{d_out}: (estimate, actual) {shortest:.3?}"
+            );
         }
     }
 }

@@ -24,7 +24,9 @@ pub enum Error {
     #[error("`{0}` is not an adapter id: that is 64 hex digits")]
     AdapterId(String),
     /// The manifest was made for another SRS.
-    #[error("the manifest was made for the SRS {manifest}, this side uses {own}: pass the same SRS on both sides")]
+    #[error(
+        "the manifest was made for the SRS {manifest}, this side uses {own}: pass the same SRS on both sides"
+    )]
     SrsMismatch {
         /// Digest that the manifest names.
         manifest: String,
@@ -37,8 +39,11 @@ pub enum Error {
     /// The trace breaks a range or a shape.
     #[error("trace refused: {0}")]
     Trace(String),
-    /// A delta of the trace is beyond the bound that the manifest certifies: no adapter of that manifest computes it.
-    #[error("trace refused: module `{module}`: row {row}: delta {delta} is outside the certified bound 2^{delta_bits}")]
+    /// A delta of the trace is beyond the bound that the manifest certifies: no adapter of that
+    /// manifest computes it.
+    #[error(
+        "trace refused: module `{module}`: row {row}: delta {delta} is outside the certified bound 2^{delta_bits}"
+    )]
     BeyondBound {
         /// Module name.
         module: String,
@@ -88,17 +93,20 @@ pub enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Check {
-    /// Protocol 5.6: the re-randomised columns differ from the manifest's combination on mask rows only.
+    /// Protocol 5.6: the re-randomised columns differ from the manifest's combination on mask rows
+    /// only.
     MaskSpan,
-    /// Protocol 5.7 and 5.8: the relations hold of the committed columns (halo2's identities and the
-    /// KZG opening, which the library decides together, in one pairing).
+    /// Protocol 5.7 and 5.8: the relations hold of the committed columns (halo2's identities and
+    /// the KZG opening, which the library decides together, in one pairing).
     Relations,
 }
 
 impl std::fmt::Display for Check {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Check::MaskSpan => "mask span: the combined columns are the pinned manifest's, re-randomised",
+            Check::MaskSpan => {
+                "mask span: the combined columns are the pinned manifest's, re-randomised"
+            }
             Check::Relations => "relations: the deltas are what the committed adapter computes",
         })
     }

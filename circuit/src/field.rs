@@ -39,13 +39,14 @@ pub fn from_i128(value: i128) -> F {
 
 /// `±magnitude`, for a magnitude below 2^254 (which is below p).
 fn signed(negative: bool, magnitude: &Limbs) -> F {
-    // Canonical by the bound, so the conversion never fails. (`PrimeField::from_u128` doubles 64 times instead.)
+    // Canonical by the bound, so the conversion never fails. (`PrimeField::from_u128` doubles 64
+    // times instead.)
     let value = F::from_u64s_le(magnitude).unwrap_or(F::ZERO);
     if negative { -value } else { value }
 }
 
-/// `Σ_k parts[k]·2^(32k)` for four parts below 2^127 in magnitude: the sum is below 2^224, so it is put together as a
-/// 256-bit integer in two's complement and converted once.
+/// `Σ_k parts[k]·2^(32k)` for four parts below 2^127 in magnitude: the sum is below 2^224, so it is
+/// put together as a 256-bit integer in two's complement and converted once.
 pub fn from_parts_of_32_bits(parts: &[i128; 4]) -> F {
     let mut words = [0u64; 4];
     for part in parts.iter().rev() {
@@ -93,8 +94,8 @@ pub fn inner_product(a: &[F], b: &[F]) -> F {
 
 /// An unreduced sum `Σ sᵢ·vᵢ` of small integers `sᵢ` times field elements `vᵢ`.
 ///
-/// Each limb's accumulator holds a sum of products below 2³¹·2⁶⁴ = 2⁹⁵ in magnitude: an `i128` takes
-/// 2³² of them, more than any vector here is long ([`crate::manifest::MAX_DIM`]).
+/// Each limb's accumulator holds a sum of products below 2³¹·2⁶⁴ = 2⁹⁵ in magnitude: an `i128`
+/// takes 2³² of them, more than any vector here is long ([`crate::manifest::MAX_DIM`]).
 #[derive(Clone, Copy, Default)]
 pub struct SmallSum([i128; 4]);
 
@@ -124,7 +125,8 @@ pub fn small_inner_product(small: &[i32], values: &[Limbs]) -> F {
     sum.reduce()
 }
 
-/// Overwrites field elements that were secret. `black_box` keeps the writes from being optimised away.
+/// Overwrites field elements that were secret. `black_box` keeps the writes from being optimised
+/// away.
 pub fn wipe(values: &mut [F]) {
     for value in values.iter_mut() {
         *value = F::ZERO;

@@ -1,7 +1,9 @@
-//! The sumcheck that folds the groups: `Σ_g ⟨A*_g, v_g⟩ = claim` becomes one inner product (protocol 5.5).
+//! The sumcheck that folds the groups: `Σ_g ⟨A*_g, v_g⟩ = claim` becomes one inner product
+//! (protocol 5.5).
 //!
-//! Only the arithmetic: what is committed, absorbed and drawn, [`crate::prover`] and [`crate::verifier`] decide. Vectors
-//! of different lengths stand for their zero extensions, and missing groups for zero vectors.
+//! Only the arithmetic: what is committed, absorbed and drawn, [`crate::prover`] and
+//! [`crate::verifier`] decide. Vectors of different lengths stand for their zero extensions, and
+//! missing groups for zero vectors.
 
 use ff::Field;
 use rayon::prelude::*;
@@ -31,9 +33,11 @@ impl Folding {
         (0..half)
             .into_par_iter()
             .map(|g| {
-                let (a0, a1, v0, v1) = (&self.a[g], &self.a[g + half], &self.v[g], &self.v[g + half]);
-                let at_two =
-                    |low: &[F], high: &[F]| -> Vec<F> { extended(low, high).map(|(l, h)| h.double() - l).collect() };
+                let (a0, a1, v0, v1) =
+                    (&self.a[g], &self.a[g + half], &self.v[g], &self.v[g + half]);
+                let at_two = |low: &[F], high: &[F]| -> Vec<F> {
+                    extended(low, high).map(|(l, h)| h.double() - l).collect()
+                };
                 let a2 = Secret(at_two(a0, a1));
                 [inner_product(a0, v0), inner_product(a1, v1), inner_product(&a2, &at_two(v0, v1))]
             })
@@ -43,8 +47,13 @@ impl Folding {
     /// Fixes the bit to `r`.
     pub fn bind(&mut self, r: F) {
         let half = self.a.len() / 2;
-        let bind = |low: &[F], high: &[F]| -> Vec<F> { extended(low, high).map(|(l, h)| l + r * (h - l)).collect() };
-        self.a = (0..half).into_par_iter().map(|g| Secret(bind(&self.a[g], &self.a[g + half]))).collect();
+        let bind = |low: &[F], high: &[F]| -> Vec<F> {
+            extended(low, high).map(|(l, h)| l + r * (h - l)).collect()
+        };
+        self.a = (0..half)
+            .into_par_iter()
+            .map(|g| Secret(bind(&self.a[g], &self.a[g + half])))
+            .collect();
         self.v = (0..half).into_par_iter().map(|g| bind(&self.v[g], &self.v[g + half])).collect();
     }
 
@@ -103,7 +112,8 @@ mod tests {
             let v: Vec<Vec<F>> = (0..groups).map(|g| random(1 + 3 * g)).collect();
             let rounds = groups.next_power_of_two().ilog2() as usize;
             let mut claim: F = a.iter().zip(&v).map(|(a, v)| inner_product(a, v)).sum();
-            let mut folding = Folding::new(a.iter().cloned().map(Secret).collect(), v.clone(), rounds);
+            let mut folding =
+                Folding::new(a.iter().cloned().map(Secret).collect(), v.clone(), rounds);
             let mut r = Vec::new();
             for _ in 0..rounds {
                 let g = folding.round();

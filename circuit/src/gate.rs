@@ -1,7 +1,8 @@
 //! The halo2 circuit: one running sum (protocol 5.8).
 //!
-//! `q·(acc(ωX) − acc(X)) = Σ_k w_k·C_k + Σ_j e_j·T_j·U_j`, where `C_k` are committed instance columns and `w_k`, `e_j` public
-//! ones; `acc` starts at zero and ends at the output cell. Of degree 3, because public columns are zero on inactive rows.
+//! `q·(acc(ωX) − acc(X)) = Σ_k w_k·C_k + Σ_j e_j·T_j·U_j`, where `C_k` are committed instance
+//! columns and `w_k`, `e_j` public ones; `acc` starts at zero and ends at the output cell. Of
+//! degree 3, because public columns are zero on inactive rows.
 
 use ff::Field;
 use halo2_proofs::{
@@ -12,7 +13,8 @@ use halo2_proofs::{
 
 use crate::{field::F, layout::Layout};
 
-/// The circuit of a layout; `acc` is the running sum, from row 0 to the output row, if there is a witness.
+/// The circuit of a layout; `acc` is the running sum, from row 0 to the output row, if there is a
+/// witness.
 #[derive(Clone)]
 pub struct RunningSum {
     /// Which columns there are.
@@ -36,12 +38,18 @@ pub struct Params(pub Layout);
 
 impl Default for Params {
     fn default() -> Self {
-        Params(Layout { a_columns: 1, b_columns: 1, k: crate::srs::MIN_K, pair_columns: 1, rounds: 0 })
+        Params(Layout {
+            a_columns: 1,
+            b_columns: 1,
+            k: crate::srs::MIN_K,
+            pair_columns: 1,
+            rounds: 0,
+        })
     }
 }
 
-/// `Σ terms` as a balanced tree: the library walks expressions recursively, so a chain as long as the widest layout
-/// that a manifest can ask for would overflow the stack.
+/// `Σ terms` as a balanced tree: the library walks expressions recursively, so a chain as long as
+/// the widest layout that a manifest can ask for would overflow the stack.
 fn sum(mut terms: Vec<Expression<F>>) -> Expression<F> {
     while terms.len() > 1 {
         let mut rest = terms.into_iter();
@@ -76,8 +84,10 @@ impl Circuit<F> for RunningSum {
 
     fn configure_with_params(meta: &mut ConstraintSystem<F>, Params(layout): Params) -> Config {
         // The order of creation is the order of the instance columns: committed first, then public.
-        let committed: Vec<_> = (0..layout.committed_columns()).map(|_| meta.instance_column()).collect();
-        let weights: Vec<_> = (0..layout.committed_columns()).map(|_| meta.instance_column()).collect();
+        let committed: Vec<_> =
+            (0..layout.committed_columns()).map(|_| meta.instance_column()).collect();
+        let weights: Vec<_> =
+            (0..layout.committed_columns()).map(|_| meta.instance_column()).collect();
         let products: Vec<_> = (0..layout.pair_columns).map(|_| meta.instance_column()).collect();
         let output = meta.instance_column();
         let config = Config {
@@ -97,7 +107,8 @@ impl Circuit<F> for RunningSum {
             let mut terms = Vec::with_capacity(committed.len() + products.len());
             for (column, weight) in committed.iter().zip(&weights) {
                 terms.push(
-                    meta.query_instance(*column, Rotation::cur()) * meta.query_instance(*weight, Rotation::cur()),
+                    meta.query_instance(*column, Rotation::cur())
+                        * meta.query_instance(*weight, Rotation::cur()),
                 );
             }
             // T is the first `pair_columns` committed columns, U the next.
@@ -131,7 +142,9 @@ impl Circuit<F> for RunningSum {
                 region.assign_fixed(|| "last", config.q_last, last, || Value::known(F::ONE))?;
                 for row in 0..=last {
                     let value = match &self.acc {
-                        Some(acc) => Value::known(acc.get(row).copied().ok_or(Error::BoundsFailure)?),
+                        Some(acc) => {
+                            Value::known(acc.get(row).copied().ok_or(Error::BoundsFailure)?)
+                        }
                         None => Value::unknown(),
                     };
                     region.assign_advice(|| "acc", config.acc, row, || value)?;

@@ -36,10 +36,15 @@ impl Keys {
         layout.check()?;
         // A longer basis would commit to other polynomials without a word (protocol section 9).
         if srs.k() != layout.k {
-            return Err(Error::Manifest(format!("the circuit has 2^{} rows, the SRS 2^{} points", layout.k, srs.k())));
+            return Err(Error::Manifest(format!(
+                "the circuit has 2^{} rows, the SRS 2^{} points",
+                layout.k,
+                srs.k()
+            )));
         }
         let circuit = RunningSum { layout, acc: None };
-        let vk: VerifyingKey<F, Scheme> = keygen_vk_with_k(srs.params(), &circuit, layout.k).map_err(failed)?;
+        let vk: VerifyingKey<F, Scheme> =
+            keygen_vk_with_k(srs.params(), &circuit, layout.k).map_err(failed)?;
         if vk.cs().blinding_factors() != BLINDING_FACTORS || vk.cs().degree() != 3 {
             return Err(Error::Library(format!(
                 "it keeps {} blinding rows at degree {}, this protocol is laid out for {BLINDING_FACTORS} at degree 3",

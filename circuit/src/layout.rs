@@ -1,11 +1,12 @@
 //! Which columns a session has, and the rows of a column (protocol section 4).
 //!
-//! The circuit is fixed by a [`Layout`] alone: k and the number of columns of each kind. It knows nothing of
-//! modules, ranks or rows, so a handful of verifying keys serves every adapter.
+//! The circuit is fixed by a [`Layout`] alone: k and the number of columns of each kind. It knows
+//! nothing of modules, ranks or rows, so a handful of verifying keys serves every adapter.
 
 use crate::{Error, srs};
 
-/// Blinding rows that halo2 keeps for this circuit's columns; [`crate::keys`] asserts it against the library.
+/// Blinding rows that halo2 keeps for this circuit's columns; [`crate::keys`] asserts it against
+/// the library.
 pub const BLINDING_FACTORS: usize = 5;
 /// Rows at the end of the usable ones that hold the two masks of a committed column.
 pub const MASKS: usize = 2;
@@ -68,8 +69,8 @@ impl Layout {
         data_rows(self.k)
     }
 
-    /// The rows of the two mask slots: u − 2 and u − 1. The first is also the row of the output cell, in a
-    /// public column of its own.
+    /// The rows of the two mask slots: u − 2 and u − 1. The first is also the row of the output
+    /// cell, in a public column of its own.
     pub fn mask_rows(&self) -> [usize; MASKS] {
         [self.usable() - 2, self.usable() - 1]
     }
@@ -84,7 +85,8 @@ impl Layout {
         2 * self.pair_columns + self.rounds + self.b_columns + self.a_columns
     }
 
-    /// Public instance columns: a weight column for each committed one, the product weights, the output.
+    /// Public instance columns: a weight column for each committed one, the product weights, the
+    /// output.
     pub fn public_columns(&self) -> usize {
         self.committed_columns() + self.pair_columns + 1
     }

@@ -1,8 +1,10 @@
-//! The proof itself: what a contributor commits to, how a session is proven, how a proof is verified.
+//! The proof itself: what a contributor commits to, how a session is proven, how a proof is
+//! verified.
 //!
-//! This crate works on values in memory. It knows no files, no network, no ONNX and no floats but the
-//! public scales it carries in the manifest. `docs/protocol.md` is the specification; each module names
-//! the section that it implements. The modules, in the order in which a reader (or the data) meets them:
+//! This crate works on values in memory. It knows no files, no network, no ONNX and no floats but
+//! the public scales it carries in the manifest. `docs/protocol.md` is the specification; each
+//! module names the section that it implements. The modules, in the order in which a reader (or the
+//! data) meets them:
 //!
 //! | module | concept | protocol |
 //! |---|---|---|

@@ -1,8 +1,9 @@
-//! What is published about an adapter: shapes, bit widths, public scales and the commitments (protocol section 4).
+//! What is published about an adapter: shapes, bit widths, public scales and the commitments
+//! (protocol section 4).
 //!
-//! A manifest is canonical JSON: sorted keys, no white space, one encoding per value. Its BLAKE3 is the adapter
-//! id that the user pins. [`Pinned`] is the only form that the verifier works with: parsing is where every rule
-//! of protocol sections 4, 5 ("General pairs") and 9 is enforced.
+//! A manifest is canonical JSON: sorted keys, no white space, one encoding per value. Its BLAKE3 is
+//! the adapter id that the user pins. [`Pinned`] is the only form that the verifier works with:
+//! parsing is where every rule of protocol sections 4, 5 ("General pairs") and 9 is enforced.
 
 use group::{GroupEncoding, UncompressedEncoding, prime::PrimeCurveAffine};
 use rayon::prelude::*;
@@ -27,7 +28,8 @@ pub const MAX_BYTES: usize = 1 << 27;
 pub const MAX_MODULES: usize = 1 << 16;
 /// Most pairs (rank components, biases, scales) of an adapter.
 pub const MAX_PAIRS: usize = 1 << 20;
-/// Largest input or output dimension: a verifier spends memory on each feature of the longest, called or not.
+/// Largest input or output dimension: a verifier spends memory on each feature of the longest,
+/// called or not.
 pub const MAX_DIM: usize = 1 << 20;
 /// Longest module or input name, in bytes.
 pub const MAX_NAME: usize = 512;
@@ -92,13 +94,15 @@ pub struct Input {
 pub enum TermKind {
     /// `X · A · B`: `rank` pairs with both sides committed.
     LowRank,
-    /// `2^shift · w · b`, where `w` is the integer that stands for 1 at the row's scale: one pair, no A side.
+    /// `2^shift · w · b`, where `w` is the integer that stands for 1 at the row's scale: one pair,
+    /// no A side.
     Bias,
     /// `2^shift · y ∘ g`: one pair, no B side; its public vector contains γ.
     Scale,
 }
 
-/// Commitments of a side, each to at least one column: an empty list takes three bytes of a file and many of memory.
+/// Commitments of a side, each to at least one column: an empty list takes three bytes of a file
+/// and many of memory.
 fn vectors<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<Point>>, D::Error> {
     struct Vectors;
     impl<'de> serde::de::Visitor<'de> for Vectors {
@@ -106,7 +110,10 @@ fn vectors<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             f.write_str("a list of lists of commitments")
         }
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut list: A,
+        ) -> Result<Self::Value, A::Error> {
             let mut vectors = Vec::new();
             while let Some(vector) = list.next_element::<Vec<Point>>()? {
                 if vector.is_empty() {
@@ -184,7 +191,8 @@ fn power_of_two(exponent: i32) -> f64 {
     (0..exponent.unsigned_abs()).fold(1.0, |value, _| value * step)
 }
 
-/// The published description of an adapter. Build one with [`crate::commit::commit`], read one with [`Pinned::parse`].
+/// The published description of an adapter. Build one with [`crate::commit::commit`], read one with
+/// [`Pinned::parse`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -229,7 +237,10 @@ impl Manifest {
             )));
         }
         if self.modules.is_empty() || self.modules.len() > MAX_MODULES {
-            return Err(refuse(format!("{} modules: expected 1 to {MAX_MODULES}", self.modules.len())));
+            return Err(refuse(format!(
+                "{} modules: expected 1 to {MAX_MODULES}",
+                self.modules.len()
+            )));
         }
         check_name(&self.base_model.name, "the base model's name", true)?;
         if let Some(fingerprint) = &self.base_model.fingerprint {
@@ -241,7 +252,8 @@ impl Manifest {
             if !names.insert(module.name.as_str()) {
                 return Err(refuse(format!("two modules are called `{}`", module.name)));
             }
-            check_module(module).map_err(|why| refuse(format!("module `{}`: {why}", module.name)))?;
+            check_module(module)
+                .map_err(|why| refuse(format!("module `{}`: {why}", module.name)))?;
         }
         Ok(())
     }
@@ -249,7 +261,8 @@ impl Manifest {
     fn check_commitments(&self) -> Result<(), Error> {
         for module in &self.modules {
             for term in &module.terms {
-                let a_columns = term.input.map_or(0, |input| columns_for(module.inputs[input].dim, self.k));
+                let a_columns =
+                    term.input.map_or(0, |input| columns_for(module.inputs[input].dim, self.k));
                 let b_columns = columns_for(module.d_out, self.k);
                 let (a_count, b_count) = match term.kind {
                     TermKind::LowRank => (term.rank, term.rank),
@@ -257,7 +270,8 @@ impl Manifest {
                     TermKind::Scale => (1, 0),
                 };
                 let fits = |side: &[Vec<Point>], count, columns| {
-                    side.len() == count && side.iter().all(|vector: &Vec<Point>| vector.len() == columns)
+                    side.len() == count
+                        && side.iter().all(|vector: &Vec<Point>| vector.len() == columns)
                 };
                 if !fits(&term.a, a_count, a_columns) || !fits(&term.b, b_count, b_columns) {
                     return Err(refuse(format!(
@@ -272,7 +286,10 @@ impl Manifest {
 }
 
 fn check_name(name: &str, what: &str, may_be_empty: bool) -> Result<(), Error> {
-    if name.len() > MAX_NAME || name.chars().any(char::is_control) || (name.is_empty() && !may_be_empty) {
+    if name.len() > MAX_NAME
+        || name.chars().any(char::is_control)
+        || (name.is_empty() && !may_be_empty)
+    {
         return Err(refuse(format!(
             "{what} is empty, longer than {MAX_NAME} bytes or has control characters: {name:.80?}"
         )));
@@ -282,14 +299,24 @@ fn check_name(name: &str, what: &str, may_be_empty: bool) -> Result<(), Error> {
 
 fn check_module(module: &Module) -> Result<(), String> {
     let within = |value: u32, low: u32, high: u32, what: &str| {
-        if (low..=high).contains(&value) { Ok(()) } else { Err(format!("{what} = {value} is outside {low}..={high}")) }
+        if (low..=high).contains(&value) {
+            Ok(())
+        } else {
+            Err(format!("{what} = {value} is outside {low}..={high}"))
+        }
     };
     within(module.x_bits, 2, MAX_X_BITS, "x_bits")?;
     within(module.a_bits, 2, MAX_WEIGHT_BITS, "a_bits")?;
     within(module.b_bits, 2, MAX_WEIGHT_BITS, "b_bits")?;
     within(module.delta_bits, 1, MAX_DELTA_BITS, "delta_bits")?;
-    if !(-1000..=1000).contains(&module.scale_log2) || !module.scaling.is_finite() || module.scaling == 0.0 {
-        return Err(format!("output scale {} · 2^{} is not a usable number", module.scaling, module.scale_log2));
+    if !(-1000..=1000).contains(&module.scale_log2)
+        || !module.scaling.is_finite()
+        || module.scaling == 0.0
+    {
+        return Err(format!(
+            "output scale {} · 2^{} is not a usable number",
+            module.scaling, module.scale_log2
+        ));
     }
     let dim_ok = |dim: usize| (1..=MAX_DIM).contains(&dim);
     if !dim_ok(module.d_out) || module.inputs.iter().any(|input| !dim_ok(input.dim)) {
@@ -298,9 +325,13 @@ fn check_module(module: &Module) -> Result<(), String> {
     let mut names = std::collections::HashSet::new();
     for input in &module.inputs {
         check_name(&input.name, "an input's name", false).map_err(|e| e.to_string())?;
-        // Traces call their tensors `<module>.<input>`, `<module>.scale` and so on: no two may claim one name.
+        // Traces call their tensors `<module>.<input>`, `<module>.scale` and so on: no two may
+        // claim one name.
         if input.name.contains('.') || RESERVED_INPUTS.contains(&input.name.as_str()) {
-            return Err(format!("an input is called `{}`: that has a dot or is taken by traces", input.name));
+            return Err(format!(
+                "an input is called `{}`: that has a dot or is taken by traces",
+                input.name
+            ));
         }
         if !names.insert(&input.name) {
             return Err(format!("two inputs are called `{}`", input.name));
@@ -312,15 +343,24 @@ fn check_module(module: &Module) -> Result<(), String> {
     for term in &module.terms {
         let input_dim = match term.input {
             None => None,
-            Some(index) => Some(module.inputs.get(index).ok_or("a term names an input that is not there")?.dim),
+            Some(index) => {
+                Some(module.inputs.get(index).ok_or("a term names an input that is not there")?.dim)
+            }
         };
         let fits = match term.kind {
-            TermKind::LowRank => input_dim.is_some() && term.shift == 0 && (1..=MAX_PAIRS).contains(&term.rank),
+            TermKind::LowRank => {
+                input_dim.is_some() && term.shift == 0 && (1..=MAX_PAIRS).contains(&term.rank)
+            }
             TermKind::Bias => input_dim.is_none() && term.rank == 1 && term.shift < MAX_DELTA_BITS,
-            TermKind::Scale => input_dim == Some(module.d_out) && term.rank == 1 && term.shift < MAX_DELTA_BITS,
+            TermKind::Scale => {
+                input_dim == Some(module.d_out) && term.rank == 1 && term.shift < MAX_DELTA_BITS
+            }
         };
         if !fits {
-            return Err(format!("a term of kind {:?} has an impossible input, rank or shift", term.kind));
+            return Err(format!(
+                "a term of kind {:?} has an impossible input, rank or shift",
+                term.kind
+            ));
         }
     }
     Ok(())
@@ -346,7 +386,8 @@ impl std::str::FromStr for AdapterId {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut id = [0u8; 32];
-        hex::decode_to_slice(text.trim(), &mut id).map_err(|_| Error::AdapterId(text.chars().take(80).collect()))?;
+        hex::decode_to_slice(text.trim(), &mut id)
+            .map_err(|_| Error::AdapterId(text.chars().take(80).collect()))?;
         Ok(AdapterId(id))
     }
 }
@@ -374,15 +415,18 @@ impl Pinned {
     /// Parses and checks canonical manifest bytes.
     ///
     /// # Errors
-    /// [`Error::Manifest`] says which rule is broken: size, JSON, canonical form, names, shapes, bit widths,
-    /// settings digest, number of commitments, a point that is not in the prime-order group or is the identity.
+    /// [`Error::Manifest`] says which rule is broken: size, JSON, canonical form, names, shapes,
+    /// bit widths, settings digest, number of commitments, a point that is not in the
+    /// prime-order group or is the identity.
     pub fn parse(bytes: &[u8]) -> Result<Pinned, Error> {
         Pinned::parse_by(bytes, parse_points)
     }
 
-    /// [`Pinned::parse`] with what [`Pinned::points_to_bytes`] gave for the same manifest before. Whatever `points` holds, a point that
-    /// is taken from it is the manifest's: it is on the curve, has the same compressed form and is not the identity. The one rule that is
-    /// not checked again is that it lies in the prime-order group, so `points` has to be what this user wrote.
+    /// [`Pinned::parse`] with what [`Pinned::points_to_bytes`] gave for the same manifest before.
+    /// Whatever `points` holds, a point that is taken from it is the manifest's: it is on the
+    /// curve, has the same compressed form and is not the identity. The one rule that is
+    /// not checked again is that it lies in the prime-order group, so `points` has to be what this
+    /// user wrote.
     ///
     /// # Errors
     /// Those of [`Pinned::parse`]; `points` are not this manifest's.
@@ -397,7 +441,8 @@ impl Pinned {
         if bytes.len() > MAX_BYTES {
             return Err(refuse(format!("{} bytes: more than {MAX_BYTES}", bytes.len())));
         }
-        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|e| refuse(format!("not a manifest: {e}")))?;
+        let manifest: Manifest =
+            serde_json::from_slice(bytes).map_err(|e| refuse(format!("not a manifest: {e}")))?;
         if manifest.to_bytes()? != bytes {
             return Err(refuse(
                 "not in canonical form (sorted keys, no white space): use the bytes that compile wrote",
@@ -454,7 +499,8 @@ impl Pinned {
         &self.pairs
     }
 
-    /// The commitments, uncompressed: decompressing them, and checking their group, is most of the work of parsing a manifest.
+    /// The commitments, uncompressed: decompressing them, and checking their group, is most of the
+    /// work of parsing a manifest.
     pub fn points_to_bytes(&self) -> Vec<u8> {
         let all = self.points.iter().flat_map(|pair| pair.a.iter().chain(&pair.b));
         all.flat_map(|point| point.to_uncompressed().as_ref().to_vec()).collect()
@@ -469,8 +515,12 @@ impl Pinned {
 /// The commitments of every pair, in the order of [`Pairs`].
 pub(crate) fn commitments(manifest: &Manifest) -> impl Iterator<Item = (&[Point], &[Point])> {
     manifest.modules.iter().flat_map(|module| &module.terms).flat_map(|term| {
-        (0..term.rank)
-            .map(|j| (term.a.get(j).map_or(&[][..], Vec::as_slice), term.b.get(j).map_or(&[][..], Vec::as_slice)))
+        (0..term.rank).map(|j| {
+            (
+                term.a.get(j).map_or(&[][..], Vec::as_slice),
+                term.b.get(j).map_or(&[][..], Vec::as_slice),
+            )
+        })
     })
 }
 
@@ -482,10 +532,11 @@ fn parse_points(manifest: &Manifest) -> Result<Vec<PairPoints>, Error> {
 /// Bytes of an uncompressed point.
 const UNCOMPRESSED: usize = 96;
 
-/// The points of `bytes`, if they are those of the manifest. What [`parse_point`] refuses is refused here, but for a point that lies on
-/// the curve and not in the prime-order group.
+/// The points of `bytes`, if they are those of the manifest. What [`parse_point`] refuses is
+/// refused here, but for a point that lies on the curve and not in the prime-order group.
 fn known_points(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<PairPoints>, Error> {
-    let refuse = |why| refuse(format!("the points that were kept of it are not its commitments: {why}"));
+    let refuse =
+        |why| refuse(format!("the points that were kept of it are not its commitments: {why}"));
     let sides: Vec<_> = commitments(manifest).collect();
     let count = sides.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>();
     if bytes.len() != count * UNCOMPRESSED {
@@ -499,13 +550,14 @@ fn known_points(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<PairPoints>, Er
     pairs.collect::<Result<_, _>>().map_err(refuse)
 }
 
-/// The point of these bytes, if it is on the curve, has this compressed form and is not the identity.
+/// The point of these bytes, if it is on the curve, has this compressed form and is not the
+/// identity.
 fn known_point(compressed: &Point, bytes: &[u8]) -> Result<G1Affine, &'static str> {
     let mut repr = <G1Affine as UncompressedEncoding>::Uncompressed::default();
     repr.as_mut().copy_from_slice(bytes);
     // "Unchecked" is the group, not the curve.
-    let point: G1Affine =
-        Option::from(G1Affine::from_uncompressed_unchecked(&repr)).ok_or("one is not a point of the curve")?;
+    let point: G1Affine = Option::from(G1Affine::from_uncompressed_unchecked(&repr))
+        .ok_or("one is not a point of the curve")?;
     if point.to_bytes().as_ref() != compressed.0 {
         return Err("one is another point");
     }
@@ -515,7 +567,9 @@ fn known_point(compressed: &Point, bytes: &[u8]) -> Result<G1Affine, &'static st
 fn parse_side(points: &[Point]) -> Result<Vec<G1Affine>, Error> {
     points
         .iter()
-        .map(|point| parse_point(&point.0).map_err(|why| refuse(format!("commitment {point:?} {why}"))))
+        .map(|point| {
+            parse_point(&point.0).map_err(|why| refuse(format!("commitment {point:?} {why}")))
+        })
         .collect()
 }
 
@@ -523,7 +577,10 @@ fn parse_side(points: &[Point]) -> Result<Vec<G1Affine>, Error> {
 pub(crate) fn parse_point(bytes: &[u8; 48]) -> Result<G1Affine, &'static str> {
     let mut repr = <G1Affine as GroupEncoding>::Repr::default();
     repr.as_mut().copy_from_slice(bytes);
-    check_not_identity(Option::from(G1Affine::from_bytes(&repr)).ok_or("is not a point of the prime-order group")?)
+    check_not_identity(
+        Option::from(G1Affine::from_bytes(&repr))
+            .ok_or("is not a point of the prime-order group")?,
+    )
 }
 
 /// The identity is a commitment to nothing: it has no masks, and its column is known to be zero.

@@ -1,7 +1,8 @@
 //! Seeds, mask keys and masks (protocol section 4).
 //!
-//! The mask key is bound to everything that is committed, so any change of a weight, name, order, bit width, k or
-//! SRS changes all masks: two manifests of one seed never differ by an unmasked commitment.
+//! The mask key is bound to everything that is committed, so any change of a weight, name, order,
+//! bit width, k or SRS changes all masks: two manifests of one seed never differ by an unmasked
+//! commitment.
 
 use rand_core::{OsRng, RngCore};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -13,7 +14,8 @@ use crate::{
     weights::Weights,
 };
 
-/// 32 secret bytes from the operating system, never a passphrase. Not printed, overwritten when dropped.
+/// 32 secret bytes from the operating system, never a passphrase. Not printed, overwritten when
+/// dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct Seed([u8; 32]);
 
@@ -50,19 +52,21 @@ pub enum Side {
     B = 1,
 }
 
-/// The key of all masks of one adapter: what a buyer gets with the weights (the opening). It opens no other
-/// adapter of the same seed. Not printed, overwritten when dropped.
+/// The key of all masks of one adapter: what a buyer gets with the weights (the opening). It opens
+/// no other adapter of the same seed. Not printed, overwritten when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct MaskKey([u8; 32]);
 
 impl MaskKey {
-    /// `K = derive_key("zklora v1 mask key", seed ‖ BLAKE3_keyed(seed, content))`, where `content` is the canonical
-    /// manifest without its commitments and all integers in manifest order, every field length-prefixed.
+    /// `K = derive_key("zklora v1 mask key", seed ‖ BLAKE3_keyed(seed, content))`, where `content`
+    /// is the canonical manifest without its commitments and all integers in manifest order,
+    /// every field length-prefixed.
     pub fn derive(seed: &Seed, manifest: &Manifest, weights: &Weights) -> Result<MaskKey, Error> {
         let mut content = blake3::Hasher::new_keyed(&seed.0);
         field(&mut content, &manifest.bytes_without_commitments()?);
         // As long as the longest vector: a buffer that grows leaves copies behind.
-        let longest = weights.pairs().iter().map(|pair| pair.a.len().max(pair.b.len())).max().unwrap_or(0);
+        let longest =
+            weights.pairs().iter().map(|pair| pair.a.len().max(pair.b.len())).max().unwrap_or(0);
         let mut buffer = Zeroizing::new(Vec::with_capacity(4 * longest));
         for pair in weights.pairs() {
             for vector in [&pair.a, &pair.b] {
@@ -89,13 +93,14 @@ impl MaskKey {
         MaskKey(bytes)
     }
 
-    /// The bytes, for storage in a file that only the owner can read, or for delivery after payment.
+    /// The bytes, for storage in a file that only the owner can read, or for delivery after
+    /// payment.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The mask of `slot` (0 or 1) in one column of one vector. `module` is the position in the manifest, `j` the
-    /// pair's index within its module; all fields have fixed width.
+    /// The mask of `slot` (0 or 1) in one column of one vector. `module` is the position in the
+    /// manifest, `j` the pair's index within its module; all fields have fixed width.
     pub fn mask(&self, module: usize, side: Side, j: usize, column: usize, slot: u8) -> F {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(&(module as u64).to_le_bytes());

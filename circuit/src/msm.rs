@@ -14,7 +14,8 @@ fn from_blst(point: blst_p1) -> G1 {
     out
 }
 
-/// `Σ scalars[i]·points[i]`. Identity points contribute nothing. The lengths must agree; the shorter one counts.
+/// `Σ scalars[i]·points[i]`. Identity points contribute nothing. The lengths must agree; the
+/// shorter one counts.
 pub fn msm(points: &[G1Affine], scalars: &[F]) -> G1 {
     let mut bases: Vec<blst_p1_affine> = Vec::with_capacity(points.len());
     let mut bytes: Vec<u8> = Vec::with_capacity(points.len() * 32);
@@ -33,8 +34,8 @@ pub fn msm(points: &[G1Affine], scalars: &[F]) -> G1 {
     sum
 }
 
-/// `Σ scalars[i]·points[i]` for integers below 2^`bits` in magnitude: signs are folded into the points, so
-/// that the cost grows with `bits` and not with the field. `bits` is at most 31.
+/// `Σ scalars[i]·points[i]` for integers below 2^`bits` in magnitude: signs are folded into the
+/// points, so that the cost grows with `bits` and not with the field. `bits` is at most 31.
 pub fn small_msm(points: &[G1Affine], scalars: &[i32], bits: u32) -> G1 {
     let bits = bits.clamp(1, 31) as usize;
     let width = bits.div_ceil(8);
@@ -75,7 +76,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn points(count: usize) -> Vec<G1Affine> {
-        to_affine(&(1..=count as u64).map(|i| G1::generator() * F::from(i * i + 7)).collect::<Vec<_>>())
+        to_affine(
+            &(1..=count as u64).map(|i| G1::generator() * F::from(i * i + 7)).collect::<Vec<_>>(),
+        )
     }
 
     proptest! {
@@ -103,22 +106,30 @@ mod tests {
         let mut points = points(3);
         points[1] = G1Affine::identity();
         let scalars = [F::from(2), F::from(3), F::from(5)];
-        assert_eq!(msm(&points, &scalars), G1::from(points[0]) * scalars[0] + G1::from(points[2]) * scalars[2]);
+        assert_eq!(
+            msm(&points, &scalars),
+            G1::from(points[0]) * scalars[0] + G1::from(points[2]) * scalars[2]
+        );
         assert_eq!(small_msm(&points[1..2], &[9], 8), G1::identity());
     }
 
     #[test]
     fn equal_and_opposite_points_are_summed_right() {
-        // A prover picks the points of the span equation: no exceptional case of the addition may go wrong.
+        // A prover picks the points of the span equation: no exceptional case of the addition may
+        // go wrong.
         let point = points(1)[0];
         for count in [2usize, 3, 31, 32, 33, 64, 300] {
             let same = vec![point; count];
             let ones = vec![F::from(1); count];
             assert_eq!(msm(&same, &ones), G1::from(point) * F::from(count as u64));
-            let alternating: Vec<_> = (0..count).map(|i| if i % 2 == 0 { point } else { -point }).collect();
+            let alternating: Vec<_> =
+                (0..count).map(|i| if i % 2 == 0 { point } else { -point }).collect();
             assert_eq!(msm(&alternating, &ones), G1::from(point) * F::from((count % 2) as u64));
             let wide = F::from(3) - F::from(5);
-            assert_eq!(msm(&alternating, &vec![wide; count]), G1::from(point) * (wide * F::from((count % 2) as u64)));
+            assert_eq!(
+                msm(&alternating, &vec![wide; count]),
+                G1::from(point) * (wide * F::from((count % 2) as u64))
+            );
         }
     }
 }

@@ -1,7 +1,9 @@
-//! The pairs (A, B) of an adapter, and the groups that their public A-side vectors form (protocol section 5).
+//! The pairs (A, B) of an adapter, and the groups that their public A-side vectors form (protocol
+//! section 5).
 //!
-//! A pair is one rank component of a low-rank term, a bias, or a scale. Groups are fixed by label (module, input,
-//! kind), never by equality of values, so that the circuit does not depend on the trace.
+//! A pair is one rank component of a low-rank term, a bias, or a scale. Groups are fixed by label
+//! (module, input, kind), never by equality of values, so that the circuit does not depend on the
+//! trace.
 
 use crate::{
     Error,

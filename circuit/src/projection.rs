@@ -112,7 +112,11 @@ impl Public {
             Projected::of(trace, m, module, &opening.rho_key, &gamma, hasher)
         };
         let projected: Vec<Projected> = if trace.source().is_constant() {
-            modules.par_iter().enumerate().map(|module| project(module, None)).collect::<Result<_, _>>()?
+            modules
+                .par_iter()
+                .enumerate()
+                .map(|module| project(module, None))
+                .collect::<Result<_, _>>()?
         } else {
             // Read for the second time: what is projected has to be what was digested and checked.
             let mut hasher = source::hasher(modules.len());
@@ -127,7 +131,11 @@ impl Public {
             .iter()
             .map(|group| {
                 let vector = &projected[group.module].inputs[group.input];
-                if group.scaled { vector.iter().zip(&gamma).map(|(y, g)| *y * g).collect() } else { vector.clone() }
+                if group.scaled {
+                    vector.iter().zip(&gamma).map(|(y, g)| *y * g).collect()
+                } else {
+                    vector.clone()
+                }
             })
             .collect();
         let delta = projected.iter().zip(&c).map(|(p, c)| p.delta * c).sum();
@@ -153,16 +161,23 @@ impl Projected {
     ) -> Result<Projected, Error> {
         let mut inputs: Vec<Sums> = module.inputs.iter().map(|_| Sums::default()).collect();
         let (mut one, mut delta) = (Sums::default(), Sums::default());
-        source::read_module(trace.source(), m, trace.counts()[m], module, hasher, &mut |rows, piece| {
-            let rho = || row_weights(rho_key, m, rows);
-            match piece {
-                Piece::Input(i, x) => inputs[*i].add_inputs(&rho(), x, module.inputs[*i].dim),
-                Piece::Ones(ones) => one.add_inputs(&rho(), ones, 1),
-                Piece::Scales(_) => {}
-                Piece::Delta(d) => delta.add_deltas(&rho(), d, module.d_out, module.delta_bits),
-            }
-            Ok(())
-        })?;
+        source::read_module(
+            trace.source(),
+            m,
+            trace.counts()[m],
+            module,
+            hasher,
+            &mut |rows, piece| {
+                let rho = || row_weights(rho_key, m, rows);
+                match piece {
+                    Piece::Input(i, x) => inputs[*i].add_inputs(&rho(), x, module.inputs[*i].dim),
+                    Piece::Ones(ones) => one.add_inputs(&rho(), ones, 1),
+                    Piece::Scales(_) => {}
+                    Piece::Delta(d) => delta.add_deltas(&rho(), d, module.d_out, module.delta_bits),
+                }
+                Ok(())
+            },
+        )?;
         Ok(Projected {
             inputs: inputs.iter().map(Sums::finish).collect(),
             one: one.finish().first().copied().unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! The proof as bytes: magic, version, parts with lengths (protocol section 5; `docs/formats.md`).
 //!
-//! Every length is known from the layout before a byte is read, so nothing is allocated by a length that the file names.
+//! Every length is known from the layout before a byte is read, so nothing is allocated by a length
+//! that the file names.
 
 use ff::PrimeField;
 use group::{Curve, GroupEncoding};
@@ -22,7 +23,8 @@ pub const MAX_ARGUMENT: usize = 1 << 22;
 const POINT: usize = 48;
 const SCALAR: usize = 32;
 
-/// A session's proof, parsed: every point is in the prime-order group and not the identity, every scalar canonical.
+/// A session's proof, parsed: every point is in the prime-order group and not the identity, every
+/// scalar canonical.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     /// Commitments to the columns of T.
@@ -54,7 +56,8 @@ impl Proof {
         let mut out = MAGIC.to_vec();
         out.push(VERSION);
         for points in [&self.t, &self.u, &self.s, &self.a, &self.b] {
-            let bytes: Vec<u8> = points.iter().flat_map(|p| p.to_bytes().as_ref().to_vec()).collect();
+            let bytes: Vec<u8> =
+                points.iter().flat_map(|p| p.to_bytes().as_ref().to_vec()).collect();
             part(&mut out, &bytes);
         }
         part(&mut out, self.r.to_bytes().as_ref());
@@ -75,7 +78,10 @@ impl Proof {
         match reader.take("header", 1)? {
             [VERSION] => {}
             other => {
-                return Err(malformed("header", format!("version {}: this build reads version {VERSION}", other[0])));
+                return Err(malformed(
+                    "header",
+                    format!("version {}: this build reads version {VERSION}", other[0]),
+                ));
             }
         }
         let proof = Proof {
@@ -121,10 +127,9 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, part: &'static str, count: usize) -> Result<&'a [u8], Error> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or_else(|| malformed(part, format!("the file ends {} bytes early", count - self.rest.len())))?;
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or_else(|| {
+            malformed(part, format!("the file ends {} bytes early", count - self.rest.len()))
+        })?;
         self.rest = rest;
         Ok(taken)
     }
@@ -150,7 +155,9 @@ impl<'a> Reader<'a> {
         let length = self.length(part)?;
         let bound = expected.unwrap_or(MAX_ARGUMENT);
         match usize::try_from(length) {
-            Ok(length) if length <= bound && expected.is_none_or(|e| e == length) => self.take(part, length),
+            Ok(length) if length <= bound && expected.is_none_or(|e| e == length) => {
+                self.take(part, length)
+            }
             _ => Err(malformed(
                 part,
                 format!(
@@ -179,8 +186,9 @@ impl<'a> Reader<'a> {
         let scalar = |i: usize| {
             let mut repr = [0u8; SCALAR];
             repr.copy_from_slice(&bytes[i * SCALAR..(i + 1) * SCALAR]);
-            Option::<F>::from(F::from_repr(repr))
-                .ok_or_else(|| malformed(part, format!("scalar {i} is not below the field's order")))
+            Option::<F>::from(F::from_repr(repr)).ok_or_else(|| {
+                malformed(part, format!("scalar {i} is not below the field's order"))
+            })
         };
         Ok([scalar(0)?, scalar(1)?])
     }

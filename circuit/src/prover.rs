@@ -42,12 +42,13 @@ pub struct Prover<'a> {
 }
 
 impl Prover<'_> {
-    /// Proves a session. Refuses a trace that the adapter does not compute, and publishes nothing that its own verifier
-    /// would not accept.
+    /// Proves a session. Refuses a trace that the adapter does not compute, and publishes nothing
+    /// that its own verifier would not accept.
     ///
     /// # Errors
-    /// [`Error::FalseTrace`] names a delta that is wrong, of rows in memory; [`Error::Rejected`] means that weights, mask key and
-    /// manifest do not belong together, or that rows which were read from a file hold a wrong delta.
+    /// [`Error::FalseTrace`] names a delta that is wrong, of rows in memory; [`Error::Rejected`]
+    /// means that weights, mask key and manifest do not belong together, or that rows which
+    /// were read from a file hold a wrong delta.
     pub fn prove(&self, trace: &Trace<'_>) -> Result<Vec<u8>, Error> {
         check_srs(self.srs, self.pinned.manifest())?;
         let keys = self.keys.get(self.srs, self.pinned.layout())?;
@@ -58,31 +59,54 @@ impl Prover<'_> {
         let (transcript, opening) = Transcript::open(&statement);
         let public = Public::of(self.pinned, trace, &opening)?;
         let randomness = ProofKey::fresh(self.mask_key, &opening.s0)?;
-        let attempt = Attempt { srs: self.srs, keys: &keys, pairs: self.pinned.pairs(), public: &public };
+        let attempt =
+            Attempt { srs: self.srs, keys: &keys, pairs: self.pinned.pairs(), public: &public };
         let streams = randomness.into_streams();
         let bytes = attempt.run(transcript, self.weights, self.mask_key, streams)?.to_bytes();
-        // The prover's own SRS is not in question here: the user's policy decides on the user's side.
-        verifier::verify(self.srs, self.keys, self.pinned, trace, &bytes, SrsPolicy::AllowUntrusted)?;
+        // The prover's own SRS is not in question here: the user's policy decides on the user's
+        // side.
+        verifier::verify(
+            self.srs,
+            self.keys,
+            self.pinned,
+            trace,
+            &bytes,
+            SrsPolicy::AllowUntrusted,
+        )?;
         Ok(bytes)
     }
 }
 
-/// Protocol 5.9: recomputes every delta as integers, from the buffer that is digested. Rows that may have changed since they were digested
-/// are not looked at: whoever changes them would learn from the answer what the adapter computes on rows that were never served. A false
-/// delta among those is found when the proof is verified.
-pub(crate) fn check_deltas(modules: &[Module], weights: &Weights, trace: &Trace<'_>) -> Result<(), Error> {
+/// Protocol 5.9: recomputes every delta as integers, from the buffer that is digested. Rows that
+/// may have changed since they were digested are not looked at: whoever changes them would learn
+/// from the answer what the adapter computes on rows that were never served. A false delta among
+/// those is found when the proof is verified.
+pub(crate) fn check_deltas(
+    modules: &[Module],
+    weights: &Weights,
+    trace: &Trace<'_>,
+) -> Result<(), Error> {
     if !trace.source().is_constant() {
         return Ok(());
     }
     (0..modules.len()).try_for_each(|m| check_module(modules, weights, trace, m))
 }
 
-fn check_module(modules: &[Module], weights: &Weights, trace: &Trace<'_>, m: usize) -> Result<(), Error> {
+fn check_module(
+    modules: &[Module],
+    weights: &Weights,
+    trace: &Trace<'_>,
+    m: usize,
+) -> Result<(), Error> {
     let (module, source, own) = (&modules[m], trace.source(), weights.of_module(modules, m));
     let rows = trace.counts()[m];
     let values = |dim: usize| 0..rows * dim;
     let read = || {
-        let inputs = module.inputs.iter().enumerate().map(|(i, input)| source.input(m, i, values(input.dim)));
+        let inputs = module
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, input)| source.input(m, i, values(input.dim)));
         let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
         let ones = if module.has_bias() { source.ones(m, values(1))? } else { Cow::default() };
         Ok((inputs, ones, source.delta(m, values(module.d_out))?))
@@ -92,7 +116,10 @@ fn check_module(modules: &[Module], weights: &Weights, trace: &Trace<'_>, m: usi
     delta.par_chunks_exact(module.d_out).enumerate().try_for_each_init(
         || vec![0i64; module.d_out],
         |computed, (row, claimed)| {
-            let inputs = inputs.iter().zip(&module.inputs).map(|(x, input)| &x[row * input.dim..(row + 1) * input.dim]);
+            let inputs = inputs
+                .iter()
+                .zip(&module.inputs)
+                .map(|(x, input)| &x[row * input.dim..(row + 1) * input.dim]);
             let inputs: Vec<&[i32]> = inputs.collect();
             weights.delta_row(module, own, &inputs, ones.get(row).copied().unwrap_or(0), computed);
             match claimed.iter().zip(computed.iter()).position(|(a, b)| a != b) {
@@ -136,7 +163,11 @@ impl Attempt<'_> {
 
         // Steps 4 and 5: combine within groups, fold the groups.
         let b = pair_weights(beta, self.pairs);
-        let mut folding = Folding::new(combine_a(self.pairs, weights, &b), self.public.groups.clone(), layout.rounds);
+        let mut folding = Folding::new(
+            combine_a(self.pairs, weights, &b),
+            self.public.groups.clone(),
+            layout.rounds,
+        );
         let (mut s, mut c_s, mut r) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..layout.rounds {
             let mut round = folding.round();
@@ -152,7 +183,8 @@ impl Attempt<'_> {
         let b_data = combine_b(self.pairs, weights, &b);
 
         // Step 6: the combined columns, re-randomised on their mask rows.
-        let column_masks = combined_masks(self.pairs, &layout, mask_key, &a_weights(self.pairs, &b, &r), &b);
+        let column_masks =
+            combined_masks(self.pairs, &layout, mask_key, &a_weights(self.pairs, &b, &r), &b);
         // Never grown, so that no copy of a value stays behind.
         let mut fresh_values = Vec::with_capacity(layout.a_columns + layout.b_columns);
         let a = self.rerandomised(&a_data, &column_masks.a, &mut fresh, &mut fresh_values);
@@ -174,7 +206,8 @@ impl Attempt<'_> {
         let sum = combine(&relations(&layout, self.pairs, self.public, &challenges), eta);
         let public = PublicColumns::lay_out(&layout, &sum);
         let columns: Vec<Secret> = t.into_iter().chain(u).chain(s).chain(b).chain(a).collect();
-        let argument = argument::prove(self.srs, self.keys, &columns, &public, transcript.finish(), library)?;
+        let argument =
+            argument::prove(self.srs, self.keys, &columns, &public, transcript.finish(), library)?;
         Ok(Proof {
             t: affine(&c_t),
             u: affine(&c_u),
@@ -191,10 +224,13 @@ impl Attempt<'_> {
     pub fn masked(&self, data: &[F], columns: usize, masks: &mut Stream) -> Vec<Secret> {
         let mut data: Vec<&[F]> = data.chunks(self.keys.layout().data_rows()).collect();
         data.resize(columns, &[]);
-        data.into_iter().map(|piece| column(&self.keys.layout(), piece, [masks.scalar(), masks.scalar()])).collect()
+        data.into_iter()
+            .map(|piece| column(&self.keys.layout(), piece, [masks.scalar(), masks.scalar()]))
+            .collect()
     }
 
-    /// A combined vector as columns: the combined masks plus fresh values, which are added to `fresh_values`.
+    /// A combined vector as columns: the combined masks plus fresh values, which are added to
+    /// `fresh_values`.
     pub fn rerandomised(
         &self,
         data: &[F],
@@ -225,8 +261,11 @@ impl Attempt<'_> {
 /// `Commit(column)` in the Lagrange basis; zero cells cost nothing.
 pub(crate) fn commit_column(srs: &Srs, column: &[F]) -> G1 {
     // Allocated whole: a vector that grows leaves copies of its secrets behind.
-    let (mut points, mut scalars) = (Vec::with_capacity(column.len()), Secret(Vec::with_capacity(column.len())));
-    for (point, value) in srs.lagrange().iter().zip(column).filter(|(_, value)| **value != F::default()) {
+    let (mut points, mut scalars) =
+        (Vec::with_capacity(column.len()), Secret(Vec::with_capacity(column.len())));
+    for (point, value) in
+        srs.lagrange().iter().zip(column).filter(|(_, value)| **value != F::default())
+    {
         points.push(*point);
         scalars.push(*value);
     }
@@ -264,7 +303,11 @@ pub(crate) fn combine_a(pairs: &Pairs, weights: &Weights, b: &[F]) -> Vec<Secret
             members[side.group].push((&own.a, limbs(b)));
         }
     }
-    members.par_iter().zip(pairs.groups()).map(|(members, group)| Secret(combine_small(members, group.len))).collect()
+    members
+        .par_iter()
+        .zip(pairs.groups())
+        .map(|(members, group)| Secret(combine_small(members, group.len)))
+        .collect()
 }
 
 /// `B* = Σ_i b_i B_i`.
@@ -274,7 +317,8 @@ pub fn combine_b(pairs: &Pairs, weights: &Weights, b: &[F]) -> Secret {
     Secret(combine_small(&members, pairs.longest_b()))
 }
 
-/// `Σ_i b_i·v_i` for integer vectors `v_i`, in stripes that keep the accumulators in the first-level cache.
+/// `Σ_i b_i·v_i` for integer vectors `v_i`, in stripes that keep the accumulators in the
+/// first-level cache.
 fn combine_small(members: &[(&[i32], Limbs)], length: usize) -> Vec<F> {
     const STRIPE: usize = 256;
     (0..length.div_ceil(STRIPE))
@@ -321,14 +365,22 @@ pub(crate) fn combined_masks(
                         .iter()
                         .zip(weights)
                         .filter(|(pair, _)| {
-                            let length = if side == Side::A { pair.a.map(|a| a.len) } else { pair.b };
-                            length.is_some_and(|length| column < crate::layout::columns_for(length, layout.k))
+                            let length =
+                                if side == Side::A { pair.a.map(|a| a.len) } else { pair.b };
+                            length.is_some_and(|length| {
+                                column < crate::layout::columns_for(length, layout.k)
+                            })
                         })
-                        .map(|(pair, weight)| *weight * key.mask(pair.module, side, pair.index, column, slot as u8))
+                        .map(|(pair, weight)| {
+                            *weight * key.mask(pair.module, side, pair.index, column, slot as u8)
+                        })
                         .sum()
                 })
             })
             .collect()
     };
-    ColumnMasks { a: side(Side::A, layout.a_columns, a_weights), b: side(Side::B, layout.b_columns, b_weights) }
+    ColumnMasks {
+        a: side(Side::A, layout.a_columns, a_weights),
+        b: side(Side::B, layout.b_columns, b_weights),
+    }
 }

@@ -1,9 +1,11 @@
 //! The prover's randomness: one labelled stream per use (protocol 5.9).
 //!
-//! `derive_key("zklora v1 proof rng", 32 fresh OS bytes ‖ K ‖ s0 ‖ number of threads)`. The OS bytes must be fresh: the rest is a hedge, for
-//! a generator that gives the same bytes twice (a copied virtual machine). Two attempts with the same bytes have either the same randomness
-//! and the same proof, or nothing in common. Hence the number of threads: the library draws its random polynomial in as many pieces. A key
-//! becomes its streams once and is gone, so that no stream can be opened twice.
+//! `derive_key("zklora v1 proof rng", 32 fresh OS bytes ‖ K ‖ s0 ‖ number of threads)`. The OS
+//! bytes must be fresh: the rest is a hedge, for a generator that gives the same bytes twice (a
+//! copied virtual machine). Two attempts with the same bytes have either the same randomness
+//! and the same proof, or nothing in common. Hence the number of threads: the library draws its
+//! random polynomial in as many pieces. A key becomes its streams once and is gone, so that no
+//! stream can be opened twice.
 
 use rand_core::{CryptoRng, RngCore};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -24,8 +26,8 @@ impl ProofKey {
         Ok(ProofKey::derive(&*os_bytes()?, key, s0))
     }
 
-    /// The derivation itself, for the pool of threads that it is called in: the proof is to be made in the same. Only tests call it
-    /// with bytes of their own.
+    /// The derivation itself, for the pool of threads that it is called in: the proof is to be made
+    /// in the same. Only tests call it with bytes of their own.
     pub(crate) fn derive(os: &[u8; 32], key: &MaskKey, s0: &[u8; 32]) -> ProofKey {
         let mut hasher = blake3::Hasher::new_derive_key("zklora v1 proof rng");
         hasher.update(os);
@@ -67,7 +69,8 @@ pub struct Streams {
     pub library: Stream,
 }
 
-/// A stream of random bytes: BLAKE3's extendable output under a secret key. Overwritten when dropped.
+/// A stream of random bytes: BLAKE3's extendable output under a secret key. Overwritten when
+/// dropped.
 pub struct Stream(blake3::OutputReader);
 
 impl Stream {

@@ -1,7 +1,8 @@
 //! The relations of a session as weights on the committed columns (protocol 5.7).
 //!
-//! All but the last are linear in the columns with public coefficients; the last has products `T·U`. Everything here is
-//! public and computed by both sides. No cell carries a weight in the product relation unless another relation pins it.
+//! All but the last are linear in the columns with public coefficients; the last has products
+//! `T·U`. Everything here is public and computed by both sides. No cell carries a weight in the
+//! product relation unless another relation pins it.
 
 use ff::Field;
 
@@ -71,14 +72,24 @@ pub fn pair_weights(beta: F, pairs: &Pairs) -> Vec<F> {
     crate::field::powers(beta, pairs.len())
 }
 
-/// `β^i·eq(r, g(i))` for each pair with an A side, zero for the others: how `A**` combines the manifest.
+/// `β^i·eq(r, g(i))` for each pair with an A side, zero for the others: how `A**` combines the
+/// manifest.
 pub fn a_weights(pairs: &Pairs, b: &[F], r: &[F]) -> Vec<F> {
     let eq = eq_weights(r, pairs.groups().len());
-    pairs.iter().zip(b).map(|(pair, b)| pair.a.map_or(F::ZERO, |side| *b * eq[side.group])).collect()
+    pairs
+        .iter()
+        .zip(b)
+        .map(|(pair, b)| pair.a.map_or(F::ZERO, |side| *b * eq[side.group]))
+        .collect()
 }
 
 /// The relations of a session, in the order of their powers of η.
-pub fn relations(layout: &Layout, pairs: &Pairs, public: &Public, challenges: &Challenges) -> Vec<Relation> {
+pub fn relations(
+    layout: &Layout,
+    pairs: &Pairs,
+    public: &Public,
+    challenges: &Challenges,
+) -> Vec<Relation> {
     let b = pair_weights(challenges.beta, pairs);
     let pinned = |has_side: fn(&crate::pairs::Pair) -> bool| -> Vec<F> {
         pairs.iter().zip(&b).map(|(pair, b)| if has_side(pair) { -*b } else { F::ZERO }).collect()
@@ -122,8 +133,8 @@ pub fn relations(layout: &Layout, pairs: &Pairs, public: &Public, challenges: &C
     out
 }
 
-/// The product relation. A missing side is a public value, which becomes part of the other cell's weight: `2^shift` for a
-/// scale's missing B side, `2^shift·Σ ρ_l w_l` for a bias's missing A side.
+/// The product relation. A missing side is a public value, which becomes part of the other cell's
+/// weight: `2^shift` for a scale's missing B side, `2^shift·Σ ρ_l w_l` for a bias's missing A side.
 fn product(pairs: &Pairs, public: &Public) -> Weights {
     let mut weights = Weights { constant: public.delta, ..Weights::default() };
     for pair in pairs.iter() {
@@ -180,11 +191,12 @@ pub struct PublicColumns {
 }
 
 impl PublicColumns {
-    /// Lays the weights out. Each vector is cut at the data rows, so no column can reach row u − 2 or beyond: masks and
-    /// the output row never carry a weight.
+    /// Lays the weights out. Each vector is cut at the data rows, so no column can reach row u − 2
+    /// or beyond: masks and the output row never carry a weight.
     pub fn lay_out(layout: &Layout, weights: &Weights) -> PublicColumns {
         let cut = |vector: &[F], columns: usize| -> Vec<Vec<F>> {
-            let mut out: Vec<Vec<F>> = vector.chunks(layout.data_rows()).map(<[F]>::to_vec).collect();
+            let mut out: Vec<Vec<F>> =
+                vector.chunks(layout.data_rows()).map(<[F]>::to_vec).collect();
             out.resize(columns, Vec::new());
             out
         };
@@ -195,17 +207,27 @@ impl PublicColumns {
         columns.extend(rounds);
         columns.extend(cut(&weights.b, layout.b_columns));
         columns.extend(cut(&weights.a, layout.a_columns));
-        PublicColumns { weights: columns, products: cut(&weights.e, layout.pair_columns), output: weights.constant }
+        PublicColumns {
+            weights: columns,
+            products: cut(&weights.e, layout.pair_columns),
+            output: weights.constant,
+        }
     }
 
-    /// Whether the columns are those of `layout` and leave mask rows, output row and everything above at zero.
+    /// Whether the columns are those of `layout` and leave mask rows, output row and everything
+    /// above at zero.
     pub fn fits(&self, layout: &Layout) -> bool {
         self.weights.len() == layout.committed_columns()
             && self.products.len() == layout.pair_columns
-            && self.weights.iter().chain(&self.products).all(|column| column.len() <= layout.data_rows())
+            && self
+                .weights
+                .iter()
+                .chain(&self.products)
+                .all(|column| column.len() <= layout.data_rows())
     }
 
-    /// The columns as halo2 takes them: weights, products, and the output cell at row u − 2 of a column of its own.
+    /// The columns as halo2 takes them: weights, products, and the output cell at row u − 2 of a
+    /// column of its own.
     pub fn instances(&self, layout: &Layout) -> Vec<Vec<F>> {
         let mut output = vec![F::ZERO; layout.output_row() + 1];
         output[layout.output_row()] = self.output;

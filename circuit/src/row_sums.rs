@@ -1,7 +1,8 @@
 //! Sums of rows of integers, each row times a 128-bit weight: the inner loop of the projection.
 //!
-//! A weight is `Σ_k 2^(32k)·limb_k` with limbs below 2³². Vector instructions multiply *signed* 32-bit integers, so a limb is taken as
-//! `s_k + 2³¹` with `|s_k| ≤ 2³¹`, and `Σ limb_k·v = Σ s_k·v + 2³¹·Σ v`, with the last sum shared by all limbs.
+//! A weight is `Σ_k 2^(32k)·limb_k` with limbs below 2³². Vector instructions multiply *signed*
+//! 32-bit integers, so a limb is taken as `s_k + 2³¹` with `|s_k| ≤ 2³¹`, and `Σ limb_k·v = Σ s_k·v
+//! + 2³¹·Σ v`, with the last sum shared by all limbs.
 
 use crate::simd;
 
@@ -14,7 +15,8 @@ pub type Weight = [u32; LIMBS];
 pub const STRIPE: usize = 256;
 /// Rows whose products are added before a sum is stored.
 const AT_ONCE: usize = 4;
-/// Rows between two flushes of the 64-bit sums. With |v| < 2^23 and |s| ≤ 2^31 they stay below 2^61, and so does 2^31·Σ v.
+/// Rows between two flushes of the 64-bit sums. With |v| < 2^23 and |s| ≤ 2^31 they stay below
+/// 2^61, and so does 2^31·Σ v.
 const FLUSH: usize = 128;
 const _: () = assert!(crate::manifest::MAX_X_BITS - 1 + 31 + FLUSH.ilog2() <= 61);
 
@@ -23,7 +25,8 @@ const PART_BITS: u32 = 22;
 /// Integers below 2^this in magnitude have two parts; others have three.
 pub const TWO_PARTS: u32 = 2 * PART_BITS;
 
-/// What is summed: an integer that is made of `P` parts below 2^23 in magnitude, `Σ_p 2^(22p)·part_p`.
+/// What is summed: an integer that is made of `P` parts below 2^23 in magnitude, `Σ_p
+/// 2^(22p)·part_p`.
 pub trait Parts<const P: usize>: Copy {
     fn parts(self) -> [i32; P];
 }
@@ -47,7 +50,11 @@ impl Parts<2> for i64 {
 impl Parts<3> for i64 {
     #[inline(always)]
     fn parts(self) -> [i32; 3] {
-        [(self & MASK) as i32, ((self >> PART_BITS) & MASK) as i32, (self >> (2 * PART_BITS)) as i32]
+        [
+            (self & MASK) as i32,
+            ((self >> PART_BITS) & MASK) as i32,
+            (self >> (2 * PART_BITS)) as i32,
+        ]
     }
 }
 
@@ -80,7 +87,11 @@ type Part = [[i32; STRIPE]; AT_ONCE];
 
 /// The sums of a stripe. Inlined, so that [`simd`] compiles it for other instructions.
 #[inline(always)]
-pub fn stripe<T: Parts<P>, const P: usize>(weights: &[Weight], values: &[T], stripe: Stripe) -> Vec<[i128; LIMBS]> {
+pub fn stripe<T: Parts<P>, const P: usize>(
+    weights: &[Weight],
+    values: &[T],
+    stripe: Stripe,
+) -> Vec<[i128; LIMBS]> {
     let Stripe { dim, first, width } = stripe;
     let mut wide = vec![[0i128; LIMBS]; width];
     let mut narrow: [Sums; P] = [[[0; STRIPE]; LIMBS + 1]; P];
@@ -135,7 +146,8 @@ fn add_rows(sums: &mut Sums, signed: &[[i32; LIMBS]; AT_ONCE], rows: &Part, widt
             let mut sum = sums[i];
             for (value, signed) in values.iter().zip(signed) {
                 // The last sum is that of the parts themselves.
-                let product = if k < LIMBS { value.wrapping_mul(i64::from(signed[k])) } else { *value };
+                let product =
+                    if k < LIMBS { value.wrapping_mul(i64::from(signed[k])) } else { *value };
                 sum = sum.wrapping_add(product);
             }
             sums[i] = sum;

@@ -1,4 +1,5 @@
-//! The settings of an adapter's circuit: computed from the shapes and k, never read from a proof (protocol 5.1).
+//! The settings of an adapter's circuit: computed from the shapes and k, never read from a proof
+//! (protocol 5.1).
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +33,11 @@ impl Settings {
     /// The settings for these pairs at this k.
     pub fn of(pairs: &Pairs, k: u32) -> Result<Settings, Error> {
         if !(crate::srs::MIN_K..=crate::srs::MAX_K).contains(&k) {
-            return Err(refuse(format!("k = {k} is outside {}..={}", crate::srs::MIN_K, crate::srs::MAX_K)));
+            return Err(refuse(format!(
+                "k = {k} is outside {}..={}",
+                crate::srs::MIN_K,
+                crate::srs::MAX_K
+            )));
         }
         let groups = pairs.groups().len();
         let layout = Layout {

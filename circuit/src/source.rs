@@ -1,7 +1,9 @@
-//! Where a session's rows are, and one reading of them in the order in which they are digested (protocol 5.1).
+//! Where a session's rows are, and one reading of them in the order in which they are digested
+//! (protocol 5.1).
 //!
-//! Rows are read piece by piece, so that a session may be larger than the memory. What is read from a file can be something else when it
-//! is read again: whoever reads again digests again, and compares ([`Trace::visit`](crate::trace::Trace::visit)).
+//! Rows are read piece by piece, so that a session may be larger than the memory. What is read from
+//! a file can be something else when it is read again: whoever reads again digests again, and
+//! compares ([`Trace::visit`](crate::trace::Trace::visit)).
 
 use std::{borrow::Cow, ops::Range};
 
@@ -11,21 +13,24 @@ use crate::{
     trace::{Rows, check_shape},
 };
 
-/// The rows of a session, in the order of the manifest's modules. Ranges are of values, row-major: `[N, dim]` has `N·dim` of them.
+/// The rows of a session, in the order of the manifest's modules. Ranges are of values, row-major:
+/// `[N, dim]` has `N·dim` of them.
 pub trait Source: Send + Sync {
     /// Number of rows N of module `m`.
     fn count(&self, m: usize) -> usize;
     /// Whether its parts have the lengths that N rows of `module` have.
     fn check_shape(&self, m: usize, module: &Module) -> Result<(), String>;
     /// Integers of an input.
-    fn input(&self, m: usize, input: usize, values: Range<usize>) -> Result<Cow<'_, [i32]>, String>;
+    fn input(&self, m: usize, input: usize, values: Range<usize>)
+    -> Result<Cow<'_, [i32]>, String>;
     /// For modules with a bias: the integers that stand for 1.
     fn ones(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [i32]>, String>;
     /// Scales of rows.
     fn scales(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [f32]>, String>;
     /// Deltas.
     fn delta(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [i64]>, String>;
-    /// Whether it is certain that values are the same whenever they are read: if they lie in memory, borrowed.
+    /// Whether it is certain that values are the same whenever they are read: if they lie in
+    /// memory, borrowed.
     fn is_constant(&self) -> bool;
 }
 
@@ -47,7 +52,12 @@ impl Source for Memory<'_> {
         check_shape(module, &self.0[m])
     }
 
-    fn input(&self, m: usize, input: usize, values: Range<usize>) -> Result<Cow<'_, [i32]>, String> {
+    fn input(
+        &self,
+        m: usize,
+        input: usize,
+        values: Range<usize>,
+    ) -> Result<Cow<'_, [i32]>, String> {
         part(self.0[m].inputs[input], values)
     }
 
@@ -92,7 +102,8 @@ pub enum Piece<'a> {
 }
 
 impl Piece<'_> {
-    /// The bytes that are digested. The curve library compiles on little-endian machines only, so they are those in memory.
+    /// The bytes that are digested. The curve library compiles on little-endian machines only, so
+    /// they are those in memory.
     fn bytes(&self) -> &[u8] {
         match self {
             Piece::Input(_, values) | Piece::Ones(values) => bytemuck::cast_slice(values),
@@ -105,8 +116,9 @@ impl Piece<'_> {
 /// What is done with a piece; it is told the rows.
 pub(crate) type Visit<'v> = dyn FnMut(Range<usize>, &Piece<'_>) -> Result<(), Error> + Send + 'v;
 
-/// Reads the `rows` rows of module `m` once, in the canonical order: the number of rows, the number of inputs, then inputs, constants,
-/// scales (bits) and deltas, each with its length. Everything goes to `hasher`, if there is one, and to `visit`.
+/// Reads the `rows` rows of module `m` once, in the canonical order: the number of rows, the number
+/// of inputs, then inputs, constants, scales (bits) and deltas, each with its length. Everything
+/// goes to `hasher`, if there is one, and to `visit`.
 pub(crate) fn read_module<'s>(
     source: &'s dyn Source,
     m: usize,
@@ -117,25 +129,29 @@ pub(crate) fn read_module<'s>(
 ) -> Result<(), Error> {
     let refused = |why: String| Error::Trace(format!("module `{}`: {why}", module.name));
     if let Some(hasher) = &mut hasher {
-        hasher.update(&(rows as u64).to_le_bytes()).update(&(module.inputs.len() as u64).to_le_bytes());
+        hasher
+            .update(&(rows as u64).to_le_bytes())
+            .update(&(module.inputs.len() as u64).to_le_bytes());
     }
     // `width` values of `size` bytes a row.
-    let mut part =
-        |rows: usize, width: usize, size: usize, read: &dyn Fn(Range<usize>) -> Result<Piece<'s>, String>| {
-            if let Some(hasher) = &mut hasher {
-                hasher.update(&((rows * width) as u64).to_le_bytes());
+    let mut part = |rows: usize,
+                    width: usize,
+                    size: usize,
+                    read: &dyn Fn(Range<usize>) -> Result<Piece<'s>, String>| {
+        if let Some(hasher) = &mut hasher {
+            hasher.update(&((rows * width) as u64).to_le_bytes());
+        }
+        for rows in pieces(rows, width * size) {
+            let piece = read(rows.start * width..rows.end * width).map_err(refused)?;
+            let (bytes, expected) = (piece.bytes(), rows.len() * width * size);
+            if bytes.len() != expected {
+                return Err(refused(format!("{} bytes were read of {expected}", bytes.len())));
             }
-            for rows in pieces(rows, width * size) {
-                let piece = read(rows.start * width..rows.end * width).map_err(refused)?;
-                let (bytes, expected) = (piece.bytes(), rows.len() * width * size);
-                if bytes.len() != expected {
-                    return Err(refused(format!("{} bytes were read of {expected}", bytes.len())));
-                }
-                let hash = || hasher.as_deref_mut().map(|hasher| hasher.update_rayon(bytes)).is_some();
-                rayon::join(hash, || visit(rows, &piece)).1?;
-            }
-            Ok(())
-        };
+            let hash = || hasher.as_deref_mut().map(|hasher| hasher.update_rayon(bytes)).is_some();
+            rayon::join(hash, || visit(rows, &piece)).1?;
+        }
+        Ok(())
+    };
     for (i, input) in module.inputs.iter().enumerate() {
         part(rows, input.dim, 4, &|values| Ok(Piece::Input(i, source.input(m, i, values)?)))?;
     }

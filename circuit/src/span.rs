@@ -1,7 +1,8 @@
-//! The Okamoto proof that re-randomised columns differ from the manifest's combination on the mask rows only (protocol 5.6).
+//! The Okamoto proof that re-randomised columns differ from the manifest's combination on the mask
+//! rows only (protocol 5.6).
 //!
-//! Statement: `P = f_1·L_{u−2} + f_2·L_{u−1}` for some `f`, where `P = Σ_k χ^k (C'_k − C_k)`. Only the arithmetic; the order of
-//! messages and challenges is [`crate::transcript`]'s.
+//! Statement: `P = f_1·L_{u−2} + f_2·L_{u−1}` for some `f`, where `P = Σ_k χ^k (C'_k − C_k)`. Only
+//! the arithmetic; the order of messages and challenges is [`crate::transcript`]'s.
 
 use crate::{
     field::{F, G1, G1Affine},
@@ -29,7 +30,8 @@ pub fn respond(nonces: &[F; MASKS], epsilon: F, f: &[F; MASKS]) -> [F; MASKS] {
     std::array::from_fn(|slot| nonces[slot] + epsilon * f[slot])
 }
 
-/// The terms of `z_1·L_{u−2} + z_2·L_{u−1} − R − ε·P`, which must sum to the identity. `p` are the terms of P.
+/// The terms of `z_1·L_{u−2} + z_2·L_{u−1} − R − ε·P`, which must sum to the identity. `p` are the
+/// terms of P.
 pub fn equation(
     bases: &[G1Affine; MASKS],
     z: &[F; MASKS],

@@ -1,7 +1,9 @@
-//! The structured reference string: powers of a secret τ that nobody may know, and whose ceremony made them.
+//! The structured reference string: powers of a secret τ that nobody may know, and whose ceremony
+//! made them.
 //!
-//! Protocol sections 2 and 9. The default is the Ethereum KZG ceremony, carried by a crate: no download, no
-//! locally made secret. Every way to obtain an [`Srs`] checks it; there is no unchecked constructor.
+//! Protocol sections 2 and 9. The default is the Ethereum KZG ceremony, carried by a crate: no
+//! download, no locally made secret. Every way to obtain an [`Srs`] checks it; there is no
+//! unchecked constructor.
 
 use ff::Field;
 use group::{Curve, Group, GroupEncoding, UncompressedEncoding, prime::PrimeCurveAffine};
@@ -24,11 +26,15 @@ pub const MAX_K: u32 = 20;
 /// Smallest k that has rows left for data.
 pub const MIN_K: u32 = 4;
 
-/// Digest of the Ethereum ceremony's parameters ([`Srs::digest`]); a test recomputes it from the points.
-pub const ETHEREUM_DIGEST: &str = "62157976931b54d5b315b0f94dc2320ee1088fc5fe80e873bc1ec70deb408f59";
-/// `[τ]₂` of the Ethereum ceremony, compressed, as EIP-4844 clients publish it: what a second source can be asked for.
+/// Digest of the Ethereum ceremony's parameters ([`Srs::digest`]); a test recomputes it from the
+/// points.
+pub const ETHEREUM_DIGEST: &str =
+    "62157976931b54d5b315b0f94dc2320ee1088fc5fe80e873bc1ec70deb408f59";
+/// `[τ]₂` of the Ethereum ceremony, compressed, as EIP-4844 clients publish it: what a second
+/// source can be asked for.
 pub const ETHEREUM_TAU_G2: &str = "b5bfd7dd8cdeb128843bc287230af38926187075cbfbefa81009a2ce615ac53d2914e5870cb452d2afaaab24f3499f72185cbfee53492714734429b7b38608e23926c911cceceac9a36851477ba4c60b087041de621000edc98edada20c1def2";
-/// The Ethereum ceremony with its Lagrange basis, as [`Srs::to_bytes`] writes it; a test makes it again, pairing checks included.
+/// The Ethereum ceremony with its Lagrange basis, as [`Srs::to_bytes`] writes it; a test makes it
+/// again, pairing checks included.
 const ETHEREUM: &[u8] = include_bytes!("ethereum.srs");
 
 const MAGIC: &[u8; 16] = b"zklora-srs-v0001";
@@ -76,21 +82,26 @@ pub struct Srs {
 }
 
 impl Srs {
-    /// The Ethereum ceremony (k = 12), which is part of the program, with its Lagrange basis: a few milliseconds.
+    /// The Ethereum ceremony (k = 12), which is part of the program, with its Lagrange basis: a few
+    /// milliseconds.
     pub fn ethereum() -> Result<Srs, Error> {
         let srs = Srs::from_own_bytes(ETHEREUM)?;
         if srs.provenance != Provenance::EthereumCeremony {
-            return Err(Error::Srs(format!("this program carries points with digest {}", srs.digest_hex())));
+            return Err(Error::Srs(format!(
+                "this program carries points with digest {}",
+                srs.digest_hex()
+            )));
         }
         Ok(srs)
     }
 
-    /// The same from the points that the crate `ekzg-trusted-setup` carries: computes the Lagrange basis and checks
-    /// everything, about 2 s.
+    /// The same from the points that the crate `ekzg-trusted-setup` carries: computes the Lagrange
+    /// basis and checks everything, about 2 s.
     pub fn ethereum_from_ceremony() -> Result<Srs, Error> {
         let setup = ekzg_trusted_setup::TrustedSetup::default();
         let g1: Vec<[u8; 48]> = setup.g1_monomial.iter().map(|p| p.to_compressed()).collect();
-        let g2: Vec<[u8; 96]> = setup.g2_monomial.iter().take(2).map(|p| p.to_compressed()).collect();
+        let g2: Vec<[u8; 96]> =
+            setup.g2_monomial.iter().take(2).map(|p| p.to_compressed()).collect();
         let [g2, s_g2] = g2.as_slice() else {
             return Err(Error::Srs("the ceremony's G2 points are missing".into()));
         };
@@ -107,8 +118,9 @@ impl Srs {
     /// Parameters from compressed points: `[τ⁰]₁ … [τ^(2^k − 1)]₁`, `[1]₂`, `[τ]₂`.
     ///
     /// # Errors
-    /// If a point is not in its subgroup, the length is not a power of two, the generators are others, the points
-    /// are not consecutive powers of one τ, or τ lies in the evaluation domain (then hiding would be lost).
+    /// If a point is not in its subgroup, the length is not a power of two, the generators are
+    /// others, the points are not consecutive powers of one τ, or τ lies in the evaluation
+    /// domain (then hiding would be lost).
     pub fn from_compressed(g1: &[[u8; 48]], g2: &[u8; 96], s_g2: &[u8; 96]) -> Result<Srs, Error> {
         let k = check_length(g1.len())?;
         let monomial = g1
@@ -117,8 +129,9 @@ impl Srs {
             .map(|(i, bytes)| {
                 let mut repr = <G1Affine as GroupEncoding>::Repr::default();
                 repr.as_mut().copy_from_slice(bytes);
-                Option::<G1Affine>::from(G1Affine::from_bytes(&repr))
-                    .ok_or_else(|| Error::Srs(format!("G1 point {i} is not a point of the prime-order group")))
+                Option::<G1Affine>::from(G1Affine::from_bytes(&repr)).ok_or_else(|| {
+                    Error::Srs(format!("G1 point {i} is not a point of the prime-order group"))
+                })
             })
             .collect::<Result<Vec<_>, _>>()?;
         let g2 = parse_g2(g2, "G2 point 0")?;
@@ -129,8 +142,9 @@ impl Srs {
         Srs::assemble(k, monomial, lagrange, g2, s_g2)
     }
 
-    /// Parameters whose τ is drawn here and forgotten: for tests and dry runs only. Whoever can read this
-    /// process's memory can prove anything; [`crate::verifier`] names it [`Provenance::InsecureDev`].
+    /// Parameters whose τ is drawn here and forgotten: for tests and dry runs only. Whoever can
+    /// read this process's memory can prove anything; [`crate::verifier`] names it
+    /// [`Provenance::InsecureDev`].
     pub fn insecure_dev(k: u32) -> Result<Srs, Error> {
         if !(MIN_K..=MAX_K).contains(&k) {
             return Err(Error::Srs(format!("k = {k} is outside {MIN_K}..={MAX_K}")));
@@ -154,14 +168,18 @@ impl Srs {
         Ok(srs)
     }
 
-    /// Parameters from what [`Srs::to_bytes`] wrote, 2^12 points. Only for bytes that are part of the program: neither
-    /// subgroup nor pairing checks are made, and the Lagrange basis is taken as it is.
+    /// Parameters from what [`Srs::to_bytes`] wrote, 2^12 points. Only for bytes that are part of
+    /// the program: neither subgroup nor pairing checks are made, and the Lagrange basis is
+    /// taken as it is.
     fn from_own_bytes(bytes: &[u8]) -> Result<Srs, Error> {
         let k = 12u32;
         let n = 1usize << k;
         let expected = MAGIC.len() + 2 * n * G1_BYTES + 2 * G2_BYTES;
         if bytes.len() != expected {
-            return Err(Error::Srs(format!("the program's parameters have {} bytes, not {expected}", bytes.len())));
+            return Err(Error::Srs(format!(
+                "the program's parameters have {} bytes, not {expected}",
+                bytes.len()
+            )));
         }
         let (g1, g2) = bytes[MAGIC.len()..].split_at(2 * n * G1_BYTES);
         let points = g1
@@ -198,10 +216,13 @@ impl Srs {
         out
     }
 
-    /// The powers in the format of the Ethereum consensus specifications: JSON with `g1_monomial` and `g2_monomial`.
+    /// The powers in the format of the Ethereum consensus specifications: JSON with `g1_monomial`
+    /// and `g2_monomial`.
     pub fn to_json(&self) -> String {
-        let g1: Vec<String> = self.monomial.iter().map(|p| format!("0x{}", hex::encode(p.to_bytes()))).collect();
-        let g2 = [self.params.g2(), self.params.s_g2()].map(|p| format!("0x{}", hex::encode(p.to_bytes())));
+        let g1: Vec<String> =
+            self.monomial.iter().map(|p| format!("0x{}", hex::encode(p.to_bytes()))).collect();
+        let g2 = [self.params.g2(), self.params.s_g2()]
+            .map(|p| format!("0x{}", hex::encode(p.to_bytes())));
         serde_json::json!({ "g1_monomial": g1, "g2_monomial": g2 }).to_string()
     }
 
@@ -227,9 +248,20 @@ impl Srs {
             G2Projective::from(g2),
             G2Projective::from(s_g2),
         );
-        let provenance =
-            if hex::encode(digest) == ETHEREUM_DIGEST { Provenance::EthereumCeremony } else { Provenance::Unknown };
-        Ok(Srs { k, verifier: params.verifier_params(), params, monomial, lagrange, digest, provenance })
+        let provenance = if hex::encode(digest) == ETHEREUM_DIGEST {
+            Provenance::EthereumCeremony
+        } else {
+            Provenance::Unknown
+        };
+        Ok(Srs {
+            k,
+            verifier: params.verifier_params(),
+            params,
+            monomial,
+            lagrange,
+            digest,
+            provenance,
+        })
     }
 
     /// log₂ of the number of points.
@@ -274,7 +306,9 @@ impl Srs {
 fn check_length(length: usize) -> Result<u32, Error> {
     let k = length.checked_ilog2().unwrap_or(0);
     if length != 1 << k || !(MIN_K..=MAX_K).contains(&k) {
-        return Err(Error::Srs(format!("{length} G1 points: expected 2^k of them with k in {MIN_K}..={MAX_K}")));
+        return Err(Error::Srs(format!(
+            "{length} G1 points: expected 2^k of them with k in {MIN_K}..={MAX_K}"
+        )));
     }
     Ok(k)
 }
@@ -295,14 +329,17 @@ fn check_powers(monomial: &[G1Affine], g2: &G2Affine, s_g2: &G2Affine) -> Result
         return Err(Error::Srs("τ is zero".into()));
     }
     let n = monomial.len();
-    let weights: Vec<F> = (1..n).map(|_| F::from_u128_parts(OsRng.next_u64(), OsRng.next_u64())).collect();
+    let weights: Vec<F> =
+        (1..n).map(|_| F::from_u128_parts(OsRng.next_u64(), OsRng.next_u64())).collect();
     let low = msm(&monomial[..n - 1], &weights).to_affine();
     let high = msm(&monomial[1..], &weights).to_affine();
     if Bls12::pairing(&high, g2) != Bls12::pairing(&low, s_g2) {
         return Err(Error::Srs("the points are not consecutive powers of one τ".into()));
     }
     if Bls12::pairing(&monomial[n - 1], s_g2) == Bls12::pairing(&G1Affine::generator(), g2) {
-        return Err(Error::Srs("τ lies in the evaluation domain: commitments would hide nothing".into()));
+        return Err(Error::Srs(
+            "τ lies in the evaluation domain: commitments would hide nothing".into(),
+        ));
     }
     Ok(())
 }
@@ -325,7 +362,8 @@ mod tests {
 
     fn compressed(srs: &Srs) -> (Vec<[u8; 48]>, [u8; 96], [u8; 96]) {
         let g1 = srs.monomial.iter().map(|p| p.to_bytes().as_ref().try_into().unwrap()).collect();
-        let g2 = |p: G2Projective| -> [u8; 96] { p.to_affine().to_bytes().as_ref().try_into().unwrap() };
+        let g2 =
+            |p: G2Projective| -> [u8; 96] { p.to_affine().to_bytes().as_ref().try_into().unwrap() };
         (g1, g2(srs.params.g2()), g2(srs.params.s_g2()))
     }
 
@@ -339,10 +377,17 @@ mod tests {
         let ceremony = Srs::ethereum_from_ceremony().unwrap();
         assert_eq!(ceremony.digest_hex(), ETHEREUM_DIGEST);
         assert_eq!(ceremony.tau_g2_hex(), ETHEREUM_TAU_G2);
-        // Byte for byte, so that every check that the ceremony passed holds of the program's copy, too.
-        assert!(ceremony.to_bytes() == ETHEREUM, "circuit/src/ethereum.srs is not what the ceremony gives");
+        // Byte for byte, so that every check that the ceremony passed holds of the program's copy,
+        // too.
+        assert!(
+            ceremony.to_bytes() == ETHEREUM,
+            "circuit/src/ethereum.srs is not what the ceremony gives"
+        );
         let own = Srs::ethereum().unwrap();
-        assert_eq!((own.digest(), own.provenance()), (ceremony.digest(), Provenance::EthereumCeremony));
+        assert_eq!(
+            (own.digest(), own.provenance()),
+            (ceremony.digest(), Provenance::EthereumCeremony)
+        );
         assert_eq!(own.lagrange(), ceremony.lagrange());
         assert!(Srs::from_own_bytes(&ETHEREUM[1..]).is_err());
     }
@@ -351,7 +396,10 @@ mod tests {
     fn parameters_that_are_not_powers_of_one_tau_are_refused() {
         let srs = Srs::insecure_dev(5).unwrap();
         let (g1, g2, s_g2) = compressed(&srs);
-        assert_eq!(Srs::from_compressed(&g1, &g2, &s_g2).unwrap().provenance(), Provenance::Unknown);
+        assert_eq!(
+            Srs::from_compressed(&g1, &g2, &s_g2).unwrap().provenance(),
+            Provenance::Unknown
+        );
         let mut swapped = g1.clone();
         swapped.swap(7, 8);
         refused(&swapped, &g2, &s_g2, "not consecutive powers");
@@ -384,10 +432,13 @@ mod tests {
             omega = omega.square();
         }
         let powers = crate::field::powers(omega, 1 << k);
-        let g1: Vec<[u8; 48]> =
-            powers.iter().map(|p| (G1::generator() * p).to_bytes().as_ref().try_into().unwrap()).collect();
+        let g1: Vec<[u8; 48]> = powers
+            .iter()
+            .map(|p| (G1::generator() * p).to_bytes().as_ref().try_into().unwrap())
+            .collect();
         let g2: [u8; 96] = G2Projective::generator().to_bytes().as_ref().try_into().unwrap();
-        let s_g2: [u8; 96] = (G2Projective::generator() * omega).to_bytes().as_ref().try_into().unwrap();
+        let s_g2: [u8; 96] =
+            (G2Projective::generator() * omega).to_bytes().as_ref().try_into().unwrap();
         refused(&g1, &g2, &s_g2, "evaluation domain");
     }
 }

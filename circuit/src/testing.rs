@@ -62,7 +62,14 @@ pub fn draft(shapes: &[Shape]) -> Manifest {
                 terms.push(low_rank(shape.rank));
             }
             if shape.bias {
-                terms.push(Term { a: vec![], b: vec![], input: None, kind: TermKind::Bias, rank: 1, shift: 3 });
+                terms.push(Term {
+                    a: vec![],
+                    b: vec![],
+                    input: None,
+                    kind: TermKind::Bias,
+                    rank: 1,
+                    shift: 3,
+                });
             }
             if shape.scale {
                 terms.push(Term {
@@ -100,8 +107,9 @@ pub fn draft(shapes: &[Shape]) -> Manifest {
     }
 }
 
-/// An integer within ±limit: weights and activations are the same in every run of a test (its thread has a sequence of
-/// its own), so that a failure can be repeated. Seeds, sessions and masks are from the operating system.
+/// An integer within ±limit: weights and activations are the same in every run of a test (its
+/// thread has a sequence of its own), so that a failure can be repeated. Seeds, sessions and masks
+/// are from the operating system.
 pub fn integer(limit: i64) -> i64 {
     thread_local!(static DRAWN: Cell<u64> = const { Cell::new(0) });
     let drawn = DRAWN.replace(DRAWN.get() + 1);
@@ -113,13 +121,18 @@ pub fn integer(limit: i64) -> i64 {
 pub fn random_pairs(draft: &Manifest) -> Vec<PairWeights> {
     let mut out = Vec::new();
     for module in &draft.modules {
-        let vector =
-            |length: usize, bits: u32| (0..length).map(|_| integer((1 << (bits - 1)) - 1) as i32).collect::<Vec<_>>();
+        let vector = |length: usize, bits: u32| {
+            (0..length).map(|_| integer((1 << (bits - 1)) - 1) as i32).collect::<Vec<_>>()
+        };
         for term in &module.terms {
             for _ in 0..term.rank {
                 out.push(PairWeights {
                     a: term.input.map_or(vec![], |i| vector(module.inputs[i].dim, module.a_bits)),
-                    b: if term.kind == TermKind::Scale { vec![] } else { vector(module.d_out, module.b_bits) },
+                    b: if term.kind == TermKind::Scale {
+                        vec![]
+                    } else {
+                        vector(module.d_out, module.b_bits)
+                    },
                 });
             }
         }
@@ -155,7 +168,12 @@ impl Session {
         Session::build(srs(), draft, pairs, rows)
     }
 
-    pub fn build(srs: &'static Srs, draft: Manifest, pairs: Vec<PairWeights>, inputs: Vec<OwnedRows>) -> Session {
+    pub fn build(
+        srs: &'static Srs,
+        draft: Manifest,
+        pairs: Vec<PairWeights>,
+        inputs: Vec<OwnedRows>,
+    ) -> Session {
         let mut context = [0u8; 32];
         OsRng.fill_bytes(&mut context);
         Session::build_from(srs, draft, pairs, inputs, &Seed::generate().unwrap(), context)
@@ -191,9 +209,19 @@ impl Session {
             let own = self.weights.of_module(&self.manifest.modules, m);
             rows.delta = vec![0; rows.scales.len() * module.d_out];
             for (l, out) in rows.delta.chunks_exact_mut(module.d_out).enumerate() {
-                let inputs: Vec<&[i32]> =
-                    module.inputs.iter().zip(&rows.inputs).map(|(i, x)| &x[l * i.dim..][..i.dim]).collect();
-                self.weights.delta_row(module, own, &inputs, rows.ones.get(l).copied().unwrap_or(0), out);
+                let inputs: Vec<&[i32]> = module
+                    .inputs
+                    .iter()
+                    .zip(&rows.inputs)
+                    .map(|(i, x)| &x[l * i.dim..][..i.dim])
+                    .collect();
+                self.weights.delta_row(
+                    module,
+                    own,
+                    &inputs,
+                    rows.ones.get(l).copied().unwrap_or(0),
+                    out,
+                );
             }
         }
     }
@@ -203,7 +231,13 @@ impl Session {
     }
 
     pub fn prover(&self) -> Prover<'_> {
-        Prover { srs: self.srs, keys: keys(), pinned: &self.pinned, weights: &self.weights, mask_key: &self.key }
+        Prover {
+            srs: self.srs,
+            keys: keys(),
+            pinned: &self.pinned,
+            weights: &self.weights,
+            mask_key: &self.key,
+        }
     }
 
     pub fn prove(&self) -> Vec<u8> {
@@ -211,7 +245,9 @@ impl Session {
     }
 
     pub fn verify(&self, proof: &[u8]) -> Result<Verdict, crate::Error> {
-        self.with_trace(|trace| verify(self.srs, keys(), &self.pinned, trace, proof, SrsPolicy::AllowUntrusted))
+        self.with_trace(|trace| {
+            verify(self.srs, keys(), &self.pinned, trace, proof, SrsPolicy::AllowUntrusted)
+        })
     }
 }
 
@@ -222,7 +258,8 @@ pub fn with_rows<T>(
     rows: &[OwnedRows],
     f: impl FnOnce(&Trace<'_>) -> T,
 ) -> Result<T, crate::Error> {
-    let inputs: Vec<Vec<&[i32]>> = rows.iter().map(|r| r.inputs.iter().map(Vec::as_slice).collect()).collect();
+    let inputs: Vec<Vec<&[i32]>> =
+        rows.iter().map(|r| r.inputs.iter().map(Vec::as_slice).collect()).collect();
     let modules = rows
         .iter()
         .zip(&inputs)
@@ -238,7 +275,8 @@ pub fn random_rows(draft: &Manifest, shapes: &[Shape]) -> Vec<OwnedRows> {
         .zip(shapes)
         .map(|(module, shape)| {
             let limit = (1i64 << (module.x_bits - 1)) - 1;
-            let random = |count: usize| (0..count).map(|_| integer(limit) as i32).collect::<Vec<_>>();
+            let random =
+                |count: usize| (0..count).map(|_| integer(limit) as i32).collect::<Vec<_>>();
             OwnedRows {
                 inputs: module.inputs.iter().map(|input| random(shape.rows * input.dim)).collect(),
                 ones: random(if module.has_bias() { shape.rows } else { 0 }),

@@ -1,7 +1,7 @@
 //! The rows of a session: range-checked and digested (protocol 5.1).
 //!
-//! Both parties hold the same rows and compute the same digest; it is over the canonical content, not over the bytes
-//! of a file.
+//! Both parties hold the same rows and compute the same digest; it is over the canonical content,
+//! not over the bytes of a file.
 
 use std::{ops::Range, sync::Arc};
 
@@ -14,7 +14,8 @@ use crate::{
 /// Most rows of a module in one session: [`crate::projection`] relies on it.
 pub const MAX_ROWS: usize = 1 << 28;
 
-/// The rows of one module, all invocations of the session stacked. A module that was not called has none.
+/// The rows of one module, all invocations of the session stacked. A module that was not called has
+/// none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rows<'a> {
     /// One slice per input of the module: `[N, dim]` integers, row-major.
@@ -55,11 +56,16 @@ impl std::fmt::Debug for Trace<'_> {
 }
 
 impl<'a> Trace<'a> {
-    /// Rows that are in memory: see [`Trace::read`]. `modules` has one entry a module of the manifest, in its order.
+    /// Rows that are in memory: see [`Trace::read`]. `modules` has one entry a module of the
+    /// manifest, in its order.
     ///
     /// # Errors
     /// Those of [`Trace::read`].
-    pub fn new(pinned: &Pinned, context: [u8; 32], modules: Vec<Rows<'a>>) -> Result<Trace<'a>, Error> {
+    pub fn new(
+        pinned: &Pinned,
+        context: [u8; 32],
+        modules: Vec<Rows<'a>>,
+    ) -> Result<Trace<'a>, Error> {
         if modules.len() != pinned.modules().len() {
             return Err(Error::Trace(format!(
                 "it has {} modules, the manifest {}",
@@ -70,12 +76,18 @@ impl<'a> Trace<'a> {
         Trace::read(pinned, context, Arc::new(Memory(modules)))
     }
 
-    /// Reads the rows once, in pieces, checks them against the manifest and digests them. `source` has the modules of the manifest, in
-    /// its order; `context` is the session's 32 fresh bytes, drawn by the user.
+    /// Reads the rows once, in pieces, checks them against the manifest and digests them. `source`
+    /// has the modules of the manifest, in its order; `context` is the session's 32 fresh
+    /// bytes, drawn by the user.
     ///
     /// # Errors
-    /// [`Error::Trace`] names the module and the row that break a shape or a range, [`Error::BeyondBound`] those of a delta.
-    pub fn read(pinned: &Pinned, context: [u8; 32], source: Arc<dyn Source + 'a>) -> Result<Trace<'a>, Error> {
+    /// [`Error::Trace`] names the module and the row that break a shape or a range,
+    /// [`Error::BeyondBound`] those of a delta.
+    pub fn read(
+        pinned: &Pinned,
+        context: [u8; 32],
+        source: Arc<dyn Source + 'a>,
+    ) -> Result<Trace<'a>, Error> {
         let modules = pinned.modules();
         let counts: Vec<usize> = (0..modules.len()).map(|m| source.count(m)).collect();
         for (m, module) in modules.iter().enumerate() {
@@ -87,7 +99,8 @@ impl<'a> Trace<'a> {
         }
         let mut hasher = source::hasher(modules.len());
         for (m, module) in modules.iter().enumerate() {
-            let check = &mut |rows: Range<usize>, piece: &Piece<'_>| check_piece(module, rows.start, piece);
+            let check =
+                &mut |rows: Range<usize>, piece: &Piece<'_>| check_piece(module, rows.start, piece);
             source::read_module(&*source, m, counts[m], module, Some(&mut hasher), check)?;
         }
         let digest = TraceDigest(*hasher.finalize().as_bytes());
@@ -107,7 +120,8 @@ impl<'a> Trace<'a> {
     /// Reads all rows once more, in the canonical order: module, rows, what they are.
     ///
     /// # Errors
-    /// Those of `visit`; [`Error::Trace`] if the rows are no longer those that were checked and digested.
+    /// Those of `visit`; [`Error::Trace`] if the rows are no longer those that were checked and
+    /// digested.
     pub fn visit(
         &self,
         modules: &[Module],
@@ -124,9 +138,9 @@ impl<'a> Trace<'a> {
     /// Whether a second reading gave what the first one did.
     pub(crate) fn check_digest(&self, hasher: Option<blake3::Hasher>) -> Result<(), Error> {
         match hasher {
-            Some(hasher) if *hasher.finalize().as_bytes() != self.digest.0 => {
-                Err(Error::Trace("its rows changed while they were read: run again when nothing writes to it".into()))
-            }
+            Some(hasher) if *hasher.finalize().as_bytes() != self.digest.0 => Err(Error::Trace(
+                "its rows changed while they were read: run again when nothing writes to it".into(),
+            )),
             _ => Ok(()),
         }
     }
@@ -152,7 +166,8 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// The first value that is out of range. Most often there is none, which is found out without a branch for every value.
+/// The first value that is out of range. Most often there is none, which is found out without a
+/// branch for every value.
 fn first<T: Copy>(values: &[T], is_out: impl Fn(T) -> bool) -> Option<usize> {
     const AT_ONCE: usize = 1024;
     let any = |values: &[T]| values.iter().fold(false, |any, value| any | is_out(*value));
@@ -161,7 +176,11 @@ fn first<T: Copy>(values: &[T], is_out: impl Fn(T) -> bool) -> Option<usize> {
 }
 
 fn check_count(rows: usize) -> Result<(), String> {
-    if rows > MAX_ROWS { Err(format!("{rows} rows: more than {MAX_ROWS} in one session")) } else { Ok(()) }
+    if rows > MAX_ROWS {
+        Err(format!("{rows} rows: more than {MAX_ROWS} in one session"))
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether the parts have the lengths that the manifest's shapes ask for.
@@ -177,7 +196,11 @@ pub(crate) fn check_shape(module: &Module, rows: &Rows<'_>) -> Result<(), String
 fn check_activation_shape(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
     let n = rows.count();
     if rows.inputs.len() != module.inputs.len() {
-        return Err(format!("{} inputs, the manifest has {}", rows.inputs.len(), module.inputs.len()));
+        return Err(format!(
+            "{} inputs, the manifest has {}",
+            rows.inputs.len(),
+            module.inputs.len()
+        ));
     }
     for (input, values) in module.inputs.iter().zip(rows.inputs) {
         if values.len() != n * input.dim {
@@ -195,8 +218,8 @@ fn check_activation_shape(module: &Module, rows: &Rows<'_>) -> Result<(), String
     Ok(())
 }
 
-/// Whether everything but the deltas has the shape and the range that the manifest says: what a contributor asks before it
-/// computes deltas.
+/// Whether everything but the deltas has the shape and the range that the manifest says: what a
+/// contributor asks before it computes deltas.
 ///
 /// # Errors
 /// What is wrong, and in which row.
@@ -221,7 +244,12 @@ fn check_piece(module: &Module, first_row: usize, piece: &Piece<'_>) -> Result<(
     checked.map_err(|why| Error::Trace(format!("module `{}`: {why}", module.name)))
 }
 
-fn check_input(module: &Module, input: usize, first_row: usize, values: &[i32]) -> Result<(), String> {
+fn check_input(
+    module: &Module,
+    input: usize,
+    first_row: usize,
+    values: &[i32],
+) -> Result<(), String> {
     let (input, limit) = (&module.inputs[input], 1u32 << (module.x_bits - 1));
     match first(values, |v| v.unsigned_abs() >= limit) {
         None => Ok(()),
@@ -239,14 +267,20 @@ fn check_ones(module: &Module, first_row: usize, ones: &[i32]) -> Result<(), Str
     let bits = module.x_bits - 1;
     match first(ones, |v| v.unsigned_abs() >= 1 << bits) {
         None => Ok(()),
-        Some(at) => Err(format!("row {}: the constant 1 is {}, outside ±(2^{bits} − 1)", first_row + at, ones[at])),
+        Some(at) => Err(format!(
+            "row {}: the constant 1 is {}, outside ±(2^{bits} − 1)",
+            first_row + at,
+            ones[at]
+        )),
     }
 }
 
 fn check_scales(first_row: usize, scales: &[f32]) -> Result<(), String> {
     match first(scales, |s| !(s.is_finite() && s > 0.0)) {
         None => Ok(()),
-        Some(at) => Err(format!("row {}: scale {} is not a positive number", first_row + at, scales[at])),
+        Some(at) => {
+            Err(format!("row {}: scale {} is not a positive number", first_row + at, scales[at]))
+        }
     }
 }
 

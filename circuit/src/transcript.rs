@@ -1,7 +1,8 @@
-//! The outer Fiat-Shamir transcript: one method a step, so that the order of protocol section 5 cannot be left.
+//! The outer Fiat-Shamir transcript: one method a step, so that the order of protocol section 5
+//! cannot be left.
 //!
-//! BLAKE3 in derive_key mode; every message and every challenge has a label and is length-prefixed. A challenge is 64
-//! bytes of XOF output over everything before it, and is itself absorbed.
+//! BLAKE3 in derive_key mode; every message and every challenge has a label and is length-prefixed.
+//! A challenge is 64 bytes of XOF output over everything before it, and is itself absorbed.
 
 use group::{Curve, GroupEncoding};
 
@@ -55,7 +56,8 @@ impl Transcript {
     }
 }
 
-/// What a session is about: everything that both parties know before the first message (protocol 5.1).
+/// What a session is about: everything that both parties know before the first message (protocol
+/// 5.1).
 #[derive(Debug, Clone)]
 pub struct Statement {
     /// [`crate::PROTOCOL_VERSION`].

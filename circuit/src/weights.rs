@@ -19,7 +19,8 @@ pub struct PairWeights {
     pub b: Vec<i32>,
 }
 
-/// The integers of an adapter, one entry a pair, in the order of [`Pairs`]. Overwritten when dropped.
+/// The integers of an adapter, one entry a pair, in the order of [`Pairs`]. Overwritten when
+/// dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Weights {
     pairs: Vec<PairWeights>,
@@ -55,13 +56,18 @@ impl Weights {
     pub(crate) fn check(&self, manifest: &Manifest) -> Result<(), Error> {
         let shape = Pairs::of(&manifest.modules)?;
         if self.pairs.len() != shape.len() {
-            return Err(Error::Weights(format!("{} pairs, the manifest has {}", self.pairs.len(), shape.len())));
+            return Err(Error::Weights(format!(
+                "{} pairs, the manifest has {}",
+                self.pairs.len(),
+                shape.len()
+            )));
         }
         let mut first = 0;
         for module in &manifest.modules {
             let count = module.terms.iter().map(|term| term.rank).sum::<usize>();
             let own = &self.pairs[first..first + count];
-            check_module(module, own).map_err(|why| Error::Weights(format!("module `{}`: {why}", module.name)))?;
+            check_module(module, own)
+                .map_err(|why| Error::Weights(format!("module `{}`: {why}", module.name)))?;
             first += count;
         }
         Ok(())
@@ -77,9 +83,16 @@ impl Weights {
         self.pairs.iter().map(|pair| pair.a.len() + pair.b.len()).sum()
     }
 
-    /// One delta row of module `module`: `inputs` are its rows, `one` the integer that stands for 1.
-    /// The bound that [`Weights::new`] certified keeps every partial sum within an `i64`.
-    pub fn delta_row(&self, manifest: &Module, pairs: &[PairWeights], inputs: &[&[i32]], one: i32, out: &mut [i64]) {
+    /// One delta row of module `module`: `inputs` are its rows, `one` the integer that stands for
+    /// 1. The bound that [`Weights::new`] certified keeps every partial sum within an `i64`.
+    pub fn delta_row(
+        &self,
+        manifest: &Module,
+        pairs: &[PairWeights],
+        inputs: &[&[i32]],
+        one: i32,
+        out: &mut [i64],
+    ) {
         out.fill(0);
         let mut rest = pairs.iter();
         for term in &manifest.terms {
@@ -103,7 +116,9 @@ impl Weights {
                     }
                     (TermKind::Scale, Some(y)) => {
                         for ((d, y), g) in out.iter_mut().zip(*y).zip(&pair.a) {
-                            *d = d.wrapping_add((i64::from(*y) << term.shift).wrapping_mul(i64::from(*g)));
+                            *d = d.wrapping_add(
+                                (i64::from(*y) << term.shift).wrapping_mul(i64::from(*g)),
+                            );
                         }
                     }
                     _ => {}
@@ -127,9 +142,15 @@ fn check_module(module: &Module, pairs: &[PairWeights]) -> Result<(), String> {
         let b_len = if term.kind == TermKind::Scale { 0 } else { module.d_out };
         for pair in rest.by_ref().take(term.rank) {
             if pair.a.len() != a_len || pair.b.len() != b_len {
-                return Err(format!("a pair has {}+{} integers, expected {a_len}+{b_len}", pair.a.len(), pair.b.len()));
+                return Err(format!(
+                    "a pair has {}+{} integers, expected {a_len}+{b_len}",
+                    pair.a.len(),
+                    pair.b.len()
+                ));
             }
-            let fits = |values: &[i32], bits: u32| values.iter().all(|v| v.unsigned_abs() < 1 << (bits - 1));
+            let fits = |values: &[i32], bits: u32| {
+                values.iter().all(|v| v.unsigned_abs() < 1 << (bits - 1))
+            };
             if !fits(&pair.a, module.a_bits) || !fits(&pair.b, module.b_bits) {
                 return Err(format!(
                     "an integer does not fit in a_bits = {}, b_bits = {}",
@@ -140,13 +161,18 @@ fn check_module(module: &Module, pairs: &[PairWeights]) -> Result<(), String> {
     }
     let bound = certified_bound(module, pairs).ok_or("the bound on its deltas overflows")?;
     if bound >= 1u128 << module.delta_bits {
-        return Err(format!("its deltas may reach 2^{}, the manifest says 2^{}", bound.ilog2() + 1, module.delta_bits));
+        return Err(format!(
+            "its deltas may reach 2^{}, the manifest says 2^{}",
+            bound.ilog2() + 1,
+            module.delta_bits
+        ));
     }
     Ok(())
 }
 
-/// `2^(x_bits−1) · max_k (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k| + Σ 2^shift·|g_k|)`, protocol section 3, together with
-/// every `2^(x_bits−1)·‖A_j‖₁`, which bounds the inner products on the way. None if it exceeds 2^127.
+/// `2^(x_bits−1) · max_k (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k| + Σ 2^shift·|g_k|)`, protocol section
+/// 3, together with every `2^(x_bits−1)·‖A_j‖₁`, which bounds the inner products on the way. None
+/// if it exceeds 2^127.
 pub fn certified_bound(module: &Module, pairs: &[PairWeights]) -> Option<u128> {
     let mut outputs = vec![0u128; module.d_out];
     let mut inner = 0u128;
@@ -163,7 +189,8 @@ pub fn certified_bound(module: &Module, pairs: &[PairWeights]) -> Option<u128> {
                 TermKind::Scale => (&pair.a, 1u128 << term.shift),
             };
             for (output, value) in outputs.iter_mut().zip(values) {
-                *output = output.checked_add(factor.checked_mul(u128::from(value.unsigned_abs()))?)?;
+                *output =
+                    output.checked_add(factor.checked_mul(u128::from(value.unsigned_abs()))?)?;
             }
         }
     }

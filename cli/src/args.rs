@@ -13,7 +13,8 @@ use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValuesParser};
 use zklora_circuit::manifest::AdapterId;
 use zklora_runtime::proof_bench::PROFILES;
 
-/// Prove that every delta of a session came from one committed LoRA adapter, without showing its weights.
+/// Prove that every delta of a session came from one committed LoRA adapter, without showing its
+/// weights.
 #[derive(Parser)]
 #[command(name = "zklora", version, propagate_version = true, max_term_width = 110)]
 #[command(
@@ -33,38 +34,49 @@ pub struct Args {
 #[derive(Subcommand)]
 pub enum Command {
     /// The whole pipeline on one adapter: export, compile, commit, run, prove, verify.
-    #[command(after_help = "Example: zklora run --adapter fixtures/adapters/smollm2-r4-qv --rows 64")]
+    #[command(
+        after_help = "Example: zklora run --adapter fixtures/adapters/smollm2-r4-qv --rows 64"
+    )]
     Run(Run),
     /// PEFT adapter to one ONNX file per submodule, plus export.json.
-    #[command(after_help = "Example: zklora export --adapter my-lora --out onnx --module '*.q_proj'")]
+    #[command(
+        after_help = "Example: zklora export --adapter my-lora --out onnx --module '*.q_proj'"
+    )]
     Export(Export),
-    /// ONNX files (or a folder that export wrote) to artifacts: public/ for everybody, private/ for you alone.
+    /// ONNX files (or a folder that export wrote) to artifacts: public/ for everybody, private/ for
+    /// you alone.
     #[command(after_help = "Examples: zklora compile onnx --out artifacts\n          \
 zklora compile onnx --out artifacts --backend ezkl --srs kzg17.srs --param-visibility hashed")]
     Compile(Compile),
     /// The structured reference string: whose ceremony, and is it sound.
     #[command(subcommand)]
     Srs(SrsCommand),
-    /// Sessions: run the quantised adapter on activations, look at a recorded session, commit to activations.
+    /// Sessions: run the quantised adapter on activations, look at a recorded session, commit to
+    /// activations.
     #[command(subcommand)]
     Trace(TraceCommand),
     /// Prove a recorded session: one proof, whatever the number of modules and rows.
-    #[command(after_help = "Example: zklora prove --artifacts artifacts --trace trace.safetensors --out session.pf")]
+    #[command(
+        after_help = "Example: zklora prove --artifacts artifacts --trace trace.safetensors --out session.pf"
+    )]
     Prove(Prove),
     /// Verify the proof of a session against your pin and your own trace.
     #[command(
         after_help = "Example: zklora verify --public artifacts/public --trace trace.safetensors --proof session.pf --adapter-id 3f…"
     )]
     Verify(Verify),
-    /// Serve an adapter's deltas over the network, count what leaves, and prove every session. For users who may have what the adapter
-    /// does: after payment or under contract.
-    #[command(after_help = "Example: zklora serve --artifacts artifacts --listen 127.0.0.1:7443 --max-rows 2000\n\n\
-Stop it with Ctrl-C or SIGTERM. Sessions survive: start it again with the same folder to go on. docs/operations.md says how to run one.")]
+    /// Serve an adapter's deltas over the network, count what leaves, and prove every session. For
+    /// users who may have what the adapter does: after payment or under contract.
+    #[command(
+        after_help = "Example: zklora serve --artifacts artifacts --listen 127.0.0.1:7443 --max-rows 2000\n\n\
+Stop it with Ctrl-C or SIGTERM. Sessions survive: start it again with the same folder to go on. docs/operations.md says how to run one."
+    )]
     Serve(Serve),
     /// The sessions that an artifacts folder has served: look at them, tidy up.
     #[command(after_help = "Example: zklora sessions --artifacts artifacts")]
     Sessions(sessions::Sessions),
-    /// Run your own base model with the adapters that contributors serve: loss, text, your own record, and a verified proof.
+    /// Run your own base model with the adapters that contributors serve: loss, text, your own
+    /// record, and a verified proof.
     #[command(
         after_help = "Example: zklora infer --base model.onnx --contributor http://127.0.0.1:7443=3f… --text-file test.txt --out session\n\n\
 The base model is an ONNX file with inputs input_ids and attention_mask, as models/make exports it. Run the same command again to go on with a \
@@ -76,12 +88,14 @@ session that was interrupted."
         after_help = "Example: zklora audit --public artifacts/public --adapter delivered-lora --opening opening --adapter-id 3f…"
     )]
     Audit(Audit),
-    /// What an adapter did to a base model, as `infer` recorded it: a table, and a page for a browser.
+    /// What an adapter did to a base model, as `infer` recorded it: a table, and a page for a
+    /// browser.
     #[command(
         after_help = "The exit code is 0 whatever the verdicts in the report are.\n\nExample: zklora report run-1 --html run-1.html"
     )]
     Report(report::Report),
-    /// Measure how much of what your adapter does somebody recovers from few ordinary rows. Sends nothing, counts nothing.
+    /// Measure how much of what your adapter does somebody recovers from few ordinary rows. Sends
+    /// nothing, counts nothing.
     #[command(
         after_help = "Example: zklora leak --artifacts artifacts --base model.onnx --text sample.txt --plot leak.svg\n\n\
 It takes the place of a thief who sends ordinary text: rows and deltas of the text's first tokens, a fit of least norm for every module, and \
@@ -89,7 +103,8 @@ the fits in the adapter's place on the text that was held out. Better thieves ge
 private/leak.json, and serve and trace record print it."
     )]
     Leak(leak::Leak),
-    /// Measure on this machine: the pipeline on an adapter, or every stage for adapters of given shapes.
+    /// Measure on this machine: the pipeline on an adapter, or every stage for adapters of given
+    /// shapes.
     #[command(
         after_help = "The exit code is 0 whether targets are met or not. Every stage of a profile runs in a process of its own.\n\n\
 Examples: zklora bench --adapter fixtures/adapters/smollm2-r4-qv --rows 64,640,6400\n          \
@@ -112,15 +127,16 @@ pub struct SessionId(pub [u8; 32]);
 
 fn session_id(text: &str) -> Result<SessionId, String> {
     let mut id = [0u8; 32];
-    hex::decode_to_slice(text.trim(), &mut id).map_err(|_| "a session id is 64 hex digits: 32 random bytes")?;
+    hex::decode_to_slice(text.trim(), &mut id)
+        .map_err(|_| "a session id is 64 hex digits: 32 random bytes")?;
     Ok(SessionId(id))
 }
 
 /// Which SRS.
 #[derive(ClapArgs)]
 pub struct SrsFile {
-    /// Ceremony file (JSON with g1_monomial and g2_monomial) [default: the Ethereum KZG ceremony, built in]. For EZKL its SRS file, which
-    /// has to be named.
+    /// Ceremony file (JSON with g1_monomial and g2_monomial) [default: the Ethereum KZG ceremony,
+    /// built in]. For EZKL its SRS file, which has to be named.
     #[arg(long, value_name = "FILE")]
     pub srs: Option<PathBuf>,
 }
@@ -130,7 +146,8 @@ pub struct SrsFile {
 pub struct TrustedSrs {
     #[command(flatten)]
     pub file: SrsFile,
-    /// Accept an SRS file whose ceremony this program does not know: whoever made it can forge proofs.
+    /// Accept an SRS file whose ceremony this program does not know: whoever made it can forge
+    /// proofs.
     #[arg(long)]
     pub insecure_srs: bool,
 }
@@ -141,16 +158,19 @@ pub struct Run {
     /// PEFT folder (adapter_config.json, adapter_model.safetensors).
     #[arg(long, value_name = "DIR")]
     pub adapter: PathBuf,
-    /// Folder of the base model (safetensors): its fingerprint goes into the manifest; DoRA and VeRA need it.
+    /// Folder of the base model (safetensors): its fingerprint goes into the manifest; DoRA and
+    /// VeRA need it.
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
-    /// Pseudo-random rows per module [default: the folder's activations.safetensors if there is one, else 64].
+    /// Pseudo-random rows per module [default: the folder's activations.safetensors if there is
+    /// one, else 64].
     #[arg(long, value_name = "N", conflicts_with = "trace", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rows: Option<u32>,
     /// Activations to run on: safetensors with one tensor `<module>.x` per module.
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
-    /// Keep every file here [default: a temporary folder that is removed at the end; a kill leaves it].
+    /// Keep every file here [default: a temporary folder that is removed at the end; a kill leaves
+    /// it].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
@@ -169,7 +189,8 @@ pub struct Export {
     /// Export only modules whose name matches (`*` and `?`); may be repeated.
     #[arg(long, value_name = "GLOB")]
     pub module: Vec<String>,
-    /// Folder of the base model (safetensors): its fingerprint goes into the manifest; DoRA and VeRA need it.
+    /// Folder of the base model (safetensors): its fingerprint goes into the manifest; DoRA and
+    /// VeRA need it.
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
 }
@@ -186,16 +207,19 @@ pub struct Compile {
     /// 64 hex digits: the seed of all masks [default: the folder's own, else a fresh one].
     #[arg(long, value_name = "FILE")]
     pub seed_file: Option<PathBuf>,
-    /// Activations to choose bit widths with, by measured error: .safetensors (`<module>.x`), or for one module .npy or .json.
+    /// Activations to choose bit widths with, by measured error: .safetensors (`<module>.x`), or
+    /// for one module .npy or .json.
     #[arg(long, value_name = "FILE")]
     pub calibrate: Option<PathBuf>,
-    /// Write nothing: show which ONNX node became what, and the terms of each module. Shows scalar factors: for the owner's eyes.
+    /// Write nothing: show which ONNX node became what, and the terms of each module. Shows scalar
+    /// factors: for the owner's eyes.
     #[arg(long, conflicts_with_all = ["plan", "locked"])]
     pub explain: bool,
     /// Write nothing: say what committing, proving and verifying will cost on this machine.
     #[arg(long, conflicts_with = "locked")]
     pub plan: bool,
-    /// Write nothing: regenerate everything in memory, compare it with the folder, exit with 1 if anything differs.
+    /// Write nothing: regenerate everything in memory, compare it with the folder, exit with 1 if
+    /// anything differs.
     #[arg(long)]
     pub locked: bool,
     /// What is to prove.
@@ -205,7 +229,8 @@ pub struct Compile {
     pub srs: SrsFile,
     #[command(flatten)]
     pub circuit: ezkl::Circuit,
-    /// Take the keys of an EZKL run for the one ONNX file: a folder with settings.json, vk.key and, to prove, model.compiled and pk.key.
+    /// Take the keys of an EZKL run for the one ONNX file: a folder with settings.json, vk.key
+    /// and, to prove, model.compiled and pk.key.
     #[arg(long, value_name = "DIR", help_heading = "EZKL")]
     pub ezkl_run: Option<PathBuf>,
     #[command(flatten)]
@@ -262,7 +287,8 @@ pub struct Record {
     /// Folder that compile wrote.
     #[arg(long, value_name = "DIR")]
     pub artifacts: PathBuf,
-    /// Activations: .safetensors (`<module>.x`), or for one module .npy or .json ({"input_data": [[…]]}).
+    /// Activations: .safetensors (`<module>.x`), or for one module .npy or .json ({"input_data":
+    /// [[…]]}).
     #[arg(long, value_name = "FILE")]
     pub inputs: PathBuf,
     /// The module that a .npy or .json file is for.
@@ -271,8 +297,9 @@ pub struct Record {
     /// The user's session id, 64 hex digits [default: fresh random bytes].
     #[arg(long, value_name = "HEX", value_parser = session_id)]
     pub session_id: Option<SessionId>,
-    /// Serve no more than this many rows of a module, over all sessions of the folder [default: no limit]. A few rows give away most of
-    /// what an adapter does (zklora leak): this is no protection before payment.
+    /// Serve no more than this many rows of a module, over all sessions of the folder [default: no
+    /// limit]. A few rows give away most of what an adapter does (zklora leak): this is no
+    /// protection before payment.
     #[arg(long, value_name = "N")]
     pub max_rows: Option<u64>,
     /// Where the trace goes.
@@ -319,14 +346,16 @@ pub struct Verify {
     /// Refuse a folder of another backend [default: what the folder is for].
     #[arg(long, value_enum)]
     pub backend: Option<ezkl::Backend>,
-    /// The adapter id that you pinned before the session. Without it, nothing says that the adapter was fixed beforehand.
+    /// The adapter id that you pinned before the session. Without it, nothing says that the
+    /// adapter was fixed beforehand.
     #[arg(long, value_name = "HEX")]
     pub adapter_id: Option<AdapterId>,
-    /// The session id that you drew. For a trace that you did not record yourself: without it, it may be of another session.
+    /// The session id that you drew. For a trace that you did not record yourself: without it, it
+    /// may be of another session.
     #[arg(long, value_name = "HEX", value_parser = session_id)]
     pub session_id: Option<SessionId>,
-    /// The activations that you sent, as `trace record` takes them. For a trace that you did not record yourself: without it, it may
-    /// hold others.
+    /// The activations that you sent, as `trace record` takes them. For a trace that you did not
+    /// record yourself: without it, it may hold others.
     #[arg(long, value_name = "FILE")]
     pub inputs: Option<PathBuf>,
     /// The module that a .npy or .json file of --inputs is for.
@@ -370,11 +399,13 @@ pub struct Serve {
     /// Ask for a bearer token: one `NAME TOKEN` a line, mode 0600.
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Serve without TLS on other addresses than loopback: everybody on the way can read and change what is sent.
+    /// Serve without TLS on other addresses than loopback: everybody on the way can read and
+    /// change what is sent.
     #[arg(long)]
     pub insecure: bool,
-    /// Serve no more than this many rows of a module, over all sessions and users [default: no limit]. A few rows give away most of what
-    /// an adapter does (zklora leak): this is no protection before payment.
+    /// Serve no more than this many rows of a module, over all sessions and users [default: no
+    /// limit]. A few rows give away most of what an adapter does (zklora leak): this is no
+    /// protection before payment.
     #[arg(long, value_name = "N")]
     pub max_rows: Option<u64>,
     /// Where sessions are kept [default: private/sessions in the artifacts' folder].
@@ -386,16 +417,19 @@ pub struct Serve {
     /// Most of them under one token or certificate [default: half of all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_sessions_per_client: Option<u32>,
-    /// Most connections that have shown an identity [default: 1024, fewer with less than 2 GiB of memory].
+    /// Most connections that have shown an identity [default: 1024, fewer with less than 2 GiB of
+    /// memory].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_connections: Option<u32>,
-    /// Most memory of requests and of answers that are not read, in MiB [default: a quarter of the memory, up to 1024].
+    /// Most memory of requests and of answers that are not read, in MiB [default: a quarter of the
+    /// memory, up to 1024].
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=2047))]
     pub max_held: Option<u32>,
     /// Most rows of a session, all modules together.
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     pub max_session_rows: u64,
-    /// Largest trace of a session, in MiB: it is on the disk, beside the session's log, while it is proven.
+    /// Largest trace of a session, in MiB: it is on the disk, beside the session's log, while it
+    /// is proven.
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_session_size: u32,
     /// Longest message, in MiB.
@@ -430,12 +464,16 @@ fn contributor(text: &str) -> Result<Contributor, String> {
     let (url, pin) = match text.rsplit_once('=') {
         Some((url, pin)) => (
             url,
-            Some(pin.parse().map_err(|e: zklora_circuit::Error| format!("{e} (expected URL or URL=ADAPTER_ID)"))?),
+            Some(pin.parse().map_err(|e: zklora_circuit::Error| {
+                format!("{e} (expected URL or URL=ADAPTER_ID)")
+            })?),
         ),
         None => (text, None),
     };
     if !url.contains("://") {
-        return Err("expected a URL such as http://127.0.0.1:7443 or https://example.org:7443".into());
+        return Err(
+            "expected a URL such as http://127.0.0.1:7443 or https://example.org:7443".into()
+        );
     }
     Ok(Contributor { url: url.trim_end_matches('/').to_string(), pin })
 }
@@ -481,7 +519,8 @@ pub struct Infer {
     /// Its tokenizer [default: tokenizer.json beside the base model].
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Folder of the base model's weights (safetensors), to compare fingerprints [default: what the ONNX file says].
+    /// Folder of the base model's weights (safetensors), to compare fingerprints [default: what
+    /// the ONNX file says].
     #[arg(long, value_name = "DIR")]
     pub base_weights: Option<PathBuf>,
     /// Go on with another base model than the adapter is for.
@@ -523,13 +562,15 @@ pub struct Infer {
     /// What becomes of the output of an adapted layer.
     #[arg(long, value_enum, default_value = "add-delta")]
     pub mode: Mode,
-    /// Where a layer is that is not found by its name: the ONNX tensor that it puts out; may be repeated.
+    /// Where a layer is that is not found by its name: the ONNX tensor that it puts out; may be
+    /// repeated.
     #[arg(long, value_name = "MODULE=TENSOR", value_parser = mapping)]
     pub map: Vec<(String, String)>,
     /// The token that the contributor gave you; with several contributors URL=FILE, repeated.
     #[arg(long, value_name = "[URL=]FILE", value_parser = token_file)]
     pub token_file: Vec<TokenFile>,
-    /// The authority that signed the contributors' certificates (PEM) [default: those that this machine trusts].
+    /// The authority that signed the contributors' certificates (PEM) [default: those that this
+    /// machine trusts].
     #[arg(long, value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
     /// Your certificate (PEM), if a contributor asks for one.
@@ -547,7 +588,8 @@ pub struct Infer {
     /// Seconds that a proof may take, with the time that it waits for those of others.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(1..=604_800))]
     pub proof_timeout: u32,
-    /// Go on with a session at another URL than it began with: whoever serves there gets the session's key.
+    /// Go on with a session at another URL than it began with: whoever serves there gets the
+    /// session's key.
     #[arg(long)]
     pub moved: bool,
     /// Seconds to wait for a contributor that has gone away or is not there yet.
@@ -591,16 +633,19 @@ pub struct Bench {
     /// Folder of the base model: DoRA and VeRA need it.
     #[arg(long, value_name = "DIR", requires = "adapter")]
     pub base: Option<PathBuf>,
-    /// Measure an adapter of these shapes instead, with synthetic weights (may be given more than once).
+    /// Measure an adapter of these shapes instead, with synthetic weights (may be given more than
+    /// once).
     #[arg(long, value_name = "NAME", conflicts_with = "adapter", value_parser = PossibleValuesParser::new(PROFILES))]
     pub profile: Vec<String>,
     /// Every profile.
     #[arg(long, conflicts_with_all = ["adapter", "profile"])]
     pub all: bool,
-    /// Write the figures of the profiles into this file, between the two lines that mark their place.
+    /// Write the figures of the profiles into this file, between the two lines that mark their
+    /// place.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["adapter", "scaling"])]
     pub markdown: Option<PathBuf>,
-    /// How costs grow: rows ×1, ×10, ×100; modules ×1, ×2, ×4; rank 4, 8, 16, 32; from one profile on (distilgpt2).
+    /// How costs grow: rows ×1, ×10, ×100; modules ×1, ×2, ×4; rank 4, 8, 16, 32; from one profile
+    /// on (distilgpt2).
     #[arg(long, conflicts_with_all = ["adapter", "all"])]
     pub scaling: bool,
     /// Draw the curves into this file.
@@ -609,7 +654,8 @@ pub struct Bench {
     /// Rows per module, separated by commas (64,640,6400; for profiles 64, for --scaling 16).
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rows: Vec<u32>,
-    /// Measure two-party inference over loopback instead, on this base model (ONNX): forward pass, calls, deltas, as ratios.
+    /// Measure two-party inference over loopback instead, on this base model (ONNX): forward pass,
+    /// calls, deltas, as ratios.
     #[arg(long, value_name = "MODEL.onnx", conflicts_with = "rows", requires = "adapter")]
     pub model: Option<PathBuf>,
     /// Tokens of a forward pass.

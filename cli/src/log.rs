@@ -1,4 +1,5 @@
-//! The log of a server, on stderr: a line or a JSON object for each event, whatever text of others is in it.
+//! The log of a server, on stderr: a line or a JSON object for each event, whatever text of others
+//! is in it.
 
 use std::{
     fmt,
@@ -25,9 +26,11 @@ use crate::args::LogFormat;
 
 /// What happens to sessions is logged; `ZKLORA_LOG` sets how much.
 pub fn to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("ZKLORA_LOG").unwrap_or_else(|_| EnvFilter::new("warn,zklora_runtime=info"));
+    let filter = EnvFilter::try_from_env("ZKLORA_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,zklora_runtime=info"));
     // Colours are codes of the terminal, which are escaped like any other.
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
     // Only a second subscriber in one process would be refused.
     let _ = match format {
         LogFormat::Text => subscriber.with_writer(|| Escaped(io::stderr())).try_init(),
@@ -60,7 +63,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut fields = Fields(Map::new());
         event.record(&mut fields);
         let mut time = String::new();
@@ -131,7 +139,12 @@ mod tests {
         let kept = Kept::default();
         let own = kept.clone();
         let event = || {
-            tracing::warn!(peer = "a\nERROR forged", rows = 7u64, "failed: {}", "x\n2026 INFO proven\u{1b}[2K\u{202e}")
+            tracing::warn!(
+                peer = "a\nERROR forged",
+                rows = 7u64,
+                "failed: {}",
+                "x\n2026 INFO proven\u{1b}[2K\u{202e}"
+            )
         };
         let subscriber = tracing_subscriber::fmt().with_ansi(false);
         match format {
@@ -140,7 +153,8 @@ mod tests {
                 tracing::subscriber::with_default(subscriber, event);
             }
             LogFormat::Json => {
-                let subscriber = subscriber.event_format(Objects).with_writer(move || own.clone()).finish();
+                let subscriber =
+                    subscriber.event_format(Objects).with_writer(move || own.clone()).finish();
                 tracing::subscriber::with_default(subscriber, event);
             }
         }
@@ -151,7 +165,8 @@ mod tests {
     fn an_event_is_one_json_object_whatever_is_in_it() {
         let text = logged(LogFormat::Json);
         assert!(
-            text.matches('\n').count() == 1 && text.trim_end().bytes().all(|b| (b' '..=b'~').contains(&b)),
+            text.matches('\n').count() == 1
+                && text.trim_end().bytes().all(|b| (b' '..=b'~').contains(&b)),
             "{text:?}"
         );
         let event: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -167,7 +182,9 @@ mod tests {
         assert_eq!(text.matches('\n').count(), 1, "{text:?}");
         // The subscriber has a code of its own for the escape character.
         assert!(
-            text.ends_with('\n') && text.contains(r"x\n2026 INFO proven") && text.contains(r"[2K\u{202e}"),
+            text.ends_with('\n')
+                && text.contains(r"x\n2026 INFO proven")
+                && text.contains(r"[2K\u{202e}"),
             "{text:?}"
         );
     }

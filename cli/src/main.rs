@@ -1,4 +1,5 @@
-//! The `zklora` command: arguments, progress and printing. What the commands do is in the library crates.
+//! The `zklora` command: arguments, progress and printing. What the commands do is in the library
+//! crates.
 
 mod args;
 mod commands;
@@ -22,13 +23,16 @@ fn main() -> ExitCode {
         Err(error) => {
             output.error(&error);
             // 1: the answer is no. 2: bad usage or unusable input.
-            let refusal = error.downcast_ref::<zklora_runtime::Error>().is_some_and(zklora_runtime::Error::is_refusal);
+            let refusal = error
+                .downcast_ref::<zklora_runtime::Error>()
+                .is_some_and(zklora_runtime::Error::is_refusal);
             ExitCode::from(if refusal { 1 } else { 2 })
         }
     }
 }
 
-/// The arguments. A message about them repeats them, and a script may have them from somebody else's file: it is made of escaped ones.
+/// The arguments. A message about them repeats them, and a script may have them from somebody
+/// else's file: it is made of escaped ones.
 fn arguments() -> args::Args {
     let given: Vec<OsString> = std::env::args_os().collect();
     args::Args::try_parse_from(&given).unwrap_or_else(|error| {
@@ -36,10 +40,11 @@ fn arguments() -> args::Args {
         match args::Args::try_parse_from(escaped) {
             Err(error) => error.exit(),
             // Only what cannot be shown was wrong with them.
-            Ok(_) => {
-                clap::Error::raw(error.kind(), "an argument has characters that cannot be shown, and is not usable\n")
-                    .exit()
-            }
+            Ok(_) => clap::Error::raw(
+                error.kind(),
+                "an argument has characters that cannot be shown, and is not usable\n",
+            )
+            .exit(),
         }
     })
 }

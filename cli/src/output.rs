@@ -1,8 +1,10 @@
-//! What the program prints: tables for people, one JSON object for machines, progress on stderr if it is a terminal.
+//! What the program prints: tables for people, one JSON object for machines, progress on stderr if
+//! it is a terminal.
 //!
-//! Nothing is printed but through here, and everything that is printed may hold text of others (names in files, messages of peers). So
-//! every cell, line, message and step is escaped here, whoever made it ([`zklora_models::text`]): a line break within one never starts a
-//! line. A caller gives lines and cells, never text with line breaks of its own.
+//! Nothing is printed but through here, and everything that is printed may hold text of others
+//! (names in files, messages of peers). So every cell, line, message and step is escaped here,
+//! whoever made it ([`zklora_models::text`]): a line break within one never starts a line. A caller
+//! gives lines and cells, never text with line breaks of its own.
 
 use std::{fmt::Display, path::Path, process::exit, time::Duration};
 
@@ -99,7 +101,8 @@ pub fn path(path: &Path) -> String {
 
 /// A line for each row, with the values below each other.
 fn labelled(rows: &[(&str, String)]) -> Vec<String> {
-    let rows: Vec<(String, String)> = rows.iter().map(|(label, value)| (shown(label), shown(value))).collect();
+    let rows: Vec<(String, String)> =
+        rows.iter().map(|(label, value)| (shown(label), shown(value))).collect();
     let width = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
     let line = |(label, value): (String, String)| {
         if value.is_empty() { label } else { format!("{label:<width$}  {value}") }
@@ -112,7 +115,11 @@ fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..count).map(width).collect();
     let cell = |(column, (cell, width)): (usize, (&String, &usize))| {
@@ -217,6 +224,9 @@ mod tests {
     fn columns_are_as_wide_as_what_is_shown() {
         let rows = [vec!["a\nb".to_string(), "1".into()], vec!["c".into(), "22".into()]];
         assert_eq!(columns(&rows), [r"a\nb   1", "c     22"]);
-        assert_eq!(labelled(&[("Name", "x\ty".into()), ("N", String::new())]), [r"Name  x\ty", "N"]);
+        assert_eq!(
+            labelled(&[("Name", "x\ty".into()), ("N", String::new())]),
+            [r"Name  x\ty", "N"]
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! Bit widths by measurement: quantise with each candidate, run real activations, keep the smallest error.
+//! Bit widths by measurement: quantise with each candidate, run real activations, keep the smallest
+//! error.
 //!
-//! Without activations the choice is by prediction ([`crate::quantize::Bits`]). Either way the bound is certified for every
-//! activation that a user may send, not only for those seen here.
+//! Without activations the choice is by prediction ([`crate::quantize::Bits`]). Either way the
+//! bound is certified for every activation that a user may send, not only for those seen here.
 
 use crate::{
     LinearMap,
@@ -22,7 +23,8 @@ pub struct Measured {
     pub rows: usize,
 }
 
-/// The quantisation with the smallest measured error on these inputs (one slice per input of the map, whole rows).
+/// The quantisation with the smallest measured error on these inputs (one slice per input of the
+/// map, whole rows).
 ///
 /// # Errors
 /// [`QuantizeError`]: as [`quantize`], or inputs that do not fit the map or are not finite.
@@ -49,7 +51,11 @@ pub fn calibrate(
 ///
 /// # Errors
 /// [`QuantizeError`]: inputs that do not fit the map or are not finite.
-pub fn measure(map: &LinearMap, quantized: &Quantized, inputs: &[Vec<f32>]) -> Result<Measured, QuantizeError> {
+pub fn measure(
+    map: &LinearMap,
+    quantized: &Quantized,
+    inputs: &[Vec<f32>],
+) -> Result<Measured, QuantizeError> {
     let misfit = |what: String| QuantizeError::Inputs { what };
     if inputs.len() != map.inputs.len() {
         return Err(misfit(format!("{} inputs for a map of {}", inputs.len(), map.inputs.len())));
@@ -57,14 +63,21 @@ pub fn measure(map: &LinearMap, quantized: &Quantized, inputs: &[Vec<f32>]) -> R
     let cut: Vec<(&[f32], usize)> = inputs
         .iter()
         .zip(&map.inputs)
-        .map(|(values, spec)| (&values[..values.len().min(MAX_ROWS.saturating_mul(spec.dim))], spec.dim))
+        .map(|(values, spec)| {
+            (&values[..values.len().min(MAX_ROWS.saturating_mul(spec.dim))], spec.dim)
+        })
         .collect();
-    let has_bias = quantized.terms.iter().any(|term| matches!(term, crate::QuantizedTerm::Bias { .. }));
+    let has_bias =
+        quantized.terms.iter().any(|term| matches!(term, crate::QuantizedTerm::Bias { .. }));
     let rows = quantize_inputs(&cut, quantized.x_bits, has_bias)?;
     let integers: Vec<&[i32]> = rows.inputs.iter().map(Vec::as_slice).collect();
-    let delta = quantized.dequantize(&quantized.delta(&integers, rows.ones.as_deref())?, &rows.scales)?;
-    let floats: Vec<Vec<f64>> = cut.iter().map(|(values, _)| values.iter().map(|v| f64::from(*v)).collect()).collect();
-    let float = map.apply(&floats.iter().map(Vec::as_slice).collect::<Vec<_>>()).map_err(|e| misfit(e.to_string()))?;
+    let delta =
+        quantized.dequantize(&quantized.delta(&integers, rows.ones.as_deref())?, &rows.scales)?;
+    let floats: Vec<Vec<f64>> =
+        cut.iter().map(|(values, _)| values.iter().map(|v| f64::from(*v)).collect()).collect();
+    let float = map
+        .apply(&floats.iter().map(Vec::as_slice).collect::<Vec<_>>())
+        .map_err(|e| misfit(e.to_string()))?;
     let (mut error, mut energy, mut largest) = (0.0f64, 0.0f64, 0.0f64);
     for (quantised, float) in delta.iter().zip(&float) {
         let difference = quantised - float;
@@ -105,7 +118,8 @@ mod tests {
             scale: 2.0,
             terms: vec![Term::LowRank { input: 0, a, b }],
         };
-        let x = (0..32 * 96).map(|i| next() as f32 * if i % 96 == 7 { crest } else { 1.0 }).collect();
+        let x =
+            (0..32 * 96).map(|i| next() as f32 * if i % 96 == 7 { crest } else { 1.0 }).collect();
         (map, vec![x])
     }
 
@@ -113,9 +127,13 @@ mod tests {
     fn calibration_is_never_worse_than_the_prediction_on_what_it_saw() {
         for crest in [1.0, 30.0, 3000.0] {
             let (map, inputs) = case(crest);
-            let predicted = measure(&map, &quantize(&map, Some(2.0), None).unwrap(), &inputs).unwrap();
+            let predicted =
+                measure(&map, &quantize(&map, Some(2.0), None).unwrap(), &inputs).unwrap();
             let (quantized, measured) = calibrate(&map, Some(2.0), &inputs).unwrap();
-            assert!(measured.relative_rms <= predicted.relative_rms, "{crest}: {measured:?} {predicted:?}");
+            assert!(
+                measured.relative_rms <= predicted.relative_rms,
+                "{crest}: {measured:?} {predicted:?}"
+            );
             assert_eq!(measure(&map, &quantized, &inputs).unwrap(), measured);
             assert_eq!(measured.rows, 32);
         }

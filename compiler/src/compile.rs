@@ -1,12 +1,14 @@
 //! ONNX modules to the draft of a manifest and its private integers: ingest, quantise, lay out.
 //!
-//! Works in memory and is deterministic: the same sources give the same draft on any machine and thread count. Commitments
-//! are `zklora-circuit`'s, files are `zklora-runtime`'s.
+//! Works in memory and is deterministic: the same sources give the same draft on any machine and
+//! thread count. Commitments are `zklora-circuit`'s, files are `zklora-runtime`'s.
 
 use rayon::prelude::*;
 use std::path::PathBuf;
 use zklora_circuit::{
-    manifest::{BaseModel, FORMAT, Input, Manifest, Module, RESERVED_INPUTS, Term, TermKind, VERSION},
+    manifest::{
+        BaseModel, FORMAT, Input, Manifest, Module, RESERVED_INPUTS, Term, TermKind, VERSION,
+    },
     weights::PairWeights,
 };
 
@@ -26,7 +28,8 @@ pub struct Source {
     pub onnx: Vec<u8>,
     /// Where tensors are that the file keeps in other files; none: all data are in the file.
     pub folder: Option<PathBuf>,
-    /// The public LoRA scaling, if the exporter says; none: it is folded into the weights and stays private.
+    /// The public LoRA scaling, if the exporter says; none: it is folded into the weights and
+    /// stays private.
     pub scaling: Option<f64>,
 }
 
@@ -80,12 +83,14 @@ pub enum CompileError {
         source: QuantizeError,
     },
     /// Two modules have one name.
-    #[error("two modules are called `{0}`: every module needs a name of its own (rename one of the files)")]
+    #[error(
+        "two modules are called `{0}`: every module needs a name of its own (rename one of the files)"
+    )]
     DuplicateName(String),
 }
 
-/// Compiles modules in the order given. Modules that `calibration` has activations for get the bit widths that measure best on
-/// them; the others, and all without it, those that predict best.
+/// Compiles modules in the order given. Modules that `calibration` has activations for get the bit
+/// widths that measure best on them; the others, and all without it, those that predict best.
 pub fn draft(
     base_model: BaseModel,
     k: u32,
@@ -99,14 +104,16 @@ pub fn draft(
     let modules = sources
         .par_iter()
         .map(|source| {
-            let Ingested { map, warnings, .. } = ingest_in(&source.onnx, &source.name, source.folder.as_deref())?;
+            let Ingested { map, warnings, .. } =
+                ingest_in(&source.onnx, &source.name, source.folder.as_deref())?;
             let failed = |e| CompileError::Quantize { module: source.name.clone(), source: e };
             let (quantized, measured) = match calibration
                 .and_then(|c| c.get(&source.name))
                 .filter(|inputs| inputs.iter().any(|x| !x.is_empty()))
             {
                 Some(inputs) => {
-                    let (quantized, measured) = calibrate(&map, source.scaling, inputs).map_err(failed)?;
+                    let (quantized, measured) =
+                        calibrate(&map, source.scaling, inputs).map_err(failed)?;
                     (quantized, Some(measured))
                 }
                 None => (quantize(&map, source.scaling, None).map_err(failed)?, None),
@@ -153,11 +160,14 @@ pub struct DraftLike {
     pub differences: Vec<(String, String)>,
 }
 
-/// Quantises delivered modules with the bit widths and scaling that `manifest` names, so that the same weights give the same
-/// integers whatever this build would have chosen.
+/// Quantises delivered modules with the bit widths and scaling that `manifest` names, so that the
+/// same weights give the same integers whatever this build would have chosen.
 pub fn draft_like(manifest: &Manifest, sources: &[Source]) -> DraftLike {
     let work = manifest.modules.par_iter().map(|module| {
-        let source = sources.iter().find(|source| source.name == module.name).ok_or("it was not delivered")?;
+        let source = sources
+            .iter()
+            .find(|source| source.name == module.name)
+            .ok_or("it was not delivered")?;
         let ingested = ingest_in(&source.onnx, &source.name, source.folder.as_deref());
         let map = ingested.map_err(|e| e.to_string())?.map;
         let bits = Bits { x: module.x_bits, a: module.a_bits, b: module.b_bits };
@@ -183,18 +193,29 @@ pub fn draft_like(manifest: &Manifest, sources: &[Source]) -> DraftLike {
 fn first_difference(committed: &Module, own: &Module) -> Option<String> {
     let dims = |m: &Module| m.inputs.iter().map(|i| i.dim).chain([m.d_out]).collect::<Vec<_>>();
     let names = |m: &Module| m.inputs.iter().map(|i| i.name.clone()).collect::<Vec<_>>();
-    let terms = |m: &Module| m.terms.iter().map(|t| (t.kind, t.input, t.rank, t.shift)).collect::<Vec<_>>();
+    let terms =
+        |m: &Module| m.terms.iter().map(|t| (t.kind, t.input, t.rank, t.shift)).collect::<Vec<_>>();
     if dims(committed) != dims(own) || terms(committed).len() != terms(own).len() {
-        return Some(format!("its shape is {:?}, the manifest says {:?}", dims(own), dims(committed)));
+        return Some(format!(
+            "its shape is {:?}, the manifest says {:?}",
+            dims(own),
+            dims(committed)
+        ));
     }
     if names(committed) != names(own) {
-        return Some(format!("its inputs are {:?}, the manifest says {:?}", names(own), names(committed)));
+        return Some(format!(
+            "its inputs are {:?}, the manifest says {:?}",
+            names(own),
+            names(committed)
+        ));
     }
     if terms(committed) != terms(own) {
         return Some("its terms have other ranks or scales than the manifest says".into());
     }
     if committed.scale_log2 != own.scale_log2 || committed.delta_bits != own.delta_bits {
-        return Some("its weights quantise to another scale or bound than the manifest says".into());
+        return Some(
+            "its weights quantise to another scale or bound than the manifest says".into(),
+        );
     }
     None
 }
@@ -205,10 +226,15 @@ fn lay_out(map: &LinearMap, quantized: Quantized) -> (Module, Vec<PairWeights>) 
     let mut pairs = Vec::new();
     for term in quantized.terms {
         let (kind, input, shift, own): (_, _, _, Vec<PairWeights>) = match term {
-            QuantizedTerm::LowRank { input, a, b } => {
-                (TermKind::LowRank, Some(input), 0, a.into_iter().zip(b).map(|(a, b)| PairWeights { a, b }).collect())
+            QuantizedTerm::LowRank { input, a, b } => (
+                TermKind::LowRank,
+                Some(input),
+                0,
+                a.into_iter().zip(b).map(|(a, b)| PairWeights { a, b }).collect(),
+            ),
+            QuantizedTerm::Bias { shift, b } => {
+                (TermKind::Bias, None, shift, vec![PairWeights { a: vec![], b }])
             }
-            QuantizedTerm::Bias { shift, b } => (TermKind::Bias, None, shift, vec![PairWeights { a: vec![], b }]),
             QuantizedTerm::ElementScale { input, shift, g } => {
                 (TermKind::Scale, Some(input), shift, vec![PairWeights { a: g, b: vec![] }])
             }
@@ -231,8 +257,8 @@ fn lay_out(map: &LinearMap, quantized: Quantized) -> (Module, Vec<PairWeights>) 
     (module, pairs)
 }
 
-/// Names of the inputs in traces: `x` for a single one; else the graph's own, kept apart from each other and from the trace's
-/// other tensors.
+/// Names of the inputs in traces: `x` for a single one; else the graph's own, kept apart from each
+/// other and from the trace's other tensors.
 fn input_names(map: &LinearMap) -> Vec<Input> {
     if let [only] = map.inputs.as_slice()
         && only.name != "base"
@@ -258,7 +284,10 @@ mod tests {
     #[test]
     fn inputs_get_names_that_a_trace_can_have() {
         let names = |inputs: &[&str]| {
-            let inputs = inputs.iter().map(|name| crate::InputSpec { name: (*name).into(), dim: 2 }).collect();
+            let inputs = inputs
+                .iter()
+                .map(|name| crate::InputSpec { name: (*name).into(), dim: 2 })
+                .collect();
             let map = LinearMap { name: "m".into(), inputs, d_out: 2, scale: 1.0, terms: vec![] };
             input_names(&map).into_iter().map(|input| input.name).collect::<Vec<_>>()
         };
@@ -284,6 +313,10 @@ mod tests {
             x_bits: 20,
         };
         assert_eq!(first_difference(&module(["x", "base"]), &module(["x", "base"])), None);
-        assert!(first_difference(&module(["x", "base"]), &module(["base", "x"])).unwrap().contains("its inputs are"));
+        assert!(
+            first_difference(&module(["x", "base"]), &module(["base", "x"]))
+                .unwrap()
+                .contains("its inputs are")
+        );
     }
 }

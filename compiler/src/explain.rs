@@ -77,42 +77,72 @@ pub enum TermShape {
 ///
 /// # Errors
 /// As [`ingest_in`]: a model that is refused is explained by its error.
-pub fn explain(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Explanation, IngestError> {
+pub fn explain(
+    bytes: &[u8],
+    name: &str,
+    folder: Option<&Path>,
+) -> Result<Explanation, IngestError> {
     ingest_in(bytes, name, folder).map(Explanation::from)
 }
 
 impl From<Ingested> for Explanation {
     fn from(ingested: Ingested) -> Self {
         let Ingested { map, inputs, output, warnings, steps } = ingested;
-        let name_of = |input: usize| map.inputs.get(input).map_or_else(String::new, |spec| spec.name.clone());
+        let name_of =
+            |input: usize| map.inputs.get(input).map_or_else(String::new, |spec| spec.name.clone());
         let terms = map.terms.iter().map(|term| match term {
-            Term::LowRank { input, a, b } => {
-                TermShape::LowRank { input: name_of(*input), d_in: a.rows, rank: a.cols, d_out: b.cols }
-            }
+            Term::LowRank { input, a, b } => TermShape::LowRank {
+                input: name_of(*input),
+                d_in: a.rows,
+                rank: a.cols,
+                d_out: b.cols,
+            },
             Term::Bias { b } => TermShape::Bias { d_out: b.len() },
-            Term::ElementScale { input, g } => TermShape::ElementScale { input: name_of(*input), d_out: g.len() },
+            Term::ElementScale { input, g } => {
+                TermShape::ElementScale { input: name_of(*input), d_out: g.len() }
+            }
         });
         let terms = terms.collect();
         let inputs = map.inputs.into_iter().zip(inputs);
-        let inputs = inputs.map(|(spec, layout)| InputShape { name: spec.name, dim: spec.dim, layout }).collect();
-        Self { name: map.name, inputs, d_out: map.d_out, layout: output, scale: map.scale, steps, terms, warnings }
+        let inputs = inputs
+            .map(|(spec, layout)| InputShape { name: spec.name, dim: spec.dim, layout })
+            .collect();
+        Self {
+            name: map.name,
+            inputs,
+            d_out: map.d_out,
+            layout: output,
+            scale: map.scale,
+            steps,
+            terms,
+            warnings,
+        }
     }
 }
 
 impl Explanation {
-    /// The explanation for people, line by line. Names are as they are in the file: whoever shows a line escapes it.
+    /// The explanation for people, line by line. Names are as they are in the file: whoever shows a
+    /// line escapes it.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.name.clone()];
         for input in &self.inputs {
-            lines.push(format!("  input  {}: rows of {}{}", input.name, input.dim, placed(input.layout)));
+            lines.push(format!(
+                "  input  {}: rows of {}{}",
+                input.name,
+                input.dim,
+                placed(input.layout)
+            ));
         }
         lines.push(format!("  output rows of {}{}", self.d_out, placed(self.layout)));
         lines.push("  nodes".into());
         // What is lined up is what will be shown.
-        let cells = |of: fn(&Step) -> &str| self.steps.iter().map(|step| shown(of(step))).collect::<Vec<_>>();
+        let cells = |of: fn(&Step) -> &str| {
+            self.steps.iter().map(|step| shown(of(step))).collect::<Vec<_>>()
+        };
         let (nodes, operators) = (cells(|step| &step.node), cells(|step| &step.operator));
-        let longest = |cells: &[String]| cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let longest =
+            |cells: &[String]| cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
         let (node, operator) = (longest(&nodes), longest(&operators));
         for ((own, by), step) in nodes.iter().zip(&operators).zip(&self.steps) {
             lines.push(format!("    {own:node$}  {by:operator$}  {}", step.became));
@@ -147,6 +177,8 @@ impl fmt::Display for TermShape {
 fn placed(layout: Layout) -> String {
     match layout {
         Layout::FeaturesLast => String::new(),
-        Layout::FeaturesFirst { positions } => format!(", one for each of {positions} positions (channels first)"),
+        Layout::FeaturesFirst { positions } => {
+            format!(", one for each of {positions} positions (channels first)")
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Where the rows and features of a map are in a tensor.
 //!
-//! Knows shapes only. Everything else in the crate works on rows; this is for whoever holds the tensor of the ONNX graph.
+//! Knows shapes only. Everything else in the crate works on rows; this is for whoever holds the
+//! tensor of the ONNX graph.
 
 /// How the row-major buffer of a tensor is made of rows of features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize)]
@@ -10,8 +11,8 @@ pub enum Layout {
     /// `[…rows…, features]`: a row's features are neighbours. Linear layers.
     #[default]
     FeaturesLast,
-    /// `[batch, features, …positions…]`: row `batch * positions + position` is what the tensor holds at that position.
-    /// Convolutions with a kernel of size 1.
+    /// `[batch, features, …positions…]`: row `batch * positions + position` is what the tensor
+    /// holds at that position. Convolutions with a kernel of size 1.
     FeaturesFirst {
         /// Number of positions (height times width).
         positions: usize,
@@ -24,7 +25,8 @@ impl Layout {
         if positions == 1 { Self::FeaturesLast } else { Self::FeaturesFirst { positions } }
     }
 
-    /// The tensor's values as rows of `dim` features each; an incomplete last block of the tensor is left out.
+    /// The tensor's values as rows of `dim` features each; an incomplete last block of the tensor
+    /// is left out.
     #[must_use]
     pub fn rows_of<T: Copy>(self, tensor: &[T], dim: usize) -> Vec<T> {
         match self {

@@ -1,8 +1,9 @@
 //! From an ONNX file to certified integers: the compiler of zklora.
 //!
-//! The data flows one way. [`mod@ingest`] reads an ONNX file through tract and proves to itself that the graph is linear in its
-//! inputs, which gives a [`LinearMap`]; [`mod@quantize`] turns that map into integer matrices with a certified bound on
-//! every product. Neither knows anything about proofs, columns or files on the proof's side.
+//! The data flows one way. [`mod@ingest`] reads an ONNX file through tract and proves to itself
+//! that the graph is linear in its inputs, which gives a [`LinearMap`]; [`mod@quantize`] turns that
+//! map into integer matrices with a certified bound on every product. Neither knows anything about
+//! proofs, columns or files on the proof's side.
 
 pub mod calibrate;
 pub mod compile;

@@ -1,6 +1,8 @@
-//! What an adapter module computes, in one normal form: `delta = scale * (sum of terms)`, row by row.
+//! What an adapter module computes, in one normal form: `delta = scale * (sum of terms)`, row by
+//! row.
 //!
-//! Real numbers only. Knows neither where the map came from (`ingest`) nor what becomes of it (`quantize`).
+//! Real numbers only. Knows neither where the map came from (`ingest`) nor what becomes of it
+//! (`quantize`).
 
 use crate::matrix::{Matrix, add_vector_times_matrix};
 use thiserror::Error;
@@ -14,7 +16,8 @@ pub struct LinearMap {
     pub inputs: Vec<InputSpec>,
     /// Length of an output row.
     pub d_out: usize,
-    /// The product of all constant scalar factors that all terms have in common (for LoRA, alpha / r).
+    /// The product of all constant scalar factors that all terms have in common (for LoRA, alpha /
+    /// r).
     pub scale: f64,
     /// The summands, before `scale`. Never empty.
     pub terms: Vec<Term>,
@@ -99,13 +102,23 @@ impl LinearMap {
     /// # Errors
     /// [`LinearMapError::Term`] names the first term that does not fit.
     pub fn check(&self) -> Result<(), LinearMapError> {
-        let refuse = |term: usize, what: String| LinearMapError::Term { name: self.name.clone(), term, what };
-        if self.terms.is_empty() || self.d_out == 0 || self.inputs.iter().any(|input| input.dim == 0) {
+        let refuse = |term: usize, what: String| LinearMapError::Term {
+            name: self.name.clone(),
+            term,
+            what,
+        };
+        if self.terms.is_empty()
+            || self.d_out == 0
+            || self.inputs.iter().any(|input| input.dim == 0)
+        {
             return Err(refuse(0, "no terms, no outputs, or an input of length 0".into()));
         }
         for (index, term) in self.terms.iter().enumerate() {
             let dim_of = |input: usize| {
-                let spec = self.inputs.get(input).ok_or_else(|| refuse(index, format!("there is no input {input}")))?;
+                let spec = self
+                    .inputs
+                    .get(input)
+                    .ok_or_else(|| refuse(index, format!("there is no input {input}")))?;
                 Ok(spec.dim)
             };
             let (found, expected) = match term {
@@ -120,16 +133,22 @@ impl LinearMap {
                     ],
                 ),
                 Term::Bias { b } => (vec![b.len()], vec![self.d_out]),
-                Term::ElementScale { input, g } => (vec![g.len(), dim_of(*input)?], vec![self.d_out, self.d_out]),
+                Term::ElementScale { input, g } => {
+                    (vec![g.len(), dim_of(*input)?], vec![self.d_out, self.d_out])
+                }
             };
             if found != expected {
-                return Err(refuse(index, format!("sizes {found:?} where {expected:?} are needed")));
+                return Err(refuse(
+                    index,
+                    format!("sizes {found:?} where {expected:?} are needed"),
+                ));
             }
         }
         Ok(())
     }
 
-    /// The map in `f64`: `inputs[i]` is `[rows, inputs[i].dim]` row-major, the result `[rows, d_out]`.
+    /// The map in `f64`: `inputs[i]` is `[rows, inputs[i].dim]` row-major, the result `[rows,
+    /// d_out]`.
     ///
     /// # Errors
     /// [`LinearMapError`] if the map is malformed or the inputs do not fit it.
@@ -142,7 +161,11 @@ impl LinearMap {
                 match term {
                     Term::LowRank { input, a, b } => {
                         let mut inner = vec![0.0; a.cols];
-                        add_vector_times_matrix(&inputs[*input][row * a.rows..(row + 1) * a.rows], a, &mut inner);
+                        add_vector_times_matrix(
+                            &inputs[*input][row * a.rows..(row + 1) * a.rows],
+                            a,
+                            &mut inner,
+                        );
                         add_vector_times_matrix(&inner, b, out);
                     }
                     Term::Bias { b } => out.iter_mut().zip(b).for_each(|(sum, b)| *sum += b),
@@ -191,7 +214,10 @@ mod tests {
     fn map() -> LinearMap {
         LinearMap {
             name: "m".into(),
-            inputs: vec![InputSpec { name: "x".into(), dim: 2 }, InputSpec { name: "y".into(), dim: 3 }],
+            inputs: vec![
+                InputSpec { name: "x".into(), dim: 2 },
+                InputSpec { name: "y".into(), dim: 3 },
+            ],
             d_out: 3,
             scale: 2.0,
             terms: vec![
@@ -215,7 +241,10 @@ mod tests {
     #[test]
     fn inputs_and_terms_that_do_not_fit_are_refused() {
         assert!(matches!(map().apply(&[&[1.0, 1.0]]), Err(LinearMapError::InputCount { .. })));
-        assert!(matches!(map().apply(&[&[1.0, 1.0], &[1.0]]), Err(LinearMapError::InputLength { .. })));
+        assert!(matches!(
+            map().apply(&[&[1.0, 1.0], &[1.0]]),
+            Err(LinearMapError::InputLength { .. })
+        ));
         let mut bad = map();
         bad.terms.push(Term::Bias { b: vec![1.0] });
         assert!(matches!(bad.check(), Err(LinearMapError::Term { term: 3, .. })));

@@ -7,7 +7,8 @@ use thiserror::Error;
 /// The largest number of elements that one matrix may hold (2 GiB of `f64`).
 pub const MAX_ELEMENTS: usize = 1 << 28;
 
-/// Elements of the right factor that stay in a core's cache while the whole product takes them (256 KiB).
+/// Elements of the right factor that stay in a core's cache while the whole product takes them (256
+/// KiB).
 const BLOCK: usize = 1 << 15;
 
 /// Why a matrix could not be made.
@@ -65,7 +66,8 @@ impl Matrix {
     /// A matrix from row-major data.
     ///
     /// # Errors
-    /// [`MatrixError`] if a dimension is zero, the matrix is too large or the data has another length.
+    /// [`MatrixError`] if a dimension is zero, the matrix is too large or the data has another
+    /// length.
     pub fn new(rows: usize, cols: usize, data: Vec<f64>) -> Result<Self, MatrixError> {
         let elements = checked_elements(rows, cols)?;
         if data.len() != elements {
@@ -103,7 +105,8 @@ impl Matrix {
         &self.data[row * self.cols..(row + 1) * self.cols]
     }
 
-    /// The product `self * right`. Every element is summed in the order of the inner dimension, so its bits are the same anywhere.
+    /// The product `self * right`. Every element is summed in the order of the inner dimension, so
+    /// its bits are the same anywhere.
     ///
     /// # Errors
     /// [`MatrixError`] if the inner dimensions differ or the product is too large.
@@ -114,14 +117,17 @@ impl Matrix {
         let mut product = Matrix::zeros(self.rows, right.cols)?;
         let height = (BLOCK / right.cols).max(4);
         for (block, rows) in right.data.chunks(height * right.cols).enumerate() {
-            for (out, left_row) in product.data.chunks_exact_mut(right.cols).zip(self.data.chunks_exact(self.cols)) {
+            for (out, left_row) in
+                product.data.chunks_exact_mut(right.cols).zip(self.data.chunks_exact(self.cols))
+            {
                 add_vector_times_rows(&left_row[block * height..], rows, out);
             }
         }
         Ok(product)
     }
 
-    /// The matrix whose column `k` is column `columns[k]` of this one, or zero where that is `None`.
+    /// The matrix whose column `k` is column `columns[k]` of this one, or zero where that is
+    /// `None`.
     ///
     /// # Errors
     /// [`MatrixError`] if there are no columns or the result is too large.
@@ -139,7 +145,8 @@ impl Matrix {
         Ok(gathered)
     }
 
-    /// The Kronecker product of the `copies x copies` identity with this matrix: `copies` blocks on the diagonal.
+    /// The Kronecker product of the `copies x copies` identity with this matrix: `copies` blocks on
+    /// the diagonal.
     ///
     /// # Errors
     /// [`MatrixError`] if the result is too large.
@@ -163,8 +170,9 @@ pub(crate) fn add_vector_times_matrix(vector: &[f64], matrix: &Matrix, out: &mut
     add_vector_times_rows(vector, &matrix.data, out);
 }
 
-/// Adds the first numbers of `vector` times `rows`, each as long as `out`. Four rows at a time, so that `out` is read and
-/// written a quarter as often; the order of the additions, and with it the result, is that of one row after the other.
+/// Adds the first numbers of `vector` times `rows`, each as long as `out`. Four rows at a time, so
+/// that `out` is read and written a quarter as often; the order of the additions, and with it the
+/// result, is that of one row after the other.
 fn add_vector_times_rows(vector: &[f64], rows: &[f64], out: &mut [f64]) {
     let cols = out.len();
     let (mut fours, mut values) = (rows.chunks_exact(4 * cols), vector.chunks_exact(4));
@@ -175,7 +183,9 @@ fn add_vector_times_rows(vector: &[f64], rows: &[f64], out: &mut [f64]) {
         }
     }
     let done = rows.len() / (4 * cols) * 4;
-    for (value, row) in vector[done.min(vector.len())..].iter().zip(fours.remainder().chunks_exact(cols)) {
+    for (value, row) in
+        vector[done.min(vector.len())..].iter().zip(fours.remainder().chunks_exact(cols))
+    {
         for (sum, weight) in out.iter_mut().zip(row) {
             *sum += value * weight;
         }
@@ -186,7 +196,9 @@ fn checked_elements(rows: usize, cols: usize) -> Result<usize, MatrixError> {
     if rows == 0 || cols == 0 {
         return Err(MatrixError::Empty { rows, cols });
     }
-    rows.checked_mul(cols).filter(|elements| *elements <= MAX_ELEMENTS).ok_or(MatrixError::TooLarge { rows, cols })
+    rows.checked_mul(cols)
+        .filter(|elements| *elements <= MAX_ELEMENTS)
+        .ok_or(MatrixError::TooLarge { rows, cols })
 }
 
 #[cfg(test)]
@@ -212,7 +224,9 @@ mod tests {
     #[test]
     fn products_are_summed_in_the_order_of_the_inner_dimension() {
         let numbers = |rows: usize, cols: usize| {
-            let data = (0..rows * cols).map(|i| 1.0 / (1.0 + i as f64) * if i % 3 == 0 { -1e8 } else { 1.0 }).collect();
+            let data = (0..rows * cols)
+                .map(|i| 1.0 / (1.0 + i as f64) * if i % 3 == 0 { -1e8 } else { 1.0 })
+                .collect();
             Matrix::new(rows, cols, data).unwrap()
         };
         // Below and above a block, and multiples of four and not.
@@ -221,7 +235,11 @@ mod tests {
             let product = left.product(&right).unwrap();
             for (row, col) in [(0, 0), (rows - 1, cols - 1), (rows / 2, cols / 2)] {
                 let sum = (0..inner).fold(0.0, |sum, k| sum + left.row(row)[k] * right.row(k)[col]);
-                assert_eq!(product.row(row)[col].to_bits(), f64::to_bits(sum), "{rows} x {inner} x {cols}");
+                assert_eq!(
+                    product.row(row)[col].to_bits(),
+                    f64::to_bits(sum),
+                    "{rows} x {inner} x {cols}"
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The text of `docs/onnx.md`: what the compiler accepts, from its operators and from the cases that are tested.
+//! The text of `docs/onnx.md`: what the compiler accepts, from its operators and from the cases
+//! that are tested.
 //!
 //! Pure text: the cases are gathered by whoever has the fixtures.
 
@@ -25,7 +26,8 @@ pub struct Case {
 pub fn supported(cases: &[Case]) -> String {
     let mut page = String::from(HEAD);
     for operator in supported_operators() {
-        let _ = writeln!(page, "| {} | {} | {} |", operator.operators, operator.when, operator.becomes);
+        let _ =
+            writeln!(page, "| {} | {} | {} |", operator.operators, operator.when, operator.becomes);
     }
     page.push_str(REFUSED);
     let _ = writeln!(page, "\n## Tested files\n\n{} files.\n", cases.len());
@@ -34,7 +36,12 @@ pub fn supported(cases: &[Case]) -> String {
         let Case { name, origin, opset, operators, verdict } = case;
         let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
         let operators = operators.join(", ");
-        let _ = writeln!(page, "| `{name}` | {} | {opset} | {operators} | {} |", cell(origin), cell(verdict));
+        let _ = writeln!(
+            page,
+            "| `{name}` | {} | {opset} | {operators} | {} |",
+            cell(origin),
+            cell(verdict)
+        );
     }
     page
 }

@@ -5,10 +5,15 @@
 use tract_onnx::pb;
 
 mod models;
-use models::{along, assert_refused, compiled, floats, ints, model, model_of, node, refusal, repeated, value};
+use models::{
+    along, assert_refused, compiled, floats, ints, model, model_of, node, refusal, repeated, value,
+};
 
 /// `y = x · w + f(bomb)`, where `bomb` is what the nodes make.
-fn with_constant(mut nodes: Vec<pb::NodeProto>, initializers: Vec<pb::TensorProto>) -> pb::ModelProto {
+fn with_constant(
+    mut nodes: Vec<pb::NodeProto>,
+    initializers: Vec<pb::TensorProto>,
+) -> pb::ModelProto {
     nodes.push(node("MatMul", &["x", "w"], "d"));
     nodes.push(node("ReduceSum", &["bomb"], "s"));
     nodes.push(node("Add", &["d", "s"], "y"));
@@ -20,22 +25,33 @@ fn constants_that_would_not_fit_are_never_computed() {
     let wide: Vec<i64> = vec![1 << 20, 1 << 20];
     let bombs = [
         with_constant(vec![node("ConstantOfShape", &["n"], "bomb")], vec![ints("n", &wide)]),
-        with_constant(vec![node("Expand", &["one", "n"], "bomb")], vec![floats("one", &[1], &[1.0]), ints("n", &wide)]),
+        with_constant(
+            vec![node("Expand", &["one", "n"], "bomb")],
+            vec![floats("one", &[1], &[1.0]), ints("n", &wide)],
+        ),
         with_constant(
             vec![node("Tile", &["one", "n"], "bomb")],
             vec![floats("one", &[1, 1], &[1.0]), ints("n", &wide)],
         ),
         with_constant(
             vec![node("Range", &["a", "b", "c"], "bomb")],
-            [("a", 0.0), ("b", 1e12), ("c", 1.0)].map(|(name, value)| floats(name, &[], &[value])).to_vec(),
+            [("a", 0.0), ("b", 1e12), ("c", 1.0)]
+                .map(|(name, value)| floats(name, &[], &[value]))
+                .to_vec(),
         ),
         with_constant(
             vec![node("MatMul", &["l", "r"], "bomb")],
-            vec![floats("l", &[1 << 17, 1], &vec![1.0; 1 << 17]), floats("r", &[1, 1 << 17], &vec![1.0; 1 << 17])],
+            vec![
+                floats("l", &[1 << 17, 1], &vec![1.0; 1 << 17]),
+                floats("r", &[1, 1 << 17], &vec![1.0; 1 << 17]),
+            ],
         ),
         with_constant(
             vec![node("Mul", &["l", "r"], "bomb")],
-            vec![floats("l", &[1 << 17, 1], &vec![1.0; 1 << 17]), floats("r", &[1, 1 << 17], &vec![1.0; 1 << 17])],
+            vec![
+                floats("l", &[1 << 17, 1], &vec![1.0; 1 << 17]),
+                floats("r", &[1, 1 << 17], &vec![1.0; 1 << 17]),
+            ],
         ),
         with_constant(
             vec![node("Pad", &["one", "n"], "bomb")],
@@ -61,13 +77,18 @@ fn constants_that_double_again_and_again_are_refused() {
         let axis = pb::AttributeProto { name: "axis".into(), r#type: 2, ..Default::default() };
         node.attribute.push(axis);
     }
-    assert_refused(&with_constant(nodes, vec![floats("one", &[1], &[1.0])]), &["(Concat)", "elements"]);
+    assert_refused(
+        &with_constant(nodes, vec![floats("one", &[1], &[1.0])]),
+        &["(Concat)", "elements"],
+    );
 }
 
 #[test]
 fn sums_that_double_again_and_again_are_refused() {
     let mut nodes = vec![node("MatMul", &["x", "w"], "d0")];
-    nodes.extend((0..40).map(|i| node("Add", &[&format!("d{i}"), &format!("d{i}")], &format!("d{}", i + 1))));
+    nodes.extend(
+        (0..40).map(|i| node("Add", &[&format!("d{i}"), &format!("d{i}")], &format!("d{}", i + 1))),
+    );
     nodes.push(node("Identity", &["d40"], "y"));
     assert_refused(&model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])]), &["(Add)", "terms"]);
 }
@@ -94,7 +115,11 @@ fn chain_of_products(length: usize, size: i64) -> pb::ModelProto {
 
 #[test]
 fn rows_that_would_be_joined_to_a_huge_one_are_refused() {
-    let nodes = vec![node("MatMul", &["x", "w"], "d"), node("ReduceMean", &["x"], "m"), node("Add", &["d", "m"], "y")];
+    let nodes = vec![
+        node("MatMul", &["x", "w"], "d"),
+        node("ReduceMean", &["x"], "m"),
+        node("Add", &["d", "m"], "y"),
+    ];
     let mut hostile = model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])]);
     hostile.graph.as_mut().unwrap().input[0] = value("x", &[1 << 20, 4]);
     assert_refused(&hostile, &["mixes 1048576 rows"]);
@@ -104,13 +129,17 @@ fn rows_that_would_be_joined_to_a_huge_one_are_refused() {
 fn products_of_constants_that_would_take_minutes_are_refused() {
     let half = |name: &str, dims: &[i64]| floats(name, dims, &vec![0.01; 1 << 23]);
     let weights = vec![half("l", &[1 << 12, 1 << 11]), half("r", &[1 << 11, 1 << 12])];
-    assert_refused(&with_constant(vec![node("MatMul", &["l", "r"], "bomb")], weights), &["(MatMul)", "too long"]);
+    assert_refused(
+        &with_constant(vec![node("MatMul", &["l", "r"], "bomb")], weights),
+        &["(MatMul)", "too long"],
+    );
 }
 
 #[test]
 fn constants_that_a_small_file_makes_large_are_refused() {
     let count = [("a", 0), ("n", 1 << 26), ("c", 1)];
-    let scalar = |(name, value): (&str, i64)| pb::TensorProto { dims: vec![], ..ints(name, &[value]) };
+    let scalar =
+        |(name, value): (&str, i64)| pb::TensorProto { dims: vec![], ..ints(name, &[value]) };
     let range = node("Range", &["a", "n", "c"], "bomb");
     let refused = with_constant(vec![range], count.map(scalar).to_vec());
     assert_refused(&refused, &["node_bomb", "the constants computed up to here"]);
@@ -131,27 +160,36 @@ fn sizes_that_grow_into_long_formulas_are_refused() {
     nodes.push(node("MatMul", &["v", "w"], "y"));
     let constants = vec![ints("first", &[0]), ints("four", &[4]), floats("w", &[4, 3], &[0.5; 12])];
     let mut input = value("x", &[1, 1, 4]);
-    if let Some(pb::type_proto::Value::TensorType(tensor)) = &mut input.r#type.as_mut().unwrap().value {
+    if let Some(pb::type_proto::Value::TensorType(tensor)) =
+        &mut input.r#type.as_mut().unwrap().value
+    {
         for (dim, name) in tensor.shape.as_mut().unwrap().dim.iter_mut().zip(["a", "b"]) {
             dim.value = Some(DimParam(name.into()));
         }
     }
-    assert_refused(&model_of(vec![input], nodes, constants), &["(Mul)", "formula", "export with fixed sizes"]);
+    assert_refused(
+        &model_of(vec![input], nodes, constants),
+        &["(Mul)", "formula", "export with fixed sizes"],
+    );
 }
 
 /// `x · w`, doubled to 1024 terms, then `operator` again and again.
 fn thousand_terms(operator: &str, other: &[&str], count: usize) -> pb::ModelProto {
     let mut nodes = vec![node("MatMul", &["x", "w"], "d0")];
-    nodes.extend((0..10).map(|i| node("Add", &[&format!("d{i}"), &format!("d{i}")], &format!("d{}", i + 1))));
+    nodes.extend(
+        (0..10).map(|i| node("Add", &[&format!("d{i}"), &format!("d{i}")], &format!("d{}", i + 1))),
+    );
     nodes.extend(repeated(operator, "d10", other, count));
     model(nodes, vec![floats("w", &[4, 4], &[0.5; 16]), floats("f", &[], &[1.01])])
 }
 
 #[test]
 fn a_thousand_terms_thousands_of_times_are_refused() {
-    for hostile in
-        [thousand_terms("Neg", &[], 3000), thousand_terms("Mul", &["f"], 3000), thousand_terms("MatMul", &["w"], 3000)]
-    {
+    for hostile in [
+        thousand_terms("Neg", &[], 3000),
+        thousand_terms("Mul", &["f"], 3000),
+        thousand_terms("MatMul", &["w"], 3000),
+    ] {
         assert_refused(&hostile, &["all terms up to here"]);
     }
     assert_eq!(compiled(&thousand_terms("Neg", &[], 500)).terms.len(), 1024);
@@ -162,24 +200,43 @@ fn one_long_row_again_and_again_is_refused() {
     let width = 1 << 20;
     for operator in ["Add", "Mul"] {
         let row = floats("r", &[width], &(0..width).map(|i| (i + 1) as f32).collect::<Vec<_>>());
-        let hostile = model_of(vec![value("x", &[1, width])], repeated(operator, "x", &["r"], 300), vec![row]);
-        assert_refused(&hostile, &[operator, "biases, factors per feature and selections up to here"]);
+        let hostile = model_of(
+            vec![value("x", &[1, width])],
+            repeated(operator, "x", &["r"], 300),
+            vec![row],
+        );
+        assert_refused(
+            &hostile,
+            &[operator, "biases, factors per feature and selections up to here"],
+        );
     }
     let row = floats("r", &[width], &(0..width).map(|i| (i + 1) as f32).collect::<Vec<_>>());
     let mut nodes = vec![node("Add", &["x", "r"], "d0")];
-    nodes.extend((0..9).map(|i| node("Add", &[&format!("d{i}"), &format!("d{i}")], &format!("d{}", i + 1))));
+    nodes.extend(
+        (0..9).map(|i| node("Add", &[&format!("d{i}"), &format!("d{i}")], &format!("d{}", i + 1))),
+    );
     nodes.push(node("Identity", &["d9"], "y"));
-    assert_refused(&model_of(vec![value("x", &[1, width])], nodes, vec![row]), &["terms are too large"]);
+    assert_refused(
+        &model_of(vec![value("x", &[1, width])], nodes, vec![row]),
+        &["terms are too large"],
+    );
 }
 
 #[test]
 fn rows_that_are_too_long_are_refused() {
     let wide = value("x", &[1, 1 << 23]);
-    assert_refused(&model_of(vec![wide], vec![node("Neg", &["x"], "y")], vec![]), &["rows of 8388608 features"]);
+    assert_refused(
+        &model_of(vec![wide], vec![node("Neg", &["x"], "y")], vec![]),
+        &["rows of 8388608 features"],
+    );
     let pads = ints("p", &[0, 0, 0, 1 << 27]);
-    assert_refused(&model(vec![node("Pad", &["x", "p"], "y")], vec![pads]), &["rows of 134217732 features"]);
+    assert_refused(
+        &model(vec![node("Pad", &["x", "p"], "y")], vec![pads]),
+        &["rows of 134217732 features"],
+    );
     let parts = vec!["x"; 1000];
-    let joined = model_of(vec![value("x", &[1, 4096])], vec![along(1, "Concat", &parts, "y")], vec![]);
+    let joined =
+        model_of(vec![value("x", &[1, 4096])], vec![along(1, "Concat", &parts, "y")], vec![]);
     assert_refused(&joined, &["joins 1000 parts"]);
 }
 

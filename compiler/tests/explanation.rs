@@ -15,7 +15,10 @@ fn every_node_says_what_it_became() {
     let explanation = explained("peft_delta_3d_op17");
     let text = explanation.to_string();
     assert!(
-        explanation.steps.iter().any(|step| step.operator == "MatMul" && step.became.contains("[64 x 4]")),
+        explanation
+            .steps
+            .iter()
+            .any(|step| step.operator == "MatMul" && step.became.contains("[64 x 4]")),
         "{text}"
     );
     assert!(text.contains("+ x · A [64 x 4] · B [4 x 192]"), "{text}");
@@ -27,12 +30,24 @@ fn every_node_says_what_it_became() {
 
 #[test]
 fn the_original_exporters_sums_are_warned_about_with_their_remedy() {
-    for case in ["flat1d_sums_64x4x192_op17", "flat1d_sums_64x4x192_dynamo", "smollm2_l0_q_proj_flat1d_sums_op11"] {
+    for case in [
+        "flat1d_sums_64x4x192_op17",
+        "flat1d_sums_64x4x192_dynamo",
+        "smollm2_l0_q_proj_flat1d_sums_op11",
+    ] {
         let warnings = explained(case).warnings;
-        assert!(warnings[0].contains("sum of all weights") && warnings[0].contains("`zklora export`"), "{warnings:?}");
-        assert!(warnings[1].contains("mixes its") && warnings[1].contains("`zklora export`"), "{warnings:?}");
+        assert!(
+            warnings[0].contains("sum of all weights") && warnings[0].contains("`zklora export`"),
+            "{warnings:?}"
+        );
+        assert!(
+            warnings[1].contains("mixes its") && warnings[1].contains("`zklora export`"),
+            "{warnings:?}"
+        );
     }
-    for case in ["flat1d_64x4x192_op11", "peft_delta_lora_bias_3d_op17", "gemm_transB_zero_bias_op17"] {
+    for case in
+        ["flat1d_64x4x192_op11", "peft_delta_lora_bias_3d_op17", "gemm_transB_zero_bias_op17"]
+    {
         assert_eq!(explained(case).warnings, Vec::<String>::new(), "{case}");
     }
 }
@@ -48,6 +63,9 @@ fn rows_of_an_image_are_its_positions() {
 #[test]
 fn a_dense_matrix_is_warned_about_with_its_cost() {
     let warnings = explained("merged_single_matmul_op17").warnings;
-    assert!(warnings[0].contains("dense matrix of 64 x 192") && warnings[0].contains("64 pairs"), "{warnings:?}");
+    assert!(
+        warnings[0].contains("dense matrix of 64 x 192") && warnings[0].contains("64 pairs"),
+        "{warnings:?}"
+    );
     assert_eq!(warnings.len(), 1, "{warnings:?}");
 }

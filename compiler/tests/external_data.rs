@@ -15,7 +15,10 @@ fn elsewhere(entries: &[(&str, &str)]) -> Vec<u8> {
     let weight = &mut model.graph.as_mut().unwrap().initializer[0];
     weight.float_data.clear();
     weight.data_location = Some(1);
-    let entry = |(key, value): &(&str, &str)| pb::StringStringEntryProto { key: (*key).into(), value: (*value).into() };
+    let entry = |(key, value): &(&str, &str)| pb::StringStringEntryProto {
+        key: (*key).into(),
+        value: (*value).into(),
+    };
     weight.external_data = entries.iter().map(entry).collect();
     bytes(&model)
 }
@@ -39,9 +42,17 @@ fn a_model_can_be_had_in_one_file() {
     let folder = folder();
     let model = elsewhere(&[("location", "weights.bin"), ("offset", "16"), ("length", "48")]);
     let whole = ingest::embedded(&model, "m", Some(folder.path())).unwrap();
-    assert_eq!(ingest_in(&whole, "m", None).unwrap().map, ingest_in(&model, "m", Some(folder.path())).unwrap().map);
+    assert_eq!(
+        ingest_in(&whole, "m", None).unwrap().map,
+        ingest_in(&model, "m", Some(folder.path())).unwrap().map
+    );
     assert_eq!(ingest::embedded(&whole, "m", None).unwrap(), whole);
-    assert!(ingest::embedded(&model, "m", None).unwrap_err().to_string().contains("external data of tensor `w`"));
+    assert!(
+        ingest::embedded(&model, "m", None)
+            .unwrap_err()
+            .to_string()
+            .contains("external data of tensor `w`")
+    );
 }
 
 #[test]
@@ -50,15 +61,23 @@ fn the_named_part_of_a_file_is_the_weight() {
     let model = elsewhere(&[("location", "weights.bin"), ("offset", "16"), ("length", "48")]);
     let map = ingest_in(&model, "m", Some(folder.path())).unwrap().map;
     assert_eq!(map.apply(&[&[1.0, 0.0, 0.0, 0.0]]).unwrap(), [4.0, 5.0, 6.0]);
-    // The length may be left out where the rest of the file is the tensor, and a file may be named with its folder.
-    fs::write(folder.path().join("m.onnx"), elsewhere(&[("location", "./weights.bin"), ("offset", "16")])).unwrap();
+    // The length may be left out where the rest of the file is the tensor, and a file may be named
+    // with its folder.
+    fs::write(
+        folder.path().join("m.onnx"),
+        elsewhere(&[("location", "./weights.bin"), ("offset", "16")]),
+    )
+    .unwrap();
     assert_eq!(ingest_file(&folder.path().join("m.onnx")).unwrap().map, map);
 }
 
 #[test]
 fn bytes_alone_have_no_files_beside_them() {
     let error = ingest(&elsewhere(&[("location", "weights.bin")]), "m").unwrap_err().to_string();
-    assert!(error.contains("`w`") && error.contains("only the bytes of the model were given"), "{error}");
+    assert!(
+        error.contains("`w`") && error.contains("only the bytes of the model were given"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -67,8 +86,18 @@ fn paths_out_of_the_folder_are_refused() {
     let inner = outer.path().join("inner");
     fs::create_dir(&inner).unwrap();
     let absolute = outer.path().join("weights.bin").display().to_string();
-    for location in ["../weights.bin", "a/../../weights.bin", &absolute, "", "..\\weights.bin", "C:\\weights.bin"] {
-        assert!(refusal(&[("location", location)], &inner).contains("not a relative path"), "{location}");
+    for location in [
+        "../weights.bin",
+        "a/../../weights.bin",
+        &absolute,
+        "",
+        "..\\weights.bin",
+        "C:\\weights.bin",
+    ] {
+        assert!(
+            refusal(&[("location", location)], &inner).contains("not a relative path"),
+            "{location}"
+        );
     }
     assert!(refusal(&[], &inner).contains("names no file"));
     assert!(refusal(&[("location", "none.bin")], &inner).contains("cannot be found"));
@@ -96,7 +125,10 @@ fn links_out_of_the_folder_and_things_that_are_no_files_are_refused() {
 fn ranges_that_do_not_fit_are_refused() {
     let folder = folder();
     let at = |offset: &str, length: &str| {
-        refusal(&[("location", "weights.bin"), ("offset", offset), ("length", length)], folder.path())
+        refusal(
+            &[("location", "weights.bin"), ("offset", offset), ("length", length)],
+            folder.path(),
+        )
     };
     assert!(at("0", "64").contains("needs 48 bytes, but 64"));
     assert!(at("17", "48").contains("beyond the end"));

@@ -1,4 +1,5 @@
-//! Constants that a graph computes have the bits that their exact values round to, whatever the machine's f32 kernels would give.
+//! Constants that a graph computes have the bits that their exact values round to, whatever the
+//! machine's f32 kernels would give.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +27,11 @@ fn products_of_constants_are_exact() {
 #[test]
 fn sums_of_constants_are_exact() {
     let (terms, weights) = (floats("t", &[3], &CANCELLING), floats("w", &[4, 3], &[2.0; 12]));
-    let nodes = vec![node("ReduceSum", &["t"], "s"), node("MatMul", &["x", "w"], "d"), node("Add", &["d", "s"], "y")];
+    let nodes = vec![
+        node("ReduceSum", &["t"], "s"),
+        node("MatMul", &["x", "w"], "d"),
+        node("Add", &["d", "s"], "y"),
+    ];
     assert_eq!(deltas(&model(nodes, vec![terms, weights])), [3.0; 3]);
 }
 
@@ -47,9 +52,19 @@ fn operators_behind_such_constants_are_computed_too() {
 #[test]
 fn weights_that_the_graph_casts_to_bf16_are_rounded() {
     let mut to_bf16 = node("Cast", &["w"], "r");
-    to_bf16.attribute.push(pb::AttributeProto { name: "to".into(), i: 16, r#type: 2, ..Default::default() });
+    to_bf16.attribute.push(pb::AttributeProto {
+        name: "to".into(),
+        i: 16,
+        r#type: 2,
+        ..Default::default()
+    });
     let mut back = node("Cast", &["r"], "v");
-    back.attribute.push(pb::AttributeProto { name: "to".into(), i: 1, r#type: 2, ..Default::default() });
+    back.attribute.push(pb::AttributeProto {
+        name: "to".into(),
+        i: 1,
+        r#type: 2,
+        ..Default::default()
+    });
     let nodes = vec![to_bf16, back, node("MatMul", &["x", "v"], "y")];
     // 1 + 2^-7 is a bf16; 1 + 2^-8 lies in the middle and goes to the even 1; a bit more goes up.
     let row = [1.0 + 1.0 / 128.0, 1.0 + 1.0 / 256.0, 1.0 + 1.001 / 256.0];
@@ -61,19 +76,39 @@ fn weights_that_the_graph_casts_to_bf16_are_rounded() {
 fn inputs_keep_the_names_of_the_file() {
     // tract calls an input like the node behind it if that does nothing.
     let nodes = vec![node("Identity", &["x"], "same"), node("MatMul", &["same", "w"], "y")];
-    let map = ingest(&bytes(&model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])])), "named").unwrap();
+    let map =
+        ingest(&bytes(&model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])])), "named").unwrap();
     assert_eq!(map.inputs[0].name, "x");
 }
 
 #[test]
 fn weights_cast_to_integers_that_cannot_hold_them_are_refused() {
     let mut cast = node("Cast", &["m"], "i");
-    cast.attribute.push(pb::AttributeProto { name: "to".into(), i: 3, r#type: 2, ..Default::default() });
+    cast.attribute.push(pb::AttributeProto {
+        name: "to".into(),
+        i: 3,
+        r#type: 2,
+        ..Default::default()
+    });
     let mut back = node("Cast", &["i"], "v");
-    back.attribute.push(pb::AttributeProto { name: "to".into(), i: 1, r#type: 2, ..Default::default() });
+    back.attribute.push(pb::AttributeProto {
+        name: "to".into(),
+        i: 1,
+        r#type: 2,
+        ..Default::default()
+    });
     let graph = |factor: f32, product: &str| {
-        let nodes = vec![node(product, &["w", "f"], "m"), cast.clone(), back.clone(), node("MatMul", &["x", "v"], "y")];
-        let f = if product == "Mul" { floats("f", &[], &[factor]) } else { floats("f", &[1, 3], &[factor; 3]) };
+        let nodes = vec![
+            node(product, &["w", "f"], "m"),
+            cast.clone(),
+            back.clone(),
+            node("MatMul", &["x", "v"], "y"),
+        ];
+        let f = if product == "Mul" {
+            floats("f", &[], &[factor])
+        } else {
+            floats("f", &[1, 3], &[factor; 3])
+        };
         model(nodes, vec![floats("w", &[4, 1], &[1.25; 4]), f])
     };
     // Folded by tract, and by the compiler itself.
@@ -86,7 +121,8 @@ fn weights_cast_to_integers_that_cannot_hold_them_are_refused() {
 
 #[test]
 fn weights_that_are_quantised_in_the_graph_are_what_comes_out() {
-    // Fake quantisation: round(w / s) · s, the products before it being computed by the compiler itself.
+    // Fake quantisation: round(w / s) · s, the products before it being computed by the compiler
+    // itself.
     let nodes = vec![
         node("MatMul", &["l", "r"], "w"),
         node("QuantizeLinear", &["v", "s", "z"], "q"),

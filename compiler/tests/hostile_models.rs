@@ -1,4 +1,5 @@
-//! Models made to break or to stall the compiler: each is refused for its own reason, quickly and in little memory.
+//! Models made to break or to stall the compiler: each is refused for its own reason, quickly and
+//! in little memory.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -15,7 +16,13 @@ fn the_plain_model_that_the_others_break_is_accepted() {
 
 #[test]
 fn shapes_beyond_memory_are_refused() {
-    for dims in [&[1i64 << 60][..], &[1 << 31, 1 << 31, 1 << 31], &[i64::MAX, 2], &[-1, 4], &[1 << 15, 1 << 15]] {
+    for dims in [
+        &[1i64 << 60][..],
+        &[1 << 31, 1 << 31, 1 << 31],
+        &[i64::MAX, 2],
+        &[-1, 4],
+        &[1 << 15, 1 << 15],
+    ] {
         let mut hostile = plain();
         hostile.graph.as_mut().unwrap().initializer[0].dims = dims.to_vec();
         assert_refused(&hostile, &["`w`", "exceeds the limit"]);
@@ -98,7 +105,8 @@ fn nodes_with_one_name_are_told_apart() {
     let mut nodes = vec![node("MatMul", &["x", "a"], "h"), node("MatMul", &["h", "b"], "y")];
     // As an initialiser, and as each other.
     nodes.iter_mut().for_each(|node| node.name = "a".into());
-    let twins = model(nodes, vec![floats("a", &[4, 2], &[0.5; 8]), floats("b", &[2, 3], &[0.5; 6])]);
+    let twins =
+        model(nodes, vec![floats("a", &[4, 2], &[0.5; 8]), floats("b", &[2, 3], &[0.5; 6])]);
     assert_eq!(ingest(&bytes(&twins), "twins").unwrap().d_out, 3);
 }
 
@@ -114,7 +122,8 @@ fn values_that_nothing_makes_are_refused() {
 
 #[test]
 fn cycles_are_refused() {
-    let nodes = vec![node("Add", &["x", "b"], "a"), node("Neg", &["a"], "b"), node("Neg", &["b"], "y")];
+    let nodes =
+        vec![node("Add", &["x", "b"], "a"), node("Neg", &["a"], "b"), node("Neg", &["b"], "y")];
     assert_refused(&model(nodes, vec![]), &["cycle"]);
     assert_refused(&model(vec![node("Add", &["x", "y"], "y")], vec![]), &["cycle"]);
 }
@@ -124,13 +133,24 @@ fn control_flow_is_refused_however_deep() {
     let mut graph = plain().graph.unwrap();
     for _ in 0..5 {
         let mut branch = node("If", &["x"], "y");
-        branch.attribute.push(pb::AttributeProto { name: "then_branch".into(), g: Some(graph), ..Default::default() });
+        branch.attribute.push(pb::AttributeProto {
+            name: "then_branch".into(),
+            g: Some(graph),
+            ..Default::default()
+        });
         graph = pb::GraphProto { node: vec![branch], ..plain().graph.unwrap() };
     }
-    assert_refused(&pb::ModelProto { graph: Some(graph.clone()), ..plain() }, &["`node_y` (If)", "control flow"]);
+    assert_refused(
+        &pb::ModelProto { graph: Some(graph.clone()), ..plain() },
+        &["`node_y` (If)", "control flow"],
+    );
     for _ in 0..200 {
         let mut branch = node("If", &["x"], "y");
-        branch.attribute.push(pb::AttributeProto { name: "then_branch".into(), g: Some(graph), ..Default::default() });
+        branch.attribute.push(pb::AttributeProto {
+            name: "then_branch".into(),
+            g: Some(graph),
+            ..Default::default()
+        });
         graph = pb::GraphProto { node: vec![branch], ..Default::default() };
     }
     assert_refused(&pb::ModelProto { graph: Some(graph), ..plain() }, &["recursion limit reached"]);
@@ -162,7 +182,8 @@ fn functions_that_call_themselves_or_multiply_are_refused() {
             })
             .collect()
     };
-    hostile.functions = (0..14).map(|i| function(&format!("F{i}"), chain(&format!("F{}", i + 1)))).collect();
+    hostile.functions =
+        (0..14).map(|i| function(&format!("F{i}"), chain(&format!("F{}", i + 1)))).collect();
     hostile.functions.push(function("F", chain("F0")));
     assert_refused(&hostile, &["functions written out", "exceeds the limit"]);
 }
@@ -179,7 +200,10 @@ fn long_names_of_dimensions_are_refused() {
     use pb::tensor_shape_proto::dimension::Value::DimParam;
     let mut hostile = plain();
     let mut input = value("x", &[2, 4]);
-    let Some(pb::type_proto::Value::TensorType(tensor)) = &mut input.r#type.as_mut().unwrap().value else { panic!() };
+    let Some(pb::type_proto::Value::TensorType(tensor)) = &mut input.r#type.as_mut().unwrap().value
+    else {
+        panic!()
+    };
     tensor.shape.as_mut().unwrap().dim[0].value = Some(DimParam("(".repeat(100_000)));
     hostile.graph.as_mut().unwrap().input[0] = input;
     assert_refused(&hostile, &["`x`", "100000 bytes long"]);
@@ -239,10 +263,14 @@ fn transposes_that_are_none_are_refused() {
     // The first of these makes tract look for the end of a cycle that has none.
     for perm in [&[0, 1, 1][..], &[1, 1], &[0, 2], &[-1, 0]] {
         let mut transpose = node("Transpose", &["w"], "t");
-        let ints = pb::AttributeProto { name: "perm".into(), ints: perm.to_vec(), ..Default::default() };
+        let ints =
+            pb::AttributeProto { name: "perm".into(), ints: perm.to_vec(), ..Default::default() };
         transpose.attribute.push(pb::AttributeProto { r#type: 7, ..ints });
         let nodes = vec![transpose, node("MatMul", &["x", "t"], "y")];
-        assert_refused(&model(nodes, vec![floats("w", &[3, 4], &[0.5; 12])]), &["`node_t`", "every axis once"]);
+        assert_refused(
+            &model(nodes, vec![floats("w", &[3, 4], &[0.5; 12])]),
+            &["`node_t`", "every axis once"],
+        );
     }
 }
 
@@ -274,10 +302,12 @@ fn an_open_number_of_rows_is_not_stretched_to_a_fixed_one() {
 /// An input `[symbol, dim]`.
 fn symbolic(name: &str, symbol: &str, dim: i64) -> pb::ValueInfoProto {
     let mut input = value(name, &[1, dim]);
-    if let Some(pb::type_proto::Value::TensorType(tensor)) = input.r#type.as_mut().and_then(|t| t.value.as_mut())
+    if let Some(pb::type_proto::Value::TensorType(tensor)) =
+        input.r#type.as_mut().and_then(|t| t.value.as_mut())
         && let Some(shape) = tensor.shape.as_mut()
     {
-        shape.dim[0].value = Some(pb::tensor_shape_proto::dimension::Value::DimParam(symbol.into()));
+        shape.dim[0].value =
+            Some(pb::tensor_shape_proto::dimension::Value::DimParam(symbol.into()));
     }
     input
 }
@@ -286,9 +316,18 @@ fn symbolic(name: &str, symbol: &str, dim: i64) -> pb::ValueInfoProto {
 fn padding_with_repeated_values_is_refused_whatever_the_value_to_pad_with() {
     for mode in ["edge", "reflect"] {
         let mut pad = node("Pad", &["x", "pads", "value"], "p");
-        let mode = pb::AttributeProto { name: "mode".into(), s: mode.into(), r#type: 3, ..Default::default() };
+        let mode = pb::AttributeProto {
+            name: "mode".into(),
+            s: mode.into(),
+            r#type: 3,
+            ..Default::default()
+        };
         pad.attribute.push(mode);
-        let weights = vec![ints("pads", &[0, 1, 0, 1]), floats("value", &[], &[0.0]), floats("w", &[6, 3], &[0.5; 18])];
+        let weights = vec![
+            ints("pads", &[0, 1, 0, 1]),
+            floats("value", &[], &[0.0]),
+            floats("w", &[6, 3], &[0.5; 18]),
+        ];
         let nodes = vec![pad, node("MatMul", &["p", "w"], "y")];
         assert_refused(&model(nodes, weights), &["`node_p`", "repeated values"]);
     }

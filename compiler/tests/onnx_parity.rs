@@ -1,5 +1,6 @@
-//! Every folder of fixtures/onnx is an ONNX module with the output that onnxruntime computed; every folder of
-//! fixtures/onnx-refused is one that must be refused, with the words that its error must contain. Adding a case needs no code.
+//! Every folder of fixtures/onnx is an ONNX module with the output that onnxruntime computed; every
+//! folder of fixtures/onnx-refused is one that must be refused, with the words that its error must
+//! contain. Adding a case needs no code.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -8,7 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 use zklora_compiler::{
-    IngestError, Ingested, QuantizedTerm, Term, ingest, ingest_file, quantize, quantize::quantize_inputs,
+    IngestError, Ingested, QuantizedTerm, Term, ingest, ingest_file, quantize,
+    quantize::quantize_inputs,
 };
 
 mod npy;
@@ -19,8 +21,11 @@ const TOLERANCE: f64 = 1e-4;
 
 fn cases(folder: &str) -> Vec<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(folder);
-    let mut cases: Vec<_> =
-        fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let mut cases: Vec<_> = fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
     cases.sort();
     assert!(!cases.is_empty());
     cases
@@ -30,10 +35,17 @@ fn cases(folder: &str) -> Vec<PathBuf> {
 fn inputs_of(ingested: &Ingested, case: &Path) -> Vec<Vec<f64>> {
     let tensors: Vec<Vec<f64>> = match &ingested.map.inputs[..] {
         [_] => vec![read_npy(&case.join("input.npy"))],
-        several => several.iter().map(|input| read_npy(&case.join(format!("input.{}.npy", input.name)))).collect(),
+        several => several
+            .iter()
+            .map(|input| read_npy(&case.join(format!("input.{}.npy", input.name))))
+            .collect(),
     };
     let places = ingested.inputs.iter().zip(&ingested.map.inputs);
-    tensors.iter().zip(places).map(|(tensor, (layout, spec))| layout.rows_of(tensor, spec.dim)).collect()
+    tensors
+        .iter()
+        .zip(places)
+        .map(|(tensor, (layout, spec))| layout.rows_of(tensor, spec.dim))
+        .collect()
 }
 
 fn largest_error(ingested: &Ingested, case: &Path) -> Result<f64, String> {
@@ -46,8 +58,10 @@ fn largest_error(ingested: &Ingested, case: &Path) -> Result<f64, String> {
         return Err(format!("{} outputs instead of {}", found.len(), expected.len()));
     }
     let largest = expected.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
-    let error =
-        found.iter().zip(&expected).fold(0.0f64, |error, (found, expected)| error.max((found - expected).abs()));
+    let error = found
+        .iter()
+        .zip(&expected)
+        .fold(0.0f64, |error, (found, expected)| error.max((found - expected).abs()));
     Ok(error / largest)
 }
 
@@ -56,8 +70,8 @@ fn every_case_agrees_with_onnxruntime() {
     let mut failures = vec![];
     for case in cases("onnx") {
         let name = case.file_name().unwrap().to_string_lossy().into_owned();
-        let tolerance =
-            fs::read_to_string(case.join("tolerance.txt")).map_or(TOLERANCE, |text| text.trim().parse().unwrap());
+        let tolerance = fs::read_to_string(case.join("tolerance.txt"))
+            .map_or(TOLERANCE, |text| text.trim().parse().unwrap());
         let verdict = match ingest_file(&case.join("model.onnx")) {
             Err(error) => Err(error.to_string()),
             Ok(ingested) => largest_error(&ingested, &case).map(|error| (error, ingested.map)),
@@ -75,7 +89,9 @@ fn every_case_agrees_with_onnxruntime() {
                     .collect();
                 eprintln!("ok {name}: error {error:.1e}, scale {}, terms {terms:?}", map.scale);
             }
-            Ok((error, _)) => failures.push(format!("{name}: off by {error:.3e} of the largest output")),
+            Ok((error, _)) => {
+                failures.push(format!("{name}: off by {error:.3e} of the largest output"))
+            }
             Err(error) => failures.push(format!("{name}: {error}")),
         }
     }
@@ -90,15 +106,20 @@ fn every_case_quantises_to_one_part_in_ten_thousand() {
         let quantized = quantize(map, None, None).unwrap();
         let x: Vec<Vec<f64>> = inputs_of(&ingested, &case);
         let expected = map.apply(&x.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
-        let x: Vec<Vec<f32>> = x.iter().map(|x| x.iter().map(|value| *value as f32).collect()).collect();
-        let with_dims: Vec<_> = x.iter().zip(&map.inputs).map(|(x, input)| (&x[..], input.dim)).collect();
-        let has_bias = quantized.terms.iter().any(|term| matches!(term, QuantizedTerm::Bias { .. }));
+        let x: Vec<Vec<f32>> =
+            x.iter().map(|x| x.iter().map(|value| *value as f32).collect()).collect();
+        let with_dims: Vec<_> =
+            x.iter().zip(&map.inputs).map(|(x, input)| (&x[..], input.dim)).collect();
+        let has_bias =
+            quantized.terms.iter().any(|term| matches!(term, QuantizedTerm::Bias { .. }));
         let rows = quantize_inputs(&with_dims, quantized.x_bits, has_bias).unwrap();
         let slices: Vec<_> = rows.inputs.iter().map(Vec::as_slice).collect();
         let delta = quantized.delta(&slices, rows.ones.as_deref()).unwrap();
         let found = quantized.dequantize(&delta, &rows.scales).unwrap();
-        let square = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-        let noise = square(&mut found.iter().zip(&expected).map(|(found, expected)| found - expected));
+        let square =
+            |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+        let noise =
+            square(&mut found.iter().zip(&expected).map(|(found, expected)| found - expected));
         let error = (noise / square(&mut expected.iter().copied())).sqrt();
         eprintln!(
             "{}: {error:.1e} with x {}, A {}, B {}, delta {} bits",
@@ -116,21 +137,34 @@ fn every_case_quantises_to_one_part_in_ten_thousand() {
 fn every_nonlinear_case_is_refused_with_its_node() {
     for case in cases("onnx-refused") {
         let error = ingest_file(&case.join("model.onnx")).unwrap_err().to_string();
-        for expected in fs::read_to_string(case.join("expect.txt")).unwrap().lines().filter(|line| !line.is_empty()) {
-            assert!(error.contains(expected), "{}: `{error}` does not contain `{expected}`", case.display());
+        for expected in fs::read_to_string(case.join("expect.txt"))
+            .unwrap()
+            .lines()
+            .filter(|line| !line.is_empty())
+        {
+            assert!(
+                error.contains(expected),
+                "{}: `{error}` does not contain `{expected}`",
+                case.display()
+            );
         }
     }
 }
 
 #[test]
 fn a_weight_that_is_not_a_number_is_refused_with_its_tensor() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/onnx/peft_delta_3d_op17");
+    let root =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/onnx/peft_delta_3d_op17");
     let mut bytes = fs::read(root.join("model.onnx")).unwrap();
-    // Eight bytes of ones in the middle of the weights cover at least one whole f32, which becomes NaN.
+    // Eight bytes of ones in the middle of the weights cover at least one whole f32, which becomes
+    // NaN.
     let middle = bytes.len() / 2;
     bytes[middle..middle + 8].fill(0xff);
     let error = ingest(&bytes, "poisoned").unwrap_err();
-    assert!(matches!(&error, IngestError::NonFinite { tensor, .. } if tensor.starts_with("onnx::MatMul")), "{error}");
+    assert!(
+        matches!(&error, IngestError::NonFinite { tensor, .. } if tensor.starts_with("onnx::MatMul")),
+        "{error}"
+    );
 }
 
 #[test]
@@ -142,8 +176,13 @@ fn damaged_files_never_panic() {
         state ^= state << 17;
         (state % below as u64) as usize
     };
-    for case in ["peft_delta_3d_op17", "einsum_two_op12", "bf16_all_dynamo", "flat1d_64x4x192_op11", "qkv_concat3_op17"]
-    {
+    for case in [
+        "peft_delta_3d_op17",
+        "einsum_two_op12",
+        "bf16_all_dynamo",
+        "flat1d_64x4x192_op11",
+        "qkv_concat3_op17",
+    ] {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/onnx");
         let bytes = fs::read(root.join(case).join("model.onnx")).unwrap();
         for _ in 0..40 {
@@ -152,7 +191,8 @@ fn damaged_files_never_panic() {
             // The structure is at both ends of the file, the weights in between.
             for _ in 0..1 + random(3) {
                 let span = flipped.len().min(400);
-                let at = if random(2) == 0 { random(span) } else { flipped.len() - 1 - random(span) };
+                let at =
+                    if random(2) == 0 { random(span) } else { flipped.len() - 1 - random(span) };
                 flipped[at] ^= 1 << random(8);
             }
             let _ = ingest(&flipped, "flipped");

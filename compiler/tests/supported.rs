@@ -1,4 +1,5 @@
-//! `docs/onnx.md` is what the compiler supports and what its cases show. `ZKLORA_WRITE_DOCS=1` writes the page anew.
+//! `docs/onnx.md` is what the compiler supports and what its cases show. `ZKLORA_WRITE_DOCS=1`
+//! writes the page anew.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,8 +21,11 @@ fn root() -> PathBuf {
 
 fn cases(folder: &str) -> Vec<Case> {
     let folder = root().join("fixtures").join(folder);
-    let mut folders: Vec<_> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let mut folders: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
     folders.sort();
     folders.iter().map(|folder| case(folder)).collect()
 }
@@ -33,7 +37,11 @@ fn case(folder: &Path) -> Case {
     Case {
         name: folder.file_name().unwrap().to_string_lossy().into_owned(),
         origin: fs::read_to_string(folder.join("origin.txt")).unwrap().trim().into(),
-        opset: model.opset_import.iter().find(|set| set.domain.is_empty()).map_or(0, |set| set.version),
+        opset: model
+            .opset_import
+            .iter()
+            .find(|set| set.domain.is_empty())
+            .map_or(0, |set| set.version),
         operators: operators.into_iter().collect(),
         verdict: match ingest_file(&folder.join("model.onnx")) {
             Ok(ingested) => compiled(&ingested),
@@ -49,7 +57,8 @@ fn compiled(ingested: &Ingested) -> String {
         Term::ElementScale { g, .. } => format!("scale of {}", g.len()),
     });
     let terms: Vec<String> = terms.collect();
-    let positions = if ingested.inputs.contains(&Layout::FeaturesLast) { "" } else { ", rows are positions" };
+    let positions =
+        if ingested.inputs.contains(&Layout::FeaturesLast) { "" } else { ", rows are positions" };
     let warned = if ingested.warnings.is_empty() { "" } else { ", with a warning" };
     format!("{}{positions}{warned}", terms.join(" + "))
 }

@@ -1,5 +1,5 @@
-//! The terms of a map are the fewest and smallest that its graph gives: ranks are those of the true factors, however the graph
-//! moves features around, and what is one thing becomes one term.
+//! The terms of a map are the fewest and smallest that its graph gives: ranks are those of the true
+//! factors, however the graph moves features around, and what is one thing becomes one term.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,8 @@ mod models;
 use models::{along, bytes, compiled, floats, ints, model, model_of, node, repeated, value};
 
 fn weight(name: &str, rows: i64, cols: i64) -> pb::TensorProto {
-    let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
+    let values: Vec<f32> =
+        (0..rows * cols).map(|i| ((i * 37 % 101) as f32 - 50.0) / 50.0).collect();
     floats(name, &[rows, cols], &values)
 }
 
@@ -39,9 +40,16 @@ fn a_split_or_picked_input_of_real_width_keeps_the_rank_of_its_factors() {
     let halves = model_of(wide(), nodes, vec![weight("a", 4096, 4), weight("b", 4, 8192)]);
     assert_eq!(shapes(&compiled(&halves)), ["8192x4x8192", "8192x4x8192"]);
     let order: Vec<i64> = (0..4096).map(|i| 8191 - 2 * i).collect();
-    let nodes =
-        vec![along(1, "Gather", &["x", "i"], "g"), node("MatMul", &["g", "a"], "h"), node("MatMul", &["h", "b"], "y")];
-    let picked = model_of(wide(), nodes, vec![ints("i", &order), weight("a", 4096, 4), weight("b", 4, 8192)]);
+    let nodes = vec![
+        along(1, "Gather", &["x", "i"], "g"),
+        node("MatMul", &["g", "a"], "h"),
+        node("MatMul", &["h", "b"], "y"),
+    ];
+    let picked = model_of(
+        wide(),
+        nodes,
+        vec![ints("i", &order), weight("a", 4096, 4), weight("b", 4, 8192)],
+    );
     assert_eq!(shapes(&compiled(&picked)), ["8192x4x8192"]);
 }
 
@@ -58,19 +66,29 @@ fn an_input_that_was_split_and_is_whole_again_is_one_term() {
         along(1, "Concat", &["q2", "k", "v2"], "y"),
     ];
     let weights = vec![ints("parts", &[4096; 3]), weight("a", 4096, 8), weight("b", 8, 4096)];
-    let fused = compiled(&model_of(vec![value("x", &[1, 4096]), value("base", &[1, 3 * 4096])], nodes, weights));
+    let fused = compiled(&model_of(
+        vec![value("x", &[1, 4096]), value("base", &[1, 3 * 4096])],
+        nodes,
+        weights,
+    ));
     assert_eq!(shapes(&fused), ["scale 12288", "4096x8x12288", "4096x8x12288"]);
-    assert!(matches!(&fused.terms[0], Term::ElementScale { input: 1, g } if g.iter().all(|g| *g == 1.0)));
+    assert!(
+        matches!(&fused.terms[0], Term::ElementScale { input: 1, g } if g.iter().all(|g| *g == 1.0))
+    );
 }
 
 #[test]
 fn features_that_are_only_moved_have_the_rank_of_those_that_are_used() {
-    let mut map = compiled(&model(vec![along(1, "Gather", &["x", "i"], "y")], vec![ints("i", &[2, 2, 0])]));
+    let mut map =
+        compiled(&model(vec![along(1, "Gather", &["x", "i"], "y")], vec![ints("i", &[2, 2, 0])]));
     assert_eq!(shapes(&map), ["4x2x3"]);
     assert_eq!(map.apply(&[&[1.0, 2.0, 3.0, 4.0]]).unwrap(), [3.0, 3.0, 1.0]);
     map = compiled(&model(vec![along(1, "Concat", &["x", "x"], "y")], vec![]));
     assert_eq!(shapes(&map), ["4x4x8"]);
-    assert_eq!(map.apply(&[&[1.0, 2.0, 3.0, 4.0]]).unwrap(), [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(
+        map.apply(&[&[1.0, 2.0, 3.0, 4.0]]).unwrap(),
+        [1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0]
+    );
 }
 
 #[test]
@@ -86,7 +104,11 @@ fn constants_added_one_after_the_other_are_one_row() {
 
 #[test]
 fn a_constant_added_to_every_output_in_parts_is_still_warned_about() {
-    let nodes = vec![node("MatMul", &["x", "w"], "d"), node("Add", &["d", "s"], "e"), node("Add", &["e", "s"], "y")];
+    let nodes = vec![
+        node("MatMul", &["x", "w"], "d"),
+        node("Add", &["d", "s"], "e"),
+        node("Add", &["e", "s"], "y"),
+    ];
     let sums = model(nodes, vec![weight("w", 4, 3), floats("s", &[], &[0.5])]);
     let warnings = explain(&bytes(&sums), "sums", None).unwrap().warnings;
     assert!(warnings[0].contains("adds one constant to every output"), "{warnings:?}");

@@ -1,8 +1,9 @@
-//! Every parser of hostile input, on files of the fixtures that were edited at random. A target fails if it panics, or if it
-//! accepts what it must not.
+//! Every parser of hostile input, on files of the fixtures that were edited at random. A target
+//! fails if it panics, or if it accepts what it must not.
 //!
-//! Each target runs for a second under `cargo test`. With `cargo bolero test --package zklora-fuzz TARGET` (from the registry)
-//! libFuzzer drives the same targets with coverage, for as long as one likes.
+//! Each target runs for a second under `cargo test`. With `cargo bolero test --package zklora-fuzz
+//! TARGET` (from the registry) libFuzzer drives the same targets with coverage, for as long as one
+//! likes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::{
@@ -82,13 +83,15 @@ fn apply(bytes: &mut Vec<u8>, edits: &[Edit]) {
 /// Runs a target on seeds with random edits.
 fn fuzz(seeds: &[Vec<u8>], target: impl Fn(&[u8]) + std::panic::RefUnwindSafe) {
     assert!(!seeds.is_empty());
-    check!().with_type::<(u8, Vec<Edit>)>().with_test_time(Duration::from_secs(1)).cloned().for_each(
-        |(seed, edits)| {
+    check!()
+        .with_type::<(u8, Vec<Edit>)>()
+        .with_test_time(Duration::from_secs(1))
+        .cloned()
+        .for_each(|(seed, edits)| {
             let mut bytes = seeds[seed as usize % seeds.len()].clone();
             apply(&mut bytes, &edits);
             target(&bytes);
-        },
-    );
+        });
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -116,13 +119,23 @@ fn contributor() -> &'static Contributor {
         let (srs, keys) = (Srs::insecure_dev(8).unwrap(), KeyStore::default());
         let case = fixture("onnx/peft_delta_lora_bias_3d_op17");
         let paths = [case.join("model.onnx")];
-        let options = compile::Options { paths: &paths, out: folder.path(), seed_file: None, calibrate: None };
+        let options = compile::Options {
+            paths: &paths,
+            out: folder.path(),
+            seed_file: None,
+            calibrate: None,
+        };
         let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
-        let inputs = Activations::read(&case.join("input.npy"), artifacts.pinned.modules(), None).unwrap();
+        let inputs =
+            Activations::read(&case.join("input.npy"), artifacts.pinned.modules(), None).unwrap();
         let (trace, _) = record::record(&artifacts, &inputs, None, None).unwrap();
         trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
         let prove = |rows: &Trace<'_>| session::prove(&artifacts, rows, &srs, &keys);
-        fs::write(folder.path().join("session.pf"), trace.with_trace(&artifacts.pinned, prove).unwrap()).unwrap();
+        fs::write(
+            folder.path().join("session.pf"),
+            trace.with_trace(&artifacts.pinned, prove).unwrap(),
+        )
+        .unwrap();
         Contributor { folder, srs, keys, pinned: artifacts.pinned }
     })
 }
@@ -171,7 +184,8 @@ fn adapter_config() {
     });
 }
 
-/// What is accepted is canonical: the same bytes come out again, under another id unless nothing was changed.
+/// What is accepted is canonical: the same bytes come out again, under another id unless nothing
+/// was changed.
 #[test]
 fn manifest() {
     let original = contributor().bytes("public/manifest.json");
@@ -202,8 +216,12 @@ fn trace() {
         let (_folder, path) = file("trace.safetensors", bytes);
         let _ = TraceFile::info(&path);
         let digest = |rows: &Trace<'_>| Ok(rows.digest());
-        let in_memory = TraceFile::read(&path, &c.pinned).and_then(|t| t.with_trace(&c.pinned, digest));
-        assert_eq!(in_memory.ok(), TraceReader::trace(&path, &c.pinned).map(|rows| rows.digest()).ok());
+        let in_memory =
+            TraceFile::read(&path, &c.pinned).and_then(|t| t.with_trace(&c.pinned, digest));
+        assert_eq!(
+            in_memory.ok(),
+            TraceReader::trace(&path, &c.pinned).map(|rows| rows.digest()).ok()
+        );
     });
 }
 
@@ -251,7 +269,9 @@ fn batches_and_answers() {
         wire::{Batch, Call, InferResponse},
     };
     let contributor = contributor();
-    let trace = TraceFile::read(&contributor.folder.path().join("trace.safetensors"), &contributor.pinned).unwrap();
+    let trace =
+        TraceFile::read(&contributor.folder.path().join("trace.safetensors"), &contributor.pinned)
+            .unwrap();
     let honest = Batch {
         sequence: 3,
         rows: vec![batch::to_wire(&std::sync::Arc::new(trace.modules[0].clone()))],
@@ -266,7 +286,8 @@ fn batches_and_answers() {
             assert_eq!(calls.len(), batch.counts().count());
             let module = &contributor.pinned.modules()[0];
             assert!(
-                calls.iter().all(|call| call.rows.inputs[0].len() == call.rows.scales.len() * module.inputs[0].dim)
+                calls.iter().all(|call| call.rows.inputs[0].len()
+                    == call.rows.scales.len() * module.inputs[0].dim)
             );
         }
         if let Ok(answer) = InferResponse::decode(bytes)
@@ -302,7 +323,10 @@ fn session_logs() {
             read.push(event);
             Ok(())
         });
-        assert!(read.len() <= events.len() && read.iter().zip(&events).all(|(read, written)| read == written));
+        assert!(
+            read.len() <= events.len()
+                && read.iter().zip(&events).all(|(read, written)| read == written)
+        );
     });
 }
 
@@ -345,8 +369,10 @@ fn reports() {
 #[test]
 fn committed_values_and_commitments() {
     let folder = fixture("activation_commitments");
-    let seeds: Vec<Vec<u8>> =
-        fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect();
+    let seeds: Vec<Vec<u8>> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+        .collect();
     fuzz(&seeds, |bytes| {
         let path = Path::new("fuzzed.json");
         if let Ok(values) = Values::parse(path, bytes.to_vec()) {
@@ -364,7 +390,9 @@ fn committed_values_and_commitments() {
 #[test]
 fn row_proofs() {
     let path = Path::new("fuzzed.json");
-    let values = Values::parse(path, br#"{"input_data": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]}"#.to_vec()).unwrap();
+    let values =
+        Values::parse(path, br#"{"input_data": [[1, 2, 3], [4, 5, 6], [7, 8, 9]]}"#.to_vec())
+            .unwrap();
     let commitment = Commitment::with_nonce(&values, [1; 32]).unwrap();
     let proof = RowProof::prove(&values, &commitment, 1, None).unwrap();
     fuzz(&[proof.to_bytes().unwrap()], |bytes| {

@@ -1,4 +1,5 @@
-//! A base model as a folder of shards, and its fingerprint: what its weights are, whatever files they are kept in.
+//! A base model as a folder of shards, and its fingerprint: what its weights are, whatever files
+//! they are kept in.
 //!
 //! Must not know about adapters or about what the tensors do.
 
@@ -24,13 +25,14 @@ struct ShardIndex {
 
 /// BLAKE3 of the tensors of a base model folder as Hugging Face saves it, as 64 hexadecimal digits.
 ///
-/// For every tensor in the bytewise order of names, hashed one after the other: name (UTF-8), type (as in the
-/// safetensors header, `F32`), shape (each dimension as u64), content. Each of the four is preceded by its length in
-/// bytes as u64; all integers are little-endian. The same weights in one `model.safetensors` or in shards have the same
-/// fingerprint; the metadata of the files does not count. Tensors are read a piece at a time.
+/// For every tensor in the bytewise order of names, hashed one after the other: name (UTF-8), type
+/// (as in the safetensors header, `F32`), shape (each dimension as u64), content. Each of the four
+/// is preceded by its length in bytes as u64; all integers are little-endian. The same weights in
+/// one `model.safetensors` or in shards have the same fingerprint; the metadata of the files does
+/// not count. Tensors are read a piece at a time.
 ///
-/// Errors: a folder with neither `model.safetensors` nor `model.safetensors.index.json`, a file that is malformed, a
-/// tensor that is in two shards or not in the shard that the index names.
+/// Errors: a folder with neither `model.safetensors` nor `model.safetensors.index.json`, a file
+/// that is malformed, a tensor that is in two shards or not in the shard that the index names.
 pub fn fingerprint(base_dir: &Path) -> Result<String, Error> {
     let mut shards = open_shards(base_dir)?;
     let mut tensors: Vec<(String, usize)> = shards
@@ -47,7 +49,8 @@ pub fn fingerprint(base_dir: &Path) -> Result<String, Error> {
     for (name, shard) in tensors {
         let shard = &mut shards[shard];
         let info = shard.info(&name)?;
-        let shape: Vec<u8> = info.shape.iter().flat_map(|&dim| (dim as u64).to_le_bytes()).collect();
+        let shape: Vec<u8> =
+            info.shape.iter().flat_map(|&dim| (dim as u64).to_le_bytes()).collect();
         for part in [name.as_bytes(), info.dtype.to_string().as_bytes(), &shape] {
             hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
@@ -78,8 +81,10 @@ pub(crate) fn open_shards(base_dir: &Path) -> Result<Vec<TensorFile>, Error> {
     let mut files: Vec<&String> = index.weight_map.values().collect();
     files.sort_unstable();
     files.dedup();
-    let shards: Vec<TensorFile> =
-        files.iter().map(|file| TensorFile::open(&base_dir.join(file), u64::MAX)).collect::<Result<_, _>>()?;
+    let shards: Vec<TensorFile> = files
+        .iter()
+        .map(|file| TensorFile::open(&base_dir.join(file), u64::MAX))
+        .collect::<Result<_, _>>()?;
     for (tensor, file) in &index.weight_map {
         // `files` is sorted and holds every value of the map.
         if let Ok(at) = files.binary_search(&file) {
@@ -93,7 +98,8 @@ fn read_shard_index(path: &Path) -> Result<ShardIndex, Error> {
     let content = bounded_read::read(path, MAX_INDEX)?;
     let json_error = |reason| Error::Json { path: path.to_owned(), reason };
     StrictJson::parse(&content).map_err(json_error)?;
-    let index: ShardIndex = serde_json::from_slice(&content).map_err(|error| json_error(error.to_string()))?;
+    let index: ShardIndex =
+        serde_json::from_slice(&content).map_err(|error| json_error(error.to_string()))?;
     let reject = |reason| Err(Error::Index { path: path.to_owned(), reason });
     if index.weight_map.is_empty() {
         return reject("weight_map names no tensor".into());
@@ -101,7 +107,10 @@ fn read_shard_index(path: &Path) -> Result<ShardIndex, Error> {
     for file in index.weight_map.values() {
         // One plain name: no separator of any system, and not a folder.
         if !file.ends_with(".safetensors") || file.contains(['/', '\\', ':', '\0']) {
-            return reject(format!("names the file {}, which is not a safetensors file of this folder", quoted(file)));
+            return reject(format!(
+                "names the file {}, which is not a safetensors file of this folder",
+                quoted(file)
+            ));
         }
     }
     Ok(index)
@@ -118,8 +127,9 @@ mod tests {
     type Tensor<'a> = (&'a str, &'a [u8], Vec<usize>);
 
     fn save(path: &Path, tensors: &[Tensor]) {
-        let views =
-            tensors.iter().map(|(name, data, shape)| (*name, TensorView::new(Dtype::U8, shape.clone(), data).unwrap()));
+        let views = tensors.iter().map(|(name, data, shape)| {
+            (*name, TensorView::new(Dtype::U8, shape.clone(), data).unwrap())
+        });
         std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
     }
 
@@ -136,7 +146,10 @@ mod tests {
     #[test]
     fn the_fingerprint_is_the_documented_hash() {
         let dir = tempfile::tempdir().unwrap();
-        save(&dir.path().join("model.safetensors"), &[("b", b"xy", vec![2]), ("a", b"1234", vec![2, 2])]);
+        save(
+            &dir.path().join("model.safetensors"),
+            &[("b", b"xy", vec![2]), ("a", b"1234", vec![2, 2])],
+        );
         let mut by_hand = Vec::new();
         let number = |n: u64| n.to_le_bytes();
         for (name, shape, data) in [("a", vec![2u64, 2], &b"1234"[..]), ("b", vec![2], b"xy")] {
@@ -155,7 +168,10 @@ mod tests {
     #[test]
     fn sharding_does_not_change_the_fingerprint_and_any_byte_does() {
         let whole = tempfile::tempdir().unwrap();
-        save(&whole.path().join("model.safetensors"), &[("a", b"1234", vec![2, 2]), ("b", b"xy", vec![2])]);
+        save(
+            &whole.path().join("model.safetensors"),
+            &[("a", b"1234", vec![2, 2]), ("b", b"xy", vec![2])],
+        );
         let map = r#"{"b":"model-1.safetensors","a":"model-2.safetensors"}"#;
         let split = |b: &[u8]| {
             sharded(
@@ -169,7 +185,10 @@ mod tests {
         let expected = fingerprint(whole.path()).unwrap();
         assert_eq!(fingerprint(split(b"xy").path()).unwrap(), expected);
         assert_ne!(fingerprint(split(b"xz").path()).unwrap(), expected);
-        save(&whole.path().join("model.safetensors"), &[("a", b"1234", vec![4]), ("b", b"xy", vec![2])]);
+        save(
+            &whole.path().join("model.safetensors"),
+            &[("a", b"1234", vec![4]), ("b", b"xy", vec![2])],
+        );
         assert_ne!(fingerprint(whole.path()).unwrap(), expected);
     }
 
@@ -194,7 +213,12 @@ mod tests {
                 ("n.safetensors", &[("a", b"1", vec![1]), ("b", b"1", vec![1])]),
             ],
         );
-        assert!(fingerprint(twice.path()).unwrap_err().to_string().contains("`a`: is also in another file"));
+        assert!(
+            fingerprint(twice.path())
+                .unwrap_err()
+                .to_string()
+                .contains("`a`: is also in another file")
+        );
         let empty = tempfile::tempdir().unwrap();
         assert!(matches!(fingerprint(empty.path()), Err(Error::Missing { .. })));
     }

@@ -9,7 +9,8 @@ use crate::Error;
 use crate::base_model::open_shards;
 use crate::tensor_file::TensorFile;
 
-/// Names of the token table that an output layer shares its weight with, if the file has no weight of its own for it.
+/// Names of the token table that an output layer shares its weight with, if the file has no weight
+/// of its own for it.
 const TIED: &[&str] = &[
     "model.embed_tokens",
     "transformer.wte",
@@ -46,9 +47,11 @@ impl BaseWeights {
         Ok(BaseWeights { dir: dir.to_owned(), shards, places })
     }
 
-    /// The weight of a module: `<module>.weight`; else without the first part of its name, as base models are saved without the
-    /// head (`h.0.attn.c_attn.weight` for `transformer.h.0.attn.c_attn`); else, for `lm_head`, the token table that it is tied to;
-    /// else the only one with more before its name, as models are saved with the head (`model.layers.0…` for `layers.0…`).
+    /// The weight of a module: `<module>.weight`; else without the first part of its name, as base
+    /// models are saved without the head (`h.0.attn.c_attn.weight` for
+    /// `transformer.h.0.attn.c_attn`); else, for `lm_head`, the token table that it is tied to;
+    /// else the only one with more before its name, as models are saved with the head
+    /// (`model.layers.0…` for `layers.0…`).
     pub(crate) fn weight(&self, module: &str) -> Result<BaseTensor, Error> {
         self.stored_name(module).and_then(|name| self.tensor(&name, ".weight")).ok_or_else(|| Error::Tensor {
             path: self.dir.clone(),
@@ -62,7 +65,8 @@ impl BaseWeights {
 
     /// The bias of a module, if it has one; looked up as [`BaseWeights::weight`].
     pub(crate) fn bias(&self, module: &str) -> Option<BaseTensor> {
-        // By the module's own names first: a head that shares its weight with the token table has its own bias.
+        // By the module's own names first: a head that shares its weight with the token table has
+        // its own bias.
         self.own_names(module)
             .map(str::to_owned)
             .chain(self.only_name_ending_in(module))
@@ -87,7 +91,8 @@ impl BaseWeights {
     /// The only module whose name is this one with more before it.
     fn only_name_ending_in(&self, module: &str) -> Option<String> {
         let end = format!(".{module}.weight");
-        let mut found = self.places.keys().filter(|name| !module.is_empty() && name.ends_with(&end));
+        let mut found =
+            self.places.keys().filter(|name| !module.is_empty() && name.ends_with(&end));
         match (found.next(), found.next()) {
             (Some(only), None) => only.strip_suffix(".weight").map(str::to_owned),
             _ => None,
@@ -133,15 +138,27 @@ mod tests {
 
     fn model(names: &[&str]) -> (tempfile::TempDir, BaseWeights) {
         let dir = tempfile::tempdir().unwrap();
-        let views = names.iter().map(|name| (*name, TensorView::new(Dtype::F32, vec![1, 1], &[0; 4]).unwrap()));
-        std::fs::write(dir.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+        let views = names
+            .iter()
+            .map(|name| (*name, TensorView::new(Dtype::F32, vec![1, 1], &[0; 4]).unwrap()));
+        std::fs::write(
+            dir.path().join("model.safetensors"),
+            safetensors::serialize(views, None).unwrap(),
+        )
+        .unwrap();
         let base = BaseWeights::open(dir.path()).unwrap();
         (dir, base)
     }
 
     #[test]
     fn a_module_is_found_by_its_name_then_without_the_head_then_tied() {
-        let (_dir, base) = model(&["transformer.h.0.weight", "h.0.weight", "h.1.weight", "h.1.bias", "wte.weight"]);
+        let (_dir, base) = model(&[
+            "transformer.h.0.weight",
+            "h.0.weight",
+            "h.1.weight",
+            "h.1.bias",
+            "wte.weight",
+        ]);
         let found = |module: &str| base.weight(module).map(|tensor| tensor.name);
         assert_eq!(found("transformer.h.0").unwrap(), "transformer.h.0.weight");
         assert_eq!(found("transformer.h.1").unwrap(), "h.1.weight");
@@ -150,14 +167,21 @@ mod tests {
         assert_eq!(found("lm_head").unwrap(), "wte.weight");
         for absent in ["transformer.h.2", "h", "0", "x.y.h.1", ""] {
             let error = found(absent).unwrap_err().to_string();
-            assert!(error.contains(&format!("`{absent}.weight`")) && error.contains("trained on"), "{error}");
+            assert!(
+                error.contains(&format!("`{absent}.weight`")) && error.contains("trained on"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn a_module_of_a_model_that_was_saved_with_its_head_is_found_if_it_is_the_only_one() {
-        let (_dir, base) =
-            model(&["model.layers.0.q.weight", "model.layers.0.q.bias", "a.layers.1.q.weight", "b.layers.1.q.weight"]);
+        let (_dir, base) = model(&[
+            "model.layers.0.q.weight",
+            "model.layers.0.q.bias",
+            "a.layers.1.q.weight",
+            "b.layers.1.q.weight",
+        ]);
         assert_eq!(base.weight("layers.0.q").unwrap().name, "model.layers.0.q.weight");
         assert_eq!(base.bias("layers.0.q").unwrap().name, "model.layers.0.q.bias");
         for other in ["layers.1.q", "yers.0.q", "q", ""] {
@@ -167,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_tied_head_has_the_bias_of_its_own_name() {
-        let (_dir, base) = model(&["lm_head.bias", "model.embed_tokens.weight", "model.embed_tokens.bias"]);
+        let (_dir, base) =
+            model(&["lm_head.bias", "model.embed_tokens.weight", "model.embed_tokens.bias"]);
         assert_eq!(base.weight("lm_head").unwrap().name, "model.embed_tokens.weight");
         assert_eq!(base.bias("lm_head").unwrap().name, "lm_head.bias");
     }

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use crate::Error;
 
-/// Opens `path` for reading and says how long it is, in bytes. Refuses folders, pipes, devices and anything over `limit`.
+/// Opens `path` for reading and says how long it is, in bytes. Refuses folders, pipes, devices and
+/// anything over `limit`.
 pub(crate) fn open(path: &Path, limit: u64) -> Result<(File, u64), Error> {
     let read_error = |source| Error::Read { path: path.to_owned(), source };
     // Asked before opening: opening a pipe that nobody writes to would wait for ever.

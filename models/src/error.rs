@@ -1,7 +1,7 @@
 //! What can go wrong with an adapter, a base model or an export, one variant per reason.
 //!
-//! Messages say what, where and what to do. Text that comes out of a file is escaped and shortened before it is shown,
-//! for it may be hostile. Must not know how anything is read.
+//! Messages say what, where and what to do. Text that comes out of a file is escaped and shortened
+//! before it is shown, for it may be hostile. Must not know how anything is read.
 
 use std::io;
 use std::path::PathBuf;
@@ -52,7 +52,8 @@ pub enum Error {
         /// What the parser said.
         reason: String,
     },
-    /// A key of `adapter_config.json` is wrong, or changes what the adapter computes in a way that is not supported.
+    /// A key of `adapter_config.json` is wrong, or changes what the adapter computes in a way that
+    /// is not supported.
     #[error("{}: key {} is {}: {reason}", .path.display(), quoted(.key), shown(.value))]
     Config {
         /// The `adapter_config.json`.
@@ -211,7 +212,8 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A list of files (`export.json`, `model.safetensors.index.json`) says something that cannot be right.
+    /// A list of files (`export.json`, `model.safetensors.index.json`) says something that cannot
+    /// be right.
     #[error("{}: {}", .path.display(), shown(.reason))]
     Index {
         /// The list.

@@ -1,17 +1,18 @@
 //! Names of submodules: which ones can be file names, and the order that a reader expects.
 //!
-//! A name becomes `<name>.onnx` in the output folder, so one that could leave the folder or clash with another is
-//! refused. Must not know where names come from.
+//! A name becomes `<name>.onnx` in the output folder, so one that could leave the folder or clash
+//! with another is refused. Must not know where names come from.
 
 use std::cmp::Ordering;
 
 use crate::Error;
 
-/// Longest name, in bytes: common file systems allow 255 for a file name, and an extension is added.
+/// Longest name, in bytes: common file systems allow 255 for a file name, and an extension is
+/// added.
 pub(crate) const MAX_BYTES: usize = 240;
 
-/// Refuses a name that is not a chain of parts joined by dots, or that has characters that some file system or shell
-/// gives a meaning to.
+/// Refuses a name that is not a chain of parts joined by dots, or that has characters that some
+/// file system or shell gives a meaning to.
 pub(crate) fn check(name: &str) -> Result<(), Error> {
     let refuse = |reason: String| Err(Error::ModuleName { module: name.to_owned(), reason });
     if name.is_empty() {
@@ -29,7 +30,8 @@ pub(crate) fn check(name: &str) -> Result<(), Error> {
     }
 }
 
-/// Part by part, with parts that are numbers in the order of numbers: `layers.2` before `layers.10`.
+/// Part by part, with parts that are numbers in the order of numbers: `layers.2` before
+/// `layers.10`.
 pub(crate) fn compare(left: &str, right: &str) -> Ordering {
     let mut lefts = left.split('.');
     let mut rights = right.split('.');
@@ -91,7 +93,8 @@ mod tests {
         for name in hostile {
             assert!(matches!(check(name), Err(Error::ModuleName { .. })), "{name:?}");
         }
-        for name in ["model.layers.0.self_attn.q_proj", "lm_head", "h.0.c-attn", &long[..MAX_BYTES]] {
+        for name in ["model.layers.0.self_attn.q_proj", "lm_head", "h.0.c-attn", &long[..MAX_BYTES]]
+        {
             check(name).unwrap();
         }
     }

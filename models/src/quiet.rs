@@ -1,7 +1,8 @@
 //! Panics of tract on damaged files become values, without a word on stderr.
 //!
-//! The process has one panic hook. It is replaced once by one that says nothing while this thread is inside [`catch`] and
-//! otherwise does what the hook before it did, so panics anywhere else look as they always do.
+//! The process has one panic hook. It is replaced once by one that says nothing while this thread
+//! is inside [`catch`] and otherwise does what the hook before it did, so panics anywhere else look
+//! as they always do.
 
 use std::{
     cell::Cell,
@@ -31,7 +32,8 @@ pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     result.ok()
 }
 
-/// Runs `work`, which is not tract's, inside [`catch`]: its panics are caught too, but not in silence.
+/// Runs `work`, which is not tract's, inside [`catch`]: its panics are caught too, but not in
+/// silence.
 pub(crate) fn aloud<T>(work: impl FnOnce() -> T) -> T {
     let outer = CAUGHT.replace(false);
     let result = work();
@@ -49,6 +51,9 @@ mod tests {
         assert_eq!(catch(|| 1), Some(1));
         assert_eq!(catch(|| -> u8 { panic!("hidden") }), None);
         assert!(!CAUGHT.get());
-        assert_eq!(catch(|| catch(|| -> u8 { panic!("hidden") }).is_none() && CAUGHT.get()), Some(true));
+        assert_eq!(
+            catch(|| catch(|| -> u8 { panic!("hidden") }).is_none() && CAUGHT.get()),
+            Some(true)
+        );
     }
 }

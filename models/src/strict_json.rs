@@ -1,7 +1,8 @@
-//! JSON as it was written: objects keep the order of their keys, and a key that comes twice is refused.
+//! JSON as it was written: objects keep the order of their keys, and a key that comes twice is
+//! refused.
 //!
-//! Order matters because `peft` tries `rank_pattern` in the order of the file; duplicates matter because two readers
-//! may pick different ones. Must not know what the keys mean.
+//! Order matters because `peft` tries `rank_pattern` in the order of the file; duplicates matter
+//! because two readers may pick different ones. Must not know what the keys mean.
 
 use std::collections::HashSet;
 use std::fmt;

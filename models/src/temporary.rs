@@ -1,11 +1,13 @@
-//! Files and folders that are there only while something is made, and what a killed process left of them.
+//! Files and folders that are there only while something is made, and what a killed process left of
+//! them.
 //!
 //! A file that is there whole or not at all is written under another name in the same folder, and
-//! renamed. A process that is killed leaves what it had written, which may be large or hold a secret.
-//! So each temporary file is called `.zklora-*.tmp`, each temporary folder `zklora-scratch-*`, and the
-//! process that makes one holds a lock (`flock`) on it, or on the file `.lock` in it, for as long as it
-//! needs it. The system frees the lock however the process ends. Whoever next makes something temporary
-//! in the same folder removes those whose lock is free ([`sweep`]).
+//! renamed. A process that is killed leaves what it had written, which may be large or hold a
+//! secret. So each temporary file is called `.zklora-*.tmp`, each temporary folder
+//! `zklora-scratch-*`, and the process that makes one holds a lock (`flock`) on it, or on the file
+//! `.lock` in it, for as long as it needs it. The system frees the lock however the process ends.
+//! Whoever next makes something temporary in the same folder removes those whose lock is free
+//! ([`sweep`]).
 
 use std::{
     collections::HashSet,
@@ -34,8 +36,8 @@ pub enum Access {
     Private,
 }
 
-/// Writes to a temporary name in the same folder, flushes, renames: a crash leaves the old file or the
-/// new one.
+/// Writes to a temporary name in the same folder, flushes, renames: a crash leaves the old file or
+/// the new one.
 ///
 /// # Errors
 /// Those of the operating system; then the old file is as it was.
@@ -63,8 +65,8 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// A file of mode 0600 in this folder, under a lock, to be renamed by its owner or removed when it is
-/// dropped. What killed processes left in the folder is removed, once a process.
+/// A file of mode 0600 in this folder, under a lock, to be renamed by its owner or removed when it
+/// is dropped. What killed processes left in the folder is removed, once a process.
 ///
 /// # Errors
 /// Those of the operating system.
@@ -79,7 +81,8 @@ pub fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
     Err(raced())
 }
 
-/// A temporary folder of mode 0700, under a lock; removed with all that is in it when it is dropped.
+/// A temporary folder of mode 0700, under a lock; removed with all that is in it when it is
+/// dropped.
 #[derive(Debug)]
 pub struct Scratch {
     folder: TempDir,
@@ -125,7 +128,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // The lock file goes last, with the folder: if this is killed half way, a sweep can still tell.
+        // The lock file goes last, with the folder: if this is killed half way, a sweep can still
+        // tell.
         empty(self.path());
     }
 }
@@ -219,7 +223,11 @@ fn empty(folder: &Path) {
     for entry in entries.flatten().filter(|entry| entry.file_name() != LOCK) {
         let is_folder = entry.file_type().is_ok_and(|found| found.is_dir());
         // What stays is named by what comes next: the folder cannot be removed.
-        let _ = if is_folder { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+        let _ = if is_folder {
+            fs::remove_dir_all(entry.path())
+        } else {
+            fs::remove_file(entry.path())
+        };
     }
 }
 
@@ -241,7 +249,8 @@ fn free_lock(path: &Path) -> io::Result<Option<File>> {
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
-    // Neither a link is followed, nor does a pipe that took the place of the file wait for a writer.
+    // Neither a link is followed, nor does a pipe that took the place of the file wait for a
+    // writer.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
@@ -284,8 +293,10 @@ mod tests {
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -305,7 +316,8 @@ mod tests {
     #[test]
     fn what_nobody_holds_is_removed_and_what_somebody_holds_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let (file, folder) = (temporary_in(dir.path()).unwrap(), Scratch::within(dir.path()).unwrap());
+        let (file, folder) =
+            (temporary_in(dir.path()).unwrap(), Scratch::within(dir.path()).unwrap());
         fs::write(folder.path().join("seed"), "secret").unwrap();
         // As a killed process leaves them.
         fs::write(dir.path().join(".zklora-old.tmp"), "rows").unwrap();
@@ -319,8 +331,10 @@ mod tests {
         fs::create_dir_all(dir.path().join("zklora-session-1/in")).unwrap();
         fs::create_dir_all(dir.path().join("zklora-scratch-mine/in")).unwrap();
         sweep(dir.path());
-        let held = [file.path(), folder.path()].map(|path| path.file_name().unwrap().to_str().unwrap().to_string());
-        let mut expected = vec!["zklora-scratch-mine", "zklora-session-1", "zklora.tmp", &held[0], &held[1]];
+        let held = [file.path(), folder.path()]
+            .map(|path| path.file_name().unwrap().to_str().unwrap().to_string());
+        let mut expected =
+            vec!["zklora-scratch-mine", "zklora-session-1", "zklora.tmp", &held[0], &held[1]];
         expected.sort_unstable();
         assert_eq!(names(dir.path()), expected);
         assert!(folder.path().join("seed").exists());
@@ -341,7 +355,8 @@ mod tests {
         fs::create_dir(&swept).unwrap();
         symlink(precious.join("data"), swept.join(".zklora-a.tmp")).unwrap();
         symlink(&precious, swept.join("zklora-scratch-a")).unwrap();
-        // A folder whose lock is a link, and one that holds a link: the link goes, not what it names.
+        // A folder whose lock is a link, and one that holds a link: the link goes, not what it
+        // names.
         fs::create_dir(swept.join("zklora-scratch-b")).unwrap();
         symlink(precious.join("data"), swept.join("zklora-scratch-b").join(LOCK)).unwrap();
         fs::create_dir(swept.join("zklora-scratch-c")).unwrap();
@@ -351,7 +366,10 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
         sweep(&swept);
         assert_eq!(names(&precious), [LOCK, "data"]);
-        assert_eq!(names(&swept), [".zklora-a.tmp", ".zklora-pipe.tmp", "zklora-scratch-a", "zklora-scratch-b"]);
+        assert_eq!(
+            names(&swept),
+            [".zklora-a.tmp", ".zklora-pipe.tmp", "zklora-scratch-a", "zklora-scratch-b"]
+        );
     }
 
     #[cfg(unix)]

@@ -1,8 +1,8 @@
 //! One safetensors file, opened with its header checked, read one tensor at a time.
 //!
-//! The `safetensors` crate checks that shapes, types and offsets agree; added here are a bound on the header before it
-//! is read, the length of the file, and names that come twice (which the crate resolves silently). Must not know which
-//! tensors belong together.
+//! The `safetensors` crate checks that shapes, types and offsets agree; added here are a bound on
+//! the header before it is read, the length of the file, and names that come twice (which the crate
+//! resolves silently). Must not know which tensors belong together.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -51,13 +51,16 @@ impl TensorFile {
             )));
         }
         if header_bytes > MAX_HEADER {
-            return Err(malformed(format!("its header of {header_bytes} bytes is over {MAX_HEADER}")));
+            return Err(malformed(format!(
+                "its header of {header_bytes} bytes is over {MAX_HEADER}"
+            )));
         }
         let mut header = vec![0; in_memory(header_bytes, path)?];
         read_exact(&mut file, &mut header, path)?;
         // Twice over the same bytes: once for keys that come twice, once for the meaning.
         StrictJson::parse(&header).map_err(&malformed)?;
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| malformed(error.to_string()))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|error| malformed(error.to_string()))?;
         let data_start = LENGTH_PREFIX + header_bytes;
         let promised = (metadata.data_len() as u64).checked_add(data_start);
         if promised != Some(bytes) {
@@ -84,7 +87,9 @@ impl TensorFile {
 
     /// Type and shape of a tensor.
     pub(crate) fn info(&self, tensor: &str) -> Result<&TensorInfo, Error> {
-        self.metadata.info(tensor).ok_or_else(|| self.tensor_error(tensor, "is not in the file".into()))
+        self.metadata
+            .info(tensor)
+            .ok_or_else(|| self.tensor_error(tensor, "is not in the file".into()))
     }
 
     /// An error about one tensor of this file.
@@ -92,8 +97,8 @@ impl TensorFile {
         Error::Tensor { path: self.path.clone(), tensor: tensor.to_owned(), reason }
     }
 
-    /// Reads a tensor of f32, f16, bf16 or f64 as f32, row-major, without rounding anything: f64 only if every value is
-    /// an f32. NaN and infinities pass.
+    /// Reads a tensor of f32, f16, bf16 or f64 as f32, row-major, without rounding anything: f64
+    /// only if every value is an f32. NaN and infinities pass.
     pub(crate) fn read_f32(&mut self, tensor: &str) -> Result<Vec<f32>, Error> {
         let info = self.info(tensor)?;
         let dtype = info.dtype;
@@ -136,7 +141,8 @@ impl TensorFile {
         }
     }
 
-    /// BLAKE3 of type, shape and content of a tensor: equal for two tensors exactly if they are the same.
+    /// BLAKE3 of type, shape and content of a tensor: equal for two tensors exactly if they are the
+    /// same.
     pub(crate) fn digest(&mut self, tensor: &str) -> Result<blake3::Hash, Error> {
         let info = self.info(tensor)?;
         let mut hasher = blake3::Hasher::new();
@@ -148,7 +154,11 @@ impl TensorFile {
     }
 
     /// Hands the bytes of a tensor to `sink`, a bounded piece at a time, in order.
-    pub(crate) fn stream(&mut self, tensor: &str, mut sink: impl FnMut(&[u8])) -> Result<(), Error> {
+    pub(crate) fn stream(
+        &mut self,
+        tensor: &str,
+        mut sink: impl FnMut(&[u8]),
+    ) -> Result<(), Error> {
         let (start, end) = self.info(tensor)?.data_offsets;
         let read_error = |source| Error::Read { path: self.path.clone(), source };
         self.file.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(read_error)?;
@@ -164,7 +174,8 @@ impl TensorFile {
     }
 }
 
-/// `value` as f32 if that loses nothing; NaN and infinities count as representable, to be refused by name later.
+/// `value` as f32 if that loses nothing; NaN and infinities count as representable, to be refused
+/// by name later.
 fn narrow_exactly(value: f64) -> Option<f32> {
     let narrow = value as f32;
     (value.is_nan() || f64::from(narrow) == value).then_some(narrow)
@@ -175,7 +186,11 @@ fn read_exact(file: &mut File, buffer: &mut [u8], path: &Path) -> Result<(), Err
 }
 
 fn in_memory(bytes: u64, path: &Path) -> Result<usize, Error> {
-    usize::try_from(bytes).map_err(|_| Error::TooLarge { path: path.to_owned(), bytes, limit: usize::MAX as u64 })
+    usize::try_from(bytes).map_err(|_| Error::TooLarge {
+        path: path.to_owned(),
+        bytes,
+        limit: usize::MAX as u64,
+    })
 }
 
 #[cfg(test)]
@@ -218,12 +233,15 @@ mod tests {
     #[test]
     fn f64_is_read_only_if_f32_holds_it() {
         let header = r#"{"t":{"dtype":"F64","shape":[2],"data_offsets":[0,16]}}"#;
-        let file = |second: f64| with_header(header, &[0.5f64.to_le_bytes(), second.to_le_bytes()].concat());
+        let file = |second: f64| {
+            with_header(header, &[0.5f64.to_le_bytes(), second.to_le_bytes()].concat())
+        };
         let (_dir, path) = write(&file(-3.25));
         assert_eq!(TensorFile::open(&path, 1000).unwrap().read_f32("t").unwrap(), [0.5, -3.25]);
         for lossy in [0.1, 1e300, 1e-300] {
             let (_dir, path) = write(&file(lossy));
-            let error = TensorFile::open(&path, 1000).unwrap().read_f32("t").unwrap_err().to_string();
+            let error =
+                TensorFile::open(&path, 1000).unwrap().read_f32("t").unwrap_err().to_string();
             assert!(error.contains("`t`") && error.contains("position 1"), "{error}");
         }
     }
@@ -231,15 +249,21 @@ mod tests {
     #[test]
     fn every_f16_and_bf16_is_widened_to_the_same_number() {
         let bits: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
-        for (name, widened) in
-            [("F16", (|b| f16::from_bits(b).to_f64()) as fn(u16) -> f64), ("BF16", |b| bf16::from_bits(b).to_f64())]
-        {
-            let header = format!(r#"{{"t":{{"dtype":"{name}","shape":[65536],"data_offsets":[0,131072]}}}}"#);
+        for (name, widened) in [
+            ("F16", (|b| f16::from_bits(b).to_f64()) as fn(u16) -> f64),
+            ("BF16", |b| bf16::from_bits(b).to_f64()),
+        ] {
+            let header = format!(
+                r#"{{"t":{{"dtype":"{name}","shape":[65536],"data_offsets":[0,131072]}}}}"#
+            );
             let (_dir, path) = write(&with_header(&header, &bits));
             let values = TensorFile::open(&path, u64::MAX).unwrap().read_f32("t").unwrap();
             for (b, value) in (0..=u16::MAX).zip(values) {
                 let expected = widened(b);
-                assert!(f64::from(value) == expected || (value.is_nan() && expected.is_nan()), "{name} {b:04x}");
+                assert!(
+                    f64::from(value) == expected || (value.is_nan() && expected.is_nan()),
+                    "{name} {b:04x}"
+                );
             }
         }
     }

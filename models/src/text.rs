@@ -1,14 +1,14 @@
 //! Text that somebody else wrote, as it may be shown: the one place that escapes it for people, and
 //! the one that does so for machines.
 //!
-//! Names of tensors and modules, what a parser quotes, messages of peers: an attacker chooses them. A
-//! line break among them would make a line that looks like this program's own ("Verdict ACCEPTED"),
-//! a code of the terminal would move the cursor, a mark of direction would turn a word around, and a
-//! letter that is drawn as nothing would make two names look equal.
+//! Names of tensors and modules, what a parser quotes, messages of peers: an attacker chooses them.
+//! A line break among them would make a line that looks like this program's own ("Verdict
+//! ACCEPTED"), a code of the terminal would move the cursor, a mark of direction would turn a word
+//! around, and a letter that is drawn as nothing would make two names look equal.
 //!
 //! This is the lowest crate that all that show text are built on (compiler, runtime, command and
-//! Python package). Who shows something passes it through here as the last step: a caller that forgets
-//! to do so before does no harm, and to do so twice changes nothing.
+//! Python package). Who shows something passes it through here as the last step: a caller that
+//! forgets to do so before does no harm, and to do so twice changes nothing.
 
 use std::fmt::{self, Display, Write};
 
@@ -17,9 +17,9 @@ use unicode_general_category::{GeneralCategory, get_general_category};
 
 /// Whether a character shows itself, in its place, and does nothing else.
 ///
-/// Not plain are control characters (line breaks and tabs among them), marks that change the direction
-/// of writing, other invisible characters, line and paragraph separators, tags, and code points that
-/// have no meaning or a private one.
+/// Not plain are control characters (line breaks and tabs among them), marks that change the
+/// direction of writing, other invisible characters, line and paragraph separators, tags, and code
+/// points that have no meaning or a private one.
 pub fn is_plain(c: char) -> bool {
     use GeneralCategory as Of;
     if c.is_ascii() {
@@ -84,8 +84,9 @@ impl Write for Escaping {
     }
 }
 
-/// Compact JSON that is ASCII throughout: every other character is a `\uXXXX`, two of them beyond the
-/// basic plane. So it is on one line, does nothing to a terminal, and is the same value to every reader.
+/// Compact JSON that is ASCII throughout: every other character is a `\uXXXX`, two of them beyond
+/// the basic plane. So it is on one line, does nothing to a terminal, and is the same value to
+/// every reader.
 ///
 /// # Errors
 /// Those of [`serde_json::to_string`].
@@ -159,7 +160,10 @@ mod tests {
         );
         assert_eq!(shortened("ab\ncd", 3), r"ab\n…");
         assert_eq!(shortened("ab\n", 3), r"ab\n");
-        assert_eq!(json(&"\u{202e}\u{7f}\u{e0041}ä\n").unwrap(), r#""\u202e\u007f\udb40\udc41\u00e4\n""#);
+        assert_eq!(
+            json(&"\u{202e}\u{7f}\u{e0041}ä\n").unwrap(),
+            r#""\u202e\u007f\udb40\udc41\u00e4\n""#
+        );
     }
 
     proptest! {

@@ -1,4 +1,5 @@
-//! What `export` writes: ONNX that computes the same deltas in tract, the same bytes every time, nothing half-written.
+//! What `export` writes: ONNX that computes the same deltas in tract, the same bytes every time,
+//! nothing half-written.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -8,7 +9,8 @@ use std::path::Path;
 use support::{Folder, TRACED, assert_close, fixture, load, recorded};
 use tract_onnx::prelude::*;
 use zklora_models::{
-    Adapter, AdapterModule, AppliesTo, Error, Form, Kind, LoraWeights, export, onnx_model, read_index,
+    Adapter, AdapterModule, AppliesTo, Error, Form, Kind, LoraWeights, export, onnx_model,
+    read_index,
 };
 
 /// Runs a model on its inputs in tract, with `rows` left symbolic until then.
@@ -16,7 +18,9 @@ fn run_in_tract(model: &[u8], inputs: &[(&[f32], usize)]) -> Vec<f64> {
     let model = tract_onnx::onnx().model_for_read(&mut &*model).unwrap();
     let plan = model.into_optimized().unwrap().into_runnable().unwrap();
     let rows = inputs[0].0.len() / inputs[0].1;
-    let tensors = inputs.iter().map(|(values, dim)| Tensor::from_shape(&[rows, *dim], values).unwrap().into());
+    let tensors = inputs
+        .iter()
+        .map(|(values, dim)| Tensor::from_shape(&[rows, *dim], values).unwrap().into());
     let delta = plan.run(tensors.collect()).unwrap();
     let view = delta[0].to_plain_array_view::<f32>().unwrap();
     assert_eq!(view.shape()[0], rows);
@@ -27,7 +31,9 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap())
-        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
+        .map(|entry| {
+            (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
+        })
         .collect();
     files.sort();
     files
@@ -44,8 +50,11 @@ fn exported_files_compute_what_peft_computed() {
             let entry = index.modules.iter().find(|m| m.name == module).unwrap();
             let module = adapter.modules.iter().find(|m| m.name == module).unwrap();
             let model = std::fs::read(out.path().join(&entry.file)).unwrap();
-            let inputs: Vec<_> =
-                io.inputs(module).into_iter().zip(entry.inputs.iter().map(|input| input.dim)).collect();
+            let inputs: Vec<_> = io
+                .inputs(module)
+                .into_iter()
+                .zip(entry.inputs.iter().map(|input| input.dim))
+                .collect();
             let what = format!("{name} {}", module.name);
             assert_close(run_in_tract(&model, &inputs), &io.expected(), 1e-5, &what);
         }
@@ -65,7 +74,12 @@ fn square_modules_with_rank_d_in_keep_their_orientation_in_onnx() {
     let module = AdapterModule::lora("m".into(), weights, 2.0);
     let x = [1.0, 0.0, 0.0, 1.0, -1.0, 3.0];
     assert_eq!(module.delta(&[&x])[..2], [63.0, 6199.0]);
-    assert_close(run_in_tract(&onnx_model(&module).unwrap(), &[(&x, 2)]), &module.delta(&[&x]), 1e-6, "square");
+    assert_close(
+        run_in_tract(&onnx_model(&module).unwrap(), &[(&x, 2)]),
+        &module.delta(&[&x]),
+        1e-6,
+        "square",
+    );
 }
 
 #[test]
@@ -85,13 +99,17 @@ fn the_index_reads_back_and_says_what_is_there() {
     let mut adapter = Adapter::load(&fixture("gpt2_lora_bias")).unwrap();
     adapter.base_model.fingerprint = Some("0f".repeat(32));
     let out = tempfile::tempdir().unwrap();
-    let written = export(&adapter, &["*.h.1.*".into()], &out.path().join("made/on/the/way")).unwrap();
+    let written =
+        export(&adapter, &["*.h.1.*".into()], &out.path().join("made/on/the/way")).unwrap();
     let dir = out.path().join("made/on/the/way");
     assert_eq!(read_index(&dir).unwrap(), written);
     let names: Vec<String> = files(&dir).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["export.json", "transformer.h.1.attn.c_attn.onnx"]);
     let module = &written.modules[0];
-    assert_eq!((module.inputs[0].dim, module.d_out, module.rank, module.scaling), (64, 192, 4, 2.0));
+    assert_eq!(
+        (module.inputs[0].dim, module.d_out, module.rank, module.scaling),
+        (64, 192, 4, 2.0)
+    );
 }
 
 #[test]
@@ -100,7 +118,8 @@ fn the_index_says_what_goes_in_and_where_the_delta_is_added() {
         let out = tempfile::tempdir().unwrap();
         let index = export(&load(name), &[module.into()], out.path()).unwrap();
         let entry = index.modules[0].clone();
-        let inputs: Vec<String> = entry.inputs.iter().map(|input| format!("{} {}", input.name, input.dim)).collect();
+        let inputs: Vec<String> =
+            entry.inputs.iter().map(|input| format!("{} {}", input.name, input.dim)).collect();
         (entry.form, entry.kind, entry.applies_to, inputs.join(", "), entry.rank)
     };
     use AppliesTo::{Input, Output};
@@ -108,7 +127,11 @@ fn the_index_says_what_goes_in_and_where_the_delta_is_added() {
     for (name, module, expected) in [
         ("gpt2_dora_r4", "*.h.1.attn.c_attn", (Form::Dora, Linear, Output, "x 64, base 192", 4)),
         ("gpt2_wte_embedding_r4", "*.wte", (Form::Lora, Embedding, Output, "x 257", 4)),
-        ("llama_embedding_dora_r2", "*.embed_tokens", (Form::Dora, Embedding, Output, "x 257, base 64", 2)),
+        (
+            "llama_embedding_dora_r2",
+            "*.embed_tokens",
+            (Form::Dora, Embedding, Output, "x 257, base 64", 2),
+        ),
         ("llama_adalora_r5", "*.0.self_attn.q_proj", (Form::AdaLora, Linear, Output, "x 64", 3)),
         ("gpt2_vera_r8", "*.h.0.mlp.c_proj", (Form::Vera, Linear, Output, "x 256", 8)),
         ("llama_ia3", "*.0.self_attn.k_proj", (Form::Ia3, Linear, Output, "base 32", 0)),
@@ -129,8 +152,12 @@ fn the_index_says_what_goes_in_and_where_the_delta_is_added() {
 fn a_glob_that_matches_nothing_writes_nothing() {
     let adapter = Adapter::load(&fixture("llama_qv_r4")).unwrap();
     let out = tempfile::tempdir().unwrap();
-    let error = export(&adapter, &["*.q_proj".into(), "*.w_proj".into()], &out.path().join("o")).unwrap_err();
-    assert!(error.to_string().contains("`*.w_proj`") && error.to_string().contains("_proj`, `model"), "{error}");
+    let error = export(&adapter, &["*.q_proj".into(), "*.w_proj".into()], &out.path().join("o"))
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("`*.w_proj`") && error.to_string().contains("_proj`, `model"),
+        "{error}"
+    );
     assert!(!out.path().join("o").exists());
 }
 

@@ -1,11 +1,14 @@
-//! Language models run as torch runs them, adapted ones as peft does, and growing sequences keep their rows.
+//! Language models run as torch runs them, adapted ones as peft does, and growing sequences keep
+//! their rows.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 
 use std::sync::Arc;
 
-use support::language::{Local, MODELS, Recorder, all_linear, base, plain, points_of, recorded, worst};
+use support::language::{
+    Local, MODELS, Recorder, all_linear, base, plain, points_of, recorded, worst,
+};
 use zklora_models::language_model::{
     Identity, InjectionCall, Injector, LanguageModel, Sampling, Stop, Tokenizer, generate, loss,
 };
@@ -31,8 +34,13 @@ fn injections_that_add_nothing_leave_the_logits() {
     for model in MODELS {
         let (ids, _) = recorded(&base(model).with_file_name("logits.safetensors"));
         let points = all_linear(model);
-        let patched = LanguageModel::load(&base(&format!("{model}.onnx")), &points, Arc::new(Identity)).unwrap();
-        let difference = worst(&patched.logits(&ids).unwrap().values, &plain(model).logits(&ids).unwrap().values);
+        let patched =
+            LanguageModel::load(&base(&format!("{model}.onnx")), &points, Arc::new(Identity))
+                .unwrap();
+        let difference = worst(
+            &patched.logits(&ids).unwrap().values,
+            &plain(model).logits(&ids).unwrap().values,
+        );
         // Patching keeps tract from fusing some operators, so a last bit may differ.
         assert!(difference < 2e-5, "{model}: {difference}");
     }
@@ -59,7 +67,8 @@ fn adapted_logits_are_those_of_peft() {
         for style in ["legacy", "dynamo"] {
             let model = support::base(name).join(format!("{style}.onnx"));
             let points = points_of(&adapter);
-            let model = LanguageModel::load(&model, &points, Arc::new(Local(adapter.clone()))).unwrap();
+            let model =
+                LanguageModel::load(&model, &points, Arc::new(Local(adapter.clone()))).unwrap();
             let logits = model.logits(&ids).unwrap();
             let difference = worst(&logits.values, &expected);
             assert!(difference < TOLERANCE, "{name} {style}: {difference}");
@@ -76,20 +85,24 @@ fn points_that_read_the_same_activations_are_asked_for_together() {
         let model = LanguageModel::load(&model, &points, recorder.clone()).unwrap();
         model.logits(&[1, 2, 3]).unwrap();
         let groups = recorder.groups.lock().unwrap().clone();
-        let expected: [&[usize]; 8] = [&[0, 1, 2], &[3], &[4, 5], &[6], &[7, 8, 9], &[10], &[11, 12], &[13]];
+        let expected: [&[usize]; 8] =
+            [&[0, 1, 2], &[3], &[4, 5], &[6], &[7, 8, 9], &[10], &[11, 12], &[13]];
         assert_eq!(groups, expected, "{style}");
         let order: Vec<usize> = model.points().iter().map(|found| found.point).collect();
         assert_eq!(order, (0..14).collect::<Vec<_>>(), "{style}");
     }
 }
 
-/// Every tensor that the injector sees and every logit, for lengths on both sides of the steps that sequences are padded to.
+/// Every tensor that the injector sees and every logit, for lengths on both sides of the steps that
+/// sequences are padded to.
 #[test]
 fn rows_of_a_growing_sequence_keep_their_bits() {
     for model in MODELS {
         let recorder = Arc::new(Recorder::default());
         let points = all_linear(model);
-        let loaded = LanguageModel::load(&base(&format!("{model}.onnx")), &points, recorder.clone()).unwrap();
+        let loaded =
+            LanguageModel::load(&base(&format!("{model}.onnx")), &points, recorder.clone())
+                .unwrap();
         let ids: Vec<u32> = (0..200u32).map(|i| (i * i * 7 + 3 * i + 1) % 96).collect();
         let run = |rows: usize| {
             let logits = loaded.logits(&ids[..rows]).unwrap();
@@ -103,9 +116,11 @@ fn rows_of_a_growing_sequence_keep_their_bits() {
             if rows > longest {
                 continue;
             }
-            for (tensor, ((features, short), (_, long))) in run(rows).iter().zip(&whole).enumerate() {
+            for (tensor, ((features, short), (_, long))) in run(rows).iter().zip(&whole).enumerate()
+            {
                 assert_eq!(short.len(), rows * features);
-                let differ = short.iter().zip(long).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+                let differ =
+                    short.iter().zip(long).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
                 assert_eq!(differ, 0, "{model}, {rows} tokens, tensor {tensor}");
             }
         }
@@ -119,7 +134,10 @@ struct Holiday;
 struct Failing;
 
 impl Injector for Failing {
-    fn inject(&self, _: &InjectionCall<'_>) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
+    fn inject(
+        &self,
+        _: &InjectionCall<'_>,
+    ) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
         Err(Box::new(Holiday))
     }
 }
@@ -127,7 +145,8 @@ impl Injector for Failing {
 #[test]
 fn an_injectors_error_comes_back_as_itself() {
     let points = all_linear("tiny-llama/dynamo");
-    let model = LanguageModel::load(&base("tiny-llama/dynamo.onnx"), &points, Arc::new(Failing)).unwrap();
+    let model =
+        LanguageModel::load(&base("tiny-llama/dynamo.onnx"), &points, Arc::new(Failing)).unwrap();
     let Err(Error::Injector(error)) = model.logits(&[1]) else { panic!("the injector fails") };
     assert_eq!(error.downcast_ref::<Holiday>(), Some(&Holiday));
 }
@@ -135,7 +154,10 @@ fn an_injectors_error_comes_back_as_itself() {
 struct TooShort;
 
 impl Injector for TooShort {
-    fn inject(&self, call: &InjectionCall<'_>) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
+    fn inject(
+        &self,
+        call: &InjectionCall<'_>,
+    ) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
         let mut all = Identity.inject(call)?;
         for one in &mut all {
             one.pop();
@@ -147,9 +169,13 @@ impl Injector for TooShort {
 #[test]
 fn an_injectors_answer_must_have_the_size_of_the_base() {
     let points = &all_linear("tiny-gpt2/legacy")[..1];
-    let model = LanguageModel::load(&base("tiny-gpt2/legacy.onnx"), points, Arc::new(TooShort)).unwrap();
+    let model =
+        LanguageModel::load(&base("tiny-gpt2/legacy.onnx"), points, Arc::new(TooShort)).unwrap();
     let error = model.logits(&[1, 2]).unwrap_err();
-    assert!(error.to_string().contains("returned tensors of [383] values where [384] are needed"), "{error}");
+    assert!(
+        error.to_string().contains("returned tensors of [383] values where [384] are needed"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -183,7 +209,10 @@ fn generation_is_deterministic_and_stops() {
     let (early, stop) = generate(&model, &prompt, &greedy, &ids[3..4], |_| true).unwrap();
     assert_eq!(stop, Stop::EndOfText);
     assert!(early.len() <= 3 && ids.starts_with(&early));
-    assert_eq!(generate(&model, &prompt, &greedy, &[], |_| false).unwrap(), (ids[..1].to_vec(), Stop::Callback));
+    assert_eq!(
+        generate(&model, &prompt, &greedy, &[], |_| false).unwrap(),
+        (ids[..1].to_vec(), Stop::Callback)
+    );
     let drawn = Sampling { temperature: 1.0, top_k: 20, top_p: 0.95, seed: 1, ..greedy };
     let draw = |sampling: &Sampling| generate(&model, &prompt, sampling, &[], |_| true).unwrap().0;
     assert_eq!(draw(&drawn), draw(&drawn));
@@ -205,8 +234,12 @@ fn the_loss_is_that_of_the_logits() {
     let text = "And the LORD spake unto Moses, saying, ";
     let ids = tokenizer.encode(text).unwrap();
     let windows = loss(&model, &ids, 16).unwrap();
-    assert_eq!(windows.iter().map(|window| window.tokens).collect::<Vec<_>>(), [15, 15, ids.len() - 33]);
-    let mean = windows.iter().map(|w| w.nll).sum::<f64>() / windows.iter().map(|w| w.tokens as f64).sum::<f64>();
+    assert_eq!(
+        windows.iter().map(|window| window.tokens).collect::<Vec<_>>(),
+        [15, 15, ids.len() - 33]
+    );
+    let mean = windows.iter().map(|w| w.nll).sum::<f64>()
+        / windows.iter().map(|w| w.tokens as f64).sum::<f64>();
     // The model was trained on such text: far below the ln 257 = 5.5 of not knowing anything.
     assert!(mean > 0.5 && mean < 3.0, "{mean}");
     assert!(matches!(loss(&model, &ids, 1), Err(Error::Tokens(_))));

@@ -43,7 +43,8 @@ fn a_name_without_a_layer_gets_near_names() {
     for style in ["legacy", "dynamo"] {
         let model = base(&format!("tiny-llama/{style}.onnx"));
         for module in ["model.layers.1.self_attn.q_prj", "layers.1", "ayers.1.self_attn.q_proj"] {
-            let Err(Error::NoSuchLayer { near, .. }) = load(&model, &[point(module, 64, 64)]) else {
+            let Err(Error::NoSuchLayer { near, .. }) = load(&model, &[point(module, 64, 64)])
+            else {
                 panic!("{module}")
             };
             assert_eq!(near.len(), 5);
@@ -67,17 +68,24 @@ fn a_name_of_several_layers_is_not_guessed() {
 
 #[test]
 fn a_tensor_that_is_mapped_is_taken() {
-    for (style, tensor) in
-        [("legacy", "/model/model/layers.1/self_attn/q_proj/MatMul_output_0"), ("dynamo", "linear_7")]
-    {
+    for (style, tensor) in [
+        ("legacy", "/model/model/layers.1/self_attn/q_proj/MatMul_output_0"),
+        ("dynamo", "linear_7"),
+    ] {
         let model = base(&format!("tiny-llama/{style}.onnx"));
-        let mapped = |tensor: &str| InjectionPoint { tensor: Some(tensor.into()), ..point("whatever", 64, 64) };
+        let mapped = |tensor: &str| InjectionPoint {
+            tensor: Some(tensor.into()),
+            ..point("whatever", 64, 64)
+        };
         let loaded = load(&model, &[mapped(tensor)]).unwrap();
         assert_eq!(loaded.points()[0].tensor, tensor);
         let by_name = load(&model, &[point("model.layers.1.self_attn.q_proj", 64, 64)]).unwrap();
         assert_eq!(by_name.points()[0].tensor, tensor);
         let error = text(load(&model, &[mapped("no_such")]));
-        assert!(error.contains("`no_such`, which no node of the model makes; near it: "), "{error}");
+        assert!(
+            error.contains("`no_such`, which no node of the model makes; near it: "),
+            "{error}"
+        );
         let error = text(load(&model, &[mapped("input_ids")]));
         assert!(error.contains("which no node of the model makes"), "{error}");
     }
@@ -101,54 +109,85 @@ fn sizes_that_do_not_fit_name_both() {
     for style in ["legacy", "dynamo"] {
         let model = base(&format!("tiny-llama/{style}.onnx"));
         for (x_dim, base_dim, expected, found) in [(64, 63, 63, 32), (576, 32, 576, 64)] {
-            let error = load(&model, &[point("model.layers.0.self_attn.v_proj", x_dim, base_dim)]).unwrap_err();
-            let Error::LayerSize { module, expected: e, found: f, .. } = &error else { panic!("{error}") };
-            assert_eq!((module.as_str(), *e, *f), ("model.layers.0.self_attn.v_proj", expected, found));
+            let error = load(&model, &[point("model.layers.0.self_attn.v_proj", x_dim, base_dim)])
+                .unwrap_err();
+            let Error::LayerSize { module, expected: e, found: f, .. } = &error else {
+                panic!("{error}")
+            };
+            assert_eq!(
+                (module.as_str(), *e, *f),
+                ("model.layers.0.self_attn.v_proj", expected, found)
+            );
         }
     }
 }
 
 #[test]
 fn a_layer_is_adapted_once() {
-    let twice = [point("layers.0.self_attn.q_proj", 64, 64), point("model.layers.0.self_attn.q_proj", 64, 64)];
+    let twice = [
+        point("layers.0.self_attn.q_proj", 64, 64),
+        point("model.layers.0.self_attn.q_proj", 64, 64),
+    ];
     let error = text(load(&base("tiny-llama/legacy.onnx"), &twice));
     assert!(error.contains("a layer can be adapted once"), "{error}");
 }
 
-/// One matrix is the embedding and the last layer, under one name; which is meant depends on where the node comes from.
+/// One matrix is the embedding and the last layer, under one name; which is meant depends on where
+/// the node comes from.
 #[test]
 fn tied_matrices_are_told_apart() {
     for style in ["legacy", "dynamo"] {
         let model = base(&format!("tiny-qwen2/{style}.onnx"));
         let points = [point("model.embed_tokens", 96, 32), point("lm_head", 32, 96)];
         let loaded = load(&model, &points).unwrap();
-        let tensors: Vec<_> =
-            loaded.points().iter().map(|found| (found.point, found.tensor.as_str(), found.input.as_str())).collect();
-        assert_eq!((tensors[0].0, tensors[0].2, tensors[1].0, tensors[1].1), (0, "input_ids", 1, "logits"), "{style}");
+        let tensors: Vec<_> = loaded
+            .points()
+            .iter()
+            .map(|found| (found.point, found.tensor.as_str(), found.input.as_str()))
+            .collect();
+        assert_eq!(
+            (tensors[0].0, tensors[0].2, tensors[1].0, tensors[1].1),
+            (0, "input_ids", 1, "logits"),
+            "{style}"
+        );
         let (ids, expected) = recorded(&model.with_file_name("logits.safetensors"));
         assert!(worst(&loaded.logits(&ids).unwrap().values, &expected) < 1e-4);
     }
-    // Without the metadata both are called after the matrix, and the sizes tell them apart; nothing says which the embedding is.
+    // Without the metadata both are called after the matrix, and the sizes tell them apart; nothing
+    // says which the embedding is.
     let loaded = changed("tiny-gpt2/dynamo.onnx", &[point("lm_head", 64, 257)], |_| {}).unwrap();
     assert_eq!(loaded.points()[0].tensor, "logits");
     let result = changed("tiny-gpt2/dynamo.onnx", &[point("transformer.wte", 257, 64)], |_| {});
     assert!(matches!(result, Err(Error::NoSuchLayer { .. })), "{result:?}");
-    let mapped = InjectionPoint { tensor: Some("embedding".into()), ..point("transformer.wte", 257, 64) };
+    let mapped =
+        InjectionPoint { tensor: Some("embedding".into()), ..point("transformer.wte", 257, 64) };
     changed("tiny-gpt2/dynamo.onnx", &[mapped], |_| {}).unwrap();
 }
 
-/// Without metadata of nodes, the names of the matrices are enough for layers whose matrices the exporter did not turn.
+/// Without metadata of nodes, the names of the matrices are enough for layers whose matrices the
+/// exporter did not turn.
 #[test]
 fn names_of_matrices_find_layers_too() {
-    let points = [point("transformer.h.1.attn.c_attn", 64, 192), point("transformer.h.0.mlp.c_proj", 256, 64)];
+    let points = [
+        point("transformer.h.1.attn.c_attn", 64, 192),
+        point("transformer.h.0.mlp.c_proj", 256, 64),
+    ];
     let loaded = changed("tiny-gpt2/dynamo.onnx", &points, |_| {}).unwrap();
-    assert_eq!(loaded.points().iter().map(|found| found.tensor.as_str()).collect::<Vec<_>>(), ["addmm_3", "addmm_4"]);
+    assert_eq!(
+        loaded.points().iter().map(|found| found.tensor.as_str()).collect::<Vec<_>>(),
+        ["addmm_3", "addmm_4"]
+    );
 }
 
 #[test]
 fn inputs_of_a_layer_are_adapted_for_it_alone() {
-    let input = |module: &str| InjectionPoint { applies_to: AppliesTo::Input, x_dim: None, ..point(module, 0, 64) };
-    let points = [input("model.layers.0.mlp.up_proj"), point("model.layers.0.mlp.up_proj", 64, 128)];
+    let input = |module: &str| InjectionPoint {
+        applies_to: AppliesTo::Input,
+        x_dim: None,
+        ..point(module, 0, 64)
+    };
+    let points =
+        [input("model.layers.0.mlp.up_proj"), point("model.layers.0.mlp.up_proj", 64, 128)];
     let loaded = load(&base("tiny-llama/legacy.onnx"), &points).unwrap();
     let (ids, expected) = recorded(&base("tiny-llama/logits.safetensors"));
     assert!(worst(&loaded.logits(&ids).unwrap().values, &expected) < 1e-4);
@@ -163,7 +202,10 @@ fn a_model_with_a_cache_is_refused_with_a_way_out() {
         graph.input.push(past);
     });
     let error = text(result);
-    assert!(error.contains("`past_key_values.0.key`") && error.contains("use_cache=False"), "{error}");
+    assert!(
+        error.contains("`past_key_values.0.key`") && error.contains("use_cache=False"),
+        "{error}"
+    );
 }
 
 #[test]

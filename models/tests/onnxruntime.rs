@@ -1,7 +1,8 @@
 //! Exported files run in onnxruntime, an implementation of ONNX that shares no code with ours.
 //!
-//! The test makes a Python environment with pinned packages in the target folder, once, with whatever package index pip
-//! is configured for. Without Python or an index it says so on stderr and passes, unless `CI` is set: then it fails.
+//! The test makes a Python environment with pinned packages in the target folder, once, with
+//! whatever package index pip is configured for. Without Python or an index it says so on stderr
+//! and passes, unless `CI` is set: then it fails.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -45,7 +46,8 @@ fn onnxruntime_computes_what_peft_computed() {
             }
             std::fs::write(file("expected"), npy(&io.delta, rows)).unwrap();
         }
-        let result = Command::new(&python).arg(&script).arg(out.path()).arg(TOLERANCE).output().unwrap();
+        let result =
+            Command::new(&python).arg(&script).arg(out.path()).arg(TOLERANCE).output().unwrap();
         assert!(result.status.success(), "{name}: {}", said(&result));
         let summary: serde_json::Value = serde_json::from_slice(&result.stdout).unwrap();
         assert_eq!(summary["checked"], modules.len(), "{name}");
@@ -63,7 +65,15 @@ fn environment() -> Result<PathBuf, String> {
         return Ok(python);
     }
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir))?;
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"];
+    let install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--require-hashes",
+        "-r",
+    ];
     run(Command::new(&python).args(install).arg(FILE))?;
     std::fs::write(&stamp, REQUIREMENTS).map_err(|error| error.to_string())?;
     Ok(python)
@@ -76,18 +86,25 @@ fn version() -> &'static str {
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
-    let output = command.output().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
+    let output =
+        command.output().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
     if output.status.success() { Ok(()) } else { Err(said(&output)) }
 }
 
 fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 /// A NumPy file, version 1.0, of f32 `[rows, len / rows]`.
 fn npy(values: &[f32], rows: usize) -> Vec<u8> {
-    let mut header =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {}), }}", values.len() / rows);
+    let mut header = format!(
+        "{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {}), }}",
+        values.len() / rows
+    );
     // Magic, version and length take 10 bytes; the header ends in a newline at a multiple of 64.
     while (10 + header.len() + 1) % 64 != 0 {
         header.push(' ');

@@ -27,12 +27,18 @@ fn the_main_example_has_its_sixty_modules_in_order() {
     let adapter = Adapter::load(&fixture("smollm2-r4-qv")).unwrap();
     assert_eq!(adapter.base_model.name, "SmolLM2-135M-Instruct");
     assert_eq!(adapter.parameters(), 230_400);
-    let names: Vec<String> =
-        (0..30).flat_map(|layer| ["q", "v"].map(|p| format!("model.layers.{layer}.self_attn.{p}_proj"))).collect();
+    let names: Vec<String> = (0..30)
+        .flat_map(|layer| ["q", "v"].map(|p| format!("model.layers.{layer}.self_attn.{p}_proj")))
+        .collect();
     assert_eq!(adapter.modules.iter().map(|m| m.name.clone()).collect::<Vec<_>>(), names);
     for module in &adapter.modules {
         let d_out = if module.name.ends_with("q_proj") { 576 } else { 192 };
-        assert_eq!((module.inputs[0].dim, module.d_out, module.rank()), (576, d_out, 4), "{}", module.name);
+        assert_eq!(
+            (module.inputs[0].dim, module.d_out, module.rank()),
+            (576, d_out, 4),
+            "{}",
+            module.name
+        );
         assert_eq!(module.scaling, 2.0);
     }
 }
@@ -71,7 +77,8 @@ fn the_first_pattern_in_the_file_wins() {
     assert_eq!(adapter.modules.iter().map(|m| m.scaling).collect::<Vec<_>>(), [6.0, 10.0]);
 }
 
-/// All four matrices are 2 × 2 or 3 × 3, so that nothing but name and config can tell which way round they are.
+/// All four matrices are 2 × 2 or 3 × 3, so that nothing but name and config can tell which way
+/// round they are.
 #[test]
 fn orientation_does_not_come_from_the_shape() {
     for fan_in_fan_out in [false, true] {
@@ -80,7 +87,11 @@ fn orientation_does_not_come_from_the_shape() {
         square.f32("base_model.model.m.lora_B.weight", &[2, 2], &[1.0, 10.0, 100.0, 1000.0]);
         let adapter = Adapter::load(square.write().path()).unwrap();
         // A x = (1, 3) for the first unit vector; B (1, 3) = (31, 3100); scaling 4 / 2.
-        assert_eq!(adapter.modules[0].delta(&[&[1.0, 0.0]]), [62.0, 6200.0], "fan_in_fan_out {fan_in_fan_out}");
+        assert_eq!(
+            adapter.modules[0].delta(&[&[1.0, 0.0]]),
+            [62.0, 6200.0],
+            "fan_in_fan_out {fan_in_fan_out}"
+        );
     }
 }
 
@@ -89,7 +100,10 @@ fn a_transposed_matrix_is_refused_and_not_turned() {
     let mut folder = Folder::plain();
     folder.f32("base_model.model.m.lora_A.weight", &[3, 2], &[1.0; 6]);
     let error = Adapter::load(folder.write().path()).unwrap_err().to_string();
-    assert!(error.contains("base_model.model.m.lora_A.weight") && error.contains("[3, 2]"), "{error}");
+    assert!(
+        error.contains("base_model.model.m.lora_A.weight") && error.contains("[3, 2]"),
+        "{error}"
+    );
     assert!(error.contains("[2, d_in]"), "{error}");
 }
 

@@ -1,4 +1,5 @@
-//! What is not supported, or not right, is refused with an error that names it; nothing makes the reader panic.
+//! What is not supported, or not right, is refused with an error that names it; nothing makes the
+//! reader panic.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -72,7 +73,9 @@ fn every_unsupported_setting_is_refused_by_name() {
 
 #[test]
 fn a_setting_that_is_off_is_accepted() {
-    for key in ["use_tomorrow", "modules_to_save", "layer_replication", "loftq_config", "megatron_config"] {
+    for key in
+        ["use_tomorrow", "modules_to_save", "layer_replication", "loftq_config", "megatron_config"]
+    {
         for value in ["null", "false", "[]", "{}"] {
             load_with(&format!("\"{key}\": {value}")).unwrap();
         }
@@ -80,11 +83,16 @@ fn a_setting_that_is_off_is_accepted() {
     for value in ["true", "false", r#""gaussian""#, r#""orthogonal""#, r#""eva""#, r#""mica""#] {
         load_with(&format!("\"init_lora_weights\": {value}")).unwrap();
     }
-    // peft warns that it ignores these unless init_lora_weights names their method, and that key is refused by itself.
+    // peft warns that it ignores these unless init_lora_weights names their method, and that key is
+    // refused by itself.
     for key in ["corda_config", "eva_config", "loftq_config", "lora_ga_config"] {
         load_with(&format!(r#""{key}": {{"some": 4}}, "init_lora_weights": true"#)).unwrap();
-        let error = load_with(&format!(r#""{key}": {{"some": 4}}, "init_lora_weights": "loftq""#)).unwrap_err();
-        assert!(matches!(&error, Error::Config { key, .. } if key == "init_lora_weights"), "{error}");
+        let error = load_with(&format!(r#""{key}": {{"some": 4}}, "init_lora_weights": "loftq""#))
+            .unwrap_err();
+        assert!(
+            matches!(&error, Error::Config { key, .. } if key == "init_lora_weights"),
+            "{error}"
+        );
     }
     load_with(r#""use_dora": false, "bias": "none", "rank_pattern": null, "alpha_pattern": {}, "revision": null"#)
         .unwrap();
@@ -95,7 +103,10 @@ fn other_adapter_types_and_wrong_numbers_are_refused() {
     for (text, key) in [
         (r#"{"peft_type": "lora", "r": 2}"#, "peft_type"),
         (r#"{"r": 2}"#, "peft_type"),
-        (r#"{"peft_type": "LORA", "base_model_name_or_path": "\u001b[31mred"}"#, "base_model_name_or_path"),
+        (
+            r#"{"peft_type": "LORA", "base_model_name_or_path": "\u001b[31mred"}"#,
+            "base_model_name_or_path",
+        ),
         (r#"{"peft_type": "LORA", "r": 0}"#, "r"),
         (r#"{"peft_type": "LORA", "r": -2}"#, "r"),
         (r#"{"peft_type": "LORA", "r": "2"}"#, "r"),
@@ -168,7 +179,10 @@ fn shapes_that_do_not_fit_are_refused() {
         let tensor = format!("base_model.model.m.{part}");
         folder.f32(&tensor, shape, &vec![0.0; shape.iter().product()]);
         let error = refused(&folder);
-        assert!(error.contains(&format!("`{tensor}`")) && error.contains(&format!("{shape:?}")), "{error}");
+        assert!(
+            error.contains(&format!("`{tensor}`")) && error.contains(&format!("{shape:?}")),
+            "{error}"
+        );
     }
 }
 
@@ -176,7 +190,11 @@ fn shapes_that_do_not_fit_are_refused() {
 fn weights_that_are_not_finite_are_refused_by_module_and_tensor() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut folder = Folder::plain();
-        folder.f32("base_model.model.m.lora_B.weight", &[4, 2], &[0.0, 0.0, 0.0, value, 0.0, 0.0, 0.0, 0.0]);
+        folder.f32(
+            "base_model.model.m.lora_B.weight",
+            &[4, 2],
+            &[0.0, 0.0, 0.0, value, 0.0, 0.0, 0.0, 0.0],
+        );
         let error = refused(&folder);
         assert!(error.contains("module `m`") && error.contains("lora_B.weight"), "{error}");
         assert!(error.contains("position 3"), "{error}");
@@ -211,9 +229,15 @@ fn module_names_that_leave_the_folder_are_refused() {
 fn fixtures_that_cannot_be_read_say_why() {
     let refused = |name: &str| Adapter::load(&fixture(name)).unwrap_err().to_string();
     let pickle = refused("gpt2_c_attn_r4_bin");
-    assert!(pickle.contains("adapter_model.bin") && pickle.contains("s.save_file({k: v.contiguous()"), "{pickle}");
+    assert!(
+        pickle.contains("adapter_model.bin") && pickle.contains("s.save_file({k: v.contiguous()"),
+        "{pickle}"
+    );
     let absent = refused("no_such_adapter");
-    assert!(absent.contains("adapter_config.json") && absent.contains("save_pretrained"), "{absent}");
+    assert!(
+        absent.contains("adapter_config.json") && absent.contains("save_pretrained"),
+        "{absent}"
+    );
 }
 
 #[test]
@@ -222,7 +246,10 @@ fn files_that_are_too_long_are_not_read() {
     assert!(matches!(Adapter::load(dir.path()), Err(Error::TooLarge { .. })));
     // A sparse file: 17 GiB that take no room.
     let dir = Folder::plain().write();
-    let weights = std::fs::OpenOptions::new().write(true).open(dir.path().join("adapter_model.safetensors")).unwrap();
+    let weights = std::fs::OpenOptions::new()
+        .write(true)
+        .open(dir.path().join("adapter_model.safetensors"))
+        .unwrap();
     weights.set_len(17 << 30).unwrap();
     assert!(matches!(Adapter::load(dir.path()), Err(Error::TooLarge { .. })));
 }
@@ -265,7 +292,13 @@ fn a_config_cut_anywhere_is_refused() {
         folder.config.truncate(cut);
         assert!(Adapter::load(folder.write().path()).is_err(), "cut at {cut}");
     }
-    for text in ["[]", "null", "1", r#"{"peft_type": "LORA", "r": 2, "r": 2}"#, r#"{"peft_type": "LORA", "r": NaN}"#] {
+    for text in [
+        "[]",
+        "null",
+        "1",
+        r#"{"peft_type": "LORA", "r": 2, "r": 2}"#,
+        r#"{"peft_type": "LORA", "r": NaN}"#,
+    ] {
         let mut folder = Folder::plain();
         folder.config = text.into();
         assert!(matches!(Adapter::load(folder.write().path()), Err(Error::Json { .. })), "{text}");

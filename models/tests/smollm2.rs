@@ -1,4 +1,5 @@
-//! SmolLM2-135M, too large for the repository: what holds for the small models holds for it, and how long it takes.
+//! SmolLM2-135M, too large for the repository: what holds for the small models holds for it, and
+//! how long it takes.
 //!
 //! ```sh
 //! ZKLORA_SMOLLM2=OUT cargo test --release --workspace --test smollm2 -- --ignored --nocapture
@@ -50,10 +51,14 @@ fn smollm2_runs_with_an_adapter_and_keeps_rows() {
     for rows in [1, 40, 64, 65, 100, 128, 130] {
         for ((features, short), (_, long)) in run(rows).iter().zip(&whole) {
             assert_eq!(short.len(), rows * features);
-            assert!(short.iter().zip(long).all(|(a, b)| a.to_bits() == b.to_bits()), "{rows} tokens");
+            assert!(
+                short.iter().zip(long).all(|(a, b)| a.to_bits() == b.to_bits()),
+                "{rows} tokens"
+            );
         }
     }
-    let difference = worst(&plain.logits(&ids[..8]).unwrap().values, &patched.logits(&ids[..8]).unwrap().values);
+    let difference =
+        worst(&plain.logits(&ids[..8]).unwrap().values, &patched.logits(&ids[..8]).unwrap().values);
     println!("largest difference that patching makes: {difference}");
     assert!(difference < 1e-3);
 

@@ -1,4 +1,5 @@
-//! Adapter types other than plain LoRA: what they need, what of them is refused, and hostile tensors.
+//! Adapter types other than plain LoRA: what they need, what of them is refused, and hostile
+//! tensors.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -85,7 +86,9 @@ fn every_other_type_is_refused_by_name_with_those_that_are_supported() {
 #[test]
 fn what_else_was_trained_is_refused_for_every_type() {
     for kind in ["LORA", "ADALORA", "VERA", "IA3", "LOHA", "LOKR"] {
-        for (key, value) in [("modules_to_save", r#"["score"]"#), ("bias", r#""all""#), ("tomorrow", "1")] {
+        for (key, value) in
+            [("modules_to_save", r#"["score"]"#), ("bias", r#""all""#), ("tomorrow", "1")]
+        {
             let error = refused(&folder(kind, &format!("\"{key}\": {value}"), &[]), None);
             assert!(error.contains(&format!("key `{key}`")), "{kind}: {error}");
         }
@@ -99,20 +102,30 @@ fn dora_and_vera_say_that_they_need_the_base_model() {
     for (name, key) in [("gpt2_dora_r4", "`use_dora`"), ("gpt2_vera_r8", "`peft_type`")] {
         let error = Adapter::load(&fixture(name)).unwrap_err().to_string();
         assert!(error.contains(key) && error.contains("--base"), "{error}");
-        let other = Adapter::load_with_base(&fixture(name), Some(&base("llama"))).unwrap_err().to_string();
+        let other =
+            Adapter::load_with_base(&fixture(name), Some(&base("llama"))).unwrap_err().to_string();
         assert!(other.contains("transformer.h.0.") && other.contains("trained on"), "{other}");
     }
-    assert_eq!(load("gpt2_dora_r4").base_model.fingerprint, Some(fingerprint(&base("gpt2")).unwrap()));
+    assert_eq!(
+        load("gpt2_dora_r4").base_model.fingerprint,
+        Some(fingerprint(&base("gpt2")).unwrap())
+    );
 }
 
-/// W = [[1, 4], [0, 2]] and s·BA = [[3, 0], [0, 0]]: norms √32 and 2 as stored, √25 and √20 transposed.
+/// W = [[1, 4], [0, 2]] and s·BA = [[3, 0], [0, 0]]: norms √32 and 2 as stored, √25 and √20
+/// transposed.
 #[test]
 fn a_square_base_layer_lies_as_fan_in_fan_out_says() {
-    let base = base_of(&[("m.weight", &[2, 2], &[1.0, 4.0, 0.0, 2.0]), ("m.bias", &[2], &[0.5, 0.0])]);
+    let base =
+        base_of(&[("m.weight", &[2, 2], &[1.0, 4.0, 0.0, 2.0]), ("m.bias", &[2], &[0.5, 0.0])]);
     for (transposed, norms) in [(false, [32f64.sqrt(), 2.0]), (true, [4.0, 20f64.sqrt()])] {
-        let config = format!(r#""r": 1, "lora_alpha": 1, "use_dora": true, "fan_in_fan_out": {transposed}"#);
-        let adapter =
-            Adapter::load_with_base(folder("LORA", &config, &DORA).write().path(), Some(base.path())).unwrap();
+        let config =
+            format!(r#""r": 1, "lora_alpha": 1, "use_dora": true, "fan_in_fan_out": {transposed}"#);
+        let adapter = Adapter::load_with_base(
+            folder("LORA", &config, &DORA).write().path(),
+            Some(base.path()),
+        )
+        .unwrap();
         let delta = adapter.modules[0].delta(&[&[2.0, 0.0], &[1.5, 1.0]]);
         let m = [10.0 / norms[0], 1.0 / norms[1]];
         let expected = [(m[0] - 1.0) * 1.0 + m[0] * 6.0, m[1] - 1.0];
@@ -136,7 +149,11 @@ fn square_layers_are_refused_where_fan_in_fan_out_is_known_to_be_wrong() {
 
 /// A DoRA adapter with rank 1 on layers of these features, by name.
 fn dora_on(layers: &[(&str, usize, usize)], fan_in_fan_out: bool) -> Folder {
-    let mut adapter = folder("LORA", &format!(r#""r": 1, "use_dora": true, "fan_in_fan_out": {fan_in_fan_out}"#), &[]);
+    let mut adapter = folder(
+        "LORA",
+        &format!(r#""r": 1, "use_dora": true, "fan_in_fan_out": {fan_in_fan_out}"#),
+        &[],
+    );
     for (name, d_in, d_out) in layers {
         let name = |end: &str| format!("base_model.model.{name}.{end}");
         adapter.f32(&name("lora_A.weight"), &[1, *d_in], &vec![1.0; *d_in]);
@@ -146,7 +163,8 @@ fn dora_on(layers: &[(&str, usize, usize)], fan_in_fan_out: bool) -> Folder {
     adapter
 }
 
-/// The config says how the layer that was wrapped last is stored, so it may be wrong for a square layer of the other class.
+/// The config says how the layer that was wrapped last is stored, so it may be wrong for a square
+/// layer of the other class.
 #[test]
 fn square_layers_are_refused_among_layers_of_both_classes_unless_something_confirms_the_config() {
     let base = base_of(&[
@@ -157,9 +175,11 @@ fn square_layers_are_refused_among_layers_of_both_classes_unless_something_confi
     ]);
     let load = |layers: &[(&str, usize, usize)], fan_in_fan_out| {
         let adapter = dora_on(layers, fan_in_fan_out);
-        Adapter::load_with_base(adapter.write().path(), Some(base.path())).map_err(|e| e.to_string())
+        Adapter::load_with_base(adapter.write().path(), Some(base.path()))
+            .map_err(|e| e.to_string())
     };
-    let (c_proj, query, c_attn, lm_head) = (("c_proj", 2, 2), ("query", 2, 2), ("c_attn", 2, 6), ("lm_head", 2, 5));
+    let (c_proj, query, c_attn, lm_head) =
+        (("c_proj", 2, 2), ("query", 2, 2), ("c_attn", 2, 6), ("lm_head", 2, 5));
     // GPT-2's c_proj is a Conv1D, but lm_head, which is Linear, was wrapped last.
     assert!(load(&[c_proj, lm_head], false).unwrap_err().contains("`c_proj.weight`"));
     assert!(load(&[query, c_attn], true).unwrap_err().contains("`query.weight`"));
@@ -180,11 +200,15 @@ fn square_layers_are_refused_among_layers_of_both_classes_unless_something_confi
 
 #[test]
 fn a_tied_head_with_a_bias_of_its_own_has_it_taken_from_what_came_out_of_the_base() {
-    let base =
-        base_of(&[("model.embed_tokens.weight", &[2, 2], &[1.0, 0.0, 0.0, 1.0]), ("lm_head.bias", &[2], &[0.5, 0.25])]);
+    let base = base_of(&[
+        ("model.embed_tokens.weight", &[2, 2], &[1.0, 0.0, 0.0, 1.0]),
+        ("lm_head.bias", &[2], &[0.5, 0.25]),
+    ]);
     let adapter = dora_on(&[("lm_head", 2, 2)], false);
-    let module = &Adapter::load_with_base(adapter.write().path(), Some(base.path())).unwrap().modules[0];
-    let shift = module.branches[1].steps.iter().find(|step| step.name == "minus_base_bias").unwrap();
+    let module =
+        &Adapter::load_with_base(adapter.write().path(), Some(base.path())).unwrap().modules[0];
+    let shift =
+        module.branches[1].steps.iter().find(|step| step.name == "minus_base_bias").unwrap();
     assert_eq!(shift.values, [-0.5, -0.25]);
 }
 
@@ -196,8 +220,12 @@ fn a_base_model_whose_layers_have_other_sizes_is_refused_for_every_type() {
     let shapes: [&[usize]; 3] = [&[4, 4], &[4, 3, 1], &[12]];
     for shape in shapes {
         let other = base_of(&[("m.weight", shape, &vec![1.0; shape.iter().product()])]);
-        // A convolution's tensors look like those of a linear layer; its layer has more than two dimensions.
-        assert!(refused(&loha, Some(other.path())).contains("does not fit the adapter's module"), "{shape:?}");
+        // A convolution's tensors look like those of a linear layer; its layer has more than two
+        // dimensions.
+        assert!(
+            refused(&loha, Some(other.path())).contains("does not fit the adapter's module"),
+            "{shape:?}"
+        );
     }
 }
 
@@ -211,7 +239,9 @@ fn a_base_layer_that_does_not_fit_is_refused() {
     assert!(dora(&[("m.weight", &[4], &[1.0; 4])]).contains("[4]"));
     assert!(dora(&[("x.weight", &[2, 2], &[1.0; 4])]).contains("`m.weight`"));
     assert!(dora(&[("m.weight", &[2, 2], &[f32::NAN; 4])]).contains("NaN"));
-    assert!(dora(&[("m.weight", &[2, 2], &[1.0; 4]), ("m.bias", &[3], &[1.0; 3])]).contains("m.bias"));
+    assert!(
+        dora(&[("m.weight", &[2, 2], &[1.0; 4]), ("m.bias", &[3], &[1.0; 3])]).contains("m.bias")
+    );
     // The second output's weights are all zero: nothing to divide by.
     assert!(dora(&[("m.weight", &[2, 2], &[1.0, 1.0, 0.0, 0.0])]).contains("output 1"));
     let bias = folder("LORA", r#""r": 1, "use_dora": true, "lora_bias": true"#, &DORA);
@@ -232,16 +262,26 @@ fn a_copy_of_a_base_weight_must_be_the_base_weight() {
     let at = &json["base_model.model.model.embed_tokens.base_layer.weight"]["data_offsets"][0];
     let mut changed = bytes.clone();
     changed[8 + header + at.as_u64().unwrap() as usize] ^= 1;
-    let dir = write_folder(&std::fs::read(fixture(name).join("adapter_config.json")).unwrap(), &changed);
+    let dir =
+        write_folder(&std::fs::read(fixture(name).join("adapter_config.json")).unwrap(), &changed);
     let error = Adapter::load_with_base(dir.path(), Some(&base(name))).unwrap_err().to_string();
-    assert!(error.contains("embed_tokens.base_layer.weight") && error.contains("save_embedding_layers"), "{error}");
+    assert!(
+        error.contains("embed_tokens.base_layer.weight") && error.contains("save_embedding_layers"),
+        "{error}"
+    );
 }
 
 #[test]
 fn vera_without_its_projections_says_what_to_do() {
-    let lambdas: [Tensor; 2] = [("vera_lambda_b", &[2], &[1.0; 2]), ("vera_lambda_d", &[1], &[1.0])];
-    assert!(refused(&folder("VERA", "", &lambdas), None).contains("`base_model.vera_A`: is missing"));
-    assert!(refused(&folder("VERA", r#""save_projection": false"#, &lambdas), None).contains("`save_projection`"));
+    let lambdas: [Tensor; 2] =
+        [("vera_lambda_b", &[2], &[1.0; 2]), ("vera_lambda_d", &[1], &[1.0])];
+    assert!(
+        refused(&folder("VERA", "", &lambdas), None).contains("`base_model.vera_A`: is missing")
+    );
+    assert!(
+        refused(&folder("VERA", r#""save_projection": false"#, &lambdas), None)
+            .contains("`save_projection`")
+    );
     let base = base_of(&[("m.weight", &[2, 3], &[1.0; 6])]);
     let with = |a: &[usize], b: &[usize]| {
         let mut vera = folder("VERA", "", &lambdas);
@@ -250,7 +290,9 @@ fn vera_without_its_projections_says_what_to_do() {
         Adapter::load_with_base(vera.write().path(), Some(base.path()))
     };
     assert_eq!(with(&[1, 4], &[5, 1]).unwrap().modules[0].delta(&[&[1.0, 2.0, 3.0]]), [6.0, 6.0]);
-    for (a, b) in [([1, 2], [5, 1]), ([1, 4], [1, 1]), ([2, 4], [5, 2]), ([1, 4], [5, 2]), ([0, 4], [5, 0])] {
+    for (a, b) in
+        [([1, 2], [5, 1]), ([1, 4], [1, 1]), ([2, 4], [5, 2]), ([1, 4], [5, 2]), ([0, 4], [5, 0])]
+    {
         assert!(with(&a, &b).is_err(), "{a:?} {b:?}");
     }
 }
@@ -267,7 +309,10 @@ fn ia3_tells_input_from_output_by_the_shape_that_peft_saved() {
     ] {
         let ia3 = folder("IA3", "", &[("ia3_l", shape, &vec![1.5; shape.iter().product()])]);
         match Adapter::load(ia3.write().path()) {
-            Ok(adapter) => assert!(ok && adapter.modules[0].delta(&[&[2.0, 4.0, 6.0]]) == [1.0, 2.0, 3.0], "{shape:?}"),
+            Ok(adapter) => assert!(
+                ok && adapter.modules[0].delta(&[&[2.0, 4.0, 6.0]]) == [1.0, 2.0, 3.0],
+                "{shape:?}"
+            ),
             Err(error) => assert!(!ok && error.to_string().contains("ia3_l`"), "{shape:?} {error}"),
         }
     }
@@ -275,8 +320,11 @@ fn ia3_tells_input_from_output_by_the_shape_that_peft_saved() {
 
 #[test]
 fn adalora_masks_have_to_be_masks() {
-    let tensors: [Tensor; 3] =
-        [("lora_A", &[1, 2], &[1.0, 2.0]), ("lora_E", &[1, 1], &[3.0]), ("lora_B", &[1, 1], &[1.0])];
+    let tensors: [Tensor; 3] = [
+        ("lora_A", &[1, 2], &[1.0, 2.0]),
+        ("lora_E", &[1, 1], &[3.0]),
+        ("lora_B", &[1, 1], &[1.0]),
+    ];
     let with = |pattern: &str| {
         let config = format!(r#""init_r": 2, "lora_alpha": 4, "rank_pattern": {pattern}"#);
         Adapter::load(folder("ADALORA", &config, &tensors).write().path())
@@ -296,17 +344,25 @@ fn adalora_masks_have_to_be_masks() {
     ] {
         assert!(with(pattern).is_err(), "{pattern}");
     }
-    assert!(refused(&folder("ADALORA", r#""lora_alpha": 0"#, &tensors), None).contains("`lora_alpha`"));
+    assert!(
+        refused(&folder("ADALORA", r#""lora_alpha": 0"#, &tensors), None).contains("`lora_alpha`")
+    );
 }
 
 #[test]
 fn loha_and_lokr_refuse_convolutions_and_shapes_that_do_not_fit() {
     let delta = |kind: &str, config: &str, tensors: &[Tensor]| {
-        Adapter::load(folder(kind, config, tensors).write().path()).map(|a| a.modules[0].delta(&[&[1.0, 1.0, 1.0]]))
+        Adapter::load(folder(kind, config, tensors).write().path())
+            .map(|a| a.modules[0].delta(&[&[1.0, 1.0, 1.0]]))
     };
-    assert_eq!(delta("LOHA", r#""r": 1, "alpha": 2"#, &LOHA).unwrap(), [122.0, 244.0, 366.0, 976.0]);
+    assert_eq!(
+        delta("LOHA", r#""r": 1, "alpha": 2"#, &LOHA).unwrap(),
+        [122.0, 244.0, 366.0, 976.0]
+    );
     assert!(refused(&folder("LOHA", r#""r": 2"#, &LOHA), None).contains("hada_w1_a"));
-    for (at, shape) in [(0, &[1, 4][..]), (1, &[3, 1]), (2, &[3, 1]), (3, &[1, 4]), (1, &[3]), (0, &[0, 1])] {
+    for (at, shape) in
+        [(0, &[1, 4][..]), (1, &[3, 1]), (2, &[3, 1]), (3, &[1, 4]), (1, &[3]), (0, &[0, 1])]
+    {
         let mut changed = folder("LOHA", r#""r": 1"#, &LOHA);
         let name = format!("base_model.model.m.{}", LOHA[at].0);
         changed.f32(&name, shape, &vec![1.0; shape.iter().product()]);
@@ -316,7 +372,8 @@ fn loha_and_lokr_refuse_convolutions_and_shapes_that_do_not_fit() {
     tucker.f32("base_model.model.m.hada_t1", &[1, 1, 3, 3], &[1.0; 9]);
     assert!(refused(&tucker, None).contains("convolution"));
 
-    let (w1, w2): (Tensor, Tensor) = (("lokr_w1", &[2, 1], &[1.0, 2.0]), ("lokr_w2", &[1, 3], &[1.0, 10.0, 100.0]));
+    let (w1, w2): (Tensor, Tensor) =
+        (("lokr_w1", &[2, 1], &[1.0, 2.0]), ("lokr_w2", &[1, 3], &[1.0, 10.0, 100.0]));
     assert_eq!(delta("LOKR", r#""r": 4, "alpha": 8"#, &[w1, w2]).unwrap(), [222.0, 444.0]);
     let convolution: Tensor = ("lokr_w2", &[1, 3, 1, 1], &[1.0; 3]);
     assert!(delta("LOKR", "", &[w1, convolution]).is_err());
@@ -332,7 +389,10 @@ fn small_files_cannot_ask_for_much_memory() {
     for shape in [[1 << 15, 1], [1, 1 << 15]] {
         let lokr = folder("LOKR", "", &[("lokr_w1", &shape, &ones), ("lokr_w2", &shape, &ones)]);
         let error = Adapter::load(lokr.write().path()).unwrap_err();
-        assert!(matches!(error, Error::Module { .. }) && error.to_string().contains("module `m`"), "{error}");
+        assert!(
+            matches!(error, Error::Module { .. }) && error.to_string().contains("module `m`"),
+            "{error}"
+        );
     }
 }
 
@@ -346,7 +406,8 @@ fn an_adapter_in_a_named_subfolder_is_found_if_it_is_the_only_one() {
     let add = |name: &str| {
         std::fs::create_dir(dir.path().join(name)).unwrap();
         for file in ["adapter_config.json", "adapter_model.safetensors"] {
-            std::fs::copy(fixture("llama_qv_r4").join(file), dir.path().join(name).join(file)).unwrap();
+            std::fs::copy(fixture("llama_qv_r4").join(file), dir.path().join(name).join(file))
+                .unwrap();
         }
     };
     std::fs::create_dir(dir.path().join("runs")).unwrap();
@@ -357,7 +418,11 @@ fn an_adapter_in_a_named_subfolder_is_found_if_it_is_the_only_one() {
     let error = Adapter::load(dir.path()).unwrap_err().to_string();
     assert!(error.contains("several adapters, `a`, `b`"), "{error}");
     // Its own adapter comes first.
-    std::fs::copy(fixture("gpt2_c_attn_r4_bin/adapter_config.json"), dir.path().join("adapter_config.json")).unwrap();
+    std::fs::copy(
+        fixture("gpt2_c_attn_r4_bin/adapter_config.json"),
+        dir.path().join("adapter_config.json"),
+    )
+    .unwrap();
     assert!(matches!(Adapter::load(dir.path()), Err(Error::Missing { .. })));
 }
 
@@ -367,10 +432,16 @@ fn any_cut_of_any_type_is_refused() {
         let weights = std::fs::read(fixture(name).join("adapter_model.safetensors")).unwrap();
         let config = std::fs::read(fixture(name).join("adapter_config.json")).unwrap();
         for cut in (0..weights.len()).step_by(997) {
-            assert!(Adapter::load(write_folder(&config, &weights[..cut]).path()).is_err(), "{name} {cut}");
+            assert!(
+                Adapter::load(write_folder(&config, &weights[..cut]).path()).is_err(),
+                "{name} {cut}"
+            );
         }
         for cut in (0..config.len() - 1).step_by(7) {
-            assert!(Adapter::load(write_folder(&config[..cut], &weights).path()).is_err(), "{name} {cut}");
+            assert!(
+                Adapter::load(write_folder(&config[..cut], &weights).path()).is_err(),
+                "{name} {cut}"
+            );
         }
     }
 }

@@ -13,9 +13,14 @@ pub fn commit_activations(py: Python<'_>, path: PathBuf) -> Result<String, Failu
     worker::run(py, None, move |_| Ok(Commitment::new(&Values::read(&path)?)?.to_string()))
 }
 
-/// Whether `commitment` is to exactly the values of a JSON file. Text that is no commitment is a commitment to nothing.
+/// Whether `commitment` is to exactly the values of a JSON file. Text that is no commitment is a
+/// commitment to nothing.
 #[pyfunction]
-pub fn verify_commitment(py: Python<'_>, path: PathBuf, commitment: String) -> Result<bool, Failure> {
+pub fn verify_commitment(
+    py: Python<'_>,
+    path: PathBuf,
+    commitment: String,
+) -> Result<bool, Failure> {
     worker::run(py, None, move |_| {
         let values = Values::read(&path)?;
         match Commitment::parse(commitment.as_bytes()) {

@@ -23,7 +23,8 @@ pub struct Module {
     name: String,
     /// Name and number of features of each input.
     inputs: Vec<(String, usize)>,
-    /// What each input is: `"layer"` (what the layer reads) or `"base"` (what the base layer puts out).
+    /// What each input is: `"layer"` (what the layer reads) or `"base"` (what the base layer puts
+    /// out).
     reads: Vec<&'static str>,
     /// Whether deltas are added to the layer's `"output"` or to its `"input"`.
     applies_to: &'static str,
@@ -36,8 +37,15 @@ pub struct Module {
 #[pymethods]
 impl Module {
     fn __repr__(&self) -> String {
-        let inputs: Vec<String> = self.inputs.iter().map(|(name, dim)| format!("{name}[{dim}]")).collect();
-        text::shown(format!("Module('{}', {} -> {}, rank {})", self.name, inputs.join(", "), self.d_out, self.rank))
+        let inputs: Vec<String> =
+            self.inputs.iter().map(|(name, dim)| format!("{name}[{dim}]")).collect();
+        text::shown(format!(
+            "Module('{}', {} -> {}, rank {})",
+            self.name,
+            inputs.join(", "),
+            self.d_out,
+            self.rank
+        ))
     }
 }
 
@@ -54,7 +62,10 @@ fn modules(pinned: &Pinned) -> Result<Vec<Module>, Failure> {
                 AppliesTo::Input => "input",
                 AppliesTo::Output => "output",
             },
-            reads: sources.iter().map(|source| if *source == Source::Layer { "layer" } else { "base" }).collect(),
+            reads: sources
+                .iter()
+                .map(|source| if *source == Source::Layer { "layer" } else { "base" })
+                .collect(),
             d_out: module.d_out,
             rank: low_rank.map(|term| term.rank).sum(),
         })
@@ -76,7 +87,8 @@ pub fn parse_id(text: &str) -> Result<AdapterId, Failure> {
 
 #[pymethods]
 impl Manifest {
-    /// Reads a manifest file, or the one of a public folder; with `adapter_id` it must have that id.
+    /// Reads a manifest file, or the one of a public folder; with `adapter_id` it must have that
+    /// id.
     #[staticmethod]
     #[pyo3(signature = (path, adapter_id=None))]
     fn load(py: Python<'_>, path: PathBuf, adapter_id: Option<&str>) -> Result<Manifest, Failure> {
@@ -90,7 +102,12 @@ impl Manifest {
                 };
                 return Ok(Manifest(Arc::new(pinned.map_err(Error::from)?)));
             }
-            let public = artifacts::Public::load(&path, pin.as_ref(), &*parameters::srs()?, parameters::keys())?;
+            let public = artifacts::Public::load(
+                &path,
+                pin.as_ref(),
+                &*parameters::srs()?,
+                parameters::keys(),
+            )?;
             Ok(Manifest(Arc::new(public.pinned)))
         })
     }
@@ -143,7 +160,8 @@ impl Artifacts {
     #[staticmethod]
     fn load(py: Python<'_>, folder: PathBuf) -> Result<Artifacts, Failure> {
         worker::run(py, None, move |_| {
-            let loaded = artifacts::Artifacts::load(&folder, &*parameters::srs()?, parameters::keys())?;
+            let loaded =
+                artifacts::Artifacts::load(&folder, &*parameters::srs()?, parameters::keys())?;
             Ok(Artifacts(Arc::new(loaded)))
         })
     }
@@ -173,7 +191,11 @@ impl Artifacts {
     }
 
     fn __repr__(&self) -> String {
-        format!("Artifacts({}, {} modules, private part not shown)", self.0.pinned.id(), self.0.pinned.modules().len())
+        format!(
+            "Artifacts({}, {} modules, private part not shown)",
+            self.0.pinned.id(),
+            self.0.pinned.modules().len()
+        )
     }
 }
 
@@ -190,7 +212,8 @@ pub fn export_adapter(
 ) -> Result<Vec<String>, Failure> {
     worker::run(py, progress.as_ref(), move |told| {
         told.step("read the adapter", 0, 2);
-        let adapter = zklora_models::Adapter::load_with_base(&adapter, base.as_deref()).map_err(Error::from)?;
+        let adapter = zklora_models::Adapter::load_with_base(&adapter, base.as_deref())
+            .map_err(Error::from)?;
         told.step("write ONNX", 1, 2);
         files::create_folder(&out, Access::Private)?;
         let index = zklora_models::export(&adapter, &modules, &out).map_err(Error::from)?;

@@ -14,7 +14,9 @@ pub type Rows<'py> = PyReadonlyArray2<'py, f32>;
 /// [`Failure::Input`] if they do not lie row by row in memory.
 pub fn values<'a>(module: &str, rows: &'a Rows<'_>) -> Result<&'a [f32], Failure> {
     rows.as_slice().map_err(|_| {
-        Failure::Input(format!("module `{module}`: the array is not contiguous: pass numpy.ascontiguousarray(x)"))
+        Failure::Input(format!(
+            "module `{module}`: the array is not contiguous: pass numpy.ascontiguousarray(x)"
+        ))
     })
 }
 
@@ -22,11 +24,19 @@ pub fn values<'a>(module: &str, rows: &'a Rows<'_>) -> Result<&'a [f32], Failure
 ///
 /// # Errors
 /// [`Failure::Input`] names module, input and dimensions.
-pub fn check(module: &zklora_circuit::manifest::Module, inputs: &[Rows<'_>]) -> Result<(), Failure> {
+pub fn check(
+    module: &zklora_circuit::manifest::Module,
+    inputs: &[Rows<'_>],
+) -> Result<(), Failure> {
     let refuse = |why: String| Err(Failure::Input(format!("module `{}`: {why}", module.name)));
     if inputs.len() != module.inputs.len() {
         let names: Vec<&str> = module.inputs.iter().map(|input| input.name.as_str()).collect();
-        return refuse(format!("{} arrays, it takes {}: {}", inputs.len(), names.len(), names.join(", ")));
+        return refuse(format!(
+            "{} arrays, it takes {}: {}",
+            inputs.len(),
+            names.len(),
+            names.join(", ")
+        ));
     }
     for (array, input) in inputs.iter().zip(&module.inputs) {
         if array.shape()[1] != input.dim {
@@ -42,7 +52,11 @@ pub fn check(module: &zklora_circuit::manifest::Module, inputs: &[Rows<'_>]) -> 
 }
 
 /// Values as an array of rows.
-pub fn to_python(py: Python<'_>, values: Vec<f32>, width: usize) -> PyResult<Bound<'_, PyArray2<f32>>> {
+pub fn to_python(
+    py: Python<'_>,
+    values: Vec<f32>,
+    width: usize,
+) -> PyResult<Bound<'_, PyArray2<f32>>> {
     let rows = values.len().checked_div(width).unwrap_or(0);
     PyArray1::from_vec(py, values).reshape([rows, width])
 }

@@ -61,7 +61,9 @@ fn class_of(error: &Error) -> &'static str {
         Error::Contributor { .. } | Error::Interrupted(_) => "NetworkError",
         _ if error.is_refusal() => "VerificationError",
         Error::File { .. } => "FileError",
-        Error::Proof(zklora_circuit::Error::Library(_) | zklora_circuit::Error::Randomness(_)) => "ZkloraError",
+        Error::Proof(zklora_circuit::Error::Library(_) | zklora_circuit::Error::Randomness(_)) => {
+            "ZkloraError"
+        }
         _ => "InputError",
     }
 }

@@ -5,8 +5,9 @@
 //! server: a contributor's gRPC server ─ session: the user's side, rows in, deltas out, a verified proof at the end
 //! ```
 //!
-//! Heavy work runs in a thread of its own without the interpreter's lock (`worker`). Nothing here calls Python from such a thread: what it
-//! has to say (progress, log records) waits in a queue until a Python thread takes it.
+//! Heavy work runs in a thread of its own without the interpreter's lock (`worker`). Nothing here
+//! calls Python from such a thread: what it has to say (progress, log records) waits in a queue
+//! until a Python thread takes it.
 
 mod activation_commitment;
 mod adapters;

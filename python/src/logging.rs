@@ -1,4 +1,5 @@
-//! What the runtime logs, for Python's `logging`: records wait in a queue, and the next Python thread that comes by hands them on.
+//! What the runtime logs, for Python's `logging`: records wait in a queue, and the next Python
+//! thread that comes by hands them on.
 //!
 //! No thread of the runtime ever calls Python, so none can hang when the interpreter ends.
 
@@ -72,7 +73,8 @@ pub fn install() {
 
 /// Hands waiting records to `logging.getLogger("zklora")`.
 pub fn forward(py: Python<'_>) -> PyResult<()> {
-    let waiting: Vec<Record> = QUEUE.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+    let waiting: Vec<Record> =
+        QUEUE.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
     if waiting.is_empty() {
         return Ok(());
     }

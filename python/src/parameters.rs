@@ -1,4 +1,5 @@
-//! What every proof of this process shares: the SRS, the keys that were derived, and the threads of the network.
+//! What every proof of this process shares: the SRS, the keys that were derived, and the threads of
+//! the network.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -10,7 +11,10 @@ static NETWORK: Mutex<Option<Arc<Network>>> = Mutex::new(None);
 static KEYS: LazyLock<KeyStore> = LazyLock::new(KeyStore::default);
 
 /// The value that is kept in `shelf`, made at the first call.
-fn kept<T>(shelf: &Mutex<Option<Arc<T>>>, make: impl FnOnce() -> Result<T, Error>) -> Result<Arc<T>, Error> {
+fn kept<T>(
+    shelf: &Mutex<Option<Arc<T>>>,
+    make: impl FnOnce() -> Result<T, Error>,
+) -> Result<Arc<T>, Error> {
     let mut kept = shelf.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(value) = &*kept {
         return Ok(Arc::clone(value));

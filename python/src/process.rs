@@ -1,4 +1,5 @@
-//! The process that started the threads. A forked child has none of them: whoever waits for one there waits for ever.
+//! The process that started the threads. A forked child has none of them: whoever waits for one
+//! there waits for ever.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -29,7 +30,8 @@ pub fn not_inherited() -> Vec<i32> {
     zklora_runtime::not_inherited::descriptors()
 }
 
-/// Whether this process is such a child. What belongs to the parent's threads must not even be dropped there.
+/// Whether this process is such a child. What belongs to the parent's threads must not even be
+/// dropped there.
 pub fn is_forked() -> bool {
     let started = STARTED_IN.load(Ordering::Relaxed);
     started != 0 && started != std::process::id()

@@ -28,8 +28,10 @@ fn activations(pinned: &Pinned, arrays: &Arrays<'_>) -> Result<Activations, Fail
     let mut activations = Activations::default();
     for (name, inputs) in arrays {
         arrays::check(&pinned.modules()[trace::index(pinned, name)?], inputs)?;
-        let inputs =
-            inputs.iter().map(|rows| Ok(arrays::values(name, rows)?.to_vec())).collect::<Result<_, Failure>>()?;
+        let inputs = inputs
+            .iter()
+            .map(|rows| Ok(arrays::values(name, rows)?.to_vec()))
+            .collect::<Result<_, Failure>>()?;
         activations.modules.insert(name.clone(), inputs);
     }
     Ok(activations)
@@ -37,7 +39,8 @@ fn activations(pinned: &Pinned, arrays: &Arrays<'_>) -> Result<Activations, Fail
 
 fn bytes32(what: &str, text: &str) -> Result<[u8; 32], Failure> {
     let mut bytes = [0u8; 32];
-    hex::decode_to_slice(text, &mut bytes).map_err(|_| Failure::Input(format!("{what} is 64 hex digits")))?;
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| Failure::Input(format!("{what} is 64 hex digits")))?;
     Ok(bytes)
 }
 
@@ -73,16 +76,17 @@ pub fn prove<'py>(
     let proof = worker::run(py, progress.as_ref(), move |told| {
         told.step("prove", 0, 1);
         let srs = parameters::srs()?;
-        let proof =
-            held.with_trace(&artifacts.pinned, |rows| session::prove(&artifacts, rows, &srs, parameters::keys()))?;
+        let proof = held.with_trace(&artifacts.pinned, |rows| {
+            session::prove(&artifacts, rows, &srs, parameters::keys())
+        })?;
         told.step("proven", 1, 1);
         Ok(proof)
     })?;
     Ok(PyBytes::new(py, &proof))
 }
 
-/// Verifies a proof against a manifest and the verifier's own trace; returns the rows of every module. Whether the manifest is the pinned
-/// one is settled when it is loaded.
+/// Verifies a proof against a manifest and the verifier's own trace; returns the rows of every
+/// module. Whether the manifest is the pinned one is settled when it is loaded.
 #[pyfunction]
 #[pyo3(signature = (manifest, trace, proof, session_id=None, activations=None))]
 pub fn verify(
@@ -99,7 +103,9 @@ pub fn verify(
     worker::run(py, None, move |_| {
         if own.is_some_and(|own| own != *held.session()) {
             let found = hex::encode(held.session());
-            return Err(Error::NotYours(format!("the trace is of session {found}, not of yours")).into());
+            return Err(
+                Error::NotYours(format!("the trace is of session {found}, not of yours")).into()
+            );
         }
         let (srs, keys) = (parameters::srs()?, parameters::keys());
         let verdict = held.with_trace(&pinned, |rows| {
@@ -127,7 +133,11 @@ pub fn write_proof(py: Python<'_>, path: PathBuf, proof: Vec<u8>) -> Result<(), 
 
 /// Whether bytes have the form of a proof of this adapter. Shows nothing about any row.
 #[pyfunction]
-pub fn check_proof_format(py: Python<'_>, manifest: &Manifest, proof: Vec<u8>) -> Result<(), Failure> {
+pub fn check_proof_format(
+    py: Python<'_>,
+    manifest: &Manifest,
+    proof: Vec<u8>,
+) -> Result<(), Failure> {
     let pinned = Arc::clone(&manifest.0);
     worker::run(py, None, move |_| {
         Proof::parse(&proof, &pinned.layout()).map_err(Error::from)?;
@@ -135,7 +145,8 @@ pub fn check_proof_format(py: Python<'_>, manifest: &Manifest, proof: Vec<u8>) -
     })
 }
 
-/// Compares a delivered adapter with the committed one; returns module and reason of every difference.
+/// Compares a delivered adapter with the committed one; returns module and reason of every
+/// difference.
 #[pyfunction]
 #[pyo3(signature = (manifest, delivered, opening, base=None))]
 pub fn audit(
@@ -149,15 +160,20 @@ pub fn audit(
     worker::run(py, None, move |_| {
         let (adapter, key) = secrets::read_opening(&opening)?;
         if adapter != pinned.id() {
-            tracing::warn!("the opening says that it is for adapter {adapter}, this manifest is {}", pinned.id());
+            tracing::warn!(
+                "the opening says that it is for adapter {adapter}, this manifest is {}",
+                pinned.id()
+            );
         }
-        let report = auditing::audit(&delivered, base.as_deref(), &pinned, &key, &*parameters::srs()?)?;
+        let report =
+            auditing::audit(&delivered, base.as_deref(), &pinned, &key, &*parameters::srs()?)?;
         let not_compared = report.base_model.not_compared();
         if let Some(why) = not_compared {
             tracing::warn!("{}: base model: {why}", delivered.display());
         }
         let compared = not_compared.is_none();
-        let differences = report.differences.into_iter().map(|difference| (difference.module, difference.why));
+        let differences =
+            report.differences.into_iter().map(|difference| (difference.module, difference.why));
         Ok((differences.collect(), compared))
     })
 }

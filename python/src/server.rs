@@ -52,8 +52,11 @@ impl Server {
         insecure: bool,
     ) -> Result<Server, Failure> {
         worker::run(py, None, move |_| {
-            let unknown = |why: String| Failure::Input(format!("{host}:{port} is no address to listen on: {why}"));
-            let mut addresses = (host.as_str(), port).to_socket_addrs().map_err(|e| unknown(e.to_string()))?;
+            let unknown = |why: String| {
+                Failure::Input(format!("{host}:{port} is no address to listen on: {why}"))
+            };
+            let mut addresses =
+                (host.as_str(), port).to_socket_addrs().map_err(|e| unknown(e.to_string()))?;
             let listen = addresses.next().ok_or_else(|| unknown("it has none".into()))?;
             let tls = match (tls_cert, tls_key) {
                 (Some(certificate), Some(key)) => Some(ServerTls { certificate, key, client_ca }),
@@ -73,17 +76,25 @@ impl Server {
             let srs = parameters::srs()?;
             let artifacts = artifacts::Artifacts::load(&artifacts, &srs, parameters::keys())?;
             let pinned = Arc::new(artifacts.pinned.clone());
-            let listening = serving::start(artifacts, (*srs).clone(), Default::default(), &options)?;
+            let listening =
+                serving::start(artifacts, (*srs).clone(), Default::default(), &options)?;
             let address = listening.address;
             let (stop, stopped) = oneshot::channel();
-            let thread = std::thread::Builder::new().name("zklora-server".into()).spawn(move || {
-                listening.run_until(async move {
-                    // A sender that is dropped stops it, too.
-                    let _ = stopped.await;
-                })
-            });
-            let thread = thread.map_err(|e| Failure::Input(format!("a thread cannot be started: {e}")))?;
-            Ok(Server { running: Mutex::new(Some(Running { stop, thread })), address, scheme, pinned })
+            let thread =
+                std::thread::Builder::new().name("zklora-server".into()).spawn(move || {
+                    listening.run_until(async move {
+                        // A sender that is dropped stops it, too.
+                        let _ = stopped.await;
+                    })
+                });
+            let thread =
+                thread.map_err(|e| Failure::Input(format!("a thread cannot be started: {e}")))?;
+            Ok(Server {
+                running: Mutex::new(Some(Running { stop, thread })),
+                address,
+                scheme,
+                pinned,
+            })
         })
     }
 

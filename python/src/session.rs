@@ -31,9 +31,11 @@ use crate::{
 struct Shared {
     /// The session, while it is open. Whoever works with it holds the lock.
     session: Mutex<Option<UserSession>>,
-    /// Whether it was closed, maybe while somebody works with it: whoever has the lock then drops it.
+    /// Whether it was closed, maybe while somebody works with it: whoever has the lock then drops
+    /// it.
     closed: AtomicBool,
-    /// What its proof showed, once it was verified. It is known even if nobody was waiting any more.
+    /// What its proof showed, once it was verified. It is known even if nobody was waiting any
+    /// more.
     finished: OnceLock<Finished>,
 }
 
@@ -51,7 +53,10 @@ pub struct Session {
 
 impl Shared {
     /// Works with the open session.
-    fn with<T>(&self, work: impl FnOnce(&mut UserSession) -> Result<T, Failure>) -> Result<T, Failure> {
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&mut UserSession) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let result = match session.as_mut() {
             Some(open) if !self.closed.load(Ordering::Acquire) => work(open),
@@ -94,10 +99,13 @@ impl Session {
         moved: bool,
     ) -> Result<Session, Failure> {
         let seconds = |name: &str, value: f64| {
-            Duration::try_from_secs_f64(value).map_err(|_| Failure::Input(format!("{name}={value}: expected seconds")))
+            Duration::try_from_secs_f64(value)
+                .map_err(|_| Failure::Input(format!("{name}={value}: expected seconds")))
         };
         if tls_cert.is_some() != tls_key.is_some() {
-            return Err(Failure::Input("a client certificate takes both tls_cert and tls_key".into()));
+            return Err(Failure::Input(
+                "a client certificate takes both tls_cert and tls_key".into(),
+            ));
         }
         let options = ContributorOptions {
             url: url.clone(),
@@ -124,9 +132,13 @@ impl Session {
         })
     }
 
-    /// Sends rows of some modules, all in one message; arrays that are the same object are sent once. Returns at once: the answer is
-    /// waited for with [`Pending::result`].
-    fn submit(&self, py: Python<'_>, calls: Vec<(String, Vec<Rows<'_>>)>) -> Result<Pending, Failure> {
+    /// Sends rows of some modules, all in one message; arrays that are the same object are sent
+    /// once. Returns at once: the answer is waited for with [`Pending::result`].
+    fn submit(
+        &self,
+        py: Python<'_>,
+        calls: Vec<(String, Vec<Rows<'_>>)>,
+    ) -> Result<Pending, Failure> {
         process::check_process()?;
         let calls = self.quantized(py, &calls)?;
         let (shared, pinned) = (Arc::clone(&self.session), Arc::clone(&self.pinned));
@@ -143,12 +155,18 @@ impl Session {
         Ok(Pending(Mutex::new(Some(work))))
     }
 
-    /// Ends the session: the contributor's proof of every row is asked for and verified. Afterwards the session is closed, and this
-    /// call says the same again: the verdict is not lost if `progress` raised an exception.
+    /// Ends the session: the contributor's proof of every row is asked for and verified. Afterwards
+    /// the session is closed, and this call says the same again: the verdict is not lost if
+    /// `progress` raised an exception.
     ///
-    /// If there is no proof, because the contributor is away, the session stays open and the call can be repeated.
+    /// If there is no proof, because the contributor is away, the session stays open and the call
+    /// can be repeated.
     #[pyo3(signature = (progress=None))]
-    fn finish<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> Result<Bound<'py, PyDict>, Failure> {
+    fn finish<'py>(
+        &self,
+        py: Python<'py>,
+        progress: Option<Py<PyAny>>,
+    ) -> Result<Bound<'py, PyDict>, Failure> {
         let shared = Arc::clone(&self.session);
         let finished = worker::run(py, progress.as_ref(), move |told| {
             let srs = parameters::srs()?;
@@ -159,12 +177,18 @@ impl Session {
             };
             let ended = shared.with(|session| {
                 if shared.finished.get().is_none() {
-                    let finished = session.finish(&srs, parameters::keys(), SrsPolicy::TrustedOnly, &mut tell)?;
+                    let finished = session.finish(
+                        &srs,
+                        parameters::keys(),
+                        SrsPolicy::TrustedOnly,
+                        &mut tell,
+                    )?;
                     let _ = shared.finished.set(finished);
                 }
                 Ok(())
             });
-            // Another call may have verified the proof before this one, or without anybody waiting for it.
+            // Another call may have verified the proof before this one, or without anybody waiting
+            // for it.
             let Some(finished) = shared.finished.get().cloned() else {
                 return Err(ended.err().unwrap_or(Failure::Closed(CLOSED)));
             };
@@ -176,7 +200,10 @@ impl Session {
         report.set_item("proof_bytes", finished.proof_bytes)?;
         report.set_item("proof_seconds", finished.proof_time.as_secs_f64())?;
         report.set_item("verify_seconds", finished.verify_time.as_secs_f64())?;
-        report.set_item("rows", finished.verdict.rows.into_iter().filter(|(_, rows)| *rows > 0).collect::<Vec<_>>())?;
+        report.set_item(
+            "rows",
+            finished.verdict.rows.into_iter().filter(|(_, rows)| *rows > 0).collect::<Vec<_>>(),
+        )?;
         report.set_item("ceremony", finished.verdict.ceremony.to_string())?;
         Ok(report)
     }
@@ -184,7 +211,9 @@ impl Session {
     /// The own record so far.
     fn trace(&self, py: Python<'_>) -> Result<Trace, Failure> {
         let (shared, pinned) = (Arc::clone(&self.session), Arc::clone(&self.pinned));
-        worker::run(py, None, move |_| shared.with(|session| Ok(Trace::in_memory(session.trace()?, pinned))))
+        worker::run(py, None, move |_| {
+            shared.with(|session| Ok(Trace::in_memory(session.trace()?, pinned)))
+        })
     }
 
     /// Rows of all modules that were answered so far, and that the proof will be about.
@@ -197,7 +226,8 @@ impl Session {
     /// Calls, rows and bytes so far.
     fn statistics<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyDict>, Failure> {
         let shared = Arc::clone(&self.session);
-        let known = worker::run(py, None, move |_| shared.with(|session| Ok(session.statistics.clone())))?;
+        let known =
+            worker::run(py, None, move |_| shared.with(|session| Ok(session.statistics.clone())))?;
         let report = PyDict::new(py);
         report.set_item("calls", known.seconds.len())?;
         report.set_item("rows", known.rows)?;
@@ -208,7 +238,8 @@ impl Session {
         Ok(report)
     }
 
-    /// Closes the session without a proof, and waits for nobody. Its record stays in the folder, and a new session there goes on with it.
+    /// Closes the session without a proof, and waits for nobody. Its record stays in the folder,
+    /// and a new session there goes on with it.
     fn close(&self, py: Python<'_>) -> Result<(), Failure> {
         process::check_process()?;
         py.detach(|| self.session.close());
@@ -257,9 +288,14 @@ impl Session {
             let at = trace::index(&self.pinned, name)?;
             let module = &self.pinned.modules()[at];
             arrays::check(module, inputs)?;
-            let slices = inputs.iter().map(|rows| arrays::values(name, rows)).collect::<Result<Vec<_>, _>>()?;
-            let places =
-                slices.iter().zip(&module.inputs).map(|(slice, input)| (slice.as_ptr(), slice.len(), input.dim));
+            let slices = inputs
+                .iter()
+                .map(|rows| arrays::values(name, rows))
+                .collect::<Result<Vec<_>, _>>()?;
+            let places = slices
+                .iter()
+                .zip(&module.inputs)
+                .map(|(slice, input)| (slice.as_ptr(), slice.len(), input.dim));
             let key = (places.collect(), module.x_bits, module.has_bias());
             let rows = match known.iter().find(|(other, _)| *other == key) {
                 Some((_, rows)) => Arc::clone(rows),
@@ -275,8 +311,8 @@ impl Session {
     }
 }
 
-/// Where the inputs of a module are, how many values and features they have, and how they are quantised. (Arrays that begin at the same
-/// place may be of other lengths.)
+/// Where the inputs of a module are, how many values and features they have, and how they are
+/// quantised. (Arrays that begin at the same place may be of other lengths.)
 type Key = (Vec<(*const f32, usize, usize)>, u32, bool);
 
 impl Drop for Session {
@@ -302,6 +338,9 @@ impl Pending {
         let work = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let work = work.ok_or(Failure::Closed("the result was taken already"))?;
         let deltas = work.wait(py, None)?;
-        Ok(deltas.into_iter().map(|(values, width)| arrays::to_python(py, values, width)).collect::<PyResult<_>>()?)
+        Ok(deltas
+            .into_iter()
+            .map(|(values, width)| arrays::to_python(py, values, width))
+            .collect::<PyResult<_>>()?)
     }
 }

@@ -5,14 +5,17 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use numpy::PyArray2;
 use pyo3::prelude::*;
 use zklora_circuit::{manifest::Pinned, source::Source, trace::Trace as Checked};
-use zklora_runtime::{Error, record, session_log, trace_file::TraceFile, trace_reader::TraceReader};
+use zklora_runtime::{
+    Error, record, session_log, trace_file::TraceFile, trace_reader::TraceReader,
+};
 
 use crate::{adapters::Manifest, arrays, error::Failure, worker};
 
 /// Where the rows are.
 pub enum Held {
     Memory(TraceFile),
-    /// In a file that may be larger than the memory, or say so: it is read in pieces, and only when that is asked for.
+    /// In a file that may be larger than the memory, or say so: it is read in pieces, and only when
+    /// that is asked for.
     File(Arc<TraceReader>),
 }
 
@@ -39,16 +42,24 @@ impl Held {
         }
     }
 
-    /// Calls `f` with the rows as the proof system takes them: checked against the manifest and digested.
-    pub fn with_trace<T>(&self, pinned: &Pinned, f: impl FnOnce(&Checked<'_>) -> Result<T, Error>) -> Result<T, Error> {
+    /// Calls `f` with the rows as the proof system takes them: checked against the manifest and
+    /// digested.
+    pub fn with_trace<T>(
+        &self,
+        pinned: &Pinned,
+        f: impl FnOnce(&Checked<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         match self {
             Held::Memory(file) => file.with_trace(pinned, f),
-            Held::File(reader) => f(&Checked::read(pinned, reader.session, Arc::clone(reader) as Arc<dyn Source>)?),
+            Held::File(reader) => {
+                f(&Checked::read(pinned, reader.session, Arc::clone(reader) as Arc<dyn Source>)?)
+            }
         }
     }
 }
 
-/// The rows of a session: activations that went out and deltas that came back, as integers with a scale a row.
+/// The rows of a session: activations that went out and deltas that came back, as integers with a
+/// scale a row.
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Trace {
     pub held: Arc<Held>,
@@ -108,12 +119,21 @@ impl Trace {
     /// Rows of every module that was called.
     #[getter]
     fn rows(&self) -> BTreeMap<String, usize> {
-        let each = self.pinned.modules().iter().enumerate().map(|(at, m)| (m.name.clone(), self.held.count(at)));
+        let each = self
+            .pinned
+            .modules()
+            .iter()
+            .enumerate()
+            .map(|(at, m)| (m.name.clone(), self.held.count(at)));
         each.filter(|(_, rows)| *rows > 0).collect()
     }
 
     /// The deltas of a module, float32 `[rows, d_out]`.
-    fn deltas<'py>(&self, py: Python<'py>, module: &str) -> Result<Bound<'py, PyArray2<f32>>, Failure> {
+    fn deltas<'py>(
+        &self,
+        py: Python<'py>,
+        module: &str,
+    ) -> Result<Bound<'py, PyArray2<f32>>, Failure> {
         let at = index(&self.pinned, module)?;
         let module = &self.pinned.modules()[at];
         let values = match &*self.held {
@@ -126,7 +146,8 @@ impl Trace {
                 // Not in a forked child: it would share the place in the file with its parent.
                 worker::run(py, None, move |_| {
                     let (module, rows) = (&pinned.modules()[at], reader.count(at));
-                    let unreadable = |why: String| Failure::Input(format!("module `{}`: {why}", module.name));
+                    let unreadable =
+                        |why: String| Failure::Input(format!("module `{}`: {why}", module.name));
                     let scales = reader.scales(at, 0..rows).map_err(unreadable)?;
                     let delta = reader.delta(at, 0..rows * module.d_out).map_err(unreadable)?;
                     Ok(record::dequantized(module, &scales, &delta))
@@ -142,14 +163,23 @@ impl Trace {
     }
 }
 
-/// What the log of a user's session says: the adapter id, the rows that were sent and not taken back, the session id, and the rows of
-/// each module in order of size (a log knows no names). None and 0 if its writer died before the session began.
+/// What the log of a user's session says: the adapter id, the rows that were sent and not taken
+/// back, the session id, and the rows of each module in order of size (a log knows no names). None
+/// and 0 if its writer died before the session began.
 #[pyfunction]
 #[allow(clippy::type_complexity)]
-pub fn log_info(py: Python<'_>, path: PathBuf) -> Result<(Option<String>, u64, Option<String>, Vec<u64>), Failure> {
+pub fn log_info(
+    py: Python<'_>,
+    path: PathBuf,
+) -> Result<(Option<String>, u64, Option<String>, Vec<u64>), Failure> {
     worker::run(py, None, move |_| {
         let Some(sent) = session_log::sent(&path)? else { return Ok((None, 0, None, Vec::new())) };
-        Ok((Some(sent.adapter_id), sent.rows, Some(sent.session_id), counts(sent.per_module.into_values())))
+        Ok((
+            Some(sent.adapter_id),
+            sent.rows,
+            Some(sent.session_id),
+            counts(sent.per_module.into_values()),
+        ))
     })
 }
 

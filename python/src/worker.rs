@@ -16,7 +16,8 @@ use crate::{error::Failure, logging, process};
 /// How often a waiting call looks for signals and log records.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Steps that wait for a slow listener: of more, the oldest are forgotten. Work may tell them faster than `progress` takes them.
+/// Steps that wait for a slow listener: of more, the oldest are forgotten. Work may tell them
+/// faster than `progress` takes them.
 const MOST_WAITING: usize = 16;
 
 /// How far some work is: its stage, and how many stages of how many are done.
@@ -74,7 +75,8 @@ impl<T: Send> Work<T> {
     /// Waits for the result; `progress` is called with stage, done and total.
     ///
     /// # Errors
-    /// What the work failed with; or an exception of a signal handler or of `progress`: then the work goes on without anybody waiting.
+    /// What the work failed with; or an exception of a signal handler or of `progress`: then the
+    /// work goes on without anybody waiting.
     pub fn wait(self, py: Python<'_>, progress: Option<&Py<PyAny>>) -> Result<T, Failure> {
         let Work { result: mut receiver, steps } = self;
         loop {

@@ -1,4 +1,5 @@
-//! Times of the kernels: `cargo bench --workspace`. Wall time, so only on a quiet machine; the test `instructions` counts instead.
+//! Times of the kernels: `cargo bench --workspace`. Wall time, so only on a quiet machine; the test
+//! `instructions` counts instead.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};

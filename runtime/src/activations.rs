@@ -1,7 +1,8 @@
 //! Activations as floats: what `trace record` reads, per module and input.
 //!
-//! Sources: safetensors with one tensor `<module>.<input>` each (f32, f16, bf16; any leading dimensions are rows), or, for one
-//! module, `.npy` or JSON `{"input_data": [[…]]}` as EZKL and the original ZKLoRA write it.
+//! Sources: safetensors with one tensor `<module>.<input>` each (f32, f16, bf16; any leading
+//! dimensions are rows), or, for one module, `.npy` or JSON `{"input_data": [[…]]}` as EZKL and the
+//! original ZKLoRA write it.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -27,13 +28,23 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Reads a file for these modules; `.npy` and JSON need `module` to name one unless there is only one.
-    pub fn read(path: &Path, modules: &[Module], module: Option<&str>) -> Result<Activations, Error> {
+    /// Reads a file for these modules; `.npy` and JSON need `module` to name one unless there is
+    /// only one.
+    pub fn read(
+        path: &Path,
+        modules: &[Module],
+        module: Option<&str>,
+    ) -> Result<Activations, Error> {
         Activations::parse(path, &files::read(path, MAX_FILE)?, modules, module)
     }
 
     /// [`Activations::read`] of a file's bytes; `path` tells the format.
-    pub fn parse(path: &Path, bytes: &[u8], modules: &[Module], module: Option<&str>) -> Result<Activations, Error> {
+    pub fn parse(
+        path: &Path,
+        bytes: &[u8],
+        modules: &[Module],
+        module: Option<&str>,
+    ) -> Result<Activations, Error> {
         match path.extension().and_then(|e| e.to_str()) {
             Some("safetensors") => from_safetensors(path, bytes, modules),
             Some("npy") => {
@@ -47,8 +58,8 @@ impl Activations {
 }
 
 fn from_safetensors(path: &Path, bytes: &[u8], modules: &[Module]) -> Result<Activations, Error> {
-    let tensors =
-        SafeTensors::deserialize(bytes).map_err(|e| Error::file(path, format!("not a safetensors file: {e}")))?;
+    let tensors = SafeTensors::deserialize(bytes)
+        .map_err(|e| Error::file(path, format!("not a safetensors file: {e}")))?;
     let mut out = Activations::default();
     let mut used = std::collections::HashSet::new();
     for module in modules {
@@ -70,22 +81,41 @@ fn from_safetensors(path: &Path, bytes: &[u8], modules: &[Module]) -> Result<Act
         } else if !inputs.is_empty() {
             return Err(Error::file(
                 path,
-                format!("module `{}` has {} of its {} inputs", module.name, inputs.len(), module.inputs.len()),
+                format!(
+                    "module `{}` has {} of its {} inputs",
+                    module.name,
+                    inputs.len(),
+                    module.inputs.len()
+                ),
             ));
         }
     }
     if out.modules.is_empty() {
         return Err(Error::file(
             path,
-            format!("no tensor here is an input of the adapter: expected names such as `{}.x`", modules[0].name),
+            format!(
+                "no tensor here is an input of the adapter: expected names such as `{}.x`",
+                modules[0].name
+            ),
         ));
     }
-    out.ignored = tensors.names().into_iter().filter(|name| !used.contains(*name)).map(str::to_string).collect();
+    out.ignored = tensors
+        .names()
+        .into_iter()
+        .filter(|name| !used.contains(*name))
+        .map(str::to_string)
+        .collect();
     out.ignored.sort();
     Ok(out)
 }
 
-fn rows_of(path: &Path, name: &str, values: Vec<f32>, shape: &[usize], dim: usize) -> Result<Vec<f32>, Error> {
+fn rows_of(
+    path: &Path,
+    name: &str,
+    values: Vec<f32>,
+    shape: &[usize],
+    dim: usize,
+) -> Result<Vec<f32>, Error> {
     if shape.last() != Some(&dim) {
         return Err(Error::file(
             path,
@@ -97,11 +127,20 @@ fn rows_of(path: &Path, name: &str, values: Vec<f32>, shape: &[usize], dim: usiz
 
 fn floats(path: &Path, name: &str, dtype: Dtype, data: &[u8]) -> Result<Vec<f32>, Error> {
     Ok(match dtype {
-        Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-        Dtype::F16 => data.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-        Dtype::BF16 => data.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        Dtype::F32 => {
+            data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        }
+        Dtype::F16 => {
+            data.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        }
+        Dtype::BF16 => {
+            data.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        }
         other => {
-            return Err(Error::file(path, format!("tensor `{name}` is {other:?}: activations are F32, F16 or BF16")));
+            return Err(Error::file(
+                path,
+                format!("tensor `{name}` is {other:?}: activations are F32, F16 or BF16"),
+            ));
         }
     })
 }
@@ -112,33 +151,52 @@ struct InputData {
 }
 
 fn from_json(path: &Path, bytes: &[u8]) -> Result<Vec<Vec<f32>>, Error> {
-    let data: InputData = serde_json::from_slice(bytes)
-        .map_err(|e| Error::file(path, format!("not JSON of the form {{\"input_data\": [[1.0, …]]}}: {e}")))?;
+    let data: InputData = serde_json::from_slice(bytes).map_err(|e| {
+        Error::file(path, format!("not JSON of the form {{\"input_data\": [[1.0, …]]}}: {e}"))
+    })?;
     Ok(data.input_data)
 }
 
 /// Inputs of one module, one flat list each.
-fn single(path: &Path, modules: &[Module], name: Option<&str>, inputs: Vec<Vec<f32>>) -> Result<Activations, Error> {
+fn single(
+    path: &Path,
+    modules: &[Module],
+    name: Option<&str>,
+    inputs: Vec<Vec<f32>>,
+) -> Result<Activations, Error> {
     let module = match (name, modules) {
         (Some(name), _) => modules.iter().find(|m| m.name == name),
         (None, [only]) => Some(only),
         (None, _) => {
             return Err(Error::file(
                 path,
-                format!("the adapter has {} modules: name one with --module, or use a safetensors file", modules.len()),
+                format!(
+                    "the adapter has {} modules: name one with --module, or use a safetensors file",
+                    modules.len()
+                ),
             ));
         }
     }
-    .ok_or_else(|| Error::Input(format!("the adapter has no module `{}`", name.unwrap_or_default())))?;
+    .ok_or_else(|| {
+        Error::Input(format!("the adapter has no module `{}`", name.unwrap_or_default()))
+    })?;
     if inputs.len() != module.inputs.len() {
         return Err(Error::file(
             path,
-            format!("{} inputs, module `{}` takes {}", inputs.len(), module.name, module.inputs.len()),
+            format!(
+                "{} inputs, module `{}` takes {}",
+                inputs.len(),
+                module.name,
+                module.inputs.len()
+            ),
         ));
     }
     for (values, input) in inputs.iter().zip(&module.inputs) {
         if values.is_empty() || values.len() % input.dim != 0 {
-            return Err(Error::file(path, format!("{} values are not whole rows of {}", values.len(), input.dim)));
+            return Err(Error::file(
+                path,
+                format!("{} values are not whole rows of {}", values.len(), input.dim),
+            ));
         }
     }
     Ok(Activations { modules: [(module.name.clone(), inputs)].into(), ignored: Vec::new() })

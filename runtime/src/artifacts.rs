@@ -1,4 +1,5 @@
-//! An adapter's artifact folder: `public/` for everybody, `private/` for the contributor alone (`docs/formats.md`).
+//! An adapter's artifact folder: `public/` for everybody, `private/` for the contributor alone
+//! (`docs/formats.md`).
 
 use std::{
     path::{Path, PathBuf},
@@ -50,13 +51,18 @@ pub fn public_folder(folder: &Path) -> Result<PathBuf, Error> {
         .into_iter()
         .find(|candidate| candidate.join(MANIFEST).is_file())
         .ok_or_else(|| {
-            Error::file(folder, format!("no {MANIFEST} here or in public/: name the folder that compile wrote"))
+            Error::file(
+                folder,
+                format!("no {MANIFEST} here or in public/: name the folder that compile wrote"),
+            )
         })
 }
 
-/// The id of the adapter in a folder that `compile` wrote; none if there is no manifest that can be read.
+/// The id of the adapter in a folder that `compile` wrote; none if there is no manifest that can be
+/// read.
 pub fn adapter_in(folder: &Path) -> Option<AdapterId> {
-    let bytes = files::read(&folder.join("public").join(MANIFEST), manifest::MAX_BYTES as u64).ok()?;
+    let bytes =
+        files::read(&folder.join("public").join(MANIFEST), manifest::MAX_BYTES as u64).ok()?;
     Some(AdapterId(*blake3::hash(&bytes).as_bytes()))
 }
 
@@ -69,9 +75,14 @@ pub struct Public {
 impl Public {
     /// Reads a public folder; with a pin, the manifest must have that adapter id.
     ///
-    /// `settings.json` and `circuit.vk` are for other tools: the verifier derives both. If they are there and differ from what
-    /// it derives, somebody changed them, and that is an error.
-    pub fn load(folder: &Path, pin: Option<&AdapterId>, srs: &Srs, keys: &KeyStore) -> Result<Public, Error> {
+    /// `settings.json` and `circuit.vk` are for other tools: the verifier derives both. If they are
+    /// there and differ from what it derives, somebody changed them, and that is an error.
+    pub fn load(
+        folder: &Path,
+        pin: Option<&AdapterId>,
+        srs: &Srs,
+        keys: &KeyStore,
+    ) -> Result<Public, Error> {
         let public = public_folder(folder)?;
         let bytes = files::read(&public.join(MANIFEST), manifest::MAX_BYTES as u64)?;
         let pinned = known_manifests::parse(&bytes, pin)?;
@@ -129,8 +140,19 @@ impl Artifacts {
     }
 
     /// What belongs together.
-    pub(crate) fn new(folder: &Path, pinned: Pinned, weights: Weights, mask_key: MaskKey) -> Artifacts {
-        Artifacts { folder: folder.to_path_buf(), pinned, weights, mask_key, deltas: OnceLock::new() }
+    pub(crate) fn new(
+        folder: &Path,
+        pinned: Pinned,
+        weights: Weights,
+        mask_key: MaskKey,
+    ) -> Artifacts {
+        Artifacts {
+            folder: folder.to_path_buf(),
+            pinned,
+            weights,
+            mask_key,
+            deltas: OnceLock::new(),
+        }
     }
 
     /// The weights, laid out for the deltas of many rows.

@@ -1,7 +1,7 @@
 //! After payment: are the delivered weights the committed ones? (protocol section 4)
 //!
-//! The artefact of record is the integers. A delivered PEFT folder is exported and quantised again, with the bit widths that the
-//! manifest names; a delivered `weights.bin` is taken as it is.
+//! The artefact of record is the integers. A delivered PEFT folder is exported and quantised again,
+//! with the bit widths that the manifest names; a delivered `weights.bin` is taken as it is.
 
 use std::path::Path;
 
@@ -23,8 +23,8 @@ pub struct Report {
     pub differences: Vec<Difference>,
 }
 
-/// What the fingerprints of the base model say. Deltas do not depend on it: an adapter can be the committed one, and its delivery say nothing
-/// about the model that it is for.
+/// What the fingerprints of the base model say. Deltas do not depend on it: an adapter can be the
+/// committed one, and its delivery say nothing about the model that it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BaseModel {
@@ -52,7 +52,9 @@ impl BaseModel {
     pub fn not_compared(self) -> Option<&'static str> {
         match self {
             BaseModel::Same | BaseModel::Different => None,
-            BaseModel::NotCommitted => Some("NOT COMPARED: the manifest has no fingerprint of a base model"),
+            BaseModel::NotCommitted => {
+                Some("NOT COMPARED: the manifest has no fingerprint of a base model")
+            }
             BaseModel::NotDelivered => Some(
                 "NOT COMPARED: the manifest has the fingerprint of a base model, and what was delivered has none \
                  (for a PEFT folder, name the folder of the base model with --base)",
@@ -70,8 +72,8 @@ pub struct Difference {
     pub why: String,
 }
 
-/// Compares a delivered adapter with the pinned manifest. `delivered` is a PEFT folder, a folder that export wrote, or a
-/// `weights.bin`.
+/// Compares a delivered adapter with the pinned manifest. `delivered` is a PEFT folder, a folder
+/// that export wrote, or a `weights.bin`.
 ///
 /// `base` is the base model's folder, which some kinds of PEFT folders need.
 pub fn audit(
@@ -89,9 +91,13 @@ pub fn audit(
     let weights = if delivered.is_file() {
         let bytes = Zeroizing::new(files::read(delivered, files::MAX_FILE)?);
         match weights_file::parse(delivered, &bytes, pinned.manifest()) {
-            // Other shapes, or integers beyond the manifest's widths and bounds: a weights file, but not of this adapter.
+            // Other shapes, or integers beyond the manifest's widths and bounds: a weights file,
+            // but not of this adapter.
             Err(Error::Proof(zklora_circuit::Error::Weights(why))) => {
-                return report(base_model, vec![Difference { module: "(weights file)".into(), why }]);
+                return report(
+                    base_model,
+                    vec![Difference { module: "(weights file)".into(), why }],
+                );
             }
             parsed => parsed?,
         }
@@ -100,16 +106,15 @@ pub fn audit(
         let draft = draft_like(pinned.manifest(), &sources);
         let mut differences: Vec<Difference> =
             draft.differences.into_iter().map(|(module, why)| Difference { module, why }).collect();
-        let known: std::collections::HashSet<&str> = pinned.modules().iter().map(|m| m.name.as_str()).collect();
-        differences.extend(
-            sources
-                .iter()
-                .filter(|s| !known.contains(s.name.as_str()))
-                .map(|s| Difference { module: s.name.clone(), why: "delivered, but never committed to".into() }),
-        );
+        let known: std::collections::HashSet<&str> =
+            pinned.modules().iter().map(|m| m.name.as_str()).collect();
+        differences.extend(sources.iter().filter(|s| !known.contains(s.name.as_str())).map(|s| {
+            Difference { module: s.name.clone(), why: "delivered, but never committed to".into() }
+        }));
         base_model = BaseModel::of(committed, fingerprint.as_deref());
         if base_model == BaseModel::Different {
-            let [delivered, committed] = [fingerprint.as_deref(), committed].map(Option::unwrap_or_default);
+            let [delivered, committed] =
+                [fingerprint.as_deref(), committed].map(Option::unwrap_or_default);
             differences.push(Difference {
                 module: "(base model)".into(),
                 why: format!("it has the fingerprint {delivered}, the manifest says {committed}"),
@@ -127,11 +132,17 @@ pub fn audit(
     } else {
         "at least one of its integers is not the committed one"
     };
-    report(base_model, differing.into_iter().map(|module| Difference { module, why: why.into() }).collect())
+    report(
+        base_model,
+        differing.into_iter().map(|module| Difference { module, why: why.into() }).collect(),
+    )
 }
 
 /// The modules of a folder, and the fingerprint of the base model if it is known.
-fn delivered_sources(folder: &Path, base: Option<&Path>) -> Result<(Vec<Source>, Option<String>), Error> {
+fn delivered_sources(
+    folder: &Path,
+    base: Option<&Path>,
+) -> Result<(Vec<Source>, Option<String>), Error> {
     if folder.join("export.json").is_file() {
         let sources = compile::sources(&[folder.to_path_buf()])?;
         return Ok((sources.modules, sources.base_model.fingerprint));

@@ -1,7 +1,7 @@
 //! A batch of the network as rows that fit the adapter, and rows as a batch.
 //!
-//! Bytes on the wire are little-endian. What is checked here is everything that a contributor must know before it computes: shapes,
-//! ranges, and that no length is larger than what was sent.
+//! Bytes on the wire are little-endian. What is checked here is everything that a contributor must
+//! know before it computes: shapes, ranges, and that no length is larger than what was sent.
 
 use std::sync::Arc;
 
@@ -31,21 +31,29 @@ pub struct Call {
 /// What is wrong with it, and where: text for the peer.
 pub fn parse(batch: &Batch, pinned: &Pinned) -> Result<Vec<Call>, String> {
     if batch.calls.is_empty() || batch.calls.len() > pinned.modules().len() {
-        return Err(format!("{} calls: expected 1 to {}, one a module", batch.calls.len(), pinned.modules().len()));
+        return Err(format!(
+            "{} calls: expected 1 to {}, one a module",
+            batch.calls.len(),
+            pinned.modules().len()
+        ));
     }
     if batch.rows.len() > batch.calls.len() {
         return Err(format!("{} sets of rows for {} calls", batch.rows.len(), batch.calls.len()));
     }
     let rows = batch.rows.iter().enumerate();
     let rows: Vec<Arc<ModuleRows>> = rows
-        .map(|(at, rows)| parse_rows(rows).map(Arc::new).map_err(|why| format!("set {at} of rows: {why}")))
+        .map(|(at, rows)| {
+            parse_rows(rows).map(Arc::new).map_err(|why| format!("set {at} of rows: {why}"))
+        })
         .collect::<Result<_, _>>()?;
     let (mut called, mut read) = (vec![false; pinned.modules().len()], vec![false; rows.len()]);
     let mut calls = Vec::with_capacity(batch.calls.len());
     for call in &batch.calls {
         let (module, set) = (call.module as usize, call.rows as usize);
         let (Some(manifest), Some(own)) = (pinned.modules().get(module), rows.get(set)) else {
-            return Err(format!("a call of module {module} with set {set} of rows: there is no such module or set"));
+            return Err(format!(
+                "a call of module {module} with set {set} of rows: there is no such module or set"
+            ));
         };
         if std::mem::replace(&mut called[module], true) {
             return Err(format!("module `{}` is called twice in one batch", manifest.name));
@@ -68,7 +76,9 @@ fn parse_rows(rows: &wire::Rows) -> Result<ModuleRows, String> {
     if rows.scales.len() != count * 4 {
         return Err(format!("{} bytes of scales for {count} rows of 4", rows.scales.len()));
     }
-    if let Some(bytes) = rows.inputs.iter().chain([&rows.ones]).map(|b| b.len()).find(|len| !len.is_multiple_of(4)) {
+    if let Some(bytes) =
+        rows.inputs.iter().chain([&rows.ones]).map(|b| b.len()).find(|len| !len.is_multiple_of(4))
+    {
         return Err(format!("{bytes} bytes are not whole 32-bit integers"));
     }
     Ok(ModuleRows {
@@ -84,7 +94,10 @@ fn check(module: &Module, rows: &ModuleRows) -> Result<(), String> {
         return Err("it takes no inputs, so it has no rows".into());
     }
     let inputs: Vec<&[i32]> = rows.inputs.iter().map(Vec::as_slice).collect();
-    trace::check_activations(module, &TraceRows { inputs: &inputs, ones: &rows.ones, scales: &rows.scales, delta: &[] })
+    trace::check_activations(
+        module,
+        &TraceRows { inputs: &inputs, ones: &rows.ones, scales: &rows.scales, delta: &[] },
+    )
 }
 
 /// Rows as they are sent: the same memory.
@@ -100,7 +113,10 @@ pub fn to_wire(rows: &Arc<ModuleRows>) -> wire::Rows {
 
 /// Deltas as they are sent: the same memory.
 pub fn deltas_to_wire(sequence: u64, deltas: Vec<Vec<i64>>) -> InferResponse {
-    InferResponse { sequence, deltas: deltas.into_iter().map(|delta| Bytes::from_owner(Owned(delta))).collect() }
+    InferResponse {
+        sequence,
+        deltas: deltas.into_iter().map(|delta| Bytes::from_owner(Owned(delta))).collect(),
+    }
 }
 
 /// A part of rows that others read, too, as bytes.
@@ -135,7 +151,11 @@ impl AsRef<[u8]> for Owned {
 ///
 /// # Errors
 /// What is wrong with the answer.
-pub fn parse_answer(batch: &Batch, answer: &InferResponse, pinned: &Pinned) -> Result<Vec<Vec<i64>>, String> {
+pub fn parse_answer(
+    batch: &Batch,
+    answer: &InferResponse,
+    pinned: &Pinned,
+) -> Result<Vec<Vec<i64>>, String> {
     if answer.sequence != batch.sequence {
         return Err(format!("it answers batch {}, not {}", answer.sequence, batch.sequence));
     }
@@ -144,7 +164,9 @@ pub fn parse_answer(batch: &Batch, answer: &InferResponse, pinned: &Pinned) -> R
     }
     let mut deltas = Vec::with_capacity(answer.deltas.len());
     for ((module, rows), bytes) in batch.counts().zip(&answer.deltas) {
-        let Some(module) = pinned.modules().get(module) else { return Err("there is no such module".into()) };
+        let Some(module) = pinned.modules().get(module) else {
+            return Err("there is no such module".into());
+        };
         if bytes.len() as u64 != rows * module.d_out as u64 * 8 {
             return Err(format!(
                 "module `{}`: {} bytes of deltas, expected {rows} rows of {} 64-bit integers",
@@ -168,7 +190,8 @@ pub fn parse_answer(batch: &Batch, answer: &InferResponse, pinned: &Pinned) -> R
     Ok(deltas)
 }
 
-/// Digest of a batch: the same for the same rows and calls at the same place of the session. Every part is preceded by its length.
+/// Digest of a batch: the same for the same rows and calls at the same place of the session. Every
+/// part is preceded by its length.
 pub fn digest(batch: &Batch) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("zklora v1 batch");
     let number = |hasher: &mut blake3::Hasher, number: u64| {
@@ -179,7 +202,10 @@ pub fn digest(batch: &Batch) -> [u8; 32] {
     for rows in &batch.rows {
         number(&mut hasher, u64::from(rows.count));
         number(&mut hasher, rows.inputs.len() as u64);
-        rows.inputs.iter().chain([&rows.ones, &rows.scales]).for_each(|part| absorb(&mut hasher, part));
+        rows.inputs
+            .iter()
+            .chain([&rows.ones, &rows.scales])
+            .for_each(|part| absorb(&mut hasher, part));
     }
     number(&mut hasher, batch.calls.len() as u64);
     for call in &batch.calls {

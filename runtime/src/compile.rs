@@ -1,4 +1,5 @@
-//! ONNX files to an artifact folder: `zklora compile`. The same inputs, seed and SRS give the same bytes on any machine.
+//! ONNX files to an artifact folder: `zklora compile`. The same inputs, seed and SRS give the same
+//! bytes on any machine.
 
 use std::{
     collections::BTreeMap,
@@ -55,7 +56,8 @@ pub struct Compiled {
 /// What `--locked` found of one file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct FileCheck {
-    /// Path within the folder; `input <module>` for an ONNX file whose digest is not the locked one.
+    /// Path within the folder; `input <module>` for an ONNX file whose digest is not the locked
+    /// one.
     pub path: String,
     /// What is there.
     pub state: FileState,
@@ -91,23 +93,36 @@ pub struct Sources {
     pub modules: Vec<Source>,
     /// The base model, if an export folder names one.
     pub base_model: BaseModel,
-    /// BLAKE3 of the files of each module (with its external data) and of each export index. Never published as it is.
+    /// BLAKE3 of the files of each module (with its external data) and of each export index. Never
+    /// published as it is.
     digests: BTreeMap<String, blake3::Hash>,
 }
 
 /// The ONNX sources of paths.
 pub fn sources(paths: &[PathBuf]) -> Result<Sources, Error> {
-    let mut sources = Sources { modules: Vec::new(), base_model: BaseModel::default(), digests: Default::default() };
+    let mut sources = Sources {
+        modules: Vec::new(),
+        base_model: BaseModel::default(),
+        digests: Default::default(),
+    };
     for path in paths {
         if path.is_dir() {
             let index = zklora_models::read_index(path)?;
-            let base = BaseModel { fingerprint: index.base_model.fingerprint, name: index.base_model.name };
+            let base = BaseModel {
+                fingerprint: index.base_model.fingerprint,
+                name: index.base_model.name,
+            };
             if sources.base_model != BaseModel::default() && sources.base_model != base {
-                return Err(Error::file(path, "this export is for another base model than the one before it"));
+                return Err(Error::file(
+                    path,
+                    "this export is for another base model than the one before it",
+                ));
             }
             sources.base_model = base;
             let bytes = files::read(&path.join(zklora_models::export::INDEX_FILE), MAX_FILE)?;
-            sources.digests.insert(format!("(export index {})", sources.digests.len()), blake3::hash(&bytes));
+            sources
+                .digests
+                .insert(format!("(export index {})", sources.digests.len()), blake3::hash(&bytes));
             for module in index.modules {
                 sources.add(module.name, &path.join(&module.file), Some(module.scaling))?;
             }
@@ -118,7 +133,9 @@ pub fn sources(paths: &[PathBuf]) -> Result<Sources, Error> {
         }
     }
     if sources.modules.is_empty() {
-        return Err(Error::Input("nothing to compile: name ONNX files, or a folder that export wrote".into()));
+        return Err(Error::Input(
+            "nothing to compile: name ONNX files, or a folder that export wrote".into(),
+        ));
     }
     Ok(sources)
 }
@@ -129,7 +146,10 @@ impl Sources {
         let folder = path.parent().map(PathBuf::from);
         let mut digest = blake3::Hasher::new();
         digest.update(blake3::hash(&onnx).as_bytes());
-        let beside = folder.as_deref().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let beside = folder
+            .as_deref()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         let external = zklora_compiler::ingest::external_files(&onnx, &name, beside);
         for file in external.map_err(|e| Error::Compile(e.into()))? {
             digest.update(blake3::hash(&files::read(&file, MAX_FILE)?).as_bytes());
@@ -140,8 +160,9 @@ impl Sources {
     }
 }
 
-/// Compiles, commits and writes the folder. The seed is the one of `seed_file`, else the one that the folder already has,
-/// else a fresh one: the same inputs in the same folder give the same bytes.
+/// Compiles, commits and writes the folder. The seed is the one of `seed_file`, else the one that
+/// the folder already has, else a fresh one: the same inputs in the same folder give the same
+/// bytes.
 pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Compiled, Error> {
     let own_seed = options.out.join("private").join(artifacts::SEED);
     let seed = match (options.seed_file, own_seed.exists()) {
@@ -175,8 +196,8 @@ pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Comp
     })
 }
 
-/// The other adapter that lies in the folder, if any. One that has served rows is not replaced: its sessions could no longer be
-/// proven, nor its buyers be given the opening.
+/// The other adapter that lies in the folder, if any. One that has served rows is not replaced: its
+/// sessions could no longer be proven, nor its buyers be given the opening.
 fn replaced(out: &Path, build: &Build) -> Result<Option<AdapterId>, Error> {
     let path = out.join("public").join(artifacts::MANIFEST);
     if !path.exists() {
@@ -189,7 +210,9 @@ fn replaced(out: &Path, build: &Build) -> Result<Option<AdapterId>, Error> {
     if !ledger::read(&out.join("private").join(artifacts::LEDGER))?.is_empty() {
         return Err(Error::file(
             out,
-            format!("adapter {old} lies here and has served rows, and these inputs give another: choose another --out"),
+            format!(
+                "adapter {old} lies here and has served rows, and these inputs give another: choose another --out"
+            ),
         ));
     }
     Ok(Some(old))
@@ -198,11 +221,15 @@ fn replaced(out: &Path, build: &Build) -> Result<Option<AdapterId>, Error> {
 /// What each module's graph became, node by node; writes nothing.
 pub fn explain(options: &Options<'_>) -> Result<Vec<Explanation>, Error> {
     let sources = sources(options.paths)?;
-    let explained = sources.modules.iter().map(|s| zklora_compiler::explain(&s.onnx, &s.name, s.folder.as_deref()));
+    let explained = sources
+        .modules
+        .iter()
+        .map(|s| zklora_compiler::explain(&s.onnx, &s.name, s.folder.as_deref()));
     explained.map(|e| e.map_err(|e| Error::Compile(e.into()))).collect()
 }
 
-/// What compiling, proving and verifying will cost on this machine: reads and quantises the modules, commits to nothing.
+/// What compiling, proving and verifying will cost on this machine: reads and quantises the
+/// modules, commits to nothing.
 pub fn plan(options: &Options<'_>, srs: &Srs) -> Result<Estimate, Error> {
     let Sources { modules, base_model, .. } = sources(options.paths)?;
     let draft = draft(base_model, srs.k(), &modules, None)?;
@@ -210,7 +237,11 @@ pub fn plan(options: &Options<'_>, srs: &Srs) -> Result<Estimate, Error> {
 }
 
 /// Regenerates everything in memory and compares it with what lies in the folder; writes nothing.
-pub fn check_locked(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Vec<FileCheck>, Error> {
+pub fn check_locked(
+    options: &Options<'_>,
+    srs: &Srs,
+    keys: &KeyStore,
+) -> Result<Vec<FileCheck>, Error> {
     let own_seed = options.out.join("private").join(artifacts::SEED);
     let seed_file = options.seed_file.unwrap_or(&own_seed);
     if !seed_file.exists() {
@@ -246,19 +277,26 @@ fn changed_inputs(out: &Path, build: &Build) -> Result<Vec<FileCheck>, Error> {
         return Ok(Vec::new());
     }
     let parse = |bytes: &[u8]| serde_json::from_slice::<Lock>(bytes).ok();
-    let regenerated = build.files.iter().find(|(file, _, _)| *file == name).map_or(&[][..], |(_, bytes, _)| bytes);
+    let regenerated = build
+        .files
+        .iter()
+        .find(|(file, _, _)| *file == name)
+        .map_or(&[][..], |(_, bytes, _)| bytes);
     let (Some(old), Some(new)) = (parse(&files::read(&path, MAX_FILE)?), parse(regenerated)) else {
         // A damaged lock is reported as a file that differs; it cannot say which inputs do.
         return Ok(Vec::new());
     };
-    let modules: std::collections::BTreeSet<&String> = old.inputs.keys().chain(new.inputs.keys()).collect();
+    let modules: std::collections::BTreeSet<&String> =
+        old.inputs.keys().chain(new.inputs.keys()).collect();
     let state = |module: &String| match (old.inputs.get(module), new.inputs.get(module)) {
         (Some(old), Some(new)) if old == new => None,
         (Some(_), Some(_)) | (None, Some(_)) => Some(FileState::Different),
         _ => Some(FileState::Missing),
     };
     let changed = modules.into_iter().filter_map(|module| Some((module, state(module)?)));
-    Ok(changed.map(|(module, state)| FileCheck { path: format!("input {module}"), state }).collect())
+    Ok(changed
+        .map(|(module, state)| FileCheck { path: format!("input {module}"), state })
+        .collect())
 }
 
 fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Result<Build, Error> {
@@ -272,24 +310,34 @@ fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Resu
             Some((Activations::parse(path, &bytes, &modules, None)?.modules, bytes))
         }
     };
-    let drafted = draft(base_model, srs.k(), &sources, calibration.as_ref().map(|(activations, _)| activations))?;
+    let drafted = draft(
+        base_model,
+        srs.k(),
+        &sources,
+        calibration.as_ref().map(|(activations, _)| activations),
+    )?;
     let committed = commit::commit(srs, &drafted.manifest, drafted.pairs, seed)?;
-    let mut inputs: BTreeMap<String, String> =
-        digests.iter().map(|(name, digest)| (name.clone(), keyed_digest(seed, digest.as_bytes()))).collect();
+    let mut inputs: BTreeMap<String, String> = digests
+        .iter()
+        .map(|(name, digest)| (name.clone(), keyed_digest(seed, digest.as_bytes())))
+        .collect();
     if let Some((_, bytes)) = &calibration {
         inputs.insert(CALIBRATION.into(), keyed_digest(seed, blake3::hash(bytes).as_bytes()));
     }
     let mut build = Build::of(committed, inputs, seed, srs, keys)?;
     if calibration.is_some() {
         let report = Zeroizing::new(calibration_report(&drafted.reports));
-        build.files.insert(1, (format!("private/{}", artifacts::CALIBRATION), report, Access::Private));
+        build
+            .files
+            .insert(1, (format!("private/{}", artifacts::CALIBRATION), report, Access::Private));
     }
     build.reports = drafted.reports;
     Ok(build)
 }
 
 impl Build {
-    /// The files of an adapter that was committed to. `inputs`: keyed digests for the lock, by name.
+    /// The files of an adapter that was committed to. `inputs`: keyed digests for the lock, by
+    /// name.
     fn of(
         (manifest, weights, mask_key): Committed,
         inputs: BTreeMap<String, String>,
@@ -304,14 +352,22 @@ impl Build {
         let weights_bytes = weights_file::to_bytes(&weights);
         let mut lock = Lock::new(pinned.id().to_string(), manifest.srs_digest.clone());
         lock.inputs = inputs;
-        let outputs = [(artifacts::MANIFEST, &manifest_bytes), (artifacts::SETTINGS, &settings), (artifacts::VK, &vk)];
-        lock.outputs = outputs.map(|(name, bytes)| (format!("public/{name}"), digest(bytes))).into();
-        lock.outputs.insert(format!("private/{}", artifacts::WEIGHTS), keyed_digest(seed, &weights_bytes));
+        let outputs = [
+            (artifacts::MANIFEST, &manifest_bytes),
+            (artifacts::SETTINGS, &settings),
+            (artifacts::VK, &vk),
+        ];
+        lock.outputs =
+            outputs.map(|(name, bytes)| (format!("public/{name}"), digest(bytes))).into();
+        lock.outputs
+            .insert(format!("private/{}", artifacts::WEIGHTS), keyed_digest(seed, &weights_bytes));
         let opening = secrets::opening_bytes(&pinned.id(), &mask_key)?;
-        // Private first, the seed before all: a crash in between leaves the old manifest beside secrets that name the new one,
-        // which `Artifacts::load` refuses with the advice to compile again.
+        // Private first, the seed before all: a crash in between leaves the old manifest beside
+        // secrets that name the new one, which `Artifacts::load` refuses with the advice to
+        // compile again.
         let private = |name: &str, bytes| (format!("private/{name}"), bytes, Access::Private);
-        let public = |name: &str, bytes| (format!("public/{name}"), Zeroizing::new(bytes), Access::Public);
+        let public =
+            |name: &str, bytes| (format!("public/{name}"), Zeroizing::new(bytes), Access::Public);
         let files = vec![
             private(artifacts::SEED, secrets::seed_bytes(seed)),
             private(artifacts::OPENING, opening),
@@ -334,7 +390,8 @@ impl Build {
     }
 }
 
-/// Writes the artifact folder of an adapter that came as integers, not as ONNX: what the benchmarks commit to.
+/// Writes the artifact folder of an adapter that came as integers, not as ONNX: what the benchmarks
+/// commit to.
 pub(crate) fn write_committed(
     out: &Path,
     committed: Committed,
@@ -352,7 +409,9 @@ const CALIBRATION: &str = "(calibration activations: pass the file with --calibr
 
 /// The measured errors, per module. Private: they are exact functions of the weights.
 fn calibration_report(reports: &[ModuleReport]) -> Vec<u8> {
-    let modules: BTreeMap<&str, _> = reports.iter().map(|r| (r.name.as_str(), (r.bits, r.measured))).collect();
-    let report = serde_json::json!({ "format": "zklora-calibration", "modules": modules, "version": 1 });
+    let modules: BTreeMap<&str, _> =
+        reports.iter().map(|r| (r.name.as_str(), (r.bits, r.measured))).collect();
+    let report =
+        serde_json::json!({ "format": "zklora-calibration", "modules": modules, "version": 1 });
     report.to_string().into_bytes()
 }

@@ -160,7 +160,9 @@ impl Latency {
     pub fn of(mut seconds: Vec<f64>) -> Option<Latency> {
         seconds.sort_by(f64::total_cmp);
         let max = *seconds.last()?;
-        let rank = |p: f64| seconds[((p * seconds.len() as f64).ceil() as usize).clamp(1, seconds.len()) - 1] * 1e3;
+        let rank = |p: f64| {
+            seconds[((p * seconds.len() as f64).ceil() as usize).clamp(1, seconds.len()) - 1] * 1e3
+        };
         Some(Latency { p50: rank(0.5), p90: rank(0.9), p99: rank(0.99), max: max * 1e3 })
     }
 }
@@ -173,7 +175,8 @@ pub struct PointReport {
     pub module: String,
     /// Rows that went through.
     pub rows: usize,
-    /// Root mean square of what the base layer gave (or got, where the delta is added to the input).
+    /// Root mean square of what the base layer gave (or got, where the delta is added to the
+    /// input).
     pub base_rms: f64,
     /// Root mean square of the deltas, all contributors together.
     pub delta_rms: f64,

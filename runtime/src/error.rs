@@ -63,7 +63,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether this is a "no" about a claim (exit code 1) rather than an unusable input (exit code 2).
+    /// Whether this is a "no" about a claim (exit code 1) rather than an unusable input (exit code
+    /// 2).
     pub fn is_refusal(&self) -> bool {
         use zklora_circuit::Error as Proof;
         match self {
@@ -90,7 +91,8 @@ impl Error {
             message => format!("{} ({:?})", printable(message), status.code()),
         };
         // A broken connection hides its reason in the cause.
-        let cause = std::error::Error::source(status).map(|cause| printable(&crate::server::causes(cause)));
+        let cause =
+            std::error::Error::source(status).map(|cause| printable(&crate::server::causes(cause)));
         let why = match cause {
             Some(cause) if !said.contains(&cause) => format!("{said}: {cause}"),
             _ => said,
@@ -106,9 +108,11 @@ impl Error {
         }
     }
 
-    /// An error of the operating system (an [`io::Error`] as it is) keeps what kind of trouble it is.
+    /// An error of the operating system (an [`io::Error`] as it is) keeps what kind of trouble it
+    /// is.
     pub(crate) fn file(path: &Path, why: impl std::fmt::Display + 'static) -> Error {
-        let trouble = (&why as &dyn std::any::Any).downcast_ref().map_or(Trouble::Other, Trouble::of);
+        let trouble =
+            (&why as &dyn std::any::Any).downcast_ref().map_or(Trouble::Other, Trouble::of);
         Error::File { path: path.to_path_buf(), why: why.to_string(), trouble }
     }
 
@@ -168,7 +172,10 @@ mod tests {
         if cfg!(target_os = "linux") {
             let (emfile, enfile, enospc, edquot, enoent) = (24, 23, 28, 122, 2);
             assert_eq!((of(emfile), of(enfile)), (Trouble::TooManyOpen, Trouble::TooManyOpen));
-            assert_eq!((of(enospc), of(edquot), of(enoent)), (Trouble::DiskFull, Trouble::DiskFull, Trouble::System));
+            assert_eq!(
+                (of(enospc), of(edquot), of(enoent)),
+                (Trouble::DiskFull, Trouble::DiskFull, Trouble::System)
+            );
         }
         assert_eq!(Error::file(Path::new("log"), "it is damaged").trouble(), Trouble::Other);
         assert_eq!(Error::Input("no file".into()).trouble(), Trouble::Other);
@@ -176,9 +183,18 @@ mod tests {
 
     #[test]
     fn a_peers_text_does_nothing_to_a_terminal() {
-        let status = tonic::Status::internal("\u{1b}[2Jproven\r\nverified\u{202e}".to_string() + &"x".repeat(10_000));
+        let status = tonic::Status::internal(
+            "\u{1b}[2Jproven\r\nverified\u{202e}".to_string() + &"x".repeat(10_000),
+        );
         let shown = Error::status("http://there", &status).to_string();
-        assert!(shown.starts_with(r"contributor http://there: \u{1b}[2Jproven\r\nverified\u{202e}xxx"), "{shown}");
-        assert!(!shown.chars().any(char::is_control) && shown.ends_with("x… (Internal)") && shown.len() < 1000);
+        assert!(
+            shown.starts_with(r"contributor http://there: \u{1b}[2Jproven\r\nverified\u{202e}xxx"),
+            "{shown}"
+        );
+        assert!(
+            !shown.chars().any(char::is_control)
+                && shown.ends_with("x… (Internal)")
+                && shown.len() < 1000
+        );
     }
 }

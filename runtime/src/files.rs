@@ -1,7 +1,8 @@
 //! Reading with a bound, writing beside and renaming.
 //!
-//! Temporary files and folders are those of [`zklora_models::temporary`]: what is made elsewhere than by [`write()`] is made by
-//! [`temporary_in`] or [`scratch`], so that what a killed process leaves is found and removed.
+//! Temporary files and folders are those of [`zklora_models::temporary`]: what is made elsewhere
+//! than by [`write()`] is made by [`temporary_in`] or [`scratch`], so that what a killed process
+//! leaves is found and removed.
 
 use std::{fs, io::Read, path::Path};
 
@@ -21,7 +22,10 @@ pub fn open(path: &Path, limit: u64) -> Result<fs::File, Error> {
         return Err(Error::file(path, "not a file"));
     }
     if metadata.len() > limit {
-        return Err(Error::file(path, format!("{} bytes, at most {limit} are read", metadata.len())));
+        return Err(Error::file(
+            path,
+            format!("{} bytes, at most {limit} are read", metadata.len()),
+        ));
     }
     fs::File::open(path).map_err(|e| Error::file(path, e))
 }
@@ -47,13 +51,15 @@ pub fn read_start(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Writes to a temporary name in the same folder, flushes, renames: a crash leaves the old file or the new one.
+/// Writes to a temporary name in the same folder, flushes, renames: a crash leaves the old file or
+/// the new one.
 pub fn write(path: &Path, bytes: &[u8], access: Access) -> Result<(), Error> {
     require_folder_of(path)?;
     temporary::write(path, bytes, access).map_err(|e| Error::file(path, e))
 }
 
-/// A folder for what is not kept: of mode 0700, in the system's folder for temporary files, and removed with all that is in it.
+/// A folder for what is not kept: of mode 0700, in the system's folder for temporary files, and
+/// removed with all that is in it.
 pub fn scratch() -> Result<Scratch, Error> {
     Scratch::new().map_err(|e| Error::file(&std::env::temp_dir(), e))
 }
@@ -72,12 +78,16 @@ pub fn require_folder_of(path: &Path) -> Result<(), Error> {
         return Ok(());
     }
     // Of the system's kind: the folder may be away for a moment, and who can wait does.
-    let why = std::io::Error::new(std::io::ErrorKind::NotFound, "its folder does not exist: create it first");
+    let why = std::io::Error::new(
+        std::io::ErrorKind::NotFound,
+        "its folder does not exist: create it first",
+    );
     Err(Error::file(path, why))
 }
 
-/// Creates a folder and its parents; a private one lets only its owner in (mode 0700). One that is there stays as it is: it may
-/// be somebody's home, and what is private in it is so by its own mode.
+/// Creates a folder and its parents; a private one lets only its owner in (mode 0700). One that is
+/// there stays as it is: it may be somebody's home, and what is private in it is so by its own
+/// mode.
 pub fn create_folder(path: &Path, access: Access) -> Result<(), Error> {
     if path.is_dir() {
         return Ok(());
@@ -86,7 +96,8 @@ pub fn create_folder(path: &Path, access: Access) -> Result<(), Error> {
     #[cfg(unix)]
     if access == Access::Private {
         use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|e| Error::file(path, e))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .map_err(|e| Error::file(path, e))?;
     }
     #[cfg(not(unix))]
     let _ = access;

@@ -1,13 +1,15 @@
-//! A file that only grows: records with checksums, so that a crash at any moment loses nothing but a torn last record.
+//! A file that only grows: records with checksums, so that a crash at any moment loses nothing but
+//! a torn last record.
 //!
 //! ```text
 //! magic (8 bytes)  version: u8
 //! per record:  length: u32 LE   check of the length: 4 bytes   checksum: 16 bytes   payload
 //! ```
 //!
-//! The checksum is the first half of BLAKE3 over the checksum before it (zeros at the beginning), the length and the payload: a record
-//! that is changed, left out or moved breaks the chain. The length has a check of its own, for a wrong length would look like a torn
-//! end, and all that follows would be cut. Must not know what the records are.
+//! The checksum is the first half of BLAKE3 over the checksum before it (zeros at the beginning),
+//! the length and the payload: a record that is changed, left out or moved breaks the chain. The
+//! length has a check of its own, for a wrong length would look like a torn end, and all that
+//! follows would be cut. Must not know what the records are.
 
 use std::{
     fs,
@@ -78,7 +80,8 @@ impl FrameLog {
     /// A new log (mode 0600) with a first record, on disk before this returns.
     ///
     /// # Errors
-    /// [`Error::File`], also if there is a file of this name; nothing is left of a log that could not be made.
+    /// [`Error::File`], also if there is a file of this name; nothing is left of a log that could
+    /// not be made.
     pub fn create(path: &Path, first: &[u8]) -> Result<FrameLog, Error> {
         let mut options = fs::OpenOptions::new();
         options.create_new(true).append(true);
@@ -103,7 +106,9 @@ impl FrameLog {
         #[cfg(unix)]
         if let Some(folder) = path.parent() {
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::file(path, e))?;
+            fs::File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|e| Error::file(path, e))?;
         }
         Ok(log)
     }
@@ -112,10 +117,14 @@ impl FrameLog {
     ///
     /// # Errors
     /// [`Error::File`]: not such a log, or damaged before its end; what `visit` says. [`Error::Input`]: another process appends to it.
-    pub fn open(path: &Path, visit: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<FrameLog, Error> {
+    pub fn open(
+        path: &Path,
+        visit: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<FrameLog, Error> {
         // Before anything is opened: opening a pipe would wait for somebody to read from it.
         drop(Records::open(path)?);
-        let file = fs::OpenOptions::new().append(true).open(path).map_err(|e| Error::file(path, e))?;
+        let file =
+            fs::OpenOptions::new().append(true).open(path).map_err(|e| Error::file(path, e))?;
         let not_inherited = lock(path, &file)?;
         let (len, last) = scan(path, visit)?;
         file.set_len(len).map_err(|e| Error::file(path, e))?;
@@ -123,19 +132,35 @@ impl FrameLog {
     }
 
     /// A log whose whole records end at `len`.
-    fn of(path: &Path, file: fs::File, _not_inherited: NotInherited, len: u64, last: Checksum) -> FrameLog {
+    fn of(
+        path: &Path,
+        file: fs::File,
+        _not_inherited: NotInherited,
+        len: u64,
+        last: Checksum,
+    ) -> FrameLog {
         let (synced, late) = (Instant::now(), Arc::default());
-        FrameLog { path: path.to_path_buf(), _not_inherited, file, len, last, synced, dirty: false, late }
+        FrameLog {
+            path: path.to_path_buf(),
+            _not_inherited,
+            file,
+            len,
+            last,
+            synced,
+            dirty: false,
+            late,
+        }
     }
 
-    /// Appends a record. When this returns, the record survives the death of the process; after a second or
-    /// [`FrameLog::sync`] that of the machine, too.
+    /// Appends a record. When this returns, the record survives the death of the process; after a
+    /// second or [`FrameLog::sync`] that of the machine, too.
     ///
     /// # Errors
     /// [`Error::File`]: then the log is as it was before.
     pub fn append(&mut self, payload: &[u8]) -> Result<(), Error> {
         if self.late.swap(false, Ordering::Relaxed) {
-            // The disk did not take what it was given a second ago: it is asked again, and waited for.
+            // The disk did not take what it was given a second ago: it is asked again, and waited
+            // for.
             return self.write(payload, true);
         }
         self.write(payload, false)?;
@@ -187,7 +212,8 @@ impl FrameLog {
             written = self.sync();
         }
         if let Err(error) = written {
-            // Neither half a record nor one that its writer was told is not there may stay in front of the next one.
+            // Neither half a record nor one that its writer was told is not there may stay in front
+            // of the next one.
             let _ = self.cut();
             return Err(error);
         }
@@ -236,7 +262,8 @@ fn lock(path: &Path, file: &fs::File) -> Result<NotInherited, Error> {
     locked.map(|()| not_inherited)
 }
 
-/// Gives every whole record of a log to `visit`; a torn last one is passed over. Nothing is written.
+/// Gives every whole record of a log to `visit`; a torn last one is passed over. Nothing is
+/// written.
 pub fn read(path: &Path, visit: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(), Error> {
     scan(path, visit).map(|_| ())
 }
@@ -244,17 +271,26 @@ pub fn read(path: &Path, visit: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> R
 /// The first record of a log.
 pub fn first(path: &Path) -> Result<Vec<u8>, Error> {
     let mut reader = Records::open(path)?;
-    reader.next()?.ok_or_else(|| Error::file(path, "this log has no whole record: it was cut at its beginning"))
+    reader.next()?.ok_or_else(|| {
+        Error::file(path, "this log has no whole record: it was cut at its beginning")
+    })
 }
 
 /// Whether a log was cut before the end of its first record: its writer died while it made it.
 pub fn is_unborn(path: &Path) -> Result<bool, Error> {
     let begin = files::read_start(path, HEADER as u64)?;
     let header = [&MAGIC[..], &[VERSION]].concat();
-    if begin.len() < HEADER { Ok(header.starts_with(&begin)) } else { Ok(Records::open(path)?.next()?.is_none()) }
+    if begin.len() < HEADER {
+        Ok(header.starts_with(&begin))
+    } else {
+        Ok(Records::open(path)?.next()?.is_none())
+    }
 }
 
-fn scan(path: &Path, visit: &mut dyn FnMut(&[u8]) -> Result<(), Error>) -> Result<(u64, Checksum), Error> {
+fn scan(
+    path: &Path,
+    visit: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(u64, Checksum), Error> {
     let mut records = Records::open(path)?;
     while let Some(payload) = records.next()? {
         visit(&payload)?;
@@ -282,15 +318,21 @@ impl<'a> Records<'a> {
             return Err(Error::file(path, "not a file"));
         }
         let end = metadata.len();
-        let mut reader = std::io::BufReader::with_capacity(1 << 20, fs::File::open(path).map_err(failed)?);
+        let mut reader =
+            std::io::BufReader::with_capacity(1 << 20, fs::File::open(path).map_err(failed)?);
         let mut header = [0u8; HEADER];
-        reader.read_exact(&mut header).map_err(|_| Error::file(path, "not a log of zklora: it ends in its header"))?;
+        reader
+            .read_exact(&mut header)
+            .map_err(|_| Error::file(path, "not a log of zklora: it ends in its header"))?;
         if header[..MAGIC.len()] != MAGIC[..] {
             return Err(Error::file(path, "not a log of zklora"));
         }
         if header[MAGIC.len()] != VERSION {
             let version = header[MAGIC.len()];
-            return Err(Error::file(path, format!("log version {version}: this build reads version {VERSION}")));
+            return Err(Error::file(
+                path,
+                format!("log version {version}: this build reads version {VERSION}"),
+            ));
         }
         Ok(Records { path, reader, end, at: HEADER as u64, last: Checksum::default() })
     }
@@ -316,7 +358,8 @@ impl<'a> Records<'a> {
             )
         };
         if field != length_field(&self.last, length) {
-            // Zeros to the end are room that was made for a record whose bytes the machine's death kept back.
+            // Zeros to the end are room that was made for a record whose bytes the machine's death
+            // kept back.
             let zeros = frame == [0u8; FRAME] && self.only_zeros()?;
             return if zeros { Ok(None) } else { Err(damaged()) };
         }
@@ -385,7 +428,11 @@ mod tests {
             log.append(b"next").unwrap();
             drop(log);
             let all = records(&path).unwrap();
-            assert_eq!((all.len(), all.last().unwrap().as_slice()), (whole + 1, &b"next"[..]), "cut at {cut}");
+            assert_eq!(
+                (all.len(), all.last().unwrap().as_slice()),
+                (whole + 1, &b"next"[..]),
+                "cut at {cut}"
+            );
         }
         for cut in 0..HEADER {
             fs::write(&path, &bytes[..cut]).unwrap();
@@ -412,9 +459,14 @@ mod tests {
                     Err(error) if at < last + LENGTH => {
                         let text = error.to_string();
                         let header = text.contains("not a log") || text.contains("log version");
-                        assert!(text.contains("damaged") || (at < HEADER && header), "byte {at}: {text}");
+                        assert!(
+                            text.contains("damaged") || (at < HEADER && header),
+                            "byte {at}: {text}"
+                        );
                     }
-                    Ok(read) if at >= last + LENGTH => assert_eq!(read, [&b"one"[..], b"two"], "byte {at}"),
+                    Ok(read) if at >= last + LENGTH => {
+                        assert_eq!(read, [&b"one"[..], b"two"], "byte {at}")
+                    }
                     read => panic!("byte {at}: {read:?}"),
                 }
             }

@@ -1,7 +1,8 @@
 //! The kernels with fixed inputs: what `cargo bench` times and what the test `instructions` counts.
 //!
-//! Inputs are the same at every run and on every machine. They are small, because counting instructions is fifty times slower than
-//! running them, and take the same paths through the code as large ones.
+//! Inputs are the same at every run and on every machine. They are small, because counting
+//! instructions is fifty times slower than running them, and take the same paths through the code
+//! as large ones.
 
 use std::sync::Arc;
 
@@ -74,7 +75,11 @@ fn points(first: G1Affine, count: usize) -> Vec<G1Affine> {
 }
 
 fn shapes(layers: usize, d_in: usize, rank: usize, d_out: usize) -> Profile {
-    Profile { name: "kernels".into(), layers, shapes: vec![Shape { projection: "x".into(), d_in, rank, d_out }] }
+    Profile {
+        name: "kernels".into(),
+        layers,
+        shapes: vec![Shape { projection: "x".into(), d_in, rank, d_out }],
+    }
 }
 
 /// An adapter with a short commitment.
@@ -104,7 +109,11 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
     let (pairs, weights) = (Arc::new(pairs), Arc::new(weights));
     let base = F::from(0x9E37_79B9_7F4A_7C15);
     let public = Public {
-        groups: pairs.groups().iter().map(|group| powers(base, group.len + 1)[1..].to_vec()).collect(),
+        groups: pairs
+            .groups()
+            .iter()
+            .map(|group| powers(base, group.len + 1)[1..].to_vec())
+            .collect(),
         ones: vec![F::from(0); 2],
         gamma: powers(base, 2304),
         c: powers(base, 2),
@@ -117,7 +126,8 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
     let srs = Srs::insecure_dev(5)?;
     let points = Arc::new(points(srs.lagrange()[0], 512));
     let scalars = powers(base * base, points.len() + 8)[8..].to_vec();
-    let integers: Vec<i32> = (0..points.len() as i64).map(|i| ((i * 40_503) % 65_521 - 32_760) as i32).collect();
+    let integers: Vec<i32> =
+        (0..points.len() as i64).map(|i| ((i * 40_503) % 65_521 - 32_760) as i32).collect();
     let own_points = points.clone();
 
     let (artifacts, pinned) = small_adapter(&srs)?;
@@ -133,9 +143,13 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
         (rho.clone(), rows.clone(), rho, rows.clone(), rows.clone(), rows);
     Ok(vec![
         Kernel::new("products of small integers", move || products(&pairs, &weights, &public)),
-        Kernel::new("combination of small integers", move || combine_b(&own_pairs, &own_weights, &factors)),
+        Kernel::new("combination of small integers", move || {
+            combine_b(&own_pairs, &own_weights, &factors)
+        }),
         Kernel::new("multi-exponentiation, field elements", move || msm(&points, &scalars)),
-        Kernel::new("multi-exponentiation, 16-bit integers", move || small_msm(&own_points, &integers, BITS)),
+        Kernel::new("multi-exponentiation, 16-bit integers", move || {
+            small_msm(&own_points, &integers, BITS)
+        }),
         Kernel::new("projection of activations", move || {
             let mut sums = Sums::default();
             sums.add_inputs(&x_rho, &x_rows.inputs[0], d_in);
@@ -149,7 +163,12 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
         Kernel::new("range checks and digest", move || {
             let rows = &digest_rows;
             let inputs = [&rows.inputs[0][..]];
-            let rows = Rows { inputs: &inputs, ones: &rows.ones, scales: &rows.scales, delta: &rows.delta };
+            let rows = Rows {
+                inputs: &inputs,
+                ones: &rows.ones,
+                scales: &rows.scales,
+                delta: &rows.delta,
+            };
             Trace::new(&pinned, [3; 32], vec![rows]).map(|trace| trace.digest())
         }),
         Kernel::new("deltas", move || record::deltas(&artifacts, 0, &delta_rows)),

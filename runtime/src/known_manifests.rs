@@ -1,7 +1,9 @@
-//! Manifests that were parsed before: their commitments, decompressed and checked, are kept in the user's cache folder.
+//! Manifests that were parsed before: their commitments, decompressed and checked, are kept in the
+//! user's cache folder.
 //!
-//! A kept file is held to the manifest point by point ([`Pinned::parse_with_points`]); one that does not fit is made again. That its points
-//! lie in the prime-order group was checked when it was written, so it has to be this user's, and nobody else may write to it.
+//! A kept file is held to the manifest point by point ([`Pinned::parse_with_points`]); one that
+//! does not fit is made again. That its points lie in the prime-order group was checked when it was
+//! written, so it has to be this user's, and nobody else may write to it.
 
 use std::{
     io::Read,
@@ -15,7 +17,8 @@ use crate::{
     files::{self, Access},
 };
 
-/// Points from which on keeping them is faster than parsing: a file is read in the time of some dozens.
+/// Points from which on keeping them is faster than parsing: a file is read in the time of some
+/// dozens.
 const WORTH_KEEPING: usize = 128;
 /// Longest file that is read, in bytes: as many points as a manifest can hold.
 const MAX_POINTS: u64 = 1 << 28;
@@ -23,9 +26,11 @@ const MAX_POINTS: u64 = 1 << 28;
 const MOST_KEPT: usize = 64;
 const SUFFIX: &str = "points";
 
-/// Where files are kept: `$ZKLORA_CACHE_DIR`, else `$XDG_CACHE_HOME/zklora`, else `~/.cache/zklora`.
+/// Where files are kept: `$ZKLORA_CACHE_DIR`, else `$XDG_CACHE_HOME/zklora`, else
+/// `~/.cache/zklora`.
 fn cache_folder() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set =
+        |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("ZKLORA_CACHE_DIR")
         .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("zklora")))
         .or_else(|| set("HOME").map(|folder| folder.join(".cache/zklora")))
@@ -54,10 +59,11 @@ fn may_be_written_by_others(_: &std::fs::Metadata) -> bool {
     false
 }
 
-/// A manifest; with a pin, it must have that adapter id. That points are kept only makes it faster: a folder that
-/// cannot be written to is no error.
+/// A manifest; with a pin, it must have that adapter id. That points are kept only makes it faster:
+/// a folder that cannot be written to is no error.
 ///
-/// Points are kept of pinned manifests only: of others, whoever delivers them decides how many there are.
+/// Points are kept of pinned manifests only: of others, whoever delivers them decides how many
+/// there are.
 pub(crate) fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<Pinned, Error> {
     parse_in(cache_folder().as_deref(), bytes, pin)
 }
@@ -76,7 +82,8 @@ fn parse_in(folder: Option<&Path>, bytes: &[u8], pin: Option<&AdapterId>) -> Res
     }
     let pinned = Pinned::parse(bytes)?;
     let count: usize = pinned.points().iter().map(|pair| pair.a.len() + pair.b.len()).sum();
-    if let Some((folder, path)) = folder.zip(path).filter(|_| pin.is_some() && count >= WORTH_KEEPING)
+    if let Some((folder, path)) =
+        folder.zip(path).filter(|_| pin.is_some() && count >= WORTH_KEEPING)
         && files::create_folder(folder, Access::Public).is_ok()
         && files::write(&path, &pinned.points_to_bytes(), Access::Public).is_ok()
     {
@@ -115,7 +122,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.points");
         std::fs::write(&path, "points").unwrap();
-        for (mode, taken) in [(0o644, true), (0o600, true), (0o664, false), (0o646, false), (0o666, false)] {
+        for (mode, taken) in
+            [(0o644, true), (0o600, true), (0o664, false), (0o646, false), (0o666, false)]
+        {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(read_own(&path).is_some(), taken, "{mode:o}");
         }
@@ -127,11 +136,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let onnx = folder.path().join("onnx");
         std::fs::create_dir(&onnx).unwrap();
-        let adapter = zklora_models::Adapter::load(&fixtures.join("adapters/smollm2-r4-qv")).unwrap();
+        let adapter =
+            zklora_models::Adapter::load(&fixtures.join("adapters/smollm2-r4-qv")).unwrap();
         zklora_models::export(&adapter, &[], &onnx).unwrap();
         let out = folder.path().join("out");
-        let options = crate::compile::Options { paths: &[onnx], out: &out, seed_file: None, calibrate: None };
-        let (srs, keys) = (crate::srs_store::load(None).unwrap(), zklora_circuit::keys::KeyStore::default());
+        let options =
+            crate::compile::Options { paths: &[onnx], out: &out, seed_file: None, calibrate: None };
+        let (srs, keys) =
+            (crate::srs_store::load(None).unwrap(), zklora_circuit::keys::KeyStore::default());
         crate::compile::compile(&options, &srs, &keys).unwrap();
         let bytes = std::fs::read(out.join("public/manifest.json")).unwrap();
         let id = AdapterId(*blake3::hash(&bytes).as_bytes());

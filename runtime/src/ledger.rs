@@ -1,13 +1,14 @@
-//! What an adapter folder has served: rows are counted before their deltas leave, and only counted rows are proven
-//! (protocol 5.9, 8).
+//! What an adapter folder has served: rows are counted before their deltas leave, and only counted
+//! rows are proven (protocol 5.9, 8).
 //!
 //! One JSON object a line, appended and flushed. A torn last line (a crash while writing) is cut;
 //! anything else that is not a line of this format is an error.
 //!
-//! A session over the network has two lines: one when it is opened, which names the log that holds its
-//! rows, and one when it has ended, with the same log and the number of rows. **What counts is the log
-//! and the trace, never the session id**: the user chooses that one. An id that the ledger knows is
-//! refused ([`Ledger::append`]), so that no second session can hide behind the lines of a first one.
+//! A session over the network has two lines: one when it is opened, which names the log that holds
+//! its rows, and one when it has ended, with the same log and the number of rows. **What counts is
+//! the log and the trace, never the session id**: the user chooses that one. An id that the ledger
+//! knows is refused ([`Ledger::append`]), so that no second session can hide behind the lines of a
+//! first one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -40,8 +41,9 @@ pub struct Entry {
     /// Who was served, for sessions over the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// The line says where a log is by now: where it was before, as the line before named it. The same path: the rows of a
-    /// log that an older version ended were counted again, and `rows` are those that its line had left out.
+    /// The line says where a log is by now: where it was before, as the line before named it. The
+    /// same path: the rows of a log that an older version ended were counted again, and `rows`
+    /// are those that its line had left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
     /// The log of a session over the network; relative to the ledger's folder if it is in it.
@@ -59,7 +61,8 @@ pub struct Entry {
 }
 
 const VERSION: u32 = 3;
-/// Lines of version 1 have neither client nor log. In version 2 the line of an ended session has no log.
+/// Lines of version 1 have neither client nor log. In version 2 the line of an ended session has no
+/// log.
 const OLDEST: u32 = 1;
 
 impl Entry {
@@ -111,7 +114,12 @@ impl Entry {
     }
 
     /// A session whose log ended without a proof, with all rows of the log.
-    pub fn abandoned(session: &[u8; 32], client: &str, log: &Path, rows: BTreeMap<String, u64>) -> Entry {
+    pub fn abandoned(
+        session: &[u8; 32],
+        client: &str,
+        log: &Path,
+        rows: BTreeMap<String, u64>,
+    ) -> Entry {
         Entry { rows, abandoned: true, ..Entry::opened(session, client, log) }
     }
 
@@ -133,19 +141,27 @@ impl Entry {
         match (self.v, &self.trace, &self.log) {
             (_, None, None) => refuse("it has neither `trace` nor `log`"),
             (1 | 2, Some(_), Some(_)) => refuse("it has both `trace` and `log`"),
-            _ if self.abandoned && (self.trace.is_some() || self.v < 3) => refuse("it is abandoned and has a trace"),
-            _ if self.from.is_some() && (self.has_ended() || self.v < 3) => refuse("it is moved and has ended"),
-            _ if !self.has_ended() && self.from.is_none() && !self.rows.is_empty() => refuse("it is open and has rows"),
+            _ if self.abandoned && (self.trace.is_some() || self.v < 3) => {
+                refuse("it is abandoned and has a trace")
+            }
+            _ if self.from.is_some() && (self.has_ended() || self.v < 3) => {
+                refuse("it is moved and has ended")
+            }
+            _ if !self.has_ended() && self.from.is_none() && !self.rows.is_empty() => {
+                refuse("it is open and has rows")
+            }
             (_, _, Some(_)) if self.client.is_none() => refuse("it has a log and no client"),
             _ => Ok(()),
         }
     }
 
-    /// Whether this is the line that ends the session of `opened`. The ledger's older versions did not name the log there;
-    /// but a session that was recorded locally never had a client.
+    /// Whether this is the line that ends the session of `opened`. The ledger's older versions did
+    /// not name the log there; but a session that was recorded locally never had a client.
     pub(crate) fn ends(&self, opened: &Known) -> bool {
         let same_log = self.log.is_some() && self.log == opened.log;
-        self.has_ended() && opened.is_open() && (same_log || self.v < 3 && self.log.is_none() && self.client.is_some())
+        self.has_ended()
+            && opened.is_open()
+            && (same_log || self.v < 3 && self.log.is_none() && self.client.is_some())
     }
 }
 
@@ -163,7 +179,8 @@ pub fn read(path: &Path) -> Result<Vec<Entry>, Error> {
 pub fn book(path: &Path) -> Result<Book, Error> {
     let mut book = Book::default();
     for (number, entry) in read(path)?.into_iter().enumerate() {
-        book.enter(entry).map_err(|why| Error::file(path, format!("line {}: {why}", number + 1)))?;
+        book.enter(entry)
+            .map_err(|why| Error::file(path, format!("line {}: {why}", number + 1)))?;
     }
     Ok(book)
 }
@@ -171,7 +188,8 @@ pub fn book(path: &Path) -> Result<Book, Error> {
 /// Whether another process keeps the ledger: a server does so for as long as it runs.
 pub fn is_kept(path: &Path) -> bool {
     // Shared, and let go of at once: a server that starts meanwhile waits for longer than that.
-    fs::File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+    fs::File::open(path)
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
 }
 
 /// The lines that were written to their end.
@@ -182,10 +200,12 @@ fn whole_lines(bytes: &[u8]) -> &[u8] {
 /// Each entry, with the full path of its log.
 fn lines<'a>(path: &'a Path, bytes: &'a [u8]) -> impl Iterator<Item = Result<Entry, Error>> + 'a {
     let folder = folder_of(path);
-    let lines = whole_lines(bytes).split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    let lines =
+        whole_lines(bytes).split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     lines.map(move |(number, line)| {
         let refuse = |why: String| Error::file(path, format!("line {}: {why}", number + 1));
-        let mut entry: Entry = serde_json::from_slice(line).map_err(|e| refuse(format!("not a ledger entry: {e}")))?;
+        let mut entry: Entry =
+            serde_json::from_slice(line).map_err(|e| refuse(format!("not a ledger entry: {e}")))?;
         entry.check().map_err(refuse)?;
         entry.log = entry.log.map(|log| folder.join(log));
         entry.from = entry.from.map(|log| folder.join(log));
@@ -195,7 +215,8 @@ fn lines<'a>(path: &'a Path, bytes: &'a [u8]) -> impl Iterator<Item = Result<Ent
 
 /// The folder that relative logs are in, by its full path.
 fn folder_of(path: &Path) -> PathBuf {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf())
 }
 
@@ -204,15 +225,18 @@ fn folder_of(path: &Path) -> PathBuf {
 pub struct Known {
     /// Who was served.
     pub client: String,
-    /// The log, by its full path; none for sessions without a network, and for ended ones of older versions.
+    /// The log, by its full path; none for sessions without a network, and for ended ones of older
+    /// versions.
     pub log: Option<PathBuf>,
     /// Digest of the trace, if it has ended.
     pub trace: Option<TraceDigest>,
     /// Whether it ended without a trace.
     pub abandoned: bool,
-    /// Digest of the rows that the ledger has of it, once it has ended: a log with the same rows is this session's, wherever it is.
+    /// Digest of the rows that the ledger has of it, once it has ended: a log with the same rows
+    /// is this session's, wherever it is.
     pub rows: Option<[u8; 32]>,
-    /// Whether the version that ended it could leave rows out (see [`Entry::from`]), and nobody looked yet.
+    /// Whether the version that ended it could leave rows out (see [`Entry::from`]), and nobody
+    /// looked yet.
     pub to_check: bool,
 }
 
@@ -220,7 +244,10 @@ pub struct Known {
 pub fn digest_of(rows: &Rows) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("zklora v1 rows of a session");
     for (module, rows) in rows.iter().filter(|(_, rows)| **rows > 0) {
-        hasher.update(&(module.len() as u64).to_le_bytes()).update(module.as_bytes()).update(&rows.to_le_bytes());
+        hasher
+            .update(&(module.len() as u64).to_le_bytes())
+            .update(module.as_bytes())
+            .update(&rows.to_le_bytes());
     }
     *hasher.finalize().as_bytes()
 }
@@ -249,7 +276,8 @@ impl Book {
         let mut trace = None;
         if let Some(text) = &entry.trace {
             let mut digest = [0u8; 32];
-            hex::decode_to_slice(text, &mut digest).map_err(|_| "`trace` is not 64 hex digits".to_string())?;
+            hex::decode_to_slice(text, &mut digest)
+                .map_err(|_| "`trace` is not 64 hex digits".to_string())?;
             trace = Some(TraceDigest(digest));
         }
         let client = entry.counted_under().to_string();
@@ -269,9 +297,17 @@ impl Book {
         let to_check = rows.is_some() && entry.v < 3 && entry.client.is_some();
         match of_id.iter_mut().find(|known| entry.ends(known)) {
             Some(known) => {
-                (known.trace, known.abandoned, known.rows, known.to_check) = (trace, entry.abandoned, rows, to_check);
+                (known.trace, known.abandoned, known.rows, known.to_check) =
+                    (trace, entry.abandoned, rows, to_check);
             }
-            None => of_id.push(Known { client, log: entry.log, trace, abandoned: entry.abandoned, rows, to_check }),
+            None => of_id.push(Known {
+                client,
+                log: entry.log,
+                trace,
+                abandoned: entry.abandoned,
+                rows,
+                to_check,
+            }),
         }
         Ok(())
     }
@@ -292,7 +328,8 @@ impl Book {
         self.sessions.get(&hex::encode(session)).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// What is known of the session with this id and this log. Ended sessions of older versions named no log.
+    /// What is known of the session with this id and this log. Ended sessions of older versions
+    /// named no log.
     pub fn of_log(&self, session: &[u8; 32], log: &Path) -> Option<&Known> {
         self.of_id(session).iter().find(|known| known.log.as_deref() == Some(log))
     }
@@ -303,7 +340,9 @@ impl Book {
         let begins = entry.log.is_none() || !entry.has_ended();
         match (begins, known) {
             (true, []) => Ok(()),
-            (true, _) => Err("this folder has served a session of this id before: draw a new one".into()),
+            (true, _) => {
+                Err("this folder has served a session of this id before: draw a new one".into())
+            }
             (false, known) if known.iter().any(|known| entry.ends(known)) => Ok(()),
             (false, _) => Err("it is not open, so it cannot end".into()),
         }
@@ -357,7 +396,8 @@ impl Ledger {
         let bytes = files::read(path, MAX_LEDGER)?;
         let mut book = Book::default();
         for (number, entry) in lines(path, &bytes).enumerate() {
-            book.enter(entry?).map_err(|why| Error::file(path, format!("line {}: {why}", number + 1)))?;
+            book.enter(entry?)
+                .map_err(|why| Error::file(path, format!("line {}: {why}", number + 1)))?;
         }
         Ok(Ledger {
             path: path.to_path_buf(),
@@ -378,12 +418,15 @@ impl Ledger {
     /// # Errors
     /// [`Error::Reused`] if the ledger knows the session id; [`Error::File`].
     pub fn append(&mut self, entry: Entry) -> Result<(), Error> {
-        self.book.check(&entry).map_err(|why| Error::Reused(format!("session {}: {why}", entry.session)))?;
+        self.book
+            .check(&entry)
+            .map_err(|why| Error::Reused(format!("session {}: {why}", entry.session)))?;
         self.append_unchecked(vec![entry])
     }
 
-    /// Appends what a server found in its folder at start, all at once, whatever else the ledger knows of those sessions: logs that no
-    /// line names, whose rows have to be counted, and logs that are elsewhere by now.
+    /// Appends what a server found in its folder at start, all at once, whatever else the ledger
+    /// knows of those sessions: logs that no line names, whose rows have to be counted, and
+    /// logs that are elsewhere by now.
     pub fn append_found(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
         if entries.is_empty() { Ok(()) } else { self.append_unchecked(entries) }
     }
@@ -392,8 +435,9 @@ impl Ledger {
         let failed = |e: std::io::Error| Error::file(&self.path, e);
         // Folders that are moved together find each other again.
         let folder = folder_of(&self.path);
-        let named =
-            |log: &Option<PathBuf>| log.as_deref().map(|log| log.strip_prefix(&folder).unwrap_or(log).to_path_buf());
+        let named = |log: &Option<PathBuf>| {
+            log.as_deref().map(|log| log.strip_prefix(&folder).unwrap_or(log).to_path_buf())
+        };
         let mut lines = Vec::new();
         for entry in &entries {
             let (log, from) = (named(&entry.log), named(&entry.from));
@@ -401,14 +445,17 @@ impl Ledger {
             lines.extend(line.map_err(|e| Error::file(&self.path, e))?);
             lines.push(b'\n');
         }
-        // What a crash, or an append that failed, left of a line. Nobody else writes: the file is not read again.
+        // What a crash, or an append that failed, left of a line. Nobody else writes: the file is
+        // not read again.
         self.file.set_len(self.len).map_err(failed)?;
         self.file.seek(SeekFrom::Start(self.len)).map_err(failed)?;
         self.file.write_all(&lines).map_err(failed)?;
         self.file.sync_all().map_err(failed)?;
         self.len += lines.len() as u64;
         let path = self.path.clone();
-        entries.into_iter().try_for_each(|entry| self.book.enter(entry).map_err(|why| Error::file(&path, why)))
+        entries
+            .into_iter()
+            .try_for_each(|entry| self.book.enter(entry).map_err(|why| Error::file(&path, why)))
     }
 }
 

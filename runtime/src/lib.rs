@@ -1,7 +1,8 @@
-//! Files and sessions around the proof: artifact folders, activations, traces, proving and verifying them.
+//! Files and sessions around the proof: artifact folders, activations, traces, proving and
+//! verifying them.
 //!
-//! Everything that touches the disk is here; the mathematics is in `zklora-circuit`, the compiler in
-//! `zklora-compiler`. Nothing here prints.
+//! Everything that touches the disk is here; the mathematics is in `zklora-circuit`, the compiler
+//! in `zklora-compiler`. Nothing here prints.
 //!
 //! ```text
 //! PEFT folder ─ pipeline::export ─ compile::compile → artifacts (public/, private/)

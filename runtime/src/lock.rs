@@ -1,7 +1,8 @@
-//! `zklora.lock`: digests of every input and output of a compilation, so that CI can regenerate and compare.
+//! `zklora.lock`: digests of every input and output of a compilation, so that CI can regenerate and
+//! compare.
 //!
-//! Public files are digested with plain BLAKE3. Private ones (ONNX files, weights) are digested under a key derived from the
-//! seed: a plain hash of weights would confirm a guess of them.
+//! Public files are digested with plain BLAKE3. Private ones (ONNX files, weights) are digested
+//! under a key derived from the seed: a plain hash of weights would confirm a guess of them.
 
 use std::collections::BTreeMap;
 

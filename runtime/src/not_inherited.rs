@@ -1,8 +1,9 @@
 //! Descriptors that a forked child must not keep.
 //!
-//! A lock belongs to the open file and a port to the open socket, and a child that was forked (without running another program) shares
-//! both with its parent: while it lives, no other process could serve from the folder or at the port. Whoever forks looks here for what
-//! the child has to let go of; this crate closes nothing itself.
+//! A lock belongs to the open file and a port to the open socket, and a child that was forked
+//! (without running another program) shares both with its parent: while it lives, no other process
+//! could serve from the folder or at the port. Whoever forks looks here for what the child has to
+//! let go of; this crate closes nothing itself.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +12,8 @@ use std::{
 
 static OPEN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// While it lives, a descriptor is one that a child must not keep. Drop it before the descriptor is closed.
+/// While it lives, a descriptor is one that a child must not keep. Drop it before the descriptor is
+/// closed.
 #[derive(Debug)]
 pub struct NotInherited(Option<i32>);
 

@@ -7,38 +7,56 @@ use crate::Error;
 /// Shape and values of a `.npy` file.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), Error> {
     let refuse = |why: String| Error::file(path, format!("not a usable .npy file: {why}"));
-    let rest = bytes.strip_prefix(b"\x93NUMPY").ok_or_else(|| refuse("it does not begin with \\x93NUMPY".into()))?;
+    let rest = bytes
+        .strip_prefix(b"\x93NUMPY")
+        .ok_or_else(|| refuse("it does not begin with \\x93NUMPY".into()))?;
     let short = || refuse("its header ends early".into());
     let (version, rest) = rest.split_at_checked(2).ok_or_else(short)?;
     let (length, rest) = match version[0] {
-        1 => rest.split_at_checked(2).map(|(l, rest)| (usize::from(u16::from_le_bytes([l[0], l[1]])), rest)),
-        2 | 3 => {
-            rest.split_at_checked(4).map(|(l, rest)| (u32::from_le_bytes([l[0], l[1], l[2], l[3]]) as usize, rest))
-        }
+        1 => rest
+            .split_at_checked(2)
+            .map(|(l, rest)| (usize::from(u16::from_le_bytes([l[0], l[1]])), rest)),
+        2 | 3 => rest
+            .split_at_checked(4)
+            .map(|(l, rest)| (u32::from_le_bytes([l[0], l[1], l[2], l[3]]) as usize, rest)),
         other => return Err(refuse(format!("format version {other}"))),
     }
     .ok_or_else(short)?;
     let (header, data) = rest.split_at_checked(length).ok_or_else(short)?;
-    let header = std::str::from_utf8(header).map_err(|_| refuse("its header is not text".into()))?;
+    let header =
+        std::str::from_utf8(header).map_err(|_| refuse("its header is not text".into()))?;
     if value_of(header, "fortran_order").is_none_or(|v| !v.starts_with("False")) {
         return Err(refuse("only C order is read: save numpy.ascontiguousarray(x)".into()));
     }
-    let shape_text = value_of(header, "shape").and_then(|v| v.strip_prefix('(')?.split_once(')')).map(|(s, _)| s);
+    let shape_text = value_of(header, "shape")
+        .and_then(|v| v.strip_prefix('(')?.split_once(')'))
+        .map(|(s, _)| s);
     let shape = shape_text
         .ok_or_else(|| refuse("it has no shape".into()))?
         .split(',')
         .map(str::trim)
         .filter(|item| !item.is_empty())
-        .map(|item| item.parse::<usize>().map_err(|_| refuse(format!("`{item}` is not a dimension"))))
+        .map(|item| {
+            item.parse::<usize>().map_err(|_| refuse(format!("`{item}` is not a dimension")))
+        })
         .collect::<Result<Vec<_>, _>>()?;
-    let count =
-        shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).ok_or_else(|| refuse("its shape overflows".into()))?;
+    let count = shape
+        .iter()
+        .try_fold(1usize, |n, d| n.checked_mul(*d))
+        .ok_or_else(|| refuse("its shape overflows".into()))?;
     let descr = value_of(header, "descr").unwrap_or_default();
-    let (width, read): (usize, fn(&[u8]) -> f32) = match descr.trim_start_matches(['\'', '"']).get(..3) {
-        Some("<f4") => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-        Some("<f8") => (8, |b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32),
-        _ => return Err(refuse("only little-endian f4 and f8 are read: save x.astype(numpy.float32)".into())),
-    };
+    let (width, read): (usize, fn(&[u8]) -> f32) =
+        match descr.trim_start_matches(['\'', '"']).get(..3) {
+            Some("<f4") => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+            Some("<f8") => {
+                (8, |b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
+            }
+            _ => {
+                return Err(refuse(
+                    "only little-endian f4 and f8 are read: save x.astype(numpy.float32)".into(),
+                ));
+            }
+        };
     if count.checked_mul(width) != Some(data.len()) {
         return Err(refuse(format!("{} bytes of data for shape {shape:?}", data.len())));
     }
@@ -66,7 +84,10 @@ mod tests {
 
     #[test]
     fn an_array_is_read_and_hostile_files_are_refused_without_a_panic() {
-        let good = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }\n", &[0, 0, 128, 63, 0, 0, 0, 64]);
+        let good = npy(
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }\n",
+            &[0, 0, 128, 63, 0, 0, 0, 64],
+        );
         assert_eq!(parse(Path::new("x"), &good).unwrap(), (vec![2, 1], vec![1.0, 2.0]));
         for length in 0..good.len() {
             assert!(parse(Path::new("x"), &good[..length]).is_err());

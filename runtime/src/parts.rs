@@ -1,12 +1,15 @@
 //! The messages that hold lists, with a bound on how many parts a list may have.
 //!
-//! A part of no bytes takes two on the wire and a hundred in memory: a message within every limit of size would take fifty times its size.
-//! So these are not generated: a part beyond the bound ends the decoding. Field numbers are those of `proto/contributor.proto`.
+//! A part of no bytes takes two on the wire and a hundred in memory: a message within every limit
+//! of size would take fifty times its size. So these are not generated: a part beyond the bound
+//! ends the decoding. Field numbers are those of `proto/contributor.proto`.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::{
     DecodeError, Message,
-    encoding::{DecodeContext, WireType, bytes as bytes_field, message, skip_field, uint32, uint64},
+    encoding::{
+        DecodeContext, WireType, bytes as bytes_field, message, skip_field, uint32, uint64,
+    },
 };
 use zklora_circuit::manifest::MAX_MODULES;
 
@@ -15,7 +18,8 @@ use super::wire::Call;
 /// Inputs that a module may have, by the rules of the manifest.
 const MAX_INPUTS: usize = 16;
 
-/// Rows for some modules. A batch that was sent before, byte for byte, is answered again and not counted again.
+/// Rows for some modules. A batch that was sent before, byte for byte, is answered again and not
+/// counted again.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
     /// Number of the batch within its session.
@@ -100,7 +104,9 @@ impl Message for Batch {
 
     fn encoded_len(&self) -> usize {
         let sequence = if self.sequence == 0 { 0 } else { uint64::encoded_len(1, &self.sequence) };
-        sequence + message::encoded_len_repeated(2, &self.rows) + message::encoded_len_repeated(3, &self.calls)
+        sequence
+            + message::encoded_len_repeated(2, &self.rows)
+            + message::encoded_len_repeated(3, &self.calls)
     }
 
     fn clear(&mut self) {
@@ -142,7 +148,8 @@ impl Message for Rows {
 
     fn encoded_len(&self) -> usize {
         let count = if self.count == 0 { 0 } else { uint32::encoded_len(1, &self.count) };
-        let fields = [(3, &self.ones), (4, &self.scales)].into_iter().filter(|(_, field)| !field.is_empty());
+        let fields =
+            [(3, &self.ones), (4, &self.scales)].into_iter().filter(|(_, field)| !field.is_empty());
         count
             + bytes_field::encoded_len_repeated(2, &self.inputs)
             + fields.map(|(tag, field)| bytes_field::encoded_len(tag, field)).sum::<usize>()
@@ -196,7 +203,12 @@ mod tests {
     #[test]
     fn messages_are_what_they_were_before_they_were_encoded() {
         let bytes = |n: u8| Bytes::from(vec![n; n as usize]);
-        let rows = Rows { count: 3, inputs: vec![bytes(5), Bytes::new(), bytes(1)], ones: bytes(2), scales: bytes(12) };
+        let rows = Rows {
+            count: 3,
+            inputs: vec![bytes(5), Bytes::new(), bytes(1)],
+            ones: bytes(2),
+            scales: bytes(12),
+        };
         let calls = vec![Call { module: 7, rows: 0 }, Call { module: 0, rows: 1 }];
         let batch = Batch { sequence: 300, rows: vec![rows, Rows::default()], calls };
         let answer = InferResponse { sequence: u64::MAX, deltas: vec![Bytes::new(), bytes(9)] };
@@ -206,12 +218,20 @@ mod tests {
         // Byte for byte as any implementation of proto3 writes them.
         let small = Batch {
             sequence: 1,
-            rows: vec![Rows { count: 2, inputs: vec![bytes(1)], ones: Bytes::new(), scales: bytes(2) }],
+            rows: vec![Rows {
+                count: 2,
+                inputs: vec![bytes(1)],
+                ones: Bytes::new(),
+                scales: bytes(2),
+            }],
             calls: vec![Call { module: 3, rows: 0 }],
         };
         let expected = [8, 1, 18, 9, 8, 2, 18, 1, 1, 34, 2, 2, 2, 26, 2, 8, 3];
         assert_eq!(small.encode_to_vec(), expected);
-        assert_eq!(InferResponse { sequence: 1, deltas: vec![bytes(1)] }.encode_to_vec(), [8, 1, 18, 1, 1]);
+        assert_eq!(
+            InferResponse { sequence: 1, deltas: vec![bytes(1)] }.encode_to_vec(),
+            [8, 1, 18, 1, 1]
+        );
         // Fields that are not known are passed over.
         assert_eq!(Batch::decode(&[&expected[..], &[0x7a, 1, 9]].concat()[..]).unwrap(), small);
     }
@@ -235,7 +255,8 @@ mod tests {
     #[test]
     fn lists_end_at_their_bound() {
         let of = |field: u8, count: usize| [field, 0].repeat(count);
-        let too_many = |error: DecodeError| assert!(error.to_string().contains("more parts than"), "{error}");
+        let too_many =
+            |error: DecodeError| assert!(error.to_string().contains("more parts than"), "{error}");
         for field in [18, 26] {
             assert!(Batch::decode(&of(field, MAX_MODULES)[..]).is_ok());
             too_many(Batch::decode(&of(field, MAX_MODULES + 1)[..]).unwrap_err());

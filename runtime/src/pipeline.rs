@@ -1,4 +1,5 @@
-//! The whole pipeline on one adapter, through the same files that the two parties would exchange: `zklora run`.
+//! The whole pipeline on one adapter, through the same files that the two parties would exchange:
+//! `zklora run`.
 
 use std::{
     path::{Path, PathBuf},
@@ -68,11 +69,13 @@ pub enum Rows {
 pub struct Options<'a> {
     /// The PEFT folder.
     pub adapter: &'a Path,
-    /// The base model's folder: its fingerprint goes into the manifest, and DoRA and VeRA need its weights.
+    /// The base model's folder: its fingerprint goes into the manifest, and DoRA and VeRA need its
+    /// weights.
     pub base: Option<&'a Path>,
     /// The activations.
     pub rows: Rows,
-    /// Where everything is written: `onnx/`, `public/`, `private/`, `trace.safetensors`, `session.pf`.
+    /// Where everything is written: `onnx/`, `public/`, `private/`, `trace.safetensors`,
+    /// `session.pf`.
     pub out: &'a Path,
     /// An SRS file instead of the Ethereum ceremony.
     pub srs: Option<&'a Path>,
@@ -113,7 +116,8 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
     let mut timed = Timed { times: &mut times, progress };
     let out = options.out;
     files::create_folder(out, Access::Public)?;
-    let (onnx, trace_path, proof_path) = (out.join("onnx"), out.join("trace.safetensors"), out.join("session.pf"));
+    let (onnx, trace_path, proof_path) =
+        (out.join("onnx"), out.join("trace.safetensors"), out.join("session.pf"));
 
     let srs: Srs = timed.stage(Stage::Srs, || srs_store::load(options.srs))?;
     let adapter = timed.stage(Stage::Export, || {
@@ -125,8 +129,12 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
     let keys = KeyStore::default();
     let artifacts = timed.stage(Stage::Compile, || {
         let paths = [onnx.clone()];
-        Ok(compile::compile(&compile::Options { paths: &paths, out, seed_file: None, calibrate: None }, &srs, &keys)?
-            .artifacts)
+        Ok(compile::compile(
+            &compile::Options { paths: &paths, out, seed_file: None, calibrate: None },
+            &srs,
+            &keys,
+        )?
+        .artifacts)
     })?;
     let activations = match &options.rows {
         Rows::File(path) => Activations::read(path, artifacts.pinned.modules(), None)?,
@@ -137,9 +145,11 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
         trace.write(&trace_path, &artifacts.pinned)?;
         Ok(trace)
     })?;
-    // What the rows are needed for is taken from them here, so that the user's reading does not compete with them for memory.
+    // What the rows are needed for is taken from them here, so that the user's reading does not
+    // compete with them for memory.
     let precision = precision(&adapter, &artifacts.pinned, &activations, &trace);
-    let modules = (trace.modules.len(), trace.modules.iter().filter(|m| !m.scales.is_empty()).count());
+    let modules =
+        (trace.modules.len(), trace.modules.iter().filter(|m| !m.scales.is_empty()).count());
     let rows = trace.rows();
     drop(activations);
     let proof = timed.stage(Stage::Prove, || {
@@ -151,7 +161,8 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
     drop(trace);
     let pin = artifacts.pinned.id();
     let verdict = timed.stage(Stage::Verify, || {
-        // As the user: nothing but the pin, the public folder, the own trace and the proof file; keys derived anew.
+        // As the user: nothing but the pin, the public folder, the own trace and the proof file;
+        // keys derived anew.
         let keys = KeyStore::default();
         let public = Public::load(out, Some(&pin), &srs, &keys)?;
         let trace = TraceReader::trace(&trace_path, &public.pinned)?;
@@ -179,7 +190,11 @@ struct Timed<'a> {
 }
 
 impl Timed<'_> {
-    fn stage<T>(&mut self, stage: Stage, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    fn stage<T>(
+        &mut self,
+        stage: Stage,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
         (self.progress)(stage);
         let start = Instant::now();
         let result = work()?;

@@ -10,19 +10,28 @@ use crate::{activations::Activations, trace_file::TraceFile};
 pub struct Precision {
     /// `√(Σ (dequantised − float)² / Σ float²)` over all deltas of all modules.
     pub relative_rms: f64,
-    /// The largest `|dequantised − float|`, relative to the root mean square of its module's deltas.
+    /// The largest `|dequantised − float|`, relative to the root mean square of its module's
+    /// deltas.
     pub largest: f64,
     /// The module with the largest relative RMS error, and that error.
     pub worst: Option<(String, f64)>,
 }
 
-/// Compares the trace with what the float adapter computes in 64-bit arithmetic on the unquantised activations.
-pub fn precision(adapter: &Adapter, pinned: &Pinned, activations: &Activations, trace: &TraceFile) -> Precision {
+/// Compares the trace with what the float adapter computes in 64-bit arithmetic on the unquantised
+/// activations.
+pub fn precision(
+    adapter: &Adapter,
+    pinned: &Pinned,
+    activations: &Activations,
+    trace: &TraceFile,
+) -> Precision {
     let mut out = Precision::default();
     let (mut all_error, mut all_float) = (0.0, 0.0);
     for (module, rows) in pinned.modules().iter().zip(&trace.modules) {
         let lora = adapter.modules.iter().find(|m| m.name == module.name);
-        let (Some(lora), Some(inputs)) = (lora, activations.modules.get(&module.name)) else { continue };
+        let (Some(lora), Some(inputs)) = (lora, activations.modules.get(&module.name)) else {
+            continue;
+        };
         let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
         let float = lora.delta(&inputs);
         let scale = module.output_scale();

@@ -1,4 +1,5 @@
-//! Running the quantised adapter on activations: the integers of a session, counted before they leave.
+//! Running the quantised adapter on activations: the integers of a session, counted before they
+//! leave.
 
 use std::ops::Range;
 
@@ -20,15 +21,15 @@ use crate::{
     trace_file::{ModuleRows, TraceFile},
 };
 
-/// Quantises the activations row by row, computes every delta, and enters the session in the ledger. Also says what has been
-/// served then, over all sessions.
+/// Quantises the activations row by row, computes every delta, and enters the session in the
+/// ledger. Also says what has been served then, over all sessions.
 ///
-/// `session` is the user's 32 fresh bytes; none: they are drawn here (both parties are this process). `max_rows` is the most
-/// that a module may serve over all sessions.
+/// `session` is the user's 32 fresh bytes; none: they are drawn here (both parties are this
+/// process). `max_rows` is the most that a module may serve over all sessions.
 ///
 /// # Errors
-/// [`Error::Input`] names module and row of activations that are not finite or do not fit; [`Error::Budget`] if the limit would be
-/// exceeded: then nothing was served.
+/// [`Error::Input`] names module and row of activations that are not finite or do not fit;
+/// [`Error::Budget`] if the limit would be exceeded: then nothing was served.
 pub fn record(
     artifacts: &Artifacts,
     activations: &Activations,
@@ -51,7 +52,8 @@ pub fn record(
     let digest = trace.with_trace(&artifacts.pinned, |t| Ok(t.digest()))?;
     let mut ledger = Ledger::lock(&artifacts.ledger())?;
     let mut served = Served::count(ledger.book(), &artifacts.pinned)?;
-    let more: Vec<(usize, u64)> = trace.modules.iter().map(|rows| rows.scales.len() as u64).enumerate().collect();
+    let more: Vec<(usize, u64)> =
+        trace.modules.iter().map(|rows| rows.scales.len() as u64).enumerate().collect();
     served.check(&artifacts.pinned, &more, max_rows)?;
     ledger.append(Entry::recorded(&session, digest, rows_of(&artifacts.pinned, &trace)))?;
     more.iter().for_each(|(module, rows)| served.add(LOCAL, *module, *rows));
@@ -60,7 +62,11 @@ pub fn record(
 
 /// Rows of each module that has any.
 fn rows_of(pinned: &Pinned, trace: &TraceFile) -> Rows {
-    let rows = pinned.modules().iter().zip(&trace.modules).map(|(m, rows)| (&m.name, rows.scales.len() as u64));
+    let rows = pinned
+        .modules()
+        .iter()
+        .zip(&trace.modules)
+        .map(|(m, rows)| (&m.name, rows.scales.len() as u64));
     rows.filter(|(_, rows)| *rows > 0).map(|(name, rows)| (name.clone(), rows)).collect()
 }
 
@@ -76,19 +82,28 @@ pub(crate) fn deltas(artifacts: &Artifacts, m: usize, rows: &ModuleRows) -> Vec<
     artifacts.deltas().compute(artifacts, m, rows)
 }
 
-/// The rows of a module without deltas, from its inputs of `[N, dim]` each. Nothing private is needed for them.
+/// The rows of a module without deltas, from its inputs of `[N, dim]` each. Nothing private is
+/// needed for them.
 ///
 /// # Errors
-/// [`Error::Input`] names the module: values that are not finite, or inputs that are not whole rows of as many rows each.
+/// [`Error::Input`] names the module: values that are not finite, or inputs that are not whole rows
+/// of as many rows each.
 pub fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error> {
     let refuse = |e: String| Error::Input(format!("module `{}`: {e}", module.name));
     if module.inputs.is_empty() {
         return Err(refuse("it takes no inputs, so it has no rows".into()));
     }
     // All inputs of a row share one scale (protocol section 5).
-    let with_dims: Vec<(&[f32], usize)> = inputs.iter().copied().zip(module.inputs.iter().map(|i| i.dim)).collect();
-    let rows = quantize_inputs(&with_dims, module.x_bits, module.has_bias()).map_err(|e| refuse(e.to_string()))?;
-    Ok(ModuleRows { inputs: rows.inputs, ones: rows.ones.unwrap_or_default(), scales: rows.scales, delta: Vec::new() })
+    let with_dims: Vec<(&[f32], usize)> =
+        inputs.iter().copied().zip(module.inputs.iter().map(|i| i.dim)).collect();
+    let rows = quantize_inputs(&with_dims, module.x_bits, module.has_bias())
+        .map_err(|e| refuse(e.to_string()))?;
+    Ok(ModuleRows {
+        inputs: rows.inputs,
+        ones: rows.ones.unwrap_or_default(),
+        scales: rows.scales,
+        delta: Vec::new(),
+    })
 }
 
 /// Deltas as real numbers, `[N, d_out]`; `scales` are those of the N rows (protocol section 3).
@@ -101,23 +116,40 @@ pub fn dequantized(module: &Module, scales: &[f32], delta: &[i64]) -> Vec<f32> {
     .collect()
 }
 
-/// Whether a trace that somebody else recorded holds exactly these activations, as [`record()`] quantises them.
+/// Whether a trace that somebody else recorded holds exactly these activations, as [`record()`]
+/// quantises them.
 ///
 /// # Errors
 /// [`Error::NotYours`] names the module, and the row if one differs.
-pub fn check_inputs(pinned: &Pinned, trace: &Trace<'_>, activations: &Activations) -> Result<(), Error> {
+pub fn check_inputs(
+    pinned: &Pinned,
+    trace: &Trace<'_>,
+    activations: &Activations,
+) -> Result<(), Error> {
     let modules = pinned.modules();
     for (module, theirs) in modules.iter().zip(trace.counts()) {
         let own = activations.modules.get(&module.name).map(Vec::as_slice).unwrap_or_default();
-        let yours = own.first().zip(module.inputs.first()).map_or(0, |(values, input)| values.len() / input.dim);
+        let yours = own
+            .first()
+            .zip(module.inputs.first())
+            .map_or(0, |(values, input)| values.len() / input.dim);
         if *theirs != yours {
-            return Err(not_yours(format!("module `{}` has {theirs} rows, yours {yours}", module.name)));
+            return Err(not_yours(format!(
+                "module `{}` has {theirs} rows, yours {yours}",
+                module.name
+            )));
         }
         // Of modules with rows, quantisation says so, too.
         let whole = own.len() == module.inputs.len()
-            && own.iter().zip(&module.inputs).all(|(values, input)| values.len() == yours * input.dim);
+            && own
+                .iter()
+                .zip(&module.inputs)
+                .all(|(values, input)| values.len() == yours * input.dim);
         if !(whole || yours == 0 && own.is_empty()) {
-            return Err(Error::Input(format!("module `{}`: its inputs are not {yours} rows each", module.name)));
+            return Err(Error::Input(format!(
+                "module `{}`: its inputs are not {yours} rows each",
+                module.name
+            )));
         }
     }
     let mut own = Own { modules, activations, module: None, rows: ModuleRows::default() };
@@ -147,13 +179,16 @@ impl Own<'_> {
     fn check(&mut self, m: usize, rows: Range<usize>, piece: &Piece<'_>) -> Result<(), Error> {
         let module = &self.modules[m];
         if self.module != Some(m) {
-            let inputs = self.activations.modules.get(&module.name).map(Vec::as_slice).unwrap_or_default();
+            let inputs =
+                self.activations.modules.get(&module.name).map(Vec::as_slice).unwrap_or_default();
             self.rows = quantized(module, &inputs.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
             self.module = Some(m);
         }
         let own = &self.rows;
         let differs = match piece {
-            Piece::Input(i, values) => differing(values, &own.inputs[*i], &rows, module.inputs[*i].dim),
+            Piece::Input(i, values) => {
+                differing(values, &own.inputs[*i], &rows, module.inputs[*i].dim)
+            }
             Piece::Ones(values) => differing(values, &own.ones, &rows, 1),
             // Bit by bit: these are positive numbers.
             Piece::Scales(values) => differing(values, &own.scales, &rows, 1),
@@ -161,15 +196,21 @@ impl Own<'_> {
         };
         match differs {
             None => Ok(()),
-            Some(row) => {
-                Err(not_yours(format!("module `{}`, row {row}, has other values or another scale", module.name)))
-            }
+            Some(row) => Err(not_yours(format!(
+                "module `{}`, row {row}, has other values or another scale",
+                module.name
+            ))),
         }
     }
 }
 
 /// The first of `rows` whose `dim` values differ from those of the user.
-fn differing<T: PartialEq>(theirs: &[T], own: &[T], rows: &Range<usize>, dim: usize) -> Option<usize> {
+fn differing<T: PartialEq>(
+    theirs: &[T],
+    own: &[T],
+    rows: &Range<usize>,
+    dim: usize,
+) -> Option<usize> {
     let own = own.get(rows.start * dim..rows.end * dim).unwrap_or_default();
     let pairs = theirs.chunks_exact(dim).zip(own.chunks_exact(dim));
     match pairs.map(|(theirs, own)| theirs != own).position(|differs| differs) {

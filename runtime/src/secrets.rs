@@ -17,10 +17,14 @@ const MAX_SECRET_FILE: u64 = 4096;
 pub fn read_seed(path: &Path) -> Result<Seed, Error> {
     let bytes = Zeroizing::new(files::read(path, MAX_SECRET_FILE)?);
     let mut seed = Zeroizing::new([0u8; 32]);
-    hex::decode_to_slice(bytes.trim_ascii(), seed.as_mut())
-        .map_err(|_| Error::file(path, "a seed file holds 64 hex digits: 32 random bytes, never a passphrase"))?;
+    hex::decode_to_slice(bytes.trim_ascii(), seed.as_mut()).map_err(|_| {
+        Error::file(path, "a seed file holds 64 hex digits: 32 random bytes, never a passphrase")
+    })?;
     if seed.iter().all(|byte| *byte == seed[0]) {
-        return Err(Error::file(path, "all bytes of this seed are equal: it was not drawn at random"));
+        return Err(Error::file(
+            path,
+            "all bytes of this seed are equal: it was not drawn at random",
+        ));
     }
     Ok(Seed::from_bytes(*seed))
 }
@@ -34,7 +38,8 @@ pub fn seed_bytes(seed: &Seed) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-/// The mask key of one adapter, as it is delivered after payment. It opens no other adapter of the same seed.
+/// The mask key of one adapter, as it is delivered after payment. It opens no other adapter of the
+/// same seed.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OpeningFile {
@@ -75,7 +80,9 @@ pub fn read_opening(path: &Path) -> Result<(AdapterId, MaskKey), Error> {
         return Err(refuse("another format or version"));
     }
     let mut key = Zeroizing::new([0u8; 32]);
-    hex::decode_to_slice(&file.mask_key, key.as_mut()).map_err(|_| refuse("the mask key is not 64 hex digits"))?;
-    let adapter = file.adapter_id.parse().map_err(|e: zklora_circuit::Error| refuse(&e.to_string()))?;
+    hex::decode_to_slice(&file.mask_key, key.as_mut())
+        .map_err(|_| refuse("the mask key is not 64 hex digits"))?;
+    let adapter =
+        file.adapter_id.parse().map_err(|e: zklora_circuit::Error| refuse(&e.to_string()))?;
     Ok((adapter, MaskKey::from_bytes(*key)))
 }

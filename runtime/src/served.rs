@@ -1,4 +1,5 @@
-//! How many rows an adapter has served, over all sessions and users, and after how many rows what is known exactly.
+//! How many rows an adapter has served, over all sessions and users, and after how many rows what
+//! is known exactly.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,7 +25,9 @@ impl Served {
     pub fn count(book: &Book, pinned: &Pinned) -> Result<Served, Error> {
         let logs: Vec<_> = book.open_logs().collect();
         let modules = pinned.modules().len();
-        let rows = logs.par_iter().map(|(client, log)| Ok((*client, session_log::contents(log, modules)?.rows)));
+        let rows = logs
+            .par_iter()
+            .map(|(client, log)| Ok((*client, session_log::contents(log, modules)?.rows)));
         let rows = rows.collect::<Result<Vec<_>, Error>>()?;
         let mut served = Served::of_ended(book, pinned);
         for (client, rows) in rows {
@@ -40,7 +43,8 @@ impl Served {
             modules.iter().enumerate().map(|(m, module)| (module.name.as_str(), m)).collect();
         let mut served = Served { total: vec![0; modules.len()], clients: BTreeMap::new() };
         for (client, rows) in book.rows() {
-            let known = rows.iter().filter_map(|(name, rows)| Some((*index.get(name.as_str())?, *rows)));
+            let known =
+                rows.iter().filter_map(|(name, rows)| Some((*index.get(name.as_str())?, *rows)));
             known.for_each(|(module, rows)| served.add(client, module, rows));
         }
         served
@@ -72,7 +76,12 @@ impl Served {
     ///
     /// # Errors
     /// [`Error::Budget`] names the module that would not.
-    pub fn check(&self, pinned: &Pinned, more: &[(usize, u64)], limit: Option<u64>) -> Result<(), Error> {
+    pub fn check(
+        &self,
+        pinned: &Pinned,
+        more: &[(usize, u64)],
+        limit: Option<u64>,
+    ) -> Result<(), Error> {
         let Some(limit) = limit else { return Ok(()) };
         for (module, rows) in more {
             let rows = self.total[*module].saturating_add(*rows);
@@ -88,13 +97,15 @@ impl Served {
     }
 }
 
-/// After how many rows a user can know a module's integers **exactly** (docs/security.md, "Exact recovery").
+/// After how many rows a user can know a module's integers **exactly** (docs/security.md, "Exact
+/// recovery").
 ///
-/// Not what a thief needs who wants what the adapter does: that is known after 1 to 8 ordinary rows a module, and `zklora leak`
-/// ([`crate::leak`]) measures it.
+/// Not what a thief needs who wants what the adapter does: that is known after 1 to 8 ordinary rows
+/// a module, and `zklora leak` ([`crate::leak`]) measures it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leakage {
-    /// `B` up to a small unimodular change, by lattice reduction: slightly more than the rank. 1 for a bias or an elementwise scale.
+    /// `B` up to a small unimodular change, by lattice reduction: slightly more than the rank. 1
+    /// for a bias or an elementwise scale.
     pub some: u64,
     /// All of `A·B`, with packed inputs: d_in · a_bits / (x_bits + a_bits + log₂ d_in).
     pub packed: u64,
@@ -109,7 +120,10 @@ impl Leakage {
     pub fn of(module: &Module) -> Leakage {
         let low_rank = module.terms.iter().filter(|term| term.kind == TermKind::LowRank);
         let rank = low_rank.clone().map(|term| term.rank as u64).sum::<u64>();
-        let d_in = low_rank.filter_map(|term| Some(module.inputs.get(term.input?)?.dim)).max().unwrap_or(1) as u64;
+        let d_in = low_rank
+            .filter_map(|term| Some(module.inputs.get(term.input?)?.dim))
+            .max()
+            .unwrap_or(1) as u64;
         let one_sided = module.terms.iter().any(|term| term.kind != TermKind::LowRank);
         let bits = f64::from(module.x_bits + module.a_bits) + (d_in as f64).log2();
         let packed = (d_in as f64 * f64::from(module.a_bits) / bits).ceil() as u64;
@@ -138,9 +152,19 @@ mod tests {
             name: "m".into(),
             scale_log2: 0,
             scaling: 1.0,
-            terms: vec![Term { a: vec![], b: vec![], input: Some(0), kind: TermKind::LowRank, rank: 4, shift: 0 }],
+            terms: vec![Term {
+                a: vec![],
+                b: vec![],
+                input: Some(0),
+                kind: TermKind::LowRank,
+                rank: 4,
+                shift: 0,
+            }],
             x_bits: 24,
         };
-        assert_eq!(Leakage::of(&module), Leakage { some: 5, packed: 226, lattice: 308, ordinary: 768 });
+        assert_eq!(
+            Leakage::of(&module),
+            Leakage { some: 5, packed: 226, lattice: 308, ordinary: 768 }
+        );
     }
 }

@@ -21,15 +21,25 @@ pub const MAX_PROOF: u64 = 1 << 24;
 /// Proves a session that this adapter folder served.
 ///
 /// # Errors
-/// [`Error::NotServed`] if the ledger does not know exactly these rows: a contributor proves what it computed, not what it is
-/// handed. [`zklora_circuit::Error::FalseTrace`] if the rows are not what the adapter computes.
-pub fn prove(artifacts: &Artifacts, trace: &Trace<'_>, srs: &Srs, keys: &KeyStore) -> Result<Vec<u8>, Error> {
+/// [`Error::NotServed`] if the ledger does not know exactly these rows: a contributor proves what
+/// it computed, not what it is handed. [`zklora_circuit::Error::FalseTrace`] if the rows are not
+/// what the adapter computes.
+pub fn prove(
+    artifacts: &Artifacts,
+    trace: &Trace<'_>,
+    srs: &Srs,
+    keys: &KeyStore,
+) -> Result<Vec<u8>, Error> {
     check_served(artifacts, &ledger::book(&artifacts.ledger())?, trace)?;
     prove_served(artifacts, trace, srs, keys)
 }
 
 /// Whether the folder's ledger knows exactly these rows.
-pub(crate) fn check_served(artifacts: &Artifacts, book: &Book, trace: &Trace<'_>) -> Result<(), Error> {
+pub(crate) fn check_served(
+    artifacts: &Artifacts,
+    book: &Book,
+    trace: &Trace<'_>,
+) -> Result<(), Error> {
     if ledger::was_served(book, trace.context(), trace.digest()) {
         return Ok(());
     }
@@ -47,8 +57,13 @@ pub(crate) fn prove_served(
     srs: &Srs,
     keys: &KeyStore,
 ) -> Result<Vec<u8>, Error> {
-    let prover =
-        Prover { srs, keys, pinned: &artifacts.pinned, weights: &artifacts.weights, mask_key: &artifacts.mask_key };
+    let prover = Prover {
+        srs,
+        keys,
+        pinned: &artifacts.pinned,
+        weights: &artifacts.weights,
+        mask_key: &artifacts.mask_key,
+    };
     Ok(prover.prove(trace)?)
 }
 

@@ -1,7 +1,8 @@
-//! What either party keeps of a session while it runs: a [`FrameLog`] of batches, so that neither loses a row when it dies.
+//! What either party keeps of a session while it runs: a [`FrameLog`] of batches, so that neither
+//! loses a row when it dies.
 //!
-//! The contributor writes a batch, with a digest of its deltas, before the deltas leave. The user writes a batch before it is sent,
-//! and its deltas when they are here.
+//! The contributor writes a batch, with a digest of its deltas, before the deltas leave. The user
+//! writes a batch before it is sent, and its deltas when they are here.
 
 use std::{
     collections::BTreeMap,
@@ -67,8 +68,8 @@ impl Header {
     }
 
     fn parse(path: &Path, payload: &[u8]) -> Result<Header, Error> {
-        let header: Header =
-            serde_json::from_slice(payload).map_err(|e| Error::file(path, format!("not the log of a session: {e}")))?;
+        let header: Header = serde_json::from_slice(payload)
+            .map_err(|e| Error::file(path, format!("not the log of a session: {e}")))?;
         let known = header.format == FORMAT && header.version == VERSION;
         if !known || header.session_id().is_none() || header.key_bytes().is_none() {
             return Err(Error::file(path, "the log of a session in another format or version"));
@@ -120,9 +121,15 @@ impl Event {
         };
         // A `Vec` has room for every message.
         match self {
-            Event::Sent(batch) => with(SENT, &[], &|out| batch.encode_raw(out), batch.encoded_len()),
-            Event::Served { answer, batch } => with(SERVED, answer, &|out| batch.encode_raw(out), batch.encoded_len()),
-            Event::Answered(answer) => with(ANSWERED, &[], &|out| answer.encode_raw(out), answer.encoded_len()),
+            Event::Sent(batch) => {
+                with(SENT, &[], &|out| batch.encode_raw(out), batch.encoded_len())
+            }
+            Event::Served { answer, batch } => {
+                with(SERVED, answer, &|out| batch.encode_raw(out), batch.encoded_len())
+            }
+            Event::Answered(answer) => {
+                with(ANSWERED, &[], &|out| answer.encode_raw(out), answer.encoded_len())
+            }
             Event::Withdrawn => vec![WITHDRAWN],
             Event::Ended => vec![ENDED],
         }
@@ -144,13 +151,15 @@ impl Event {
     }
 
     fn parse(path: &Path, payload: &[u8]) -> Result<Event, Error> {
-        let refuse = |why: String| Error::file(path, format!("a record of the session is not one: {why}"));
+        let refuse =
+            |why: String| Error::file(path, format!("a record of the session is not one: {why}"));
         let (tag, rest) = payload.split_first().ok_or_else(|| refuse("it is empty".into()))?;
         let decoded = |e: prost::DecodeError| refuse(e.to_string());
         match *tag {
             SENT => Ok(Event::Sent(Batch::decode(rest).map_err(decoded)?)),
             SERVED => {
-                let (answer, batch) = rest.split_first_chunk().ok_or_else(|| refuse("it ends early".into()))?;
+                let (answer, batch) =
+                    rest.split_first_chunk().ok_or_else(|| refuse("it ends early".into()))?;
                 Ok(Event::Served { answer: *answer, batch: Batch::decode(batch).map_err(decoded)? })
             }
             ANSWERED => Ok(Event::Answered(InferResponse::decode(rest).map_err(decoded)?)),
@@ -173,14 +182,18 @@ impl SessionLog {
     }
 
     /// Opens a log again, gives its events to `visit` and cuts a torn last one.
-    pub fn open(path: &Path, visit: &mut dyn FnMut(Event) -> Result<(), Error>) -> Result<(SessionLog, Header), Error> {
+    pub fn open(
+        path: &Path,
+        visit: &mut dyn FnMut(Event) -> Result<(), Error>,
+    ) -> Result<(SessionLog, Header), Error> {
         let mut header = None;
         let log = FrameLog::open(path, &mut |payload| dispatch(path, payload, &mut header, visit))?;
         Ok((SessionLog(log), header.ok_or_else(|| beheaded(path))?))
     }
 
-    /// Opens a log again as [`SessionLog::open`] does, and tells of each event where its payload begins in the file. Each is held to
-    /// the encoding that [`Event`] has, so that what is within it is where it should be.
+    /// Opens a log again as [`SessionLog::open`] does, and tells of each event where its payload
+    /// begins in the file. Each is held to the encoding that [`Event`] has, so that what is
+    /// within it is where it should be.
     pub(crate) fn open_with_places(
         path: &Path,
         visit: &mut dyn FnMut(Event, u64) -> Result<(), Error>,
@@ -191,7 +204,10 @@ impl SessionLog {
             next = place + payload.len() as u64;
             dispatch(path, payload, &mut header, &mut |event| match event.to_bytes() == payload {
                 true => visit(event, place),
-                false => Err(Error::file(path, "a record of the session is not in the form that this program writes")),
+                false => Err(Error::file(
+                    path,
+                    "a record of the session is not in the form that this program writes",
+                )),
             })
         })?;
         Ok((SessionLog(log), header.ok_or_else(|| beheaded(path))?))
@@ -237,11 +253,17 @@ fn dispatch(
 }
 
 fn beheaded(path: &Path) -> Error {
-    Error::file(path, "this log was cut at its beginning: the session was never opened; remove the file")
+    Error::file(
+        path,
+        "this log was cut at its beginning: the session was never opened; remove the file",
+    )
 }
 
 /// Gives the events of a log to `visit`; nothing is written.
-pub fn read(path: &Path, visit: &mut dyn FnMut(Event) -> Result<(), Error>) -> Result<Header, Error> {
+pub fn read(
+    path: &Path,
+    visit: &mut dyn FnMut(Event) -> Result<(), Error>,
+) -> Result<Header, Error> {
     let mut header = None;
     frame_log::read(path, &mut |payload| dispatch(path, payload, &mut header, visit))?;
     header.ok_or_else(|| beheaded(path))
@@ -275,13 +297,20 @@ pub fn contents(path: &Path, modules: usize) -> Result<Contents, Error> {
         match event {
             Event::Served { batch, .. } if !ended => {
                 for (module, count) in batch.counts() {
-                    let all = rows.get_mut(module).ok_or_else(|| Error::file(path, "it is of another adapter"))?;
+                    let all = rows
+                        .get_mut(module)
+                        .ok_or_else(|| Error::file(path, "it is of another adapter"))?;
                     *all = all.saturating_add(count);
                 }
                 batches += 1;
             }
             Event::Ended if !ended => ended = true,
-            _ => return Err(Error::file(path, "its events are not those of a contributor's session")),
+            _ => {
+                return Err(Error::file(
+                    path,
+                    "its events are not those of a contributor's session",
+                ));
+            }
         }
         Ok(())
     })?;
@@ -295,13 +324,15 @@ pub struct Sent {
     pub adapter_id: String,
     /// Session id, hex.
     pub session_id: String,
-    /// Rows of all modules that were sent, or were about to be, and that the contributor did not refuse.
+    /// Rows of all modules that were sent, or were about to be, and that the contributor did not
+    /// refuse.
     pub rows: u64,
     /// The same per module, by its place in the manifest; modules without rows are left out.
     pub per_module: BTreeMap<usize, u64>,
 }
 
-/// What a user's log says was sent; none if its writer died before the session began. Nothing is written.
+/// What a user's log says was sent; none if its writer died before the session began. Nothing is
+/// written.
 ///
 /// # Errors
 /// [`Error::File`]: it is not the log of a user.
@@ -323,13 +354,20 @@ pub fn sent(path: &Path) -> Result<Option<Sent>, Error> {
             Event::Sent(batch) => count(std::mem::replace(&mut last, batch.counts().collect())),
             Event::Withdrawn => last.clear(),
             Event::Answered(_) | Event::Ended => {}
-            Event::Served { .. } => return Err(Error::file(path, "the log of a contributor, not of a user")),
+            Event::Served { .. } => {
+                return Err(Error::file(path, "the log of a contributor, not of a user"));
+            }
         }
         Ok(())
     })?;
     count(last);
     let rows = per_module.values().fold(0, |all: u64, rows| all.saturating_add(*rows));
-    Ok(Some(Sent { adapter_id: header.adapter_id.clone(), session_id: header.session.clone(), rows, per_module }))
+    Ok(Some(Sent {
+        adapter_id: header.adapter_id.clone(),
+        session_id: header.session.clone(),
+        rows,
+        per_module,
+    }))
 }
 
 impl Batch {

@@ -17,7 +17,8 @@ pub fn load(file: Option<&Path>) -> Result<Srs, Error> {
     }
 }
 
-/// The format of the Ethereum consensus specifications: `g1_monomial` and `g2_monomial` as lists of hex strings.
+/// The format of the Ethereum consensus specifications: `g1_monomial` and `g2_monomial` as lists of
+/// hex strings.
 #[derive(serde::Deserialize)]
 struct CeremonyFile {
     g1_monomial: Vec<String>,
@@ -27,12 +28,19 @@ struct CeremonyFile {
 fn from_json(path: &Path, bytes: &[u8]) -> Result<Srs, Error> {
     let refuse = |why: String| Error::file(path, why);
     let file: CeremonyFile = serde_json::from_slice(bytes).map_err(|e| {
-        refuse(format!("not a ceremony file (JSON with `g1_monomial` and `g2_monomial` as hex strings): {e}"))
+        refuse(format!(
+            "not a ceremony file (JSON with `g1_monomial` and `g2_monomial` as hex strings): {e}"
+        ))
     })?;
     let [g2, s_g2, ..] = file.g2_monomial.as_slice() else {
         return Err(refuse("`g2_monomial` has fewer than two points".into()));
     };
-    let g1 = file.g1_monomial.iter().map(|text| point(text)).collect::<Result<Vec<[u8; 48]>, _>>().map_err(refuse)?;
+    let g1 = file
+        .g1_monomial
+        .iter()
+        .map(|text| point(text))
+        .collect::<Result<Vec<[u8; 48]>, _>>()
+        .map_err(refuse)?;
     Ok(Srs::from_compressed(&g1, &point(g2).map_err(refuse)?, &point(s_g2).map_err(refuse)?)?)
 }
 

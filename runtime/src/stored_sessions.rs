@@ -166,7 +166,10 @@ impl Folder {
     /// [`Error::File`] if one of them is not there.
     pub fn new(artifacts: &Path, data: Option<&Path>) -> Result<Folder, Error> {
         if !artifacts.join("private").is_dir() {
-            return Err(Error::file(artifacts, "it has no folder private/: name the folder that compile wrote"));
+            return Err(Error::file(
+                artifacts,
+                "it has no folder private/: name the folder that compile wrote",
+            ));
         }
         let data = match data {
             Some(data) => data.canonicalize().map_err(|e| Error::file(data, e))?,
@@ -196,15 +199,22 @@ impl Folder {
     /// that is [`State::Damaged`].
     pub fn sessions(&self) -> Result<Vec<Stored>, Error> {
         let lines = lines(ledger::read(&self.ledger())?);
-        let files = Files::list(lines.iter().filter_map(|line| line.known.log.as_deref()?.parent()), &self.data)?;
-        let named: HashSet<&Path> = lines.iter().filter_map(|line| line.known.log.as_deref()).collect();
+        let files = Files::list(
+            lines.iter().filter_map(|line| line.known.log.as_deref()?.parent()),
+            &self.data,
+        )?;
+        let named: HashSet<&Path> =
+            lines.iter().filter_map(|line| line.known.log.as_deref()).collect();
         let not_entered: Vec<PathBuf> =
             files.logs_in(&self.data).filter(|log| !named.contains(log.as_path())).collect();
-        let mut sessions: Vec<Stored> = not_entered.into_iter().map(|log| not_entered_yet(log, &files)).collect();
+        let mut sessions: Vec<Stored> =
+            not_entered.into_iter().map(|log| not_entered_yet(log, &files)).collect();
         sessions.extend(lines.into_iter().rev().map(|line| line.stored(&files)));
         // What only a log knows.
-        let to_read: Vec<&mut Stored> =
-            sessions.iter_mut().filter(|s| matches!(s.state, State::Open | State::NotEntered)).collect();
+        let to_read: Vec<&mut Stored> = sessions
+            .iter_mut()
+            .filter(|s| matches!(s.state, State::Open | State::NotEntered))
+            .collect();
         if !to_read.is_empty() {
             let manifest = Names::read(&self.artifacts)?;
             to_read.into_par_iter().for_each(|session| session.read_log(&manifest));
@@ -240,18 +250,22 @@ impl Folder {
 
     /// The sessions of the one id that begins so: several only where logs were copied.
     fn with_id(&self, beginning: &str) -> Result<Vec<Stored>, Error> {
-        let hex = !beginning.is_empty() && beginning.len() <= 64 && beginning.bytes().all(|b| b.is_ascii_hexdigit());
+        let hex = !beginning.is_empty()
+            && beginning.len() <= 64
+            && beginning.bytes().all(|b| b.is_ascii_hexdigit());
         if !hex {
-            return Err(Error::Input("a session is named by its id, 64 hex digits, or the beginning of it".into()));
+            return Err(Error::Input(
+                "a session is named by its id, 64 hex digits, or the beginning of it".into(),
+            ));
         }
         let beginning = beginning.to_ascii_lowercase();
         let mut sessions = self.sessions()?;
         sessions.retain(|session| session.id.starts_with(&beginning));
         let ids: HashSet<&str> = sessions.iter().map(|session| session.id.as_str()).collect();
         match ids.len() {
-            0 => {
-                Err(Error::Input(format!("no session begins with {beginning}: `zklora sessions list --all` shows all")))
-            }
+            0 => Err(Error::Input(format!(
+                "no session begins with {beginning}: `zklora sessions list --all` shows all"
+            ))),
             1 => Ok(sessions),
             many => {
                 let mut ids: Vec<&str> = ids.into_iter().collect();
@@ -267,9 +281,14 @@ impl Folder {
 }
 
 fn several_logs(sessions: &[Stored]) -> Error {
-    let logs = sessions.iter().map(|s| s.log.as_ref().map_or("(no log)".into(), |log| log.display().to_string()));
+    let logs = sessions
+        .iter()
+        .map(|s| s.log.as_ref().map_or("(no log)".into(), |log| log.display().to_string()));
     let logs: Vec<String> = logs.take(4).collect();
-    Error::Input(format!("several sessions have this id: {}: name one of their folders with --data", logs.join(", ")))
+    Error::Input(format!(
+        "several sessions have this id: {}: name one of their folders with --data",
+        logs.join(", ")
+    ))
 }
 
 /// What the ledger says of one session.
@@ -306,14 +325,21 @@ fn lines(entries: Vec<Entry>) -> Vec<Line> {
         match indices.iter().find(|at| entry.ends(&lines[**at].known)) {
             Some(at) => {
                 let line = &mut lines[*at];
-                (line.known.trace, line.known.abandoned, line.rows) = (trace, entry.abandoned, entry.rows);
+                (line.known.trace, line.known.abandoned, line.rows) =
+                    (trace, entry.abandoned, entry.rows);
             }
             None => {
                 indices.push(lines.len());
                 let client = entry.counted_under().to_string();
                 let abandoned = entry.abandoned;
-                let known = Known { client, log: entry.log, trace, abandoned, rows: None, to_check: false };
-                lines.push(Line { id: entry.session, known, rows: entry.rows, local: entry.client.is_none() });
+                let known =
+                    Known { client, log: entry.log, trace, abandoned, rows: None, to_check: false };
+                lines.push(Line {
+                    id: entry.session,
+                    known,
+                    rows: entry.rows,
+                    local: entry.client.is_none(),
+                });
             }
         }
     }
@@ -332,7 +358,8 @@ impl Line {
         };
         if !is_log_of(&log, &session.id) {
             session.state = State::Damaged;
-            session.problem = Some("the ledger names a log that is not called like its session".into());
+            session.problem =
+                Some("the ledger names a log that is not called like its session".into());
             // Nothing is read and nothing is removed by such a name.
             session.log = None;
             return session;
@@ -342,7 +369,9 @@ impl Line {
         session.state = match (known.abandoned, counted, there) {
             (true, ..) => State::Abandoned,
             (_, true, false) => State::Removed,
-            (_, true, true) if session.proof_bytes > 0 && session.fetched.is_some() => State::Fetched,
+            (_, true, true) if session.proof_bytes > 0 && session.fetched.is_some() => {
+                State::Fetched
+            }
             (_, true, true) if session.proof_bytes > 0 => State::Proven,
             (_, true, true) => session.waiting(),
             (_, false, true) => State::Open,
@@ -386,8 +415,13 @@ impl Stored {
     fn read_log(&mut self, manifest: &Names) {
         let Some(log) = self.log.clone() else { return };
         let contents = session_log::contents(&log, manifest.names.len()).and_then(|contents| {
-            let of_this = contents.header.adapter_id == manifest.adapter && contents.header.session == self.id;
-            if of_this { Ok(contents) } else { Err(Error::file(&log, "the log of another adapter or session")) }
+            let of_this = contents.header.adapter_id == manifest.adapter
+                && contents.header.session == self.id;
+            if of_this {
+                Ok(contents)
+            } else {
+                Err(Error::file(&log, "the log of another adapter or session"))
+            }
         });
         match contents {
             Ok(contents) => {
@@ -454,7 +488,9 @@ impl Files {
     /// The logs of a folder that are called like sessions.
     fn logs_in(&self, folder: &Path) -> impl Iterator<Item = PathBuf> {
         let names = self.0.get(folder).into_iter().flatten();
-        let logs = names.filter(|name| name.to_str().and_then(|name| name.strip_suffix(".rows")).is_some_and(is_id));
+        let logs = names.filter(|name| {
+            name.to_str().and_then(|name| name.strip_suffix(".rows")).is_some_and(is_id)
+        });
         logs.map(|name| folder.join(name))
     }
 }

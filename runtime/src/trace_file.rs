@@ -1,7 +1,8 @@
 //! A session's rows as a `.safetensors` file (`docs/formats.md`): what both parties keep.
 //!
-//! Per module: `<module>.<input>` (i32 `[N, dim]`), `<module>.one` (i32 `[N]`, only with a bias), `<module>.scale` (f32 `[N]`),
-//! `<module>.delta` (i64 `[N, d_out]`). Metadata: format, version, adapter id, session id.
+//! Per module: `<module>.<input>` (i32 `[N, dim]`), `<module>.one` (i32 `[N]`, only with a bias),
+//! `<module>.scale` (f32 `[N]`), `<module>.delta` (i64 `[N, d_out]`). Metadata: format, version,
+//! adapter id, session id.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -40,7 +41,10 @@ impl ModuleRows {
 
     /// Appends rows of the same module, and their deltas.
     pub fn extend(&mut self, rows: &ModuleRows, delta: &[i64]) {
-        self.inputs.iter_mut().zip(&rows.inputs).for_each(|(own, more)| own.extend_from_slice(more));
+        self.inputs
+            .iter_mut()
+            .zip(&rows.inputs)
+            .for_each(|(own, more)| own.extend_from_slice(more));
         self.ones.extend_from_slice(&rows.ones);
         self.scales.extend_from_slice(&rows.scales);
         self.delta.extend_from_slice(delta);
@@ -72,15 +76,22 @@ pub struct Info {
 }
 
 impl TraceFile {
-    /// Calls `f` with the rows as the proof system takes them: checked against the manifest and digested.
+    /// Calls `f` with the rows as the proof system takes them: checked against the manifest and
+    /// digested.
     ///
     /// # Errors
     /// Those of [`Trace::new`], or of `f`.
-    pub fn with_trace<T>(&self, pinned: &Pinned, f: impl FnOnce(&Trace<'_>) -> Result<T, Error>) -> Result<T, Error> {
+    pub fn with_trace<T>(
+        &self,
+        pinned: &Pinned,
+        f: impl FnOnce(&Trace<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let inputs: Vec<Vec<&[i32]>> =
             self.modules.iter().map(|m| m.inputs.iter().map(Vec::as_slice).collect()).collect();
         let rows = self.modules.iter().zip(&inputs);
-        let rows = rows.map(|(m, inputs)| Rows { inputs, ones: &m.ones, scales: &m.scales, delta: &m.delta }).collect();
+        let rows = rows
+            .map(|(m, inputs)| Rows { inputs, ones: &m.ones, scales: &m.scales, delta: &m.delta })
+            .collect();
         f(&Trace::new(pinned, self.session, rows)?)
     }
 
@@ -110,7 +121,11 @@ impl TraceFile {
     }
 
     /// Reads a file as rows of the adapter `id`, whose modules have these names and shapes.
-    pub(crate) fn read_shapes(path: &Path, id: AdapterId, modules: &[Module]) -> Result<TraceFile, Error> {
+    pub(crate) fn read_shapes(
+        path: &Path,
+        id: AdapterId,
+        modules: &[Module],
+    ) -> Result<TraceFile, Error> {
         TraceReader::open(path, id, modules)?.read_all()
     }
 
@@ -120,14 +135,17 @@ impl TraceFile {
         let rows = header.metadata.tensors();
         let rows = rows
             .iter()
-            .filter_map(|(name, info)| Some((name.strip_suffix(".scale")?.to_string(), info.shape.first().copied()?)))
+            .filter_map(|(name, info)| {
+                Some((name.strip_suffix(".scale")?.to_string(), info.shape.first().copied()?))
+            })
             .collect();
         let (adapter_id, session_id) = (header.adapter.to_string(), hex::encode(header.session));
         Ok(Info { adapter_id, session_id, rows, bytes: header.bytes as usize })
     }
 }
 
-/// Little-endian words, at any alignment. (The curve library compiles on little-endian machines only.)
+/// Little-endian words, at any alignment. (The curve library compiles on little-endian machines
+/// only.)
 pub(crate) fn words<T: bytemuck::Pod>(data: &[u8]) -> Vec<T> {
     let mut words = vec![T::zeroed(); data.len() / size_of::<T>()];
     // Of equal length: callers see to it that there are whole words.

@@ -54,19 +54,27 @@ impl Header {
         file.read_exact(&mut length).map_err(|_| refuse(format!("it has {bytes} bytes")))?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER || length + 8 > bytes {
-            return Err(refuse(format!("its header would have {length} bytes, the file has {bytes}")));
+            return Err(refuse(format!(
+                "its header would have {length} bytes, the file has {bytes}"
+            )));
         }
         let mut header = vec![0u8; length as usize];
         file.read_exact(&mut header).map_err(|e| Error::file(path, e))?;
         // Offsets, shapes and types are checked against each other.
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| refuse(format!("its header: {e}")))?;
+        let metadata: Metadata =
+            serde_json::from_slice(&header).map_err(|e| refuse(format!("its header: {e}")))?;
         let start = length + 8;
         // Of its tensors only the sizes are bounded, not where they end.
         if metadata.data_len() as u64 != bytes - start {
-            return Err(refuse(format!("its header describes {} bytes of {}", metadata.data_len(), bytes - start)));
+            return Err(refuse(format!(
+                "its header describes {} bytes of {}",
+                metadata.data_len(),
+                bytes - start
+            )));
         }
         let own = metadata.metadata().as_ref();
-        let field = |name: &str| own.and_then(|m| m.get(name)).map(String::as_str).unwrap_or_default();
+        let field =
+            |name: &str| own.and_then(|m| m.get(name)).map(String::as_str).unwrap_or_default();
         if field("format") != FORMAT || field("version") != VERSION {
             return Err(refuse(format!(
                 "format `{}` version `{}`, this build reads `{FORMAT}` version {VERSION}",
@@ -77,12 +85,15 @@ impl Header {
         let mut session = [0u8; 32];
         hex::decode_to_slice(field("session_id"), &mut session)
             .map_err(|_| refuse("its session id is not 64 hex digits".into()))?;
-        let adapter = field("adapter_id").parse().map_err(|e: zklora_circuit::Error| refuse(e.to_string()))?;
+        let adapter = field("adapter_id")
+            .parse()
+            .map_err(|e: zklora_circuit::Error| refuse(e.to_string()))?;
         Ok(Header { file, adapter, session, metadata, start, bytes })
     }
 }
 
-/// Where the rows of one module are in the file, in bytes from its beginning. Nothing is there where there are no rows.
+/// Where the rows of one module are in the file, in bytes from its beginning. Nothing is there
+/// where there are no rows.
 #[derive(Debug, Clone, Default)]
 struct Places {
     rows: usize,
@@ -157,8 +168,8 @@ impl TraceReader {
         })
     }
 
-    /// The session in a file, as proofs are about it: read once in pieces, checked against the manifest and digested. Whatever reads the
-    /// rows again reads the file again.
+    /// The session in a file, as proofs are about it: read once in pieces, checked against the
+    /// manifest and digested. Whatever reads the rows again reads the file again.
     ///
     /// # Errors
     /// Those of [`TraceReader::open`] and [`Trace::read`].
@@ -169,11 +180,17 @@ impl TraceReader {
 
     /// Everything, into memory.
     pub fn read_all(&self) -> Result<TraceFile, Error> {
-        let modules = self.modules.iter().enumerate().map(|(m, places)| self.rows(m, 0..places.rows));
-        Ok(TraceFile { adapter: self.adapter, session: self.session, modules: modules.collect::<Result<_, Error>>()? })
+        let modules =
+            self.modules.iter().enumerate().map(|(m, places)| self.rows(m, 0..places.rows));
+        Ok(TraceFile {
+            adapter: self.adapter,
+            session: self.session,
+            modules: modules.collect::<Result<_, Error>>()?,
+        })
     }
 
-    /// Writes the same session to another file, piece by piece; `modules` are those that it was opened for.
+    /// Writes the same session to another file, piece by piece; `modules` are those that it was
+    /// opened for.
     ///
     /// # Errors
     /// [`Error::File`]: it cannot be read any more, or not be written there.
@@ -198,7 +215,9 @@ impl TraceReader {
         let read = || {
             let inputs = places.inputs.iter().zip(&widths.inputs);
             Ok(ModuleRows {
-                inputs: inputs.map(|(place, dim)| self.words(*place, of(*dim))).collect::<Result<_, String>>()?,
+                inputs: inputs
+                    .map(|(place, dim)| self.words(*place, of(*dim)))
+                    .collect::<Result<_, String>>()?,
                 ones: self.words(places.ones, of(widths.one))?,
                 scales: self.words(places.scales, of(1))?,
                 delta: self.words(places.delta, of(widths.delta))?,
@@ -207,7 +226,8 @@ impl TraceReader {
         read().map_err(|why: String| Error::file(&self.path, why))
     }
 
-    /// The little-endian words `values` of what begins at `place`. (The curve library compiles on little-endian machines only.)
+    /// The little-endian words `values` of what begins at `place`. (The curve library compiles on
+    /// little-endian machines only.)
     fn words<T: bytemuck::Pod>(&self, place: u64, values: Range<usize>) -> Result<Vec<T>, String> {
         let mut words = vec![T::zeroed(); values.len()];
         if words.is_empty() {
@@ -234,7 +254,12 @@ impl Source for TraceReader {
         }
     }
 
-    fn input(&self, m: usize, input: usize, values: Range<usize>) -> Result<Cow<'_, [i32]>, String> {
+    fn input(
+        &self,
+        m: usize,
+        input: usize,
+        values: Range<usize>,
+    ) -> Result<Cow<'_, [i32]>, String> {
         self.words(self.modules[m].inputs[input], values).map(Cow::Owned)
     }
 
@@ -260,29 +285,36 @@ fn present<T>(part: Option<T>, what: &str) -> Result<T, String> {
     part.ok_or_else(|| format!("tensor `{what}` is missing"))
 }
 
-fn module_places(module: &Module, header: &Header, unused: &mut BTreeSet<String>) -> Result<Places, String> {
+fn module_places(
+    module: &Module,
+    header: &Header,
+    unused: &mut BTreeSet<String>,
+) -> Result<Places, String> {
     // Rows of a tensor, and where it is.
-    let mut take = |suffix: &str, dtype: Dtype, dim: Option<usize>| -> Result<Option<(usize, u64)>, String> {
-        let name = format!("{}.{suffix}", module.name);
-        let Some(TensorInfo { dtype: found, shape, data_offsets }) = header.metadata.info(&name) else {
-            return Ok(None);
-        };
-        unused.remove(name.as_str());
-        let rows = match (&shape[..], dim) {
-            ([rows], None) => *rows,
-            ([rows, columns], Some(dim)) if *columns == dim => *rows,
-            (shape, _) => {
-                return Err(format!(
-                    "tensor `{suffix}` has shape {shape:?}, expected rows{}",
-                    dim.map_or(String::new(), |d| format!(" of {d}"))
-                ));
+    let mut take =
+        |suffix: &str, dtype: Dtype, dim: Option<usize>| -> Result<Option<(usize, u64)>, String> {
+            let name = format!("{}.{suffix}", module.name);
+            let Some(TensorInfo { dtype: found, shape, data_offsets }) =
+                header.metadata.info(&name)
+            else {
+                return Ok(None);
+            };
+            unused.remove(name.as_str());
+            let rows = match (&shape[..], dim) {
+                ([rows], None) => *rows,
+                ([rows, columns], Some(dim)) if *columns == dim => *rows,
+                (shape, _) => {
+                    return Err(format!(
+                        "tensor `{suffix}` has shape {shape:?}, expected rows{}",
+                        dim.map_or(String::new(), |d| format!(" of {d}"))
+                    ));
+                }
+            };
+            if *found != dtype {
+                return Err(format!("tensor `{suffix}` is {found:?}, expected {dtype:?}"));
             }
+            Ok(Some((rows, header.start + data_offsets.0 as u64)))
         };
-        if *found != dtype {
-            return Err(format!("tensor `{suffix}` is {found:?}, expected {dtype:?}"));
-        }
-        Ok(Some((rows, header.start + data_offsets.0 as u64)))
-    };
     let mut found = Vec::new();
     for input in &module.inputs {
         found.push(take(&input.name, Dtype::I32, Some(input.dim))?);

@@ -1,7 +1,8 @@
 //! A trace file that is written piece by piece: the rows are never all in memory.
 //!
-//! How many rows each module has is known before the first one is written, and so is the place of every byte. The file is the one
-//! that the `safetensors` crate writes for the same tensors, and its metadata is sorted: equal rows give equal files.
+//! How many rows each module has is known before the first one is written, and so is the place of
+//! every byte. The file is the one that the `safetensors` crate writes for the same tensors, and
+//! its metadata is sorted: equal rows give equal files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,7 +50,8 @@ struct Part {
     places: Vec<Place>,
 }
 
-/// A trace that is being written, beside the file that it will be. Dropped before [`TraceWriter::finish`], nothing is left of it.
+/// A trace that is being written, beside the file that it will be. Dropped before
+/// [`TraceWriter::finish`], nothing is left of it.
 #[derive(Debug)]
 pub struct TraceWriter {
     path: PathBuf,
@@ -74,11 +76,15 @@ impl TraceWriter {
         counts: &[usize],
     ) -> Result<TraceWriter, Error> {
         let failed = |e: std::io::Error| Error::file(path, e);
-        let (header, mut parts) = layout(adapter, session, modules, counts).map_err(|why| Error::file(path, why))?;
+        let (header, mut parts) =
+            layout(adapter, session, modules, counts).map_err(|why| Error::file(path, why))?;
         files::require_folder_of(path)?;
-        // Of mode 0600: the rows are the user's activations, and what the contributor's weights answered.
+        // Of mode 0600: the rows are the user's activations, and what the contributor's weights
+        // answered.
         let mut file = files::temporary_in(files::folder_of(path)).map_err(failed)?;
-        file.write_all(&(header.len() as u64).to_le_bytes()).and_then(|()| file.write_all(&header)).map_err(failed)?;
+        file.write_all(&(header.len() as u64).to_le_bytes())
+            .and_then(|()| file.write_all(&header))
+            .map_err(failed)?;
         let start = 8 + header.len() as u64;
         parts.iter_mut().flat_map(|part| &mut part.places).for_each(|place| place.at += start);
         let tensors = parts.iter().map(|part| part.places.len()).sum::<usize>();
@@ -91,7 +97,8 @@ impl TraceWriter {
         })
     }
 
-    /// Writes rows of a module (index in the manifest) after those that it has, with their deltas. Deltas within `rows` are not read.
+    /// Writes rows of a module (index in the manifest) after those that it has, with their deltas.
+    /// Deltas within `rows` are not read.
     ///
     /// # Errors
     /// [`Error::File`]: rows of another shape, or more than were announced, of which nothing is written; or the disk does not take
@@ -100,15 +107,21 @@ impl TraceWriter {
         let TraceWriter { path, file, parts, piece, broken } = self;
         let modules = parts.len();
         let Some(part) = parts.get_mut(module) else {
-            return Err(Error::file(path, format!("rows of module {module}, and it has {modules} modules")));
+            return Err(Error::file(
+                path,
+                format!("rows of module {module}, and it has {modules} modules"),
+            ));
         };
         if *broken {
             return Err(Error::file(path, "rows before these could not be written"));
         }
-        part.check(rows, delta).map_err(|why| Error::file(path, format!("module `{}`: {why}", part.name)))?;
+        part.check(rows, delta)
+            .map_err(|why| Error::file(path, format!("module `{}`: {why}", part.name)))?;
         let inputs = rows.inputs.iter().map(|input| bytemuck::cast_slice::<i32, u8>(input));
         let ones = part.has_bias.then(|| bytemuck::cast_slice(&rows.ones));
-        let numbers = inputs.chain(ones).chain([bytemuck::cast_slice(&rows.scales), bytemuck::cast_slice(delta)]);
+        let numbers = inputs
+            .chain(ones)
+            .chain([bytemuck::cast_slice(&rows.scales), bytemuck::cast_slice(delta)]);
         *broken = true;
         for (place, bytes) in part.places.iter_mut().zip(numbers) {
             place.write(file.as_file(), bytes, *piece).map_err(|e| Error::file(path, e))?;
@@ -129,7 +142,10 @@ impl TraceWriter {
         }
         if let Some(part) = self.parts.iter().find(|part| part.rows != part.count) {
             let Part { name, count, rows, .. } = part;
-            return Err(Error::file(&self.path, format!("module `{name}`: {rows} rows were written of {count}")));
+            return Err(Error::file(
+                &self.path,
+                format!("module `{name}`: {rows} rows were written of {count}"),
+            ));
         }
         for place in self.parts.iter_mut().flat_map(|part| &mut part.places) {
             place.flush(self.file.as_file()).map_err(failed)?;
@@ -210,7 +226,10 @@ fn layout(
                 let place = tensors.len() - first;
                 tensors.push((format!("{}.{suffix}", module.name), dtype, shape, m, place));
             };
-            module.inputs.iter().for_each(|input| add(&input.name, Dtype::I32, vec![*n, input.dim]));
+            module
+                .inputs
+                .iter()
+                .for_each(|input| add(&input.name, Dtype::I32, vec![*n, input.dim]));
             if module.has_bias() {
                 add("one", Dtype::I32, vec![*n]);
             }
@@ -228,13 +247,20 @@ fn layout(
         });
     }
     // As `safetensors` has them: the widest first, then by name.
-    tensors.sort_by(|(left_name, left, ..), (right_name, right, ..)| right.cmp(left).then(left_name.cmp(right_name)));
-    let (mut names, mut header, mut end) = (BTreeSet::new(), Header { adapter, session, tensors: Vec::new() }, 0usize);
+    tensors.sort_by(|(left_name, left, ..), (right_name, right, ..)| {
+        right.cmp(left).then(left_name.cmp(right_name))
+    });
+    let (mut names, mut header, mut end) =
+        (BTreeSet::new(), Header { adapter, session, tensors: Vec::new() }, 0usize);
     for (name, dtype, shape, module, place) in tensors {
-        let bytes = shape.iter().try_fold(dtype.bitsize() / 8, |bytes, dim| bytes.checked_mul(*dim));
-        let next = bytes.and_then(|bytes| end.checked_add(bytes)).filter(|next| *next as u64 <= files::MAX_FILE);
-        let next =
-            next.ok_or_else(|| format!("its rows have more than {} bytes, which nobody reads", files::MAX_FILE))?;
+        let bytes =
+            shape.iter().try_fold(dtype.bitsize() / 8, |bytes, dim| bytes.checked_mul(*dim));
+        let next = bytes
+            .and_then(|bytes| end.checked_add(bytes))
+            .filter(|next| *next as u64 <= files::MAX_FILE);
+        let next = next.ok_or_else(|| {
+            format!("its rows have more than {} bytes, which nobody reads", files::MAX_FILE)
+        })?;
         if !names.insert(name.clone()) {
             return Err(format!("two of its tensors have the name `{name}`"));
         }

@@ -1,7 +1,8 @@
-//! `private/weights.bin`: the integers of an adapter, the artefact that a buyer receives (`docs/formats.md`).
+//! `private/weights.bin`: the integers of an adapter, the artefact that a buyer receives
+//! (`docs/formats.md`).
 //!
-//! Magic, version, then for each pair two vectors: length (u64) and 32-bit integers, little-endian. Shapes come from the
-//! manifest, so no length in the file decides an allocation.
+//! Magic, version, then for each pair two vectors: length (u64) and 32-bit integers, little-endian.
+//! Shapes come from the manifest, so no length in the file decides an allocation.
 
 use std::path::Path;
 
@@ -18,7 +19,9 @@ const VERSION: u8 = 1;
 
 /// The bytes of the file.
 pub fn to_bytes(weights: &Weights) -> Zeroizing<Vec<u8>> {
-    let mut out = Zeroizing::new(Vec::with_capacity(weights.parameters() * 4 + weights.pairs().len() * 16 + 9));
+    let mut out = Zeroizing::new(Vec::with_capacity(
+        weights.parameters() * 4 + weights.pairs().len() * 16 + 9,
+    ));
     out.extend_from_slice(MAGIC);
     out.push(VERSION);
     for pair in weights.pairs() {
@@ -33,7 +36,8 @@ pub fn to_bytes(weights: &Weights) -> Zeroizing<Vec<u8>> {
 /// Reads the file's bytes as the weights of `manifest`.
 ///
 /// # Errors
-/// [`Error::File`] if this is no weights file; [`zklora_circuit::Error::Weights`] if it is one that does not fit the manifest.
+/// [`Error::File`] if this is no weights file; [`zklora_circuit::Error::Weights`] if it is one that
+/// does not fit the manifest.
 pub fn parse(path: &Path, bytes: &[u8], manifest: &Manifest) -> Result<Weights, Error> {
     let refuse = |why: &'static str| Error::file(path, why);
     let misfit = |why: &str| zklora_circuit::Error::Weights(format!("{}: {why}", path.display()));
@@ -49,8 +53,9 @@ pub fn parse(path: &Path, bytes: &[u8], manifest: &Manifest) -> Result<Weights, 
             let b_len = if term.kind == TermKind::Scale { 0 } else { module.d_out };
             for _ in 0..term.rank {
                 let mut vector = |expected: usize| -> Result<Vec<i32>, Error> {
-                    let (values, tail) = take_vector(rest, expected)
-                        .ok_or_else(|| misfit("it ends early or has other shapes than the manifest"))?;
+                    let (values, tail) = take_vector(rest, expected).ok_or_else(|| {
+                        misfit("it ends early or has other shapes than the manifest")
+                    })?;
                     rest = tail;
                     Ok(values)
                 };
@@ -70,6 +75,7 @@ fn take_vector(bytes: &[u8], expected: usize) -> Option<(Vec<i32>, &[u8])> {
         return None;
     }
     let (values, rest) = rest.split_at_checked(expected.checked_mul(4)?)?;
-    let values = values.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let values =
+        values.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     Some((values, rest))
 }

@@ -1,4 +1,5 @@
-//! Commitments to activations: bytes of the original, nothing but the committed values is accepted, and row proofs claim what they show.
+//! Commitments to activations: bytes of the original, nothing but the committed values is accepted,
+//! and row proofs claim what they show.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{fs, path::Path};
@@ -52,11 +53,16 @@ fn commitments_are_those_of_an_independent_program() {
 
 #[test]
 fn numbers_become_the_doubles_that_python_reads() {
-    let read = |json: &str| parse(format!("{{\"a\": [\"-0\"], \"input_data\": {json}, \"b\": {{}}}}")).unwrap().numbers;
+    let read = |json: &str| {
+        parse(format!("{{\"a\": [\"-0\"], \"input_data\": {json}, \"b\": {{}}}}")).unwrap().numbers
+    };
     let bits = |numbers: &[f64]| numbers.iter().map(|number| number.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&read("[-0.0, -0, 0, -0e0]")), bits(&[-0.0, 0.0, 0.0, -0.0]));
     assert_eq!(read("[1e-0,-0\n,[-0]]"), [1.0, 0.0, 0.0]);
-    assert_eq!(read("[9007199254740993, -9007199254740993]"), [9007199254740992.0, -9007199254740992.0]);
+    assert_eq!(
+        read("[9007199254740993, -9007199254740993]"),
+        [9007199254740992.0, -9007199254740992.0]
+    );
     assert_eq!(read("[[1, [2.5]], [], 3e2]"), [1.0, 2.5, 300.0]);
     assert_eq!(bits(&read("[5e-324, 1e-999]")), bits(&[5e-324, 0.0]));
 }
@@ -73,7 +79,8 @@ fn a_fresh_nonce_hides_equal_values() {
 
 #[test]
 fn files_that_are_not_finite_numbers_in_lists_are_refused() {
-    let deep = |depth: usize| format!("{{\"input_data\": {}1{}}}", "[".repeat(depth), "]".repeat(depth));
+    let deep =
+        |depth: usize| format!("{{\"input_data\": {}1{}}}", "[".repeat(depth), "]".repeat(depth));
     parse(deep(MAX_NESTING)).unwrap();
     for (json, why) in [
         (r#"{"input_data": []}"#, "holds no number"),
@@ -113,7 +120,11 @@ fn commitments_are_read_in_every_spelling_of_the_hex_and_nothing_else() {
     for json in [
         commitment.to_string(),
         format!("{{\"nonce\":\"{nonce}\",\"root\":\"{root}\"}}"),
-        format!("{{\"root\":\"0x{}\",\"nonce\":\"{}\"}}", root.to_uppercase(), nonce.to_uppercase()),
+        format!(
+            "{{\"root\":\"0x{}\",\"nonce\":\"{}\"}}",
+            root.to_uppercase(),
+            nonce.to_uppercase()
+        ),
         format!("{{\"root\":\"0X{}\",\"nonce\":\"0x{}\"}}", root.to_uppercase(), nonce),
     ] {
         assert!(Commitment::parse(json.as_bytes()).unwrap() == commitment);
@@ -129,7 +140,10 @@ fn commitments_are_read_in_every_spelling_of_the_hex_and_nothing_else() {
         "{}".into(),
         "[]".into(),
     ] {
-        assert!(Commitment::parse(json.as_bytes()).unwrap_err().contains("not a commitment"), "{json}");
+        assert!(
+            Commitment::parse(json.as_bytes()).unwrap_err().contains("not a commitment"),
+            "{json}"
+        );
     }
 }
 
@@ -153,7 +167,8 @@ fn rows_are_innermost_lists_or_pieces_of_given_length() {
     assert!(mixed.row(0, None).unwrap_err().to_string().contains("beside lists"));
 }
 
-/// Which lists have the root of another list under the same nonce: none, for the tree of a root gives away its shape.
+/// Which lists have the root of another list under the same nonce: none, for the tree of a root
+/// gives away its shape.
 #[test]
 fn padding_cannot_be_passed_off_as_values_nor_nodes_as_leaves() {
     let commitment = Commitment::with_nonce(&flat(&numbers(3)), NONCE).unwrap();
@@ -174,14 +189,20 @@ fn padding_cannot_be_passed_off_as_values_nor_nodes_as_leaves() {
     assert_ne!(Commitment::with_nonce(&flat(&[1.0]), NONCE).unwrap().root, pair);
 }
 
-/// `docs/security.md`: a row proof does not show the number of values beyond what its path passes by.
+/// `docs/security.md`: a row proof does not show the number of values beyond what its path passes
+/// by.
 #[test]
 fn the_number_of_values_is_only_bound_as_far_as_documented() {
     let (mut proof, commitment) = row_proof(5, 0, 1);
     for count in 1..=17 {
         proof.count = count;
-        // Five to eight values make a tree of the same height, and the first row's path passes no padding.
-        assert_eq!(proof.check(&commitment.root, None).is_ok(), (5..=8).contains(&count), "{count}");
+        // Five to eight values make a tree of the same height, and the first row's path passes no
+        // padding.
+        assert_eq!(
+            proof.check(&commitment.root, None).is_ok(),
+            (5..=8).contains(&count),
+            "{count}"
+        );
         assert_eq!(proof.check(&commitment.root, Some(5)).is_ok(), count == 5, "{count}");
     }
     // The last row's does: it is bound.
@@ -215,8 +236,14 @@ fn row_proofs_have_one_format_and_version() {
 #[test]
 fn row_proofs_with_absurd_positions_are_refused_without_work() {
     let (proof, commitment) = row_proof(6, 1, 2);
-    for (first, count) in [(usize::MAX, 6), (5, 6), (2, usize::MAX), (usize::MAX - 1, usize::MAX), (0, 0), (2, 1 << 29)]
-    {
+    for (first, count) in [
+        (usize::MAX, 6),
+        (5, 6),
+        (2, usize::MAX),
+        (usize::MAX - 1, usize::MAX),
+        (0, 0),
+        (2, 1 << 29),
+    ] {
         let absurd = RowProof { first, count, ..proof.clone() };
         assert!(absurd.check(&commitment.root, None).unwrap_err().is_refusal());
     }

@@ -1,4 +1,5 @@
-//! Files that somebody changed: refused with a sentence, never a panic, never an allocation by a length in the file.
+//! Files that somebody changed: refused with a sentence, never a panic, never an allocation by a
+//! length in the file.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
@@ -43,13 +44,23 @@ fn contributor() -> &'static Contributor {
         let folder = tempfile::tempdir().unwrap();
         let (srs, keys) = (Srs::insecure_dev(8).unwrap(), KeyStore::default());
         let paths = [onnx().join("model.onnx")];
-        let options = compile::Options { paths: &paths, out: folder.path(), seed_file: None, calibrate: None };
+        let options = compile::Options {
+            paths: &paths,
+            out: folder.path(),
+            seed_file: None,
+            calibrate: None,
+        };
         let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
-        let inputs = Activations::read(&onnx().join("input.npy"), artifacts.pinned.modules(), None).unwrap();
+        let inputs =
+            Activations::read(&onnx().join("input.npy"), artifacts.pinned.modules(), None).unwrap();
         let (trace, _) = record::record(&artifacts, &inputs, None, None).unwrap();
         trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
         let prove = |rows: &Trace<'_>| session::prove(&artifacts, rows, &srs, &keys);
-        fs::write(folder.path().join("session.pf"), trace.with_trace(&artifacts.pinned, prove).unwrap()).unwrap();
+        fs::write(
+            folder.path().join("session.pf"),
+            trace.with_trace(&artifacts.pinned, prove).unwrap(),
+        )
+        .unwrap();
         Contributor { folder, srs, keys, trace }
     })
 }
@@ -86,7 +97,8 @@ fn what_was_written_reads_back_the_same() {
 
 fn verify(artifacts: &Artifacts, rows: &Trace<'_>, proof: &[u8]) -> Result<(), Error> {
     let c = contributor();
-    session::verify(&artifacts.pinned, rows, proof, &c.srs, &c.keys, SrsPolicy::AllowUntrusted).map(|_| ())
+    session::verify(&artifacts.pinned, rows, proof, &c.srs, &c.keys, SrsPolicy::AllowUntrusted)
+        .map(|_| ())
 }
 
 /// Every size is one that fits, but the sum of the last one's end and the header's does not.
@@ -96,21 +108,30 @@ fn tensors_that_end_beyond_what_can_be_counted_are_refused() {
     let size = (1u64 << 61) - 1;
     for i in 0..8 {
         let place = [i * size, (i + 1) * size];
-        header.insert(format!("t{i}"), serde_json::json!({ "dtype": "U8", "shape": [size], "data_offsets": place }));
+        header.insert(
+            format!("t{i}"),
+            serde_json::json!({ "dtype": "U8", "shape": [size], "data_offsets": place }),
+        );
     }
     let header = serde_json::Value::Object(header).to_string();
     let (_folder, path) = edited("trace.safetensors", |bytes| {
         *bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
     });
-    for answer in [TraceFile::info(&path).map(|_| ()), TraceReader::trace(&path, &load().pinned).map(|_| ())] {
-        assert!(matches!(&answer, Err(e) if e.to_string().contains("its header describes")), "{answer:?}");
+    for answer in
+        [TraceFile::info(&path).map(|_| ()), TraceReader::trace(&path, &load().pinned).map(|_| ())]
+    {
+        assert!(
+            matches!(&answer, Err(e) if e.to_string().contains("its header describes")),
+            "{answer:?}"
+        );
     }
 }
 
 #[test]
 fn a_file_opened_for_modules_of_other_shapes_is_refused() {
     let (c, pinned) = (contributor(), load().pinned);
-    let reader = TraceReader::open(&c.path("trace.safetensors"), pinned.id(), pinned.modules()).unwrap();
+    let reader =
+        TraceReader::open(&c.path("trace.safetensors"), pinned.id(), pinned.modules()).unwrap();
     let mut other = pinned.modules()[0].clone();
     assert!(reader.check_shape(0, &other).is_ok());
     other.d_out += 1;
@@ -128,7 +149,10 @@ fn activations_with_another_number_of_inputs_are_not_those_of_the_trace() {
     record::check_inputs(&pinned, &trace, &inputs).unwrap();
     inputs.modules.values_mut().for_each(|parts| parts.push(Vec::new()));
     let answer = record::check_inputs(&pinned, &trace, &inputs);
-    assert!(matches!(&answer, Err(e) if e.to_string().contains("its inputs are not")), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(e) if e.to_string().contains("its inputs are not")),
+        "{answer:?}"
+    );
 }
 
 /// A file that is read in pieces, and that somebody writes to after its first reading.
@@ -153,7 +177,9 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
 #[test]
 fn a_file_cut_anywhere_is_refused() {
     let artifacts = load();
-    for name in ["trace.safetensors", "private/weights.bin", "private/opening", "public/manifest.json"] {
+    for name in
+        ["trace.safetensors", "private/weights.bin", "private/opening", "public/manifest.json"]
+    {
         let length = fs::read(contributor().path(name)).unwrap().len();
         for keep in (0..length).step_by(length / 97 + 1) {
             let (folder, path) = edited(name, |bytes| bytes.truncate(keep));
@@ -168,10 +194,14 @@ fn reads(name: &str, path: &Path, folder: &Path, artifacts: &Artifacts) -> bool 
     match name {
         "trace.safetensors" => {
             let digest = |rows: &Trace<'_>| Ok(rows.digest());
-            let in_memory =
-                TraceFile::read(path, &artifacts.pinned).and_then(|t| t.with_trace(&artifacts.pinned, digest));
+            let in_memory = TraceFile::read(path, &artifacts.pinned)
+                .and_then(|t| t.with_trace(&artifacts.pinned, digest));
             let in_pieces = TraceReader::trace(path, &artifacts.pinned).map(|rows| rows.digest());
-            assert_eq!(in_memory.as_ref().ok(), in_pieces.as_ref().ok(), "{in_memory:?} {in_pieces:?}");
+            assert_eq!(
+                in_memory.as_ref().ok(),
+                in_pieces.as_ref().ok(),
+                "{in_memory:?} {in_pieces:?}"
+            );
             in_memory.is_ok()
         }
         "private/weights.bin" => {
@@ -224,7 +254,12 @@ proptest! {
 fn a_file_that_is_too_large_or_no_file_is_refused_before_it_is_read() {
     let path = contributor().path("session.pf");
     assert!(files::read(&path, 10).unwrap_err().to_string().contains("at most 10"));
-    assert!(files::read(contributor().folder.path(), 10).unwrap_err().to_string().contains("not a file"));
+    assert!(
+        files::read(contributor().folder.path(), 10)
+            .unwrap_err()
+            .to_string()
+            .contains("not a file")
+    );
 }
 
 #[test]
@@ -232,7 +267,8 @@ fn private_and_public_parts_of_different_adapters_do_not_load_together() {
     let c = contributor();
     let other = tempfile::tempdir().unwrap();
     let paths = [onnx().join("model.onnx")];
-    let options = compile::Options { paths: &paths, out: other.path(), seed_file: None, calibrate: None };
+    let options =
+        compile::Options { paths: &paths, out: other.path(), seed_file: None, calibrate: None };
     compile::compile(&options, &c.srs, &c.keys).unwrap();
     fs::copy(c.path("private/opening"), other.path().join("private/opening")).unwrap();
     let error = Artifacts::load(other.path(), &c.srs, &c.keys).err().unwrap().to_string();
@@ -252,6 +288,7 @@ fn activations_that_are_not_numbers_or_do_not_fit_are_refused_by_row() {
         let error = record::record(&artifacts, &row(bad), None, None).err().unwrap().to_string();
         assert!(error.contains(&module.name) && error.contains("row 1"), "{error}");
     }
-    record::record(&artifacts, &row(3.0e7), None, None).expect_err("with a bias, the constant 1 must keep an integer");
+    record::record(&artifacts, &row(3.0e7), None, None)
+        .expect_err("with a bias, the constant 1 must keep an integer");
     record::record(&artifacts, &row(1000.0), None, None).unwrap();
 }

@@ -1,10 +1,12 @@
-//! The page of a report: it says what the report says, no text of the report becomes markup, and no coordinate is not a number.
+//! The page of a report: it says what the report says, no text of the report becomes markup, and no
+//! coordinate is not a number.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use proptest::prelude::*;
 use zklora_runtime::{
     effect_report::{
-        ContributorReport, EffectReport, FORMAT, Generated, Latency, Losses, PointReport, VERSION, Verdict, WindowLoss,
+        ContributorReport, EffectReport, FORMAT, Generated, Latency, Losses, PointReport, VERSION,
+        Verdict, WindowLoss,
     },
     report_page::page,
 };
@@ -45,12 +47,16 @@ fn report() -> EffectReport {
     let mut points: Vec<PointReport> = (0..60)
         .map(|i| {
             let kind = ["q_proj", "v_proj"][i % 2];
-            module(format!("model.layers.{}.self_attn.{kind}", i / 2), Some(0.01 + 0.001 * i as f64))
+            module(
+                format!("model.layers.{}.self_attn.{kind}", i / 2),
+                Some(0.01 + 0.001 * i as f64),
+            )
         })
         .collect();
     points.push(module("lm_head".into(), None));
-    let windows =
-        (0..20).map(|i| WindowLoss { tokens: 255, base: 3.0 + 0.1 * f64::from(i % 3), adapted: 2.9 }).collect();
+    let windows = (0..20)
+        .map(|i| WindowLoss { tokens: 255, base: 3.0 + 0.1 * f64::from(i % 3), adapted: 2.9 })
+        .collect();
     EffectReport {
         format: FORMAT.into(),
         version: VERSION,
@@ -70,7 +76,10 @@ fn report() -> EffectReport {
             base: Some("more".into()),
             tokens: 3,
         }),
-        contributors: vec![contributor(Verdict::Accepted, true), contributor(Verdict::Rejected, true)],
+        contributors: vec![
+            contributor(Verdict::Accepted, true),
+            contributor(Verdict::Rejected, true),
+        ],
         points,
         forward_seconds: 12.5,
         forward_passes: 20,
@@ -79,8 +88,10 @@ fn report() -> EffectReport {
 
 /// Every number of every attribute that places something, and of the points of every line.
 fn coordinates(page: &str) -> Vec<f64> {
-    let names =
-        [" x=", " y=", " x1=", " x2=", " y1=", " y2=", " cx=", " cy=", " width=", " height=", " rx=", " points="];
+    let names = [
+        " x=", " y=", " x1=", " x2=", " y1=", " y2=", " cx=", " cy=", " width=", " height=",
+        " rx=", " points=",
+    ];
     let body = page.split_once("<body>").unwrap().1;
     let mut numbers = Vec::new();
     for name in names {
@@ -158,17 +169,25 @@ fn text_of_the_report_never_becomes_markup() {
     changed.points[2].module = format!("{hostile}.1.{hostile}");
     changed.points[3].module = format!("{hostile}.2.{hostile}");
     changed.contributors[1].why = Some(hostile.into());
-    changed.generated =
-        Some(Generated { prompt: hostile.into(), adapted: hostile.into(), base: Some(hostile.into()), tokens: 1 });
+    changed.generated = Some(Generated {
+        prompt: hostile.into(),
+        adapted: hostile.into(),
+        base: Some(hostile.into()),
+        tokens: 1,
+    });
     let page = page(&changed);
-    assert!(page.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;") && page.contains("&amp;lt;"));
+    assert!(
+        page.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;")
+            && page.contains("&amp;lt;")
+    );
     assert!(page.contains("\\u{202e}\\u{200f}\\u{2066}\\u{1b}[2K\\u{0}"));
     assert!(!page.contains(['\u{202e}', '\u{200f}', '\u{2066}', '\u{1b}', '\u{0}']));
     let lower = page.to_lowercase();
     assert!(!lower.contains("<script") && !lower.contains("<img"));
     for tag in tags(&page) {
         let tag = tag.to_lowercase();
-        // Attributes that come from the report are labels of pictures: their quotes are escaped, so every tag has an even number.
+        // Attributes that come from the report are labels of pictures: their quotes are escaped, so
+        // every tag has an even number.
         assert!(tag.matches('"').count() % 2 == 0, "{tag}");
         assert!(!tag.split('"').step_by(2).any(|outside| outside.contains(" on")), "{tag}");
     }
@@ -182,7 +201,9 @@ fn the_page_loads_nothing() {
     let page = page(&report);
     assert!(page.contains("default-src 'none'"));
     let lower = page.to_lowercase();
-    for loading in ["src=", "href", "url(", "@import", "<link", "<iframe", "<object", "<a ", "xmlns"] {
+    for loading in
+        ["src=", "href", "url(", "@import", "<link", "<iframe", "<object", "<a ", "xmlns"]
+    {
         assert!(!lower.contains(loading), "{loading}");
     }
     assert!(tags(&page).iter().all(|tag| !tag.contains("://")), "a URL stands in an attribute");
@@ -209,7 +230,13 @@ fn files_of_another_format_or_version_are_refused() {
 
 #[test]
 fn an_empty_report_has_a_page() {
-    let empty = EffectReport { loss: None, generated: None, contributors: vec![], points: vec![], ..report() };
+    let empty = EffectReport {
+        loss: None,
+        generated: None,
+        contributors: vec![],
+        points: vec![],
+        ..report()
+    };
     let page = page(&empty);
     assert!(page.contains("nothing to prove") && page.contains("No module was called"));
 }

@@ -1,4 +1,5 @@
-//! A trace that is written in pieces is the one that is written at once, and one that is not whole is never there.
+//! A trace that is written in pieces is the one that is written at once, and one that is not whole
+//! is never there.
 #![allow(clippy::unwrap_used)]
 
 use std::{collections::HashMap, fs, path::Path};
@@ -6,7 +7,9 @@ use std::{collections::HashMap, fs, path::Path};
 use proptest::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 use zklora_circuit::manifest::{AdapterId, Input, Module, Term, TermKind};
-use zklora_runtime::{trace_file::ModuleRows, trace_reader::TraceReader, trace_writer::TraceWriter};
+use zklora_runtime::{
+    trace_file::ModuleRows, trace_reader::TraceReader, trace_writer::TraceWriter,
+};
 
 const ID: AdapterId = AdapterId([3; 32]);
 const SESSION: [u8; 32] = [9; 32];
@@ -19,7 +22,11 @@ fn module(name: &str, dims: &[usize], has_bias: bool, d_out: usize) -> Module {
         b_bits: 8,
         d_out,
         delta_bits: 40,
-        inputs: dims.iter().enumerate().map(|(i, dim)| Input { dim: *dim, name: format!("in{i}") }).collect(),
+        inputs: dims
+            .iter()
+            .enumerate()
+            .map(|(i, dim)| Input { dim: *dim, name: format!("in{i}") })
+            .collect(),
         name: name.into(),
         scale_log2: 0,
         scaling: 1.0,
@@ -30,9 +37,16 @@ fn module(name: &str, dims: &[usize], has_bias: bool, d_out: usize) -> Module {
 
 /// Rows `from..to` of a module, without their deltas.
 fn rows(module: &Module, from: usize, to: usize) -> (ModuleRows, Vec<i64>) {
-    let numbers = |width: usize, salt: usize| (from * width..to * width).map(move |at| (at * 31 + salt) as i32 - 50);
+    let numbers = |width: usize, salt: usize| {
+        (from * width..to * width).map(move |at| (at * 31 + salt) as i32 - 50)
+    };
     let rows = ModuleRows {
-        inputs: module.inputs.iter().enumerate().map(|(i, input)| numbers(input.dim, i).collect()).collect(),
+        inputs: module
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, input)| numbers(input.dim, i).collect())
+            .collect(),
         ones: if module.has_bias() { numbers(1, 7).collect() } else { Vec::new() },
         scales: (from..to).map(|row| row as f32 / 3.0).collect(),
         delta: Vec::new(),
@@ -44,9 +58,14 @@ fn rows(module: &Module, from: usize, to: usize) -> (ModuleRows, Vec<i64>) {
 fn reference(modules: &[Module], counts: &[usize]) -> Vec<u8> {
     let all: Vec<_> = modules.iter().zip(counts).map(|(module, n)| rows(module, 0, *n)).collect();
     let mut tensors: Vec<(String, TensorView<'_>)> = Vec::new();
-    for ((module, n), (rows, delta)) in modules.iter().zip(counts).zip(&all).filter(|((_, n), _)| **n > 0) {
+    for ((module, n), (rows, delta)) in
+        modules.iter().zip(counts).zip(&all).filter(|((_, n), _)| **n > 0)
+    {
         let mut add = |suffix: &str, dtype, shape: Vec<usize>, data| {
-            tensors.push((format!("{}.{suffix}", module.name), TensorView::new(dtype, shape, data).unwrap()));
+            tensors.push((
+                format!("{}.{suffix}", module.name),
+                TensorView::new(dtype, shape, data).unwrap(),
+            ));
         };
         for (input, values) in module.inputs.iter().zip(&rows.inputs) {
             add(&input.name, Dtype::I32, vec![*n, input.dim], bytemuck::cast_slice(values));
@@ -63,7 +82,8 @@ fn reference(modules: &[Module], counts: &[usize]) -> Vec<u8> {
         ("adapter_id", ID.to_string()),
         ("session_id", hex::encode(SESSION)),
     ];
-    let metadata: HashMap<String, String> = metadata.map(|(key, value)| (key.to_string(), value)).into();
+    let metadata: HashMap<String, String> =
+        metadata.map(|(key, value)| (key.to_string(), value)).into();
     with_sorted_metadata(&safetensors::serialize(tensors, Some(metadata)).unwrap())
 }
 
@@ -81,8 +101,10 @@ fn with_sorted_metadata(file: &[u8]) -> Vec<u8> {
 }
 
 fn names_in(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -93,7 +115,9 @@ fn shapes() -> impl Strategy<Value = Vec<(Module, usize)>> {
     prop::collection::vec(one, 1..6).prop_map(|all| {
         let named = all.into_iter().enumerate();
         named
-            .map(|(at, (name, dims, bias, d_out, n))| (module(&format!("{name}{at}"), &dims, bias, d_out), n))
+            .map(|(at, (name, dims, bias, d_out, n))| {
+                (module(&format!("{name}{at}"), &dims, bias, d_out), n)
+            })
             .collect()
     })
 }
@@ -174,8 +198,18 @@ fn rows_that_do_not_fit_are_refused_by_name_and_harm_nothing() {
         rows
     };
     refuse(0, &changed(|rows| drop(rows.inputs.pop())), &delta, "1 inputs, expected 2");
-    refuse(0, &changed(|rows| rows.inputs[1].push(1)), &delta, "4 values of an input for 1 rows of 3");
-    refuse(0, &changed(|rows| rows.ones.clear()), &delta, "0 values of the constant 1 for 1 rows of 1");
+    refuse(
+        0,
+        &changed(|rows| rows.inputs[1].push(1)),
+        &delta,
+        "4 values of an input for 1 rows of 3",
+    );
+    refuse(
+        0,
+        &changed(|rows| rows.ones.clear()),
+        &delta,
+        "0 values of the constant 1 for 1 rows of 1",
+    );
     refuse(0, &changed(|rows| rows.scales.clear()), &delta, "values of an input for 0 rows");
     writer.push(0, &last, &delta).unwrap();
     writer.finish().unwrap();
@@ -194,12 +228,18 @@ fn a_trace_without_all_its_rows_is_never_there() {
         writer.push(m, &rows, &delta).unwrap();
     }
     let temporary = names_in(folder.path());
-    assert!(temporary[0].starts_with(".zklora-") && temporary[0].ends_with(".tmp"), "{temporary:?}");
+    assert!(
+        temporary[0].starts_with(".zklora-") && temporary[0].ends_with(".tmp"),
+        "{temporary:?}"
+    );
     let error = writer.finish().unwrap_err().to_string();
     assert!(error.contains("module `b`: 1 rows were written of 2"), "{error}");
     assert_eq!(names_in(folder.path()), ["trace"]);
     drop(TraceWriter::create(&path, ID, SESSION, &modules, &[1, 2]).unwrap());
-    assert_eq!((names_in(folder.path()), fs::read(&path).unwrap()), (vec!["trace".into()], b"the one before".to_vec()));
+    assert_eq!(
+        (names_in(folder.path()), fs::read(&path).unwrap()),
+        (vec!["trace".into()], b"the one before".to_vec())
+    );
 }
 
 #[test]
@@ -207,7 +247,8 @@ fn what_cannot_be_a_trace_is_not_begun() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");
     let refuse = |path: &Path, modules: &[Module], counts: &[usize], why: &str| {
-        let error = TraceWriter::create(path, ID, SESSION, modules, counts).unwrap_err().to_string();
+        let error =
+            TraceWriter::create(path, ID, SESSION, modules, counts).unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
     };
     let one = || module("a", &[2], false, 1);
@@ -225,6 +266,9 @@ fn only_its_owner_can_read_a_trace() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace");
-    TraceWriter::create(&path, ID, SESSION, &[module("a", &[2], false, 1)], &[0]).unwrap().finish().unwrap();
+    TraceWriter::create(&path, ID, SESSION, &[module("a", &[2], false, 1)], &[0])
+        .unwrap()
+        .finish()
+        .unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }

@@ -7,7 +7,8 @@ use crate::{zk, zklora::fixture};
 /// A folder with activations and a commitment to them; gives back its root, too.
 fn committed(json: &str) -> (tempfile::TempDir, PathBuf, PathBuf, String) {
     let folder = tempfile::tempdir().unwrap();
-    let (values, commitment) = (folder.path().join("activations.json"), folder.path().join("commitment.json"));
+    let (values, commitment) =
+        (folder.path().join("activations.json"), folder.path().join("commitment.json"));
     fs::write(&values, json).unwrap();
     let run = zk!["--json", "trace", "commit", values, "--out", commitment].ok();
     let root = run.json()["root"].as_str().unwrap().to_string();
@@ -32,7 +33,11 @@ fn commitments_of_the_original_are_accepted_and_other_values_are_not() {
 fn a_commitment_is_printed_as_python_writes_it() {
     let (_folder, values, file, _) = committed(THREE_ROWS);
     let run = zk!["trace", "commit", values].ok();
-    assert!(run.stdout.starts_with("{\"root\": \"0x") && run.stdout.contains("\", \"nonce\": \"0x"), "{}", run.stdout);
+    assert!(
+        run.stdout.starts_with("{\"root\": \"0x") && run.stdout.contains("\", \"nonce\": \"0x"),
+        "{}",
+        run.stdout
+    );
     assert_eq!(run.stdout.len(), fs::read_to_string(&file).unwrap().len());
     zk!["trace", "check", values, run.stdout.trim()].ok();
     #[cfg(unix)]
@@ -47,7 +52,8 @@ fn a_row_is_shown_without_the_others() {
     let (folder, values, commitment, root) = committed(THREE_ROWS);
     let proof = folder.path().join("row.json");
     zk!["trace", "prove-row", values, commitment, "--row", "1", "--out", proof].ok();
-    let shown = zk!["--json", "trace", "check-row", proof, "--root", root, "--count", "9"].ok().json();
+    let shown =
+        zk!["--json", "trace", "check-row", proof, "--root", root, "--count", "9"].ok().json();
     assert_eq!(shown["first"], 3);
     assert_eq!(shown["values"].to_string(), "[4.5,-0.0,6.0]");
     assert!(!fs::read_to_string(&proof).unwrap().contains("1.25"));
@@ -66,11 +72,17 @@ fn a_row_is_shown_without_the_others() {
 fn rows_of_a_flat_list_need_their_length() {
     let (folder, values, commitment, root) = committed(r#"{"input_data": [[1, 2, 3, 4, 5, 6]]}"#);
     let proof = folder.path().join("row.json");
-    zk!["trace", "prove-row", values, commitment, "--row", "0", "--out", proof].refused(2, "--columns");
+    zk!["trace", "prove-row", values, commitment, "--row", "0", "--out", proof]
+        .refused(2, "--columns");
     zk!["trace", "prove-row", values, commitment, "--row", "3", "--columns", "2", "--out", proof]
         .refused(2, "no row 3");
-    zk!["trace", "prove-row", values, commitment, "--row", "2", "--columns", "2", "--out", proof].ok();
-    zk!["trace", "check-row", proof, "--root", root].ok().stdout.find("values 4 to 5 of 6").unwrap();
+    zk!["trace", "prove-row", values, commitment, "--row", "2", "--columns", "2", "--out", proof]
+        .ok();
+    zk!["trace", "check-row", proof, "--root", root]
+        .ok()
+        .stdout
+        .find("values 4 to 5 of 6")
+        .unwrap();
     fs::write(&values, r#"{"input_data": [[1, 2, 3, 4, 5, 7]]}"#).unwrap();
     zk!["trace", "prove-row", values, commitment, "--row", "0", "--columns", "2", "--out", proof]
         .refused(1, "not to the values of this file");

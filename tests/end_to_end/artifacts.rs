@@ -18,7 +18,8 @@ fn compile(out: &std::path::Path, seed: Option<&std::path::Path>) -> String {
 
 #[test]
 fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
-    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let folders =
+        [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let seed = session().path("artifacts/private/seed");
     let same = compile(folders[0].path(), Some(&seed));
     assert_eq!(same, session().id);
@@ -40,8 +41,15 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_others() {
     assert_eq!(first, compile(folders[1].path(), None), "a folder keeps its seed");
     assert_ne!(first, same);
     fs::write(folders[2].path().join("seed"), "00".repeat(32)).unwrap();
-    zk!["compile", session().path("onnx"), "--out", folders[2].path(), "--seed-file", folders[2].path().join("seed")]
-        .refused(2, "not drawn at random");
+    zk![
+        "compile",
+        session().path("onnx"),
+        "--out",
+        folders[2].path(),
+        "--seed-file",
+        folders[2].path().join("seed")
+    ]
+    .refused(2, "not drawn at random");
 }
 
 #[cfg(unix)]
@@ -61,7 +69,8 @@ fn private_files_let_only_their_owner_in_and_no_secret_is_printed() {
     }
     let seed = fs::read_to_string(session.path("artifacts/private/seed")).unwrap();
     let opening: serde_json::Value =
-        serde_json::from_slice(&fs::read(session.path("artifacts/private/opening")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(session.path("artifacts/private/opening")).unwrap())
+            .unwrap();
     let copy = session.copy_of_artifacts();
     let runs = [
         zk!["compile", session.path("onnx"), "--out", copy.path()],
@@ -105,7 +114,9 @@ fn a_lock_confirms_no_guess_of_the_weights() {
 #[test]
 fn public_files_that_were_changed_are_refused() {
     let session = session();
-    for (name, why) in [("settings.json", "not the settings"), ("circuit.vk", "not the verifying key")] {
+    for (name, why) in
+        [("settings.json", "not the settings"), ("circuit.vk", "not the verifying key")]
+    {
         let copy = session.copy_of_artifacts();
         let path = copy.path().join("public").join(name);
         let mut bytes = fs::read(&path).unwrap();
@@ -113,7 +124,12 @@ fn public_files_that_were_changed_are_refused() {
         bytes[middle] ^= 1;
         fs::write(&path, bytes).unwrap();
         session
-            .verify_with(copy.path(), &session.path("trace.safetensors"), &session.path("session.pf"), &session.id)
+            .verify_with(
+                copy.path(),
+                &session.path("trace.safetensors"),
+                &session.path("session.pf"),
+                &session.id,
+            )
             .refused(2, why);
     }
 }
@@ -121,7 +137,8 @@ fn public_files_that_were_changed_are_refused() {
 #[test]
 fn a_failed_compile_leaves_what_was_there() {
     let copy = session().copy_of_artifacts();
-    zk!["compile", fixture("onnx-refused/relu_between_op17/model.onnx"), "--out", copy.path()].refused(2, "Relu");
+    zk!["compile", fixture("onnx-refused/relu_between_op17/model.onnx"), "--out", copy.path()]
+        .refused(2, "Relu");
     for name in ["public/manifest.json", "private/weights.bin", "private/seed"] {
         assert_eq!(
             fs::read(copy.path().join(name)).unwrap(),
@@ -136,27 +153,49 @@ fn a_failed_compile_leaves_what_was_there() {
 fn calibration_measures_every_module_it_has_activations_for_and_stays_reproducible() {
     let out = tempfile::tempdir().unwrap();
     let activations = fixture(ADAPTER).join("activations.safetensors");
-    let run = zk!["compile", session().path("onnx"), "--out", out.path(), "--calibrate", activations].ok();
-    assert!(run.stdout.contains("RMS error") && !run.stdout.contains("not measured"), "{}", run.stdout);
+    let run =
+        zk!["compile", session().path("onnx"), "--out", out.path(), "--calibrate", activations]
+            .ok();
+    assert!(
+        run.stdout.contains("RMS error") && !run.stdout.contains("not measured"),
+        "{}",
+        run.stdout
+    );
     let report: serde_json::Value =
-        serde_json::from_slice(&fs::read(out.path().join("private/calibration.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(out.path().join("private/calibration.json")).unwrap())
+            .unwrap();
     for (module, entry) in report["modules"].as_object().unwrap() {
         assert!(entry[1]["relative_rms"].as_f64().unwrap() < 1e-4, "{module}: {entry}");
     }
-    zk!["compile", session().path("onnx"), "--out", out.path(), "--calibrate", activations, "--locked"].ok();
-    zk!["compile", session().path("onnx"), "--out", out.path(), "--locked"].refused(1, "(calibration activations");
+    zk![
+        "compile",
+        session().path("onnx"),
+        "--out",
+        out.path(),
+        "--calibrate",
+        activations,
+        "--locked"
+    ]
+    .ok();
+    zk!["compile", session().path("onnx"), "--out", out.path(), "--locked"]
+        .refused(1, "(calibration activations");
 }
 
 #[test]
 fn a_plan_says_what_will_happen_and_writes_nothing() {
     let out = tempfile::tempdir().unwrap();
-    let plan = zk!["--json", "compile", session().path("onnx"), "--out", out.path().join("a"), "--plan"].ok().json();
+    let plan =
+        zk!["--json", "compile", session().path("onnx"), "--out", out.path().join("a"), "--plan"]
+            .ok()
+            .json();
     assert!(!out.path().join("a").exists());
     let size = |name: &str| fs::metadata(session().path(name)).unwrap().len();
     assert_eq!(plan["manifest_bytes"].as_u64().unwrap(), size("artifacts/public/manifest.json"));
     assert_eq!(plan["proof_bytes"].as_u64().unwrap(), size("session.pf"));
-    let settings: serde_json::Value =
-        serde_json::from_slice(&fs::read(session().path("artifacts/public/settings.json")).unwrap()).unwrap();
+    let settings: serde_json::Value = serde_json::from_slice(
+        &fs::read(session().path("artifacts/public/settings.json")).unwrap(),
+    )
+    .unwrap();
     assert_eq!(plan["layout"], settings["layout"]);
 }
 
@@ -170,7 +209,11 @@ fn explain_names_every_node_and_the_terms_and_a_revealing_graph_is_warned_of() {
     }
     assert!(!out.path().join("a").exists());
     let run = zk!["compile", onnx, "--out", out.path().join("a")].ok();
-    assert!(run.stderr.contains("learns that sum") && run.stderr.contains("zklora export"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("learns that sum") && run.stderr.contains("zklora export"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]
@@ -178,13 +221,20 @@ fn points_that_were_kept_and_changed_are_not_used_and_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     // Enough commitments to be worth keeping.
-    zk!["run", "--adapter", fixture("adapters/smollm2-r4-qv"), "--rows", "1", "--out", path("run")].ok();
-    let (public, trace, proof) = (path("run/public"), path("run/trace.safetensors"), path("run/session.pf"));
+    zk!["run", "--adapter", fixture("adapters/smollm2-r4-qv"), "--rows", "1", "--out", path("run")]
+        .ok();
+    let (public, trace, proof) =
+        (path("run/public"), path("run/trace.safetensors"), path("run/session.pf"));
     let cache = path("cache");
     let run = |more: &[&str]| {
-        let mut args = args!["--json", "verify", "--public", public, "--trace", trace, "--proof", proof].to_vec();
+        let mut args =
+            args!["--json", "verify", "--public", public, "--trace", trace, "--proof", proof]
+                .to_vec();
         args.extend(more.iter().map(Into::into));
-        zklora_with(&[("ZKLORA_CACHE_DIR", &cache)], args).ok().json()["adapter_id"].as_str().unwrap().to_string()
+        zklora_with(&[("ZKLORA_CACHE_DIR", &cache)], args).ok().json()["adapter_id"]
+            .as_str()
+            .unwrap()
+            .to_string()
     };
     // Whoever delivers a manifest that nobody pinned fills no folder.
     let id = run(&[]);

@@ -27,7 +27,9 @@ fn opening() -> std::path::PathBuf {
 
 #[test]
 fn the_delivered_adapter_is_accepted_as_peft_folder_as_onnx_and_as_integers() {
-    for delivered in [fixture(ADAPTER), session().path("onnx"), session().path("artifacts/private/weights.bin")] {
+    for delivered in
+        [fixture(ADAPTER), session().path("onnx"), session().path("artifacts/private/weights.bin")]
+    {
         let run = audit(&delivered, &opening()).ok();
         assert!(run.stdout.contains("ACCEPTED"), "{}", run.stdout);
     }
@@ -58,11 +60,14 @@ pub fn change_one_weight(folder: &Path, tensor: &str) {
 
 #[test]
 fn an_adapter_with_one_changed_weight_is_refused_by_the_name_of_its_module() {
-    for (side, module) in [("lora_A", "model.layers.0.self_attn.q_proj"), ("lora_B", "model.layers.1.self_attn.v_proj")]
-    {
+    for (side, module) in [
+        ("lora_A", "model.layers.0.self_attn.q_proj"),
+        ("lora_B", "model.layers.1.self_attn.v_proj"),
+    ] {
         let copy = with_one_weight_changed(&format!("base_model.model.{module}.{side}.weight"));
         let run = audit(copy.path(), &opening()).refused(1, "REFUSED");
-        let named: Vec<&str> = run.stdout.lines().filter(|line| line.starts_with("Differs")).collect();
+        let named: Vec<&str> =
+            run.stdout.lines().filter(|line| line.starts_with("Differs")).collect();
         assert!(named.len() == 1 && named[0].contains(module), "{}", run.stdout);
     }
 }
@@ -98,10 +103,19 @@ fn integers_beyond_the_manifest_and_other_shapes_are_a_difference_and_no_weights
 #[test]
 fn the_opening_of_another_adapter_of_the_same_seed_opens_nothing() {
     let other = tempfile::tempdir().unwrap();
-    let changed = with_one_weight_changed("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight");
+    let changed =
+        with_one_weight_changed("base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight");
     let onnx = other.path().join("onnx");
     zk!["export", "--adapter", changed.path(), "--out", onnx].ok();
-    zk!["compile", onnx, "--out", other.path(), "--seed-file", session().path("artifacts/private/seed")].ok();
+    zk![
+        "compile",
+        onnx,
+        "--out",
+        other.path(),
+        "--seed-file",
+        session().path("artifacts/private/seed")
+    ]
+    .ok();
     let run = audit(&fixture(ADAPTER), &other.path().join("private/opening"))
         .refused(1, "is this the opening of this adapter?");
     assert!(run.stderr.contains("the opening says that it is for adapter"));
@@ -113,20 +127,37 @@ fn an_audit_says_when_the_base_model_was_not_compared() {
     let path = |name: &str| folder.path().join(name);
     let base = fixture("base/tiny-llama");
     zk!["export", "--adapter", fixture(ADAPTER), "--base", base, "--out", path("onnx")].ok();
-    zk!["compile", path("onnx"), "--out", path("artifacts"), "--seed-file", session.path("artifacts/private/seed")]
-        .ok();
+    zk![
+        "compile",
+        path("onnx"),
+        "--out",
+        path("artifacts"),
+        "--seed-file",
+        session.path("artifacts/private/seed")
+    ]
+    .ok();
     let opening = path("artifacts/private/opening");
     let audit = |public: &Path, delivered: &Path, opening: &Path, more: &[std::ffi::OsString]| {
-        let arguments = crate::args!["audit", "--public", public, "--adapter", delivered, "--opening", opening];
+        let arguments =
+            crate::args!["audit", "--public", public, "--adapter", delivered, "--opening", opening];
         let arguments = [arguments.as_slice(), more].concat();
-        let json = crate::zklora::zklora([&crate::args!["--json"], arguments.as_slice()].concat()).ok().json();
-        (crate::zklora::zklora(arguments).ok().stdout, json["base_model"].as_str().unwrap().to_string())
+        let json = crate::zklora::zklora([&crate::args!["--json"], arguments.as_slice()].concat())
+            .ok()
+            .json();
+        (
+            crate::zklora::zklora(arguments).ok().stdout,
+            json["base_model"].as_str().unwrap().to_string(),
+        )
     };
-    // The manifest has a fingerprint and the delivery has none: a PEFT folder alone, integers alone, an export without --base.
+    // The manifest has a fingerprint and the delivery has none: a PEFT folder alone, integers
+    // alone, an export without --base.
     let delivered = [fixture(ADAPTER), path("artifacts/private/weights.bin"), session.path("onnx")];
     for delivered in delivered {
         let (text, json) = audit(&path("artifacts"), &delivered, &opening, &[]);
-        assert!(text.contains("Base model  NOT COMPARED: the manifest has the fingerprint"), "{text}");
+        assert!(
+            text.contains("Base model  NOT COMPARED: the manifest has the fingerprint"),
+            "{text}"
+        );
         assert_eq!(json, "not_delivered", "{}", delivered.display());
     }
     // The manifest has none.
@@ -134,9 +165,14 @@ fn an_audit_says_when_the_base_model_was_not_compared() {
     assert!(text.contains("Base model  NOT COMPARED: the manifest has no fingerprint"), "{text}");
     assert_eq!(json, "not_committed");
     // Both have one.
-    for (delivered, more) in [(path("onnx"), vec![]), (fixture(ADAPTER), crate::args!["--base", base].to_vec())] {
+    for (delivered, more) in
+        [(path("onnx"), vec![]), (fixture(ADAPTER), crate::args!["--base", base].to_vec())]
+    {
         let (text, json) = audit(&path("artifacts"), &delivered, &opening, &more);
-        assert!(text.contains("with the manifest's fingerprint") && !text.contains("NOT COMPARED"), "{text}");
+        assert!(
+            text.contains("with the manifest's fingerprint") && !text.contains("NOT COMPARED"),
+            "{text}"
+        );
         assert_eq!(json, "same");
     }
 }

@@ -8,13 +8,26 @@ fn bench_measures_a_profile_in_processes_of_their_own_and_writes_its_section() {
     let page = folder.path().join("page.md");
     let (begin, end) = (zklora_runtime::proof_bench::BEGIN, zklora_runtime::proof_bench::END);
     std::fs::write(&page, format!("before\n{begin}\nold\n{end}\nafter\n")).unwrap();
-    let run = zk!["--json", "bench", "--profile", "module", "--rows", "2", "--markdown", &page].ok().json();
+    let run = zk!["--json", "bench", "--profile", "module", "--rows", "2", "--markdown", &page]
+        .ok()
+        .json();
     let measured = &run["profiles"][0];
     assert_eq!((&measured["profile"], &measured["rows"]), (&"module".into(), &2.into()));
-    let items: Vec<&str> =
-        measured["figures"].as_array().unwrap().iter().map(|f| f["item"].as_str().unwrap()).collect();
-    for item in ["commit", "known_manifest", "prove_one_row", "verify", "process", "process_one_row", "memcpy_one_core"]
-    {
+    let items: Vec<&str> = measured["figures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| f["item"].as_str().unwrap())
+        .collect();
+    for item in [
+        "commit",
+        "known_manifest",
+        "prove_one_row",
+        "verify",
+        "process",
+        "process_one_row",
+        "memcpy_one_core",
+    ] {
         assert!(items.contains(&item), "{item}: {items:?}");
     }
     for stage in ["commit", "prove", "process"] {
@@ -22,7 +35,10 @@ fn bench_measures_a_profile_in_processes_of_their_own_and_writes_its_section() {
     }
     // Met or not, every target of the profile has a figure, and the exit code is 0.
     let targets = run["targets"].as_array().unwrap();
-    assert!(targets.len() >= 5 && targets.iter().all(|target| target["met"].is_boolean()), "{targets:?}");
+    assert!(
+        targets.len() >= 5 && targets.iter().all(|target| target["met"].is_boolean()),
+        "{targets:?}"
+    );
     let page = std::fs::read_to_string(&page).unwrap();
     assert!(page.starts_with("before\n") && page.ends_with("after\n") && !page.contains("old"));
     assert!(page.contains("| module | 1 × 768×4×2304 | 12,288 | 2 |"), "{page}");

@@ -1,4 +1,5 @@
-//! Regenerating artifacts: `compile --locked`, and the pipelines of docs/ci.md, whose shell steps are run here as they stand.
+//! Regenerating artifacts: `compile --locked`, and the pipelines of docs/ci.md, whose shell steps
+//! are run here as they stand.
 
 use std::{
     fs,
@@ -40,9 +41,11 @@ fn locked_names_every_file_that_differs_or_is_missing_and_writes_nothing() {
     fs::write(&manifest, "{}").unwrap();
     fs::remove_file(copy.path().join("public/circuit.vk")).unwrap();
     let run = locked(copy.path()).refused(1, "REFUSED");
-    for (file, state) in
-        [("public/manifest.json", "DIFFERENT"), ("public/circuit.vk", "MISSING"), ("public/settings.json", "same")]
-    {
+    for (file, state) in [
+        ("public/manifest.json", "DIFFERENT"),
+        ("public/circuit.vk", "MISSING"),
+        ("public/settings.json", "same"),
+    ] {
         assert!(
             run.stdout.lines().any(|line| line.starts_with(file) && line.ends_with(state)),
             "{file}: {}",
@@ -58,7 +61,11 @@ fn a_damaged_lock_is_a_difference() {
     let copy = session().copy_of_artifacts();
     fs::write(copy.path().join("public/zklora.lock"), "{").unwrap();
     let run = locked(copy.path()).refused(1, "REFUSED");
-    assert!(run.stdout.lines().any(|line| line.starts_with("public/zklora.lock") && line.ends_with("DIFFERENT")));
+    assert!(
+        run.stdout
+            .lines()
+            .any(|line| line.starts_with("public/zklora.lock") && line.ends_with("DIFFERENT"))
+    );
 }
 
 #[test]
@@ -70,8 +77,11 @@ fn locked_names_the_module_whose_onnx_file_changed() {
         fs::copy(entry.path(), onnx.path().join(entry.file_name())).unwrap();
     }
     let module = "model.layers.0.self_attn.v_proj";
-    fs::copy(onnx.path().join("model.layers.1.self_attn.v_proj.onnx"), onnx.path().join(format!("{module}.onnx")))
-        .unwrap();
+    fs::copy(
+        onnx.path().join("model.layers.1.self_attn.v_proj.onnx"),
+        onnx.path().join(format!("{module}.onnx")),
+    )
+    .unwrap();
     let run = zk!["compile", onnx.path(), "--out", copy.path(), "--locked"].refused(1, "REFUSED");
     assert!(run.stdout.contains(&format!("input {module}")), "{}", run.stdout);
 }
@@ -98,7 +108,9 @@ fn locked_sees_a_change_of_external_data_that_no_output_shows() {
     fs::write(&data, bytes).unwrap();
     let run = zk!["compile", onnx, "--out", out, "--locked"].refused(1, "REFUSED");
     assert!(
-        run.stdout.lines().any(|line| line.starts_with("input model") && line.ends_with("DIFFERENT")),
+        run.stdout
+            .lines()
+            .any(|line| line.starts_with("input model") && line.ends_with("DIFFERENT")),
         "{}",
         run.stdout
     );
@@ -119,9 +131,13 @@ fn a_seed_is_never_overwritten_by_another() {
     let copy = session().copy_of_artifacts();
     let other = copy.path().join("other-seed");
     fs::write(&other, "0123456789abcdef".repeat(4)).unwrap();
-    zk!["compile", session().path("onnx"), "--out", copy.path(), "--seed-file", other].refused(2, "another seed");
+    zk!["compile", session().path("onnx"), "--out", copy.path(), "--seed-file", other]
+        .refused(2, "another seed");
     let seed = "private/seed";
-    assert_eq!(fs::read(copy.path().join(seed)).unwrap(), fs::read(session().path("artifacts").join(seed)).unwrap());
+    assert_eq!(
+        fs::read(copy.path().join(seed)).unwrap(),
+        fs::read(session().path("artifacts").join(seed)).unwrap()
+    );
 }
 
 /// A repository as docs/ci.md describes it: `adapter/` and `artifacts/public/`.
@@ -147,7 +163,10 @@ fn shell(script: &str, folder: &Path) -> (bool, String) {
         .current_dir(folder)
         .env("PATH", path)
         .env("RUNNER_TEMP", &scratch)
-        .env("ZKLORA_SEED", fs::read_to_string(session().path("artifacts/private/seed")).unwrap().trim())
+        .env(
+            "ZKLORA_SEED",
+            fs::read_to_string(session().path("artifacts/private/seed")).unwrap().trim(),
+        )
         .output()
         .unwrap();
     let text = [output.stdout, output.stderr].concat();
@@ -188,8 +207,10 @@ fn generic_script() -> String {
 #[test]
 fn the_install_step_of_the_ci_page_names_a_crate_that_is_there() {
     let page = page();
-    let path =
-        page.lines().find_map(|line| line.trim().strip_prefix("run: cargo install --locked --path zklora/")).unwrap();
+    let path = page
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("run: cargo install --locked --path zklora/"))
+        .unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     assert!(root.join(path).join("Cargo.toml").is_file() && root.join("Cargo.lock").is_file());
 }
@@ -198,13 +219,17 @@ fn the_install_step_of_the_ci_page_names_a_crate_that_is_there() {
 #[test]
 fn the_workflow_of_the_ci_page_runs_no_action_that_can_change() {
     let page = page();
-    let actions: Vec<&str> =
-        page.lines().filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("uses: ")).collect();
+    let actions: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("uses: "))
+        .collect();
     assert!(!actions.is_empty());
     for action in actions {
         let (commit, tag) = action.split_once('@').unwrap().1.split_once(" # ").unwrap();
         assert!(
-            commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()) && tag.starts_with('v'),
+            commit.len() == 40
+                && commit.bytes().all(|b| b.is_ascii_hexdigit())
+                && tag.starts_with('v'),
             "{action}"
         );
     }
@@ -231,7 +256,8 @@ fn the_pipelines_of_the_ci_page_pass_on_fresh_artifacts_and_fail_on_stale_ones()
     assert!(!shell(&steps[0], changed.path()).0);
     let (ok, text) = shell(&generic_script(), changed.path());
     assert!(
-        !ok && text.contains("artifacts are stale") && text.contains("input model.layers.0.self_attn.q_proj"),
+        !ok && text.contains("artifacts are stale")
+            && text.contains("input model.layers.0.self_attn.q_proj"),
         "{text}"
     );
 

@@ -1,4 +1,5 @@
-//! docs/cli.md is what `--help` prints. To write it again: `ZKLORA_WRITE_DOCS=1 cargo test --release --workspace documentation`.
+//! docs/cli.md is what `--help` prints. To write it again: `ZKLORA_WRITE_DOCS=1 cargo test
+//! --release --workspace documentation`.
 
 use std::path::Path;
 
@@ -57,11 +58,18 @@ fn the_command_line_page_is_what_help_prints() {
     let mut page = INTRODUCTION.to_string();
     for command in COMMANDS {
         let help = zklora(command.iter().chain(&["--help"])).ok().stdout;
-        page.push_str(&format!("\n## zklora {}\n\n```text\n{}\n```\n", command.join(" "), help.trim_end()));
+        page.push_str(&format!(
+            "\n## zklora {}\n\n```text\n{}\n```\n",
+            command.join(" "),
+            help.trim_end()
+        ));
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
     if std::env::var_os("ZKLORA_WRITE_DOCS").is_some() {
         std::fs::write(&path, &page).unwrap();
     }
-    assert!(std::fs::read_to_string(&path).unwrap() == page, "docs/cli.md is stale: see the first line of this file");
+    assert!(
+        std::fs::read_to_string(&path).unwrap() == page,
+        "docs/cli.md is stale: see the first line of this file"
+    );
 }

@@ -1,4 +1,5 @@
-//! Text of others never makes a line that looks like this program's own, in any command, for people or for machines.
+//! Text of others never makes a line that looks like this program's own, in any command, for people
+//! or for machines.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -15,7 +16,8 @@ use crate::{
     zklora::{ADAPTER, Run, fixture, session, zklora},
 };
 
-/// What an attacker calls things: a line of its own, in each way that a terminal or a reader knows of.
+/// What an attacker calls things: a line of its own, in each way that a terminal or a reader knows
+/// of.
 const FORGED: &str = "x\nVerdict      FORGED\r\nVerdict      FORGED\u{2028}\u{85}Verdict\u{1b}[2K\u{1b}]0;t\u{7}\u{202e}\u{200b}\u{e0041}\u{7f}";
 
 /// Runs a command for people and for machines; nothing in its output is a line of the attacker's.
@@ -28,7 +30,10 @@ fn harmless(arguments: &[OsString], code: i32, quotes: &str) -> [Run; 2] {
         let printed = format!("{}{}", run.stdout, run.stderr);
         assert!(printed.chars().all(|c| c == '\n' || is_plain(c)), "{printed:?}");
         for line in printed.lines() {
-            assert!(!line.trim_start().starts_with("Verdict") || !line.contains("FORGED"), "{printed}");
+            assert!(
+                !line.trim_start().starts_with("Verdict") || !line.contains("FORGED"),
+                "{printed}"
+            );
             assert!(!line.trim_start().starts_with("FORGED"), "{printed}");
         }
         // Not for want of the text: it is there, on the line of its owner.
@@ -54,7 +59,8 @@ fn trace(folder: &Path, module: &str) -> PathBuf {
     let ids = [("adapter_id", session().id.clone()), ("session_id", "00".repeat(32))];
     let metadata = metadata.map(|(k, v)| (k.to_string(), v.to_string())).into_iter();
     let metadata = metadata.chain(ids.map(|(k, v)| (k.to_string(), v))).collect();
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
+    let view =
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
     write(
         folder,
         "trace.safetensors",
@@ -70,19 +76,40 @@ fn a_trace_whose_tensors_are_called_like_a_verdict() {
     // For machines the name is what it is.
     assert_eq!(json.json()["rows"].as_object().unwrap().keys().next().unwrap(), FORGED);
     let (artifacts, proof) = (session().path("artifacts"), session().path("session.pf"));
-    harmless(&args!["verify", "--public", artifacts, "--trace", path, "--proof", proof], 2, "FORGED");
-    harmless(&args!["prove", "--artifacts", artifacts, "--trace", path, "--out", folder.path().join("p")], 2, "FORGED");
+    harmless(
+        &args!["verify", "--public", artifacts, "--trace", path, "--proof", proof],
+        2,
+        "FORGED",
+    );
+    harmless(
+        &args![
+            "prove",
+            "--artifacts",
+            artifacts,
+            "--trace",
+            path,
+            "--out",
+            folder.path().join("p")
+        ],
+        2,
+        "FORGED",
+    );
 }
 
 #[test]
 fn the_number_of_lines_does_not_depend_on_names() {
     let folder = tempfile::tempdir().unwrap();
     let lines = |module: &str| {
-        let run = harmless(&args!["trace", "info", trace(folder.path(), module)], 0, "0000")[0].stdout.clone();
+        let run = harmless(&args!["trace", "info", trace(folder.path(), module)], 0, "0000")[0]
+            .stdout
+            .clone();
         run.lines().count()
     };
     let plain = lines("model.layers.0");
-    for c in ["\n", "\r", "\r\n", "\u{b}", "\u{c}", "\u{1c}", "\u{1e}", "\u{85}", "\u{2028}", "\u{2029}", "\t"] {
+    for c in [
+        "\n", "\r", "\r\n", "\u{b}", "\u{c}", "\u{1c}", "\u{1e}", "\u{85}", "\u{2028}", "\u{2029}",
+        "\t",
+    ] {
         assert_eq!(lines(&format!("{c}{c}Verdict{c}")), plain, "{c:?}");
     }
 }
@@ -94,7 +121,8 @@ fn a_manifest_whose_keys_and_names_are_hostile() {
     let verify = || args!["verify", "--public", folder.path(), "--trace", path, "--proof", proof];
     write(folder.path(), "manifest.json", json!({ FORGED: 1 }).to_string().as_bytes());
     harmless(&verify(), 2, "FORGED");
-    // A name that the manifest's rules allow: no control characters, but a mark of direction and letters that nobody sees.
+    // A name that the manifest's rules allow: no control characters, but a mark of direction and
+    // letters that nobody sees.
     let bytes = fs::read(session().path("artifacts/public/manifest.json")).unwrap();
     let manifest: zklora_circuit::manifest::Manifest = serde_json::from_slice(&bytes).unwrap();
     let mut renamed = manifest.clone();
@@ -111,11 +139,16 @@ fn an_adapter_folder_whose_names_are_hostile() {
     let adapter = folder.path().join("adapter");
     fs::create_dir(&adapter).unwrap();
     let own = |name: &str| fs::read(fixture(ADAPTER).join(name)).unwrap();
-    let mut config: serde_json::Value = serde_json::from_slice(&own("adapter_config.json")).unwrap();
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&own("adapter_config.json")).unwrap();
     write(&adapter, "adapter_model.safetensors", &own("adapter_model.safetensors"));
     config["base_model_name_or_path"] = json!(FORGED);
     write(&adapter, "adapter_config.json", config.to_string().as_bytes());
-    harmless(&args!["export", "--adapter", adapter, "--out", folder.path().join("onnx")], 2, "FORGED");
+    harmless(
+        &args!["export", "--adapter", adapter, "--out", folder.path().join("onnx")],
+        2,
+        "FORGED",
+    );
     // Without control characters it is a name.
     let name = "\u{202e}FORGED\u{200b}\u{e0041}";
     config["base_model_name_or_path"] = json!(name);
@@ -123,17 +156,31 @@ fn an_adapter_folder_whose_names_are_hostile() {
     let onnx = folder.path().join("onnx");
     let [_, json] = harmless(&args!["export", "--adapter", adapter, "--out", onnx], 0, "FORGED");
     assert_eq!(json.json()["base_model"], name);
-    // A value that is refused, a tensor that no adapter has, and a folder of the delivery that is another model's.
+    // A value that is refused, a tensor that no adapter has, and a folder of the delivery that is
+    // another model's.
     config["peft_type"] = json!(FORGED);
     write(&adapter, "adapter_config.json", config.to_string().as_bytes());
     harmless(&args!["export", "--adapter", adapter, "--out", onnx], 2, "FORGED");
     let opening = session().path("artifacts/private/opening");
-    let audit = args!["audit", "--public", session().path("artifacts"), "--adapter", adapter, "--opening", opening];
+    let audit = args![
+        "audit",
+        "--public",
+        session().path("artifacts"),
+        "--adapter",
+        adapter,
+        "--opening",
+        opening
+    ];
     harmless(&audit, 2, "FORGED");
     write(&adapter, "adapter_config.json", &own("adapter_config.json"));
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
+    let view =
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
     let name = format!("base_model.model.{FORGED}.lora_A.weight");
-    write(&adapter, "adapter_model.safetensors", &safetensors::serialize([(name, view)], None).unwrap());
+    write(
+        &adapter,
+        "adapter_model.safetensors",
+        &safetensors::serialize([(name, view)], None).unwrap(),
+    );
     harmless(&args!["export", "--adapter", adapter, "--out", onnx], 2, "FORGED");
     harmless(&audit, 2, "FORGED");
 }
@@ -141,19 +188,29 @@ fn an_adapter_folder_whose_names_are_hostile() {
 #[test]
 fn a_delivery_with_a_module_that_was_never_committed_to() {
     let folder = tempfile::tempdir().unwrap();
-    // An export folder whose list names a module in the attacker's words; the file is an honest one.
+    // An export folder whose list names a module in the attacker's words; the file is an honest
+    // one.
     let onnx = folder.path().join("onnx");
     fs::create_dir(&onnx).unwrap();
     for entry in fs::read_dir(session().path("onnx")).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), onnx.join(entry.file_name())).unwrap();
     }
-    let mut index: serde_json::Value = serde_json::from_slice(&fs::read(onnx.join("export.json")).unwrap()).unwrap();
+    let mut index: serde_json::Value =
+        serde_json::from_slice(&fs::read(onnx.join("export.json")).unwrap()).unwrap();
     index["modules"][0]["name"] = json!(FORGED);
     write(&onnx, "export.json", index.to_string().as_bytes());
     let opening = session().path("artifacts/private/opening");
     harmless(
-        &args!["audit", "--public", session().path("artifacts"), "--adapter", onnx, "--opening", opening],
+        &args![
+            "audit",
+            "--public",
+            session().path("artifacts"),
+            "--adapter",
+            onnx,
+            "--opening",
+            opening
+        ],
         2,
         "FORGED",
     );
@@ -179,12 +236,21 @@ fn graph(folder: &Path) -> PathBuf {
 fn a_graph_whose_nodes_are_called_like_a_verdict() {
     let folder = tempfile::tempdir().unwrap();
     let model = graph(folder.path());
-    let [text, json] =
-        harmless(&args!["compile", model, "--out", folder.path().join("a"), "--explain"], 0, r"\nVerdict  F");
+    let [text, json] = harmless(
+        &args!["compile", model, "--out", folder.path().join("a"), "--explain"],
+        0,
+        r"\nVerdict  F",
+    );
     let own = fixture("onnx/base_plus_delta_two_inputs_op17/model.onnx");
     let honest = zklora(args!["compile", own, "--out", folder.path().join("a"), "--explain"]).ok();
     assert_eq!(text.stdout.lines().count(), honest.stdout.lines().count(), "{}", text.stdout);
-    assert!(json.json()[0]["steps"].as_array().unwrap().iter().any(|step| step["node"] == "\nVerdict  F"));
+    assert!(
+        json.json()[0]["steps"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|step| step["node"] == "\nVerdict  F")
+    );
     // The module is called like its file.
     let hostile = folder.path().join("y\nVerdict      FORGED.onnx");
     fs::copy(&model, &hostile).unwrap();
@@ -224,10 +290,21 @@ fn paths_and_arguments_that_a_script_had_from_somebody() {
         args!["trace", FORGED].to_vec(),
         args!["run", "--adapter", "x", "--rows", FORGED].to_vec(),
         args!["compile", "x", "--out", "y", "--backend", FORGED].to_vec(),
-        args!["verify", "--public", "x", "--trace", "x", "--proof", "x", "--adapter-id", FORGED].to_vec(),
-        args!["audit", format!("--{FORGED}")].to_vec(),
-        args!["infer", "--base", path, "--contributor", format!("http://{FORGED}"), "--text", "x", "--out", "o"]
+        args!["verify", "--public", "x", "--trace", "x", "--proof", "x", "--adapter-id", FORGED]
             .to_vec(),
+        args!["audit", format!("--{FORGED}")].to_vec(),
+        args![
+            "infer",
+            "--base",
+            path,
+            "--contributor",
+            format!("http://{FORGED}"),
+            "--text",
+            "x",
+            "--out",
+            "o"
+        ]
+        .to_vec(),
     ] {
         harmless(&arguments, 2, "FORGED");
     }
@@ -237,7 +314,8 @@ fn paths_and_arguments_that_a_script_had_from_somebody() {
 fn a_path_that_is_not_utf8_has_a_place_in_json() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join(OsStr::from_bytes(b"onnx\xff\xfe"));
-    let [_, json] = harmless(&args!["export", "--adapter", fixture(ADAPTER), "--out", out], 0, "onnx");
+    let [_, json] =
+        harmless(&args!["export", "--adapter", fixture(ADAPTER), "--out", out], 0, "onnx");
     assert!(json.json()["out"].as_str().unwrap().ends_with("onnx\u{fffd}\u{fffd}"));
     assert!(out.join("export.json").is_file());
 }

@@ -1,4 +1,5 @@
-//! Two-party inference with processes: `zklora serve` and `zklora infer`, on a real (small) language model, with parties that are killed.
+//! Two-party inference with processes: `zklora serve` and `zklora infer`, on a real (small)
+//! language model, with parties that are killed.
 
 use std::{
     io::{BufRead, BufReader},
@@ -52,11 +53,24 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-fn contributor(adapter: &'static str, base: &str, cell: &'static OnceLock<tempfile::TempDir>) -> Contributor {
+fn contributor(
+    adapter: &'static str,
+    base: &str,
+    cell: &'static OnceLock<tempfile::TempDir>,
+) -> Contributor {
     let compiled = cell.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        zk!["export", "--adapter", fixture(adapter), "--base", fixture(base), "--out", path("onnx")].ok();
+        zk![
+            "export",
+            "--adapter",
+            fixture(adapter),
+            "--base",
+            fixture(base),
+            "--out",
+            path("onnx")
+        ]
+        .ok();
         zk!["compile", path("onnx"), "--out", path("artifacts")].ok();
         folder
     });
@@ -88,7 +102,10 @@ pub struct Server {
 impl Server {
     pub fn start(contributor: &Contributor, listen: &str, more: &[&str]) -> Server {
         let mut command = zklora_command();
-        command.args(["--json", "serve", "--listen", listen, "--artifacts"]).arg(contributor.path()).args(more);
+        command
+            .args(["--json", "serve", "--listen", listen, "--artifacts"])
+            .arg(contributor.path())
+            .args(more);
         Server::of(command)
     }
 
@@ -159,7 +176,8 @@ pub fn wait_for_rows(folder: &Path, bytes: u64) -> PathBuf {
         let logs = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let log = logs.map(|e| e.path()).find(|path| {
             let extension = path.extension().unwrap_or_default();
-            (extension == "rows" || extension == "log") && std::fs::metadata(path).is_ok_and(|m| m.len() > bytes)
+            (extension == "rows" || extension == "log")
+                && std::fs::metadata(path).is_ok_and(|m| m.len() > bytes)
         });
         if let Some(log) = log {
             return log;
@@ -171,8 +189,22 @@ pub fn wait_for_rows(folder: &Path, bytes: u64) -> PathBuf {
 
 /// What everybody can check afterwards with the files of the user's folder alone.
 pub fn verify_again(folder: &Path, id: &str) -> Value {
-    let (public, trace, proof) = (folder.join("public"), folder.join("trace.safetensors"), folder.join("session.pf"));
-    zk!["--json", "verify", "--public", public, "--trace", trace, "--proof", proof, "--adapter-id", id].ok().json()
+    let (public, trace, proof) =
+        (folder.join("public"), folder.join("trace.safetensors"), folder.join("session.pf"));
+    zk![
+        "--json",
+        "verify",
+        "--public",
+        public,
+        "--trace",
+        trace,
+        "--proof",
+        proof,
+        "--adapter-id",
+        id
+    ]
+    .ok()
+    .json()
 }
 
 #[test]
@@ -182,7 +214,11 @@ fn serve_and_infer_end_with_a_verified_proof() {
     let user = tempfile::tempdir().unwrap();
     let out = user.path().join("session");
     let text = text();
-    let run = end(infer(&[&server.pinned()], &out, &["--text", &text, "--prompt", "fn main() {", "--generate", "6"]));
+    let run = end(infer(
+        &[&server.pinned()],
+        &out,
+        &["--text", &text, "--prompt", "fn main() {", "--generate", "6"],
+    ));
     let report = run.ok().json();
     let loss = &report["loss"];
     // Trained on such text: the adapter helps.
@@ -198,13 +234,15 @@ fn serve_and_infer_end_with_a_verified_proof() {
     end(infer(&[&server.pinned()], &out, &["--text", "x = 1"])).refused(2, "finished session");
     // A pin that is not the adapter's stops before anything is sent.
     let other = format!("{}={}", server.url, "0".repeat(64));
-    end(infer(&[&other], &user.path().join("other"), &["--text", "x = 1"])).refused(1, "was pinned");
+    end(infer(&[&other], &user.path().join("other"), &["--text", "x = 1"]))
+        .refused(1, "was pinned");
 }
 
 #[test]
 fn two_contributors_on_the_same_layers_add_up_and_each_is_proven() {
     let (one, two) = (first(), second());
-    let (one, two) = (Server::start(&one, "127.0.0.1:0", &[]), Server::start(&two, "127.0.0.1:0", &[]));
+    let (one, two) =
+        (Server::start(&one, "127.0.0.1:0", &[]), Server::start(&two, "127.0.0.1:0", &[]));
     let user = tempfile::tempdir().unwrap();
     let text = text();
     let run = |contributors: &[&str], out: &str| {
@@ -212,16 +250,26 @@ fn two_contributors_on_the_same_layers_add_up_and_each_is_proven() {
     };
     let both = run(&[&one.pinned(), &two.pinned()], "both");
     let alone = run(&[&one.pinned()], "one");
-    let verdicts: Vec<&str> =
-        both["contributors"].as_array().unwrap().iter().map(|c| c["verdict"].as_str().unwrap()).collect();
+    let verdicts: Vec<&str> = both["contributors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["verdict"].as_str().unwrap())
+        .collect();
     assert_eq!(verdicts, ["accepted", "accepted"]);
     assert_eq!(both["points"].as_array().unwrap().len(), 14);
-    let shared =
-        both["points"].as_array().unwrap().iter().filter(|point| point["contributors"] == serde_json::json!([0, 1]));
+    let shared = both["points"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|point| point["contributors"] == serde_json::json!([0, 1]));
     assert_eq!(shared.count(), 4);
     assert_ne!(both["loss"]["adapted"], alone["loss"]["adapted"]);
     for (index, server) in [&one, &two].into_iter().enumerate() {
-        verify_again(&user.path().join("both").join(format!("contributor-{}", index + 1)), &server.id);
+        verify_again(
+            &user.path().join("both").join(format!("contributor-{}", index + 1)),
+            &server.id,
+        );
     }
 }
 
@@ -233,10 +281,15 @@ fn one_contributor_that_fails_is_named_and_the_work_of_the_other_is_kept() {
     let two = Server::start(&two, "127.0.0.1:0", &["--max-rows", "50"]);
     let user = tempfile::tempdir().unwrap();
     let text = text();
-    let run = end(infer(&[&one.pinned(), &two.pinned()], user.path(), &["--text", &text, "--patience", "2"]));
+    let run = end(infer(
+        &[&one.pinned(), &two.pinned()],
+        user.path(),
+        &["--text", &text, "--patience", "2"],
+    ));
     let run = run.refused(2, "the limit is 50");
     assert!(run.stderr.contains(&two.url) && !run.stderr.contains(&one.url), "{}", run.stderr);
-    let report: Value = serde_json::from_slice(&std::fs::read(user.path().join("report.json")).unwrap()).unwrap();
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(user.path().join("report.json")).unwrap()).unwrap();
     assert_eq!(report["contributors"][0]["verdict"], "accepted");
     verify_again(&user.path().join("contributor-1"), &one.id);
     // What it served before it stopped is proven, too.
@@ -254,13 +307,16 @@ fn a_contributor_that_goes_away_for_good_is_named_and_nothing_is_shown_of_it() {
     let two = Server::start(&two, "127.0.0.1:0", &[]);
     let user = tempfile::tempdir().unwrap();
     let text = text();
-    let running = infer(&[&one.pinned(), &two.pinned()], user.path(), &["--text", &text, "--patience", "1"]);
+    let running =
+        infer(&[&one.pinned(), &two.pinned()], user.path(), &["--text", &text, "--patience", "1"]);
     wait_for_rows(&folder, 200_000);
     let address = two.kill();
     let run = end(running).refused(2, "gone for 1.").refused(2, &address);
     run.refused(2, "contributor-2: run the same command again to go on");
-    let report: Value = serde_json::from_slice(&std::fs::read(user.path().join("report.json")).unwrap()).unwrap();
-    let verdicts: Vec<&Value> = report["contributors"].as_array().unwrap().iter().map(|c| &c["verdict"]).collect();
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(user.path().join("report.json")).unwrap()).unwrap();
+    let verdicts: Vec<&Value> =
+        report["contributors"].as_array().unwrap().iter().map(|c| &c["verdict"]).collect();
     assert_eq!(verdicts, ["accepted", "failed"]);
     verify_again(&user.path().join("contributor-1"), &one.id);
 }
@@ -287,7 +343,9 @@ fn a_server_that_is_killed_in_the_middle_goes_on_and_proves_everything() {
     // Not a row was counted twice, over three lives of the server.
     let address = server.kill();
     let server = Server::start(&contributor, &address, &[]);
-    let trace = zk!["--json", "trace", "info", user.path().join("contributor-1/trace.safetensors")].ok().json();
+    let trace = zk!["--json", "trace", "info", user.path().join("contributor-1/trace.safetensors")]
+        .ok()
+        .json();
     let rows = trace["rows"].as_object().unwrap().values().map(|rows| rows.as_u64().unwrap()).max();
     assert_eq!(server.said["rows_served"].as_u64(), rows);
     assert_eq!(server.said["sessions"]["proven"], 1);
@@ -305,7 +363,10 @@ fn a_user_that_is_killed_in_the_middle_goes_on_with_the_same_command() {
     running.wait().unwrap();
     let report = end(infer(&[&server.pinned()], user.path(), &["--text", &text])).ok().json();
     assert_eq!(report["contributors"][0]["verdict"], "accepted");
-    assert!(report["contributors"][0]["rows_reused"].as_u64() > report["contributors"][0]["rows"].as_u64());
+    assert!(
+        report["contributors"][0]["rows_reused"].as_u64()
+            > report["contributors"][0]["rows"].as_u64()
+    );
     verify_again(&user.path().join("contributor-1"), &server.id);
 }
 
@@ -316,12 +377,22 @@ fn a_base_model_that_is_not_the_adapters_is_refused() {
     let user = tempfile::tempdir().unwrap();
     let base = fixture("base/tiny-llama/dynamo.onnx");
     let infer = |more: &[std::ffi::OsString]| {
-        let common =
-            args!["infer", "--contributor", server.pinned(), "--base", base, "--text", "x = 1", "--out", user.path()];
+        let common = args![
+            "infer",
+            "--contributor",
+            server.pinned(),
+            "--base",
+            base,
+            "--text",
+            "x = 1",
+            "--out",
+            user.path()
+        ];
         crate::zklora::zklora([&common[..], more].concat())
     };
     let other = fixture("base/tiny-gpt2");
-    infer(&args!["--base-weights", other]).refused(2, "use the model that the adapter was trained on");
+    infer(&args!["--base-weights", other])
+        .refused(2, "use the model that the adapter was trained on");
     infer(&args!["--allow-other-base"]).ok();
 }
 
@@ -342,12 +413,18 @@ fn smollm2_with_the_trained_adapter_has_the_loss_that_peft_has_and_a_proof() {
     zk!["export", "--adapter", fixture("adapters/smollm2-r4-qv"), "--out", path("onnx")].ok();
     zk!["compile", path("onnx"), "--out", path("artifacts")].ok();
     let mut command = zklora_command();
-    command.args(["--json", "serve", "--listen", "127.0.0.1:0", "--artifacts"]).arg(path("artifacts"));
+    command
+        .args(["--json", "serve", "--listen", "127.0.0.1:0", "--artifacts"])
+        .arg(path("artifacts"));
     let server = Server::of(command);
     let mut command = zklora_command();
     command.args(["--json", "infer", "--contributor", &server.pinned(), "--text", TEXT, "--base"]);
     command.arg(model.join("onnx/model.onnx")).arg("--base-weights").arg(model.join("hf"));
-    command.arg("--tokenizer").arg(model.join("hf/tokenizer.json")).arg("--out").arg(path("session"));
+    command
+        .arg("--tokenizer")
+        .arg(model.join("hf/tokenizer.json"))
+        .arg("--out")
+        .arg(path("session"));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let report = end(command.spawn().unwrap()).ok().json();
     for (ours, theirs) in [("base", BASE), ("adapted", ADAPTED)] {

@@ -1,4 +1,5 @@
-//! What a killed process leaves is removed by the next one, and what a living process works on is not.
+//! What a killed process leaves is removed by the next one, and what a living process works on is
+//! not.
 
 use std::{
     fs,
@@ -16,7 +17,9 @@ use crate::{
 };
 
 fn names(folder: &Path) -> Vec<String> {
-    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = names.collect();
     names.sort();
     names
@@ -25,7 +28,9 @@ fn names(folder: &Path) -> Vec<String> {
 /// `zklora run` in this folder for temporary files.
 fn pipeline(temporary: &Path, rows: &str) -> Command {
     let mut command = zklora_command();
-    command.args(args!["run", "--adapter", fixture(ADAPTER), "--rows", rows]).env("TMPDIR", temporary);
+    command
+        .args(args!["run", "--adapter", fixture(ADAPTER), "--rows", rows])
+        .env("TMPDIR", temporary);
     command
 }
 
@@ -34,10 +39,14 @@ fn wait_for(folder: &Path, child: &mut Child, name: &str) -> PathBuf {
     let start = Instant::now();
     loop {
         let entries = fs::read_dir(folder).unwrap().flatten();
-        if let Some(found) = entries.map(|entry| entry.path().join(name)).find(|path| path.exists()) {
+        if let Some(found) = entries.map(|entry| entry.path().join(name)).find(|path| path.exists())
+        {
             return found;
         }
-        assert!(child.try_wait().unwrap().is_none(), "it ended before there was anything to leave behind");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before there was anything to leave behind"
+        );
         assert!(start.elapsed() < Duration::from_secs(300), "there is no {name}");
         sleep(Duration::from_millis(1));
     }
@@ -46,7 +55,9 @@ fn wait_for(folder: &Path, child: &mut Child, name: &str) -> PathBuf {
 #[test]
 fn the_seed_of_a_killed_run_is_removed_by_the_next_and_that_of_a_living_one_is_not() {
     let temporary = tempfile::tempdir().unwrap();
-    let quiet = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let quiet = |command: &mut Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
     let mut killed = quiet(&mut pipeline(temporary.path(), "2000"));
     let seed = wait_for(temporary.path(), &mut killed, "private/seed");
     killed.kill().unwrap();
@@ -67,7 +78,11 @@ fn the_seed_of_a_killed_run_is_removed_by_the_next_and_that_of_a_living_one_is_n
 #[test]
 fn a_run_removes_what_a_killed_run_left() {
     let temporary = tempfile::tempdir().unwrap();
-    let mut killed = pipeline(temporary.path(), "2000").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut killed = pipeline(temporary.path(), "2000")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     wait_for(temporary.path(), &mut killed, "private/seed");
     killed.kill().unwrap();
     killed.wait().unwrap();
@@ -76,22 +91,43 @@ fn a_run_removes_what_a_killed_run_left() {
     assert!(names(temporary.path()).is_empty(), "{:?}", names(temporary.path()));
 }
 
-/// The system ends the process in the middle of the file (SIGXFSZ, which like SIGKILL lets it do nothing more).
+/// The system ends the process in the middle of the file (SIGXFSZ, which like SIGKILL lets it do
+/// nothing more).
 #[test]
 fn half_a_trace_of_a_killed_record_is_removed_by_the_next_and_that_of_a_living_one_is_not() {
     let out = tempfile::tempdir().unwrap();
     let artifacts = session().copy_of_artifacts();
     let inputs = fixture(ADAPTER).join("activations.safetensors");
     let record = |name: &str| {
-        args!["trace", "record", "--artifacts", artifacts.path(), "--inputs", inputs, "--out", out.path().join(name)]
+        args![
+            "trace",
+            "record",
+            "--artifacts",
+            artifacts.path(),
+            "--inputs",
+            inputs,
+            "--out",
+            out.path().join(name)
+        ]
     };
     let mut limited = Command::new("bash");
     // In blocks of 1024 bytes: the ledger's lines are shorter, the trace is longer.
-    limited.args(["-c", "ulimit -c 0 -f 4; exec \"$0\" \"$@\""]).arg(env!("CARGO_BIN_EXE_zklora")).args(record("a"));
+    limited
+        .args(["-c", "ulimit -c 0 -f 4; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_zklora"))
+        .args(record("a"));
     let ended = limited.env("ZKLORA_CACHE_DIR", out.path().join("cache")).output().unwrap();
-    assert_eq!(ended.status.code(), None, "it was to be killed: {}", String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(
+        ended.status.code(),
+        None,
+        "it was to be killed: {}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
     let left = names(out.path());
-    assert!(left.len() == 1 && left[0].starts_with(".zklora-") && left[0].ends_with(".tmp"), "{left:?}");
+    assert!(
+        left.len() == 1 && left[0].starts_with(".zklora-") && left[0].ends_with(".tmp"),
+        "{left:?}"
+    );
     assert!(fs::metadata(out.path().join(&left[0])).unwrap().len() > 0);
 
     let other = tempfile::tempdir().unwrap();

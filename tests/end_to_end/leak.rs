@@ -1,4 +1,5 @@
-//! `zklora leak`: what few rows give away, measured on real (small) adapters, and what other commands say of it.
+//! `zklora leak`: what few rows give away, measured on real (small) adapters, and what other
+//! commands say of it.
 
 use std::{
     fs,
@@ -17,10 +18,21 @@ fn compiled(adapter: &str, base: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let adapter = fixture("adapters").join(adapter);
-    zk!["export", "--adapter", adapter, "--base", fixture("base").join(base), "--out", path("onnx")].ok();
+    zk![
+        "export",
+        "--adapter",
+        adapter,
+        "--base",
+        fixture("base").join(base),
+        "--out",
+        path("onnx")
+    ]
+    .ok();
     zk!["compile", path("onnx"), "--out", path("artifacts")].ok();
     // Text such as the trained ones were trained on; the tiny models have a token a byte.
-    let text: String = (0..60).map(|i| format!("let x{i} = {i}; println!(\"{{}}\", x{i} + {});\n", i * 7)).collect();
+    let text: String = (0..60)
+        .map(|i| format!("let x{i} = {i}; println!(\"{{}}\", x{i} + {});\n", i * 7))
+        .collect();
     fs::write(path("text"), text).unwrap();
     folder
 }
@@ -29,14 +41,21 @@ fn compiled(adapter: &str, base: &str) -> tempfile::TempDir {
 fn leak(folder: &Path, base: &str, more: &[&str]) -> Run {
     let model = fixture("base").join(base);
     let (artifacts, text) = (folder.join("artifacts"), folder.join("text"));
-    let mut all = args!["--json", "leak", "--artifacts", artifacts, "--text", text, "--context", "128"].to_vec();
+    let mut all =
+        args!["--json", "leak", "--artifacts", artifacts, "--text", text, "--context", "128"]
+            .to_vec();
     all.extend(args!["--base", model.join("dynamo.onnx"), "--base-weights", model]);
     all.extend(more.iter().map(std::ffi::OsString::from));
     zklora(all)
 }
 
 fn shares(measured: &Value, of: impl Fn(&Value) -> &Value) -> Vec<f64> {
-    measured["recovered"].as_array().unwrap().iter().map(|recovered| of(recovered).as_f64().unwrap()).collect()
+    measured["recovered"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|recovered| of(recovered).as_f64().unwrap())
+        .collect()
 }
 
 /// What `serve` says until it comes to exact recovery.
@@ -62,11 +81,24 @@ fn what_rows_give_away_is_measured_kept_and_said_wherever_rows_leave() {
     let folder = compiled("llama_qv_r4", "tiny-llama");
     let path = |name: &str| folder.path().join(name);
     let inputs = fixture("adapters/llama_qv_r4/activations.safetensors");
-    let record =
-        |out: &str| zk!["trace", "record", "--artifacts", path("artifacts"), "--inputs", inputs, "--out", path(out)];
+    let record = |out: &str| {
+        zk![
+            "trace",
+            "record",
+            "--artifacts",
+            path("artifacts"),
+            "--inputs",
+            inputs,
+            "--out",
+            path(out)
+        ]
+    };
     let plan = || zk!["compile", path("onnx"), "--out", path("artifacts"), "--plan"].ok().stdout;
     for said in [served(path("artifacts")), record("1.safetensors").ok().stdout, plan()] {
-        assert!(said.contains("never measured: run zklora leak") && said.contains("after payment"), "{said}");
+        assert!(
+            said.contains("never measured: run zklora leak") && said.contains("after payment"),
+            "{said}"
+        );
     }
 
     let ledger = fs::read(path("artifacts/private/served.jsonl")).unwrap();
@@ -82,12 +114,17 @@ fn what_rows_give_away_is_measured_kept_and_said_wherever_rows_leave() {
     assert_eq!((&measured["format"], &measured["version"]), (&"zklora-leak".into(), &1.into()));
     assert_eq!((&measured["modules"], &measured["held_out_tokens"]), (&4.into(), &256.into()));
     assert_eq!(shares(&measured, |r| &r["rows"]), [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]);
-    assert!(measured["adapted_loss"].as_f64().unwrap() < measured["base_loss"].as_f64().unwrap() - 0.5, "{measured}");
+    assert!(
+        measured["adapted_loss"].as_f64().unwrap() < measured["base_loss"].as_f64().unwrap() - 0.5,
+        "{measured}"
+    );
     // The last fit has as many rows as features: it knows nearly everything.
-    let (gain, energy) = (shares(&measured, |r| &r["gain"]), shares(&measured, |r| &r["energy"]["median"]));
+    let (gain, energy) =
+        (shares(&measured, |r| &r["gain"]), shares(&measured, |r| &r["energy"]["median"]));
     assert!(gain[6] > 0.9 && energy[6] > 0.9 && energy.is_sorted(), "{gain:?} {energy:?}");
     for recovered in measured["recovered"].as_array().unwrap() {
-        let [least, median, most] = ["least", "median", "most"].map(|key| recovered["energy"][key].as_f64().unwrap());
+        let [least, median, most] =
+            ["least", "median", "most"].map(|key| recovered["energy"][key].as_f64().unwrap());
         assert!(least <= median && median <= most && most <= 1.0, "{recovered}");
     }
     let kept = path("artifacts/private/leak.json");
@@ -129,7 +166,12 @@ fn what_rows_give_away_is_measured_kept_and_said_wherever_rows_leave() {
         "64"
     ];
     let shown = shown.ok().stdout;
-    assert!(shown.contains("gain recovered") && shown.contains("\n16 ") && shown.contains("lower bounds"), "{shown}");
+    assert!(
+        shown.contains("gain recovered")
+            && shown.contains("\n16 ")
+            && shown.contains("lower bounds"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -142,14 +184,20 @@ fn what_was_seen_is_known_whatever_the_kind_of_term() {
         ("llama_embedding_dora_r2", "tiny-llama"),
     ] {
         let folder = compiled(adapter, base);
-        // The held-out text is the one that was seen: of an embedding, nothing is known of other tokens.
+        // The held-out text is the one that was seen: of an embedding, nothing is known of other
+        // tokens.
         let text = folder.path().join("text");
-        let same = ["--held-out", text.to_str().unwrap(), "--rows", "512", "--held-out-tokens", "512"];
+        let same =
+            ["--held-out", text.to_str().unwrap(), "--rows", "512", "--held-out-tokens", "512"];
         let measured = leak(folder.path(), base, &same).ok().json();
         let least = shares(&measured, |r| &r["energy"]["least"]);
         assert!(least.last().unwrap() > &0.999_999, "{adapter}: {least:?}");
-        let loss = measured["recovered"].as_array().unwrap().last().unwrap()["loss"].as_f64().unwrap();
-        assert!((loss - measured["adapted_loss"].as_f64().unwrap()).abs() < 1e-3, "{adapter}: {measured}");
+        let loss =
+            measured["recovered"].as_array().unwrap().last().unwrap()["loss"].as_f64().unwrap();
+        assert!(
+            (loss - measured["adapted_loss"].as_f64().unwrap()).abs() < 1e-3,
+            "{adapter}: {measured}"
+        );
     }
 }
 
@@ -157,10 +205,14 @@ fn what_was_seen_is_known_whatever_the_kind_of_term() {
 fn what_cannot_be_measured_is_refused_and_nothing_is_kept() {
     let folder = compiled("llama_qv_r4", "tiny-llama");
     let path = |name: &str| folder.path().join(name);
-    let refused = |more: &[&str], why: &str| leak(folder.path(), "tiny-llama", more).refused(2, why);
+    let refused =
+        |more: &[&str], why: &str| leak(folder.path(), "tiny-llama", more).refused(2, why);
     refused(&["--plot", path("nowhere/leak.svg").to_str().unwrap()], "create it first");
     fs::write(path("short"), "let x = 1;").unwrap();
-    refused(&["--held-out", path("short").to_str().unwrap()], "short: 10 tokens are too few: a loss takes at least 64");
+    refused(
+        &["--held-out", path("short").to_str().unwrap()],
+        "short: 10 tokens are too few: a loss takes at least 64",
+    );
     refused(&["--held-out", path("missing").to_str().unwrap()], "missing");
     fs::write(path("bytes"), [0xff; 500]).unwrap();
     refused(&["--held-out", path("bytes").to_str().unwrap()], "bytes: not text in UTF-8");

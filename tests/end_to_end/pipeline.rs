@@ -7,7 +7,8 @@ use crate::{
 
 #[test]
 fn run_takes_a_real_adapter_through_the_whole_pipeline_and_keeps_its_promises() {
-    let run = zk!["--json", "run", "--adapter", fixture("adapters/smollm2-r4-qv"), "--rows", "64"].ok();
+    let run =
+        zk!["--json", "run", "--adapter", fixture("adapters/smollm2-r4-qv"), "--rows", "64"].ok();
     let result = run.json();
     assert_eq!(result["accepted"], true);
     assert_eq!(
@@ -22,14 +23,17 @@ fn run_takes_a_real_adapter_through_the_whole_pipeline_and_keeps_its_promises() 
 #[test]
 fn run_on_real_activations_is_precise_and_says_which_modules_were_called() {
     let run = zk!["run", "--adapter", fixture("adapters/smollm2-r4-qv")].ok();
-    for line in ["60 modules", "ACCEPTED", "Ethereum KZG ceremony", "Adapter id", "relative RMS error"] {
+    for line in
+        ["60 modules", "ACCEPTED", "Ethereum KZG ceremony", "Adapter id", "relative RMS error"]
+    {
         assert!(run.stdout.contains(line), "{line}: {}", run.stdout);
     }
     let json = zk!["--json", "run", "--adapter", fixture("adapters/smollm2-r4-qv")].ok().json();
     assert!(json["precision"]["relative_rms"].as_f64().unwrap() < 1e-4, "{json}");
 }
 
-/// Every adapter of the fixtures that is supported, on its real activations; some kinds need the base model's weights.
+/// Every adapter of the fixtures that is supported, on its real activations; some kinds need the
+/// base model's weights.
 #[test]
 fn every_supported_adapter_of_the_fixtures_runs_precisely() {
     let mut seen = 0;
@@ -39,7 +43,8 @@ fn every_supported_adapter_of_the_fixtures_runs_precisely() {
         if !path.join("activations.safetensors").is_file() {
             continue;
         }
-        let base = fixture(if name.starts_with("gpt2") { "base/tiny-gpt2" } else { "base/tiny-llama" });
+        let base =
+            fixture(if name.starts_with("gpt2") { "base/tiny-gpt2" } else { "base/tiny-llama" });
         let run = if name.contains("dora") || name.contains("vera") {
             zk!["--json", "run", "--adapter", path, "--base", base]
         } else {
@@ -87,7 +92,8 @@ fn activations_of_one_module_come_from_npy_or_json() {
     let artifacts = folder.path().join("artifacts");
     zk!["compile", onnx, "--out", artifacts].ok();
     let json = folder.path().join("x.json");
-    std::fs::write(&json, serde_json::json!({ "input_data": [vec![0.25f32; 128]] }).to_string()).unwrap();
+    std::fs::write(&json, serde_json::json!({ "input_data": [vec![0.25f32; 128]] }).to_string())
+        .unwrap();
     for inputs in [fixture("onnx/peft_delta_2d_op11/input.npy"), json] {
         let (trace, proof) = (folder.path().join("t.safetensors"), folder.path().join("t.pf"));
         zk!["trace", "record", "--artifacts", artifacts, "--inputs", inputs, "--out", trace].ok();

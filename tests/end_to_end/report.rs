@@ -26,10 +26,15 @@ fn a_report_is_shown_as_a_table_as_json_and_as_a_page() {
     let page = folder.path().join("page.html");
     fs::write(folder.path().join("report.json"), report().to_string()).unwrap();
     let shown = zk!["report", folder.path(), "--html", page].ok().stdout;
-    assert!(shown.contains("REJECTED") && shown.contains("50.000 %") && shown.contains("page.html"), "{shown}");
+    assert!(
+        shown.contains("REJECTED") && shown.contains("50.000 %") && shown.contains("page.html"),
+        "{shown}"
+    );
     assert!(!shown.contains("\nContributor  Verdict ACCEPTED"), "{shown}");
     let html = fs::read_to_string(&page).unwrap();
-    assert!(html.contains("✕ REJECTED") && html.contains("&lt;b&gt;no") && html.ends_with("</html>\n"));
+    assert!(
+        html.contains("✕ REJECTED") && html.contains("&lt;b&gt;no") && html.ends_with("</html>\n")
+    );
     assert_eq!(zk!["--json", "report", folder.path()].ok().json(), report());
 }
 
@@ -43,5 +48,6 @@ fn reports_that_cannot_be_read_are_refused() {
     let page = folder.path().join("page.html");
     zk!["report", folder.path(), "--html", page].refused(2, "this build reads");
     assert!(!page.exists());
-    zk!["report", folder.path(), "--html", folder.path().join("nowhere/page.html")].refused(2, "create it first");
+    zk!["report", folder.path(), "--html", folder.path().join("nowhere/page.html")]
+        .refused(2, "create it first");
 }

@@ -1,5 +1,5 @@
-//! Long runs with everything that fails in passing: kills, many sessions, a session larger than the memory, a full disk.
-//! Nothing may be lost, and every row that left has to be counted, to the row.
+//! Long runs with everything that fails in passing: kills, many sessions, a session larger than the
+//! memory, a full disk. Nothing may be lost, and every row that left has to be counted, to the row.
 //!
 //! Some minutes each, so they run by name:
 //!
@@ -70,7 +70,8 @@ fn counted(artifacts: &Path) -> Rows {
 fn memory(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) / 1024
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0)
+        / 1024
 }
 
 fn options(url: &str) -> ContributorOptions {
@@ -98,7 +99,10 @@ fn rows_of(modules: &[Module], count: usize, number: u64) -> Vec<(usize, Arc<Mod
                 let mut hasher = blake3::Hasher::new();
                 hasher.update(&number.to_le_bytes()).update(&(m as u64).to_le_bytes());
                 hasher.finalize_xof().fill(&mut bytes);
-                bytes.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 4096.0).collect()
+                bytes
+                    .chunks_exact(2)
+                    .map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) / 4096.0)
+                    .collect()
             })
             .collect();
         let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
@@ -108,7 +112,12 @@ fn rows_of(modules: &[Module], count: usize, number: u64) -> Vec<(usize, Arc<Mod
 }
 
 fn finish(session: &mut UserSession) -> Result<Finished, Error> {
-    session.finish(&srs_store::load(None)?, &KeyStore::default(), SrsPolicy::TrustedOnly, &mut |_| {})
+    session.finish(
+        &srs_store::load(None)?,
+        &KeyStore::default(),
+        SrsPolicy::TrustedOnly,
+        &mut |_| {},
+    )
 }
 
 fn of_verdict(finished: &Finished) -> Vec<(String, u64)> {
@@ -129,10 +138,12 @@ fn soak_100_kills_of_server_and_users_lose_and_double_nothing() {
     let mut next = 0;
     let mut begin = || {
         next += 1;
-        let text: String = (0..24).map(|line| format!("let v{next}_{line} = {};\n", next * 31 + line)).collect();
+        let text: String =
+            (0..24).map(|line| format!("let v{next}_{line} = {};\n", next * 31 + line)).collect();
         (home.path().join(next.to_string()), text)
     };
-    let run = |out: &Path, text: &str| infer(&[&pinned], out, &["--text", text, "--patience", "60"]);
+    let run =
+        |out: &Path, text: &str| infer(&[&pinned], out, &["--text", text, "--patience", "60"]);
     let mut users: Vec<(PathBuf, String, Child)> = (0..USERS)
         .map(|_| {
             let (out, text) = begin();
@@ -241,11 +252,14 @@ fn soak_1000_short_sessions_leave_no_more_than_their_count() {
 /// Memory that either party may have, in MiB.
 const LIMIT: u64 = 512;
 
-/// A command whose address space is limited. Threads and the allocator set addresses aside that they never use, so
-/// this is more than [`LIMIT`].
+/// A command whose address space is limited. Threads and the allocator set addresses aside that
+/// they never use, so this is more than [`LIMIT`].
 fn limited(command: &Command) -> Command {
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(format!("ulimit -v {}; exec \"$0\" \"$@\"", 4 * LIMIT * 1024)).arg(command.get_program());
+    shell
+        .arg("-c")
+        .arg(format!("ulimit -v {}; exec \"$0\" \"$@\"", 4 * LIMIT * 1024))
+        .arg(command.get_program());
     shell.args(command.get_args());
     for (name, value) in command.get_envs() {
         value.map(|value| shell.env(name, value));
@@ -260,7 +274,9 @@ const MILLION: &str = "ZKLORA_SOAK_MILLION_ROWS";
 fn soak_a_million_rows_in_one_session_within_512_mb() {
     let contributor = first();
     let mut command = zklora_command();
-    command.args(["--json", "serve", "--listen", "127.0.0.1:0", "--artifacts"]).arg(contributor.path());
+    command
+        .args(["--json", "serve", "--listen", "127.0.0.1:0", "--artifacts"])
+        .arg(contributor.path());
     command.args(["--max-session-rows", "2000000"]);
     let server = Server::of(limited(&command));
     let user = tempfile::tempdir().unwrap();
@@ -271,7 +287,10 @@ fn soak_a_million_rows_in_one_session_within_512_mb() {
     let out = limited(&child).stderr(Stdio::inherit()).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
-    print!("{}", said.lines().filter(|line| line.starts_with("user: ")).collect::<Vec<_>>().join("\n"));
+    print!(
+        "{}",
+        said.lines().filter(|line| line.starts_with("user: ")).collect::<Vec<_>>().join("\n")
+    );
     let peak = memory(server.pid(), "VmHWM");
     println!("\nserver: peak memory {peak} MiB, {:.0} s in all", start.elapsed().as_secs_f64());
     assert!(peak < LIMIT, "the server");
@@ -311,7 +330,9 @@ impl SmallDisk {
     fn mount(megabytes: u32) -> Option<SmallDisk> {
         let folder = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"]).arg(folder.path());
+        mount
+            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"])
+            .arg(folder.path());
         let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
         mounted.then_some(SmallDisk(folder))
     }
@@ -369,8 +390,14 @@ fn soak_50_sessions_on_a_disk_that_fills_up_and_is_emptied_lose_nothing() {
                                 Ok(finished) => break finished,
                                 Err(error) => {
                                     let said = error.to_string();
-                                    assert!(!matches!(error, Error::Proof(_) | Error::NotYours(_)), "{said}");
-                                    assert!(start.elapsed() < Duration::from_secs(180), "session {number}: {said}");
+                                    assert!(
+                                        !matches!(error, Error::Proof(_) | Error::NotYours(_)),
+                                        "{said}"
+                                    );
+                                    assert!(
+                                        start.elapsed() < Duration::from_secs(180),
+                                        "session {number}: {said}"
+                                    );
                                     failures.fetch_add(1, Ordering::Relaxed);
                                     thread::sleep(Duration::from_millis(200));
                                 }
@@ -399,7 +426,12 @@ fn soak_50_sessions_on_a_disk_that_fills_up_and_is_emptied_lose_nothing() {
 }
 
 /// A whole session, or the rest of one. Its rows, from the verdict.
-fn one_session(url: &str, network: &Arc<Network>, folder: &Path, number: u64) -> Result<Vec<(String, u64)>, Error> {
+fn one_session(
+    url: &str,
+    network: &Arc<Network>,
+    folder: &Path,
+    number: u64,
+) -> Result<Vec<(String, u64)>, Error> {
     let remote = Remote::connect(options(url), network)?;
     let mut session = UserSession::open(remote, folder)?;
     let modules = session.remote().pinned.modules().to_vec();

@@ -45,16 +45,27 @@ fn a_delta_beyond_the_certified_bound_is_a_no_like_any_other_false_one() {
     let mut bytes = fs::read(session().path("trace.safetensors")).unwrap();
     let start = start_of("model.layers.1.self_attn.v_proj.delta", &bytes);
     bytes[start..start + 8].copy_from_slice(&i64::MIN.to_le_bytes());
-    session().verify_trace(&write(&folder, "beyond.safetensors", &bytes)).refused(1, "certified bound");
+    session()
+        .verify_trace(&write(&folder, "beyond.safetensors", &bytes))
+        .refused(1, "certified bound");
 }
 
 #[test]
 fn a_trace_that_somebody_else_recorded_can_be_held_to_the_users_own_session() {
     let session = session();
     let activations = fixture(crate::zklora::ADAPTER).join("activations.safetensors");
-    let id = zk!["--json", "trace", "info", session.path("trace.safetensors")].ok().json()["session_id"].clone();
+    let id =
+        zk!["--json", "trace", "info", session.path("trace.safetensors")].ok().json()["session_id"]
+            .clone();
     let verify = |session_id: &str, inputs: &Path| {
-        session.verify_unpinned(&args!["--adapter-id", session.id, "--session-id", session_id, "--inputs", inputs])
+        session.verify_unpinned(&args![
+            "--adapter-id",
+            session.id,
+            "--session-id",
+            session_id,
+            "--inputs",
+            inputs
+        ])
     };
     let id = id.as_str().unwrap();
     let run = verify(id, &activations).ok();
@@ -112,7 +123,9 @@ fn a_changed_cut_or_prolonged_proof_is_refused() {
     let last = flipped.len() - 100;
     flipped[last] ^= 1;
     session().verify_proof(&write(&folder, "flipped.pf", &flipped)).refused(1, "proof");
-    session().verify_proof(&write(&folder, "cut.pf", &proof[..proof.len() - 1])).refused(1, "ends 1 bytes early");
+    session()
+        .verify_proof(&write(&folder, "cut.pf", &proof[..proof.len() - 1]))
+        .refused(1, "ends 1 bytes early");
     session()
         .verify_proof(&write(&folder, "long.pf", &[proof.as_slice(), &[0]].concat()))
         .refused(1, "1 bytes too many");
@@ -120,7 +133,8 @@ fn a_changed_cut_or_prolonged_proof_is_refused() {
     session().verify_proof(&folder.path().join("missing.pf")).refused(2, "missing.pf");
 }
 
-/// Parsing refuses a commitment that is the identity. So does a verifier that finds the manifest's points in the own cache.
+/// Parsing refuses a commitment that is the identity. So does a verifier that finds the manifest's
+/// points in the own cache.
 #[test]
 fn an_identity_among_kept_points_is_refused_as_in_the_manifest() {
     use zklora_circuit::manifest::{Manifest, Pinned, Point};
@@ -138,8 +152,17 @@ fn an_identity_among_kept_points_is_refused_as_in_the_manifest() {
     write(&folder, &format!("{id}.points"), &points);
     let [trace, proof] = ["trace.safetensors", "session.pf"].map(|name| session.path(name));
     let verify = || {
-        let arguments =
-            args!["verify", "--public", folder.path(), "--trace", trace, "--proof", proof, "--adapter-id", id];
+        let arguments = args![
+            "verify",
+            "--public",
+            folder.path(),
+            "--trace",
+            trace,
+            "--proof",
+            proof,
+            "--adapter-id",
+            id
+        ];
         crate::zklora::zklora_with(&[("ZKLORA_CACHE_DIR", folder.path())], arguments)
     };
     verify().refused(2, "is the identity");
@@ -151,7 +174,12 @@ fn a_pin_that_differs_in_one_digit_is_refused() {
     let other = if session.id.starts_with('0') { "1" } else { "0" };
     let pin = format!("{other}{}", &session.id[1..]);
     session
-        .verify_with(&session.path("artifacts"), &session.path("trace.safetensors"), &session.path("session.pf"), &pin)
+        .verify_with(
+            &session.path("artifacts"),
+            &session.path("trace.safetensors"),
+            &session.path("session.pf"),
+            &pin,
+        )
         .refused(1, "was pinned");
 }
 
@@ -177,8 +205,16 @@ fn the_contributor_proves_only_rows_that_it_served_and_publishes_nothing_false()
     let copy = session().copy_of_artifacts();
     let ledger = copy.path().join("private/served.jsonl");
     fs::remove_file(&ledger).unwrap();
-    zk!["prove", "--artifacts", copy.path(), "--trace", session().path("trace.safetensors"), "--out", out]
-        .refused(1, "not a session that");
+    zk![
+        "prove",
+        "--artifacts",
+        copy.path(),
+        "--trace",
+        session().path("trace.safetensors"),
+        "--out",
+        out
+    ]
+    .refused(1, "not a session that");
     assert!(!out.exists());
 }
 
@@ -189,11 +225,15 @@ fn a_torn_ledger_line_is_cut_and_a_foreign_one_is_an_error() {
     let ledger = copy.path().join("private/served.jsonl");
     let whole = fs::read(&ledger).unwrap();
     fs::write(&ledger, [whole.as_slice(), b"{\"rows\":{\"mod"].concat()).unwrap();
-    let (trace, inputs) =
-        (folder.path().join("t.safetensors"), fixture(crate::zklora::ADAPTER).join("activations.safetensors"));
+    let (trace, inputs) = (
+        folder.path().join("t.safetensors"),
+        fixture(crate::zklora::ADAPTER).join("activations.safetensors"),
+    );
     zk!["trace", "record", "--artifacts", copy.path(), "--inputs", inputs, "--out", trace].ok();
     let lines = fs::read_to_string(&ledger).unwrap();
-    assert!(lines.as_bytes().starts_with(&whole) && lines.lines().count() == 2 && lines.ends_with('\n'));
+    assert!(
+        lines.as_bytes().starts_with(&whole) && lines.lines().count() == 2 && lines.ends_with('\n')
+    );
     fs::write(&ledger, "hello\n").unwrap();
     zk!["prove", "--artifacts", copy.path(), "--trace", trace, "--out", folder.path().join("p.pf")]
         .refused(2, "not a ledger entry");
@@ -205,12 +245,25 @@ fn parameters_of_an_unknown_ceremony_are_refused_unless_the_user_says_otherwise(
     let file = folder.path().join("ceremony.json");
     fs::write(&file, crate::zklora::foreign_ceremony()).unwrap();
     assert!(zk!["srs", "info", "--srs", file].ok().stdout.contains("UNKNOWN CEREMONY: INSECURE"));
-    let run = zk!["run", "--adapter", fixture(crate::zklora::ADAPTER), "--rows", "1", "--srs", file];
+    let run =
+        zk!["run", "--adapter", fixture(crate::zklora::ADAPTER), "--rows", "1", "--srs", file];
     run.refused(1, "UNKNOWN CEREMONY");
-    zk!["run", "--adapter", fixture(crate::zklora::ADAPTER), "--rows", "1", "--srs", file, "--insecure-srs"].ok();
+    zk![
+        "run",
+        "--adapter",
+        fixture(crate::zklora::ADAPTER),
+        "--rows",
+        "1",
+        "--srs",
+        file,
+        "--insecure-srs"
+    ]
+    .ok();
     // And one SRS does not verify what another one committed to.
     let session = session();
-    session.verify_unpinned(&args!["--srs", file, "--insecure-srs"]).refused(1, "was made for the SRS");
+    session
+        .verify_unpinned(&args!["--srs", file, "--insecure-srs"])
+        .refused(1, "was made for the SRS");
     let mut broken = fs::read_to_string(&file).unwrap();
     broken.truncate(1000);
     fs::write(&file, broken).unwrap();

@@ -51,8 +51,12 @@ const LIMIT: Duration = Duration::from_secs(20 * 60);
 pub fn output(command: &mut Command) -> Result<Output, String> {
     let program = command.get_program().to_owned();
     let failed = |e: std::io::Error| format!("{program:?}: {e}");
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
     fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -73,7 +77,9 @@ pub fn output(command: &mut Command) -> Result<Output, String> {
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    let read = |pipe: JoinHandle<Vec<u8>>| pipe.join().map_err(|_| format!("{program:?}: its output cannot be read"));
+    let read = |pipe: JoinHandle<Vec<u8>>| {
+        pipe.join().map_err(|_| format!("{program:?}: its output cannot be read"))
+    };
     Ok(Output { status, stdout: read(stdout)?, stderr: read(stderr)? })
 }
 
@@ -89,7 +95,10 @@ pub fn zklora<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> R
 }
 
 /// The same with these variables, too.
-pub fn zklora_with<S: AsRef<std::ffi::OsStr>>(variables: &[(&str, &Path)], args: impl IntoIterator<Item = S>) -> Run {
+pub fn zklora_with<S: AsRef<std::ffi::OsStr>>(
+    variables: &[(&str, &Path)],
+    args: impl IntoIterator<Item = S>,
+) -> Run {
     run(zklora_command().args(args).envs(variables.iter().copied()))
 }
 
@@ -141,12 +150,21 @@ impl Session {
 
     /// `zklora verify` on this session without a pin, with more arguments.
     pub fn verify_unpinned(&self, more: &[OsString]) -> Run {
-        let [public, trace, proof] = ["artifacts", "trace.safetensors", "session.pf"].map(|name| self.path(name));
-        zklora([&args!["verify", "--public", public, "--trace", trace, "--proof", proof], more].concat())
+        let [public, trace, proof] =
+            ["artifacts", "trace.safetensors", "session.pf"].map(|name| self.path(name));
+        zklora(
+            [&args!["verify", "--public", public, "--trace", trace, "--proof", proof], more]
+                .concat(),
+        )
     }
 
     pub fn verify_proof(&self, proof: &Path) -> Run {
-        self.verify_with(&self.path("artifacts/public"), &self.path("trace.safetensors"), proof, &self.id)
+        self.verify_with(
+            &self.path("artifacts/public"),
+            &self.path("trace.safetensors"),
+            proof,
+            &self.id,
+        )
     }
 
     pub fn verify_trace(&self, trace: &Path) -> Run {
@@ -160,7 +178,8 @@ impl Session {
             std::fs::create_dir(copy.path().join(part)).unwrap();
             for entry in std::fs::read_dir(self.path("artifacts").join(part)).unwrap() {
                 let entry = entry.unwrap();
-                std::fs::copy(entry.path(), copy.path().join(part).join(entry.file_name())).unwrap();
+                std::fs::copy(entry.path(), copy.path().join(part).join(entry.file_name()))
+                    .unwrap();
             }
         }
         copy
@@ -176,7 +195,8 @@ pub fn session() -> &'static Session {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         zk!["export", "--adapter", fixture(ADAPTER), "--out", path("onnx")].ok();
-        let compiled = zk!["--json", "compile", path("onnx"), "--out", path("artifacts")].ok().json();
+        let compiled =
+            zk!["--json", "compile", path("onnx"), "--out", path("artifacts")].ok().json();
         let inputs = fixture(ADAPTER).join("activations.safetensors");
         zk![
             "trace",
@@ -203,7 +223,8 @@ pub fn session() -> &'static Session {
     })
 }
 
-/// A ceremony of this test's own, in the format of the consensus specifications: τ is known, so it is worth nothing.
+/// A ceremony of this test's own, in the format of the consensus specifications: τ is known, so it
+/// is worth nothing.
 pub fn foreign_ceremony() -> String {
     let srs = zklora_circuit::srs::Srs::insecure_dev(12).unwrap();
     srs.to_json()

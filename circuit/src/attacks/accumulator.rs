@@ -30,7 +30,8 @@ fn random(count: usize) -> Vec<F> {
 fn case() -> Case {
     let layout = Layout { a_columns: 2, b_columns: 1, k: K, pair_columns: 2, rounds: 2 };
     let rows = layout.data_rows();
-    let columns: Vec<Secret> = (0..layout.committed_columns()).map(|_| Secret(random(layout.usable()))).collect();
+    let columns: Vec<Secret> =
+        (0..layout.committed_columns()).map(|_| Secret(random(layout.usable()))).collect();
     let mut weights = Weights {
         t: random(2 * rows),
         u: random(rows + 3),
@@ -62,8 +63,16 @@ impl Case {
         let keys = Keys::generate(srs(), self.layout).unwrap();
         let first = F::from(7);
         let acc = Secret(self.acc.clone());
-        let proof =
-            argument::prove_with_accumulator(srs(), &keys, &self.columns, &self.public, acc, first, OsRng).unwrap();
+        let proof = argument::prove_with_accumulator(
+            srs(),
+            &keys,
+            &self.columns,
+            &self.public,
+            acc,
+            first,
+            OsRng,
+        )
+        .unwrap();
         let commitments: Vec<_> = self.columns.iter().map(|c| commit_column(srs(), c)).collect();
         let other = argument::verify(srs(), &keys, &commitments, &self.public, F::from(8), &proof);
         assert!(other.is_err(), "the first element that the transcript absorbs does not count");

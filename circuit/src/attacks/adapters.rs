@@ -35,7 +35,10 @@ fn a_proof_made_with_another_adapter_of_the_same_shape_is_refused() {
         verify(session.srs, keys(), &session.pinned, trace, &proof, SrsPolicy::AllowUntrusted)
     });
     // Its bounds differ, so the trace may be refused before the proof is looked at.
-    let refused = matches!(answer, Ok(Err(Error::Rejected(Check::MaskSpan))) | Err(Error::BeyondBound { .. }));
+    let refused = matches!(
+        answer,
+        Ok(Err(Error::Rejected(Check::MaskSpan))) | Err(Error::BeyondBound { .. })
+    );
     assert!(refused, "{answer:?}");
 }
 
@@ -48,8 +51,9 @@ fn other_srs() -> &'static Srs {
 fn another_srs_is_refused() {
     let session = session();
     let proof = session.prove();
-    let verify_with =
-        |srs: &Srs, policy| session.with_trace(|t| verify(srs, keys(), &session.pinned, t, &proof, policy));
+    let verify_with = |srs: &Srs, policy| {
+        session.with_trace(|t| verify(srs, keys(), &session.pinned, t, &proof, policy))
+    };
     let answer = verify_with(other_srs(), SrsPolicy::AllowUntrusted);
     assert!(matches!(answer, Err(Error::SrsMismatch { .. })), "{answer:?}");
     let longer = Srs::insecure_dev(K + 1).unwrap();
@@ -81,9 +85,15 @@ fn the_audit_accepts_the_committed_weights_and_names_exactly_the_module_that_dif
     };
     assert_eq!(audited(session.weights.pairs().to_vec()), Vec::<String>::new());
     // Pairs: 0, 1 of module 0; 2 low rank, 3 bias, 4 scale of module 1; 5 of module 2.
-    for (pair, in_b, module) in
-        [(0, false, 0), (1, true, 0), (2, false, 1), (2, true, 1), (3, true, 1), (4, false, 1), (5, false, 2)]
-    {
+    for (pair, in_b, module) in [
+        (0, false, 0),
+        (1, true, 0),
+        (2, false, 1),
+        (2, true, 1),
+        (3, true, 1),
+        (4, false, 1),
+        (5, false, 2),
+    ] {
         assert_eq!(audited(altered(&session, pair, in_b)), vec![format!("layers.{module}.q_proj")]);
     }
 }
@@ -141,11 +151,15 @@ fn weights_beyond_their_widths_shapes_or_bounds_are_refused() {
     refused(&|p| p.push(p[0].clone()));
     refused(&|p| p[1].a.push(0));
     refused(&|p| p[1].b.clear());
-    // The manifest's bound is the smallest power of two above the certified one: half of it is too little.
+    // The manifest's bound is the smallest power of two above the certified one: half of it is too
+    // little.
     let mut tight = session.manifest.clone();
     tight.modules[0].delta_bits -= 1;
     let answer = Weights::new(&tight, session.weights.pairs().to_vec());
-    assert!(matches!(&answer, Err(Error::Weights(why)) if why.contains("its deltas may reach")), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(Error::Weights(why)) if why.contains("its deltas may reach")),
+        "{answer:?}"
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Rows that are read in pieces from where they can change: a source that does not say the same twice.
+//! Rows that are read in pieces from where they can change: a source that does not say the same
+//! twice.
 
 use std::{
     borrow::Cow,
@@ -51,7 +52,12 @@ struct Changing {
 impl Changing {
     fn of(session: &Session, part: Part, from_reading: usize) -> Arc<Changing> {
         let change = Change { part, from_reading };
-        Arc::new(Changing { rows: session.rows.clone(), change, readings: Default::default(), short: 0 })
+        Arc::new(Changing {
+            rows: session.rows.clone(),
+            change,
+            readings: Default::default(),
+            short: 0,
+        })
     }
 
     fn part<T: Copy>(
@@ -82,7 +88,12 @@ impl Source for Changing {
         Ok(())
     }
 
-    fn input(&self, m: usize, input: usize, values: Range<usize>) -> Result<Cow<'_, [i32]>, String> {
+    fn input(
+        &self,
+        m: usize,
+        input: usize,
+        values: Range<usize>,
+    ) -> Result<Cow<'_, [i32]>, String> {
         Ok(self.part(m, Part::Input, &self.rows[m].inputs[input], values, |x| x ^ 1))
     }
 
@@ -114,7 +125,8 @@ fn read(session: &Session, source: Arc<Changing>) -> Result<Trace<'static>, Erro
 }
 
 fn verdict(session: &Session, trace: &Trace<'_>, proof: &[u8]) -> Result<(), Error> {
-    verify(session.srs, keys(), &session.pinned, trace, proof, SrsPolicy::AllowUntrusted).map(|_| ())
+    verify(session.srs, keys(), &session.pinned, trace, proof, SrsPolicy::AllowUntrusted)
+        .map(|_| ())
 }
 
 #[test]
@@ -125,7 +137,10 @@ fn rows_in_pieces_are_the_same_session() {
     let (one, other) = session.with_trace(|held| {
         assert_eq!(held.digest(), streamed.digest());
         assert_eq!(held.counts(), streamed.counts());
-        (Public::of(&session.pinned, held, &opening), Public::of(&session.pinned, &streamed, &opening))
+        (
+            Public::of(&session.pinned, held, &opening),
+            Public::of(&session.pinned, &streamed, &opening),
+        )
     });
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!((one.groups, one.ones, one.delta), (other.groups, other.ones, other.delta));
@@ -154,7 +169,8 @@ fn rows_that_change_after_the_digest_are_refused_by_the_second_digest() {
     }
 }
 
-/// The converse: what was digested is false, what is projected is true. The proof is of the true rows.
+/// The converse: what was digested is false, what is projected is true. The proof is of the true
+/// rows.
 #[test]
 fn a_digest_of_other_rows_than_those_projected_proves_nothing() {
     let session = session();
@@ -164,8 +180,8 @@ fn a_digest_of_other_rows_than_those_projected_proves_nothing() {
     assert!(matches!(answer, Err(Error::Rejected(Check::MaskSpan))), "{answer:?}");
 }
 
-/// The prover reads deltas three times: to digest, to project, and as its own verifier. It never says what it would have computed: that
-/// would be an answer about rows that nobody counted.
+/// The prover reads deltas three times: to digest, to project, and as its own verifier. It never
+/// says what it would have computed: that would be an answer about rows that nobody counted.
 #[test]
 fn a_prover_whose_rows_change_publishes_nothing_and_tells_nothing() {
     let session = session();
@@ -173,7 +189,11 @@ fn a_prover_whose_rows_change_publishes_nothing_and_tells_nothing() {
         let source = Changing::of(&session, Part::Delta, reading);
         let answer = session.prover().prove(&read(&session, source.clone()).unwrap());
         assert!(format!("{answer:?}").contains(by), "{reading}: {answer:?}");
-        assert_eq!(source.readings[Part::Delta as usize].load(Ordering::Relaxed), readings, "{reading}");
+        assert_eq!(
+            source.readings[Part::Delta as usize].load(Ordering::Relaxed),
+            readings,
+            "{reading}"
+        );
     }
 }
 
@@ -183,5 +203,8 @@ fn a_source_that_gives_fewer_values_is_refused() {
     let mut source = Changing::of(&session, Part::Nothing, 1);
     Arc::get_mut(&mut source).unwrap().short = 1;
     let answer = read(&session, source);
-    assert!(matches!(&answer, Err(Error::Trace(why)) if why.contains("44 bytes were read of 48")), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(Error::Trace(why)) if why.contains("44 bytes were read of 48")),
+        "{answer:?}"
+    );
 }

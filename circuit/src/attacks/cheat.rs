@@ -1,8 +1,10 @@
-//! A prover that can be told to lie at every step, and variants of the protocol that it succeeds against.
+//! A prover that can be told to lie at every step, and variants of the protocol that it succeeds
+//! against.
 //!
-//! [`Attack::forge`] re-plays `prover::Attempt::run` without its self-checks and calls the hooks of a [`Cheat`] between the
-//! steps. With the default [`Rules`] its proofs are the protocol's and go to the real verifier; other rules weaken the
-//! protocol on both sides, to show that a forgery is stopped by the rule that they leave out and by nothing else.
+//! [`Attack::forge`] re-plays `prover::Attempt::run` without its self-checks and calls the hooks of
+//! a [`Cheat`] between the steps. With the default [`Rules`] its proofs are the protocol's and go
+//! to the real verifier; other rules weaken the protocol on both sides, to show that a forgery is
+//! stopped by the rule that they leave out and by nothing else.
 
 use ff::Field;
 use group::{Curve, Group};
@@ -27,7 +29,8 @@ use crate::{
     weights::Weights,
 };
 
-/// What a cheat knows when its hook is called. Challenges that are not drawn yet are zero or missing.
+/// What a cheat knows when its hook is called. Challenges that are not drawn yet are zero or
+/// missing.
 pub struct View<'a> {
     pub pairs: &'a Pairs,
     pub public: &'a Public,
@@ -41,7 +44,8 @@ pub struct View<'a> {
 impl View<'_> {
     /// `δ − Σ c·t·u`: what is missing for the trace's (false) deltas, over the two-sided pairs.
     pub fn missing(&self, t: &[F], u: &[F]) -> F {
-        let two_sided = self.pairs.iter().enumerate().filter(|(_, p)| p.a.is_some() && p.b.is_some());
+        let two_sided =
+            self.pairs.iter().enumerate().filter(|(_, p)| p.a.is_some() && p.b.is_some());
         self.public.delta - two_sided.map(|(i, p)| self.public.c[p.module] * t[i] * u[i]).sum::<F>()
     }
 }
@@ -85,14 +89,23 @@ pub struct Forgery {
 impl Forgery {
     /// The relations that do not hold.
     pub fn broken(&self) -> Vec<Name> {
-        self.residuals.iter().filter(|(_, value)| *value != F::ZERO).map(|(name, _)| *name).collect()
+        self.residuals
+            .iter()
+            .filter(|(_, value)| *value != F::ZERO)
+            .map(|(name, _)| *name)
+            .collect()
     }
 }
 
 impl<'a> Attack<'a> {
     /// The true trace, the true weights, the protocol's rules.
     pub fn on(session: &'a Session) -> Attack<'a> {
-        Attack { session, rows: session.rows.clone(), weights: session.weights.clone(), rules: Rules::default() }
+        Attack {
+            session,
+            rows: session.rows.clone(),
+            weights: session.weights.clone(),
+            rules: Rules::default(),
+        }
     }
 
     /// The same with one delta of module 0 changed by 1: a statement that is false.
@@ -110,14 +123,21 @@ impl<'a> Attack<'a> {
 
     pub fn layout(&self) -> Layout {
         let layout = self.session.pinned.layout();
-        Layout { rounds: if self.rules.rounds_in_one { layout.rounds.min(1) } else { layout.rounds }, ..layout }
+        Layout {
+            rounds: if self.rules.rounds_in_one { layout.rounds.min(1) } else { layout.rounds },
+            ..layout
+        }
     }
 
-    pub fn opened<T>(&self, f: impl FnOnce(&Keys, Transcript, crate::transcript::Opening, Public) -> T) -> T {
+    pub fn opened<T>(
+        &self,
+        f: impl FnOnce(&Keys, Transcript, crate::transcript::Opening, Public) -> T,
+    ) -> T {
         let Session { srs, pinned, context, .. } = self.session;
         with_rows(pinned, *context, &self.rows, |trace| {
             let keys = keys().get(srs, pinned.layout()).unwrap();
-            let (transcript, opening) = Transcript::open(&statement(srs, &keys, pinned, trace).unwrap());
+            let (transcript, opening) =
+                Transcript::open(&statement(srs, &keys, pinned, trace).unwrap());
             let public = Public::of(pinned, trace, &opening).unwrap();
             f(&keys, transcript, opening, public)
         })
@@ -160,7 +180,8 @@ impl<'a> Attack<'a> {
             }
 
             let b = pair_weights(view.beta, pairs);
-            let mut folding = Folding::new(combine_a(pairs, weights, &b), public.groups.clone(), layout.rounds);
+            let mut folding =
+                Folding::new(combine_a(pairs, weights, &b), public.groups.clone(), layout.rounds);
             let (mut s, mut c_s) = (Vec::new(), Vec::new());
             for j in 0..layout.rounds {
                 if self.rules.r_first {
@@ -207,13 +228,18 @@ impl<'a> Attack<'a> {
                 view.epsilon = transcript.span(&G1::identity());
             }
             let nonces = [nonce_stream.scalar(), nonce_stream.scalar()];
-            let mut nonce = span::commit_nonces(&span::mask_bases(&layout, srs.lagrange()), &nonces);
+            let mut nonce =
+                span::commit_nonces(&span::mask_bases(&layout, srs.lagrange()), &nonces);
             if cheat.simulate_span {
                 // R is what makes the nonces the right responses.
                 nonce -= self.difference(&c_a, &c_b, view.beta, &view.r, view.chi) * view.epsilon;
             }
             let epsilon = transcript.span(&nonce);
-            let z = if cheat.simulate_span { nonces } else { span::respond(&nonces, epsilon, &combined) };
+            let z = if cheat.simulate_span {
+                nonces
+            } else {
+                span::respond(&nonces, epsilon, &combined)
+            };
             let late_eta = transcript.relations(&z);
             let eta = if self.rules.eta_first { view.eta } else { late_eta };
 
@@ -223,11 +249,15 @@ impl<'a> Attack<'a> {
             let columns: Vec<Secret> = t.into_iter().chain(u).chain(s).chain(b).chain(a).collect();
             let challenges = Challenges { beta: view.beta, r: view.r.clone(), eta };
             let all = self.relations(&public, &challenges);
-            let residuals = all.iter().map(|relation| (relation.name, self.residual(&columns, relation))).collect();
+            let residuals = all
+                .iter()
+                .map(|relation| (relation.name, self.residual(&columns, relation)))
+                .collect();
             let laid_out = PublicColumns::lay_out(&self.layout(), &combine(&all, eta));
             let acc = argument::running_sum(&self.layout(), &columns, &laid_out);
             let keys = crate::testing::keys().get(srs, self.layout()).unwrap();
-            // The library refuses columns that reach into its blinding rows: such a proof has no argument.
+            // The library refuses columns that reach into its blinding rows: such a proof has no
+            // argument.
             let argument = argument::prove_with_accumulator(
                 srs,
                 &keys,
@@ -256,7 +286,11 @@ impl<'a> Attack<'a> {
     fn residual(&self, columns: &[Secret], relation: &Relation) -> F {
         let layout = self.layout();
         let laid_out = PublicColumns::lay_out(&layout, &relation.weights);
-        let linear = columns.iter().zip(&laid_out.weights).map(|(c, w)| crate::field::inner_product(c, w)).sum::<F>();
+        let linear = columns
+            .iter()
+            .zip(&laid_out.weights)
+            .map(|(c, w)| crate::field::inner_product(c, w))
+            .sum::<F>();
         let products = laid_out.products.iter().enumerate().flat_map(|(j, e)| {
             let (t, u) = (&columns[j], &columns[layout.pair_columns + j]);
             e.iter().zip(t.iter()).zip(u.iter()).map(|((e, t), u)| *e * t * u)

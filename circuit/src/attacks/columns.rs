@@ -31,8 +31,10 @@ fn public_columns_that_reach_mask_rows_or_the_output_row_are_refused() {
     let mut missing = good.clone();
     missing.weights.pop();
     bad.push(missing);
-    let columns: Vec<Secret> = (0..layout.committed_columns()).map(|_| Secret(vec![F::ONE; layout.usable()])).collect();
-    let commitments: Vec<_> = columns.iter().map(|c| crate::prover::commit_column(session.srs, c)).collect();
+    let columns: Vec<Secret> =
+        (0..layout.committed_columns()).map(|_| Secret(vec![F::ONE; layout.usable()])).collect();
+    let commitments: Vec<_> =
+        columns.iter().map(|c| crate::prover::commit_column(session.srs, c)).collect();
     for public in bad {
         assert!(!public.fits(&layout));
         let answer = argument::verify(session.srs, &keys, &commitments, &public, F::ONE, &[]);
@@ -42,7 +44,8 @@ fn public_columns_that_reach_mask_rows_or_the_output_row_are_refused() {
 
 #[test]
 fn laid_out_weights_never_reach_mask_rows() {
-    let layout = crate::layout::Layout { a_columns: 3, b_columns: 2, k: 5, pair_columns: 2, rounds: 2 };
+    let layout =
+        crate::layout::Layout { a_columns: 3, b_columns: 2, k: 5, pair_columns: 2, rounds: 2 };
     let rows = layout.data_rows();
     let ones = |count: usize| vec![F::ONE; count];
     let weights = Weights {

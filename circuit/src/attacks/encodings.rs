@@ -25,7 +25,8 @@ fn point_with_x(x: u8) -> [u8; 48] {
 fn is_on_curve(bytes: &[u8; 48]) -> bool {
     let mut repr = <G1Affine as GroupEncoding>::Repr::default();
     repr.as_mut().copy_from_slice(bytes);
-    G1Affine::from_bytes_unchecked(&repr).is_some().into() && !bool::from(G1Affine::from_bytes(&repr).is_some())
+    G1Affine::from_bytes_unchecked(&repr).is_some().into()
+        && !bool::from(G1Affine::from_bytes(&repr).is_some())
 }
 
 pub fn identity() -> [u8; 48] {
@@ -61,12 +62,17 @@ fn points_outside_the_group_are_refused_in_every_part() {
     let session = session();
     let proof = session.prove();
     let bad = [outside_the_subgroup(), identity(), x_not_reduced(), [0; 48], [0xff; 48]];
-    for part in parts(&proof).iter().filter(|p| ["T", "U", "S", "A**", "B*", "R"].contains(&p.name)) {
+    for part in parts(&proof).iter().filter(|p| ["T", "U", "S", "A**", "B*", "R"].contains(&p.name))
+    {
         for at in part.content.clone().step_by(48) {
             for (i, point) in bad.iter().enumerate() {
                 let mut other = proof.clone();
                 other[at..at + 48].copy_from_slice(point);
-                let why = if i == 1 { "is the identity" } else { "is not a point of the prime-order group" };
+                let why = if i == 1 {
+                    "is the identity"
+                } else {
+                    "is not a point of the prime-order group"
+                };
                 malformed(&session.verify(&other), part.name, why);
             }
         }

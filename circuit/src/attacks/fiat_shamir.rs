@@ -10,7 +10,8 @@ use crate::{
     transcript::{Statement, Transcript},
 };
 
-/// Everything that is absorbed in a session with two T and U columns, three rounds, two A and B columns.
+/// Everything that is absorbed in a session with two T and U columns, three rounds, two A and B
+/// columns.
 #[derive(Clone)]
 struct Messages {
     statement: Statement,

@@ -1,5 +1,5 @@
-//! The forgeries that protocol sections 5, 6 and 9 rule out: each succeeds against a variant that leaves one rule out,
-//! with a false delta, and fails here.
+//! The forgeries that protocol sections 5, 6 and 9 rule out: each succeeds against a variant that
+//! leaves one rule out, with a false delta, and fails here.
 
 use std::cell::Cell;
 
@@ -30,7 +30,8 @@ fn modules(count: usize) -> Session {
     Session::of(&(0..count).map(|m| lora(3 + m, 1 + m % 2, 2 + m, 2)).collect::<Vec<_>>())
 }
 
-/// What must be added to round 1 once r_1 is known: the sum changes by `error`, the value at r_1 does not.
+/// What must be added to round 1 once r_1 is known: the sum changes by `error`, the value at r_1
+/// does not.
 fn rewrite(error: F, r: F) -> [F; 3] {
     let [w0, _, w2] = interpolation(r);
     [error, F::ZERO, -(error * w0) * w2.invert().unwrap()]
@@ -65,7 +66,8 @@ fn a_round_rewritten_from_the_next_rounds_column_works_only_if_the_columns_are_a
 #[test]
 fn the_variant_that_adds_the_rounds_up_still_refuses_a_plain_false_delta() {
     let session = modules(4);
-    let attack = Attack::on_a_false_delta(&session).under(Rules { rounds_in_one: true, ..Rules::default() });
+    let attack =
+        Attack::on_a_false_delta(&session).under(Rules { rounds_in_one: true, ..Rules::default() });
     let forgery = attack.forge(Cheat::default());
     assert_eq!(forgery.broken(), vec![Product]);
     assert!(matches!(attack.verify_by_the_rules(&forgery), Err(Error::Rejected(Check::Relations))));
@@ -85,7 +87,9 @@ fn products_chosen_after_beta_work_only_if_beta_does_not_depend_on_them() {
         })),
         ..Cheat::default()
     };
-    Attack::on_a_false_delta(&session).under(Rules { beta_first: true, ..Rules::default() }).succeeds(lie(None), &[]);
+    Attack::on_a_false_delta(&session)
+        .under(Rules { beta_first: true, ..Rules::default() })
+        .succeeds(lie(None), &[]);
     // Here β does not exist yet: the prover can only guess.
     let guess = Some(F::random(OsRng));
     Attack::on_a_false_delta(&session).is_refused(lie(guess), &[LastPoint], Check::Relations);
@@ -114,7 +118,9 @@ fn differences_that_cancel_in_the_span_proof_work_only_if_chi_is_known_first() {
             ..Cheat::default()
         }
     };
-    Attack::on_a_false_delta(&session).under(Rules { chi_first: true, ..Rules::default() }).succeeds(lie(None), &[]);
+    Attack::on_a_false_delta(&session)
+        .under(Rules { chi_first: true, ..Rules::default() })
+        .succeeds(lie(None), &[]);
     let guess = Some(F::random(OsRng));
     Attack::on_a_false_delta(&session).is_refused(lie(guess), &[], Check::MaskSpan);
 }
@@ -131,7 +137,9 @@ fn a_round_chosen_after_its_challenge_works_only_if_the_challenge_does_not_depen
         })),
         ..Cheat::default()
     };
-    Attack::on_a_false_delta(&session).under(Rules { r_first: true, ..Rules::default() }).succeeds(lie(None), &[]);
+    Attack::on_a_false_delta(&session)
+        .under(Rules { r_first: true, ..Rules::default() })
+        .succeeds(lie(None), &[]);
     let guess = Some(F::random(OsRng));
     Attack::on_a_false_delta(&session).is_refused(lie(guess), &[LastPoint], Check::Relations);
 }
@@ -143,7 +151,9 @@ fn a_simulated_span_proof_works_only_if_epsilon_is_known_first() {
     let error = &Cell::new(F::ZERO);
     let lie = || Cheat {
         products: Some(Box::new(|view, t, u| error.set(explain(view, t, u)))),
-        combined: Some(Box::new(|view, a, _| a[0][0] += error.get() * view.public.groups[0][0].invert().unwrap())),
+        combined: Some(Box::new(|view, a, _| {
+            a[0][0] += error.get() * view.public.groups[0][0].invert().unwrap()
+        })),
         simulate_span: true,
         ..Cheat::default()
     };
@@ -159,7 +169,9 @@ fn relations_that_cancel_in_their_sum_work_only_if_eta_is_known_first() {
     let lie = || Cheat {
         products: Some(Box::new(|view, t, u| {
             let square = view.eta.square();
-            t[0] += square * view.missing(t, u) * (square * view.public.c[0] * u[0] - F::ONE).invert().unwrap();
+            t[0] += square
+                * view.missing(t, u)
+                * (square * view.public.c[0] * u[0] - F::ONE).invert().unwrap();
         })),
         ..Cheat::default()
     };
@@ -182,13 +194,16 @@ fn the_free_u_cell_of_a_scale_works_only_if_it_has_a_weight() {
         })),
         ..Cheat::default()
     };
-    Attack::on_a_false_delta(&session).under(Rules { free_u: true, ..Rules::default() }).succeeds(lie(), &[]);
+    Attack::on_a_false_delta(&session)
+        .under(Rules { free_u: true, ..Rules::default() })
+        .succeeds(lie(), &[]);
     Attack::on_a_false_delta(&session).is_refused(lie(), &[Product], Check::Relations);
 }
 
 #[test]
 fn the_unused_cells_of_one_sided_pairs_change_nothing() {
-    // Honest session: any value in a cell without weights is accepted, for it takes no part in the claim.
+    // Honest session: any value in a cell without weights is accepted, for it takes no part in the
+    // claim.
     for (bias, scale) in [(true, false), (false, true), (true, true)] {
         let session = one_sided(bias, scale);
         let unused = |false_delta: bool| {
@@ -205,7 +220,8 @@ fn the_unused_cells_of_one_sided_pairs_change_nothing() {
                 })),
                 ..Cheat::default()
             };
-            let attack = if false_delta { Attack::on_a_false_delta(&session) } else { Attack::on(&session) };
+            let attack =
+                if false_delta { Attack::on_a_false_delta(&session) } else { Attack::on(&session) };
             let forgery = attack.forge(lie);
             (forgery.broken(), attack.verify(&forgery))
         };

@@ -91,12 +91,16 @@ fn streams_differ_by_label_attempt_key_and_session() {
 fn streams_are_those_of_the_protocol() {
     let (os, key, s0) = ([1; 32], MaskKey::from_bytes([2; 32]), [3; 32]);
     let threads = (rayon::current_num_threads() as u64).to_le_bytes();
-    let proof_key = blake3::derive_key("zklora v1 proof rng", &[&os[..], key.expose(), &s0, &threads].concat());
+    let proof_key =
+        blake3::derive_key("zklora v1 proof rng", &[&os[..], key.expose(), &s0, &threads].concat());
     let Streams { masks, fresh, nonces, library } = ProofKey::derive(&os, &key, &s0).into_streams();
     let labels = ["masks of T, U and S", "masks of A and B", "nonces of the span proof", "library"];
     for (mut stream, label) in [masks, fresh, nonces, library].into_iter().zip(labels) {
         let (mut expected, mut found) = ([0; 100], [0; 100]);
-        blake3::Hasher::new_keyed(&proof_key).update(label.as_bytes()).finalize_xof().fill(&mut expected);
+        blake3::Hasher::new_keyed(&proof_key)
+            .update(label.as_bytes())
+            .finalize_xof()
+            .fill(&mut expected);
         stream.fill_bytes(&mut found);
         assert_eq!(found, expected, "{label}");
     }
@@ -124,16 +128,21 @@ fn streams_differ_by_the_number_of_threads_and_by_nothing_else_of_a_pool() {
     assert_eq!(pools, [1, 2, 3, 5].map(first_bytes));
 }
 
-/// An attacker gets two proofs of one statement that were made with the same bytes of the operating system (a copied virtual
-/// machine, say). With equal pools they are the same proof; with other pools they were to share all masks, and to have
-/// random polynomials that agree in a part.
+/// An attacker gets two proofs of one statement that were made with the same bytes of the operating
+/// system (a copied virtual machine, say). With equal pools they are the same proof; with other
+/// pools they were to share all masks, and to have random polynomials that agree in a part.
 #[test]
 fn repeated_randomness_gives_the_same_proof_or_one_that_has_nothing_in_common() {
     let session = Session::of(&[lora(30, 2, 4, 2), lora(3, 1, 2, 1)]);
     let prove = |threads| {
         within(threads, || {
             super::cheat::Attack::on(&session).opened(|keys, transcript, _, public| {
-                let attempt = Attempt { srs: session.srs, keys, pairs: session.pinned.pairs(), public: &public };
+                let attempt = Attempt {
+                    srs: session.srs,
+                    keys,
+                    pairs: session.pinned.pairs(),
+                    public: &public,
+                };
                 let streams = ProofKey::derive(&[1; 32], &session.key, &[2; 32]).into_streams();
                 attempt.run(transcript, &session.weights, &session.key, streams).unwrap().to_bytes()
             })
@@ -147,7 +156,10 @@ fn repeated_randomness_gives_the_same_proof_or_one_that_has_nothing_in_common() 
     for [a, b] in [[0, 1], [0, 2], [1, 2]] {
         let of_a = elements(&session, &pools[a]);
         let own: HashSet<_> = of_a.iter().collect();
-        assert!(elements(&session, &pools[b]).iter().all(|element| !own.contains(element)), "{a} and {b}");
+        assert!(
+            elements(&session, &pools[b]).iter().all(|element| !own.contains(element)),
+            "{a} and {b}"
+        );
     }
 }
 

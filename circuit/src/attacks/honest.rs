@@ -36,8 +36,9 @@ fn more_pairs_than_a_column_has_rows() {
 #[test]
 fn two_to_nine_modules_with_some_not_called() {
     for modules in 2..=9 {
-        let shapes: Vec<Shape> =
-            (0..modules).map(|m| lora(3 + m, 1 + m % 3, 2 + 2 * m, if m == 1 { 0 } else { m + 1 })).collect();
+        let shapes: Vec<Shape> = (0..modules)
+            .map(|m| lora(3 + m, 1 + m % 3, 2 + 2 * m, if m == 1 { 0 } else { m + 1 }))
+            .collect();
         accepts(&shapes);
     }
 }

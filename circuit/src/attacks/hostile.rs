@@ -1,4 +1,5 @@
-//! Files that want to crash their reader: whatever the bytes say, the answer is an error and not a panic.
+//! Files that want to crash their reader: whatever the bytes say, the answer is an error and not a
+//! panic.
 
 use proptest::prelude::*;
 
@@ -86,7 +87,8 @@ fn extreme_numbers_with_a_settings_digest_that_fits_do_not_crash() {
             if let Ok(settings) = settings {
                 manifest.settings_digest = settings.digest_hex().unwrap();
             }
-            // The commitments do not fit any more, and nothing is allocated by the shapes before that is seen.
+            // The commitments do not fit any more, and nothing is allocated by the shapes before
+            // that is seen.
             let answer = Pinned::parse(&manifest.to_bytes().unwrap());
             assert!(matches!(answer, Err(crate::Error::Manifest(_))), "{dim} {rank}");
         }

@@ -1,4 +1,5 @@
-//! The verifiers of an [`Attack`]: the real one, and the one that follows the attack's (weakened) rules.
+//! The verifiers of an [`Attack`]: the real one, and the one that follows the attack's (weakened)
+//! rules.
 
 use group::Group;
 
@@ -75,7 +76,8 @@ impl Attack<'_> {
         assert!(matches!(answer, Err(Error::Rejected(found)) if found == check), "{answer:?}");
     }
 
-    /// Asserts that the verifier that follows the (weakened) rules is deceived, although these relations are broken.
+    /// Asserts that the verifier that follows the (weakened) rules is deceived, although these
+    /// relations are broken.
     pub fn succeeds(&self, cheat: Cheat<'_>, broken: &[Name]) {
         let forgery = self.forge(cheat);
         assert_eq!(forgery.broken(), broken);

@@ -1,7 +1,8 @@
 //! Pinned answers of this version: what was published once must mean the same to every later build.
 //!
-//! Everything but the proof is derived from fixed bytes; the proof was made once and must still verify. To regenerate
-//! the files after a deliberate change of the protocol: `cargo test -p zklora-circuit -- --ignored regenerate`.
+//! Everything but the proof is derived from fixed bytes; the proof was made once and must still
+//! verify. To regenerate the files after a deliberate change of the protocol: `cargo test -p
+//! zklora-circuit -- --ignored regenerate`.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::OnceLock};
 
@@ -55,7 +56,9 @@ fn session() -> Session {
     let shapes = [mixed, lora(5000, 1, 6, 2), lora(8, 4, 8, 0)];
     let draft = draft(&shapes);
     let mut next = 0..;
-    let mut fill = |values: &mut [i32], limit| values.iter_mut().for_each(|v| *v = fixed(next.next().unwrap(), limit));
+    let mut fill = |values: &mut [i32], limit| {
+        values.iter_mut().for_each(|v| *v = fixed(next.next().unwrap(), limit))
+    };
     let mut pairs = random_pairs(&draft);
     for pair in &mut pairs {
         fill(&mut pair.a, 2047);
@@ -71,9 +74,20 @@ fn session() -> Session {
 
 /// The layouts of common adapters: one module; 24 modules; wide inputs; biases only.
 fn layouts() -> Vec<Layout> {
-    let layout =
-        |a_columns, b_columns, pair_columns, rounds| Layout { a_columns, b_columns, k: 12, pair_columns, rounds };
-    vec![layout(1, 1, 1, 0), layout(1, 1, 1, 5), layout(2, 1, 1, 3), layout(3, 8, 1, 7), layout(0, 1, 1, 0)]
+    let layout = |a_columns, b_columns, pair_columns, rounds| Layout {
+        a_columns,
+        b_columns,
+        k: 12,
+        pair_columns,
+        rounds,
+    };
+    vec![
+        layout(1, 1, 1, 0),
+        layout(1, 1, 1, 5),
+        layout(2, 1, 1, 3),
+        layout(3, 8, 1, 7),
+        layout(0, 1, 1, 0),
+    ]
 }
 
 fn answers(session: &Session) -> Answers {
@@ -85,7 +99,11 @@ fn answers(session: &Session) -> Answers {
         adapter: session.pinned.id().to_string(),
         settings: session.pinned.settings().digest_hex().unwrap(),
         trace: session.with_trace(|trace| hex::encode(trace.digest().0)),
-        verifying_keys: layouts().iter().chain([&session.pinned.layout()]).map(fingerprint).collect(),
+        verifying_keys: layouts()
+            .iter()
+            .chain([&session.pinned.layout()])
+            .map(fingerprint)
+            .collect(),
     }
 }
 

@@ -86,7 +86,8 @@ fn points_that_were_kept_are_the_manifests_or_refused() {
     assert!(Pinned::parse_with_points(&[&bytes[..], b" "].concat(), &kept).is_err());
 }
 
-/// Every rule that parsing has for a point holds for kept points, too, but for the group, of which `parse_with_points` says so.
+/// Every rule that parsing has for a point holds for kept points, too, but for the group, of which
+/// `parse_with_points` says so.
 #[test]
 fn a_kept_identity_is_refused_as_a_parsed_one_is() {
     let session = mixed();
@@ -105,10 +106,13 @@ fn a_kept_identity_is_refused_as_a_parsed_one_is() {
                             side[j][column] = Point(identity());
                         });
                         let mut kept = session.pinned.points_to_bytes();
-                        let infinity = <crate::field::G1Affine as PrimeCurveAffine>::identity().to_uncompressed();
+                        let infinity = <crate::field::G1Affine as PrimeCurveAffine>::identity()
+                            .to_uncompressed();
                         kept[at * 96..(at + 1) * 96].copy_from_slice(infinity.as_ref());
                         match Pinned::parse_with_points(&bytes, &kept) {
-                            Err(Error::Manifest(why)) => assert!(why.ends_with("is the identity"), "{why}"),
+                            Err(Error::Manifest(why)) => {
+                                assert!(why.ends_with("is the identity"), "{why}")
+                            }
                             other => panic!("point {at}: {other:?}"),
                         }
                         at += 1;
@@ -122,7 +126,8 @@ fn a_kept_identity_is_refused_as_a_parsed_one_is() {
 
 type Edit = Box<dyn Fn(&mut Manifest)>;
 
-/// With the pin, every edit is a [`Error::Pin`]. Without it, an edit that breaks no rule leaves a proof that fails.
+/// With the pin, every edit is a [`Error::Pin`]. Without it, an edit that breaks no rule leaves a
+/// proof that fails.
 #[test]
 fn an_edited_manifest_that_obeys_the_rules_has_no_proof() {
     let session = mixed();
@@ -153,7 +158,10 @@ fn an_edited_manifest_that_obeys_the_rules_has_no_proof() {
     ];
     for (i, edit) in edits.iter().enumerate() {
         let bytes = edited(&session, edit);
-        assert!(matches!(Pinned::parse_pinned(&bytes, &session.pinned.id()), Err(Error::Pin { .. })), "edit {i}");
+        assert!(
+            matches!(Pinned::parse_pinned(&bytes, &session.pinned.id()), Err(Error::Pin { .. })),
+            "edit {i}"
+        );
         let pinned = Pinned::parse(&bytes).unwrap();
         let answer = with_rows(&pinned, session.context, &session.rows, |trace| {
             verify(session.srs, keys(), &pinned, trace, &proof, SrsPolicy::AllowUntrusted)
@@ -197,10 +205,13 @@ fn names_dimensions_and_widths_are_held_to_their_rules() {
     rule(&session, "dimension", |m| m.modules[1].inputs[0].dim = 0);
     rule(&session, "dimension", |m| m.modules[1].inputs[0].dim = usize::MAX);
     rule(&session, "no terms", |m| m.modules[1].terms.clear());
-    rule(&session, "more than 4096 terms", |m| m.modules[0].terms = vec![m.modules[0].terms[1].clone(); 4097]);
+    rule(&session, "more than 4096 terms", |m| {
+        m.modules[0].terms = vec![m.modules[0].terms[1].clone(); 4097]
+    });
     rule(&session, "more than 16 inputs", |m| {
         let input = m.modules[0].inputs[0].clone();
-        let named = (0..17).map(|i| crate::manifest::Input { name: format!("x{i}"), ..input.clone() });
+        let named =
+            (0..17).map(|i| crate::manifest::Input { name: format!("x{i}"), ..input.clone() });
         m.modules[0].inputs = named.collect();
     });
     rule(&session, "LowRank", |m| m.modules[1].terms[0].rank = 0);

@@ -1,7 +1,8 @@
-//! Every committed column of a proof carries the masks that were drawn for it: the whole proof, made a second time from the
-//! four streams of its randomness.
+//! Every committed column of a proof carries the masks that were drawn for it: the whole proof,
+//! made a second time from the four streams of its randomness.
 //!
-//! A proof that reuses a mask or leaves one out verifies all the same and looks as random; only this shows that none does.
+//! A proof that reuses a mask or leaves one out verifies all the same and looks as random; only
+//! this shows that none does.
 
 use ff::Field;
 use group::Curve;
@@ -36,7 +37,13 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
     let session = Session::of(&[mixed, lora(30, 22, 4, 2), lora(3, 1, 2, 0)]);
     let (srs, pinned, weights) = (session.srs, &session.pinned, &session.weights);
     let (pairs, layout) = (pinned.pairs(), pinned.layout());
-    assert!(layout.pair_columns > 1 && layout.rounds > 1 && layout.a_columns > 1 && layout.b_columns > 1, "{layout:?}");
+    assert!(
+        layout.pair_columns > 1
+            && layout.rounds > 1
+            && layout.a_columns > 1
+            && layout.b_columns > 1,
+        "{layout:?}"
+    );
     let streams = || ProofKey::derive(&[1; 32], &session.key, &[2; 32]).into_streams();
     super::cheat::Attack::on(&session).opened(|keys, transcript, _, public| {
         let attempt = Attempt { srs, keys, pairs, public: &public };
@@ -45,7 +52,8 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         let Streams { mut masks, mut fresh, mut nonces, library } = streams();
         let mut transcript = transcript;
         let projective = |points: &[G1Affine]| points.iter().map(G1::from).collect::<Vec<_>>();
-        let commit = |columns: &[Secret]| columns.iter().map(|c| commit_column(srs, c)).collect::<Vec<_>>();
+        let commit =
+            |columns: &[Secret]| columns.iter().map(|c| commit_column(srs, c)).collect::<Vec<_>>();
 
         let (t, u) = products(pairs, weights, &public);
         let mut columns = masked(&layout, &t, layout.pair_columns, &mut masks);
@@ -54,7 +62,8 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         assert_eq!([c_t.clone(), c_u.clone()].concat(), commit(&columns));
         let beta = transcript.products(&c_t, &c_u);
         let b = pair_weights(beta, pairs);
-        let mut folding = Folding::new(combine_a(pairs, weights, &b), public.groups.clone(), layout.rounds);
+        let mut folding =
+            Folding::new(combine_a(pairs, weights, &b), public.groups.clone(), layout.rounds);
         let mut r = Vec::new();
         for s in projective(&proof.s) {
             let round = masked(&layout, &folding.round(), 1, &mut masks);
@@ -67,10 +76,13 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         // C' − C holds the two fresh values on the mask rows, and nothing else.
         let a_weights = a_weights(pairs, &b, &r);
         let mut values = Vec::new();
-        let mut differences = |points: &[G1Affine], side: fn(&PairPoints) -> &Vec<G1Affine>, weights: &[F]| {
+        let mut differences = |points: &[G1Affine],
+                               side: fn(&PairPoints) -> &Vec<G1Affine>,
+                               weights: &[F]| {
             for (column, point) in points.iter().enumerate() {
                 let own = pinned.points().iter().zip(weights);
-                let combined: G1 = own.filter_map(|(p, w)| side(p).get(column).map(|p| G1::from(p) * w)).sum();
+                let combined: G1 =
+                    own.filter_map(|(p, w)| side(p).get(column).map(|p| G1::from(p) * w)).sum();
                 let difference = masked(&layout, &[], 1, &mut fresh).remove(0);
                 assert_eq!(G1::from(point) - combined, commit_column(srs, &difference));
                 values.push([difference[layout.mask_rows()[0]], difference[layout.mask_rows()[1]]]);
@@ -88,11 +100,13 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         assert_eq!(proof.z, span::respond(&nonces, epsilon, &f));
         let eta = transcript.relations(&proof.z);
 
-        // What halo2 blinds with comes from the last stream: the same columns and stream give the same bytes.
+        // What halo2 blinds with comes from the last stream: the same columns and stream give the
+        // same bytes.
         let own = crate::prover::combined_masks(pairs, &layout, &session.key, &a_weights, &b);
         let (a_data, _) = folding.finish();
         let mut again = |data: &[F], masks: &[[F; 2]], values: &[[F; 2]]| {
-            let mut pieces: Vec<Vec<F>> = data.chunks(layout.data_rows()).map(<[F]>::to_vec).collect();
+            let mut pieces: Vec<Vec<F>> =
+                data.chunks(layout.data_rows()).map(<[F]>::to_vec).collect();
             pieces.resize(masks.len(), Vec::new());
             for ((mut piece, masks), fresh) in pieces.into_iter().zip(masks).zip(values) {
                 piece.resize(layout.data_rows(), F::ZERO);
@@ -105,7 +119,8 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         again(&a_data, &own.a, values_a);
         let sum = combine(&relations(&layout, pairs, &public, &Challenges { beta, r, eta }), eta);
         let laid_out = PublicColumns::lay_out(&layout, &sum);
-        let argument = argument::prove(srs, keys, &columns, &laid_out, transcript.finish(), library).unwrap();
+        let argument =
+            argument::prove(srs, keys, &columns, &laid_out, transcript.finish(), library).unwrap();
         assert_eq!(proof.argument, argument);
     });
 }

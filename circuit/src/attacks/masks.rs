@@ -1,4 +1,5 @@
-//! Masks: no commitment is shared between two adapters of one seed, and an opening opens one adapter only.
+//! Masks: no commitment is shared between two adapters of one seed, and an opening opens one
+//! adapter only.
 
 use std::collections::HashSet;
 
@@ -14,10 +15,18 @@ use crate::{
 const SEED: [u8; 32] = [42; 32];
 
 fn shapes() -> Vec<Shape> {
-    vec![lora(7, 2, 5, 0), Shape { d_in: 6, rank: 1, d_out: 30, bias: true, scale: true, rows: 0 }, lora(7, 2, 5, 0)]
+    vec![
+        lora(7, 2, 5, 0),
+        Shape { d_in: 6, rank: 1, d_out: 30, bias: true, scale: true, rows: 0 },
+        lora(7, 2, 5, 0),
+    ]
 }
 
-fn committed(draft: &Manifest, pairs: &[PairWeights], seed: [u8; 32]) -> (Manifest, Weights, MaskKey) {
+fn committed(
+    draft: &Manifest,
+    pairs: &[PairWeights],
+    seed: [u8; 32],
+) -> (Manifest, Weights, MaskKey) {
     commit(srs(), draft, pairs.to_vec(), &Seed::from_bytes(seed)).unwrap()
 }
 
@@ -145,7 +154,10 @@ fn every_cell_has_a_mask_of_its_own() {
         }
     }
     assert_eq!(seen.len(), 192);
-    assert_ne!(key.mask(0, Side::A, 0, 0, 0), MaskKey::from_bytes([6; 32]).mask(0, Side::A, 0, 0, 0));
+    assert_ne!(
+        key.mask(0, Side::A, 0, 0, 0),
+        MaskKey::from_bytes([6; 32]).mask(0, Side::A, 0, 0, 0)
+    );
 }
 
 #[test]
@@ -154,5 +166,7 @@ fn duplicate_names_are_refused_before_anything_is_committed() {
     draft.modules[2].name = draft.modules[0].name.clone();
     let pairs = random_pairs(&draft);
     let answer = commit(srs(), &draft, pairs, &Seed::from_bytes(SEED));
-    assert!(matches!(answer, Err(crate::Error::Manifest(why)) if why.contains("two modules are called")));
+    assert!(
+        matches!(answer, Err(crate::Error::Manifest(why)) if why.contains("two modules are called"))
+    );
 }

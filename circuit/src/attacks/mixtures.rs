@@ -9,14 +9,16 @@ use crate::{
     testing::{OwnedRows, Session, Shape, draft, integer, lora, random_pairs, srs},
 };
 
-/// Two scales and two low-rank terms on one input, a second input, two biases with different shifts; a module that was not
-/// called; a module that is a bias alone; vectors longer than a column.
+/// Two scales and two low-rank terms on one input, a second input, two biases with different
+/// shifts; a module that was not called; a module that is a bias alone; vectors longer than a
+/// column.
 fn session() -> Session {
     let term = |kind, input, rank, shift| Term { a: vec![], b: vec![], input, kind, rank, shift };
     let bias = Shape { d_in: 1, rank: 0, d_out: 3, bias: true, scale: false, rows: 2 };
     let shapes = [lora(9, 1, 9, 3), lora(4, 1, 30, 0), bias, lora(26, 2, 2, 2)];
     let mut draft = draft(&shapes);
-    draft.modules[0].inputs = vec![Input { dim: 9, name: "x".into() }, Input { dim: 5, name: "z".into() }];
+    draft.modules[0].inputs =
+        vec![Input { dim: 9, name: "x".into() }, Input { dim: 5, name: "z".into() }];
     draft.modules[0].terms = vec![
         term(TermKind::Scale, Some(0), 1, 4),
         term(TermKind::LowRank, Some(0), 2, 0),

@@ -7,7 +7,8 @@ use crate::{
     testing::{Session, lora},
 };
 
-/// The parts of a proof in the order of the bytes, with their first byte (of the length field) and their content.
+/// The parts of a proof in the order of the bytes, with their first byte (of the length field) and
+/// their content.
 pub struct Part {
     pub name: &'static str,
     pub start: usize,
@@ -35,8 +36,8 @@ pub fn parts(bytes: &[u8]) -> Vec<Part> {
     out
 }
 
-/// Offsets of the points within the halo2 part: accumulator, random polynomial, two quotient limbs; after the
-/// evaluations the combined quotient, and the opening.
+/// Offsets of the points within the halo2 part: accumulator, random polynomial, two quotient limbs;
+/// after the evaluations the combined quotient, and the opening.
 pub fn argument_points(layout: &Layout) -> Vec<usize> {
     let evaluations = 32 * (layout.committed_columns() + 2 + 3 + 1);
     vec![0, 48, 96, 144, 192 + evaluations, 192 + evaluations + 48 + 64]
@@ -47,7 +48,8 @@ pub fn session() -> Session {
 }
 
 fn part_of(bytes: &[u8], at: usize) -> (&'static str, bool) {
-    let part = parts(bytes).into_iter().find(|part| (part.start..part.content.end).contains(&at)).unwrap();
+    let part =
+        parts(bytes).into_iter().find(|part| (part.start..part.content.end).contains(&at)).unwrap();
     (part.name, part.content.contains(&at))
 }
 
@@ -58,7 +60,9 @@ fn flip_is_refused(session: &Session, proof: &[u8], at: usize, bit: u8) {
     let (name, in_content) = part_of(proof, at);
     let answer = session.verify(&bad);
     let refused = match &answer {
-        Err(Error::Malformed { part, .. }) => *part == name || (*part == "end" && name == "halo2" && !in_content),
+        Err(Error::Malformed { part, .. }) => {
+            *part == name || (*part == "end" && name == "halo2" && !in_content)
+        }
         Err(Error::Rejected(Check::MaskSpan)) => in_content && name != "header" && name != "halo2",
         Err(Error::Rejected(Check::Relations)) => in_content && name == "halo2",
         _ => false,
@@ -157,9 +161,17 @@ fn lengths_that_are_wrong_huge_or_not_canonical_are_refused() {
         if part.name != "halo2" {
             // A whole element more or less than the layout says.
             let content = &proof[part.content.clone()];
-            malformed(&session.verify(&with_part(&proof, part.name, &content[..content.len() - 32])), part.name, "");
+            malformed(
+                &session.verify(&with_part(&proof, part.name, &content[..content.len() - 32])),
+                part.name,
+                "",
+            );
             let longer = [content, &content[..32]].concat();
-            malformed(&session.verify(&with_part(&proof, part.name, &longer)), part.name, "expected");
+            malformed(
+                &session.verify(&with_part(&proof, part.name, &longer)),
+                part.name,
+                "expected",
+            );
         }
     }
     let long = vec![0; crate::proof::MAX_ARGUMENT + 1];
@@ -174,7 +186,11 @@ fn bytes_after_the_end_are_refused() {
     let argument = proof[parts(&proof).last().unwrap().content.clone()].to_vec();
     for tail in [1, 32, 48] {
         let longer = [&argument[..], &vec![0; tail]].concat();
-        malformed(&session.verify(&with_part(&proof, "halo2", &longer)), "halo2", "goes on after its end");
+        malformed(
+            &session.verify(&with_part(&proof, "halo2", &longer)),
+            "halo2",
+            "goes on after its end",
+        );
     }
 }
 

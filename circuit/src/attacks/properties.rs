@@ -1,4 +1,5 @@
-//! Random shapes, extreme integers: deltas against a big-integer oracle, proofs that verify, and then do not.
+//! Random shapes, extreme integers: deltas against a big-integer oracle, proofs that verify, and
+//! then do not.
 
 use ff::PrimeField;
 use num_bigint::{BigInt, BigUint, Sign};
@@ -11,7 +12,10 @@ use crate::{
     manifest::TermKind,
     projection::{Sums, row_weights},
     row_sums::TWO_PARTS,
-    testing::{OwnedRows, Session, Shape, draft, integer, keys, lora, random_pairs, random_rows, srs, with_rows},
+    testing::{
+        OwnedRows, Session, Shape, draft, integer, keys, lora, random_pairs, random_rows, srs,
+        with_rows,
+    },
     verifier::{SrsPolicy, verify},
     weights::PairWeights,
 };
@@ -36,7 +40,14 @@ fn rho_as_integer(limbs: &[u32; 4]) -> BigInt {
 /// `ρᵀV` as integers, for the rows of `v`.
 fn projected(rho: &[[u32; 4]], v: &[i64], dim: usize) -> Vec<F> {
     (0..dim)
-        .map(|k| to_field(&rho.iter().enumerate().map(|(l, r)| rho_as_integer(r) * v[l * dim + k]).sum::<BigInt>()))
+        .map(|k| {
+            to_field(
+                &rho.iter()
+                    .enumerate()
+                    .map(|(l, r)| rho_as_integer(r) * v[l * dim + k])
+                    .sum::<BigInt>(),
+            )
+        })
         .collect()
 }
 
@@ -60,14 +71,23 @@ fn three_hundred_rows_of_extreme_integers_project_without_wrapping() {
         let x_limit = (1 << 23) - 1;
         for x in [x_limit, -x_limit] {
             let wide: Vec<i64> = vec![i64::from(x); rows * 2];
-            assert_eq!(project_inputs(&all_ones, &vec![x; rows * 2], 2), projected(&all_ones, &wide, 2));
+            assert_eq!(
+                project_inputs(&all_ones, &vec![x; rows * 2], 2),
+                projected(&all_ones, &wide, 2)
+            );
         }
         // The largest of every number of parts, and the smallest with one part more.
         let two = (1 << TWO_PARTS) - 1;
-        for (d, bits) in [(i64::MAX, 63), (two, TWO_PARTS), (two + 1, TWO_PARTS + 1), (1, TWO_PARTS), (1, 63)] {
+        for (d, bits) in
+            [(i64::MAX, 63), (two, TWO_PARTS), (two + 1, TWO_PARTS + 1), (1, TWO_PARTS), (1, 63)]
+        {
             for d in [d, -d] {
                 let deltas = vec![d; rows * 2];
-                assert_eq!(project_deltas(&all_ones, &deltas, 2, bits), projected(&all_ones, &deltas, 2), "{d}");
+                assert_eq!(
+                    project_deltas(&all_ones, &deltas, 2, bits),
+                    projected(&all_ones, &deltas, 2),
+                    "{d}"
+                );
             }
         }
     }
@@ -103,7 +123,8 @@ fn rows_in_pieces_and_blocks_project_to_what_they_do_at_once() {
 
 #[test]
 fn row_weights_of_rows_and_modules_all_differ() {
-    let mut all: Vec<[u32; 4]> = (0..5).flat_map(|module| row_weights(&[3; 32], module, 0..50)).collect();
+    let mut all: Vec<[u32; 4]> =
+        (0..5).flat_map(|module| row_weights(&[3; 32], module, 0..50)).collect();
     all.sort_unstable();
     all.dedup();
     assert_eq!(all.len(), 250);
@@ -130,7 +151,9 @@ fn oracle(session: &Session) -> Vec<Vec<BigInt>> {
                         BigInt::from(rows.inputs[input][l * module.inputs[input].dim + i])
                     };
                     *d += match term.kind {
-                        TermKind::LowRank => (0..a.len()).map(|i| x(i) * a[i]).sum::<BigInt>() * b[k],
+                        TermKind::LowRank => {
+                            (0..a.len()).map(|i| x(i) * a[i]).sum::<BigInt>() * b[k]
+                        }
                         TermKind::Bias => (BigInt::from(rows.ones[l]) << term.shift) * b[k],
                         TermKind::Scale => (x(k) << term.shift) * a[k],
                     };
@@ -195,7 +218,9 @@ fn extreme(shapes: &[Shape], sign: i32) -> Session {
         *value = (1 << 15) - 1;
     }
     let mut rows: Vec<OwnedRows> = random_rows(&draft, shapes);
-    for value in rows.iter_mut().flat_map(|r| r.inputs.iter_mut().flatten().chain(r.ones.iter_mut())) {
+    for value in
+        rows.iter_mut().flat_map(|r| r.inputs.iter_mut().flatten().chain(r.ones.iter_mut()))
+    {
         *value = sign * ((1 << 23) - 1);
     }
     Session::build(srs(), draft, pairs, rows)

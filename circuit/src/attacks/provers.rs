@@ -1,4 +1,5 @@
-//! Provers that skip their self-check and lie at one step: which relation breaks, and which check says so.
+//! Provers that skip their self-check and lie at one step: which relation breaks, and which check
+//! says so.
 
 use std::cell::Cell;
 
@@ -147,7 +148,11 @@ fn bent_rounds<'c>(error: &'c Cell<F>) -> Cheat<'c> {
 #[test]
 fn a_round_bent_so_that_the_next_absorbs_the_error_breaks_the_last_point() {
     let error = Cell::new(F::ZERO);
-    Attack::on_a_false_delta(&session()).is_refused(bent_rounds(&error), &[LastPoint], Check::Relations);
+    Attack::on_a_false_delta(&session()).is_refused(
+        bent_rounds(&error),
+        &[LastPoint],
+        Check::Relations,
+    );
 }
 
 #[test]
@@ -171,13 +176,15 @@ fn another_combination_with_a_matching_commitment_leaves_the_mask_span() {
     Attack::on(&session()).is_refused(lie, &[Outputs], Check::MaskSpan);
     // A data row without any weight: no relation notices, the span proof does.
     let row = session().pinned.layout().data_rows() - 1;
-    let lie = Cheat { combined: Some(Box::new(move |_, _, b| b[0][row] += F::ONE)), ..Cheat::default() };
+    let lie =
+        Cheat { combined: Some(Box::new(move |_, _, b| b[0][row] += F::ONE)), ..Cheat::default() };
     Attack::on(&session()).is_refused(lie, &[], Check::MaskSpan);
 }
 
 #[test]
 fn re_randomisation_on_a_blinding_row_leaves_the_mask_span() {
-    let lie = || Cheat { combined: Some(Box::new(|_, a, _| a[0].push(F::from(5)))), ..Cheat::default() };
+    let lie =
+        || Cheat { combined: Some(Box::new(|_, a, _| a[0].push(F::from(5)))), ..Cheat::default() };
     Attack::on(&session()).is_refused(lie(), &[], Check::MaskSpan);
 }
 
@@ -203,7 +210,8 @@ fn the_prover_itself_publishes_nothing_when_its_weights_are_not_the_manifests() 
     assert!(matches!(answer, Err(Error::Rejected(Check::MaskSpan))), "{answer:?}");
 }
 
-/// The session's weights with one integer changed by 1, towards zero so that every bound still holds.
+/// The session's weights with one integer changed by 1, towards zero so that every bound still
+/// holds.
 pub fn altered(session: &Session, pair: usize, in_b: bool) -> Vec<PairWeights> {
     let mut pairs = session.weights.pairs().to_vec();
     let side = if in_b { &mut pairs[pair].b } else { &mut pairs[pair].a };
@@ -232,7 +240,10 @@ fn residuals_are_those_of_the_relations() {
     let session = session();
     let attack = Attack::on_a_false_delta(&session);
     let difference = Cell::new(F::ZERO);
-    let spy = Cheat { products: Some(Box::new(|view, t, u| difference.set(view.missing(t, u)))), ..Cheat::default() };
+    let spy = Cheat {
+        products: Some(Box::new(|view, t, u| difference.set(view.missing(t, u)))),
+        ..Cheat::default()
+    };
     let forgery = attack.forge(spy);
     assert_eq!(forgery.residuals.last().unwrap().1, -difference.get());
     assert_ne!(difference.get(), F::ZERO);

@@ -24,7 +24,8 @@ fn against(session: &Session, proof: &[u8], rows: &[OwnedRows]) -> Result<(), Er
 fn is_refused(session: &Session, proof: &[u8], change: impl FnOnce(&mut Vec<OwnedRows>)) {
     let mut rows = session.rows.clone();
     change(&mut rows);
-    // Rows that moved to another module are held to its bound, so that the trace itself is in order.
+    // Rows that moved to another module are held to its bound, so that the trace itself is in
+    // order.
     for (module, rows) in session.manifest.modules.iter().zip(&mut rows) {
         let bound = ((1u64 << module.delta_bits) - 1) as i64;
         rows.delta.iter_mut().for_each(|d| *d = (*d).clamp(-bound, bound));
@@ -90,7 +91,8 @@ fn a_proof_holds_for_no_other_trace() {
 
 #[test]
 fn the_integers_that_stand_for_one_are_part_of_the_trace() {
-    let session = Session::of(&[Shape { d_in: 4, rank: 1, d_out: 3, bias: true, scale: false, rows: 3 }]);
+    let session =
+        Session::of(&[Shape { d_in: 4, rank: 1, d_out: 3, bias: true, scale: false, rows: 3 }]);
     let proof = session.prove();
     against(&session, &proof, &session.rows).unwrap();
     for row in 0..3 {
@@ -106,7 +108,10 @@ fn more_rows_than_the_projection_can_sum_are_refused() {
     let rows = Rows { inputs: &[&[]], scales: &scales, ..Rows::default() };
     let none = Rows { inputs: &[&[]], ..Rows::default() };
     let answer = Trace::new(&session.pinned, [0; 32], vec![rows, none, none, none]);
-    assert!(matches!(&answer, Err(Error::Trace(why)) if why.contains("268435457 rows: more than")), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(Error::Trace(why)) if why.contains("268435457 rows: more than")),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -154,13 +159,21 @@ fn integers_out_of_range_are_named_with_module_and_row() {
     let limit = 1 << (session.manifest.modules[1].x_bits - 1);
     let bound = session.manifest.modules[1].delta_bits;
     for value in [limit, -limit, i32::MIN, i32::MAX] {
-        refused_with(&session, &["layers.1.q_proj", "row 2", "input `x`"], |rows| rows[1].inputs[0][9] = value);
-        refused_with(&session, &["layers.1.q_proj", "row 1", "input `y`"], |rows| rows[1].inputs[1][4] = value);
-        refused_with(&session, &["layers.1.q_proj", "row 2", "constant 1"], |rows| rows[1].ones[2] = value);
+        refused_with(&session, &["layers.1.q_proj", "row 2", "input `x`"], |rows| {
+            rows[1].inputs[0][9] = value
+        });
+        refused_with(&session, &["layers.1.q_proj", "row 1", "input `y`"], |rows| {
+            rows[1].inputs[1][4] = value
+        });
+        refused_with(&session, &["layers.1.q_proj", "row 2", "constant 1"], |rows| {
+            rows[1].ones[2] = value
+        });
     }
     let extreme = if bound < 63 { 1i64 << bound } else { i64::MIN };
     for value in [extreme, extreme.wrapping_neg(), i64::MIN] {
-        refused_with(&session, &["layers.1.q_proj", "row 1", "certified bound"], |rows| rows[1].delta[5] = value);
+        refused_with(&session, &["layers.1.q_proj", "row 1", "certified bound"], |rows| {
+            rows[1].delta[5] = value
+        });
     }
     for value in [limit - 1, 1 - limit] {
         let mut rows = session.rows.clone();
@@ -189,12 +202,17 @@ fn wrong_shapes_are_refused() {
     refused_with(&session, &["layers.0", "1 inputs"], |rows| rows[0].inputs.truncate(1));
     refused_with(&session, &["layers.0", "11 values"], |rows| rows[0].inputs[0].truncate(11));
     refused_with(&session, &["layers.0", "10 values"], |rows| rows[0].inputs[1].push(0));
-    refused_with(&session, &["layers.0", "2 values of the constant 1"], |rows| rows[0].ones.truncate(2));
-    refused_with(&session, &["layers.1", "1 values of the constant 1"], |rows| rows[1].ones.push(1));
+    refused_with(&session, &["layers.0", "2 values of the constant 1"], |rows| {
+        rows[0].ones.truncate(2)
+    });
+    refused_with(&session, &["layers.1", "1 values of the constant 1"], |rows| {
+        rows[1].ones.push(1)
+    });
     refused_with(&session, &["layers.0", "8 deltas"], |rows| rows[0].delta.truncate(8));
     refused_with(&session, &["layers.0"], |rows| rows[0].scales.truncate(2));
     refused_with(&session, &["nothing to prove"], |rows| {
-        rows[0] = OwnedRows { inputs: vec![vec![]; 2], ones: vec![], scales: vec![], delta: vec![] };
+        rows[0] =
+            OwnedRows { inputs: vec![vec![]; 2], ones: vec![], scales: vec![], delta: vec![] };
         rows[1] = OwnedRows { inputs: vec![vec![]], ones: vec![], scales: vec![], delta: vec![] };
     });
 }
@@ -204,9 +222,13 @@ fn a_trace_checked_against_another_adapter_is_refused() {
     let (session, other) = (session(), session());
     let proof = session.prove();
     let answer = other.with_trace(|trace| {
-        verify(session.srs, keys(), &session.pinned, trace, &proof, SrsPolicy::AllowUntrusted).map(|_| ())
+        verify(session.srs, keys(), &session.pinned, trace, &proof, SrsPolicy::AllowUntrusted)
+            .map(|_| ())
     });
-    assert!(matches!(&answer, Err(Error::Trace(why)) if why.contains("checked against adapter")), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(Error::Trace(why)) if why.contains("checked against adapter")),
+        "{answer:?}"
+    );
     let answer = other.with_trace(|trace| session.prover().prove(trace));
     assert!(matches!(&answer, Err(Error::Trace(_))), "{answer:?}");
 }
@@ -215,8 +237,14 @@ fn a_trace_checked_against_another_adapter_is_refused() {
 fn the_digest_separates_what_is_in_the_rows() {
     let session = Session::of(&[lora(2, 1, 2, 2), lora(2, 1, 2, 2)]);
     let x: [&[i32]; 1] = [&[1, 2, 3, 4]];
-    let row = |scales: &'static [f32], delta: &'static [i64]| Rows { inputs: &x, ones: &[], scales, delta };
-    let digest = |modules: Vec<Rows<'_>>| Trace::new(&session.pinned, [0; 32], modules).unwrap().digest().0;
+    let row = |scales: &'static [f32], delta: &'static [i64]| Rows {
+        inputs: &x,
+        ones: &[],
+        scales,
+        delta,
+    };
+    let digest =
+        |modules: Vec<Rows<'_>>| Trace::new(&session.pinned, [0; 32], modules).unwrap().digest().0;
     let full = row(&[1.0, 2.0], &[5, 6, 7, 8]);
     let all = [
         digest(vec![full, Rows { inputs: &[&[]], ..Rows::default() }]),

@@ -1,5 +1,5 @@
-//! Variants of the protocol, each of which leaves one rule out: a forgery that succeeds against exactly one of them shows
-//! what its rule is for.
+//! Variants of the protocol, each of which leaves one rule out: a forgery that succeeds against
+//! exactly one of them shows what its rule is for.
 
 use ff::Field;
 
@@ -23,7 +23,8 @@ pub struct Rules {
     pub epsilon_first: bool,
     /// η is drawn before anything is committed.
     pub eta_first: bool,
-    /// The S columns are added up: round j at rows 3j..3j+2 of one column, their commitments summed.
+    /// The S columns are added up: round j at rows 3j..3j+2 of one column, their commitments
+    /// summed.
     pub rounds_in_one: bool,
     /// The U cell of a scale has a product weight, although nothing pins it.
     pub free_u: bool,
@@ -36,7 +37,10 @@ impl Attack<'_> {
         let mut all = relations(&self.session.pinned.layout(), pairs, public, challenges);
         for Relation { name, weights } in &mut all {
             if self.rules.rounds_in_one && !weights.s.is_empty() {
-                let cells = weights.s.iter().flat_map(|s| (0..3).map(|i| s.get(i).copied().unwrap_or(F::ZERO)));
+                let cells = weights
+                    .s
+                    .iter()
+                    .flat_map(|s| (0..3).map(|i| s.get(i).copied().unwrap_or(F::ZERO)));
                 weights.s = vec![cells.collect()];
             }
             if self.rules.free_u && *name == Name::Product {
@@ -58,7 +62,12 @@ impl Attack<'_> {
         let mut p: G1 = a.iter().chain(b).zip(&chi).map(|(point, chi)| *point * *chi).sum();
         for (points, (wa, wb)) in pinned.points().iter().zip(a_weights.iter().zip(&b_weights)) {
             p -= points.a.iter().zip(&chi).map(|(point, chi)| *point * (*chi * wa)).sum::<G1>();
-            p -= points.b.iter().zip(&chi[a.len()..]).map(|(point, chi)| *point * (*chi * wb)).sum::<G1>();
+            p -= points
+                .b
+                .iter()
+                .zip(&chi[a.len()..])
+                .map(|(point, chi)| *point * (*chi * wb))
+                .sum::<G1>();
         }
         p
     }

@@ -40,7 +40,8 @@ pub struct ProveRow {
     pub file: PathBuf,
     /// The commitment: a file, or the JSON itself (which other users of the machine may see).
     pub commitment: String,
-    /// Which row, from 0 on: the innermost lists of the file in order, or pieces of --columns values.
+    /// Which row, from 0 on: the innermost lists of the file in order, or pieces of --columns
+    /// values.
     #[arg(long, value_name = "R")]
     pub row: usize,
     /// Values of a row, if it is not an innermost list.

@@ -19,7 +19,8 @@ pub struct Against {
     /// Measure both systems on one module, the same rows and this machine (docs/ezkl.md).
     #[arg(long, value_enum, help_heading = "Comparison")]
     pub against: Option<Other>,
-    /// The module: a shape (64x4x64: input features, rank, output features), or with --adapter its name.
+    /// The module: a shape (64x4x64: input features, rank, output features), or with --adapter its
+    /// name.
     #[arg(long, value_name = "SHAPE|NAME", requires = "against", help_heading = "Comparison")]
     pub module: Option<String>,
     /// EZKL's SRS [default: one that EZKL makes, which is insecure and as fast].

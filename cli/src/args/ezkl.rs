@@ -64,7 +64,8 @@ pub struct Interpreter {
 #[derive(ClapArgs)]
 #[command(next_help_heading = "EZKL")]
 pub struct InsecureDevSrs {
-    /// Make or accept an SRS of EZKL's gen_srs: whoever ran it can forge proofs. For experiments only.
+    /// Make or accept an SRS of EZKL's gen_srs: whoever ran it can forge proofs. For experiments
+    /// only.
     #[arg(long)]
     pub insecure_dev_srs: bool,
 }
@@ -85,7 +86,8 @@ pub struct Circuit {
     /// Calibrate, for this.
     #[arg(long, value_enum)]
     pub calibration_target: Option<Target>,
-    /// Base and number of digits of EZKL's range checks: 2^logrows must exceed the base, base^digits the values.
+    /// Base and number of digits of EZKL's range checks: 2^logrows must exceed the base,
+    /// base^digits the values.
     #[arg(long, value_name = "BASE,DIGITS", value_parser = decomposition)]
     pub decomposition: Option<(u32, u32)>,
     /// What the proofs show of the weights: docs/ezkl.md says what each gives and does not give.
@@ -99,7 +101,8 @@ fn pair(
     second: std::ops::RangeInclusive<u32>,
 ) -> Result<(u32, u32), String> {
     let range = |r: &std::ops::RangeInclusive<u32>| format!("{} to {}", r.start(), r.end());
-    let expected = || format!("expected two numbers: {}, a comma, {}", range(&first), range(&second));
+    let expected =
+        || format!("expected two numbers: {}, a comma, {}", range(&first), range(&second));
     let (a, b) = text.split_once(',').ok_or_else(expected)?;
     match (a.trim().parse(), b.trim().parse()) {
         (Ok(a), Ok(b)) if first.contains(&a) && second.contains(&b) => Ok((a, b)),

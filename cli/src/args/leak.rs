@@ -21,7 +21,8 @@ pub struct Leak {
     /// Hold this text out instead: choose one that the adapter is good at.
     #[arg(long, value_name = "FILE")]
     pub held_out: Option<PathBuf>,
-    /// Most rows of a module: it is measured for 1, 2, 4 and so on. Takes 16 bytes a row and feature.
+    /// Most rows of a module: it is measured for 1, 2, 4 and so on. Takes 16 bytes a row and
+    /// feature.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..=8192))]
     pub rows: u32,
     /// Most tokens that are held out.
@@ -36,13 +37,15 @@ pub struct Leak {
     /// The base model's tokenizer [default: tokenizer.json beside the base model].
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
-    /// Folder of the base model's weights (safetensors), to compare fingerprints [default: what the ONNX file says].
+    /// Folder of the base model's weights (safetensors), to compare fingerprints [default: what
+    /// the ONNX file says].
     #[arg(long, value_name = "DIR")]
     pub base_weights: Option<PathBuf>,
     /// Go on with another base model than the adapter is for.
     #[arg(long)]
     pub allow_other_base: bool,
-    /// Where a layer is that is not found by its name: the ONNX tensor that it puts out; may be repeated.
+    /// Where a layer is that is not found by its name: the ONNX tensor that it puts out; may be
+    /// repeated.
     #[arg(long, value_name = "MODULE=TENSOR", value_parser = mapping)]
     pub map: Vec<(String, String)>,
     #[command(flatten)]

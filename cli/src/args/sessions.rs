@@ -10,8 +10,8 @@ pub struct Sessions {
     /// Folder that compile wrote. Has to be given.
     #[arg(long, value_name = "DIR", global = true)]
     pub artifacts: Option<PathBuf>,
-    /// Where sessions are kept, if `serve` was told so [default: private/sessions in the artifacts'
-    /// folder].
+    /// Where sessions are kept, if `serve` was told so [default: private/sessions in the
+    /// artifacts' folder].
     #[arg(long, value_name = "DIR", global = true)]
     pub data: Option<PathBuf>,
     /// What to do [default: list].
@@ -30,8 +30,10 @@ pub enum SessionsCommand {
     Show(Named),
     /// Remove log and proof of sessions whose proof was fetched long enough ago. Their rows stay
     /// counted.
-    #[command(after_help = "A server may run meanwhile. It then answers those ids with: was served before.\n\n\
-Example: zklora sessions prune --older-than 7d --artifacts artifacts")]
+    #[command(
+        after_help = "A server may run meanwhile. It then answers those ids with: was served before.\n\n\
+Example: zklora sessions prune --older-than 7d --artifacts artifacts"
+    )]
     Prune(Prune),
     /// Give up a session that is open or set aside. Its rows stay counted, and nothing of it is
     /// ever proven.
@@ -86,7 +88,9 @@ fn age(text: &str) -> Result<Duration, String> {
     });
     let expected = || "expected a number and s, m, h, d or w, such as 7d".to_string();
     // The unit is one byte.
-    let number = text.get(..text.len().saturating_sub(1)).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+    let number = text
+        .get(..text.len().saturating_sub(1))
+        .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
     let number: u64 = number.and_then(|digits| digits.parse().ok()).ok_or_else(expected)?;
     number.checked_mul(unit.ok_or_else(expected)?).map(Duration::from_secs).ok_or_else(expected)
 }

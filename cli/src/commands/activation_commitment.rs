@@ -23,7 +23,10 @@ pub fn commit(args: &args::Commit, output: &Output) -> Outcome {
     let root = commitment.root_text();
     let Some(out) = &args.out else {
         let nonce = format!("0x{}", hex::encode(commitment.nonce));
-        output.lines(&json!({ "root": root, "nonce": nonce, "values": values.numbers.len() }), [&commitment]);
+        output.lines(
+            &json!({ "root": root, "nonce": nonce, "values": values.numbers.len() }),
+            [&commitment],
+        );
         return Ok(ExitCode::SUCCESS);
     };
     files::write(out, format!("{commitment}\n").as_bytes(), Access::Private)?;

@@ -21,8 +21,10 @@ use crate::{
 };
 
 pub fn export(args: &args::Export, output: &Output) -> Outcome {
-    let adapter = Adapter::load_with_base(&args.adapter, args.base.as_deref()).map_err(Error::from)?;
-    let index = zklora_models::export::export(&adapter, &args.module, &args.out).map_err(Error::from)?;
+    let adapter =
+        Adapter::load_with_base(&args.adapter, args.base.as_deref()).map_err(Error::from)?;
+    let index =
+        zklora_models::export::export(&adapter, &args.module, &args.out).map_err(Error::from)?;
     let mut table = vec![
         ("Exported", format!("{} modules to {}", count(index.modules.len()), args.out.display())),
         ("Base model", index.base_model.name.clone()),
@@ -87,12 +89,14 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
     // Columns of measured errors, if there are any.
     let calibrated = compiled.reports.iter().any(|r| r.measured.is_some());
     let columns = if calibrated { 7 } else { 5 };
-    let header = ["module", "shape", "integers", "bits x/A/B", "bound", "RMS error", "largest error"];
+    let header =
+        ["module", "shape", "integers", "bits x/A/B", "bound", "RMS error", "largest error"];
     let mut table = vec![header[..columns].iter().map(ToString::to_string).collect::<Vec<_>>()];
     for r in &compiled.reports {
         let [x, a, b, delta] = r.bits;
-        let error =
-            |of: fn(&Measured) -> f64| r.measured.as_ref().map_or("not measured".into(), |m| format!("{:.1e}", of(m)));
+        let error = |of: fn(&Measured) -> f64| {
+            r.measured.as_ref().map_or("not measured".into(), |m| format!("{:.1e}", of(m)))
+        };
         let mut line = vec![
             r.name.clone(),
             format!("{}×{}×{}", r.d_in, r.pairs, r.d_out),
@@ -123,12 +127,18 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
             "modules": compiled.reports,
         }),
         &[
-            ("Circuit", format!("k = {}, {} committed columns", layout.k, layout.committed_columns())),
+            (
+                "Circuit",
+                format!("k = {}, {} committed columns", layout.k, layout.committed_columns()),
+            ),
             ("SRS", srs.provenance().to_string()),
             ("Public", format!("{} (give it to users)", args.out.join("public").display())),
             (
                 "Private",
-                format!("{} (mode 0600: keep it; the seed cannot be made again)", args.out.join("private").display()),
+                format!(
+                    "{} (mode 0600: keep it; the seed cannot be made again)",
+                    args.out.join("private").display()
+                ),
             ),
             (
                 "Manifest",
@@ -195,11 +205,16 @@ fn print_checks(checks: &[FileCheck], output: &Output) -> Outcome {
         FileState::Different => "DIFFERENT",
         FileState::Missing => "MISSING",
     };
-    let mut table: Vec<(&str, String)> = checks.iter().map(|c| (c.path.as_str(), word(c.state).into())).collect();
+    let mut table: Vec<(&str, String)> =
+        checks.iter().map(|c| (c.path.as_str(), word(c.state).into())).collect();
     table.push((
         "Verdict",
-        if same { "the folder is what its inputs give" } else { "REFUSED: the folder is not what its inputs give" }
-            .into(),
+        if same {
+            "the folder is what its inputs give"
+        } else {
+            "REFUSED: the folder is not what its inputs give"
+        }
+        .into(),
     ));
     output.result(&json!({ "accepted": same, "files": checks }), &table);
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
@@ -237,7 +252,8 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
         ("Modules", count(report.modules)),
         ("Base model", base_model(&report, &public.pinned.manifest().base_model.name)),
     ];
-    table.extend(report.differences.iter().map(|d| ("Differs", format!("{}: {}", d.module, d.why))));
+    table
+        .extend(report.differences.iter().map(|d| ("Differs", format!("{}: {}", d.module, d.why))));
     table.push((
         "Verdict",
         if same {

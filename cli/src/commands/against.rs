@@ -57,7 +57,8 @@ fn subject(args: &args::Bench, scratch: &std::path::Path) -> anyhow::Result<(Pat
         (None, Some(shape), []) => shape.parse().map_err(Error::Input)?,
         (None, None, [profile]) => {
             let shape = Profile::named(profile).and_then(|p| p.shapes.first().cloned());
-            let shape = shape.ok_or_else(|| Error::Input(format!("there is no profile `{profile}`")))?;
+            let shape =
+                shape.ok_or_else(|| Error::Input(format!("there is no profile `{profile}`")))?;
             Shape { d_in: shape.d_in, rank: shape.rank, d_out: shape.d_out }
         }
         _ => {
@@ -111,17 +112,28 @@ fn print(compared: &Comparison, output: &Output) {
     let or_none = |value: Option<u64>| value.map_or("none".into(), bytes);
     let sum = |side: &Side| side.seconds().map_or("unknown".into(), time);
     let error = |side: &Side| {
-        side.accuracy.map_or("unknown".into(), |a| format!("{:.1e} (largest {:.1e})", a.relative_rms, a.largest))
+        side.accuracy.map_or("unknown".into(), |a| {
+            format!("{:.1e} (largest {:.1e})", a.relative_rms, a.largest)
+        })
     };
     let logrows = |side: &Side| side.logrows.map_or("unknown".into(), |k| format!("2^{k}"));
     let mut rows = vec![
         ("Module", format!("{}, rows: {}", compared.module, count(compared.rows))),
         ("Circuit", format!("zklora {} rows, EZKL {} rows", logrows(native), logrows(ezkl))),
         ("All stages", both(sum(native), sum(ezkl), "all stages, wall time")),
-        ("Peak memory", both(or_none(native.peak_bytes()), or_none(ezkl.peak_bytes()), "peak memory")),
+        (
+            "Peak memory",
+            both(or_none(native.peak_bytes()), or_none(ezkl.peak_bytes()), "peak memory"),
+        ),
         ("Proofs", both(or_none(native.proof_bytes), or_none(ezkl.proof_bytes), "proofs, bytes")),
-        ("Public files", both(bytes(native.public_bytes), bytes(ezkl.public_bytes), "public files, bytes")),
-        ("Private files", both(bytes(native.private_bytes), bytes(ezkl.private_bytes), "private files, bytes")),
+        (
+            "Public files",
+            both(bytes(native.public_bytes), bytes(ezkl.public_bytes), "public files, bytes"),
+        ),
+        (
+            "Private files",
+            both(bytes(native.private_bytes), bytes(ezkl.private_bytes), "private files, bytes"),
+        ),
         ("RMS error", both(error(native), error(ezkl), "relative RMS error")),
     ];
     for side in [native, ezkl] {
@@ -132,9 +144,15 @@ fn print(compared: &Comparison, output: &Output) {
         }
     }
     if let Some(srs) = compared.ezkl_srs_seconds {
-        rows.push(("EZKL's SRS", format!("{} (insecure, made for this run, in no stage)", time(srs))));
+        rows.push((
+            "EZKL's SRS",
+            format!("{} (insecure, made for this run, in no stage)", time(srs)),
+        ));
     }
-    rows.push(("Machine", format!("{} cores; limit of each stage {}", compared.cores, time(compared.limit_seconds))));
+    rows.push((
+        "Machine",
+        format!("{} cores; limit of each stage {}", compared.cores, time(compared.limit_seconds)),
+    ));
     output.result(&json!(compared), &rows);
 }
 

@@ -23,11 +23,22 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
         return network(args, adapter, model, output);
     }
     let rows: &[u32] = if args.rows.is_empty() { &[64, 640, 6400] } else { &args.rows };
-    let stages = [Stage::Srs, Stage::Export, Stage::Compile, Stage::Record, Stage::Prove, Stage::Verify];
+    let stages =
+        [Stage::Srs, Stage::Export, Stage::Compile, Stage::Record, Stage::Prove, Stage::Verify];
     let mut table = vec![
-        ["rows a module", "SRS", "export", "compile", "record", "prove", "verify", "proof", "peak memory"]
-            .map(String::from)
-            .to_vec(),
+        [
+            "rows a module",
+            "SRS",
+            "export",
+            "compile",
+            "record",
+            "prove",
+            "verify",
+            "proof",
+            "peak memory",
+        ]
+        .map(String::from)
+        .to_vec(),
     ];
     let mut results = Vec::new();
     for rows in rows {
@@ -41,18 +52,31 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
             policy: SrsPolicy::AllowUntrusted,
         };
         let spinner = output.spinner();
-        let summary = pipeline::run(&options, &mut |stage| spinner.set_message(format!("{rows} rows: {stage}")));
+        let summary = pipeline::run(&options, &mut |stage| {
+            spinner.set_message(format!("{rows} rows: {stage}"))
+        });
         spinner.finish_and_clear();
         let summary = summary?;
-        let time =
-            |stage: Stage| summary.times.iter().find(|(s, _)| *s == stage).map(|(_, time)| *time).unwrap_or_default();
+        let time = |stage: Stage| {
+            summary
+                .times
+                .iter()
+                .find(|(s, _)| *s == stage)
+                .map(|(_, time)| *time)
+                .unwrap_or_default()
+        };
         let mut line = vec![count(*rows as usize)];
         line.extend(stages.map(|stage| seconds(time(stage))));
         line.push(bytes(summary.proof_bytes as u64));
         line.push(summary.peak_memory.map_or("unknown".into(), bytes));
         table.push(line);
         let times: serde_json::Map<_, _> = stages
-            .map(|stage| (json!(stage).as_str().unwrap_or_default().to_string(), json!(time(stage).as_secs_f64())))
+            .map(|stage| {
+                (
+                    json!(stage).as_str().unwrap_or_default().to_string(),
+                    json!(time(stage).as_secs_f64()),
+                )
+            })
             .into_iter()
             .collect();
         results.push(json!({ "rows": rows, "seconds": times, "proof_bytes": summary.proof_bytes, "peak_memory_bytes": summary.peak_memory }));
@@ -78,12 +102,17 @@ fn network(args: &args::Bench, adapter: &Path, model: &Path, output: &Output) ->
         scratch: scratch.path(),
     };
     let spinner = output.spinner();
-    let measured = network_bench::measure(&options, &srs, &mut |step| spinner.set_message(step.to_string()));
+    let measured =
+        network_bench::measure(&options, &srs, &mut |step| spinner.set_message(step.to_string()));
     spinner.finish_and_clear();
     let measured = measured?;
     let row = |what: &str, with: &str, compared: &Compared| {
         let time = |s: f64| {
-            if s < 1e-3 { format!("{:.0} µs", s * 1e6) } else { seconds(Duration::from_secs_f64(s)) }
+            if s < 1e-3 {
+                format!("{:.0} µs", s * 1e6)
+            } else {
+                seconds(Duration::from_secs_f64(s))
+            }
         };
         vec![
             what.to_string(),

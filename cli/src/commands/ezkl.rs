@@ -46,7 +46,11 @@ pub(super) fn python(args: &Interpreter) -> Python {
 pub fn refuse(folder: &Path, what: &str) -> anyhow::Result<()> {
     // What is wrong with a folder is said by those who read it.
     if is_ezkl(folder).unwrap_or(false) {
-        return Err(Error::Input(format!("{}: adapters of the EZKL backend are not {what}", folder.display())).into());
+        return Err(Error::Input(format!(
+            "{}: adapters of the EZKL backend are not {what}",
+            folder.display()
+        ))
+        .into());
     }
     Ok(())
 }
@@ -56,7 +60,11 @@ pub fn chosen(args: &args::Verify) -> anyhow::Result<bool> {
     let found = is_ezkl(&args.public)?;
     if args.backend.is_some_and(|backend| (backend == Backend::Ezkl) != found) {
         let what = if found { "EZKL" } else { "the native proof" };
-        return Err(Error::Input(format!("{} is for {what}, --backend says otherwise", args.public.display())).into());
+        return Err(Error::Input(format!(
+            "{} is for {what}, --backend says otherwise",
+            args.public.display()
+        ))
+        .into());
     }
     Ok(found)
 }
@@ -69,7 +77,10 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         (args.seed_file.is_some(), "--seed-file"),
     ] {
         if given {
-            return Err(Error::Input(format!("{name} is for the native backend: EZKL has nothing like it")).into());
+            return Err(Error::Input(format!(
+                "{name} is for the native backend: EZKL has nothing like it"
+            ))
+            .into());
         }
     }
     let options = compile::Options {
@@ -81,15 +92,17 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         run: args.ezkl_run.as_deref(),
     };
     let spinner = output.spinner();
-    let compiled =
-        compile::compile(&options, &python(&args.python), &mut |step| spinner.set_message(format!("EZKL: {step}")));
+    let compiled = compile::compile(&options, &python(&args.python), &mut |step| {
+        spinner.set_message(format!("EZKL: {step}"))
+    });
     spinner.finish_and_clear();
     print_compiled(&compiled?, args, output);
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_compiled(compiled: &Compiled, args: &args::Compile, output: &Output) {
-    let header = ["module", "shape", "rows", "scales in/out", "proving key", "verifying key", "EZKL took"];
+    let header =
+        ["module", "shape", "rows", "scales in/out", "proving key", "verifying key", "EZKL took"];
     let mut table = vec![header.map(String::from).to_vec()];
     table.extend(compiled.modules.iter().map(|m| {
         vec![
@@ -126,7 +139,10 @@ fn print_compiled(compiled: &Compiled, args: &args::Compile, output: &Output) {
             ("Backend", format!("EZKL {}, one proof a row", ezkl::VERSION)),
             ("Weights", weights.into()),
             ("Public", format!("{} (give it to users)", args.out.join("public").display())),
-            ("Private", format!("{} (keep it: it holds the weights)", args.out.join("private").display())),
+            (
+                "Private",
+                format!("{} (keep it: it holds the weights)", args.out.join("private").display()),
+            ),
             ("Adapter id", format!("{} (what users pin before a session)", pinned.id())),
         ],
     );
@@ -144,10 +160,14 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let activations = Activations::read(&args.inputs, &pinned.shapes(), args.module.as_deref())?;
     let session = args.session_id.map(|args::SessionId(id)| id);
     let spinner = output.spinner();
-    let recorded =
-        ezkl::record::record(&artifacts, &activations, session, args.max_rows, &python(&args.python), &mut |step| {
-            spinner.set_message(format!("EZKL: {step}"))
-        });
+    let recorded = ezkl::record::record(
+        &artifacts,
+        &activations,
+        session,
+        args.max_rows,
+        &python(&args.python),
+        &mut |step| spinner.set_message(format!("EZKL: {step}")),
+    );
     spinner.finish_and_clear();
     let (trace, served) = recorded?;
     artifacts.public.write_trace(&trace, &args.out)?;
@@ -197,7 +217,10 @@ fn check_yours(args: &args::Verify, public: &Public, trace: &TraceFile) -> anyho
         && own != trace.session
     {
         let found = hex::encode(trace.session);
-        return Err(Error::NotYours(format!("the trace is of session {found}, not of --session-id")).into());
+        return Err(Error::NotYours(format!(
+            "the trace is of session {found}, not of --session-id"
+        ))
+        .into());
     }
     if let Some(path) = &args.inputs {
         let activations = Activations::read(path, &public.pinned.shapes(), args.module.as_deref())?;
@@ -239,18 +262,42 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     }
     let said = |given: bool, so: &'static str| if given { so } else { " (as the trace says)" };
     let rows: Vec<&(String, usize)> = verdict.rows.iter().filter(|(_, rows)| *rows > 0).collect();
-    let empty: Vec<&str> = verdict.rows.iter().filter(|(_, rows)| *rows == 0).map(|(name, _)| name.as_str()).collect();
-    let called = || public.pinned.modules().iter().filter(|module| rows.iter().any(|(name, _)| *name == module.name));
-    let weights: BTreeSet<&str> = called().map(|module| module.param_visibility.binding()).collect();
+    let empty: Vec<&str> =
+        verdict.rows.iter().filter(|(_, rows)| *rows == 0).map(|(name, _)| name.as_str()).collect();
+    let called = || {
+        public
+            .pinned
+            .modules()
+            .iter()
+            .filter(|module| rows.iter().any(|(name, _)| *name == module.name))
+    };
+    let weights: BTreeSet<&str> =
+        called().map(|module| module.param_visibility.binding()).collect();
     let weights: Vec<&str> = weights.into_iter().collect();
     let scales: BTreeSet<String> = called()
-        .map(|module| format!("inputs by 2^-{}, deltas by 2^-{}", module.input_scale, module.output_scale))
+        .map(|module| {
+            format!("inputs by 2^-{}, deltas by 2^-{}", module.input_scale, module.output_scale)
+        })
         .collect();
     let scales: Vec<String> = scales.into_iter().collect();
     let mut table = vec![
         ("Backend", format!("EZKL {}, one proof a row", ezkl::VERSION)),
-        ("Adapter id", format!("{}{}", public.pinned.id(), if pinned { " (your pin)" } else { " (NOT PINNED)" })),
-        ("Session id", format!("{}{}", hex::encode(trace.session), said(args.session_id.is_some(), " (yours)"))),
+        (
+            "Adapter id",
+            format!(
+                "{}{}",
+                public.pinned.id(),
+                if pinned { " (your pin)" } else { " (NOT PINNED)" }
+            ),
+        ),
+        (
+            "Session id",
+            format!(
+                "{}{}",
+                hex::encode(trace.session),
+                said(args.session_id.is_some(), " (yours)")
+            ),
+        ),
         ("Activations", said(args.inputs.is_some(), "yours").trim_start().to_string()),
         ("Rows", format!("{} in {} modules", count(trace.rows()), rows.len())),
     ];
@@ -263,11 +310,18 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     }
     table.push(("Rounded", scales.join("; ")));
     table.push(("Weights", weights.join("; ")));
-    table.push(("Circuit", "the pinned keys; EZKL does not show which graph they were made from".into()));
+    table.push((
+        "Circuit",
+        "the pinned keys; EZKL does not show which graph they were made from".into(),
+    ));
     let srs: Vec<&str> = verdict.srs.iter().map(String::as_str).collect();
     table.push((
         "SRS",
-        format!("{}{}", srs.join(", "), if verdict.srs_insecure { " INSECURE" } else { " (your file)" }),
+        format!(
+            "{}{}",
+            srs.join(", "),
+            if verdict.srs_insecure { " INSECURE" } else { " (your file)" }
+        ),
     ));
     table.push(("Proofs", bytes(verdict.proof_bytes)));
     table.push((

@@ -28,7 +28,9 @@ pub fn infer(args: &args::Infer, output: &Output) -> Outcome {
     let outcome = infer::run(&options, &srs, &KeyStore::default(), &mut |event| match event {
         Event::Step(step) => spinner.set_message(step),
         Event::Warning(warning) => spinner.suspend(|| output.warn(warning)),
-        Event::Proof(url, Progress::Queued(ahead)) => spinner.set_message(format!("{url}: {ahead} proofs before ours")),
+        Event::Proof(url, Progress::Queued(ahead)) => {
+            spinner.set_message(format!("{url}: {ahead} proofs before ours"))
+        }
         Event::Proof(url, Progress::Proving) => spinner.set_message(format!("{url}: proving")),
         Event::Proof(url, Progress::Verifying) => spinner.set_message(format!("{url}: verifying")),
     });
@@ -77,7 +79,9 @@ fn options(args: &args::Infer) -> anyhow::Result<InferOptions> {
         }),
     };
     if text.is_none() && generation.is_none() {
-        bail!("nothing to do: pass --text or --text-file (a loss is measured), or --prompt with --generate N");
+        bail!(
+            "nothing to do: pass --text or --text-file (a loss is measured), or --prompt with --generate N"
+        );
     }
     Ok(InferOptions {
         base: args.base.clone(),
@@ -113,7 +117,10 @@ fn contributors(args: &args::Infer) -> anyhow::Result<Vec<ContributorOptions>> {
             url: contributor.url.clone(),
             pin: contributor.pin,
             token_file: None,
-            tls: ClientTls { ca: args.tls_ca.clone(), identity: args.tls_cert.clone().zip(args.tls_key.clone()) },
+            tls: ClientTls {
+                ca: args.tls_ca.clone(),
+                identity: args.tls_cert.clone().zip(args.tls_key.clone()),
+            },
             insecure: args.insecure,
             call_timeout: Duration::from_secs(u64::from(args.timeout)),
             patience: Duration::from_secs(u64::from(args.patience)),
@@ -125,12 +132,17 @@ fn contributors(args: &args::Infer) -> anyhow::Result<Vec<ContributorOptions>> {
         let several = options.len() > 1;
         let found = match &token.url {
             Some(url) => options.iter_mut().find(|own| own.url == *url),
-            None if several => bail!("--token-file: with several contributors, say whose it is: URL=FILE"),
+            None if several => {
+                bail!("--token-file: with several contributors, say whose it is: URL=FILE")
+            }
             None => options.first_mut(),
         };
         match found {
             Some(own) => own.token_file = Some(token.file.clone()),
-            None => bail!("--token-file: no --contributor has the URL {}", token.url.as_deref().unwrap_or_default()),
+            None => bail!(
+                "--token-file: no --contributor has the URL {}",
+                token.url.as_deref().unwrap_or_default()
+            ),
         }
     }
     Ok(options)
@@ -140,8 +152,14 @@ fn print(report: &EffectReport, out: &Path, output: &Output) -> anyhow::Result<(
     let mut table: Vec<(&str, String)> = Vec::new();
     if let Some(loss) = &report.loss {
         table.push(("Tokens", count(loss.tokens)));
-        table.push(("Base model", format!("loss {:.4}, perplexity {:.2}", loss.base, loss.base_perplexity)));
-        table.push(("With adapters", format!("loss {:.4}, perplexity {:.2}", loss.adapted, loss.adapted_perplexity)));
+        table.push((
+            "Base model",
+            format!("loss {:.4}, perplexity {:.2}", loss.base, loss.base_perplexity),
+        ));
+        table.push((
+            "With adapters",
+            format!("loss {:.4}, perplexity {:.2}", loss.adapted, loss.adapted_perplexity),
+        ));
     }
     if let Some(generated) = &report.generated {
         table.push(("Prompt", generated.prompt.clone()));
@@ -155,7 +173,11 @@ fn print(report: &EffectReport, out: &Path, output: &Output) -> anyhow::Result<(
     }
     table.push((
         "Files",
-        format!("{} (zklora report {} --html page.html shows what the deltas did)", out.display(), out.display()),
+        format!(
+            "{} (zklora report {} --html page.html shows what the deltas did)",
+            out.display(),
+            out.display()
+        ),
     ));
     output.result(&serde_json::to_value(report)?, &table);
     Ok(())
@@ -184,9 +206,10 @@ fn lines(contributor: &ContributorReport) -> Vec<(&'static str, String)> {
                 count(contributor.calls),
                 bytes(contributor.bytes_sent),
                 bytes(contributor.bytes_received),
-                contributor
-                    .latency
-                    .map_or(String::new(), |l| format!(", {:.1} ms (median), {:.1} ms (99 %)", l.p50, l.p99)),
+                contributor.latency.map_or(String::new(), |l| format!(
+                    ", {:.1} ms (median), {:.1} ms (99 %)",
+                    l.p50, l.p99
+                )),
                 match contributor.reconnections {
                     0 => String::new(),
                     n => format!(", {n} reconnections"),
@@ -194,12 +217,16 @@ fn lines(contributor: &ContributorReport) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
-    let proof = match (contributor.proof_bytes, contributor.proof_seconds, contributor.verify_seconds) {
-        (Some(size), Some(proof), Some(verify)) => {
-            format!("one proof of {}, made in {proof:.2} s, verified in {verify:.2} s", bytes(size as u64))
-        }
-        _ => "none".into(),
-    };
+    let proof =
+        match (contributor.proof_bytes, contributor.proof_seconds, contributor.verify_seconds) {
+            (Some(size), Some(proof), Some(verify)) => {
+                format!(
+                    "one proof of {}, made in {proof:.2} s, verified in {verify:.2} s",
+                    bytes(size as u64)
+                )
+            }
+            _ => "none".into(),
+        };
     lines.push(("  proof", proof));
     if let (Verdict::Accepted, Some(why)) = (contributor.verdict, &contributor.why) {
         lines.push(("  but", why.clone()));

@@ -50,8 +50,14 @@ pub fn leak(args: &Leak, output: &Output) -> Outcome {
                 measured.adapted_loss
             ),
         ),
-        ("Left the machine", "no row: nobody was shown anything, so the ledger counts nothing".into()),
-        ("Not measured", "what chosen inputs, better fits or more training get: these are lower bounds".into()),
+        (
+            "Left the machine",
+            "no row: nobody was shown anything, so the ledger counts nothing".into(),
+        ),
+        (
+            "Not measured",
+            "what chosen inputs, better fits or more training get: these are lower bounds".into(),
+        ),
         ("Result", format!("{} (serve and trace record print it)", kept.display())),
     ];
     rows.extend(args.plot.iter().map(|file| ("Plot", file.display().to_string())));
@@ -75,9 +81,11 @@ fn options(args: &Leak) -> Options {
 }
 
 fn table(measured: &Measurement) -> Vec<Vec<String>> {
-    let header = ["rows a module", "loss", "gain recovered", "deltas' energy: least", "median", "most"];
+    let header =
+        ["rows a module", "loss", "gain recovered", "deltas' energy: least", "median", "most"];
     let lines = measured.recovered.iter().map(|recovered| {
-        let energy = recovered.energy.map(|energy| [energy.least, energy.median, energy.most].map(percent));
+        let energy =
+            recovered.energy.map(|energy| [energy.least, energy.median, energy.most].map(percent));
         let mut line = vec![
             count(recovered.rows),
             format!("{:.4}", recovered.loss),

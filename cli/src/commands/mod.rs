@@ -40,18 +40,27 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         Command::Compile(args) if args.backend == Backend::Ezkl => ezkl::compile(&args, output),
         Command::Compile(args) => adapter::compile(&args, output),
         Command::Audit(args) => {
-            ezkl::refuse(&args.public, "audited: EZKL has no commitment that weights could be compared with")?;
+            ezkl::refuse(
+                &args.public,
+                "audited: EZKL has no commitment that weights could be compared with",
+            )?;
             adapter::audit(&args, output)
         }
         Command::Srs(SrsCommand::Info(args)) => srs::info(&args, output),
         Command::Srs(SrsCommand::Verify(args)) => srs::verify(&args, output),
-        Command::Trace(TraceCommand::Record(args)) if is_ezkl(&args.artifacts)? => ezkl::record(&args, output),
+        Command::Trace(TraceCommand::Record(args)) if is_ezkl(&args.artifacts)? => {
+            ezkl::record(&args, output)
+        }
         Command::Trace(TraceCommand::Record(args)) => session::record(&args, output),
         Command::Trace(TraceCommand::Info { file }) => session::info(&file, output),
         Command::Trace(TraceCommand::Commit(args)) => activation_commitment::commit(&args, output),
         Command::Trace(TraceCommand::Check(args)) => activation_commitment::check(&args, output),
-        Command::Trace(TraceCommand::ProveRow(args)) => activation_commitment::prove_row(&args, output),
-        Command::Trace(TraceCommand::CheckRow(args)) => activation_commitment::check_row(&args, output),
+        Command::Trace(TraceCommand::ProveRow(args)) => {
+            activation_commitment::prove_row(&args, output)
+        }
+        Command::Trace(TraceCommand::CheckRow(args)) => {
+            activation_commitment::check_row(&args, output)
+        }
         Command::Prove(args) if is_ezkl(&args.artifacts)? => ezkl::prove(&args, output),
         Command::Prove(args) => session::prove(&args, output),
         Command::Verify(args) if ezkl::chosen(&args)? => ezkl::verify(&args, output),

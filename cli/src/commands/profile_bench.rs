@@ -1,4 +1,5 @@
-//! `zklora bench --profile` and `--scaling`: a process for each stage, tables of what they measured.
+//! `zklora bench --profile` and `--scaling`: a process for each stage, tables of what they
+//! measured.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,8 @@ use zklora_runtime::{
     Error,
     files::{self, Access, MAX_FILE},
     proof_bench::{
-        self, ALL_STAGES, Cost, Curve, Item, Measured, PROFILES, Profile, Stage, StageReport, Task, files_of, targets,
+        self, ALL_STAGES, Cost, Curve, Item, Measured, PROFILES, Profile, Stage, StageReport, Task,
+        files_of, targets,
     },
 };
 
@@ -47,9 +49,14 @@ fn stage(path: &Path, output: &Output) -> Outcome {
 fn in_a_process(task: &Task) -> Result<StageReport, Error> {
     let path = task.folder.join("task.json");
     files::write(&path, json!(task).to_string().as_bytes(), Access::Private)?;
-    let failed = |why: String| Error::Input(format!("stage `{}` of profile {}: {why}", task.stage, task.profile.name));
+    let failed = |why: String| {
+        Error::Input(format!("stage `{}` of profile {}: {why}", task.stage, task.profile.name))
+    };
     let run = || -> anyhow::Result<StageReport> {
-        let out = Command::new(std::env::current_exe()?).args(["--json", "bench", "--task"]).arg(&path).output()?;
+        let out = Command::new(std::env::current_exe()?)
+            .args(["--json", "bench", "--task"])
+            .arg(&path)
+            .output()?;
         if !out.status.success() {
             bail!("{}: {}", out.status, said(&out.stderr));
         }
@@ -64,12 +71,20 @@ fn said(stderr: &[u8]) -> String {
 }
 
 /// `zklora verify` as a user starts it: on the files, with the pin, in a new process.
-fn verify_in_a_process(folder: &Path, rows: usize, srs: Option<&Path>) -> anyhow::Result<(Cost, Option<u64>)> {
+fn verify_in_a_process(
+    folder: &Path,
+    rows: usize,
+    srs: Option<&Path>,
+) -> anyhow::Result<(Cost, Option<u64>)> {
     let artifacts = folder.join("artifacts");
-    let pin = Pinned::parse(&files::read(&artifacts.join("public/manifest.json"), MAX_FILE)?)?.id().to_string();
+    let pin = Pinned::parse(&files::read(&artifacts.join("public/manifest.json"), MAX_FILE)?)?
+        .id()
+        .to_string();
     let (trace, proof) = files_of(folder, rows);
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--json", "verify", "--adapter-id", &pin, "--public"]).arg(artifacts.join("public"));
+    command
+        .args(["--json", "verify", "--adapter-id", &pin, "--public"])
+        .arg(artifacts.join("public"));
     command.arg("--trace").arg(trace).arg("--proof").arg(proof);
     if let Some(srs) = srs {
         command.arg("--insecure-srs").arg("--srs").arg(srs);
@@ -102,7 +117,8 @@ fn measure(
         progress(format!("{}, {rows} rows: {}", profile.name, task.stage));
         in_a_process(task)
     };
-    let mut measured = proof_bench::measure(profile, rows, folder.path(), srs, &ALL_STAGES, &mut run)?;
+    let mut measured =
+        proof_bench::measure(profile, rows, folder.path(), srs, &ALL_STAGES, &mut run)?;
     progress(format!("{}, {rows} rows: {}", profile.name, Stage::Process));
     let mut report = StageReport::default();
     for (item, rows) in [(Item::ProcessOneRow, 1), (Item::Process, rows)] {
@@ -115,23 +131,37 @@ fn measure(
 }
 
 fn profiles(args: &args::Bench, output: &Output) -> Outcome {
-    let names: Vec<&str> = if args.all { PROFILES.to_vec() } else { args.profile.iter().map(String::as_str).collect() };
+    let names: Vec<&str> = if args.all {
+        PROFILES.to_vec()
+    } else {
+        args.profile.iter().map(String::as_str).collect()
+    };
     let rows: &[u32] = if args.rows.is_empty() { &[64] } else { &args.rows };
-    let page = args.markdown.as_deref().map(|path| page(path).map(|text| (path, text))).transpose()?;
+    let page =
+        args.markdown.as_deref().map(|path| page(path).map(|text| (path, text))).transpose()?;
     let spinner = output.spinner();
     let mut measured = Vec::new();
     for name in names {
         let profile = Profile::named(name).context("no such profile")?;
         for rows in rows {
             let mut progress = |step: String| spinner.set_message(step);
-            measured.push(measure(&profile, *rows as usize, args.srs.srs.as_deref(), &mut progress)?);
+            measured.push(measure(
+                &profile,
+                *rows as usize,
+                args.srs.srs.as_deref(),
+                &mut progress,
+            )?);
         }
     }
     spinner.finish_and_clear();
     let (judged, machine) = (targets::judge(&measured), proof_bench::machine());
     if let Some((path, text)) = page {
         let section = proof_bench::section(&machine, &measured, &judged);
-        files::write(path, proof_bench::replace_section(&text, &section)?.as_bytes(), Access::Public)?;
+        files::write(
+            path,
+            proof_bench::replace_section(&text, &section)?.as_bytes(),
+            Access::Public,
+        )?;
     }
     for own in &measured {
         output.table(&figures(own));
@@ -147,8 +177,7 @@ fn profiles(args: &args::Bench, output: &Output) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-const NOTE: &str =
-    "the fastest of up to five runs in two seconds; a process for each stage; targets are for two quiet cores";
+const NOTE: &str = "the fastest of up to five runs in two seconds; a process for each stage; targets are for two quiet cores";
 
 /// The file that figures go into, if they can.
 fn page(path: &Path) -> anyhow::Result<String> {
@@ -165,16 +194,27 @@ fn time(seconds: f64) -> String {
 
 /// All that was measured of a profile: the peak memory stands beside the last figure of its stage.
 fn figures(measured: &Measured) -> Vec<Vec<String>> {
-    let title = format!("{} ({}), {} rows a module", measured.profile, measured.shapes, count(measured.rows));
+    let title = format!(
+        "{} ({}), {} rows a module",
+        measured.profile,
+        measured.shapes,
+        count(measured.rows)
+    );
     let mut table = vec![vec![title, "wall".into(), "CPU".into(), "peak memory".into()]];
-    let last: BTreeMap<Stage, Item> = measured.figures.iter().map(|figure| (figure.stage, figure.item)).collect();
+    let last: BTreeMap<Stage, Item> =
+        measured.figures.iter().map(|figure| (figure.stage, figure.item)).collect();
     for figure in &measured.figures {
-        let mut line = vec![figure.item.to_string(), time(figure.cost.seconds), time(figure.cost.cpu_seconds)];
-        let peak = measured.peak_memory.get(&figure.stage).filter(|_| last.get(&figure.stage) == Some(&figure.item));
+        let mut line =
+            vec![figure.item.to_string(), time(figure.cost.seconds), time(figure.cost.cpu_seconds)];
+        let peak = measured
+            .peak_memory
+            .get(&figure.stage)
+            .filter(|_| last.get(&figure.stage) == Some(&figure.item));
         line.push(peak.map_or(String::new(), |peak| bytes(*peak)));
         table.push(line);
     }
-    table.extend(measured.sizes.iter().map(|(size, length)| vec![size.to_string(), bytes(*length)]));
+    table
+        .extend(measured.sizes.iter().map(|(size, length)| vec![size.to_string(), bytes(*length)]));
     table
 }
 
@@ -185,10 +225,16 @@ fn scaling(args: &args::Bench, output: &Output) -> Outcome {
     let scratch = files::scratch()?;
     let spinner = output.spinner();
     let mut run = |task: &Task| {
-        spinner.set_message(format!("{}, {} rows: {}", task.profile.summary(), task.rows, task.stage));
+        spinner.set_message(format!(
+            "{}, {} rows: {}",
+            task.profile.summary(),
+            task.rows,
+            task.stage
+        ));
         in_a_process(task)
     };
-    let curves = proof_bench::curves(&base, rows, scratch.path(), args.srs.srs.as_deref(), &mut run)?;
+    let curves =
+        proof_bench::curves(&base, rows, scratch.path(), args.srs.srs.as_deref(), &mut run)?;
     spinner.finish_and_clear();
     if let Some(path) = &args.svg {
         let title = format!("{name} ({}), {rows} rows a module, and more of each", base.summary());
@@ -199,8 +245,10 @@ fn scaling(args: &args::Bench, output: &Output) -> Outcome {
         output.table(&[vec![String::new()]]);
     }
     let machine = proof_bench::machine();
-    output
-        .result(&json!({ "base": base, "curves": curves, "machine": machine, "rows": rows }), &[("Machine", machine)]);
+    output.result(
+        &json!({ "base": base, "curves": curves, "machine": machine, "rows": rows }),
+        &[("Machine", machine)],
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -218,16 +266,25 @@ fn growth(curve: &Curve) -> Vec<Vec<String>> {
     ];
     let head = [curve.axis.to_string()].into_iter().chain(items.iter().map(Item::to_string));
     let mut table = vec![
-        head.chain(["proof".into(), "peak, in pieces".into(), "peak, prove".into(), "peak, verify".into()]).collect(),
+        head.chain([
+            "proof".into(),
+            "peak, in pieces".into(),
+            "peak, prove".into(),
+            "peak, verify".into(),
+        ])
+        .collect(),
     ];
     for point in &curve.points {
         let own = &point.measured;
         let mut line = vec![count(point.at)];
-        line.extend(items.map(|item| own.cost(item).map_or(String::new(), |cost| time(cost.seconds))));
+        line.extend(
+            items.map(|item| own.cost(item).map_or(String::new(), |cost| time(cost.seconds))),
+        );
         line.push(own.size(proof_bench::Size::Proof).map_or(String::new(), bytes));
         line.extend(
-            [Stage::Pieces, Stage::Prove, Stage::Verify]
-                .map(|stage| own.peak_memory.get(&stage).map_or(String::new(), |peak| bytes(*peak))),
+            [Stage::Pieces, Stage::Prove, Stage::Verify].map(|stage| {
+                own.peak_memory.get(&stage).map_or(String::new(), |peak| bytes(*peak))
+            }),
         );
         table.push(line);
     }

@@ -39,22 +39,44 @@ pub fn report(args: &Report, output: &Output) -> Outcome {
         let (called, all) = (contributor.modules_called, contributor.modules);
         rows.push(("  Rows", format!("{} in {called} of {all} modules", count(contributor.rows))));
         let (sent, received) = (bytes(contributor.bytes_sent), bytes(contributor.bytes_received));
-        rows.push(("  Traffic", format!("{} calls, {sent} sent, {received} received", count(contributor.calls))));
+        rows.push((
+            "  Traffic",
+            format!("{} calls, {sent} sent, {received} received", count(contributor.calls)),
+        ));
         if let Some(latency) = &contributor.latency {
-            let times = [latency.p50, latency.p90, latency.p99, latency.max].map(|ms| format!("{ms:.1}"));
-            rows.push(("  Latency", format!("{} ms (median, 90 %, 99 %, longest)", times.join(" / "))));
+            let times =
+                [latency.p50, latency.p90, latency.p99, latency.max].map(|ms| format!("{ms:.1}"));
+            rows.push((
+                "  Latency",
+                format!("{} ms (median, 90 %, 99 %, longest)", times.join(" / ")),
+            ));
         }
     }
     if let Some(loss) = &report.loss {
         rows.push((
             "Loss",
-            format!("{:.4} base, {:.4} adapted, over {} tokens", loss.base, loss.adapted, count(loss.tokens)),
+            format!(
+                "{:.4} base, {:.4} adapted, over {} tokens",
+                loss.base,
+                loss.adapted,
+                count(loss.tokens)
+            ),
         ));
-        rows.push(("Perplexity", format!("{:.4} base, {:.4} adapted", loss.base_perplexity, loss.adapted_perplexity)));
+        rows.push((
+            "Perplexity",
+            format!("{:.4} base, {:.4} adapted", loss.base_perplexity, loss.adapted_perplexity),
+        ));
     }
-    let largest = report.points.iter().filter_map(|p| Some((p.relative?, p))).max_by(|a, b| a.0.total_cmp(&b.0));
+    let largest = report
+        .points
+        .iter()
+        .filter_map(|p| Some((p.relative?, p)))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
     if let Some((relative, point)) = largest {
-        rows.push(("Largest deltas", format!("{:.3} % of the base's output, in {}", relative * 100.0, point.module)));
+        rows.push((
+            "Largest deltas",
+            format!("{:.3} % of the base's output, in {}", relative * 100.0, point.module),
+        ));
     }
     if let Some(generated) = &report.generated {
         rows.push(("Prompt", generated.prompt.clone()));

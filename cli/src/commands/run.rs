@@ -22,7 +22,11 @@ pub fn run(args: &args::Run, output: &Output) -> Outcome {
         Some(_) => None,
         None => Some(files::scratch()?),
     };
-    let out = args.out.as_deref().or(scratch.as_ref().map(files::Scratch::path)).unwrap_or(Path::new("."));
+    let out = args
+        .out
+        .as_deref()
+        .or(scratch.as_ref().map(files::Scratch::path))
+        .unwrap_or(Path::new("."));
     let rows = rows(args);
     let options = Options {
         adapter: &args.adapter,
@@ -33,7 +37,8 @@ pub fn run(args: &args::Run, output: &Output) -> Outcome {
         policy: policy(&args.srs),
     };
     let spinner = output.spinner();
-    let result = pipeline::run(&options, &mut |stage: Stage| spinner.set_message(stage.to_string()));
+    let result =
+        pipeline::run(&options, &mut |stage: Stage| spinner.set_message(stage.to_string()));
     spinner.finish_and_clear();
     print(&result?, &rows, args.out.as_deref(), output);
     Ok(ExitCode::SUCCESS)
@@ -59,7 +64,9 @@ fn print(summary: &Summary, rows: &Rows, out: Option<&Path>, output: &Output) {
     let times: serde_json::Map<_, _> = summary
         .times
         .iter()
-        .map(|(stage, time)| (json!(stage).as_str().unwrap_or_default().to_string(), json!(time.as_secs_f64())))
+        .map(|(stage, time)| {
+            (json!(stage).as_str().unwrap_or_default().to_string(), json!(time.as_secs_f64()))
+        })
         .collect();
     let json = json!({
         "accepted": true,
@@ -87,12 +94,20 @@ fn print(summary: &Summary, rows: &Rows, out: Option<&Path>, output: &Output) {
     let mut table: Vec<(&str, String)> = vec![
         (
             "Adapter",
-            format!("{} modules, {} parameters, for {}", count(modules), count(summary.parameters), summary.base_model),
+            format!(
+                "{} modules, {} parameters, for {}",
+                count(modules),
+                count(summary.parameters),
+                summary.base_model
+            ),
         ),
         ("Session", format!("{} rows in {} modules, {source}", count(summary.rows), count(called))),
         (
             "Precision",
-            format!("relative RMS error {:.1e} against the float adapter{worst}", summary.precision.relative_rms),
+            format!(
+                "relative RMS error {:.1e} against the float adapter{worst}",
+                summary.precision.relative_rms
+            ),
         ),
         ("Time", seconds(total)),
     ];
@@ -107,6 +122,9 @@ fn print(summary: &Summary, rows: &Rows, out: Option<&Path>, output: &Output) {
     if let Some(out) = out {
         table.push(("Files", format!("{} (keep private/ and onnx/ to yourself)", out.display())));
     }
-    table.push(("Verdict", "ACCEPTED: every delta of the session came from the adapter with this id".into()));
+    table.push((
+        "Verdict",
+        "ACCEPTED: every delta of the session came from the adapter with this id".into(),
+    ));
     output.result(&json, &table);
 }

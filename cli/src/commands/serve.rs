@@ -35,9 +35,11 @@ pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
 
 fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
     let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(certificate), Some(key)) => {
-            Some(ServerTls { certificate: certificate.clone(), key: key.clone(), client_ca: args.client_ca.clone() })
-        }
+        (Some(certificate), Some(key)) => Some(ServerTls {
+            certificate: certificate.clone(),
+            key: key.clone(),
+            client_ca: args.client_ca.clone(),
+        }),
         _ => None,
     };
     let defaults = Limits::default();
@@ -57,14 +59,20 @@ fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
             max_session_bytes: u64::from(args.max_session_size) << 20,
             max_sessions: args.max_sessions as usize,
             max_sessions_per_client: args.max_sessions_per_client.unwrap_or(share) as usize,
-            max_connections: args.max_connections.map_or(defaults.max_connections, |most| most as usize),
+            max_connections: args
+                .max_connections
+                .map_or(defaults.max_connections, |most| most as usize),
             max_unknown_connections: args
                 .max_connections
                 .map_or(defaults.max_unknown_connections, |most| (most as usize / 4).clamp(1, 256)),
-            max_held_bytes: args.max_held.map_or(defaults.max_held_bytes, |mib| (mib as usize) << 20),
+            max_held_bytes: args
+                .max_held
+                .map_or(defaults.max_held_bytes, |mib| (mib as usize) << 20),
             max_rows: args.max_rows,
             idle: Duration::from_secs(u64::from(args.idle)),
-            proving_threads: args.proving_threads.map_or(defaults.proving_threads, |threads| threads as usize),
+            proving_threads: args
+                .proving_threads
+                .map_or(defaults.proving_threads, |threads| threads as usize),
             ..defaults
         },
     })
@@ -87,15 +95,17 @@ pub(super) async fn signal() {
 }
 
 /// What the limit cannot do.
-const BUDGET: &str =
-    "rows are counted in this folder: every copy of it has a budget of its own, so serve from one (docs/operations.md)";
+const BUDGET: &str = "rows are counted in this folder: every copy of it has a budget of its own, so serve from one (docs/operations.md)";
 
 /// Ids that a line has room for.
 fn set_aside(restored: &server::Restored) -> String {
     let ids = &restored.set_aside;
     let shown: Vec<&str> = ids.iter().take(4).map(String::as_str).collect();
-    let more =
-        if ids.len() > shown.len() { format!(" and {} more", count(ids.len() - shown.len())) } else { String::new() };
+    let more = if ids.len() > shown.len() {
+        format!(" and {} more", count(ids.len() - shown.len()))
+    } else {
+        String::new()
+    };
     format!("{}{more}", shown.join(", "))
 }
 
@@ -109,11 +119,12 @@ fn announce(
 ) {
     let figures = Figures::of(pinned, &listening.served, options.limits.max_rows);
     let restored = &listening.restored;
-    let identity = match (&options.tokens, options.tls.as_ref().and_then(|tls| tls.client_ca.as_ref())) {
-        (Some(_), _) => "by bearer token",
-        (None, Some(_)) => "by client certificate",
-        (None, None) => "everybody who can connect (no --token-file, no --client-ca)",
-    };
+    let identity =
+        match (&options.tokens, options.tls.as_ref().and_then(|tls| tls.client_ca.as_ref())) {
+            (Some(_), _) => "by bearer token",
+            (None, Some(_)) => "by client certificate",
+            (None, None) => "everybody who can connect (no --token-file, no --client-ca)",
+        };
     let limit = options.limits.max_rows;
     let clients: serde_json::Map<String, serde_json::Value> = listening
         .served
@@ -122,14 +133,27 @@ fn announce(
         .map(|(client, rows)| (client.clone(), json!(rows.iter().copied().max().unwrap_or(0))))
         .collect();
     let mut table = vec![
-        ("Serving", format!("{url}, {} modules for {}", pinned.modules().len(), pinned.manifest().base_model.name)),
+        (
+            "Serving",
+            format!(
+                "{url}, {} modules for {}",
+                pinned.modules().len(),
+                pinned.manifest().base_model.name
+            ),
+        ),
         ("Adapter id", format!("{} (users pin it before the session)", pinned.id())),
         ("Users", identity.to_string()),
         (
             "Sessions",
-            format!("{} that can go on, {} to prove, {} proven", restored.open, restored.to_prove, restored.proven),
+            format!(
+                "{} that can go on, {} to prove, {} proven",
+                restored.open, restored.to_prove, restored.proven
+            ),
         ),
-        ("Served in all", format!("up to {} rows a module", count(listening.served.most() as usize))),
+        (
+            "Served in all",
+            format!("up to {} rows a module", count(listening.served.most() as usize)),
+        ),
     ];
     table.extend(listening.served.clients.iter().map(|(client, rows)| {
         ("", format!("{client}: up to {}", count(rows.iter().copied().max().unwrap_or(0) as usize)))
@@ -137,14 +161,21 @@ fn announce(
     if !restored.set_aside.is_empty() {
         table.push((
             "Set aside",
-            format!("{}: servers died while they proved them, so this one does not try", set_aside(restored)),
+            format!(
+                "{}: servers died while they proved them, so this one does not try",
+                set_aside(restored)
+            ),
         ));
         table.push((
             "",
             "zklora sessions retry ID has the next server try again; zklora sessions abandon ID gives one up".into(),
         ));
     }
-    table.extend(listening.metrics.map(|address| ("Metrics", format!("http://{address}/metrics (no TLS, no tokens)"))));
+    table.extend(
+        listening
+            .metrics
+            .map(|address| ("Metrics", format!("http://{address}/metrics (no TLS, no tokens)"))),
+    );
     table.push((
         "Limit",
         limit.map_or_else(
@@ -182,7 +213,8 @@ fn announce(
 /// After how many rows a user could know the integers exactly.
 struct Figures {
     least: Leakage,
-    /// Modules of which all of A·B is within the limit for somebody who crafts inputs; all of them without a limit.
+    /// Modules of which all of A·B is within the limit for somebody who crafts inputs; all of them
+    /// without a limit.
     within_reach: usize,
     modules: usize,
     limited: bool,
@@ -192,7 +224,9 @@ impl Figures {
     fn of(pinned: &Pinned, served: &Served, limit: Option<u64>) -> Figures {
         let each: Vec<Leakage> = pinned.modules().iter().map(Leakage::of).collect();
         let least = |of: fn(&Leakage) -> u64| each.iter().map(of).min().unwrap_or(0);
-        let reach = |leakage: &Leakage, rows: u64| limit.is_none_or(|limit| limit.max(rows) >= leakage.packed);
+        let reach = |leakage: &Leakage, rows: u64| {
+            limit.is_none_or(|limit| limit.max(rows) >= leakage.packed)
+        };
         Figures {
             least: Leakage {
                 some: least(|l| l.some),
@@ -200,7 +234,11 @@ impl Figures {
                 lattice: least(|l| l.lattice),
                 ordinary: least(|l| l.ordinary),
             },
-            within_reach: each.iter().zip(&served.total).filter(|(leakage, rows)| reach(leakage, **rows)).count(),
+            within_reach: each
+                .iter()
+                .zip(&served.total)
+                .filter(|(leakage, rows)| reach(leakage, **rows))
+                .count(),
             modules: each.len(),
             limited: limit.is_some(),
         }

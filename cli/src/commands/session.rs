@@ -27,20 +27,32 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let artifacts = Artifacts::load(&args.artifacts, &srs, &KeyStore::default())?;
     // Rows are counted before they are written: what can fail is asked first.
     files::require_folder_of(&args.out)?;
-    let activations = Activations::read(&args.inputs, artifacts.pinned.modules(), args.module.as_deref())?;
+    let activations =
+        Activations::read(&args.inputs, artifacts.pinned.modules(), args.module.as_deref())?;
     let session = args.session_id.map(|args::SessionId(id)| id);
     let (trace, served) = record::record(&artifacts, &activations, session, args.max_rows)?;
     trace.write(&args.out, &artifacts.pinned)?;
-    let limit = args.max_rows.map_or("no limit".into(), |limit| format!("the limit is {}", count(limit as usize)));
+    let limit = args
+        .max_rows
+        .map_or("no limit".into(), |limit| format!("the limit is {}", count(limit as usize)));
     let modules = artifacts.pinned.modules().iter().map(|module| module.name.as_str());
     let in_all: std::collections::BTreeMap<&str, u64> =
         modules.zip(served.total.iter().copied()).filter(|(_, rows)| *rows > 0).collect();
     let called = activations.modules.len();
     let mut table = vec![
-        ("Recorded", format!("{} rows in {called} of {} modules", count(trace.rows()), trace.modules.len())),
-        ("Ignored", format!("{} tensors that are no input of the adapter", activations.ignored.len())),
+        (
+            "Recorded",
+            format!("{} rows in {called} of {} modules", count(trace.rows()), trace.modules.len()),
+        ),
+        (
+            "Ignored",
+            format!("{} tensors that are no input of the adapter", activations.ignored.len()),
+        ),
         ("Session id", hex::encode(trace.session)),
-        ("Served in all", format!("up to {} rows a module, {limit}", count(served.most() as usize))),
+        (
+            "Served in all",
+            format!("up to {} rows a module, {limit}", count(served.most() as usize)),
+        ),
     ];
     let (given_away, measured) = leak::said(&args.artifacts, &artifacts.pinned.id());
     table.extend(given_away);
@@ -69,7 +81,8 @@ pub fn info(file: &Path, output: &Output) -> Outcome {
         ("Size", bytes(info.bytes as u64)),
         ("Rows", format!("{} in {} modules", count(rows), info.rows.len())),
     ];
-    table.extend(info.rows.iter().map(|(module, rows)| ("", format!("{module}: {}", count(*rows)))));
+    table
+        .extend(info.rows.iter().map(|(module, rows)| ("", format!("{module}: {}", count(*rows)))));
     output.result(&json!(info), &table);
     Ok(ExitCode::SUCCESS)
 }
@@ -102,7 +115,9 @@ fn check_yours(args: &args::Verify, pinned: &Pinned, trace: &Trace<'_>) -> Resul
         && own != trace.context()
     {
         let found = hex::encode(trace.context());
-        return Err(Error::NotYours(format!("the trace is of session {found}, not of --session-id")));
+        return Err(Error::NotYours(format!(
+            "the trace is of session {found}, not of --session-id"
+        )));
     }
     if let Some(path) = &args.inputs {
         let activations = Activations::read(path, pinned.modules(), args.module.as_deref())?;
@@ -120,7 +135,8 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let proof = files::read(&args.proof, session::MAX_PROOF)?;
     let verdict = session::verify(&public.pinned, &trace, &proof, &srs, &keys, policy(&args.srs))?;
     let rows: usize = verdict.rows.iter().map(|(_, rows)| rows).sum();
-    let empty: Vec<&str> = verdict.rows.iter().filter(|(_, rows)| *rows == 0).map(|(name, _)| name.as_str()).collect();
+    let empty: Vec<&str> =
+        verdict.rows.iter().filter(|(_, rows)| *rows == 0).map(|(name, _)| name.as_str()).collect();
     let pinned = args.adapter_id.is_some();
     if !pinned {
         output.warn(
@@ -130,13 +146,27 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     }
     let said = |given: bool, so: &'static str| if given { so } else { " (as the trace says)" };
     let mut table = vec![
-        ("Adapter id", format!("{}{}", verdict.adapter, if pinned { " (your pin)" } else { " (NOT PINNED)" })),
-        ("Session id", format!("{}{}", hex::encode(trace.context()), said(args.session_id.is_some(), " (yours)"))),
+        (
+            "Adapter id",
+            format!("{}{}", verdict.adapter, if pinned { " (your pin)" } else { " (NOT PINNED)" }),
+        ),
+        (
+            "Session id",
+            format!(
+                "{}{}",
+                hex::encode(trace.context()),
+                said(args.session_id.is_some(), " (yours)")
+            ),
+        ),
         ("Activations", said(args.inputs.is_some(), "yours").trim_start().to_string()),
         ("Rows", format!("{} in {} modules", count(rows), verdict.rows.len() - empty.len())),
     ];
     table.extend(
-        verdict.rows.iter().filter(|(_, rows)| *rows > 0).map(|(name, rows)| ("", format!("{name}: {}", count(*rows)))),
+        verdict
+            .rows
+            .iter()
+            .filter(|(_, rows)| *rows > 0)
+            .map(|(name, rows)| ("", format!("{name}: {}", count(*rows)))),
     );
     if !empty.is_empty() {
         table.push((

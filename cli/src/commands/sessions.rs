@@ -18,7 +18,9 @@ use crate::{
 const SHOWN: usize = 50;
 
 pub fn sessions(args: &Sessions, output: &Output) -> Outcome {
-    let missing = || Error::Input("which sessions? Name the folder that compile wrote: --artifacts DIR".into());
+    let missing = || {
+        Error::Input("which sessions? Name the folder that compile wrote: --artifacts DIR".into())
+    };
     let artifacts = args.artifacts.as_deref().ok_or_else(missing)?;
     let folder = Folder::new(artifacts, args.data.as_deref())?;
     match &args.command {
@@ -26,8 +28,12 @@ pub fn sessions(args: &Sessions, output: &Output) -> Outcome {
         Some(SessionsCommand::List(args)) => list(args, &folder, output),
         Some(SessionsCommand::Show(args)) => show(&folder.session(&args.id)?, output),
         Some(SessionsCommand::Prune(args)) => prune(args, &folder, output),
-        Some(SessionsCommand::Abandon(args)) => abandon(&upkeep::abandon(&folder, &args.id)?, output),
-        Some(SessionsCommand::Retry(args)) => retry(&upkeep::retry(&folder, &args.id)?, &folder, output),
+        Some(SessionsCommand::Abandon(args)) => {
+            abandon(&upkeep::abandon(&folder, &args.id)?, output)
+        }
+        Some(SessionsCommand::Retry(args)) => {
+            retry(&upkeep::retry(&folder, &args.id)?, &folder, output)
+        }
     }
 }
 
@@ -100,13 +106,16 @@ fn list(args: &List, folder: &Folder, output: &Output) -> Outcome {
     let shown = &sessions[..sessions.len().min(most)];
     let mut states: BTreeMap<State, u64> = BTreeMap::new();
     sessions.iter().for_each(|session| *states.entry(session.state).or_default() += 1);
-    let in_all = |of: fn(&Stored) -> u64| sessions.iter().fold(0, |all: u64, session| all.saturating_add(of(session)));
+    let in_all = |of: fn(&Stored) -> u64| {
+        sessions.iter().fold(0, |all: u64, session| all.saturating_add(of(session)))
+    };
     let (log_bytes, proof_bytes, all_rows) =
         (in_all(|s| s.log_bytes), in_all(|s| s.proof_bytes), in_all(Stored::rows_in_all));
     if !shown.is_empty() {
         output.table(&table_of(shown));
     }
-    let counts: Vec<String> = states.iter().map(|(state, n)| format!("{} {}", rows(*n), state.name())).collect();
+    let counts: Vec<String> =
+        states.iter().map(|(state, n)| format!("{} {}", rows(*n), state.name())).collect();
     let mut summary = vec![
         (
             "Sessions",
@@ -131,8 +140,10 @@ fn list(args: &List, folder: &Folder, output: &Output) -> Outcome {
             summary.push((state.name(), what.into()));
         }
     }
-    let states: serde_json::Map<String, Value> =
-        State::ALL.iter().map(|state| (state.name().into(), json!(states.get(state).unwrap_or(&0)))).collect();
+    let states: serde_json::Map<String, Value> = State::ALL
+        .iter()
+        .map(|state| (state.name().into(), json!(states.get(state).unwrap_or(&0))))
+        .collect();
     output.result(
         &json!({
             "log_bytes": log_bytes,
@@ -158,23 +169,32 @@ fn show(session: &Stored, output: &Output) -> Outcome {
         table.push(("Problem", problem.clone()));
     }
     if session.attempts > 0 {
-        table.push(("Attempts", format!("{} to prove it that did not come to an end", session.attempts)));
+        table.push((
+            "Attempts",
+            format!("{} to prove it that did not come to an end", session.attempts),
+        ));
     }
     let counted = if session.is_counted() { "counted in the ledger" } else { "counted in the log" };
-    table.push(("Rows", format!("{} in {} modules, {counted}", rows(session.rows_in_all()), session.rows.len())));
+    table.push((
+        "Rows",
+        format!("{} in {} modules, {counted}", rows(session.rows_in_all()), session.rows.len()),
+    ));
     table.extend(session.rows.iter().map(|(module, n)| ("", format!("{module}: {}", rows(*n)))));
     if let Some(batches) = session.batches {
         table.push(("Batches", rows(batches)));
     }
     if let Some(log) = &session.log {
-        let there = if session.log_bytes == 0 { "not there".into() } else { bytes(session.log_bytes) };
+        let there =
+            if session.log_bytes == 0 { "not there".into() } else { bytes(session.log_bytes) };
         table.push(("Log", format!("{}, {there}", log.display())));
     }
     if session.proof_bytes > 0 {
         table.push(("Proof", bytes(session.proof_bytes)));
     }
     table.extend(session.age.map(|then| ("Last change", format!("{} ago", age(then)))));
-    table.extend(session.fetched.map(|then| ("Fetched", format!("{} ago, for the first time", age(then)))));
+    table.extend(
+        session.fetched.map(|then| ("Fetched", format!("{} ago, for the first time", age(then)))),
+    );
     output.result(&object(session), &table);
     Ok(ExitCode::SUCCESS)
 }
@@ -188,7 +208,10 @@ fn prune(args: &Prune, folder: &Folder, output: &Output) -> Outcome {
         output.table(&table_of(&pruned.sessions));
     }
     let what = if args.dry_run { "Would remove" } else { "Removed" };
-    let sum = pruned.sessions.iter().fold(0, |all: u64, session| all.saturating_add(session.rows_in_all()));
+    let sum = pruned
+        .sessions
+        .iter()
+        .fold(0, |all: u64, session| all.saturating_add(session.rows_in_all()));
     output.result(
         &json!({
             "bytes": pruned.bytes,
@@ -211,7 +234,10 @@ fn abandon(session: &Stored, output: &Output) -> Outcome {
         &object(session),
         &[
             ("Abandoned", session.id.clone()),
-            ("Rows", format!("{}: they stay counted, now in the ledger", rows(session.rows_in_all()))),
+            (
+                "Rows",
+                format!("{}: they stay counted, now in the ledger", rows(session.rows_in_all())),
+            ),
             ("Log", format!("removed, {}", bytes(session.log_bytes))),
             ("User", "cannot go on with it, and gets no proof of it".into()),
         ],
@@ -220,7 +246,11 @@ fn abandon(session: &Stored, output: &Output) -> Outcome {
 }
 
 fn retry(session: &Stored, folder: &Folder, output: &Output) -> Outcome {
-    let when = if folder.is_served() { "when the server is started again" } else { "when a server is started" };
+    let when = if folder.is_served() {
+        "when the server is started again"
+    } else {
+        "when a server is started"
+    };
     output.result(
         &object(session),
         &[("To prove", format!("{}, {when}", session.id)), ("Rows", rows(session.rows_in_all()))],

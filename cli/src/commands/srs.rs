@@ -20,16 +20,23 @@ pub fn info(args: &args::SrsFile, output: &Output) -> Outcome {
 pub fn verify(args: &args::SrsFile, output: &Output) -> Outcome {
     let srs = match &args.srs {
         Some(path) => srs_store::load(Some(path))?,
-        // Not the copy that is part of the program: every point and both pairing equations are checked.
+        // Not the copy that is part of the program: every point and both pairing equations are
+        // checked.
         None => {
             let ceremony = Srs::ethereum_from_ceremony()?;
             if ceremony.to_bytes() != Srs::ethereum()?.to_bytes() {
-                bail!("the copy that is part of this program is another one: do not use this program");
+                bail!(
+                    "the copy that is part of this program is another one: do not use this program"
+                );
             }
             ceremony
         }
     };
-    print(&srs, "checked: subgroups, generators, consecutive powers of one secret, secret outside the domain", output)
+    print(
+        &srs,
+        "checked: subgroups, generators, consecutive powers of one secret, secret outside the domain",
+        output,
+    )
 }
 
 fn print(srs: &Srs, checks: &str, output: &Output) -> Outcome {

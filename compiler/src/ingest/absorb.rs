@@ -1,4 +1,5 @@
-//! A chain without its selections and diagonals: the matrices beside them absorb them, for less than it costs to copy these.
+//! A chain without its selections and diagonals: the matrices beside them absorb them, for less
+//! than it costs to copy these.
 //!
 //! Knows links and matrices, not the terms that they become.
 
@@ -6,7 +7,8 @@ use super::chain::Link;
 use crate::matrix::{Matrix, MatrixError};
 use std::sync::Arc;
 
-/// Feature `k` of the result is feature `columns[k].0` of the `from` before it, times `columns[k].1`.
+/// Feature `k` of the result is feature `columns[k].0` of the `from` before it, times
+/// `columns[k].1`.
 #[derive(Clone, Debug)]
 pub(super) struct Picked {
     from: usize,
@@ -15,14 +17,16 @@ pub(super) struct Picked {
 
 /// `head · matrices[0] · matrices[1] · … · tail`.
 pub(super) struct Absorbed {
-    /// There only if it leaves features out and a matrix follows: cheaper to multiply with once that product is small.
+    /// There only if it leaves features out and a matrix follows: cheaper to multiply with once
+    /// that product is small.
     pub head: Option<Picked>,
     pub matrices: Vec<Matrix>,
     /// There only if it makes more features than there were, or if there are no matrices.
     pub tail: Option<Picked>,
 }
 
-/// Multiplies every selection and diagonal of a chain that begins with `dim` features into the matrix where it costs less.
+/// Multiplies every selection and diagonal of a chain that begins with `dim` features into the
+/// matrix where it costs less.
 pub(super) fn absorb(links: Vec<Link>, dim: usize) -> Result<Absorbed, MatrixError> {
     let mut absorbed = Absorbed { head: None, matrices: vec![], tail: None };
     let mut width = dim;
@@ -30,7 +34,11 @@ pub(super) fn absorb(links: Vec<Link>, dim: usize) -> Result<Absorbed, MatrixErr
         match link {
             Link::Diagonal(factors) => {
                 let picked = absorbed.tail.get_or_insert_with(|| Picked::all(width));
-                picked.columns.iter_mut().zip(factors.iter()).for_each(|((_, all), factor)| *all *= factor);
+                picked
+                    .columns
+                    .iter_mut()
+                    .zip(factors.iter())
+                    .for_each(|((_, all), factor)| *all *= factor);
             }
             Link::Select(selection) => {
                 let picked = absorbed.tail.take().unwrap_or_else(|| Picked::all(width));
@@ -41,7 +49,9 @@ pub(super) fn absorb(links: Vec<Link>, dim: usize) -> Result<Absorbed, MatrixErr
                 let mut matrix = Arc::unwrap_or_clone(matrix);
                 width = matrix.cols;
                 match (absorbed.tail.take(), absorbed.matrices.pop()) {
-                    (Some(picked), None) if picked.columns.len() < picked.from => absorbed.head = Some(picked),
+                    (Some(picked), None) if picked.columns.len() < picked.from => {
+                        absorbed.head = Some(picked)
+                    }
                     (Some(picked), Some(last)) if !picked.widens() => {
                         absorbed.matrices.push(picked.columns_of(last)?);
                     }
@@ -74,7 +84,8 @@ impl Picked {
     }
 
     fn select(&self, columns: &[Option<usize>]) -> Self {
-        let columns = columns.iter().map(|column| column.map_or((0, 0.0), |column| self.columns[column]));
+        let columns =
+            columns.iter().map(|column| column.map_or((0, 0.0), |column| self.columns[column]));
         Self { from: self.from, columns: columns.collect() }
     }
 
@@ -98,7 +109,9 @@ impl Picked {
         {
             return false;
         }
-        for (own, other) in self.columns.iter_mut().zip(&other.columns).filter(|(own, _)| own.1 == 0.0) {
+        for (own, other) in
+            self.columns.iter_mut().zip(&other.columns).filter(|(own, _)| own.1 == 0.0)
+        {
             *own = *other;
         }
         true
@@ -113,9 +126,14 @@ impl Picked {
             return Ok(matrix);
         }
         let mut picked = Matrix::zeros(matrix.rows, self.columns.len())?;
-        let rows = picked.data.chunks_exact_mut(self.columns.len()).zip(matrix.data.chunks_exact(matrix.cols));
+        let rows = picked
+            .data
+            .chunks_exact_mut(self.columns.len())
+            .zip(matrix.data.chunks_exact(matrix.cols));
         for (out, row) in rows {
-            out.iter_mut().zip(&self.columns).for_each(|(value, (from, factor))| *value = row[*from] * factor);
+            out.iter_mut()
+                .zip(&self.columns)
+                .for_each(|(value, (from, factor))| *value = row[*from] * factor);
         }
         Ok(picked)
     }
@@ -130,11 +148,13 @@ impl Picked {
         Ok(spread)
     }
 
-    /// The features that are used, in order. One at least, for a term of zeros has to have some rank.
+    /// The features that are used, in order. One at least, for a term of zeros has to have some
+    /// rank.
     pub fn used(&self) -> Vec<usize> {
         let used = self.columns.iter().filter(|(_, factor)| *factor != 0.0).map(|(from, _)| *from);
-        let mut used: Vec<usize> =
-            used.chain((self.columns.iter().all(|(_, factor)| *factor == 0.0)).then_some(0)).collect();
+        let mut used: Vec<usize> = used
+            .chain((self.columns.iter().all(|(_, factor)| *factor == 0.0)).then_some(0))
+            .collect();
         used.sort_unstable();
         used.dedup();
         used

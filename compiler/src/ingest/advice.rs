@@ -50,7 +50,9 @@ fn mixed_rows(placed: &Placed) -> Option<String> {
 fn dense(placed: &Placed) -> Option<String> {
     let map = &placed.map;
     let full = |term: &Term| match term {
-        Term::LowRank { a, b, .. } if a.cols > 1 && a.cols >= a.rows.min(b.cols) => Some((a.rows, a.cols, b.cols)),
+        Term::LowRank { a, b, .. } if a.cols > 1 && a.cols >= a.rows.min(b.cols) => {
+            Some((a.rows, a.cols, b.cols))
+        }
         _ => None,
     };
     map.terms.iter().filter_map(full).max_by_key(|(d_in, rank, d_out)| rank * (d_in + d_out)).map(|(d_in, rank, d_out)| {

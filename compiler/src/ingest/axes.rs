@@ -1,9 +1,11 @@
-//! What each axis of a tensor stands for: rows, features, or the flat buffer of an input not yet divided into the two.
+//! What each axis of a tensor stands for: rows, features, or the flat buffer of an input not yet
+//! divided into the two.
 //!
-//! An axis is a list of *atoms*, most significant first. An atom with stride `s` and extent `n` is the digit `i` in
-//! `offset = … + s·i + …`, `0 ≤ i < n`, of the flat index of its space. Splitting and merging atoms is exact, so reshapes and
-//! transposes lose nothing, and two tensors have their rows in the same order exactly if their normal forms are equal.
-//! Extents may be symbolic. Knows nothing of operators or weights.
+//! An axis is a list of *atoms*, most significant first. An atom with stride `s` and extent `n` is
+//! the digit `i` in `offset = … + s·i + …`, `0 ≤ i < n`, of the flat index of its space. Splitting
+//! and merging atoms is exact, so reshapes and transposes lose nothing, and two tensors have their
+//! rows in the same order exactly if their normal forms are equal. Extents may be symbolic. Knows
+//! nothing of operators or weights.
 
 use super::error::Reason;
 use tract_onnx::tract_core::internal::{AxisOp, TDim};
@@ -27,7 +29,8 @@ pub(super) struct Atom {
     pub extent: TDim,
 }
 
-/// The axes of a tensor, each in normal form: no atoms of extent 1, no two neighbours that could be one atom.
+/// The axes of a tensor, each in normal form: no atoms of extent 1, no two neighbours that could be
+/// one atom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Axes(Vec<Vec<Atom>>);
 
@@ -41,7 +44,11 @@ impl Axes {
         let mut stride = TDim::from(1);
         let mut axes = Vec::with_capacity(shape.len());
         for extent in shape.iter().rev() {
-            axes.push(vec![Atom { space: Space::Buffer, stride: stride.clone(), extent: extent.clone() }]);
+            axes.push(vec![Atom {
+                space: Space::Buffer,
+                stride: stride.clone(),
+                extent: extent.clone(),
+            }]);
             stride = product(&stride, extent);
         }
         axes.reverse();
@@ -84,16 +91,20 @@ impl Axes {
         Self::new(self.0.iter().map(|atoms| atoms.iter().map(change).collect()).collect())
     }
 
-    /// The same axes with every atom that goes beyond `at` in the flat index of its space cut there, where that can be done. Not in
-    /// normal form: the parts are still two atoms.
+    /// The same axes with every atom that goes beyond `at` in the flat index of its space cut
+    /// there, where that can be done. Not in normal form: the parts are still two atoms.
     pub fn split_at(&self, at: usize) -> Self {
         let cut = |atom: &Atom| -> Vec<Atom> {
-            let low = concrete(&atom.stride).filter(|stride| *stride > 0 && *stride < at && at.is_multiple_of(*stride));
+            let low = concrete(&atom.stride)
+                .filter(|stride| *stride > 0 && *stride < at && at.is_multiple_of(*stride));
             let Some((low, high)) = low.and_then(|stride| parts(&atom.extent, at / stride)) else {
                 return vec![atom.clone()];
             };
             let stride = product(&atom.stride, &low);
-            vec![Atom { stride, extent: high, ..atom.clone() }, Atom { extent: low, ..atom.clone() }]
+            vec![
+                Atom { stride, extent: high, ..atom.clone() },
+                Atom { extent: low, ..atom.clone() },
+            ]
         };
         Self(self.0.iter().map(|atoms| atoms.iter().flat_map(cut).collect()).collect())
     }
@@ -120,7 +131,10 @@ impl Axes {
                 axes.insert(*to, axis);
             }
             AxisOp::Reshape(at, from, to) => {
-                let end = at.checked_add(from.len()).filter(|end| *end <= axes.len()).ok_or_else(missing)?;
+                let end = at
+                    .checked_add(from.len())
+                    .filter(|end| *end <= axes.len())
+                    .ok_or_else(missing)?;
                 let atoms = axes.drain(*at..end).flatten().collect();
                 axes.splice(at..at, regroup(atoms, to)?);
             }
@@ -140,14 +154,16 @@ pub(super) fn concrete_extent(atoms: &[Atom]) -> Option<usize> {
     atoms.iter().try_fold(1usize, |extent, atom| extent.checked_mul(concrete(&atom.extent)?))
 }
 
-/// The offset, in the flat index of their space, of every index along an axis. None if extents are symbolic or huge.
+/// The offset, in the flat index of their space, of every index along an axis. None if extents are
+/// symbolic or huge.
 pub(super) fn offsets(atoms: &[Atom]) -> Option<Vec<usize>> {
     let extent = concrete_extent(atoms).filter(|extent| *extent <= crate::matrix::MAX_ELEMENTS)?;
     let mut offsets = vec![0usize];
     offsets.reserve(extent);
     for atom in atoms {
         let (stride, extent) = (concrete(&atom.stride)?, concrete(&atom.extent)?);
-        offsets = offsets.iter().flat_map(|base| (0..extent).map(move |i| base + i * stride)).collect();
+        offsets =
+            offsets.iter().flat_map(|base| (0..extent).map(move |i| base + i * stride)).collect();
     }
     Some(offsets)
 }
@@ -157,7 +173,8 @@ pub(super) fn tile(atoms: &[Atom], extent: usize) -> bool {
     order_from(atoms, &TDim::from(1)).is_some() && concrete_extent(atoms) == Some(extent)
 }
 
-/// The atoms from the least significant on, if each stride is the last one times the last extent, beginning at `stride`.
+/// The atoms from the least significant on, if each stride is the last one times the last extent,
+/// beginning at `stride`.
 pub(super) fn order_from(atoms: &[Atom], stride: &TDim) -> Option<Vec<Atom>> {
     let mut left: Vec<&Atom> = atoms.iter().collect();
     let mut ordered = Vec::with_capacity(atoms.len());
@@ -174,7 +191,9 @@ pub(super) fn order_from(atoms: &[Atom], stride: &TDim) -> Option<Vec<Atom>> {
 pub(super) fn broadcasts(dim: &TDim) -> bool {
     match dim {
         TDim::Broadcast(_) => true,
-        TDim::Add(parts) | TDim::Mul(parts) | TDim::Min(parts) | TDim::Max(parts) => parts.iter().any(broadcasts),
+        TDim::Add(parts) | TDim::Mul(parts) | TDim::Min(parts) | TDim::Max(parts) => {
+            parts.iter().any(broadcasts)
+        }
         TDim::MulInt(_, part) | TDim::Div(part, _) => broadcasts(part),
         _ => false,
     }
@@ -193,7 +212,8 @@ pub(super) fn product(a: &TDim, b: &TDim) -> TDim {
 fn parts(extent: &TDim, low: usize) -> Option<(TDim, TDim)> {
     let low_dim = TDim::from(i64::try_from(low).ok()?);
     let high = (extent.clone() / low).simplify();
-    let exact = product(&high, &low_dim) == *extent && high != TDim::from(1) && high != TDim::from(0);
+    let exact =
+        product(&high, &low_dim) == *extent && high != TDim::from(1) && high != TDim::from(0);
     exact.then_some((low_dim, high))
 }
 
@@ -204,7 +224,10 @@ fn normal(atoms: Vec<Atom>) -> Vec<Atom> {
             continue;
         }
         match merged.last_mut() {
-            Some(last) if last.space == atom.space && last.stride == product(&atom.stride, &atom.extent) => {
+            Some(last)
+                if last.space == atom.space
+                    && last.stride == product(&atom.stride, &atom.extent) =>
+            {
                 last.stride = atom.stride;
                 last.extent = product(&last.extent, &atom.extent);
             }
@@ -214,9 +237,11 @@ fn normal(atoms: Vec<Atom>) -> Vec<Atom> {
     merged
 }
 
-/// Distributes atoms over axes of the given extents, splitting an atom where an axis ends inside it.
+/// Distributes atoms over axes of the given extents, splitting an atom where an axis ends inside
+/// it.
 fn regroup(atoms: Vec<Atom>, extents: &[TDim]) -> Result<Vec<Vec<Atom>>, Reason> {
-    let torn = || Reason::new("it reshapes in a way that tears rows apart or depends on a symbolic size");
+    let torn =
+        || Reason::new("it reshapes in a way that tears rows apart or depends on a symbolic size");
     let mut left = std::collections::VecDeque::from(atoms);
     let mut axes = Vec::with_capacity(extents.len());
     for extent in extents {
@@ -226,7 +251,11 @@ fn regroup(atoms: Vec<Atom>, extents: &[TDim]) -> Result<Vec<Vec<Atom>>, Reason>
             let mut atom = left.pop_front().ok_or_else(torn)?;
             if let Some(high) = part_that_fits(&filled, extent, &atom.extent) {
                 let low = (atom.extent.clone() / high).simplify();
-                left.push_front(Atom { space: atom.space, stride: atom.stride.clone(), extent: low.clone() });
+                left.push_front(Atom {
+                    space: atom.space,
+                    stride: atom.stride.clone(),
+                    extent: low.clone(),
+                });
                 atom.stride = product(&atom.stride, &low);
                 atom.extent = TDim::from(high as i64);
             }
@@ -279,7 +308,8 @@ mod tests {
         let turned = Axes::buffer(&dims(&[4, 6])).changed(&AxisOp::Move(0, 1)).unwrap();
         let flat = turned.changed(&reshape(&[6, 4], &[24])).unwrap();
         assert_ne!(flat, Axes::buffer(&dims(&[24])));
-        let back = flat.changed(&reshape(&[24], &[6, 4])).unwrap().changed(&AxisOp::Move(0, 1)).unwrap();
+        let back =
+            flat.changed(&reshape(&[24], &[6, 4])).unwrap().changed(&AxisOp::Move(0, 1)).unwrap();
         assert_eq!(back, Axes::buffer(&dims(&[4, 6])));
     }
 

@@ -1,5 +1,6 @@
-//! Numbers that tract 0.23 would read otherwise than other runtimes: starts and ends of Slice, of which it keeps 32 bits, and numbers
-//! cast to an integer type that cannot hold them, which ONNX leaves open.
+//! Numbers that tract 0.23 would read otherwise than other runtimes: starts and ends of Slice, of
+//! which it keeps 32 bits, and numbers cast to an integer type that cannot hold them, which ONNX
+//! leaves open.
 //!
 //! Knows tract's operators and their constant inputs, not the tensor that is sliced.
 
@@ -36,7 +37,11 @@ pub(super) fn readable(operator: &str, inputs: &[Option<Arc<Tensor>>]) -> Result
 /// Says what is wrong with a cast of these constants, if anything is.
 pub(super) fn castable(operator: &str, tensor: &Tensor, to: DatumType) -> Result<(), String> {
     let bits = 8 * to.size_of();
-    if !operator.contains("Cast") || !tensor.datum_type().is_float() || !to.is_integer() || bits > 64 {
+    if !operator.contains("Cast")
+        || !tensor.datum_type().is_float()
+        || !to.is_integer()
+        || bits > 64
+    {
         return Ok(());
     }
     let (low, high) = match to.is_unsigned() {
@@ -47,15 +52,18 @@ pub(super) fn castable(operator: &str, tensor: &Tensor, to: DatumType) -> Result
     let values = values.to_plain_array_view::<f64>().map_err(|error| format!("{error:#}"))?;
     match values.iter().find(|value| !(low..high).contains(&value.trunc())) {
         None => Ok(()),
-        Some(value) => {
-            Err(format!("it casts {value} to {to:?}, which cannot hold it: runtimes disagree on what becomes of it"))
-        }
+        Some(value) => Err(format!(
+            "it casts {value} to {to:?}, which cannot hold it: runtimes disagree on what becomes of it"
+        )),
     }
 }
 
-/// The integers of a constant that tract would cut. Dimensions are exact, and tract has no other wide type.
+/// The integers of a constant that tract would cut. Dimensions are exact, and tract has no other
+/// wide type.
 fn wide(input: Option<&Option<Arc<Tensor>>>) -> Result<Option<Vec<i64>>, String> {
-    let Some(tensor) = input.and_then(Option::as_ref).filter(|tensor| tensor.datum_type() == i64::datum_type()) else {
+    let Some(tensor) =
+        input.and_then(Option::as_ref).filter(|tensor| tensor.datum_type() == i64::datum_type())
+    else {
         return Ok(None);
     };
     let values = tensor.to_plain_array_view::<i64>().map_err(|error| format!("{error:#}"))?;
@@ -70,7 +78,9 @@ mod tests {
     #[test]
     fn casts_that_lose_the_number_are_refused() {
         let cast = |value: f32, to: DatumType| castable("Cast", &tensor1(&[0.5, value]), to);
-        for (value, to) in [(127.9, i8::datum_type()), (-128.0, i8::datum_type()), (255.0, u8::datum_type())] {
+        for (value, to) in
+            [(127.9, i8::datum_type()), (-128.0, i8::datum_type()), (255.0, u8::datum_type())]
+        {
             assert_eq!(cast(value, to), Ok(()));
         }
         for (value, to) in [

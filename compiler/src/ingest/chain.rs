@@ -1,7 +1,8 @@
-//! One term of an affine expression: an input, or the constant 1, times factors that are never multiplied out here.
+//! One term of an affine expression: an input, or the constant 1, times factors that are never
+//! multiplied out here.
 //!
-//! Knows what a chain is made of and how it is repeated for joined rows; not which operators make chains, nor what terms of a
-//! map they become.
+//! Knows what a chain is made of and how it is repeated for joined rows; not which operators make
+//! chains, nor what terms of a map they become.
 
 use super::error::Reason;
 use crate::matrix::Matrix;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     pub source: Source,
-    /// Constant scalar factors, kept apart so that the public scaling can be told from the private weights.
+    /// Constant scalar factors, kept apart so that the public scaling can be told from the private
+    /// weights.
     pub factors: Vec<f64>,
     pub links: Vec<Link>,
 }
@@ -24,7 +26,8 @@ pub(super) enum Source {
         input: usize,
         /// Its length.
         dim: usize,
-        /// How many neighbouring values of the input's buffer are of the same feature (of different rows); mostly 1.
+        /// How many neighbouring values of the input's buffer are of the same feature (of
+        /// different rows); mostly 1.
         positions: usize,
         /// How many rows were joined to this one; mostly 1.
         joined: usize,
@@ -38,7 +41,8 @@ pub(super) enum Source {
 pub(super) enum Link {
     Dense(Arc<Matrix>),
     Diagonal(Arc<Vec<f64>>),
-    /// Features in other places, some of them left out or repeated: as a matrix it would cost as much as a dense one.
+    /// Features in other places, some of them left out or repeated: as a matrix it would cost as
+    /// much as a dense one.
     Select(Arc<Selection>),
 }
 
@@ -49,7 +53,8 @@ pub(super) struct Selection {
     pub columns: Vec<Option<usize>>,
 }
 
-/// Adds a constant factor to others that are kept apart. Signs cancel, so that thousands of negations leave nothing behind.
+/// Adds a constant factor to others that are kept apart. Signs cancel, so that thousands of
+/// negations leave nothing behind.
 pub(super) fn multiply(factors: &mut Vec<f64>, factor: f64) {
     match factors.iter().position(|known| *known == -1.0) {
         _ if factor == 1.0 => {}
@@ -74,10 +79,13 @@ impl Chain {
         }
     }
 
-    /// Selects features of the result. A constant row is no longer than its selection and stays a row.
+    /// Selects features of the result. A constant row is no longer than its selection and stays a
+    /// row.
     pub fn select(&mut self, selection: &Arc<Selection>) -> Result<(), Reason> {
         match (self.source, &mut self.links[..]) {
-            (Source::One, [Link::Dense(row)]) => *row = Arc::new(row.gather_columns(&selection.columns)?),
+            (Source::One, [Link::Dense(row)]) => {
+                *row = Arc::new(row.gather_columns(&selection.columns)?)
+            }
             _ => self.links.push(Link::Select(selection.clone())),
         }
         Ok(())
@@ -89,7 +97,8 @@ impl Chain {
         for (index, link) in self.links.iter().enumerate() {
             links.push(match link {
                 Link::Dense(row) if self.source == Source::One && index == 0 => {
-                    let columns: Vec<_> = (0..copies).flat_map(|_| (0..row.cols).map(Some)).collect();
+                    let columns: Vec<_> =
+                        (0..copies).flat_map(|_| (0..row.cols).map(Some)).collect();
                     Link::Dense(Arc::new(row.gather_columns(&columns)?))
                 }
                 Link::Dense(matrix) => Link::Dense(Arc::new(matrix.block_diagonal(copies)?)),
@@ -99,13 +108,17 @@ impl Chain {
         }
         let source = match self.source {
             Source::Input { positions, .. } if positions > 1 => {
-                return Err(Reason::new("it mixes positions of an image after a convolution that has them as rows"));
+                return Err(Reason::new(
+                    "it mixes positions of an image after a convolution that has them as rows",
+                ));
             }
             Source::Input { input, dim, positions, joined } => Source::Input {
                 input,
                 positions,
                 joined: joined * copies,
-                dim: dim.checked_mul(copies).ok_or_else(|| Reason::new("all rows together are too long"))?,
+                dim: dim
+                    .checked_mul(copies)
+                    .ok_or_else(|| Reason::new("all rows together are too long"))?,
             },
             Source::One => Source::One,
         };
@@ -126,8 +139,9 @@ impl Link {
 
 impl Selection {
     fn repeated(&self, copies: usize) -> Self {
-        let columns =
-            (0..copies).flat_map(|copy| self.columns.iter().map(move |column| column.map(|c| copy * self.from + c)));
+        let columns = (0..copies).flat_map(|copy| {
+            self.columns.iter().map(move |column| column.map(|c| copy * self.from + c))
+        });
         Self { from: self.from * copies, columns: columns.collect() }
     }
 }

@@ -1,6 +1,7 @@
 //! Constant tensors as finite `f64` numbers with a shape.
 //!
-//! The only place where weights leave tract; knows nothing of rows and features beyond what it is asked about.
+//! The only place where weights leave tract; knows nothing of rows and features beyond what it is
+//! asked about.
 
 use super::{
     axes::{Axes, Space, offsets},
@@ -19,7 +20,10 @@ impl Constant {
     /// Reads the tensor that is input `slot` of a node.
     pub fn read(tensor: &Tensor, slot: usize) -> Result<Self, Reason> {
         if !(tensor.datum_type().is_float() || tensor.datum_type().is_integer()) {
-            return Err(Reason::new(format!("its constant has type {:?}, which is not a number", tensor.datum_type())));
+            return Err(Reason::new(format!(
+                "its constant has type {:?}, which is not a number",
+                tensor.datum_type()
+            )));
         }
         let unreadable = |error| Reason::new(format!("its constant cannot be read: {error:#}"));
         let widened = tensor.cast_to::<f64>().map_err(unreadable)?;
@@ -39,7 +43,8 @@ impl Constant {
         self.data.first().copied().filter(|first| self.data.iter().all(|value| value == first))
     }
 
-    /// The constant as one value per feature, for an elementwise operation with a tensor of these axes.
+    /// The constant as one value per feature, for an elementwise operation with a tensor of these
+    /// axes.
     pub fn per_feature(&self, axes: &Axes, width: usize) -> Result<Vec<f64>, Reason> {
         if let Some(value) = self.uniform() {
             return Ok(vec![value; width]);
@@ -53,12 +58,17 @@ impl Constant {
         for (atoms, extent) in axes.iter().zip(&self.shape) {
             stride /= extent;
             if *extent == 1 {
-                let features: Vec<_> = atoms.iter().filter(|atom| atom.space == Space::Feature).cloned().collect();
+                let features: Vec<_> =
+                    atoms.iter().filter(|atom| atom.space == Space::Feature).cloned().collect();
                 let spread = offsets(&features).ok_or_else(too_long)?;
                 places = cross(&places, spread.iter().map(|feature| (0, *feature)));
             } else if atoms.iter().all(|atom| atom.space == Space::Feature) {
-                let along = offsets(atoms).filter(|along| along.len() == *extent).ok_or_else(broadcast)?;
-                places = cross(&places, along.iter().enumerate().map(|(i, feature)| (i * stride, *feature)));
+                let along =
+                    offsets(atoms).filter(|along| along.len() == *extent).ok_or_else(broadcast)?;
+                places = cross(
+                    &places,
+                    along.iter().enumerate().map(|(i, feature)| (i * stride, *feature)),
+                );
             } else {
                 return Err(Reason::new(
                     "its constant differs from row to row; only constants that are the same for all rows are linear maps of a row",
@@ -81,8 +91,14 @@ pub(super) fn keeps_reals(to: DatumType) -> bool {
     to.is_float()
 }
 
-fn cross(places: &[(usize, usize)], along: impl Iterator<Item = (usize, usize)> + Clone) -> Vec<(usize, usize)> {
-    places.iter().flat_map(|(place, feature)| along.clone().map(move |(p, f)| (place + p, feature + f))).collect()
+fn cross(
+    places: &[(usize, usize)],
+    along: impl Iterator<Item = (usize, usize)> + Clone,
+) -> Vec<(usize, usize)> {
+    places
+        .iter()
+        .flat_map(|(place, feature)| along.clone().map(move |(p, f)| (place + p, feature + f)))
+        .collect()
 }
 
 fn broadcast() -> Reason {

@@ -1,7 +1,8 @@
-//! The last step: an affine expression becomes the scale and the terms of a [`LinearMap`](crate::linear_map::LinearMap).
+//! The last step: an affine expression becomes the scale and the terms of a
+//! [`LinearMap`](crate::linear_map::LinearMap).
 //!
-//! What one chain becomes is `multiply`'s business; here they become a sum: scalar factors that all have are taken out of it,
-//! biases are joined, and so are selections of one input.
+//! What one chain becomes is `multiply`'s business; here they become a sum: scalar factors that all
+//! have are taken out of it, biases are joined, and so are selections of one input.
 
 use super::{
     affine::{Affine, Chain, Source},
@@ -10,7 +11,8 @@ use super::{
 };
 use crate::linear_map::Term;
 
-/// The common scale and the terms of an expression, and how each input is divided (no rows of an unused one).
+/// The common scale and the terms of an expression, and how each input is divided (no rows of an
+/// unused one).
 pub(super) struct Cut {
     pub scale: f64,
     pub terms: Vec<Term>,
@@ -40,8 +42,12 @@ pub(super) fn cut(affine: Affine, inputs: usize) -> Result<Cut, Reason> {
         if matches!(&piece, Piece::Term(Term::Bias { b }) if b.iter().all(|value| *value == 0.0)) {
             continue;
         }
-        // The parts of an input that was split and is whole again are one term. One attempt: each costs a pass over the row.
-        let alike = pieces.iter_mut().rev().find(|(known, other)| *known == factors && other.is_like(&piece));
+        // The parts of an input that was split and is whole again are one term. One attempt: each
+        // costs a pass over the row.
+        let alike = pieces
+            .iter_mut()
+            .rev()
+            .find(|(known, other)| *known == factors && other.is_like(&piece));
         if !alike.is_some_and(|(_, other)| other.join(&piece)) {
             pieces.push((factors, piece));
         }
@@ -51,7 +57,8 @@ pub(super) fn cut(affine: Affine, inputs: usize) -> Result<Cut, Reason> {
     }
     let common = common_factors(&mut pieces);
     let scale = common.iter().product();
-    let terms = pieces.into_iter().map(|(own, piece)| piece.into_term(own.iter().product(), &mut budget));
+    let terms =
+        pieces.into_iter().map(|(own, piece)| piece.into_term(own.iter().product(), &mut budget));
     let terms = join_biases(terms.collect::<Result<_, _>>()?);
     let finite = |term: &Term| match term {
         Term::LowRank { a, b, .. } => a.data.iter().chain(&b.data).all(|value| value.is_finite()),
@@ -71,7 +78,9 @@ fn divisions(affine: &Affine, inputs: usize) -> Result<Vec<Rows>, Reason> {
         let own = Rows { dim, positions, joined };
         match divisions.get_mut(input) {
             Some(unused) if unused.dim == 0 => *unused = own,
-            Some(known) if (known.dim, known.positions) == (dim, positions) => known.joined = known.joined.max(joined),
+            Some(known) if (known.dim, known.positions) == (dim, positions) => {
+                known.joined = known.joined.max(joined)
+            }
             _ => return Err(Reason::new("an input is divided into rows in two different ways")),
         }
     }
@@ -83,8 +92,10 @@ fn common_factors(terms: &mut [(Vec<f64>, Piece)]) -> Vec<f64> {
     let candidates = terms.first().map_or(vec![], |(factors, _)| factors.clone());
     let mut common = vec![];
     for factor in candidates {
-        let places: Option<Vec<usize>> =
-            terms.iter().map(|(factors, _)| factors.iter().position(|other| *other == factor)).collect();
+        let places: Option<Vec<usize>> = terms
+            .iter()
+            .map(|(factors, _)| factors.iter().position(|other| *other == factor))
+            .collect();
         if let Some(places) = places {
             for ((factors, _), place) in terms.iter_mut().zip(places) {
                 factors.remove(place);

@@ -1,7 +1,8 @@
 //! From bytes to the protobuf, in memory proportional to the file.
 //!
-//! A message of two bytes can decode to a structure of hundreds, so messages are counted on the wire before anything is decoded.
-//! Knows the wire format and where ONNX nests messages, nothing of their meaning.
+//! A message of two bytes can decode to a structure of hundreds, so messages are counted on the
+//! wire before anything is decoded. Knows the wire format and where ONNX nests messages, nothing of
+//! their meaning.
 
 use super::{error::IngestError, graph::brief};
 use tract_onnx::{pb, prelude::Framework};
@@ -49,7 +50,9 @@ impl Message {
         Some(match (self, field) {
             (Self::Model, 7) => Self::Graph,
             (Self::Model, 25) => Self::Function,
-            (Self::Model, 8 | 14 | 20) | (Self::Function, 9) | (Self::Tensor, 3 | 13) => Self::Other,
+            (Self::Model, 8 | 14 | 20) | (Self::Function, 9) | (Self::Tensor, 3 | 13) => {
+                Self::Other
+            }
             (Self::Graph, 1) | (Self::Function, 7) => Self::Node,
             (Self::Graph, 5) | (Self::Attribute, 5 | 10) => Self::Tensor,
             (Self::Graph, 11..=15) | (Self::Attribute, 14 | 15 | 22 | 23) => Self::Other,
@@ -62,7 +65,8 @@ impl Message {
     }
 }
 
-/// Counts down `left` for every field. None if it runs out or the bytes are no such message, which the decoder will say better.
+/// Counts down `left` for every field. None if it runs out or the bytes are no such message, which
+/// the decoder will say better.
 fn count(mut bytes: &[u8], message: Message, depth: usize, left: &mut usize) -> Option<()> {
     while !bytes.is_empty() {
         *left = left.checked_sub(1)?;

@@ -1,7 +1,7 @@
 //! The values that a model's functions give their attributes where a call does not.
 //!
-//! tract's reader of the file leaves these out, so they are read beside it, and nothing else is. Knows the numbers of the fields in
-//! onnx.proto.
+//! tract's reader of the file leaves these out, so they are read beside it, and nothing else is.
+//! Knows the numbers of the fields in onnx.proto.
 
 use prost::Message;
 use tract_onnx::pb;
@@ -22,8 +22,12 @@ struct Function {
     attributes: Vec<pb::AttributeProto>,
 }
 
-/// Domain, name and attributes of every function, from the file's bytes; none if they cannot be read.
+/// Domain, name and attributes of every function, from the file's bytes; none if they cannot be
+/// read.
 pub(super) fn of_functions(bytes: &[u8]) -> Vec<(String, String, Vec<pb::AttributeProto>)> {
     let functions = Model::decode(bytes).map_or(vec![], |model| model.functions);
-    functions.into_iter().map(|function| (function.domain, function.name, function.attributes)).collect()
+    functions
+        .into_iter()
+        .map(|function| (function.domain, function.name, function.attributes))
+        .collect()
 }

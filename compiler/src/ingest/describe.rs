@@ -12,7 +12,8 @@ pub(super) fn describe(value: &Value) -> String {
         Value::Constant(tensor) => format!("constant of shape {:?}", tensor.shape()),
         Value::Filled(number, _) => format!("constant of {number} everywhere"),
         Value::Input(view) => {
-            let factors: String = view.factors.iter().map(|factor| format!("{factor} · ")).collect();
+            let factors: String =
+                view.factors.iter().map(|factor| format!("{factor} · ")).collect();
             format!("{factors}input {}, not yet divided into rows", view.input)
         }
         Value::Affine(affine) => describe_affine(affine),
@@ -35,12 +36,17 @@ fn describe_chain(chain: &Chain) -> String {
     };
     let factors = chain.factors.iter().map(|factor| format!("{factor}"));
     let links = chain.links.iter().map(|link| match (link, chain.source) {
-        (Link::Dense(matrix), Source::One) if matrix.rows == 1 => format!("[constant row of {}]", matrix.cols),
+        (Link::Dense(matrix), Source::One) if matrix.rows == 1 => {
+            format!("[constant row of {}]", matrix.cols)
+        }
         (Link::Dense(matrix), _) => format!("[{} x {}]", matrix.rows, matrix.cols),
         (Link::Diagonal(factors), _) => format!("[diagonal of {}]", factors.len()),
-        (Link::Select(selection), _) => format!("[selection {} x {}]", selection.from, selection.columns.len()),
+        (Link::Select(selection), _) => {
+            format!("[selection {} x {}]", selection.from, selection.columns.len())
+        }
     });
     let parts = usize::from(source.is_some()) + chain.factors.len() + chain.links.len();
-    let more = parts.checked_sub(SHOWN_PARTS).filter(|more| *more > 0).map(|more| format!("{more} more"));
+    let more =
+        parts.checked_sub(SHOWN_PARTS).filter(|more| *more > 0).map(|more| format!("{more} more"));
     factors.chain(source).chain(links).take(SHOWN_PARTS).chain(more).collect::<Vec<_>>().join(" · ")
 }

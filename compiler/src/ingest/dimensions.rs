@@ -1,8 +1,9 @@
 //! Every dimension of an input gets a size or a symbol, whatever the file calls it.
 //!
-//! ONNX lets a dimension have no name at all (the way to say "any number of rows"), or any text as one. tract reads names as
-//! expressions and leaves what it cannot read unknown, which it then refuses to work with. Equal names are equal dimensions, as in ONNX.
-//! Knows inputs alone; what inference finds out about the rest follows from them.
+//! ONNX lets a dimension have no name at all (the way to say "any number of rows"), or any text as
+//! one. tract reads names as expressions and leaves what it cannot read unknown, which it then
+//! refuses to work with. Equal names are equal dimensions, as in ONNX. Knows inputs alone; what
+//! inference finds out about the rest follows from them.
 
 use super::error::IngestError;
 use std::collections::HashSet;
@@ -11,17 +12,25 @@ use tract_onnx::prelude::TDim;
 use tract_onnx::tract_hir::internal::{Factoid, InferenceModel};
 
 /// Puts a symbol in every dimension of an input that has neither a size nor a symbol yet.
-pub(super) fn settle(model: &mut InferenceModel, proto: &pb::ModelProto, name: &str) -> Result<(), IngestError> {
+pub(super) fn settle(
+    model: &mut InferenceModel,
+    proto: &pb::ModelProto,
+    name: &str,
+) -> Result<(), IngestError> {
     let refuse = |what: String| IngestError::Graph { name: name.into(), what };
     for outlet in model.inputs.clone() {
         let input = model.node(outlet.node).name.clone();
         if proto.graph.iter().flat_map(|graph| &graph.output).any(|output| output.name == input) {
-            return Err(refuse(format!("its output is the input `{input}` as it is; there is no adapter in it")));
+            return Err(refuse(format!(
+                "its output is the input `{input}` as it is; there is no adapter in it"
+            )));
         }
         let unreadable = |error| refuse(format!("input `{input}` cannot be read: {error:#}"));
         let mut fact = model.outlet_fact(outlet).map_err(unreadable)?.clone();
         let Some(rank) = fact.shape.rank().concretize() else {
-            return Err(refuse(format!("input `{input}` has no shape; export with at least its number of dimensions")));
+            return Err(refuse(format!(
+                "input `{input}` has no shape; export with at least its number of dimensions"
+            )));
         };
         for axis in 0..usize::try_from(rank).unwrap_or(0) {
             let known = fact.shape.dim(axis).and_then(|dim| dim.concretize());
@@ -40,17 +49,22 @@ pub(super) fn settle(model: &mut InferenceModel, proto: &pb::ModelProto, name: &
     Ok(())
 }
 
-/// Gives the symbolic dimensions of all inputs the names of those of the first, one by one. Were any of them others?
+/// Gives the symbolic dimensions of all inputs the names of those of the first, one by one. Were
+/// any of them others?
 ///
-/// An exporter may name the rows of two inputs differently although the graph only fits equal ones. Rows of all inputs of a module are
-/// as many, so nothing is lost by saying so.
+/// An exporter may name the rows of two inputs differently although the graph only fits equal ones.
+/// Rows of all inputs of a module are as many, so nothing is lost by saying so.
 pub(super) fn share(proto: &mut pb::ModelProto) -> bool {
     let Some(graph) = proto.graph.as_mut() else { return false };
-    let given: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    let given: HashSet<&str> =
+        graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     let inputs = graph.input.iter_mut().filter(|input| !given.contains(input.name.as_str()));
     let mut symbolic: Vec<Vec<&mut Option<Value>>> = inputs.map(symbolic_dimensions).collect();
     let Some((first, others)) = symbolic.split_first_mut() else { return false };
-    if others.is_empty() || first.is_empty() || others.iter().any(|other| other.len() != first.len()) {
+    if others.is_empty()
+        || first.is_empty()
+        || others.iter().any(|other| other.len() != first.len())
+    {
         return false;
     }
     let mut changed = false;
@@ -71,7 +85,9 @@ pub(super) fn share(proto: &mut pb::ModelProto) -> bool {
 
 /// The dimensions of an input that have no size.
 fn symbolic_dimensions(input: &mut pb::ValueInfoProto) -> Vec<&mut Option<Value>> {
-    let Some(TensorType(tensor)) = input.r#type.as_mut().and_then(|declared| declared.value.as_mut()) else {
+    let Some(TensorType(tensor)) =
+        input.r#type.as_mut().and_then(|declared| declared.value.as_mut())
+    else {
         return vec![];
     };
     let dims = tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).map(|dim| &mut dim.value);
@@ -80,7 +96,8 @@ fn symbolic_dimensions(input: &mut pb::ValueInfoProto) -> Vec<&mut Option<Value>
 
 /// The name of a dimension, where it says which one it is.
 fn name_of<'a>(proto: &'a pb::ModelProto, input: &str, axis: usize) -> Option<&'a str> {
-    let input = proto.graph.iter().flat_map(|graph| &graph.input).find(|info| info.name == input)?;
+    let input =
+        proto.graph.iter().flat_map(|graph| &graph.input).find(|info| info.name == input)?;
     let Some(TensorType(tensor)) = &input.r#type.as_ref()?.value else { return None };
     match &tensor.shape.as_ref()?.dim.get(axis)?.value {
         Some(Value::DimParam(name)) if !matches!(name.trim(), "" | "?" | "-1") => Some(name),

@@ -1,13 +1,20 @@
 //! Einsum equations with an ellipsis are written so that every operand has one.
 //!
-//! tract 0.23 gives an operand without an ellipsis one axis of it, which shifts the axes of the output. An ellipsis may stand for no
-//! axis at all, so adding it changes nothing. Knows equations, not operands.
+//! tract 0.23 gives an operand without an ellipsis one axis of it, which shifts the axes of the
+//! output. An ellipsis may stand for no axis at all, so adding it changes nothing. Knows equations,
+//! not operands.
 
 use tract_onnx::pb;
 
 pub(super) fn complete_ellipses(proto: &mut pb::ModelProto) {
-    let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node).filter(|node| node.op_type == "Einsum");
-    for equation in nodes.flat_map(|node| &mut node.attribute).filter(|attribute| attribute.name == "equation") {
+    let nodes = proto
+        .graph
+        .iter_mut()
+        .flat_map(|graph| &mut graph.node)
+        .filter(|node| node.op_type == "Einsum");
+    for equation in
+        nodes.flat_map(|node| &mut node.attribute).filter(|attribute| attribute.name == "equation")
+    {
         if let Some(completed) = std::str::from_utf8(&equation.s).ok().and_then(completed) {
             equation.s = completed.into_bytes();
         }

@@ -76,7 +76,9 @@ pub enum IngestError {
         reason: String,
     },
     /// A weight is NaN or infinite.
-    #[error("`{name}`: `{tensor}` has a value that is NaN or infinite; repair the weights and export again")]
+    #[error(
+        "`{name}`: `{tensor}` has a value that is NaN or infinite; repair the weights and export again"
+    )]
     NonFinite {
         /// The module.
         name: String,
@@ -101,7 +103,8 @@ pub enum IngestError {
 pub(super) enum Reason {
     /// The operator or the way it is used is not linear or not supported.
     NotLinear(String),
-    /// It is linear, as far as is known, but a limit on memory or time is reached: no other reading of the graph helps.
+    /// It is linear, as far as is known, but a limit on memory or time is reached: no other reading
+    /// of the graph helps.
     TooMuch(String),
     /// The constant with this number among the node's inputs is not finite.
     NonFinite(usize),

@@ -1,7 +1,8 @@
 //! Symbolic sizes stay short formulas.
 //!
-//! A graph may compute with the sizes of its input, and tract multiplies sums out: a few nodes that square a size and add it make
-//! a formula of millions of parts. So formulas are measured after every node. Knows sizes, not operators.
+//! A graph may compute with the sizes of its input, and tract multiplies sums out: a few nodes that
+//! square a size and add it make a formula of millions of parts. So formulas are measured after
+//! every node. Knows sizes, not operators.
 
 use tract_onnx::tract_core::internal::{DatumType, TDim, Tensor};
 

@@ -18,14 +18,16 @@ use zklora_models::quiet;
 
 /// The most nodes of a graph that is decluttered.
 const MAX_DECLUTTERED: usize = 1 << 11;
-/// The most elements compared in decluttering it, if every constant is compared to all others of its size.
+/// The most elements compared in decluttering it, if every constant is compared to all others of
+/// its size.
 const MAX_COMPARED: usize = 1 << 32;
 
 /// A typed graph and the ONNX nodes that it came from.
 pub(super) struct Graph {
     pub model: TypedModel,
     pub origins: Origins,
-    /// Names of the inputs, as the file has them: the model's sources may be called like the nodes behind them.
+    /// Names of the inputs, as the file has them: the model's sources may be called like the nodes
+    /// behind them.
     pub inputs: Vec<String>,
     /// Constants that are sources in the model.
     pub withheld: Withheld,
@@ -40,7 +42,8 @@ pub(super) struct Origins {
     tensors: HashSet<String>,
 }
 
-/// Infers types and shapes and folds constants. Declared types of intermediate values are ignored: they are redundant.
+/// Infers types and shapes and folds constants. Declared types of intermediate values are ignored:
+/// they are redundant.
 pub(super) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestError> {
     let analysis = |what: String| IngestError::Analysis { name: name.into(), what };
     let parsed = builders::onnx().parse(proto, None).map_err(|error| analysis(brief(&error)))?;
@@ -49,7 +52,8 @@ pub(super) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestE
     }
     let origins = Origins::of(proto);
     // Nodes that nothing needs are not worth computing.
-    let mut model = parsed.model.eliminate_dead_branches().map_err(|error| analysis(brief(&error)))?;
+    let mut model =
+        parsed.model.eliminate_dead_branches().map_err(|error| analysis(brief(&error)))?;
     dimensions::settle(&mut model, proto, name)?;
     let order = model.eval_order().map_err(|error| analysis(brief(&error)))?;
     let withheld = withhold(&mut model, &order, &origins);
@@ -59,7 +63,11 @@ pub(super) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestE
     let file = proto.graph.iter().flat_map(|graph| &graph.input).map(|input| input.name.clone());
     let inputs: Vec<String> = file.filter(|name| !origins.tensors.contains(name)).collect();
     if inputs.len() != model.inputs.len() {
-        return Err(analysis(format!("it has {} inputs, but {} in the file", model.inputs.len(), inputs.len())));
+        return Err(analysis(format!(
+            "it has {} inputs, but {} in the file",
+            model.inputs.len(),
+            inputs.len()
+        )));
     }
     Ok(Graph { model, origins, inputs, withheld, stored })
 }
@@ -67,28 +75,41 @@ pub(super) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestE
 /// Elements of all tensors of a file whose shapes have been checked.
 fn stored(proto: &pb::ModelProto) -> usize {
     let graphs = || proto.graph.iter();
-    let attributes = graphs().flat_map(|graph| &graph.node).flat_map(|node| &node.attribute).flat_map(|held| &held.t);
+    let attributes = graphs()
+        .flat_map(|graph| &graph.node)
+        .flat_map(|node| &node.attribute)
+        .flat_map(|held| &held.t);
     let tensors = graphs().flat_map(|graph| &graph.initializer).chain(attributes);
     let elements = tensors.map(|tensor| {
-        tensor.dims.iter().fold(1usize, |all, dim| all.saturating_mul(usize::try_from(*dim).unwrap_or(0)))
+        tensor
+            .dims
+            .iter()
+            .fold(1usize, |all, dim| all.saturating_mul(usize::try_from(*dim).unwrap_or(0)))
     });
     elements.fold(0, usize::saturating_add)
 }
 
 impl Graph {
-    /// The model with everything resolved that tract can resolve, if that succeeds and does not take too long.
+    /// The model with everything resolved that tract can resolve, if that succeeds and does not
+    /// take too long.
     pub fn decluttered(&self) -> Option<TypedModel> {
         if !self.can_be_decluttered() {
             return None;
         }
         let mut model = self.model.clone();
-        // As inputs of the model, sources keep their shape: their tensors are not there to be transposed with them.
-        let sources = model.nodes().iter().filter(|node| self.withheld.contains_key(&node.name)).map(|node| node.id);
+        // As inputs of the model, sources keep their shape: their tensors are not there to be
+        // transposed with them.
+        let sources = model
+            .nodes()
+            .iter()
+            .filter(|node| self.withheld.contains_key(&node.name))
+            .map(|node| node.id);
         let sources: Vec<usize> = sources.collect();
         model.inputs.extend(sources.into_iter().map(|node| OutletId::new(node, 0)));
         let decluttered = quiet::catch(|| model.into_decluttered().ok()).flatten()?;
         // It takes a broadcast of an open size for nothing.
-        let same_shape = output_shape(&decluttered).is_some_and(|shape| output_shape(&self.model) == Some(shape));
+        let same_shape = output_shape(&decluttered)
+            .is_some_and(|shape| output_shape(&self.model) == Some(shape));
         same_shape.then_some(decluttered)
     }
 
@@ -102,7 +123,8 @@ impl Graph {
         let compared = alike.iter().try_fold(0usize, |sum, (elements, tensors)| {
             elements.checked_mul(*tensors)?.checked_mul(*tensors)?.checked_add(sum)
         });
-        self.model.nodes().len() <= MAX_DECLUTTERED && compared.is_some_and(|compared| compared <= MAX_COMPARED)
+        self.model.nodes().len() <= MAX_DECLUTTERED
+            && compared.is_some_and(|compared| compared <= MAX_COMPARED)
     }
 }
 
@@ -116,32 +138,55 @@ fn output_shape(model: &TypedModel) -> Option<&[TDim]> {
 impl Origins {
     fn of(proto: &pb::ModelProto) -> Self {
         let nodes = proto.graph.iter().flat_map(|graph| &graph.node);
-        let tensors =
-            proto.graph.iter().flat_map(|graph| &graph.initializer).map(|tensor| tensor.name.clone()).collect();
-        Self { nodes: nodes.map(|node| (called(node).into(), node.op_type.clone())).collect(), tensors }
+        let tensors = proto
+            .graph
+            .iter()
+            .flat_map(|graph| &graph.initializer)
+            .map(|tensor| tensor.name.clone())
+            .collect();
+        Self {
+            nodes: nodes.map(|node| (called(node).into(), node.op_type.clone())).collect(),
+            tensors,
+        }
     }
 
     /// The ONNX node behind a node of the typed graph, whose name begins with the ONNX name.
-    pub fn of_node<'a>(&'a self, typed_name: &'a str, typed_operator: &'a str) -> (&'a str, &'a str) {
-        let is_prefix =
-            |name: &str| typed_name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-        let longest = self.nodes.iter().filter(|(name, _)| is_prefix(name)).max_by_key(|(name, _)| name.len());
+    pub fn of_node<'a>(
+        &'a self,
+        typed_name: &'a str,
+        typed_operator: &'a str,
+    ) -> (&'a str, &'a str) {
+        let is_prefix = |name: &str| {
+            typed_name
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let longest = self
+            .nodes
+            .iter()
+            .filter(|(name, _)| is_prefix(name))
+            .max_by_key(|(name, _)| name.len());
         longest.map_or((typed_name, typed_operator), |(name, operator)| (name, operator))
     }
 
-    /// The initialiser behind a constant of the typed graph, which may have the number of its outlet behind its name.
+    /// The initialiser behind a constant of the typed graph, which may have the number of its
+    /// outlet behind its name.
     pub fn of_constant<'a>(&self, typed_name: &'a str) -> &'a str {
         let numbered = typed_name.strip_suffix(".0").filter(|name| self.tensors.contains(*name));
         numbered.filter(|_| !self.tensors.contains(typed_name)).unwrap_or(typed_name)
     }
 
-    /// One step for every ONNX node: the last of those seen in the typed graph, which may have several nodes for one of ONNX.
+    /// One step for every ONNX node: the last of those seen in the typed graph, which may have
+    /// several nodes for one of ONNX.
     pub fn all_steps(&self, seen: Vec<Step>) -> Vec<Step> {
-        let mut seen: HashMap<String, String> = seen.into_iter().map(|step| (step.node, step.became)).collect();
+        let mut seen: HashMap<String, String> =
+            seen.into_iter().map(|step| (step.node, step.became)).collect();
         let steps = self.nodes.iter().map(|(node, operator)| Step {
             node: node.clone(),
             operator: operator.clone(),
-            became: seen.remove(node).unwrap_or_else(|| "folded into constants, or not needed".into()),
+            became: seen
+                .remove(node)
+                .unwrap_or_else(|| "folded into constants, or not needed".into()),
         });
         steps.collect()
     }
@@ -153,10 +198,12 @@ pub(super) fn brief(error: &impl std::fmt::Display) -> String {
     let characters: Vec<char> = line.chars().collect();
     match characters.len() {
         // The beginning says where, the end what.
-        600.. => [&characters[..400], &[' ', '.', '.', '.', ' '], &characters[characters.len() - 150..]]
-            .concat()
-            .iter()
-            .collect(),
+        600.. => {
+            [&characters[..400], &[' ', '.', '.', '.', ' '], &characters[characters.len() - 150..]]
+                .concat()
+                .iter()
+                .collect()
+        }
         _ => line,
     }
 }

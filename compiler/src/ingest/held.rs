@@ -1,7 +1,8 @@
 //! How much memory and work the expressions of a graph are.
 //!
-//! One small tensor may be the matrix of thousands of nodes, and one node may copy thousands of terms. What is made is counted
-//! and never discounted: that bounds the time as well. Knows expressions, not the graph.
+//! One small tensor may be the matrix of thousands of nodes, and one node may copy thousands of
+//! terms. What is made is counted and never discounted: that bounds the time as well. Knows
+//! expressions, not the graph.
 
 use super::{
     affine::{Chain, Link, Source, Value},
@@ -11,7 +12,8 @@ use std::collections::HashSet;
 
 /// The most elements of all matrices together (2 GiB).
 const MAX_MATRICES: usize = 1 << 28;
-/// The most elements of all rows, diagonals and selections together (256 MiB): adapters have a few for each feature.
+/// The most elements of all rows, diagonals and selections together (256 MiB): adapters have a few
+/// for each feature.
 pub(super) const MAX_VECTORS: usize = 1 << 25;
 /// The most parts that all terms together consist of.
 const MAX_PARTS: usize = 1 << 24;
@@ -30,17 +32,23 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Counts what a node made: all terms of its outputs, and the links that its inputs, which are still alive, do not have.
+    /// Counts what a node made: all terms of its outputs, and the links that its inputs, which are
+    /// still alive, do not have.
     pub fn hold(&mut self, outputs: &[Value], inputs: &[Value]) -> Result<(), Reason> {
-        let mut seen: HashSet<usize> = terms(inputs).flat_map(|term| &term.links).map(Link::address).collect();
+        let mut seen: HashSet<usize> =
+            terms(inputs).flat_map(|term| &term.links).map(Link::address).collect();
         for term in terms(outputs) {
             self.parts = self.parts.saturating_add(TERM + term.factors.len() + term.links.len());
             for link in term.links.iter().filter(|link| seen.insert(link.address())) {
                 let (kind, elements) = match link {
-                    Link::Dense(row) if row.rows == 1 && term.source == Source::One => (&mut self.vectors, row.cols),
+                    Link::Dense(row) if row.rows == 1 && term.source == Source::One => {
+                        (&mut self.vectors, row.cols)
+                    }
                     Link::Dense(matrix) => (&mut self.matrices, matrix.data.len()),
                     Link::Diagonal(factors) => (&mut self.vectors, factors.len()),
-                    Link::Select(selection) => (&mut self.vectors, SELECTED * selection.columns.len()),
+                    Link::Select(selection) => {
+                        (&mut self.vectors, SELECTED * selection.columns.len())
+                    }
                 };
                 *kind = kind.saturating_add(elements);
             }
@@ -67,5 +75,7 @@ impl Held {
 }
 
 fn terms(values: &[Value]) -> impl Iterator<Item = &Chain> {
-    values.iter().flat_map(|value| if let Value::Affine(affine) = value { &affine.terms[..] } else { &[] })
+    values
+        .iter()
+        .flat_map(|value| if let Value::Affine(affine) = value { &affine.terms[..] } else { &[] })
 }

@@ -1,12 +1,15 @@
 //! ONNX → [`LinearMap`]: reads a LoRA module exported to ONNX and finds out which affine map it is.
 //!
-//! The stages, one file each. On the protobuf: `decode`, `inline` (local functions, with `defaults` and `versions`), `screen` (sizes, names,
-//! order), `names`, `external` (tensors in other files), `widen` (bf16), `equation` and `pairwise` (Einsum), `noop`
-//! (reductions of nothing). Through tract: `graph` infers types and folds constants, with the `builders` of operators that tract reads
-//! otherwise, the `dimensions` of the inputs, and within the limits of `fold`, `formula` and `bounds` but for those of `withhold`. On tract's
-//! typed graph: `walk` interprets it over affine expressions (`affine`, `chain`, `view`, `axes`, `constant`, `operators`), within the limits
-//! of `held`; `place` and `cut` turn the result into low-rank terms (`absorb`, `multiply`), `advice` says what a user should know about
-//! them. Knows nothing of quantisation or proofs. Adding an operator is one file in `operators`.
+//! The stages, one file each. On the protobuf: `decode`, `inline` (local functions, with `defaults`
+//! and `versions`), `screen` (sizes, names, order), `names`, `external` (tensors in other files),
+//! `widen` (bf16), `equation` and `pairwise` (Einsum), `noop` (reductions of nothing). Through
+//! tract: `graph` infers types and folds constants, with the `builders` of operators that tract
+//! reads otherwise, the `dimensions` of the inputs, and within the limits of `fold`, `formula` and
+//! `bounds` but for those of `withhold`. On tract's typed graph: `walk` interprets it over affine
+//! expressions (`affine`, `chain`, `view`, `axes`, `constant`, `operators`), within the limits
+//! of `held`; `place` and `cut` turn the result into low-rank terms (`absorb`, `multiply`),
+//! `advice` says what a user should know about them. Knows nothing of quantisation or proofs.
+//! Adding an operator is one file in `operators`.
 
 mod absorb;
 mod advice;
@@ -69,7 +72,8 @@ pub struct Ingested {
     pub steps: Vec<Step>,
 }
 
-/// The affine map that an ONNX model computes for every row of its inputs, all data being in `bytes`.
+/// The affine map that an ONNX model computes for every row of its inputs, all data being in
+/// `bytes`.
 ///
 /// See [`ingest_in`], which also says more about the result.
 ///
@@ -79,28 +83,38 @@ pub fn ingest(bytes: &[u8], name: &str) -> Result<LinearMap, IngestError> {
     ingest_in(bytes, name, None).map(|ingested| ingested.map)
 }
 
-/// [`ingest_in`] for a file, with its folder; the module is called like the file without its extension.
+/// [`ingest_in`] for a file, with its folder; the module is called like the file without its
+/// extension.
 ///
 /// # Errors
 /// As [`ingest_in`], and [`IngestError::Io`].
 pub fn ingest_file(path: &Path) -> Result<Ingested, IngestError> {
     let io = |source| IngestError::Io { file: path.display().to_string(), source };
-    let name = path.file_stem().map_or_else(|| "module".into(), |stem| stem.to_string_lossy().into_owned());
+    let name = path
+        .file_stem()
+        .map_or_else(|| "module".into(), |stem| stem.to_string_lossy().into_owned());
     let mut bytes = vec![];
-    // One byte more than allowed tells a file at the limit from one above it, whatever its metadata claim.
-    std::fs::File::open(path).map_err(io)?.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
+    // One byte more than allowed tells a file at the limit from one above it, whatever its metadata
+    // claim.
+    std::fs::File::open(path)
+        .map_err(io)?
+        .take(MAX_FILE_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
     ingest_in(&bytes, &name, path.parent())
 }
 
-/// The affine map that an ONNX model computes for every row of its inputs; `folder` is where tensors outside of the file are.
+/// The affine map that an ONNX model computes for every row of its inputs; `folder` is where
+/// tensors outside of the file are.
 ///
-/// The features of each input and of the output are the last part of their row-major buffers: `[rows, d]`, `[batch, seq, d]` or
-/// a flat `[1, rows * d]` are the same to the map. Where they are not (images), the [`Layout`]s say where rows are. A graph that
-/// mixes rows (a mean over all of them, a 3 x 3 convolution) is the map of all of these as one row, if their number is fixed.
+/// The features of each input and of the output are the last part of their row-major buffers:
+/// `[rows, d]`, `[batch, seq, d]` or a flat `[1, rows * d]` are the same to the map. Where they are
+/// not (images), the [`Layout`]s say where rows are. A graph that mixes rows (a mean over all of
+/// them, a 3 x 3 convolution) is the map of all of these as one row, if their number is fixed.
 ///
 /// # Errors
-/// [`IngestError`] says which node is not linear, or what is wrong with the file, and what to do. Never panics: a panic
-/// inside tract becomes an error.
+/// [`IngestError`] says which node is not linear, or what is wrong with the file, and what to do.
+/// Never panics: a panic inside tract becomes an error.
 pub fn ingest_in(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Ingested, IngestError> {
     quiet::catch(|| ingest_unguarded(bytes, name, folder)).unwrap_or_else(|| {
         Err(IngestError::Malformed {
@@ -112,7 +126,11 @@ pub fn ingest_in(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Inge
     })
 }
 
-fn ingest_unguarded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Ingested, IngestError> {
+fn ingest_unguarded(
+    bytes: &[u8],
+    name: &str,
+    folder: Option<&Path>,
+) -> Result<Ingested, IngestError> {
     let mut proto = decode::decode(bytes, name)?;
     inline::inline_functions(&mut proto, bytes, name)?;
     screen::screen(&proto, name)?;
@@ -140,19 +158,27 @@ fn analysed(proto: &pb::ModelProto, name: &str) -> Result<Ingested, IngestError>
     Ok(Ingested { map: placed.map, inputs: placed.inputs, output: placed.output, warnings, steps })
 }
 
-/// The first of some ways to read the graph that gives a map; if none does, the error of the most direct one. A graph that asks
-/// for too much is not read again.
-fn interpret(proto: &pb::ModelProto, graph: &graph::Graph, name: &str) -> Result<walk::Walked, IngestError> {
+/// The first of some ways to read the graph that gives a map; if none does, the error of the most
+/// direct one. A graph that asks for too much is not read again.
+fn interpret(
+    proto: &pb::ModelProto,
+    graph: &graph::Graph,
+    name: &str,
+) -> Result<walk::Walked, IngestError> {
     let direct = match walk::interpret(&graph.model, graph, name, walk::Images::PositionsAsRows) {
         Ok(walked) => return Ok(walked),
         Err(error @ IngestError::TooMuch { .. }) => return Err(error),
         Err(error) => error,
     };
-    let has_convolutions = proto.graph.iter().flat_map(|graph| &graph.node).any(|node| node.op_type == "Conv");
-    if has_convolutions && let Ok(walked) = walk::interpret(&graph.model, graph, name, walk::Images::AsOneRow) {
+    let has_convolutions =
+        proto.graph.iter().flat_map(|graph| &graph.node).any(|node| node.op_type == "Conv");
+    if has_convolutions
+        && let Ok(walked) = walk::interpret(&graph.model, graph, name, walk::Images::AsOneRow)
+    {
         return Ok(walked);
     }
-    // Decluttering resolves more (sizes computed in the graph), at the price of less familiar node names.
+    // Decluttering resolves more (sizes computed in the graph), at the price of less familiar node
+    // names.
     if let Some(model) = graph.decluttered()
         && let Ok(walked) = walk::interpret(&model, graph, name, walk::Images::PositionsAsRows)
     {

@@ -1,7 +1,8 @@
-//! One chain of factors becomes one term, cut at its smallest inner dimension so that a factorisation of rank r stays one.
+//! One chain of factors becomes one term, cut at its smallest inner dimension so that a
+//! factorisation of rank r stays one.
 //!
-//! Matrices are multiplied out here and only here, and what that costs is paid before it is done. Knows nothing of the sum that
-//! the term is part of.
+//! Matrices are multiplied out here and only here, and what that costs is paid before it is done.
+//! Knows nothing of the sum that the term is part of.
 
 use super::{
     absorb::{Absorbed, Picked, absorb},
@@ -18,8 +19,8 @@ use std::collections::HashSet;
 const MAX_WORK: usize = 1 << 34;
 /// Copying a number costs as much as so many multiplications.
 const COPY: usize = 8;
-/// Elements that terms may have whatever the weights (512 MiB), and so many for each element of these: a dense matrix becomes
-/// two factors, one of them an identity.
+/// Elements that terms may have whatever the weights (512 MiB), and so many for each element of
+/// these: a dense matrix becomes two factors, one of them an identity.
 const FREE_ELEMENTS: usize = 1 << 26;
 const PER_WEIGHT: usize = 4;
 /// The most elements of all terms together (2.5 GiB).
@@ -47,9 +48,15 @@ pub(super) enum Piece {
 impl Budget {
     pub fn of(affine: &Affine) -> Self {
         let mut seen = HashSet::new();
-        let links = affine.terms.iter().flat_map(|term| &term.links).filter(|link| seen.insert(link.address()));
-        let weights = links.map(|link| if let Link::Dense(matrix) = link { matrix.data.len() } else { 0 });
-        let elements = weights.fold(FREE_ELEMENTS, |sum, more| sum.saturating_add(more.saturating_mul(PER_WEIGHT)));
+        let links = affine
+            .terms
+            .iter()
+            .flat_map(|term| &term.links)
+            .filter(|link| seen.insert(link.address()));
+        let weights =
+            links.map(|link| if let Link::Dense(matrix) = link { matrix.data.len() } else { 0 });
+        let elements = weights
+            .fold(FREE_ELEMENTS, |sum, more| sum.saturating_add(more.saturating_mul(PER_WEIGHT)));
         Self { work: MAX_WORK, elements: elements.min(MAX_ELEMENTS), passed: MAX_PASSED }
     }
 
@@ -57,7 +64,9 @@ impl Budget {
     fn work(&mut self, work: Option<usize>) -> Result<(), Reason> {
         let left = work.and_then(|work| self.work.checked_sub(work));
         self.work = left.ok_or_else(|| {
-            Reason::too_much("multiplying its weights together takes too long; multiply them before exporting")
+            Reason::too_much(
+                "multiplying its weights together takes too long; multiply them before exporting",
+            )
         })?;
         Ok(())
     }
@@ -91,7 +100,12 @@ impl Budget {
 }
 
 /// The chain that begins with `source` and ends with `width` features, multiplied out.
-pub(super) fn piece(source: Source, links: Vec<Link>, width: usize, budget: &mut Budget) -> Result<Piece, Reason> {
+pub(super) fn piece(
+    source: Source,
+    links: Vec<Link>,
+    width: usize,
+    budget: &mut Budget,
+) -> Result<Piece, Reason> {
     for link in &links {
         let numbers = match link {
             Link::Dense(matrix) => matrix.data.len(),
@@ -107,7 +121,8 @@ pub(super) fn piece(source: Source, links: Vec<Link>, width: usize, budget: &mut
     budget.pair(0, 1, width)?;
     let Absorbed { head, matrices, tail } = absorb(links, dim)?;
     let start = matrices.first().map(|first| first.rows);
-    let dims: Vec<usize> = start.into_iter().chain(matrices.iter().map(|matrix| matrix.cols)).collect();
+    let dims: Vec<usize> =
+        start.into_iter().chain(matrices.iter().map(|matrix| matrix.cols)).collect();
     let Some(input) = input else {
         budget.work(work(&dims, 0))?;
         let row = product_from_left(matrices, 1)?;
@@ -133,7 +148,8 @@ impl Piece {
         matches!((self, other), (Self::Picked { input, .. }, Self::Picked { input: other, .. }) if input == other)
     }
 
-    /// Takes the other in, if both select features of one input and no feature of the result comes from both.
+    /// Takes the other in, if both select features of one input and no feature of the result comes
+    /// from both.
     pub fn join(&mut self, other: &Self) -> bool {
         match (self, other) {
             (Self::Picked { input, picked }, Self::Picked { input: other, picked: more }) => {
@@ -179,7 +195,8 @@ fn columns_of(picked: Option<Picked>, matrix: Matrix) -> Result<Matrix, MatrixEr
     }
 }
 
-/// The number of matrices left of the smallest dimension; inner ones win ties, so that both factors are real ones.
+/// The number of matrices left of the smallest dimension; inner ones win ties, so that both factors
+/// are real ones.
 fn smallest_dimension(dims: &[usize]) -> usize {
     let inner = |at: usize| at > 0 && at + 1 < dims.len();
     (0..dims.len()).min_by_key(|at| (dims[*at], !inner(*at))).unwrap_or(0)
@@ -189,11 +206,13 @@ fn smallest_dimension(dims: &[usize]) -> usize {
 fn work(dims: &[usize], at: usize) -> Option<usize> {
     let matrices = dims.iter().zip(dims.iter().skip(1)).enumerate();
     let multiplied = matrices.filter(|(index, _)| *index != at && index + 1 != at);
-    let mut work = multiplied.map(|(_, (rows, cols))| rows.checked_mul(*cols)?.checked_mul(dims[at]));
+    let mut work =
+        multiplied.map(|(_, (rows, cols))| rows.checked_mul(*cols)?.checked_mul(dims[at]));
     work.try_fold(0usize, |sum, work| sum.checked_add(work?))
 }
 
-/// The product of matrices of which the first has the fewest rows; the identity of size `dim` for none.
+/// The product of matrices of which the first has the fewest rows; the identity of size `dim` for
+/// none.
 fn product_from_left(matrices: Vec<Matrix>, dim: usize) -> Result<Matrix, MatrixError> {
     let product = matrices.into_iter().map(Ok).reduce(|product, matrix| product?.product(&matrix?));
     product.unwrap_or_else(|| Matrix::diagonal(&vec![1.0; dim]))
@@ -201,6 +220,7 @@ fn product_from_left(matrices: Vec<Matrix>, dim: usize) -> Result<Matrix, Matrix
 
 /// As [`product_from_left`], if the last matrix has the fewest columns.
 fn product_from_right(matrices: Vec<Matrix>, dim: usize) -> Result<Matrix, MatrixError> {
-    let product = matrices.into_iter().rev().map(Ok).reduce(|product, matrix| matrix?.product(&product?));
+    let product =
+        matrices.into_iter().rev().map(Ok).reduce(|product, matrix| matrix?.product(&product?));
     product.unwrap_or_else(|| Matrix::diagonal(&vec![1.0; dim]))
 }

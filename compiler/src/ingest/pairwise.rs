@@ -1,8 +1,10 @@
-//! An Einsum of more than two operands becomes a chain of Einsums of two, as tract and `operators` know them.
+//! An Einsum of more than two operands becomes a chain of Einsums of two, as tract and `operators`
+//! know them.
 //!
-//! A label is summed over as soon as no other operand and not the output has it, so the chain computes the same. It begins with the
-//! operand that depends on the graph's input and takes neighbours, so that the factors of a low-rank product stay factors; constants
-//! that only scale another constant are multiplied into it first. Knows equations and names, not values.
+//! A label is summed over as soon as no other operand and not the output has it, so the chain
+//! computes the same. It begins with the operand that depends on the graph's input and takes
+//! neighbours, so that the factors of a low-rank product stay factors; constants that only scale
+//! another constant are multiplied into it first. Knows equations and names, not values.
 
 use super::screen::MAX_NODES;
 use std::collections::HashSet;
@@ -19,9 +21,12 @@ pub(super) fn write_as_pairs(proto: &mut pb::ModelProto) {
     if !graph.node.iter().any(is_long) {
         return;
     }
-    let given: HashSet<String> = graph.initializer.iter().map(|tensor| tensor.name.clone()).collect();
-    let inputs = graph.input.iter().map(|input| input.name.clone()).filter(|name| !given.contains(name));
-    // Operands in the order of the file: in another order a chain may begin elsewhere, which is as correct.
+    let given: HashSet<String> =
+        graph.initializer.iter().map(|tensor| tensor.name.clone()).collect();
+    let inputs =
+        graph.input.iter().map(|input| input.name.clone()).filter(|name| !given.contains(name));
+    // Operands in the order of the file: in another order a chain may begin elsewhere, which is as
+    // correct.
     let mut dependent: HashSet<String> = inputs.collect();
     let mut taken: HashSet<String> = given.iter().chain(&dependent).cloned().collect();
     for node in &graph.node {
@@ -53,15 +58,27 @@ struct Operand {
 }
 
 /// The nodes that compute a long Einsum; none if it is none or its equation is not understood.
-fn pairs(node: &pb::NodeProto, dependent: &HashSet<String>, taken: &mut HashSet<String>) -> Option<Vec<pb::NodeProto>> {
-    let given = node.attribute.iter().find(|attribute| attribute.name == "equation").filter(|_| is_long(node))?;
+fn pairs(
+    node: &pb::NodeProto,
+    dependent: &HashSet<String>,
+    taken: &mut HashSet<String>,
+) -> Option<Vec<pb::NodeProto>> {
+    let given = node
+        .attribute
+        .iter()
+        .find(|attribute| attribute.name == "equation")
+        .filter(|_| is_long(node))?;
     let (operands, output) = parsed(std::str::from_utf8(&given.s).ok()?)?;
     if operands.len() != node.input.len() || node.output.len() != 1 {
         return None;
     }
     let operands = operands.into_iter().zip(&node.input);
     let mut left: Vec<Operand> = operands
-        .map(|(labels, value)| Operand { value: value.clone(), labels, constant: !dependent.contains(value) })
+        .map(|(labels, value)| Operand {
+            value: value.clone(),
+            labels,
+            constant: !dependent.contains(value),
+        })
         .collect();
     let mut made = vec![];
     while left.len() > 1 {
@@ -69,7 +86,9 @@ fn pairs(node: &pb::NodeProto, dependent: &HashSet<String>, taken: &mut HashSet<
         let later = left.remove(first.max(second));
         let earlier = left.remove(first.min(second));
         let (one, two) = if first < second { (earlier, later) } else { (later, earlier) };
-        let is_needed = |label: &char| output.contains(label) || left.iter().any(|other| other.labels.contains(label));
+        let is_needed = |label: &char| {
+            output.contains(label) || left.iter().any(|other| other.labels.contains(label))
+        };
         let mut labels: Vec<char> = vec![];
         for label in one.labels.iter().chain(&two.labels).filter(|label| is_needed(label)) {
             if !labels.contains(label) {
@@ -78,8 +97,10 @@ fn pairs(node: &pb::NodeProto, dependent: &HashSet<String>, taken: &mut HashSet<
         }
         let last = left.is_empty();
         let result = if last { output.clone() } else { labels };
-        let equation = format!("{},{}->{}", written(&one.labels), written(&two.labels), written(&result));
-        let mut pair = pb::NodeProto { input: vec![one.value, two.value], attribute: vec![], ..node.clone() };
+        let equation =
+            format!("{},{}->{}", written(&one.labels), written(&two.labels), written(&result));
+        let mut pair =
+            pb::NodeProto { input: vec![one.value, two.value], attribute: vec![], ..node.clone() };
         pair.attribute.push(pb::AttributeProto { s: equation.into_bytes(), ..given.clone() });
         if !last {
             let mut name = format!("{}.pair{}", node.name, made.len());
@@ -98,8 +119,11 @@ fn pairs(node: &pb::NodeProto, dependent: &HashSet<String>, taken: &mut HashSet<
 
 /// Which two operands to contract now.
 fn next_pair(left: &[Operand]) -> Option<(usize, usize)> {
-    let pairs =
-        || (0..left.len()).flat_map(|one| (0..left.len()).map(move |two| (one, two))).filter(|(one, two)| one != two);
+    let pairs = || {
+        (0..left.len())
+            .flat_map(|one| (0..left.len()).map(move |two| (one, two)))
+            .filter(|(one, two)| one != two)
+    };
     let scales = |(one, two): &(usize, usize)| {
         left[*one].constant
             && left[*two].constant
@@ -110,12 +134,16 @@ fn next_pair(left: &[Operand]) -> Option<(usize, usize)> {
         let shares = |label: &&char| **label != ELLIPSIS && left[*two].labels.contains(label);
         *one == start && left[*one].labels.iter().any(|label| shares(&label))
     };
-    pairs().find(scales).or_else(|| pairs().find(is_neighbour)).or_else(|| pairs().find(|(one, _)| *one == start))
+    pairs()
+        .find(scales)
+        .or_else(|| pairs().find(is_neighbour))
+        .or_else(|| pairs().find(|(one, _)| *one == start))
 }
 
 /// The labels of the operands and of the output.
 fn parsed(equation: &str) -> Option<(Vec<Vec<char>>, Vec<char>)> {
-    let equation: String = equation.split_whitespace().collect::<String>().replace("...", "\u{2026}");
+    let equation: String =
+        equation.split_whitespace().collect::<String>().replace("...", "\u{2026}");
     let labels = |text: &str| -> Option<Vec<char>> {
         let label = |letter: char| match letter {
             '\u{2026}' => Some(ELLIPSIS),
@@ -130,13 +158,19 @@ fn parsed(equation: &str) -> Option<(Vec<Vec<char>>, Vec<char>)> {
     let operands: Vec<Vec<char>> = operands.split(',').map(labels).collect::<Option<_>>()?;
     let all = || operands.iter().flatten().copied();
     let output = output.unwrap_or_else(|| {
-        let mut once: Vec<char> = all().filter(|label| all().filter(|other| other == label).count() == 1).collect();
+        let mut once: Vec<char> =
+            all().filter(|label| all().filter(|other| other == label).count() == 1).collect();
         once.sort_unstable();
         once
     });
-    // An ellipsis that is summed over, or that only some operands have, is left to whoever reads the node.
+    // An ellipsis that is summed over, or that only some operands have, is left to whoever reads
+    // the node.
     let with_ellipsis = operands.iter().filter(|labels| labels.contains(&ELLIPSIS)).count();
-    let consistent = if output.contains(&ELLIPSIS) { with_ellipsis == operands.len() } else { with_ellipsis == 0 };
+    let consistent = if output.contains(&ELLIPSIS) {
+        with_ellipsis == operands.len()
+    } else {
+        with_ellipsis == 0
+    };
     consistent.then_some((operands, output))
 }
 
@@ -150,7 +184,11 @@ mod tests {
     use super::*;
 
     fn equations(equation: &str, inputs: &[&str]) -> Vec<String> {
-        let attribute = pb::AttributeProto { name: "equation".into(), s: equation.into(), ..Default::default() };
+        let attribute = pb::AttributeProto {
+            name: "equation".into(),
+            s: equation.into(),
+            ..Default::default()
+        };
         let node = pb::NodeProto {
             op_type: "Einsum".into(),
             name: "e".into(),
@@ -159,7 +197,8 @@ mod tests {
             attribute: vec![attribute],
             ..Default::default()
         };
-        let pairs = pairs(&node, &HashSet::from(["x".to_string()]), &mut HashSet::new()).unwrap_or_default();
+        let pairs = pairs(&node, &HashSet::from(["x".to_string()]), &mut HashSet::new())
+            .unwrap_or_default();
         pairs.iter().map(|pair| String::from_utf8(pair.attribute[0].s.clone()).unwrap()).collect()
     }
 
@@ -167,7 +206,10 @@ mod tests {
     fn a_low_rank_product_stays_one_wherever_its_input_is() {
         assert_eq!(equations("bd,dr,ro->bo", &["x", "a", "b"]), ["bd,dr->br", "br,ro->bo"]);
         assert_eq!(equations("ro,dr,bd->bo", &["b", "a", "x"]), ["bd,dr->br", "br,ro->bo"]);
-        assert_eq!(equations("...d,...dr,...ro->...o", &["x", "a", "b"]), ["...d,...dr->...r", "...r,...ro->...o"]);
+        assert_eq!(
+            equations("...d,...dr,...ro->...o", &["x", "a", "b"]),
+            ["...d,...dr->...r", "...r,...ro->...o"]
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! From the affine expression of the output to a [`LinearMap`] and the places of its rows in the graph's tensors.
+//! From the affine expression of the output to a [`LinearMap`] and the places of its rows in the
+//! graph's tensors.
 //!
 //! Knows what a module must look like as a whole; the operators and weights were dealt with before.
 
@@ -42,14 +43,16 @@ pub(super) fn place(affine: Affine, graph: &Graph, name: &str) -> Result<Placed,
     let joined = cut.rows.iter().map(|rows| rows.joined).max().unwrap_or(1);
     let layouts = cut.rows.iter().map(|rows| Layout::with_positions(rows.positions)).collect();
     let inputs = inputs.iter().zip(&cut.rows);
-    let inputs = inputs.map(|(name, rows)| InputSpec { name: name.clone(), dim: rows.dim }).collect();
-    let map = LinearMap { name: name.into(), inputs, d_out: width, scale: cut.scale, terms: cut.terms };
+    let inputs =
+        inputs.map(|(name, rows)| InputSpec { name: name.clone(), dim: rows.dim }).collect();
+    let map =
+        LinearMap { name: name.into(), inputs, d_out: width, scale: cut.scale, terms: cut.terms };
     map.check()?;
     Ok(Placed { map, inputs: layouts, output, joined })
 }
 
-/// The output's buffer must be all rows in the order of the input, each with all its features, up to positions. The features are put in
-/// the order that they have there.
+/// The output's buffer must be all rows in the order of the input, each with all its features, up
+/// to positions. The features are put in the order that they have there.
 fn output_layout(affine: Affine) -> Result<(Layout, Affine), Reason> {
     let transposed = || {
         Reason::new(
@@ -65,8 +68,9 @@ fn output_layout(affine: Affine) -> Result<(Layout, Affine), Reason> {
     if !together.iter().all(is_feature) || !tile(&features, affine.width) {
         return Err(transposed());
     }
-    let positions = concrete_extent(after)
-        .ok_or_else(|| Reason::new("its output has a symbolic number of positions; export with fixed ones"))?;
+    let positions = concrete_extent(after).ok_or_else(|| {
+        Reason::new("its output has a symbolic number of positions; export with fixed ones")
+    })?;
     let stride = TDim::from(i64::try_from(positions).map_err(|_| transposed())?);
     let in_order = |rows: &[Atom], stride: &TDim| match rows {
         [] => true,

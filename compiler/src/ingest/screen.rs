@@ -1,4 +1,5 @@
-//! Sizes, names and references are checked in the protobuf, before tract allocates or infers anything.
+//! Sizes, names and references are checked in the protobuf, before tract allocates or infers
+//! anything.
 //!
 //! Knows the file format's limits, not the meaning of the graph.
 
@@ -10,7 +11,8 @@ use tract_onnx::pb;
 pub(super) const MAX_NODES: usize = 10_000;
 /// The most values of an input, as far as its shape is fixed.
 const MAX_INPUT: usize = 1 << 26;
-/// Longest name of a symbolic dimension: names may be whole expressions, which are parsed by recursion.
+/// Longest name of a symbolic dimension: names may be whole expressions, which are parsed by
+/// recursion.
 const MAX_SYMBOL: usize = 64;
 
 /// Refuses what is too large, empty or inconsistent.
@@ -47,10 +49,14 @@ pub(super) fn screen_payloads(proto: &pb::ModelProto, name: &str) -> Result<(), 
 /// All tensors of the graph: initialisers and those in attributes.
 pub(super) fn tensors(graph: &pb::GraphProto) -> impl Iterator<Item = &pb::TensorProto> {
     let attributes = graph.node.iter().flat_map(|node| &node.attribute);
-    graph.initializer.iter().chain(attributes.flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)))
+    graph
+        .initializer
+        .iter()
+        .chain(attributes.flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)))
 }
 
-/// The oldest operator set whose operators mean what they mean today: before it, some broadcast along an axis of their own.
+/// The oldest operator set whose operators mean what they mean today: before it, some broadcast
+/// along an axis of their own.
 const MIN_OPSET: i64 = 7;
 
 fn screen_version(proto: &pb::ModelProto) -> Result<(), String> {
@@ -65,23 +71,35 @@ fn screen_version(proto: &pb::ModelProto) -> Result<(), String> {
 }
 
 /// Operators whose result is another one every time.
-const RANDOM: &[&str] =
-    &["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"];
+const RANDOM: &[&str] = &[
+    "Bernoulli",
+    "Multinomial",
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+];
 
 /// Operators that tract 0.23 computes wrongly, also on constants.
 const WRONG: &[&str] = &["Celu", "GlobalLpPool"];
 
-/// Refuses weights without elements. Operators that adapters do not consist of may have inputs that are empty to be left out.
+/// Refuses weights without elements. Operators that adapters do not consist of may have inputs that
+/// are empty to be left out.
 fn screen_empty(graph: &pb::GraphProto) -> Result<(), String> {
     const COMPUTE: [&str; 8] = ["MatMul", "Gemm", "Einsum", "Conv", "Add", "Sub", "Mul", "Div"];
     let initialisers = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor));
-    let nodes = graph.node.iter().filter_map(|node| Some((node.output.first()?.as_str(), &node.attribute)));
-    let constants =
-        nodes.flat_map(|(name, given)| given.iter().filter_map(move |given| Some((name, given.t.as_ref()?))));
+    let nodes =
+        graph.node.iter().filter_map(|node| Some((node.output.first()?.as_str(), &node.attribute)));
+    let constants = nodes.flat_map(|(name, given)| {
+        given.iter().filter_map(move |given| Some((name, given.t.as_ref()?)))
+    });
     let empty = initialisers.chain(constants).filter(|(_, tensor)| screen_tensor::is_empty(tensor));
     let empty: HashMap<&str, &pb::TensorProto> = empty.collect();
     let computing = graph.node.iter().filter(|node| COMPUTE.contains(&node.op_type.as_str()));
-    match computing.flat_map(|node| &node.input).find_map(|input| empty.get_key_value(input.as_str())) {
+    match computing
+        .flat_map(|node| &node.input)
+        .find_map(|input| empty.get_key_value(input.as_str()))
+    {
         Some((name, tensor)) => Err(format!("tensor `{name}` of shape {:?} is empty", tensor.dims)),
         None => Ok(()),
     }
@@ -107,14 +125,23 @@ fn screen_operators(graph: &pb::GraphProto, name: &str) -> Result<(), IngestErro
             ));
         }
         if WRONG.contains(&node.op_type.as_str()) {
-            return Err(refuse("it is not supported, not even on constants; store its result instead"));
+            return Err(refuse(
+                "it is not supported, not even on constants; store its result instead",
+            ));
         }
         if node.op_type == "Transpose"
-            && node.attribute.iter().any(|attribute| attribute.name == "perm" && !is_permutation(&attribute.ints))
+            && node
+                .attribute
+                .iter()
+                .any(|attribute| attribute.name == "perm" && !is_permutation(&attribute.ints))
         {
             return Err(refuse("its perm does not name every axis once; export the model again"));
         }
-        if node.attribute.iter().any(|attribute| attribute.g.is_some() || !attribute.graphs.is_empty()) {
+        if node
+            .attribute
+            .iter()
+            .any(|attribute| attribute.g.is_some() || !attribute.graphs.is_empty())
+        {
             return Err(refuse("it is control flow (a loop or a branch); export without it"));
         }
     }
@@ -142,10 +169,15 @@ fn screen_input(input: &pb::ValueInfoProto, name: &str) -> Result<(), IngestErro
     for dim in dims {
         match &dim.value {
             Some(Value::DimValue(extent)) if *extent < 1 => {
-                return Err(malformed(format!("input `{}` has a dimension of length {extent}", input.name)));
+                return Err(malformed(format!(
+                    "input `{}` has a dimension of length {extent}",
+                    input.name
+                )));
             }
             Some(Value::DimValue(extent)) => {
-                values = values.zip(usize::try_from(*extent).ok()).and_then(|(all, extent)| all.checked_mul(extent));
+                values = values
+                    .zip(usize::try_from(*extent).ok())
+                    .and_then(|(all, extent)| all.checked_mul(extent));
             }
             Some(Value::DimParam(symbol)) if symbol.len() > MAX_SYMBOL => {
                 return Err(malformed(format!(
@@ -167,7 +199,9 @@ fn screen_input(input: &pb::ValueInfoProto, name: &str) -> Result<(), IngestErro
 /// Every value has one name and is made once.
 fn screen_names(graph: &pb::GraphProto) -> Result<(), String> {
     let mut initialisers = HashSet::new();
-    if let Some(twice) = graph.initializer.iter().find(|tensor| !initialisers.insert(tensor.name.as_str())) {
+    if let Some(twice) =
+        graph.initializer.iter().find(|tensor| !initialisers.insert(tensor.name.as_str()))
+    {
         return Err(format!("two initialisers are called `{}`", twice.name));
     }
     let mut inputs = HashSet::new();
@@ -177,8 +211,13 @@ fn screen_names(graph: &pb::GraphProto) -> Result<(), String> {
     // Old models list initialisers among the inputs as well: that is one value, not two.
     let mut made: HashSet<&str> = initialisers.union(&inputs).copied().collect();
     for node in &graph.node {
-        if let Some(twice) = node.output.iter().find(|output| !output.is_empty() && !made.insert(output.as_str())) {
-            return Err(format!("node `{}` makes `{twice}`, which is made elsewhere too", called(node)));
+        if let Some(twice) =
+            node.output.iter().find(|output| !output.is_empty() && !made.insert(output.as_str()))
+        {
+            return Err(format!(
+                "node `{}` makes `{twice}`, which is made elsewhere too",
+                called(node)
+            ));
         }
     }
     match graph.output.iter().find(|output| !made.contains(output.name.as_str())) {
@@ -193,15 +232,21 @@ fn screen_order(graph: &pb::GraphProto) -> Result<(), String> {
     for (at, node) in graph.node.iter().enumerate() {
         maker.extend(node.output.iter().map(|output| (output.as_str(), at)));
     }
-    let given: HashSet<&str> =
-        graph.initializer.iter().map(|t| t.name.as_str()).chain(graph.input.iter().map(|i| i.name.as_str())).collect();
+    let given: HashSet<&str> = graph
+        .initializer
+        .iter()
+        .map(|t| t.name.as_str())
+        .chain(graph.input.iter().map(|i| i.name.as_str()))
+        .collect();
     let mut waits = vec![0usize; graph.node.len()];
     let mut followers: Vec<Vec<usize>> = vec![vec![]; graph.node.len()];
     for (at, node) in graph.node.iter().enumerate() {
-        for input in node.input.iter().filter(|input| !input.is_empty() && !given.contains(input.as_str())) {
-            let from = maker
-                .get(input.as_str())
-                .ok_or_else(|| format!("nothing makes `{input}`, an input of node `{}`", called(node)))?;
+        for input in
+            node.input.iter().filter(|input| !input.is_empty() && !given.contains(input.as_str()))
+        {
+            let from = maker.get(input.as_str()).ok_or_else(|| {
+                format!("nothing makes `{input}`, an input of node `{}`", called(node))
+            })?;
             waits[at] += 1;
             followers[*from].push(at);
         }
@@ -216,7 +261,10 @@ fn screen_order(graph: &pb::GraphProto) -> Result<(), String> {
         }
     }
     match waits.iter().position(|waits| *waits > 0) {
-        Some(stuck) => Err(format!("node `{}` is part of a cycle or comes after one", called(&graph.node[stuck]))),
+        Some(stuck) => Err(format!(
+            "node `{}` is part of a cycle or comes after one",
+            called(&graph.node[stuck])
+        )),
         None => Ok(()),
     }
 }

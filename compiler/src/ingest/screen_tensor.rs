@@ -10,7 +10,11 @@ pub(super) const MAX_RANK: usize = 8;
 pub(super) fn shape(tensor: &pb::TensorProto, name: &str) -> Result<(), IngestError> {
     let malformed = |what: String| IngestError::Malformed { name: name.into(), what };
     if tensor.dims.len() > MAX_RANK {
-        return Err(malformed(format!("tensor `{}` has {} dimensions", tensor.name, tensor.dims.len())));
+        return Err(malformed(format!(
+            "tensor `{}` has {} dimensions",
+            tensor.name,
+            tensor.dims.len()
+        )));
     }
     if elements(tensor).is_none() {
         let what = format!("tensor `{}` of shape {:?}", tensor.name, tensor.dims);
@@ -40,14 +44,18 @@ pub(super) fn payload(tensor: &pb::TensorProto, name: &str) -> Result<(), Ingest
         tensor.uint64_data.len(),
     ];
     let fits = if tensor.raw_data.is_empty() {
-        typed.iter().all(|len| *len == 0 || *len == expected) && typed.iter().sum::<usize>() == expected
+        typed.iter().all(|len| *len == 0 || *len == expected)
+            && typed.iter().sum::<usize>() == expected
     } else {
         tensor.raw_data.len() == expected * width
     };
     if fits {
         return Ok(());
     }
-    let what = format!("tensor `{}` of shape {:?} does not store {expected} element(s)", tensor.name, tensor.dims);
+    let what = format!(
+        "tensor `{}` of shape {:?} does not store {expected} element(s)",
+        tensor.name, tensor.dims
+    );
     Err(IngestError::Malformed { name: name.into(), what })
 }
 
@@ -63,6 +71,9 @@ pub(super) fn bytes_per_element(data_type: i32) -> Option<usize> {
 }
 
 fn elements(tensor: &pb::TensorProto) -> Option<usize> {
-    let product = tensor.dims.iter().try_fold(1usize, |all, dim| all.checked_mul(usize::try_from(*dim).ok()?));
+    let product = tensor
+        .dims
+        .iter()
+        .try_fold(1usize, |all, dim| all.checked_mul(usize::try_from(*dim).ok()?));
     product.filter(|elements| *elements <= MAX_ELEMENTS)
 }

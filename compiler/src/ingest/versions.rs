@@ -1,7 +1,8 @@
 //! In which versions of ONNX's operator set an operator changed its form or meaning.
 //!
-//! For functions that import another version than their model. Lists what adapters consist of; of any other operator nothing is known.
-//! New attributes and inputs that may be left out are no change, and neither are further types.
+//! For functions that import another version than their model. Lists what adapters consist of; of
+//! any other operator nothing is known. New attributes and inputs that may be left out are no
+//! change, and neither are further types.
 
 use std::ops::RangeInclusive;
 
@@ -41,7 +42,9 @@ const CHANGES: &[(&str, &[i64])] = &[
 /// Does an operator mean the same in all these versions, as far as is known here?
 pub(super) fn is_same(operator: &str, versions: &RangeInclusive<i64>) -> bool {
     let known = CHANGES.iter().find(|(name, _)| *name == operator);
-    known.is_some_and(|(_, changes)| changes.iter().all(|at| !versions.contains(at) || at == versions.start()))
+    known.is_some_and(|(_, changes)| {
+        changes.iter().all(|at| !versions.contains(at) || at == versions.start())
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! An input whose buffer has not yet been divided into rows and features: its first use decides how.
+//! An input whose buffer has not yet been divided into rows and features: its first use decides
+//! how.
 //!
-//! Knows where atoms begin and end in a buffer; which division an operator needs is the operator's to say.
+//! Knows where atoms begin and end in a buffer; which division an operator needs is the operator's
+//! to say.
 
 use super::{
     affine::{Affine, Chain, Source, check_width, multiply},
@@ -33,36 +35,54 @@ impl View {
         self
     }
 
-    /// Divides the buffer into rows of `width` features each, the features being the last part of the buffer.
+    /// Divides the buffer into rows of `width` features each, the features being the last part of
+    /// the buffer.
     pub fn divided(&self, width: usize) -> Result<Affine, Reason> {
         self.divided_at(1, width)
     }
 
-    /// Divides the buffer into rows whose features are those along `axes`; what follows them in the buffer are positions.
+    /// Divides the buffer into rows whose features are those along `axes`; what follows them in the
+    /// buffer are positions.
     pub fn divided_by_axes(&self, axes: &[usize]) -> Result<Affine, Reason> {
-        let symbolic = || Reason::new("its channels or positions have a symbolic size; export with fixed ones");
-        let features: Vec<Atom> = axes.iter().flat_map(|axis| self.axes.axis(*axis)).cloned().collect();
+        let symbolic = || {
+            Reason::new("its channels or positions have a symbolic size; export with fixed ones")
+        };
+        let features: Vec<Atom> =
+            axes.iter().flat_map(|axis| self.axes.axis(*axis)).cloned().collect();
         let width = concrete_extent(&features).ok_or_else(symbolic)?;
-        let strides = features.iter().map(|atom| concrete(&atom.stride)).collect::<Option<Vec<_>>>();
+        let strides =
+            features.iter().map(|atom| concrete(&atom.stride)).collect::<Option<Vec<_>>>();
         self.divided_at(strides.ok_or_else(symbolic)?.into_iter().min().unwrap_or(1), width)
     }
 
     /// Divides the buffer, seen as `[…, width, positions]`, into rows of `width`.
     fn divided_at(&self, positions: usize, width: usize) -> Result<Affine, Reason> {
         check_width(width)?;
-        let uneven = || Reason::new(format!("its input cannot be divided into rows of {width} neighbouring values"));
-        let end = positions.checked_mul(width).and_then(|end| i64::try_from(end).ok()).ok_or_else(uneven)?;
+        let uneven = || {
+            Reason::new(format!(
+                "its input cannot be divided into rows of {width} neighbouring values"
+            ))
+        };
+        let end = positions
+            .checked_mul(width)
+            .and_then(|end| i64::try_from(end).ok())
+            .ok_or_else(uneven)?;
         let start = TDim::from(i64::try_from(positions).map_err(|_| uneven())?);
         // An axis of a flat buffer may go beyond the end of a row, or begin before its features do.
         let axes = self.axes.split_at(positions).split_at(positions.saturating_mul(width));
-        // Where an atom ends in the buffer decides what it is: symbolic ends are beyond the features.
-        let ends_by =
-            |atom: &Atom, limit: i64| product(&atom.stride, &atom.extent).as_i64().is_some_and(|e| e <= limit);
+        // Where an atom ends in the buffer decides what it is: symbolic ends are beyond the
+        // features.
+        let ends_by = |atom: &Atom, limit: i64| {
+            product(&atom.stride, &atom.extent).as_i64().is_some_and(|e| e <= limit)
+        };
         let is_position = |atom: &Atom| ends_by(atom, positions as i64);
         let is_feature = |atom: &Atom| ends_by(atom, end) && !is_position(atom);
-        let (features, rows): (Vec<Atom>, Vec<Atom>) = axes.flat_atoms().partition(|atom| is_feature(atom));
-        let (inner, outer): (Vec<Atom>, Vec<Atom>) = rows.into_iter().partition(|atom| is_position(atom));
-        let fits = order_from(&features, &start).is_some() && concrete_extent(&features) == Some(width);
+        let (features, rows): (Vec<Atom>, Vec<Atom>) =
+            axes.flat_atoms().partition(|atom| is_feature(atom));
+        let (inner, outer): (Vec<Atom>, Vec<Atom>) =
+            rows.into_iter().partition(|atom| is_position(atom));
+        let fits =
+            order_from(&features, &start).is_some() && concrete_extent(&features) == Some(width);
         if !fits || !tile(&inner, positions) {
             return Err(uneven());
         }
@@ -83,20 +103,29 @@ impl View {
             }
         });
         let source = Source::Input { input: self.input, dim: width, positions, joined: 1 };
-        Ok(Affine { axes, width, terms: vec![Chain { source, factors: self.factors.clone(), links: vec![] }] })
+        Ok(Affine {
+            axes,
+            width,
+            terms: vec![Chain { source, factors: self.factors.clone(), links: vec![] }],
+        })
     }
 
-    /// Divides the buffer so that rows and features are where they are in `other`, if that is possible.
+    /// Divides the buffer so that rows and features are where they are in `other`, if that is
+    /// possible.
     pub fn divided_like(&self, other: &Affine) -> Result<Affine, Reason> {
         let plain = self.divided(other.width);
         let is_like = |affine: &Affine| affine.axes == other.axes;
         if !plain.as_ref().is_ok_and(is_like) {
-            let by_axis = (0..self.axes.rank()).filter_map(|axis| self.divided_by_axes(&[axis]).ok());
+            let by_axis =
+                (0..self.axes.rank()).filter_map(|axis| self.divided_by_axes(&[axis]).ok());
             let by_axis: Vec<Affine> = by_axis.collect();
             // A single feature (the mean of a row, say) is spread over all those of the same row.
-            let has_its_rows = |affine: &Affine| other.width == 1 && affine.axes.rows() == other.axes.rows();
+            let has_its_rows =
+                |affine: &Affine| other.width == 1 && affine.axes.rows() == other.axes.rows();
             let alike = by_axis.iter().find(|affine| is_like(affine));
-            if let Some(alike) = alike.or_else(|| by_axis.iter().find(|affine| has_its_rows(affine))) {
+            if let Some(alike) =
+                alike.or_else(|| by_axis.iter().find(|affine| has_its_rows(affine)))
+            {
                 return Ok(alike.clone());
             }
         }
@@ -105,9 +134,17 @@ impl View {
 
     /// Divides the buffer along its last axis that is longer than 1.
     pub fn divided_by_last_axis(&self) -> Result<Affine, Reason> {
-        let last: Vec<Atom> = self.axes.iter().filter(|axis| !axis.is_empty()).last().map_or(vec![], <[Atom]>::to_vec);
-        let symbolic =
-            || Reason::new("the last axis of its input has no fixed length; export with a fixed feature size");
+        let last: Vec<Atom> = self
+            .axes
+            .iter()
+            .filter(|axis| !axis.is_empty())
+            .last()
+            .map_or(vec![], <[Atom]>::to_vec);
+        let symbolic = || {
+            Reason::new(
+                "the last axis of its input has no fixed length; export with a fixed feature size",
+            )
+        };
         self.divided(concrete_extent(&last).ok_or_else(symbolic)?)
     }
 }

@@ -19,7 +19,8 @@ use super::{
 };
 use std::{collections::HashMap, sync::Arc};
 use tract_onnx::prelude::{
-    Datum, IntoArcTensor, IntoTValue, OutletId, TValue, Tensor, TractResult, TypedFact, TypedModel, TypedNode, TypedOp,
+    Datum, IntoArcTensor, IntoTValue, OutletId, TValue, Tensor, TractResult, TypedFact, TypedModel,
+    TypedNode, TypedOp,
 };
 use tract_onnx::tract_core::internal::{EvalOp, TDim, TVec, format_err};
 use tract_onnx::tract_core::ops::{array::MultiBroadcastTo, einsum::EinSum, source::TypedSource};
@@ -66,7 +67,10 @@ pub(super) fn interpret(
     let graph = |what: String| IngestError::Graph { name: name.into(), what };
     let outlets = model.output_outlets().map_err(|error| graph(format!("{error:#}")))?;
     let [output] = outlets else {
-        return Err(graph(format!("it has {} outputs; export one module with one output", outlets.len())));
+        return Err(graph(format!(
+            "it has {} outputs; export one module with one output",
+            outlets.len()
+        )));
     };
     let order = model.eval_order().map_err(|error| graph(format!("{error:#}")))?;
     let mut values = Values::new(model, &order);
@@ -120,11 +124,16 @@ impl Values {
             }
             _ => self.known.remove(outlet),
         };
-        outlets.iter().map(take).collect::<Option<_>>().ok_or_else(|| Reason::new("an input of it is never computed"))
+        outlets
+            .iter()
+            .map(take)
+            .collect::<Option<_>>()
+            .ok_or_else(|| Reason::new("an input of it is never computed"))
     }
 
     fn add(&mut self, id: usize, outputs: Vec<Value>) {
-        let outlets = outputs.into_iter().enumerate().map(|(slot, value)| (OutletId::new(id, slot), value));
+        let outlets =
+            outputs.into_iter().enumerate().map(|(slot, value)| (OutletId::new(id, slot), value));
         self.known.extend(outlets.filter(|(outlet, _)| self.uses.contains_key(outlet)));
     }
 }
@@ -141,7 +150,8 @@ fn evaluate(
         return Ok(vec![Value::Constant(tensor.clone())]);
     }
     let facts: Vec<&TypedFact> = node.outputs.iter().map(|output| &output.fact).collect();
-    let known: Option<Vec<Value>> = facts.iter().map(|fact| fact.konst.clone().map(Value::Constant)).collect();
+    let known: Option<Vec<Value>> =
+        facts.iter().map(|fact| fact.konst.clone().map(Value::Constant)).collect();
     if let Some(known) = known.filter(|known| !known.is_empty()) {
         return Ok(known);
     }
@@ -182,40 +192,58 @@ fn evaluate(
     }
 }
 
-/// One number in a shape that depends on a symbolic size (zeros for all rows, say), which no tensor can hold.
+/// One number in a shape that depends on a symbolic size (zeros for all rows, say), which no tensor
+/// can hold.
 fn filled(op: &dyn TypedOp, inputs: &[Value]) -> Option<Value> {
     let shape = &op.downcast_ref::<MultiBroadcastTo>()?.shape;
     let [Value::Constant(tensor)] = inputs else { return None };
     let number = Constant::read(tensor, 0).ok()?.uniform()?;
-    shape.iter().any(|dim| concrete(dim).is_none()).then(|| Value::Filled(number, shape.to_tvec().to_vec()))
+    shape
+        .iter()
+        .any(|dim| concrete(dim).is_none())
+        .then(|| Value::Filled(number, shape.to_tvec().to_vec()))
 }
 
 /// Evaluates an operator on constants.
-fn fold(node: &TypedNode, facts: &[&TypedFact], inputs: &[Value], budget: &mut Budget) -> Result<Vec<Value>, Reason> {
-    let elements =
-        |fact: &&TypedFact| fact.shape.iter().try_fold(1usize, |product, dim| product.checked_mul(concrete(dim)?));
+fn fold(
+    node: &TypedNode,
+    facts: &[&TypedFact],
+    inputs: &[Value],
+    budget: &mut Budget,
+) -> Result<Vec<Value>, Reason> {
+    let elements = |fact: &&TypedFact| {
+        fact.shape.iter().try_fold(1usize, |product, dim| product.checked_mul(concrete(dim)?))
+    };
     let made = facts.iter().try_fold(0usize, |sum, fact| sum.checked_add(elements(fact)?));
     if made.is_none() {
         return Err(Reason::new(UNKNOWN_SIZE));
     }
     let tensors: Vec<_> = inputs
         .iter()
-        .filter_map(|input| if let Value::Constant(tensor) = input { Some(tensor.clone()) } else { None })
+        .filter_map(
+            |input| if let Value::Constant(tensor) = input { Some(tensor.clone()) } else { None },
+        )
         .collect();
     if let ([tensor], [fact]) = (&tensors[..], facts) {
         castable(&node.op.name(), tensor, fact.datum_type).map_err(Reason::new)?;
     }
-    budget.pay(made, made.and_then(|made| work_of(node.op.as_ref(), &tensors, made))).map_err(Reason::too_much)?;
+    budget
+        .pay(made, made.and_then(|made| work_of(node.op.as_ref(), &tensors, made)))
+        .map_err(Reason::too_much)?;
     let narrow = |outputs: TVec<TValue>| -> TractResult<Vec<Arc<Tensor>>> {
         let outputs = outputs.into_iter().zip(facts);
-        let narrow =
-            outputs.map(|(output, fact)| Ok(output.cast_to_dt(fact.datum_type)?.into_owned().into_arc_tensor()));
+        let narrow = outputs.map(|(output, fact)| {
+            Ok(output.cast_to_dt(fact.datum_type)?.into_owned().into_arc_tensor())
+        });
         narrow.collect()
     };
     let outputs = match in_double_precision(node.op.as_ref(), &tensors).and_then(narrow) {
         Ok(outputs) => outputs,
         // The few operators that know no f64.
-        Err(_) => match node.op.eval_out_of_plan(tensors.into_iter().map(IntoTValue::into_tvalue).collect()) {
+        Err(_) => match node
+            .op
+            .eval_out_of_plan(tensors.into_iter().map(IntoTValue::into_tvalue).collect())
+        {
             Ok(Some(outputs)) => outputs.into_iter().map(IntoArcTensor::into_arc_tensor).collect(),
             Ok(None) => return Err(Reason::new("it does not only depend on its inputs")),
             Err(error) => return Err(Reason::new(format!("it cannot be evaluated: {error:#}"))),
@@ -245,7 +273,9 @@ fn in_double_precision(op: &dyn TypedOp, tensors: &[Arc<Tensor>]) -> TractResult
 fn dropout(model: &TypedModel, node: &TypedNode, inputs: &[Value]) -> Result<Vec<Value>, Reason> {
     match node.op.declutter(model, node) {
         Ok(Some(_)) if !inputs.is_empty() => Ok(inputs[..1].to_vec()),
-        _ => Err(Reason::new("it is live (training mode) and drops values at random; export the model in eval mode")),
+        _ => Err(Reason::new(
+            "it is live (training mode) and drops values at random; export the model in eval mode",
+        )),
     }
 }
 
@@ -256,7 +286,8 @@ fn has_shape(value: &Value, dims: &[TDim]) -> bool {
         Value::Input(view) => &view.axes,
         Value::Affine(affine) => &affine.axes,
     };
-    // A number of rows that is open becomes a fixed one, or one that depends on it, by repeating rows.
+    // A number of rows that is open becomes a fixed one, or one that depends on it, by repeating
+    // rows.
     let agree = |(axis, dim): (&[_], &TDim)| match (concrete(&extent(axis)), concrete(dim)) {
         (Some(found), Some(inferred)) => found == inferred,
         (None, Some(_)) => false,
@@ -265,15 +296,24 @@ fn has_shape(value: &Value, dims: &[TDim]) -> bool {
     axes.rank() == dims.len() && axes.iter().zip(dims).all(agree)
 }
 
-fn explain(reason: Reason, model: &TypedModel, node: &TypedNode, origins: &Origins, name: &str) -> IngestError {
+fn explain(
+    reason: Reason,
+    model: &TypedModel,
+    node: &TypedNode,
+    origins: &Origins,
+    name: &str,
+) -> IngestError {
     let typed_operator = node.op.name();
     let (origin, operator) = origins.of_node(&node.name, &typed_operator);
     let (name, origin, operator) = (name.into(), origin.into(), operator.into());
     match reason {
-        Reason::NotLinear(reason) => IngestError::NotLinear { name, node: origin, operator, reason },
+        Reason::NotLinear(reason) => {
+            IngestError::NotLinear { name, node: origin, operator, reason }
+        }
         Reason::TooMuch(reason) => IngestError::TooMuch { name, node: origin, operator, reason },
         Reason::NonFinite(slot) => {
-            let tensor = node.inputs.get(slot).map_or(&node.name, |outlet| &model.node(outlet.node).name);
+            let tensor =
+                node.inputs.get(slot).map_or(&node.name, |outlet| &model.node(outlet.node).name);
             IngestError::NonFinite { name, tensor: origins.of_constant(tensor).into() }
         }
     }

@@ -1,8 +1,9 @@
 //! bf16 becomes f32 in the protobuf, exactly: tract has no bf16.
 //!
-//! Covers initialisers, attributes (Constant, ConstantOfShape), the types of inputs and outputs, and the targets of Cast and
-//! EyeLike. Weights that the graph casts to bf16 are rounded first. Rounding of intermediate bf16 results is not imitated: the map
-//! is the one that the weights define.
+//! Covers initialisers, attributes (Constant, ConstantOfShape), the types of inputs and outputs,
+//! and the targets of Cast and EyeLike. Weights that the graph casts to bf16 are rounded first.
+//! Rounding of intermediate bf16 results is not imitated: the map is the one that the weights
+//! define.
 
 use half::bf16;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,8 @@ pub(super) fn widen_bf16(proto: &mut pb::ModelProto) {
     round_cast_weights(graph);
     graph.initializer.iter_mut().for_each(widen_tensor);
     for info in graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info) {
-        if let Some(pb::type_proto::Value::TensorType(tensor)) = info.r#type.as_mut().and_then(|t| t.value.as_mut())
+        if let Some(pb::type_proto::Value::TensorType(tensor)) =
+            info.r#type.as_mut().and_then(|t| t.value.as_mut())
             && tensor.elem_type == BF16
         {
             tensor.elem_type = F32;
@@ -37,15 +39,21 @@ fn round_cast_weights(graph: &mut pb::GraphProto) {
         let to = node.attribute.iter().find(|attribute| attribute.name == "to");
         node.op_type == "Cast" && to.is_some_and(|to| to.i == i64::from(BF16))
     };
-    let cast: BTreeSet<String> =
-        graph.node.iter().filter(|node| is_cast(node)).filter_map(|node| node.input.first().cloned()).collect();
+    let cast: BTreeSet<String> = graph
+        .node
+        .iter()
+        .filter(|node| is_cast(node))
+        .filter_map(|node| node.input.first().cloned())
+        .collect();
     if cast.is_empty() {
         return;
     }
-    let constants = graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
-        let value = node.attribute.iter().find(|attribute| attribute.name == "value")?.t.as_ref()?;
-        Some((node.output.first()?, value))
-    });
+    let constants =
+        graph.node.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
+            let value =
+                node.attribute.iter().find(|attribute| attribute.name == "value")?.t.as_ref()?;
+            Some((node.output.first()?, value))
+        });
     let stored = graph.initializer.iter().map(|tensor| (&tensor.name, tensor)).chain(constants);
     let weights = stored.filter(|(name, tensor)| tensor.data_type == F32 && cast.contains(*name));
     let taken: BTreeSet<&String> = graph
@@ -63,7 +71,9 @@ fn round_cast_weights(graph: &mut pb::GraphProto) {
         (name.clone(), pb::TensorProto { name: copy, ..rounded_to_bf16(tensor) })
     });
     let copies: BTreeMap<String, pb::TensorProto> = copies.collect();
-    for input in graph.node.iter_mut().filter(|node| is_cast(node)).filter_map(|node| node.input.first_mut()) {
+    for input in
+        graph.node.iter_mut().filter(|node| is_cast(node)).filter_map(|node| node.input.first_mut())
+    {
         if let Some(copy) = copies.get(input) {
             input.clone_from(&copy.name);
         }
@@ -89,15 +99,21 @@ fn widen_tensor(tensor: &mut pb::TensorProto) {
     tensor.data_type = F32;
     // ONNX keeps bf16 either as little-endian bytes or as 16 bits in each int32.
     if tensor.raw_data.is_empty() {
-        tensor.float_data =
-            tensor.int32_data.drain(..).map(|bits| f32_of_bf16((bits as u32 & 0xffff) as u16)).collect();
+        tensor.float_data = tensor
+            .int32_data
+            .drain(..)
+            .map(|bits| f32_of_bf16((bits as u32 & 0xffff) as u16))
+            .collect();
     } else {
         tensor.raw_data = tensor
             .raw_data
             .chunks(2)
             .flat_map(|half| match half {
-                [low, high] => f32_of_bf16(u16::from_le_bytes([*low, *high])).to_le_bytes().to_vec(),
-                odd => odd.to_vec(), // A half element: the length check of the reader will refuse the tensor.
+                [low, high] => {
+                    f32_of_bf16(u16::from_le_bytes([*low, *high])).to_le_bytes().to_vec()
+                }
+                // A half element: the reader's check of the length will refuse the tensor.
+                odd => odd.to_vec(),
             })
             .collect();
     }
@@ -113,8 +129,16 @@ mod tests {
 
     #[test]
     fn both_encodings_of_bf16_widen_to_the_same_numbers() {
-        let raw = pb::TensorProto { data_type: BF16, raw_data: vec![0x80, 0x3f, 0x20, 0xc0], ..Default::default() };
-        let ints = pb::TensorProto { data_type: BF16, int32_data: vec![0x3f80, 0xc020], ..Default::default() };
+        let raw = pb::TensorProto {
+            data_type: BF16,
+            raw_data: vec![0x80, 0x3f, 0x20, 0xc0],
+            ..Default::default()
+        };
+        let ints = pb::TensorProto {
+            data_type: BF16,
+            int32_data: vec![0x3f80, 0xc020],
+            ..Default::default()
+        };
         let (mut raw, mut ints) = (raw, ints);
         widen_tensor(&mut raw);
         widen_tensor(&mut ints);

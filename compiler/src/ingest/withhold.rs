@@ -1,10 +1,11 @@
 //! Constants that tract must not compute with, because how it rounds depends on the machine.
 //!
-//! tract folds constants in the graph's own precision, with the kernels that the CPU at hand has: a product or a sum in f32 ends
-//! in other last bits where there is no fused multiply-add. Artifacts must be the same on any machine, so floating-point
-//! constants that reach such an operator over constants alone become sources of known shape here, and `walk` evaluates what
-//! depends on them, in f64, for which tract has one kernel. Operators whose result is the exact one, rounded once (IEEE 754),
-//! stay tract's.
+//! tract folds constants in the graph's own precision, with the kernels that the CPU at hand has: a
+//! product or a sum in f32 ends in other last bits where there is no fused multiply-add. Artifacts
+//! must be the same on any machine, so floating-point constants that reach such an operator over
+//! constants alone become sources of known shape here, and `walk` evaluates what depends on them,
+//! in f64, for which tract has one kernel. Operators whose result is the exact one, rounded once
+//! (IEEE 754), stay tract's.
 
 use super::graph::Origins;
 use std::{
@@ -16,7 +17,8 @@ use tract_onnx::tract_hir::{
     ops::{konst::Const, source::Source},
 };
 
-/// ONNX operators whose result has the same bits on any machine: they move numbers, or round the exact result once.
+/// ONNX operators whose result has the same bits on any machine: they move numbers, or round the
+/// exact result once.
 const EXACT: &[&str] = &[
     "Abs",
     "Add",
@@ -44,7 +46,8 @@ const EXACT: &[&str] = &[
     "QuantizeLinear",
     "Reciprocal",
     "Reshape",
-    // Not exact between pixels, but tract wants to know its scales, and works them out one at a time.
+    // Not exact between pixels, but tract wants to know its scales, and works them out one at a
+    // time.
     "Resize",
     "Slice",
     "Split",
@@ -61,13 +64,15 @@ const EXACT: &[&str] = &[
 /// Tensors by the name of the node that held them.
 pub(super) type Withheld = HashMap<String, Arc<Tensor>>;
 
-/// Takes the constants out of the model that reach an operator which is not exact, over constants alone.
+/// Takes the constants out of the model that reach an operator which is not exact, over constants
+/// alone.
 pub(super) fn withhold(model: &mut InferenceModel, order: &[usize], origins: &Origins) -> Withheld {
     let mut constant = HashSet::new();
     let mut reached = vec![];
     for &id in order {
         let node = model.node(id);
-        let folds = !node.inputs.is_empty() && node.inputs.iter().all(|input| constant.contains(&input.node));
+        let folds = !node.inputs.is_empty()
+            && node.inputs.iter().all(|input| constant.contains(&input.node));
         if folds || node.op_is::<Const>() {
             constant.insert(id);
         }

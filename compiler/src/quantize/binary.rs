@@ -1,4 +1,5 @@
-//! Powers of two by their bits: exact on every machine, unlike `ln` and `powf` of the system's library.
+//! Powers of two by their bits: exact on every machine, unlike `ln` and `powf` of the system's
+//! library.
 
 /// `2^exponent`, for exponents of normal numbers; clamped to that range.
 pub(super) fn pow2(exponent: i32) -> f64 {
@@ -16,7 +17,8 @@ pub(super) fn largest(bits: u32) -> i64 {
     (1i64 << (bits - 1)) - 1
 }
 
-/// The smallest exponent `e` for which every `|value| ≤ max`, divided by `2^e` and rounded, is at most `limit`.
+/// The smallest exponent `e` for which every `|value| ≤ max`, divided by `2^e` and rounded, is at
+/// most `limit`.
 pub(super) fn fitting_exponent(max: f64, limit: i64) -> i32 {
     let limit = limit as f64;
     let mut exponent = floor_log2(max) - floor_log2(limit) - 1;

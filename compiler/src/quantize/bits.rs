@@ -1,6 +1,7 @@
 //! The choice of bit widths: the smallest predicted error among those whose bound fits.
 //!
-//! Works on statistics of the weights, computed once; the exact certificate on integers is `bound`'s.
+//! Works on statistics of the weights, computed once; the exact certificate on integers is
+//! `bound`'s.
 
 use super::{
     QuantizeError,
@@ -14,7 +15,8 @@ pub const X_BITS: (u32, u32) = (2, 24);
 pub const A_BITS: (u32, u32) = (2, 24);
 /// Allowed bits of `B`, biases and element scales.
 pub const B_BITS: (u32, u32) = (2, 24);
-/// The ratio of the largest activation of a row to their root mean square that the prediction assumes.
+/// The ratio of the largest activation of a row to their root mean square that the prediction
+/// assumes.
 pub const CREST_FACTOR: f64 = 32.0;
 
 const AUTOMATIC_X: std::ops::RangeInclusive<u32> = 20..=24;
@@ -22,10 +24,11 @@ const AUTOMATIC_WEIGHTS: std::ops::RangeInclusive<u32> = 6..=18;
 
 /// Bit widths, each including the sign.
 ///
-/// The automatic choice predicts the relative error of a delta, `ε² = N/S + c²/(12·4^(x-1))`. Rounding to a grid of step 1 adds
-/// uniform noise of variance 1/12 (Bennett, "Spectra of quantized signals", 1948). For independent activations of equal
-/// power the signal is `S = Σ_j ‖A_j‖²‖B_j‖² + Σ 4^shift ‖b‖² + Σ 4^shift ‖g‖²` and the noise of rounded weights
-/// `N = Σ_j (d_in ‖B_j‖² + d_out ‖A_j‖²)/12 + Σ 4^shift d_out/12`, all in integer units. Activations are rounded at
+/// The automatic choice predicts the relative error of a delta, `ε² = N/S + c²/(12·4^(x-1))`.
+/// Rounding to a grid of step 1 adds uniform noise of variance 1/12 (Bennett, "Spectra of quantized
+/// signals", 1948). For independent activations of equal power the signal is `S = Σ_j ‖A_j‖²‖B_j‖²
+/// + Σ 4^shift ‖b‖² + Σ 4^shift ‖g‖²` and the noise of rounded weights `N = Σ_j (d_in ‖B_j‖² +
+/// d_out ‖A_j‖²)/12 + Σ 4^shift d_out/12`, all in integer units. Activations are rounded at
 /// `2^(x-1)/c` steps per root mean square, `c` being [`CREST_FACTOR`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bits {
@@ -39,7 +42,9 @@ pub struct Bits {
 
 impl Bits {
     pub(super) fn check(self) -> Result<(), QuantizeError> {
-        for (which, bits, (min, max)) in [("x", self.x, X_BITS), ("A", self.a, A_BITS), ("B", self.b, B_BITS)] {
+        for (which, bits, (min, max)) in
+            [("x", self.x, X_BITS), ("A", self.a, A_BITS), ("B", self.b, B_BITS)]
+        {
             if !(min..=max).contains(&bits) {
                 return Err(QuantizeError::BitRange { which, bits, min, max });
             }
@@ -85,7 +90,8 @@ impl Plan {
         };
         let mut gains = vec![0.0; map.d_out];
         for (index, term) in map.terms.iter().enumerate() {
-            let weights = |what| QuantizeError::Weights { name: map.name.clone(), term: index, what };
+            let weights =
+                |what| QuantizeError::Weights { name: map.name.clone(), term: index, what };
             match term {
                 Term::LowRank { a, b, .. } => {
                     for j in 0..a.cols {
@@ -94,7 +100,13 @@ impl Plan {
                         let (a_max, a_sum, a_power) = norms(column()).map_err(weights)?;
                         let (b_max, _, b_power) = norms(row()).map_err(weights)?;
                         gains.iter_mut().zip(row()).for_each(|(gain, b)| *gain += a_sum * b.abs());
-                        plan.components.push(Component { d_in: a.rows as f64, a_max, a_power, b_max, b_power });
+                        plan.components.push(Component {
+                            d_in: a.rows as f64,
+                            a_max,
+                            a_power,
+                            b_max,
+                            b_power,
+                        });
                     }
                 }
                 Term::Bias { b: row } | Term::ElementScale { g: row, .. } => {
@@ -105,12 +117,14 @@ impl Plan {
                 }
             }
         }
-        plan.scales_elements = map.terms.iter().any(|term| matches!(term, Term::ElementScale { .. }));
+        plan.scales_elements =
+            map.terms.iter().any(|term| matches!(term, Term::ElementScale { .. }));
         plan.largest_gain = gains.into_iter().fold(0.0, f64::max);
         Ok(plan)
     }
 
-    /// The output step's exponent: the finest for which all of B fits (without low-rank terms, all other rows).
+    /// The output step's exponent: the finest for which all of B fits (without low-rank terms, all
+    /// other rows).
     pub fn scale_log2(&self, a_bits: u32, b_bits: u32) -> i32 {
         let limit = largest(a_bits) as f64;
         let b_max = self.components.iter().map(|c| c.a_max / limit * c.b_max).fold(0.0, f64::max);
@@ -126,7 +140,8 @@ impl Plan {
     pub fn candidates(&self) -> Vec<Bits> {
         let mut rated = vec![];
         for (a, b) in AUTOMATIC_WEIGHTS.flat_map(|a| AUTOMATIC_WEIGHTS.map(move |b| (a, b))) {
-            // Factors of an element scale are rounded to b bits but committed on the A side, which has a bits.
+            // Factors of an element scale are rounded to b bits but committed on the A side, which
+            // has a bits.
             if self.scales_elements && a < b {
                 continue;
             }
@@ -134,7 +149,8 @@ impl Plan {
             let weight_error = self.weight_error(a, b, scale_log2);
             for x in AUTOMATIC_X {
                 let bits = Bits { x, a, b };
-                // Rounding moves the exact bound a little; the certificate decides, this only skips the hopeless.
+                // Rounding moves the exact bound a little; the certificate decides, this only skips
+                // the hopeless.
                 let estimate = self.largest_gain / pow2(scale_log2) * pow2(x as i32 - 1);
                 if estimate < 1.1 * pow2(63) {
                     let step = CREST_FACTOR / pow2(x as i32 - 1);
@@ -142,7 +158,9 @@ impl Plan {
                 }
             }
         }
-        rated.sort_by(|(left, l), (right, r)| left.total_cmp(right).then((l.x, l.a, l.b).cmp(&(r.x, r.a, r.b))));
+        rated.sort_by(|(left, l), (right, r)| {
+            left.total_cmp(right).then((l.x, l.a, l.b).cmp(&(r.x, r.a, r.b)))
+        });
         rated.into_iter().map(|(_, bits)| bits).collect()
     }
 
@@ -166,14 +184,21 @@ impl Plan {
     }
 }
 
-/// The smallest power of two, as an exponent of at least 0, that a row reaching `max` needs on top of the output step.
+/// The smallest power of two, as an exponent of at least 0, that a row reaching `max` needs on top
+/// of the output step.
 pub(super) fn shift(max: f64, b_bits: u32, scale_log2: i32) -> u32 {
-    if max > 0.0 { (fitting_exponent(max, largest(b_bits)) - scale_log2).max(0).unsigned_abs() } else { 0 }
+    if max > 0.0 {
+        (fitting_exponent(max, largest(b_bits)) - scale_log2).max(0).unsigned_abs()
+    } else {
+        0
+    }
 }
 
-/// Largest absolute value, sum of absolute values and sum of squares, or what is wrong with the numbers.
+/// Largest absolute value, sum of absolute values and sum of squares, or what is wrong with the
+/// numbers.
 ///
-/// A vector is zero or reaches a size for which products and quotients with any other cannot overflow or become subnormal.
+/// A vector is zero or reaches a size for which products and quotients with any other cannot
+/// overflow or become subnormal.
 fn norms(values: impl Iterator<Item = f64>) -> Result<(f64, f64, f64), String> {
     let (mut max, mut sum, mut power) = (0.0f64, 0.0, 0.0);
     for value in values {

@@ -11,7 +11,9 @@ pub enum QuantizeError {
     #[error(transparent)]
     Map(#[from] LinearMapError),
     /// The public scaling is zero, not finite or out of range.
-    #[error("a scaling of {scaling} cannot be published; it must be a normal number other than zero")]
+    #[error(
+        "a scaling of {scaling} cannot be published; it must be a normal number other than zero"
+    )]
     Scaling {
         /// The scaling given.
         scaling: f64,
@@ -39,7 +41,9 @@ pub enum QuantizeError {
         max: u32,
     },
     /// The certified bound reaches 2^63.
-    #[error("`{name}`: deltas could reach 2^63 with x, A and B of {x}, {a} and {b} bits; use fewer bits")]
+    #[error(
+        "`{name}`: deltas could reach 2^63 with x, A and B of {x}, {a} and {b} bits; use fewer bits"
+    )]
     Bound {
         /// The module.
         name: String,
@@ -65,7 +69,9 @@ pub enum QuantizeError {
         row: usize,
     },
     /// The constant 1 has no integer at the row's scale.
-    #[error("row {row} reaches {max:e}: the constant 1 of the bias has no integer at that scale; use more bits for x")]
+    #[error(
+        "row {row} reaches {max:e}: the constant 1 of the bias has no integer at that scale; use more bits for x"
+    )]
     NoOne {
         /// Index of the row.
         row: usize,

@@ -1,8 +1,9 @@
 //! [`LinearMap`] → integers, with a certified bound on every delta (docs/protocol.md, section 3).
 //!
-//! `bits` chooses bit widths from the weights, `round` makes the integers, `bound` certifies them, `reference` computes deltas with
-//! them, `rows` quantises activations. Knows nothing of commitments or fields: all that the proof needs is that integers are
-//! small. Only the basic IEEE operations are used, in a fixed order, so the same weights give the same integers anywhere.
+//! `bits` chooses bit widths from the weights, `round` makes the integers, `bound` certifies them,
+//! `reference` computes deltas with them, `rows` quantises activations. Knows nothing of
+//! commitments or fields: all that the proof needs is that integers are small. Only the basic IEEE
+//! operations are used, in a fixed order, so the same weights give the same integers anywhere.
 
 mod binary;
 mod bits;
@@ -14,12 +15,15 @@ mod rows;
 
 pub use bits::{A_BITS, B_BITS, Bits, CREST_FACTOR, X_BITS};
 pub use error::QuantizeError;
-pub use rows::{QuantizedRows, RowsWithOne, quantize_inputs, quantize_rows, quantize_rows_with_one};
+pub use rows::{
+    QuantizedRows, RowsWithOne, quantize_inputs, quantize_rows, quantize_rows_with_one,
+};
 
 use crate::linear_map::LinearMap;
 use bits::Plan;
 
-/// How far the map's scale may be from the public scaling without the ratio being folded into the weights.
+/// How far the map's scale may be from the public scaling without the ratio being folded into the
+/// weights.
 const SCALING_TOLERANCE: f64 = 1e-6;
 
 /// An integer module: `delta ≈ (Σ terms) · s_row · scaling · 2^scale_log2`.
@@ -31,8 +35,8 @@ pub struct Quantized {
     pub a_bits: u32,
     /// Weights of `B`, of biases and of element scales satisfy `|B_q| < 2^(b_bits-1)`.
     pub b_bits: u32,
-    /// Every delta that in-range activations can give satisfies `|D_q| < 2^delta_bits`; at most 63. The only thing
-    /// about the bound that may be published.
+    /// Every delta that in-range activations can give satisfies `|D_q| < 2^delta_bits`; at most
+    /// 63. The only thing about the bound that may be published.
     pub delta_bits: u32,
     /// The public LoRA scaling.
     pub scaling: f64,
@@ -74,13 +78,18 @@ pub enum QuantizedTerm {
 
 /// Quantises a map.
 ///
-/// `scaling` is the public LoRA scaling; if the map's scale differs from it by more than a millionth, the ratio goes into the
-/// weights. `None` puts all of the map's scale into the weights and publishes 1. `bits` forces bit widths; `None` chooses those
-/// with the smallest predicted error (see [`Bits`]) whose bound is certified.
+/// `scaling` is the public LoRA scaling; if the map's scale differs from it by more than a
+/// millionth, the ratio goes into the weights. `None` puts all of the map's scale into the weights
+/// and publishes 1. `bits` forces bit widths; `None` chooses those with the smallest predicted
+/// error (see [`Bits`]) whose bound is certified.
 ///
 /// # Errors
 /// [`QuantizeError`]: a malformed map, weights out of range, or no bit widths that keep deltas below 2^63.
-pub fn quantize(map: &LinearMap, scaling: Option<f64>, bits: Option<Bits>) -> Result<Quantized, QuantizeError> {
+pub fn quantize(
+    map: &LinearMap,
+    scaling: Option<f64>,
+    bits: Option<Bits>,
+) -> Result<Quantized, QuantizeError> {
     map.check()?;
     let published = scaling.unwrap_or(1.0);
     let folded = folded_factor(map.scale, scaling)?;
@@ -102,14 +111,16 @@ pub fn quantize(map: &LinearMap, scaling: Option<f64>, bits: Option<Bits>) -> Re
     }
     for bits in plan.candidates() {
         match attempt(bits) {
-            Err(QuantizeError::Bound { .. }) => {} // The estimate was too hopeful; take the next best.
+            // The estimate was too hopeful; take the next best.
+            Err(QuantizeError::Bound { .. }) => {}
             decided => return decided,
         }
     }
     Err(QuantizeError::NoBits { name: map.name.clone() })
 }
 
-/// The best predicted bit widths for each automatic width of the activations, best first: what calibration chooses among.
+/// The best predicted bit widths for each automatic width of the activations, best first: what
+/// calibration chooses among.
 ///
 /// # Errors
 /// [`QuantizeError`]: a malformed map or weights out of range.

@@ -5,17 +5,26 @@ use super::{QuantizeError, Quantized, QuantizedTerm, binary::pow2};
 impl Quantized {
     /// The exact integer deltas, `[rows, d_out]`.
     ///
-    /// `inputs[i]` is `[rows, d_i]`; `ones` holds, per row, the integer that stands for 1 at the row's scale, and is needed
-    /// only for modules with a bias.
+    /// `inputs[i]` is `[rows, d_i]`; `ones` holds, per row, the integer that stands for 1 at the
+    /// row's scale, and is needed only for modules with a bias.
     ///
     /// # Errors
-    /// [`QuantizeError::Inputs`] if sizes do not fit, [`QuantizeError::OutOfRange`] for a value of `2^(x_bits-1)` or more.
-    pub fn delta(&self, inputs: &[&[i32]], ones: Option<&[i32]>) -> Result<Vec<i64>, QuantizeError> {
+    /// [`QuantizeError::Inputs`] if sizes do not fit, [`QuantizeError::OutOfRange`] for a value of
+    /// `2^(x_bits-1)` or more.
+    pub fn delta(
+        &self,
+        inputs: &[&[i32]],
+        ones: Option<&[i32]>,
+    ) -> Result<Vec<i64>, QuantizeError> {
         let d_out = self.d_out();
         let dims = self.input_dims(inputs.len())?;
         let has_bias = self.terms.iter().any(|term| matches!(term, QuantizedTerm::Bias { .. }));
         let ones = match ones {
-            None if has_bias => return Err(misfit("the module has a bias and needs the integer of 1 for every row")),
+            None if has_bias => {
+                return Err(misfit(
+                    "the module has a bias and needs the integer of 1 for every row",
+                ));
+            }
             ones => ones.unwrap_or(&[]),
         };
         let rows = match (inputs.first(), dims.first()) {
@@ -24,7 +33,10 @@ impl Quantized {
         };
         for (index, (input, dim)) in inputs.iter().zip(&dims).enumerate() {
             if input.len() != rows * dim {
-                return Err(misfit(&format!("input {index} has {} values, not {rows} row(s) of {dim}", input.len())));
+                return Err(misfit(&format!(
+                    "input {index} has {} values, not {rows} row(s) of {dim}",
+                    input.len()
+                )));
             }
             self.check_range(index, input, *dim)?;
         }
@@ -41,8 +53,11 @@ impl Quantized {
                     QuantizedTerm::LowRank { input, a, b } => {
                         let x = &inputs[*input][row * dims[*input]..(row + 1) * dims[*input]];
                         for (a, b) in a.iter().zip(b) {
-                            let inner: i64 = x.iter().zip(a).map(|(x, a)| i64::from(*x) * i64::from(*a)).sum();
-                            out.iter_mut().zip(b).for_each(|(sum, b)| *sum += inner * i64::from(*b));
+                            let inner: i64 =
+                                x.iter().zip(a).map(|(x, a)| i64::from(*x) * i64::from(*a)).sum();
+                            out.iter_mut()
+                                .zip(b)
+                                .for_each(|(sum, b)| *sum += inner * i64::from(*b));
                         }
                     }
                     QuantizedTerm::Bias { shift, b } => {
@@ -51,7 +66,8 @@ impl Quantized {
                     }
                     QuantizedTerm::ElementScale { input, shift, g } => {
                         let y = &inputs[*input][row * d_out..(row + 1) * d_out];
-                        let products = y.iter().zip(g).map(|(y, g)| (i64::from(*y) * i64::from(*g)) << shift);
+                        let products =
+                            y.iter().zip(g).map(|(y, g)| (i64::from(*y) * i64::from(*g)) << shift);
                         out.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
                     }
                 }
@@ -67,18 +83,28 @@ impl Quantized {
     pub fn dequantize(&self, delta: &[i64], row_scales: &[f32]) -> Result<Vec<f64>, QuantizeError> {
         let d_out = self.d_out();
         if delta.len() != row_scales.len() * d_out {
-            return Err(misfit(&format!("{} deltas for {} row(s) of {d_out}", delta.len(), row_scales.len())));
+            return Err(misfit(&format!(
+                "{} deltas for {} row(s) of {d_out}",
+                delta.len(),
+                row_scales.len()
+            )));
         }
         let unit = self.scaling * pow2(self.scale_log2);
         let rows = delta.chunks_exact(d_out.max(1)).zip(row_scales);
-        Ok(rows.flat_map(|(row, scale)| row.iter().map(move |d| *d as f64 * (f64::from(*scale) * unit))).collect())
+        Ok(rows
+            .flat_map(|(row, scale)| {
+                row.iter().map(move |d| *d as f64 * (f64::from(*scale) * unit))
+            })
+            .collect())
     }
 
     /// Length of an output row.
     pub fn d_out(&self) -> usize {
         self.terms.first().map_or(0, |term| match term {
             QuantizedTerm::LowRank { b, .. } => b.first().map_or(0, Vec::len),
-            QuantizedTerm::Bias { b: row, .. } | QuantizedTerm::ElementScale { g: row, .. } => row.len(),
+            QuantizedTerm::Bias { b: row, .. } | QuantizedTerm::ElementScale { g: row, .. } => {
+                row.len()
+            }
         })
     }
 
@@ -102,7 +128,9 @@ impl Quantized {
         let bits = self.x_bits - 1;
         match values.iter().position(|value| u64::from(value.unsigned_abs()) >= 1 << bits) {
             None => Ok(()),
-            Some(at) => Err(QuantizeError::OutOfRange { input, row: at / dim, value: values[at], bits }),
+            Some(at) => {
+                Err(QuantizeError::OutOfRange { input, row: at / dim, value: values[at], bits })
+            }
         }
     }
 }

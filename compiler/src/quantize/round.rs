@@ -9,8 +9,8 @@ use crate::linear_map::{LinearMap, Term};
 
 /// The integer terms and the exponent of the output step.
 ///
-/// Column `j` of `A` is divided by its own step `max|A_j| / (2^(a_bits-1) - 1)`, which stays private: row `j` of `B` takes it over.
-/// All of `B` is then divided by one step, a power of two.
+/// Column `j` of `A` is divided by its own step `max|A_j| / (2^(a_bits-1) - 1)`, which stays
+/// private: row `j` of `B` takes it over. All of `B` is then divided by one step, a power of two.
 pub(super) fn round(
     map: &LinearMap,
     plan: &Plan,
@@ -30,15 +30,22 @@ pub(super) fn round(
     for (index, term) in map.terms.iter().enumerate() {
         terms.push(match term {
             Term::LowRank { input, a, b } => {
-                let (mut a_rows, mut b_rows) = (Vec::with_capacity(a.cols), Vec::with_capacity(a.cols));
+                let (mut a_rows, mut b_rows) =
+                    (Vec::with_capacity(a.cols), Vec::with_capacity(a.cols));
                 for j in 0..a.cols {
                     let column = || a.data.iter().skip(j).step_by(a.cols);
                     let max = column().fold(0.0f64, |max, value| max.max(value.abs()));
-                    // A column of zeros has no step; its row of B is of no effect and becomes zero too.
+                    // A column of zeros has no step; its row of B is of no effect and becomes zero
+                    // too.
                     let a_step = if max > 0.0 { max / a_limit } else { 1.0 };
                     let b_factor = if max > 0.0 { a_step / pow2(scale_log2) } else { 0.0 };
                     a_rows.push(column().map(|value| integer(value / a_step, a_limit)).collect());
-                    b_rows.push(b.row(j).iter().map(|value| integer(value * folded * b_factor, b_limit)).collect());
+                    b_rows.push(
+                        b.row(j)
+                            .iter()
+                            .map(|value| integer(value * folded * b_factor, b_limit))
+                            .collect(),
+                    );
                 }
                 QuantizedTerm::LowRank { input: *input, a: a_rows, b: b_rows }
             }
@@ -51,7 +58,8 @@ pub(super) fn round(
                 QuantizedTerm::ElementScale { input: *input, shift, g }
             }
         });
-        if let Some(QuantizedTerm::Bias { shift, .. } | QuantizedTerm::ElementScale { shift, .. }) = terms.last()
+        if let Some(QuantizedTerm::Bias { shift, .. } | QuantizedTerm::ElementScale { shift, .. }) =
+            terms.last()
             && *shift > 62
         {
             let what = "values too large next to those of the other terms".into();

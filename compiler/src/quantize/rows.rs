@@ -1,6 +1,7 @@
 //! Activations → integers, with a scale per row.
 //!
-//! The relation is linear in each row, so the scale needs no proof: the user may choose it freely (protocol section 3).
+//! The relation is linear in each row, so the scale needs no proof: the user may choose it freely
+//! (protocol section 3).
 
 use super::{QuantizeError, X_BITS, binary::largest};
 
@@ -15,11 +16,16 @@ pub struct QuantizedRows {
     pub ones: Option<Vec<i32>>,
 }
 
-/// Quantises rows of length `dim`: integers and one scale per row, `x ≈ x_q · scale`. A row of zeros has scale 1.
+/// Quantises rows of length `dim`: integers and one scale per row, `x ≈ x_q · scale`. A row of
+/// zeros has scale 1.
 ///
 /// # Errors
 /// [`QuantizeError`]: a value that is not finite, or a length that is no multiple of `dim`.
-pub fn quantize_rows(x: &[f32], dim: usize, x_bits: u32) -> Result<(Vec<i32>, Vec<f32>), QuantizeError> {
+pub fn quantize_rows(
+    x: &[f32],
+    dim: usize,
+    x_bits: u32,
+) -> Result<(Vec<i32>, Vec<f32>), QuantizeError> {
     let rows = quantize_inputs(&[(x, dim)], x_bits, false)?;
     Ok((rows.inputs.into_iter().flatten().collect(), rows.scales))
 }
@@ -27,13 +33,19 @@ pub fn quantize_rows(x: &[f32], dim: usize, x_bits: u32) -> Result<(Vec<i32>, Ve
 /// Integers, one scale per row, and per row the integer that stands for 1.
 pub type RowsWithOne = (Vec<i32>, Vec<f32>, Vec<i32>);
 
-/// As [`quantize_rows`], for modules with a bias: also returns, per row, the integer `w` that stands for 1.
+/// As [`quantize_rows`], for modules with a bias: also returns, per row, the integer `w` that
+/// stands for 1.
 ///
-/// `w = ⌊(2^(x_bits-1) - 1) / max(1, max|x|)⌋` is chosen first and the scale is `1/w`, so that `w` is exact.
+/// `w = ⌊(2^(x_bits-1) - 1) / max(1, max|x|)⌋` is chosen first and the scale is `1/w`, so that `w`
+/// is exact.
 ///
 /// # Errors
 /// As [`quantize_rows`], and [`QuantizeError::NoOne`] if a row is so large that `w` would be 0.
-pub fn quantize_rows_with_one(x: &[f32], dim: usize, x_bits: u32) -> Result<RowsWithOne, QuantizeError> {
+pub fn quantize_rows_with_one(
+    x: &[f32],
+    dim: usize,
+    x_bits: u32,
+) -> Result<RowsWithOne, QuantizeError> {
     let rows = quantize_inputs(&[(x, dim)], x_bits, true)?;
     Ok((rows.inputs.into_iter().flatten().collect(), rows.scales, rows.ones.unwrap_or_default()))
 }
@@ -41,7 +53,8 @@ pub fn quantize_rows_with_one(x: &[f32], dim: usize, x_bits: u32) -> Result<Rows
 /// Quantises all inputs of a module, each given with its row length, at one scale per row.
 ///
 /// # Errors
-/// As [`quantize_rows_with_one`], and [`QuantizeError::Inputs`] if the inputs differ in their number of rows.
+/// As [`quantize_rows_with_one`], and [`QuantizeError::Inputs`] if the inputs differ in their
+/// number of rows.
 pub fn quantize_inputs(
     inputs: &[(&[f32], usize)],
     x_bits: u32,
@@ -53,7 +66,9 @@ pub fn quantize_inputs(
     }
     let rows = inputs.first().map_or(0, |(x, dim)| x.len().checked_div(*dim).unwrap_or(0));
     if let Some((x, dim)) = inputs.iter().find(|(x, dim)| *dim == 0 || x.len() != rows * dim) {
-        return Err(QuantizeError::Inputs { what: format!("{} values are not {rows} row(s) of {dim}", x.len()) });
+        return Err(QuantizeError::Inputs {
+            what: format!("{} values are not {rows} row(s) of {dim}", x.len()),
+        });
     }
     let limit = largest(x_bits) as f64;
     let mut quantized = QuantizedRows {
@@ -63,8 +78,12 @@ pub fn quantize_inputs(
     };
     for row in 0..rows {
         let slices = inputs.iter().map(|(x, dim)| &x[row * dim..(row + 1) * dim]);
-        // Two passes without a branch in them, rather than one with: both become vector instructions.
-        if !slices.clone().all(|slice| slice.iter().fold(true, |finite, value| finite & value.is_finite())) {
+        // Two passes without a branch in them, rather than one with: both become vector
+        // instructions.
+        if !slices
+            .clone()
+            .all(|slice| slice.iter().fold(true, |finite, value| finite & value.is_finite()))
+        {
             return Err(QuantizeError::NonFiniteRow { row });
         }
         let max = slices.clone().flatten().fold(0f32, |max, value| max.max(value.abs()));

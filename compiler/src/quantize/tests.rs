@@ -1,4 +1,5 @@
-//! The promises of quantisation: the bound really bounds, nothing overflows, deltas are close, results are reproducible.
+//! The promises of quantisation: the bound really bounds, nothing overflows, deltas are close,
+//! results are reproducible.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use super::*;
@@ -49,11 +50,16 @@ fn map(d_in: usize, d_out: usize, terms: Vec<Term>) -> LinearMap {
 /// Relative root-mean-square error of the quantised module against the real map, on Gaussian rows.
 fn measured_error(map: &LinearMap, quantized: &Quantized, rows: usize, random: &mut Random) -> f64 {
     let has_bias = quantized.terms.iter().any(|term| matches!(term, QuantizedTerm::Bias { .. }));
-    let x: Vec<Vec<f32>> =
-        map.inputs.iter().map(|input| (0..rows * input.dim).map(|_| random.gaussian() as f32).collect()).collect();
-    let real: Vec<Vec<f64>> = x.iter().map(|x| x.iter().map(|value| f64::from(*value)).collect()).collect();
+    let x: Vec<Vec<f32>> = map
+        .inputs
+        .iter()
+        .map(|input| (0..rows * input.dim).map(|_| random.gaussian() as f32).collect())
+        .collect();
+    let real: Vec<Vec<f64>> =
+        x.iter().map(|x| x.iter().map(|value| f64::from(*value)).collect()).collect();
     let expected = map.apply(&real.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
-    let with_dims: Vec<(&[f32], usize)> = x.iter().zip(&map.inputs).map(|(x, input)| (&x[..], input.dim)).collect();
+    let with_dims: Vec<(&[f32], usize)> =
+        x.iter().zip(&map.inputs).map(|(x, input)| (&x[..], input.dim)).collect();
     let integers = quantize_inputs(&with_dims, quantized.x_bits, has_bias).unwrap();
     let slices: Vec<&[i32]> = integers.inputs.iter().map(Vec::as_slice).collect();
     let delta = quantized.delta(&slices, integers.ones.as_deref()).unwrap();
@@ -71,7 +77,9 @@ fn quantised_deltas_are_close_to_real_ones() {
     let quantized = quantize(&map, Some(2.0), None).unwrap();
     let error = measured_error(&map, &quantized, 8, &mut random);
     let Quantized { x_bits, a_bits, b_bits, delta_bits, .. } = quantized;
-    eprintln!("576x4x576: error {error:.2e} with bits x {x_bits}, A {a_bits}, B {b_bits}, delta {delta_bits}");
+    eprintln!(
+        "576x4x576: error {error:.2e} with bits x {x_bits}, A {a_bits}, B {b_bits}, delta {delta_bits}"
+    );
     assert!(error < 1e-4, "{error}");
     assert_eq!(quantized.scaling, 2.0);
 }
@@ -112,7 +120,8 @@ fn an_all_zero_adapter_is_legal() {
     let a = Matrix::new(3, 2, vec![0.5, 0.0, 0.25, 0.0, 1.0, 0.0]).unwrap();
     for a in [a, Matrix::zeros(3, 2).unwrap()] {
         let b = Matrix::zeros(2, 4).unwrap();
-        let quantized = quantize(&map(3, 4, vec![Term::LowRank { input: 0, a, b }]), Some(2.0), None).unwrap();
+        let quantized =
+            quantize(&map(3, 4, vec![Term::LowRank { input: 0, a, b }]), Some(2.0), None).unwrap();
         assert_eq!(quantized.delta(&[&[5, 6, 7]], None).unwrap(), [0; 4]);
         assert_eq!(quantized.delta_bits, 1);
     }
@@ -137,11 +146,15 @@ fn forced_bits_are_kept_or_refused() {
     let map = map(64, 32, vec![low_rank(&mut random, 64, 4, 32)]);
     let quantized = quantize(&map, None, Some(Bits { x: 20, a: 10, b: 9 })).unwrap();
     assert_eq!((quantized.x_bits, quantized.a_bits, quantized.b_bits), (20, 10, 9));
-    let largest = |vectors: &[Vec<i32>]| vectors.iter().flatten().map(|value| value.abs()).max().unwrap();
+    let largest =
+        |vectors: &[Vec<i32>]| vectors.iter().flatten().map(|value| value.abs()).max().unwrap();
     let QuantizedTerm::LowRank { a, b, .. } = &quantized.terms[0] else { panic!("not low-rank") };
     assert_eq!(largest(a), 511);
     assert!((128..=255).contains(&largest(b)));
-    assert!(matches!(quantize(&map, None, Some(Bits { x: 24, a: 24, b: 24 })), Err(QuantizeError::Bound { .. })));
+    assert!(matches!(
+        quantize(&map, None, Some(Bits { x: 24, a: 24, b: 24 })),
+        Err(QuantizeError::Bound { .. })
+    ));
     let too_wide = quantize(&map, None, Some(Bits { x: 33, a: 8, b: 8 }));
     assert!(matches!(too_wide, Err(QuantizeError::BitRange { which: "x", .. })));
 }
@@ -149,7 +162,8 @@ fn forced_bits_are_kept_or_refused() {
 #[test]
 fn weights_out_of_range_are_refused_with_their_term() {
     let with = |value: f64| {
-        let (a, b) = (Matrix::new(1, 1, vec![value]).unwrap(), Matrix::new(1, 1, vec![1.0]).unwrap());
+        let (a, b) =
+            (Matrix::new(1, 1, vec![value]).unwrap(), Matrix::new(1, 1, vec![1.0]).unwrap());
         quantize(&map(1, 1, vec![Term::LowRank { input: 0, a, b }]), None, None)
     };
     for value in [f64::NAN, f64::INFINITY, 1e300, 1e-310] {
@@ -170,7 +184,10 @@ fn rows_are_integers_at_the_finest_scale() {
     assert_eq!(x[..4], [(largest + 1) / 2, -largest, 0, 0]);
     assert!(x[4] >= largest - 1 && x[4] <= largest);
     assert_eq!(scales[1], 1.0);
-    assert!(matches!(quantize_rows(&[0.0, 1.0, f32::NAN, 0.0], 2, 24), Err(QuantizeError::NonFiniteRow { row: 1 })));
+    assert!(matches!(
+        quantize_rows(&[0.0, 1.0, f32::NAN, 0.0], 2, 24),
+        Err(QuantizeError::NonFiniteRow { row: 1 })
+    ));
     assert!(matches!(quantize_rows(&[0.0; 3], 2, 24), Err(QuantizeError::Inputs { .. })));
 }
 
@@ -180,7 +197,10 @@ fn the_constant_one_is_exact() {
     assert_eq!(ones, [8_388_607, 83_886]);
     assert!(x[1] <= 8_388_607 && (f64::from(x[1]) * f64::from(scales[1]) - 100.0).abs() < 1e-4);
     assert!((f64::from(ones[1]) * f64::from(scales[1]) - 1.0).abs() < 1e-7);
-    assert!(matches!(quantize_rows_with_one(&[1e10], 1, 24), Err(QuantizeError::NoOne { row: 0, .. })));
+    assert!(matches!(
+        quantize_rows_with_one(&[1e10], 1, 24),
+        Err(QuantizeError::NoOne { row: 0, .. })
+    ));
 }
 
 #[test]

@@ -42,15 +42,19 @@ pub fn node(operator: &str, inputs: &[&str], output: &str) -> pb::NodeProto {
 
 /// As [`node`], with an axis.
 pub fn along(axis: i64, operator: &str, inputs: &[&str], output: &str) -> pb::NodeProto {
-    let attribute = pb::AttributeProto { name: "axis".into(), r#type: 2, i: axis, ..Default::default() };
+    let attribute =
+        pb::AttributeProto { name: "axis".into(), r#type: 2, i: axis, ..Default::default() };
     pb::NodeProto { attribute: vec![attribute], ..node(operator, inputs, output) }
 }
 
-/// `first`, then `operator` again and again, each time on the last value and `other`: `count` nodes that end in `y`.
+/// `first`, then `operator` again and again, each time on the last value and `other`: `count` nodes
+/// that end in `y`.
 pub fn repeated(operator: &str, first: &str, other: &[&str], count: usize) -> Vec<pb::NodeProto> {
     let name = |i: usize| if i == count { "y".to_string() } else { format!("{operator}{i}") };
     let inputs = |i: usize| if i == 0 { first.to_string() } else { name(i) };
-    (0..count).map(|i| node(operator, &[&[inputs(i).as_str()], other].concat(), &name(i + 1))).collect()
+    (0..count)
+        .map(|i| node(operator, &[&[inputs(i).as_str()], other].concat(), &name(i + 1)))
+        .collect()
 }
 
 /// A value of this shape; negative dimensions are symbolic.
@@ -59,7 +63,10 @@ pub fn value(name: &str, dims: &[i64]) -> pb::ValueInfoProto {
     let dim = |dim: &i64| Dimension { value: Some(Value::DimValue(*dim)), ..Default::default() };
     let shape = pb::TensorShapeProto { dim: dims.iter().map(dim).collect() };
     let tensor = pb::type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(shape) };
-    let declared = pb::TypeProto { value: Some(pb::type_proto::Value::TensorType(tensor)), ..Default::default() };
+    let declared = pb::TypeProto {
+        value: Some(pb::type_proto::Value::TensorType(tensor)),
+        ..Default::default()
+    };
     pb::ValueInfoProto { name: name.into(), r#type: Some(declared), ..Default::default() }
 }
 

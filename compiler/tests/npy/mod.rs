@@ -1,4 +1,5 @@
-//! Reads the `.npy` files of the fixtures: little-endian f32, f16, and bf16 stored as u16 bit patterns.
+//! Reads the `.npy` files of the fixtures: little-endian f32, f16, and bf16 stored as u16 bit
+//! patterns.
 
 use std::path::Path;
 
@@ -13,9 +14,13 @@ pub fn read_npy(path: &Path) -> Vec<f64> {
     let header = String::from_utf8_lossy(&bytes[start..start + length]).into_owned();
     assert!(header.contains("'fortran_order': False"), "{header}");
     let data = &bytes[start + length..];
-    let half = |f: fn(u16) -> f64| data.chunks_exact(2).map(|b| f(u16::from_le_bytes([b[0], b[1]]))).collect();
+    let half = |f: fn(u16) -> f64| {
+        data.chunks_exact(2).map(|b| f(u16::from_le_bytes([b[0], b[1]]))).collect()
+    };
     if header.contains("<f4") {
-        data.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect()
+        data.chunks_exact(4)
+            .map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])))
+            .collect()
     } else if header.contains("<f2") {
         half(|bits| half::f16::from_bits(bits).to_f64())
     } else if header.contains("<u2") {

@@ -1,7 +1,7 @@
 //! `export.json`: which modules an export folder holds, in which files.
 //!
-//! Canonical: sorted keys, two spaces, a newline at the end, numbers that read back to the same value. Must not know
-//! about ONNX.
+//! Canonical: sorted keys, two spaces, a newline at the end, numbers that read back to the same
+//! value. Must not know about ONNX.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -9,7 +9,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::quoted;
-use crate::{AdapterModule, AppliesTo, BaseModel, Error, Form, Kind, ModuleInput, bounded_read, module_name};
+use crate::{
+    AdapterModule, AppliesTo, BaseModel, Error, Form, Kind, ModuleInput, bounded_read, module_name,
+};
 
 /// Name of the index in an export folder.
 pub const INDEX_FILE: &str = "export.json";
@@ -95,10 +97,15 @@ impl ExportIndex {
                 return Err(format!("the module {name} comes twice"));
             }
             if module.file != file_name(&module.name) {
-                return Err(format!("the file of module {name} is {}, not its name with .onnx", quoted(&module.file)));
+                return Err(format!(
+                    "the file of module {name} is {}, not its name with .onnx",
+                    quoted(&module.file)
+                ));
             }
             let inputs = module.inputs.iter().map(|input| input.dim);
-            if let Some(size) = inputs.chain([module.d_out]).find(|&size| size == 0 || size > MAX_DIMENSION) {
+            if let Some(size) =
+                inputs.chain([module.d_out]).find(|&size| size == 0 || size > MAX_DIMENSION)
+            {
                 return Err(format!("a dimension of module {name} is {size}"));
             }
             if module.rank > MAX_DIMENSION {
@@ -116,8 +123,14 @@ impl ExportIndex {
             }
         }
         match &self.base_model.fingerprint {
-            Some(hex) if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => {
-                Err(format!("the fingerprint {} is not 64 lower-case hexadecimal digits", quoted(hex)))
+            Some(hex)
+                if hex.len() != 64
+                    || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) =>
+            {
+                Err(format!(
+                    "the fingerprint {} is not 64 lower-case hexadecimal digits",
+                    quoted(hex)
+                ))
             }
             _ => Ok(()),
         }
@@ -129,8 +142,8 @@ pub(super) fn file_name(module: &str) -> String {
     format!("{module}.onnx")
 }
 
-/// Reads the `export.json` of a folder. Checks that it is of a known version, that every file stays in the folder and
-/// that no module comes twice; not whether the files are there.
+/// Reads the `export.json` of a folder. Checks that it is of a known version, that every file stays
+/// in the folder and that no module comes twice; not whether the files are there.
 pub fn read_index(dir: &Path) -> Result<ExportIndex, Error> {
     /// The part that every version has.
     #[derive(Deserialize)]
@@ -139,15 +152,21 @@ pub fn read_index(dir: &Path) -> Result<ExportIndex, Error> {
     }
     let path = dir.join(INDEX_FILE);
     if !path.exists() {
-        return Err(Error::Missing { path, hint: "give a folder that `zklora export` finished writing" });
+        return Err(Error::Missing {
+            path,
+            hint: "give a folder that `zklora export` finished writing",
+        });
     }
     let bytes = bounded_read::read(&path, MAX_INDEX)?;
-    let json_error = |error: serde_json::Error| Error::Json { path: path.clone(), reason: error.to_string() };
+    let json_error =
+        |error: serde_json::Error| Error::Json { path: path.clone(), reason: error.to_string() };
     let reject = |reason| Error::Index { path: path.clone(), reason };
     // First, since another version may have other fields.
     let Versioned { version } = serde_json::from_slice(&bytes).map_err(json_error)?;
     if version != u64::from(INDEX_VERSION) {
-        return Err(reject(format!("is of version {version}, this program reads {INDEX_VERSION}; export again")));
+        return Err(reject(format!(
+            "is of version {version}, this program reads {INDEX_VERSION}; export again"
+        )));
     }
     let index: ExportIndex = serde_json::from_slice(&bytes).map_err(json_error)?;
     index.check().map_err(reject)?;

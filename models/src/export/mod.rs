@@ -1,7 +1,8 @@
-//! Writing an adapter as ONNX: one file per submodule, and `export.json` that says what is in the folder.
+//! Writing an adapter as ONNX: one file per submodule, and `export.json` that says what is in the
+//! folder.
 //!
-//! Must not know how the adapter was read, and changes no weight: the initialisers are the module's, which for LoRA are the tensors
-//! that `peft` saved, bit for bit (widened to f32).
+//! Must not know how the adapter was read, and changes no weight: the initialisers are the
+//! module's, which for LoRA are the tensors that `peft` saved, bit for bit (widened to f32).
 
 mod index;
 mod onnx;
@@ -15,15 +16,17 @@ use crate::{Adapter, AdapterModule, Error, module_name, temporary};
 pub use index::{ExportIndex, ExportedModule, INDEX_FILE, INDEX_VERSION, read_index};
 pub use onnx::onnx_model;
 
-/// Writes the selected modules of `adapter` to the folder `out`, which is made if it does not exist.
+/// Writes the selected modules of `adapter` to the folder `out`, which is made if it does not
+/// exist.
 ///
-/// `selection` holds patterns over whole module names, with `*` for any run of characters (dots too) and `?` for one; a
-/// module is written if any of them matches, and all are if there is none. Each module becomes `<module>.onnx`
-/// ([`onnx_model`]); `export.json` comes last, so that a folder with it is complete. Files are written to a temporary
-/// name first and renamed; the bytes depend on the adapter only. Returns what `export.json` says.
+/// `selection` holds patterns over whole module names, with `*` for any run of characters (dots
+/// too) and `?` for one; a module is written if any of them matches, and all are if there is none.
+/// Each module becomes `<module>.onnx` ([`onnx_model`]); `export.json` comes last, so that a folder
+/// with it is complete. Files are written to a temporary name first and renamed; the bytes depend
+/// on the adapter only. Returns what `export.json` says.
 ///
-/// Errors: a pattern that matches nothing, a module name that cannot be a file name or differs from another one in case
-/// only, fields of a module that do not fit together, and failures to write.
+/// Errors: a pattern that matches nothing, a module name that cannot be a file name or differs from
+/// another one in case only, fields of a module that do not fit together, and failures to write.
 pub fn export(adapter: &Adapter, selection: &[String], out: &Path) -> Result<ExportIndex, Error> {
     let modules = selection::select(&adapter.modules, selection)?;
     check_names(&modules)?;

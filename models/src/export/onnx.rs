@@ -4,33 +4,38 @@
 //! x [rows, d_in] ─ Gemm(lora_A, transB) → [rows, rank] ─ Gemm(lora_B, lora_B_bias, transB) → [rows, d_out] ─ Mul(scaling) → delta
 //! ```
 //!
-//! That is plain LoRA. In general each branch is a chain of `Gemm` (a matrix, with the row added after it if there is one), `Mul`
-//! and `Add` (a row of factors, of summands), branches are added up, and the sum is multiplied by `scaling`. `Gemm` with `transB`
-//! keeps matrices the way round that `peft` stores them, so that a reader finds `lora_A.weight` in the initialiser `lora_A` bit
+//! That is plain LoRA. In general each branch is a chain of `Gemm` (a matrix, with the row added
+//! after it if there is one), `Mul` and `Add` (a row of factors, of summands), branches are added
+//! up, and the sum is multiplied by `scaling`. `Gemm` with `transB` keeps matrices the way round
+//! that `peft` stores them, so that a reader finds `lora_A.weight` in the initialiser `lora_A` bit
 //! for bit. Must not know about files, nor what the steps of a module mean.
 
 use std::collections::HashSet;
 
 use prost::Message;
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, tensor_shape_proto::Dimension,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
+    tensor_proto::DataType, tensor_shape_proto::Dimension,
     tensor_shape_proto::dimension::Value as Size, type_proto,
 };
 
 use crate::peft::{Action, Branch, Step};
 use crate::{AdapterModule, Error};
 
-/// ONNX file format version 8 goes with operator set 17; both are old enough for every reader in use.
+/// ONNX file format version 8 goes with operator set 17; both are old enough for every reader in
+/// use.
 const IR_VERSION: i64 = 8;
 const OPSET: i64 = 17;
 
 /// What a protobuf message may hold at most, in bytes.
 const MAX_MESSAGE: usize = i32::MAX as usize;
 
-/// The ONNX model of a module: the module's inputs `[rows, dim]`, output `delta` `[rows, d_out]`, `rows` symbolic, all f32.
+/// The ONNX model of a module: the module's inputs `[rows, dim]`, output `delta` `[rows, d_out]`,
+/// `rows` symbolic, all f32.
 ///
-/// The bytes are the same for the same module. Errors: fields that do not fit together, more than 2 GiB.
+/// The bytes are the same for the same module. Errors: fields that do not fit together, more than 2
+/// GiB.
 pub fn onnx_model(module: &AdapterModule) -> Result<Vec<u8>, Error> {
     let invalid = |reason: String| Error::Module { module: module.name.clone(), reason };
     module.check().map_err(invalid)?;
@@ -38,10 +43,13 @@ pub fn onnx_model(module: &AdapterModule) -> Result<Vec<u8>, Error> {
     let branches: Vec<String> = module
         .branches
         .iter()
-        .filter_map(|branch| Some(graph.branch(module.inputs.get(branch.input)?.name.as_str(), branch)))
+        .filter_map(|branch| {
+            Some(graph.branch(module.inputs.get(branch.input)?.name.as_str(), branch))
+        })
         .collect();
     let sum = graph.sum(&branches);
-    // torch multiplies an f32 tensor by a Python number after rounding the number to f32, and so do we.
+    // torch multiplies an f32 tensor by a Python number after rounding the number to f32, and so do
+    // we.
     graph.initializer.push(tensor("scaling", &[], &[module.scaling as f32]));
     graph.node.push(node("Mul", "scale", &[&sum, "scaling"], "delta"));
 
@@ -90,7 +98,8 @@ impl Graph {
                 Action::Scale => "factors",
                 Action::Shift => "summands",
             };
-            let (name, result) = (format!("{}_{operator}", step.name), format!("{}_result", step.name));
+            let (name, result) =
+                (format!("{}_{operator}", step.name), format!("{}_result", step.name));
             self.constant(step);
             let node = match step.action {
                 Action::Matrix { .. } => {
@@ -136,8 +145,14 @@ impl Graph {
         let constants = self.initializer.iter().map(|tensor| tensor.name.as_str());
         let results = self.node.iter().flat_map(|node| node.output.iter().map(String::as_str));
         let mut seen = HashSet::new();
-        match inputs.chain(constants).chain(results).find(|name| name.is_empty() || !seen.insert(*name)) {
-            Some(name) => Err(format!("two of its tensors would be called {}", crate::error::quoted(name))),
+        match inputs
+            .chain(constants)
+            .chain(results)
+            .find(|name| name.is_empty() || !seen.insert(*name))
+        {
+            Some(name) => {
+                Err(format!("two of its tensors would be called {}", crate::error::quoted(name)))
+            }
             None => Ok(()),
         }
     }
@@ -165,8 +180,12 @@ fn node(op_type: &str, name: &str, inputs: &[&str], output: &str) -> NodeProto {
 
 /// `input × weightsᵀ (+ bias)`.
 fn gemm(name: &str, inputs: &[&str], output: &str) -> NodeProto {
-    let trans_b =
-        AttributeProto { name: "transB".into(), r#type: AttributeType::Int as i32, i: 1, ..AttributeProto::default() };
+    let trans_b = AttributeProto {
+        name: "transB".into(),
+        r#type: AttributeType::Int as i32,
+        i: 1,
+        ..AttributeProto::default()
+    };
     NodeProto { attribute: vec![trans_b], ..node("Gemm", name, inputs, output) }
 }
 
@@ -174,12 +193,18 @@ fn gemm(name: &str, inputs: &[&str], output: &str) -> NodeProto {
 fn rows_by(name: &str, features: usize) -> ValueInfoProto {
     let dimension = |value| Dimension { denotation: String::new(), value: Some(value) };
     let shape = TensorShapeProto {
-        dim: vec![dimension(Size::DimParam("rows".into())), dimension(Size::DimValue(features as i64))],
+        dim: vec![
+            dimension(Size::DimParam("rows".into())),
+            dimension(Size::DimValue(features as i64)),
+        ],
     };
     let of_f32 = type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(shape) };
     ValueInfoProto {
         name: name.into(),
-        r#type: Some(TypeProto { denotation: String::new(), value: Some(type_proto::Value::TensorType(of_f32)) }),
+        r#type: Some(TypeProto {
+            denotation: String::new(),
+            value: Some(type_proto::Value::TensorType(of_f32)),
+        }),
         doc_string: String::new(),
     }
 }
@@ -213,9 +238,13 @@ mod tests {
     #[test]
     fn the_initialisers_are_the_weights_bit_for_bit() {
         let graph = graph(&module());
-        let found: Vec<_> =
-            graph.initializer.iter().map(|t| (t.name.as_str(), t.dims.clone(), t.raw_data.clone())).collect();
-        let bits = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let found: Vec<_> = graph
+            .initializer
+            .iter()
+            .map(|t| (t.name.as_str(), t.dims.clone(), t.raw_data.clone()))
+            .collect();
+        let bits =
+            |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
         let steps = &module().branches[0].steps;
         assert_eq!(
             found,
@@ -233,12 +262,16 @@ mod tests {
         let mut module = module();
         module.branches[0].steps.push(Step::shift("row", vec![1.0, 2.0]));
         module.inputs.push(ModuleInput::base(2));
-        let steps = vec![Step::shift("minus", vec![0.5, 0.5]), Step::scale("factors", vec![2.0, 3.0])];
+        let steps =
+            vec![Step::shift("minus", vec![0.5, 0.5]), Step::scale("factors", vec![2.0, 3.0])];
         module.branches.push(Branch { input: 1, steps });
         let graph = graph(&module);
         assert_eq!(operators(&graph), ["Gemm", "Gemm", "Add", "Mul", "Add", "Mul"]);
         assert_eq!(graph.node[1].input, ["lora_A_result", "lora_B", "row"]);
-        assert_eq!(graph.input.iter().map(|input| input.name.as_str()).collect::<Vec<_>>(), ["x", "base"]);
+        assert_eq!(
+            graph.input.iter().map(|input| input.name.as_str()).collect::<Vec<_>>(),
+            ["x", "base"]
+        );
     }
 
     #[test]

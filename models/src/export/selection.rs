@@ -5,9 +5,12 @@
 use crate::near::near;
 use crate::{AdapterModule, Error};
 
-/// The modules that any of `globs` matches, in the order given; all of them if there is no glob. A glob that matches
-/// nothing is an error.
-pub(super) fn select<'a>(modules: &'a [AdapterModule], globs: &[String]) -> Result<Vec<&'a AdapterModule>, Error> {
+/// The modules that any of `globs` matches, in the order given; all of them if there is no glob. A
+/// glob that matches nothing is an error.
+pub(super) fn select<'a>(
+    modules: &'a [AdapterModule],
+    globs: &[String],
+) -> Result<Vec<&'a AdapterModule>, Error> {
     for glob in globs {
         if !modules.iter().any(|module| matches(glob, &module.name)) {
             return Err(Error::NoSuchModule {
@@ -57,7 +60,8 @@ mod tests {
     use crate::LoraWeights;
 
     fn modules(names: &[&str]) -> Vec<AdapterModule> {
-        let weights = || LoraWeights { d_in: 1, d_out: 1, rank: 1, a: vec![0.0], b: vec![0.0], bias: None };
+        let weights =
+            || LoraWeights { d_in: 1, d_out: 1, rank: 1, a: vec![0.0], b: vec![0.0], bias: None };
         let module = |name: &&str| AdapterModule::lora((*name).to_owned(), weights(), 1.0);
         names.iter().map(module).collect()
     }
@@ -97,7 +101,8 @@ mod tests {
     #[test]
     fn a_glob_without_a_match_lists_near_names() {
         let all = modules(&["l.0.k_proj", "l.0.q_proj", "l.0.up"]);
-        let Err(Error::NoSuchModule { near, .. }) = select(&all, &["*".into(), "*.q_prj".into()]) else {
+        let Err(Error::NoSuchModule { near, .. }) = select(&all, &["*".into(), "*.q_prj".into()])
+        else {
             unreachable!("the second glob matches nothing");
         };
         assert_eq!(near[0], "l.0.q_proj");

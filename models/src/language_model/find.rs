@@ -1,8 +1,9 @@
 //! Which layer of the graph each injection point means.
 //!
-//! A module's name is compared with what the exporter noted about the layers; what a wrapper put before it (`m.model.layers…`) does
-//! not matter. Where the exporter noted nothing, the name of the layer's matrix says it: less reliable, for tied matrices have one name.
-//! Must not change the graph.
+//! A module's name is compared with what the exporter noted about the layers; what a wrapper put
+//! before it (`m.model.layers…`) does not matter. Where the exporter noted nothing, the name of the
+//! layer's matrix says it: less reliable, for tied matrices have one name. Must not change the
+//! graph.
 
 use std::collections::HashSet;
 
@@ -15,12 +16,17 @@ use crate::{AppliesTo, Error};
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub layer: Layer,
-    /// What the layer puts out where the delta is added; for a point at the input, the layer's output all the same.
+    /// What the layer puts out where the delta is added; for a point at the input, the layer's
+    /// output all the same.
     pub output: String,
 }
 
 /// The layer of each point, in their order.
-pub(super) fn find(points: &[InjectionPoint], tensors: &Tensors<'_>, layers: &[Layer]) -> Result<Vec<Found>, Error> {
+pub(super) fn find(
+    points: &[InjectionPoint],
+    tensors: &Tensors<'_>,
+    layers: &[Layer],
+) -> Result<Vec<Found>, Error> {
     let mut taken = HashSet::new();
     let mut found = Vec::with_capacity(points.len());
     for point in points {
@@ -41,11 +47,17 @@ pub(super) fn find(points: &[InjectionPoint], tensors: &Tensors<'_>, layers: &[L
     Ok(found)
 }
 
-fn by_tensor(point: &InjectionPoint, tensor: &str, tensors: &Tensors<'_>, layers: &[Layer]) -> Result<Found, Error> {
+fn by_tensor(
+    point: &InjectionPoint,
+    tensor: &str,
+    tensors: &Tensors<'_>,
+    layers: &[Layer],
+) -> Result<Found, Error> {
     let refuse = |reason: String| Error::Module { module: point.module.clone(), reason };
     let shown = crate::error::quoted(tensor);
     if tensors.producer(tensor).is_none() {
-        let near: Vec<String> = near(tensor, tensors.names()).iter().map(|name| crate::error::quoted(name)).collect();
+        let near: Vec<String> =
+            near(tensor, tensors.names()).iter().map(|name| crate::error::quoted(name)).collect();
         return Err(refuse(format!(
             "--map names the tensor {shown}, which no node of the model makes; near it: {}",
             near.join(", ")
@@ -61,14 +73,17 @@ fn by_tensor(point: &InjectionPoint, tensor: &str, tensors: &Tensors<'_>, layers
 }
 
 fn by_name(point: &InjectionPoint, layers: &[Layer]) -> Result<Found, Error> {
-    let called = |name: &Option<String>| name.as_deref().is_some_and(|name| ends_with(name, &point.module));
+    let called =
+        |name: &Option<String>| name.as_deref().is_some_and(|name| ends_with(name, &point.module));
     let mut candidates: Vec<&Layer> = layers.iter().filter(|layer| called(&layer.scope)).collect();
     if candidates.is_empty() {
         candidates = layers.iter().filter(|layer| called(&layer.weight)).collect();
     }
     if let [_, _, ..] = candidates.as_slice() {
-        // A matrix may be an embedding at one end of the model and a linear layer at the other; the sizes tell them apart.
-        let fitting: Vec<&Layer> = candidates.iter().copied().filter(|layer| fits(point, layer)).collect();
+        // A matrix may be an embedding at one end of the model and a linear layer at the other; the
+        // sizes tell them apart.
+        let fitting: Vec<&Layer> =
+            candidates.iter().copied().filter(|layer| fits(point, layer)).collect();
         if !fitting.is_empty() {
             candidates = fitting;
         }
@@ -80,7 +95,10 @@ fn by_name(point: &InjectionPoint, layers: &[Layer]) -> Result<Found, Error> {
             near: near(&point.module, layers.iter().map(Layer::name)),
         }),
         several => {
-            let layers = several.iter().map(|layer| format!("{} ({})", layer.name(), layer.output)).collect();
+            let layers = several
+                .iter()
+                .map(|layer| format!("{} ({})", layer.name(), layer.output))
+                .collect();
             Err(Error::AmbiguousLayer { module: point.module.clone(), layers })
         }
     }
@@ -109,7 +127,12 @@ fn fits(point: &InjectionPoint, layer: &Layer) -> bool {
 fn check_sizes(point: &InjectionPoint, found: &Found) -> Result<(), Error> {
     let Some((of_input, expected, there)) = misfit(point, &found.layer) else { return Ok(()) };
     let tensor = if of_input { &found.layer.x } else { &found.output };
-    Err(Error::LayerSize { module: point.module.clone(), tensor: tensor.clone(), expected, found: there })
+    Err(Error::LayerSize {
+        module: point.module.clone(),
+        tensor: tensor.clone(),
+        expected,
+        found: there,
+    })
 }
 
 #[cfg(test)]

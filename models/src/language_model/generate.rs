@@ -1,7 +1,8 @@
 //! A text goes on: one token after the other is chosen and appended.
 //!
-//! Without a cache of keys and values: every token runs the whole sequence again, and what was injected for its beginning is asked for
-//! again with the same activations (see [`LanguageModel::logits`]). Must not know about text.
+//! Without a cache of keys and values: every token runs the whole sequence again, and what was
+//! injected for its beginning is asked for again with the same activations (see
+//! [`LanguageModel::logits`]). Must not know about text.
 
 use super::LanguageModel;
 use super::sampling::{Sampler, Sampling};
@@ -20,7 +21,8 @@ pub enum Stop {
     Callback,
 }
 
-/// Appends tokens to `prompt` and returns the new ones. `on_token` is told each at once; if it returns false, that is the last.
+/// Appends tokens to `prompt` and returns the new ones. `on_token` is told each at once; if it
+/// returns false, that is the last.
 ///
 /// # Errors
 /// Those of [`LanguageModel::logits`], and sampling options that make no sense.

@@ -44,7 +44,9 @@ pub(super) fn load(
             .map_err(|error| refuse(cannot_run(&error)))?;
         Ok(Loaded { plan, vocabulary })
     })
-    .unwrap_or_else(|| Err(refuse("cannot be run: tract stopped at something that it does not expect".into())))
+    .unwrap_or_else(|| {
+        Err(refuse("cannot be run: tract stopped at something that it does not expect".into()))
+    })
 }
 
 fn cannot_run(error: &TractError) -> String {
@@ -65,23 +67,35 @@ fn typed(mut proto: pb::ModelProto, path: &Path, inputs: &[Input]) -> TractResul
     // The weights are in tract's tensors now.
     drop(proto);
     if let Some(name) = parsed.unresolved_inputs.first() {
-        return Err(TractError::msg(format!("no node makes the tensor {}", crate::error::quoted(name))));
+        return Err(TractError::msg(format!(
+            "no node makes the tensor {}",
+            crate::error::quoted(name)
+        )));
     }
     let mut model = parsed.model;
     let tokens = model.symbols.sym("tokens");
     for at in 0..inputs.len() {
         let datum_type = model.input_fact(at)?.datum_type.concretize().unwrap_or(i64::datum_type());
-        model.set_input_fact(at, InferenceFact::dt_shape(datum_type, [1.to_dim(), tokens.to_dim()]))?;
+        model.set_input_fact(
+            at,
+            InferenceFact::dt_shape(datum_type, [1.to_dim(), tokens.to_dim()]),
+        )?;
     }
     model.into_typed()
 }
 
 /// Checks what tract found out about the tensors of the points.
-fn check_sizes(model: &TypedModel, path: &Path, points: &[InjectionPoint], found: &[FoundPoint]) -> Result<(), Error> {
+fn check_sizes(
+    model: &TypedModel,
+    path: &Path,
+    points: &[InjectionPoint],
+    found: &[FoundPoint],
+) -> Result<(), Error> {
     for node in model.nodes() {
         let Some(inject) = node.op_as::<Inject>() else { continue };
         for (at, &point) in inject.points.iter().enumerate() {
-            let (Some(asked), Some(found)) = (points.get(point), found.iter().find(|found| found.point == point))
+            let (Some(asked), Some(found)) =
+                (points.get(point), found.iter().find(|found| found.point == point))
             else {
                 continue;
             };
@@ -90,9 +104,10 @@ fn check_sizes(model: &TypedModel, path: &Path, points: &[InjectionPoint], found
                 (node.inputs[0], &found.input, asked.x_dim),
             ];
             for (outlet, tensor, wanted) in wanted {
-                let fact = model
-                    .outlet_fact(outlet)
-                    .map_err(|error| Error::Onnx { path: path.to_owned(), reason: brief(&error) })?;
+                let fact = model.outlet_fact(outlet).map_err(|error| Error::Onnx {
+                    path: path.to_owned(),
+                    reason: brief(&error),
+                })?;
                 let is_base = outlet != node.inputs[0] || asked.x_dim.is_none();
                 if is_base && fact.datum_type != f32::datum_type() {
                     let reason = format!(
@@ -103,7 +118,8 @@ fn check_sizes(model: &TypedModel, path: &Path, points: &[InjectionPoint], found
                     return Err(Error::Module { module: asked.module.clone(), reason });
                 }
                 let features = fact.shape.last().and_then(|last| last.to_usize().ok());
-                if let (Some(expected), Some(features), true) = (wanted, features, fact.datum_type == f32::datum_type())
+                if let (Some(expected), Some(features), true) =
+                    (wanted, features, fact.datum_type == f32::datum_type())
                     && features != expected
                 {
                     return Err(Error::LayerSize {
@@ -122,9 +138,9 @@ fn check_sizes(model: &TypedModel, path: &Path, points: &[InjectionPoint], found
 fn vocabulary(model: &TypedModel) -> Result<usize, String> {
     let fact = model.output_fact(0).map_err(|error| brief(&error))?;
     match fact.shape.dims() {
-        [_, _, last] if fact.datum_type == f32::datum_type() => last
-            .to_usize()
-            .map_err(|_| format!("puts out logits of {last} tokens of the vocabulary, not of a fixed number")),
+        [_, _, last] if fact.datum_type == f32::datum_type() => last.to_usize().map_err(|_| {
+            format!("puts out logits of {last} tokens of the vocabulary, not of a fixed number")
+        }),
         _ => Err(format!(
             "puts out {fact:?} instead of float32 logits [1, tokens, vocabulary]; export the model with its language modelling head"
         )),
@@ -132,7 +148,12 @@ fn vocabulary(model: &TypedModel) -> Result<usize, String> {
 }
 
 /// Runs the plan for `ids`, padded to `padded` tokens. Returns the logits of the tokens.
-pub(super) fn run(plan: &Arc<Plan>, inputs: &[Input], ids: &[u32], turn: Turn) -> Result<Vec<f32>, Error> {
+pub(super) fn run(
+    plan: &Arc<Plan>,
+    inputs: &[Input],
+    ids: &[u32],
+    turn: Turn,
+) -> Result<Vec<f32>, Error> {
     let (rows, padded) = (turn.rows, turn.padded);
     let attempt = || -> TractResult<Vec<f32>> {
         let values = inputs.iter().enumerate().map(|(at, input)| {
@@ -155,17 +176,20 @@ pub(super) fn run(plan: &Arc<Plan>, inputs: &[Input], ids: &[u32], turn: Turn) -
             return Err(TractError::msg(format!("the logits have the shape {:?}", logits.shape())));
         };
         if length != padded {
-            return Err(TractError::msg(format!("the model put out logits of {length} tokens for {padded}")));
+            return Err(TractError::msg(format!(
+                "the model put out logits of {length} tokens for {padded}"
+            )));
         }
         Ok(logits.try_as_plain_ram()?.as_slice::<f32>()?[..rows * vocabulary].to_vec())
     };
-    let failed = |what: String| Error::Tokens(format!("the model cannot be run on {rows} tokens: {what}"));
-    quiet::catch(attempt).ok_or_else(|| failed("tract, or what is injected, stopped unexpectedly".into()))?.map_err(
-        |error| match error.downcast::<Failed>() {
+    let failed =
+        |what: String| Error::Tokens(format!("the model cannot be run on {rows} tokens: {what}"));
+    quiet::catch(attempt)
+        .ok_or_else(|| failed("tract, or what is injected, stopped unexpectedly".into()))?
+        .map_err(|error| match error.downcast::<Failed>() {
             Ok(Failed(error)) => Error::Injector(error),
             Err(error) => failed(brief(&error)),
-        },
-    )
+        })
 }
 
 /// An error of tract's on one line of bounded length.
@@ -174,10 +198,12 @@ fn brief(error: &TractError) -> String {
     let characters: Vec<char> = line.chars().filter(|c| !c.is_control()).collect();
     match characters.len() {
         // The beginning says where, the end what.
-        600.. => [&characters[..400], &[' ', '.', '.', '.', ' '], &characters[characters.len() - 150..]]
-            .concat()
-            .iter()
-            .collect(),
+        600.. => {
+            [&characters[..400], &[' ', '.', '.', '.', ' '], &characters[characters.len() - 150..]]
+                .concat()
+                .iter()
+                .collect()
+        }
         _ => characters.iter().collect(),
     }
 }

@@ -4,14 +4,18 @@
 
 /// What is computed elsewhere for points that read the same activations.
 pub trait Injector: Send + Sync {
-    /// Returns, for each point of the call, what takes the place of its base tensor: `[rows, d]`, row-major.
+    /// Returns, for each point of the call, what takes the place of its base tensor: `[rows, d]`,
+    /// row-major.
     ///
-    /// Called once per forward pass for every group of points, in the order of the graph; a later group's activations depend on
-    /// what an earlier one was given.
+    /// Called once per forward pass for every group of points, in the order of the graph; a later
+    /// group's activations depend on what an earlier one was given.
     ///
     /// # Errors
     /// Ends the forward pass; [`crate::Error::Injector`] holds the error as it is.
-    fn inject(&self, call: &InjectionCall<'_>) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>>;
+    fn inject(
+        &self,
+        call: &InjectionCall<'_>,
+    ) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>>;
 }
 
 /// One group of points during one forward pass.
@@ -46,7 +50,10 @@ pub enum Activations<'a> {
 pub struct Identity;
 
 impl Injector for Identity {
-    fn inject(&self, call: &InjectionCall<'_>) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
+    fn inject(
+        &self,
+        call: &InjectionCall<'_>,
+    ) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
         Ok(call.base.iter().map(|base| base.to_vec()).collect())
     }
 }

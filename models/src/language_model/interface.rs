@@ -1,4 +1,5 @@
-//! What goes into the model and what comes out: token numbers in, logits out, and nothing that a caller could not give.
+//! What goes into the model and what comes out: token numbers in, logits out, and nothing that a
+//! caller could not give.
 //!
 //! Must not know what is in between.
 
@@ -17,9 +18,11 @@ pub(super) enum Input {
 
 const LOGITS: &str = "logits";
 
-/// The inputs of the model, in their order; what else is put out than the logits is dropped from the graph.
+/// The inputs of the model, in their order; what else is put out than the logits is dropped from
+/// the graph.
 pub(super) fn check(graph: &mut pb::GraphProto) -> Result<Vec<Input>, String> {
-    let stored: std::collections::HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    let stored: std::collections::HashSet<&str> =
+        graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
     let fed = || graph.input.iter().filter(|input| !stored.contains(input.name.as_str()));
     let mut inputs = Vec::new();
     for input in fed() {
@@ -51,7 +54,9 @@ pub(super) fn check(graph: &mut pb::GraphProto) -> Result<Vec<Input>, String> {
 
 /// A batch that may be 1, and a sequence of any length.
 fn check_shape(input: &pb::ValueInfoProto) -> Result<(), String> {
-    let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_ref().and_then(|of| of.value.as_ref()) else {
+    let Some(type_proto::Value::TensorType(tensor)) =
+        input.r#type.as_ref().and_then(|of| of.value.as_ref())
+    else {
         return Err(format!("does not say what type its input {} has", input.name));
     };
     let Some(shape) = &tensor.shape else { return Ok(()) };
@@ -68,6 +73,9 @@ fn check_shape(input: &pb::ValueInfoProto) -> Result<(), String> {
         [None | Some(1), Some(size)] => Err(format!(
             "takes exactly {size} tokens; export it with a dynamic sequence (dynamic_shapes or dynamic_axes of torch.onnx.export)"
         )),
-        _ => Err(format!("its input {} is not one sequence, [1, tokens]: export it for a batch of 1", input.name)),
+        _ => Err(format!(
+            "its input {} is not one sequence, [1, tokens]: export it for a batch of 1",
+            input.name
+        )),
     }
 }

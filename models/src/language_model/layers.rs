@@ -1,12 +1,15 @@
-//! The linear layers and embeddings of an ONNX graph: what each reads, what it puts out, and what it may be called.
+//! The linear layers and embeddings of an ONNX graph: what each reads, what it puts out, and what
+//! it may be called.
 //!
-//! A layer is a MatMul or Gemm with a stored matrix, or a Gather of rows of one. Must not know about adapters.
+//! A layer is a MatMul or Gemm with a stored matrix, or a Gather of rows of one. Must not know
+//! about adapters.
 
 use std::collections::{HashMap, HashSet};
 
 use tract_onnx::pb;
 
-/// Longest chain of operators between a stored matrix and the layer that uses it, or between a layer and its bias.
+/// Longest chain of operators between a stored matrix and the layer that uses it, or between a
+/// layer and its bias.
 const CHAIN: usize = 8;
 
 /// One layer.
@@ -61,7 +64,8 @@ impl<'a> Tensors<'a> {
                 tensors.consumers.entry(input).or_default().push(at);
             }
             if let ("Constant", Some(output)) = (node.op_type.as_str(), node.output.first())
-                && let Some(tensor) = node.attribute.iter().find_map(|attribute| attribute.t.as_ref())
+                && let Some(tensor) =
+                    node.attribute.iter().find_map(|attribute| attribute.t.as_ref())
             {
                 tensors.stored.insert(output, tensor);
             }
@@ -76,7 +80,12 @@ impl<'a> Tensors<'a> {
 
     /// Names of all tensors that nodes make, in the order of the graph.
     pub fn names(&self) -> impl Iterator<Item = &'a str> {
-        self.graph.node.iter().flat_map(|node| &node.output).map(String::as_str).filter(|name| !name.is_empty())
+        self.graph
+            .node
+            .iter()
+            .flat_map(|node| &node.output)
+            .map(String::as_str)
+            .filter(|name| !name.is_empty())
     }
 
     /// The stored tensor behind a name, and its dimensions there.
@@ -85,7 +94,11 @@ impl<'a> Tensors<'a> {
         let mut name = name;
         for _ in 0..CHAIN {
             if let Some(tensor) = self.stored.get(name) {
-                let mut dims = tensor.dims.iter().map(|&dim| usize::try_from(dim).ok()).collect::<Option<Vec<_>>>()?;
+                let mut dims = tensor
+                    .dims
+                    .iter()
+                    .map(|&dim| usize::try_from(dim).ok())
+                    .collect::<Option<Vec<_>>>()?;
                 if turned {
                     dims.reverse();
                 }
@@ -95,7 +108,11 @@ impl<'a> Tensors<'a> {
             match node.op_type.as_str() {
                 "Identity" | "Cast" => {}
                 "Transpose" => {
-                    let order = node.attribute.iter().find(|attribute| attribute.name == "perm").map(|a| &*a.ints);
+                    let order = node
+                        .attribute
+                        .iter()
+                        .find(|attribute| attribute.name == "perm")
+                        .map(|a| &*a.ints);
                     match order {
                         // Without an order the axes are reversed.
                         None | Some([1, 0]) => turned = !turned,
@@ -114,7 +131,9 @@ impl<'a> Tensors<'a> {
     fn layer(&self, at: usize, scopes: &[Option<String>]) -> Option<Layer> {
         let node = &self.graph.node[at];
         let [first, second] = [node.input.first()?, node.input.get(1)?];
-        let flag = |name: &str| node.attribute.iter().any(|attribute| attribute.name == name && attribute.i != 0);
+        let flag = |name: &str| {
+            node.attribute.iter().any(|attribute| attribute.name == name && attribute.i != 0)
+        };
         let (input, matrix) = match node.op_type.as_str() {
             "Gather" => (1, first),
             "MatMul" | "Gemm" => (0, second),
@@ -123,7 +142,10 @@ impl<'a> Tensors<'a> {
         let x = &node.input[input];
         let (tensor, dims) = self.constant(matrix)?;
         let [rows, columns] = *dims.as_slice() else { return None };
-        if self.constant(x).is_some() || flag("transA") || (node.op_type == "Gather" && flag("axis")) {
+        if self.constant(x).is_some()
+            || flag("transA")
+            || (node.op_type == "Gather" && flag("axis"))
+        {
             return None;
         }
         let size = if flag("transB") { [columns, rows] } else { [rows, columns] };
@@ -136,8 +158,15 @@ impl<'a> Tensors<'a> {
         Some(Layer { node: at, input, x: x.clone(), output, scope, weight, size })
     }
 
-    /// What comes out of the addition of a bias in the same module, if that is all that is done with `output`; otherwise `output`.
-    fn after_bias(&self, output: &str, features: usize, scope: Option<&str>, scopes: &[Option<String>]) -> String {
+    /// What comes out of the addition of a bias in the same module, if that is all that is done
+    /// with `output`; otherwise `output`.
+    fn after_bias(
+        &self,
+        output: &str,
+        features: usize,
+        scope: Option<&str>,
+        scopes: &[Option<String>],
+    ) -> String {
         let sum = || {
             let &[consumer] = self.consumers.get(output)?.as_slice() else { return None };
             let node = &self.graph.node[consumer];
@@ -145,7 +174,10 @@ impl<'a> Tensors<'a> {
             let other = if left == output { right } else { left };
             let (_, dims) = self.constant(other)?;
             let same_module = scopes.get(consumer).is_some_and(|other| other.as_deref() == scope);
-            let is_bias = node.op_type == "Add" && same_module && dims == [features] && !self.outputs.contains(output);
+            let is_bias = node.op_type == "Add"
+                && same_module
+                && dims == [features]
+                && !self.outputs.contains(output);
             is_bias.then(|| node.output.first().cloned()).flatten()
         };
         sum().unwrap_or_else(|| output.to_owned())
@@ -156,8 +188,8 @@ impl<'a> Tensors<'a> {
         (0..self.graph.node.len()).filter_map(|at| self.layer(at, scopes)).collect()
     }
 
-    /// The layer behind a tensor that the user named: the node that makes it, or that makes what a bias is added to or what is
-    /// only given another shape.
+    /// The layer behind a tensor that the user named: the node that makes it, or that makes what a
+    /// bias is added to or what is only given another shape.
     pub fn layer_of<'l>(&self, tensor: &str, layers: &'l [Layer]) -> Option<&'l Layer> {
         let mut name = tensor;
         for _ in 0..CHAIN {

@@ -1,15 +1,18 @@
-//! Running a causal language model from an ONNX file, with deltas added that somebody else computes.
+//! Running a causal language model from an ONNX file, with deltas added that somebody else
+//! computes.
 //!
-//! The model is run by `tract`. Where an adapter's modules are, the graph is cut: the activations go to an [`Injector`], and what it
-//! answers goes on through the model. This module must not know what computes the deltas, or that anything is proven about them.
+//! The model is run by `tract`. Where an adapter's modules are, the graph is cut: the activations
+//! go to an [`Injector`], and what it answers goes on through the model. This module must not know
+//! what computes the deltas, or that anything is proven about them.
 //!
 //! ```text
 //! model.onnx ─ file → protobuf ─ layers, scopes, find → a layer per point ─ surgery → graph with injections
 //!            ─ graph, operator → plan of tract ─ logits(ids) → rows of logits ─ generate, loss
 //! ```
 //!
-//! Damaged files are errors, never panics, and nothing outside the model's folder is opened. A base model is the user's own choice all
-//! the same: a malicious one can take any amount of time and memory.
+//! Damaged files are errors, never panics, and nothing outside the model's folder is opened. A base
+//! model is the user's own choice all the same: a malicious one can take any amount of time and
+//! memory.
 
 mod file;
 mod find;
@@ -75,12 +78,21 @@ impl LanguageModel {
     /// Reads an ONNX file, finds the layers of `points` and puts the injector there.
     ///
     /// # Errors
-    /// A file that is not a causal language model with the inputs `input_ids` and, if it likes, `attention_mask` and
-    /// `position_ids`; a point without a layer, with several, or with a layer of another size. See [`Error`].
-    pub fn load(path: &Path, points: &[InjectionPoint], injector: Arc<dyn Injector>) -> Result<LanguageModel, Error> {
+    /// A file that is not a causal language model with the inputs `input_ids` and, if it likes,
+    /// `attention_mask` and `position_ids`; a point without a layer, with several, or with a
+    /// layer of another size. See [`Error`].
+    pub fn load(
+        path: &Path,
+        points: &[InjectionPoint],
+        injector: Arc<dyn Injector>,
+    ) -> Result<LanguageModel, Error> {
         let refuse = |reason: String| Error::Onnx { path: path.to_owned(), reason };
         let (mut proto, scopes) = file::read(path)?;
-        let metadata = proto.metadata_props.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect();
+        let metadata = proto
+            .metadata_props
+            .iter()
+            .map(|entry| (entry.key.clone(), entry.value.clone()))
+            .collect();
         let graph = proto.graph.as_mut().ok_or_else(|| refuse("has no graph".into()))?;
         let inputs = interface::check(graph).map_err(&refuse)?;
         let (positions, found) = {
@@ -104,27 +116,35 @@ impl LanguageModel {
 
     /// The logits after every token of `ids`.
     ///
-    /// Rows of a longer sequence that begins with `ids` are the same bit for bit, and so are the activations that the injector sees, as
-    /// far as the injector gives the same answers: so what it answered need not be computed again while a text grows. Measured, on one
-    /// machine; where the model has a table of positions and the sequence ends less than 64 tokens before its end, it may not hold.
+    /// Rows of a longer sequence that begins with `ids` are the same bit for bit, and so are the
+    /// activations that the injector sees, as far as the injector gives the same answers: so
+    /// what it answered need not be computed again while a text grows. Measured, on one
+    /// machine; where the model has a table of positions and the sequence ends less than 64 tokens
+    /// before its end, it may not hold.
     ///
     /// # Errors
-    /// No tokens, token numbers that the model does not have, more tokens than it has positions for, and what the injector returns
-    /// ([`Error::Injector`]).
+    /// No tokens, token numbers that the model does not have, more tokens than it has positions
+    /// for, and what the injector returns ([`Error::Injector`]).
     pub fn logits(&self, ids: &[u32]) -> Result<Logits, Error> {
         self.check(ids)?;
         let padded = padding::padded(ids.len(), self.positions);
         let turn = operator::Turn { injector: self.injector.clone(), rows: ids.len(), padded };
         let values = graph::run(&self.plan, &self.inputs, ids, turn)?;
         if values.len() != ids.len().saturating_mul(self.vocabulary) {
-            return Err(Error::Tokens(format!("the model put out {} logits for {} tokens", values.len(), ids.len())));
+            return Err(Error::Tokens(format!(
+                "the model put out {} logits for {} tokens",
+                values.len(),
+                ids.len()
+            )));
         }
         Ok(Logits { values, rows: ids.len(), vocabulary: self.vocabulary })
     }
 
     fn check(&self, ids: &[u32]) -> Result<(), Error> {
         if ids.is_empty() {
-            return Err(Error::Tokens("there is no token to begin with; give a text that is not empty".into()));
+            return Err(Error::Tokens(
+                "there is no token to begin with; give a text that is not empty".into(),
+            ));
         }
         if let Some(positions) = self.positions.filter(|&positions| ids.len() > positions) {
             return Err(Error::Tokens(format!(

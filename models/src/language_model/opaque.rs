@@ -1,8 +1,9 @@
 //! An operator that hands on its input and says nothing about its values.
 //!
-//! tract 0.23.9 keeps track of what the elements of a Range are, through comparisons up to the mask of causal attention, and folds that
-//! mask into one constant of wrong size (`FoldUniformMask` takes `column <= row` for a boundary at one place). So what comes out of a
-//! Range is hidden from it. Must not know what the numbers are for.
+//! tract 0.23.9 keeps track of what the elements of a Range are, through comparisons up to the mask
+//! of causal attention, and folds that mask into one constant of wrong size (`FoldUniformMask`
+//! takes `column <= row` for a boundary at one place). So what comes out of a Range is hidden from
+//! it. Must not know what the numbers are for.
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::{GraphProto, NodeProto};
@@ -39,7 +40,10 @@ pub(super) fn hide_ranges(graph: &mut GraphProto) {
 }
 
 /// tract's operator for such a node.
-pub(super) fn build(_: &ParsingContext, _: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+pub(super) fn build(
+    _: &ParsingContext,
+    _: &NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     Ok((expand(Opaque), vec![]))
 }
 
@@ -63,7 +67,12 @@ impl Expansion for Opaque {
         s.equals(&inputs[0].shape, &outputs[0].shape)
     }
 
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+    fn wire(
+        &self,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         model.wire_node(prefix, self.clone(), inputs)
     }
 }

@@ -1,7 +1,8 @@
-//! The operator that is put into tract's graph: it hands activations to the injector and its answer to the graph.
+//! The operator that is put into tract's graph: it hands activations to the injector and its answer
+//! to the graph.
 //!
-//! The injector is not part of the operator, so that operators stay values: it comes with each run, see [`Turn`]. Must not know where
-//! in the graph it is.
+//! The injector is not part of the operator, so that operators stay values: it comes with each run,
+//! see [`Turn`]. Must not know where in the graph it is.
 
 use std::sync::Arc;
 
@@ -29,7 +30,10 @@ pub(super) struct Turn {
 pub(super) struct Failed(pub Box<dyn std::error::Error + Send + Sync>);
 
 /// tract's operator for a node of [`surgery`].
-pub(super) fn build(_: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+pub(super) fn build(
+    _: &ParsingContext,
+    node: &NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let points: Vec<i64> = node.get_attr_vec(surgery::POINTS)?;
     let points = points.into_iter().map(usize::try_from).collect::<Result<Vec<_>, _>>()?;
     ensure!(
@@ -39,7 +43,8 @@ pub(super) fn build(_: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dy
     Ok((expand(Inject { points }), vec![]))
 }
 
-/// Inputs: what the layers read, then the base of each point. Outputs: what takes the place of each base.
+/// Inputs: what the layers read, then the base of each point. Outputs: what takes the place of each
+/// base.
 #[derive(Debug, Clone, Hash, PartialEq, Eq)]
 pub(super) struct Inject {
     pub points: Vec<usize>,
@@ -69,7 +74,12 @@ impl Expansion for Inject {
         Ok(())
     }
 
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+    fn wire(
+        &self,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         model.wire_node(prefix, self.clone(), inputs)
     }
 }
@@ -84,7 +94,8 @@ impl Op for Inject {
 
 impl TypedOp for Inject {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        // Of the base, type and shape only: what is known about its values does not hold for the result.
+        // Of the base, type and shape only: what is known about its values does not hold for the
+        // result.
         Ok(inputs.iter().skip(1).map(|base| base.datum_type.fact(base.shape.clone())).collect())
     }
 
@@ -98,7 +109,8 @@ impl EvalOp for Inject {
         let mut outputs = tvec!();
         for (base, adapted) in inputs.into_iter().skip(1).zip(adapted) {
             let mut output = base.into_tensor();
-            output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?[..adapted.len()].copy_from_slice(&adapted);
+            output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?[..adapted.len()]
+                .copy_from_slice(&adapted);
             outputs.push(output.into_tvalue());
         }
         Ok(outputs)
@@ -129,13 +141,17 @@ impl Inject {
                 Activations::Ids(&all[..turn.rows])
             }
         };
-        let base = inputs[1..].iter().map(|base| rows(base, turn)).collect::<TractResult<Vec<_>>>()?;
+        let base =
+            inputs[1..].iter().map(|base| rows(base, turn)).collect::<TractResult<Vec<_>>>()?;
         let sizes: Vec<usize> = base.iter().map(|base| base.len()).collect();
         let call = InjectionCall { points: &self.points, x, base, rows: turn.rows };
-        let adapted = quiet::aloud(|| turn.injector.inject(&call)).map_err(|error| TractError::new(Failed(error)))?;
+        let adapted = quiet::aloud(|| turn.injector.inject(&call))
+            .map_err(|error| TractError::new(Failed(error)))?;
         let returned: Vec<usize> = adapted.iter().map(Vec::len).collect();
         if returned != sizes {
-            let what = format!("the injector returned tensors of {returned:?} values where {sizes:?} are needed");
+            let what = format!(
+                "the injector returned tensors of {returned:?} values where {sizes:?} are needed"
+            );
             return Err(TractError::new(Failed(what.into())));
         }
         Ok(adapted)

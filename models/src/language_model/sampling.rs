@@ -38,10 +38,14 @@ impl<'a> Sampler<'a> {
     pub fn new(sampling: &'a Sampling) -> Result<Self, Error> {
         let Sampling { temperature, top_p, .. } = sampling;
         if !temperature.is_finite() || *temperature < 0.0 {
-            return Err(Error::Tokens(format!("the temperature {temperature} is not a number from 0 on")));
+            return Err(Error::Tokens(format!(
+                "the temperature {temperature} is not a number from 0 on"
+            )));
         }
         if !(*top_p > 0.0 && *top_p <= 1.0) {
-            return Err(Error::Tokens(format!("top-p is {top_p}; give a probability over 0 and up to 1")));
+            return Err(Error::Tokens(format!(
+                "top-p is {top_p}; give a probability over 0 and up to 1"
+            )));
         }
         Ok(Sampler { sampling, random: ChaCha20Rng::seed_from_u64(sampling.seed) })
     }
@@ -49,10 +53,10 @@ impl<'a> Sampler<'a> {
     /// The next token. Of equally likely ones, the first comes first.
     pub fn next(&mut self, row: &[f32]) -> Result<u32, Error> {
         let mut order: Vec<usize> = (0..row.len()).filter(|&id| !row[id].is_nan()).collect();
-        let likeliest = *order
-            .iter()
-            .max_by(|&&a, &&b| row[a].total_cmp(&row[b]).then(b.cmp(&a)))
-            .ok_or_else(|| Error::Tokens("the model puts out no number for any token (NaN)".into()))?;
+        let likeliest =
+            *order.iter().max_by(|&&a, &&b| row[a].total_cmp(&row[b]).then(b.cmp(&a))).ok_or_else(
+                || Error::Tokens("the model puts out no number for any token (NaN)".into()),
+            )?;
         if self.sampling.temperature == 0.0 {
             return Ok(likeliest as u32);
         }
@@ -111,11 +115,16 @@ mod tests {
         let first = draws(&all);
         assert_eq!(first, draws(&all));
         assert_ne!(first, draws(&Sampling { seed: 6, ..all.clone() }));
-        assert!([0, 1, 3].iter().all(|id| first.contains(id)) && !first.contains(&2) && !first.contains(&4));
+        assert!(
+            [0, 1, 3].iter().all(|id| first.contains(id))
+                && !first.contains(&2)
+                && !first.contains(&4)
+        );
         assert!(draws(&Sampling { top_k: 1, ..all.clone() }).iter().all(|&id| id == 1));
         let nucleus = draws(&Sampling { top_p: 0.6, ..all.clone() });
         assert!(nucleus.contains(&1) && nucleus.contains(&3) && !nucleus.contains(&0));
-        for wrong in [Sampling { top_p: 0.0, ..all.clone() }, Sampling { temperature: -1.0, ..all }] {
+        for wrong in [Sampling { top_p: 0.0, ..all.clone() }, Sampling { temperature: -1.0, ..all }]
+        {
             assert!(matches!(Sampler::new(&wrong), Err(Error::Tokens(_))));
         }
     }

@@ -1,15 +1,17 @@
 //! Which module of the base model each node of an ONNX file comes from.
 //!
-//! torch's exporters leave it in different places: the older one in the node's name (`/model/layers.0/self_attn/q_proj/MatMul`), the newer
-//! one in the node's metadata (`pkg.torch.onnx.name_scopes`), which tract's protobuf of a node does not have and is read here from the same
-//! bytes. Must not know what the nodes compute.
+//! torch's exporters leave it in different places: the older one in the node's name
+//! (`/model/layers.0/self_attn/q_proj/MatMul`), the newer one in the node's metadata
+//! (`pkg.torch.onnx.name_scopes`), which tract's protobuf of a node does not have and is read here
+//! from the same bytes. Must not know what the nodes compute.
 
 use prost::Message;
 use tract_onnx::pb;
 
 const SCOPES: &str = "pkg.torch.onnx.name_scopes";
 
-/// The part of a ModelProto that leads to the metadata of its nodes; field numbers as in onnx.proto.
+/// The part of a ModelProto that leads to the metadata of its nodes; field numbers as in
+/// onnx.proto.
 #[derive(Clone, PartialEq, Message)]
 struct ModelWithMetadata {
     #[prost(message, optional, tag = "7")]
@@ -28,21 +30,33 @@ struct NodeWithMetadata {
     metadata_props: Vec<pb::StringStringEntryProto>,
 }
 
-/// The module of each node of the main graph, in their order: a path with dots, or none if the file does not say.
+/// The module of each node of the main graph, in their order: a path with dots, or none if the file
+/// does not say.
 pub(super) fn of_nodes(bytes: &[u8], graph: &pb::GraphProto) -> Vec<Option<String>> {
     // The bytes are a ModelProto already; if they are none of these, the file only does not say.
-    let metadata = ModelWithMetadata::decode(bytes).ok().and_then(|model| model.graph).unwrap_or_default().node;
+    let metadata = ModelWithMetadata::decode(bytes)
+        .ok()
+        .and_then(|model| model.graph)
+        .unwrap_or_default()
+        .node;
     let scopes = |at: usize| {
         let entries = &metadata.get(at)?.metadata_props;
         from_metadata(&entries.iter().find(|entry| entry.key == SCOPES)?.value)
     };
-    graph.node.iter().enumerate().map(|(at, node)| scopes(at).or_else(|| from_name(&node.name))).collect()
+    graph
+        .node
+        .iter()
+        .enumerate()
+        .map(|(at, node)| scopes(at).or_else(|| from_name(&node.name)))
+        .collect()
 }
 
-/// From `['', 'model', 'model.layers.0', 'model.layers.0.q_proj', 'linear']`, whose last entry is the operation.
+/// From `['', 'model', 'model.layers.0', 'model.layers.0.q_proj', 'linear']`, whose last entry is
+/// the operation.
 fn from_metadata(scopes: &str) -> Option<String> {
     let list = scopes.trim().strip_prefix('[')?.strip_suffix(']')?;
-    let entries: Vec<&str> = list.split(',').map(|entry| entry.trim().trim_matches(['\'', '"'])).collect();
+    let entries: Vec<&str> =
+        list.split(',').map(|entry| entry.trim().trim_matches(['\'', '"'])).collect();
     let (_, modules) = entries.split_last()?;
     modules.last().filter(|module| !module.is_empty()).map(|module| (*module).to_owned())
 }
@@ -61,7 +75,10 @@ mod tests {
     fn both_exporters_say_the_module() {
         let scopes = "['', 'model', 'model.layers.0', 'model.layers.0.q_proj', 'linear_3']";
         assert_eq!(from_metadata(scopes).as_deref(), Some("model.layers.0.q_proj"));
-        assert_eq!(from_name("/model/layers.0/q_proj/MatMul_1").as_deref(), Some("model.layers.0.q_proj"));
+        assert_eq!(
+            from_name("/model/layers.0/q_proj/MatMul_1").as_deref(),
+            Some("model.layers.0.q_proj")
+        );
         for nothing in ["", "[]", "['']", "['', 'add']", "linear", "['a', 'b'"] {
             assert_eq!(from_metadata(nothing), None, "{nothing}");
         }

@@ -1,7 +1,8 @@
 //! The graph is changed so that what the injector computes flows into it.
 //!
-//! Points that read the same tensor become one node, which takes in that tensor and every point's base and puts out what takes the
-//! place of each base. Must not know what is injected or how graphs are run.
+//! Points that read the same tensor become one node, which takes in that tensor and every point's
+//! base and puts out what takes the place of each base. Must not know what is injected or how
+//! graphs are run.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -18,7 +19,8 @@ pub(super) const POINTS: &str = "points";
 /// The domain of all operators that are put in.
 pub(super) const DOMAIN: &str = "zklora";
 
-/// Puts the nodes in. Returns the points in the order of the graph, or none if the graph has no order.
+/// Puts the nodes in. Returns the points in the order of the graph, or none if the graph has no
+/// order.
 pub(super) fn inject(
     graph: &mut pb::GraphProto,
     points: &[InjectionPoint],
@@ -26,12 +28,16 @@ pub(super) fn inject(
 ) -> Option<Vec<FoundPoint>> {
     let mut names = Names::of(graph);
     let mut at: Vec<FoundPoint> = Vec::with_capacity(points.len());
-    // Inputs first: what is added to the output of the same layer then depends on the changed input.
+    // Inputs first: what is added to the output of the same layer then depends on the changed
+    // input.
     for applies_to in [AppliesTo::Input, AppliesTo::Output] {
         let mut groups: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
-        for (point, layer) in found.iter().enumerate().filter(|(point, _)| points[*point].applies_to == applies_to) {
+        for (point, layer) in
+            found.iter().enumerate().filter(|(point, _)| points[*point].applies_to == applies_to)
+        {
             let x = graph.node[layer.layer.node].input[layer.layer.input].clone();
-            let first = found.iter().map(|other| &other.layer).filter(|other| other.x == layer.layer.x);
+            let first =
+                found.iter().map(|other| &other.layer).filter(|other| other.x == layer.layer.x);
             groups.entry((first.map(|other| other.node).min()?, x)).or_default().push(point);
         }
         for ((_, x), group) in groups {
@@ -47,7 +53,8 @@ pub(super) fn inject(
                         fresh
                     }
                     AppliesTo::Output => {
-                        // The base is renamed instead of every reader of it, so that outputs of the graph keep their names, too.
+                        // The base is renamed instead of every reader of it, so that outputs of the
+                        // graph keep their names, too.
                         rename_output(graph, tensor, &fresh);
                         input.push(fresh);
                         tensor.clone()
@@ -72,7 +79,9 @@ pub(super) fn inject(
         .enumerate()
         .flat_map(|(at, node)| node.output.iter().map(move |name| (name.as_str(), at)))
         .collect();
-    at.sort_by_key(|point| (order.get(found[point.point].layer.output.as_str()).copied(), point.point));
+    at.sort_by_key(|point| {
+        (order.get(found[point.point].layer.output.as_str()).copied(), point.point)
+    });
     Some(at)
 }
 
@@ -96,7 +105,9 @@ fn node(points: &[usize], input: Vec<String>, output: Vec<String>, name: String)
 }
 
 fn rename_output(graph: &mut pb::GraphProto, from: &str, to: &str) {
-    for output in graph.node.iter_mut().flat_map(|node| &mut node.output).filter(|name| *name == from) {
+    for output in
+        graph.node.iter_mut().flat_map(|node| &mut node.output).filter(|name| *name == from)
+    {
         to.clone_into(output);
     }
 }
@@ -109,7 +120,10 @@ pub(super) struct Names {
 
 impl Names {
     pub fn of(graph: &pb::GraphProto) -> Self {
-        let nodes = graph.node.iter().flat_map(|node| node.input.iter().chain(&node.output).chain([&node.name]));
+        let nodes = graph
+            .node
+            .iter()
+            .flat_map(|node| node.input.iter().chain(&node.output).chain([&node.name]));
         let stored = graph.initializer.iter().map(|tensor| &tensor.name);
         Names { taken: nodes.chain(stored).cloned().collect(), next: 0 }
     }
@@ -125,7 +139,8 @@ impl Names {
     }
 }
 
-/// Every node after those that it reads from, otherwise in the order as it is. None if nodes read from each other.
+/// Every node after those that it reads from, otherwise in the order as it is. None if nodes read
+/// from each other.
 fn sort(graph: &mut pb::GraphProto) -> Option<()> {
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); graph.node.len()];
     let mut missing = vec![0usize; graph.node.len()];
@@ -157,7 +172,8 @@ fn sort(graph: &mut pb::GraphProto) -> Option<()> {
     if order.len() < missing.len() {
         return None;
     }
-    let mut nodes: Vec<Option<NodeProto>> = std::mem::take(&mut graph.node).into_iter().map(Some).collect();
+    let mut nodes: Vec<Option<NodeProto>> =
+        std::mem::take(&mut graph.node).into_iter().map(Some).collect();
     graph.node = order.into_iter().filter_map(|at| nodes[at].take()).collect();
     Some(())
 }

@@ -43,11 +43,13 @@ impl Tokenizer {
     pub fn load(path: &Path) -> Result<Tokenizer, Error> {
         let content = bounded_read::read(path, MAX_FILE)?;
         let refuse = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
-        let text = std::str::from_utf8(&content).map_err(|error| refuse(format!("is not UTF-8: {error}")))?;
+        let text = std::str::from_utf8(&content)
+            .map_err(|error| refuse(format!("is not UTF-8: {error}")))?;
         let mut inner = quiet::catch(|| tokenizers::Tokenizer::from_str(text))
             .ok_or_else(|| refuse("is not a tokenizer.json".into()))?
             .map_err(|error| refuse(format!("is not a tokenizer.json: {error}")))?;
-        // Files may ask to cut texts or fill them up, which would silently change what is evaluated.
+        // Files may ask to cut texts or fill them up, which would silently change what is
+        // evaluated.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
         Ok(Tokenizer { path: path.to_owned(), inner })
@@ -58,31 +60,38 @@ impl Tokenizer {
     /// # Errors
     /// A text that the tokenizer cannot split.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding =
-            quiet::catch(|| self.inner.encode_fast(text, true)).ok_or_else(|| self.error("stopped unexpectedly"))?;
+        let encoding = quiet::catch(|| self.inner.encode_fast(text, true))
+            .ok_or_else(|| self.error("stopped unexpectedly"))?;
         Ok(encoding.map_err(|error| self.error(&error.to_string()))?.get_ids().to_vec())
     }
 
-    /// The text of tokens, special tokens left out. A character of which only a part is there comes as `�`.
+    /// The text of tokens, special tokens left out. A character of which only a part is there comes
+    /// as `�`.
     ///
     /// # Errors
     /// Tokens that the tokenizer cannot join.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        let text = quiet::catch(|| self.inner.decode(ids, true)).ok_or_else(|| self.error("stopped unexpectedly"))?;
+        let text = quiet::catch(|| self.inner.decode(ids, true))
+            .ok_or_else(|| self.error("stopped unexpectedly"))?;
         text.map_err(|error| self.error(&error.to_string()))
     }
 
-    /// Numbers of the special tokens that models end a text or a turn with, as far as the tokenizer has them.
+    /// Numbers of the special tokens that models end a text or a turn with, as far as the tokenizer
+    /// has them.
     pub fn end_of_text(&self) -> Vec<u32> {
         let special = self.inner.get_added_tokens_decoder();
-        let ends =
-            |(_, token): &(&u32, &tokenizers::AddedToken)| token.special && ENDS.contains(&token.content.as_str());
+        let ends = |(_, token): &(&u32, &tokenizers::AddedToken)| {
+            token.special && ENDS.contains(&token.content.as_str())
+        };
         let mut ids: Vec<u32> = special.iter().filter(ends).map(|(&id, _)| id).collect();
         ids.sort_unstable();
         ids
     }
 
     fn error(&self, reason: &str) -> Error {
-        Error::Tokenizer { path: self.path.clone(), reason: format!("the tokenizer fails on this: {reason}") }
+        Error::Tokenizer {
+            path: self.path.clone(),
+            reason: format!("the tokenizer fails on this: {reason}"),
+        }
     }
 }

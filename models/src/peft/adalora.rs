@@ -1,6 +1,8 @@
-//! AdaLoRA: `delta = x (A ∘ E)ᵀ Bᵀ · lora_alpha / (init_r + 10⁻⁵)`, with `lora_E` `[rank, 1]` scaling the rows of `lora_A`.
+//! AdaLoRA: `delta = x (A ∘ E)ᵀ Bᵀ · lora_alpha / (init_r + 10⁻⁵)`, with `lora_E` `[rank, 1]`
+//! scaling the rows of `lora_A`.
 //!
-//! `peft`'s `SVDLinear.forward`. A module whose components were all pruned adds nothing and is left out.
+//! `peft`'s `SVDLinear.forward`. A module whose components were all pruned adds nothing and is left
+//! out.
 
 use super::config::Allocation;
 use super::module::{AdapterModule, Form, LoraWeights};
@@ -16,7 +18,10 @@ const A: &str = ".lora_A";
 const B: &str = ".lora_B";
 const E: &str = ".lora_E";
 
-pub(super) fn module(parts: &mut Parts, allocation: &Allocation) -> Result<Option<AdapterModule>, Error> {
+pub(super) fn module(
+    parts: &mut Parts,
+    allocation: &Allocation,
+) -> Result<Option<AdapterModule>, Error> {
     let rank = allocation.rank(&parts.name);
     if rank == 0 {
         return Ok(None);
@@ -25,7 +30,8 @@ pub(super) fn module(parts: &mut Parts, allocation: &Allocation) -> Result<Optio
     let b = parts.matrix(B, [Any("d_out"), Is(rank)])?;
     parts.dims(E, [Is(rank), Is(1)])?;
     let e = parts.values(E)?;
-    let weights = LoraWeights { d_in: a.cols, d_out: b.rows, rank, a: a.values, b: b.values, bias: None };
+    let weights =
+        LoraWeights { d_in: a.cols, d_out: b.rows, rank, a: a.values, b: b.values, bias: None };
     let mut module = AdapterModule::lora(parts.name.clone(), weights, allocation.scaling());
     module.form = Form::AdaLora;
     for branch in &mut module.branches {

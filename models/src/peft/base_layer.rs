@@ -1,9 +1,11 @@
 //! The base layer of a module: its weight's features, and which way round it is stored.
 //!
-//! Linear layers are stored `[d_out, d_in]`, GPT-2's Conv1D and token tables `[d_in, d_out]`. `peft` goes by the class of the
-//! layer, which no file names: the config's `fan_in_fan_out` says it for the whole adapter (that of the layer that was wrapped
-//! last, if there are both kinds), and the shape confirms or corrects it for a layer that is not square (GPT-2's `lm_head` is
-//! Linear). A square layer is believed to lie as the config says unless something speaks against it: see [`Layers::check`].
+//! Linear layers are stored `[d_out, d_in]`, GPT-2's Conv1D and token tables `[d_in, d_out]`.
+//! `peft` goes by the class of the layer, which no file names: the config's `fan_in_fan_out` says
+//! it for the whole adapter (that of the layer that was wrapped last, if there are both kinds), and
+//! the shape confirms or corrects it for a layer that is not square (GPT-2's `lm_head` is
+//! Linear). A square layer is believed to lie as the config says unless something speaks against
+//! it: see [`Layers::check`].
 
 use super::config::Config;
 use super::module::Kind;
@@ -32,7 +34,8 @@ struct Shown {
     stored: [bool; 2],
 }
 
-/// Last part of the names of the Conv1D layers of `transformers` (GPT, GPT-2, ImageGPT, Decision Transformer).
+/// Last part of the names of the Conv1D layers of `transformers` (GPT, GPT-2, ImageGPT, Decision
+/// Transformer).
 const CONV1D: &[&str] = &["c_attn", "c_fc", "c_proj", "q_attn"];
 
 /// The weight of a base layer.
@@ -48,18 +51,30 @@ pub(super) struct Layer {
 
 impl<'b> Layers<'b> {
     pub(super) fn new(base: &'b mut BaseWeights, config: &Config) -> Layers<'b> {
-        Layers { base, fan_in_fan_out: config.fan_in_fan_out, square: Vec::new(), classes: Default::default() }
+        Layers {
+            base,
+            fan_in_fan_out: config.fan_in_fan_out,
+            square: Vec::new(),
+            classes: Default::default(),
+        }
     }
 
     /// The base layer of a module with `d_out` features and, if that is known, `d_in`.
-    pub(super) fn find(&mut self, module: &str, kind: Kind, d_in: Option<usize>, d_out: usize) -> Result<Layer, Error> {
+    pub(super) fn find(
+        &mut self,
+        module: &str,
+        kind: Kind,
+        d_in: Option<usize>,
+        d_out: usize,
+    ) -> Result<Layer, Error> {
         let weight = self.base.weight(module)?;
         let shape = self.base.shape(&weight)?;
         let stated = self.fan_in_fan_out || kind == Kind::Embedding;
         // `d_in` of a weight of this shape, if it fits.
         let fits = |transposed: bool| match (shape.as_slice(), transposed) {
             (&[found_in, out], true) | (&[out, found_in], false) => {
-                (out == d_out && d_in.is_none_or(|d_in| d_in == found_in) && found_in > 0).then_some(found_in)
+                (out == d_out && d_in.is_none_or(|d_in| d_in == found_in) && found_in > 0)
+                    .then_some(found_in)
             }
             _ => None,
         };
@@ -102,8 +117,9 @@ impl<'b> Layers<'b> {
         Ok(turned)
     }
 
-    /// After the last module: refuses an adapter with square layers that may be stored the other way round: where another layer
-    /// of the class is, or where layers of both classes are there and neither another layer nor the name agrees with the config.
+    /// After the last module: refuses an adapter with square layers that may be stored the other
+    /// way round: where another layer of the class is, or where layers of both classes are
+    /// there and neither another layer nor the name agrees with the config.
     pub(super) fn check(&self) -> Result<(), Error> {
         let stated = usize::from(self.fan_in_fan_out);
         let doubtful = |class: Class| {

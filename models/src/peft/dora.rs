@@ -1,8 +1,9 @@
 //! DoRA: LoRA whose outputs are scaled to a trained magnitude (S.-Y. Liu et al., 2024).
 //!
-//! `peft`'s `DoraLinearLayer.forward`: with `m = magnitude / ‖W + s·BA‖`, the norm being that of each output's weights,
-//! `delta = (m − 1) ∘ (base − bias) + m ∘ (x Aᵀ) Bᵀ · s`. The norms need the base layer's weight W; they are computed in f64 and `m·s`
-//! and `m − 1` rounded to f32 once. An embedding has no bias and W lies `[vocabulary, d_out]`.
+//! `peft`'s `DoraLinearLayer.forward`: with `m = magnitude / ‖W + s·BA‖`, the norm being that of
+//! each output's weights, `delta = (m − 1) ∘ (base − bias) + m ∘ (x Aᵀ) Bᵀ · s`. The norms need the
+//! base layer's weight W; they are computed in f64 and `m·s` and `m − 1` rounded to f32 once. An
+//! embedding has no bias and W lies `[vocabulary, d_out]`.
 
 use super::base_layer::{Layer, Layers};
 use super::lora::MAGNITUDE;
@@ -13,7 +14,11 @@ use super::step::Step;
 use crate::Error;
 
 /// Makes a module of DoRA out of its part that is plain LoRA.
-pub(super) fn module(parts: &mut Parts, lora: AdapterModule, layers: &mut Layers) -> Result<AdapterModule, Error> {
+pub(super) fn module(
+    parts: &mut Parts,
+    lora: AdapterModule,
+    layers: &mut Layers,
+) -> Result<AdapterModule, Error> {
     let d_out = lora.d_out;
     parts.dims(MAGNITUDE, [Is(d_out)])?;
     let magnitude = parts.values(MAGNITUDE)?;
@@ -24,8 +29,9 @@ pub(super) fn module(parts: &mut Parts, lora: AdapterModule, layers: &mut Layers
     for (at, (magnitude, norm)) in magnitude.into_iter().zip(norms).enumerate() {
         let m = f64::from(magnitude) / norm;
         if !((m * lora.scaling) as f32).is_finite() || !(m as f32).is_finite() {
-            let reason =
-                format!("divided by the norm {norm:e} of output {at} of the base layer, is not a usual number");
+            let reason = format!(
+                "divided by the norm {norm:e} of output {at} of the base layer, is not a usual number"
+            );
             return Err(parts.error(MAGNITUDE, reason));
         }
         scales.push((m * lora.scaling) as f32);
@@ -37,7 +43,9 @@ pub(super) fn module(parts: &mut Parts, lora: AdapterModule, layers: &mut Layers
     if let Some(bias) = bias {
         let shape = layers.base.shape(&bias)?;
         if shape != [d_out] {
-            return Err(layers.base.error(&bias, format!("has the shape {shape:?} where [{d_out}] is expected")));
+            return Err(layers
+                .base
+                .error(&bias, format!("has the shape {shape:?} where [{d_out}] is expected")));
         }
         let negated = layers.base.read(&bias)?.into_iter().map(|value| -value).collect();
         of_base.push(Step::shift("minus_base_bias", negated));

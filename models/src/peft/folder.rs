@@ -1,4 +1,5 @@
-//! Where the two files of an adapter are: in the folder itself, or in the one subfolder that `peft` made for a named adapter.
+//! Where the two files of an adapter are: in the folder itself, or in the one subfolder that `peft`
+//! made for a named adapter.
 //!
 //! Must not know what is in the files.
 
@@ -46,13 +47,17 @@ pub(super) fn find(dir: &Path) -> Result<AdapterFiles, Error> {
         return Err(if pickle.exists() {
             Error::Pickle { path: pickle }
         } else {
-            Error::Missing { path: weights, hint: "save the adapter with save_pretrained of a current peft" }
+            Error::Missing {
+                path: weights,
+                hint: "save the adapter with save_pretrained of a current peft",
+            }
         });
     }
     Ok(AdapterFiles { config: dir.join(CONFIG_FILE), weights })
 }
 
-/// Names of the subfolders that hold an adapter, sorted. None if the folder cannot be listed: what is missing is said then.
+/// Names of the subfolders that hold an adapter, sorted. None if the folder cannot be listed: what
+/// is missing is said then.
 fn named_adapters(dir: &Path) -> Result<Vec<String>, Error> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(Vec::new()) };
     let mut names = Vec::new();

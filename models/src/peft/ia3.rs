@@ -1,7 +1,9 @@
-//! (IA)³: a vector `l` multiplies what comes out of a layer, or for feedforward modules what goes in.
+//! (IA)³: a vector `l` multiplies what comes out of a layer, or for feedforward modules what goes
+//! in.
 //!
-//! `peft` stores `ia3_l` as `[d_out, 1]` for the one and `[1, d_in]` for the other: the shape is its record of which it is. As
-//! deltas: `base ∘ (l − 1)` on the output (bias and all), `x ∘ (l − 1)` on the input.
+//! `peft` stores `ia3_l` as `[d_out, 1]` for the one and `[1, d_in]` for the other: the shape is
+//! its record of which it is. As deltas: `base ∘ (l − 1)` on the output (bias and all), `x ∘ (l −
+//! 1)` on the input.
 
 use super::module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput};
 use super::parts::Dim::Any;
@@ -16,10 +18,19 @@ const L: &str = ".ia3_l";
 
 pub(super) fn module(parts: &mut Parts) -> Result<AdapterModule, Error> {
     let (applies_to, dim) = match parts.dims(L, [Any("d_out or 1"), Any("1 or d_in")])? {
-        [1, 1] => return Err(parts.error(L, "has one element, which does not say whether it scales input or output")),
+        [1, 1] => {
+            return Err(parts.error(
+                L,
+                "has one element, which does not say whether it scales input or output",
+            ));
+        }
         [d_out, 1] => (AppliesTo::Output, d_out),
         [1, d_in] => (AppliesTo::Input, d_in),
-        found => return Err(parts.error(L, format!("has the shape {found:?} where one of the two should be 1"))),
+        found => {
+            return Err(
+                parts.error(L, format!("has the shape {found:?} where one of the two should be 1"))
+            );
+        }
     };
     // In f64, so that the difference is rounded once.
     let factors = parts.values(L)?.into_iter().map(|l| (f64::from(l) - 1.0) as f32).collect();

@@ -1,8 +1,9 @@
 //! LoHa: `W = (w1_a w1_b) ∘ (w2_a w2_b)`, `delta = x Wᵀ · alpha / r`.
 //!
-//! The Hadamard product of two matrices of rank r is one of rank r²: `W[o, c] = Σ_ij (w1_a[o, i] w2_a[o, j]) (w1_b[i, c] w2_b[j, c])`,
-//! the factors being Khatri-Rao products. They are computed in f64 and rounded to f32 once. Where r² is not below both
-//! dimensions of W, W itself is written, as it is no larger then. Of linear layers only (`peft` has no LoHa for Conv1D).
+//! The Hadamard product of two matrices of rank r is one of rank r²: `W[o, c] = Σ_ij (w1_a[o, i]
+//! w2_a[o, j]) (w1_b[i, c] w2_b[j, c])`, the factors being Khatri-Rao products. They are computed
+//! in f64 and rounded to f32 once. Where r² is not below both dimensions of W, W itself is written,
+//! as it is no larger then. Of linear layers only (`peft` has no LoHa for Conv1D).
 
 use super::config::Ranks;
 use super::module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput};
@@ -23,7 +24,10 @@ const T2: &str = ".hada_t2";
 
 pub(super) fn module(parts: &mut Parts, ranks: &Ranks) -> Result<AdapterModule, Error> {
     if let Some(end) = [T1, T2].into_iter().find(|end| parts.has(end)) {
-        return Err(parts.error(end, "is of a convolution, which is not supported; leave it out of target_modules"));
+        return Err(parts.error(
+            end,
+            "is of a convolution, which is not supported; leave it out of target_modules",
+        ));
     }
     let rank = ranks.rank(&parts.name);
     let w1_a = parts.matrix(W1_A, [Any("d_out"), Is(rank)])?;
@@ -37,7 +41,10 @@ pub(super) fn module(parts: &mut Parts, ranks: &Ranks) -> Result<AdapterModule, 
         Some(squared) => {
             parts.reserve(d_in.checked_add(d_out).and_then(|sum| sum.checked_mul(squared)))?;
             let (up, down) = khatri_rao(&w1_a, &w1_b, &w2_a, &w2_b);
-            vec![Step::matrix("hada_b", [squared, d_in], down), Step::matrix("hada_a", [d_out, squared], up)]
+            vec![
+                Step::matrix("hada_b", [squared, d_in], down),
+                Step::matrix("hada_a", [d_out, squared], up),
+            ]
         }
         None => {
             parts.reserve(d_in.checked_mul(d_out))?;
@@ -60,11 +67,15 @@ pub(super) fn module(parts: &mut Parts, ranks: &Ranks) -> Result<AdapterModule, 
 fn khatri_rao(w1_a: &Matrix, w1_b: &Matrix, w2_a: &Matrix, w2_b: &Matrix) -> (Vec<f32>, Vec<f32>) {
     let product = |left: f32, right: f32| (f64::from(left) * f64::from(right)) as f32;
     let up = (0..w1_a.rows)
-        .flat_map(|o| w1_a.row(o).iter().flat_map(move |&i| w2_a.row(o).iter().map(move |&j| product(i, j))))
+        .flat_map(|o| {
+            w1_a.row(o).iter().flat_map(move |&i| w2_a.row(o).iter().map(move |&j| product(i, j)))
+        })
         .collect();
     let down = (0..w1_b.rows)
         .flat_map(|i| (0..w2_b.rows).map(move |j| (i, j)))
-        .flat_map(|(i, j)| w1_b.row(i).iter().zip(w2_b.row(j)).map(move |(&left, &right)| product(left, right)))
+        .flat_map(|(i, j)| {
+            w1_b.row(i).iter().zip(w2_b.row(j)).map(move |(&left, &right)| product(left, right))
+        })
         .collect();
     (up, down)
 }
@@ -74,7 +85,9 @@ fn hadamard(w1_a: &Matrix, w1_b: &Matrix, w2_a: &Matrix, w2_b: &Matrix) -> Vec<f
     let row = |a: &[f32], b: &Matrix| -> Vec<f64> {
         let mut sum = vec![0.0; b.cols];
         for (at, &factor) in a.iter().enumerate() {
-            sum.iter_mut().zip(b.row(at)).for_each(|(sum, &value)| *sum += f64::from(factor) * f64::from(value));
+            sum.iter_mut()
+                .zip(b.row(at))
+                .for_each(|(sum, &value)| *sum += f64::from(factor) * f64::from(value));
         }
         sum
     };

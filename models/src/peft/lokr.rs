@@ -1,9 +1,11 @@
-//! LoKr: `W = w1 ⊗ w2`, `delta = x Wᵀ · alpha / r`, each factor whole or itself of low rank (`w1_a w1_b`, `w2_a w2_b`).
+//! LoKr: `W = w1 ⊗ w2`, `delta = x Wᵀ · alpha / r`, each factor whole or itself of low rank (`w1_a
+//! w1_b`, `w2_a w2_b`).
 //!
-//! A Kronecker product of products is a product of Kronecker products: with `w1 = u1 v1` and `w2 = u2 v2`,
-//! `W = (u1 ⊗ u2)(v1 ⊗ v2)`, of rank rank(w1) · rank(w2). A whole factor `w` counts with its smaller dimension (`w · I` or `I · w`).
-//! Where the rank is not below both dimensions of W, W itself is written. Products are computed in f64 and rounded to f32
-//! once. The scaling is `alpha / r` whether or not a factor has rank r, as in `peft`. Of linear layers only.
+//! A Kronecker product of products is a product of Kronecker products: with `w1 = u1 v1` and `w2 =
+//! u2 v2`, `W = (u1 ⊗ u2)(v1 ⊗ v2)`, of rank rank(w1) · rank(w2). A whole factor `w` counts with
+//! its smaller dimension (`w · I` or `I · w`). Where the rank is not below both dimensions of W, W
+//! itself is written. Products are computed in f64 and rounded to f32 once. The scaling is `alpha /
+//! r` whether or not a factor has rank r, as in `peft`. Of linear layers only.
 
 use super::config::Ranks;
 use super::module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput};
@@ -13,7 +15,8 @@ use super::step::Step;
 use crate::Error;
 
 /// The tensors that a module may have.
-pub(super) const ENDS: &[&str] = &[".lokr_w1", ".lokr_w1_a", ".lokr_w1_b", ".lokr_w2", ".lokr_w2_a", ".lokr_w2_b", T2];
+pub(super) const ENDS: &[&str] =
+    &[".lokr_w1", ".lokr_w1_a", ".lokr_w1_b", ".lokr_w2", ".lokr_w2_a", ".lokr_w2_b", T2];
 
 const T2: &str = ".lokr_t2";
 
@@ -25,15 +28,24 @@ struct Factored {
 
 pub(super) fn module(parts: &mut Parts, ranks: &Ranks) -> Result<AdapterModule, Error> {
     if parts.has(T2) {
-        return Err(parts.error(T2, "is of a convolution, which is not supported; leave it out of target_modules"));
+        return Err(parts.error(
+            T2,
+            "is of a convolution, which is not supported; leave it out of target_modules",
+        ));
     }
     let rank = ranks.rank(&parts.name);
     let w1 = factored(parts, [".lokr_w1", ".lokr_w1_a", ".lokr_w1_b"], rank)?;
     let w2 = factored(parts, [".lokr_w2", ".lokr_w2_a", ".lokr_w2_b"], rank)?;
 
-    let too_large =
-        Error::Module { module: parts.name.clone(), reason: "has more features than can be counted".into() };
-    let sizes = [w1.u.rows.checked_mul(w2.u.rows), w1.v.cols.checked_mul(w2.v.cols), w1.v.rows.checked_mul(w2.v.rows)];
+    let too_large = Error::Module {
+        module: parts.name.clone(),
+        reason: "has more features than can be counted".into(),
+    };
+    let sizes = [
+        w1.u.rows.checked_mul(w2.u.rows),
+        w1.v.cols.checked_mul(w2.v.cols),
+        w1.v.rows.checked_mul(w2.v.rows),
+    ];
     let [Some(d_out), Some(d_in), Some(inner)] = sizes else { return Err(too_large) };
     let steps = if inner < d_in.min(d_out) {
         parts.reserve(d_in.checked_add(d_out).and_then(|sum| sum.checked_mul(inner)))?;
@@ -58,7 +70,11 @@ pub(super) fn module(parts: &mut Parts, ranks: &Ranks) -> Result<AdapterModule, 
 }
 
 /// One of the two factors of the Kronecker product, as small in the middle as its shape allows.
-fn factored(parts: &mut Parts, [whole, left, right]: [&str; 3], rank: usize) -> Result<Factored, Error> {
+fn factored(
+    parts: &mut Parts,
+    [whole, left, right]: [&str; 3],
+    rank: usize,
+) -> Result<Factored, Error> {
     if !parts.has(whole) {
         let u = parts.matrix(left, [Any("rows"), Is(rank)])?;
         let v = parts.matrix(right, [Is(rank), Any("columns")])?;
@@ -93,7 +109,9 @@ impl Factored {
         for row in 0..rows {
             let mut sum = vec![0.0f64; cols];
             for (at, &factor) in self.u.row(row).iter().enumerate() {
-                sum.iter_mut().zip(self.v.row(at)).for_each(|(sum, &v)| *sum += f64::from(factor) * f64::from(v));
+                sum.iter_mut()
+                    .zip(self.v.row(at))
+                    .for_each(|(sum, &v)| *sum += f64::from(factor) * f64::from(v));
             }
             values.extend(sum.into_iter().map(|value| value as f32));
         }

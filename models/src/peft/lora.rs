@@ -1,8 +1,9 @@
 //! LoRA of a linear layer and of an embedding.
 //!
-//! `lora_A.weight` is `[rank, d_in]` and `lora_B.weight` is `[d_out, rank]` because `peft` stores them so, for Linear and for
-//! GPT-2's Conv1D (`fan_in_fan_out`, which concerns the base weight only) alike. An embedding has `lora_embedding_A`
-//! `[rank, vocabulary]` and `lora_embedding_B` `[d_out, rank]`: the look-up of a token is the product with a one-hot row.
+//! `lora_A.weight` is `[rank, d_in]` and `lora_B.weight` is `[d_out, rank]` because `peft` stores
+//! them so, for Linear and for GPT-2's Conv1D (`fan_in_fan_out`, which concerns the base weight
+//! only) alike. An embedding has `lora_embedding_A` `[rank, vocabulary]` and `lora_embedding_B`
+//! `[d_out, rank]`: the look-up of a token is the product with a one-hot row.
 
 use super::config::Ranks;
 use super::module::{AdapterModule, Kind, LoraWeights};
@@ -23,8 +24,16 @@ const EMBEDDING_B: &str = ".lora_embedding_B";
 pub(super) const MAGNITUDE: &str = ".lora_magnitude_vector";
 
 /// The module without what DoRA adds to it.
-pub(super) fn module(parts: &mut Parts, ranks: &Ranks, lora_bias: bool) -> Result<AdapterModule, Error> {
-    let kind = if parts.has(EMBEDDING_A) || parts.has(EMBEDDING_B) { Kind::Embedding } else { Kind::Linear };
+pub(super) fn module(
+    parts: &mut Parts,
+    ranks: &Ranks,
+    lora_bias: bool,
+) -> Result<AdapterModule, Error> {
+    let kind = if parts.has(EMBEDDING_A) || parts.has(EMBEDDING_B) {
+        Kind::Embedding
+    } else {
+        Kind::Linear
+    };
     let (end_a, end_b) = match kind {
         Kind::Embedding => (EMBEDDING_A, EMBEDDING_B),
         Kind::Linear => (A, B),
@@ -32,10 +41,16 @@ pub(super) fn module(parts: &mut Parts, ranks: &Ranks, lora_bias: bool) -> Resul
     if kind == Kind::Embedding
         && let Some(foreign) = [A, B, BIAS].into_iter().find(|end| parts.has(end))
     {
-        return Err(parts.error(foreign, "is there although the module is an embedding; save the adapter again"));
+        return Err(parts.error(
+            foreign,
+            "is there although the module is an embedding; save the adapter again",
+        ));
     }
     if parts.has(BIAS) && !lora_bias {
-        return Err(parts.error(BIAS, "is there although the config does not say lora_bias, so peft would ignore it"));
+        return Err(parts.error(
+            BIAS,
+            "is there although the config does not say lora_bias, so peft would ignore it",
+        ));
     }
     let rank = ranks.rank(&parts.name);
     let d_in_is = if kind == Kind::Embedding { "vocabulary" } else { "d_in" };

@@ -1,8 +1,10 @@
-//! An adapter as `peft` saves it: `adapter_config.json` and `adapter_model.safetensors` in a folder.
+//! An adapter as `peft` saves it: `adapter_config.json` and `adapter_model.safetensors` in a
+//! folder.
 //!
-//! What is read is what `peft` 0.21 computes at inference, module by module, see [`AdapterModule`]: LoRA and DoRA of linear
-//! layers and embeddings, AdaLoRA, VeRA, (IA)³, LoHa and LoKr. Settings that change this in any other way are refused by name.
-//! Must not know about ONNX, and never guesses which way round a tensor of an adapter lies: its name says it.
+//! What is read is what `peft` 0.21 computes at inference, module by module, see [`AdapterModule`]:
+//! LoRA and DoRA of linear layers and embeddings, AdaLoRA, VeRA, (IA)³, LoHa and LoKr. Settings
+//! that change this in any other way are refused by name. Must not know about ONNX, and never
+//! guesses which way round a tensor of an adapter lies: its name says it.
 
 mod adalora;
 mod base_layer;
@@ -42,8 +44,8 @@ const MAX_WEIGHTS: u64 = 16 << 30;
 pub struct Adapter {
     /// The base model, as the adapter names it.
     pub base_model: BaseModel,
-    /// Modules sorted by name, numbers in names in the order of numbers (`layers.2` before `layers.10`). Never empty
-    /// after [`Adapter::load`].
+    /// Modules sorted by name, numbers in names in the order of numbers (`layers.2` before
+    /// `layers.10`). Never empty after [`Adapter::load`].
     pub modules: Vec<AdapterModule>,
 }
 
@@ -63,14 +65,15 @@ pub struct BaseModel {
 impl Adapter {
     /// Reads an adapter folder: `dir` itself, or its only subfolder that holds an adapter.
     ///
-    /// Errors: anything that would make the delta differ from what `peft` computes, or that is malformed; DoRA and VeRA, which
-    /// need the base model; see [`Error`].
+    /// Errors: anything that would make the delta differ from what `peft` computes, or that is
+    /// malformed; DoRA and VeRA, which need the base model; see [`Error`].
     pub fn load(dir: &Path) -> Result<Adapter, Error> {
         Adapter::load_with_base(dir, None)
     }
 
-    /// [`Adapter::load`], with the folder of the base model (`model.safetensors` or shards). Its fingerprint is taken, so all of
-    /// it is read, and it must have every module that the adapter changes.
+    /// [`Adapter::load`], with the folder of the base model (`model.safetensors` or shards). Its
+    /// fingerprint is taken, so all of it is read, and it must have every module that the
+    /// adapter changes.
     pub fn load_with_base(dir: &Path, base: Option<&Path>) -> Result<Adapter, Error> {
         let files = folder::find(dir)?;
         let mut config = Config::read(&files.config)?;
@@ -93,14 +96,17 @@ impl Adapter {
     }
 }
 
-/// Whether the base model has the layer of a module: the fingerprint of another model in the manifest would be a false label. The
-/// tensors of a convolution can look like those of a linear layer, but the layer itself does not.
+/// Whether the base model has the layer of a module: the fingerprint of another model in the
+/// manifest would be a false label. The tensors of a convolution can look like those of a linear
+/// layer, but the layer itself does not.
 fn check_base(base: &BaseWeights, module: &AdapterModule) -> Result<(), Error> {
     let weight = base.weight(&module.name)?;
     let shape = base.shape(&weight)?;
     let d_in = module.inputs.iter().find(|input| input.name == "x").map(|input| input.dim);
     let d_out = (module.applies_to == AppliesTo::Output).then_some(module.d_out);
-    let fits = |out: usize, input: usize| d_out.is_none_or(|d| d == out) && d_in.is_none_or(|d| d == input);
+    let fits = |out: usize, input: usize| {
+        d_out.is_none_or(|d| d == out) && d_in.is_none_or(|d| d == input)
+    };
     if matches!(shape.as_slice(), &[a, b] if fits(a, b) || fits(b, a)) {
         return Ok(());
     }

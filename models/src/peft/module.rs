@@ -1,13 +1,15 @@
-//! One adapted submodule and what it computes, in floating point: the reference that everything else is compared with.
+//! One adapted submodule and what it computes, in floating point: the reference that everything
+//! else is compared with.
 //!
-//! Every supported form of adapter is a sum of branches, each a chain of constant steps on one input, times one scaling.
-//! Must not know where its weights come from.
+//! Every supported form of adapter is a sum of branches, each a chain of constant steps on one
+//! input, times one scaling. Must not know where its weights come from.
 
 use serde::{Deserialize, Serialize};
 
 use super::step::{Action, Step};
 
-/// What was trained on top of one module of the base model: `delta = scaling · Σ branches`, row by row.
+/// What was trained on top of one module of the base model: `delta = scaling · Σ branches`, row by
+/// row.
 ///
 /// | form | branches |
 /// |---|---|
@@ -65,8 +67,9 @@ pub enum Form {
 pub enum Kind {
     /// A linear layer: rows of `x` are activations.
     Linear,
-    /// A table of token vectors: rows of `x` are one-hot, with as many columns as the vocabulary has entries. The delta (and
-    /// `base`) is that before any `embed_scale` of the base layer (Gemma), which `peft` multiplies it by.
+    /// A table of token vectors: rows of `x` are one-hot, with as many columns as the vocabulary
+    /// has entries. The delta (and `base`) is that before any `embed_scale` of the base layer
+    /// (Gemma), which `peft` multiplies it by.
     Embedding,
 }
 
@@ -112,7 +115,8 @@ pub struct LoraWeights {
     pub a: Vec<f32>,
     /// `lora_B.weight`, `[d_out, rank]`, row-major.
     pub b: Vec<f32>,
-    /// `lora_B.bias`, `[d_out]`, of an adapter with `lora_bias`; scaled like the rest, as in `peft`.
+    /// `lora_B.bias`, `[d_out]`, of an adapter with `lora_bias`; scaled like the rest, as in
+    /// `peft`.
     pub bias: Option<Vec<f32>>,
 }
 
@@ -132,7 +136,8 @@ impl AdapterModule {
     /// A module of plain LoRA: `delta = ((x Aᵀ) Bᵀ + bias) · scaling`.
     pub fn lora(name: String, weights: LoraWeights, scaling: f64) -> AdapterModule {
         let LoraWeights { d_in, d_out, rank, a, b, bias } = weights;
-        let mut steps = vec![Step::matrix("lora_A", [rank, d_in], a), Step::matrix("lora_B", [d_out, rank], b)];
+        let mut steps =
+            vec![Step::matrix("lora_A", [rank, d_in], a), Step::matrix("lora_B", [d_out, rank], b)];
         steps.extend(bias.map(|bias| Step::shift("lora_B_bias", bias)));
         AdapterModule {
             name,
@@ -146,14 +151,15 @@ impl AdapterModule {
         }
     }
 
-    /// Number of constants: for LoRA, DoRA, AdaLoRA and (IA)³ those of the weights file and the base layer's bias; for the other
-    /// forms what they come to.
+    /// Number of constants: for LoRA, DoRA, AdaLoRA and (IA)³ those of the weights file and the
+    /// base layer's bias; for the other forms what they come to.
     pub fn parameters(&self) -> usize {
         self.branches.iter().flat_map(|branch| &branch.steps).map(|step| step.values.len()).sum()
     }
 
-    /// Rank of the matrices of each branch, added up: the smallest dimension between two of them, or the smaller one of a single
-    /// matrix. For LoRA, the rank; 0 if features are only scaled.
+    /// Rank of the matrices of each branch, added up: the smallest dimension between two of them,
+    /// or the smaller one of a single matrix. For LoRA, the rank; 0 if features are only
+    /// scaled.
     pub fn rank(&self) -> usize {
         let of_branch = |branch: &Branch| {
             let matrices: Vec<(usize, usize)> = branch
@@ -175,21 +181,29 @@ impl AdapterModule {
 
     /// What the module adds where [`AdapterModule::applies_to`] says, summed in f64.
     ///
-    /// `inputs` are `[rows, dim]`, row-major, one for each of [`AdapterModule::inputs`]; rows that not all of them have are
-    /// ignored. Returns `[rows, d_out]`; no rows if their number is not that of the inputs.
+    /// `inputs` are `[rows, dim]`, row-major, one for each of [`AdapterModule::inputs`]; rows that
+    /// not all of them have are ignored. Returns `[rows, d_out]`; no rows if their number is
+    /// not that of the inputs.
     pub fn delta(&self, inputs: &[&[f32]]) -> Vec<f64> {
         if inputs.len() != self.inputs.len() {
             return Vec::new();
         }
-        let rows = inputs.iter().zip(&self.inputs).map(|(values, input)| values.len() / input.dim.max(1)).min();
+        let rows = inputs
+            .iter()
+            .zip(&self.inputs)
+            .map(|(values, input)| values.len() / input.dim.max(1))
+            .min();
         let mut delta = Vec::with_capacity(rows.unwrap_or(0).saturating_mul(self.d_out));
         for at in 0..rows.unwrap_or(0) {
             let mut sum = vec![0.0; self.d_out];
             for branch in &self.branches {
-                let (Some(values), Some(input)) = (inputs.get(branch.input), self.inputs.get(branch.input)) else {
+                let (Some(values), Some(input)) =
+                    (inputs.get(branch.input), self.inputs.get(branch.input))
+                else {
                     continue;
                 };
-                let row = values[at * input.dim..][..input.dim].iter().map(|&v| f64::from(v)).collect();
+                let row =
+                    values[at * input.dim..][..input.dim].iter().map(|&v| f64::from(v)).collect();
                 let out = branch.steps.iter().fold(row, |row, step| step.apply(row));
                 sum.iter_mut().zip(out).for_each(|(sum, value)| *sum += value);
             }
@@ -204,15 +218,25 @@ impl AdapterModule {
             return Err("has no branch, or an input of no features".into());
         }
         for branch in &self.branches {
-            let Some(input) = self.inputs.get(branch.input).filter(|_| !branch.steps.is_empty()) else {
-                return Err(format!("a branch has no step or takes input {}, which it does not have", branch.input));
+            let Some(input) = self.inputs.get(branch.input).filter(|_| !branch.steps.is_empty())
+            else {
+                return Err(format!(
+                    "a branch has no step or takes input {}, which it does not have",
+                    branch.input
+                ));
             };
-            let width = branch.steps.iter().try_fold(input.dim, |width, step| step.width_after(width))?;
+            let width =
+                branch.steps.iter().try_fold(input.dim, |width, step| step.width_after(width))?;
             if width != self.d_out {
-                return Err(format!("a branch ends with {width} features instead of {}", self.d_out));
+                return Err(format!(
+                    "a branch ends with {width} features instead of {}",
+                    self.d_out
+                ));
             }
         }
-        if let Some(unused) = (0..self.inputs.len()).find(|&at| self.branches.iter().all(|branch| branch.input != at)) {
+        if let Some(unused) =
+            (0..self.inputs.len()).find(|&at| self.branches.iter().all(|branch| branch.input != at))
+        {
             return Err(format!("no branch takes its input {}", self.inputs[unused].name));
         }
         if !(self.scaling as f32).is_finite() {
@@ -254,7 +278,10 @@ mod tests {
                 Branch { input: 0, steps: vec![Step::matrix("w", [2, 1], vec![1.0, 2.0])] },
                 Branch {
                     input: 1,
-                    steps: vec![Step::shift("b", vec![-1.0, 0.0]), Step::scale("g", vec![10.0, 100.0])],
+                    steps: vec![
+                        Step::shift("b", vec![-1.0, 0.0]),
+                        Step::scale("g", vec![10.0, 100.0]),
+                    ],
                 },
             ],
             scaling: 0.5,

@@ -1,6 +1,8 @@
-//! The tensors of an adapter file, sorted into modules by their names, and read with their shapes checked.
+//! The tensors of an adapter file, sorted into modules by their names, and read with their shapes
+//! checked.
 //!
-//! Which tensor is which, and which way round, comes from the name alone. Must not know what is computed with them.
+//! Which tensor is which, and which way round, comes from the name alone. Must not know what is
+//! computed with them.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +13,8 @@ use crate::tensor_file::TensorFile;
 /// What `peft` puts before the name of every module.
 pub(super) const PREFIX: &str = "base_model.model.";
 
-/// Most numbers that all modules together may have beyond those of the file. LoHa, LoKr and VeRA need more of them than a file
-/// holds, so that a small file could ask for any amount of memory.
+/// Most numbers that all modules together may have beyond those of the file. LoHa, LoKr and VeRA
+/// need more of them than a file holds, so that a small file could ask for any amount of memory.
 const MAX_DERIVED: usize = 1 << 30;
 
 /// Most of them that one module may have; no matrix of more can be compiled.
@@ -41,8 +43,8 @@ impl<'a> Tensors<'a> {
         Tensors { file, left: MAX_DERIVED }
     }
 
-    /// Sorts all tensors but `shared` into modules. Every tensor has to end in one of `ends`; `hint` says of one that does not
-    /// what it may be.
+    /// Sorts all tensors but `shared` into modules. Every tensor has to end in one of `ends`;
+    /// `hint` says of one that does not what it may be.
     pub(super) fn sort(
         &self,
         ends: &[&'static str],
@@ -50,7 +52,8 @@ impl<'a> Tensors<'a> {
         hint: impl Fn(&str) -> Option<&'static str>,
     ) -> Result<BTreeMap<String, Ends>, Error> {
         let mut modules: BTreeMap<String, Ends> = BTreeMap::new();
-        for tensor in self.file.names().into_iter().filter(|name| !shared.contains(&name.as_str())) {
+        for tensor in self.file.names().into_iter().filter(|name| !shared.contains(&name.as_str()))
+        {
             let refuse = |reason: &str| Err(self.file.tensor_error(&tensor, reason.into()));
             let Some(name) = tensor.strip_prefix(PREFIX) else {
                 return refuse(
@@ -60,7 +63,10 @@ impl<'a> Tensors<'a> {
             let found = ends.iter().find_map(|end| Some((name.strip_suffix(end)?, *end)));
             let Some((module, end)) = found else {
                 let known: Vec<&str> = ends.iter().map(|end| end.trim_start_matches('.')).collect();
-                let of_type = format!("is none of {} of a module; only those can be proven", known.join(", "));
+                let of_type = format!(
+                    "is none of {} of a module; only those can be proven",
+                    known.join(", ")
+                );
                 return refuse(hint(name).unwrap_or(&of_type));
             };
             modules.entry(module.to_owned()).or_default().insert(end, tensor.clone());
@@ -91,7 +97,11 @@ impl<'a> Tensors<'a> {
     }
 
     /// The dimensions of a tensor, which must be `expected` and not zero.
-    pub(super) fn dims<const N: usize>(&self, tensor: &str, expected: [Dim; N]) -> Result<[usize; N], Error> {
+    pub(super) fn dims<const N: usize>(
+        &self,
+        tensor: &str,
+        expected: [Dim; N],
+    ) -> Result<[usize; N], Error> {
         let found = &self.file.info(tensor)?.shape;
         let fits = |found: &[usize; N]| {
             found.iter().zip(expected).all(|(&size, dim)| match dim {
@@ -100,7 +110,10 @@ impl<'a> Tensors<'a> {
             })
         };
         if found.contains(&0) {
-            return Err(self.error(tensor, format!("has no elements: its shape is {found:?}; save the adapter again")));
+            return Err(self.error(
+                tensor,
+                format!("has no elements: its shape is {found:?}; save the adapter again"),
+            ));
         }
         if let Some(dims) = <[usize; N]>::try_from(found.as_slice()).ok().filter(fits) {
             return Ok(dims);
@@ -135,7 +148,8 @@ impl<'a> Tensors<'a> {
         }
     }
 
-    /// Makes room for `numbers` more of a module, or says that it or all modules together are too large.
+    /// Makes room for `numbers` more of a module, or says that it or all modules together are too
+    /// large.
     pub(super) fn reserve(&mut self, module: &str, numbers: Option<usize>) -> Result<(), Error> {
         let allowed = numbers.filter(|&numbers| numbers <= MAX_DERIVED_OF_MODULE);
         self.left = allowed.and_then(|numbers| self.left.checked_sub(numbers)).ok_or_else(|| Error::Module {
@@ -166,12 +180,19 @@ impl Parts<'_, '_> {
     /// Name of a tensor that the module must have.
     fn tensor(&self, end: &str) -> Result<&str, Error> {
         self.ends.get(end).map(String::as_str).ok_or_else(|| {
-            self.error(end, "is missing, although the module or the config asks for it; save the adapter again")
+            self.error(
+                end,
+                "is missing, although the module or the config asks for it; save the adapter again",
+            )
         })
     }
 
     /// Dimensions of a tensor, see [`Tensors::dims`].
-    pub(super) fn dims<const N: usize>(&self, end: &str, expected: [Dim; N]) -> Result<[usize; N], Error> {
+    pub(super) fn dims<const N: usize>(
+        &self,
+        end: &str,
+        expected: [Dim; N],
+    ) -> Result<[usize; N], Error> {
         self.tensors.dims(self.tensor(end)?, expected)
     }
 

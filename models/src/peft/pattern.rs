@@ -1,8 +1,8 @@
 //! `rank_pattern` and `alpha_pattern`: settings by module name, matched as `peft` matches them.
 //!
-//! `peft.utils.other.get_pattern_key` takes the first key, in the order of the file, for which Python's
-//! `re.match(rf"(.*\.)?({key})$", name)` succeeds; if none does, `dict.get(name)` still finds a key that is literally the
-//! name. Must not know what the values mean.
+//! `peft.utils.other.get_pattern_key` takes the first key, in the order of the file, for which
+//! Python's `re.match(rf"(.*\.)?({key})$", name)` succeeds; if none does, `dict.get(name)` still
+//! finds a key that is literally the name. Must not know what the values mean.
 
 use regex::{Regex, RegexBuilder};
 
@@ -33,7 +33,8 @@ pub(super) struct BadPattern {
 impl<T> PatternTable<T> {
     pub(super) fn new(entries: Vec<(String, T)>) -> Result<Self, BadPattern> {
         if entries.len() > MAX_KEYS {
-            let reason = format!("is one of {} patterns, over the limit of {MAX_KEYS}", entries.len());
+            let reason =
+                format!("is one of {} patterns, over the limit of {MAX_KEYS}", entries.len());
             return Err(BadPattern {
                 key: entries.into_iter().next().map_or_else(String::new, |(key, _)| key),
                 reason,
@@ -53,7 +54,8 @@ impl<T> PatternTable<T> {
     pub(super) fn get(&self, module: &str) -> Option<&T> {
         self.entries
             .iter()
-            // `re.match` wants a match at the start. The leftmost match starts there if any match does.
+            // `re.match` wants a match at the start. The leftmost match starts there if any match
+            // does.
             .find(|(_, regex, _)| regex.find(module).is_some_and(|found| found.start() == 0))
             .or_else(|| self.entries.iter().find(|(key, _, _)| key == module))
             .map(|(_, _, value)| value)
@@ -70,7 +72,9 @@ fn compile(key: &str) -> Result<Regex, String> {
         .dfa_size_limit(MAX_COMPILED)
         .build()
         .map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => "is a pattern that takes too much memory; simplify it".into(),
+            regex::Error::CompiledTooBig(_) => {
+                "is a pattern that takes too much memory; simplify it".into()
+            }
             _ => "is not a regular expression".into(),
         })
 }
@@ -81,17 +85,22 @@ mod tests {
     use super::*;
 
     fn table(keys: &[&str]) -> PatternTable<usize> {
-        PatternTable::new(keys.iter().enumerate().map(|(at, key)| ((*key).to_owned(), at)).collect()).unwrap()
+        PatternTable::new(
+            keys.iter().enumerate().map(|(at, key)| ((*key).to_owned(), at)).collect(),
+        )
+        .unwrap()
     }
 
-    /// Checked against `get_pattern_key` of peft 0.21.2, see the table in fixtures/make/pattern_keys.py.
+    /// Checked against `get_pattern_key` of peft 0.21.2, see the table in
+    /// fixtures/make/pattern_keys.py.
     #[test]
     fn keys_match_as_in_peft() {
         let known = include_str!("../../tests/data/pattern_keys.tsv");
         let mut cases = 0;
         for line in known.lines().filter(|line| !line.starts_with('#')) {
             let mut fields = line.split('\t');
-            let (name, keys, expected) = (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
+            let (name, keys, expected) =
+                (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
             let keys: Vec<&str> = keys.split(' ').collect();
             let expected = (expected != "-").then(|| expected.parse::<usize>().unwrap());
             assert_eq!(table(&keys).get(name).copied(), expected, "{line}");
@@ -103,7 +112,9 @@ mod tests {
     #[test]
     fn hostile_patterns_are_errors() {
         let long = "a".repeat(MAX_KEY_BYTES + 1);
-        for key in ["(", ")", "a))(b", "[", "*", "((a{1000}){1000}){1000}", r"(a)\1", "(?=a)", &long] {
+        for key in
+            ["(", ")", "a))(b", "[", "*", "((a{1000}){1000}){1000}", r"(a)\1", "(?=a)", &long]
+        {
             assert!(PatternTable::new(vec![(key.to_owned(), 1)]).is_err(), "{key}");
         }
         assert!(PatternTable::new((0..=MAX_KEYS).map(|at| (at.to_string(), 1)).collect()).is_err());

@@ -1,12 +1,14 @@
 //! The part of regular expressions that Python's `re` and the `regex` crate read alike.
 //!
-//! A pattern that both accept but understand differently would give a module another rank or scaling than in `peft`,
-//! silently. So constructs on which they differ are refused. Must not know what patterns are for.
+//! A pattern that both accept but understand differently would give a module another rank or
+//! scaling than in `peft`, silently. So constructs on which they differ are refused. Must not know
+//! what patterns are for.
 
 /// Refuses a pattern outside of the common part; the error says which construct.
 pub(super) fn check(pattern: &str) -> Result<(), String> {
-    let different =
-        |what: &str| Err(format!("uses {what}, which is not supported; write the pattern in a simpler way"));
+    let different = |what: &str| {
+        Err(format!("uses {what}, which is not supported; write the pattern in a simpler way"))
+    };
     if !pattern.is_ascii() || pattern.bytes().any(|b| b.is_ascii_control()) {
         return different("characters other than printable ASCII");
     }
@@ -21,12 +23,18 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
         let mut repeats = false;
         match (byte, class) {
             (b'\\', _) => {
-                let known = next
-                    .is_some_and(|n| b"dDwWsS".contains(&n) || (n.is_ascii_punctuation() && n != b'<' && n != b'>'));
-                // \b means backspace inside a class for Python, and `\b{` opens a special boundary for the crate.
-                let boundary = class.is_none() && matches!(next, Some(b'b' | b'B')) && at(index + 2) != Some(b'{');
+                let known = next.is_some_and(|n| {
+                    b"dDwWsS".contains(&n) || (n.is_ascii_punctuation() && n != b'<' && n != b'>')
+                });
+                // \b means backspace inside a class for Python, and `\b{` opens a special boundary
+                // for the crate.
+                let boundary = class.is_none()
+                    && matches!(next, Some(b'b' | b'B'))
+                    && at(index + 2) != Some(b'{');
                 if !known && !boundary {
-                    return different("an escape other than \\d \\w \\s \\b and escaped punctuation");
+                    return different(
+                        "an escape other than \\d \\w \\s \\b and escaped punctuation",
+                    );
                 }
                 index += 1;
             }

@@ -16,7 +16,8 @@ pub struct Step {
 /// What a step does to a row `v`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// `v Mᵀ` with `M` `[d_out, d_in]`, the way round that torch keeps the weight of a linear layer.
+    /// `v Mᵀ` with `M` `[d_out, d_in]`, the way round that torch keeps the weight of a linear
+    /// layer.
     Matrix {
         /// Rows of `M`.
         d_out: usize,
@@ -50,7 +51,9 @@ impl Step {
         let pairs = |row: Vec<f64>| row.into_iter().zip(self.values.iter().map(|&v| f64::from(v)));
         match self.action {
             Action::Matrix { d_in, .. } => {
-                let dot = |weights: &[f32]| weights.iter().zip(&row).map(|(&w, &v)| f64::from(w) * v).sum();
+                let dot = |weights: &[f32]| {
+                    weights.iter().zip(&row).map(|(&w, &v)| f64::from(w) * v).sum()
+                };
                 self.values.chunks_exact(d_in.max(1)).map(dot).collect()
             }
             Action::Scale => pairs(row).map(|(v, factor)| v * factor).collect(),
@@ -62,13 +65,22 @@ impl Step {
     pub(super) fn width_after(&self, width: usize) -> Result<usize, String> {
         let (takes, gives, size) = match self.action {
             Action::Matrix { d_out, d_in } => (d_in, d_out, d_out.checked_mul(d_in)),
-            Action::Scale | Action::Shift => (self.values.len(), self.values.len(), Some(self.values.len())),
+            Action::Scale | Action::Shift => {
+                (self.values.len(), self.values.len(), Some(self.values.len()))
+            }
         };
         if size != Some(self.values.len()) {
-            return Err(format!("{} has {} values, which is not its shape", self.name, self.values.len()));
+            return Err(format!(
+                "{} has {} values, which is not its shape",
+                self.name,
+                self.values.len()
+            ));
         }
         if takes != width || gives == 0 {
-            return Err(format!("{} goes from {takes} to {gives} features where {width} come in", self.name));
+            return Err(format!(
+                "{} goes from {takes} to {gives} features where {width} come in",
+                self.name
+            ));
         }
         Ok(gives)
     }

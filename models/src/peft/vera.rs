@@ -1,8 +1,10 @@
-//! VeRA: `delta = λ_b ∘ (B (λ_d ∘ (A x)))`, with one pair of random matrices A, B for all modules and two trained vectors each.
+//! VeRA: `delta = λ_b ∘ (B (λ_d ∘ (A x)))`, with one pair of random matrices A, B for all modules
+//! and two trained vectors each.
 //!
-//! `vera_A` `[r, largest d_in]` and `vera_B` `[largest d_out, r]` are cut to each module's size, as in `peft`. They have to be in the
-//! file (`save_projection=True`, the default): made again from the seed they may differ. `d_in` of a module is in no tensor of
-//! the adapter, so the base model is asked.
+//! `vera_A` `[r, largest d_in]` and `vera_B` `[largest d_out, r]` are cut to each module's size, as
+//! in `peft`. They have to be in the file (`save_projection=True`, the default): made again from
+//! the seed they may differ. `d_in` of a module is in no tensor of the adapter, so the base model
+//! is asked.
 
 use super::base_layer::Layers;
 use super::module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput};
@@ -43,7 +45,11 @@ impl Projections {
     }
 }
 
-pub(super) fn module(parts: &mut Parts, shared: &Projections, layers: &mut Layers) -> Result<AdapterModule, Error> {
+pub(super) fn module(
+    parts: &mut Parts,
+    shared: &Projections,
+    layers: &mut Layers,
+) -> Result<AdapterModule, Error> {
     let Projections { a, b } = shared;
     let rank = a.rows;
     parts.dims(LAMBDA_D, [Is(rank)])?;

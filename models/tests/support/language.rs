@@ -1,4 +1,5 @@
-//! What the tests of language models share: the small models, what torch and peft compute with them, and injectors.
+//! What the tests of language models share: the small models, what torch and peft compute with
+//! them, and injectors.
 #![allow(dead_code)]
 
 use std::error::Error;
@@ -6,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use safetensors::SafeTensors;
-use zklora_models::language_model::{Activations, Identity, InjectionCall, InjectionPoint, Injector, LanguageModel};
+use zklora_models::language_model::{
+    Activations, Identity, InjectionCall, InjectionPoint, Injector, LanguageModel,
+};
 use zklora_models::{Adapter, AppliesTo};
 
 /// Every small model, from each exporter of torch.
@@ -34,9 +37,11 @@ pub fn recorded(path: &Path) -> (Vec<u32>, Vec<f32>) {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let ids = file.tensor("input_ids").unwrap();
-    let ids = ids.data().chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
+    let ids =
+        ids.data().chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
     let logits = file.tensor("logits").unwrap();
-    let logits = logits.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let logits =
+        logits.data().chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     (ids, logits)
 }
 
@@ -48,7 +53,13 @@ pub fn worst(left: &[f32], right: &[f32]) -> f32 {
 
 /// A point at the output of a layer.
 pub fn point(module: &str, x_dim: usize, base_dim: usize) -> InjectionPoint {
-    InjectionPoint { module: module.into(), applies_to: AppliesTo::Output, x_dim: Some(x_dim), base_dim, tensor: None }
+    InjectionPoint {
+        module: module.into(),
+        applies_to: AppliesTo::Output,
+        x_dim: Some(x_dim),
+        base_dim,
+        tensor: None,
+    }
 }
 
 /// All linear layers of a small model's transformer blocks.
@@ -98,20 +109,27 @@ pub fn points_of(adapter: &Adapter) -> Vec<InjectionPoint> {
 pub struct Local(pub Adapter);
 
 impl Injector for Local {
-    fn inject(&self, call: &InjectionCall<'_>) -> Result<Vec<Vec<f32>>, Box<dyn Error + Send + Sync>> {
+    fn inject(
+        &self,
+        call: &InjectionCall<'_>,
+    ) -> Result<Vec<Vec<f32>>, Box<dyn Error + Send + Sync>> {
         let adapted = |(&point, base): (&usize, &&[f32])| {
             let module = &self.0.modules[point];
             let x = match call.x {
                 Activations::Dense { values, .. } => values.to_vec(),
                 Activations::Ids(ids) => {
                     let dim = module.inputs[0].dim;
-                    let one_hot =
-                        |id: &i64| (0..dim).map(|at| f32::from(u8::from(at as i64 == *id))).collect::<Vec<_>>();
+                    let one_hot = |id: &i64| {
+                        (0..dim).map(|at| f32::from(u8::from(at as i64 == *id))).collect::<Vec<_>>()
+                    };
                     ids.iter().flat_map(one_hot).collect()
                 }
             };
-            let inputs: Vec<&[f32]> =
-                module.inputs.iter().map(|input| if input.name == "x" { x.as_slice() } else { base }).collect();
+            let inputs: Vec<&[f32]> = module
+                .inputs
+                .iter()
+                .map(|input| if input.name == "x" { x.as_slice() } else { base })
+                .collect();
             let delta = module.delta(&inputs);
             assert_eq!(delta.len(), base.len());
             base.iter().zip(delta).map(|(base, delta)| (f64::from(*base) + delta) as f32).collect()
@@ -128,7 +146,10 @@ pub struct Recorder {
 }
 
 impl Injector for Recorder {
-    fn inject(&self, call: &InjectionCall<'_>) -> Result<Vec<Vec<f32>>, Box<dyn Error + Send + Sync>> {
+    fn inject(
+        &self,
+        call: &InjectionCall<'_>,
+    ) -> Result<Vec<Vec<f32>>, Box<dyn Error + Send + Sync>> {
         self.groups.lock().unwrap().push(call.points.to_vec());
         let mut seen = self.seen.lock().unwrap();
         if let Activations::Dense { values, dim } = call.x {

@@ -1,4 +1,5 @@
-//! What the tests of this crate share: the fixture adapters, and adapter folders made up on the spot.
+//! What the tests of this crate share: the fixture adapters, and adapter folders made up on the
+//! spot.
 #![allow(dead_code)]
 
 pub mod language;
@@ -97,9 +98,14 @@ pub fn recorded(name: &str) -> BTreeMap<String, Recorded> {
         .collect()
 }
 
-/// Asserts that two results agree to `tolerance` of the largest expected value: errors of an f32 dot product are
-/// relative to its terms, not to its possibly small sum.
-pub fn assert_close(found: impl IntoIterator<Item = f64>, expected: &[f64], tolerance: f64, what: &str) {
+/// Asserts that two results agree to `tolerance` of the largest expected value: errors of an f32
+/// dot product are relative to its terms, not to its possibly small sum.
+pub fn assert_close(
+    found: impl IntoIterator<Item = f64>,
+    expected: &[f64],
+    tolerance: f64,
+    what: &str,
+) {
     let found: Vec<f64> = found.into_iter().collect();
     assert_eq!(found.len(), expected.len(), "{what}");
     let scale = expected.iter().fold(0.0f64, |scale, v| scale.max(v.abs()));
@@ -150,10 +156,9 @@ impl Folder {
 
     /// The bytes of `adapter_model.safetensors`.
     pub fn weights(&self) -> Vec<u8> {
-        let views = self
-            .tensors
-            .iter()
-            .map(|(name, dtype, shape, bytes)| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+        let views = self.tensors.iter().map(|(name, dtype, shape, bytes)| {
+            (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+        });
         safetensors::serialize(views, None).unwrap()
     }
 
@@ -174,5 +179,7 @@ pub fn write_folder(config: &[u8], weights: &[u8]) -> tempfile::TempDir {
 /// A config of rank 2 and alpha 4 with more keys.
 pub fn config(more: &str) -> String {
     let comma = if more.is_empty() { "" } else { ", " };
-    format!(r#"{{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "tiny"{comma}{more}}}"#)
+    format!(
+        r#"{{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "tiny"{comma}{more}}}"#
+    )
 }

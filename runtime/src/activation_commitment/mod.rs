@@ -1,7 +1,9 @@
-//! Hiding commitments to activations: one root over the values of a JSON file, with a nonce that opens it.
+//! Hiding commitments to activations: one root over the values of a JSON file, with a nonce that
+//! opens it.
 //!
-//! The bytes are those of `commit_activations` of the original ZKLoRA, so either program checks what the other made. What a commitment
-//! and a row proof show and do not show: `docs/security.md`, "Commitments to activations".
+//! The bytes are those of `commit_activations` of the original ZKLoRA, so either program checks
+//! what the other made. What a commitment and a row proof show and do not show: `docs/security.md`,
+//! "Commitments to activations".
 
 mod row_proof;
 pub mod tree;
@@ -37,7 +39,12 @@ impl fmt::Debug for Commitment {
 /// The JSON of the original: two keys, spaced as Python's `json.dumps` does.
 impl fmt::Display for Commitment {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{{\"root\": \"0x{}\", \"nonce\": \"0x{}\"}}", hex::encode(self.root), hex::encode(self.nonce))
+        write!(
+            f,
+            "{{\"root\": \"0x{}\", \"nonce\": \"0x{}\"}}",
+            hex::encode(self.root),
+            hex::encode(self.nonce)
+        )
     }
 }
 
@@ -47,7 +54,8 @@ impl Commitment {
         Commitment::with_nonce(values, *os_bytes()?)
     }
 
-    /// Commits under a given nonce. A nonce that is not fresh and random hides nothing: [`Commitment::new`] draws it.
+    /// Commits under a given nonce. A nonce that is not fresh and random hides nothing:
+    /// [`Commitment::new`] draws it.
     pub fn with_nonce(values: &Values, nonce: [u8; 32]) -> Result<Commitment, Error> {
         let root = tree::Tree::new(&values.numbers, &nonce).ok_or_else(nothing)?.root();
         Ok(Commitment { root, nonce })
@@ -83,11 +91,13 @@ impl Commitment {
             root: String,
             nonce: String,
         }
-        let refuse =
-            |why: &str| format!("not a commitment of the form {{\"root\": \"0x…\", \"nonce\": \"0x…\"}}: {why}");
+        let refuse = |why: &str| {
+            format!("not a commitment of the form {{\"root\": \"0x…\", \"nonce\": \"0x…\"}}: {why}")
+        };
         let text: Text = serde_json::from_slice(json).map_err(|e| refuse(&e.to_string()))?;
-        let part =
-            |name: &str, text: &str| hex32(text).ok_or_else(|| refuse(&format!("`{name}` is not 64 hex digits")));
+        let part = |name: &str, text: &str| {
+            hex32(text).ok_or_else(|| refuse(&format!("`{name}` is not 64 hex digits")))
+        };
         Ok(Commitment { root: part("root", &text.root)?, nonce: part("nonce", &text.nonce)? })
     }
 }
@@ -95,7 +105,11 @@ impl Commitment {
 /// 32 bytes of hex of either case, with or without `0x`.
 pub fn hex32(text: &str) -> Option<[u8; 32]> {
     let mut bytes = [0; 32];
-    hex::decode_to_slice(text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text), &mut bytes).ok()?;
+    hex::decode_to_slice(
+        text.strip_prefix("0x").or(text.strip_prefix("0X")).unwrap_or(text),
+        &mut bytes,
+    )
+    .ok()?;
     Some(bytes)
 }
 

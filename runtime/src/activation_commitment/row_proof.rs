@@ -1,6 +1,7 @@
 //! One row of committed values, shown without the others: `docs/formats.md`, "Row proof".
 //!
-//! It shows the nonce, and hashes of neighbours: `docs/security.md` says what can be guessed from them.
+//! It shows the nonce, and hashes of neighbours: `docs/security.md` says what can be guessed from
+//! them.
 
 use std::path::Path;
 
@@ -52,7 +53,8 @@ impl RowProof {
     /// Proves the row that [`Values::row`] finds.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is no such row; [`Error::Claim`] if the commitment is not to these values.
+    /// [`Error::Input`] if there is no such row; [`Error::Claim`] if the commitment is not to these
+    /// values.
     pub fn prove(
         values: &Values,
         commitment: &Commitment,
@@ -71,7 +73,8 @@ impl RowProof {
         // The path covers every other value, so this is a check of the whole file.
         if proof.root() != Ok(commitment.root) {
             return Err(Error::Claim(
-                "the commitment is not to the values of this file: there is nothing to prove".into(),
+                "the commitment is not to the values of this file: there is nothing to prove"
+                    .into(),
             ));
         }
         Ok(proof)
@@ -79,7 +82,9 @@ impl RowProof {
 
     /// The root that the row and its path lead to.
     fn root(&self) -> Result<tree::Node, String> {
-        let (Some(shape), Some(end)) = (Shape::new(self.count), self.first.checked_add(self.values.len())) else {
+        let (Some(shape), Some(end)) =
+            (Shape::new(self.count), self.first.checked_add(self.values.len()))
+        else {
             return Err("it is over no values".into());
         };
         if self.values.is_empty() || end > self.count || self.count > MAX_VALUES {
@@ -93,18 +98,26 @@ impl RowProof {
         let leaves = self.values.iter().map(|value| tree::leaf(*value, &self.nonce)).collect();
         tree::root_of(leaves, self.first, shape, &self.path).map_err(|e| match e {
             PathError::Length => {
-                format!("it has another number of nodes than a tree of {} values asks for", self.count)
+                format!(
+                    "it has another number of nodes than a tree of {} values asks for",
+                    self.count
+                )
             }
-            PathError::Padding => format!("it has padding where a tree of {} values has none", self.count),
+            PathError::Padding => {
+                format!("it has padding where a tree of {} values has none", self.count)
+            }
         })
     }
 
-    /// Checks that the row is at its position under this root; `count`: how many values the checker knows the root to be over.
+    /// Checks that the row is at its position under this root; `count`: how many values the checker
+    /// knows the root to be over.
     ///
     /// # Errors
     /// [`Error::Claim`] says which check failed.
     pub fn check(&self, root: &[u8; 32], count: Option<usize>) -> Result<(), Error> {
-        let refuse = |why: String| Err(Error::Claim(format!("the row is not shown to be under this root: {why}")));
+        let refuse = |why: String| {
+            Err(Error::Claim(format!("the row is not shown to be under this root: {why}")))
+        };
         if let Some(count) = count
             && count != self.count
         {
@@ -112,7 +125,9 @@ impl RowProof {
         }
         match self.root() {
             Ok(found) if found == *root => Ok(()),
-            Ok(found) => refuse(format!("its values and nodes lead to the root 0x{}", hex::encode(found))),
+            Ok(found) => {
+                refuse(format!("its values and nodes lead to the root 0x{}", hex::encode(found)))
+            }
             Err(why) => refuse(why),
         }
     }
@@ -128,8 +143,8 @@ impl RowProof {
             nonce: hex::encode(self.nonce),
             path: self.path.iter().map(hex::encode).collect(),
         };
-        let mut bytes =
-            serde_json::to_vec(&file).map_err(|e| Error::Input(format!("the row proof cannot be written: {e}")))?;
+        let mut bytes = serde_json::to_vec(&file)
+            .map_err(|e| Error::Input(format!("the row proof cannot be written: {e}")))?;
         bytes.push(b'\n');
         Ok(bytes)
     }
@@ -146,7 +161,9 @@ impl RowProof {
 
     /// [`RowProof::read`] of a file's bytes; `path` is for the error.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<RowProof, Error> {
-        let refuse = |why: String| Error::file(path, format!("not a row proof of `zklora trace prove-row`: {why}"));
+        let refuse = |why: String| {
+            Error::file(path, format!("not a row proof of `zklora trace prove-row`: {why}"))
+        };
         let file: File = serde_json::from_slice(bytes).map_err(|e| refuse(e.to_string()))?;
         if file.format != FORMAT || file.version != VERSION {
             let (format, version) = (file.format, file.version);
@@ -154,7 +171,8 @@ impl RowProof {
                 "format `{format}` version {version}: this build reads `{FORMAT}` version {VERSION}"
             )));
         }
-        let node = |text: &String| hex32(text).ok_or_else(|| refuse("a hash is not 64 hex digits".into()));
+        let node =
+            |text: &String| hex32(text).ok_or_else(|| refuse("a hash is not 64 hex digits".into()));
         Ok(RowProof {
             count: file.count,
             first: file.first,

@@ -1,8 +1,9 @@
-//! The Merkle tree: leaf = BLAKE3(value as big-endian f64 ‖ nonce), node = BLAKE3(left ‖ right); a level of an odd number of nodes,
-//! but for the root's, is padded with one node of 32 zero bytes.
+//! The Merkle tree: leaf = BLAKE3(value as big-endian f64 ‖ nonce), node = BLAKE3(left ‖ right); a
+//! level of an odd number of nodes, but for the root's, is padded with one node of 32 zero bytes.
 //!
-//! No level is kept: a node is computed from the values below it, so memory is that of the values. A leaf hashes 40 bytes and a node
-//! 64, so none can pass for the other; nobody knows 64 or 40 bytes whose hash is all zeros, so no node can pass for padding.
+//! No level is kept: a node is computed from the values below it, so memory is that of the values.
+//! A leaf hashes 40 bytes and a node 64, so none can pass for the other; nobody knows 64 or 40
+//! bytes whose hash is all zeros, so no node can pass for padding.
 
 use std::ops::Range;
 
@@ -82,8 +83,10 @@ impl<'a> Tree<'a> {
         if level == 0 {
             return leaf(self.values[index], self.nonce);
         }
-        let (left, right) = (|| self.node(level - 1, 2 * index), || self.node(level - 1, 2 * index + 1));
-        let (left, right) = if level >= PARALLEL_FROM { rayon::join(left, right) } else { (left(), right()) };
+        let (left, right) =
+            (|| self.node(level - 1, 2 * index), || self.node(level - 1, 2 * index + 1));
+        let (left, right) =
+            if level >= PARALLEL_FROM { rayon::join(left, right) } else { (left(), right()) };
         parent(&left, &right)
     }
 
@@ -113,11 +116,18 @@ pub enum PathError {
     Padding,
 }
 
-/// The root over `leaves`, which begin at position `start` in a tree of this shape, with the nodes beside them.
+/// The root over `leaves`, which begin at position `start` in a tree of this shape, with the nodes
+/// beside them.
 ///
-/// The path holds, level by level from the leaves up, the node left of the known ones if they begin at an odd position, then the node
-/// right of them if they end at an even one. Padding is not in it: the shape says where it is.
-pub fn root_of(leaves: Vec<Node>, start: usize, shape: Shape, path: &[Node]) -> Result<Node, PathError> {
+/// The path holds, level by level from the leaves up, the node left of the known ones if they begin
+/// at an odd position, then the node right of them if they end at an even one. Padding is not in
+/// it: the shape says where it is.
+pub fn root_of(
+    leaves: Vec<Node>,
+    start: usize,
+    shape: Shape,
+    path: &[Node],
+) -> Result<Node, PathError> {
     let (mut known, mut start, mut path) = (leaves, start, path.iter());
     let mut next = || match path.next() {
         None => Err(PathError::Length),

@@ -1,10 +1,13 @@
-//! The values of `{"input_data": [...]}`: numbers in lists, nested or not, flattened in order, and where each row ends.
+//! The values of `{"input_data": [...]}`: numbers in lists, nested or not, flattened in order, and
+//! where each row ends.
 //!
 //! Reads as a stream, into one list of numbers. Must not know what is done with them.
 
 use std::{fmt, path::Path};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 
 use crate::{
     Error,
@@ -50,25 +53,33 @@ impl Values {
             )
         })?;
         if values.numbers.is_empty() {
-            return Err(Error::file(path, format!("`{KEY}` holds no number: there is nothing to commit to")));
+            return Err(Error::file(
+                path,
+                format!("`{KEY}` holds no number: there is nothing to commit to"),
+            ));
         }
         Ok(values)
     }
 
-    /// The positions of a row: the `row`-th of `columns` values each, or without `columns` the `row`-th innermost list.
+    /// The positions of a row: the `row`-th of `columns` values each, or without `columns` the
+    /// `row`-th innermost list.
     ///
     /// # Errors
-    /// If there is no such row, or it would be all values there are because nothing says how long a row is.
+    /// If there is no such row, or it would be all values there are because nothing says how long a
+    /// row is.
     pub fn row(&self, row: usize, columns: Option<usize>) -> Result<std::ops::Range<usize>, Error> {
         let count = self.numbers.len();
         let refuse = |why: String| Err(Error::Input(why));
         let (rows, range) = match columns {
             Some(columns) if columns == 0 || !count.is_multiple_of(columns) => {
-                return refuse(format!("{count} values are not whole rows of {columns}: give another --columns"));
+                return refuse(format!(
+                    "{count} values are not whole rows of {columns}: give another --columns"
+                ));
             }
-            Some(columns) => {
-                (count / columns, row.saturating_mul(columns)..row.saturating_add(1).saturating_mul(columns))
-            }
+            Some(columns) => (
+                count / columns,
+                row.saturating_mul(columns)..row.saturating_add(1).saturating_mul(columns),
+            ),
             None if self.mixed => {
                 return refuse(
                     "a list holds numbers beside lists, so there are no rows: say how long one is with --columns"
@@ -76,10 +87,16 @@ impl Values {
                 );
             }
             None if self.row_ends.len() == 1 => {
-                return refuse(format!("the {count} values are one list: say how long a row is with --columns"));
+                return refuse(format!(
+                    "the {count} values are one list: say how long a row is with --columns"
+                ));
             }
             None => {
-                let start = row.checked_sub(1).and_then(|before| self.row_ends.get(before)).copied().unwrap_or(0);
+                let start = row
+                    .checked_sub(1)
+                    .and_then(|before| self.row_ends.get(before))
+                    .copied()
+                    .unwrap_or(0);
                 (self.row_ends.len(), start..self.row_ends.get(row).copied().unwrap_or(start))
             }
         };
@@ -93,15 +110,18 @@ impl Values {
     }
 }
 
-/// `-0` is the integer zero to Python, which has no negative one; to `serde_json` it is the float -0.0. So the sign goes.
+/// `-0` is the integer zero to Python, which has no negative one; to `serde_json` it is the float
+/// -0.0. So the sign goes.
 ///
-/// An integer's `-0` is not part of an exponent and no digit, point or exponent follows. Inside a string the edit does no harm: no string
-/// is used but the key, which has no `-`.
+/// An integer's `-0` is not part of an exponent and no digit, point or exponent follows. Inside a
+/// string the edit does no harm: no string is used but the key, which has no `-`.
 fn integer_zeros_have_no_sign(bytes: &mut [u8]) {
     for at in 0..bytes.len().saturating_sub(1) {
         if bytes[at] == b'-'
             && bytes[at + 1] == b'0'
-            && !bytes.get(at + 2).is_some_and(|next| matches!(next, b'0'..=b'9' | b'.' | b'e' | b'E'))
+            && !bytes
+                .get(at + 2)
+                .is_some_and(|next| matches!(next, b'0'..=b'9' | b'.' | b'e' | b'E'))
             && !(at > 0 && matches!(bytes[at - 1], b'e' | b'E'))
         {
             bytes[at] = b' ';
@@ -178,7 +198,9 @@ impl<'de> Visitor<'de> for List<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         let (mut lists, mut numbers) = (false, false);
-        while let Some(is_list) = list.next_element_seed(Element { values: &mut *self.values, depth: self.depth })? {
+        while let Some(is_list) =
+            list.next_element_seed(Element { values: &mut *self.values, depth: self.depth })?
+        {
             lists |= is_list;
             numbers |= !is_list;
         }
@@ -227,7 +249,8 @@ impl<'de> Visitor<'de> for Element<'_> {
         self.number(number)
     }
 
-    // Integers beyond 2^53 become the nearest double, ties to even, as in Python; those beyond 64 bits arrive as `f64`.
+    // Integers beyond 2^53 become the nearest double, ties to even, as in Python; those beyond 64
+    // bits arrive as `f64`.
     fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<bool, E> {
         self.number(number as f64)
     }
@@ -238,7 +261,9 @@ impl<'de> Visitor<'de> for Element<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<bool, A::Error> {
         if self.depth == MAX_NESTING {
-            return Err(A::Error::custom(format_args!("lists are nested more than {MAX_NESTING} deep")));
+            return Err(A::Error::custom(format_args!(
+                "lists are nested more than {MAX_NESTING} deep"
+            )));
         }
         List { values: self.values, depth: self.depth + 1 }.visit_seq(list)?;
         Ok(true)

@@ -11,7 +11,9 @@ use tonic::{
 use zklora_circuit::manifest::AdapterId;
 
 use super::patience::{Trouble, may_pass, seconds};
-use crate::{Error, error::printable, files, server::causes, wire::contributor_client::ContributorClient};
+use crate::{
+    Error, error::printable, files, server::causes, wire::contributor_client::ContributorClient,
+};
 
 const MAX_PEM: u64 = 1 << 20;
 const MAX_TOKEN: u64 = 4096;
@@ -22,7 +24,8 @@ const HANDSHAKES: Duration = Duration::from_secs(20);
 /// Files for TLS, PEM.
 #[derive(Debug, Clone, Default)]
 pub struct ClientTls {
-    /// The authority that signed the contributor's certificate; none: those that this machine trusts.
+    /// The authority that signed the contributor's certificate; none: those that this machine
+    /// trusts.
     pub ca: Option<PathBuf>,
     /// Own certificate and key, if the contributor asks for one.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -47,7 +50,8 @@ pub struct ContributorOptions {
     pub patience: Duration,
     /// How long the proof may take, with the time that it waits for others.
     pub proof_timeout: Duration,
-    /// The contributor may have another URL than when the session began: whoever has the URL now gets the session's key.
+    /// The contributor may have another URL than when the session began: whoever has the URL now
+    /// gets the session's key.
     pub moved: bool,
 }
 
@@ -57,8 +61,13 @@ pub struct Network(tokio::runtime::Runtime);
 impl Network {
     /// Starts them.
     pub fn start() -> Result<Network, Error> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        Ok(Network(runtime.map_err(|e| Error::Input(format!("the network's threads cannot be started: {e}")))?))
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        Ok(Network(
+            runtime.map_err(|e| {
+                Error::Input(format!("the network's threads cannot be started: {e}"))
+            })?,
+        ))
     }
 
     pub(super) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
@@ -115,17 +124,24 @@ impl Connector {
                 });
             }
             Err(_) => {
-                return Err(Trouble::Away(format!("cannot connect: no connection within {}", seconds(self.longest))));
+                return Err(Trouble::Away(format!(
+                    "cannot connect: no connection within {}",
+                    seconds(self.longest)
+                )));
             }
         };
         let bearer = self.bearer.clone();
-        Ok(ContributorClient::with_interceptor(channel, bearer).max_encoding_message_size(usize::MAX))
+        Ok(ContributorClient::with_interceptor(channel, bearer)
+            .max_encoding_message_size(usize::MAX))
     }
 }
 
 fn endpoint(options: &ContributorOptions) -> Result<Endpoint, Error> {
     let refuse = |why: String| Error::Contributor { url: options.url.clone(), why };
-    let uri: Uri = options.url.parse().map_err(|_| refuse("not a URL such as https://example.org:7443".into()))?;
+    let uri: Uri = options
+        .url
+        .parse()
+        .map_err(|_| refuse("not a URL such as https://example.org:7443".into()))?;
     let endpoint = Endpoint::from(uri.clone())
         .connect_timeout(CONNECT)
         .tcp_nodelay(true)
@@ -172,8 +188,9 @@ fn token(options: &ContributorOptions) -> Result<Option<MetadataValue<Ascii>>, E
         return Err(Error::file(path, "expected one token"));
     }
     let header = zeroize::Zeroizing::new(format!("Bearer {token}"));
-    let mut value: MetadataValue<Ascii> =
-        header.parse().map_err(|_| Error::file(path, "the token has characters that a header cannot have"))?;
+    let mut value: MetadataValue<Ascii> = header
+        .parse()
+        .map_err(|_| Error::file(path, "the token has characters that a header cannot have"))?;
     value.set_sensitive(true);
     Ok(Some(value))
 }

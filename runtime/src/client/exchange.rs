@@ -15,7 +15,10 @@ use crate::{
     Error,
     batch::parse_answer,
     session_log::Event,
-    wire::{Batch, InferRequest, InferResponse, OpenSessionRequest, SessionRef, SessionState, infer_request::Kind},
+    wire::{
+        Batch, InferRequest, InferResponse, OpenSessionRequest, SessionRef, SessionState,
+        infer_request::Kind,
+    },
 };
 
 /// An open stream of batches.
@@ -35,20 +38,23 @@ impl UserSession {
         }
     }
 
-    /// Sends a batch that is in the log, whatever happens to the connection, and remembers its answer.
+    /// Sends a batch that is in the log, whatever happens to the connection, and remembers its
+    /// answer.
     pub(super) fn exchange(&mut self, outgoing: &Outgoing) -> Result<(), Error> {
         let batch = &outgoing.batch;
         let start = Instant::now();
         let answer = self.insist(|session| session.send(batch))?;
         let deltas_bytes: usize = answer.deltas.iter().map(bytes::Bytes::len).sum();
         // Held to the manifest before it is kept.
-        let deltas = parse_answer(batch, &answer, &self.remote.pinned).map_err(|why| self.failed(why))?;
+        let deltas =
+            parse_answer(batch, &answer, &self.remote.pinned).map_err(|why| self.failed(why))?;
         // Should it be lost, the same batch is sent again, and answered with the same deltas.
         let place = self.log.append_later(Event::Answered(answer.clone()));
         self.pending = None;
         self.record.remember(outgoing, &answer, deltas, place).map_err(|why| self.failed(why))?;
         self.statistics.seconds.push(start.elapsed().as_secs_f64());
-        let inputs = batch.rows.iter().flat_map(|rows| rows.inputs.iter().chain([&rows.ones, &rows.scales]));
+        let inputs =
+            batch.rows.iter().flat_map(|rows| rows.inputs.iter().chain([&rows.ones, &rows.scales]));
         let sent = inputs.map(|bytes| bytes.len()).sum::<usize>();
         self.statistics.sizes.push((sent, deltas_bytes));
         self.statistics.received += deltas_bytes as u64;
@@ -77,7 +83,9 @@ impl UserSession {
             self.remote.hang_up();
             let Some(wait) = self.remote.patience.failed() else {
                 let waited = seconds(self.remote.patience.waited());
-                return Err(self.failed(format!("gone for {waited}; {} ({why})", self.how_to_go_on())));
+                return Err(
+                    self.failed(format!("gone for {waited}; {} ({why})", self.how_to_go_on()))
+                );
             };
             std::thread::sleep(wait);
         }
@@ -85,7 +93,10 @@ impl UserSession {
 
     /// What the user does when the contributor is away.
     pub(super) fn how_to_go_on(&self) -> String {
-        format!("the session is kept in {}: run the same command again to go on", self.folder.display())
+        format!(
+            "the session is kept in {}: run the same command again to go on",
+            self.folder.display()
+        )
     }
 
     fn send(&mut self, batch: &Batch) -> Result<InferResponse, Trouble> {
@@ -93,7 +104,9 @@ impl UserSession {
         if opened_now {
             self.connect(batch.sequence)?;
         }
-        let Some(stream) = &mut self.stream else { return Err(Status::unavailable("no stream").into()) };
+        let Some(stream) = &mut self.stream else {
+            return Err(Status::unavailable("no stream").into());
+        };
         let timeout = self.remote.options.call_timeout;
         self.remote.network.wait(call(stream, batch, timeout)).map_err(|status| {
             if is_refusal(&status) {
@@ -102,7 +115,8 @@ impl UserSession {
                 }
                 self.pending = None;
             }
-            // It knew the session a moment ago: one without rows may be forgotten before its first one comes.
+            // It knew the session a moment ago: one without rows may be forgotten before its first
+            // one comes.
             if opened_now && status.code() == Code::PermissionDenied {
                 return Status::unavailable(status.message()).into();
             }
@@ -121,11 +135,14 @@ impl UserSession {
             let start = InferRequest { kind: Some(Kind::Start(session)) };
             // There is room for one.
             let _ = batches.try_send(start);
-            let answers = in_time(timeout, client.infer(ReceiverStream::new(outgoing))).await?.into_inner();
+            let answers =
+                in_time(timeout, client.infer(ReceiverStream::new(outgoing))).await?.into_inner();
             Ok::<_, Status>(Stream { batches, answers })
         })?;
         if state != SessionState::Open {
-            return Err(Trouble::Final(self.failed("it says that this session has ended, which you did not ask for")));
+            return Err(Trouble::Final(
+                self.failed("it says that this session has ended, which you did not ask for"),
+            ));
         }
         if theirs > sequence + 1 {
             return Err(Trouble::Final(self.failed(format!(
@@ -151,7 +168,8 @@ impl UserSession {
         Ok((opened.state(), opened.next_sequence))
     }
 
-    /// The contributor lost the end of its log (its machine died): it computes those batches again, to the same deltas.
+    /// The contributor lost the end of its log (its machine died): it computes those batches again,
+    /// to the same deltas.
     fn send_again(&mut self, stream: &mut Stream, from: u64, to: u64) -> Result<(), Trouble> {
         // An answer that is not in the file could not be compared.
         self.log.flush().map_err(Trouble::Final)?;
@@ -190,12 +208,16 @@ pub(super) async fn in_time<T>(
     timeout: Duration,
     request: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
-    tokio::time::timeout(timeout, request)
-        .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {} s", timeout.as_secs_f64()))))
+    tokio::time::timeout(timeout, request).await.unwrap_or_else(|_| {
+        Err(Status::deadline_exceeded(format!("no answer within {} s", timeout.as_secs_f64())))
+    })
 }
 
-async fn call(stream: &mut Stream, batch: &Batch, timeout: Duration) -> Result<InferResponse, Status> {
+async fn call(
+    stream: &mut Stream,
+    batch: &Batch,
+    timeout: Duration,
+) -> Result<InferResponse, Status> {
     in_time(timeout, async {
         let request = InferRequest { kind: Some(Kind::Batch(batch.clone())) };
         if stream.batches.send(request).await.is_err() {

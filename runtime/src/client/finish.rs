@@ -35,8 +35,8 @@ pub enum Progress {
     Verifying,
 }
 
-/// Messages about the proof that a contributor may send at any time, beyond one a second. It sends one every two seconds, and one
-/// whenever something changes: a queue may get shorter quickly.
+/// Messages about the proof that a contributor may send at any time, beyond one a second. It sends
+/// one every two seconds, and one whenever something changes: a queue may get shorter quickly.
 const STAGES_AT_ONCE: u64 = 1000;
 
 /// What a contributor says of the proof: passed on when it changes, and counted.
@@ -94,8 +94,9 @@ pub struct Finished {
 }
 
 impl UserSession {
-    /// Ends the session: writes the own trace, asks for the proof, and verifies it. The folder then holds all that `zklora verify`
-    /// needs. The trace is there before anything is waited for: a session without its proof can be told from none.
+    /// Ends the session: writes the own trace, asks for the proof, and verifies it. The folder then
+    /// holds all that `zklora verify` needs. The trace is there before anything is waited for:
+    /// a session without its proof can be told from none.
     ///
     /// # Errors
     /// [`Error::Proof`] or [`Error::NotYours`]: the answer is no. [`Error::Contributor`]: there is no proof; the same call can be tried again.
@@ -151,7 +152,8 @@ impl UserSession {
         deadline: tokio::time::Instant,
         told: &mut Stages<'_>,
     ) -> Result<bytes::Bytes, Trouble> {
-        let (session, sequence, timeout) = (self.reference(), self.record.next, self.remote.options.call_timeout);
+        let (session, sequence, timeout) =
+            (self.reference(), self.record.next, self.remote.options.call_timeout);
         // A contributor whose machine died may have lost what it answered.
         if let (SessionState::Open, theirs) = self.open_again()?
             && theirs < sequence
@@ -167,7 +169,9 @@ impl UserSession {
             let mut stages = in_time(timeout, client.finish(request)).await?.into_inner();
             let digest = loop {
                 let stage = in_time(timeout, stages.message()).await?;
-                let stage = stage.ok_or_else(|| Status::unavailable("it stopped telling how far the proof is"))?;
+                let stage = stage.ok_or_else(|| {
+                    Status::unavailable("it stopped telling how far the proof is")
+                })?;
                 heard = true;
                 if let Err(why) = told.hear(&stage) {
                     flooded = Some(why);
@@ -177,12 +181,16 @@ impl UserSession {
                     break stage.trace_digest;
                 }
             };
-            let fetched = in_time(timeout, client.fetch_proof(FetchProofRequest { session: Some(session) })).await?;
+            let fetched =
+                in_time(timeout, client.fetch_proof(FetchProofRequest { session: Some(session) }))
+                    .await?;
             Ok::<_, Status>((digest, fetched.into_inner().proof))
         };
-        let made = self.remote.network.wait(async { tokio::time::timeout_at(deadline, made).await });
+        let made =
+            self.remote.network.wait(async { tokio::time::timeout_at(deadline, made).await });
         if heard {
-            // A proof takes long: what failed before it was there again is no reason to give up. The deadline is.
+            // A proof takes long: what failed before it was there again is no reason to give up.
+            // The deadline is.
             self.remote.patience.heard();
         }
         if let Some(why) = flooded {

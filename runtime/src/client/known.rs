@@ -1,5 +1,5 @@
-//! Which rows were answered already. A delta is a function of its row, so the same row is not sent twice: it would cost time, and
-//! budget, and prove nothing new.
+//! Which rows were answered already. A delta is a function of its row, so the same row is not sent
+//! twice: it would cost time, and budget, and prove nothing new.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,9 +10,10 @@ use crate::trace_file::ModuleRows;
 
 /// Digest of a row: integers of all inputs, constant and scale.
 ///
-/// Half of a keyed BLAKE3 is enough. Two rows of one digest would get one delta, and the second would not be in the record. That by
-/// chance is out of the question: 2^28 rows are far from 2^64. Nobody can choose such rows: whoever chooses the text may choose rows,
-/// but not know the key, which each process draws for itself, keeps in memory, and uses for nothing else.
+/// Half of a keyed BLAKE3 is enough. Two rows of one digest would get one delta, and the second
+/// would not be in the record. That by chance is out of the question: 2^28 rows are far from 2^64.
+/// Nobody can choose such rows: whoever chooses the text may choose rows, but not know the key,
+/// which each process draws for itself, keeps in memory, and uses for nothing else.
 pub(super) type RowDigest = [u8; 16];
 
 /// The digest of each row; `dims` are the features of the inputs.
@@ -42,7 +43,11 @@ pub(super) fn select(rows: &Arc<ModuleRows>, dims: &[usize], which: &[usize]) ->
         return Arc::clone(rows);
     }
     let of = |values: &Vec<i32>, dim: usize| {
-        which.iter().flat_map(|row| &values[row * dim..(row + 1) * dim]).copied().collect::<Vec<i32>>()
+        which
+            .iter()
+            .flat_map(|row| &values[row * dim..(row + 1) * dim])
+            .copied()
+            .collect::<Vec<i32>>()
     };
     Arc::new(ModuleRows {
         inputs: rows.inputs.iter().zip(dims).map(|(input, dim)| of(input, *dim)).collect(),
@@ -52,7 +57,8 @@ pub(super) fn select(rows: &Arc<ModuleRows>, dims: &[usize], which: &[usize]) ->
     })
 }
 
-/// The answered rows of one module: twenty bytes each, however wide they are, and sixteen for each answer.
+/// The answered rows of one module: twenty bytes each, however wide they are, and sixteen for each
+/// answer.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The number of each distinct row within the module's record.
@@ -119,7 +125,10 @@ mod tests {
         let at = |n: u8| known.row(&digest(n)).map(|row| known.answer_of(row));
         assert_eq!((at(1), at(2), at(3)), (Some((0, 0)), Some((0, 1)), Some((1, 0))));
         assert_eq!((at(4), at(5), at(6)), (Some((2, 1)), Some((2, 2)), None));
-        assert_eq!((known.place(0), known.place(2), known.count(), known.answers()), (100, 300, 6, 3));
+        assert_eq!(
+            (known.place(0), known.place(2), known.count(), known.answers()),
+            (100, 300, 6, 3)
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! The user's log, written by a thread of its own: an answer need not be on disk before the next layer is computed.
+//! The user's log, written by a thread of its own: an answer need not be on disk before the next
+//! layer is computed.
 //!
-//! Events get to the file in the order in which they were given. One that the disk did not take stays first in line, and the next
-//! [`LogWriter::append`] says so.
+//! Events get to the file in the order in which they were given. One that the disk did not take
+//! stays first in line, and the next [`LogWriter::append`] says so.
 
 use std::{
     collections::VecDeque,
@@ -33,7 +34,8 @@ pub(super) struct LogWriter {
     /// None only while it is dropped.
     orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<()>>,
-    /// Where the next record will begin: events get to the file in the order in which they were given, and nobody else appends.
+    /// Where the next record will begin: events get to the file in the order in which they were
+    /// given, and nobody else appends.
     end: u64,
 }
 
@@ -42,12 +44,17 @@ impl LogWriter {
     pub fn start(log: SessionLog) -> Result<LogWriter, Error> {
         let (path, end) = (log.path(), log.end());
         let (orders, incoming) = sync_channel(WAITING);
-        let thread = std::thread::Builder::new().name("log".into()).spawn(move || work(log, &incoming));
-        Ok(LogWriter { orders: Some(orders), thread: Some(thread.map_err(|e| Error::file(&path, e))?), end })
+        let thread =
+            std::thread::Builder::new().name("log".into()).spawn(move || work(log, &incoming));
+        Ok(LogWriter {
+            orders: Some(orders),
+            thread: Some(thread.map_err(|e| Error::file(&path, e))?),
+            end,
+        })
     }
 
-    /// Has an event written after those before it, and does not wait; says where its payload will be. Whether it worked, the next
-    /// call says.
+    /// Has an event written after those before it, and does not wait; says where its payload will
+    /// be. Whether it worked, the next call says.
     pub fn append_later(&mut self, event: Event) -> u64 {
         let place = self.advance(&event);
         // The thread is gone: the next call says so.
@@ -88,7 +95,10 @@ impl LogWriter {
         self.wait(Order::Sync)
     }
 
-    fn wait(&self, order: impl FnOnce(SyncSender<Result<(), Error>>) -> Order) -> Result<(), Error> {
+    fn wait(
+        &self,
+        order: impl FnOnce(SyncSender<Result<(), Error>>) -> Order,
+    ) -> Result<(), Error> {
         let gone = || Error::Input("the thread that writes the session's log has ended".into());
         let (reply, replied) = sync_channel(1);
         self.orders.as_ref().ok_or_else(gone)?.send(order(reply)).map_err(|_| gone())?;

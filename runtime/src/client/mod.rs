@@ -1,12 +1,15 @@
-//! The base-model user's side of a session: rows to a contributor, deltas back, an own record of both, and a verified proof.
+//! The base-model user's side of a session: rows to a contributor, deltas back, an own record of
+//! both, and a verified proof.
 //!
 //! ```text
 //! connection (TLS, token) → remote: the described and pinned adapter → session: log, send, check, remember → finish: proof, verdict
 //! ```
 //!
-//! Each session has a folder. Its log holds every row and delta; memory holds a few bytes a row, and what came last.
+//! Each session has a folder. Its log holds every row and delta; memory holds a few bytes a row,
+//! and what came last.
 //!
-//! Nothing that arrives is trusted: the manifest is held to the pin, answers to the manifest's bounds, the proof to the own record.
+//! Nothing that arrives is trusted: the manifest is held to the pin, answers to the manifest's
+//! bounds, the proof to the own record.
 
 mod connection;
 mod exchange;

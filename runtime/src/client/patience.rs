@@ -1,7 +1,8 @@
 //! What passes and what does not, and how long a contributor that has gone away is waited for.
 //!
-//! The clock starts when something fails, not when it begins: a connection that died in silence is noticed after as long as an answer
-//! may take. Whoever gives up has tried a connection that was made after the failure.
+//! The clock starts when something fails, not when it begins: a connection that died in silence is
+//! noticed after as long as an answer may take. Whoever gives up has tried a connection that was
+//! made after the failure.
 
 use std::{
     error::Error as StdError,
@@ -13,7 +14,8 @@ use tonic::{Code, Status};
 
 use crate::{Error, server::causes};
 
-/// How long to wait before a contributor that has gone away is asked again: doubled every time, up to two seconds.
+/// How long to wait before a contributor that has gone away is asked again: doubled every time, up
+/// to two seconds.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
@@ -39,7 +41,9 @@ impl Trouble {
         match self {
             Trouble::Final(error) => Err(error),
             Trouble::Away(why) => Ok(why),
-            Trouble::Status(status) if is_temporary(&status) => Ok(Error::status(url, &status).why_of(url)),
+            Trouble::Status(status) if is_temporary(&status) => {
+                Ok(Error::status(url, &status).why_of(url))
+            }
             Trouble::Status(status) => Err(Error::status(url, &status)),
         }
     }
@@ -49,21 +53,23 @@ impl Trouble {
 fn is_temporary(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => true,
-        // A connection that broke in the middle of a message; a server says `internal` itself only in answers without a cause.
+        // A connection that broke in the middle of a message; a server says `internal` itself only
+        // in answers without a cause.
         Code::Internal => status.source().is_some() || status.message().contains("h2 "),
         _ => false,
     }
 }
 
-/// Whether the contributor says of a batch that it is not served, and so not counted: its limits do not allow it. What the
-/// connection itself reports has a cause.
+/// Whether the contributor says of a batch that it is not served, and so not counted: its limits do
+/// not allow it. What the connection itself reports has a cause.
 pub(super) fn is_refusal(status: &Status) -> bool {
     let refused = matches!(status.code(), Code::ResourceExhausted | Code::InvalidArgument);
     refused && status.source().is_none()
 }
 
-/// Whether a connection that could not be made, or ended before anything came over it, may be made a little later. A wrong
-/// certificate, a name that nobody has and a peer that speaks something else stay what they are.
+/// Whether a connection that could not be made, or ended before anything came over it, may be made
+/// a little later. A wrong certificate, a name that nobody has and a peer that speaks something
+/// else stay what they are.
 pub(super) fn may_pass(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -77,14 +83,17 @@ pub(super) fn may_pass(error: &(dyn StdError + 'static)) -> bool {
         }
         next = error.source();
     }
-    // Without an error of the system it is HTTP/2 that complains: a frame of no size that it allows is no HTTP/2.
+    // Without an error of the system it is HTTP/2 that complains: a frame of no size that it allows
+    // is no HTTP/2.
     let text = causes(error);
     !["invalid size", "protocol error", "not negotiated"].iter().any(|sign| text.contains(sign))
 }
 
 /// Whether the resolver says that there is no such host, and not that it should be asked again.
 fn is_unknown_name(text: &str) -> bool {
-    text.contains("failed to lookup address") && !text.contains("Temporary failure") && !text.contains("Try again")
+    text.contains("failed to lookup address")
+        && !text.contains("Temporary failure")
+        && !text.contains("Try again")
 }
 
 /// How long a contributor is waited for.
@@ -119,8 +128,8 @@ impl Patience {
         self.fresh = false;
     }
 
-    /// It failed in passing: how long to wait before a new connection is tried, or nothing if this one was new and it was waited for
-    /// long enough.
+    /// It failed in passing: how long to wait before a new connection is tried, or nothing if this
+    /// one was new and it was waited for long enough.
     pub fn failed(&mut self) -> Option<Duration> {
         let left = self.limit.saturating_sub(self.waited());
         if std::mem::replace(&mut self.fresh, true) && left.is_zero() {

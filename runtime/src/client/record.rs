@@ -1,8 +1,9 @@
 //! The user's record of a session: its log, which is read again piece by piece, and an index of it.
 //!
-//! The log holds the rows and the deltas; in memory are a digest and a number of each row, and the deltas that came last. What is read
-//! for the base model is not checked against the log's checksums then; the trace is made of a reading that is, and the verdict is about
-//! the trace: a disk that changed a byte ends in a refusal.
+//! The log holds the rows and the deltas; in memory are a digest and a number of each row, and the
+//! deltas that came last. What is read for the base model is not checked against the log's
+//! checksums then; the trace is made of a reading that is, and the verdict is about the trace: a
+//! disk that changed a byte ends in a refusal.
 
 use std::{
     fs,
@@ -48,7 +49,11 @@ pub(super) struct Pairs {
 
 impl Pairs {
     /// Takes the next event; gives a batch when it is answered.
-    pub fn next(&mut self, path: &Path, event: Event) -> Result<Option<(Batch, InferResponse)>, Error> {
+    pub fn next(
+        &mut self,
+        path: &Path,
+        event: Event,
+    ) -> Result<Option<(Batch, InferResponse)>, Error> {
         match (event, self.sent.take()) {
             (Event::Sent(batch), None) => self.sent = Some(batch),
             (Event::Answered(answer), Some(batch)) => return Ok(Some((batch, answer))),
@@ -124,13 +129,15 @@ impl Record {
         let mut sets: Vec<Option<(Arc<ModuleRows>, Vec<RowDigest>)>> = vec![None; batch.rows.len()];
         for (call, on_wire) in calls.iter().zip(&batch.calls) {
             // Every set is read by a call: `parse` sees to it.
-            sets[on_wire.rows as usize]
-                .get_or_insert_with(|| (Arc::clone(&call.rows), self.digests(&call.rows, &dims(pinned, call.module))));
+            sets[on_wire.rows as usize].get_or_insert_with(|| {
+                (Arc::clone(&call.rows), self.digests(&call.rows, &dims(pinned, call.module)))
+            });
         }
         Ok(Outgoing { batch, sets: sets.into_iter().flatten().collect() })
     }
 
-    /// Adds a batch and the deltas of its calls; `payload` is the place of the answer's record in the log.
+    /// Adds a batch and the deltas of its calls; `payload` is the place of the answer's record in
+    /// the log.
     ///
     /// # Errors
     /// What is wrong with the batch.
@@ -142,12 +149,22 @@ impl Record {
         payload: u64,
     ) -> Result<(), String> {
         if batch.sequence != self.next {
-            return Err(format!("batch {} is recorded where {} is next", batch.sequence, self.next));
+            return Err(format!(
+                "batch {} is recorded where {} is next",
+                batch.sequence, self.next
+            ));
         }
-        if let Some(call) = batch.calls.iter().find(|call| !self.has_room(call.module as usize, sets, call.rows)) {
-            return Err(format!("batch {}: more rows of module {} than can be proven", batch.sequence, call.module));
+        if let Some(call) =
+            batch.calls.iter().find(|call| !self.has_room(call.module as usize, sets, call.rows))
+        {
+            return Err(format!(
+                "batch {}: more rows of module {} than can be proven",
+                batch.sequence, call.module
+            ));
         }
-        for ((call, delta), place) in batch.calls.iter().zip(deltas).zip(Event::delta_places(answer, payload)) {
+        for ((call, delta), place) in
+            batch.calls.iter().zip(deltas).zip(Event::delta_places(answer, payload))
+        {
             let module = call.module as usize;
             self.recent.push((module, self.modules[module].answers()), delta);
             self.modules[module].push(&sets[call.rows as usize].1, place);
@@ -156,7 +173,12 @@ impl Record {
         Ok(())
     }
 
-    fn has_room(&self, module: usize, sets: &[(Arc<ModuleRows>, Vec<RowDigest>)], set: u32) -> bool {
+    fn has_room(
+        &self,
+        module: usize,
+        sets: &[(Arc<ModuleRows>, Vec<RowDigest>)],
+        set: u32,
+    ) -> bool {
         self.modules[module].has_room(sets[set as usize].1.len())
     }
 
@@ -175,15 +197,18 @@ impl Record {
     ) -> Result<Option<Vec<i64>>, Error> {
         let known = &self.modules[module];
         let mut deltas = vec![0i64; digests.len() * width];
-        let Some(rows) = digests.iter().map(|digest| known.row(digest)).collect::<Option<Vec<u32>>>() else {
+        let Some(rows) =
+            digests.iter().map(|digest| known.row(digest)).collect::<Option<Vec<u32>>>()
+        else {
             return Ok(None);
         };
         let (mut done, mut is_flushed) = (0, false);
         while done < rows.len() {
             let (answer, first) = known.answer_of(rows[done]);
             // Rows that follow each other in one answer are read at once.
-            let follows =
-                |at: usize| rows.get(at).is_some_and(|row| known.answer_of(*row) == (answer, first + at - done));
+            let follows = |at: usize| {
+                rows.get(at).is_some_and(|row| known.answer_of(*row) == (answer, first + at - done))
+            };
             let run = 1 + (done + 1..).take_while(|at| follows(*at)).count();
             let out = &mut deltas[done * width..(done + run) * width];
             match self.recent.get((module, answer)) {
@@ -204,14 +229,22 @@ impl Record {
     /// Little-endian words of the log. (The curve library compiles on little-endian machines only.)
     fn read(&self, place: u64, out: &mut [i64]) -> Result<(), Error> {
         let mut file = &self.file;
-        let read = file.seek(SeekFrom::Start(place)).and_then(|_| file.read_exact(bytemuck::cast_slice_mut(out)));
+        let read = file
+            .seek(SeekFrom::Start(place))
+            .and_then(|_| file.read_exact(bytemuck::cast_slice_mut(out)));
         read.map_err(|e| Error::file(&self.path, format!("deltas cannot be read again: {e}")))
     }
 
     /// Writes everything into a trace file. What is in the log has to be in the file.
-    pub fn write_trace(&self, path: &Path, session: [u8; 32], pinned: &Pinned) -> Result<(), Error> {
+    pub fn write_trace(
+        &self,
+        path: &Path,
+        session: [u8; 32],
+        pinned: &Pinned,
+    ) -> Result<(), Error> {
         let counts = self.rows_per_module();
-        let mut writer = TraceWriter::create(path, pinned.id(), session, pinned.modules(), &counts)?;
+        let mut writer =
+            TraceWriter::create(path, pinned.id(), session, pinned.modules(), &counts)?;
         self.each(pinned, &mut |module, rows, delta| writer.push(module, rows, delta))?;
         writer.finish()
     }
@@ -231,7 +264,10 @@ impl Record {
         answered(&self.path, &mut |batch, answer| {
             let calls = parse(&batch, pinned).map_err(refuse)?;
             let deltas = parse_answer(&batch, &answer, pinned).map_err(refuse)?;
-            calls.iter().zip(&deltas).try_for_each(|(call, delta)| visit(call.module, &call.rows, delta))
+            calls
+                .iter()
+                .zip(&deltas)
+                .try_for_each(|(call, delta)| visit(call.module, &call.rows, delta))
         })
     }
 }

@@ -39,10 +39,12 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Connects and asks what is served. A contributor that is not there, or goes away before it answers, is waited for.
+    /// Connects and asks what is served. A contributor that is not there, or goes away before it
+    /// answers, is waited for.
     ///
     /// # Errors
-    /// [`Error::Contributor`] if it cannot be reached or refuses; [`Error::Proof`] if its manifest breaks a rule or is not the pinned one.
+    /// [`Error::Contributor`] if it cannot be reached or refuses; [`Error::Proof`] if its manifest
+    /// breaks a rule or is not the pinned one.
     pub fn connect(options: ContributorOptions, network: &Arc<Network>) -> Result<Remote, Error> {
         let failed = |why: String| Error::Contributor { url: options.url.clone(), why };
         let connector = Connector::new(&options)?;
@@ -56,13 +58,21 @@ impl Remote {
             match patience.failed() {
                 Some(wait) => std::thread::sleep(wait),
                 None if options.patience.is_zero() => return Err(failed(why)),
-                None => return Err(failed(format!("{why}; tried again for {}", seconds(patience.waited())))),
+                None => {
+                    return Err(failed(format!(
+                        "{why}; tried again for {}",
+                        seconds(patience.waited())
+                    )));
+                }
             }
         };
         patience.heard();
         let DescribeResponse { version, manifest, limits, rows_served, .. } = description;
         if version != wire::VERSION {
-            return Err(failed(format!("it speaks version {version} of the protocol, this program {}", wire::VERSION)));
+            return Err(failed(format!(
+                "it speaks version {version} of the protocol, this program {}",
+                wire::VERSION
+            )));
         }
         let pinned = known_manifests::parse(&manifest, options.pin.as_ref())?;
         let limits = limits.unwrap_or_default();
@@ -107,7 +117,8 @@ impl Remote {
     /// Writes the public description into `folder`, as `verify` reads it.
     pub fn write_public(&self, folder: &Path) -> Result<(), Error> {
         files::create_folder(folder, Access::Public)?;
-        let write = |name: &str, bytes: &[u8]| files::write(&folder.join(name), bytes, Access::Public);
+        let write =
+            |name: &str, bytes: &[u8]| files::write(&folder.join(name), bytes, Access::Public);
         write(artifacts::MANIFEST, &self.pinned.manifest().to_bytes()?)?;
         write(artifacts::SETTINGS, &self.pinned.settings().to_bytes()?)
     }
@@ -130,9 +141,13 @@ impl Remote {
 }
 
 /// Connects, and asks what is served.
-async fn describe(connector: &Connector, options: &ContributorOptions) -> Result<(Client, DescribeResponse), Trouble> {
+async fn describe(
+    connector: &Connector,
+    options: &ContributorOptions,
+) -> Result<(Client, DescribeResponse), Trouble> {
     let client = connector.connect().await?;
-    let mut describing = client.clone().max_decoding_message_size(manifest::MAX_BYTES + LONGEST_ANSWER);
+    let mut describing =
+        client.clone().max_decoding_message_size(manifest::MAX_BYTES + LONGEST_ANSWER);
     let request = describing.describe(DescribeRequest { version: wire::VERSION });
     let Ok(description) = tokio::time::timeout(options.call_timeout, request).await else {
         let why = format!("it did not say what it serves within {:?}", options.call_timeout);
@@ -149,7 +164,8 @@ fn undescribed(status: Status, url: &str) -> Trouble {
     let Some(cause) = std::error::Error::source(&status) else { return Trouble::Status(status) };
     let passes = may_pass(cause);
     let error = match url.starts_with("https:") {
-        // In TLS 1.3 a server refuses a certificate after the client's handshake is over, and hangs up.
+        // In TLS 1.3 a server refuses a certificate after the client's handshake is over, and hangs
+        // up.
         true => Error::Contributor {
             url: url.to_string(),
             why: format!(

@@ -1,4 +1,5 @@
-//! A session as its user lives it: every batch is on disk before it is sent, every answer when it is here.
+//! A session as its user lives it: every batch is on disk before it is sent, every answer when it
+//! is here.
 
 use std::{
     path::{Path, PathBuf},
@@ -57,7 +58,8 @@ pub struct UserSession {
     pub(super) key: zeroize::Zeroizing<[u8; 32]>,
     pub(super) log: LogWriter,
     pub(super) record: Record,
-    /// The batch that was sent and is not answered: it may have been counted, so nothing else goes before it.
+    /// The batch that was sent and is not answered: it may have been counted, so nothing else goes
+    /// before it.
     pub(super) pending: Option<Arc<Outgoing>>,
     pub(super) stream: Option<Stream>,
     /// Whether there was a stream before, so that the next one is a reconnection.
@@ -76,12 +78,16 @@ impl UserSession {
     /// Opens a session whose record is kept in `folder`, or goes on with the one that is there.
     ///
     /// # Errors
-    /// [`Error::Input`] if the folder holds a session that was finished, one of another adapter, or a trace without its log;
-    /// [`Error::Contributor`] if the contributor does not go on with it.
+    /// [`Error::Input`] if the folder holds a session that was finished, one of another adapter, or
+    /// a trace without its log; [`Error::Contributor`] if the contributor does not go on with
+    /// it.
     pub fn open(remote: Remote, folder: &Path) -> Result<UserSession, Error> {
         files::create_folder(folder, Access::Private)?;
         if folder.join(PROOF).exists() {
-            return Err(Error::Input(format!("{} holds a finished session: name another folder", folder.display())));
+            return Err(Error::Input(format!(
+                "{} holds a finished session: name another folder",
+                folder.display()
+            )));
         }
         let path = folder.join(LOG);
         if path.exists() && frame_log::is_unborn(&path)? {
@@ -111,11 +117,15 @@ impl UserSession {
                 replay().map_err(|why| Error::file(&path, why))
             })?;
             let unreadable = || Error::file(&path, "its header is not one");
-            let (id, key) = (header.session_id().ok_or_else(unreadable)?, header.key_bytes().ok_or_else(unreadable)?);
+            let (id, key) = (
+                header.session_id().ok_or_else(unreadable)?,
+                header.key_bytes().ok_or_else(unreadable)?,
+            );
             (log, id, zeroize::Zeroizing::new(key), record)
         } else {
             let (id, key) = (*os_bytes()?, zeroize::Zeroizing::new(*os_bytes()?));
-            let header = Header::new(pinned.id().to_string(), remote.options.url.clone(), &id, &key);
+            let header =
+                Header::new(pinned.id().to_string(), remote.options.url.clone(), &id, &key);
             let log = SessionLog::create(&path, &header)?;
             (log, id, key, Record::of(&path, pinned.modules().len())?)
         };
@@ -171,11 +181,12 @@ impl UserSession {
         self.record.rows_per_module()
     }
 
-    /// The deltas of rows for some modules, `[N, d_out]` each. Calls that share their rows (the same `Arc`) send them once; rows that were
-    /// answered before are not sent.
+    /// The deltas of rows for some modules, `[N, d_out]` each. Calls that share their rows (the
+    /// same `Arc`) send them once; rows that were answered before are not sent.
     ///
     /// # Errors
-    /// [`Error::Contributor`] says what the contributor did not do. What was answered until then is on disk.
+    /// [`Error::Contributor`] says what the contributor did not do. What was answered until then is
+    /// on disk.
     pub fn deltas(&mut self, calls: &[(usize, Arc<ModuleRows>)]) -> Result<Vec<Vec<i64>>, Error> {
         self.settle()?;
         let mut known: Vec<(*const ModuleRows, Arc<Vec<RowDigest>>)> = Vec::new();
@@ -185,7 +196,8 @@ impl UserSession {
                 let same = known.iter().find(|(other, _)| std::ptr::eq(*other, Arc::as_ptr(rows)));
                 let digests = same.map(|(_, digests)| Arc::clone(digests));
                 digests.unwrap_or_else(|| {
-                    let digests = Arc::new(self.record.digests(rows, &dims(&self.remote.pinned, *module)));
+                    let digests =
+                        Arc::new(self.record.digests(rows, &dims(&self.remote.pinned, *module)));
                     known.push((Arc::as_ptr(rows), Arc::clone(&digests)));
                     digests
                 })
@@ -226,7 +238,11 @@ impl UserSession {
     }
 
     /// What has to be sent, in batches that fit the contributor's limits.
-    fn batches(&mut self, calls: &[(usize, Arc<ModuleRows>)], digests: &[Arc<Vec<RowDigest>>]) -> Vec<Outgoing> {
+    fn batches(
+        &mut self,
+        calls: &[(usize, Arc<ModuleRows>)],
+        digests: &[Arc<Vec<RowDigest>>],
+    ) -> Vec<Outgoing> {
         // Calls by the rows that they share.
         let mut sets: Vec<(Vec<usize>, usize)> = Vec::new();
         for (at, (module, rows)) in calls.iter().enumerate() {
@@ -240,12 +256,16 @@ impl UserSession {
         for (modules, first) in sets {
             let (rows, digests) = (&calls[first].1, &digests[first]);
             let mut seen = std::collections::HashSet::new();
-            let unknown = |digest: &RowDigest| modules.iter().any(|m| self.record.of_module(*m).row(digest).is_none());
-            let missing: Vec<usize> =
-                (0..digests.len()).filter(|row| unknown(&digests[*row]) && seen.insert(digests[*row])).collect();
+            let unknown = |digest: &RowDigest| {
+                modules.iter().any(|m| self.record.of_module(*m).row(digest).is_none())
+            };
+            let missing: Vec<usize> = (0..digests.len())
+                .filter(|row| unknown(&digests[*row]) && seen.insert(digests[*row]))
+                .collect();
             self.statistics.reused += (digests.len() - missing.len()) * modules.len();
             let dims = dims(&self.remote.pinned, modules[0]);
-            let outputs: usize = modules.iter().map(|m| self.remote.pinned.modules()[*m].d_out * 8).sum();
+            let outputs: usize =
+                modules.iter().map(|m| self.remote.pinned.modules()[*m].d_out * 8).sum();
             let row_bytes = outputs.max(dims.iter().sum::<usize>() * 4 + 16).max(1);
             // A tenth is left for what surrounds the numbers.
             let most = self.remote.message_bytes() / 10 * 9;
@@ -262,9 +282,12 @@ impl UserSession {
                 let chosen = select(rows, &dims, chunk);
                 batch.rows.push(to_wire(&chosen));
                 sets.push((chosen, chunk.iter().map(|row| digests[*row]).collect()));
-                batch.calls.extend(modules.iter().map(|module| Call { module: *module as u32, rows: set }));
+                batch.calls.extend(
+                    modules.iter().map(|module| Call { module: *module as u32, rows: set }),
+                );
                 if chunk.len() == per_batch {
-                    // The next chunk of these modules needs a batch of its own: a module is called once in each.
+                    // The next chunk of these modules needs a batch of its own: a module is called
+                    // once in each.
                     room = 0;
                 }
             }

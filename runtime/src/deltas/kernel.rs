@@ -1,4 +1,5 @@
-//! `(X·A)·B` on integers in `f64`. Safe code that compilers make vector instructions of; the widths are chosen for those.
+//! `(X·A)·B` on integers in `f64`. Safe code that compilers make vector instructions of; the widths
+//! are chosen for those.
 
 /// Integers of fewer bits are exact here: the addition of [`MAGIC`] leaves 51 bits and a sign.
 pub(super) const EXACT_BITS: u32 = 51;
@@ -32,16 +33,26 @@ fn multiply_add<const FMA: bool>(a: f64, b: f64, c: f64) -> f64 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// `out[n, k] = Σ_j (Σ_i x[n, i]·a[j, i])·b[j, k]`. `FMA`: the processor multiplies and adds in one instruction.
+/// `out[n, k] = Σ_j (Σ_i x[n, i]·a[j, i])·b[j, k]`. `FMA`: the processor multiplies and adds in one
+/// instruction.
 #[inline(always)]
-pub(super) fn low_rank<const FMA: bool>(shape: Shape, x: &[i32], a: &[f64], b: &[f64], out: &mut [i64]) {
+pub(super) fn low_rank<const FMA: bool>(
+    shape: Shape,
+    x: &[i32],
+    a: &[f64],
+    b: &[f64],
+    out: &mut [i64],
+) {
     let Shape { rank, d_in, d_out } = shape;
     let mut t = vec![0f64; x.len() / d_in * rank];
     let mut converted = [0f64; FEATURES];
     for first in (0..d_in).step_by(FEATURES) {
         let width = FEATURES.min(d_in - first);
         for (x, t) in x.chunks_exact(d_in).zip(t.chunks_exact_mut(rank)) {
-            converted.iter_mut().zip(&x[first..first + width]).for_each(|(f, v)| *f = f64::from(*v));
+            converted
+                .iter_mut()
+                .zip(&x[first..first + width])
+                .for_each(|(f, v)| *f = f64::from(*v));
             let x = &converted[..width];
             let column = |j: usize| &a[j * d_in + first..j * d_in + first + width];
             let (fours, rest) = t.as_chunks_mut::<RANKS>();
@@ -87,7 +98,11 @@ fn products<const FMA: bool>(x: &[f64], a: [&[f64]; RANKS]) -> [f64; RANKS] {
 
 /// `x·a + sums`, lane by lane.
 #[inline(always)]
-fn add_products<const FMA: bool>(x: &[f64; LANES], a: &[f64; LANES], sums: [f64; LANES]) -> [f64; LANES] {
+fn add_products<const FMA: bool>(
+    x: &[f64; LANES],
+    a: &[f64; LANES],
+    sums: [f64; LANES],
+) -> [f64; LANES] {
     std::array::from_fn(|lane| multiply_add::<FMA>(x[lane], a[lane], sums[lane]))
 }
 

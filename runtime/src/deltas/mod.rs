@@ -1,9 +1,11 @@
 //! Deltas of many rows, as fast as floats: exact integer arithmetic in `f64`.
 //!
-//! `X·A` and `(X·A)·B` are computed in `f64`, where products and sums of integers are exact below 2⁵³. `t = x·a` is split into
-//! `t = h·2²⁶ + l` before it is multiplied with `B`, for `t·b` needs up to 63 bits. Whether everything stays exact follows from the weights
-//! alone and is checked once ([`Deltas::new`]); modules where it does not, and everything but low-rank terms, go row by row through
-//! [`Weights::delta_row`], which the prover computes with, too: what is served here is held to it before anything is proven.
+//! `X·A` and `(X·A)·B` are computed in `f64`, where products and sums of integers are exact below
+//! 2⁵³. `t = x·a` is split into `t = h·2²⁶ + l` before it is multiplied with `B`, for `t·b` needs
+//! up to 63 bits. Whether everything stays exact follows from the weights alone and is checked once
+//! ([`Deltas::new`]); modules where it does not, and everything but low-rank terms, go row by row
+//! through [`Weights::delta_row`], which the prover computes with, too: what is served here is held
+//! to it before anything is proven.
 
 mod kernel;
 mod simd;
@@ -55,7 +57,11 @@ impl Deltas {
     /// Lays the weights out.
     pub fn new(modules: &[Module], weights: &Weights) -> Deltas {
         let each = modules.iter().enumerate();
-        Deltas { modules: each.map(|(m, module)| LowRank::of(module, weights.of_module(modules, m))).collect() }
+        Deltas {
+            modules: each
+                .map(|(m, module)| LowRank::of(module, weights.of_module(modules, m)))
+                .collect(),
+        }
     }
 
     /// Whether module `m` is computed in `f64`, many rows at a time.
@@ -70,7 +76,9 @@ impl Deltas {
         let mut delta = vec![0i64; rows.scales.len() * module.d_out];
         match &self.modules[m] {
             // Not worth another thread.
-            Some(low_rank) if rows.scales.len() <= ROWS_AT_ONCE => low_rank.compute(&rows.inputs[0], &mut delta),
+            Some(low_rank) if rows.scales.len() <= ROWS_AT_ONCE => {
+                low_rank.compute(&rows.inputs[0], &mut delta)
+            }
             Some(low_rank) => {
                 let x = rows.inputs[0].par_chunks(ROWS_AT_ONCE * low_rank.d_in);
                 x.zip(delta.par_chunks_mut(ROWS_AT_ONCE * low_rank.d_out))
@@ -80,8 +88,16 @@ impl Deltas {
                 let own = artifacts.weights.of_module(modules, m);
                 delta.par_chunks_exact_mut(module.d_out).enumerate().for_each(|(row, out)| {
                     let inputs = rows.inputs.iter().zip(&module.inputs);
-                    let x: Vec<&[i32]> = inputs.map(|(x, input)| &x[row * input.dim..(row + 1) * input.dim]).collect();
-                    artifacts.weights.delta_row(module, own, &x, rows.ones.get(row).copied().unwrap_or(0), out);
+                    let x: Vec<&[i32]> = inputs
+                        .map(|(x, input)| &x[row * input.dim..(row + 1) * input.dim])
+                        .collect();
+                    artifacts.weights.delta_row(
+                        module,
+                        own,
+                        &x,
+                        rows.ones.get(row).copied().unwrap_or(0),
+                        out,
+                    );
                 });
             }
         }
@@ -97,7 +113,9 @@ impl LowRank {
         if term.kind != TermKind::LowRank || !is_exact(module, pairs) {
             return None;
         }
-        let floats = |side: fn(&PairWeights) -> &Vec<i32>| pairs.iter().flat_map(side).map(|v| f64::from(*v)).collect();
+        let floats = |side: fn(&PairWeights) -> &Vec<i32>| {
+            pairs.iter().flat_map(side).map(|v| f64::from(*v)).collect()
+        };
         Some(LowRank {
             rank: pairs.len(),
             d_in: input.dim,
@@ -118,12 +136,15 @@ impl LowRank {
 fn is_exact(module: &Module, pairs: &[PairWeights]) -> bool {
     let largest_x = 1u64 << (module.x_bits - 1);
     let norm = |pair: &PairWeights| pair.a.iter().map(|a| u64::from(a.unsigned_abs())).sum::<u64>();
-    let inner = pairs.iter().all(|pair| norm(pair).saturating_mul(largest_x) < 1 << kernel::EXACT_BITS);
+    let inner =
+        pairs.iter().all(|pair| norm(pair).saturating_mul(largest_x) < 1 << kernel::EXACT_BITS);
     let mut columns = vec![0u64; module.d_out];
     for pair in pairs {
         columns.iter_mut().zip(&pair.b).for_each(|(sum, b)| *sum += u64::from(b.unsigned_abs()));
     }
-    let outer = columns.iter().all(|sum| sum.saturating_mul(1 << (kernel::SPLIT - 1)) < 1 << kernel::EXACT_BITS);
+    let outer = columns
+        .iter()
+        .all(|sum| sum.saturating_mul(1 << (kernel::SPLIT - 1)) < 1 << kernel::EXACT_BITS);
     inner && outer
 }
 
@@ -144,17 +165,27 @@ mod tests {
             name: "m".into(),
             scale_log2: 0,
             scaling: 1.0,
-            terms: vec![Term { a: vec![], b: vec![], input: Some(0), kind: TermKind::LowRank, rank, shift: 0 }],
+            terms: vec![Term {
+                a: vec![],
+                b: vec![],
+                input: Some(0),
+                kind: TermKind::LowRank,
+                rank,
+                shift: 0,
+            }],
             x_bits: bits.0,
         }
     }
 
     /// The same product in 128-bit integers.
     fn reference(x: &[i32], pairs: &[PairWeights], d_out: usize) -> Vec<i64> {
-        let dot = |a: &[i32]| x.iter().zip(a).map(|(x, a)| i128::from(*x) * i128::from(*a)).sum::<i128>();
+        let dot =
+            |a: &[i32]| x.iter().zip(a).map(|(x, a)| i128::from(*x) * i128::from(*a)).sum::<i128>();
         let t: Vec<i128> = pairs.iter().map(|pair| dot(&pair.a)).collect();
         (0..d_out)
-            .map(|k| t.iter().zip(pairs).map(|(t, pair)| t * i128::from(pair.b[k])).sum::<i128>() as i64)
+            .map(|k| {
+                t.iter().zip(pairs).map(|(t, pair)| t * i128::from(pair.b[k])).sum::<i128>() as i64
+            })
             .collect()
     }
 
@@ -206,12 +237,17 @@ mod tests {
             let x = vec![sign * largest; 33];
             let mut out = vec![0; 3];
             low_rank.compute(&x, &mut out);
-            // (the bound on deltas, which is another, does not hold of these: the last 64 bits are compared)
+            // (the bound on deltas, which is another, does not hold of these: the last 64 bits are
+            // compared)
             assert_eq!(out, reference(&x, &inside, 3));
         }
         a.push(1);
-        assert!(LowRank::of(&module(34, 1, 3, (24, 24, 24)), &[PairWeights { a, b: vec![1; 3] }]).is_none());
-        let wide: Vec<PairWeights> = (0..9).map(|_| PairWeights { a: vec![1], b: vec![largest; 3] }).collect();
+        assert!(
+            LowRank::of(&module(34, 1, 3, (24, 24, 24)), &[PairWeights { a, b: vec![1; 3] }])
+                .is_none()
+        );
+        let wide: Vec<PairWeights> =
+            (0..9).map(|_| PairWeights { a: vec![1], b: vec![largest; 3] }).collect();
         assert!(LowRank::of(&module(1, 9, 3, (24, 2, 24)), &wide).is_none());
     }
 }

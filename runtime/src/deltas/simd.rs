@@ -7,8 +7,8 @@ use super::kernel::{self, Shape};
 pub(super) fn low_rank(shape: Shape, x: &[i32], a: &[f64], b: &[f64], out: &mut [i64]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-        // SAFETY: `with_avx2` is a safe function whose only demand on its caller is a processor with AVX2 and FMA. Both have just been
-        // found on this processor.
+        // SAFETY: `with_avx2` is a safe function whose only demand on its caller is a processor
+        // with AVX2 and FMA. Both have just been found on this processor.
         return unsafe { with_avx2(shape, x, a, b, out) };
     }
     kernel::low_rank::<false>(shape, x, a, b, out);

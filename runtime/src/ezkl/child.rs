@@ -1,5 +1,6 @@
-//! One Python process that answers calls, held to its limits. It leads a process group of its own, and only that group is ever
-//! killed; on Linux it also ends with the thread that started it, however that ends.
+//! One Python process that answers calls, held to its limits. It leads a process group of its own,
+//! and only that group is ever killed; on Linux it also ends with the thread that started it,
+//! however that ends.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -58,7 +59,8 @@ impl<'a> Ezkl<'a> {
     /// Starts the interpreter in `folder` and looks for the package.
     ///
     /// # Errors
-    /// [`EzklError::Interpreter`], or [`EzklError::Package`] with the command that installs the package.
+    /// [`EzklError::Interpreter`], or [`EzklError::Package`] with the command that installs the
+    /// package.
     pub fn start(python: &'a Python, folder: &Path) -> Result<Ezkl<'a>, Error> {
         let interpreter = &python.interpreter;
         // A path is relative to where the user is, not to the folder in which the process works.
@@ -74,7 +76,9 @@ impl<'a> Ezkl<'a> {
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let named = || interpreter.display().to_string();
-        let mut child = command.spawn().map_err(|e| EzklError::Interpreter { python: named(), why: e.to_string() })?;
+        let mut child = command
+            .spawn()
+            .map_err(|e| EzklError::Interpreter { python: named(), why: e.to_string() })?;
         let stderr = Arc::new(Mutex::new(Vec::new()));
         let (sender, lines) = mpsc::channel();
         if let Some(pipe) = child.stderr.take() {
@@ -95,13 +99,18 @@ impl<'a> Ezkl<'a> {
         let found = |text: &Value| text.as_str().map(printable);
         match (found(&first["ezkl"]), found(&first["why"])) {
             (Some(version), _) if version == VERSION => Ok(ezkl),
-            (Some(version), _) => {
-                Err(EzklError::Package { found: format!("`{}` has ezkl {version}", named()), python: named() }.into())
+            (Some(version), _) => Err(EzklError::Package {
+                found: format!("`{}` has ezkl {version}", named()),
+                python: named(),
             }
+            .into()),
             (None, why) => {
                 let why = why.unwrap_or_default();
-                Err(EzklError::Package { found: format!("`{}` has no usable ezkl ({why})", named()), python: named() }
-                    .into())
+                Err(EzklError::Package {
+                    found: format!("`{}` has no usable ezkl ({why})", named()),
+                    python: named(),
+                }
+                .into())
             }
         }
     }
@@ -115,17 +124,26 @@ impl<'a> Ezkl<'a> {
     pub fn call(&mut self, call: &'static str, what: &str, args: Value) -> Result<Cost, EzklError> {
         self.calls += 1;
         let request = json!({ "id": self.calls, "call": call, "args": args });
-        let sent = self.input.as_mut().map(|input| writeln!(input, "{request}").and_then(|()| input.flush()));
+        let sent = self
+            .input
+            .as_mut()
+            .map(|input| writeln!(input, "{request}").and_then(|()| input.flush()));
         if !matches!(sent, Some(Ok(()))) {
             return Err(self.died(call, what));
         }
         let deadline = self.until.unwrap_or_else(|| Instant::now() + self.python.timeout);
         loop {
-            let answer = self.line(call, what, deadline.saturating_duration_since(Instant::now()))?;
+            let answer =
+                self.line(call, what, deadline.saturating_duration_since(Instant::now()))?;
             if answer["id"].as_u64() != Some(self.calls) || answer.get("progress").is_some() {
                 continue;
             }
-            let failed = |why: String, stderr| EzklError::Failed { call, what: what.to_string(), why, stderr };
+            let failed = |why: String, stderr| EzklError::Failed {
+                call,
+                what: what.to_string(),
+                why,
+                stderr,
+            };
             if let Some(why) = answer["error"].as_str() {
                 if why.starts_with("MemoryError") {
                     return Err(self.too_large(call, what));
@@ -145,13 +163,21 @@ impl<'a> Ezkl<'a> {
     }
 
     /// The next line of the process, within its limits.
-    fn line(&mut self, call: &'static str, what: &str, within: Duration) -> Result<Value, EzklError> {
+    fn line(
+        &mut self,
+        call: &'static str,
+        what: &str,
+        within: Duration,
+    ) -> Result<Value, EzklError> {
         let deadline = Instant::now() + within;
         loop {
             match self.lines.recv_timeout(STEP) {
                 Ok(line) => {
                     return serde_json::from_str(&line).map_err(|e| {
-                        EzklError::answer("the EZKL process", format!("an answer that is not JSON ({e})"))
+                        EzklError::answer(
+                            "the EZKL process",
+                            format!("an answer that is not JSON ({e})"),
+                        )
                     });
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(self.died(call, what)),
@@ -163,7 +189,11 @@ impl<'a> Ezkl<'a> {
             }
             if Instant::now() >= deadline {
                 self.kill();
-                return Err(EzklError::Timeout { call, what: what.to_string(), limit: self.python.timeout });
+                return Err(EzklError::Timeout {
+                    call,
+                    what: what.to_string(),
+                    limit: self.python.timeout,
+                });
             }
             if resident(self.child.id()).is_some_and(|mib| mib > self.python.memory) {
                 self.kill();
@@ -191,26 +221,40 @@ impl<'a> Ezkl<'a> {
         if stderr.contains("memory allocation of ") {
             return self.too_large(call, what);
         }
-        EzklError::Died { call, what: what.to_string(), how: status.map_or("no status".into(), how), stderr }
+        EzklError::Died {
+            call,
+            what: what.to_string(),
+            how: status.map_or("no status".into(), how),
+            stderr,
+        }
     }
 
     /// The end of what the process wrote to stderr, for people.
     fn last_words(&self) -> String {
         let Ok(kept) = self.stderr.lock() else { return String::new() };
         let text = String::from_utf8_lossy(&kept[kept.len().saturating_sub(SHOWN)..]).into_owned();
-        let lines: Vec<String> = text.lines().map(printable).filter(|line| !line.trim().is_empty()).collect();
+        let lines: Vec<String> =
+            text.lines().map(printable).filter(|line| !line.trim().is_empty()).collect();
         // An error is one line.
-        if lines.is_empty() { String::new() } else { format!("; EZKL wrote: {}", lines.join(" | ")) }
+        if lines.is_empty() {
+            String::new()
+        } else {
+            format!("; EZKL wrote: {}", lines.join(" | "))
+        }
     }
 
     /// Kills the process and what it started, and nothing else.
     fn kill(&mut self) {
-        // The group is the process's own, and its number is taken for as long as the process has not been waited for.
+        // The group is the process's own, and its number is taken for as long as the process has
+        // not been waited for.
         #[cfg(unix)]
         if let Ok(None) = self.child.try_wait() {
             let group = format!("-{}", self.child.id());
-            let kill =
-                Command::new("kill").args(["-KILL", "--", &group]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            let kill = Command::new("kill")
+                .args(["-KILL", "--", &group])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
             let _ = kill;
         }
         let _ = self.child.kill();

@@ -31,7 +31,8 @@ pub(super) struct Circuit<'a> {
 
 /// A path as an argument of EZKL's functions.
 pub(super) fn argument(path: &Path) -> Result<&str, Error> {
-    path.to_str().ok_or_else(|| Error::file(path, "EZKL takes only names that are UTF-8: choose another"))
+    path.to_str()
+        .ok_or_else(|| Error::file(path, "EZKL takes only names that are UTF-8: choose another"))
 }
 
 impl<'a> Circuit<'a> {
@@ -61,7 +62,8 @@ impl<'a> Circuit<'a> {
         files::write(&self.path(file), value.to_string().as_bytes(), Access::Private)
     }
 
-    /// Settings, calibrated on rows if the options say so, and the compiled circuit. `calibration` is EZKL's input file.
+    /// Settings, calibrated on rows if the options say so, and the compiled circuit. `calibration`
+    /// is EZKL's input file.
     pub fn settings(
         &self,
         ezkl: &mut Ezkl<'_>,
@@ -74,21 +76,27 @@ impl<'a> Circuit<'a> {
         let mut costs = vec![ezkl.call("gen_settings", self.name, args)?];
         if let Some(target) = options.calibration() {
             self.write(CALIBRATION, calibration)?;
-            let mut args = self.args([("data", CALIBRATION), ("model", ONNX), ("settings", SETTINGS)])?;
+            let mut args =
+                self.args([("data", CALIBRATION), ("model", ONNX), ("settings", SETTINGS)])?;
             args["target"] = target.into();
             if let Some(logrows) = options.logrows {
                 args["max_logrows"] = logrows.into();
             }
             costs.push(ezkl.call("calibrate_settings", self.name, args)?);
         }
-        let args = self.args([("model", ONNX), ("compiled_circuit", CIRCUIT), ("settings_path", SETTINGS)])?;
+        let args = self.args([
+            ("model", ONNX),
+            ("compiled_circuit", CIRCUIT),
+            ("settings_path", SETTINGS),
+        ])?;
         costs.push(ezkl.call("compile_circuit", self.name, args)?);
         Ok((self.read_settings()?, costs))
     }
 
     pub fn read_settings(&self) -> Result<Settings, Error> {
         let bytes = files::read(&self.path(SETTINGS), settings::MAX_BYTES)?;
-        Settings::parse(&bytes).map_err(|why| EzklError::answer(format!("{SETTINGS} of `{}`", self.name), why).into())
+        Settings::parse(&bytes)
+            .map_err(|why| EzklError::answer(format!("{SETTINGS} of `{}`", self.name), why).into())
     }
 
     /// Proving and verifying key.
@@ -129,7 +137,12 @@ impl<'a> Circuit<'a> {
     }
 
     /// A proof of the last witness, written to `proof`.
-    pub fn prove(&self, ezkl: &mut Ezkl<'_>, what: &str, files: &Proving<'_>) -> Result<Cost, Error> {
+    pub fn prove(
+        &self,
+        ezkl: &mut Ezkl<'_>,
+        what: &str,
+        files: &Proving<'_>,
+    ) -> Result<Cost, Error> {
         let mut args = self.args([("witness", WITNESS)])?;
         args["model"] = argument(files.circuit)?.into();
         args["pk_path"] = argument(files.pk)?.into();

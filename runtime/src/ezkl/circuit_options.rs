@@ -1,4 +1,5 @@
-//! How EZKL is to make a circuit: presets, scales, rows, and what its proofs show of the parameters.
+//! How EZKL is to make a circuit: presets, scales, rows, and what its proofs show of the
+//! parameters.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -32,8 +33,12 @@ impl Visibility {
     pub fn binding(self) -> &'static str {
         match self {
             Visibility::Private => "NOT BOUND: each row may have been proven with other weights",
-            Visibility::Hashed => "bound by the Poseidon hash in the manifest, which confirms a guess of all weights",
-            Visibility::Polycommit => "bound by the KZG commitment in the manifest, which is not hiding",
+            Visibility::Hashed => {
+                "bound by the Poseidon hash in the manifest, which confirms a guess of all weights"
+            }
+            Visibility::Polycommit => {
+                "bound by the KZG commitment in the manifest, which is not hiding"
+            }
             Visibility::Fixed => "bound by the verifying key, which is not hiding",
         }
     }
@@ -71,7 +76,8 @@ pub struct CircuitOptions {
     pub preset: Preset,
     /// log₂ of the rows of the circuit.
     pub logrows: Option<u32>,
-    /// Fixed-point bits of inputs and of parameters: no calibration then, unless a target is named, too.
+    /// Fixed-point bits of inputs and of parameters: no calibration then, unless a target is
+    /// named, too.
     pub scales: Option<(u32, u32)>,
     /// What calibration aims at.
     pub target: Option<Target>,
@@ -84,7 +90,14 @@ pub struct CircuitOptions {
 impl Default for CircuitOptions {
     fn default() -> CircuitOptions {
         let (logrows, scales, target, decomposition) = (None, None, None, None);
-        CircuitOptions { preset: Preset::Auto, logrows, scales, target, decomposition, visibility: Visibility::Private }
+        CircuitOptions {
+            preset: Preset::Auto,
+            logrows,
+            scales,
+            target,
+            decomposition,
+            visibility: Visibility::Private,
+        }
     }
 }
 
@@ -104,7 +117,9 @@ impl CircuitOptions {
         let (input, param) = self.scales.unwrap_or((DEFAULT_SCALE, DEFAULT_SCALE));
         args["input_scale"] = input.into();
         args["param_scale"] = param.into();
-        if let Some(logrows) = self.logrows.or((self.preset == Preset::ZkloraPaper).then_some(PAPER_LOGROWS)) {
+        if let Some(logrows) =
+            self.logrows.or((self.preset == Preset::ZkloraPaper).then_some(PAPER_LOGROWS))
+        {
             args["logrows"] = logrows.into();
         }
         if let Some((base, legs)) = self.decomposition {

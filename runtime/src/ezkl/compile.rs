@@ -41,7 +41,8 @@ pub struct Options<'a> {
     pub circuit: CircuitOptions,
     /// Which SRS.
     pub srs: Srs<'a>,
-    /// A folder with settings.json, vk.key and, to prove, model.compiled and pk.key: keys that EZKL made for the one ONNX file.
+    /// A folder with settings.json, vk.key and, to prove, model.compiled and pk.key: keys that
+    /// EZKL made for the one ONNX file.
     pub run: Option<&'a Path>,
 }
 
@@ -75,10 +76,15 @@ pub struct Compiled {
 }
 
 /// Compiles; `progress` is told what is done next.
-pub fn compile(options: &Options<'_>, python: &Python, progress: &mut dyn FnMut(&str)) -> Result<Compiled, Error> {
+pub fn compile(
+    options: &Options<'_>,
+    python: &Python,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Compiled, Error> {
     let given = sources(options.paths)?;
     given.modules.iter().try_for_each(|source| {
-        check_name(&source.name).map_err(|why| Error::Input(format!("module `{}`: {why}", source.name)))
+        check_name(&source.name)
+            .map_err(|why| Error::Input(format!("module `{}`: {why}", source.name)))
     })?;
     if options.run.is_some() && given.modules.len() != 1 {
         return Err(Error::Input("keys of an EZKL run are for one ONNX file: name one".into()));
@@ -96,7 +102,8 @@ pub fn compile(options: &Options<'_>, python: &Python, progress: &mut dyn FnMut(
     files::create_folder(&staging.out().join("private"), Access::Private)?;
     let interfaces = given.modules.iter().map(interface).collect::<Result<Vec<_>, _>>()?;
     let rows = calibration(options, &given.modules, &interfaces)?;
-    let mut maker = Maker { options, staging: &staging, ezkl: Ezkl::start(python, staging.work())?, progress };
+    let mut maker =
+        Maker { options, staging: &staging, ezkl: Ezkl::start(python, staging.work())?, progress };
     let mut modules = Vec::new();
     let mut reports = Vec::new();
     for (place, (source, interface)) in given.modules.iter().zip(&interfaces).enumerate() {
@@ -117,11 +124,18 @@ pub fn compile(options: &Options<'_>, python: &Python, progress: &mut dyn FnMut(
 }
 
 fn manifest(base_model: BaseModel, modules: Vec<Module>) -> Manifest {
-    Manifest { base_model, ezkl: VERSION.into(), format: FORMAT.into(), modules, version: FORMAT_VERSION }
+    Manifest {
+        base_model,
+        ezkl: VERSION.into(),
+        format: FORMAT.into(),
+        modules,
+        version: FORMAT_VERSION,
+    }
 }
 
 pub(super) fn interface(source: &Source) -> Result<Interface, Error> {
-    Interface::read(&source.onnx).map_err(|why| Error::Input(format!("module `{}`: {why}", source.name)))
+    Interface::read(&source.onnx)
+        .map_err(|why| Error::Input(format!("module `{}`: {why}", source.name)))
 }
 
 /// A module before it has keys: shapes alone.
@@ -148,14 +162,22 @@ fn blank(name: &str) -> Module {
 }
 
 /// Rows to calibrate on: the user's, or pseudo-random ones.
-fn calibration(options: &Options<'_>, sources: &[Source], interfaces: &[Interface]) -> Result<Activations, Error> {
-    let shapes: Vec<_> = sources.iter().zip(interfaces).map(|(s, interface)| shape_of(&s.name, interface)).collect();
+fn calibration(
+    options: &Options<'_>,
+    sources: &[Source],
+    interfaces: &[Interface],
+) -> Result<Activations, Error> {
+    let shapes: Vec<_> =
+        sources.iter().zip(interfaces).map(|(s, interface)| shape_of(&s.name, interface)).collect();
     let mut rows = synthetic::activations(&shapes, CALIBRATION_ROWS);
     if let Some(path) = options.calibrate {
         let own = Activations::read(path, &shapes, None)?;
         for (name, inputs) in &own.modules {
             if let Some(value) = inputs.iter().flatten().find(|v| !v.is_finite()) {
-                return Err(Error::file(path, format!("module `{name}`: {value} is no number to calibrate on")));
+                return Err(Error::file(
+                    path,
+                    format!("module `{name}`: {value} is no number to calibrate on"),
+                ));
             }
         }
         rows.modules.extend(own.modules);
@@ -165,15 +187,17 @@ fn calibration(options: &Options<'_>, sources: &[Source], interfaces: &[Interfac
 
 /// EZKL's input file for the first `most` rows of a module, one after another.
 pub(super) fn floats(interface: &Interface, inputs: &[Vec<f32>], most: usize) -> Value {
-    let first =
-        |(values, dim): (&Vec<f32>, usize)| values.iter().take(dim * most).map(|v| f64::from(*v)).collect::<Vec<f64>>();
+    let first = |(values, dim): (&Vec<f32>, usize)| {
+        values.iter().take(dim * most).map(|v| f64::from(*v)).collect::<Vec<f64>>()
+    };
     let dims = interface.inputs.iter().map(|input| input.dim);
     json!({ "input_data": inputs.iter().zip(dims).map(first).collect::<Vec<_>>() })
 }
 
 /// Writes an ONNX file to where EZKL reads it, with the weights in it: EZKL opens no other file.
 pub(super) fn write_onnx(circuit: &Circuit<'_>, source: &Source) -> Result<(), Error> {
-    let onnx = zklora_compiler::ingest::embedded(&source.onnx, &source.name, source.folder.as_deref());
+    let onnx =
+        zklora_compiler::ingest::embedded(&source.onnx, &source.name, source.folder.as_deref());
     files::write(&circuit.path(ONNX), &onnx.map_err(|e| Error::Compile(e.into()))?, Access::Private)
 }
 
@@ -207,9 +231,16 @@ impl Maker<'_> {
             None => {
                 (self.progress)(&format!("{name}: settings and circuit"));
                 write_onnx(&circuit, source)?;
-                let all = rows.modules.get(name).map(|inputs| floats(interface, inputs, CALIBRATION_ROWS));
-                let (settings, took) =
-                    circuit.settings(&mut self.ezkl, interface, &self.options.circuit, &all.unwrap_or_default())?;
+                let all = rows
+                    .modules
+                    .get(name)
+                    .map(|inputs| floats(interface, inputs, CALIBRATION_ROWS));
+                let (settings, took) = circuit.settings(
+                    &mut self.ezkl,
+                    interface,
+                    &self.options.circuit,
+                    &all.unwrap_or_default(),
+                )?;
                 costs.extend(took);
                 settings
             }
@@ -226,14 +257,16 @@ impl Maker<'_> {
             (self.progress)(&format!("{name}: mock proof of one row"));
             // Nothing is published about the parameters before there are keys.
             let none = Visibility::Private;
-            let (_, cost) = circuit.witness(&mut self.ezkl, name, &row, &circuit.path(CIRCUIT), None, none)?;
+            let (_, cost) =
+                circuit.witness(&mut self.ezkl, name, &row, &circuit.path(CIRCUIT), None, none)?;
             costs.extend([cost, circuit.mock(&mut self.ezkl)?]);
             (self.progress)(&format!("{name}: keys of 2^{} rows", settings.logrows));
             costs.push(circuit.setup(&mut self.ezkl, &srs_path)?);
         }
         let weights = self.weights(&circuit, &settings, &row, &srs_path, &mut costs)?;
         let module = self.keep(&circuit, interface, &settings, &srs, weights)?;
-        let size = |file: &str| std::fs::metadata(self.kept(&module.name, file)).map_or(0, |m| m.len());
+        let size =
+            |file: &str| std::fs::metadata(self.kept(&module.name, file)).map_or(0, |m| m.len());
         let report = ModuleReport {
             name: name.into(),
             d_in: dims.iter().sum(),
@@ -270,13 +303,18 @@ impl Maker<'_> {
         let keys = (circuit.path(VK), srs.to_path_buf());
         let keys = Some((keys.0.as_path(), keys.1.as_path()));
         let what = "the parameters";
-        let (witness, cost) = circuit.witness(&mut self.ezkl, what, row, &compiled, keys, settings.visibility)?;
+        let (witness, cost) =
+            circuit.witness(&mut self.ezkl, what, row, &compiled, keys, settings.visibility)?;
         costs.push(cost);
         Ok(witness.weights)
     }
 
     /// The SRS for a circuit, made by EZKL if the user said so and named no file.
-    fn srs(&mut self, settings: &Settings, costs: &mut Vec<Cost>) -> Result<(SrsFile, PathBuf), Error> {
+    fn srs(
+        &mut self,
+        settings: &Settings,
+        costs: &mut Vec<Cost>,
+    ) -> Result<(SrsFile, PathBuf), Error> {
         let dev = self.staging.out().join("public").join(folder::dev_srs(settings.logrows));
         let path = match self.options.srs.file {
             Some(file) => {
@@ -299,7 +337,10 @@ impl Maker<'_> {
         if srs.logrows < settings.logrows {
             return Err(Error::file(
                 &path,
-                format!("2^{} points, this circuit needs 2^{}: name a larger SRS", srs.logrows, settings.logrows),
+                format!(
+                    "2^{} points, this circuit needs 2^{}: name a larger SRS",
+                    srs.logrows, settings.logrows
+                ),
             ));
         }
         Ok((srs, path))
@@ -344,7 +385,9 @@ impl Maker<'_> {
             weights,
             ..Module::described(name, interface, settings)
         };
-        module.fits(settings).map_err(|why| EzklError::answer(format!("{SETTINGS} of `{name}`"), why))?;
+        module
+            .fits(settings)
+            .map_err(|why| EzklError::answer(format!("{SETTINGS} of `{name}`"), why))?;
         Ok(module)
     }
 }

@@ -59,7 +59,9 @@ pub enum EzklError {
         why: String,
     },
     /// The package is missing or of another version.
-    #[error("{found}: this build drives ezkl {VERSION}. Install it with: {python} -m pip install ezkl=={VERSION}")]
+    #[error(
+        "{found}: this build drives ezkl {VERSION}. Install it with: {python} -m pip install ezkl=={VERSION}"
+    )]
     Package {
         /// What there is instead.
         found: String,
@@ -79,7 +81,9 @@ pub enum EzklError {
         stderr: String,
     },
     /// The process ended before it answered.
-    #[error("the EZKL process died in `{call}` ({what}): {how}{stderr}. Nothing was written; run the command again")]
+    #[error(
+        "the EZKL process died in `{call}` ({what}): {how}{stderr}. Nothing was written; run the command again"
+    )]
     Died {
         /// Which function.
         call: &'static str,
@@ -91,7 +95,9 @@ pub enum EzklError {
         stderr: String,
     },
     /// A call took longer than it may.
-    #[error("EZKL was stopped in `{call}` ({what}): it took longer than {limit:?} (--ezkl-timeout)")]
+    #[error(
+        "EZKL was stopped in `{call}` ({what}): it took longer than {limit:?} (--ezkl-timeout)"
+    )]
     Timeout {
         /// Which function.
         call: &'static str,
@@ -101,7 +107,9 @@ pub enum EzklError {
         limit: Duration,
     },
     /// The process used more memory than it may.
-    #[error("EZKL was stopped in `{call}` ({what}): it needs more than {limit} MiB of memory (--ezkl-memory)")]
+    #[error(
+        "EZKL was stopped in `{call}` ({what}): it needs more than {limit} MiB of memory (--ezkl-memory)"
+    )]
     Memory {
         /// Which function.
         call: &'static str,

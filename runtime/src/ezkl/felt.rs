@@ -1,7 +1,9 @@
-//! Elements of the scalar field of BN254, as EZKL writes them: 32 bytes, least significant first, in hex.
+//! Elements of the scalar field of BN254, as EZKL writes them: 32 bytes, least significant first,
+//! in hex.
 
 /// The field's order, least significant word first.
-const ORDER: [u64; 4] = [0x43e1_f593_f000_0001, 0x2833_e848_79b9_7091, 0xb850_45b6_8181_585d, 0x3064_4e72_e131_a029];
+const ORDER: [u64; 4] =
+    [0x43e1_f593_f000_0001, 0x2833_e848_79b9_7091, 0xb850_45b6_8181_585d, 0x3064_4e72_e131_a029];
 
 /// A field element as a small signed integer: the upper half of the field is negative.
 pub(super) fn parse(text: &str) -> Result<i64, String> {
@@ -20,7 +22,8 @@ pub(super) fn parse(text: &str) -> Result<i64, String> {
 /// The words of a canonical element.
 fn words(text: &str) -> Result<[u64; 4], String> {
     let mut bytes = [0u8; 32];
-    hex::decode_to_slice(text, &mut bytes).map_err(|_| format!("`{text:.70}` is not 64 hex digits"))?;
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| format!("`{text:.70}` is not 64 hex digits"))?;
     let mut words = [0u64; 4];
     for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
         *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));

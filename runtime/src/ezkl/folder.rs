@@ -1,4 +1,5 @@
-//! An EZKL adapter's artifact folder: `public/` for everybody, `private/` for the contributor alone (`docs/formats.md`).
+//! An EZKL adapter's artifact folder: `public/` for everybody, `private/` for the contributor alone
+//! (`docs/formats.md`).
 //!
 //! It is made beside its final name and renamed, so that nothing half-written has that name.
 
@@ -60,7 +61,8 @@ pub fn is_ezkl(folder: &Path) -> Result<bool, Error> {
         format: String,
     }
     let path = artifacts::public_folder(folder)?.join(artifacts::MANIFEST);
-    let bytes = files::read(&path, manifest::MAX_BYTES.max(zklora_circuit::manifest::MAX_BYTES as u64))?;
+    let bytes =
+        files::read(&path, manifest::MAX_BYTES.max(zklora_circuit::manifest::MAX_BYTES as u64))?;
     // What is no manifest at all is refused with more words by those who read it.
     Ok(serde_json::from_slice::<Format>(&bytes).is_ok_and(|file| file.format == manifest::FORMAT))
 }
@@ -113,9 +115,12 @@ impl Public {
             }
             Ok(bytes)
         };
-        let settings = read(SETTINGS, settings::MAX_BYTES, &module.settings_digest, Check::Settings)?;
+        let settings =
+            read(SETTINGS, settings::MAX_BYTES, &module.settings_digest, Check::Settings)?;
         let meaning = Settings::parse(&settings).and_then(|parsed| module.fits(&parsed));
-        meaning.map_err(|why| EzklError::refused(Check::Settings, format!("module `{}`: {why}", module.name)))?;
+        meaning.map_err(|why| {
+            EzklError::refused(Check::Settings, format!("module `{}`: {why}", module.name))
+        })?;
         Ok(Keys { settings, vk: read(VK, MAX_VK, &module.vk_digest, Check::VerifyingKey)? })
     }
 
@@ -129,11 +134,17 @@ impl Public {
         std::path::absolute(&path).map_err(|e| Error::file(&path, e))
     }
 
-    /// A copy of that file in `folder`: what is checked is then what is used, whoever writes to the file meanwhile.
+    /// A copy of that file in `folder`: what is checked is then what is used, whoever writes to the
+    /// file meanwhile.
     ///
     /// # Errors
     /// As [`Public::srs`].
-    pub(super) fn copied_srs(&self, module: &Module, srs: &Srs<'_>, folder: &Path) -> Result<PathBuf, Error> {
+    pub(super) fn copied_srs(
+        &self,
+        module: &Module,
+        srs: &Srs<'_>,
+        folder: &Path,
+    ) -> Result<PathBuf, Error> {
         let path = self.srs_path(module, srs)?;
         let copy = folder.join(format!("{}.srs", module.srs_digest));
         if !copy.is_file() {
@@ -167,8 +178,12 @@ impl Public {
 fn require_digest(named: &Path, file: &Path, module: &Module) -> Result<(), Error> {
     let found = srs_file::inspect(named, file)?;
     if found.digest != module.srs_digest {
-        let why =
-            format!("{} has the digest {}, the manifest names {}", named.display(), found.digest, module.srs_digest);
+        let why = format!(
+            "{} has the digest {}, the manifest names {}",
+            named.display(),
+            found.digest,
+            module.srs_digest
+        );
         return Err(EzklError::refused(Check::Srs, why).into());
     }
     Ok(())
@@ -195,7 +210,10 @@ impl Artifacts {
     pub(super) fn private(&self, module: &Module, name: &str) -> Result<PathBuf, Error> {
         let path = self.folder.join("private").join(&module.name).join(name);
         if !path.is_file() {
-            return Err(Error::file(&path, "not here: this folder can verify, but neither record nor prove"));
+            return Err(Error::file(
+                &path,
+                "not here: this folder can verify, but neither record nor prove",
+            ));
         }
         std::path::absolute(&path).map_err(|e| Error::file(&path, e))
     }
@@ -232,7 +250,8 @@ impl Staging {
         self.scratch.path()
     }
 
-    /// Waits until everything is on the disk, and gives the folder its name. What had the name before is removed.
+    /// Waits until everything is on the disk, and gives the folder its name. What had the name
+    /// before is removed.
     pub fn publish(self, out: &Path) -> Result<(), Error> {
         sync(&self.out())?;
         let old = self.scratch.path().join("old");
@@ -261,7 +280,8 @@ fn sync(path: &Path) -> Result<(), Error> {
     fs::File::open(path).and_then(|file| file.sync_all()).map_err(failed)
 }
 
-/// Whether a folder may be written here: nothing, an empty folder, or an EZKL adapter that has served no rows.
+/// Whether a folder may be written here: nothing, an empty folder, or an EZKL adapter that has
+/// served no rows.
 pub(super) fn may_replace(out: &Path) -> Result<(), Error> {
     let failed = |e| Error::file(out, e);
     if !out.try_exists().map_err(failed)? {
@@ -271,10 +291,16 @@ pub(super) fn may_replace(out: &Path) -> Result<(), Error> {
         return Ok(());
     }
     if !out.join("public").join(artifacts::MANIFEST).is_file() || !is_ezkl(out)? {
-        return Err(Error::file(out, "something else than an EZKL adapter lies here: choose another --out"));
+        return Err(Error::file(
+            out,
+            "something else than an EZKL adapter lies here: choose another --out",
+        ));
     }
     if !ledger::read(&out.join("private").join(artifacts::LEDGER))?.is_empty() {
-        return Err(Error::file(out, "an adapter lies here and has served rows: choose another --out"));
+        return Err(Error::file(
+            out,
+            "an adapter lies here and has served rows: choose another --out",
+        ));
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The inputs and the output of an ONNX graph, as far as EZKL and a trace need them: names, symbols and numbers of features.
+//! The inputs and the output of an ONNX graph, as far as EZKL and a trace need them: names, symbols
+//! and numbers of features.
 //!
 //! Only a few fields of the file are read; what the graph computes is EZKL's business.
 
@@ -86,7 +87,10 @@ impl Interface {
             inputs.push(Input { dim, name: input.name.clone() });
         }
         let [output] = graph.output.as_slice() else {
-            return Err(format!("the graph has {} outputs, EZKL's backend takes graphs with one", graph.output.len()));
+            return Err(format!(
+                "the graph has {} outputs, EZKL's backend takes graphs with one",
+                graph.output.len()
+            ));
         };
         // Its size is what EZKL says; a shape that is left out has no symbols.
         if shape(output).is_some() {
@@ -97,7 +101,9 @@ impl Interface {
             [only] => only.name = "x".into(),
             several => {
                 let names: BTreeSet<&str> = several.iter().map(|i| i.name.as_str()).collect();
-                let bad = |name: &&str| name.is_empty() || name.contains('.') || RESERVED_INPUTS.contains(name);
+                let bad = |name: &&str| {
+                    name.is_empty() || name.contains('.') || RESERVED_INPUTS.contains(name)
+                };
                 if names.len() < several.len() || names.iter().any(bad) {
                     return Err("inputs need different names without dots, and none of `one`, `scale`, `delta`".into());
                 }
@@ -112,17 +118,23 @@ fn shape(value: &ValueInfo) -> Option<&Shape> {
 }
 
 fn features(value: &ValueInfo, symbols: &mut BTreeSet<String>) -> Result<usize, String> {
-    let shape = shape(value).ok_or_else(|| format!("`{}` has no shape: export the graph with shapes", value.name))?;
+    let shape = shape(value)
+        .ok_or_else(|| format!("`{}` has no shape: export the graph with shapes", value.name))?;
     let mut features = 1usize;
     for dim in &shape.dim {
         match (dim.symbol.as_str(), usize::try_from(dim.value)) {
             ("", Ok(size @ 1..)) => {
-                features = features
-                    .checked_mul(size)
-                    .filter(|f| *f <= MAX_FEATURES)
-                    .ok_or_else(|| format!("`{}` has more than {MAX_FEATURES} features", value.name))?;
+                features =
+                    features.checked_mul(size).filter(|f| *f <= MAX_FEATURES).ok_or_else(|| {
+                        format!("`{}` has more than {MAX_FEATURES} features", value.name)
+                    })?;
             }
-            ("", _) => return Err(format!("a dimension of `{}` has neither size nor name: give it one", value.name)),
+            ("", _) => {
+                return Err(format!(
+                    "a dimension of `{}` has neither size nor name: give it one",
+                    value.name
+                ));
+            }
             (symbol, _) => {
                 symbols.insert(symbol.to_string());
             }

@@ -1,6 +1,8 @@
-//! What the user pins of an EZKL adapter: shapes, scales, and the digests of settings, verifying keys and SRS.
+//! What the user pins of an EZKL adapter: shapes, scales, and the digests of settings, verifying
+//! keys and SRS.
 //!
-//! Canonical JSON: sorted keys, no white space, one encoding for each value. Its BLAKE3 is the adapter id.
+//! Canonical JSON: sorted keys, no white space, one encoding for each value. Its BLAKE3 is the
+//! adapter id.
 
 use std::collections::HashSet;
 
@@ -52,12 +54,14 @@ pub struct Module {
     pub srs_insecure: bool,
     /// BLAKE3 of `vk.key`.
     pub vk_digest: String,
-    /// What fixes the parameters: their Poseidon hash, or KZG commitments to them; nothing if they are private or part of the key.
+    /// What fixes the parameters: their Poseidon hash, or KZG commitments to them; nothing if they
+    /// are private or part of the key.
     pub weights: Vec<String>,
 }
 
 impl Module {
-    /// What a circuit's settings say, with no digest and no weights; its SRS is taken to be insecure until somebody says whose it is.
+    /// What a circuit's settings say, with no digest and no weights; its SRS is taken to be
+    /// insecure until somebody says whose it is.
     pub(super) fn described(name: &str, interface: &Interface, settings: &Settings) -> Module {
         Module {
             d_out: settings.output,
@@ -109,7 +113,10 @@ impl Pinned {
         if let Some(pin) = pin
             && *pin != id
         {
-            return Err(EzklError::refused(Check::Pin, format!("the manifest is of adapter {id}, you pinned {pin}")));
+            return Err(EzklError::refused(
+                Check::Pin,
+                format!("the manifest is of adapter {id}, you pinned {pin}"),
+            ));
         }
         let manifest = parse(bytes).map_err(|why| EzklError::answer("manifest.json", why))?;
         Ok(Pinned { manifest, id })
@@ -168,8 +175,16 @@ impl Module {
         };
         differs("inputs", format!("{dims:?}"), format!("{:?}", settings.inputs))?;
         differs("output", self.d_out.to_string(), settings.output.to_string())?;
-        differs("scale of the inputs", self.input_scale.to_string(), settings.input_scale.to_string())?;
-        differs("scale of the output", self.output_scale.to_string(), settings.output_scale.to_string())?;
+        differs(
+            "scale of the inputs",
+            self.input_scale.to_string(),
+            settings.input_scale.to_string(),
+        )?;
+        differs(
+            "scale of the output",
+            self.output_scale.to_string(),
+            settings.output_scale.to_string(),
+        )?;
         differs("logrows", self.logrows.to_string(), settings.logrows.to_string())?;
         differs(
             "visibility of the parameters",
@@ -178,7 +193,11 @@ impl Module {
         )?;
         if self.param_visibility == Visibility::Polycommit {
             // One that is missing would leave a column of parameters free.
-            differs("commitments to the parameters", self.weights.len().to_string(), settings.commitments.to_string())?;
+            differs(
+                "commitments to the parameters",
+                self.weights.len().to_string(),
+                settings.commitments.to_string(),
+            )?;
         }
         Ok(())
     }
@@ -193,8 +212,8 @@ impl Manifest {
 }
 
 fn parse(bytes: &[u8]) -> Result<Manifest, String> {
-    let manifest: Manifest =
-        serde_json::from_slice(bytes).map_err(|e| format!("not a manifest of EZKL circuits: {e}"))?;
+    let manifest: Manifest = serde_json::from_slice(bytes)
+        .map_err(|e| format!("not a manifest of EZKL circuits: {e}"))?;
     if manifest.format != FORMAT || manifest.version != FORMAT_VERSION {
         return Err(format!("format or version is another than {FORMAT} {FORMAT_VERSION}"));
     }
@@ -220,7 +239,10 @@ fn parse(bytes: &[u8]) -> Result<Manifest, String> {
 /// Whether a folder can be named after a module.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if (1..=MAX_NAME).contains(&name.len()) && !name.starts_with(['.', '-']) && name.bytes().all(plain) {
+    if (1..=MAX_NAME).contains(&name.len())
+        && !name.starts_with(['.', '-'])
+        && name.bytes().all(plain)
+    {
         return Ok(());
     }
     Err("a name has 1 to 200 letters, digits, dots, underscores and hyphens, and does not begin with a dot".into())
@@ -229,7 +251,10 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
 fn check(module: &Module) -> Result<(), String> {
     check_name(&module.name)?;
     let dims = module.inputs.iter().map(|input| input.dim).chain([module.d_out]);
-    if module.inputs.is_empty() || module.inputs.len() > 64 || dims.clone().any(|d| !(1..=MAX_FEATURES).contains(&d)) {
+    if module.inputs.is_empty()
+        || module.inputs.len() > 64
+        || dims.clone().any(|d| !(1..=MAX_FEATURES).contains(&d))
+    {
         return Err("its shape is not possible".into());
     }
     let names: HashSet<&str> = module.inputs.iter().map(|input| input.name.as_str()).collect();
@@ -237,7 +262,9 @@ fn check(module: &Module) -> Result<(), String> {
     if names.len() < module.inputs.len() || names.iter().any(bad) {
         return Err("its inputs have impossible names".into());
     }
-    let digest = |text: &String| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let digest = |text: &String| {
+        text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
     if ![&module.settings_digest, &module.srs_digest, &module.vk_digest].into_iter().all(digest) {
         return Err("a digest is not 64 hex digits".into());
     }

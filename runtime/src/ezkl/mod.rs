@@ -1,8 +1,10 @@
-//! EZKL as a second backend: the `ezkl` package from PyPI, driven as a subprocess, behind the same commands.
+//! EZKL as a second backend: the `ezkl` package from PyPI, driven as a subprocess, behind the same
+//! commands.
 //!
-//! EZKL proves one row at a time and checks nothing about who made the keys. What ties a session together is here: a manifest that
-//! the user pins ([`manifest`]), public values that are taken from the user's own trace ([`verify`]), and digests that are compared
-//! before a file is used. What EZKL can and cannot show is in `docs/ezkl.md`.
+//! EZKL proves one row at a time and checks nothing about who made the keys. What ties a session
+//! together is here: a manifest that the user pins ([`manifest`]), public values that are taken
+//! from the user's own trace ([`verify`]), and digests that are compared before a file is used.
+//! What EZKL can and cannot show is in `docs/ezkl.md`.
 //!
 //! ```text
 //! ONNX ─ compile::compile → manifest, settings, vk (public/), compiled circuit, pk (private/)
@@ -32,5 +34,6 @@ mod witness;
 pub use error::{Check, EzklError};
 pub use limits::{Cancel, Python};
 
-/// The version of the `ezkl` package that this build drives. Another one has other formats and other circuits.
+/// The version of the `ezkl` package that this build drives. Another one has other formats and
+/// other circuits.
 pub const VERSION: &str = "23.0.5";

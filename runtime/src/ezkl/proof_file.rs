@@ -1,4 +1,5 @@
-//! EZKL's proof file: public values and proof bytes. What else is in it is for people, and is not looked at.
+//! EZKL's proof file: public values and proof bytes. What else is in it is for people, and is not
+//! looked at.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -37,10 +38,14 @@ pub(super) struct Statement<'a> {
 
 impl ProofFile {
     pub fn parse(bytes: &[u8]) -> Result<ProofFile, String> {
-        let file: File = serde_json::from_slice(bytes).map_err(|e| format!("not a proof of EZKL: {e}"))?;
+        let file: File =
+            serde_json::from_slice(bytes).map_err(|e| format!("not a proof of EZKL: {e}"))?;
         if file.version.as_deref() != Some(super::VERSION) {
             let version = file.version.unwrap_or("an unknown version".into());
-            return Err(format!("a proof of EZKL {version:.40}, this build verifies those of {}", super::VERSION));
+            return Err(format!(
+                "a proof of EZKL {version:.40}, this build verifies those of {}",
+                super::VERSION
+            ));
         }
         if file.split.is_some_and(|v| !v.is_null()) || file.protocol.is_some_and(|v| !v.is_null()) {
             return Err("a proof of an aggregation, which is not supported".into());
@@ -51,8 +56,8 @@ impl ProofFile {
         Ok(ProofFile { instances: file.instances, proof: file.proof })
     }
 
-    /// Compares the public values with the row, and what fixes the weights with the manifest; gives back a proof file for EZKL that holds
-    /// nothing of this one but the proof's bytes.
+    /// Compares the public values with the row, and what fixes the weights with the manifest; gives
+    /// back a proof file for EZKL that holds nothing of this one but the proof's bytes.
     ///
     /// # Errors
     /// [`Check::PublicValues`] or [`Check::Weights`].
@@ -65,12 +70,18 @@ impl ProofFile {
                 format!("it has {groups} columns of public values, not one"),
             ));
         };
-        let hash = if module.param_visibility == Visibility::Hashed { module.weights.as_slice() } else { &[] };
-        let inputs = statement.inputs.iter().flat_map(|values| values.iter().map(|v| i64::from(*v)));
+        let hash = if module.param_visibility == Visibility::Hashed {
+            module.weights.as_slice()
+        } else {
+            &[]
+        };
+        let inputs =
+            statement.inputs.iter().flat_map(|values| values.iter().map(|v| i64::from(*v)));
         let rows = inputs.chain(statement.delta.iter().copied()).map(felt::encode);
         let expected: Vec<String> = hash.iter().cloned().chain(rows).collect();
         if found.len() != expected.len() {
-            let why = format!("it has {} public values, the row has {}", found.len(), expected.len());
+            let why =
+                format!("it has {} public values, the row has {}", found.len(), expected.len());
             return Err(EzklError::refused(Check::PublicValues, why));
         }
         if let Some(place) = (0..expected.len()).find(|place| found[*place] != expected[*place]) {
@@ -91,11 +102,16 @@ impl ProofFile {
         }))
     }
 
-    /// A proof begins with the commitments to the parameters: each is a point with 32 bytes for x and 32 for y, most significant first.
-    /// The manifest has x, least significant first, with the parity of y in the highest bit.
+    /// A proof begins with the commitments to the parameters: each is a point with 32 bytes for x
+    /// and 32 for y, most significant first. The manifest has x, least significant first, with
+    /// the parity of y in the highest bit.
     fn check_commitments(&self, weights: &[String]) -> Result<(), EzklError> {
-        let other =
-            || EzklError::refused(Check::Weights, "it is about other weights than those that the manifest commits to");
+        let other = || {
+            EzklError::refused(
+                Check::Weights,
+                "it is about other weights than those that the manifest commits to",
+            )
+        };
         for (place, commitment) in weights.iter().enumerate() {
             let point = self.proof.get(place * 64..place * 64 + 64).ok_or_else(other)?;
             if compressed(point) != *commitment {
@@ -133,11 +149,17 @@ fn difference(statement: &Statement<'_>, place: usize, hashes: usize, found: &st
         Err(_) => "no number".into(),
     };
     let why = if place < features {
-        format!("feature {place} of the inputs is {} in the proof, another in your trace", number(module.input_scale))
+        format!(
+            "feature {place} of the inputs is {} in the proof, another in your trace",
+            number(module.input_scale)
+        )
     } else {
         let place = place - features;
         let own = statement.delta[place] as f64 * (-f64::from(module.output_scale)).exp2();
-        format!("feature {place} of the delta is {} in the proof, {own} in your trace", number(module.output_scale))
+        format!(
+            "feature {place} of the delta is {} in the proof, {own} in your trace",
+            number(module.output_scale)
+        )
     };
     EzklError::refused(Check::PublicValues, why)
 }

@@ -20,10 +20,11 @@ use crate::{
     trace_file::{ModuleRows, TraceFile},
 };
 
-/// Computes every delta with EZKL, row by row, and enters the session in the ledger. Also says how many rows of each module were served
-/// then, over all sessions.
+/// Computes every delta with EZKL, row by row, and enters the session in the ledger. Also says how
+/// many rows of each module were served then, over all sessions.
 ///
-/// `session` is the user's 32 fresh bytes; none: they are drawn here. `max_rows` is the most that a module may serve over all sessions.
+/// `session` is the user's 32 fresh bytes; none: they are drawn here. `max_rows` is the most that a
+/// module may serve over all sessions.
 ///
 /// # Errors
 /// [`Error::Budget`] if the limit would be exceeded: then nothing was served.
@@ -53,7 +54,8 @@ pub fn record(
                 for row in 0..rows.scales.len() {
                     let what = format!("{}, row {row}", module.name);
                     progress(&what);
-                    rows.delta.extend(delta(&mut ezkl, &circuit, &compiled, module, &rows, row, &what)?);
+                    rows.delta
+                        .extend(delta(&mut ezkl, &circuit, &compiled, module, &rows, row, &what)?);
                 }
                 rows
             }
@@ -82,9 +84,11 @@ pub fn record(
     Ok((trace, served))
 }
 
-/// Rows of these modules over all sessions, with `more` of them. (No server serves an EZKL folder: none is open.)
+/// Rows of these modules over all sessions, with `more` of them. (No server serves an EZKL folder:
+/// none is open.)
 fn served(book: &Book, more: &Rows) -> Rows {
-    let earlier = |name: &String| book.rows().values().filter_map(|rows| rows.get(name)).sum::<u64>();
+    let earlier =
+        |name: &String| book.rows().values().filter_map(|rows| rows.get(name)).sum::<u64>();
     more.iter().map(|(name, rows)| (name.clone(), earlier(name).saturating_add(*rows))).collect()
 }
 
@@ -99,8 +103,14 @@ fn delta(
 ) -> Result<Vec<i64>, Error> {
     let own = rows::row(module, rows, row);
     let input = rows::input_data(module, &own);
-    let (witness, _) =
-        circuit.witness(ezkl, what, &input, compiled, None, super::circuit_options::Visibility::Private)?;
+    let (witness, _) = circuit.witness(
+        ezkl,
+        what,
+        &input,
+        compiled,
+        None,
+        super::circuit_options::Visibility::Private,
+    )?;
     check_witness(module, &own, &witness, what)?;
     Ok(witness.output)
 }
@@ -119,12 +129,15 @@ pub(super) fn check_witness(
             .zip(row)
             .all(|(theirs, own)| theirs.iter().copied().eq(own.iter().map(|v| i64::from(*v))));
     if !same {
-        return Err(
-            EzklError::answer(format!("EZKL's witness of {what}"), "its inputs are not those of the row").into()
-        );
+        return Err(EzklError::answer(
+            format!("EZKL's witness of {what}"),
+            "its inputs are not those of the row",
+        )
+        .into());
     }
     if witness.output.len() != module.d_out {
-        let why = format!("{} output values, the manifest has {}", witness.output.len(), module.d_out);
+        let why =
+            format!("{} output values, the manifest has {}", witness.output.len(), module.d_out);
         return Err(EzklError::answer(format!("EZKL's witness of {what}"), why).into());
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! Rows of a session as EZKL's circuits take them: every value of a module has the same scale, a power of two.
+//! Rows of a session as EZKL's circuits take them: every value of a module has the same scale, a
+//! power of two.
 
 use zklora_circuit::trace::TraceDigest;
 
@@ -17,7 +18,8 @@ pub(super) fn scale(module: &Module) -> f32 {
     (-(module.input_scale as f32)).exp2()
 }
 
-/// A module's activations as integers, without deltas: `round(x · 2^input_scale)`, halves away from zero, as EZKL rounds.
+/// A module's activations as integers, without deltas: `round(x · 2^input_scale)`, halves away from
+/// zero, as EZKL rounds.
 ///
 /// # Errors
 /// Names module, row and value of one that is not finite or does not fit into 32 bits.
@@ -26,7 +28,9 @@ pub(super) fn quantized(module: &Module, inputs: &[Vec<f32>]) -> Result<ModuleRo
     let mut rows = ModuleRows { inputs: Vec::new(), ..ModuleRows::default() };
     let mut count = None;
     for (values, input) in inputs.iter().zip(&module.inputs) {
-        if values.len() % input.dim != 0 || count.is_some_and(|count| count != values.len() / input.dim) {
+        if values.len() % input.dim != 0
+            || count.is_some_and(|count| count != values.len() / input.dim)
+        {
             return Err(refuse("its inputs do not have the same number of whole rows".into()));
         }
         count = Some(values.len() / input.dim);
@@ -61,17 +65,21 @@ pub(super) fn row<'a>(module: &Module, rows: &'a ModuleRows, row: usize) -> Vec<
 /// EZKL's input file for integers of a row.
 pub(super) fn input_data(module: &Module, row: &[&[i32]]) -> serde_json::Value {
     let factor = (-f64::from(module.input_scale)).exp2();
-    let floats = |values: &&[i32]| values.iter().map(|v| f64::from(*v) * factor).collect::<Vec<f64>>();
+    let floats =
+        |values: &&[i32]| values.iter().map(|v| f64::from(*v) * factor).collect::<Vec<f64>>();
     serde_json::json!({ "input_data": row.iter().map(floats).collect::<Vec<_>>() })
 }
 
-/// Whether a trace has the scales that its circuits have: otherwise its integers are other numbers than those of a proof.
+/// Whether a trace has the scales that its circuits have: otherwise its integers are other numbers
+/// than those of a proof.
 pub(super) fn check_scales(pinned: &Pinned, trace: &TraceFile) -> Result<(), EzklError> {
     for (module, rows) in pinned.modules().iter().zip(&trace.modules) {
         let own = scale(module);
         if let Some(row) = rows.scales.iter().position(|s| s.to_bits() != own.to_bits()) {
             let (name, theirs) = (&module.name, rows.scales[row]);
-            let why = format!("module `{name}`, row {row} has the scale {theirs} in the trace, the circuit has {own}");
+            let why = format!(
+                "module `{name}`, row {row} has the scale {theirs} in the trace, the circuit has {own}"
+            );
             return Err(EzklError::refused(Check::PublicValues, why));
         }
     }
@@ -82,9 +90,15 @@ pub(super) fn check_scales(pinned: &Pinned, trace: &TraceFile) -> Result<(), Ezk
 ///
 /// # Errors
 /// [`Error::NotYours`] names the module, and the row if one differs.
-pub fn check_inputs(pinned: &Pinned, trace: &TraceFile, activations: &Activations) -> Result<(), Error> {
+pub fn check_inputs(
+    pinned: &Pinned,
+    trace: &TraceFile,
+    activations: &Activations,
+) -> Result<(), Error> {
     for (module, rows) in pinned.modules().iter().zip(&trace.modules) {
-        let not_yours = |what: String| Err(Error::NotYours(format!("the trace is not of your activations: {what}")));
+        let not_yours = |what: String| {
+            Err(Error::NotYours(format!("the trace is not of your activations: {what}")))
+        };
         let own = match activations.modules.get(&module.name) {
             Some(inputs) => quantized(module, inputs)?,
             None => ModuleRows::none(&module.shape()),

@@ -8,10 +8,12 @@ use super::{VERSION, circuit_options::Visibility, interface::MAX_FEATURES};
 /// Largest settings file that is read, in bytes.
 pub(super) const MAX_BYTES: u64 = 1 << 24;
 
-/// Largest fixed-point scale: values of ±2^8 and more still fit the 32 bits that a trace has for them.
+/// Largest fixed-point scale: values of ±2^8 and more still fit the 32 bits that a trace has for
+/// them.
 const MAX_SCALE: i32 = 24;
 
-/// Rows of a column that EZKL's circuits leave for blinding, also where there is none: no parameters are in them.
+/// Rows of a column that EZKL's circuits leave for blinding, also where there is none: no
+/// parameters are in them.
 const BLINDING_ROWS: usize = 6;
 
 #[derive(Deserialize)]
@@ -60,15 +62,21 @@ impl Settings {
     /// Reads settings.
     ///
     /// # Errors
-    /// Says what is wrong, in particular what would make a proof meaningless: inputs or outputs that are not public, checks of their
-    /// ranges switched off.
+    /// Says what is wrong, in particular what would make a proof meaningless: inputs or outputs
+    /// that are not public, checks of their ranges switched off.
     pub fn parse(bytes: &[u8]) -> Result<Settings, String> {
-        let file: File = serde_json::from_slice(bytes).map_err(|e| format!("not settings of EZKL {VERSION}: {e}"))?;
+        let file: File = serde_json::from_slice(bytes)
+            .map_err(|e| format!("not settings of EZKL {VERSION}: {e}"))?;
         if file.version != VERSION {
-            return Err(format!("settings of EZKL {:.40}, this build works with {VERSION}", file.version));
+            return Err(format!(
+                "settings of EZKL {:.40}, this build works with {VERSION}",
+                file.version
+            ));
         }
         let args = &file.run_args;
-        for (what, visibility) in [("inputs", &args.input_visibility), ("outputs", &args.output_visibility)] {
+        for (what, visibility) in
+            [("inputs", &args.input_visibility), ("outputs", &args.output_visibility)]
+        {
             if visibility != "Public" {
                 return Err(format!(
                     "the {what} are not public in this circuit, so that its proofs say nothing about a given row"
@@ -76,7 +84,10 @@ impl Settings {
             }
         }
         if args.ignore_range_check_inputs_outputs {
-            return Err("range checks are switched off in this circuit (ignore_range_check_inputs_outputs)".into());
+            return Err(
+                "range checks are switched off in this circuit (ignore_range_check_inputs_outputs)"
+                    .into(),
+            );
         }
         let visibility = visibility(&args.param_visibility)?;
         if !(1..=28).contains(&args.logrows) {
@@ -84,29 +95,46 @@ impl Settings {
         }
         let features = |shape: &Vec<usize>| {
             let product = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-            product.filter(|f| (1..=MAX_FEATURES).contains(f)).ok_or(format!("a shape of {shape:?}"))
+            product
+                .filter(|f| (1..=MAX_FEATURES).contains(f))
+                .ok_or(format!("a shape of {shape:?}"))
         };
-        let shapes = file.model_instance_shapes.iter().map(features).collect::<Result<Vec<_>, _>>()?;
-        let ([inputs @ .., output], [output_scale]) = (shapes.as_slice(), file.model_output_scales.as_slice()) else {
+        let shapes =
+            file.model_instance_shapes.iter().map(features).collect::<Result<Vec<_>, _>>()?;
+        let ([inputs @ .., output], [output_scale]) =
+            (shapes.as_slice(), file.model_output_scales.as_slice())
+        else {
             return Err("the circuit has not one output".into());
         };
-        let Some(input_scale) = file.model_input_scales.first() else { return Err("the circuit has no inputs".into()) };
-        if file.model_input_scales.len() != inputs.len() || file.model_input_scales.iter().any(|s| s != input_scale) {
+        let Some(input_scale) = file.model_input_scales.first() else {
+            return Err("the circuit has no inputs".into());
+        };
+        if file.model_input_scales.len() != inputs.len()
+            || file.model_input_scales.iter().any(|s| s != input_scale)
+        {
             return Err("its inputs do not have one scale in common".into());
         }
         let scale = |which: &str, scale: i32| match u32::try_from(scale) {
             Ok(fits) if scale <= MAX_SCALE => Ok(fits),
-            _ => Err(format!("the scale of its {which} is {scale}, 0 to {MAX_SCALE} are supported")),
+            _ => {
+                Err(format!("the scale of its {which} is {scale}, 0 to {MAX_SCALE} are supported"))
+            }
         };
         let column = (1usize << args.logrows).saturating_sub(BLINDING_ROWS);
-        let commitments = match (visibility, file.module_sizes.polycommit.as_slice(), column) {
-            (Visibility::Polycommit, [values], 1..) if *values > 0 => values / column + 1,
-            (Visibility::Polycommit, sizes, _) => {
-                return Err(format!("its parameters are committed to, but their number is {sizes:?}"));
-            }
-            (_, [], _) => 0,
-            _ => return Err("something else than the parameters of a `polycommit` circuit is committed to".into()),
-        };
+        let commitments =
+            match (visibility, file.module_sizes.polycommit.as_slice(), column) {
+                (Visibility::Polycommit, [values], 1..) if *values > 0 => values / column + 1,
+                (Visibility::Polycommit, sizes, _) => {
+                    return Err(format!(
+                        "its parameters are committed to, but their number is {sizes:?}"
+                    ));
+                }
+                (_, [], _) => 0,
+                _ => return Err(
+                    "something else than the parameters of a `polycommit` circuit is committed to"
+                        .into(),
+                ),
+            };
         Ok(Settings {
             logrows: args.logrows,
             visibility,
@@ -124,8 +152,13 @@ fn visibility(value: &Value) -> Result<Visibility, String> {
         Value::String(text) if text == "Private" => Ok(Visibility::Private),
         Value::String(text) if text == "Fixed" => Ok(Visibility::Fixed),
         Value::String(text) if text == "KZGCommit" => Ok(Visibility::Polycommit),
-        hashed if *hashed == json!({ "Hashed": { "hash_is_public": true, "outlets": [] } }) => Ok(Visibility::Hashed),
-        other => Err(format!("its parameters have the visibility {:.80}, which is not supported", other.to_string())),
+        hashed if *hashed == json!({ "Hashed": { "hash_is_public": true, "outlets": [] } }) => {
+            Ok(Visibility::Hashed)
+        }
+        other => Err(format!(
+            "its parameters have the visibility {:.80}, which is not supported",
+            other.to_string()
+        )),
     }
 }
 
@@ -152,7 +185,10 @@ mod tests {
     #[test]
     fn settings_are_read_and_meaningless_ones_refused() {
         let settings = Settings::parse(file().to_string().as_bytes()).unwrap();
-        assert_eq!((settings.inputs.as_slice(), settings.output, settings.input_scale), (&[16][..], 8, 10));
+        assert_eq!(
+            (settings.inputs.as_slice(), settings.output, settings.input_scale),
+            (&[16][..], 8, 10)
+        );
         for (path, value, why) in [
             ("/run_args/input_visibility", "Private".into(), "inputs are not public"),
             ("/run_args/output_visibility", "Fixed".into(), "outputs are not public"),
@@ -181,7 +217,8 @@ mod tests {
             assert!(said.contains(why), "{path}: {said}");
         }
         let text = file().to_string();
-        let twice = text.replacen("\"run_args\":{", "\"run_args\":{\"input_visibility\":\"Private\",", 1);
+        let twice =
+            text.replacen("\"run_args\":{", "\"run_args\":{\"input_visibility\":\"Private\",", 1);
         assert!(Settings::parse(twice.as_bytes()).unwrap_err().contains("duplicate field"));
         assert!(Settings::parse(b"{\"run_args\": NaN}").is_err());
         assert!(Settings::parse(file().to_string().replace("10]", "1e999]").as_bytes()).is_err());
@@ -189,12 +226,16 @@ mod tests {
 
     #[test]
     fn settings_say_how_many_columns_the_parameters_fill() {
-        // Numbers of parameters and commitments of circuits that version 23.0.5 made with 2^11 rows.
+        // Numbers of parameters and commitments of circuits that version 23.0.5 made with 2^11
+        // rows.
         for (values, commitments) in [(65, 1), (2041, 1), (2042, 2), (2049, 2), (4097, 3)] {
             let mut changed = file();
             changed["run_args"]["param_visibility"] = "KZGCommit".into();
             changed["module_sizes"]["polycommit"] = json!([values]);
-            assert_eq!(Settings::parse(changed.to_string().as_bytes()).unwrap().commitments, commitments);
+            assert_eq!(
+                Settings::parse(changed.to_string().as_bytes()).unwrap().commitments,
+                commitments
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! SRS files of EZKL: KZG parameters over BN254. (The Ethereum ceremony is over BLS12-381 and cannot be used.)
+//! SRS files of EZKL: KZG parameters over BN254. (The Ethereum ceremony is over BLS12-381 and
+//! cannot be used.)
 
 use std::{io::Read, path::Path};
 
@@ -14,7 +15,8 @@ pub(super) struct SrsFile {
 /// Most points, as log₂.
 const MAX_LOGROWS: u32 = 28;
 
-/// Bytes of a file with 2^`logrows` points: k, the points as powers and as Lagrange basis, and two points of the other group.
+/// Bytes of a file with 2^`logrows` points: k, the points as powers and as Lagrange basis, and two
+/// points of the other group.
 const fn size(logrows: u32) -> u64 {
     4 + (128 << logrows) + 256
 }
@@ -30,10 +32,12 @@ pub(super) fn inspect(path: &Path, file: &Path) -> Result<SrsFile, Error> {
     let mut file = files::open(file, MAX_BYTES)?;
     let length = file.metadata().map_err(|e| Error::file(path, e))?.len();
     let mut start = [0u8; 4];
-    file.read_exact(&mut start).map_err(|e| Error::file(path, format!("not an SRS of EZKL: {e}")))?;
+    file.read_exact(&mut start)
+        .map_err(|e| Error::file(path, format!("not an SRS of EZKL: {e}")))?;
     let logrows = u32::from_le_bytes(start);
     if !(1..=MAX_LOGROWS).contains(&logrows) || size(logrows) != length {
-        let why = format!("not an SRS of EZKL: it begins with k = {logrows} and has {length} bytes");
+        let why =
+            format!("not an SRS of EZKL: it begins with k = {logrows} and has {length} bytes");
         return Err(Error::file(path, why));
     }
     let mut hasher = blake3::Hasher::new();

@@ -1,7 +1,8 @@
 //! Verifying a folder of EZKL proofs against the user's pin and the user's own trace.
 //!
-//! Nothing that comes with the proofs is believed: settings and keys have the digests of the pinned manifest, the SRS is the user's file
-//! with the pinned digest, and what EZKL is given to verify holds the public values of the user's trace and the bytes of the proof.
+//! Nothing that comes with the proofs is believed: settings and keys have the digests of the pinned
+//! manifest, the SRS is the user's file with the pinned digest, and what EZKL is given to verify
+//! holds the public values of the user's trace and the bytes of the proof.
 
 use std::{
     collections::BTreeSet,
@@ -60,7 +61,11 @@ pub fn verify(
     rows::check_scales(&public.pinned, trace)?;
     require_exactly(proofs, modules, trace)?;
     let mut verdict = Verdict {
-        rows: modules.iter().zip(&trace.modules).map(|(m, rows)| (m.name.clone(), rows.scales.len())).collect(),
+        rows: modules
+            .iter()
+            .zip(&trace.modules)
+            .map(|(m, rows)| (m.name.clone(), rows.scales.len()))
+            .collect(),
         unbound: Vec::new(),
         srs_insecure: false,
         srs: BTreeSet::new(),
@@ -72,11 +77,18 @@ pub fn verify(
         if rows.scales.is_empty() {
             continue;
         }
-        let (keys, srs_path) = (public.keys(module)?, public.copied_srs(module, srs, scratch.path())?);
-        let circuit = Circuit { module, keys: &keys, srs: &srs_path, work: scratch.path().join(place.to_string()) };
+        let (keys, srs_path) =
+            (public.keys(module)?, public.copied_srs(module, srs, scratch.path())?);
+        let circuit = Circuit {
+            module,
+            keys: &keys,
+            srs: &srs_path,
+            work: scratch.path().join(place.to_string()),
+        };
         for row in 0..rows.scales.len() {
             progress(&format!("verify {}, row {row}", module.name));
-            verdict.proof_bytes += circuit.row(&mut ezkl, rows, row, &proofs.join(proof_name(&module.name, row)))?;
+            verdict.proof_bytes +=
+                circuit.row(&mut ezkl, rows, row, &proofs.join(proof_name(&module.name, row)))?;
         }
         if !module.param_visibility.binds() {
             verdict.unbound.push(module.name.clone());
@@ -95,7 +107,10 @@ fn require_exactly(proofs: &Path, modules: &[Module], trace: &TraceFile) -> Resu
     }
     let failed = |e| Error::file(proofs, e);
     if !std::fs::metadata(proofs).map_err(failed)?.is_dir() {
-        return Err(Error::file(proofs, "proofs of the EZKL backend are a folder with one file a row"));
+        return Err(Error::file(
+            proofs,
+            "proofs of the EZKL backend are a folder with one file a row",
+        ));
     }
     let refused = |why: String| Err(EzklError::refused(Check::Rows, why).into());
     for entry in std::fs::read_dir(proofs).map_err(failed)? {
@@ -105,9 +120,10 @@ fn require_exactly(proofs: &Path, modules: &[Module], trace: &TraceFile) -> Resu
         }
     }
     match expected.first() {
-        Some(missing) => {
-            refused(format!("{} rows of your trace have no proof, the first is {missing}", expected.len()))
-        }
+        Some(missing) => refused(format!(
+            "{} rows of your trace have no proof, the first is {missing}",
+            expected.len()
+        )),
         None => Ok(()),
     }
 }
@@ -123,16 +139,24 @@ pub(super) struct Circuit<'a> {
 
 impl Circuit<'_> {
     /// Verifies the proof of a row, and gives back its size in bytes.
-    pub fn row(&self, ezkl: &mut Ezkl<'_>, rows: &ModuleRows, row: usize, path: &Path) -> Result<u64, Error> {
+    pub fn row(
+        &self,
+        ezkl: &mut Ezkl<'_>,
+        rows: &ModuleRows,
+        row: usize,
+        path: &Path,
+    ) -> Result<u64, Error> {
         let module = self.module;
         let what = format!("{}, row {row}", module.name);
         let bytes = files::read(path, proof_file::MAX_BYTES)?;
-        let proof =
-            ProofFile::parse(&bytes).map_err(|why| EzklError::refused(Check::Proof, format!("{what}: {why}")))?;
+        let proof = ProofFile::parse(&bytes)
+            .map_err(|why| EzklError::refused(Check::Proof, format!("{what}: {why}")))?;
         let delta = &rows.delta[row * module.d_out..(row + 1) * module.d_out];
         let statement = Statement { module, inputs: rows::row(module, rows, row), delta };
         let named = |e| match e {
-            EzklError::Refused { check, why } => EzklError::Refused { check, why: format!("{what}: {why}") },
+            EzklError::Refused { check, why } => {
+                EzklError::Refused { check, why: format!("{what}: {why}") }
+            }
             e => e,
         };
         let given = proof.for_row(&statement).map_err(named)?;
@@ -153,9 +177,11 @@ impl Circuit<'_> {
         match ezkl.call("verify", &what, args) {
             Ok(_) => Ok(bytes.len() as u64),
             // It was given checked files; what it does not accept is the proof.
-            Err(EzklError::Failed { why, .. }) => {
-                Err(EzklError::refused(Check::Proof, format!("{what}: EZKL does not accept this proof ({why})")).into())
-            }
+            Err(EzklError::Failed { why, .. }) => Err(EzklError::refused(
+                Check::Proof,
+                format!("{what}: EZKL does not accept this proof ({why})"),
+            )
+            .into()),
             Err(e) => Err(e.into()),
         }
     }

@@ -1,10 +1,12 @@
-//! EZKL's witness file: the integers of inputs and output, and what is published about the parameters.
+//! EZKL's witness file: the integers of inputs and output, and what is published about the
+//! parameters.
 
 use serde::Deserialize;
 
 use super::{circuit_options::Visibility, felt};
 
-/// Largest witness that is read, in bytes: 2^20 features in and out, with what EZKL repeats for people.
+/// Largest witness that is read, in bytes: 2^20 features in and out, with what EZKL repeats for
+/// people.
 pub(super) const MAX_BYTES: u64 = 1 << 30;
 
 #[derive(Deserialize)]
@@ -42,8 +44,11 @@ const MAX_COMMITMENTS: usize = 4096;
 
 impl Witness {
     pub fn parse(bytes: &[u8], visibility: Visibility) -> Result<Witness, String> {
-        let file: File = serde_json::from_slice(bytes).map_err(|e| format!("not a witness: {e}"))?;
-        let integers = |felts: &Vec<String>| felts.iter().map(|f| felt::parse(f)).collect::<Result<Vec<_>, _>>();
+        let file: File =
+            serde_json::from_slice(bytes).map_err(|e| format!("not a witness: {e}"))?;
+        let integers = |felts: &Vec<String>| {
+            felts.iter().map(|f| felt::parse(f)).collect::<Result<Vec<_>, _>>()
+        };
         let inputs = file.inputs.iter().map(integers).collect::<Result<Vec<_>, _>>()?;
         let [output] = file.outputs.as_slice() else {
             return Err(format!("it has {} outputs instead of one", file.outputs.len()));
@@ -52,7 +57,9 @@ impl Witness {
         let weights = match visibility {
             Visibility::Private | Visibility::Fixed => Vec::new(),
             Visibility::Hashed => processed.and_then(|p| p.poseidon_hash).unwrap_or_default(),
-            Visibility::Polycommit => processed.and_then(|p| p.polycommit).unwrap_or_default().concat(),
+            Visibility::Polycommit => {
+                processed.and_then(|p| p.polycommit).unwrap_or_default().concat()
+            }
         };
         check_weights(&weights, visibility)?;
         Ok(Witness { inputs, output: integers(output)?, weights })
@@ -61,11 +68,15 @@ impl Witness {
 
 /// Whether these can be what is published about parameters: field elements, or compressed points.
 pub(super) fn check_weights(weights: &[String], visibility: Visibility) -> Result<(), String> {
-    let point = |text: &String| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let point = |text: &String| {
+        text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
     let fits = match visibility {
         Visibility::Private | Visibility::Fixed => weights.is_empty(),
         Visibility::Hashed => weights.len() == 1 && felt::is_element(&weights[0]),
-        Visibility::Polycommit => (1..=MAX_COMMITMENTS).contains(&weights.len()) && weights.iter().all(point),
+        Visibility::Polycommit => {
+            (1..=MAX_COMMITMENTS).contains(&weights.len()) && weights.iter().all(point)
+        }
     };
     if fits {
         return Ok(());
@@ -85,7 +96,9 @@ mod tests {
     #[test]
     fn a_witness_with_something_else_than_integers_is_refused() {
         let one = felt::encode(1);
-        let good = format!("{{\"inputs\": [[\"{one}\"]], \"outputs\": [[\"{one}\"]], \"max_range_size\": 3}}");
+        let good = format!(
+            "{{\"inputs\": [[\"{one}\"]], \"outputs\": [[\"{one}\"]], \"max_range_size\": 3}}"
+        );
         let witness = Witness::parse(good.as_bytes(), Visibility::Private).unwrap();
         assert_eq!((witness.inputs, witness.output), (vec![vec![1]], vec![1]));
         for (from, to) in [
@@ -95,8 +108,13 @@ mod tests {
             (&format!("[[\"{one}\"]],"), "[[NaN]],"),
         ] {
             let bad = good.replacen(from, to, 1);
-            assert!(bad != good && Witness::parse(bad.as_bytes(), Visibility::Private).is_err(), "{bad}");
+            assert!(
+                bad != good && Witness::parse(bad.as_bytes(), Visibility::Private).is_err(),
+                "{bad}"
+            );
         }
-        assert!(Witness::parse(good.as_bytes(), Visibility::Hashed).unwrap_err().contains("hashed"));
+        assert!(
+            Witness::parse(good.as_bytes(), Visibility::Hashed).unwrap_err().contains("hashed")
+        );
     }
 }

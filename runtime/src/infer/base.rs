@@ -10,7 +10,8 @@ use crate::Error;
 /// Where `models/make` writes the fingerprint of the weights that it exports.
 pub(super) const FINGERPRINT: &str = "zklora.base_fingerprint";
 
-/// The fingerprint of the user's base model: of the folder of its weights, else what its ONNX file says.
+/// The fingerprint of the user's base model: of the folder of its weights, else what its ONNX file
+/// says.
 pub(crate) fn fingerprint(
     weights: Option<&Path>,
     metadata: &BTreeMap<String, String>,

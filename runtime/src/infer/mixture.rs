@@ -1,4 +1,5 @@
-//! What takes the place of a layer's output: the base model's own, and the deltas of every contributor that has the layer.
+//! What takes the place of a layer's output: the base model's own, and the deltas of every
+//! contributor that has the layer.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -63,7 +64,10 @@ struct Job {
 
 impl Mixture {
     pub fn new(mode: Mode, points: Vec<Point>, sessions: Vec<UserSession>) -> Mixture {
-        let seats = sessions.into_iter().map(|session| Mutex::new(Seat { session, failure: None })).collect();
+        let seats = sessions
+            .into_iter()
+            .map(|session| Mutex::new(Seat { session, failure: None }))
+            .collect();
         let norms = Mutex::new(vec![Norms::default(); points.len()]);
         Mixture { mode, points, seats, on: AtomicBool::new(true), norms }
     }
@@ -132,7 +136,8 @@ impl Mixture {
                             Source::Layer => x,
                             Source::Base => call.base[at],
                         });
-                        let rows = Arc::new(record::quantized(module, &inputs.collect::<Vec<_>>())?);
+                        let rows =
+                            Arc::new(record::quantized(module, &inputs.collect::<Vec<_>>())?);
                         if only_x {
                             shared.push((key, Arc::clone(&rows)));
                         }
@@ -149,7 +154,8 @@ impl Mixture {
         call.points.iter().find_map(|point| self.points[*point].injection.x_dim).unwrap_or(0)
     }
 
-    /// Asks every contributor at the same time; one that fails is remembered by name and does not stop the others.
+    /// Asks every contributor at the same time; one that fails is remembered by name and does not
+    /// stop the others.
     fn ask(&self, jobs: &[Job]) -> Vec<Option<Vec<Vec<i64>>>> {
         let of = |contributor: usize| -> Vec<(usize, Arc<ModuleRows>)> {
             let own = jobs.iter().filter(|job| job.contributor == contributor);
@@ -175,7 +181,8 @@ impl Mixture {
         match self.seats.len() {
             1 => vec![ask(0)],
             several => std::thread::scope(|scope| {
-                let asking: Vec<_> = (0..several).map(|contributor| scope.spawn(move || ask(contributor))).collect();
+                let asking: Vec<_> =
+                    (0..several).map(|contributor| scope.spawn(move || ask(contributor))).collect();
                 asking.into_iter().map(|thread| thread.join().unwrap_or(None)).collect()
             }),
         }
@@ -183,14 +190,18 @@ impl Mixture {
 }
 
 impl Injector for Mixture {
-    fn inject(&self, call: &InjectionCall<'_>) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
+    fn inject(
+        &self,
+        call: &InjectionCall<'_>,
+    ) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
         if !self.on.load(Ordering::Relaxed) {
             return Ok(call.base.iter().map(|base| base.to_vec()).collect());
         }
         let jobs = self.jobs(call)?;
         let mut sums: Vec<Vec<f64>> = call.base.iter().map(|base| vec![0.0; base.len()]).collect();
         for (contributor, deltas) in self.ask(&jobs).into_iter().enumerate() {
-            // Its error is kept with the session; the pass ends, for there is no such thing as half an adapter.
+            // Its error is kept with the session; the pass ends, for there is no such thing as half
+            // an adapter.
             let Some(deltas) = deltas else { return Err(Box::new(Stopped { contributor })) };
             let seat = self.seat(contributor);
             let own = jobs.iter().filter(|job| job.contributor == contributor);
@@ -198,9 +209,13 @@ impl Injector for Mixture {
                 let module = &seat.session.remote().pinned.modules()[job.module];
                 let scale = module.output_scale();
                 let rows = delta.chunks_exact(module.d_out).zip(&job.rows.scales);
-                for ((delta, row_scale), sum) in rows.zip(sums[job.at].chunks_exact_mut(module.d_out)) {
+                for ((delta, row_scale), sum) in
+                    rows.zip(sums[job.at].chunks_exact_mut(module.d_out))
+                {
                     let scale = scale * f64::from(*row_scale);
-                    sum.iter_mut().zip(delta).for_each(|(sum, delta)| *sum += *delta as f64 * scale);
+                    sum.iter_mut()
+                        .zip(delta)
+                        .for_each(|(sum, delta)| *sum += *delta as f64 * scale);
                 }
             }
         }
@@ -211,7 +226,11 @@ impl Injector for Mixture {
             own.base += base.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
             own.delta += sum.iter().map(|v| v * v).sum::<f64>();
             match self.mode {
-                Mode::AddDelta => base.iter().zip(sum).map(|(base, delta)| (f64::from(*base) + delta) as f32).collect(),
+                Mode::AddDelta => base
+                    .iter()
+                    .zip(sum)
+                    .map(|(base, delta)| (f64::from(*base) + delta) as f32)
+                    .collect(),
                 Mode::Replace => sum.iter().map(|delta| *delta as f32).collect(),
             }
         });
@@ -232,7 +251,9 @@ pub(crate) fn one_hot(call: &InjectionCall<'_>, dim: usize) -> Vec<f32> {
     let mut rows = vec![0f32; ids.len() * dim];
     for (row, id) in ids.iter().enumerate() {
         // Out of range: the base model refused the token before.
-        if let Some(cell) = usize::try_from(*id).ok().filter(|id| *id < dim).map(|id| &mut rows[row * dim + id]) {
+        if let Some(cell) =
+            usize::try_from(*id).ok().filter(|id| *id < dim).map(|id| &mut rows[row * dim + id])
+        {
             *cell = 1.0;
         }
     }

@@ -1,4 +1,5 @@
-//! Running the user's own base model with adapters that contributors serve: losses, text, and a verified proof of every session.
+//! Running the user's own base model with adapters that contributors serve: losses, text, and a
+//! verified proof of every session.
 //!
 //! ```text
 //! contributors ─ describe → manifests ─ points → injection points ─ LanguageModel::load

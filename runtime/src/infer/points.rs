@@ -38,7 +38,10 @@ pub(crate) struct Point {
 ///
 /// # Errors
 /// [`Error::Contributor`] names a module that fits no layer, or not the other adapter's.
-pub(crate) fn points(contributors: &[(&str, &Pinned)], maps: &[(String, String)]) -> Result<Vec<Point>, Error> {
+pub(crate) fn points(
+    contributors: &[(&str, &Pinned)],
+    maps: &[(String, String)],
+) -> Result<Vec<Point>, Error> {
     let mut points: Vec<Point> = Vec::new();
     let mut places: BTreeMap<(String, bool), usize> = BTreeMap::new();
     for (contributor, (url, pinned)) in contributors.iter().enumerate() {
@@ -58,7 +61,10 @@ pub(crate) fn points(contributors: &[(&str, &Pinned)], maps: &[(String, String)]
             match places.get(&place) {
                 None => {
                     places.insert(place, points.len());
-                    let tensor = maps.iter().find(|(name, _)| *name == module.name).map(|(_, tensor)| tensor.clone());
+                    let tensor = maps
+                        .iter()
+                        .find(|(name, _)| *name == module.name)
+                        .map(|(_, tensor)| tensor.clone());
                     let injection = InjectionPoint {
                         module: module.name.clone(),
                         applies_to,
@@ -73,7 +79,9 @@ pub(crate) fn points(contributors: &[(&str, &Pinned)], maps: &[(String, String)]
                     let known = &mut point.injection;
                     let same_x = known.x_dim.is_none() || x_dim.is_none() || known.x_dim == x_dim;
                     if known.base_dim != module.d_out || !same_x {
-                        return Err(refuse("another contributor's module of this name has other dimensions".into()));
+                        return Err(refuse(
+                            "another contributor's module of this name has other dimensions".into(),
+                        ));
                     }
                     known.x_dim = known.x_dim.or(x_dim);
                     point.parts.push(part);
@@ -83,19 +91,25 @@ pub(crate) fn points(contributors: &[(&str, &Pinned)], maps: &[(String, String)]
     }
     let names = |name: &String| points.iter().any(|point| point.injection.module == *name);
     match maps.iter().find(|(name, _)| !names(name)) {
-        Some((name, _)) => Err(Error::Input(format!("--map {name}=…: no contributor has a module of this name"))),
+        Some((name, _)) => {
+            Err(Error::Input(format!("--map {name}=…: no contributor has a module of this name")))
+        }
         None => Ok(points),
     }
 }
 
 impl Part {
     fn dim(&self, module: &Module, source: Source) -> Option<usize> {
-        self.inputs.iter().zip(&module.inputs).find(|(own, _)| **own == source).map(|(_, input)| input.dim)
+        self.inputs
+            .iter()
+            .zip(&module.inputs)
+            .find(|(own, _)| **own == source)
+            .map(|(_, input)| input.dim)
     }
 }
 
-/// What each input of a module is. Inputs are known by the names that `zklora export` gives them; the only input of a module from
-/// elsewhere is the layer's.
+/// What each input of a module is. Inputs are known by the names that `zklora export` gives them;
+/// the only input of a module from elsewhere is the layer's.
 ///
 /// # Errors
 /// Says which input is neither.
@@ -108,7 +122,10 @@ pub fn sources(module: &Module) -> Result<Vec<Source>, String> {
     };
     let named = module.inputs.iter().map(|input| {
         source(&input.name).ok_or_else(|| {
-            format!("it has an input `{}`: with more than one, inputs are called `x` and `base`", input.name)
+            format!(
+                "it has an input `{}`: with more than one, inputs are called `x` and `base`",
+                input.name
+            )
         })
     });
     let sources: Vec<Source> = named.collect::<Result<_, _>>()?;
@@ -118,11 +135,13 @@ pub fn sources(module: &Module) -> Result<Vec<Source>, String> {
     Ok(sources)
 }
 
-/// Where the deltas go; `inputs` are the module's [`sources`]. A module that only scales what the layer reads, feature by feature, changes
-/// the layer's input (IA3 on feedforward layers); all others add to its output.
+/// Where the deltas go; `inputs` are the module's [`sources`]. A module that only scales what the
+/// layer reads, feature by feature, changes the layer's input (IA3 on feedforward layers); all
+/// others add to its output.
 pub fn applies_to(module: &Module, inputs: &[Source]) -> AppliesTo {
     let scales_x = module.terms.iter().all(|term| {
-        term.kind == TermKind::Scale && term.input.and_then(|input| inputs.get(input)) == Some(&Source::Layer)
+        term.kind == TermKind::Scale
+            && term.input.and_then(|input| inputs.get(input)) == Some(&Source::Layer)
     });
     if scales_x { AppliesTo::Input } else { AppliesTo::Output }
 }

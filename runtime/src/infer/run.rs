@@ -18,7 +18,8 @@ use crate::{
     Error,
     client::{ContributorOptions, Finished, Network, Progress, Remote, UserSession},
     effect_report::{
-        ContributorReport, EffectReport, FORMAT, Generated, Latency, Losses, PointReport, VERSION, Verdict, WindowLoss,
+        ContributorReport, EffectReport, FORMAT, Generated, Latency, Losses, PointReport, VERSION,
+        Verdict, WindowLoss,
     },
     files::{self, Access},
 };
@@ -81,7 +82,8 @@ pub enum Event {
 pub struct Outcome {
     /// The report, as it is in the folder.
     pub report: EffectReport,
-    /// Why the run ended early, if it did. The sessions were proven all the same, as far as they went.
+    /// Why the run ended early, if it did. The sessions were proven all the same, as far as they
+    /// went.
     pub interrupted: Option<Error>,
 }
 
@@ -115,12 +117,18 @@ pub fn run(
     }
     let points = points_of(remotes.iter(), &options.maps)?;
     let injections: Vec<_> = points.iter().map(|point| point.injection.clone()).collect();
-    // Nothing is sent before the first forward pass (but for a batch that an earlier run left without its answer).
+    // Nothing is sent before the first forward pass (but for a batch that an earlier run left
+    // without its answer).
     let mut sessions = Vec::new();
     for (index, remote) in remotes.into_iter().enumerate() {
-        let session = UserSession::open(remote, &options.out.join(format!("contributor-{}", index + 1)))?;
+        let session =
+            UserSession::open(remote, &options.out.join(format!("contributor-{}", index + 1)))?;
         if session.resumed > 0 {
-            progress(Event::Step(format!("{}: going on with a session of {} rows", session.url(), session.resumed)));
+            progress(Event::Step(format!(
+                "{}: going on with a session of {} rows",
+                session.url(),
+                session.resumed
+            )));
         }
         sessions.push(session);
     }
@@ -156,8 +164,12 @@ pub(crate) fn tokenizer(base: &Path, named: Option<&Path>) -> Result<Tokenizer, 
     Ok(Tokenizer::load(&path)?)
 }
 
-fn points_of<'a>(remotes: impl Iterator<Item = &'a Remote>, maps: &[(String, String)]) -> Result<Vec<Point>, Error> {
-    let known: Vec<_> = remotes.map(|remote| (remote.options.url.as_str(), &remote.pinned)).collect();
+fn points_of<'a>(
+    remotes: impl Iterator<Item = &'a Remote>,
+    maps: &[(String, String)],
+) -> Result<Vec<Point>, Error> {
+    let known: Vec<_> =
+        remotes.map(|remote| (remote.options.url.as_str(), &remote.pinned)).collect();
     points(&known, maps)
 }
 
@@ -196,7 +208,10 @@ impl Run<'_> {
         if let Some(text) = &self.options.text {
             progress(Event::Step("loss of the base model".into()));
             let tokens = self.tokenizer.encode(text)?;
-            let context = self.model.max_tokens().map_or(self.options.context, |most| most.min(self.options.context));
+            let context = self
+                .model
+                .max_tokens()
+                .map_or(self.options.context, |most| most.min(self.options.context));
             self.mixture.turn(false);
             let base = loss(&self.model, &tokens, context)?;
             progress(Event::Step("loss with the adapters".into()));
@@ -219,7 +234,8 @@ impl Run<'_> {
             let base = if generation.compare {
                 progress(Event::Step("text of the base model".into()));
                 self.mixture.turn(false);
-                let (tokens, _) = generate(&self.model, &prompt, &generation.sampling, &stop, |_| true)?;
+                let (tokens, _) =
+                    generate(&self.model, &prompt, &generation.sampling, &stop, |_| true)?;
                 Some(self.tokenizer.decode(&tokens)?)
             } else {
                 None
@@ -229,7 +245,10 @@ impl Run<'_> {
             let (tokens, _) = self.adapted(|run| {
                 Ok(generate(&run.model, &prompt, &generation.sampling, &stop, |token| {
                     so_far.push(token);
-                    progress(Event::Step(format!("text with the adapters: {} tokens", so_far.len())));
+                    progress(Event::Step(format!(
+                        "text with the adapters: {} tokens",
+                        so_far.len()
+                    )));
                     true
                 })?)
             })?;
@@ -244,7 +263,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Runs passes with deltas. If one ends because a contributor failed, the error is that contributor's.
+    /// Runs passes with deltas. If one ends because a contributor failed, the error is that
+    /// contributor's.
     fn adapted<T>(&mut self, work: impl FnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
         self.mixture.turn(true);
         let start = Instant::now();
@@ -261,7 +281,12 @@ impl Run<'_> {
     }
 
     /// Ends every session that has rows and did not fail, all at the same time.
-    fn finish(&self, srs: &Srs, keys: &KeyStore, progress: &mut dyn FnMut(Event)) -> Vec<ContributorReport> {
+    fn finish(
+        &self,
+        srs: &Srs,
+        keys: &KeyStore,
+        progress: &mut dyn FnMut(Event),
+    ) -> Vec<ContributorReport> {
         progress(Event::Step("wait for proofs".into()));
         let (said, heard) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
@@ -280,7 +305,10 @@ impl Run<'_> {
                 .enumerate()
                 .map(|(contributor, thread)| {
                     thread.join().unwrap_or_else(|_| {
-                        self.contributor(contributor, Err((Verdict::Failed, "its thread failed".into())))
+                        self.contributor(
+                            contributor,
+                            Err((Verdict::Failed, "its thread failed".into())),
+                        )
                     })
                 })
                 .collect()
@@ -299,18 +327,23 @@ impl Run<'_> {
             let url = seat.session.url().to_string();
             let failure = seat.failure.as_ref().map(ToString::to_string);
             if failure.is_some() {
-                // It was waited for already. What it served until then is proven if it is there (a limit of rows was reached, say).
+                // It was waited for already. What it served until then is proven if it is there (a
+                // limit of rows was reached, say).
                 seat.session.lose_patience();
             }
             let finished = if seat.session.rows() == 0 {
-                Err((Verdict::Failed, "no rows were answered: there is nothing to prove".to_string()))
+                Err((
+                    Verdict::Failed,
+                    "no rows were answered: there is nothing to prove".to_string(),
+                ))
             } else {
                 let tell = &mut |progress| {
                     // The listener lives as long as this scope.
                     let _ = said.send(Event::Proof(url.clone(), progress));
                 };
                 seat.session.finish(srs, keys, self.options.policy, tell).map_err(|error| {
-                    let verdict = if error.is_refusal() { Verdict::Rejected } else { Verdict::Failed };
+                    let verdict =
+                        if error.is_refusal() { Verdict::Rejected } else { Verdict::Failed };
                     (verdict, error.to_string())
                 })
             };
@@ -323,7 +356,11 @@ impl Run<'_> {
         self.contributor(contributor, result)
     }
 
-    fn contributor(&self, contributor: usize, result: Result<Finished, (Verdict, String)>) -> ContributorReport {
+    fn contributor(
+        &self,
+        contributor: usize,
+        result: Result<Finished, (Verdict, String)>,
+    ) -> ContributorReport {
         let seat = self.mixture.seat(contributor);
         let (session, remote) = (&seat.session, seat.session.remote());
         let rows = session.rows_per_module();
@@ -356,7 +393,8 @@ impl Run<'_> {
     }
 
     fn report(&mut self, contributors: Vec<ContributorReport>) -> EffectReport {
-        let Measured { loss, generated, forward_seconds, forward_passes } = std::mem::take(&mut self.measured);
+        let Measured { loss, generated, forward_seconds, forward_passes } =
+            std::mem::take(&mut self.measured);
         let norms = self.mixture.norms();
         let points = self.model.points().iter().map(|found| {
             let (norms, point) = (norms[found.point], &self.mixture.points()[found.point]);
@@ -387,15 +425,24 @@ impl Run<'_> {
 }
 
 fn name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    path.file_name()
+        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
 /// The losses of all windows together, each token counted once.
 fn total(windows: Vec<WindowLoss>) -> Losses {
     let tokens: usize = windows.iter().map(|window| window.tokens).sum();
     let mean = |of: fn(&WindowLoss) -> f64| {
-        windows.iter().map(|window| of(window) * window.tokens as f64).sum::<f64>() / tokens.max(1) as f64
+        windows.iter().map(|window| of(window) * window.tokens as f64).sum::<f64>()
+            / tokens.max(1) as f64
     };
     let (base, adapted) = (mean(|w| w.base), mean(|w| w.adapted));
-    Losses { base, adapted, base_perplexity: base.exp(), adapted_perplexity: adapted.exp(), tokens, windows }
+    Losses {
+        base,
+        adapted,
+        base_perplexity: base.exp(),
+        adapted_perplexity: adapted.exp(),
+        tokens,
+        windows,
+    }
 }

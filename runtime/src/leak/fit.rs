@@ -1,23 +1,27 @@
-//! What somebody knows of one module from rows and their deltas: the linear map of least norm that agrees with all of them.
+//! What somebody knows of one module from rows and their deltas: the linear map of least norm that
+//! agrees with all of them.
 //!
-//! For rows X and deltas D that is `W = pinv(X)·D`, as an equation of everything that a row is multiplied with. It is
-//! built row by row (Gram-Schmidt): with `X = L·Q`, Q of orthonormal rows, `W = Qᵀ·(L⁻¹·D)`. Row i of Q and of `L⁻¹·D`
-//! depends on the rows up to i alone, so the first n of them are the fit from n rows: one pass gives the fits of all n.
-//! No matrix of d_in x d_in is made, and no library for eigenvalues is needed. Must not know of files or models.
+//! For rows X and deltas D that is `W = pinv(X)·D`, as an equation of everything that a row is
+//! multiplied with. It is built row by row (Gram-Schmidt): with `X = L·Q`, Q of orthonormal rows,
+//! `W = Qᵀ·(L⁻¹·D)`. Row i of Q and of `L⁻¹·D` depends on the rows up to i alone, so the first n of
+//! them are the fit from n rows: one pass gives the fits of all n. No matrix of d_in x d_in is
+//! made, and no library for eigenvalues is needed. Must not know of files or models.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use zeroize::Zeroize;
 
-/// A row whose part outside of what was seen is shorter than this share of it says nothing new. (Integers of 24 bits are
-/// rows to within 2⁻²³; deltas are exact, so that noise is not blown up.)
+/// A row whose part outside of what was seen is shorter than this share of it says nothing new.
+/// (Integers of 24 bits are rows to within 2⁻²³; deltas are exact, so that noise is not blown up.)
 const CUTOFF: f64 = 1e-6;
 
 /// Rows of a module and their deltas, in real numbers.
 #[derive(Debug, Clone)]
 pub(super) struct Rows {
-    /// What is multiplied with an unknown matrix: features, and a 1 for an unknown bias. `[n, d_in]`
+    /// What is multiplied with an unknown matrix: features, and a 1 for an unknown bias. `[n,
+    /// d_in]`
     pub x: Array2<f64>,
-    /// What is multiplied feature by feature with an unknown vector: `[n, d_out]`, if there is such a term.
+    /// What is multiplied feature by feature with an unknown vector: `[n, d_out]`, if there is
+    /// such a term.
     pub y: Option<Array2<f64>>,
     /// `[n, d_out]`
     pub delta: Array2<f64>,
@@ -30,7 +34,8 @@ impl Rows {
             // (all are of one module, so they are equally wide)
             ndarray::concatenate(Axis(0), &parts.iter().map(of).collect::<Vec<_>>()).ok()
         };
-        let y = parts.iter().map(|rows| rows.y.as_ref().map(|y| y.view())).collect::<Option<Vec<_>>>();
+        let y =
+            parts.iter().map(|rows| rows.y.as_ref().map(|y| y.view())).collect::<Option<Vec<_>>>();
         Some(Rows {
             x: join(&|rows| rows.x.view())?,
             y: y.and_then(|y| ndarray::concatenate(Axis(0), &y).ok()),
@@ -80,7 +85,8 @@ impl Fit {
         let mut delta = rows.delta.row(row).to_owned();
         let mut y = rows.y.as_ref().map(|y| y.row(row).to_owned());
         let size = length(x).hypot(y.as_ref().map_or(0.0, |y| length(y.view())));
-        // Twice is enough: the second pass takes away what rounding left of the directions in the first.
+        // Twice is enough: the second pass takes away what rounding left of the directions in the
+        // first.
         for _ in 0..2 {
             for before in 0..row {
                 let direction = self.directions.row(before);
@@ -96,7 +102,8 @@ impl Fit {
         }
         let new = length(rest.view());
         let is_new = new > CUTOFF * length(x);
-        // A row without a new direction is an equation for the scales alone: with a small divisor it weighs much there.
+        // A row without a new direction is an equation for the scales alone: with a small divisor
+        // it weighs much there.
         let divisor = if is_new { new } else { CUTOFF * size };
         if divisor > 0.0 {
             if is_new {
@@ -114,17 +121,24 @@ impl Fit {
         Fit { directions: Array2::zeros((0, 0)), deltas: Array2::zeros((0, d_out)), scaled: None }
     }
 
-    /// The scales g that `D = X·W + y∘g` has for the least `‖W‖² + ‖g‖²`, from the first `n` rows. Column by column that is
-    /// a matrix and one more row, y, for which the formula of Sherman and Morrison gives g.
+    /// The scales g that `D = X·W + y∘g` has for the least `‖W‖² + ‖g‖²`, from the first `n` rows.
+    /// Column by column that is a matrix and one more row, y, for which the formula of Sherman
+    /// and Morrison gives g.
     fn scales(&self, n: usize) -> Option<Array1<f64>> {
-        let (scaled, deltas) = (self.scaled.as_ref()?.slice(s![..n, ..]), self.deltas.slice(s![..n, ..]));
+        let (scaled, deltas) =
+            (self.scaled.as_ref()?.slice(s![..n, ..]), self.deltas.slice(s![..n, ..]));
         let above = (&scaled * &deltas).sum_axis(Axis(0));
         let below = scaled.mapv(|value| value * value).sum_axis(Axis(0));
         Some(above / (below + 1.0))
     }
 
     /// The deltas that the fit from the first `n` rows gives for other rows.
-    pub fn apply(&self, n: usize, x: ArrayView2<'_, f64>, y: Option<ArrayView2<'_, f64>>) -> Array2<f64> {
+    pub fn apply(
+        &self,
+        n: usize,
+        x: ArrayView2<'_, f64>,
+        y: Option<ArrayView2<'_, f64>>,
+    ) -> Array2<f64> {
         let n = n.min(self.deltas.nrows());
         if n == 0 {
             return Array2::zeros((x.nrows(), self.deltas.ncols()));
@@ -137,7 +151,8 @@ impl Fit {
         out
     }
 
-    /// For each number of rows (in rising order), the squared distance between what the fit gives for `rows` and their true deltas.
+    /// For each number of rows (in rising order), the squared distance between what the fit gives
+    /// for `rows` and their true deltas.
     pub fn errors(&self, sizes: &[usize], rows: &Rows) -> Vec<f64> {
         let known = self.deltas.nrows();
         if known == 0 {
@@ -240,7 +255,8 @@ mod tests {
         let spanned = adapter.rows(values(30, 7, 5).dot(&seen.x) * 1e3, 0);
         assert!(unknown(&fit, 7, &spanned) < 1e-20);
         assert!(unknown(&fit, 6, &spanned) > 1e-3);
-        // Of all maps that agree, it is the one of least norm: it gives nothing in directions that were not seen.
+        // Of all maps that agree, it is the one of least norm: it gives nothing in directions that
+        // were not seen.
         let mut away = values(1, 40, 6);
         for direction in fit.directions.rows() {
             let part = direction.dot(&away.row(0));
@@ -282,7 +298,8 @@ mod tests {
 
     #[test]
     fn scales_alone_are_known_from_the_first_row_where_it_is_not_zero() {
-        let adapter = Adapter { map: Array2::zeros((0, 6)), scales: Some(values(1, 6, 8).row(0).to_owned()) };
+        let adapter =
+            Adapter { map: Array2::zeros((0, 6)), scales: Some(values(1, 6, 8).row(0).to_owned()) };
         let mut seen = adapter.rows(Array2::zeros((2, 0)), 3);
         if let (Some(y), Some(scales)) = (&mut seen.y, &adapter.scales) {
             y[[0, 2]] = 0.0;
@@ -292,9 +309,15 @@ mod tests {
         let fit = Fit::of(&seen);
         let other = adapter.rows(Array2::zeros((9, 0)), 4);
         let given = fit.apply(1, other.x.view(), other.y.as_ref().map(|y| y.view()));
-        for (column, (given, delta)) in given.columns().into_iter().zip(other.delta.columns()).enumerate() {
+        for (column, (given, delta)) in
+            given.columns().into_iter().zip(other.delta.columns()).enumerate()
+        {
             let error = length((&given - &delta).view()) / length(delta);
-            if column == 2 { assert!((error - 1.0).abs() < 1e-9) } else { assert!(error < 1e-6, "{error}") }
+            if column == 2 {
+                assert!((error - 1.0).abs() < 1e-9)
+            } else {
+                assert!(error < 1e-6, "{error}")
+            }
         }
     }
 

@@ -55,7 +55,8 @@ pub struct Recovered {
     pub rows: usize,
     /// Loss on the held-out tokens with the fits in the adapter's place.
     pub loss: f64,
-    /// (base loss − this loss) / (base loss − adapted loss); none if the adapter gains nothing on the held-out tokens.
+    /// (base loss − this loss) / (base loss − adapted loss); none if the adapter gains nothing on
+    /// the held-out tokens.
     pub gain: Option<f64>,
     /// 1 − ‖D_stolen − D‖²/‖D‖² on the held-out rows; none if all their deltas are zero.
     pub energy: Option<Spread>,
@@ -79,7 +80,11 @@ impl Spread {
         shares.sort_by(f64::total_cmp);
         let (least, most) = (*shares.first()?, *shares.last()?);
         let middle = shares.len() / 2;
-        let median = if shares.len() % 2 == 1 { shares[middle] } else { (shares[middle - 1] + shares[middle]) / 2.0 };
+        let median = if shares.len() % 2 == 1 {
+            shares[middle]
+        } else {
+            (shares[middle - 1] + shares[middle]) / 2.0
+        };
         Some(Spread { least, median, most })
     }
 }
@@ -93,7 +98,8 @@ fn path(artifacts: &Path) -> PathBuf {
 }
 
 impl Measurement {
-    /// Writes it into an artifacts' folder. For its owner's eyes: it says how good the adapter is, and on which text.
+    /// Writes it into an artifacts' folder. For its owner's eyes: it says how good the adapter is,
+    /// and on which text.
     pub fn write(&self, artifacts: &Path) -> Result<PathBuf, Error> {
         let path = path(artifacts);
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::file(&path, e))?;
@@ -102,7 +108,8 @@ impl Measurement {
         Ok(path)
     }
 
-    /// The measurement of this adapter in its artifacts' folder; none if there is none, or one of another adapter.
+    /// The measurement of this adapter in its artifacts' folder; none if there is none, or one of
+    /// another adapter.
     ///
     /// # Errors
     /// A file that is not one, or of another version.
@@ -111,7 +118,8 @@ impl Measurement {
         if !path.exists() {
             return Ok(None);
         }
-        let refuse = |why: String| Error::file(&path, format!("{why}; remove it and run zklora leak again"));
+        let refuse =
+            |why: String| Error::file(&path, format!("{why}; remove it and run zklora leak again"));
         let measured: Measurement = serde_json::from_slice(&files::read(&path, MAX_FILE)?)
             .map_err(|e| refuse(format!("not a measurement of zklora leak: {e}")))?;
         if measured.format != FORMAT || measured.version != VERSION {
@@ -128,16 +136,26 @@ impl Measurement {
         let told = |recovered: &&Recovered| [1, 8].contains(&recovered.rows);
         let last = self.recovered.last().filter(|last| !told(last));
         let parts = self.recovered.iter().filter(told).chain(last).map(|recovered| {
-            let rows = if recovered.rows == 1 { "1 row".into() } else { format!("{} rows", recovered.rows) };
+            let rows = if recovered.rows == 1 {
+                "1 row".into()
+            } else {
+                format!("{} rows", recovered.rows)
+            };
             match (recovered.gain, recovered.energy) {
                 (Some(gain), _) => format!("{rows} a module give {} of the gain", percent(gain)),
                 (None, Some(energy)) => {
-                    format!("{rows} a module give {} of the deltas' energy (median)", percent(energy.median))
+                    format!(
+                        "{rows} a module give {} of the deltas' energy (median)",
+                        percent(energy.median)
+                    )
                 }
                 (None, None) => format!("{rows} a module give nothing: all deltas were zero"),
             }
         });
-        format!("measured: {} (zklora leak; at least that much)", parts.collect::<Vec<_>>().join("; "))
+        format!(
+            "measured: {} (zklora leak; at least that much)",
+            parts.collect::<Vec<_>>().join("; ")
+        )
     }
 }
 
@@ -161,7 +179,8 @@ mod tests {
     use super::*;
 
     fn measurement() -> Measurement {
-        let recovered = |rows, gain| Recovered { rows, loss: 1.5, gain, energy: Spread::of(vec![0.5]) };
+        let recovered =
+            |rows, gain| Recovered { rows, loss: 1.5, gain, energy: Spread::of(vec![0.5]) };
         Measurement {
             format: FORMAT.into(),
             version: VERSION,
@@ -227,7 +246,10 @@ mod tests {
     #[test]
     fn the_spread_is_over_modules() {
         assert_eq!(Spread::of(vec![]), None);
-        assert_eq!(Spread::of(vec![0.5, 0.1, 0.9]), Some(Spread { least: 0.1, median: 0.5, most: 0.9 }));
+        assert_eq!(
+            Spread::of(vec![0.5, 0.1, 0.9]),
+            Some(Spread { least: 0.1, median: 0.5, most: 0.9 })
+        );
         assert_eq!(Spread::of(vec![0.5, 0.1]).map(|spread| spread.median), Some(0.3));
     }
 }

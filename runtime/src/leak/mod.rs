@@ -1,7 +1,7 @@
 //! How much of what an adapter does somebody recovers from a few ordinary rows: `zklora leak`.
 //!
-//! The contributor measures it alone, with the own adapter: no row leaves the machine, nobody is shown anything, so nothing
-//! is entered in the ledger.
+//! The contributor measures it alone, with the own adapter: no row leaves the machine, nobody is
+//! shown anything, so nothing is entered in the ledger.
 //!
 //! ```text
 //! first part of a text ─ base model with the adapter's deltas → rows and deltas, as a user has them
@@ -9,8 +9,8 @@
 //! rest of the text     ─ base model; with the adapter; with each stolen adapter → losses, distances of deltas
 //! ```
 //!
-//! These are lower bounds of what leaks. A thief can choose the inputs, weigh directions by how common they are in the base
-//! model, round the fit to integers of few bits, or train on from it.
+//! These are lower bounds of what leaks. A thief can choose the inputs, weigh directions by how
+//! common they are in the base model, round the fit to integers of few bits, or train on from it.
 
 mod fit;
 mod measurement;
@@ -66,7 +66,8 @@ pub struct Options {
 /// Measures an adapter. Writes nothing.
 ///
 /// # Errors
-/// A base model, tokenizer or text that cannot be used, another base model than the adapter's, or a text that is too short.
+/// A base model, tokenizer or text that cannot be used, another base model than the adapter's, or a
+/// text that is too short.
 pub fn measure(
     artifacts: Artifacts,
     options: &Options,
@@ -76,7 +77,8 @@ pub fn measure(
     let (tokens, digest) = encode(&tokenizer, &options.text)?;
     let other = options.held_out.as_deref().map(|file| encode(&tokenizer, file)).transpose()?;
     let (seen, held_out) = split(options, &tokens, other.as_ref().map(|(tokens, _)| &tokens[..]))?;
-    let sizes: Vec<usize> = std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n <= seen.len()).collect();
+    let sizes: Vec<usize> =
+        std::iter::successors(Some(1), |n| Some(n * 2)).take_while(|n| *n <= seen.len()).collect();
 
     progress(format!("load {}", options.base.display()));
     let name = artifacts.folder.display().to_string();
@@ -146,9 +148,16 @@ fn encode(tokenizer: &Tokenizer, file: &Path) -> Result<(Vec<u32>, String), Erro
 }
 
 /// Tokens whose rows are seen, and tokens that are held out.
-fn split<'a>(options: &Options, tokens: &'a [u32], other: Option<&'a [u32]>) -> Result<(&'a [u32], &'a [u32]), Error> {
+fn split<'a>(
+    options: &Options,
+    tokens: &'a [u32],
+    other: Option<&'a [u32]>,
+) -> Result<(&'a [u32], &'a [u32]), Error> {
     let short = |file: &Path, tokens: usize, least: usize, what: &str| {
-        Err(Error::file(file, format!("{tokens} tokens are too few: {what} at least {least}. Name a longer text")))
+        Err(Error::file(
+            file,
+            format!("{tokens} tokens are too few: {what} at least {least}. Name a longer text"),
+        ))
     };
     let (seen, rest) = match other {
         Some(other) => (tokens, other),
@@ -160,8 +169,12 @@ fn split<'a>(options: &Options, tokens: &'a [u32], other: Option<&'a [u32]>) -> 
             let what = "one half gives rows and the other is held out, which takes";
             return short(&options.text, tokens.len(), 2 * LEAST_HELD_OUT, what);
         }
-        (Some(file), _, rest) if rest < LEAST_HELD_OUT => return short(file, rest, LEAST_HELD_OUT, "a loss takes"),
-        (Some(_), seen, _) if seen < LEAST_ROWS => return short(&options.text, seen, LEAST_ROWS, "rows take"),
+        (Some(file), _, rest) if rest < LEAST_HELD_OUT => {
+            return short(file, rest, LEAST_HELD_OUT, "a loss takes");
+        }
+        (Some(_), seen, _) if seen < LEAST_ROWS => {
+            return short(&options.text, seen, LEAST_ROWS, "rows take");
+        }
         _ => {}
     }
     Ok((&seen[..seen.len().min(options.rows)], &rest[..rest.len().min(options.held_out_tokens)]))
@@ -170,7 +183,11 @@ fn split<'a>(options: &Options, tokens: &'a [u32], other: Option<&'a [u32]>) -> 
 /// The share of the deltas' energy that the fits of a size give, over the modules that have any.
 fn energy(distances: &[Distance], place: usize) -> Option<Spread> {
     let shares = distances.iter().filter(|distance| distance.deltas > 0.0);
-    Spread::of(shares.filter_map(|distance| Some(1.0 - distance.errors.get(place)? / distance.deltas)).collect())
+    Spread::of(
+        shares
+            .filter_map(|distance| Some(1.0 - distance.errors.get(place)? / distance.deltas))
+            .collect(),
+    )
 }
 
 #[cfg(test)]
@@ -200,7 +217,8 @@ mod tests {
         assert_eq!((seen, rest), (&tokens[..300], &tokens[300..400]));
         let (seen, rest) = split(&options(None, 512), &tokens[..140], None).unwrap();
         assert_eq!((seen.len(), rest.len()), (70, 70));
-        let (seen, rest) = split(&options(Some("other.txt"), 512), &tokens[..20], Some(&tokens)).unwrap();
+        let (seen, rest) =
+            split(&options(Some("other.txt"), 512), &tokens[..20], Some(&tokens)).unwrap();
         assert_eq!((seen.len(), rest.len()), (20, 100));
         let refused = |options: Options, tokens: &[u32], other: Option<&[u32]>, why: &str| {
             let error = split(&options, tokens, other).unwrap_err().to_string();
@@ -208,15 +226,29 @@ mod tests {
         };
         refused(options(None, 512), &tokens[..126], None, "text.txt: 126 tokens are too few");
         refused(options(None, 512), &[], None, "text.txt: 0 tokens are too few");
-        refused(options(Some("other.txt"), 512), &tokens[..15], Some(&tokens), "text.txt: 15 tokens are too few");
-        refused(options(Some("other.txt"), 512), &tokens, Some(&tokens[..63]), "other.txt: 63 tokens are too few");
+        refused(
+            options(Some("other.txt"), 512),
+            &tokens[..15],
+            Some(&tokens),
+            "text.txt: 15 tokens are too few",
+        );
+        refused(
+            options(Some("other.txt"), 512),
+            &tokens,
+            Some(&tokens[..63]),
+            "other.txt: 63 tokens are too few",
+        );
     }
 
     #[test]
     fn energy_is_over_modules_that_have_deltas() {
         let distance = |deltas, errors: &[f64]| Distance { deltas, errors: errors.to_vec() };
-        let all =
-            [distance(2.0, &[1.0, 0.0]), distance(0.0, &[0.0, 0.0]), distance(0.0, &[]), distance(4.0, &[4.0, 1.0])];
+        let all = [
+            distance(2.0, &[1.0, 0.0]),
+            distance(0.0, &[0.0, 0.0]),
+            distance(0.0, &[]),
+            distance(4.0, &[4.0, 1.0]),
+        ];
         assert_eq!(energy(&all, 1), Some(Spread { least: 0.75, median: 0.875, most: 1.0 }));
         assert_eq!(energy(&all[1..3], 0), None);
     }

@@ -17,19 +17,29 @@ const STYLE: &str = "svg{background:#fff;color:#1b1f24;font:13px system-ui,sans-
 
 /// The file: shares over the number of rows.
 pub fn plot(measured: &Measurement) -> String {
-    let names: Vec<String> = measured.recovered.iter().map(|recovered| recovered.rows.to_string()).collect();
-    let energy = measured.recovered.iter().map(|recovered| recovered.energy.map(|energy| energy.median));
+    let names: Vec<String> =
+        measured.recovered.iter().map(|recovered| recovered.rows.to_string()).collect();
+    let energy =
+        measured.recovered.iter().map(|recovered| recovered.energy.map(|energy| energy.median));
     let gain = measured.recovered.iter().map(|recovered| recovered.gain);
     let series: Vec<(&str, &str, Vec<f64>)> = [
-        ("one", "of the deltas' energy (median of the modules)", energy.collect::<Option<Vec<f64>>>()),
+        (
+            "one",
+            "of the deltas' energy (median of the modules)",
+            energy.collect::<Option<Vec<f64>>>(),
+        ),
         ("two", "of the adapter's gain", gain.collect::<Option<Vec<f64>>>()),
     ]
     .into_iter()
     .filter_map(|(class, name, values)| Some((class, name, values?)))
     .collect();
-    let most = series.iter().flat_map(|(_, _, values)| values).fold(1.0, |most: f64, value| most.max(*value));
+    let most = series
+        .iter()
+        .flat_map(|(_, _, values)| values)
+        .fold(1.0, |most: f64, value| most.max(*value));
     let scale = Scale::Linear(0.0, if most > 1.001 { 1.2 } else { 1.0 });
-    let curves: Vec<(&str, Vec<f64>)> = series.iter().map(|(class, _, values)| (*class, values.clone())).collect();
+    let curves: Vec<(&str, Vec<f64>)> =
+        series.iter().map(|(class, _, values)| (*class, values.clone())).collect();
     let title = format!("What ordinary rows give away of an adapter of {}", measured.base_model);
     let inner = svg::curves(&title, "rows a module", &names, &curves, scale, percent);
     let mut out = String::new();
@@ -85,8 +95,11 @@ mod tests {
             gain,
             energy: Some(Spread { least: -1.0, median, most: 1.0 }),
         };
-        let svg =
-            plot(&measured(vec![point(1, Some(-3.0), -1e300), point(2, Some(1e300), 0.5), point(4, Some(1.0), 1.0)]));
+        let svg = plot(&measured(vec![
+            point(1, Some(-3.0), -1e300),
+            point(2, Some(1e300), 0.5),
+            point(4, Some(1.0), 1.0),
+        ]));
         assert_eq!((svg.matches("<circle").count(), svg.matches("<polyline").count()), (6, 2));
         assert_eq!((svg.matches("<svg ").count(), svg.matches("</svg>").count()), (2, 2));
         assert!(!["NaN", "inf", "<script"].iter().any(|bad| svg.contains(bad)), "{svg}");

@@ -1,5 +1,6 @@
-//! What takes the place of a layer's output while a leak is measured: the base model's own, with the adapter's deltas, or
-//! with those of a fit. Nothing leaves the process, so no ledger counts anything.
+//! What takes the place of a layer's output while a leak is measured: the base model's own, with
+//! the adapter's deltas, or with those of a fit. Nothing leaves the process, so no ledger counts
+//! anything.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -114,7 +115,11 @@ impl Probe {
         let fit = |(rows, d_out): (Vec<Rows>, usize)| {
             Rows::joined(&rows).map_or_else(|| Fit::of_nothing(d_out), |rows| Fit::of(&rows))
         };
-        let fits = rows.into_par_iter().zip(modules).map(|(rows, module)| fit((rows, module.d_out))).collect();
+        let fits = rows
+            .into_par_iter()
+            .zip(modules)
+            .map(|(rows, module)| fit((rows, module.d_out)))
+            .collect();
         self.state().fits = Arc::new(fits);
     }
 
@@ -129,12 +134,21 @@ impl Probe {
             Activations::Ids(_) => (one_hot, true),
         };
         let parts = call.points.iter().enumerate();
-        let parts = parts.flat_map(|(at, point)| self.points[*point].parts.iter().map(move |part| (at, part)));
+        let parts = parts
+            .flat_map(|(at, point)| self.points[*point].parts.iter().map(move |part| (at, part)));
         let job = |(at, part): (usize, &crate::infer::Part)| Job {
             at,
             module: part.module,
-            inputs: part.inputs.iter().map(|source| if *source == Source::Layer { x } else { call.base[at] }).collect(),
-            of_tokens: part.inputs.iter().map(|source| tokens && *source == Source::Layer).collect(),
+            inputs: part
+                .inputs
+                .iter()
+                .map(|source| if *source == Source::Layer { x } else { call.base[at] })
+                .collect(),
+            of_tokens: part
+                .inputs
+                .iter()
+                .map(|source| tokens && *source == Source::Layer)
+                .collect(),
         };
         parts.map(job).collect()
     }
@@ -150,7 +164,12 @@ impl Probe {
         };
         let rows = Shape::of(module, &job.of_tokens).rows(module, &quantized, &self.seen);
         let fit = || {
-            let missing = || Error::Input(format!("module `{}` was not called while rows were watched", module.name));
+            let missing = || {
+                Error::Input(format!(
+                    "module `{}` was not called while rows were watched",
+                    module.name
+                ))
+            };
             fits.get(job.module).ok_or_else(missing)
         };
         let deltas = match pass {
@@ -163,12 +182,19 @@ impl Probe {
             }
             _ => None,
         };
-        Ok(Done { deltas: deltas.into_iter().collect(), rows: (*pass == Pass::Watched).then_some(rows), distance })
+        Ok(Done {
+            deltas: deltas.into_iter().collect(),
+            rows: (*pass == Pass::Watched).then_some(rows),
+            distance,
+        })
     }
 }
 
 impl Injector for Probe {
-    fn inject(&self, call: &InjectionCall<'_>) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
+    fn inject(
+        &self,
+        call: &InjectionCall<'_>,
+    ) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
         let (pass, fits) = {
             let state = self.state();
             (Arc::clone(&state.pass), Arc::clone(&state.fits))
@@ -176,11 +202,14 @@ impl Injector for Probe {
         if *pass == Pass::Base {
             return Ok(call.base.iter().map(|base| base.to_vec()).collect());
         }
-        let dim = call.points.iter().find_map(|point| self.points[*point].injection.x_dim).unwrap_or(0);
+        let dim =
+            call.points.iter().find_map(|point| self.points[*point].injection.x_dim).unwrap_or(0);
         let one_hot = one_hot(call, dim);
         let jobs = self.jobs(call, &one_hot);
-        let done: Vec<Done> =
-            jobs.par_iter().map(|job| self.answer(job, &pass, &fits)).collect::<Result<_, Error>>()?;
+        let done: Vec<Done> = jobs
+            .par_iter()
+            .map(|job| self.answer(job, &pass, &fits))
+            .collect::<Result<_, Error>>()?;
         let mut adapted: Vec<Vec<f32>> = call.base.iter().map(|base| base.to_vec()).collect();
         let mut state = self.state();
         for (job, done) in jobs.iter().zip(done) {

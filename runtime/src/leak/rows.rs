@@ -11,14 +11,16 @@ use crate::trace_file::ModuleRows;
 /// What of a module's inputs is unknown how: all of this is public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Shape {
-    /// Inputs that are multiplied with an unknown matrix, and whether each is a choice of tokens (rows with a single 1).
+    /// Inputs that are multiplied with an unknown matrix, and whether each is a choice of tokens
+    /// (rows with a single 1).
     linear: Vec<(usize, bool)>,
     /// The input that is multiplied with an unknown number for each feature.
     scaled: Option<usize>,
     bias: bool,
 }
 
-/// The places of tokens that were seen. A token that was not is no direction that anything is known of.
+/// The places of tokens that were seen. A token that was not is no direction that anything is known
+/// of.
 pub(super) type Seen = HashMap<usize, usize>;
 
 impl Shape {
@@ -32,7 +34,8 @@ impl Shape {
             if scale && shape.scaled.is_none_or(|own| own == input) {
                 shape.scaled = Some(input);
             } else if !shape.linear.iter().any(|(own, _)| *own == input) {
-                // (a second scaled input as a matrix, which it is: less is known of it than could be)
+                // (a second scaled input as a matrix, which it is: less is known of it than could
+                // be)
                 shape.linear.push((input, tokens(input)));
             }
         }
@@ -43,15 +46,18 @@ impl Shape {
     pub fn rows(&self, module: &Module, rows: &ModuleRows, seen: &Seen) -> Rows {
         let n = rows.scales.len();
         let real = |row: usize, integer: i32| f64::from(integer) * f64::from(rows.scales[row]);
-        let width = |input: usize, tokens: bool| if tokens { seen.len() } else { module.inputs[input].dim };
-        let features = self.linear.iter().map(|(input, tokens)| width(*input, *tokens)).sum::<usize>();
+        let width =
+            |input: usize, tokens: bool| if tokens { seen.len() } else { module.inputs[input].dim };
+        let features =
+            self.linear.iter().map(|(input, tokens)| width(*input, *tokens)).sum::<usize>();
         let mut x = Array2::zeros((n, features + usize::from(self.bias)));
         let mut first = 0;
         for &(input, tokens) in &self.linear {
             let (dim, width) = (module.inputs[input].dim, width(input, tokens));
             let mut own = x.slice_mut(s![.., first..first + width]);
             for (row, values) in rows.inputs[input].chunks_exact(dim).enumerate() {
-                for (feature, value) in values.iter().enumerate().filter(|(_, value)| **value != 0) {
+                for (feature, value) in values.iter().enumerate().filter(|(_, value)| **value != 0)
+                {
                     let place = if tokens { seen.get(&feature).copied() } else { Some(feature) };
                     if let Some(place) = place {
                         own[[row, place]] = real(row, *value);
@@ -65,7 +71,9 @@ impl Shape {
         }
         let y = self.scaled.map(|input| {
             let values = &rows.inputs[input];
-            Array2::from_shape_fn((n, module.d_out), |(row, k)| real(row, values[row * module.d_out + k]))
+            Array2::from_shape_fn((n, module.d_out), |(row, k)| {
+                real(row, values[row * module.d_out + k])
+            })
         });
         let scale = module.output_scale();
         let delta = Array2::from_shape_fn((n, module.d_out), |(row, k)| {
@@ -90,7 +98,10 @@ mod tests {
             b_bits: 14,
             d_out: 2,
             delta_bits: 60,
-            inputs: inputs.iter().map(|(dim, name)| Input { dim: *dim, name: (*name).into() }).collect(),
+            inputs: inputs
+                .iter()
+                .map(|(dim, name)| Input { dim: *dim, name: (*name).into() })
+                .collect(),
             name: "m".into(),
             scale_log2: -1,
             scaling: 3.0,
@@ -101,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_plain_module_is_its_features_and_a_one_for_the_bias() {
-        let module = module(&[(3, "x")], vec![term(TermKind::LowRank, Some(0)), term(TermKind::Bias, None)]);
+        let module =
+            module(&[(3, "x")], vec![term(TermKind::LowRank, Some(0)), term(TermKind::Bias, None)]);
         let shape = Shape::of(&module, &[false]);
         let rows = ModuleRows {
             inputs: vec![vec![1, 2, 3, 4, 5, 6]],

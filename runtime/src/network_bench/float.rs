@@ -5,13 +5,21 @@ use ndarray::Array2;
 use super::{Compared, timed};
 use crate::{Error, artifacts::Artifacts, record, synthetic};
 
-/// Compares `rows` rows of every module; modules that are not one low-rank term are left out on both sides.
-pub(crate) fn compare(artifacts: &Artifacts, rows: usize, repetitions: usize) -> Result<Compared, Error> {
+/// Compares `rows` rows of every module; modules that are not one low-rank term are left out on
+/// both sides.
+pub(crate) fn compare(
+    artifacts: &Artifacts,
+    rows: usize,
+    repetitions: usize,
+) -> Result<Compared, Error> {
     let modules = artifacts.pinned.modules();
     let activations = synthetic::activations(modules, rows);
     let mut cases = Vec::new();
     for (m, module) in modules.iter().enumerate() {
-        let Some(inputs) = activations.modules.get(&module.name).filter(|inputs| inputs.len() == 1) else { continue };
+        let Some(inputs) = activations.modules.get(&module.name).filter(|inputs| inputs.len() == 1)
+        else {
+            continue;
+        };
         if !artifacts.deltas().is_fast(m) {
             continue;
         }

@@ -1,6 +1,7 @@
 //! What two-party inference costs on this machine, over loopback, as ratios within one run.
 //!
-//! * a forward pass with remote deltas, against the same graph without (merging an adapter changes numbers of that graph, no shapes);
+//! * a forward pass with remote deltas, against the same graph without (merging an adapter changes
+//!   numbers of that graph, no shapes);
 //! * a call of a contributor, against a gRPC echo of the same numbers of bytes;
 //! * the integer deltas of a call, against the same products in `f32` by `ndarray`.
 
@@ -86,7 +87,11 @@ pub struct Measured {
 }
 
 /// Measures; kinds take turns, so that a busy machine slows them all.
-pub fn measure(options: &Options<'_>, srs: &Srs, progress: &mut dyn FnMut(&str)) -> Result<Measured, Error> {
+pub fn measure(
+    options: &Options<'_>,
+    srs: &Srs,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Measured, Error> {
     progress("compile");
     let keys = KeyStore::default();
     let adapter = Adapter::load_with_base(options.adapter, options.base)?;
@@ -94,7 +99,8 @@ pub fn measure(options: &Options<'_>, srs: &Srs, progress: &mut dyn FnMut(&str))
     files::create_folder(&onnx, Access::Private)?;
     zklora_models::export(&adapter, &[], &onnx)?;
     let paths = [onnx];
-    let compile_options = compile::Options { paths: &paths, out: options.scratch, seed_file: None, calibrate: None };
+    let compile_options =
+        compile::Options { paths: &paths, out: options.scratch, seed_file: None, calibrate: None };
     let artifacts = compile::compile(&compile_options, srs, &keys)?.artifacts;
 
     progress("deltas");
@@ -152,7 +158,9 @@ fn tokens(count: usize, vocabulary: usize, seed: usize) -> Vec<u32> {
     let mut state = seed as u64 + 1;
     (0..count)
         .map(|_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             ((state >> 33) % vocabulary as u64) as u32
         })
         .collect()
@@ -203,6 +211,8 @@ impl Serving {
 
     fn stop(self) -> Result<(), Error> {
         let _ = self.stop.send(());
-        self.thread.join().unwrap_or_else(|_| Err(Error::Input("the server's thread failed".into())))
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err(Error::Input("the server's thread failed".into())))
     }
 }

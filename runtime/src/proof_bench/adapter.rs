@@ -2,7 +2,10 @@
 
 use rayon::prelude::*;
 use zklora_circuit::{
-    manifest::{BaseModel, FORMAT, Input, MAX_DELTA_BITS, MAX_X_BITS, Manifest, Module, Term, TermKind, VERSION},
+    manifest::{
+        BaseModel, FORMAT, Input, MAX_DELTA_BITS, MAX_X_BITS, Manifest, Module, Term, TermKind,
+        VERSION,
+    },
     weights::{PairWeights, certified_bound},
 };
 
@@ -14,8 +17,10 @@ const WEIGHT_BITS: u32 = 16;
 
 /// The integers, one entry a pair.
 pub(crate) fn pairs(profile: &Profile) -> Vec<PairWeights> {
-    let shapes: Vec<_> =
-        profile.modules().flat_map(|(name, s)| (0..s.rank).map(move |j| (name.clone(), j, s.d_in, s.d_out))).collect();
+    let shapes: Vec<_> = profile
+        .modules()
+        .flat_map(|(name, s)| (0..s.rank).map(move |j| (name.clone(), j, s.d_in, s.d_out)))
+        .collect();
     shapes
         .into_par_iter()
         .map(|(name, j, d_in, d_out)| {
@@ -28,17 +33,20 @@ pub(crate) fn pairs(profile: &Profile) -> Vec<PairWeights> {
         .collect()
 }
 
-/// About normally distributed, as trained weights are: a quarter of a sum of four uniform 16-bit integers, centred. The standard
-/// deviation is 2^13.2, the magnitude below 2^15.
+/// About normally distributed, as trained weights are: a quarter of a sum of four uniform 16-bit
+/// integers, centred. The standard deviation is 2^13.2, the magnitude below 2^15.
 fn integers(stream: &mut blake3::OutputReader, count: usize) -> Vec<i32> {
     let mut bytes = vec![0u8; count * 8];
     stream.fill(&mut bytes);
-    let centred =
-        |word: &[u8]| word.chunks_exact(2).map(|b| i32::from(u16::from_le_bytes([b[0], b[1]]))).sum::<i32>() - 131_070;
+    let centred = |word: &[u8]| {
+        word.chunks_exact(2).map(|b| i32::from(u16::from_le_bytes([b[0], b[1]]))).sum::<i32>()
+            - 131_070
+    };
     bytes.chunks_exact(8).map(|word| centred(word) / 4).collect()
 }
 
-/// What is published about it, before it is committed to: activations have as many bits as the bound on deltas leaves, 24 at most.
+/// What is published about it, before it is committed to: activations have as many bits as the
+/// bound on deltas leaves, 24 at most.
 pub(crate) fn draft(profile: &Profile, pairs: &[PairWeights], k: u32) -> Result<Manifest, Error> {
     let mut rest = pairs;
     let mut modules = Vec::new();
@@ -64,7 +72,9 @@ pub(crate) fn draft(profile: &Profile, pairs: &[PairWeights], k: u32) -> Result<
             }],
             x_bits: 1,
         };
-        let wide = || Error::Input(format!("module `{}`: its deltas would not fit in 63 bits", module.name));
+        let wide = || {
+            Error::Input(format!("module `{}`: its deltas would not fit in 63 bits", module.name))
+        };
         // The bound doubles with every further bit.
         let bits = 128 - certified_bound(&module, own).ok_or_else(wide)?.leading_zeros();
         let x_bits = (1 + MAX_DELTA_BITS.saturating_sub(bits)).min(MAX_X_BITS);

@@ -219,7 +219,11 @@ impl Measured {
 
     /// Adds what a stage measured.
     pub fn add(&mut self, stage: Stage, report: StageReport) {
-        self.figures.extend(report.costs.into_iter().map(|(item, cost)| Figure { item, stage, cost }));
+        self.figures.extend(report.costs.into_iter().map(|(item, cost)| Figure {
+            item,
+            stage,
+            cost,
+        }));
         self.sizes.extend(report.sizes);
         self.peak_memory.extend(report.peak_memory.map(|peak| (stage, peak)));
     }

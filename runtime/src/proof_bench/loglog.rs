@@ -53,10 +53,14 @@ struct Decades {
 }
 
 impl Decades {
-    /// Decades of the vertical axis are whole; those of the horizontal one end at its first and last place.
+    /// Decades of the vertical axis are whole; those of the horizontal one end at its first and
+    /// last place.
     fn of(values: impl Iterator<Item = f64>, whole: bool) -> Decades {
         let logs: Vec<f64> = values.map(f64::log10).collect();
-        let (low, high) = (logs.iter().fold(f64::MAX, |a, b| a.min(*b)), logs.iter().fold(f64::MIN, |a, b| a.max(*b)));
+        let (low, high) = (
+            logs.iter().fold(f64::MAX, |a, b| a.min(*b)),
+            logs.iter().fold(f64::MIN, |a, b| a.max(*b)),
+        );
         match (low <= high, whole) {
             (false, _) => Decades { low: 0.0, high: 1.0 },
             (true, true) => Decades { low: low.floor(), high: high.ceil().max(low.floor() + 1.0) },
@@ -99,7 +103,9 @@ pub fn drawing(title: &str, unit: &str, panels: &[Panel]) -> String {
     for (place, panel) in panels.iter().enumerate() {
         draw(&mut out, panel, place as f64 * WIDTH, vertical, unit);
     }
-    for (place, name) in panels.first().iter().flat_map(|panel| &panel.lines).map(|line| &line.name).enumerate() {
+    for (place, name) in
+        panels.first().iter().flat_map(|panel| &panel.lines).map(|line| &line.name).enumerate()
+    {
         let (x, y) = (width - LEGEND + 8.0, TOP + 10.0 + 24.0 * place as f64);
         let (colour, dash) = (place % COLOURS, DASHES[place % COLOURS]);
         let _ = write!(
@@ -161,7 +167,8 @@ fn draw(out: &mut String, panel: &Panel, left: f64, vertical: Decades, unit: &st
     );
     for (place, line) in panel.lines.iter().enumerate() {
         let (colour, dash) = (place % COLOURS, DASHES[place % COLOURS]);
-        let points: Vec<String> = drawn(line).map(|(px, py)| format!("{:.1},{:.1}", x(px), y(py))).collect();
+        let points: Vec<String> =
+            drawn(line).map(|(px, py)| format!("{:.1},{:.1}", x(px), y(py))).collect();
         let _ = write!(
             out,
             "<polyline class=\"line c{colour}\" stroke-dasharray=\"{dash}\" points=\"{}\"/>",
@@ -213,7 +220,9 @@ mod tests {
         let svg = drawing("title", "seconds", &[Panel { axis: "rows & more".into(), lines }]);
         assert!(is_well_formed(&svg), "{svg}");
         assert!(
-            svg.contains("rows &amp; more") && svg.contains("seconds") && svg.contains("prefers-color-scheme:dark")
+            svg.contains("rows &amp; more")
+                && svg.contains("seconds")
+                && svg.contains("prefers-color-scheme:dark")
         );
         assert!(svg.contains("a &lt;b&gt;"));
         assert_eq!(svg.matches("<circle").count(), 4);
@@ -225,6 +234,8 @@ mod tests {
     fn a_decade_is_as_wide_as_any_other() {
         let decades = Decades::of([0.002, 30.0].into_iter(), true);
         assert_eq!(decades, Decades { low: -3.0, high: 2.0 });
-        assert!((decades.share(0.01) - 0.2).abs() < 1e-12 && (decades.share(10.0) - 0.8).abs() < 1e-12);
+        assert!(
+            (decades.share(0.01) - 0.2).abs() < 1e-12 && (decades.share(10.0) - 0.8).abs() < 1e-12
+        );
     }
 }

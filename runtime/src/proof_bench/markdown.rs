@@ -22,7 +22,11 @@ pub const END: &str = "<!-- End of what the command wrote. -->";
 /// # Errors
 /// If the text does not have each of them once, in that order.
 pub fn replace_section(text: &str, section: &str) -> Result<String, Error> {
-    let refuse = || Error::Input(format!("the file needs these two lines, once and in this order: {BEGIN} and {END}"));
+    let refuse = || {
+        Error::Input(format!(
+            "the file needs these two lines, once and in this order: {BEGIN} and {END}"
+        ))
+    };
     let (before, rest) = text.split_once(BEGIN).ok_or_else(refuse)?;
     let (_, after) = rest.split_once(END).ok_or_else(refuse)?;
     if [before, after].iter().any(|part| part.contains(BEGIN) || part.contains(END)) {
@@ -114,8 +118,10 @@ pub fn section(machine: &str, measured: &[Measured], judged: &[Judged]) -> Strin
     names.extend(COLUMNS.map(|(name, _)| name));
     header(&mut out, &names);
     for own in measured {
-        let cells = [own.profile.clone(), own.shapes.clone(), count(own.parameters), count(own.rows)];
-        let times = COLUMNS.map(|(_, item)| own.cost(item).map_or(String::new(), |cost| time(cost.seconds)));
+        let cells =
+            [own.profile.clone(), own.shapes.clone(), count(own.parameters), count(own.rows)];
+        let times = COLUMNS
+            .map(|(_, item)| own.cost(item).map_or(String::new(), |cost| time(cost.seconds)));
         line(&mut out, cells.into_iter().chain(times));
     }
     out.push_str("\nCPU time of the same, and peak memory of the process of each stage:\n\n");
@@ -127,12 +133,14 @@ pub fn section(machine: &str, measured: &[Measured], judged: &[Judged]) -> Strin
     for own in measured {
         let times = [Item::Commit, Item::Record, Item::Prove, Item::Verify]
             .map(|item| own.cost(item).map_or(String::new(), |cost| time(cost.cpu_seconds)));
-        let peaks = stages.map(|stage| own.peak_memory.get(&stage).copied().map_or(String::new(), bytes));
+        let peaks =
+            stages.map(|stage| own.peak_memory.get(&stage).copied().map_or(String::new(), bytes));
         line(&mut out, [own.profile.clone()].into_iter().chain(times).chain(peaks));
     }
     out.push_str("\nSizes:\n\n");
     let sizes = [Size::Proof, Size::Manifest, Size::VerifyingKey, Size::Weights, Size::Trace];
-    let names: Vec<String> = ["profile".into()].into_iter().chain(sizes.map(|size| size.to_string())).collect();
+    let names: Vec<String> =
+        ["profile".into()].into_iter().chain(sizes.map(|size| size.to_string())).collect();
     header(&mut out, &names.iter().map(String::as_str).collect::<Vec<_>>());
     for own in measured {
         let cells = sizes.map(|size| own.size(size).map_or(String::new(), bytes));
@@ -166,8 +174,10 @@ mod tests {
 
     #[test]
     fn every_line_of_a_table_has_as_many_cells_as_its_header() {
-        let measured =
-            [Measured::of(&Profile::named("gpt2").unwrap(), 64), Measured::of(&Profile::named("module").unwrap(), 1)];
+        let measured = [
+            Measured::of(&Profile::named("gpt2").unwrap(), 64),
+            Measured::of(&Profile::named("module").unwrap(), 1),
+        ];
         let section = section("2 cores", &measured, &targets::judge(&measured));
         for table in section.split("\n\n").filter(|part| part.starts_with('|')) {
             let cells: Vec<usize> = table.lines().map(|line| line.matches('|').count()).collect();

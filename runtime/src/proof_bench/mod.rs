@@ -1,8 +1,10 @@
-//! What committing, proving and verifying cost on this machine, for adapters of given shapes: `zklora bench --profile`.
+//! What committing, proving and verifying cost on this machine, for adapters of given shapes:
+//! `zklora bench --profile`.
 //!
-//! Weights are synthetic integers, so neither ONNX nor quantised weights are involved; everything else goes through the files and
-//! the library calls of the commands. A [`Task`] measures one stage on a folder; the caller decides in which process it runs, so
-//! that the peak memory is that of one stage. Nothing here judges: [`targets`] puts the figures beside what was wanted.
+//! Weights are synthetic integers, so neither ONNX nor quantised weights are involved; everything
+//! else goes through the files and the library calls of the commands. A [`Task`] measures one stage
+//! on a folder; the caller decides in which process it runs, so that the peak memory is that of one
+//! stage. Nothing here judges: [`targets`] puts the figures beside what was wanted.
 
 mod adapter;
 mod figures;
@@ -27,8 +29,16 @@ use std::path::Path;
 use crate::Error;
 
 /// Every stage, in the order in which they need each other's files.
-pub const ALL_STAGES: [Stage; 8] =
-    [Stage::Commit, Stage::StartUp, Stage::Record, Stage::Pass, Stage::Pieces, Stage::Prove, Stage::Verify, Stage::Row];
+pub const ALL_STAGES: [Stage; 8] = [
+    Stage::Commit,
+    Stage::StartUp,
+    Stage::Record,
+    Stage::Pass,
+    Stage::Pieces,
+    Stage::Prove,
+    Stage::Verify,
+    Stage::Row,
+];
 
 /// Runs stages one after the other; `run` is given each and decides in which process it runs.
 ///
@@ -67,7 +77,8 @@ mod tests {
     fn the_smallest_profile_gives_a_session_that_verifies_and_every_figure() {
         let folder = tempfile::tempdir().unwrap();
         let profile = Profile::named("module").unwrap();
-        let measured = measure(&profile, 3, folder.path(), None, &ALL_STAGES, &mut |task| task.run()).unwrap();
+        let measured =
+            measure(&profile, 3, folder.path(), None, &ALL_STAGES, &mut |task| task.run()).unwrap();
         assert_eq!((measured.modules, measured.parameters), (1, 4 * (768 + 2304)));
         for item in Item::ALL.into_iter().filter(|item| !item.is_of_a_process()) {
             assert!(measured.cost(item).is_some_and(|cost| cost.seconds > 0.0), "{item}");
@@ -80,11 +91,16 @@ mod tests {
             assert_eq!(trace.rows(), rows);
             let proof = files::read(&proof, session::MAX_PROOF).unwrap();
             assert_eq!(Some(proof.len() as u64), measured.size(Size::Proof));
-            session::verify(&public.pinned, &trace, &proof, &srs, &keys, SrsPolicy::TrustedOnly).unwrap();
+            session::verify(&public.pinned, &trace, &proof, &srs, &keys, SrsPolicy::TrustedOnly)
+                .unwrap();
         }
-        // Every target of this profile has a figure beside it, but for those of processes of their own.
+        // Every target of this profile has a figure beside it, but for those of processes of their
+        // own.
         let judged = targets::judge(std::slice::from_ref(&measured));
-        let missing: Vec<_> = judged.iter().filter(|j| j.target.profile == "module" && j.measured.is_none()).collect();
+        let missing: Vec<_> = judged
+            .iter()
+            .filter(|j| j.target.profile == "module" && j.measured.is_none())
+            .collect();
         assert!(missing.iter().all(|j| j.target.quantity.is_of_a_process()), "{missing:?}");
     }
 }

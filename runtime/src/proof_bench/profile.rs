@@ -1,7 +1,7 @@
 //! Named shapes: the models of the original ZKLoRA paper (arXiv 2501.13965), and one module.
 //!
-//! The paper gives the number of modules and the average number of weights of a module. `docs/benchmarks.md` says which projections
-//! of the models have these numbers.
+//! The paper gives the number of modules and the average number of weights of a module.
+//! `docs/benchmarks.md` says which projections of the models have these numbers.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +36,15 @@ pub struct Profile {
 }
 
 /// The names, from small to large.
-pub const PROFILES: [&str; 7] =
-    ["module", "distilgpt2", "gpt2", "llama-3.2-1b", "llama-3.3-70b", "llama-3.1-8b", "mixtral-8x7b"];
+pub const PROFILES: [&str; 7] = [
+    "module",
+    "distilgpt2",
+    "gpt2",
+    "llama-3.2-1b",
+    "llama-3.3-70b",
+    "llama-3.1-8b",
+    "mixtral-8x7b",
+];
 
 impl Profile {
     /// The profile of this name.
@@ -54,17 +61,24 @@ impl Profile {
                     Shape::of("mlp.c_proj", 3072, 16, 768),
                 ],
             ),
-            "llama-3.2-1b" => {
-                (16, vec![Shape::of("self_attn.q_proj", 2048, 8, 2048), Shape::of("self_attn.v_proj", 2048, 8, 512)])
+            "llama-3.2-1b" => (
+                16,
+                vec![
+                    Shape::of("self_attn.q_proj", 2048, 8, 2048),
+                    Shape::of("self_attn.v_proj", 2048, 8, 512),
+                ],
+            ),
+            "llama-3.1-8b" | "mixtral-8x7b" => {
+                (32, vec![Shape::of("self_attn.v_proj", 4096, 64, 1024)])
             }
-            "llama-3.1-8b" | "mixtral-8x7b" => (32, vec![Shape::of("self_attn.v_proj", 4096, 64, 1024)]),
             "llama-3.3-70b" => (80, vec![Shape::of("self_attn.v_proj", 8192, 16, 1024)]),
             _ => return None,
         };
         Some(Profile { name: name.into(), layers, shapes })
     }
 
-    /// One module of 8192×16×8192: what a server computes one row of for [`super::Item::RowIntegers`].
+    /// One module of 8192×16×8192: what a server computes one row of for
+    /// [`super::Item::RowIntegers`].
     pub(super) fn large_module() -> Profile {
         Profile { name: "row".into(), layers: 1, shapes: vec![Shape::of("o_proj", 8192, 16, 8192)] }
     }
@@ -88,7 +102,9 @@ impl Profile {
     /// The modules, layer by layer: name and shape.
     pub fn modules(&self) -> impl Iterator<Item = (String, &Shape)> {
         (0..self.layers).flat_map(|layer| {
-            self.shapes.iter().map(move |shape| (format!("layers.{layer}.{}", shape.projection), shape))
+            self.shapes
+                .iter()
+                .map(move |shape| (format!("layers.{layer}.{}", shape.projection), shape))
         })
     }
 
@@ -109,7 +125,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// Modules, and weights of a module on average: table of the paper. `module` is the one of the issue.
+    /// Modules, and weights of a module on average: table of the paper. `module` is the one of the
+    /// issue.
     #[test]
     fn every_profile_has_the_modules_and_weights_of_the_paper() {
         let paper = [

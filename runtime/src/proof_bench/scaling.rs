@@ -56,7 +56,8 @@ pub struct Curve {
     pub points: Vec<Point>,
 }
 
-const STAGES: [Stage; 6] = [Stage::Commit, Stage::Record, Stage::Pass, Stage::Pieces, Stage::Prove, Stage::Verify];
+const STAGES: [Stage; 6] =
+    [Stage::Commit, Stage::Record, Stage::Pass, Stage::Pieces, Stage::Prove, Stage::Verify];
 
 /// The lines of the drawing: a name, and the figures that add up to it.
 const LINES: [(&str, &[Item]); 7] = [
@@ -69,8 +70,8 @@ const LINES: [(&str, &[Item]); 7] = [
     ("verify, one row", &[Item::VerifyOneRow]),
 ];
 
-/// Measures along all axes, from a profile with some rows on. `run` is told of each [`Task`]; every point has a folder of its
-/// own in `scratch`, which is removed after it.
+/// Measures along all axes, from a profile with some rows on. `run` is told of each [`Task`]; every
+/// point has a folder of its own in `scratch`, which is removed after it.
 ///
 /// # Errors
 /// Those of the stages.
@@ -84,9 +85,17 @@ pub fn curves(
     let modules = base.modules().count();
     let axes = [
         (Axis::Rows, [1, 10, 100].map(|times| (rows * times, base.clone(), rows * times)).to_vec()),
-        (Axis::Modules, [1, 2, 4].map(|times| (modules * times, base.with_layers(times), rows)).to_vec()),
+        (
+            Axis::Modules,
+            [1, 2, 4].map(|times| (modules * times, base.with_layers(times), rows)).to_vec(),
+        ),
         (Axis::Rank, [4, 8, 16, 32].map(|rank| (rank, base.with_rank(rank), rows)).to_vec()),
-        (Axis::LongSession, [10_000, 100_000, 1_000_000].map(|rows| (rows, Profile::narrow_module(), rows)).to_vec()),
+        (
+            Axis::LongSession,
+            [10_000, 100_000, 1_000_000]
+                .map(|rows| (rows, Profile::narrow_module(), rows))
+                .to_vec(),
+        ),
     ];
     let mut curves = Vec::new();
     for (axis, places) in axes {
@@ -117,7 +126,9 @@ pub fn drawing(title: &str, curves: &[Curve]) -> String {
                     points: curve
                         .points
                         .iter()
-                        .filter_map(|point| Some((point.at as f64, seconds(&point.measured, items)?)))
+                        .filter_map(|point| {
+                            Some((point.at as f64, seconds(&point.measured, items)?))
+                        })
                         .collect(),
                 })
                 .collect(),
@@ -152,13 +163,20 @@ mod tests {
             Ok(report)
         };
         let curves = curves(&base, 16, scratch.path(), None, &mut run).unwrap();
-        let places: Vec<Vec<usize>> = curves.iter().map(|c| c.points.iter().map(|p| p.at).collect()).collect();
+        let places: Vec<Vec<usize>> =
+            curves.iter().map(|c| c.points.iter().map(|p| p.at).collect()).collect();
         assert_eq!(
             places,
-            [vec![16, 160, 1600], vec![24, 48, 96], vec![4, 8, 16, 32], vec![10_000, 100_000, 1_000_000]]
+            [
+                vec![16, 160, 1600],
+                vec![24, 48, 96],
+                vec![4, 8, 16, 32],
+                vec![10_000, 100_000, 1_000_000]
+            ]
         );
-        let seconds =
-            |curve: usize, point: usize| curves[curve].points[point].measured.cost(Item::Prove).unwrap().seconds;
+        let seconds = |curve: usize, point: usize| {
+            curves[curve].points[point].measured.cost(Item::Prove).unwrap().seconds
+        };
         assert!((seconds(0, 2) / seconds(0, 0) - 100.0).abs() < 1e-9);
         assert_eq!((seconds(1, 0), seconds(2, 1)), (seconds(0, 0), seconds(0, 0)));
         let svg = drawing("title", &curves);

@@ -98,7 +98,8 @@ impl Task {
     /// Measures.
     ///
     /// # Errors
-    /// Those of the library calls; [`Error::Input`] for [`Stage::Process`], which the caller has to start.
+    /// Those of the library calls; [`Error::Input`] for [`Stage::Process`], which the caller has to
+    /// start.
     pub fn run(&self) -> Result<StageReport, Error> {
         let mut report = StageReport::default();
         let srs = srs_store::load(self.srs.as_deref())?;
@@ -111,7 +112,9 @@ impl Task {
             Stage::Prove => self.prove(&srs, &mut report)?,
             Stage::Verify => self.verify(&srs, &mut report)?,
             Stage::Row => self.row(&srs, &mut report)?,
-            Stage::Process => return Err(Error::Input("only a process of its own can measure this".into())),
+            Stage::Process => {
+                return Err(Error::Input("only a process of its own can measure this".into()));
+            }
         }
         report.peak_memory = peak_memory();
         Ok(report)
@@ -133,10 +136,12 @@ impl Task {
         // Made anew for every run, so that no second copy adds to the peak memory.
         let mut first = Some(pairs);
         let pairs = || Ok(first.take().unwrap_or_else(|| adapter::pairs(&self.profile)));
-        let (committing, committed) = cost_of(pairs, |pairs| Ok(commit(srs, &draft, pairs, &seed)?))?;
+        let (committing, committed) =
+            cost_of(pairs, |pairs| Ok(commit(srs, &draft, pairs, &seed)?))?;
         report.costs.insert(Item::Commit, committing);
         let keys = KeyStore::default();
-        let write = |committed| compile::write_committed(&self.artifacts(), committed, &seed, srs, &keys);
+        let write =
+            |committed| compile::write_committed(&self.artifacts(), committed, &seed, srs, &keys);
         let (writing, _) = timed(committed, write)?;
         report.costs.insert(Item::WriteArtifacts, writing);
         for (size, name) in [
@@ -144,7 +149,9 @@ impl Task {
             (Size::VerifyingKey, format!("public/{}", artifacts::VK)),
             (Size::Weights, format!("private/{}", artifacts::WEIGHTS)),
         ] {
-            report.sizes.insert(size, files::read(&self.artifacts().join(name), MAX_FILE)?.len() as u64);
+            report
+                .sizes
+                .insert(size, files::read(&self.artifacts().join(name), MAX_FILE)?.len() as u64);
         }
         Ok(())
     }
@@ -156,11 +163,16 @@ impl Task {
         let (knowing, _) = cost(|| Ok(Pinned::parse_with_points(&bytes, &points)?))?;
         report.costs.insert(Item::KnownManifest, knowing);
         let (deriving, _) = cost(|| Ok(KeyStore::default().get(&srs, pinned.layout())?))?;
-        report.costs.extend([(Item::Srs, loading), (Item::Manifest, parsing), (Item::VerifyingKey, deriving)]);
+        report.costs.extend([
+            (Item::Srs, loading),
+            (Item::Manifest, parsing),
+            (Item::VerifyingKey, deriving),
+        ]);
         Ok(())
     }
 
-    /// Besides the session itself, one of a single row: what it costs is what does not depend on the rows.
+    /// Besides the session itself, one of a single row: what it costs is what does not depend on
+    /// the rows.
     fn record(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
         let artifacts = Artifacts::load(&self.artifacts(), srs, &KeyStore::default())?;
         let modules = artifacts.pinned.modules();
@@ -169,7 +181,8 @@ impl Task {
         one.write(&files_of(&self.folder, 1).0, &artifacts.pinned)?;
         let activations = synthetic::activations(modules, self.rows);
         // Every run is a session of its own; the last one is kept.
-        let (recording, (trace, _)) = cost(|| record::record(&artifacts, &activations, None, None))?;
+        let (recording, (trace, _)) =
+            cost(|| record::record(&artifacts, &activations, None, None))?;
         report.costs.insert(Item::Record, recording);
         drop(activations);
         trace.write(&files_of(&self.folder, self.rows).0, &artifacts.pinned)?;
@@ -194,11 +207,17 @@ impl Task {
         let opening = any_challenges();
         let digest = || file.with_trace(&pinned, |trace| Ok(trace.digest()));
         report.costs.insert(Item::Digest, cost(digest)?.0);
-        let project = |trace: &Trace<'_>| cost(|| Ok(std::hint::black_box(Public::of(&pinned, trace, &opening)?)));
+        let project = |trace: &Trace<'_>| {
+            cost(|| Ok(std::hint::black_box(Public::of(&pinned, trace, &opening)?)))
+        };
         report.costs.insert(Item::Projection, file.with_trace(&pinned, project)?.0);
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let one = one.map_err(|e| Error::Input(format!("a thread cannot be started: {e}")))?;
-        let both = || file.with_trace(&pinned, |trace| Ok(std::hint::black_box(Public::of(&pinned, trace, &opening)?)));
+        let both = || {
+            file.with_trace(&pinned, |trace| {
+                Ok(std::hint::black_box(Public::of(&pinned, trace, &opening)?))
+            })
+        };
         report.costs.insert(Item::PassOneCore, one.install(|| cost(both))?.0);
         let mut copies: Vec<Vec<u8>> = slices(&file).map(<[u8]>::to_vec).collect();
         let copy = || {
@@ -227,7 +246,9 @@ impl Task {
         let layout = artifacts.pinned.layout();
         let keys = KeyStore::default();
         let fresh = || Ok(KeyStore::default().get(srs, layout)?);
-        report.costs.insert(Item::ProvingKey, cost_of(fresh, |keys| Ok(keys.prepare_proving()?))?.0);
+        report
+            .costs
+            .insert(Item::ProvingKey, cost_of(fresh, |keys| Ok(keys.prepare_proving()?))?.0);
         keys.get(srs, layout)?.prepare_proving()?;
         let again = || Ok(keys.get(srs, layout)?.prepare_proving()?);
         report.costs.insert(Item::KeysAgain, cost(again)?.0);
@@ -265,11 +286,15 @@ impl Task {
         let seed = Seed::generate()?;
         let committed = commit(srs, &draft, pairs, &seed)?;
         let keys = KeyStore::default();
-        let artifacts = compile::write_committed(&self.folder.join("row"), committed, &seed, srs, &keys)?;
+        let artifacts =
+            compile::write_committed(&self.folder.join("row"), committed, &seed, srs, &keys)?;
         let compared = float::compare(&artifacts, 1, 100)?;
         // On one thread, which does nothing else: its CPU time is the wall time.
         let one = |seconds| Cost { seconds, cpu_seconds: seconds };
-        report.costs.extend([(Item::RowIntegers, one(compared.own)), (Item::RowFloats, one(compared.other))]);
+        report.costs.extend([
+            (Item::RowIntegers, one(compared.own)),
+            (Item::RowFloats, one(compared.other)),
+        ]);
         Ok(())
     }
 }

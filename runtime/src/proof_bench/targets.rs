@@ -17,7 +17,8 @@ pub enum Quantity {
     Memory(Stage),
     /// Bytes.
     Bytes(Size),
-    /// The time of the second over the time of the first: the speed of the first as a share of the second's.
+    /// The time of the second over the time of the first: the speed of the first as a share of the
+    /// second's.
     Speed(Item, Item),
 }
 
@@ -55,7 +56,12 @@ pub struct Target {
     pub limit: f64,
 }
 
-const fn target(profile: &'static str, what: &'static str, quantity: Quantity, limit: f64) -> Target {
+const fn target(
+    profile: &'static str,
+    what: &'static str,
+    quantity: Quantity,
+    limit: f64,
+) -> Target {
     Target { profile, what, quantity, limit }
 }
 
@@ -63,19 +69,45 @@ const MB: f64 = 1e6;
 const START_UP: &[Item] = &[Item::Srs, Item::KnownManifest, Item::VerifyingKey];
 const START_UP_WITHOUT_CACHE: &[Item] = &[Item::Srs, Item::Manifest, Item::VerifyingKey];
 
-/// Of the rows of the issue, all but the comparison with EZKL, which needs another program, and the growth of the pass, which
-/// [`super::curves`] shows. "Besides the pass" is the cost of a session of one row a module.
+/// Of the rows of the issue, all but the comparison with EZKL, which needs another program, and the
+/// growth of the pass, which [`super::curves`] shows. "Besides the pass" is the cost of a session
+/// of one row a module.
 pub const TARGETS: [Target; 20] = [
     target("llama-3.3-70b", "commit to 11.8 M weights", Quantity::Seconds(&[Item::Commit]), 8.0),
     target("llama-3.3-70b", "memory of it", Quantity::Memory(Stage::Commit), 500.0 * MB),
-    target("llama-3.3-70b", "keys (vk and pk)", Quantity::Seconds(&[Item::VerifyingKey, Item::ProvingKey]), 0.1),
-    target("llama-3.3-70b", "prove, besides the pass", Quantity::Seconds(&[Item::ProveOneRow]), 1.5),
+    target(
+        "llama-3.3-70b",
+        "keys (vk and pk)",
+        Quantity::Seconds(&[Item::VerifyingKey, Item::ProvingKey]),
+        0.1,
+    ),
+    target(
+        "llama-3.3-70b",
+        "prove, besides the pass",
+        Quantity::Seconds(&[Item::ProveOneRow]),
+        1.5,
+    ),
     target("llama-3.3-70b", "memory of proving", Quantity::Memory(Stage::Prove), 500.0 * MB),
-    target("llama-3.3-70b", "zklora verify, besides the pass", Quantity::Seconds(&[Item::ProcessOneRow]), 0.12),
+    target(
+        "llama-3.3-70b",
+        "zklora verify, besides the pass",
+        Quantity::Seconds(&[Item::ProcessOneRow]),
+        0.12,
+    ),
     target("llama-3.3-70b", "proof", Quantity::Bytes(Size::Proof), 1700.0),
-    target("llama-3.3-70b", "pass, speed of memcpy", Quantity::Speed(Item::PassOneCore, Item::MemcpyOneCore), 0.5),
+    target(
+        "llama-3.3-70b",
+        "pass, speed of memcpy",
+        Quantity::Speed(Item::PassOneCore, Item::MemcpyOneCore),
+        0.5,
+    ),
     target("llama-3.3-70b", "start of verify, from the cache", Quantity::Seconds(START_UP), 0.03),
-    target("llama-3.3-70b", "start of verify, without it", Quantity::Seconds(START_UP_WITHOUT_CACHE), 0.3),
+    target(
+        "llama-3.3-70b",
+        "start of verify, without it",
+        Quantity::Seconds(START_UP_WITHOUT_CACHE),
+        0.3,
+    ),
     target(
         "llama-3.3-70b",
         "row of 8192×16×8192, speed of f32",
@@ -85,7 +117,12 @@ pub const TARGETS: [Target; 20] = [
     target("distilgpt2", "prove", Quantity::Seconds(&[Item::Prove]), 0.4),
     target("distilgpt2", "verify", Quantity::Seconds(&[Item::Verify]), 0.04),
     target("distilgpt2", "proof", Quantity::Bytes(Size::Proof), 1500.0),
-    target("distilgpt2", "pass, speed of memcpy", Quantity::Speed(Item::PassOneCore, Item::MemcpyOneCore), 0.5),
+    target(
+        "distilgpt2",
+        "pass, speed of memcpy",
+        Quantity::Speed(Item::PassOneCore, Item::MemcpyOneCore),
+        0.5,
+    ),
     target("module", "prove", Quantity::Seconds(&[Item::Prove]), 0.25),
     target("module", "verify", Quantity::Seconds(&[Item::Verify]), 0.012),
     target("module", "proof", Quantity::Bytes(Size::Proof), 1100.0),
@@ -137,8 +174,12 @@ mod tests {
         report.sizes.insert(Size::Proof, 1500);
         measured.add(Stage::Pass, report);
         let judged = judge(std::slice::from_ref(&measured));
-        let of =
-            |what: &str| judged.iter().find(|j| j.target.what == what).map(|j| (j.measured.unwrap(), j.met.unwrap()));
+        let of = |what: &str| {
+            judged
+                .iter()
+                .find(|j| j.target.what == what)
+                .map(|j| (j.measured.unwrap(), j.met.unwrap()))
+        };
         assert_eq!(of("pass, speed of memcpy"), Some((0.75, true)));
         assert_eq!(of("prove"), Some((0.5, false)));
         assert_eq!(of("proof"), Some((1500.0, true)));

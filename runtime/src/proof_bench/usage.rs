@@ -11,8 +11,8 @@ use crate::Error;
 const RUNS: usize = 5;
 const BUDGET: Duration = Duration::from_secs(2);
 
-/// The cost of `work`, without that of `prepare`: of the fastest of up to five runs in two seconds, because what else the machine does
-/// only ever adds to it. Gives the last result, too.
+/// The cost of `work`, without that of `prepare`: of the fastest of up to five runs in two seconds,
+/// because what else the machine does only ever adds to it. Gives the last result, too.
 pub(super) fn cost_of<P, T>(
     mut prepare: impl FnMut() -> Result<P, Error>,
     mut work: impl FnMut(P) -> Result<T, Error>,
@@ -33,7 +33,10 @@ pub(super) fn cost_of<P, T>(
 }
 
 /// The cost of one run.
-pub(super) fn timed<P, T>(prepared: P, work: impl FnOnce(P) -> Result<T, Error>) -> Result<(Cost, T), Error> {
+pub(super) fn timed<P, T>(
+    prepared: P,
+    work: impl FnOnce(P) -> Result<T, Error>,
+) -> Result<(Cost, T), Error> {
     let (start, cpu) = (Instant::now(), ProcessTime::try_now());
     let result = work(prepared)?;
     let seconds = start.elapsed().as_secs_f64();

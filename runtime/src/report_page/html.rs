@@ -1,4 +1,5 @@
-//! Text and numbers as they stand in a page. All text comes from somebody else: nothing reaches the page but through [`text`].
+//! Text and numbers as they stand in a page. All text comes from somebody else: nothing reaches the
+//! page but through [`text`].
 
 use std::fmt::Write;
 

@@ -1,7 +1,8 @@
-//! An [`EffectReport`] as one HTML page that loads nothing: no scripts, no fonts, no pictures from elsewhere.
+//! An [`EffectReport`] as one HTML page that loads nothing: no scripts, no fonts, no pictures from
+//! elsewhere.
 //!
-//! Text of the report (names, URLs, errors, generated text) is untrusted; it goes through `html::text`, and the page forbids
-//! scripts and loading by a content security policy of its own.
+//! Text of the report (names, URLs, errors, generated text) is untrusted; it goes through
+//! `html::text`, and the page forbids scripts and loading by a content security policy of its own.
 
 pub(crate) mod html;
 mod points;
@@ -12,7 +13,9 @@ use std::fmt::Write;
 pub(crate) use html::{bytes, count, text};
 use html::{number, percent, seconds};
 
-use crate::effect_report::{ContributorReport, EffectReport, Generated, Losses, PointReport, Verdict};
+use crate::effect_report::{
+    ContributorReport, EffectReport, Generated, Losses, PointReport, Verdict,
+};
 
 pub(crate) const STYLE: &str = include_str!("style.css");
 
@@ -67,7 +70,9 @@ fn plural(number: usize, noun: &str) -> String {
 /// What a session's end means, in one sentence.
 pub fn meaning(contributor: &ContributorReport) -> &'static str {
     match (contributor.verdict, contributor.pinned) {
-        (Verdict::Accepted, true) => "Every delta of the session came from the adapter that was pinned beforehand.",
+        (Verdict::Accepted, true) => {
+            "Every delta of the session came from the adapter that was pinned beforehand."
+        }
         (Verdict::Accepted, false) => {
             "Every delta of the session came from one adapter, but it was not pinned beforehand: it may have been made to fit the rows."
         }
@@ -83,8 +88,12 @@ fn verdicts(out: &mut String, contributors: &[ContributorReport]) {
     let proven = contributors.iter().filter(|c| c.verdict == Verdict::Accepted && c.pinned).count();
     let _ = match contributors.len() {
         0 => write!(out, "<p>There was no contributor, so there is nothing to prove.</p>"),
-        1 if proven == 1 => write!(out, "<p>The session is proven, for the adapter that was pinned.</p>"),
-        all if proven == all => write!(out, "<p>All {all} sessions are proven, for the adapters that were pinned.</p>"),
+        1 if proven == 1 => {
+            write!(out, "<p>The session is proven, for the adapter that was pinned.</p>")
+        }
+        all if proven == all => {
+            write!(out, "<p>All {all} sessions are proven, for the adapters that were pinned.</p>")
+        }
         1 => write!(out, "<p><strong>The session is not proven for a pinned adapter.</strong></p>"),
         all => write!(
             out,
@@ -108,7 +117,11 @@ fn verdicts(out: &mut String, contributors: &[ContributorReport]) {
             meaning(contributor)
         );
         if let Some(why) = &contributor.why {
-            let _ = write!(out, "<p class=\"why\" dir=\"auto\"><strong>Why:</strong> {}</p>", text(why));
+            let _ = write!(
+                out,
+                "<p class=\"why\" dir=\"auto\"><strong>Why:</strong> {}</p>",
+                text(why)
+            );
         }
         let _ = write!(
             out,
@@ -166,9 +179,16 @@ fn losses(out: &mut String, loss: &Losses) {
             count(pairs.len()),
             svg::lines(&label, "window", &pairs, number)
         );
-        let mut rows = vec![["window", "tokens", "base", "adapted", "difference"].map(String::from).to_vec()];
+        let mut rows =
+            vec![["window", "tokens", "base", "adapted", "difference"].map(String::from).to_vec()];
         rows.extend(loss.windows.iter().enumerate().map(|(place, w)| {
-            vec![count(place + 1), count(w.tokens), number(w.base), number(w.adapted), number(w.adapted - w.base)]
+            vec![
+                count(place + 1),
+                count(w.tokens),
+                number(w.base),
+                number(w.adapted),
+                number(w.adapted - w.base),
+            ]
         }));
         out.push_str("<details><summary>All windows as a table</summary>");
         html::table(out, "Loss of each window, nats a token", &rows);
@@ -184,7 +204,11 @@ fn effects(out: &mut String, points: &[PointReport]) {
         return;
     }
     let scale = svg::Scale::of_sizes(points.iter().filter_map(|point| point.relative));
-    let note = if matches!(scale, svg::Scale::Decades(..)) { " The scale is of powers of ten." } else { "" };
+    let note = if matches!(scale, svg::Scale::Decades(..)) {
+        " The scale is of powers of ten."
+    } else {
+        ""
+    };
     let _ = write!(
         out,
         "<p>Size of the deltas compared with what the base layer gives, ‖delta‖ / ‖base‖. All plots have the same scale.{note}</p><div class=\"plots\">"
@@ -193,30 +217,47 @@ fn effects(out: &mut String, points: &[PointReport]) {
         let bars: Vec<svg::Bar> = group
             .points
             .iter()
-            .map(|(name, point)| svg::Bar { name: name.clone(), full: point.module.clone(), value: point.relative })
+            .map(|(name, point)| svg::Bar {
+                name: name.clone(),
+                full: point.module.clone(),
+                value: point.relative,
+            })
             .collect();
-        let largest =
-            group.points.iter().filter_map(|(_, p)| Some((p.relative?, p))).max_by(|a, b| a.0.total_cmp(&b.0));
+        let largest = group
+            .points
+            .iter()
+            .filter_map(|(_, p)| Some((p.relative?, p)))
+            .max_by(|a, b| a.0.total_cmp(&b.0));
         let most = largest.map_or("no base output to compare with".into(), |(value, point)| {
             format!("largest: {} in {}", percent(value), point.module)
         });
-        let label = format!("Relative size of the deltas of {}, {}; {most}", plural(bars.len(), "module"), group.title);
+        let label = format!(
+            "Relative size of the deltas of {}, {}; {most}",
+            plural(bars.len(), "module"),
+            group.title
+        );
         let axis = if group.by_layer { "layer" } else { "place in the table" };
         let _ = write!(
             out,
             "<figure class=\"card\"><h3><bdi>{}</bdi></h3><figcaption>{}, {}</figcaption>{}</figure>",
             text(&group.title),
             plural(bars.len(), "module"),
-            largest.map_or("no base output to compare with".into(), |(value, _)| format!("at most {}", percent(value))),
+            largest.map_or("no base output to compare with".into(), |(value, _)| format!(
+                "at most {}",
+                percent(value)
+            )),
             svg::bars(&label, axis, &bars, scale, percent)
         );
     }
     out.push_str("</div>");
     let mut rows = vec![
-        ["module", "#", "rows", "rms of base", "rms of deltas", "relative", "contributors"].map(String::from).to_vec(),
+        ["module", "#", "rows", "rms of base", "rms of deltas", "relative", "contributors"]
+            .map(String::from)
+            .to_vec(),
     ];
     rows.extend(points.iter().enumerate().map(|(place, point)| {
-        let from: Vec<String> = point.contributors.iter().map(|c| c.saturating_add(1).to_string()).collect();
+        let from: Vec<String> =
+            point.contributors.iter().map(|c| c.saturating_add(1).to_string()).collect();
         vec![
             format!("<bdi>{}</bdi>", text(&point.module)),
             count(place + 1),
@@ -227,7 +268,8 @@ fn effects(out: &mut String, points: &[PointReport]) {
             from.join(", "),
         ]
     }));
-    let _ = write!(out, "<details><summary>All {} modules as a table</summary>", count(points.len()));
+    let _ =
+        write!(out, "<details><summary>All {} modules as a table</summary>", count(points.len()));
     html::table(out, "Root mean square of base and deltas, by module", &rows);
     out.push_str("</details></section>");
 }
@@ -236,11 +278,15 @@ fn traffic(out: &mut String, contributors: &[ContributorReport]) {
     if contributors.is_empty() {
         return;
     }
-    out.push_str("<section aria-labelledby=\"cost\"><h2 id=\"cost\">What it cost</h2><div class=\"card\">");
+    out.push_str(
+        "<section aria-labelledby=\"cost\"><h2 id=\"cost\">What it cost</h2><div class=\"card\">",
+    );
     let mut rows = vec![vec!["<span class=\"soft\">per contributor</span>".to_string()]];
     rows[0].extend((1..=contributors.len()).map(|number| format!("Contributor {number}")));
     let mut line = |label: &str, value: &dyn Fn(&ContributorReport) -> String| {
-        rows.push(std::iter::once(label.to_string()).chain(contributors.iter().map(value)).collect());
+        rows.push(
+            std::iter::once(label.to_string()).chain(contributors.iter().map(value)).collect(),
+        );
     };
     let time = |t: Option<f64>| t.map_or("–".into(), seconds);
     let latency = |c: &ContributorReport, of: fn(&crate::effect_report::Latency) -> f64| {

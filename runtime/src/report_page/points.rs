@@ -12,7 +12,8 @@ pub struct Group<'a> {
     pub by_layer: bool,
 }
 
-/// Path before the first number, the number, and what is after it: `model.layers`, 3, `self_attn.q_proj`.
+/// Path before the first number, the number, and what is after it: `model.layers`, 3,
+/// `self_attn.q_proj`.
 fn parts(module: &str) -> Option<(&str, u32, &str)> {
     let mut start = 0;
     for part in module.split('.') {
@@ -20,18 +21,24 @@ fn parts(module: &str) -> Option<(&str, u32, &str)> {
         if start > 0
             && let Ok(layer) = part.parse::<u32>()
         {
-            return Some((&module[..start - 1], layer, module.get(end + 1..).filter(|rest| !rest.is_empty())?));
+            return Some((
+                &module[..start - 1],
+                layer,
+                module.get(end + 1..).filter(|rest| !rest.is_empty())?,
+            ));
         }
         start = end + 1;
     }
     None
 }
 
-/// The groups in the order of their first points; points that are alone in their kind come last, together.
+/// The groups in the order of their first points; points that are alone in their kind come last,
+/// together.
 pub fn groups(points: &[PointReport]) -> Vec<Group<'_>> {
     type Key<'a> = (&'a str, &'a str);
     let mut order: Vec<Key> = Vec::new();
-    let mut by_key: std::collections::HashMap<Key, Vec<(u32, &PointReport)>> = std::collections::HashMap::new();
+    let mut by_key: std::collections::HashMap<Key, Vec<(u32, &PointReport)>> =
+        std::collections::HashMap::new();
     let mut alone = Vec::new();
     for (place, point) in points.iter().enumerate() {
         let Some((before, layer, kind)) = parts(&point.module) else {
@@ -48,9 +55,9 @@ pub fn groups(points: &[PointReport]) -> Vec<Group<'_>> {
     }
     order.retain(|key| by_key.get(key).is_some_and(|members| members.len() > 1));
     for (place, point) in points.iter().enumerate() {
-        if parts(&point.module)
-            .is_some_and(|(before, _, kind)| by_key.get(&(before, kind)).is_some_and(|m| m.len() == 1))
-        {
+        if parts(&point.module).is_some_and(|(before, _, kind)| {
+            by_key.get(&(before, kind)).is_some_and(|m| m.len() == 1)
+        }) {
             alone.push((place, point));
         }
     }
@@ -66,13 +73,16 @@ pub fn groups(points: &[PointReport]) -> Vec<Group<'_>> {
             let mut members = by_key.remove(key).unwrap_or_default();
             members.sort_by_key(|(layer, _)| *layer);
             let short = last(key.1);
-            let title = if uses.get(&short) == Some(&1) { short } else { format!("{}.*.{}", key.0, key.1) };
-            let points = members.into_iter().map(|(layer, point)| (layer.to_string(), point)).collect();
+            let title =
+                if uses.get(&short) == Some(&1) { short } else { format!("{}.*.{}", key.0, key.1) };
+            let points =
+                members.into_iter().map(|(layer, point)| (layer.to_string(), point)).collect();
             Group { title, points, by_layer: true }
         })
         .collect();
     if !alone.is_empty() {
-        let points = alone.into_iter().map(|(place, point)| ((place + 1).to_string(), point)).collect();
+        let points =
+            alone.into_iter().map(|(place, point)| ((place + 1).to_string(), point)).collect();
         out.push(Group { title: "other modules".into(), points, by_layer: false });
     }
     out

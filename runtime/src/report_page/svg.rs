@@ -14,7 +14,8 @@ pub enum Scale {
 }
 
 impl Scale {
-    /// A scale from zero on, or of powers of ten if the positive values differ by more than a factor of 2000.
+    /// A scale from zero on, or of powers of ten if the positive values differ by more than a
+    /// factor of 2000.
     pub fn of_sizes(values: impl Iterator<Item = f64> + Clone) -> Scale {
         let positive = || values.clone().filter(|v| v.is_finite() && *v > 0.0);
         let (least, most) = (positive().fold(f64::MAX, f64::min), positive().fold(0.0, f64::max));
@@ -84,8 +85,9 @@ fn round_step(x: f64) -> f64 {
 
 /// A number, perhaps with a unit, without zeros at its end.
 fn short(label: &str) -> String {
-    let (number, unit) =
-        label.split_once(' ').map_or((label, String::new()), |(number, unit)| (number, format!(" {unit}")));
+    let (number, unit) = label
+        .split_once(' ')
+        .map_or((label, String::new()), |(number, unit)| (number, format!(" {unit}")));
     if !number.contains('.') || number.contains('e') {
         return label.to_string();
     }
@@ -114,11 +116,22 @@ impl Frame {
         LEFT + (self.width - LEFT - RIGHT) * place / count.max(1) as f64
     }
 
-    /// The picture's beginning, the horizontal lines, and at most about eight marks along the horizontal axis.
-    fn begin(&self, label: &str, axis: &str, shown: impl Fn(f64) -> String, along: &[String]) -> String {
+    /// The picture's beginning, the horizontal lines, and at most about eight marks along the
+    /// horizontal axis.
+    fn begin(
+        &self,
+        label: &str,
+        axis: &str,
+        shown: impl Fn(f64) -> String,
+        along: &[String],
+    ) -> String {
         let mut out = String::new();
         let (width, height) = (self.width, self.height);
-        let _ = write!(out, "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">", text(label));
+        let _ = write!(
+            out,
+            "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">",
+            text(label)
+        );
         for mark in self.scale.marks() {
             let y = self.y(mark);
             let _ = write!(
@@ -162,7 +175,13 @@ pub struct Bar {
 }
 
 /// Bars from the axis up.
-pub fn bars(label: &str, axis: &str, bars: &[Bar], scale: Scale, shown: impl Fn(f64) -> String) -> String {
+pub fn bars(
+    label: &str,
+    axis: &str,
+    bars: &[Bar],
+    scale: Scale,
+    shown: impl Fn(f64) -> String,
+) -> String {
     let frame = Frame { width: 340.0, height: 180.0, scale };
     let names: Vec<String> = bars.iter().map(|bar| bar.name.clone()).collect();
     let mut out = frame.begin(label, axis, &shown, &names);
@@ -194,14 +213,20 @@ pub fn bars(label: &str, axis: &str, bars: &[Bar], scale: Scale, shown: impl Fn(
 const POINTS: usize = 240;
 
 /// Two lines over the same places: `first` (class `one`) and `second` (class `two`).
-pub fn lines(label: &str, axis: &str, pairs: &[(f64, f64)], shown: impl Fn(f64) -> String) -> String {
+pub fn lines(
+    label: &str,
+    axis: &str,
+    pairs: &[(f64, f64)],
+    shown: impl Fn(f64) -> String,
+) -> String {
     let group = pairs.len().div_ceil(POINTS).max(1);
     let mean = |of: fn(&(f64, f64)) -> f64| -> Vec<f64> {
         pairs.chunks(group).map(|c| c.iter().map(|p| of(p) / c.len() as f64).sum()).collect()
     };
     let series = [mean(|pair| pair.0), mean(|pair| pair.1)];
     let scale = Scale::around(series.iter().flatten().copied());
-    let names: Vec<String> = (0..series[0].len()).map(|place| (place * group + 1).to_string()).collect();
+    let names: Vec<String> =
+        (0..series[0].len()).map(|place| (place * group + 1).to_string()).collect();
     let [first, second] = series;
     curves(label, axis, &names, &[("one", first), ("two", second)], scale, shown)
 }
@@ -219,7 +244,8 @@ pub fn curves(
     let mut out = frame.begin(label, axis, &shown, names);
     for (class, values) in series {
         let at = |place: usize| (frame.x(place as f64 + 0.5, names.len()), frame.y(values[place]));
-        let points: Vec<String> = (0..values.len()).map(at).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let points: Vec<String> =
+            (0..values.len()).map(at).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = write!(out, "<polyline class=\"line {class}\" points=\"{}\"/>", points.join(" "));
         if values.len() <= 64 {
             for ((place, value), name) in values.iter().enumerate().zip(names) {

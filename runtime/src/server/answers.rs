@@ -1,8 +1,9 @@
 //! Bodies of answers that are counted as long as they take memory.
 //!
-//! HTTP/2 lets a user open a window of one byte and never read: hyper gives an answer to h2 as soon as there is room for one byte of
-//! it, and then forgets its body, while h2 keeps every byte. A count that ends with the body would end too early. So each piece of
-//! an answer carries its count with it: the piece is dropped when it was sent, or when its stream or connection has ended.
+//! HTTP/2 lets a user open a window of one byte and never read: hyper gives an answer to h2 as soon
+//! as there is room for one byte of it, and then forgets its body, while h2 keeps every byte. A
+//! count that ends with the body would end too early. So each piece of an answer carries its count
+//! with it: the piece is dropped when it was sent, or when its stream or connection has ended.
 
 use std::{
     collections::VecDeque,
@@ -27,7 +28,8 @@ pub(super) const PREFIX: usize = 5;
 /// Whoever reads more slowly than this is not waited for, in bytes a second.
 const SLOWEST: usize = 64 << 10;
 
-/// The part that answers of one kind share, so that it is in memory once however many are held; an extension of the response.
+/// The part that answers of one kind share, so that it is in memory once however many are held; an
+/// extension of the response.
 #[derive(Clone)]
 pub(super) struct Common(pub Bytes);
 
@@ -76,7 +78,10 @@ impl Drop for Unread {
 impl Answer {
     fn piece(&self, bytes: Bytes, hold: Option<Arc<Hold>>) -> Bytes {
         let time = self.idle + Duration::from_secs((bytes.len() / SLOWEST) as u64);
-        let due = self.connection.as_ref().map(|connection| (connection.clone(), connection.is_due(time)));
+        let due = self
+            .connection
+            .as_ref()
+            .map(|connection| (connection.clone(), connection.is_due(time)));
         Bytes::from_owner(Unread { bytes, _hold: hold, due })
     }
 
@@ -90,7 +95,8 @@ impl Answer {
             if !rest.is_empty() {
                 self.next.push_back(rest);
             }
-            // A copy: what is left of the whole answer would keep all of it. So would its body: only trailers follow.
+            // A copy: what is left of the whole answer would keep all of it. So would its body:
+            // only trailers follow.
             bytes = Bytes::copy_from_slice(&bytes[..PREFIX]);
             if let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut self.body).poll_frame(cx)
                 && let Ok(trailers) = frame.into_trailers()
@@ -117,7 +123,10 @@ impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if self.over {
             return Poll::Ready(None);
         }

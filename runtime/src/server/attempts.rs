@@ -1,8 +1,8 @@
 //! How often a server died while it proved a session: a small file beside the session's log.
 //!
-//! A proof can need more memory than the machine has, and then the system ends the server, at every start
-//! anew. So the attempt is on the disk before it begins. A session whose attempts died [`MOST`] times is set
-//! aside: nobody else waits for it any more. Its rows stay counted.
+//! A proof can need more memory than the machine has, and then the system ends the server, at every
+//! start anew. So the attempt is on the disk before it begins. A session whose attempts died
+//! [`MOST`] times is set aside: nobody else waits for it any more. Its rows stay counted.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,8 +21,8 @@ pub const MOST: u32 = 3;
 pub const SET_ASIDE: &str = "this server ended several times while it proved this session, so the session is set aside: \
      its operator can have it proven again (zklora sessions retry)";
 
-/// How long a session that was being proven when the server died waits, for each time. Who kills a server on
-/// purpose does so more often than that, and must not set sessions aside.
+/// How long a session that was being proven when the server died waits, for each time. Who kills a
+/// server on purpose does so more often than that, and must not set sessions aside.
 const WAIT: Duration = Duration::from_secs(10);
 
 fn path(folder: &Path, id: &[u8; 32]) -> PathBuf {

@@ -1,10 +1,12 @@
 //! Places for connections, and who is let in.
 //!
-//! A connection that has shown no identity is worth nothing, and costs an attacker nothing: those have a pool of their own, and when it
-//! is full the oldest of them is closed for the next one. Were the next one to wait instead, as many silent connections as there are
-//! places would keep everybody out, for as long as the attacker opens them anew. As it is, an attacker has to open a whole pool of
-//! connections in the time that an honest user takes for a handshake and a request. What has shown an identity is never closed
-//! for what has not; one identity gets half of the places.
+//! A connection that has shown no identity is worth nothing, and costs an attacker nothing: those
+//! have a pool of their own, and when it is full the oldest of them is closed for the next one.
+//! Were the next one to wait instead, as many silent connections as there are places would keep
+//! everybody out, for as long as the attacker opens them anew. As it is, an attacker has to open a
+//! whole pool of connections in the time that an honest user takes for a handshake and a request.
+//! What has shown an identity is never closed for what has not; one identity gets half of the
+//! places.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -81,12 +83,15 @@ impl Pool {
         })
     }
 
-    /// A place for a connection that was just made; the oldest without an identity goes for it if there is none.
+    /// A place for a connection that was just made; the oldest without an identity goes for it if
+    /// there is none.
     async fn admit(self: &Arc<Pool>) -> Option<Connection> {
         let place = match Arc::clone(&self.unknown).try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
-                self.end_oldest_unknown("too many connections that have shown no identity: this one was the oldest");
+                self.end_oldest_unknown(
+                    "too many connections that have shown no identity: this one was the oldest",
+                );
                 Arc::clone(&self.unknown).acquire_owned().await.ok()?
             }
         };
@@ -106,17 +111,23 @@ impl Pool {
 
     fn end_oldest_unknown(&self, why: &'static str) {
         let open = self.all();
-        if let Some(oldest) = open.iter().find(|connection| !connection.is_known() && !connection.has_ended()) {
+        if let Some(oldest) =
+            open.iter().find(|connection| !connection.is_known() && !connection.has_ended())
+        {
             oldest.end(why);
         }
     }
 
     /// Closes all that have shown no identity: nothing of theirs is under way.
     pub fn end_unknown(&self, why: &'static str) {
-        self.all().iter().filter(|connection| !connection.is_known()).for_each(|connection| connection.end(why));
+        self.all()
+            .iter()
+            .filter(|connection| !connection.is_known())
+            .for_each(|connection| connection.end(why));
     }
 
-    /// All that are open, the oldest first. What is dropped here must not meet the lock: these are owned.
+    /// All that are open, the oldest first. What is dropped here must not meet the lock: these are
+    /// owned.
     fn all(&self) -> Vec<Connection> {
         lock(&self.open).values().filter_map(Weak::upgrade).map(Connection).collect()
     }
@@ -150,7 +161,9 @@ impl Connection {
         let mut known = lock(&pool.known);
         let own = known.get(client).copied().unwrap_or(0);
         let full = |most: usize, whose: &str| {
-            Err(Status::unavailable(format!("{most} connections {whose}are open, more are not taken: try again later")))
+            Err(Status::unavailable(format!(
+                "{most} connections {whose}are open, more are not taken: try again later"
+            )))
         };
         if own >= pool.most_each {
             return full(pool.most_each, "of yours ");
@@ -216,10 +229,17 @@ impl Connection {
 }
 
 /// Accepts connections.
-pub(super) fn accept(listener: TcpListener, pool: Arc<Pool>, limits: &Limits) -> ReceiverStream<io::Result<Guarded>> {
+pub(super) fn accept(
+    listener: TcpListener,
+    pool: Arc<Pool>,
+    limits: &Limits,
+) -> ReceiverStream<io::Result<Guarded>> {
     let (accepted, incoming) = mpsc::channel(1);
     let (handshake, idle) = (limits.handshake, limits.idle);
-    tokio::spawn(sweep(Arc::downgrade(&pool), (idle / 8).clamp(Duration::from_millis(20), Duration::from_secs(1))));
+    tokio::spawn(sweep(
+        Arc::downgrade(&pool),
+        (idle / 8).clamp(Duration::from_millis(20), Duration::from_secs(1)),
+    ));
     tokio::spawn(async move {
         // Ends when the server drops the receiver.
         loop {
@@ -230,7 +250,8 @@ pub(super) fn accept(listener: TcpListener, pool: Arc<Pool>, limits: &Limits) ->
             let stream = match stream {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of descriptors, or a connection that was gone before it was taken: the next one may be fine.
+                    // Out of descriptors, or a connection that was gone before it was taken: the
+                    // next one may be fine.
                     NOT_ACCEPTED.warn(|| not_accepted(&error));
                     if crate::error::is_out_of_descriptors(&error) {
                         pool.end_oldest_unknown("this process has too many files open");
@@ -277,7 +298,8 @@ mod tests {
     }
 
     fn pool(most: usize, unknown: usize, alone: bool) -> Arc<Pool> {
-        let limits = Limits { max_connections: most, max_unknown_connections: unknown, ..Limits::default() };
+        let limits =
+            Limits { max_connections: most, max_unknown_connections: unknown, ..Limits::default() };
         Pool::new(&limits, alone)
     }
 
@@ -288,7 +310,8 @@ mod tests {
             let (first, second) = (pool.admit().await.unwrap(), pool.admit().await.unwrap());
             first.show("alice").unwrap();
             let third = pool.admit().await.unwrap();
-            // There is no place: the second is closed for the fourth, which waits until its stream has gone.
+            // There is no place: the second is closed for the fourth, which waits until its stream
+            // has gone.
             let (again, oldest) = (Arc::clone(&pool), second.clone());
             let fourth = async move { again.admit().await.unwrap() };
             let gone = async move {

@@ -1,9 +1,11 @@
-//! Descriptors: enough of them for all connections and logs that the limits allow, or the server does not start.
+//! Descriptors: enough of them for all connections and logs that the limits allow, or the server
+//! does not start.
 
 use super::limits::Limits;
 use crate::Error;
 
-/// For each session that exchanges batches: its log, and the same file again while it is read or flushed.
+/// For each session that exchanges batches: its log, and the same file again while it is read or
+/// flushed.
 const EACH_SESSION: usize = 2;
 
 /// For what is opened for a moment: proofs, the ledger, folders.
@@ -18,13 +20,18 @@ pub(super) fn provide(limits: &Limits) -> Result<(), Error> {
     // What the process has open now it keeps: a server may be a part of a larger program.
     let open = std::fs::read_dir("/dev/fd").map_or(0, Iterator::count);
     let needed = needed(limits, open);
-    let failed = |e: std::io::Error| Error::Input(format!("the limit of open files cannot be read: {e}"));
+    let failed =
+        |e: std::io::Error| Error::Input(format!("the limit of open files cannot be read: {e}"));
     let (soft, hard) = rlimit::Resource::NOFILE.get().map_err(failed)?;
     if soft >= needed {
         return Ok(());
     }
     let raised = rlimit::increase_nofile_limit(needed).unwrap_or(soft);
-    if raised >= needed { Ok(()) } else { Err(too_few(limits, open, needed, raised.max(hard.min(needed)))) }
+    if raised >= needed {
+        Ok(())
+    } else {
+        Err(too_few(limits, open, needed, raised.max(hard.min(needed))))
+    }
 }
 
 /// Other systems have no such limit.
@@ -64,7 +71,10 @@ mod tests {
         #[cfg(unix)]
         {
             let why = provide(&limits).err().map(|why| why.to_string()).unwrap_or_default();
-            assert!(why.contains("10 connections, 5 more") && why.contains("lower --max-connections"), "{why}");
+            assert!(
+                why.contains("10 connections, 5 more") && why.contains("lower --max-connections"),
+                "{why}"
+            );
         }
         let limits = Limits { max_sessions: 3, ..limits };
         assert_eq!(needed(&limits, 7), 10 + 5 + 6 + 64 + 7);

@@ -1,4 +1,5 @@
-//! The door of the service: who calls is known before anything else is looked at, and what goes in and out is counted.
+//! The door of the service: who calls is known before anything else is looked at, and what goes in
+//! and out is counted.
 //!
 //! Everything is behind it. Only the health service answers whoever has not shown an identity.
 
@@ -11,7 +12,10 @@ use std::{
 };
 
 use http::{Request, Response};
-use tonic::{Status, body::Body, metadata::MetadataMap, server::NamedService, transport::server::TlsConnectInfo};
+use tonic::{
+    Status, body::Body, metadata::MetadataMap, server::NamedService,
+    transport::server::TlsConnectInfo,
+};
 
 use super::{
     answers::{Answer, Common},
@@ -42,15 +46,26 @@ struct Rules {
 }
 
 impl Door {
-    pub fn new(tokens: Option<Tokens>, held: Arc<Held>, metrics: Arc<Metrics>, longest: usize, idle: Duration) -> Door {
+    pub fn new(
+        tokens: Option<Tokens>,
+        held: Arc<Held>,
+        metrics: Arc<Metrics>,
+        longest: usize,
+        idle: Duration,
+    ) -> Door {
         Door(Arc::new(Rules { tokens, held, metrics, longest, idle }))
     }
 
     /// The caller's name.
-    fn identify(&self, request: &mut Request<Body>, connection: Option<&Connection>) -> Result<String, Status> {
+    fn identify(
+        &self,
+        request: &mut Request<Body>,
+        connection: Option<&Connection>,
+    ) -> Result<String, Status> {
         let tls = request.extensions().get::<TlsConnectInfo<Connection>>();
         let certificates = tls.and_then(TlsConnectInfo::peer_certs);
-        let certificate = certificates.as_ref().and_then(|chain| chain.first()).map(|der| der.as_ref());
+        let certificate =
+            certificates.as_ref().and_then(|chain| chain.first()).map(|der| der.as_ref());
         let metadata = MetadataMap::from_headers(std::mem::take(request.headers_mut()));
         let name = identify(self.0.tokens.as_ref(), &metadata, certificate);
         *request.headers_mut() = metadata.into_headers();
@@ -62,10 +77,16 @@ impl Door {
     }
 
     /// An answer that is counted until it is read.
-    fn count(&self, answer: Response<Body>, client: String, connection: Option<Connection>) -> Response<Body> {
+    fn count(
+        &self,
+        answer: Response<Body>,
+        client: String,
+        connection: Option<Connection>,
+    ) -> Response<Body> {
         let (mut parts, body) = answer.into_parts();
         let (held, idle) = (Arc::clone(&self.0.held), self.0.idle);
-        let (room, common) = (parts.extensions.remove::<Room>(), parts.extensions.remove::<Common>());
+        let (room, common) =
+            (parts.extensions.remove::<Room>(), parts.extensions.remove::<Common>());
         let next = std::collections::VecDeque::new();
         let answer = Answer {
             body,
@@ -138,7 +159,13 @@ where
             let rules = Arc::clone(&door.0);
             request = request.map(|body| {
                 let (held, patience) = (Arc::clone(&rules.held), rules.idle / 2);
-                Body::new(super::requests::Messages::new(body, held, client.clone(), rules.longest, patience))
+                Body::new(super::requests::Messages::new(
+                    body,
+                    held,
+                    client.clone(),
+                    rules.longest,
+                    patience,
+                ))
             });
         }
         let answer = self.inner.call(request);
@@ -178,7 +205,8 @@ impl tower::Service<Request<Body>> for BySize {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let chosen = if request.uri().path() == INFER { &mut self.batches } else { &mut self.others };
+        let chosen =
+            if request.uri().path() == INFER { &mut self.batches } else { &mut self.others };
         tower::Service::call(chosen, request)
     }
 }

@@ -1,7 +1,9 @@
-//! The stream of a connection: it fails when the connection is ended, shows no identity in time, or takes nothing of what is sent.
+//! The stream of a connection: it fails when the connection is ended, shows no identity in time, or
+//! takes nothing of what is sent.
 //!
-//! All of this is looked at when h2 reads *and* when it writes. While its peer reads nothing, h2 does not read either, so a
-//! deadline that only reading sees would never come for just those connections that it is made for.
+//! All of this is looked at when h2 reads *and* when it writes. While its peer reads nothing, h2
+//! does not read either, so a deadline that only reading sees would never come for just those
+//! connections that it is made for.
 
 use std::{
     io,
@@ -36,8 +38,14 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    pub fn new(stream: TcpStream, connection: Connection, handshake: Duration, idle: Duration) -> Guarded {
-        let (ended, deadline) = (Box::pin(connection.ended()), Box::pin(tokio::time::sleep(handshake)));
+    pub fn new(
+        stream: TcpStream,
+        connection: Connection,
+        handshake: Duration,
+        idle: Duration,
+    ) -> Guarded {
+        let (ended, deadline) =
+            (Box::pin(connection.ended()), Box::pin(tokio::time::sleep(handshake)));
         let _not_inherited = NotInherited::new(&stream);
         Guarded { _not_inherited, stream, connection, ended, deadline, stalled: None, idle }
     }
@@ -49,13 +57,20 @@ impl Guarded {
         }
         let known = || self.connection.is_known();
         if !known() && self.deadline.as_mut().poll(cx).is_ready() && !known() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "no request with a valid identity in time"));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "no request with a valid identity in time",
+            ));
         }
         Ok(())
     }
 
     /// What a write came to; an error if the other side has taken nothing for too long.
-    fn wrote(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote(
+        &mut self,
+        cx: &mut Context<'_>,
+        wrote: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if wrote.is_ready() {
             self.stalled = None;
             return wrote;
@@ -63,7 +78,10 @@ impl Guarded {
         let idle = self.idle;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle)));
         if stalled.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "nothing of what was sent was taken")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "nothing of what was sent was taken",
+            )));
         }
         Poll::Pending
     }
@@ -83,14 +101,22 @@ impl Connected for Guarded {
 }
 
 impl AsyncRead for Guarded {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.check(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Guarded {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
         let wrote = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(cx, wrote)

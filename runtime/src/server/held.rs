@@ -1,7 +1,9 @@
-//! How much the messages may take that a server holds for its users: so many bytes in all, so many under one identity.
+//! How much the messages may take that a server holds for its users: so many bytes in all, so many
+//! under one identity.
 //!
-//! Requests are counted before there is room for them ([`super::requests`]), answers until the connection has taken their last
-//! byte ([`super::answers`]). A user who does not read, or who begins messages and does not end them, runs into its own share.
+//! Requests are counted before there is room for them ([`super::requests`]), answers until the
+//! connection has taken their last byte ([`super::answers`]). A user who does not read, or who
+//! begins messages and does not end them, runs into its own share.
 
 use std::{
     collections::HashMap,
@@ -17,7 +19,8 @@ use tonic::Status;
 
 use super::limits::Limits;
 
-/// What all together get who have shown no identity: the answers of the health service have a few bytes each.
+/// What all together get who have shown no identity: the answers of the health service have a few
+/// bytes each.
 const WITHOUT_IDENTITY: usize = 1 << 20;
 
 /// Above this many identities, those that hold nothing are forgotten.
@@ -45,16 +48,23 @@ enum Full {
 }
 
 impl Held {
-    /// With `alone`, one identity is all that there is and may have everything; else it may have half.
+    /// With `alone`, one identity is all that there is and may have everything; else it may have
+    /// half.
     pub fn new(limits: &Limits, alone: bool) -> Arc<Held> {
         let most = limits.max_held_bytes.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize / 2);
         let most_each = if alone { most } else { most / 2 };
-        Arc::new(Held { all: Arc::new(Semaphore::new(most)), each: Mutex::default(), most, most_each })
+        Arc::new(Held {
+            all: Arc::new(Semaphore::new(most)),
+            each: Mutex::default(),
+            most,
+            most_each,
+        })
     }
 
     /// The share of an identity; no name: of everybody without one.
     fn own(&self, client: &str) -> (Arc<Semaphore>, usize) {
-        let most = if client.is_empty() { WITHOUT_IDENTITY.min(self.most_each) } else { self.most_each };
+        let most =
+            if client.is_empty() { WITHOUT_IDENTITY.min(self.most_each) } else { self.most_each };
         let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
         if each.len() >= REMEMBERED {
             each.retain(|_, own| Arc::strong_count(own) > 1);
@@ -71,7 +81,10 @@ impl Held {
                  try again later"
             ),
             Full::All => {
-                format!("this server holds {} bytes of messages, more are not taken: try again later", self.most)
+                format!(
+                    "this server holds {} bytes of messages, more are not taken: try again later",
+                    self.most
+                )
             }
         })
     }
@@ -92,7 +105,12 @@ impl Held {
     ///
     /// # Errors
     /// `UNAVAILABLE`: they were not there in time.
-    pub async fn take(&self, client: &str, bytes: usize, patience: Duration) -> Result<Hold, Status> {
+    pub async fn take(
+        &self,
+        client: &str,
+        bytes: usize,
+        patience: Duration,
+    ) -> Result<Hold, Status> {
         let (own, most) = self.own(client);
         let (bytes, until) = (permits(bytes, most), Instant::now() + patience);
         // No semaphore is ever closed.
@@ -167,7 +185,10 @@ mod tests {
         let held = held(1000, false);
         let alice = held.try_take("alice", 500).unwrap();
         let why = held.try_take("alice", 1).unwrap_err();
-        assert!(why.message().contains("of yours") && why.code() == tonic::Code::Unavailable, "{why}");
+        assert!(
+            why.message().contains("of yours") && why.code() == tonic::Code::Unavailable,
+            "{why}"
+        );
         let bob = held.try_take("bob", 499).unwrap();
         let why = held.try_take("carol", 2).unwrap_err();
         assert!(why.message().contains("this server holds 1000 bytes"), "{why}");
@@ -204,10 +225,17 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let held = held(1000, false);
-            let (alice, bob) = (held.try_take("alice", 500).unwrap(), held.try_take("bob", 400).unwrap());
+            let (alice, bob) =
+                (held.try_take("alice", 500).unwrap(), held.try_take("bob", 400).unwrap());
             let soon = Duration::from_millis(20);
             assert!(held.take("alice", 1, soon).await.unwrap_err().message().contains("of yours"));
-            assert!(held.take("carol", 200, soon).await.unwrap_err().message().contains("this server holds"));
+            assert!(
+                held.take("carol", 200, soon)
+                    .await
+                    .unwrap_err()
+                    .message()
+                    .contains("this server holds")
+            );
             drop((alice, bob));
             assert_eq!(held.all.available_permits(), 1000);
             held.take("carol", 500, soon).await.unwrap();

@@ -27,7 +27,8 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Reads a token file: one `NAME TOKEN` a line; empty lines and lines that begin with `#` are passed over.
+    /// Reads a token file: one `NAME TOKEN` a line; empty lines and lines that begin with `#` are
+    /// passed over.
     ///
     /// # Errors
     /// [`Error::File`] says which line is not one, or that others can read the file.
@@ -36,9 +37,13 @@ impl Tokens {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::metadata(path).map_err(|e| Error::file(path, e))?.permissions().mode();
+            let mode =
+                std::fs::metadata(path).map_err(|e| Error::file(path, e))?.permissions().mode();
             if mode & 0o077 != 0 {
-                return Err(Error::file(path, format!("mode {:o}: tokens are secrets; chmod 600 it", mode & 0o777)));
+                return Err(Error::file(
+                    path,
+                    format!("mode {:o}: tokens are secrets; chmod 600 it", mode & 0o777),
+                ));
             }
         }
         let text = std::str::from_utf8(&bytes).map_err(|_| Error::file(path, "not text"))?;
@@ -53,8 +58,12 @@ impl Tokens {
             let (Some(name), Some(token), None) = (parts.next(), parts.next(), parts.next()) else {
                 return Err(refuse("expected a name and a token, separated by a space"));
             };
-            if !(SHORTEST..=LONGEST).contains(&token.len()) || !token.bytes().all(|b| b.is_ascii_graphic()) {
-                return Err(refuse("a token has 20 to 512 characters; make one with `openssl rand -hex 32`"));
+            if !(SHORTEST..=LONGEST).contains(&token.len())
+                || !token.bytes().all(|b| b.is_ascii_graphic())
+            {
+                return Err(refuse(
+                    "a token has 20 to 512 characters; make one with `openssl rand -hex 32`",
+                ));
             }
             if name.len() > 64 || name.chars().any(char::is_control) {
                 return Err(refuse("a name has at most 64 bytes"));
@@ -71,7 +80,8 @@ impl Tokens {
         Ok(Tokens { known })
     }
 
-    /// The name that belongs to a token. Takes the same time for any token of one length: hashes are compared, and all of them.
+    /// The name that belongs to a token. Takes the same time for any token of one length: hashes
+    /// are compared, and all of them.
     fn name_of(&self, token: &str) -> Option<&str> {
         let hash = blake3::hash(token.as_bytes());
         let mut found = None;
@@ -85,15 +95,18 @@ impl Tokens {
     }
 }
 
-/// The caller's identity: the name of the token where tokens are asked for, else the certificate's digest, else [`ANONYMOUS`].
+/// The caller's identity: the name of the token where tokens are asked for, else the certificate's
+/// digest, else [`ANONYMOUS`].
 pub(super) fn identify(
     tokens: Option<&Tokens>,
     metadata: &MetadataMap,
     certificate: Option<&[u8]>,
 ) -> Result<String, Status> {
     let Some(tokens) = tokens else {
-        return Ok(certificate
-            .map_or_else(|| ANONYMOUS.to_string(), |der| format!("cert:{}", &blake3::hash(der).to_hex()[..32])));
+        return Ok(certificate.map_or_else(
+            || ANONYMOUS.to_string(),
+            |der| format!("cert:{}", &blake3::hash(der).to_hex()[..32]),
+        ));
     };
     let header = metadata.get("authorization").ok_or_else(|| {
         Status::unauthenticated(
@@ -103,7 +116,9 @@ pub(super) fn identify(
     let token = header.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
     match token.and_then(|token| tokens.name_of(token)) {
         Some(name) => Ok(name.to_string()),
-        None => Err(Status::unauthenticated("this token is not known here: ask the contributor for a new one")),
+        None => Err(Status::unauthenticated(
+            "this token is not known here: ask the contributor for a new one",
+        )),
     }
 }
 
@@ -120,15 +135,20 @@ mod tests {
 
     #[test]
     fn a_token_names_its_owner_and_nothing_else_does() {
-        let known = tokens("# people\nalice 00000000000000000000a\n\n bob 00000000000000000000b\n").unwrap();
+        let known = tokens("# people\nalice 00000000000000000000a\n\n bob 00000000000000000000b\n")
+            .unwrap();
         assert_eq!(known.name_of("00000000000000000000a"), Some("alice"));
         assert_eq!(known.name_of("00000000000000000000b"), Some("bob"));
-        for other in ["", "alice", "00000000000000000000", "00000000000000000000aa", "00000000000000000000A"] {
+        for other in
+            ["", "alice", "00000000000000000000", "00000000000000000000aa", "00000000000000000000A"]
+        {
             assert_eq!(known.name_of(other), None);
         }
         let mut metadata = MetadataMap::new();
         assert!(identify(Some(&known), &metadata, None).is_err());
-        for wrong in ["00000000000000000000a", "Bearer 00000000000000000000c", "Basic 00000000000000000000a"] {
+        for wrong in
+            ["00000000000000000000a", "Bearer 00000000000000000000c", "Basic 00000000000000000000a"]
+        {
             metadata.insert("authorization", wrong.parse().unwrap());
             assert!(identify(Some(&known), &metadata, None).is_err(), "{wrong}");
         }

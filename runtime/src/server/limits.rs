@@ -1,4 +1,5 @@
-//! What a server takes, of everybody and of each: the bounds that keep one user from harming the others.
+//! What a server takes, of everybody and of each: the bounds that keep one user from harming the
+//! others.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use crate::wire;
 /// What requests and answers may take where there is much memory, in bytes.
 const MOST_HELD: u64 = 1 << 30;
 
-/// What a connection takes without its messages: buffers of TLS and HTTP/2, headers of its requests.
+/// What a connection takes without its messages: buffers of TLS and HTTP/2, headers of its
+/// requests.
 const CONNECTION: u64 = 128 << 10;
 
 /// Largest and smallest window of a stream: what may come before it is asked for.
@@ -23,19 +25,23 @@ pub struct Limits {
     pub max_batch_rows: u32,
     /// Most rows of a session, all modules together.
     pub max_session_rows: u64,
-    /// Most bytes of a session's trace: activations and deltas are on the disk while they are proven, beside the log.
+    /// Most bytes of a session's trace: activations and deltas are on the disk while they are
+    /// proven, beside the log.
     pub max_session_bytes: u64,
     /// Most sessions that exchange batches at the same time.
     pub max_sessions: usize,
-    /// Most of them under one identity: of one token or certificate, or of all users where nobody is asked who they are.
+    /// Most of them under one identity: of one token or certificate, or of all users where nobody
+    /// is asked who they are.
     pub max_sessions_per_client: usize,
-    /// Most sessions of one identity that have ended and wait for their proof: with one more, Finish is refused for now.
+    /// Most sessions of one identity that have ended and wait for their proof: with one more,
+    /// Finish is refused for now.
     pub max_waiting_per_client: usize,
     /// Most connections that have shown an identity.
     pub max_connections: usize,
     /// Most connections that have not: for one more, the oldest of them is closed.
     pub max_unknown_connections: usize,
-    /// Most bytes of requests that are not answered and of answers that are not read. One identity gets half of them.
+    /// Most bytes of requests that are not answered and of answers that are not read. One identity
+    /// gets half of them.
     pub max_held_bytes: usize,
     /// Rows that a module serves over all sessions and users; none: no limit.
     pub max_rows: Option<u64>,
@@ -61,8 +67,8 @@ pub(super) struct Windows {
 }
 
 impl Limits {
-    /// The default limits with so much memory: messages take a quarter of it at most, what comes unasked an eighth, and
-    /// connections a sixteenth. The rest is for proofs, and for others.
+    /// The default limits with so much memory: messages take a quarter of it at most, what comes
+    /// unasked an eighth, and connections a sixteenth. The rest is for proofs, and for others.
     pub(crate) fn of(memory: Memory) -> Limits {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let max_connections = (memory.bytes / 16 / CONNECTION).clamp(16, 1024) as usize;
@@ -109,7 +115,8 @@ impl Limits {
             );
             limits.max_sessions = most as usize;
         }
-        let stream = (unasked / limits.max_sessions.max(1) as u64).clamp(*WINDOWS.start(), *WINDOWS.end()) as u32;
+        let stream = (unasked / limits.max_sessions.max(1) as u64)
+            .clamp(*WINDOWS.start(), *WINDOWS.end()) as u32;
         tracing::info!(
             "{all}: requests and answers may take {} MiB of it, {} KiB a message; {} sessions at the same time, {} connections",
             mib(limits.max_held_bytes as u64),
@@ -151,15 +158,23 @@ mod tests {
         ] {
             let (limits, windows) = Limits::of(of(mib)).within(of(mib));
             assert_eq!((limits.max_held_bytes, limits.max_message_bytes), (held, message), "{mib}");
-            assert_eq!((windows.stream, limits.max_sessions, limits.max_connections), (stream, 256, connections));
+            assert_eq!(
+                (windows.stream, limits.max_sessions, limits.max_connections),
+                (stream, 256, connections)
+            );
             // All of it at once leaves half for the rest.
             let unasked = limits.max_sessions as u64 * u64::from(windows.stream);
-            let all = limits.max_held_bytes as u64 + unasked + limits.max_connections as u64 * CONNECTION;
+            let all =
+                limits.max_held_bytes as u64 + unasked + limits.max_connections as u64 * CONNECTION;
             assert!(all <= (mib << 20) / 2, "{mib}: {all}");
         }
         // What was asked for and does not fit is lowered.
-        let asked = Limits { max_sessions: 65_536, max_message_bytes: 256 << 20, ..Limits::of(of(512)) };
+        let asked =
+            Limits { max_sessions: 65_536, max_message_bytes: 256 << 20, ..Limits::of(of(512)) };
         let (limits, windows) = asked.within(of(512));
-        assert_eq!((limits.max_sessions, limits.max_message_bytes, windows.stream), (1024, 32 << 20, 64 << 10));
+        assert_eq!(
+            (limits.max_sessions, limits.max_message_bytes, windows.stream),
+            (1024, 32 << 20, 64 << 10)
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Lines of the log that a stranger can cause: at most one a second, which says how many were left out. What a user causes may come
-//! in a burst before.
+//! Lines of the log that a stranger can cause: at most one a second, which says how many were left
+//! out. What a user causes may come in a burst before.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -99,8 +99,13 @@ mod tests {
         assert_eq!(rate.admit_at(at(60_000)), Some(1));
         assert_eq!(rate.admit_at(at(61_000)), Some(0));
         let rate = LogRate::bursts(3);
-        let written = |from: u64, to: u64| (from..to).filter(|millis| rate.admit_at(at(*millis)).is_some()).count();
-        assert_eq!([written(0, 900), written(2000, 2900), written(3900, 4900), written(60_000, 60_900)], [3, 2, 1, 3]);
+        let written = |from: u64, to: u64| {
+            (from..to).filter(|millis| rate.admit_at(at(*millis)).is_some()).count()
+        };
+        assert_eq!(
+            [written(0, 900), written(2000, 2900), written(3900, 4900), written(60_000, 60_900)],
+            [3, 2, 1, 3]
+        );
         let rate = LogRate::new();
         assert_eq!(rate.line(|| "full".into()).as_deref(), Some("full"));
         assert_eq!(rate.line(|| "full".into()), None);

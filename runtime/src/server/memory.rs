@@ -10,7 +10,8 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// The least of what the machine has, what its control group (a container) may have, and the limit of the address space.
+    /// The least of what the machine has, what its control group (a container) may have, and the
+    /// limit of the address space.
     pub fn of_this_process() -> Memory {
         let mut system = sysinfo::System::new();
         system.refresh_memory();

@@ -12,8 +12,8 @@ pub(super) use metered::{Metered, MeteredStream};
 use std::sync::Arc;
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, core::Collector,
 };
 use tonic::{Code, Status};
 
@@ -31,7 +31,8 @@ const MOST_CLIENTS: usize = 1000;
 const OTHERS: &str = "(all others)";
 
 /// Upper bounds of the histogram of proofs, in seconds.
-const SECONDS: [f64; 12] = [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 10800.0];
+const SECONDS: [f64; 12] =
+    [0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 10800.0];
 
 /// Why a request, a stream or a batch was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +96,9 @@ impl Cause {
 
     /// What a status was sent for: as it says itself, else by its code.
     fn behind(status: &Status) -> Cause {
-        if let Some(cause) = std::error::Error::source(status).and_then(|source| source.downcast_ref::<Cause>()) {
+        if let Some(cause) =
+            std::error::Error::source(status).and_then(|source| source.downcast_ref::<Cause>())
+        {
             return *cause;
         }
         match status.code() {
@@ -136,8 +139,12 @@ pub(super) struct Metrics {
     pub failed: IntGauge,
 }
 
-fn registered<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> Result<C, Error> {
-    let failed = |e: prometheus::Error| Error::Input(format!("the server's metrics cannot be set up: {e}"));
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> Result<C, Error> {
+    let failed =
+        |e: prometheus::Error| Error::Input(format!("the server's metrics cannot be set up: {e}"));
     let made = made.map_err(failed)?;
     registry.register(Box::new(made.clone())).map_err(failed)?;
     Ok(made)
@@ -152,29 +159,51 @@ impl Metrics {
         let apart = Registry::new();
         let state = |name: &str| registered(&apart, IntGauge::new(name, name));
         let refusals = IntCounterVec::new(
-            Opts::new("zklora_refusals_total", "Requests, streams and batches that were refused, by cause."),
+            Opts::new(
+                "zklora_refusals_total",
+                "Requests, streams and batches that were refused, by cause.",
+            ),
             &["cause"],
         );
-        let seconds =
-            HistogramOpts::new("zklora_proof_seconds", "Seconds that a proof took, without its time in the queue.");
+        let seconds = HistogramOpts::new(
+            "zklora_proof_seconds",
+            "Seconds that a proof took, without its time in the queue.",
+        );
         let metrics = Metrics {
-            batches: counter("zklora_batches_total", "Batches that were answered, those sent again included.")?,
+            batches: counter(
+                "zklora_batches_total",
+                "Batches that were answered, those sent again included.",
+            )?,
             received: counter(
                 "zklora_received_bytes_total",
                 "Bytes that came over connections, as they are on the wire.",
             )?,
-            sent: counter("zklora_sent_bytes_total", "Bytes that left over connections, as they are on the wire.")?,
-            connections: registered(&registry, IntGauge::new("zklora_connections", "Open connections."))?,
+            sent: counter(
+                "zklora_sent_bytes_total",
+                "Bytes that left over connections, as they are on the wire.",
+            )?,
+            connections: registered(
+                &registry,
+                IntGauge::new("zklora_connections", "Open connections."),
+            )?,
             refusals: registered(&registry, refusals)?,
-            proof_seconds: registered(&registry, Histogram::with_opts(seconds.buckets(SECONDS.to_vec())))?,
-            proof_failures: counter("zklora_proof_failures_total", "Attempts to prove a session that failed.")?,
+            proof_seconds: registered(
+                &registry,
+                Histogram::with_opts(seconds.buckets(SECONDS.to_vec())),
+            )?,
+            proof_failures: counter(
+                "zklora_proof_failures_total",
+                "Attempts to prove a session that failed.",
+            )?,
             open: state("open")?,
             proven: state("proven")?,
             failed: state("failed")?,
             registry,
         };
         // A line each from the start: rates need one.
-        Cause::ALL.iter().for_each(|cause| drop(metrics.refusals.with_label_values(&[cause.name()])));
+        Cause::ALL
+            .iter()
+            .for_each(|cause| drop(metrics.refusals.with_label_values(&[cause.name()])));
         Ok(Arc::new(metrics))
     }
 
@@ -210,7 +239,8 @@ impl Source {
     pub fn page(&self) -> prometheus::Result<String> {
         let (artifacts, counts) = (&self.workshop.artifacts, &self.workshop.sessions.counts);
         let (totals, clients) = counts.sums();
-        let names: Vec<&str> = artifacts.pinned.modules().iter().map(|module| module.name.as_str()).collect();
+        let names: Vec<&str> =
+            artifacts.pinned.modules().iter().map(|module| module.name.as_str()).collect();
         let now = Registry::new();
         let family = |name: &str, help: &str, labels: &[&str]| {
             let family = IntGaugeVec::new(Opts::new(name, help), labels)?;
@@ -220,14 +250,25 @@ impl Source {
         let set = |family: &IntGaugeVec, labels: &[&str], value: u64| {
             family.with_label_values(labels).set(i64::try_from(value).unwrap_or(i64::MAX));
         };
-        let served =
-            family("zklora_rows_served", "Rows of a module that left, over all sessions and users.", &["module"])?;
+        let served = family(
+            "zklora_rows_served",
+            "Rows of a module that left, over all sessions and users.",
+            &["module"],
+        )?;
         names.iter().zip(&totals).for_each(|(name, rows)| set(&served, &[name], *rows));
         if let Some(limit) = self.limits.max_rows {
-            let left = family("zklora_rows_left", "Rows of a module that --max-rows has left.", &["module"])?;
-            names.iter().zip(&totals).for_each(|(name, rows)| set(&left, &[name], limit.saturating_sub(*rows)));
+            let left = family(
+                "zklora_rows_left",
+                "Rows of a module that --max-rows has left.",
+                &["module"],
+            )?;
+            names
+                .iter()
+                .zip(&totals)
+                .for_each(|(name, rows)| set(&left, &[name], limit.saturating_sub(*rows)));
         }
-        let to = family("zklora_client_rows", "Rows of all modules that an identity got.", &["client"])?;
+        let to =
+            family("zklora_client_rows", "Rows of all modules that an identity got.", &["client"])?;
         top(clients).iter().for_each(|(client, rows)| set(&to, &[client], *rows));
         let (waiting, proving) = self.prover.length();
         let metrics = &counts.metrics;
@@ -248,7 +289,11 @@ impl Source {
             now.register(Box::new(gauge))
         };
         single("zklora_proof_queue_length", "Sessions that wait for their proof.", waiting as u64)?;
-        let info = family("zklora_adapter_info", "The adapter and this program.", &["adapter", "version"])?;
+        let info = family(
+            "zklora_adapter_info",
+            "The adapter and this program.",
+            &["adapter", "version"],
+        )?;
         set(&info, &[&artifacts.pinned.id().to_string(), env!("CARGO_PKG_VERSION")], 1);
         if let Some(bytes) = resident_memory() {
             single("process_resident_memory_bytes", "Memory of this process.", bytes)?;
@@ -263,7 +308,10 @@ impl Source {
 fn top(mut clients: Vec<(String, u64)>) -> Vec<(String, u64)> {
     if clients.len() > MOST_CLIENTS {
         clients.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-        let others = clients.split_off(MOST_CLIENTS).iter().fold(0, |all: u64, (_, rows)| all.saturating_add(*rows));
+        let others = clients
+            .split_off(MOST_CLIENTS)
+            .iter()
+            .fold(0, |all: u64, (_, rows)| all.saturating_add(*rows));
         clients.push((OTHERS.into(), others));
     }
     clients
@@ -289,7 +337,11 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.refused(&Status::unauthenticated("\"}\nzklora_forged 1"));
         let page = TextEncoder::new().encode_to_string(&metrics.registry.gather()).unwrap();
-        assert!(page.contains("zklora_refusals_total{cause=\"identity\"} 1\n") && !page.contains("forged"), "{page}");
+        assert!(
+            page.contains("zklora_refusals_total{cause=\"identity\"} 1\n")
+                && !page.contains("forged"),
+            "{page}"
+        );
         assert!(page.contains("zklora_refusals_total{cause=\"budget\"} 0\n"), "{page}");
     }
 
@@ -309,6 +361,9 @@ mod tests {
         registry.register(Box::new(family.clone())).unwrap();
         family.with_label_values(&["a\"} 1\nforged{x=\"\\"]).set(7);
         let page = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        assert_eq!(page, "# HELP rows Rows.\n# TYPE rows gauge\nrows{module=\"a\\\"} 1\\nforged{x=\\\"\\\\\"} 7\n");
+        assert_eq!(
+            page,
+            "# HELP rows Rows.\n# TYPE rows gauge\nrows{module=\"a\\\"} 1\\nforged{x=\\\"\\\\\"} 7\n"
+        );
     }
 }

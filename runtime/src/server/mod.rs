@@ -1,4 +1,5 @@
-//! The contributor's server: deltas over gRPC, each row counted and on disk before it is answered, proofs beside inference.
+//! The contributor's server: deltas over gRPC, each row counted and on disk before it is answered,
+//! proofs beside inference.
 //!
 //! ```text
 //! connections → door: identity, what is held → service (tonic) ─ Infer → sessions → session: check, count, compute, log, answer

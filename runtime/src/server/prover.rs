@@ -1,4 +1,5 @@
-//! Proofs beside inference: one thread with a pool of its own, one session after the other, one of each identity in turn.
+//! Proofs beside inference: one thread with a pool of its own, one session after the other, one of
+//! each identity in turn.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -32,7 +33,8 @@ pub(super) struct Workshop {
     pub sessions: Sessions,
 }
 
-/// The first wait after a proof that could not be read or written, doubled every time up to the longest.
+/// The first wait after a proof that could not be read or written, doubled every time up to the
+/// longest.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -64,7 +66,8 @@ struct Queue {
     ended: bool,
 }
 
-/// A place for a session that is about to end. It is dropped when the session is in the queue, or is not to be.
+/// A place for a session that is about to end. It is dropped when the session is in the queue, or
+/// is not to be.
 pub(super) struct Promise {
     prover: Arc<Prover>,
     client: String,
@@ -86,7 +89,9 @@ pub(super) struct Prover {
 impl Prover {
     /// Starts the thread. It ends after [`Prover::stop`], when its session is proven.
     pub fn start(workshop: &Arc<Workshop>, threads: usize) -> Result<Arc<Prover>, Error> {
-        let failed = |e: &dyn std::fmt::Display| Error::Input(format!("the prover's threads cannot be started: {e}"));
+        let failed = |e: &dyn std::fmt::Display| {
+            Error::Input(format!("the prover's threads cannot be started: {e}"))
+        };
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("prove-{i}"))
@@ -150,7 +155,8 @@ impl Prover {
         (queue.waiting.len(), queue.current.is_some())
     }
 
-    /// No further session is begun. One that is being proven did not kill the server: its attempt does not count.
+    /// No further session is begun. One that is being proven did not kill the server: its attempt
+    /// does not count.
     pub fn stop(&self) {
         let mut queue = self.lock();
         queue.stopping = true;
@@ -160,7 +166,8 @@ impl Prover {
         self.changed.notify_all();
     }
 
-    /// After [`Prover::stop`]: waits until the thread has ended, but not for a proof that takes longer than this.
+    /// After [`Prover::stop`]: waits until the thread has ended, but not for a proof that takes
+    /// longer than this.
     pub fn wait_for_end(&self, most: Duration) {
         let queue = self.lock();
         let waited = self.changed.wait_timeout_while(queue, most, |queue| !queue.ended);
@@ -178,8 +185,12 @@ impl Prover {
             if let Some(job) = queue.waiting.next(now) {
                 return Some(job);
             }
-            let wait = queue.waiting.soonest().map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now));
-            queue = self.changed.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
+            let wait = queue
+                .waiting
+                .soonest()
+                .map_or(LONGEST_WAIT, |at| at.saturating_duration_since(now));
+            queue =
+                self.changed.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -193,11 +204,18 @@ impl Prover {
                 Ok(None) => return,
                 Ok(Some(stage)) => {
                     let (seconds, rows) = (start.elapsed().as_secs_f64(), session.rows_in_all());
-                    tracing::info!(session = session.name(), client = session.client, rows, seconds, "proven");
+                    tracing::info!(
+                        session = session.name(),
+                        client = session.client,
+                        rows,
+                        seconds,
+                        "proven"
+                    );
                     metrics.proved(seconds);
                     session.set_stage(stage);
                 }
-                // A full disk is emptied some time: nobody should have to start the server again for it.
+                // A full disk is emptied some time: nobody should have to start the server again
+                // for it.
                 Err(error) if error.trouble() != Trouble::Other => {
                     let wait = job.next_wait;
                     metrics.proof_failed(false);
@@ -206,7 +224,8 @@ impl Prover {
                         "proving failed, tried again in {} s: {error}",
                         wait.as_secs()
                     );
-                    let (not_before, next_wait) = (Instant::now() + wait, (wait * 2).min(LONGEST_WAIT));
+                    let (not_before, next_wait) =
+                        (Instant::now() + wait, (wait * 2).min(LONGEST_WAIT));
                     self.push(Job { session, not_before, next_wait });
                 }
                 Err(error) => {
@@ -255,14 +274,21 @@ fn shown(error: &Error) -> String {
     }
 }
 
-/// The log becomes a trace on the disk, in pieces, and that is proven in pieces: a session may be larger than the memory.
+/// The log becomes a trace on the disk, in pieces, and that is proven in pieces: a session may be
+/// larger than the memory.
 fn prove(workshop: &Workshop, session: &Session) -> Result<Stage, Error> {
     let Workshop { artifacts, srs, keys, sessions } = workshop;
     let path = session.trace_path();
     let rows = session.write_trace(artifacts, &path)?;
     let trace = TraceReader::trace(&path, &artifacts.pinned)?;
     let digest = trace.digest();
-    sessions.counts.ended(Entry::ended(&session.id, &session.client, &session.log_path(), digest, rows))?;
+    sessions.counts.ended(Entry::ended(
+        &session.id,
+        &session.client,
+        &session.log_path(),
+        digest,
+        rows,
+    ))?;
     let proof = sessions
         .counts
         .book(|book| proofs::check_served(artifacts, book, &trace))

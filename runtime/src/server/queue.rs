@@ -1,4 +1,5 @@
-//! Who waits for a proof, and who is next: one session of each identity in turn, so that nobody waits for all sessions of another.
+//! Who waits for a proof, and who is next: one session of each identity in turn, so that nobody
+//! waits for all sessions of another.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -38,7 +39,8 @@ impl<J: Waits> Turns<J> {
     /// The next job whose time has come. Its identity goes behind all others.
     pub fn next(&mut self, now: Instant) -> Option<J> {
         let due = |own: &VecDeque<J>| own.iter().position(|job| job.not_before() <= now);
-        let (turn, place) = self.waiting.iter().enumerate().find_map(|(turn, (_, own))| Some((turn, due(own)?)))?;
+        let (turn, place) =
+            self.waiting.iter().enumerate().find_map(|(turn, (_, own))| Some((turn, due(own)?)))?;
         let (client, mut own) = self.waiting.remove(turn)?;
         let job = own.remove(place);
         if !own.is_empty() {
@@ -54,11 +56,14 @@ impl<J: Waits> Turns<J> {
 
     /// Jobs that come before the first one of this client that `is` it.
     pub fn ahead(&self, client: &str, is: impl Fn(&J) -> bool) -> usize {
-        let Some(turn) = self.waiting.iter().position(|(other, _)| other == client) else { return 0 };
+        let Some(turn) = self.waiting.iter().position(|(other, _)| other == client) else {
+            return 0;
+        };
         let place = self.waiting[turn].1.iter().position(is).unwrap_or(0);
         let others = self.waiting.iter().enumerate().filter(|(other, _)| *other != turn);
         // Those before it in the round get one more turn.
-        let turns = others.map(|(other, (_, jobs))| jobs.len().min(place + usize::from(other < turn)));
+        let turns =
+            others.map(|(other, (_, jobs))| jobs.len().min(place + usize::from(other < turn)));
         turns.sum::<usize>() + place
     }
 
@@ -69,7 +74,8 @@ impl<J: Waits> Turns<J> {
 
     /// Jobs of this client, and places that were promised to it.
     pub fn of(&self, client: &str) -> usize {
-        let own = self.waiting.iter().find(|(other, _)| other == client).map_or(0, |(_, own)| own.len());
+        let own =
+            self.waiting.iter().find(|(other, _)| other == client).map_or(0, |(_, own)| own.len());
         own + self.promised.get(client).copied().unwrap_or(0)
     }
 

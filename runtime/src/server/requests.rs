@@ -1,8 +1,8 @@
 //! The messages of a stream of batches, counted before there is room for them.
 //!
-//! Five bytes announce a message of 16 MiB, and the decoder makes room for all of it at once. So whoever announces one gets no further
-//! before its length is counted against what the server may hold. It is counted until the next message is asked for: by then the
-//! one before was answered.
+//! Five bytes announce a message of 16 MiB, and the decoder makes room for all of it at once. So
+//! whoever announces one gets no further before its length is counted against what the server may
+//! hold. It is counted until the next message is asked for: by then the one before was answered.
 
 use std::{
     pin::Pin,
@@ -42,9 +42,26 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub fn new(body: Body, held: Arc<Held>, client: String, longest: usize, patience: Duration) -> Messages {
+    pub fn new(
+        body: Body,
+        held: Arc<Held>,
+        client: String,
+        longest: usize,
+        patience: Duration,
+    ) -> Messages {
         let (came, prefix) = (Bytes::new(), Vec::with_capacity(PREFIX));
-        Messages { body, held, client, longest, patience, came, prefix, left: 0, taking: None, _hold: None }
+        Messages {
+            body,
+            held,
+            client,
+            longest,
+            patience,
+            came,
+            prefix,
+            left: 0,
+            taking: None,
+            _hold: None,
+        }
     }
 
     /// Bytes that the prefix announces, if it is whole.
@@ -60,7 +77,10 @@ impl http_body::Body for Messages {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let me = &mut *self;
         if me.left == 0 && me.taking.is_none() {
             // Whoever asks for more is done with what it had.
@@ -87,9 +107,11 @@ impl http_body::Body for Messages {
                 let more = me.came.split_to(missing.min(me.came.len()));
                 me.prefix.extend_from_slice(&more);
                 if let Some(length) = me.announced() {
-                    let (held, client, patience) = (Arc::clone(&me.held), me.client.clone(), me.patience);
+                    let (held, client, patience) =
+                        (Arc::clone(&me.held), me.client.clone(), me.patience);
                     let length = if length > me.longest { 0 } else { length };
-                    me.taking = Some(Box::pin(async move { held.take(&client, length, patience).await }));
+                    me.taking =
+                        Some(Box::pin(async move { held.take(&client, length, patience).await }));
                 }
                 continue;
             }
@@ -100,7 +122,9 @@ impl http_body::Body for Messages {
                 },
                 // Half a prefix is no message: who reads it says so.
                 None if !me.prefix.is_empty() => {
-                    return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut me.prefix).into()))));
+                    return Poll::Ready(Some(Ok(Frame::data(
+                        std::mem::take(&mut me.prefix).into(),
+                    ))));
                 }
                 other => return Poll::Ready(other),
             }
@@ -121,8 +145,15 @@ mod tests {
     impl http_body::Body for Pieces {
         type Data = Bytes;
         type Error = Status;
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            if self.0.is_empty() { Poll::Pending } else { Poll::Ready(Some(Ok(Frame::data(self.0.remove(0))))) }
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            if self.0.is_empty() {
+                Poll::Pending
+            } else {
+                Poll::Ready(Some(Ok(Frame::data(self.0.remove(0)))))
+            }
         }
     }
 
@@ -144,7 +175,8 @@ mod tests {
             let mut cx = Context::from_waker(std::task::Waker::noop());
             while let Poll::Ready(Some(frame)) = Pin::new(&mut messages).poll_frame(&mut cx) {
                 passed.extend_from_slice(&frame.unwrap().into_data().unwrap());
-                // 300 bytes and 900 are more than there is: the first are given back before the others are asked for.
+                // 300 bytes and 900 are more than there is: the first are given back before the
+                // others are asked for.
                 let in_the_last = passed.len() > 300 + 2 * PREFIX + 5 + PREFIX;
                 assert!(!in_the_last || held.try_take("a", 101).is_err(), "{size}");
             }
@@ -161,10 +193,14 @@ mod tests {
             let held = Held::new(&Limits { max_held_bytes: 1000, ..Limits::default() }, true);
             let _other = held.try_take("a", 500).unwrap();
             let body = Body::new(Pieces(vec![message(600)[..PREFIX].to_vec().into()]));
-            let mut messages = Messages::new(body, held, "a".into(), 900, Duration::from_millis(20));
+            let mut messages =
+                Messages::new(body, held, "a".into(), 900, Duration::from_millis(20));
             let next = std::future::poll_fn(|cx| Pin::new(&mut messages).poll_frame(cx)).await;
             let status = next.unwrap().unwrap_err();
-            assert!(status.code() == tonic::Code::Unavailable && status.message().contains("of yours"), "{status}");
+            assert!(
+                status.code() == tonic::Code::Unavailable && status.message().contains("of yours"),
+                "{status}"
+            );
         });
     }
 }

@@ -28,7 +28,9 @@ use super::{
     sessions::{Restored, Sessions},
     workers::Workers,
 };
-use crate::{Error, artifacts::Artifacts, files, not_inherited::NotInherited, served::Served, wire};
+use crate::{
+    Error, artifacts::Artifacts, files, not_inherited::NotInherited, served::Served, wire,
+};
 
 const MAX_PEM: u64 = 1 << 20;
 
@@ -44,7 +46,8 @@ const BLOCKING: usize = 64;
 /// How long a thread that waits for the disk stays without work.
 const KEEP_ALIVE: Duration = Duration::from_secs(24 * 3600);
 
-/// How long streams may take to end when the server shuts down: less than whoever stops servers waits until it kills them (10 s).
+/// How long streams may take to end when the server shuts down: less than whoever stops servers
+/// waits until it kills them (10 s).
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How often connections that have shown no identity are closed meanwhile.
@@ -101,9 +104,14 @@ pub struct Listening {
 /// Starts a server. It runs until [`Listening::run_until`] returns.
 ///
 /// # Errors
-/// [`Error::Input`] for options that do not go together, an address that cannot be used, TLS files that are none;
-/// [`Error::File`] for sessions of an earlier life that are damaged.
-pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOptions) -> Result<Listening, Error> {
+/// [`Error::Input`] for options that do not go together, an address that cannot be used, TLS files
+/// that are none; [`Error::File`] for sessions of an earlier life that are damaged.
+pub fn start(
+    artifacts: Artifacts,
+    srs: Srs,
+    keys: KeyStore,
+    options: &ServerOptions,
+) -> Result<Listening, Error> {
     let ServerOptions { listen, .. } = options;
     if options.tls.is_none() && !listen.ip().is_loopback() && !options.insecure {
         return Err(Error::Input(format!(
@@ -111,7 +119,9 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
              --tls-cert and --tls-key, or write out --insecure"
         )));
     }
-    if let Some(metrics) = options.metrics.filter(|metrics| !metrics.ip().is_loopback() && !options.insecure) {
+    if let Some(metrics) =
+        options.metrics.filter(|metrics| !metrics.ip().is_loopback() && !options.insecure)
+    {
         return Err(Error::Input(format!(
             "--metrics {metrics} is not a loopback address, and metrics have neither TLS nor tokens: everybody who can connect reads \
              who was served how much. Let a proxy show them, or write out --insecure"
@@ -134,30 +144,49 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
         .thread_keep_alive(KEEP_ALIVE)
         .build()
         .map_err(|e| cannot("the network's threads cannot be started", &e))?;
-    // Where there is one such thread, work waits for it if the system has no room for another; where there is none, the runtime panics.
+    // Where there is one such thread, work waits for it if the system has no room for another;
+    // where there is none, the runtime panics.
     runtime
         .block_on(runtime.spawn_blocking(|| {}))
         .map_err(|e| cannot("the network's threads cannot be started", &e))?;
     let (stop, stopping) = watch::channel(false);
     let counting = Arc::clone(&workshop.sessions.counts.metrics);
-    let source =
-        metrics::Source { workshop: Arc::clone(&workshop), prover: Arc::clone(&prover), limits: limits.clone() };
+    let source = metrics::Source {
+        workshop: Arc::clone(&workshop),
+        prover: Arc::clone(&prover),
+        limits: limits.clone(),
+    };
     // Everybody is one where nobody is asked who they are.
-    let alone = options.tokens.is_none() && options.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
+    let alone =
+        options.tokens.is_none() && options.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none());
     let held = Held::new(limits, alone);
     let workers = Workers::new(BLOCKING, alone);
-    let service =
-        Service::new(workshop, Arc::clone(&prover), limits.clone(), Arc::clone(&held), workers, stopping.clone())?;
+    let service = Service::new(
+        workshop,
+        Arc::clone(&prover),
+        limits.clone(),
+        Arc::clone(&held),
+        workers,
+        stopping.clone(),
+    )?;
     let service = Metered::new(service, Arc::clone(&counting));
-    let door = Door::new(options.tokens.clone(), held, Arc::clone(&counting), limits.max_message_bytes, limits.idle);
-    let listener =
-        runtime.block_on(TcpListener::bind(listen)).map_err(|e| cannot(&format!("cannot listen on {listen}"), &e))?;
+    let door = Door::new(
+        options.tokens.clone(),
+        held,
+        Arc::clone(&counting),
+        limits.max_message_bytes,
+        limits.idle,
+    );
+    let listener = runtime
+        .block_on(TcpListener::bind(listen))
+        .map_err(|e| cannot(&format!("cannot listen on {listen}"), &e))?;
     let not_inherited = NotInherited::new(&listener);
     let address = listener.local_addr().map_err(|e| cannot("the address is not known", &e))?;
     let metrics = match options.metrics {
         None => None,
         Some(metrics) => {
-            let failed = |e: std::io::Error| cannot(&format!("cannot listen on --metrics {metrics}"), &e);
+            let failed =
+                |e: std::io::Error| cannot(&format!("cannot listen on --metrics {metrics}"), &e);
             let listener = runtime.block_on(TcpListener::bind(metrics)).map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
             runtime.spawn(metrics::http::serve(listener, Arc::new(source), stopping.clone()));
@@ -168,13 +197,25 @@ pub fn start(artifacts: Artifacts, srs: Srs, keys: KeyStore, options: &ServerOpt
     let server = {
         let _entered = runtime.enter();
         let incoming = connections::accept(listener, Arc::clone(&pool), limits);
-        let incoming = incoming.map(move |stream| stream.map(|stream| MeteredStream::new(stream, &counting)));
+        let incoming =
+            incoming.map(move |stream| stream.map(|stream| MeteredStream::new(stream, &counting)));
         let serving = serve(service, door, incoming, tls, limits, windows, stopping)?;
         runtime.spawn(serving)
     };
     let prover = StopAtEnd(prover);
     let _not_inherited = not_inherited;
-    Ok(Listening { address, metrics, restored, served, prover, pool, _not_inherited, runtime, stop, server })
+    Ok(Listening {
+        address,
+        metrics,
+        restored,
+        served,
+        prover,
+        pool,
+        _not_inherited,
+        runtime,
+        stop,
+        server,
+    })
 }
 
 /// However a server ends: the proof that is being made is not counted as one that killed it.
@@ -216,10 +257,13 @@ where
         .initial_stream_window_size(windows.stream)
         .initial_connection_window_size(windows.connection);
     if let Some(tls) = tls {
-        server = server.tls_config(tls).map_err(|e| Error::Input(format!("TLS: {}", causes(&e))))?;
+        server =
+            server.tls_config(tls).map_err(|e| Error::Input(format!("TLS: {}", causes(&e))))?;
     }
     Ok(async move {
-        reporter.set_serving::<wire::contributor_server::ContributorServer<Metered<Service>>>().await;
+        reporter
+            .set_serving::<wire::contributor_server::ContributorServer<Metered<Service>>>()
+            .await;
         let signal = async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         };
@@ -236,8 +280,9 @@ where
 fn tls_config(tls: &ServerTls) -> Result<ServerTlsConfig, Error> {
     let certificate = files::read(&tls.certificate, MAX_PEM)?;
     let key = zeroize::Zeroizing::new(files::read(&tls.key, MAX_PEM)?);
-    let mut config =
-        ServerTlsConfig::new().identity(Identity::from_pem(certificate, &key)).timeout(Duration::from_secs(10));
+    let mut config = ServerTlsConfig::new()
+        .identity(Identity::from_pem(certificate, &key))
+        .timeout(Duration::from_secs(10));
     if let Some(ca) = &tls.client_ca {
         config = config.client_ca_root(Certificate::from_pem(files::read(ca, MAX_PEM)?));
     }
@@ -259,11 +304,15 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
 }
 
 impl Listening {
-    /// Waits for a signal (or for the server to fail), then shuts down: streams are told, batches that are being computed are
-    /// answered. What has ended and is not proven is proven after the next start.
+    /// Waits for a signal (or for the server to fail), then shuts down: streams are told, batches
+    /// that are being computed are answered. What has ended and is not proven is proven after
+    /// the next start.
     pub fn run_until(self, signal: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
         let Listening { runtime, stop, mut server, prover, pool, _not_inherited, .. } = self;
-        let failed = |result: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>| match result {
+        let failed = |result: Result<
+            Result<(), tonic::transport::Error>,
+            tokio::task::JoinError,
+        >| match result {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Error::Input(format!("the server failed: {}", causes(&error)))),
             Err(error) => Err(Error::Input(format!("the server failed: {error}"))),
@@ -273,7 +322,8 @@ impl Listening {
                 result = &mut server => return failed(result),
                 () = signal => {}
             }
-            // First of all: if this process is killed now, the proof that is being made is not what killed it.
+            // First of all: if this process is killed now, the proof that is being made is not what
+            // killed it.
             prover.0.stop();
             let _ = stop.send(true);
             let close = async {

@@ -1,4 +1,5 @@
-//! The gRPC service: requests to sessions, sessions to answers. What may be asked is in `proto/contributor.proto`.
+//! The gRPC service: requests to sessions, sessions to answers. What may be asked is in
+//! `proto/contributor.proto`.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -18,9 +19,10 @@ use super::{
     workers::Workers,
 };
 use crate::wire::{
-    self, Batch, DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse, FinishRequest,
-    FinishResponse, InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse, ProofStage, SessionRef,
-    SessionState, contributor_server::Contributor, infer_request::Kind,
+    self, Batch, DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse,
+    FinishRequest, FinishResponse, InferRequest, InferResponse, OpenSessionRequest,
+    OpenSessionResponse, ProofStage, SessionRef, SessionState, contributor_server::Contributor,
+    infer_request::Kind,
 };
 
 /// How long a stream may take to say which session it is of.
@@ -97,12 +99,17 @@ impl Service {
 fn client<T>(request: &Request<T>) -> Result<String, Status> {
     // It is put there at the door, or the request is refused.
     let client = request.extensions().get::<Client>();
-    client.map(|client| client.0.clone()).ok_or_else(|| Status::unauthenticated("the caller is not known"))
+    client
+        .map(|client| client.0.clone())
+        .ok_or_else(|| Status::unauthenticated("the caller is not known"))
 }
 
 #[tonic::async_trait]
 impl Contributor for Service {
-    async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
+    async fn describe(
+        &self,
+        request: Request<DescribeRequest>,
+    ) -> Result<Response<DescribeResponse>, Status> {
         let version = request.into_inner().version;
         if version != wire::VERSION {
             return Err(Status::failed_precondition(format!(
@@ -112,7 +119,8 @@ impl Contributor for Service {
         }
         let shared = &self.0;
         let rows_served = shared.workshop.sessions.counts.served().most();
-        let mut response = Response::new(DescribeResponse { rows_served, ..shared.description.clone() });
+        let mut response =
+            Response::new(DescribeResponse { rows_served, ..shared.description.clone() });
         response.extensions_mut().insert(shared.described.clone());
         Ok(response)
     }
@@ -147,37 +155,60 @@ impl Contributor for Service {
 
     type InferStream = Responses<InferResponse>;
 
-    async fn infer(&self, request: Request<Streaming<InferRequest>>) -> Result<Response<Self::InferStream>, Status> {
+    async fn infer(
+        &self,
+        request: Request<Streaming<InferRequest>>,
+    ) -> Result<Response<Self::InferStream>, Status> {
         let client = client(&request)?;
         let mut incoming = request.into_inner();
         let first = next(&mut incoming, self.0.limits.idle.min(FIRST)).await?;
         let Some(InferRequest { kind: Some(Kind::Start(start)) }) = first else {
-            return Err(Status::invalid_argument("the first message of a stream names its session"));
+            return Err(Status::invalid_argument(
+                "the first message of a stream names its session",
+            ));
         };
         let session = find(&self.0, Some(start), &client).await?;
-        // Not before it is known whose session it is: streams that say nothing keep no places from others.
+        // Not before it is known whose session it is: streams that say nothing keep no places from
+        // others.
         let place = self.0.places.take(&client)?;
         let (answers, outgoing) = mpsc::channel(1);
         let room = Room::default();
-        tokio::spawn(exchange(Arc::clone(&self.0), session, incoming, (answers, room.clone()), place));
-        let mut response: Response<Self::InferStream> = Response::new(Box::pin(ReceiverStream::new(outgoing)));
+        tokio::spawn(exchange(
+            Arc::clone(&self.0),
+            session,
+            incoming,
+            (answers, room.clone()),
+            place,
+        ));
+        let mut response: Response<Self::InferStream> =
+            Response::new(Box::pin(ReceiverStream::new(outgoing)));
         response.extensions_mut().insert(room);
         Ok(response)
     }
 
     type FinishStream = Responses<FinishResponse>;
 
-    async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<Self::FinishStream>, Status> {
+    async fn finish(
+        &self,
+        request: Request<FinishRequest>,
+    ) -> Result<Response<Self::FinishStream>, Status> {
         let client = client(&request)?;
         let request = request.into_inner();
         let session = find(&self.0, request.session, &client).await?;
         let (shared, own, sequence) = (Arc::clone(&self.0), Arc::clone(&session), request.sequence);
         let ended = self.0.workers.run(&session.client, move || {
             let Workshop { artifacts, sessions, .. } = &*shared.workshop;
-            let may_wait = || shared.prover.promise(&own.client, shared.limits.max_waiting_per_client);
+            let may_wait =
+                || shared.prover.promise(&own.client, shared.limits.max_waiting_per_client);
             if let Some(_place) = own.end(sequence, artifacts, &sessions.counts, may_wait)? {
-                tracing::info!(session = own.name(), client = own.client, rows = own.rows_in_all(), "ended");
-                // Here, not after the wait: a caller that gives up ends that, and nobody else would queue the session.
+                tracing::info!(
+                    session = own.name(),
+                    client = own.client,
+                    rows = own.rows_in_all(),
+                    "ended"
+                );
+                // Here, not after the wait: a caller that gives up ends that, and nobody else would
+                // queue the session.
                 shared.prover.enqueue(Arc::clone(&own));
             }
             Ok(())
@@ -188,14 +219,19 @@ impl Contributor for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
-    async fn fetch_proof(&self, request: Request<FetchProofRequest>) -> Result<Response<FetchProofResponse>, Status> {
+    async fn fetch_proof(
+        &self,
+        request: Request<FetchProofRequest>,
+    ) -> Result<Response<FetchProofResponse>, Status> {
         let client = client(&request)?;
         let session = find(&self.0, request.into_inner().session, &client).await?;
         match session.stage() {
             Stage::Proven(_) => {}
             Stage::Failed(why) => return Err(Status::internal(why)),
             Stage::Open => {
-                return Err(Status::failed_precondition("the session has not ended: there is no proof of it"));
+                return Err(Status::failed_precondition(
+                    "the session has not ended: there is no proof of it",
+                ));
             }
             Stage::Queued | Stage::Proving => {
                 return Err(Status::unavailable("the proof is not finished: try again later"));
@@ -211,13 +247,20 @@ impl Contributor for Service {
 }
 
 /// The caller's session: it may have to be taken up from the disk.
-async fn find(shared: &Arc<Shared>, session: Option<SessionRef>, client: &str) -> Result<Arc<Session>, Status> {
+async fn find(
+    shared: &Arc<Shared>,
+    session: Option<SessionRef>,
+    client: &str,
+) -> Result<Arc<Session>, Status> {
     let (own, name) = (Arc::clone(shared), client.to_string());
     shared.workers.run(client, move || own.workshop.sessions.find(session.as_ref(), &name)).await
 }
 
 /// The next message, if the whole of it is here in time.
-async fn next(incoming: &mut Streaming<InferRequest>, idle: Duration) -> Result<Option<InferRequest>, Status> {
+async fn next(
+    incoming: &mut Streaming<InferRequest>,
+    idle: Duration,
+) -> Result<Option<InferRequest>, Status> {
     match tokio::time::timeout(idle, incoming.message()).await {
         Ok(message) => message,
         Err(_) => Err(Status::deadline_exceeded(format!(
@@ -249,9 +292,9 @@ async fn exchange(
             Ok(Some(InferRequest { kind: Some(Kind::Batch(batch)) })) => {
                 compute(&shared, &session, number, batch).await
             }
-            Ok(Some(_)) => {
-                Err(Status::invalid_argument("after the first message of a stream only batches are expected"))
-            }
+            Ok(Some(_)) => Err(Status::invalid_argument(
+                "after the first message of a stream only batches are expected",
+            )),
             Err(status) => Err(status),
         };
         let answer = match answer {
@@ -266,7 +309,11 @@ async fn exchange(
         match tokio::time::timeout(shared.limits.idle, answers.send(Ok(answer))).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => break None,
-            Err(_) => break Some(Status::deadline_exceeded("answers were not read: the stream ends here")),
+            Err(_) => {
+                break Some(Status::deadline_exceeded(
+                    "answers were not read: the stream ends here",
+                ));
+            }
         }
     };
     // Before its user hears of the end, and comes again.
@@ -274,7 +321,14 @@ async fn exchange(
     if let Some(status) = why {
         if let Some(left_out) = ENDED.admit() {
             let (name, code) = (session.name(), status.code());
-            tracing::info!(session = name, client = session.client, ?code, left_out, "{}", status.message());
+            tracing::info!(
+                session = name,
+                client = session.client,
+                ?code,
+                left_out,
+                "{}",
+                status.message()
+            );
         }
         let _ = tokio::time::timeout(shared.limits.idle, answers.send(Err(status))).await;
     }
@@ -292,11 +346,16 @@ async fn compute(
     stream: u64,
     batch: Batch,
 ) -> Result<(InferResponse, Hold), Status> {
-    // Before it is computed: a user who does not read its answers waits here for room, and keeps no core from others.
+    // Before it is computed: a user who does not read its answers waits here for room, and keeps no
+    // core from others.
     let bytes = answer_bytes(&batch, shared);
     let held = shared.held.take(&session.client, bytes, shared.limits.idle / 2).await?;
     // Never closed.
-    let _turn = shared.computing.acquire().await.map_err(|_| Status::unavailable("the server shuts down"))?;
+    let _turn = shared
+        .computing
+        .acquire()
+        .await
+        .map_err(|_| Status::unavailable("the server shuts down"))?;
     let (own, computed) = (Arc::clone(shared), Arc::clone(session));
     let answer = shared.workers.run(&session.client, move || {
         let Workshop { artifacts, sessions, .. } = &*own.workshop;
@@ -305,12 +364,16 @@ async fn compute(
     Ok((answer.await?, held))
 }
 
-/// What the answer will take, and what surrounds its numbers; a batch that no adapter can answer takes nothing.
+/// What the answer will take, and what surrounds its numbers; a batch that no adapter can answer
+/// takes nothing.
 fn answer_bytes(batch: &Batch, shared: &Shared) -> usize {
     let modules = shared.workshop.artifacts.pinned.modules();
     let deltas = |(module, rows): (usize, u64)| {
         let d_out = modules.get(module).map_or(0, |module| module.d_out);
-        d_out.saturating_mul(8).saturating_mul(usize::try_from(rows).unwrap_or(usize::MAX)).saturating_add(16)
+        d_out
+            .saturating_mul(8)
+            .saturating_mul(usize::try_from(rows).unwrap_or(usize::MAX))
+            .saturating_add(16)
     };
     let deltas = batch.counts().map(deltas).fold(32, usize::saturating_add);
     // Longer ones are refused.
@@ -321,13 +384,21 @@ fn answer_bytes(batch: &Batch, shared: &Shared) -> usize {
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Tells how far the proof is until it is there.
-async fn report(shared: Arc<Shared>, session: Arc<Session>, progress: mpsc::Sender<Result<FinishResponse, Status>>) {
+async fn report(
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+    progress: mpsc::Sender<Result<FinishResponse, Status>>,
+) {
     let mut stage = session.watch();
     let mut stopping = shared.stopping.clone();
     loop {
         let now = stage.borrow_and_update().clone();
         let said = |stage: ProofStage, ahead, digest: &[u8]| {
-            Ok(FinishResponse { stage: stage.into(), ahead, trace_digest: bytes::Bytes::copy_from_slice(digest) })
+            Ok(FinishResponse {
+                stage: stage.into(),
+                ahead,
+                trace_digest: bytes::Bytes::copy_from_slice(digest),
+            })
         };
         let (message, last) = match now {
             Stage::Open => (Err(Status::failed_precondition("the session has not ended")), true),

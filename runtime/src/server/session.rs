@@ -1,4 +1,5 @@
-//! One session at the contributor: batches in order, each counted and on disk before it is answered.
+//! One session at the contributor: batches in order, each counted and on disk before it is
+//! answered.
 
 use std::{
     collections::BTreeMap,
@@ -99,8 +100,13 @@ impl Session {
         Session { id, client, key_hash, folder, inner: Mutex::new(inner), next, stage, stream }
     }
 
-    /// A session of an earlier life of the server. Whether it had ended is in the result; the caller queues it then.
-    pub fn restore(path: &Path, folder: &Path, proof: Option<TraceDigest>) -> Result<(Session, bool), Error> {
+    /// A session of an earlier life of the server. Whether it had ended is in the result; the
+    /// caller queues it then.
+    pub fn restore(
+        path: &Path,
+        folder: &Path,
+        proof: Option<TraceDigest>,
+    ) -> Result<(Session, bool), Error> {
         let mut inner = Inner { log: None, batches: Vec::new(), rows: BTreeMap::new() };
         let mut ended = false;
         let header = if proof.is_some() {
@@ -111,7 +117,12 @@ impl Session {
                 match event {
                     Event::Served { batch, .. } if !ended => inner.push(&batch),
                     Event::Ended if !ended => ended = true,
-                    _ => return Err(Error::file(path, "its events are not those of a contributor's session")),
+                    _ => {
+                        return Err(Error::file(
+                            path,
+                            "its events are not those of a contributor's session",
+                        ));
+                    }
                 }
                 Ok(())
             })?;
@@ -121,14 +132,29 @@ impl Session {
         let id = header.session_id().ok_or_else(unreadable)?;
         let key = header.key_bytes().ok_or_else(unreadable)?;
         if path != log_path(folder, &id) {
-            return Err(Error::file(path, "it is not called like its session: somebody renamed it"));
+            return Err(Error::file(
+                path,
+                "it is not called like its session: somebody renamed it",
+            ));
         }
         let stage = match proof {
             Some(digest) => Stage::Proven(digest),
-            None if ended && attempts::read(folder, &id) >= attempts::MOST => Stage::Failed(attempts::SET_ASIDE.into()),
+            None if ended && attempts::read(folder, &id) >= attempts::MOST => {
+                Stage::Failed(attempts::SET_ASIDE.into())
+            }
             None => Stage::Open,
         };
-        Ok((Session::with(id, blake3::Hash::from_bytes(key), header.peer.clone(), folder, inner, stage), ended))
+        Ok((
+            Session::with(
+                id,
+                blake3::Hash::from_bytes(key),
+                header.peer.clone(),
+                folder,
+                inner,
+                stage,
+            ),
+            ended,
+        ))
     }
 
     /// Whether this caller opened the session.
@@ -176,12 +202,17 @@ impl Session {
             && let Some(mut log) = inner.log.take()
             && let Err(error) = log.sync()
         {
-            NOT_SYNCED
-                .warn(|| format!("session {}: its last batches may not survive a power cut: {error}", self.name()));
+            NOT_SYNCED.warn(|| {
+                format!(
+                    "session {}: its last batches may not survive a power cut: {error}",
+                    self.name()
+                )
+            });
         }
     }
 
-    /// Answers a batch: checks it, counts its rows, computes the deltas, writes both down, and only then returns them.
+    /// Answers a batch: checks it, counts its rows, computes the deltas, writes both down, and only
+    /// then returns them.
     pub fn serve(
         &self,
         stream: u64,
@@ -209,7 +240,9 @@ impl Session {
                 )));
             }
             None if self.stage() != Stage::Open => {
-                return Err(Status::failed_precondition("this session has ended: open another one"));
+                return Err(Status::failed_precondition(
+                    "this session has ended: open another one",
+                ));
             }
             None if batch.sequence != next => {
                 let why = format!("batch {} came, batch {next} is next", batch.sequence);
@@ -235,11 +268,19 @@ impl Session {
         Ok(deltas_to_wire(sequence, deltas))
     }
 
-    fn write(&self, inner: &mut Inner, event: Event, artifacts: &Artifacts, counts: &Counts) -> Result<(), Status> {
+    fn write(
+        &self,
+        inner: &mut Inner,
+        event: Event,
+        artifacts: &Artifacts,
+        counts: &Counts,
+    ) -> Result<(), Status> {
         let batches = inner.batches.len();
         let written = match &mut inner.log {
             Some(log) => append(log, &event),
-            none => self.open_log(batches, artifacts, counts).and_then(|log| append(none.insert(log), &event)),
+            none => self
+                .open_log(batches, artifacts, counts)
+                .and_then(|log| append(none.insert(log), &event)),
         };
         written.map_err(|e| {
             // What is in the file is looked at again before anything is added.
@@ -252,12 +293,22 @@ impl Session {
     }
 
     /// The log, which holds this many batches.
-    fn open_log(&self, batches: usize, artifacts: &Artifacts, counts: &Counts) -> Result<SessionLog, Error> {
+    fn open_log(
+        &self,
+        batches: usize,
+        artifacts: &Artifacts,
+        counts: &Counts,
+    ) -> Result<SessionLog, Error> {
         let path = log_path(&self.folder, &self.id);
-        // Only a session without rows may have no log yet: a second one would count and prove less than was served.
+        // Only a session without rows may have no log yet: a second one would count and prove less
+        // than was served.
         let log = if batches == 0 && !path.exists() {
-            let header =
-                Header::new(artifacts.pinned.id().to_string(), self.client.clone(), &self.id, self.key_hash.as_bytes());
+            let header = Header::new(
+                artifacts.pinned.id().to_string(),
+                self.client.clone(),
+                &self.id,
+                self.key_hash.as_bytes(),
+            );
             SessionLog::create(&path, &header)?
         } else {
             let mut found = 0;
@@ -266,21 +317,29 @@ impl Session {
                     found += 1;
                     Ok(())
                 }
-                _ => Err(Error::file(&path, "it has ended, which its server does not know: restart the server")),
+                _ => Err(Error::file(
+                    &path,
+                    "it has ended, which its server does not know: restart the server",
+                )),
             })?;
             if found != batches {
-                return Err(Error::file(&path, format!("it holds {found} batches, {batches} were served")));
+                return Err(Error::file(
+                    &path,
+                    format!("it holds {found} batches, {batches} were served"),
+                ));
             }
             log
         };
         if batches == 0 {
-            // After the log is there: the ledger must not name a log that is not. Before any row is: the ledger names them all.
+            // After the log is there: the ledger must not name a log that is not. Before any row
+            // is: the ledger names them all.
             counts.opened(&self.id, &self.client, &path)?;
         }
         Ok(log)
     }
 
-    /// Ends the session, if it may wait for its proof: no batch is taken any more. None: it had ended before.
+    /// Ends the session, if it may wait for its proof: no batch is taken any more. None: it had
+    /// ended before.
     pub fn end<P>(
         &self,
         sequence: u64,
@@ -299,7 +358,9 @@ impl Session {
             )));
         }
         if next == 0 {
-            return Err(Status::failed_precondition("the session has no rows: there is nothing to prove"));
+            return Err(Status::failed_precondition(
+                "the session has no rows: there is nothing to prove",
+            ));
         }
         let place = may_wait()?;
         self.write(&mut inner, Event::Ended, artifacts, counts)?;
@@ -310,14 +371,16 @@ impl Session {
         Ok(Some(place))
     }
 
-    /// Writes the rows of the log with deltas, computed anew and checked against the digests of the answers that left, as a
-    /// trace: batch by batch, so that it needs the memory of one. Returns the rows of each module that has any.
+    /// Writes the rows of the log with deltas, computed anew and checked against the digests of the
+    /// answers that left, as a trace: batch by batch, so that it needs the memory of one.
+    /// Returns the rows of each module that has any.
     pub fn write_trace(&self, artifacts: &Artifacts, out: &Path) -> Result<Rows, Error> {
         let (path, pinned) = (self.log_path(), &artifacts.pinned);
         let modules = pinned.modules();
         let contents = session_log::contents(&path, modules.len())?;
         if contents.header.adapter_id != pinned.id().to_string() {
-            let why = format!("it is of adapter {}, not of the one served", contents.header.adapter_id);
+            let why =
+                format!("it is of adapter {}, not of the one served", contents.header.adapter_id);
             return Err(Error::file(&path, why));
         }
         let too_many = |_| Error::file(&path, "it has more rows than this machine can address");
@@ -330,9 +393,16 @@ impl Session {
             let deltas = deltas(&calls, artifacts);
             if answer_digest(batch.sequence, &deltas) != digest {
                 let why = "the adapter computes other deltas than those that left";
-                return Err(Error::Input(format!("{}: batch {}: {why}", path.display(), batch.sequence)));
+                return Err(Error::Input(format!(
+                    "{}: batch {}: {why}",
+                    path.display(),
+                    batch.sequence
+                )));
             }
-            calls.iter().zip(deltas).try_for_each(|(call, delta)| trace.push(call.module, &call.rows, &delta))
+            calls
+                .iter()
+                .zip(deltas)
+                .try_for_each(|(call, delta)| trace.push(call.module, &call.rows, &delta))
         })?;
         trace.finish()?;
         let named = modules.iter().map(|module| module.name.clone()).zip(contents.rows);
@@ -359,7 +429,8 @@ impl Session {
         proof_path(&self.folder, &self.id)
     }
 
-    /// The proof, which is about to be sent. The first time, a mark is left beside it: `zklora sessions prune` goes by that.
+    /// The proof, which is about to be sent. The first time, a mark is left beside it: `zklora
+    /// sessions prune` goes by that.
     pub fn proof(&self) -> Result<Vec<u8>, Status> {
         let proof = files::read(&self.proof_path(), MAX_PROOF).map_err(|error| {
             if !self.log_path().exists() {
@@ -373,7 +444,10 @@ impl Session {
         if !mark.exists()
             && let Err(error) = files::write(&mark, &[], Access::Private)
         {
-            tracing::warn!(session = self.name(), "that its proof was fetched cannot be noted: {error}");
+            tracing::warn!(
+                session = self.name(),
+                "that its proof was fetched cannot be noted: {error}"
+            );
         }
         Ok(proof)
     }
@@ -389,7 +463,8 @@ impl Session {
     }
 }
 
-/// The end of a session is on the disk, with all before it: the ledger's line about its rows must not outlive them.
+/// The end of a session is on the disk, with all before it: the ledger's line about its rows must
+/// not outlive them.
 fn append(log: &mut SessionLog, event: &Event) -> Result<(), Error> {
     if *event == Event::Ended { log.append_to_disk(event) } else { log.append(event) }
 }
@@ -420,14 +495,17 @@ pub(super) fn proof_path(folder: &Path, id: &[u8; 32]) -> PathBuf {
 }
 
 fn check_size(batch: &Batch, artifacts: &Artifacts, limits: &Limits) -> Result<(), Status> {
-    if let Some((_, rows)) = batch.counts().find(|(_, rows)| *rows > u64::from(limits.max_batch_rows)) {
+    if let Some((_, rows)) =
+        batch.counts().find(|(_, rows)| *rows > u64::from(limits.max_batch_rows))
+    {
         return Err(Status::resource_exhausted(format!(
             "batch {} has {rows} rows of a module, this server takes {}: split it",
             batch.sequence, limits.max_batch_rows
         )));
     }
     let modules = artifacts.pinned.modules();
-    let answer: u64 = batch.counts().map(|(module, rows)| rows * modules[module].d_out as u64 * 8).sum();
+    let answer: u64 =
+        batch.counts().map(|(module, rows)| rows * modules[module].d_out as u64 * 8).sum();
     if answer > limits.max_message_bytes as u64 {
         return Err(Status::resource_exhausted(format!(
             "batch {} would be answered with {answer} bytes, this server sends {}: split it",
@@ -454,7 +532,8 @@ fn check_session(
     if count > limits.max_session_rows {
         return refuse(format!("{count} rows"), limits.max_session_rows.to_string());
     }
-    let bytes: u64 = all().map(|(module, rows)| rows.saturating_mul(row_bytes(artifacts, module))).sum();
+    let bytes: u64 =
+        all().map(|(module, rows)| rows.saturating_mul(row_bytes(artifacts, module))).sum();
     if bytes > limits.max_session_bytes {
         return refuse(format!("a trace of {bytes} bytes"), limits.max_session_bytes.to_string());
     }
@@ -464,7 +543,9 @@ fn check_session(
 /// Bytes of a row of a trace: activations, scale, the constant 1, deltas.
 fn row_bytes(artifacts: &Artifacts, module: usize) -> u64 {
     let module = &artifacts.pinned.modules()[module];
-    let words = module.inputs.iter().map(|input| input.dim).sum::<usize>() + 1 + usize::from(module.has_bias());
+    let words = module.inputs.iter().map(|input| input.dim).sum::<usize>()
+        + 1
+        + usize::from(module.has_bias());
     (words * 4 + module.d_out * 8) as u64
 }
 

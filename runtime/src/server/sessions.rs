@@ -74,7 +74,8 @@ impl Counts {
         Ok(Counted { counts: self, client, more, kept: false })
     }
 
-    /// The ledger's line for a session that begins, before its first row leaves; only the first time.
+    /// The ledger's line for a session that begins, before its first row leaves; only the first
+    /// time.
     ///
     /// # Errors
     /// [`Error::Reused`]: the ledger knows the id, of another log or of one that has ended.
@@ -102,7 +103,8 @@ impl Counts {
         if known { Ok(()) } else { inner.0.append(entry) }
     }
 
-    /// Whether a session of this id may begin, or go on with the log at `path`: the ledger knows nothing of the id, or that log alone.
+    /// Whether a session of this id may begin, or go on with the log at `path`: the ledger knows
+    /// nothing of the id, or that log alone.
     fn check_id(&self, id: &[u8; 32], path: &Path) -> Result<(), Status> {
         self.book(|book| match book.of_id(id) {
             [] => Ok(()),
@@ -131,7 +133,9 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         if !self.kept {
             let mut inner = self.counts.lock();
-            self.more.iter().for_each(|(module, rows)| inner.1.take_back(self.client, *module, *rows));
+            self.more
+                .iter()
+                .for_each(|(module, rows)| inner.1.take_back(self.client, *module, *rows));
         }
     }
 }
@@ -145,7 +149,8 @@ pub struct Restored {
     pub to_prove: usize,
     /// Sessions whose proof is there.
     pub proven: usize,
-    /// Ids of sessions that had ended and are not proven: the server died while it proved them, time and again.
+    /// Ids of sessions that had ended and are not proven: the server died while it proved them,
+    /// time and again.
     pub set_aside: Vec<String>,
 }
 
@@ -154,8 +159,8 @@ pub(super) struct Sessions {
     folder: PathBuf,
     /// Those in memory; others are on the disk.
     known: Mutex<HashMap<[u8; 32], Arc<Session>>>,
-    /// Held while a session is taken up from the disk: it must not be there twice. By the first byte of the id, so that a long log
-    /// keeps few others waiting.
+    /// Held while a session is taken up from the disk: it must not be there twice. By the first
+    /// byte of the id, so that a long log keeps few others waiting.
     taking_up: [Mutex<()>; 256],
     pub counts: Counts,
     limit: usize,
@@ -165,7 +170,8 @@ pub(super) struct Sessions {
 const KNOWN_PER_ACTIVE: usize = 64;
 
 impl Sessions {
-    /// Locks the ledger and looks at every session of the folder, once. Those that wait for their proof are returned.
+    /// Locks the ledger and looks at every session of the folder, once. Those that wait for their
+    /// proof are returned.
     pub fn open(
         folder: &Path,
         artifacts: &Artifacts,
@@ -178,7 +184,8 @@ impl Sessions {
         // What an earlier life was writing when it was killed.
         files::sweep(&folder);
         let found = Found::in_folder(&folder)?;
-        // Nothing is written before all of it was understood: a start that fails leaves the ledger as it was.
+        // Nothing is written before all of it was understood: a start that fails leaves the ledger
+        // as it was.
         let (mut book, mut entries) = (ledger.book().clone(), Vec::new());
         for id in &found.logs {
             if let Some(entry) = enter(&folder, id, &book, artifacts)? {
@@ -186,7 +193,8 @@ impl Sessions {
                 entries.push(entry);
             }
         }
-        let (mut known, mut queue, mut restored) = (HashMap::new(), Vec::new(), Restored::default());
+        let (mut known, mut queue, mut restored) =
+            (HashMap::new(), Vec::new(), Restored::default());
         let mut take = |id: &[u8; 32], session: Session| {
             let session = Arc::new(session);
             if attempts::read(&folder, id) >= attempts::MOST {
@@ -200,11 +208,17 @@ impl Sessions {
         // What the ledger calls open is counted in its log, wherever it is.
         let modules = artifacts.pinned.modules().len();
         let open: Vec<_> = book.open_logs().collect();
-        let read = open.par_iter().map(|(client, log)| Ok((*client, *log, session_log::contents(log, modules)?)));
+        let read = open
+            .par_iter()
+            .map(|(client, log)| Ok((*client, *log, session_log::contents(log, modules)?)));
         let mut served = Served::of_ended(&book, &artifacts.pinned);
         let mut can_go_on = 0;
         for (client, log, contents) in read.collect::<Result<Vec<_>, Error>>()? {
-            contents.rows.iter().enumerate().for_each(|(module, rows)| served.add(client, module, *rows));
+            contents
+                .rows
+                .iter()
+                .enumerate()
+                .for_each(|(module, rows)| served.add(client, module, *rows));
             if log.parent() != Some(&folder) {
                 continue;
             }
@@ -242,7 +256,11 @@ impl Sessions {
         let counts = Counts { inner: Mutex::new((ledger, served)), metrics };
         let limit = limits.max_sessions.saturating_mul(KNOWN_PER_ACTIVE);
         let taking_up = std::array::from_fn(|_| Mutex::new(()));
-        Ok((Sessions { folder, known: Mutex::new(known), taking_up, counts, limit }, queue, restored))
+        Ok((
+            Sessions { folder, known: Mutex::new(known), taking_up, counts, limit },
+            queue,
+            restored,
+        ))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Arc<Session>>> {
@@ -250,7 +268,11 @@ impl Sessions {
     }
 
     /// Opens a session, or finds the one that this caller opened before.
-    pub fn open_session(&self, reference: Option<&SessionRef>, client: &str) -> Result<Arc<Session>, Status> {
+    pub fn open_session(
+        &self,
+        reference: Option<&SessionRef>,
+        client: &str,
+    ) -> Result<Arc<Session>, Status> {
         let (id, key) = parse(reference)?;
         let found = match self.look_up(&id, key, client)? {
             Some(session) => session,
@@ -263,7 +285,11 @@ impl Sessions {
     }
 
     /// The session of this caller.
-    pub fn find(&self, reference: Option<&SessionRef>, client: &str) -> Result<Arc<Session>, Status> {
+    pub fn find(
+        &self,
+        reference: Option<&SessionRef>,
+        client: &str,
+    ) -> Result<Arc<Session>, Status> {
         let (id, key) = parse(reference)?;
         // The same answer whether there is such a session or not: ids are not to be searched for.
         match self.look_up(&id, key, client)? {
@@ -273,11 +299,17 @@ impl Sessions {
     }
 
     /// The session with this id, whoever opened it; from the disk only for who did.
-    fn look_up(&self, id: &[u8; 32], key: &[u8], client: &str) -> Result<Option<Arc<Session>>, Status> {
+    fn look_up(
+        &self,
+        id: &[u8; 32],
+        key: &[u8],
+        client: &str,
+    ) -> Result<Option<Arc<Session>>, Status> {
         let in_memory = || self.lock().get(id).cloned();
         let path = log_path(&self.folder, id);
         if let Some(session) = in_memory() {
-            // Its operator may have removed the files of a session that is over: there is no such session any more.
+            // Its operator may have removed the files of a session that is over: there is no such
+            // session any more.
             if matches!(session.stage(), Stage::Proven(_)) && !path.is_file() {
                 self.lock().remove(id);
                 return Ok(None);
@@ -287,7 +319,8 @@ impl Sessions {
         if !path.is_file() {
             return Ok(None);
         }
-        let _alone = self.taking_up[usize::from(id[0])].lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone =
+            self.taking_up[usize::from(id[0])].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(session) = in_memory() {
             return Ok(Some(session));
         }
@@ -304,7 +337,8 @@ impl Sessions {
         self.counts.check_id(id, &path)?;
         let known = self.counts.book(|book| book.of_log(id, &path).cloned());
         // It appeared while the server runs: its rows are counted at the next start.
-        if known.is_none() && session_log::contents(&path, MAX_MODULES).map_err(failed)?.batches > 0 {
+        if known.is_none() && session_log::contents(&path, MAX_MODULES).map_err(failed)?.batches > 0
+        {
             return Err(used_before());
         }
         let trace = known.and_then(|known| known.trace);
@@ -312,7 +346,9 @@ impl Sessions {
         let (session, ended) = Session::restore(&path, &self.folder, proof).map_err(failed)?;
         // What the ledger calls ended takes no rows, whatever its log says.
         if (ended || trace.is_some()) && session.stage() == Stage::Open {
-            session.set_stage(Stage::Failed("this server has lost the proof; it is made again after a restart".into()));
+            session.set_stage(Stage::Failed(
+                "this server has lost the proof; it is made again after a restart".into(),
+            ));
         }
         self.keep(session).map(Some)
     }
@@ -321,12 +357,16 @@ impl Sessions {
     fn keep(&self, session: Session) -> Result<Arc<Session>, Status> {
         let mut known = self.lock();
         if known.len() >= self.limit {
-            // Those that nobody works on, and of which the disk knows everything. Those that wait for their proof stay: how many
-            // each identity may have of them is bounded, and they keep nobody else out.
-            let waits = |session: &Session| matches!(session.stage(), Stage::Queued | Stage::Proving);
+            // Those that nobody works on, and of which the disk knows everything. Those that wait
+            // for their proof stay: how many each identity may have of them is bounded,
+            // and they keep nobody else out.
+            let waits =
+                |session: &Session| matches!(session.stage(), Stage::Queued | Stage::Proving);
             known.retain(|_, session| Arc::strong_count(session) > 1 || waits(session));
             if known.values().filter(|session| !waits(session)).count() >= self.limit {
-                return Err(Status::unavailable("this server knows too many sessions: try again later"));
+                return Err(Status::unavailable(
+                    "this server knows too many sessions: try again later",
+                ));
             }
         }
         Ok(Arc::clone(known.entry(session.id).or_insert_with(|| Arc::new(session))))
@@ -348,7 +388,8 @@ fn not_yours() -> Status {
 }
 
 fn parse(reference: Option<&SessionRef>) -> Result<([u8; 32], &[u8]), Status> {
-    let reference = reference.ok_or_else(|| Status::invalid_argument("the request names no session"))?;
+    let reference =
+        reference.ok_or_else(|| Status::invalid_argument("the request names no session"))?;
     match (<[u8; 32]>::try_from(&reference.id[..]), reference.key.len()) {
         (Ok(id), 32) => Ok((id, &reference.key)),
         _ => Err(Status::invalid_argument("a session has an id of 32 bytes and a key of 32 bytes")),
@@ -363,12 +404,15 @@ struct Found {
 }
 
 impl Found {
-    /// Lists a folder, once. Traces that a proof was being made from when the server died are removed.
+    /// Lists a folder, once. Traces that a proof was being made from when the server died are
+    /// removed.
     fn in_folder(folder: &Path) -> Result<Found, Error> {
         let (mut found, mut traces) = (Found::default(), Vec::new());
         for entry in std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))? {
             let path = entry.map_err(|e| Error::file(folder, e))?.path();
-            let Some(extension) = path.extension().and_then(|extension| extension.to_str()) else { continue };
+            let Some(extension) = path.extension().and_then(|extension| extension.to_str()) else {
+                continue;
+            };
             let mut id = [0u8; 32];
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             let named = hex::decode_to_slice(stem, &mut id).is_ok() && hex::encode(id) == stem;
@@ -377,7 +421,10 @@ impl Found {
                 ("rows", false) => {
                     // It says what the file is instead.
                     session_log::header(&path)?;
-                    return Err(Error::file(&path, "it is not called like its session: somebody renamed it"));
+                    return Err(Error::file(
+                        &path,
+                        "it is not called like its session: somebody renamed it",
+                    ));
                 }
                 ("pf", true) => drop(found.proofs.insert(id)),
                 ("trace", true) => traces.push((id, path)),
@@ -394,15 +441,22 @@ impl Found {
 
 /// The line that the ledger needs for a log in the server's folder, if it needs one.
 ///
-/// A log is known by what it is, not by where: it is the one that a line names if it is the same file, or if that file is gone and
-/// the rows are those of the line. Whatever else has the id of a session is counted beside it.
-fn enter(folder: &Path, id: &[u8; 32], book: &Book, artifacts: &Artifacts) -> Result<Option<Entry>, Error> {
+/// A log is known by what it is, not by where: it is the one that a line names if it is the same
+/// file, or if that file is gone and the rows are those of the line. Whatever else has the id of a
+/// session is counted beside it.
+fn enter(
+    folder: &Path,
+    id: &[u8; 32],
+    book: &Book,
+    artifacts: &Artifacts,
+) -> Result<Option<Entry>, Error> {
     let (path, modules) = (log_path(folder, id), artifacts.pinned.modules());
     let named = book.of_log(id, &path);
     if named.is_some_and(|known| !known.to_check) {
         return Ok(None);
     }
-    // The machine died while the log was made: no row of it was served, and the ledger does not know it.
+    // The machine died while the log was made: no row of it was served, and the ledger does not
+    // know it.
     if book.of_id(id).is_empty() && frame_log::is_unborn(&path)? {
         tracing::warn!("{}: cut before the session was opened; removed", path.display());
         return files::remove(&path).map(|()| None);
@@ -414,9 +468,11 @@ fn enter(folder: &Path, id: &[u8; 32], book: &Book, artifacts: &Artifacts) -> Re
     id_of(&path, &contents, artifacts)?;
     let rows: Rows = modules.iter().map(|module| module.name.clone()).zip(contents.rows).collect();
     let same_rows = |known: &Known| known.rows == Some(digest_of(&rows));
-    let moved = |known: &Known, from: &Path, rows| Some(Entry::moved(id, &known.client, from, &path, rows));
+    let moved =
+        |known: &Known, from: &Path, rows| Some(Entry::moved(id, &known.client, from, &path, rows));
     if let Some(known) = named {
-        // Ended by an older version. If its log has other rows than its line, it was begun a second time: all of them count.
+        // Ended by an older version. If its log has other rows than its line, it was begun a second
+        // time: all of them count.
         return Ok(moved(known, &path, if same_rows(known) { Rows::new() } else { rows }));
     }
     let mut others = book.of_id(id).iter().filter_map(|known| Some((known, known.log.as_deref()?)));
@@ -425,10 +481,9 @@ fn enter(folder: &Path, id: &[u8; 32], book: &Book, artifacts: &Artifacts) -> Re
         return Ok(moved(known, from, Rows::new()));
     }
     let gone = |from: &Path| matches!(from.try_exists(), Ok(false));
-    if let Some((known, from)) = others
-        .clone()
-        .find(|(known, from)| gone(from) && (known.is_open() || known.trace.is_some() && same_rows(known)))
-    {
+    if let Some((known, from)) = others.clone().find(|(known, from)| {
+        gone(from) && (known.is_open() || known.trace.is_some() && same_rows(known))
+    }) {
         return Ok(moved(known, from, Rows::new()));
     }
     // A copy of a session that has ended: its rows are in the ledger, and nobody goes on with it.
@@ -450,18 +505,26 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
-fn check_adapter(path: &Path, header: &session_log::Header, artifacts: &Artifacts) -> Result<(), Error> {
+fn check_adapter(
+    path: &Path,
+    header: &session_log::Header,
+    artifacts: &Artifacts,
+) -> Result<(), Error> {
     if header.adapter_id == artifacts.pinned.id().to_string() {
         return Ok(());
     }
-    let why = format!("a session of adapter {}: serve each adapter from its own --data folder", header.adapter_id);
+    let why = format!(
+        "a session of adapter {}: serve each adapter from its own --data folder",
+        header.adapter_id
+    );
     Err(Error::file(path, why))
 }
 
 /// The session id of a log of this adapter that is called like its session.
 fn id_of(path: &Path, contents: &Contents, artifacts: &Artifacts) -> Result<[u8; 32], Error> {
     check_adapter(path, &contents.header, artifacts)?;
-    let id = contents.header.session_id().ok_or_else(|| Error::file(path, "its header is not one"))?;
+    let id =
+        contents.header.session_id().ok_or_else(|| Error::file(path, "its header is not one"))?;
     match path.parent() {
         Some(folder) if log_path(folder, &id) == path => Ok(id),
         _ => Err(Error::file(path, "it is not called like its session: somebody renamed it")),

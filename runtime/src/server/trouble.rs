@@ -21,7 +21,9 @@ pub(super) fn cannot_write(session: &str, error: &Error) -> Status {
         Trouble::DiskFull => "its disk is full",
         Trouble::System | Trouble::Other => "its operator finds the reason in the server's log",
     };
-    Status::unavailable(format!("this server cannot write its log ({why}): nothing was served; try again later"))
+    Status::unavailable(format!(
+        "this server cannot write its log ({why}): nothing was served; try again later"
+    ))
 }
 
 #[cfg(test)]
@@ -32,7 +34,9 @@ mod tests {
 
     #[test]
     fn a_user_is_told_what_the_trouble_is() {
-        let told = |why: io::Error| cannot_write("0a", &Error::file(Path::new("log"), why)).message().to_string();
+        let told = |why: io::Error| {
+            cannot_write("0a", &Error::file(Path::new("log"), why)).message().to_string()
+        };
         assert!(told(io::ErrorKind::StorageFull.into()).contains("its disk is full"));
         assert!(told(io::ErrorKind::PermissionDenied.into()).contains("finds the reason"));
         if cfg!(unix) {

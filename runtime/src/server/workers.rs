@@ -1,7 +1,8 @@
 //! Work that computes or waits for the disk, off the threads that serve the network.
 //!
-//! There are so many threads for it; one identity gets half of them. A request whose caller gives up while it waits for one is gone
-//! with it; what has been handed to a thread is done, wanted or not, so that no more than there are threads may be handed over at once.
+//! There are so many threads for it; one identity gets half of them. A request whose caller gives
+//! up while it waits for one is gone with it; what has been handed to a thread is done, wanted or
+//! not, so that no more than there are threads may be handed over at once.
 
 use std::{
     collections::HashMap,
@@ -37,7 +38,9 @@ impl Workers {
             if each.len() >= REMEMBERED {
                 each.retain(|_, own| Arc::strong_count(own) > 1);
             }
-            let own = each.entry(client.to_string()).or_insert_with(|| Arc::new(Semaphore::new(self.most_each)));
+            let own = each
+                .entry(client.to_string())
+                .or_insert_with(|| Arc::new(Semaphore::new(self.most_each)));
             Arc::clone(own)
         };
         // Neither is ever closed.
@@ -76,7 +79,10 @@ mod tests {
         runtime.block_on(async {
             let soon = Duration::from_millis(20);
             let workers = Workers::new(4, false);
-            let mut turns = vec![workers.turn("mallory").await.unwrap(), workers.turn("mallory").await.unwrap()];
+            let mut turns = vec![
+                workers.turn("mallory").await.unwrap(),
+                workers.turn("mallory").await.unwrap(),
+            ];
             assert!(tokio::time::timeout(soon, workers.turn("mallory")).await.is_err());
             assert_eq!(workers.run("alice", || Ok(7)).await.unwrap(), 7);
             // Who gave up waits for nothing any more.
@@ -84,7 +90,10 @@ mod tests {
             turns.push(workers.turn("mallory").await.unwrap());
             // Nobody shares with the only one that there is.
             let workers = Workers::new(2, true);
-            let _turns = (workers.turn("anonymous").await.unwrap(), workers.turn("anonymous").await.unwrap());
+            let _turns = (
+                workers.turn("anonymous").await.unwrap(),
+                workers.turn("anonymous").await.unwrap(),
+            );
         });
     }
 }

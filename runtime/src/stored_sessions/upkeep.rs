@@ -50,7 +50,8 @@ pub fn prune(folder: &Folder, older_than: Duration, dry_run: bool) -> Result<Pru
             continue;
         }
         let all = [log.clone(), log.with_extension("pf"), log.with_extension("fetched")];
-        let removed = if dry_run { Ok(()) } else { all.iter().try_for_each(|path| files::remove(path)) };
+        let removed =
+            if dry_run { Ok(()) } else { all.iter().try_for_each(|path| files::remove(path)) };
         match removed {
             Ok(()) => {
                 pruned.bytes += session.log_bytes + session.proof_bytes;
@@ -68,7 +69,8 @@ fn rows_are_in(book: &Book, id: &str, log: &Path) -> bool {
     if hex::decode_to_slice(id, &mut bytes).is_err() {
         return false;
     }
-    let mut of_log = book.of_id(&bytes).iter().filter(|known| known.log.as_deref() == Some(log)).peekable();
+    let mut of_log =
+        book.of_id(&bytes).iter().filter(|known| known.log.as_deref() == Some(log)).peekable();
     of_log.peek().is_some() && of_log.all(|known| known.trace.is_some())
 }
 
@@ -94,10 +96,15 @@ pub fn abandon(folder: &Folder, beginning: &str) -> Result<Stored, Error> {
         State::SetAside => {}
         // What a crash left.
         State::Abandoned if session.log_bytes > 0 => {}
-        State::ToProve => return Err(refused(&session, "it has ended, and the next server proves it")),
+        State::ToProve => {
+            return Err(refused(&session, "it has ended, and the next server proves it"));
+        }
         State::NotEntered => return Err(refused(&session, "start a server once, which enters it")),
         State::LogMissing => {
-            return Err(refused(&session, "its rows are not known without its log: restore that from a backup"));
+            return Err(refused(
+                &session,
+                "its rows are not known without its log: restore that from a backup",
+            ));
         }
         _ => return Err(refused(&session, "only a session that is open or set aside is given up")),
     }
@@ -128,7 +135,9 @@ pub fn retry(folder: &Folder, beginning: &str) -> Result<Stored, Error> {
 fn one(folder: &Folder, beginning: &str) -> Result<Stored, Error> {
     let mut found = folder.with_id(beginning)?;
     if found.len() > 1 {
-        found.retain(|session| session.log.as_ref().and_then(|log| log.parent()) == Some(&folder.data));
+        found.retain(|session| {
+            session.log.as_ref().and_then(|log| log.parent()) == Some(&folder.data)
+        });
     }
     let [session] = <[Stored; 1]>::try_from(found).map_err(|found| super::several_logs(&found))?;
     Ok(session)
@@ -153,7 +162,10 @@ fn rows_of(folder: &Folder, log: &Path, id: &str) -> Result<Rows, Error> {
     let manifest = Names::read(&folder.artifacts)?;
     let contents = session_log::contents(log, manifest.names.len())?;
     if contents.header.adapter_id != manifest.adapter || contents.header.session != id {
-        return Err(Error::file(log, "the log of another adapter or session: its rows are not counted here"));
+        return Err(Error::file(
+            log,
+            "the log of another adapter or session: its rows are not counted here",
+        ));
     }
     Ok(manifest.names.into_iter().zip(contents.rows).filter(|(_, rows)| *rows > 0).collect())
 }

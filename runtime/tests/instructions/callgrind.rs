@@ -14,8 +14,8 @@ pub fn is_installed() -> bool {
     })
 }
 
-/// Instructions between each two calls of `count_boundary` in the test `driver`: from the first to the second, from the third to the
-/// fourth, and so on.
+/// Instructions between each two calls of `count_boundary` in the test `driver`: from the first to
+/// the second, from the third to the fourth, and so on.
 ///
 /// One core, because the multi-exponentiation divides its work by their number.
 pub fn count(driver: &str) -> Vec<u64> {
@@ -43,12 +43,14 @@ pub fn count(driver: &str) -> Vec<u64> {
 /// A core that this process may use.
 fn first_core() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("0");
+    let list =
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or("0");
     list.trim().split(['-', ',']).next().unwrap_or("0").to_string()
 }
 
 /// The sum of a dump: the line `totals: N` (or `summary: N`).
 fn total(dump: &str) -> u64 {
-    let line = |name: &str| dump.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    let line =
+        |name: &str| dump.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
     line("totals:").or_else(|| line("summary:")).unwrap_or(0)
 }

@@ -58,13 +58,16 @@ pub fn compare(recorded: &Counts, counted: &Counts) -> Vec<String> {
             }
         }
     }
-    let gone = recorded.instructions.keys().filter(|name| !counted.instructions.contains_key(*name));
-    problems.extend(gone.map(|name| format!("`{name}` is in the file, but there is no such kernel")));
+    let gone =
+        recorded.instructions.keys().filter(|name| !counted.instructions.contains_key(*name));
+    problems
+        .extend(gone.map(|name| format!("`{name}` is in the file, but there is no such kernel")));
     problems
 }
 
 fn counts(rustc: &str, instructions: &[(&str, u64)]) -> Counts {
-    let instructions = instructions.iter().map(|(name, count)| ((*name).to_string(), *count)).collect();
+    let instructions =
+        instructions.iter().map(|(name, count)| ((*name).to_string(), *count)).collect();
     Counts { avx2: true, instructions, rustc: rustc.into() }
 }
 
@@ -82,7 +85,10 @@ fn kernels_that_are_new_or_gone_are_named_and_so_is_another_compiler() {
     let problems = compare(&recorded, &counts("rustc 2", &[("a", 2000), ("new", 5)]));
     assert_eq!(problems.len(), 3);
     assert!(problems[0].contains("(recorded with rustc 1, this is rustc 2)"), "{problems:?}");
-    assert!(problems[1].contains("`new` is not in the file") && problems[2].contains("`old` is in the file"));
+    assert!(
+        problems[1].contains("`new` is not in the file")
+            && problems[2].contains("`old` is in the file")
+    );
 }
 
 #[test]

@@ -1,14 +1,17 @@
-//! Holds the instruction counts of the kernels to `runtime/benches/instructions.json`: wall time is noise in CI, counts are not.
+//! Holds the instruction counts of the kernels to `runtime/benches/instructions.json`: wall time is
+//! noise in CI, counts are not.
 //!
-//! A count is of valgrind's callgrind, on one core. Its processor has AVX2 and nothing wider where the real one has, so counts
-//! are the same on machines with AVX2. To renew the file after a change that is meant:
+//! A count is of valgrind's callgrind, on one core. Its processor has AVX2 and nothing wider where
+//! the real one has, so counts are the same on machines with AVX2. To renew the file after a change
+//! that is meant:
 //!
 //! ```text
 //! ZKLORA_WRITE_INSTRUCTIONS=1 cargo test --release --workspace --test instructions
 //! ```
 //!
-//! Without valgrind (`.ci/run` installs it where it can), the test says so and counts nothing. Another compiler gives other counts:
-//! they are then not compared, and the file is to be renewed with it.
+//! Without valgrind (`.ci/run` installs it where it can), the test says so and counts nothing.
+//! Another compiler gives other counts: they are then not compared, and the file is to be renewed
+//! with it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod callgrind;
@@ -38,7 +41,11 @@ fn kernels_take_no_more_instructions_than_recorded() {
     assert_eq!(instructions.len(), names.len(), "one dump for each kernel: {instructions:?}");
     let counted = Counts {
         avx2: cfg!(target_arch = "x86_64") && std::arch::is_x86_feature_detected!("avx2"),
-        instructions: names.iter().map(ToString::to_string).zip(instructions).collect::<BTreeMap<_, _>>(),
+        instructions: names
+            .iter()
+            .map(ToString::to_string)
+            .zip(instructions)
+            .collect::<BTreeMap<_, _>>(),
         rustc: rustc(),
     };
     if std::env::var_os("ZKLORA_WRITE_INSTRUCTIONS").is_some() {
@@ -72,5 +79,8 @@ fn kernel_driver() {
 fn rustc() -> String {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let out = std::process::Command::new(rustc).arg("--version").output();
-    out.map_or_else(|_| "unknown".into(), |out| String::from_utf8_lossy(&out.stdout).trim().to_string())
+    out.map_or_else(
+        |_| "unknown".into(),
+        |out| String::from_utf8_lossy(&out.stdout).trim().to_string(),
+    )
 }

@@ -1,4 +1,5 @@
-//! A contributor that is away, or seems to be: connections that die in silence, servers that start late, and what does not pass.
+//! A contributor that is away, or seems to be: connections that die in silence, servers that start
+//! late, and what does not pass.
 
 use std::{
     fs,
@@ -16,12 +17,15 @@ use zklora_runtime::{
 };
 
 use crate::{
-    party::{Server, artifacts, calls, connect, expected, finish, load, network, open, options, srs},
+    party::{
+        Server, artifacts, calls, connect, expected, finish, load, network, open, options, srs,
+    },
     tap::Tap,
 };
 
 fn within(url: &str, call_timeout: u64, patience: u64) -> ContributorOptions {
-    let (call_timeout, patience) = (Duration::from_millis(call_timeout), Duration::from_millis(patience));
+    let (call_timeout, patience) =
+        (Duration::from_millis(call_timeout), Duration::from_millis(patience));
     ContributorOptions { call_timeout, patience, ..options(url, None) }
 }
 
@@ -42,9 +46,11 @@ fn a_connection_that_died_in_silence_is_replaced_however_long_that_took_to_notic
     // An answer may take longer than a contributor is waited for, or not.
     for (call_timeout, patience) in [(1500, 100), (1000, 0), (700, 20_000)] {
         let (tap, user) = (Tap::start(server.address), tempfile::tempdir().unwrap());
-        let remote = Remote::connect(within(&tap.url(), call_timeout, patience), &network()).unwrap();
+        let remote =
+            Remote::connect(within(&tap.url(), call_timeout, patience), &network()).unwrap();
         let mut session = UserSession::open(remote, user.path()).unwrap();
-        // It died before the session was opened, between two batches, before the proof was asked for, and while it was made.
+        // It died before the session was opened, between two batches, before the proof was asked
+        // for, and while it was made.
         tap.silence();
         asks(&mut session, contributor.path(), 0);
         tap.silence();
@@ -59,7 +65,9 @@ fn a_connection_that_died_in_silence_is_replaced_however_long_that_took_to_notic
                 }
             }
         };
-        let finished = session.finish(srs(), &KeyStore::default(), SrsPolicy::TrustedOnly, &mut progress).unwrap();
+        let finished = session
+            .finish(srs(), &KeyStore::default(), SrsPolicy::TrustedOnly, &mut progress)
+            .unwrap();
         assert!(finished.verdict.rows.iter().all(|(_, rows)| *rows == 2));
         assert!(tap.connections() >= 4, "{} connections", tap.connections());
         assert_eq!(session.statistics.reconnections, 1);
@@ -85,7 +93,8 @@ fn a_connection_may_die_in_silence_after_any_byte() {
     };
     let (connections, _, left) = run(1 << 40);
     assert_eq!(connections, 1);
-    // All bytes, both ways: the cuts are in the description, the answers, the wait for the proof, and the proof.
+    // All bytes, both ways: the cuts are in the description, the answers, the wait for the proof,
+    // and the proof.
     let total = (1 << 40) - left;
     for at in 0..CUTS {
         let cut = total * at / CUTS + at % 3;
@@ -107,7 +116,10 @@ fn one_that_stays_silent_is_given_up_after_a_new_connection_and_says_where_the_s
     tap.silence_for_ever();
     let start = Instant::now();
     let error = session.deltas(&calls(&session, 1, 1)).unwrap_err().to_string();
-    assert!(error.contains("gone for") && error.contains(&user.path().display().to_string()), "{error}");
+    assert!(
+        error.contains("gone for") && error.contains(&user.path().display().to_string()),
+        "{error}"
+    );
     assert!(error.contains("run the same command again"), "{error}");
     assert!(tap.connections() > before && start.elapsed() < Duration::from_secs(20));
     // The trace of what was answered is there although the proof never comes, and the log goes on.
@@ -121,7 +133,8 @@ fn one_that_stays_silent_is_given_up_after_a_new_connection_and_says_where_the_s
     // The batch without an answer is in the proof, too.
     let mut own = options(&server.url(), None);
     own.moved = true;
-    let mut session = UserSession::open(Remote::connect(own, &network()).unwrap(), user.path()).unwrap();
+    let mut session =
+        UserSession::open(Remote::connect(own, &network()).unwrap(), user.path()).unwrap();
     finish(&mut session).unwrap();
     assert_eq!(TraceReader::trace(&trace, &pinned).unwrap().counts(), [2; 4]);
     assert!(!user.path().join("rows.log").exists());
@@ -139,7 +152,8 @@ fn a_server_that_starts_late_is_waited_for() {
         Server::with(&folder, &ServerOptions { listen: address, ..Server::options(&folder) })
     });
     let user = tempfile::tempdir().unwrap();
-    let remote = Remote::connect(within(&format!("http://{address}"), 20_000, 60_000), &network()).unwrap();
+    let remote =
+        Remote::connect(within(&format!("http://{address}"), 20_000, 60_000), &network()).unwrap();
     let server = starting.join().unwrap();
     let mut session = UserSession::open(remote, user.path()).unwrap();
     asks(&mut session, contributor.path(), 0);
@@ -166,7 +180,8 @@ fn a_server_that_hangs_up_before_it_speaks_is_waited_for() {
         dying.join().unwrap();
         Server::with(&folder, &ServerOptions { listen: address, ..Server::options(&folder) })
     });
-    let remote = Remote::connect(within(&format!("http://{address}"), 20_000, 60_000), &network()).unwrap();
+    let remote =
+        Remote::connect(within(&format!("http://{address}"), 20_000, 60_000), &network()).unwrap();
     assert_eq!(remote.rows_served, 0);
     drop(starting.join().unwrap());
 }
@@ -175,7 +190,9 @@ fn a_server_that_hangs_up_before_it_speaks_is_waited_for() {
 fn a_server_that_stays_away_is_given_up_and_it_is_said_how_long_it_was_tried() {
     let connect = |url: &str, patience: u64| -> (Error, Duration) {
         let start = Instant::now();
-        let error = Remote::connect(within(url, 5000, patience), &network()).err().expect("nobody is there");
+        let error = Remote::connect(within(url, 5000, patience), &network())
+            .err()
+            .expect("nobody is there");
         (error, start.elapsed())
     };
     let address = unused();
@@ -217,7 +234,10 @@ fn what_does_not_pass_is_refused_at_once() {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let _ = std::io::Read::read(&mut stream, &mut [0; 1024]);
-            let _ = std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+            let _ = std::io::Write::write_all(
+                &mut stream,
+                b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+            );
         }
     });
     refused(options(&url, None), "contributor http://");
@@ -230,7 +250,8 @@ fn what_a_killed_process_left_half_written_is_removed_when_the_session_is_opened
     let user = tempfile::tempdir().unwrap();
     let mut session = open(&server.url(), None, user.path()).unwrap();
     asks(&mut session, contributor.path(), 0);
-    let leftovers = [user.path().join(".zklora-Ab3dEf.tmp"), user.path().join("public/.zklora-x.tmp")];
+    let leftovers =
+        [user.path().join(".zklora-Ab3dEf.tmp"), user.path().join("public/.zklora-x.tmp")];
     let others = [user.path().join("zklora-notes.tmp"), user.path().join(".zklora-notes")];
     leftovers.iter().chain(&others).for_each(|path| fs::write(path, "half").unwrap());
     fs::create_dir(user.path().join(".zklora-folder.tmp")).unwrap();
@@ -240,6 +261,8 @@ fn what_a_killed_process_left_half_written_is_removed_when_the_session_is_opened
     drop(session);
     let mut session = open(&server.url(), None, user.path()).unwrap();
     assert!(!leftovers.iter().any(|path| path.exists()));
-    assert!(others.iter().all(|path| path.exists()) && user.path().join(".zklora-folder.tmp").exists());
+    assert!(
+        others.iter().all(|path| path.exists()) && user.path().join(".zklora-folder.tmp").exists()
+    );
     finish(&mut session).unwrap();
 }

@@ -1,4 +1,5 @@
-//! A server in a process of its own: what it has of memory, descriptors and log can be told from what the tests have.
+//! A server in a process of its own: what it has of memory, descriptors and log can be told from
+//! what the tests have.
 
 use std::{
     fs,
@@ -24,9 +25,11 @@ const LIMITS: &str = "ZKLORA_TEST_LIMITS";
 
 /// Files of tokens in a folder: of all for the server, and of each.
 pub fn tokens(folder: &Path) {
-    for (name, text) in
-        [("tokens", format!("alice {ALICE}\nbob {BOB}\n")), ("alice", ALICE.to_string()), ("bob", BOB.to_string())]
-    {
+    for (name, text) in [
+        ("tokens", format!("alice {ALICE}\nbob {BOB}\n")),
+        ("alice", ALICE.to_string()),
+        ("bob", BOB.to_string()),
+    ] {
         fs::write(folder.join(name), text).unwrap();
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
@@ -39,12 +42,20 @@ pub struct Child {
 }
 
 impl Child {
-    /// A server of this folder; `shell` is run before it, and sets limits of the process. The error is what it says.
+    /// A server of this folder; `shell` is run before it, and sets limits of the process. The error
+    /// is what it says.
     pub fn start(folder: &Path, limits: &str, shell: &str) -> Result<Child, String> {
         let mut process = Command::new("sh")
             .args(["-c", &format!("{shell} exec \"$0\" \"$@\"")])
             .arg(std::env::current_exe().unwrap())
-            .args(["child::the_server", "--exact", "--ignored", "--nocapture", "--test-threads", "1"])
+            .args([
+                "child::the_server",
+                "--exact",
+                "--ignored",
+                "--nocapture",
+                "--test-threads",
+                "1",
+            ])
             .env(FOLDER, folder)
             .env(LIMITS, limits)
             .stdin(Stdio::piped())
@@ -53,9 +64,12 @@ impl Child {
             .spawn()
             .unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let (own, lines) = (Arc::clone(&log), BufReader::new(process.stderr.take().unwrap()).lines());
+        let (own, lines) =
+            (Arc::clone(&log), BufReader::new(process.stderr.take().unwrap()).lines());
         // Ends with the process.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| own.lock().unwrap().push(line)));
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| own.lock().unwrap().push(line))
+        });
         let mut said = String::new();
         for line in BufReader::new(process.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
@@ -123,14 +137,17 @@ fn the_server() {
         tokens: tokens.exists().then(|| Tokens::read(&tokens).unwrap()),
         ..Server::options(&folder)
     };
-    let listening = server::start(load(&folder), srs().clone(), KeyStore::default(), &options).unwrap();
+    let listening =
+        server::start(load(&folder), srs().clone(), KeyStore::default(), &options).unwrap();
     println!("\nADDRESS {}", listening.address);
     std::thread::spawn(move || {
         let mut files = Vec::new();
         for line in std::io::stdin().lines() {
             match line.unwrap().as_str() {
                 // Something else in this process takes all descriptors.
-                "take files" => files.extend(std::iter::from_fn(|| fs::File::open("/dev/null").ok())),
+                "take files" => {
+                    files.extend(std::iter::from_fn(|| fs::File::open("/dev/null").ok()))
+                }
                 "give files back" => files.clear(),
                 other => panic!("{other}"),
             }

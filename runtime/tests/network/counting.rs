@@ -111,7 +111,10 @@ fn a_recording_does_not_hide_the_rows_of_an_open_session() {
     server.stop();
     assert_eq!(counted(contributor.path()), [8; 4]);
     let error = recorded(contributor.path(), 1, Some(id(&session))).unwrap_err();
-    assert!(matches!(&error, Error::Reused(why) if why.contains("has served a session of this id before")), "{error}");
+    assert!(
+        matches!(&error, Error::Reused(why) if why.contains("has served a session of this id before")),
+        "{error}"
+    );
     assert_eq!(counted(contributor.path()), [8; 4]);
     // Nor a recording a recording.
     recorded(contributor.path(), 2, Some([7; 32])).unwrap();
@@ -127,7 +130,10 @@ fn a_recording_does_not_hide_the_rows_of_an_open_session() {
 fn another_data_folder_is_no_second_budget() {
     let contributor = artifacts();
     let elsewhere = tempfile::tempdir().unwrap();
-    let other = ServerOptions { data: elsewhere.path().to_path_buf(), ..Server::options(contributor.path()) };
+    let other = ServerOptions {
+        data: elsewhere.path().to_path_buf(),
+        ..Server::options(contributor.path())
+    };
     let pinned = load(contributor.path()).pinned;
     let server = Server::start(contributor.path());
     let session = wait(async {
@@ -140,7 +146,8 @@ fn another_data_folder_is_no_second_budget() {
     server.stop();
     assert_eq!(counted(contributor.path()), [3; 4]);
     // A copy of the log is counted too: nobody can tell which one went on. Neither does.
-    fs::copy(log_in(&data_of(contributor.path()), &session), log_in(elsewhere.path(), &session)).unwrap();
+    fs::copy(log_in(&data_of(contributor.path()), &session), log_in(elsewhere.path(), &session))
+        .unwrap();
     for options in [&other, &Server::options(contributor.path())] {
         let server = Server::with(contributor.path(), options);
         wait(async { assert_used(reopened(&server, &session, &pinned).await) });
@@ -160,7 +167,8 @@ fn lines_of_older_ledgers_hide_nothing() {
     });
     finish_and_remove(&server, &ended, 1, &data_of(contributor.path()));
     server.stop();
-    // As version 2 wrote them: no log in the line of an ended session; and a recording under the id of an open one.
+    // As version 2 wrote them: no log in the line of an ended session; and a recording under the id
+    // of an open one.
     let path = contributor.path().join("private/served.jsonl");
     let old = |mut entry: Entry| {
         entry.v = 2;
@@ -186,16 +194,21 @@ fn sessions_whose_folder_moves_go_on_and_count_once() {
     let contributor = artifacts();
     let home = tempfile::tempdir().unwrap();
     let pinned = load(contributor.path()).pinned;
-    let at = |name: &str| ServerOptions { data: home.path().join(name), ..Server::options(contributor.path()) };
+    let at = |name: &str| ServerOptions {
+        data: home.path().join(name),
+        ..Server::options(contributor.path())
+    };
     let server = Server::with(contributor.path(), &at("a"));
     let (open, ended) = wait(async {
         let mut client = raw::client(&server.url()).await;
-        let (open, ended) = (begun(&mut client, &pinned, 5).await.0, begun(&mut client, &pinned, 2).await.0);
+        let (open, ended) =
+            (begun(&mut client, &pinned, 5).await.0, begun(&mut client, &pinned, 2).await.0);
         raw::finish(&mut client, &ended, 1).await.unwrap();
         (open, ended)
     });
     server.stop();
-    let move_to = |from: &str, to: &str| fs::rename(home.path().join(from), home.path().join(to)).unwrap();
+    let move_to =
+        |from: &str, to: &str| fs::rename(home.path().join(from), home.path().join(to)).unwrap();
     let goes_on = |name: &str| {
         let server = Server::with(contributor.path(), &at(name));
         wait(async {
@@ -208,7 +221,10 @@ fn sessions_whose_folder_moves_go_on_and_count_once() {
     move_to("a", "b");
     // A start that fails writes nothing: the folder can be found again.
     let ledger = fs::read(contributor.path().join("private/served.jsonl")).unwrap();
-    assert!(server::start(load(contributor.path()), srs().clone(), KeyStore::default(), &at("c")).is_err());
+    assert!(
+        server::start(load(contributor.path()), srs().clone(), KeyStore::default(), &at("c"))
+            .is_err()
+    );
     assert_eq!(fs::read(contributor.path().join("private/served.jsonl")).unwrap(), ledger);
     goes_on("b");
     move_to("b", "a");
@@ -220,10 +236,12 @@ fn sessions_whose_folder_moves_go_on_and_count_once() {
     fs::remove_file(home.path().join("a")).unwrap();
     move_to("b", "a");
     goes_on("a");
-    // A copy of the ended one is no second session; one of the open one is counted, and neither goes on.
+    // A copy of the ended one is no second session; one of the open one is counted, and neither
+    // goes on.
     let copy = |session: &SessionRef| {
         fs::create_dir_all(home.path().join("d")).unwrap();
-        fs::copy(log_in(&home.path().join("a"), session), log_in(&home.path().join("d"), session)).unwrap();
+        fs::copy(log_in(&home.path().join("a"), session), log_in(&home.path().join("d"), session))
+            .unwrap();
     };
     copy(&ended);
     Server::with(contributor.path(), &at("d")).stop();
@@ -245,7 +263,8 @@ fn a_log_that_was_begun_twice_under_an_older_version_counts_with_all_of_its_rows
         session
     });
     server.stop();
-    // Version 2 had counted a first session of one row, whose log was removed; the one that is there came after it.
+    // Version 2 had counted a first session of one row, whose log was removed; the one that is
+    // there came after it.
     let path = contributor.path().join("private/served.jsonl");
     let old = |mut entry: Entry| {
         entry.v = 2;
@@ -255,12 +274,15 @@ fn a_log_that_was_begun_twice_under_an_older_version_counts_with_all_of_its_rows
         }
         serde_json::to_string(&entry).unwrap() + "\n"
     };
-    fs::write(&path, ledger::read(&path).unwrap().into_iter().map(old).collect::<String>()).unwrap();
+    fs::write(&path, ledger::read(&path).unwrap().into_iter().map(old).collect::<String>())
+        .unwrap();
     assert_eq!(counted(contributor.path()), [1; 4]);
     for _ in 0..2 {
         let server = Server::start(contributor.path());
         wait(async {
-            let opened = raw::open(&mut raw::client(&server.url()).await, &session, &pinned.id().0).await.unwrap();
+            let opened = raw::open(&mut raw::client(&server.url()).await, &session, &pinned.id().0)
+                .await
+                .unwrap();
             assert_ne!(opened.state(), zklora_runtime::wire::SessionState::Open);
         });
         server.stop();
@@ -299,7 +321,8 @@ fn random_lives_of_a_folder_are_counted_to_the_row() {
 
 /// How many attempts with a used id were refused.
 fn random_life(dice: &mut Dice, seed: u64) -> usize {
-    let (contributor, home, elsewhere) = (artifacts(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (contributor, home, elsewhere) =
+        (artifacts(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let pinned = load(contributor.path()).pinned;
     let mut folder = contributor.path().to_path_buf();
     // One outside of the folder, which is named by its full path.
@@ -335,7 +358,9 @@ fn random_life(dice: &mut Dice, seed: u64) -> usize {
                     let mut client = raw::client(&server.url()).await;
                     let opened = raw::open(&mut client, session, &pinned.id().0).await?;
                     let mut talk = talk(&mut client, session).await?;
-                    talk.say(batch(&pinned, opened.next_sequence, rows, step)).await.map(|_| opened.next_sequence)
+                    talk.say(batch(&pinned, opened.next_sequence, rows, step))
+                        .await
+                        .map(|_| opened.next_sequence)
                 });
                 match said {
                     Ok(sequence) => {
@@ -350,7 +375,8 @@ fn random_life(dice: &mut Dice, seed: u64) -> usize {
                 }
             }
             5 => {
-                if let Some(open) = known.iter_mut().find(|known| !known.finished && known.batches > 0)
+                if let Some(open) =
+                    known.iter_mut().find(|known| !known.finished && known.batches > 0)
                     && log_in(&data!(), &open.session).exists()
                 {
                     wait(async {
@@ -364,7 +390,10 @@ fn random_life(dice: &mut Dice, seed: u64) -> usize {
             6 => {
                 server.stop();
                 let used = dice.roll(2) == 0;
-                let session = known.first().filter(|known| used && known.batches > 0).map(|known| id(&known.session));
+                let session = known
+                    .first()
+                    .filter(|known| used && known.batches > 0)
+                    .map(|known| id(&known.session));
                 let rows = 1 + dice.roll(3);
                 match recorded(&folder, rows, session) {
                     Ok(()) => left += rows as u64,
@@ -380,7 +409,8 @@ fn random_life(dice: &mut Dice, seed: u64) -> usize {
                 // What the documentation lets an operator remove.
                 for ended in known.iter().filter(|known| known.finished) {
                     let log = log_in(&data!(), &ended.session);
-                    let _ = fs::remove_file(log.with_extension("pf")).and_then(|()| fs::remove_file(log));
+                    let _ = fs::remove_file(log.with_extension("pf"))
+                        .and_then(|()| fs::remove_file(log));
                 }
             }
             8 => {
@@ -389,7 +419,8 @@ fn random_life(dice: &mut Dice, seed: u64) -> usize {
                 server = start!();
             }
             9 => {
-                // The folder of the sessions moves alone, and some time a link is left in its place.
+                // The folder of the sessions moves alone, and some time a link is left in its
+                // place.
                 server.stop();
                 let to = elsewhere.path().join(format!("data-{step}"));
                 if outside.exists() {
@@ -417,7 +448,10 @@ fn random_life(dice: &mut Dice, seed: u64) -> usize {
         }
     }
     server.stop();
-    drop(server::start(load(&folder), srs().clone(), KeyStore::default(), &Server::options(&folder)).unwrap());
+    drop(
+        server::start(load(&folder), srs().clone(), KeyStore::default(), &Server::options(&folder))
+            .unwrap(),
+    );
     fs::create_dir_all(contributor.path()).unwrap();
     refused
 }

@@ -1,4 +1,5 @@
-//! What is on the disk after a death at any moment: what was answered is proven, what is damaged is refused by name.
+//! What is on the disk after a death at any moment: what was answered is proven, what is damaged is
+//! refused by name.
 
 use std::{
     fs,
@@ -75,7 +76,10 @@ fn a_servers_log_that_is_torn_anywhere_in_its_last_record_goes_on() {
     let reference = reference_of(user.path());
     let pinned = load(contributor.path()).pinned;
     // Every byte of what surrounds the payload, and some of it.
-    let cuts = (ends[2]..ends[2] + FRAME + 2).step_by(3).chain((ends[2]..ends[3]).step_by(487)).chain([ends[3] - 1]);
+    let cuts = (ends[2]..ends[2] + FRAME + 2)
+        .step_by(3)
+        .chain((ends[2]..ends[3]).step_by(487))
+        .chain([ends[3] - 1]);
     for cut in cuts {
         fs::write(&log, &whole[..cut]).unwrap();
         server = Server::with(contributor.path(), &options);
@@ -97,7 +101,10 @@ fn a_servers_log_that_is_torn_anywhere_in_its_last_record_goes_on() {
 /// Id and key of the session that a user keeps in a folder.
 fn reference_of(user: &Path) -> SessionRef {
     let header = zklora_runtime::session_log::header(&user.join("rows.log")).unwrap();
-    SessionRef { id: header.session_id().unwrap().to_vec().into(), key: header.key_bytes().unwrap().to_vec().into() }
+    SessionRef {
+        id: header.session_id().unwrap().to_vec().into(),
+        key: header.key_bytes().unwrap().to_vec().into(),
+    }
 }
 
 #[test]
@@ -144,7 +151,8 @@ fn a_log_that_the_ledger_does_not_name_is_entered_and_one_that_is_gone_is_asked_
     let mut session = open(&server.url(), None, user.path()).unwrap();
     talk_on(&mut session, contributor.path(), 0, 2);
     server.stop();
-    let (ledger, log) = (contributor.path().join("private/served.jsonl"), log_of(contributor.path(), &session));
+    let (ledger, log) =
+        (contributor.path().join("private/served.jsonl"), log_of(contributor.path(), &session));
     // It died between the two writes.
     let line = fs::read(&ledger).unwrap();
     fs::write(&ledger, &line[..line.len() / 2]).unwrap();
@@ -214,7 +222,8 @@ fn sessions_that_wait_for_their_proof_are_proven_after_a_restart() {
             sessions.push(session);
         }
         for session in &sessions {
-            let request = zklora_runtime::wire::FinishRequest { session: Some(session.clone()), sequence: 1 };
+            let request =
+                zklora_runtime::wire::FinishRequest { session: Some(session.clone()), sequence: 1 };
             drop(client.finish(request).await.unwrap());
         }
         sessions
@@ -228,7 +237,10 @@ fn sessions_that_wait_for_their_proof_are_proven_after_a_restart() {
             fetch(&mut client, session).await.unwrap();
             // Ended is ended, whatever happened to the server.
             let mut talk = talk(&mut client, session).await.unwrap();
-            assert_eq!(talk.say(batch(&pinned, 1, 1, 5)).await.unwrap_err().code(), Code::FailedPrecondition);
+            assert_eq!(
+                talk.say(batch(&pinned, 1, 1, 5)).await.unwrap_err().code(),
+                Code::FailedPrecondition
+            );
         }
     });
     assert_eq!(connect(&server.url(), None).unwrap().rows_served, 3);
@@ -259,7 +271,9 @@ fn a_proof_that_could_not_be_written_is_made_again_by_itself() {
     // Nothing is left of the attempts.
     let left: Vec<_> = fs::read_dir(contributor.path().join("private/sessions")).unwrap().collect();
     let names = left.iter().map(|entry| entry.as_ref().unwrap().path());
-    let known = |path: PathBuf| path.extension().is_some_and(|e| e == "rows" || e == "pf" || e == "fetched");
+    let known = |path: PathBuf| {
+        path.extension().is_some_and(|e| e == "rows" || e == "pf" || e == "fetched")
+    };
     assert!(names.into_iter().all(known), "{left:?}");
 }
 
@@ -272,8 +286,12 @@ fn a_session_whose_proof_killed_the_server_again_and_again_is_set_aside() {
     let session = wait(async { begun(&mut raw::client(&server.url()).await, &pinned, 2).await.0 });
     server.stop();
     // It ended, and three attempts to prove it did not come back.
-    let log = contributor.path().join("private/sessions").join(format!("{}.rows", hex::encode(&session.id)));
-    let (mut open, _) = zklora_runtime::session_log::SessionLog::open(&log, &mut |_| Ok(())).unwrap();
+    let log = contributor
+        .path()
+        .join("private/sessions")
+        .join(format!("{}.rows", hex::encode(&session.id)));
+    let (mut open, _) =
+        zklora_runtime::session_log::SessionLog::open(&log, &mut |_| Ok(())).unwrap();
     open.append(&zklora_runtime::session_log::Event::Ended).unwrap();
     drop(open);
     let marker = log.with_extension("proving");
@@ -281,7 +299,9 @@ fn a_session_whose_proof_killed_the_server_again_and_again_is_set_aside() {
     let restored = start(contributor.path()).unwrap().restored.clone();
     assert_eq!((restored.to_prove, restored.set_aside), (0, vec![hex::encode(&session.id)]));
     let server = Server::with(contributor.path(), &options);
-    let status = wait(async { raw::finish(&mut raw::client(&server.url()).await, &session, 1).await.unwrap_err() });
+    let status = wait(async {
+        raw::finish(&mut raw::client(&server.url()).await, &session, 1).await.unwrap_err()
+    });
     assert!(status.message().contains("set aside"), "{status:?}");
     assert_eq!(connect(&server.url(), None).unwrap().rows_served, 2);
     assert_serves(&server, contributor.path());
@@ -302,12 +322,16 @@ fn a_server_that_is_stopped_while_it_proves_did_not_die() {
     let pinned = load(contributor.path()).pinned;
     for _ in 0..4 {
         let server = Server::start(contributor.path());
-        let session = wait(async { begun(&mut raw::client(&server.url()).await, &pinned, 1).await.0 });
+        let session =
+            wait(async { begun(&mut raw::client(&server.url()).await, &pinned, 1).await.0 });
         wait(async {
-            let request = zklora_runtime::wire::FinishRequest { session: Some(session.clone()), sequence: 1 };
+            let request =
+                zklora_runtime::wire::FinishRequest { session: Some(session.clone()), sequence: 1 };
             let mut client = raw::client(&server.url()).await;
             let mut stages = client.finish(request).await.unwrap().into_inner();
-            while stages.message().await.unwrap().unwrap().stage() == zklora_runtime::wire::ProofStage::Queued {}
+            while stages.message().await.unwrap().unwrap().stage()
+                == zklora_runtime::wire::ProofStage::Queued
+            {}
         });
         server.stop();
     }
@@ -365,7 +389,9 @@ fn a_users_log_that_is_torn_anywhere_goes_on_or_says_what_is_lost() {
     let error = session.deltas(&calls(&session, 1, 1)).unwrap_err().to_string();
     assert!(error.contains("somebody else goes on with it"), "{error}");
     drop(session);
-    for cut in (ends[4]..ends[6]).step_by(331).chain([ends[5] - 1, ends[5], ends[5] + 1, ends[6] - 1]) {
+    for cut in
+        (ends[4]..ends[6]).step_by(331).chain([ends[5] - 1, ends[5], ends[5] + 1, ends[6] - 1])
+    {
         fs::write(&log, &whole[..cut]).unwrap();
         let mut session = open(&server.url(), None, user.path()).unwrap();
         // The same command asks for the same rows.

@@ -14,7 +14,8 @@ use zklora_runtime::{
     server::{Limits, ServerOptions, Tokens},
     session_log::{Event, SessionLog},
     wire::{
-        FinishRequest, FinishResponse, InferRequest, OpenSessionRequest, SessionRef, SessionState, infer_request::Kind,
+        FinishRequest, FinishResponse, InferRequest, OpenSessionRequest, SessionRef, SessionState,
+        infer_request::Kind,
     },
 };
 
@@ -50,8 +51,11 @@ async fn ended(client: &mut RawClient, token: &str, pinned: &Pinned) -> FinishRe
     client.open_session(signed(open(pinned, &session), token)).await.unwrap();
     let (requests, outgoing) = tokio::sync::mpsc::channel(2);
     let kinds = [Kind::Start(session.clone()), Kind::Batch(batch(pinned, 0, 30, 0))];
-    kinds.into_iter().for_each(|kind| requests.try_send(InferRequest { kind: Some(kind) }).unwrap());
-    let mut answers = client.infer(signed(ReceiverStream::new(outgoing), token)).await.unwrap().into_inner();
+    kinds
+        .into_iter()
+        .for_each(|kind| requests.try_send(InferRequest { kind: Some(kind) }).unwrap());
+    let mut answers =
+        client.infer(signed(ReceiverStream::new(outgoing), token)).await.unwrap().into_inner();
     answers.message().await.unwrap().unwrap();
     let request = signed(FinishRequest { session: Some(session), sequence: 1 }, token);
     let mut stages = client.finish(request).await.unwrap().into_inner();
@@ -72,7 +76,10 @@ fn a_queue_of_one_identity_does_not_come_before_the_session_of_another() {
         }
         let alice = ended(&mut client, ALICE, &pinned).await.ahead;
         // The one that is being proven, and one whose turn it is.
-        assert!(last > 3 && alice <= 2, "{last} before the last of mallory's, {alice} before alice's");
+        assert!(
+            last > 3 && alice <= 2,
+            "{last} before the last of mallory's, {alice} before alice's"
+        );
     });
 }
 
@@ -80,7 +87,10 @@ fn a_queue_of_one_identity_does_not_come_before_the_session_of_another() {
 fn who_has_too_many_sessions_that_wait_for_their_proof_ends_no_more_of_them() {
     let contributor = artifacts();
     let limits = Limits { proving_threads: 1, max_waiting_per_client: 2, ..Limits::default() };
-    let server = Server::with(contributor.path(), &ServerOptions { limits, ..Server::options(contributor.path()) });
+    let server = Server::with(
+        contributor.path(),
+        &ServerOptions { limits, ..Server::options(contributor.path()) },
+    );
     let pinned = load(contributor.path()).pinned;
     wait(async {
         let mut client = raw::client(&server.url()).await;
@@ -88,13 +98,17 @@ fn who_has_too_many_sessions_that_wait_for_their_proof_ends_no_more_of_them() {
         for _ in 0..3 {
             sessions.push(begun(&mut client, &pinned, 60).await.0);
         }
-        let finish = |session: &SessionRef| FinishRequest { session: Some(session.clone()), sequence: 1 };
+        let finish =
+            |session: &SessionRef| FinishRequest { session: Some(session.clone()), sequence: 1 };
         for session in &sessions[..2] {
             client.finish(finish(session)).await.unwrap();
         }
         let refused = client.finish(finish(&sessions[2])).await.err().unwrap();
         assert_eq!(refused.code(), Code::Unavailable);
-        assert!(refused.message().contains("wait for their proof (2): this one stays open"), "{refused}");
+        assert!(
+            refused.message().contains("wait for their proof (2): this one stays open"),
+            "{refused}"
+        );
         // Those that wait may be asked for again, and the other goes on.
         client.finish(finish(&sessions[1])).await.unwrap();
         let state = raw::open(&mut client, &sessions[2], &pinned.id().0).await.unwrap();
@@ -174,7 +188,8 @@ fn what_was_counted_under_larger_limits_is_answered_again() {
     let address = server.address;
     server.stop();
     let limits = Limits { max_batch_rows: 100, max_session_rows: 4000, ..Limits::default() };
-    let server = Server::with(path, &ServerOptions { limits, listen: address, ..Server::options(path) });
+    let server =
+        Server::with(path, &ServerOptions { limits, listen: address, ..Server::options(path) });
     let mut session = party::open(&server.url(), Some(artifacts.pinned.id()), user.path()).unwrap();
     assert_eq!(session.rows(), 3600);
     let more = party::calls(&session, 3, 5000);
@@ -187,7 +202,10 @@ fn what_was_counted_under_larger_limits_is_answered_again() {
         raw::open(&mut client, &session, &artifacts.pinned.id().0).await.unwrap();
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
         let why = talk.say(batch(&artifacts.pinned, 0, 101, 0)).await.unwrap_err();
-        assert!(why.code() == Code::ResourceExhausted && why.message().contains("split it"), "{why}");
+        assert!(
+            why.code() == Code::ResourceExhausted && why.message().contains("split it"),
+            "{why}"
+        );
     });
 }
 
@@ -216,7 +234,9 @@ fn streams_that_say_nothing_take_no_places() {
             let (requests, outgoing) = tokio::sync::mpsc::channel::<InferRequest>(1);
             kept.push(requests);
             let mut client = client.clone();
-            tokio::spawn(async move { client.infer(signed(ReceiverStream::new(outgoing), MALLORY)).await.map(drop) });
+            tokio::spawn(async move {
+                client.infer(signed(ReceiverStream::new(outgoing), MALLORY)).await.map(drop)
+            });
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
         ended(&mut client, ALICE, &pinned).await;
@@ -228,7 +248,10 @@ fn streams_that_say_nothing_take_no_places() {
         let (_requests, outgoing) = tokio::sync::mpsc::channel::<InferRequest>(1);
         let start = Instant::now();
         let why = client.infer(signed(ReceiverStream::new(outgoing), MALLORY)).await.err().unwrap();
-        assert!(why.message().contains("no whole message in 15 s") && start.elapsed().as_secs() < 19, "{why}");
+        assert!(
+            why.message().contains("no whole message in 15 s") && start.elapsed().as_secs() < 19,
+            "{why}"
+        );
     });
 }
 
@@ -260,8 +283,11 @@ fn a_folder_that_was_there_keeps_its_mode() {
     fs::create_dir(&there).unwrap();
     fs::set_permissions(&there, fs::Permissions::from_mode(0o755)).unwrap();
     for data in [&there, &new] {
-        Server::with(contributor.path(), &ServerOptions { data: data.clone(), ..Server::options(contributor.path()) })
-            .stop();
+        Server::with(
+            contributor.path(),
+            &ServerOptions { data: data.clone(), ..Server::options(contributor.path()) },
+        )
+        .stop();
     }
     assert_eq!((mode(&there), mode(&new)), (0o755, 0o700));
 }

@@ -1,4 +1,5 @@
-//! Users that ask and do not read, that connect and say nothing: what they cost is bounded, and others are served meanwhile.
+//! Users that ask and do not read, that connect and say nothing: what they cost is bounded, and
+//! others are served meanwhile.
 
 use std::{
     io::Write,
@@ -12,13 +13,19 @@ use tonic::{Code, Request};
 use zklora_runtime::{
     client::{ContributorOptions, Remote, UserSession},
     server::{Limits, ServerOptions, Tokens},
-    wire::{Call, DescribeRequest, FinishRequest, InferRequest, OpenSessionRequest, SessionRef, infer_request::Kind},
+    wire::{
+        Call, DescribeRequest, FinishRequest, InferRequest, OpenSessionRequest, SessionRef,
+        infer_request::Kind,
+    },
 };
 
 use crate::{
     child::{ALICE, BOB, Child, tokens},
     http2::{Conversation, PREFACE, frame, message},
-    party::{Server, artifacts, assert_serves, calls, compiled, expected, fixture, load, network, options},
+    party::{
+        Server, artifacts, assert_serves, calls, compiled, expected, fixture, load, network,
+        options,
+    },
     raw::{self, batch, fresh, wait},
 };
 
@@ -30,7 +37,8 @@ fn is_served(url: &str, folder: &Path, token: &str) {
     let artifacts = load(folder);
     let options = ContributorOptions { token_file: Some(folder.join(token)), ..options(url, None) };
     let user = tempfile::tempdir().unwrap();
-    let mut session = UserSession::open(Remote::connect(options, &network()).unwrap(), user.path()).unwrap();
+    let mut session =
+        UserSession::open(Remote::connect(options, &network()).unwrap(), user.path()).unwrap();
     let calls = calls(&session, 2, 1000);
     assert_eq!(session.deltas(&calls).unwrap(), expected(&artifacts, &calls));
 }
@@ -56,7 +64,9 @@ fn descriptions_that_are_not_read_share_their_bytes_and_their_connections_are_cl
             conversation
         })
         .collect();
-    flood.iter_mut().for_each(|conversation| conversation.wait_for_answers(60, Duration::from_secs(20)));
+    flood
+        .iter_mut()
+        .for_each(|conversation| conversation.wait_for_answers(60, Duration::from_secs(20)));
     let answered: usize = flood.iter().map(|conversation| conversation.answered).sum();
     let grown = server.memory().saturating_sub(before);
     println!("{answered} answers of {manifest} bytes are held in {grown} bytes");
@@ -78,7 +88,8 @@ fn deltas_that_are_not_read_are_bounded_and_leave_others_their_share() {
     // One set of rows that all modules read: the answer is several times as long as the question.
     let mut question = batch(&pinned, 0, 2048, 0);
     question.rows.truncate(1);
-    question.calls = (0..pinned.modules().len() as u32).map(|module| Call { module, rows: 0 }).collect();
+    question.calls =
+        (0..pinned.modules().len() as u32).map(|module| Call { module, rows: 0 }).collect();
     let answer: usize = pinned.modules().iter().map(|module| module.d_out * 8 * 2048).sum();
     let kind = |kind: Kind| message(&InferRequest { kind: Some(kind) });
     let question = kind(Kind::Batch(question));
@@ -103,9 +114,13 @@ fn deltas_that_are_not_read_are_bounded_and_leave_others_their_share() {
         std::thread::sleep(Duration::from_millis(50));
     }
     println!("{most} bytes for 96 answers of {answer} bytes");
-    // What may be held, the questions, which wait in the windows of their streams, and what is being computed.
+    // What may be held, the questions, which wait in the windows of their streams, and what is
+    // being computed.
     let allowed = held + 96 * question.len() + 40 * MIB;
-    assert!(most < allowed && 96 * answer > 2 * allowed, "{most} bytes for 96 answers of {answer} bytes, {allowed}");
+    assert!(
+        most < allowed && 96 * answer > 2 * allowed,
+        "{most} bytes for 96 answers of {answer} bytes, {allowed}"
+    );
     is_served(&server.url(), contributor.path(), "bob");
 }
 
@@ -114,8 +129,11 @@ fn open_as_alice(url: &str, sessions: &[SessionRef], adapter: &[u8]) {
         let mut client = raw::client(url).await;
         for session in sessions {
             let adapter_id = bytes::Bytes::copy_from_slice(adapter);
-            let mut request = Request::new(OpenSessionRequest { session: Some(session.clone()), adapter_id });
-            request.metadata_mut().insert("authorization", format!("Bearer {ALICE}").parse().unwrap());
+            let mut request =
+                Request::new(OpenSessionRequest { session: Some(session.clone()), adapter_id });
+            request
+                .metadata_mut()
+                .insert("authorization", format!("Bearer {ALICE}").parse().unwrap());
             client.open_session(request).await.unwrap();
         }
     });
@@ -133,7 +151,8 @@ fn progress_that_is_not_read_ends_the_connection() {
         raw::begun(&mut client, &pinned, 1).await.0
     });
     let ask = [message(&FinishRequest { session: Some(session), sequence: 1 })];
-    // A user that reads nothing at all, and one that takes what it is sent and has no window for more.
+    // A user that reads nothing at all, and one that takes what it is sent and has no window for
+    // more.
     for window in [0, 1] {
         let mut conversation = Conversation::open(server.address, window);
         (0..60).for_each(|_| conversation.ask("/zklora.v1.Contributor/Finish", None, &ask, true));
@@ -144,7 +163,10 @@ fn progress_that_is_not_read_ends_the_connection() {
 
 fn with_tokens(folder: &Path) -> ServerOptions {
     tokens(folder);
-    ServerOptions { tokens: Some(Tokens::read(&folder.join("tokens")).unwrap()), ..Server::options(folder) }
+    ServerOptions {
+        tokens: Some(Tokens::read(&folder.join("tokens")).unwrap()),
+        ..Server::options(folder)
+    }
 }
 
 #[test]
@@ -156,27 +178,37 @@ fn nothing_but_health_answers_without_a_token() {
     let contributor = artifacts();
     let server = Server::with(contributor.path(), &with_tokens(contributor.path()));
     wait(async {
-        let channel = tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect().await.unwrap();
+        let channel =
+            tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect().await.unwrap();
         let list = |token: Option<&str>| {
             let message_request = Some(MessageRequest::ListServices(String::new()));
             let one = ServerReflectionRequest { host: String::new(), message_request };
             let mut request = Request::new(tokio_stream::once(one));
             if let Some(token) = token {
-                request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+                request
+                    .metadata_mut()
+                    .insert("authorization", format!("Bearer {token}").parse().unwrap());
             }
             request
         };
         let mut reflection = ServerReflectionClient::new(channel.clone());
         let status = reflection.server_reflection_info(list(None)).await.err().unwrap();
-        assert!(status.code() == Code::Unauthenticated && status.message().contains("asks for a token"), "{status}");
-        let mut listed = reflection.server_reflection_info(list(Some(BOB))).await.unwrap().into_inner();
+        assert!(
+            status.code() == Code::Unauthenticated && status.message().contains("asks for a token"),
+            "{status}"
+        );
+        let mut listed =
+            reflection.server_reflection_info(list(Some(BOB))).await.unwrap().into_inner();
         listed.message().await.unwrap().unwrap();
         // Nor does it say which services there are not.
         let mut anything = tonic::client::Grpc::new(channel.clone());
         anything.ready().await.unwrap();
         let path = http::uri::PathAndQuery::from_static("/some.Other/Service");
         let codec = tonic_prost::ProstCodec::<DescribeRequest, DescribeRequest>::default();
-        let status = anything.unary(Request::new(DescribeRequest { version: 1 }), path, codec).await.unwrap_err();
+        let status = anything
+            .unary(Request::new(DescribeRequest { version: 1 }), path, codec)
+            .await
+            .unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated, "{status}");
         let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
         health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
@@ -216,7 +248,8 @@ fn connections_that_say_nothing_make_way_for_those_that_do() {
             Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
         }
     };
-    let mut silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let mut silent: Vec<TcpStream> =
+        (0..40).map(|_| TcpStream::connect(server.address).unwrap()).collect();
     // Users come and go while strangers take every place that they can get.
     for user in ["alice", "bob", "alice", "bob"] {
         is_served(&server.url(), contributor.path(), user);
@@ -237,7 +270,8 @@ fn a_stranger_that_takes_nothing_of_what_it_is_sent_is_closed_in_time() {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
     stream.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).unwrap();
-    // Pings, whose answers nobody reads: before long the server waits for room to write, and reads nothing.
+    // Pings, whose answers nobody reads: before long the server waits for room to write, and reads
+    // nothing.
     let pings = frame(6, 0, 0, &[0; 8]).repeat(1000);
     let start = Instant::now();
     let failed = loop {
@@ -257,7 +291,10 @@ fn a_server_without_enough_descriptors_says_so_and_raises_what_it_may() {
     let contributor = artifacts();
     let limits = "connections=40 unknown=10 sessions=8";
     let why = Child::start(contributor.path(), limits, "ulimit -n 100;").err().expect("it starts");
-    assert!(why.contains("this server may need 1") && why.contains("40 connections, 10 more"), "{why}");
+    assert!(
+        why.contains("this server may need 1") && why.contains("40 connections, 10 more"),
+        "{why}"
+    );
     assert!(why.contains("this process may have 100: raise the limit"), "{why}");
     let server = Child::start(contributor.path(), limits, "ulimit -Sn 100;").unwrap();
     let user = tempfile::tempdir().unwrap();
@@ -288,7 +325,8 @@ fn descriptors_that_others_take_are_named_at_a_bounded_rate_and_the_server_goes_
 #[test]
 fn a_server_with_little_address_space_says_so_and_serves() {
     let contributor = artifacts();
-    // The allocator of the tests sets 64 MiB of addresses aside for every thread, that of the program does not.
+    // The allocator of the tests sets 64 MiB of addresses aside for every thread, that of the
+    // program does not.
     let shell = "export MALLOC_ARENA_MAX=1; ulimit -v 524288;";
     let server = Child::start(contributor.path(), "", shell).unwrap();
     let said = "512 MiB of address space (ulimit -v): requests and answers may take 128 MiB";

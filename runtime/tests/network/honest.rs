@@ -19,7 +19,8 @@ fn a_session_over_a_socket_is_proven_and_both_sides_keep_it() {
     session.deltas(&calls(&session, 3, 5)).unwrap();
     let finished = finish(&mut session).unwrap();
     assert_eq!(finished.verdict.rows.iter().map(|(_, rows)| rows).sum::<usize>(), 32);
-    for file in ["trace.safetensors", "session.pf", "public/manifest.json", "public/settings.json"] {
+    for file in ["trace.safetensors", "session.pf", "public/manifest.json", "public/settings.json"]
+    {
         assert!(user.path().join(file).is_file(), "{file}");
     }
     assert!(!user.path().join("rows.log").exists());

@@ -1,4 +1,5 @@
-//! A user that speaks HTTP/2 by hand: it opens windows as small as it likes, and never reads an answer.
+//! A user that speaks HTTP/2 by hand: it opens windows as small as it likes, and never reads an
+//! answer.
 
 use std::{
     io::{Read, Write},
@@ -77,10 +78,12 @@ impl Conversation {
             ("content-type", "application/grpc"),
             ("te", "trailers"),
         ];
-        let fields = fields.into_iter().chain(bearer.as_deref().map(|bearer| ("authorization", bearer)));
+        let fields =
+            fields.into_iter().chain(bearer.as_deref().map(|bearer| ("authorization", bearer)));
         // Literals that are not remembered; lengths below 127 are one byte.
         let literal = |(name, value): (&str, &str)| {
-            [&[0, name.len() as u8][..], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
+            [&[0, name.len() as u8][..], name.as_bytes(), &[value.len() as u8], value.as_bytes()]
+                .concat()
         };
         let headers: Vec<u8> = fields.flat_map(literal).collect();
         let mut bytes = frame(HEADERS, END_HEADERS, self.next, &headers);
@@ -115,7 +118,11 @@ impl Conversation {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return true,
                 Ok(_) => {}
-                Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                    ) => {}
                 Err(_) => return true,
             }
         }

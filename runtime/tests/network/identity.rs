@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    date_time_ymd,
+};
 use zklora_circuit::keys::KeyStore;
 use zklora_runtime::{
     Error,
@@ -64,17 +67,26 @@ fn only_the_owner_of_a_token_is_served_under_its_name() {
     let (url, user) = (server.url(), tempfile::tempdir().unwrap());
     refused(options(&url, None), "this server asks for a token");
     let unknown = "this token is not known here";
-    for wrong in
-        ["Kq3vT0alice00000000000y", &ALICE.to_lowercase(), &ALICE[..22], &format!("{ALICE}x"), "alice", "Bearer"]
-    {
+    for wrong in [
+        "Kq3vT0alice00000000000y",
+        &ALICE.to_lowercase(),
+        &ALICE[..22],
+        &format!("{ALICE}x"),
+        "alice",
+        "Bearer",
+    ] {
         refused(with_token(&url, user.path(), wrong), unknown);
     }
     refused(with_token(&url, user.path(), ""), "it holds no token");
     refused(with_token(&url, user.path(), "not a token"), "expected one token");
-    let error = Remote::connect(with_token(&url, user.path(), &ALICE.to_lowercase()), &network()).err().unwrap();
+    let error = Remote::connect(with_token(&url, user.path(), &ALICE.to_lowercase()), &network())
+        .err()
+        .unwrap();
     assert!(!error.to_string().contains(&ALICE.to_lowercase()[3..]), "a token is shown: {error}");
     // A line of the contributor's own file will do.
-    let alice = Remote::connect(with_token(&url, user.path(), &format!("alice {ALICE}\n")), &network()).unwrap();
+    let alice =
+        Remote::connect(with_token(&url, user.path(), &format!("alice {ALICE}\n")), &network())
+            .unwrap();
     let mut session = UserSession::open(alice, &user.path().join("alice")).unwrap();
     session.deltas(&calls(&session, 2, 0)).unwrap();
     let mut of_bob = {
@@ -102,10 +114,15 @@ fn one_identity_does_not_take_the_places_of_another() {
     let server = Server::with(contributor.path(), &server);
     let user = tempfile::tempdir().unwrap();
     let open = |token: &str, name: &str| {
-        let options = ContributorOptions { patience: Duration::ZERO, ..with_token(&server.url(), user.path(), token) };
-        UserSession::open(Remote::connect(options, &network()).unwrap(), &user.path().join(name)).unwrap()
+        let options = ContributorOptions {
+            patience: Duration::ZERO,
+            ..with_token(&server.url(), user.path(), token)
+        };
+        UserSession::open(Remote::connect(options, &network()).unwrap(), &user.path().join(name))
+            .unwrap()
     };
-    let (mut first, mut second, mut third) = (open(ALICE, "first"), open(ALICE, "second"), open(BOB, "third"));
+    let (mut first, mut second, mut third) =
+        (open(ALICE, "first"), open(ALICE, "second"), open(BOB, "third"));
     first.deltas(&calls(&first, 1, 0)).unwrap();
     let error = second.deltas(&calls(&second, 1, 0)).unwrap_err().to_string();
     assert!(error.contains("1 sessions of yours exchange batches already"), "{error}");
@@ -124,11 +141,16 @@ fn callers_without_a_token_can_ask_for_health_and_are_closed_in_time() {
     let server = Server::with(contributor.path(), &options);
     let tap = Tap::start(server.address);
     wait(async {
-        let channel = tonic::transport::Endpoint::from_shared(tap.url()).unwrap().connect().await.unwrap();
+        let channel =
+            tonic::transport::Endpoint::from_shared(tap.url()).unwrap().connect().await.unwrap();
         let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
-        let request = |service: &str| tonic_health::pb::HealthCheckRequest { service: service.into() };
+        let request =
+            |service: &str| tonic_health::pb::HealthCheckRequest { service: service.into() };
         let serving = health.check(request("zklora.v1.Contributor")).await.unwrap().into_inner();
-        assert_eq!(serving.status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
+        assert_eq!(
+            serving.status(),
+            tonic_health::pb::health_check_response::ServingStatus::Serving
+        );
         // A stream that nobody ends, and requests with a wrong token, do not keep the connection.
         let mut watched = health.watch(request("")).await.unwrap().into_inner();
         assert!(raw::open(&mut raw::RawClient::new(channel), &raw::fresh(), &[]).await.is_err());
@@ -145,8 +167,9 @@ fn plaintext_leaves_the_machine_only_if_it_is_written_out() {
     let contributor = artifacts();
     let mut everywhere = Server::options(contributor.path());
     everywhere.listen = "0.0.0.0:0".parse().unwrap();
-    let start =
-        |options: &ServerOptions| server::start(load(contributor.path()), srs().clone(), KeyStore::default(), options);
+    let start = |options: &ServerOptions| {
+        server::start(load(contributor.path()), srs().clone(), KeyStore::default(), options)
+    };
     let error = start(&everywhere).err().expect("it listens").to_string();
     assert!(error.contains("--insecure"), "{error}");
     everywhere.insecure = true;
@@ -165,9 +188,11 @@ fn plaintext_leaves_the_machine_only_if_it_is_written_out() {
     }
     refused(options("not a url", None), "not a URL");
     // Loopback, by any name, is asked.
-    for url in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1", "http://127.9.9.9:1"] {
+    for url in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1", "http://127.9.9.9:1"]
+    {
         let asked = ContributorOptions { patience: Duration::ZERO, ..options(url, None) };
-        let error = Remote::connect(asked, &network()).err().expect("somebody is there").to_string();
+        let error =
+            Remote::connect(asked, &network()).err().expect("somebody is there").to_string();
         assert!(error.contains("cannot connect"), "{error}");
     }
 }
@@ -213,13 +238,27 @@ impl Authority {
 const SERVER: ExtendedKeyUsagePurpose = ExtendedKeyUsagePurpose::ServerAuth;
 const USER: ExtendedKeyUsagePurpose = ExtendedKeyUsagePurpose::ClientAuth;
 
-fn with_tls(folder: &Path, (certificate, key): (PathBuf, PathBuf), client_ca: Option<PathBuf>) -> ServerOptions {
-    ServerOptions { tls: Some(ServerTls { certificate, key, client_ca }), ..Server::options(folder) }
+fn with_tls(
+    folder: &Path,
+    (certificate, key): (PathBuf, PathBuf),
+    client_ca: Option<PathBuf>,
+) -> ServerOptions {
+    ServerOptions {
+        tls: Some(ServerTls { certificate, key, client_ca }),
+        ..Server::options(folder)
+    }
 }
 
-fn over_tls(server: &Server, ca: &Authority, identity: Option<(PathBuf, PathBuf)>) -> ContributorOptions {
+fn over_tls(
+    server: &Server,
+    ca: &Authority,
+    identity: Option<(PathBuf, PathBuf)>,
+) -> ContributorOptions {
     let tls = ClientTls { ca: Some(ca.pem.clone()), identity };
-    ContributorOptions { tls, ..options(&format!("https://localhost:{}", server.address.port()), None) }
+    ContributorOptions {
+        tls,
+        ..options(&format!("https://localhost:{}", server.address.port()), None)
+    }
 }
 
 #[test]
@@ -230,8 +269,11 @@ fn a_contributors_certificate_is_held_to_its_authority_name_and_time() {
     let good = ca.sign(folder.path(), "good", &names, SERVER, 2100);
     let server = Server::with(contributor.path(), &with_tls(contributor.path(), good, None));
     let user = tempfile::tempdir().unwrap();
-    let mut session =
-        UserSession::open(Remote::connect(over_tls(&server, &ca, None), &network()).unwrap(), user.path()).unwrap();
+    let mut session = UserSession::open(
+        Remote::connect(over_tls(&server, &ca, None), &network()).unwrap(),
+        user.path(),
+    )
+    .unwrap();
     session.deltas(&calls(&session, 2, 0)).unwrap();
     finish(&mut session).unwrap();
     refused(over_tls(&server, &other, None), "UnknownIssuer");
@@ -244,23 +286,34 @@ fn a_contributors_certificate_is_held_to_its_authority_name_and_time() {
     server.stop();
     let cases = [
         (ca.sign(folder.path(), "expired", &names, SERVER, 2021), "xpired"),
-        (ca.sign(folder.path(), "elsewhere", &["example.org", "127.0.0.1"], SERVER, 2100), "not valid for name"),
-        (ca.sign(folder.path(), "user", &names, USER, 2100), "extended key usage for server authentication"),
+        (
+            ca.sign(folder.path(), "elsewhere", &["example.org", "127.0.0.1"], SERVER, 2100),
+            "not valid for name",
+        ),
+        (
+            ca.sign(folder.path(), "user", &names, USER, 2100),
+            "extended key usage for server authentication",
+        ),
         (other.sign(folder.path(), "foreign", &names, SERVER, 2100), "UnknownIssuer"),
     ];
     for (certificate, why) in cases {
-        let server = Server::with(contributor.path(), &with_tls(contributor.path(), certificate, None));
+        let server =
+            Server::with(contributor.path(), &with_tls(contributor.path(), certificate, None));
         refused(over_tls(&server, &ca, None), why);
     }
     // TLS to a server without it.
     let server = Server::start(contributor.path());
     refused(over_tls(&server, &ca, None), "cannot connect");
-    let mut keyless = with_tls(contributor.path(), ca.sign(folder.path(), "keyless", &names, SERVER, 2100), None);
+    let mut keyless =
+        with_tls(contributor.path(), ca.sign(folder.path(), "keyless", &names, SERVER, 2100), None);
     if let Some(tls) = &mut keyless.tls {
         tls.key = tls.certificate.clone();
     }
     server.stop();
-    let error = server::start(load(contributor.path()), srs().clone(), KeyStore::default(), &keyless).err().unwrap();
+    let error =
+        server::start(load(contributor.path()), srs().clone(), KeyStore::default(), &keyless)
+            .err()
+            .unwrap();
     assert!(error.to_string().contains("TLS"), "{error}");
 }
 
@@ -273,9 +326,13 @@ fn a_client_certificate_is_demanded_and_is_the_identity_that_the_ledger_names() 
     let bob = ca.sign(folder.path(), "bob", &["bob"], USER, 2100);
     let expired = ca.sign(folder.path(), "expired", &["alice"], USER, 2021);
     let stranger = other.sign(folder.path(), "stranger", &["alice"], USER, 2100);
-    let server = Server::with(contributor.path(), &with_tls(contributor.path(), own, Some(ca.pem.clone())));
+    let server =
+        Server::with(contributor.path(), &with_tls(contributor.path(), own, Some(ca.pem.clone())));
     for nobody in [None, Some(stranger), Some(expired)] {
-        refused(over_tls(&server, &ca, nobody), "it may ask for a client certificate of an authority that it knows");
+        refused(
+            over_tls(&server, &ca, nobody),
+            "it may ask for a client certificate of an authority that it knows",
+        );
     }
     let user = tempfile::tempdir().unwrap();
     let remote = Remote::connect(over_tls(&server, &ca, Some(alice.clone())), &network()).unwrap();
@@ -323,11 +380,13 @@ fn nothing_that_is_traced_shows_a_token_a_key_or_a_row() {
     let contributor = artifacts();
     let server = Server::with(contributor.path(), &with_tokens(contributor.path()));
     let user = tempfile::tempdir().unwrap();
-    let remote = Remote::connect(with_token(&server.url(), user.path(), ALICE), &network()).unwrap();
+    let remote =
+        Remote::connect(with_token(&server.url(), user.path(), ALICE), &network()).unwrap();
     let mut session = UserSession::open(remote, &user.path().join("session")).unwrap();
     let calls = calls(&session, 2, 0);
     let deltas = session.deltas(&calls).unwrap();
-    let header = zklora_runtime::session_log::header(&user.path().join("session/rows.log")).unwrap();
+    let header =
+        zklora_runtime::session_log::header(&user.path().join("session/rows.log")).unwrap();
     let key = header.key_bytes().unwrap();
     refused(with_token(&server.url(), user.path(), "wrong-token-0123456789"), "not known");
     finish(&mut session).unwrap();

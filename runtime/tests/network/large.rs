@@ -1,4 +1,5 @@
-//! A session that is larger than the memory of its user: each party in a process of its own, and the user's is measured.
+//! A session that is larger than the memory of its user: each party in a process of its own, and
+//! the user's is measured.
 
 use std::{
     fs,
@@ -27,7 +28,14 @@ impl Role {
     fn start(test: &str, role: &str) -> Role {
         let exe = std::env::current_exe().unwrap();
         let test = ["--exact", test, "--include-ignored", "--nocapture"];
-        Role(Command::new(exe).args(test).env(ROLE, role).stdout(std::process::Stdio::null()).spawn().unwrap())
+        Role(
+            Command::new(exe)
+                .args(test)
+                .env(ROLE, role)
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
     }
 }
 
@@ -138,8 +146,9 @@ fn a_users_memory_does_not_grow_with_the_rows() {
     }
     let test = "large::a_users_memory_does_not_grow_with_the_rows";
     let (few, many) = (peak_of(test, 10_000), peak_of(test, 150_000));
-    // The rows have 772 bytes each, 108 MB more; kept in memory, they and their trace would be 370 MB. What grows is the index, and the
-    // deltas that came last, of which there are at most 64 MiB.
+    // The rows have 772 bytes each, 108 MB more; kept in memory, they and their trace would be 370
+    // MB. What grows is the index, and the deltas that came last, of which there are at most 64
+    // MiB.
     assert!(many < few + (112 << 20), "{} MiB, and {} MiB with few rows", many >> 20, few >> 20);
 }
 

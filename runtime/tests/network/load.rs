@@ -1,4 +1,5 @@
-//! Many users at once: each gets its own deltas, proofs do not starve inference, and a stop in the middle loses nothing.
+//! Many users at once: each gets its own deltas, proofs do not starve inference, and a stop in the
+//! middle loses nothing.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,12 @@ use crate::{
 };
 
 /// The answer to [`batch`], computed here.
-fn right(artifacts: &zklora_runtime::artifacts::Artifacts, batch: &Batch, rows: usize, seed: usize) -> InferResponse {
+fn right(
+    artifacts: &zklora_runtime::artifacts::Artifacts,
+    batch: &Batch,
+    rows: usize,
+    seed: usize,
+) -> InferResponse {
     let deltas = expected(artifacts, &rows_of(&artifacts.pinned, rows, seed));
     zklora_runtime::batch::deltas_to_wire(batch.sequence, deltas)
 }
@@ -33,7 +39,8 @@ fn two_hundred_sessions_at_once_each_get_their_own_deltas() {
         }
         let tasks: Vec<_> = (0..SESSIONS)
             .map(|user| {
-                let (mut client, artifacts) = (clients[user % clients.len()].clone(), artifacts.clone());
+                let (mut client, artifacts) =
+                    (clients[user % clients.len()].clone(), artifacts.clone());
                 tokio::spawn(async move {
                     let session = fresh();
                     raw::open(&mut client, &session, &artifacts.pinned.id().0).await.unwrap();
@@ -78,7 +85,8 @@ fn two_hundred_sessions_at_once_each_get_their_own_deltas() {
     let keys = zklora_circuit::keys::KeyStore::default();
     for (user, proof) in sample.iter().zip(proofs) {
         let pinned = &artifacts.pinned;
-        let mut modules: Vec<_> = pinned.modules().iter().map(zklora_runtime::trace_file::ModuleRows::none).collect();
+        let mut modules: Vec<_> =
+            pinned.modules().iter().map(zklora_runtime::trace_file::ModuleRows::none).collect();
         for seed in user * BATCHES..(user + 1) * BATCHES {
             let calls = rows_of(pinned, 1, seed);
             for ((module, rows), delta) in calls.iter().zip(expected(&artifacts, &calls)) {
@@ -86,7 +94,8 @@ fn two_hundred_sessions_at_once_each_get_their_own_deltas() {
             }
         }
         let session = sessions[*user].id[..].try_into().unwrap();
-        let trace = zklora_runtime::trace_file::TraceFile { adapter: pinned.id(), session, modules };
+        let trace =
+            zklora_runtime::trace_file::TraceFile { adapter: pinned.id(), session, modules };
         trace
             .with_trace(pinned, |rows| {
                 Ok(verifier::verify(srs(), &keys, pinned, rows, &proof, SrsPolicy::TrustedOnly)?)
@@ -126,14 +135,19 @@ fn proofs_do_not_starve_inference() {
         for _ in 0..8 {
             let (session, _talk) = begun(&mut client, &pinned, 4).await;
             let (mut client, session) = (client.clone(), session.clone());
-            waiting.push(tokio::spawn(async move { raw::finish(&mut client, &session, 1).await.unwrap() }));
+            waiting.push(tokio::spawn(async move {
+                raw::finish(&mut client, &session, 1).await.unwrap()
+            }));
         }
         waiting
     });
     let beside = latency(&mut session, 40..70);
     let left = waiting.iter().filter(|task| !task.is_finished()).count();
     // Other tests run on the same cores: what is excluded is inference that waits for proofs.
-    assert!(beside < alone * 30 + Duration::from_millis(300), "{beside:?} beside proofs, {alone:?} alone");
+    assert!(
+        beside < alone * 30 + Duration::from_millis(300),
+        "{beside:?} beside proofs, {alone:?} alone"
+    );
     assert!(left > 0, "the proofs were over before anything was measured");
     wait(async {
         for task in waiting {
@@ -163,7 +177,8 @@ fn a_server_that_is_stopped_and_started_under_its_users_loses_nothing() {
                     assert_eq!(session.deltas(&calls).unwrap(), expected(&known, &calls));
                     std::thread::sleep(Duration::from_millis(30));
                 }
-                let rows: usize = finish(&mut session).unwrap().verdict.rows.iter().map(|(_, rows)| rows).sum();
+                let rows: usize =
+                    finish(&mut session).unwrap().verdict.rows.iter().map(|(_, rows)| rows).sum();
                 drop(folder);
                 (rows, session.statistics.reconnections)
             })

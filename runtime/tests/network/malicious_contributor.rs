@@ -1,4 +1,5 @@
-//! Contributors that answer what the pinned adapter does not compute, or prove something else: the user's client says no, and says why.
+//! Contributors that answer what the pinned adapter does not compute, or prove something else: the
+//! user's client says no, and says why.
 
 use std::{
     path::Path,
@@ -20,13 +21,15 @@ use zklora_runtime::{
     Error,
     client::{ContributorOptions, Progress, Remote, UserSession},
     wire::{
-        Batch, DescribeResponse, FetchProofResponse, FinishResponse, InferResponse, OpenSessionResponse, ProofStage,
-        SessionRef, SessionState,
+        Batch, DescribeResponse, FetchProofResponse, FinishResponse, InferResponse,
+        OpenSessionResponse, ProofStage, SessionRef, SessionState,
     },
 };
 
 use crate::{
-    party::{self, Server, artifacts, calls, expected, finish, impostor, load, network, open, options},
+    party::{
+        self, Server, artifacts, calls, expected, finish, impostor, load, network, open, options,
+    },
     proxy::{Digest, Lies, Proxy, Route},
     raw,
 };
@@ -49,7 +52,8 @@ fn verdict(lies: impl Lies) -> Error {
     let server = Server::start(contributor.path());
     let user = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(&server.url(), lies);
-    let result = session(&proxy, contributor.path(), user.path()).and_then(|mut session| finish(&mut session));
+    let result = session(&proxy, contributor.path(), user.path())
+        .and_then(|mut session| finish(&mut session));
     assert!(!user.path().join("session.pf").exists(), "there is a proof");
     result.map(|_| ()).expect_err("the user is content")
 }
@@ -61,7 +65,10 @@ fn moved(server: &Server, user: &Path) -> UserSession {
 }
 
 fn contributor_says(error: &Error, text: &str) {
-    assert!(matches!(error, Error::Contributor { .. }) && error.to_string().contains(text), "expected {text}: {error}");
+    assert!(
+        matches!(error, Error::Contributor { .. }) && error.to_string().contains(text),
+        "expected {text}: {error}"
+    );
 }
 
 #[test]
@@ -94,7 +101,10 @@ impl Lies for OneMore {
 #[test]
 fn one_delta_that_is_off_by_one_is_not_what_is_proven() {
     let error = verdict(OneMore);
-    assert!(matches!(&error, Error::NotYours(why) if why.contains("it proves other rows than you have")), "{error}");
+    assert!(
+        matches!(&error, Error::NotYours(why) if why.contains("it proves other rows than you have")),
+        "{error}"
+    );
     assert!(error.is_refusal());
 }
 
@@ -139,9 +149,13 @@ fn verdict_with_digest(server: &Server, folder: &Path, lies: impl Lies) -> Error
     error
 }
 
-/// A proof of another statement: every challenge is another one, so the first check that depends on one says no.
+/// A proof of another statement: every challenge is another one, so the first check that depends on
+/// one says no.
 fn rejected(error: &Error) {
-    assert!(matches!(error, Error::Proof(Proof::Rejected(Check::MaskSpan | Check::Relations))), "{error}");
+    assert!(
+        matches!(error, Error::Proof(Proof::Rejected(Check::MaskSpan | Check::Relations))),
+        "{error}"
+    );
 }
 
 #[test]
@@ -173,7 +187,10 @@ fn a_delta_beyond_the_certified_bound_is_refused_at_once() {
     let mut session = open(&proxy.url(), None, user.path()).unwrap();
     session.deltas(&calls(&session, 2, 0)).unwrap();
     let error = session.deltas(&calls(&session, 2, 2)).unwrap_err();
-    contributor_says(&error, &format!("row 0: delta {} is outside the certified bound 2^{bits}", -(1i64 << bits)));
+    contributor_says(
+        &error,
+        &format!("row 0: delta {} is outside the certified bound 2^{bits}", -(1i64 << bits)),
+    );
     assert_eq!(session.rows(), 8);
     // Neither a later call nor a new process of the user's takes it for an answer.
     contributor_says(&session.deltas(&calls(&session, 1, 9)).unwrap_err(), "certified bound");
@@ -301,7 +318,13 @@ fn a_manifest_that_is_not_the_pinned_one_ends_it_before_anything_is_sent() {
     let at = changed.len() / 2;
     changed[at] ^= 1;
     let another = load(other.path()).pinned.manifest().to_bytes().unwrap();
-    for manifest in [another, changed, Vec::new(), [&bytes[..], b"\n"].concat(), bytes[..bytes.len() - 1].to_vec()] {
+    for manifest in [
+        another,
+        changed,
+        Vec::new(),
+        [&bytes[..], b"\n"].concat(),
+        bytes[..bytes.len() - 1].to_vec(),
+    ] {
         let user = tempfile::tempdir().unwrap();
         let proxy = Proxy::start(&server.url(), Manifest(manifest));
         let error = open(&proxy.url(), Some(pin.id()), &user.path().join("session")).err().unwrap();
@@ -336,10 +359,19 @@ impl<F: Fn(&mut InferResponse) + Send + Sync + 'static> Lies for Answers<F> {
 
 #[test]
 fn answers_of_another_shape_are_refused() {
-    contributor_says(&verdict(Answers(|a: &mut InferResponse| a.sequence = 0)), "it answers batch 0, not 1");
+    contributor_says(
+        &verdict(Answers(|a: &mut InferResponse| a.sequence = 0)),
+        "it answers batch 0, not 1",
+    );
     contributor_says(&verdict(Answers(|a: &mut InferResponse| a.sequence = u64::MAX)), "not 1");
-    contributor_says(&verdict(Answers(|a: &mut InferResponse| a.deltas.truncate(3))), "3 answers to 4 calls");
-    contributor_says(&verdict(Answers(|a: &mut InferResponse| a.deltas.push(Bytes::new()))), "5 answers to 4 calls");
+    contributor_says(
+        &verdict(Answers(|a: &mut InferResponse| a.deltas.truncate(3))),
+        "3 answers to 4 calls",
+    );
+    contributor_says(
+        &verdict(Answers(|a: &mut InferResponse| a.deltas.push(Bytes::new()))),
+        "5 answers to 4 calls",
+    );
     contributor_says(
         &verdict(Answers(|a: &mut InferResponse| a.deltas.swap(0, 1))),
         "bytes of deltas, expected 2 rows of",
@@ -432,8 +464,14 @@ impl Lies for State {
 #[test]
 fn a_session_that_is_said_to_have_gone_on_without_its_user_is_given_up() {
     contributor_says(&verdict(State(SessionState::Open, 2)), "somebody else goes on with it");
-    contributor_says(&verdict(State(SessionState::Open, u64::MAX / 2)), "somebody else goes on with it");
-    contributor_says(&verdict(State(SessionState::Proven, 0)), "this session has ended, which you did not ask for");
+    contributor_says(
+        &verdict(State(SessionState::Open, u64::MAX / 2)),
+        "somebody else goes on with it",
+    );
+    contributor_says(
+        &verdict(State(SessionState::Proven, 0)),
+        "this session has ended, which you did not ask for",
+    );
 }
 
 struct Refuses(Status);
@@ -445,7 +483,9 @@ impl Lies for Refuses {
 
 #[test]
 fn what_a_contributor_says_does_nothing_to_the_users_terminal() {
-    let error = verdict(Refuses(Status::permission_denied("\u{1b}[2J\u{1b}[1;1Hproof accepted\r\n\u{202e}")));
+    let error = verdict(Refuses(Status::permission_denied(
+        "\u{1b}[2J\u{1b}[1;1Hproof accepted\r\n\u{202e}",
+    )));
     contributor_says(&error, "proof accepted");
     assert!(!error.to_string().chars().any(char::is_control), "{error}");
 }
@@ -482,7 +522,10 @@ fn a_contributor_that_lost_rows_and_answers_them_otherwise_is_found_out_before_t
             }
         }
     }
-    contributor_says(&verdict(Changed(AtomicU64::new(0))), "answers the same rows with other deltas than before");
+    contributor_says(
+        &verdict(Changed(AtomicU64::new(0))),
+        "answers the same rows with other deltas than before",
+    );
 }
 
 #[test]
@@ -502,9 +545,13 @@ fn a_contributor_that_says_queued_for_ever_is_waited_for_no_longer_than_was_said
         patience: Duration::from_secs(600),
         ..options(&proxy.url(), None)
     };
-    let mut session = UserSession::open(Remote::connect(patient, &network()).unwrap(), user.path()).unwrap();
+    let mut session =
+        UserSession::open(Remote::connect(patient, &network()).unwrap(), user.path()).unwrap();
     session.deltas(&calls(&session, 1, 0)).unwrap();
-    contributor_says(&finish(&mut session).unwrap_err(), "no proof within 1 s; the session is kept");
+    contributor_says(
+        &finish(&mut session).unwrap_err(),
+        "no proof within 1 s; the session is kept",
+    );
 }
 
 /// Says for ever how far the proof is: with `changing`, something else every time.
@@ -514,7 +561,10 @@ struct Flood {
 
 impl Lies for Flood {
     fn finished_again(&self, _: &FinishResponse, at: u32) -> Option<FinishResponse> {
-        let mut stage = FinishResponse { ahead: if self.changing { at } else { 7 }, ..FinishResponse::default() };
+        let mut stage = FinishResponse {
+            ahead: if self.changing { at } else { 7 },
+            ..FinishResponse::default()
+        };
         stage.set_stage(ProofStage::Queued);
         Some(stage)
     }
@@ -531,9 +581,13 @@ fn a_contributor_that_says_for_ever_how_far_the_proof_is_is_not_listened_to() {
         session.deltas(&calls(&session, 1, 0)).unwrap();
         let mut told = Vec::new();
         let mut progress = |now| told.push(now);
-        let error =
-            session.finish(party::srs(), &KeyStore::default(), SrsPolicy::TrustedOnly, &mut progress).unwrap_err();
-        contributor_says(&error, "how far the proof is, more often than anything can change; the session is kept in");
+        let error = session
+            .finish(party::srs(), &KeyStore::default(), SrsPolicy::TrustedOnly, &mut progress)
+            .unwrap_err();
+        contributor_says(
+            &error,
+            "how far the proof is, more often than anything can change; the session is kept in",
+        );
         assert!((1..=most).contains(&told.len()), "{} calls", told.len());
         // The contributor itself has the proof, and the session goes on with it.
         drop(session);
@@ -556,7 +610,9 @@ fn what_is_said_twice_of_a_proof_is_told_once() {
     let mut session = session(&proxy, contributor.path(), user.path()).unwrap();
     let mut told = Vec::new();
     let mut progress = |now| told.push(now);
-    session.finish(party::srs(), &KeyStore::default(), SrsPolicy::TrustedOnly, &mut progress).unwrap();
+    session
+        .finish(party::srs(), &KeyStore::default(), SrsPolicy::TrustedOnly, &mut progress)
+        .unwrap();
     assert!(told.windows(2).all(|pair| pair[0] != pair[1]), "{told:?}");
     assert_eq!(told.last(), Some(&Progress::Verifying));
 }
@@ -607,7 +663,11 @@ fn a_session_that_is_forgotten_before_its_first_row_is_opened_again() {
     impl Lies for Forgets {
         fn route(&self, batch: &Batch) -> Route {
             let first = batch.sequence == 0 && self.0.fetch_add(1, Ordering::Relaxed) == 0;
-            if first { Route::Refused(Status::permission_denied("no session of yours")) } else { Route::On }
+            if first {
+                Route::Refused(Status::permission_denied("no session of yours"))
+            } else {
+                Route::On
+            }
         }
     }
     let contributor = artifacts();

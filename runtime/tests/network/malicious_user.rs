@@ -1,4 +1,5 @@
-//! Users that send what no client of ours sends: each is told which check says no, nothing is counted, and the server lives on.
+//! Users that send what no client of ours sends: each is told which check says no, nothing is
+//! counted, and the server lives on.
 
 use std::{path::Path, sync::Arc};
 
@@ -10,19 +11,26 @@ use zklora_runtime::{
     ledger::Ledger,
     served::Served,
     server::Limits,
-    wire::{Batch, Call, DescribeRequest, FinishRequest, Rows, SessionRef, SessionState, infer_request::Kind},
+    wire::{
+        Batch, Call, DescribeRequest, FinishRequest, Rows, SessionRef, SessionState,
+        infer_request::Kind,
+    },
 };
 
 use crate::{
     party::{
-        Server, artifacts, assert_serves, connect, expected, finish as user_finish, load, open as user_open, rows_of,
+        Server, artifacts, assert_serves, connect, expected, finish as user_finish, load,
+        open as user_open, rows_of,
     },
     raw::{self, RawClient, batch, begun, client, fetch, finish, fresh, open, stream, talk, wait},
 };
 
 fn assert_says<T>(result: Result<T, Status>, code: Code, text: &str) {
     let status = result.err().expect("it is accepted");
-    assert!(status.code() == code && status.message().contains(text), "expected {code:?} {text:?}, got {status:?}");
+    assert!(
+        status.code() == code && status.message().contains(text),
+        "expected {code:?} {text:?}, got {status:?}"
+    );
 }
 
 /// Rows of every module that a stopped server's folder says were served, and by whom.
@@ -77,22 +85,54 @@ fn batches_that_no_adapter_can_answer_are_refused_and_not_counted() {
         ("x at the negative limit", first(-(1 << (x_bits - 1))), &outside),
         ("smallest integer", first(i32::MIN), &outside),
         ("unknown module", with(&|b| b.calls[0].module = 99), "there is no such module or set"),
-        ("largest module", with(&|b| b.calls[0].module = u32::MAX), "there is no such module or set"),
+        (
+            "largest module",
+            with(&|b| b.calls[0].module = u32::MAX),
+            "there is no such module or set",
+        ),
         ("unknown set", with(&|b| b.calls[0].rows = 99), "there is no such module or set"),
         ("module twice", with(&|b| b.calls[1] = b.calls[0]), "is called twice in one batch"),
         ("count of another size", with(&|b| b.rows[0].count = 3), "bytes of scales for 3 rows"),
-        ("count beyond all memory", with(&|b| b.rows[0].count = u32::MAX), "bytes of scales for 4294967295 rows"),
+        (
+            "count beyond all memory",
+            with(&|b| b.rows[0].count = u32::MAX),
+            "bytes of scales for 4294967295 rows",
+        ),
         ("no rows", with(&|b| b.rows[0] = Rows::default()), "set 0 of rows: no rows"),
-        ("half an integer", with(&|b| b.rows[0].inputs[0] = Bytes::from(vec![0; 511])), "not whole 32-bit integers"),
-        ("too few values", with(&|b| b.rows[0].inputs[0] = Bytes::from(vec![0; 508])), "expected 2 rows of 64"),
-        ("too many inputs", with(&|b| b.rows[0].inputs.push(Bytes::new())), "2 inputs, the manifest has 1"),
+        (
+            "half an integer",
+            with(&|b| b.rows[0].inputs[0] = Bytes::from(vec![0; 511])),
+            "not whole 32-bit integers",
+        ),
+        (
+            "too few values",
+            with(&|b| b.rows[0].inputs[0] = Bytes::from(vec![0; 508])),
+            "expected 2 rows of 64",
+        ),
+        (
+            "too many inputs",
+            with(&|b| b.rows[0].inputs.push(Bytes::new())),
+            "2 inputs, the manifest has 1",
+        ),
         ("no inputs", with(&|b| b.rows[0].inputs.clear()), "0 inputs, the manifest has 1"),
-        ("a bias that is not there", with(&|b| b.rows[0].ones = Bytes::from(vec![1; 8])), "values of the constant 1"),
+        (
+            "a bias that is not there",
+            with(&|b| b.rows[0].ones = Bytes::from(vec![1; 8])),
+            "values of the constant 1",
+        ),
         ("empty", Batch::default(), "0 calls"),
         ("only rows", with(&|b| b.calls.clear()), "0 calls"),
         ("rows that nobody reads", with(&|b| b.calls[1].rows = 0), "no call reads set 1 of rows"),
-        ("more sets than calls", with(&|b| b.rows.push(b.rows[0].clone())), "5 sets of rows for 4 calls"),
-        ("more calls than modules", with(&|b| b.calls.push(Call { module: 0, rows: 0 })), "5 calls: expected 1 to 4"),
+        (
+            "more sets than calls",
+            with(&|b| b.rows.push(b.rows[0].clone())),
+            "5 sets of rows for 4 calls",
+        ),
+        (
+            "more calls than modules",
+            with(&|b| b.calls.push(Call { module: 0, rows: 0 })),
+            "5 calls: expected 1 to 4",
+        ),
     ];
     wait(async {
         let mut client = client(&server.url()).await;
@@ -136,9 +176,17 @@ fn streams_that_do_not_keep_to_the_order_are_ended() {
         assert_says(empty.next().await, Code::InvalidArgument, only);
         // Gaps, and places in the past with other content.
         let mut gap = talk(&mut client, &session).await.unwrap();
-        assert_says(gap.say(batch(&pinned, 1, 1, 0)).await, Code::OutOfRange, "batch 1 came, batch 0 is next");
+        assert_says(
+            gap.say(batch(&pinned, 1, 1, 0)).await,
+            Code::OutOfRange,
+            "batch 1 came, batch 0 is next",
+        );
         let mut far = talk(&mut client, &session).await.unwrap();
-        assert_says(far.say(batch(&pinned, u64::MAX, 1, 0)).await, Code::OutOfRange, "batch 0 is next");
+        assert_says(
+            far.say(batch(&pinned, u64::MAX, 1, 0)).await,
+            Code::OutOfRange,
+            "batch 0 is next",
+        );
         let mut good = talk(&mut client, &session).await.unwrap();
         let answer = good.say(batch(&pinned, 0, 2, 0)).await.unwrap();
         // The same, byte for byte, is answered the same and not counted.
@@ -172,15 +220,25 @@ fn only_who_opened_a_session_goes_on_with_it() {
         }
         assert_says(open(&mut client, &other, &pinned.id().0).await, Code::PermissionDenied, no);
         // Ids and keys of other lengths, among them names of files.
-        let of =
-            |id: &[u8], key: &[u8]| SessionRef { id: Bytes::copy_from_slice(id), key: Bytes::copy_from_slice(key) };
+        let of = |id: &[u8], key: &[u8]| SessionRef {
+            id: Bytes::copy_from_slice(id),
+            key: Bytes::copy_from_slice(key),
+        };
         let long = [0u8; 33];
         let traversal = format!("../../{}", "x".repeat(26));
-        for reference in
-            [of(&[], &[]), of(&long, &[1; 32]), of(&[1; 31], &[1; 32]), of(&[1; 32], &long), of(&[1; 32], &[])]
-        {
+        for reference in [
+            of(&[], &[]),
+            of(&long, &[1; 32]),
+            of(&[1; 31], &[1; 32]),
+            of(&[1; 32], &long),
+            of(&[1; 32], &[]),
+        ] {
             let length = "an id of 32 bytes and a key of 32 bytes";
-            assert_says(open(&mut client, &reference, &pinned.id().0).await, Code::InvalidArgument, length);
+            assert_says(
+                open(&mut client, &reference, &pinned.id().0).await,
+                Code::InvalidArgument,
+                length,
+            );
             assert_says(talk(&mut client, &reference).await, Code::InvalidArgument, length);
             assert_says(finish(&mut client, &reference, 0).await, Code::InvalidArgument, length);
             assert_says(fetch(&mut client, &reference).await, Code::InvalidArgument, length);
@@ -191,13 +249,23 @@ fn only_who_opened_a_session_goes_on_with_it() {
         let path = of(traversal.as_bytes(), &[7; 32]);
         open(&mut client, &path, &pinned.id().0).await.unwrap();
         talk(&mut client, &path).await.unwrap().say(batch(&pinned, 0, 1, 0)).await.unwrap();
-        assert_says(open(&mut client, &fresh(), &[7; 32]).await, Code::FailedPrecondition, "you asked for 0707");
-        assert_says(open(&mut client, &fresh(), &[]).await, Code::FailedPrecondition, "this server serves adapter");
+        assert_says(
+            open(&mut client, &fresh(), &[7; 32]).await,
+            Code::FailedPrecondition,
+            "you asked for 0707",
+        );
+        assert_says(
+            open(&mut client, &fresh(), &[]).await,
+            Code::FailedPrecondition,
+            "this server serves adapter",
+        );
         let described = client.describe(DescribeRequest { version: 2 }).await;
         assert_says(described, Code::FailedPrecondition, "you speak version 2");
     });
     let sessions = contributor.path().join("private/sessions");
-    let names = std::fs::read_dir(sessions).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let names = std::fs::read_dir(sessions)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert!(names.into_iter().all(|name| name.len() == 69 && name.ends_with(".rows")));
     assert_serves(&server, contributor.path());
 }
@@ -211,12 +279,20 @@ fn a_session_ends_once_with_all_of_its_batches_and_stays_ended() {
         let mut client = client(&server.url()).await;
         let empty = fresh();
         open(&mut client, &empty, &pinned.id().0).await.unwrap();
-        assert_says(finish(&mut client, &empty, 0).await, Code::FailedPrecondition, "nothing to prove");
+        assert_says(
+            finish(&mut client, &empty, 0).await,
+            Code::FailedPrecondition,
+            "nothing to prove",
+        );
         let (session, mut talk) = begun(&mut client, &pinned, 2).await;
         assert_says(fetch(&mut client, &session).await, Code::FailedPrecondition, "has not ended");
         for wrong in [0, 2, u64::MAX] {
             let text = format!("you count {wrong} batches, this server 1");
-            assert_says(finish(&mut client, &session, wrong).await, Code::FailedPrecondition, &text);
+            assert_says(
+                finish(&mut client, &session, wrong).await,
+                Code::FailedPrecondition,
+                &text,
+            );
         }
         let stages = finish(&mut client, &session, 1).await.unwrap();
         // Neither the old stream nor a new one adds rows.
@@ -254,7 +330,10 @@ fn limits_of_rows_hold_to_the_row() {
         talk.say(batch(&pinned, 1, 2, 4)).await.unwrap();
         let too_many = "would have 28 rows";
         assert_says(talk.say(batch(&pinned, 2, 1, 6)).await, Code::ResourceExhausted, too_many);
-        assert_eq!(finish(&mut client, &session, 2).await.unwrap().last().unwrap().trace_digest.len(), 32);
+        assert_eq!(
+            finish(&mut client, &session, 2).await.unwrap().last().unwrap().trace_digest.len(),
+            32
+        );
     });
     assert_eq!(rows_served(&server.url()), 6);
     assert_serves(&server, contributor.path());
@@ -265,14 +344,17 @@ fn a_session_takes_no_more_memory_than_its_limit() {
     let contributor = artifacts();
     let pinned = load(contributor.path()).pinned;
     // A row: activations and scale in 32 bits each, deltas in 64.
-    let row = |module: &Module| (module.inputs.iter().map(|x| x.dim).sum::<usize>() + 1) * 4 + module.d_out * 8;
+    let row = |module: &Module| {
+        (module.inputs.iter().map(|x| x.dim).sum::<usize>() + 1) * 4 + module.d_out * 8
+    };
     let row: u64 = pinned.modules().iter().map(|module| row(module) as u64).sum();
     let limits = Limits { max_session_bytes: 5 * row - 1, ..Limits::default() };
     let server = with_limits(contributor.path(), limits);
     wait(async {
         let mut client = client(&server.url()).await;
         let (session, mut talk) = begun(&mut client, &pinned, 3).await;
-        let too_much = format!("a trace of {} bytes, this server proves at most {}", 5 * row, 5 * row - 1);
+        let too_much =
+            format!("a trace of {} bytes, this server proves at most {}", 5 * row, 5 * row - 1);
         assert_says(talk.say(batch(&pinned, 1, 2, 3)).await, Code::ResourceExhausted, &too_much);
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
         talk.say(batch(&pinned, 1, 1, 3)).await.unwrap();
@@ -286,7 +368,8 @@ fn an_answer_that_no_message_may_hold_is_not_computed() {
     let contributor = artifacts();
     let pinned = load(contributor.path()).pinned;
     // 4 modules with 192 outputs in all: 1536 bytes a row.
-    let server = with_limits(contributor.path(), Limits { max_message_bytes: 6000, ..Limits::default() });
+    let server =
+        with_limits(contributor.path(), Limits { max_message_bytes: 6000, ..Limits::default() });
     wait(async {
         let mut client = client(&server.url()).await;
         let session = fresh();
@@ -296,7 +379,11 @@ fn an_answer_that_no_message_may_hold_is_not_computed() {
         // Every module reads the same rows: small to send, large to answer.
         shared.rows.truncate(1);
         shared.calls.iter_mut().for_each(|call| call.rows = 0);
-        assert_says(talk.say(shared).await, Code::ResourceExhausted, "would be answered with 6144 bytes");
+        assert_says(
+            talk.say(shared).await,
+            Code::ResourceExhausted,
+            "would be answered with 6144 bytes",
+        );
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
         let long = talk.say(batch(&pinned, 0, 8, 0)).await;
         assert_says(long, Code::OutOfRange, "message length too large");
@@ -305,7 +392,8 @@ fn an_answer_that_no_message_may_hold_is_not_computed() {
     assert_serves(&server, contributor.path());
 }
 
-/// Sessions on threads, a row of every module a batch, until the server says no. How many batches were answered.
+/// Sessions on threads, a row of every module a batch, until the server says no. How many batches
+/// were answered.
 async fn drain(mut client: RawClient, pinned: Pinned, seed: usize) -> (u64, Status) {
     let session = fresh();
     open(&mut client, &session, &pinned.id().0).await.unwrap();
@@ -330,7 +418,8 @@ fn the_budget_is_exact_shared_by_all_sessions_and_kept_over_a_restart() {
     let server = with_limits(contributor.path(), limits.clone());
     wait(async {
         let client = client(&server.url()).await;
-        let sessions: Vec<_> = (0..8).map(|seed| tokio::spawn(drain(client.clone(), pinned.clone(), seed))).collect();
+        let sessions: Vec<_> =
+            (0..8).map(|seed| tokio::spawn(drain(client.clone(), pinned.clone(), seed))).collect();
         let mut answered = 0;
         for session in sessions {
             let (batches, status) = session.await.unwrap();
@@ -375,7 +464,8 @@ fn a_user_whose_rows_the_budget_refuses_still_gets_the_proof_of_those_before() {
     let fits = rows_of(&artifacts.pinned, 1, 12);
     assert_eq!(session.deltas(&fits).unwrap(), expected(&artifacts, &fits));
     session.deltas(&rows_of(&artifacts.pinned, 1, 13)).unwrap_err();
-    let rows: usize = user_finish(&mut session).unwrap().verdict.rows.iter().map(|(_, rows)| rows).sum();
+    let rows: usize =
+        user_finish(&mut session).unwrap().verdict.rows.iter().map(|(_, rows)| rows).sum();
     assert_eq!(rows, 20);
 }
 
@@ -394,12 +484,20 @@ fn rows_whose_log_cannot_be_written_are_given_back() {
         std::fs::rename(&sessions, &aside).unwrap();
         for _ in 0..3 {
             let mut talk = talk(&mut client, &session).await.unwrap();
-            assert_says(talk.say(batch(&pinned, 0, 4, 0)).await, Code::Unavailable, "cannot write its log");
+            assert_says(
+                talk.say(batch(&pinned, 0, 4, 0)).await,
+                Code::Unavailable,
+                "cannot write its log",
+            );
         }
         std::fs::rename(&aside, &sessions).unwrap();
         let mut talk = talk(&mut client, &session).await.unwrap();
         talk.say(batch(&pinned, 0, 4, 0)).await.unwrap();
-        assert_says(talk.say(batch(&pinned, 1, 1, 0)).await, Code::ResourceExhausted, "the limit is 4");
+        assert_says(
+            talk.say(batch(&pinned, 1, 1, 0)).await,
+            Code::ResourceExhausted,
+            "the limit is 4",
+        );
         finish(&mut client, &session, 1).await.unwrap();
     });
     server.stop();
@@ -415,7 +513,10 @@ fn a_log_that_disappears_under_a_session_ends_it() {
         let mut client = client(&server.url()).await;
         let (session, talk) = begun(&mut client, &pinned, 1).await;
         drop(talk);
-        let log = contributor.path().join("private/sessions").join(format!("{}.rows", hex::encode(&session.id)));
+        let log = contributor
+            .path()
+            .join("private/sessions")
+            .join(format!("{}.rows", hex::encode(&session.id)));
         // The server lets go of it when it sees that the stream is gone.
         while FrameLog::open(&log, &mut |_| Ok(())).is_err() {
             tokio::task::yield_now().await;
@@ -423,7 +524,11 @@ fn a_log_that_disappears_under_a_session_ends_it() {
         std::fs::remove_file(&log).unwrap();
         // A log that begins with batch 1 would prove, and count, less than was served.
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
-        assert_says(talk.say(batch(&pinned, 1, 1, 1)).await, Code::Unavailable, "cannot write its log");
+        assert_says(
+            talk.say(batch(&pinned, 1, 1, 1)).await,
+            Code::Unavailable,
+            "cannot write its log",
+        );
         assert!(!log.exists());
     });
     assert_serves(&server, contributor.path());
@@ -466,7 +571,9 @@ fn sessions_with_rows_do_not_fill_the_server_either() {
             loop {
                 match talk(&mut client, &session).await {
                     Ok(mut talk) => break drop(talk.say(batch(&pinned, 0, 1, 0)).await.unwrap()),
-                    Err(status) => assert_says(Err::<(), _>(status), Code::Unavailable, "exchange batches"),
+                    Err(status) => {
+                        assert_says(Err::<(), _>(status), Code::Unavailable, "exchange batches")
+                    }
                 }
                 tokio::task::yield_now().await;
             }
@@ -477,12 +584,22 @@ fn sessions_with_rows_do_not_fill_the_server_either() {
     let check = |server: &Server| {
         wait(async {
             let mut client = client(&server.url()).await;
-            assert_eq!(open(&mut client, &open_one, &pinned.id().0).await.unwrap().next_sequence, 1);
-            assert_eq!(open(&mut client, &proven_one, &pinned.id().0).await.unwrap().state(), SessionState::Proven);
+            assert_eq!(
+                open(&mut client, &open_one, &pinned.id().0).await.unwrap().next_sequence,
+                1
+            );
+            assert_eq!(
+                open(&mut client, &proven_one, &pinned.id().0).await.unwrap().state(),
+                SessionState::Proven
+            );
             fetch(&mut client, &proven_one).await.unwrap();
             let stranger = SessionRef { id: open_one.id.clone(), key: fresh().key };
             let no = "no session of yours";
-            assert_says(open(&mut client, &stranger, &pinned.id().0).await, Code::PermissionDenied, no);
+            assert_says(
+                open(&mut client, &stranger, &pinned.id().0).await,
+                Code::PermissionDenied,
+                no,
+            );
             assert_says(finish(&mut client, &stranger, 1).await, Code::PermissionDenied, no);
         });
     };
@@ -526,7 +643,8 @@ fn streams_and_finishes_that_race_leave_one_proof_of_all_rows_that_were_answered
             let (session, _first) = begun(&mut client, &pinned, 1).await;
             let racers: Vec<_> = (0..4)
                 .map(|racer: usize| {
-                    let (mut client, session, pinned) = (client.clone(), session.clone(), pinned.clone());
+                    let (mut client, session, pinned) =
+                        (client.clone(), session.clone(), pinned.clone());
                     tokio::spawn(async move {
                         if racer.is_multiple_of(2) {
                             let mut talk = talk(&mut client, &session).await.ok()?;
@@ -589,5 +707,8 @@ fn what_can_be_asked_without_a_session_is_public() {
     });
     assert_eq!(description.manifest, pinned.manifest().to_bytes().unwrap());
     assert_eq!(description.settings, pinned.settings().to_bytes().unwrap());
-    assert_eq!(Arc::new(description).limits.unwrap().max_batch_rows, Limits::default().max_batch_rows);
+    assert_eq!(
+        Arc::new(description).limits.unwrap().max_batch_rows,
+        Limits::default().max_batch_rows
+    );
 }

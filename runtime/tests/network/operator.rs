@@ -94,9 +94,17 @@ fn a_folder_shows_what_became_of_each_session() {
     assert!(folder(path).is_served());
     let all = folder(path).sessions().unwrap();
     let states: Vec<(State, u64)> = all.iter().map(|s| (s.state, s.rows_in_all())).collect();
-    assert_eq!(states, [(State::Fetched, 16), (State::Proven, 4), (State::Open, 12), (State::Recorded, 8)]);
+    assert_eq!(
+        states,
+        [(State::Fetched, 16), (State::Proven, 4), (State::Open, 12), (State::Recorded, 8)]
+    );
     assert_eq!(all[0].id, hex_of(&fetched));
-    assert!(all[0].proof_bytes > 0 && all[0].log_bytes > 0 && all[0].age.is_some() && all[0].is_counted());
+    assert!(
+        all[0].proof_bytes > 0
+            && all[0].log_bytes > 0
+            && all[0].age.is_some()
+            && all[0].is_counted()
+    );
     assert!(!all[2].is_counted() && all[2].batches == Some(1) && all[2].client == "anonymous");
     assert!(all[2].rows.values().all(|rows| *rows == 3) && all[2].rows.len() == 4);
     // Those of an ended session are in its log.
@@ -120,15 +128,23 @@ fn a_folder_shows_what_became_of_each_session() {
     similar[31] = 1;
     record::record(&artifacts, &activations, Some(similar), None).unwrap();
     let error = folder(path).session("09090909").unwrap_err().to_string();
-    assert!(error.contains("2 sessions begin with 09090909") && error.contains("give more digits"), "{error}");
+    assert!(
+        error.contains("2 sessions begin with 09090909") && error.contains("give more digits"),
+        "{error}"
+    );
     // Without its log nobody knows the rows of an open session.
     fs::remove_file(log_of(path, &open)).unwrap();
     assert_eq!(stored(path, &open).state, State::LogMissing);
     fs::write(log_of(path, &open), "these are the operator's").unwrap();
     let damaged = stored(path, &open);
-    assert!(damaged.state == State::Damaged && damaged.problem.unwrap().contains("not a log of zklora"));
     assert!(
-        Folder::new(&path.join("public"), None).unwrap_err().to_string().contains("name the folder that compile wrote")
+        damaged.state == State::Damaged && damaged.problem.unwrap().contains("not a log of zklora")
+    );
+    assert!(
+        Folder::new(&path.join("public"), None)
+            .unwrap_err()
+            .to_string()
+            .contains("name the folder that compile wrote")
     );
 }
 
@@ -139,12 +155,16 @@ fn files_of_fetched_sessions_are_removed_beside_a_running_server() {
     let server = Server::start(path);
     let open = session(&server, path, 3, false, false);
     let proven = session(&server, path, 1, true, false);
-    let (first, second) = (session(&server, path, 4, true, true), session(&server, path, 2, true, true));
+    let (first, second) =
+        (session(&server, path, 4, true, true), session(&server, path, 2, true, true));
     let marker = log_of(path, &first).with_extension("fetched");
-    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&marker).unwrap().permissions());
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&marker).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     // Not yet; and not really.
-    assert!(upkeep::prune(&folder(path), Duration::from_secs(3600), false).unwrap().sessions.is_empty());
+    assert!(
+        upkeep::prune(&folder(path), Duration::from_secs(3600), false).unwrap().sessions.is_empty()
+    );
     assert_eq!(upkeep::prune(&folder(path), NOW, true).unwrap().sessions.len(), 2);
     assert_eq!(stored(path, &first).state, State::Fetched);
     // Long ago, but the first of them alone.
@@ -158,7 +178,10 @@ fn files_of_fetched_sessions_are_removed_beside_a_running_server() {
         assert!(!log_of(path, &first).with_extension(extension).exists(), "{extension}");
         assert!(log_of(path, &second).with_extension(extension).exists(), "{extension}");
     }
-    assert_eq!((stored(path, &first).state, stored(path, &first).rows_in_all()), (State::Removed, 16));
+    assert_eq!(
+        (stored(path, &first).state, stored(path, &first).rows_in_all()),
+        (State::Removed, 16)
+    );
     // The server knew the session, and knows what became of it. The others it serves on.
     assert_used(&server, path, &first);
     wait(async {
@@ -194,16 +217,22 @@ fn a_log_that_holds_a_session_that_is_open_is_not_removed_whatever_else_it_held(
     let path = contributor.path();
     let data = path.join("private/sessions");
     fs::create_dir_all(&data).unwrap();
-    let (id, log) = ([7u8; 32], data.canonicalize().unwrap().join(format!("{}.rows", "07".repeat(32))));
+    let (id, log) =
+        ([7u8; 32], data.canonicalize().unwrap().join(format!("{}.rows", "07".repeat(32))));
     for extension in ["rows", "pf", "fetched"] {
         fs::write(log.with_extension(extension), "x").unwrap();
     }
     // As older programs wrote them: the id was opened again after its log had been removed.
     let rows: Rows = [("m".to_string(), 5)].into();
-    let ended = Entry { log: None, v: 2, ..Entry::ended(&id, "anonymous", &log, TraceDigest([1; 32]), rows) };
+    let ended = Entry {
+        log: None,
+        v: 2,
+        ..Entry::ended(&id, "anonymous", &log, TraceDigest([1; 32]), rows)
+    };
     let opened = Entry { v: 2, ..Entry::opened(&id, "anonymous", &log) };
     let write = |entries: &[&Entry]| {
-        let lines: String = entries.iter().map(|entry| serde_json::to_string(entry).unwrap() + "\n").collect();
+        let lines: String =
+            entries.iter().map(|entry| serde_json::to_string(entry).unwrap() + "\n").collect();
         fs::write(path.join("private/served.jsonl"), lines).unwrap();
     };
     write(&[&opened, &ended, &opened]);
@@ -242,7 +271,8 @@ fn an_open_session_is_given_up_with_its_rows_counted() {
     let contributor = artifacts();
     let path = contributor.path();
     let server = Server::start(path);
-    let (open, proven) = (session(&server, path, 8, false, false), session(&server, path, 1, true, false));
+    let (open, proven) =
+        (session(&server, path, 8, false, false), session(&server, path, 1, true, false));
     let error = upkeep::abandon(&folder(path), &hex_of(&open)).unwrap_err().to_string();
     assert!(error.contains("another process serves from this folder"), "{error}");
     server.stop();
@@ -254,7 +284,10 @@ fn an_open_session_is_given_up_with_its_rows_counted() {
     assert_eq!((abandoned.state, abandoned.rows_in_all()), (State::Abandoned, 32));
     assert!(!log.exists());
     let entries = ledger::read(&path.join("private/served.jsonl")).unwrap();
-    assert!(entries.last().unwrap().abandoned && entries.last().unwrap().rows.values().all(|rows| *rows == 8));
+    assert!(
+        entries.last().unwrap().abandoned
+            && entries.last().unwrap().rows.values().all(|rows| *rows == 8)
+    );
     assert_eq!(counted(path), [9; 4]);
     // It died before the log was removed: the same command removes it, and counts nothing twice.
     fs::write(&log, copy).unwrap();
@@ -274,7 +307,8 @@ fn a_session_that_was_set_aside_is_tried_again_or_given_up() {
     let contributor = artifacts();
     let path = contributor.path();
     let server = Server::start(path);
-    let (one, two) = (session(&server, path, 2, true, false), session(&server, path, 3, true, false));
+    let (one, two) =
+        (session(&server, path, 2, true, false), session(&server, path, 3, true, false));
     server.stop();
     for session in [&one, &two] {
         fs::remove_file(log_of(path, session).with_extension("pf")).unwrap();
@@ -282,7 +316,10 @@ fn a_session_that_was_set_aside_is_tried_again_or_given_up() {
         let error = upkeep::retry(&folder(path), &hex_of(session)).unwrap_err().to_string();
         assert!(error.contains("only a session that was set aside"), "{error}");
         fs::write(log_of(path, session).with_extension("proving"), "3\n").unwrap();
-        assert_eq!((stored(path, session).state, stored(path, session).attempts), (State::SetAside, 3));
+        assert_eq!(
+            (stored(path, session).state, stored(path, session).attempts),
+            (State::SetAside, 3)
+        );
     }
     upkeep::retry(&folder(path), &hex_of(&one)).unwrap();
     upkeep::abandon(&folder(path), &hex_of(&two)).unwrap();
@@ -307,14 +344,16 @@ fn twenty_one_thousand_sessions_are_listed_in_a_second() {
     let data = path.join("private/sessions");
     fs::create_dir_all(&data).unwrap();
     let data = data.canonicalize().unwrap();
-    let rows: Rows = load(path).pinned.modules().iter().map(|module| (module.name.clone(), 7)).collect();
+    let rows: Rows =
+        load(path).pinned.modules().iter().map(|module| (module.name.clone(), 7)).collect();
     let mut lines = String::new();
     for number in 0..SESSIONS {
         let id = *blake3::hash(&number.to_le_bytes()).as_bytes();
         let log = data.join(format!("{}.rows", hex::encode(id)));
-        for entry in
-            [Entry::opened(&id, "anonymous", &log), Entry::ended(&id, "anonymous", &log, TraceDigest(id), rows.clone())]
-        {
+        for entry in [
+            Entry::opened(&id, "anonymous", &log),
+            Entry::ended(&id, "anonymous", &log, TraceDigest(id), rows.clone()),
+        ] {
             lines += &serde_json::to_string(&entry).unwrap();
             lines.push('\n');
         }
@@ -327,7 +366,9 @@ fn twenty_one_thousand_sessions_are_listed_in_a_second() {
     let start = cpu_time::ThreadTime::now();
     let all = folder(path).sessions().unwrap();
     let took = start.elapsed();
-    assert!(all.len() == SESSIONS as usize && all.iter().all(|session| session.state == State::Fetched));
+    assert!(
+        all.len() == SESSIONS as usize && all.iter().all(|session| session.state == State::Fetched)
+    );
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
@@ -345,7 +386,10 @@ fn ask(address: SocketAddr, request: &str) -> String {
 fn scrape(address: SocketAddr) -> String {
     let answer = ask(address, "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
     let (head, page) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/plain; version=0.0.4"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 200") && head.contains("text/plain; version=0.0.4"),
+        "{head}"
+    );
     page.to_string()
 }
 
@@ -393,7 +437,10 @@ fn metrics_say_what_happens_while_it_happens() {
     assert_eq!(value(&page, &series("sessions", "state", "open")), 1.0);
     assert_eq!(value(&page, "zklora_batches_total"), 2.0);
     assert!(value(&page, "zklora_connections") >= 1.0);
-    assert!(value(&page, "zklora_received_bytes_total") > 1000.0 && value(&page, "zklora_sent_bytes_total") > 1000.0);
+    assert!(
+        value(&page, "zklora_received_bytes_total") > 1000.0
+            && value(&page, "zklora_sent_bytes_total") > 1000.0
+    );
     assert!(value(&page, "process_resident_memory_bytes") > 1e6);
     // Refused for its budget, for its bytes, for its order, for its id, and for whose it is.
     wait(async {
@@ -406,16 +453,27 @@ fn metrics_say_what_happens_while_it_happens() {
         let mut again = raw::talk(&mut client, &session).await.unwrap();
         again.say(batch(&pinned, 5, 1, 4)).await.unwrap_err();
         raw::talk(&mut client, &fresh()).await.err().unwrap();
-        client.finish(FinishRequest { session: Some(session.clone()), sequence: 9 }).await.unwrap_err();
+        client
+            .finish(FinishRequest { session: Some(session.clone()), sequence: 9 })
+            .await
+            .unwrap_err();
         raw::finish(&mut client, &session, 2).await.unwrap();
         fetch(&mut client, &session).await.unwrap();
     });
     upkeep::prune(&folder(path), NOW, false).unwrap();
     assert_used(&server, path, &session);
     let page = scrape(metrics);
-    for (cause, least) in [("budget", 1.0), ("malformed", 1.0), ("state", 2.0), ("not_yours", 3.0), ("reused_id", 1.0)]
-    {
-        assert!(value(&page, &series("refusals_total", "cause", cause)) >= least, "{cause}\n{page}");
+    for (cause, least) in [
+        ("budget", 1.0),
+        ("malformed", 1.0),
+        ("state", 2.0),
+        ("not_yours", 3.0),
+        ("reused_id", 1.0),
+    ] {
+        assert!(
+            value(&page, &series("refusals_total", "cause", cause)) >= least,
+            "{cause}\n{page}"
+        );
     }
     assert_eq!(value(&page, &series("refusals_total", "cause", "identity")), 0.0);
     assert_eq!(value(&page, &series("sessions", "state", "open")), 0.0);
@@ -426,7 +484,10 @@ fn metrics_say_what_happens_while_it_happens() {
     // Who has no token is counted; what was served before is still.
     let metrics = free();
     let tokens = Some(Tokens::read(&tokens).unwrap());
-    let server = Server::with(path, &ServerOptions { tokens, metrics: Some(metrics), ..Server::options(path) });
+    let server = Server::with(
+        path,
+        &ServerOptions { tokens, metrics: Some(metrics), ..Server::options(path) },
+    );
     wait(async {
         let mut client = raw::client(&server.url()).await;
         raw::open(&mut client, &fresh(), &pinned.id().0).await.unwrap_err();
@@ -449,14 +510,22 @@ fn the_metrics_page_is_bounded_and_says_nothing_else() {
             .starts_with("HTTP/1.1 405")
     );
     // A name that a stranger's page has, and that leads here.
-    let named = |host: &str| ask(metrics, &format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-    for stranger in ["evil.example", "evil.example:9464", "127.0.0.1.evil.example", "localhost.evil.example", ""] {
+    let named =
+        |host: &str| ask(metrics, &format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    for stranger in [
+        "evil.example",
+        "evil.example:9464",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "",
+    ] {
         assert!(named(stranger).starts_with("HTTP/1.1 403"), "{stranger}");
     }
     for own in ["localhost", "LOCALHOST:9464", "127.0.0.1:9464", "[::1]:9464", "[::1]"] {
         assert!(named(own).starts_with("HTTP/1.1 200"), "{own}");
     }
-    let long = format!("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n", "y".repeat(20_000));
+    let long =
+        format!("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n", "y".repeat(20_000));
     assert!(!ask(metrics, &long).contains("zklora_"));
     assert!(!ask(metrics, "\u{0}\u{1}\r\n\r\n").contains("zklora_"));
     // Those who say nothing are cut off, and those behind them are answered.
@@ -465,7 +534,10 @@ fn the_metrics_page_is_bounded_and_says_nothing_else() {
     drop(silent);
     server.stop();
     // Elsewhere than on loopback only for whoever writes it out.
-    let options = ServerOptions { metrics: Some("0.0.0.0:0".parse().unwrap()), ..Server::options(contributor.path()) };
+    let options = ServerOptions {
+        metrics: Some("0.0.0.0:0".parse().unwrap()),
+        ..Server::options(contributor.path())
+    };
     let error = zklora_runtime::server::start(
         load(contributor.path()),
         crate::party::srs().clone(),

@@ -40,7 +40,8 @@ pub fn compiled(adapter: &Path) -> tempfile::TempDir {
     std::fs::create_dir(&onnx).unwrap();
     let adapter = zklora_models::Adapter::load(adapter).unwrap();
     zklora_models::export(&adapter, &[], &onnx).unwrap();
-    let options = compile::Options { paths: &[onnx], out: folder.path(), seed_file: None, calibrate: None };
+    let options =
+        compile::Options { paths: &[onnx], out: folder.path(), seed_file: None, calibrate: None };
     compile::compile(&options, srs(), &KeyStore::default()).unwrap();
     folder
 }
@@ -57,14 +58,19 @@ pub fn impostor() -> tempfile::TempDir {
     let source = COMPILED.get_or_init(|| {
         let peft = tempfile::tempdir().unwrap();
         for name in ["adapter_config.json", "adapter_model.safetensors"] {
-            std::fs::copy(fixture("adapters/llama_qv_r4").join(name), peft.path().join(name)).unwrap();
+            std::fs::copy(fixture("adapters/llama_qv_r4").join(name), peft.path().join(name))
+                .unwrap();
         }
         let path = peft.path().join("adapter_model.safetensors");
         let mut bytes = std::fs::read(&path).unwrap();
         let tensors: Vec<(String, usize, usize)> = {
             let (header, tensors) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
             let offsets = tensors.tensors().into_iter();
-            offsets.map(|(name, t)| (name, 8 + header + t.data_offsets.0, 8 + header + t.data_offsets.1)).collect()
+            offsets
+                .map(|(name, t)| {
+                    (name, 8 + header + t.data_offsets.0, 8 + header + t.data_offsets.1)
+                })
+                .collect()
         };
         for (name, from, to) in tensors {
             if name.ends_with("lora_A.weight") {
@@ -118,7 +124,8 @@ impl Server {
     }
 
     pub fn with(folder: &Path, options: &ServerOptions) -> Server {
-        let listening = server::start(load(folder), srs().clone(), KeyStore::default(), options).unwrap();
+        let listening =
+            server::start(load(folder), srs().clone(), KeyStore::default(), options).unwrap();
         let address = listening.address;
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
@@ -198,8 +205,12 @@ pub fn rows_of(pinned: &Pinned, rows: usize, seed: usize) -> Vec<(usize, Arc<Mod
                 .zip(dims)
                 .map(|(values, dim)| (&values[seed * dim..], dim))
                 .collect();
-            let quantized =
-                zklora_compiler::quantize::quantize_inputs(&inputs, module.x_bits, module.has_bias()).unwrap();
+            let quantized = zklora_compiler::quantize::quantize_inputs(
+                &inputs,
+                module.x_bits,
+                module.has_bias(),
+            )
+            .unwrap();
             let rows = ModuleRows {
                 inputs: quantized.inputs,
                 ones: quantized.ones.unwrap_or_default(),
@@ -223,8 +234,15 @@ pub fn expected(artifacts: &Artifacts, calls: &[(usize, Arc<ModuleRows>)]) -> Ve
         let mut delta = vec![0i64; rows.scales.len() * module.d_out];
         for (row, out) in delta.chunks_exact_mut(module.d_out).enumerate() {
             let inputs = rows.inputs.iter().zip(&module.inputs);
-            let x: Vec<&[i32]> = inputs.map(|(x, input)| &x[row * input.dim..(row + 1) * input.dim]).collect();
-            artifacts.weights.delta_row(module, own, &x, rows.ones.get(row).copied().unwrap_or(0), out);
+            let x: Vec<&[i32]> =
+                inputs.map(|(x, input)| &x[row * input.dim..(row + 1) * input.dim]).collect();
+            artifacts.weights.delta_row(
+                module,
+                own,
+                &x,
+                rows.ones.get(row).copied().unwrap_or(0),
+                out,
+            );
         }
         delta
     };

@@ -1,4 +1,5 @@
-//! A contributor that lies: it passes everything on to an honest server, and changes what its test wants changed.
+//! A contributor that lies: it passes everything on to an honest server, and changes what its test
+//! wants changed.
 
 use std::{
     collections::HashMap,
@@ -17,8 +18,9 @@ use tokio_stream::{
 };
 use tonic::{Request, Response, Status, Streaming};
 use zklora_runtime::wire::{
-    Batch, DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse, FinishRequest, FinishResponse,
-    InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse, SessionRef,
+    Batch, DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse, FinishRequest,
+    FinishResponse, InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse,
+    SessionRef,
     contributor_server::{Contributor, ContributorServer},
     infer_request::Kind,
 };
@@ -29,7 +31,8 @@ use crate::raw::{self, RawClient, Talk};
 pub enum Route {
     /// The honest server answers it.
     On,
-    /// A server at this URL answers it in a session of the liar's own; the honest server never sees it.
+    /// A server at this URL answers it in a session of the liar's own; the honest server never sees
+    /// it.
     Elsewhere(String),
     /// Nobody answers it.
     Nowhere,
@@ -114,7 +117,10 @@ type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Contributor for Liar {
-    async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
+    async fn describe(
+        &self,
+        request: Request<DescribeRequest>,
+    ) -> Result<Response<DescribeResponse>, Status> {
         let mut answer = self.0.upstream.clone().describe(request.into_inner()).await?.into_inner();
         self.0.lies.described(&mut answer);
         Ok(Response::new(answer))
@@ -125,7 +131,8 @@ impl Contributor for Liar {
         request: Request<OpenSessionRequest>,
     ) -> Result<Response<OpenSessionResponse>, Status> {
         self.0.opened.fetch_add(1, Ordering::Relaxed);
-        let mut answer = self.0.upstream.clone().open_session(request.into_inner()).await?.into_inner();
+        let mut answer =
+            self.0.upstream.clone().open_session(request.into_inner()).await?.into_inner();
         answer.next_sequence += self.0.swallowed.load(Ordering::Relaxed);
         self.0.lies.opened(&mut answer);
         Ok(Response::new(answer))
@@ -133,20 +140,27 @@ impl Contributor for Liar {
 
     type InferStream = Responses<InferResponse>;
 
-    async fn infer(&self, request: Request<Streaming<InferRequest>>) -> Result<Response<Self::InferStream>, Status> {
+    async fn infer(
+        &self,
+        request: Request<Streaming<InferRequest>>,
+    ) -> Result<Response<Self::InferStream>, Status> {
         let mut incoming = request.into_inner();
-        let Some(InferRequest { kind: Some(Kind::Start(start)) }) = incoming.message().await? else {
+        let Some(InferRequest { kind: Some(Kind::Start(start)) }) = incoming.message().await?
+        else {
             return Err(Status::invalid_argument("no start"));
         };
         let (inner, mut upstream) = (Arc::clone(&self.0), self.0.upstream.clone());
         let mut talk = raw::talk(&mut upstream, &start).await?;
         let (answers, outgoing) = mpsc::channel(4);
         tokio::spawn(async move {
-            while let Ok(Some(InferRequest { kind: Some(Kind::Batch(batch)) })) = incoming.message().await {
+            while let Ok(Some(InferRequest { kind: Some(Kind::Batch(batch)) })) =
+                incoming.message().await
+            {
                 let answer = match inner.lies.route(&batch) {
                     Route::On => {
                         let swallowed = inner.swallowed.load(Ordering::Relaxed);
-                        talk.say(Batch { sequence: batch.sequence - swallowed, ..batch.clone() }).await
+                        talk.say(Batch { sequence: batch.sequence - swallowed, ..batch.clone() })
+                            .await
                     }
                     Route::Elsewhere(url) => {
                         inner.swallowed.fetch_add(1, Ordering::Relaxed);
@@ -170,7 +184,10 @@ impl Contributor for Liar {
 
     type FinishStream = Responses<FinishResponse>;
 
-    async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<Self::FinishStream>, Status> {
+    async fn finish(
+        &self,
+        request: Request<FinishRequest>,
+    ) -> Result<Response<Self::FinishStream>, Status> {
         let mut request = request.into_inner();
         request.sequence -= self.0.swallowed.load(Ordering::Relaxed);
         let mut stages = self.0.upstream.clone().finish(request).await?.into_inner();
@@ -200,7 +217,10 @@ impl Contributor for Liar {
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
-    async fn fetch_proof(&self, request: Request<FetchProofRequest>) -> Result<Response<FetchProofResponse>, Status> {
+    async fn fetch_proof(
+        &self,
+        request: Request<FetchProofRequest>,
+    ) -> Result<Response<FetchProofResponse>, Status> {
         let mut request = request.into_inner();
         if let Some(session) = &mut request.session {
             self.0.lies.fetching(session);
@@ -218,7 +238,8 @@ impl Inner {
             let mut client = raw::client(url).await;
             let description = client.describe(DescribeRequest { version: 1 }).await?.into_inner();
             let session = raw::fresh();
-            raw::open(&mut client, &session, blake3::hash(&description.manifest).as_bytes()).await?;
+            raw::open(&mut client, &session, blake3::hash(&description.manifest).as_bytes())
+                .await?;
             elsewhere.insert(url.to_string(), (raw::talk(&mut client, &session).await?, 0));
         }
         let (talk, next) = elsewhere.get_mut(url).unwrap();

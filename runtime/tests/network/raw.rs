@@ -16,8 +16,9 @@ use zklora_circuit::manifest::Pinned;
 use zklora_runtime::{
     batch::to_wire,
     wire::{
-        Batch, Call, FetchProofRequest, FinishRequest, FinishResponse, InferRequest, InferResponse, OpenSessionRequest,
-        OpenSessionResponse, ProofStage, SessionRef, contributor_client::ContributorClient, infer_request::Kind,
+        Batch, Call, FetchProofRequest, FinishRequest, FinishResponse, InferRequest, InferResponse,
+        OpenSessionRequest, OpenSessionResponse, ProofStage, SessionRef,
+        contributor_client::ContributorClient, infer_request::Kind,
     },
 };
 
@@ -31,9 +32,11 @@ pub const LONG: Duration = Duration::from_secs(30);
 /// The threads that wait for the network, of all tests.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    let runtime = RUNTIME
-        .get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
-    runtime.block_on(async { tokio::time::timeout(LONG * 2, future).await.expect("the test hangs") })
+    let runtime = RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    });
+    runtime
+        .block_on(async { tokio::time::timeout(LONG * 2, future).await.expect("the test hangs") })
 }
 
 pub async fn client(url: &str) -> RawClient {
@@ -44,11 +47,17 @@ pub async fn client(url: &str) -> RawClient {
 pub fn fresh() -> SessionRef {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let bytes = |what: &str| Bytes::copy_from_slice(blake3::hash(format!("{what} {number}").as_bytes()).as_bytes());
+    let bytes = |what: &str| {
+        Bytes::copy_from_slice(blake3::hash(format!("{what} {number}").as_bytes()).as_bytes())
+    };
     SessionRef { id: bytes("id"), key: bytes("key") }
 }
 
-pub async fn open(client: &mut RawClient, session: &SessionRef, adapter: &[u8]) -> Result<OpenSessionResponse, Status> {
+pub async fn open(
+    client: &mut RawClient,
+    session: &SessionRef,
+    adapter: &[u8],
+) -> Result<OpenSessionResponse, Status> {
     let adapter_id = Bytes::copy_from_slice(adapter);
     let request = OpenSessionRequest { session: Some(session.clone()), adapter_id };
     client.open_session(request).await.map(tonic::Response::into_inner)
@@ -117,7 +126,9 @@ pub async fn finish(
     let request = FinishRequest { session: Some(session.clone()), sequence };
     let mut stages = client.finish(request).await?.into_inner();
     let mut all = Vec::new();
-    while let Some(stage) = tokio::time::timeout(LONG, stages.message()).await.expect("no progress")? {
+    while let Some(stage) =
+        tokio::time::timeout(LONG, stages.message()).await.expect("no progress")?
+    {
         let done = stage.stage() == ProofStage::Done;
         all.push(stage);
         if done {

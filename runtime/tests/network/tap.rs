@@ -1,4 +1,5 @@
-//! A cable that can be cut: it passes bytes on, remembers those of the client, and breaks or falls silent when it is told to.
+//! A cable that can be cut: it passes bytes on, remembers those of the client, and breaks or falls
+//! silent when it is told to.
 
 use std::{
     io::{Read, Write},
@@ -64,7 +65,8 @@ impl Tap {
         self.state.left.store(bytes as i64, Ordering::SeqCst);
     }
 
-    /// From now on the connections that there are swallow everything, as if a machine on the way had lost its memory of them.
+    /// From now on the connections that there are swallow everything, as if a machine on the way
+    /// had lost its memory of them.
     pub fn silence(&self) {
         self.state.silent.store(self.connections(), Ordering::SeqCst);
     }
@@ -74,7 +76,8 @@ impl Tap {
         self.state.silent.store(usize::MAX, Ordering::SeqCst);
     }
 
-    /// The connection that carries this byte, counted from now on, is silent from then on; the ones after it are whole again.
+    /// The connection that carries this byte, counted from now on, is silent from then on; the ones
+    /// after it are whole again.
     pub fn silence_after(&self, bytes: usize) {
         self.state.is_silent_cut.store(true, Ordering::SeqCst);
         self.cut_after(bytes);

@@ -16,7 +16,10 @@ use zklora_runtime::{
 
 use crate::{
     http2::{PREFACE, frame},
-    party::{self, Server, artifacts, assert_serves, calls, connect, expected, finish, load, network, open},
+    party::{
+        self, Server, artifacts, assert_serves, calls, connect, expected, finish, load, network,
+        open,
+    },
     raw::{self, batch, begun, fresh, stream, talk, wait},
     tap::Tap,
 };
@@ -52,10 +55,12 @@ fn bytes_that_are_no_request_end_their_connection_and_nothing_else() {
     for bytes in [
         noise.clone(),
         b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec(),
-        b"POST /zklora.v1.Contributor/Describe HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n".to_vec(),
+        b"POST /zklora.v1.Contributor/Describe HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n"
+            .to_vec(),
         // The beginning of TLS.
         [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], &noise[..]].concat(),
-        // Frames that break rules: a length beyond the limit, data of no stream, headers that are none, an unknown setting's half.
+        // Frames that break rules: a length beyond the limit, data of no stream, headers that are
+        // none, an unknown setting's half.
         begun(oversize),
         begun(frame(0, 1, 1, b"data")),
         begun(frame(1, 5, 1, &noise[..64])),
@@ -94,7 +99,11 @@ fn messages_that_are_none_are_answered_with_a_status() {
         let mut long = batch(&pinned, 0, 1, 0);
         long.rows[0].inputs[0] = vec![0; 17 << 20].into();
         let status = talk.say(long).await.unwrap_err();
-        assert!(status.code() == Code::OutOfRange && status.message().contains("message length too large"), "{status}");
+        assert!(
+            status.code() == Code::OutOfRange
+                && status.message().contains("message length too large"),
+            "{status}"
+        );
     });
     assert_eq!(connect(&server.url(), None).unwrap().rows_served, 0);
     assert_serves(&server, contributor.path());
@@ -157,11 +166,19 @@ fn a_connection_that_breaks_after_any_number_of_bytes_costs_a_reconnection_and_n
         tap.cut_after(cut);
         for seed in [0, 2] {
             let calls = calls(&session, 2, seed);
-            assert_eq!(session.deltas(&calls).unwrap(), expected(&artifacts, &calls), "cut at {cut}");
+            assert_eq!(
+                session.deltas(&calls).unwrap(),
+                expected(&artifacts, &calls),
+                "cut at {cut}"
+            );
         }
         let verdict = finish(&mut session).unwrap().verdict;
         assert!(verdict.rows.iter().all(|(_, rows)| *rows == 4), "cut at {cut}");
-        assert!(tap.connections() == 2 || !tap.was_cut(), "cut at {cut}: {} connections", tap.connections());
+        assert!(
+            tap.connections() == 2 || !tap.was_cut(),
+            "cut at {cut}: {} connections",
+            tap.connections()
+        );
         rows += 4;
     }
     // No repeated batch was counted twice.
@@ -171,7 +188,8 @@ fn a_connection_that_breaks_after_any_number_of_bytes_costs_a_reconnection_and_n
 #[test]
 fn connections_that_dribble_bytes_are_closed_in_time_and_honest_users_get_their_places() {
     let contributor = artifacts();
-    let limits = Limits { handshake: Duration::from_millis(500), max_connections: 6, ..Limits::default() };
+    let limits =
+        Limits { handshake: Duration::from_millis(500), max_connections: 6, ..Limits::default() };
     let server = with_limits(contributor.path(), limits);
     let start = Instant::now();
     let slow: Vec<_> = (0..6)
@@ -179,7 +197,8 @@ fn connections_that_dribble_bytes_are_closed_in_time_and_honest_users_get_their_
             let address = server.address;
             std::thread::spawn(move || {
                 let mut stream = TcpStream::connect(address).unwrap();
-                let mut bytes = PREFACE.iter().chain(frame(4, 0, 0, &[]).iter()).copied().collect::<Vec<u8>>();
+                let mut bytes =
+                    PREFACE.iter().chain(frame(4, 0, 0, &[]).iter()).copied().collect::<Vec<u8>>();
                 bytes.extend(frame(6, 0, 0, &[0; 8]).repeat(40));
                 for byte in bytes {
                     if stream.write_all(&[byte]).is_err() {
@@ -212,12 +231,17 @@ fn a_stream_that_is_silent_ends_and_its_session_does_not() {
         let (session, mut talk) = begun(&mut client, &pinned, 1).await;
         let status = talk.next().await.unwrap_err();
         assert!(
-            status.code() == Code::DeadlineExceeded && status.message().contains("no whole message in 0.4 s"),
+            status.code() == Code::DeadlineExceeded
+                && status.message().contains("no whole message in 0.4 s"),
             "{status}"
         );
         // One that never says whose it is holds its place as long.
         let (requests, outgoing) = tokio::sync::mpsc::channel::<InferRequest>(1);
-        let status = client.infer(tokio_stream::wrappers::ReceiverStream::new(outgoing)).await.err().unwrap();
+        let status = client
+            .infer(tokio_stream::wrappers::ReceiverStream::new(outgoing))
+            .await
+            .err()
+            .unwrap();
         assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status}");
         drop(requests);
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
@@ -282,7 +306,8 @@ fn something_that_is_no_contributor_is_named_in_the_error() {
         let error = Remote::connect(options, &network()).err().unwrap().to_string();
         assert!(error.contains(&address.to_string()) && error.contains(why), "{at}: {error}");
     }
-    let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let nobody =
+        format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     let error = connect(&nobody, None).err().unwrap().to_string();
     assert!(error.contains("cannot connect") && error.contains("refused"), "{error}");
 }

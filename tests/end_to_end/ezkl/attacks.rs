@@ -86,8 +86,13 @@ fn edited_public_values_are_refused_before_ezkl_sees_them() {
     ] {
         let (_folder, path) = proofs(session);
         edit(&proof(&path, 1), |p| p["instances"][0][place] = value.into());
-        let run = session.verify_proofs(&path).refused(1, &format!("rejected by the check `{check}`"));
-        assert!(run.stderr.contains(&format!("{MODULE}, row 1")) && run.stderr.contains(why), "{}", run.stderr);
+        let run =
+            session.verify_proofs(&path).refused(1, &format!("rejected by the check `{check}`"));
+        assert!(
+            run.stderr.contains(&format!("{MODULE}, row 1")) && run.stderr.contains(why),
+            "{}",
+            run.stderr
+        );
     }
     // The same element of the field, written as itself and the field's order.
     let (_folder, path) = proofs(session);
@@ -109,7 +114,8 @@ fn a_false_row_in_trace_and_proof_alike_is_refused_by_ezkl() {
     let Some(session) = hashed() else { return };
     let mut bytes = fs::read(session.path("trace.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let at = tensors.tensor(&format!("{MODULE}.delta")).unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize;
+    let at = tensors.tensor(&format!("{MODULE}.delta")).unwrap().data().as_ptr() as usize
+        - bytes.as_ptr() as usize;
     bytes[at..at + 8].copy_from_slice(&1i64.to_le_bytes());
     let (folder, path) = proofs(session);
     let trace = folder.path().join("false.safetensors");
@@ -132,9 +138,11 @@ fn changed_proof_bytes_and_numbers_that_are_none_are_refused() {
     session.verify_proofs(&path).refused(1, "`proof` and `hex_proof` are different");
     let (_folder, path) = proofs(session);
     edit(&proof(&path, 0), |p| {
-        let mut bytes: Vec<u8> = p["proof"].as_array().unwrap().iter().map(|b| b.as_u64().unwrap() as u8).collect();
+        let mut bytes: Vec<u8> =
+            p["proof"].as_array().unwrap().iter().map(|b| b.as_u64().unwrap() as u8).collect();
         bytes[1000] ^= 1;
-        p["hex_proof"] = format!("0x{}", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()).into();
+        p["hex_proof"] =
+            format!("0x{}", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()).into();
         p["proof"] = bytes.into();
     });
     session.verify_proofs(&path).refused(1, "rejected by the check `EZKL's own`");
@@ -203,21 +211,30 @@ fn another_key_other_settings_another_srs_and_another_manifest_are_refused() {
     let mut bytes = fs::read(&vk).unwrap();
     bytes[100] ^= 1;
     fs::write(&vk, bytes).unwrap();
-    session.verify(&changed, &trace, &proofs, &pin).refused(1, "rejected by the check `verifying key`");
+    session
+        .verify(&changed, &trace, &proofs, &pin)
+        .refused(1, "rejected by the check `verifying key`");
 
     let (_folder, changed) = public(session);
-    edit(&changed.join(MODULE).join("settings.json"), |s| s["run_args"]["input_visibility"] = "Private".into());
+    edit(&changed.join(MODULE).join("settings.json"), |s| {
+        s["run_args"]["input_visibility"] = "Private".into()
+    });
     session.verify(&changed, &trace, &proofs, &pin).refused(1, "rejected by the check `settings`");
     // Pinned by a manifest of its own, it says that nothing is public.
-    let digest = blake3::hash(&fs::read(changed.join(MODULE).join("settings.json")).unwrap()).to_hex().to_string();
+    let digest = blake3::hash(&fs::read(changed.join(MODULE).join("settings.json")).unwrap())
+        .to_hex()
+        .to_string();
     let manifest = changed.join("manifest.json");
     edit(&manifest, |m| m["modules"][0]["settings_digest"] = digest.into());
-    session.verify(&changed, &trace, &proofs, &pin).refused(1, "rejected by the check `pinned manifest`");
+    session
+        .verify(&changed, &trace, &proofs, &pin)
+        .refused(1, "rejected by the check `pinned manifest`");
     let id = blake3::hash(&fs::read(&manifest).unwrap()).to_hex().to_string();
     let own = folder.path().join("own.safetensors");
     fs::copy(&trace, &own).unwrap();
     let own = relabel(&own, &session.id, &id);
-    let run = session.verify(&changed, &own, &proofs, &args!["--adapter-id", id, "--insecure-dev-srs"]);
+    let run =
+        session.verify(&changed, &own, &proofs, &args!["--adapter-id", id, "--insecure-dev-srs"]);
     run.refused(1, "the inputs are not public in this circuit");
 
     let srs = folder.path().join("other.srs");
@@ -228,7 +245,9 @@ fn another_key_other_settings_another_srs_and_another_manifest_are_refused() {
     session.verify(&public, &trace, &proofs, &with).refused(1, "rejected by the check `SRS`");
     fs::write(&srs, &fs::read(&srs).unwrap()[..1000]).unwrap();
     session.verify(&public, &trace, &proofs, &with).refused(2, "not an SRS of EZKL");
-    session.verify(&public, &trace, &proofs, &args!["--adapter-id", session.id]).refused(1, "INSECURE SRS");
+    session
+        .verify(&public, &trace, &proofs, &args!["--adapter-id", session.id])
+        .refused(1, "INSECURE SRS");
 }
 
 #[test]
@@ -242,12 +261,14 @@ fn rows_of_others_and_rows_with_other_scales_are_refused() {
     let trace = session.path("trace.safetensors");
     let pin = args!["--adapter-id", session.id, "--insecure-dev-srs", "--inputs", other];
     session.verify(&public, &trace, &proofs, &pin).refused(1, "has 2 rows, yours 1");
-    let pin = args!["--adapter-id", session.id, "--insecure-dev-srs", "--session-id", "00".repeat(32)];
+    let pin =
+        args!["--adapter-id", session.id, "--insecure-dev-srs", "--session-id", "00".repeat(32)];
     session.verify(&public, &trace, &proofs, &pin).refused(1, "not of --session-id");
     // The same integers at another scale are other numbers.
     let mut bytes = fs::read(&trace).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let at = tensors.tensor(&format!("{MODULE}.scale")).unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize;
+    let at = tensors.tensor(&format!("{MODULE}.scale")).unwrap().data().as_ptr() as usize
+        - bytes.as_ptr() as usize;
     bytes[at..at + 4].copy_from_slice(&1f32.to_le_bytes());
     let scaled = folder.path().join("scaled.safetensors");
     fs::write(&scaled, bytes).unwrap();
@@ -261,11 +282,13 @@ fn other_weights_than_the_hashed_ones_are_refused() {
     let other = session_of(session.python, "16x2x16", 16, 2, "hashed", true);
     let trace = relabelled(&other, session);
     let pin = args!["--adapter-id", session.id, "--insecure-dev-srs"];
-    let run = session.verify(&session.path("artifacts/public"), &trace, &other.path("session.pf"), &pin);
+    let run =
+        session.verify(&session.path("artifacts/public"), &trace, &other.path("session.pf"), &pin);
     run.refused(1, "rejected by the check `fixed weights`");
 }
 
-/// A contributor who fixes only some of the columns that the parameters fill could change the others.
+/// A contributor who fixes only some of the columns that the parameters fill could change the
+/// others.
 #[test]
 fn a_manifest_with_fewer_commitments_than_the_parameters_fill_is_refused() {
     let Some(hashed) = hashed() else { return };
@@ -286,11 +309,17 @@ fn a_manifest_with_fewer_commitments_than_the_parameters_fill_is_refused() {
     let trace = folder.path().join("trace.safetensors");
     fs::copy(own.path("trace.safetensors"), &trace).unwrap();
     let trace = relabel(&trace, &own.id, &id);
-    let run = own.verify(&changed, &trace, &own.path("session.pf"), &args!["--adapter-id", id, "--insecure-dev-srs"]);
+    let run = own.verify(
+        &changed,
+        &trace,
+        &own.path("session.pf"),
+        &args!["--adapter-id", id, "--insecure-dev-srs"],
+    );
     run.refused(1, "commitments to the parameters: 2 in the settings, 1 in the manifest");
 }
 
-/// Neither the folder in which the user is nor any of those that come from the prover is one that Python imports from.
+/// Neither the folder in which the user is nor any of those that come from the prover is one that
+/// Python imports from.
 #[test]
 fn python_files_beside_the_proofs_are_not_run() {
     let Some(session) = hashed() else { return };
@@ -300,7 +329,8 @@ fn python_files_beside_the_proofs_are_not_run() {
     let run_by = here.path().join("was-run");
     for folder in [here.path(), &path, &changed] {
         for module in ["ezkl", "asyncio", "json", "resource", "numpy"] {
-            let code = format!("open({:?}, 'w')\nraise SystemExit(0)\n", run_by.display().to_string());
+            let code =
+                format!("open({:?}, 'w')\nraise SystemExit(0)\n", run_by.display().to_string());
             fs::write(folder.join(format!("{module}.py")), code).unwrap();
         }
     }
@@ -342,7 +372,12 @@ fn manifests_that_lead_out_of_their_folder_or_are_not_canonical_are_refused() {
         ("\"dim\":16", "\"dim\":0", "shape"),
     ] {
         fs::write(&manifest, text.replace(from, to)).unwrap();
-        let run = session.verify(&changed, &session.path("trace.safetensors"), &session.path("session.pf"), &[]);
+        let run = session.verify(
+            &changed,
+            &session.path("trace.safetensors"),
+            &session.path("session.pf"),
+            &[],
+        );
         run.refused(2, why);
     }
 }
@@ -353,12 +388,17 @@ fn commands_of_the_native_backend_say_that_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let artifacts = session.path("artifacts");
     zk!["serve", "--artifacts", artifacts].refused(2, "EZKL backend are not served");
-    zk!["audit", "--public", artifacts, "--adapter", folder.path(), "--opening", artifacts].refused(2, "not audited");
+    zk!["audit", "--public", artifacts, "--adapter", folder.path(), "--opening", artifacts]
+        .refused(2, "not audited");
     let onnx = export("16x2x16", folder.path(), false);
-    zk!["compile", onnx, "--out", folder.path().join("a"), "--backend", "ezkl", "--locked"].refused(2, "--locked");
+    zk!["compile", onnx, "--out", folder.path().join("a"), "--backend", "ezkl", "--locked"]
+        .refused(2, "--locked");
     compile(session.python, &onnx, &artifacts, &[]).refused(2, "has served rows");
-    zk!["compile", onnx, "--out", folder.path().join("a"), "--backend", "ezkl"].refused(2, "name a file with --srs");
+    zk!["compile", onnx, "--out", folder.path().join("a"), "--backend", "ezkl"]
+        .refused(2, "name a file with --srs");
     let verify = args!["--adapter-id", session.id, "--backend", "halo2"];
-    let verify = [&args!["verify", "--public", artifacts, "--trace", "x", "--proof", "x"][..], &verify].concat();
+    let verify =
+        [&args!["verify", "--public", artifacts, "--trace", "x", "--proof", "x"][..], &verify]
+            .concat();
     crate::zklora::zklora(verify).refused(2, "--backend says otherwise");
 }

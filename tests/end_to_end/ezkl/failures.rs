@@ -1,4 +1,5 @@
-//! EZKL that is missing, of another version, killed, stuck, too large or out of space: a clear error, and nothing half-written.
+//! EZKL that is missing, of another version, killed, stuck, too large or out of space: a clear
+//! error, and nothing half-written.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,8 @@ use crate::{
     zklora::{Run, zklora_with},
 };
 
-/// Takes the place of the package and is the package, but for one function, which does what `EZKL_FAULT` says.
+/// Takes the place of the package and is the package, but for one function, which does what
+/// `EZKL_FAULT` says.
 const FAULTY: &str = r#"
 import os, sys, time
 sys.path.remove(os.path.dirname(os.path.abspath(__file__)))
@@ -83,7 +85,8 @@ impl Place {
 
     fn run(&self, fault: &str, arguments: &[std::ffi::OsString], more: &[&str]) -> Run {
         let variables = [("PYTHONPATH", self.path("faulty")), ("EZKL_FAULT", fault.into())];
-        let variables: Vec<(&str, &Path)> = variables.iter().map(|(name, value)| (*name, value.as_path())).collect();
+        let variables: Vec<(&str, &Path)> =
+            variables.iter().map(|(name, value)| (*name, value.as_path())).collect();
         let variables = if fault.is_empty() { &[][..] } else { &variables };
         let python = args!["--ezkl-python", self.python];
         let more: Vec<_> = more.iter().map(std::ffi::OsString::from).collect();
@@ -116,7 +119,8 @@ impl Place {
 }
 
 #[test]
-fn an_interpreter_or_package_that_is_missing_or_another_is_said_with_the_command_that_installs_it() {
+fn an_interpreter_or_package_that_is_missing_or_another_is_said_with_the_command_that_installs_it()
+{
     let Some(place) = Place::new() else { return };
     let onnx = place.path("onnx");
     let out = place.path("work/artifacts");
@@ -124,7 +128,8 @@ fn an_interpreter_or_package_that_is_missing_or_another_is_said_with_the_command
         let own = args!["compile", onnx, "--out", out, "--backend", "ezkl", "--insecure-dev-srs"];
         zklora_with(variables, [&own[..], more].concat())
     };
-    compile(&[], &args!["--ezkl-python", "no-such-python"]).refused(2, "`no-such-python` does not start");
+    compile(&[], &args!["--ezkl-python", "no-such-python"])
+        .refused(2, "`no-such-python` does not start");
     compile(&[("ZKLORA_EZKL_PYTHON", Path::new("/nowhere/python"))], &[])
         .refused(2, "`/nowhere/python` does not start");
     compile(&[], &args!["--ezkl-python", "true"]).refused(2, "it ended: exit code 0");
@@ -152,20 +157,35 @@ fn a_process_that_is_killed_stuck_too_large_or_without_space_leaves_nothing_behi
     let Some(place) = Place::new() else { return };
     place.compile("kill:setup", &[]).refused(2, "died in `setup`").refused(2, "killed by signal 9");
     place.nothing_but(&[]);
-    place.compile("hang:mock", &["--ezkl-timeout", "3"]).refused(2, "took longer than 3s (--ezkl-timeout)");
+    place
+        .compile("hang:mock", &["--ezkl-timeout", "3"])
+        .refused(2, "took longer than 3s (--ezkl-timeout)");
     place.nothing_but(&[]);
-    place.compile("memory:setup", &["--ezkl-memory", "300"]).refused(2, "more than 300 MiB of memory (--ezkl-memory)");
+    place
+        .compile("memory:setup", &["--ezkl-memory", "300"])
+        .refused(2, "more than 300 MiB of memory (--ezkl-memory)");
     place.nothing_but(&[]);
-    place.compile("burst:setup", &["--ezkl-memory", "300"]).refused(2, "more than 300 MiB of memory (--ezkl-memory)");
+    place
+        .compile("burst:setup", &["--ezkl-memory", "300"])
+        .refused(2, "more than 300 MiB of memory (--ezkl-memory)");
     place.nothing_but(&[]);
-    place.compile("abort:setup", &["--ezkl-memory", "300"]).refused(2, "more than 300 MiB of memory (--ezkl-memory)");
+    place
+        .compile("abort:setup", &["--ezkl-memory", "300"])
+        .refused(2, "more than 300 MiB of memory (--ezkl-memory)");
     place.nothing_but(&[]);
     place.compile("space:setup", &[]).refused(2, "No space left on device");
     place.nothing_but(&[]);
     // A circuit that does not fit: the package panics, and what it wrote is shown.
     place.compile("", &["--decomposition", "4096,2"]).refused(2, "the argument '--decomposition");
-    let wide =
-        args!["compile", place.path("onnx"), "--out", place.path("work/a"), "--backend", "ezkl", "--insecure-dev-srs"];
+    let wide = args![
+        "compile",
+        place.path("onnx"),
+        "--out",
+        place.path("work/a"),
+        "--backend",
+        "ezkl",
+        "--insecure-dev-srs"
+    ];
     let run = place.run("", &wide, &[&SMALL[..], &["--param-visibility", "hashed"]].concat());
     run.refused(2, "EZKL failed in `");
     place.nothing_but(&[]);
@@ -179,32 +199,66 @@ fn witnesses_that_are_not_numbers_or_not_of_the_row_are_refused_and_count_no_row
     place.compile("", &[]).ok();
     inputs(16, 1, &place.path("x.json"));
     let (artifacts, trace) = (place.path("work/artifacts"), place.path("work/trace.safetensors"));
-    let record = args!["trace", "record", "--artifacts", artifacts, "--inputs", place.path("x.json"), "--out", trace];
+    let record = args![
+        "trace",
+        "record",
+        "--artifacts",
+        artifacts,
+        "--inputs",
+        place.path("x.json"),
+        "--out",
+        trace
+    ];
     place.run("nan:gen_witness", &record, &[]).refused(2, "not a witness");
     place.run("other:gen_witness", &record, &[]).refused(2, "its inputs are not those of the row");
     place.run("kill:gen_witness", &record, &[]).refused(2, "row 0): killed by signal 9");
     std::fs::write(place.path("bad.json"), "{\"input_data\": [[NaN]]}").unwrap();
-    let bad = args!["trace", "record", "--artifacts", artifacts, "--inputs", place.path("bad.json"), "--out", trace];
+    let bad = args![
+        "trace",
+        "record",
+        "--artifacts",
+        artifacts,
+        "--inputs",
+        place.path("bad.json"),
+        "--out",
+        trace
+    ];
     place.run("", &bad, &[]).refused(2, "not JSON of the form");
     place.nothing_but(&["artifacts"]);
     assert!(!artifacts.join("private/served.jsonl").exists());
     place.run("", &record, &["--max-rows", "1"]).ok();
     place.run("", &record, &["--max-rows", "1"]).refused(1, "the limit is 1");
     // A proof that is interrupted is not there.
-    let prove =
-        args!["prove", "--artifacts", artifacts, "--trace", trace, "--out", place.path("work/p"), "--insecure-dev-srs"];
+    let prove = args![
+        "prove",
+        "--artifacts",
+        artifacts,
+        "--trace",
+        trace,
+        "--out",
+        place.path("work/p"),
+        "--insecure-dev-srs"
+    ];
     place.run("kill:prove", &prove, &[]).refused(2, "died in `prove`");
     place.nothing_but(&["artifacts", "trace.safetensors"]);
 }
 
-/// Ctrl-C ends the command and the process that it started, and nothing is left of what it was doing.
+/// Ctrl-C ends the command and the process that it started, and nothing is left of what it was
+/// doing.
 #[test]
 #[cfg(target_os = "linux")]
 fn an_interrupted_command_ends_its_own_process_and_leaves_nothing() {
     let Some(place) = Place::new() else { return };
     for signal in ["INT", "KILL"] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_zklora"));
-        command.args(args!["compile", place.path("onnx"), "--out", place.path("work/artifacts"), "--backend", "ezkl"]);
+        command.args(args![
+            "compile",
+            place.path("onnx"),
+            "--out",
+            place.path("work/artifacts"),
+            "--backend",
+            "ezkl"
+        ]);
         command.args(["--insecure-dev-srs", "--ezkl-python"]).arg(place.python).args(SMALL);
         command.env("PYTHONPATH", place.path("faulty")).env("EZKL_FAULT", "hang:setup");
         let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
@@ -218,14 +272,19 @@ fn an_interrupted_command_ends_its_own_process_and_leaves_nothing() {
             assert!(started.elapsed().as_secs() < 60, "no process was started");
             std::thread::sleep(std::time::Duration::from_millis(20));
         };
-        std::process::Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+        std::process::Command::new("kill")
+            .args([&format!("-{signal}"), &child.id().to_string()])
+            .status()
+            .unwrap();
         let status = child.wait().unwrap();
         if signal == "INT" {
             assert_eq!(status.code(), Some(2));
             place.nothing_but(&[]);
         }
         let gone = || match std::fs::read_to_string(format!("/proc/{python}/stat")) {
-            Ok(stat) => stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')),
+            Ok(stat) => {
+                stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+            }
             Err(_) => true,
         };
         let ended = std::time::Instant::now();
@@ -243,9 +302,17 @@ fn an_interrupted_command_ends_its_own_process_and_leaves_nothing() {
 fn a_disk_that_is_full_leaves_nothing_behind() {
     let Some(place) = Place::new() else { return };
     let mut limited = std::process::Command::new("bash");
-    limited.args(["-c", "ulimit -f 200; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_zklora"), "compile"]);
+    limited.args([
+        "-c",
+        "ulimit -f 200; exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_zklora"),
+        "compile",
+    ]);
     limited.arg(place.path("onnx")).arg("--out").arg(place.path("work/artifacts"));
-    limited.args(["--backend", "ezkl", "--insecure-dev-srs", "--ezkl-python"]).arg(place.python).args(SMALL);
+    limited
+        .args(["--backend", "ezkl", "--insecure-dev-srs", "--ezkl-python"])
+        .arg(place.python)
+        .args(SMALL);
     crate::zklora::run(&mut limited).refused(2, "EZKL failed in `");
     place.nothing_but(&[]);
 }
@@ -271,7 +338,9 @@ fn only_a_verification_of_the_package_that_says_yes_is_one() {
     place.run("hang:verify", &verify, &["--ezkl-timeout", "3"]).refused(2, "took longer than 3s");
     place.run("none:verify", &verify, &[]).refused(1, "rejected by the check `EZKL's own`");
     // What the package prints is no answer.
-    place.run("forge:verify", &verify, &[]).refused(1, "EZKL does not accept this proof (ValueError: no)");
+    place
+        .run("forge:verify", &verify, &[])
+        .refused(1, "EZKL does not accept this proof (ValueError: no)");
     place.run("", &verify, &[]).ok();
 }
 
@@ -282,10 +351,23 @@ fn an_srs_that_is_changed_after_it_was_looked_at_is_not_used() {
     let (public, srs) = (session.path("artifacts/public"), place.path("own.srs"));
     std::fs::copy(public.join("insecure-dev-12.srs"), &srs).unwrap();
     let (trace, proofs) = (session.path("trace.safetensors"), session.path("session.pf"));
-    let own = args!["verify", "--public", public, "--trace", trace, "--proof", proofs, "--adapter-id", session.id];
-    let verify = [&own[..], &args!["--insecure-dev-srs", "--srs", srs, "--ezkl-python", place.python]].concat();
+    let own = args![
+        "verify",
+        "--public",
+        public,
+        "--trace",
+        trace,
+        "--proof",
+        proofs,
+        "--adapter-id",
+        session.id
+    ];
+    let verify =
+        [&own[..], &args!["--insecure-dev-srs", "--srs", srs, "--ezkl-python", place.python]]
+            .concat();
     let faulty = place.path("faulty");
-    let variables = [("PYTHONPATH", &*faulty), ("EZKL_FAULT", Path::new("swap:verify")), ("EZKL_SWAP", &*srs)];
+    let variables =
+        [("PYTHONPATH", &*faulty), ("EZKL_FAULT", Path::new("swap:verify")), ("EZKL_SWAP", &*srs)];
     zklora_with(&variables, &verify).ok();
     zklora_with(&[], &verify).refused(2, "not an SRS of EZKL");
 }

@@ -35,8 +35,17 @@ fn a_run_of_ezkls_own_api_on_an_exported_file_verifies() {
     inputs(16, 1, &path("input.json"));
     script(python, folder.path(), RUN);
     let srs = args!["--srs", path("kzg.srs"), "--insecure-dev-srs", "--ezkl-python", python];
-    let compile =
-        args!["--json", "compile", onnx, "--out", path("artifacts"), "--backend", "ezkl", "--ezkl-run", folder.path()];
+    let compile = args![
+        "--json",
+        "compile",
+        onnx,
+        "--out",
+        path("artifacts"),
+        "--backend",
+        "ezkl",
+        "--ezkl-run",
+        folder.path()
+    ];
     let compiled = zklora([&compile[..], &srs].concat()).ok().json();
     let (artifacts, trace) = (path("artifacts"), path("trace.safetensors"));
     record(python, &artifacts, &path("input.json"), &trace).ok();
@@ -66,13 +75,31 @@ fn a_run_of_ezkls_own_api_on_an_exported_file_verifies() {
     for file in ["model.compiled", "pk.key"] {
         std::fs::remove_file(path(file)).unwrap();
     }
-    let compile =
-        args!["--json", "compile", onnx, "--out", path("user"), "--backend", "ezkl", "--ezkl-run", folder.path()];
+    let compile = args![
+        "--json",
+        "compile",
+        onnx,
+        "--out",
+        path("user"),
+        "--backend",
+        "ezkl",
+        "--ezkl-run",
+        folder.path()
+    ];
     assert_eq!(zklora([&compile[..], &srs].concat()).ok().json()["adapter_id"], id);
     let record = record(python, &path("user"), &path("input.json"), &path("t"));
     record.refused(2, "can verify, but neither record nor prove");
     std::fs::remove_file(path("vk.key")).unwrap();
-    let again = args!["compile", onnx, "--out", path("b"), "--backend", "ezkl", "--ezkl-run", folder.path()];
+    let again = args![
+        "compile",
+        onnx,
+        "--out",
+        path("b"),
+        "--backend",
+        "ezkl",
+        "--ezkl-run",
+        folder.path()
+    ];
     zklora([&again[..], &srs].concat()).refused(2, "settings.json and vk.key under these names");
 }
 

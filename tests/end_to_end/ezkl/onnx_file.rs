@@ -1,4 +1,5 @@
-//! An ONNX file with a named dimension, and weights in another file: written field by field, for no exporter is at hand here.
+//! An ONNX file with a named dimension, and weights in another file: written field by field, for no
+//! exporter is at hand here.
 
 use std::path::{Path, PathBuf};
 
@@ -23,10 +24,13 @@ fn number(field: u8, value: u8) -> Vec<u8> {
 /// `name`, of this many rows and columns, in `part/weights.bin` from this offset.
 fn weight(name: &str, rows: u8, columns: u8, offset: u8) -> Vec<u8> {
     let length = 4 * u32::from(rows) * u32::from(columns);
-    let entry = |key: &str, value: String| field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat());
+    let entry = |key: &str, value: String| {
+        field(13, &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat())
+    };
     [
         [number(1, rows), number(1, columns), number(2, 1), field(8, name.as_bytes())].concat(),
-        [entry("location", "part/weights.bin".into()), entry("offset", offset.to_string())].concat(),
+        [entry("location", "part/weights.bin".into()), entry("offset", offset.to_string())]
+            .concat(),
         [entry("length", length.to_string()), number(14, 1)].concat(),
     ]
     .concat()
@@ -40,22 +44,31 @@ fn value(name: &str) -> Vec<u8> {
 }
 
 fn product(left: &str, right: &str, output: &str) -> Vec<u8> {
-    let names = [field(1, left.as_bytes()), field(1, right.as_bytes()), field(2, output.as_bytes())].concat();
+    let names =
+        [field(1, left.as_bytes()), field(1, right.as_bytes()), field(2, output.as_bytes())]
+            .concat();
     [names, field(4, b"MatMul")].concat()
 }
 
 /// Writes `x · A · B` with A of 16×2 and B of 2×16 into a folder, and gives back the file.
 pub fn external(folder: &Path) -> PathBuf {
     std::fs::create_dir_all(folder.join("part")).unwrap();
-    let weights: Vec<u8> = (0..64).flat_map(|i| ((i * 29 % 31) as f32 / 31.0 - 0.5).to_le_bytes()).collect();
+    let weights: Vec<u8> =
+        (0..64).flat_map(|i| ((i * 29 % 31) as f32 / 31.0 - 0.5).to_le_bytes()).collect();
     std::fs::write(folder.join("part/weights.bin"), weights).unwrap();
     let graph = [
-        [field(1, &product("x", "a", "h")), field(1, &product("h", "b", "delta")), field(2, b"lora")].concat(),
+        [
+            field(1, &product("x", "a", "h")),
+            field(1, &product("h", "b", "delta")),
+            field(2, b"lora"),
+        ]
+        .concat(),
         [field(5, &weight("a", 16, 2, 0)), field(5, &weight("b", 2, 16, 128))].concat(),
         [field(11, &value("x")), field(12, &value("delta"))].concat(),
     ]
     .concat();
     let path = folder.join("external.onnx");
-    std::fs::write(&path, [number(1, 8), field(7, &graph), field(8, &number(2, 17))].concat()).unwrap();
+    std::fs::write(&path, [number(1, 8), field(7, &graph), field(8, &number(2, 17))].concat())
+        .unwrap();
     path
 }

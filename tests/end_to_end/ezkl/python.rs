@@ -33,8 +33,17 @@ fn environment() -> Result<PathBuf, String> {
         return Ok(python);
     }
     succeed(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&dir))?;
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/end_to_end/ezkl/requirements.txt");
-    let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"];
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/end_to_end/ezkl/requirements.txt");
+    let install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--require-hashes",
+        "-r",
+    ];
     succeed(Command::new(&python).args(install).arg(file))?;
     std::fs::write(&stamp, REQUIREMENTS).map_err(|error| error.to_string())?;
     Ok(python)

@@ -31,8 +31,18 @@ impl Session {
 
     /// Verifies with the pin, and with some of the files replaced.
     pub fn verify(&self, public: &Path, trace: &Path, proofs: &Path, more: &[OsString]) -> Run {
-        let own =
-            args!["--json", "verify", "--public", public, "--trace", trace, "--proof", proofs, "--backend", "ezkl"];
+        let own = args![
+            "--json",
+            "verify",
+            "--public",
+            public,
+            "--trace",
+            trace,
+            "--proof",
+            proofs,
+            "--backend",
+            "ezkl"
+        ];
         with_ezkl(self.python, &[&own[..], more].concat())
     }
 
@@ -49,16 +59,29 @@ pub fn with_ezkl(python: &Path, arguments: &[OsString]) -> Run {
 }
 
 pub fn compile(python: &Path, onnx: &Path, out: &Path, more: &[OsString]) -> Run {
-    let own = args!["--json", "compile", onnx, "--out", out, "--backend", "ezkl", "--insecure-dev-srs"];
+    let own =
+        args!["--json", "compile", onnx, "--out", out, "--backend", "ezkl", "--insecure-dev-srs"];
     with_ezkl(python, &[&own[..], more].concat())
 }
 
 pub fn record(python: &Path, artifacts: &Path, inputs: &Path, trace: &Path) -> Run {
-    with_ezkl(python, &args!["trace", "record", "--artifacts", artifacts, "--inputs", inputs, "--out", trace])
+    with_ezkl(
+        python,
+        &args!["trace", "record", "--artifacts", artifacts, "--inputs", inputs, "--out", trace],
+    )
 }
 
 pub fn prove(python: &Path, artifacts: &Path, trace: &Path, out: &Path) -> Run {
-    let own = args!["prove", "--artifacts", artifacts, "--trace", trace, "--out", out, "--insecure-dev-srs"];
+    let own = args![
+        "prove",
+        "--artifacts",
+        artifacts,
+        "--trace",
+        trace,
+        "--out",
+        out,
+        "--insecure-dev-srs"
+    ];
     with_ezkl(python, &own)
 }
 
@@ -76,7 +99,8 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Exports an adapter of this shape. Its weights are the same at every run; `other` makes others of them.
+/// Exports an adapter of this shape. Its weights are the same at every run; `other` makes others of
+/// them.
 pub fn export(shape: &str, folder: &Path, other: bool) -> PathBuf {
     let adapter = folder.join("adapter");
     zklora_runtime::ezkl::against::synthetic_adapter(shape.parse().unwrap(), &adapter).unwrap();
@@ -94,7 +118,8 @@ pub fn export(shape: &str, folder: &Path, other: bool) -> PathBuf {
 
 /// EZKL's input file for this many rows.
 pub fn inputs(features: usize, rows: usize, path: &Path) {
-    let values: Vec<f32> = (0..features * rows).map(|i| ((i * 37 % 101) as f32 - 50.0) / 40.0).collect();
+    let values: Vec<f32> =
+        (0..features * rows).map(|i| ((i * 37 % 101) as f32 - 50.0) / 40.0).collect();
     std::fs::write(path, serde_json::json!({ "input_data": [values] }).to_string()).unwrap();
 }
 
@@ -131,7 +156,13 @@ pub fn hashed() -> Option<&'static Session> {
 #[test]
 fn a_16x2x16_module_goes_through_compile_prove_and_verify() {
     let Some(session) = hashed() else { return };
-    let yours = args!["--adapter-id", session.id, "--insecure-dev-srs", "--inputs", session.path("inputs.json")];
+    let yours = args![
+        "--adapter-id",
+        session.id,
+        "--insecure-dev-srs",
+        "--inputs",
+        session.path("inputs.json")
+    ];
     let [public, trace, proofs] =
         ["artifacts/public", "trace.safetensors", "session.pf"].map(|name| session.path(name));
     let verdict = session.verify(&public, &trace, &proofs, &yours).ok().json();
@@ -142,11 +173,15 @@ fn a_16x2x16_module_goes_through_compile_prove_and_verify() {
     assert_eq!(verdict["rows"][MODULE], 2);
     // The rows are close to what the float adapter computes: 10 bits after the point.
     let info = zk!["--json", "trace", "info", trace].ok().json();
-    assert_eq!((&info["adapter_id"], &info["rows"][MODULE]), (&session.id.as_str().into(), &2.into()));
+    assert_eq!(
+        (&info["adapter_id"], &info["rows"][MODULE]),
+        (&session.id.as_str().into(), &2.into())
+    );
 }
 
 #[test]
-fn a_64x4x64_module_goes_through_compile_prove_and_verify_and_its_private_weights_are_said_to_be_unbound() {
+fn a_64x4x64_module_goes_through_compile_prove_and_verify_and_its_private_weights_are_said_to_be_unbound()
+ {
     let Some(python) = python() else { return };
     let session = session_of(python, "64x4x64", 64, 1, "private", false);
     let run = session.verify_proofs(&session.path("session.pf")).ok();
@@ -158,11 +193,13 @@ fn a_64x4x64_module_goes_through_compile_prove_and_verify_and_its_private_weight
 fn commitments_and_keys_bind_weights_and_refuse_others() {
     let Some(python) = python() else { return };
     for (visibility, check) in [("polycommit", "fixed weights"), ("fixed", "EZKL's own")] {
-        let [own, other] = [false, true].map(|other| session_of(python, "16x2x16", 16, 1, visibility, other));
+        let [own, other] =
+            [false, true].map(|other| session_of(python, "16x2x16", 16, 1, visibility, other));
         assert_eq!(own.verify_proofs(&own.path("session.pf")).ok().json()["weights_bound"], true);
         let trace = super::attacks::relabelled(&other, &own);
         let pin = args!["--adapter-id", own.id, "--insecure-dev-srs"];
-        own.verify(&own.path("artifacts/public"), &trace, &other.path("session.pf"), &pin).refused(1, check);
+        own.verify(&own.path("artifacts/public"), &trace, &other.path("session.pf"), &pin)
+            .refused(1, check);
     }
 }
 
@@ -174,21 +211,29 @@ fn private_weights_of_somebody_else_pass_and_the_verdict_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let onnx = export("16x2x16", folder.path(), true);
-    let vk = |artifacts: &Path| std::fs::read(artifacts.join("public").join(MODULE).join("vk.key")).unwrap();
-    // EZKL lays out the same graph in more ways than one: the key is the pinned one at every second attempt or so.
+    let vk = |artifacts: &Path| {
+        std::fs::read(artifacts.join("public").join(MODULE).join("vk.key")).unwrap()
+    };
+    // EZKL lays out the same graph in more ways than one: the key is the pinned one at every second
+    // attempt or so.
     let srs = own.path("artifacts/public/insecure-dev-11.srs");
     let more = [&args!["--srs", srs][..], &SMALL.map(OsString::from)].concat();
-    let attempt = || compile(python, &onnx, &path("artifacts"), &more).ok().json()["adapter_id"].clone();
+    let attempt =
+        || compile(python, &onnx, &path("artifacts"), &more).ok().json()["adapter_id"].clone();
     let mut attempts = (0..40).map(|_| attempt());
     let id = attempts.find(|_| vk(&path("artifacts")) == vk(&own.path("artifacts"))).unwrap();
-    let (artifacts, trace, proofs) = (path("artifacts"), path("trace.safetensors"), path("session.pf"));
+    let (artifacts, trace, proofs) =
+        (path("artifacts"), path("trace.safetensors"), path("session.pf"));
     let inputs = own.path("inputs.json");
     record(python, &artifacts, &inputs, &trace).ok();
     prove(python, &artifacts, &trace, &proofs).ok();
     let trace = super::attacks::relabel(&trace, id.as_str().unwrap(), &own.id);
     let pin = args!["--adapter-id", own.id, "--insecure-dev-srs", "--inputs", inputs];
     let run = own.verify(&own.path("artifacts/public"), &trace, &proofs, &pin).ok();
-    assert!(run.stderr.contains("any delta is what some weights give") && run.json()["weights_bound"] == false);
+    assert!(
+        run.stderr.contains("any delta is what some weights give")
+            && run.json()["weights_bound"] == false
+    );
 }
 
 /// Compiles a file, and records, proves and verifies one row.
@@ -197,7 +242,8 @@ fn goes_through(python: &Path, onnx: &Path, folder: &Path) {
     let (artifacts, rows) = (path("artifacts"), path("x.json"));
     compile(python, onnx, &artifacts, &SMALL.map(OsString::from)).ok();
     let manifest: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(artifacts.join("public/manifest.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(artifacts.join("public/manifest.json")).unwrap())
+            .unwrap();
     inputs(manifest["modules"][0]["inputs"][0]["dim"].as_u64().unwrap() as usize, 1, &rows);
     let (trace, proofs) = (path("t.safetensors"), path("t.pf"));
     record(python, &artifacts, &rows, &trace).ok();
@@ -239,20 +285,39 @@ fn bench_measures_both_on_one_module_and_writes_a_page() {
     let Some(python) = python() else { return };
     let folder = tempfile::tempdir().unwrap();
     let html = folder.path().join("page.html");
-    let bench =
-        args!["--json", "bench", "--against", "ezkl", "--module", "16x2x16", "--ezkl-python", python, "--html", html];
+    let bench = args![
+        "--json",
+        "bench",
+        "--against",
+        "ezkl",
+        "--module",
+        "16x2x16",
+        "--ezkl-python",
+        python,
+        "--html",
+        html
+    ];
     let result = zklora([&bench[..], &SMALL.map(OsString::from)].concat()).ok().json();
     for side in ["native", "ezkl"] {
         let stages = result[side]["stages"].as_array().unwrap();
         assert_eq!(stages.len(), 6);
-        assert!(stages.iter().all(|s| s[1]["done"]["seconds"].is_number() || s[1] == "in_next"), "{result}");
+        assert!(
+            stages.iter().all(|s| s[1]["done"]["seconds"].is_number() || s[1] == "in_next"),
+            "{result}"
+        );
         assert!(result[side]["accuracy"]["relative_rms"].as_f64().unwrap() < 0.1, "{result}");
         assert!(result[side]["proof_bytes"].as_u64().unwrap() > 100);
     }
     let ratio = |what: &str| result["ratios"].as_array().unwrap().iter().any(|r| r["what"] == what);
-    assert!(ratio("prove, wall time") && ratio("proofs, bytes") && ratio("peak memory"), "{result}");
+    assert!(
+        ratio("prove, wall time") && ratio("proofs, bytes") && ratio("peak memory"),
+        "{result}"
+    );
     let page = std::fs::read_to_string(&html).unwrap();
     assert!(
-        page.contains("EZKL 23.0.5") && page.contains("<svg") && !page.contains("<script") && !page.contains("http:")
+        page.contains("EZKL 23.0.5")
+            && page.contains("<svg")
+            && !page.contains("<script")
+            && !page.contains("http:")
     );
 }

@@ -1,6 +1,7 @@
 //! Cast to int64, exactly: tract 0.23 makes dimensions of it, by way of 32 bits.
 //!
-//! Exporters write "to the end" of a slice as the largest int64, and cast it; cut to 32 bits it is -1, and the slice is one too short.
+//! Exporters write "to the end" of a slice as the largest int64, and cast it; cut to 32 bits it is
+//! -1, and the slice is one too short.
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::{NodeProto, tensor_proto::DataType};
@@ -13,9 +14,13 @@ use tract_onnx::tract_hir::internal::*;
 /// The name of a cast to int64.
 pub(in crate::ingest) const NAME: &str = "CastToDimension";
 
-pub(super) fn build(ctx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+pub(super) fn build(
+    ctx: &ParsingContext,
+    node: &NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     if node.get_attr_opt::<i64>("to")? != Some(DataType::Int64 as i64) {
-        let original = tract_onnx::onnx().op_register.0.remove("Cast").context("tract has no Cast")?;
+        let original =
+            tract_onnx::onnx().op_register.0.remove("Cast").context("tract has no Cast")?;
         return original(ctx, node);
     }
     Ok((expand(ToDimension), vec![]))
@@ -41,7 +46,12 @@ impl Expansion for ToDimension {
         s.equals(&outputs[0].shape, &inputs[0].shape)
     }
 
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+    fn wire(
+        &self,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         let from = model.outlet_fact(inputs[0])?.datum_type;
         if from == TDim::datum_type() {
             return model.wire_node(prefix, cast(from), inputs);

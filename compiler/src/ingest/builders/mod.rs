@@ -1,7 +1,8 @@
-//! ONNX operators that tract reads wrongly, or not in all their forms, are built here instead: one file each.
+//! ONNX operators that tract reads wrongly, or not in all their forms, are built here instead: one
+//! file each.
 //!
-//! A builder makes tract's operator from a node of the file. It knows tract's inference, not linear maps; what an operator does to a map
-//! is in `operators`.
+//! A builder makes tract's operator from a node of the file. It knows tract's inference, not linear
+//! maps; what an operator does to a map is in `operators`.
 
 pub(super) mod cast;
 mod pad;

@@ -1,11 +1,15 @@
-//! Squeeze without axes before operator set 13, and with axes in any order: tract 0.23 wants them, and in ascending order.
+//! Squeeze without axes before operator set 13, and with axes in any order: tract 0.23 wants them,
+//! and in ascending order.
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_core::internal::{OutletId, TypedModel};
 use tract_onnx::tract_hir::{internal::*, ops::array::RmDims};
 
-pub(super) fn build(ctx: &ParsingContext, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+pub(super) fn build(
+    ctx: &ParsingContext,
+    node: &NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let listed = match ctx.onnx_operator_set_version {
         ..13 => match node.get_attr_opt_vec::<i64>("axes")? {
             Some(axes) => Axes::These(axes),
@@ -36,13 +40,17 @@ fn read(axes: &Tensor) -> TractResult<Vec<i64>> {
     Ok(axes.cast_to::<i64>()?.to_plain_array_view::<i64>()?.iter().copied().collect())
 }
 
-/// The axes to remove from a tensor of this shape, each once and of length 1, counted from the first.
+/// The axes to remove from a tensor of this shape, each once and of length 1, counted from the
+/// first.
 fn checked(axes: &[i64], shape: &[TDim]) -> TractResult<Vec<usize>> {
     let rank = i64::try_from(shape.len())?;
     let mut found = vec![];
     for axis in axes {
         let at = usize::try_from(if *axis < 0 { *axis + rank } else { *axis })?;
-        ensure!(at < shape.len() && !found.contains(&at), "Squeeze of axis {axis} of a tensor of rank {rank}");
+        ensure!(
+            at < shape.len() && !found.contains(&at),
+            "Squeeze of axis {axis} of a tensor of rank {rank}"
+        );
         ensure!(shape[at].is_one(), "Squeeze of axis {axis}, whose length is {}, not 1", shape[at]);
         found.push(at);
     }
@@ -54,7 +62,12 @@ fn units(shape: &[TDim]) -> Vec<usize> {
 }
 
 fn without(shape: &[TDim], axes: &[usize]) -> TVec<TDim> {
-    shape.iter().enumerate().filter(|(at, _)| !axes.contains(at)).map(|(_, dim)| dim.clone()).collect()
+    shape
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| !axes.contains(at))
+        .map(|(_, dim)| dim.clone())
+        .collect()
 }
 
 impl Expansion for Squeeze {
@@ -77,21 +90,38 @@ impl Expansion for Squeeze {
             });
         }
         s.given(&inputs[0].shape, move |s, shape| {
-            let axes = if let Axes::These(axes) = &self.axes { checked(axes, &shape)? } else { units(&shape) };
+            let axes = if let Axes::These(axes) = &self.axes {
+                checked(axes, &shape)?
+            } else {
+                units(&shape)
+            };
             s.equals(&outputs[0].shape, without(&shape, &axes))
         })
     }
 
-    fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
+    fn wire(
+        &self,
+        prefix: &str,
+        model: &mut TypedModel,
+        inputs: &[OutletId],
+    ) -> TractResult<TVec<OutletId>> {
         let shape: TVec<TDim> = model.outlet_fact(inputs[0])?.shape.iter().cloned().collect();
         let axes = match &self.axes {
             Axes::These(axes) => checked(axes, &shape)?,
             Axes::Units => units(&shape),
             Axes::Input => {
-                let axes = model.outlet_fact(inputs[1])?.konst.clone().context("its axes must be constant")?;
+                let axes = model
+                    .outlet_fact(inputs[1])?
+                    .konst
+                    .clone()
+                    .context("its axes must be constant")?;
                 checked(&read(&axes)?, &shape)?
             }
         };
-        RmDims::new(axes.into_iter().map(|axis| axis as isize).collect()).wire(prefix, model, &inputs[..1])
+        RmDims::new(axes.into_iter().map(|axis| axis as isize).collect()).wire(
+            prefix,
+            model,
+            &inputs[..1],
+        )
     }
 }

@@ -27,15 +27,22 @@ pub(super) fn broadcast(shape: &ShapeFact, input: &Value) -> Result<Value, Reaso
         if extents == shape.dims() {
             Ok(axes.clone())
         } else {
-            Err(Reason::new("it repeats values that depend on the input; export without Expand or broadcasting"))
+            Err(Reason::new(
+                "it repeats values that depend on the input; export without Expand or broadcasting",
+            ))
         }
     })
 }
 
-fn with_axes(input: &Value, change: impl Fn(&Axes) -> Result<Axes, Reason>) -> Result<Value, Reason> {
+fn with_axes(
+    input: &Value,
+    change: impl Fn(&Axes) -> Result<Axes, Reason>,
+) -> Result<Value, Reason> {
     match input {
         Value::Constant(_) | Value::Filled(..) => Err(Reason::new("a constant was not folded")),
         Value::Input(view) => Ok(Value::Input(View { axes: change(&view.axes)?, ..view.clone() })),
-        Value::Affine(affine) => Ok(Value::Affine(Affine { axes: change(&affine.axes)?, ..affine.clone() })),
+        Value::Affine(affine) => {
+            Ok(Value::Affine(Affine { axes: change(&affine.axes)?, ..affine.clone() }))
+        }
     }
 }

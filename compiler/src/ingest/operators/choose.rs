@@ -28,17 +28,23 @@ pub(super) fn choose(inputs: &[Value]) -> Result<Value, Reason> {
     let mut sum: Option<Affine> = None;
     let mut row = vec![0.0; frame.width];
     for (value, slot, when) in parts {
-        let keep: Vec<f64> = chosen.iter().map(|chosen| if *chosen == when { 1.0 } else { 0.0 }).collect();
+        let keep: Vec<f64> =
+            chosen.iter().map(|chosen| if *chosen == when { 1.0 } else { 0.0 }).collect();
         if let Value::Constant(constant) = value {
             let constant = Constant::read(constant, slot)?.per_feature(&frame.axes, frame.width)?;
-            row.iter_mut().zip(constant.iter().zip(&keep)).for_each(|(row, (value, keep))| *row += value * keep);
+            row.iter_mut()
+                .zip(constant.iter().zip(&keep))
+                .for_each(|(row, (value, keep))| *row += value * keep);
             continue;
         }
         let part = divided(value)?;
         if part.axes != frame.axes {
-            return Err(Reason::new("its two sides do not have the same rows and features in the same order"));
+            return Err(Reason::new(
+                "its two sides do not have the same rows and features in the same order",
+            ));
         }
-        let part = if keep.iter().all(|keep| *keep == 1.0) { part } else { part.times_elements(keep) };
+        let part =
+            if keep.iter().all(|keep| *keep == 1.0) { part } else { part.times_elements(keep) };
         sum = Some(match sum {
             Some(sum) => sum.plus(part)?,
             None => part,
@@ -54,7 +60,8 @@ fn mask(condition: &Tensor) -> Result<Constant, Reason> {
         return Err(Reason::new("its condition is not a list of true and false"));
     }
     let condition = condition.to_plain_array_view::<bool>();
-    let condition = condition.map_err(|error| Reason::new(format!("its condition cannot be read: {error:#}")))?;
+    let condition = condition
+        .map_err(|error| Reason::new(format!("its condition cannot be read: {error:#}")))?;
     let data: Vec<f64> = condition.iter().map(|value| f64::from(u8::from(*value))).collect();
     if data.is_empty() {
         return Err(Reason::new("its condition has no elements"));

@@ -17,7 +17,11 @@ pub(super) const SUPPORTED: &[super::Supported] = &[super::Supported {
 }];
 
 pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
-    let rest = || Reason::new("it joins rows or heads, or parts whose rows differ; only features can be joined");
+    let rest = || {
+        Reason::new(
+            "it joins rows or heads, or parts whose rows differ; only features can be joined",
+        )
+    };
     let parts: Vec<Option<Affine>> = inputs
         .iter()
         .map(|input| match input {
@@ -39,7 +43,8 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
             _ => return Err(rest()),
         });
     }
-    let total = widths.iter().try_fold(0usize, |sum, width| sum.checked_add(*width)).ok_or_else(rest)?;
+    let total =
+        widths.iter().try_fold(0usize, |sum, width| sum.checked_add(*width)).ok_or_else(rest)?;
     check_joined(inputs.len(), total)?;
     let joined_axes = frame.with_axis(axis, features(total));
     let mut joined: Option<Affine> = None;
@@ -52,7 +57,8 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
         }
         if let Value::Constant(tensor) = input {
             let part_axes = frame.with_axis(axis, features(width));
-            row[start..start + width].copy_from_slice(&Constant::read(tensor, slot)?.per_feature(&part_axes, width)?);
+            row[start..start + width]
+                .copy_from_slice(&Constant::read(tensor, slot)?.per_feature(&part_axes, width)?);
         } else if let Value::Filled(number, _) = input {
             row[start..start + width].fill(*number);
         } else if let Some(part) = part {
@@ -61,7 +67,8 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
             {
                 return Err(rest());
             }
-            let columns: Vec<_> = (0..total).map(|k| k.checked_sub(start).filter(|column| *column < width)).collect();
+            let columns: Vec<_> =
+                (0..total).map(|k| k.checked_sub(start).filter(|column| *column < width)).collect();
             let padded = part.selected(columns)?.with_axes(joined_axes.clone());
             joined = Some(match joined {
                 Some(sum) => sum.plus(padded)?,
@@ -88,8 +95,14 @@ fn check_joined(parts: usize, total: usize) -> Result<(), Reason> {
     )))
 }
 
-/// Parts side by side along an axis that each of them has with length 1: features are counted part by part.
-fn stack(axis: usize, frame: Affine, inputs: &[Value], parts: Vec<Option<Affine>>) -> Result<Value, Reason> {
+/// Parts side by side along an axis that each of them has with length 1: features are counted part
+/// by part.
+fn stack(
+    axis: usize,
+    frame: Affine,
+    inputs: &[Value],
+    parts: Vec<Option<Affine>>,
+) -> Result<Value, Reason> {
     let unlike = || Reason::new("it stacks parts whose rows or features differ");
     let (width, count) = (frame.width, parts.len());
     let total = width.checked_mul(count).ok_or_else(unlike)?;
@@ -116,8 +129,11 @@ fn stack(axis: usize, frame: Affine, inputs: &[Value], parts: Vec<Option<Affine>
             row[start..start + width].fill(*number);
             continue;
         }
-        let part = part.filter(|part| part.axes == frame.axes && part.width == width).ok_or_else(unlike)?;
-        let columns: Vec<_> = (0..total).map(|k| k.checked_sub(start).filter(|column| *column < width)).collect();
+        let part = part
+            .filter(|part| part.axes == frame.axes && part.width == width)
+            .ok_or_else(unlike)?;
+        let columns: Vec<_> =
+            (0..total).map(|k| k.checked_sub(start).filter(|column| *column < width)).collect();
         let placed = part.selected(columns)?.with_axes(axes.clone());
         stacked = Some(match stacked {
             Some(sum) => sum.plus(placed)?,
@@ -125,7 +141,11 @@ fn stack(axis: usize, frame: Affine, inputs: &[Value], parts: Vec<Option<Affine>
         });
     }
     let stacked = stacked.ok_or_else(unlike)?;
-    Ok(Value::Affine(if row.iter().any(|value| *value != 0.0) { stacked.plus_row(row)? } else { stacked }))
+    Ok(Value::Affine(if row.iter().any(|value| *value != 0.0) {
+        stacked.plus_row(row)?
+    } else {
+        stacked
+    }))
 }
 
 /// The axis of a part of this many features: an axis of length 1 has no atoms.

@@ -1,7 +1,8 @@
 //! Contraction with a constant: MatMul, Gemm and Einsum arrive here as one operator.
 //!
-//! Each label of the equation is, seen from the side that depends on the input: *kept* (rows), *contracted* (all
-//! features, exactly), or *new* (only on the constant's side; these become the new features).
+//! Each label of the equation is, seen from the side that depends on the input: *kept* (rows),
+//! *contracted* (all features, exactly), or *new* (only on the constant's side; these become the
+//! new features).
 
 use crate::ingest::{
     affine::{Affine, Link, Value},
@@ -21,7 +22,8 @@ pub(super) const SUPPORTED: &[super::Supported] = &[super::Supported {
               positions",
 }];
 
-/// One label of the equation: its position in the linear operand, in the constant and in the output.
+/// One label of the equation: its position in the linear operand, in the constant and in the
+/// output.
 struct Label {
     linear: Option<usize>,
     constant: Option<usize>,
@@ -40,12 +42,16 @@ enum Role {
 
 pub(super) fn contract(op: &EinSum, inputs: &[Value]) -> Result<Value, Reason> {
     if op.q_params.is_some() {
-        return Err(Reason::new("it works on quantised integers; export the adapter in floating point"));
+        return Err(Reason::new(
+            "it works on quantised integers; export the adapter in floating point",
+        ));
     }
     let (value, constant, slots) = match inputs {
         [Value::Constant(constant), value] => (value, Constant::read(constant, 0)?, (1, 0)),
         [value, Value::Constant(constant)] => (value, Constant::read(constant, 1)?, (0, 1)),
-        [_, _] => return Err(Reason::new("it multiplies two values that both depend on the input")),
+        [_, _] => {
+            return Err(Reason::new("it multiplies two values that both depend on the input"));
+        }
         _ => return Err(Reason::new("only contractions of two operands are supported")),
     };
     let labels = labels(op, slots)?;
@@ -96,9 +102,13 @@ fn divided_for(value: &Value, labels: &[Label]) -> Result<Affine, Reason> {
         Value::Affine(affine) => Ok(affine.clone()),
         Value::Input(view) => {
             let width = concrete_extent(&contracted_atoms(&view.axes, labels));
-            let last = view.divided(width.ok_or_else(|| Reason::new("it contracts an axis of symbolic length"))?);
-            // Axes before the last one (a transposed input, channels before positions): positions are rows.
-            if !last.as_ref().is_ok_and(|affine| contracts_features(affine, labels)) && !view.whole {
+            let last = view.divided(
+                width.ok_or_else(|| Reason::new("it contracts an axis of symbolic length"))?,
+            );
+            // Axes before the last one (a transposed input, channels before positions): positions
+            // are rows.
+            if !last.as_ref().is_ok_and(|affine| contracts_features(affine, labels)) && !view.whole
+            {
                 let contracted = labels.iter().filter(|label| label.output.is_none());
                 let contracted: Vec<usize> = contracted.filter_map(|label| label.linear).collect();
                 if let Ok(by_axes) = view.divided_by_axes(&contracted) {
@@ -112,7 +122,11 @@ fn divided_for(value: &Value, labels: &[Label]) -> Result<Affine, Reason> {
 }
 
 /// The role of each of the constant's axes, and the axes and number of features of the output.
-fn roles(labels: &[Label], linear: &Axes, constant: &Constant) -> Result<(Vec<Role>, Axes, usize), Reason> {
+fn roles(
+    labels: &[Label],
+    linear: &Axes,
+    constant: &Constant,
+) -> Result<(Vec<Role>, Axes, usize), Reason> {
     let output_rank = labels.iter().filter(|label| label.output.is_some()).count();
     let mut output: Vec<Vec<Atom>> = vec![vec![]; output_rank];
     let mut roles: Vec<Role> = constant.shape.iter().map(|_| Role::Ignored).collect();
@@ -126,7 +140,9 @@ fn roles(labels: &[Label], linear: &Axes, constant: &Constant) -> Result<(Vec<Ro
         };
         match (label.output, label.constant) {
             (None, Some(axis)) if extent > 1 && !atoms.is_empty() => {
-                let features = offsets(atoms).filter(|features| features.len() == extent).ok_or_else(misfit)?;
+                let features = offsets(atoms)
+                    .filter(|features| features.len() == extent)
+                    .ok_or_else(misfit)?;
                 roles[axis] = Role::Contracted(features);
             }
             (Some(at), Some(axis)) if extent > 1 => {
@@ -147,7 +163,8 @@ fn roles(labels: &[Label], linear: &Axes, constant: &Constant) -> Result<(Vec<Ro
         roles[axis] = Role::New { stride: width };
         let dims = (i64::try_from(width), i64::try_from(extent));
         let (Ok(stride), Ok(long)) = dims else { return Err(misfit()) };
-        let atom = Atom { space: Space::Feature, stride: TDim::from(stride), extent: TDim::from(long) };
+        let atom =
+            Atom { space: Space::Feature, stride: TDim::from(stride), extent: TDim::from(long) };
         *output.get_mut(at).ok_or_else(misfit)? = vec![atom];
         width = width.checked_mul(extent).ok_or_else(misfit)?;
     }
@@ -155,7 +172,11 @@ fn roles(labels: &[Label], linear: &Axes, constant: &Constant) -> Result<(Vec<Ro
 }
 
 /// Offsets of features that are summed over without the constant depending on them.
-fn summed_features(labels: &[Label], linear: &Axes, constant: &Constant) -> Result<Vec<usize>, Reason> {
+fn summed_features(
+    labels: &[Label],
+    linear: &Axes,
+    constant: &Constant,
+) -> Result<Vec<usize>, Reason> {
     let independent = |label: &&Label| {
         let extent = label.constant.and_then(|axis| constant.shape.get(axis)).copied().unwrap_or(1);
         label.output.is_none() && extent == 1
@@ -169,7 +190,13 @@ fn summed_features(labels: &[Label], linear: &Axes, constant: &Constant) -> Resu
     offsets(&atoms).ok_or_else(|| Reason::new("it sums over an axis of symbolic length"))
 }
 
-fn matrix(constant: &Constant, roles: &[Role], summed: &[usize], rows: usize, cols: usize) -> Result<Matrix, Reason> {
+fn matrix(
+    constant: &Constant,
+    roles: &[Role],
+    summed: &[usize],
+    rows: usize,
+    cols: usize,
+) -> Result<Matrix, Reason> {
     let mut matrix = Matrix::zeros(rows, cols)?;
     for (index, value) in constant.data.iter().enumerate() {
         let (mut rest, mut row, mut col) = (index, 0, 0);

@@ -1,4 +1,5 @@
-//! Add, Sub, Mul, Div, Neg and Cast: sums of expressions, constant rows, scalar factors and constant factors per feature.
+//! Add, Sub, Mul, Div, Neg and Cast: sums of expressions, constant rows, scalar factors and
+//! constant factors per feature.
 
 use super::{single, unsupported};
 use crate::ingest::{
@@ -48,12 +49,18 @@ pub(super) fn unary(name: &str, input: &Value) -> Result<Value, Reason> {
 pub(super) fn binary(name: &str, inputs: &[Value]) -> Result<Value, Reason> {
     let [left, right] = inputs else { return single(inputs).cloned() };
     let affine = match (name, left, right) {
-        ("Add", Value::Constant(row), value) => plus_constant(divided(value)?, Constant::read(row, 0)?, 1.0)?,
-        ("Add", value, Value::Constant(row)) => plus_constant(divided(value)?, Constant::read(row, 1)?, 1.0)?,
+        ("Add", Value::Constant(row), value) => {
+            plus_constant(divided(value)?, Constant::read(row, 0)?, 1.0)?
+        }
+        ("Add", value, Value::Constant(row)) => {
+            plus_constant(divided(value)?, Constant::read(row, 1)?, 1.0)?
+        }
         ("Sub", Value::Constant(row), value) => {
             plus_constant(divided(value)?.scaled(-1.0), Constant::read(row, 0)?, 1.0)?
         }
-        ("Sub", value, Value::Constant(row)) => plus_constant(divided(value)?, Constant::read(row, 1)?, -1.0)?,
+        ("Sub", value, Value::Constant(row)) => {
+            plus_constant(divided(value)?, Constant::read(row, 1)?, -1.0)?
+        }
         ("Add", left, right) => {
             let (left, right) = both_divided(left, right)?;
             left.plus(right)?
@@ -62,9 +69,15 @@ pub(super) fn binary(name: &str, inputs: &[Value]) -> Result<Value, Reason> {
             let (left, right) = both_divided(left, right)?;
             left.plus(right.scaled(-1.0))?
         }
-        ("Mul", Value::Constant(factor), value) => return times_constant(value, Constant::read(factor, 0)?),
-        ("Mul", value, Value::Constant(factor)) => return times_constant(value, Constant::read(factor, 1)?),
-        ("Mul", ..) => return Err(Reason::new("it multiplies two values that both depend on the input")),
+        ("Mul", Value::Constant(factor), value) => {
+            return times_constant(value, Constant::read(factor, 0)?);
+        }
+        ("Mul", value, Value::Constant(factor)) => {
+            return times_constant(value, Constant::read(factor, 1)?);
+        }
+        ("Mul", ..) => {
+            return Err(Reason::new("it multiplies two values that both depend on the input"));
+        }
         ("Div", value, Value::Constant(divisor)) => {
             let mut divisor = Constant::read(divisor, 1)?;
             divisor.data.iter_mut().for_each(|value| *value = 1.0 / *value);
@@ -92,7 +105,9 @@ pub(super) fn divided(value: &Value) -> Result<Affine, Reason> {
 fn both_divided(left: &Value, right: &Value) -> Result<(Affine, Affine), Reason> {
     match (left, right) {
         (Value::Affine(left), Value::Input(view)) => Ok((left.clone(), view.divided_like(left)?)),
-        (Value::Input(view), Value::Affine(right)) => Ok((view.divided_like(right)?, right.clone())),
+        (Value::Input(view), Value::Affine(right)) => {
+            Ok((view.divided_like(right)?, right.clone()))
+        }
         _ => Ok((divided(left)?, divided(right)?)),
     }
 }

@@ -15,12 +15,18 @@ pub(super) const SUPPORTED: &[super::Supported] = &[super::Supported {
 }];
 
 pub(super) fn gather(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
-    let only_features =
-        || Reason::new("it picks rows, or features by more than one index; only features can be picked");
+    let only_features = || {
+        Reason::new(
+            "it picks rows, or features by more than one index; only features can be picked",
+        )
+    };
     let [data, Value::Constant(indices)] = inputs else { return Err(only_features()) };
     let affine = divided(data)?;
     let atoms = affine.axes.axis(axis);
-    if indices.rank() > 1 || atoms.iter().any(|atom| atom.space != Space::Feature) || !tile(atoms, affine.width) {
+    if indices.rank() > 1
+        || atoms.iter().any(|atom| atom.space != Space::Feature)
+        || !tile(atoms, affine.width)
+    {
         return Err(only_features());
     }
     let along = offsets(atoms).ok_or_else(only_features)?;
@@ -31,7 +37,8 @@ pub(super) fn gather(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
     }
     let columns = picked.iter().map(|index| {
         // Negative indices count from the end.
-        let index = if *index < 0 { index.checked_add_unsigned(along.len() as u64)? } else { *index };
+        let index =
+            if *index < 0 { index.checked_add_unsigned(along.len() as u64)? } else { *index };
         along.get(usize::try_from(index).ok()?).copied()
     });
     let columns: Option<Vec<_>> = columns.map(|column| column.map(Some)).collect();

@@ -1,7 +1,7 @@
 //! One file per family of operators: how each acts on affine expressions.
 //!
-//! An operator takes the abstract values of its inputs and returns that of its output, or the reason why it cannot. It
-//! knows neither the graph around it nor its own name there.
+//! An operator takes the abstract values of its inputs and returns that of its output, or the
+//! reason why it cannot. It knows neither the graph around it nor its own name there.
 
 mod axes;
 mod choose;
@@ -60,7 +60,11 @@ pub fn supported_operators() -> impl Iterator<Item = Supported> {
 
 const SUPPORTED: &[Supported] = &[
     Supported { operators: "Identity", when: "always", becomes: "nothing" },
-    Supported { operators: "Dropout", when: "not in training mode", becomes: "nothing; a live one is refused" },
+    Supported {
+        operators: "Dropout",
+        when: "not in training mode",
+        becomes: "nothing; a live one is refused",
+    },
     Supported {
         operators: "Constant, ConstantOfShape, Shape, Range, any other operator of ONNX that tract knows",
         when: "it does not depend on the values of the input, and neither its result (2^26 elements) nor the work is too large",

@@ -19,7 +19,9 @@ pub(super) fn pad(op: &Pad, input: &Value) -> Result<Value, Reason> {
     let PadMode::Constant(value) = &op.mode else {
         return Err(Reason::new("it pads with reflected or repeated values; pad with a constant"));
     };
-    let value = Constant::read(value, 0)?.uniform().ok_or_else(|| Reason::new("it pads with several values"))?;
+    let value = Constant::read(value, 0)?
+        .uniform()
+        .ok_or_else(|| Reason::new("it pads with several values"))?;
     let affine = divided(input)?;
     let mut padded = op.pads.iter().enumerate().filter(|(_, pads)| **pads != (0, 0));
     let Some((axis, (before, after))) = padded.next() else { return Ok(Value::Affine(affine)) };
@@ -32,7 +34,8 @@ pub(super) fn pad(op: &Pad, input: &Value) -> Result<Value, Reason> {
     let total = before.checked_add(width).and_then(|sum| sum.checked_add(*after));
     let total = total.ok_or_else(|| Reason::new("it cuts features off, or pads to too many"))?;
     check_width(total)?;
-    let columns: Vec<_> = (0..total).map(|k| k.checked_sub(*before).filter(|column| *column < width)).collect();
+    let columns: Vec<_> =
+        (0..total).map(|k| k.checked_sub(*before).filter(|column| *column < width)).collect();
     let axes = affine.axes.with_axis(axis, features(total));
     let row = columns.iter().map(|column| if column.is_some() { 0.0 } else { value }).collect();
     let wide = affine.selected(columns)?.with_axes(axes);

@@ -20,20 +20,28 @@ pub(super) fn sum(op: &Reduce, input: &Value) -> Result<Value, Reason> {
     if op.reducer != Reducer::Sum {
         return Err(unsupported());
     }
-    let reduced = |axes: &Axes| -> Vec<Atom> { op.axes.iter().flat_map(|axis| axes.axis(*axis).to_vec()).collect() };
+    let reduced = |axes: &Axes| -> Vec<Atom> {
+        op.axes.iter().flat_map(|axis| axes.axis(*axis).to_vec()).collect()
+    };
     let mut affine = match input {
         Value::Input(view) => {
             let width = concrete_extent(&reduced(&view.axes));
-            view.divided(width.ok_or_else(|| Reason::new("it sums over an axis of symbolic length"))?)?
+            view.divided(
+                width.ok_or_else(|| Reason::new("it sums over an axis of symbolic length"))?,
+            )?
         }
         Value::Affine(affine) => affine.clone(),
-        Value::Constant(_) | Value::Filled(..) => return Err(Reason::new("a constant was not folded")),
+        Value::Constant(_) | Value::Filled(..) => {
+            return Err(Reason::new("a constant was not folded"));
+        }
     };
     if reduced(&affine.axes).iter().any(|atom| atom.space == Space::Row) {
         affine = affine.with_rows_as_features()?;
     }
     if !tile(&reduced(&affine.axes), affine.width) {
-        return Err(Reason::new("it sums over part of the features or of the rows, which is not supported"));
+        return Err(Reason::new(
+            "it sums over part of the features or of the rows, which is not supported",
+        ));
     }
     let axes = op.axes.iter().fold(affine.axes.clone(), |axes, axis| axes.with_axis(*axis, vec![]));
     let ones = Matrix::new(affine.width, 1, vec![1.0; affine.width])?;

@@ -17,7 +17,9 @@ pub(super) const SUPPORTED: &[super::Supported] = &[super::Supported {
 
 pub(super) fn slice(op: &Slice, input: &Value) -> Result<Value, Reason> {
     let affine = divided(input)?;
-    let only_features = || Reason::new("it slices rows, heads or a symbolic range; only the features can be sliced");
+    let only_features = || {
+        Reason::new("it slices rows, heads or a symbolic range; only the features can be sliced")
+    };
     let (start, end) = concrete(&op.start).zip(concrete(&op.end)).ok_or_else(only_features)?;
     let axis = affine.axes.axis(op.axis);
     let whole = axis.iter().all(|atom| atom.space == Space::Feature) && axis.len() == 1;

@@ -1,4 +1,5 @@
-//! Slice with starts, ends, axes and steps as inputs: a selection of columns in any steps, forwards or backwards.
+//! Slice with starts, ends, axes and steps as inputs: a selection of columns in any steps, forwards
+//! or backwards.
 
 use super::{elementwise::divided, slice::features};
 use crate::ingest::{
@@ -9,12 +10,16 @@ use crate::ingest::{
 use tract_onnx::tract_core::internal::{Datum, TDim, Tensor};
 use tract_onnx::tract_core::ops::array::StridedSlice;
 
-/// Ends from here on mean the end of the axis, as exporters write it where the length of the axis is symbolic.
+/// Ends from here on mean the end of the axis, as exporters write it where the length of the axis
+/// is symbolic.
 const FAR: i64 = i32::MAX as i64;
 
 pub(super) fn slice(op: &StridedSlice, inputs: &[Value]) -> Result<Value, Reason> {
-    let unknown =
-        || Reason::new("where it slices depends on the input; export with fixed starts, ends, axes and steps");
+    let unknown = || {
+        Reason::new(
+            "where it slices depends on the input; export with fixed starts, ends, axes and steps",
+        )
+    };
     let list = |input: Option<usize>| -> Result<Option<Vec<TDim>>, Reason> {
         let Some(input) = input else { return Ok(None) };
         let Some(Value::Constant(tensor)) = inputs.get(input) else { return Err(unknown()) };
@@ -27,8 +32,8 @@ pub(super) fn slice(op: &StridedSlice, inputs: &[Value]) -> Result<Value, Reason
     let rank = affine.axes.rank();
     let starts = list(Some(1))?.ok_or_else(unknown)?;
     let ends = list(Some(2))?.ok_or_else(unknown)?;
-    let axes =
-        list(op.optional_axes_input)?.unwrap_or_else(|| (0..starts.len()).map(|axis| (axis as i64).into()).collect());
+    let axes = list(op.optional_axes_input)?
+        .unwrap_or_else(|| (0..starts.len()).map(|axis| (axis as i64).into()).collect());
     let steps = list(op.optional_steps_input)?.unwrap_or_else(|| vec![1.into(); starts.len()]);
     if ends.len() != starts.len() || axes.len() != starts.len() || steps.len() != starts.len() {
         return Err(unknown());
@@ -42,7 +47,8 @@ pub(super) fn slice(op: &StridedSlice, inputs: &[Value]) -> Result<Value, Reason
         let picked = concrete(&length).and_then(|length| indices(length, start, end, step));
         let is_whole = match &picked {
             Some(picked) => {
-                concrete(&length) == Some(picked.len()) && picked.iter().enumerate().all(|(at, i)| at == *i)
+                concrete(&length) == Some(picked.len())
+                    && picked.iter().enumerate().all(|(at, i)| at == *i)
             }
             None => {
                 let reaches = *end == length || end.as_i64().is_some_and(|end| end >= FAR);
@@ -52,14 +58,20 @@ pub(super) fn slice(op: &StridedSlice, inputs: &[Value]) -> Result<Value, Reason
         if is_whole {
             continue;
         }
-        let only_features =
-            || Reason::new("it slices rows, heads or a symbolic range; only the features can be sliced");
+        let only_features = || {
+            Reason::new(
+                "it slices rows, heads or a symbolic range; only the features can be sliced",
+            )
+        };
         if atoms.iter().any(|atom| atom.space != Space::Feature) || !tile(atoms, affine.width) {
             return Err(only_features());
         }
         let along = offsets(atoms).ok_or_else(only_features)?;
-        let picked = picked.filter(|picked| !picked.is_empty()).ok_or_else(|| Reason::new("it leaves no features"))?;
-        let columns: Option<Vec<_>> = picked.iter().map(|index| along.get(*index).copied().map(Some)).collect();
+        let picked = picked
+            .filter(|picked| !picked.is_empty())
+            .ok_or_else(|| Reason::new("it leaves no features"))?;
+        let columns: Option<Vec<_>> =
+            picked.iter().map(|index| along.get(*index).copied().map(Some)).collect();
         let columns = columns.ok_or_else(only_features)?;
         let axes = affine.axes.with_axis(axis, features(columns.len()));
         affine = affine.selected(columns)?.with_axes(axes);
@@ -73,19 +85,29 @@ fn dims(tensor: &Tensor) -> Option<Vec<TDim>> {
     }
     // By way of i64: tract's own cast to dimensions keeps 32 bits.
     let integers = tensor.cast_to::<i64>().ok()?;
-    Some(integers.to_plain_array_view::<i64>().ok()?.iter().map(|value| TDim::from(*value)).collect())
+    Some(
+        integers
+            .to_plain_array_view::<i64>()
+            .ok()?
+            .iter()
+            .map(|value| TDim::from(*value))
+            .collect(),
+    )
 }
 
-/// The indices that are picked of an axis, as ONNX defines them; none if start, end or step are symbolic.
+/// The indices that are picked of an axis, as ONNX defines them; none if start, end or step are
+/// symbolic.
 fn indices(length: usize, start: &TDim, end: &TDim, step: &TDim) -> Option<Vec<usize>> {
-    let (start, end, step) = (start.as_i64()?, end.as_i64()?, step.as_i64().filter(|step| *step != 0)?);
+    let (start, end, step) =
+        (start.as_i64()?, end.as_i64()?, step.as_i64().filter(|step| *step != 0)?);
     let length = i64::try_from(length).ok()?;
     if length == 0 {
         return Some(vec![]);
     }
     let from_first = |index: i64| if index < 0 { index.saturating_add(length) } else { index };
     let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
-    let (start, end) = (from_first(start).clamp(low.max(0), high), from_first(end).clamp(low, high));
+    let (start, end) =
+        (from_first(start).clamp(low.max(0), high), from_first(end).clamp(low, high));
     let mut picked = vec![];
     let mut at = start;
     while (step > 0 && at < end) || (step < 0 && at > end) {

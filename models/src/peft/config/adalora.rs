@@ -1,7 +1,7 @@
 //! The ranks that AdaLoRA left to each module.
 //!
-//! `rank_pattern` is another thing than with LoRA: by the name of the `lora_E` tensor, which of the `init_r` components were
-//! kept; the weights file holds those only. Must not know about tensors.
+//! `rank_pattern` is another thing than with LoRA: by the name of the `lora_E` tensor, which of the
+//! `init_r` components were kept; the weights file holds those only. Must not know about tensors.
 
 use std::collections::HashMap;
 
@@ -30,12 +30,17 @@ pub(in crate::peft) struct Allocation {
 
 impl Allocation {
     pub(super) fn read(keys: &Keys) -> Result<Allocation, Error> {
-        let init_r = keys.get("init_r").map_or(Ok(DEFAULT_INIT_R), |value| keys.rank("init_r", value))?;
-        let alpha = keys.get("lora_alpha").map_or(Ok(DEFAULT_ALPHA), |value| keys.alpha("lora_alpha", value))?;
+        let init_r =
+            keys.get("init_r").map_or(Ok(DEFAULT_INIT_R), |value| keys.rank("init_r", value))?;
+        let alpha = keys
+            .get("lora_alpha")
+            .map_or(Ok(DEFAULT_ALPHA), |value| keys.alpha("lora_alpha", value))?;
         // `peft` keeps `ranknum` at the first rank, whatever was pruned, so that the scaling stays.
         let scaling = alpha / (init_r as f64 + EPSILON);
         if alpha <= 0.0 || !fits_f32(scaling) {
-            return Err(keys.error("lora_alpha", "must be positive and of a usual size for AdaLoRA"));
+            return Err(
+                keys.error("lora_alpha", "must be positive and of a usual size for AdaLoRA")
+            );
         }
         let kept = match keys.get("rank_pattern") {
             None | Some(StrictJson::Null) => HashMap::new(),
@@ -46,7 +51,9 @@ impl Allocation {
                     Ok((module.to_owned(), count(mask, init_r).ok_or_else(|| bad_mask(keys, key))?))
                 })
                 .collect::<Result<_, Error>>()?,
-            Some(_) => return Err(keys.error("rank_pattern", "must be an object of lists for AdaLoRA")),
+            Some(_) => {
+                return Err(keys.error("rank_pattern", "must be an object of lists for AdaLoRA"));
+            }
         };
         Ok(Allocation { init_r, scaling, kept })
     }

@@ -21,7 +21,12 @@ impl Keys<'_> {
 
     pub(super) fn error(&self, key: &str, reason: impl Into<String>) -> Error {
         let value = self.get(key).map_or_else(|| "missing".into(), StrictJson::to_string);
-        Error::Config { path: self.path.to_owned(), key: key.to_owned(), value, reason: reason.into() }
+        Error::Config {
+            path: self.path.to_owned(),
+            key: key.to_owned(),
+            value,
+            reason: reason.into(),
+        }
     }
 
     pub(super) fn flag(&self, key: &str) -> Result<bool, Error> {
@@ -42,12 +47,14 @@ impl Keys<'_> {
 
     pub(super) fn rank(&self, key: &str, value: &StrictJson) -> Result<usize, Error> {
         let number = match value {
-            StrictJson::Number(number) => number.as_u64().and_then(|rank| usize::try_from(rank).ok()),
+            StrictJson::Number(number) => {
+                number.as_u64().and_then(|rank| usize::try_from(rank).ok())
+            }
             _ => None,
         };
-        number
-            .filter(|&rank| rank > 0)
-            .ok_or_else(|| self.error(key, format!("a rank must be a positive whole number, not {value}")))
+        number.filter(|&rank| rank > 0).ok_or_else(|| {
+            self.error(key, format!("a rank must be a positive whole number, not {value}"))
+        })
     }
 
     pub(super) fn alpha(&self, key: &str, value: &StrictJson) -> Result<f64, Error> {

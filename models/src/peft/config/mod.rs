@@ -1,6 +1,8 @@
-//! `adapter_config.json`: the settings that a delta depends on, and a refusal of every setting that is not understood.
+//! `adapter_config.json`: the settings that a delta depends on, and a refusal of every setting that
+//! is not understood.
 //!
-//! Meanings and defaults are those of the config classes of `peft` 0.21.2. Must not know about tensors.
+//! Meanings and defaults are those of the config classes of `peft` 0.21.2. Must not know about
+//! tensors.
 
 mod adalora;
 mod keys;
@@ -32,7 +34,8 @@ const MAX_CONFIG: u64 = 1 << 20;
 pub(super) struct Config {
     path: PathBuf,
     pub(super) base_model: BaseModel,
-    /// Whether the config says that base weights are stored as `[d_in, d_out]`, as GPT-2's Conv1D does.
+    /// Whether the config says that base weights are stored as `[d_in, d_out]`, as GPT-2's Conv1D
+    /// does.
     pub(super) fan_in_fan_out: bool,
     pub(super) settings: Settings,
 }
@@ -72,11 +75,17 @@ impl Config {
         }
         let base_model = keys.text("base_model_name_or_path")?.unwrap_or_default();
         if base_model.len() > MAX_NAME || base_model.chars().any(char::is_control) {
-            let reason = format!("must be the name of a model: at most {MAX_NAME} bytes, without control characters");
+            let reason = format!(
+                "must be the name of a model: at most {MAX_NAME} bytes, without control characters"
+            );
             return Err(keys.error("base_model_name_or_path", reason));
         }
         Ok(Config {
-            base_model: BaseModel { fingerprint: None, name: base_model, revision: keys.text("revision")? },
+            base_model: BaseModel {
+                fingerprint: None,
+                name: base_model,
+                revision: keys.text("revision")?,
+            },
             fan_in_fan_out: keys.flag("fan_in_fan_out")?,
             settings: Settings::read(tuner, &keys)?,
             path: path.to_owned(),
@@ -85,7 +94,12 @@ impl Config {
 
     /// An error about a key.
     pub(super) fn error(&self, key: &str, value: &str, reason: &str) -> Error {
-        Error::Config { path: self.path.clone(), key: key.into(), value: value.into(), reason: reason.into() }
+        Error::Config {
+            path: self.path.clone(),
+            key: key.into(),
+            value: value.into(),
+            reason: reason.into(),
+        }
     }
 }
 
@@ -95,12 +109,21 @@ impl Settings {
             Tuner::Lora => {
                 let (bias, dora) = (keys.flag("lora_bias")?, keys.flag("use_dora")?);
                 if bias && dora {
-                    return Err(keys.error("lora_bias", "DoRA has no lora_bias in peft; one of the two must be false"));
+                    return Err(keys.error(
+                        "lora_bias",
+                        "DoRA has no lora_bias in peft; one of the two must be false",
+                    ));
                 }
-                Settings::Lora { ranks: Ranks::read(keys, "lora_alpha", keys.flag("use_rslora")?)?, bias, dora }
+                Settings::Lora {
+                    ranks: Ranks::read(keys, "lora_alpha", keys.flag("use_rslora")?)?,
+                    bias,
+                    dora,
+                }
             }
             Tuner::AdaLora => Settings::AdaLora(Allocation::read(keys)?),
-            Tuner::Vera if keys.get("save_projection").is_some() && !keys.flag("save_projection")? => {
+            Tuner::Vera
+                if keys.get("save_projection").is_some() && !keys.flag("save_projection")? =>
+            {
                 return Err(keys.error(
                     "save_projection",
                     "the random projections are not in the adapter and cannot be made again reliably; make a VeraConfig of \

@@ -1,6 +1,7 @@
 //! Rank and scaling of each module: `r` and `alpha`, their patterns, rsLoRA.
 //!
-//! The settings of LoRA, LoHa and LoKr; they differ in the name of the alpha key only. Must not know about tensors.
+//! The settings of LoRA, LoHa and LoKr; they differ in the name of the alpha key only. Must not
+//! know about tensors.
 
 use std::path::PathBuf;
 
@@ -26,12 +27,18 @@ pub(in crate::peft) struct Ranks {
 
 impl Ranks {
     /// `alpha_key` is `lora_alpha` or `alpha`; rsLoRA is off where `peft` does not have it.
-    pub(super) fn read(keys: &Keys, alpha_key: &'static str, rank_stabilised: bool) -> Result<Ranks, Error> {
+    pub(super) fn read(
+        keys: &Keys,
+        alpha_key: &'static str,
+        rank_stabilised: bool,
+    ) -> Result<Ranks, Error> {
         Ok(Ranks {
             path: keys.path.to_owned(),
             alpha_key,
             rank: keys.get("r").map_or(Ok(DEFAULT_R), |value| keys.rank("r", value))?,
-            alpha: keys.get(alpha_key).map_or(Ok(DEFAULT_ALPHA), |value| keys.alpha(alpha_key, value))?,
+            alpha: keys
+                .get(alpha_key)
+                .map_or(Ok(DEFAULT_ALPHA), |value| keys.alpha(alpha_key, value))?,
             ranks: keys.table("rank_pattern", Keys::rank)?,
             alphas: keys.table("alpha_pattern", Keys::alpha)?,
             rank_stabilised,
@@ -43,7 +50,8 @@ impl Ranks {
         self.ranks.get(module).copied().unwrap_or(self.rank)
     }
 
-    /// Scaling of a module: `alpha / r`, with rsLoRA `alpha / √r`. Its f32 form is finite, and zero only for alpha zero.
+    /// Scaling of a module: `alpha / r`, with rsLoRA `alpha / √r`. Its f32 form is finite, and zero
+    /// only for alpha zero.
     pub(in crate::peft) fn scaling(&self, module: &str) -> Result<f64, Error> {
         let alpha = self.alphas.get(module).copied().unwrap_or(self.alpha);
         let rank = self.rank(module) as f64;
@@ -51,8 +59,9 @@ impl Ranks {
         if fits_f32(scaling) || alpha == 0.0 {
             return Ok(scaling);
         }
-        let reason =
-            format!("the scaling {scaling:e} of module {module} does not fit an f32; train with another alpha");
+        let reason = format!(
+            "the scaling {scaling:e} of module {module} does not fit an f32; train with another alpha"
+        );
         let key = self.alpha_key.to_owned();
         Err(Error::Config { path: self.path.clone(), key, value: alpha.to_string(), reason })
     }

@@ -1,4 +1,5 @@
-//! Every key of the supported config classes (`peft` 0.21.2), by what it means for the delta of a trained adapter.
+//! Every key of the supported config classes (`peft` 0.21.2), by what it means for the delta of a
+//! trained adapter.
 //!
 //! The one list to extend when `peft` gains a key. Must not know how supported keys are read.
 
@@ -14,8 +15,8 @@ pub(super) enum Role {
     Refused(&'static str),
 }
 
-/// Keys of every type that are read, or say how the adapter was trained or which modules it has; the weights file says that
-/// itself.
+/// Keys of every type that are read, or say how the adapter was trained or which modules it has;
+/// the weights file says that itself.
 const HARMLESS: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
@@ -73,7 +74,14 @@ fn harmless_for(tuner: Tuner) -> &'static [&'static str] {
             "tinit",
             "total_step",
         ],
-        Tuner::Vera => &["d_initial", "init_weights", "projection_prng_key", "r", "save_projection", "vera_dropout"],
+        Tuner::Vera => &[
+            "d_initial",
+            "init_weights",
+            "projection_prng_key",
+            "r",
+            "save_projection",
+            "vera_dropout",
+        ],
         Tuner::Ia3 => &["feedforward_modules", "init_ia3_weights"],
         Tuner::LoHa | Tuner::LoKr => &[
             "alpha",
@@ -87,7 +95,8 @@ fn harmless_for(tuner: Tuner) -> &'static [&'static str] {
             "rank_dropout",
             "rank_dropout_scale",
             "rank_pattern",
-            // Of convolutions only. Where the base model is given, they are refused by the shape of their layers.
+            // Of convolutions only. Where the base model is given, they are refused by the shape
+            // of their layers.
             "use_effective_conv2d",
         ],
     }
@@ -102,8 +111,7 @@ enum Off {
     Null,
 }
 
-const NOT_PLAIN: &str =
-    "this variant of LoRA computes something else than (x Aᵀ) Bᵀ · scaling; only plain LoRA and DoRA are supported";
+const NOT_PLAIN: &str = "this variant of LoRA computes something else than (x Aᵀ) Bᵀ · scaling; only plain LoRA and DoRA are supported";
 
 /// Keys that change the result unless they are off.
 const UNSUPPORTED: &[(&str, Off, &str)] = &[
@@ -113,17 +121,33 @@ const UNSUPPORTED: &[(&str, Off, &str)] = &[
         "with Activated LoRA the delta depends on the tokens before; it is not supported",
     ),
     ("arrow_config", Off::Null, "Arrow mixes several adapters; export and prove each one alone"),
-    ("ensure_weight_tying", Off::Empty, "tied adapters on embeddings are not supported; train without it"),
+    (
+        "ensure_weight_tying",
+        Off::Empty,
+        "tied adapters on embeddings are not supported; train without it",
+    ),
     ("kasa_config", Off::Null, NOT_PLAIN),
-    ("layer_replication", Off::Empty, "the base model has other layers with it; apply it to the base model first"),
+    (
+        "layer_replication",
+        Off::Empty,
+        "the base model has other layers with it; apply it to the base model first",
+    ),
     (
         "megatron_config",
         Off::Empty,
         "Megatron's parallel layers are not supported; save the adapter for the plain model",
     ),
-    ("modules_to_save", Off::Empty, "whole modules were trained besides the adapter; only its deltas can be proven"),
+    (
+        "modules_to_save",
+        Off::Empty,
+        "whole modules were trained besides the adapter; only its deltas can be proven",
+    ),
     ("monteclora_config", Off::Null, NOT_PLAIN),
-    ("target_parameters", Off::Empty, "LoRA on bare parameters (mixture of experts) is not supported"),
+    (
+        "target_parameters",
+        Off::Empty,
+        "LoRA on bare parameters (mixture of experts) is not supported",
+    ),
     (
         "trainable_token_indices",
         Off::Empty,
@@ -134,13 +158,17 @@ const UNSUPPORTED: &[(&str, Off, &str)] = &[
     ("velora_config", Off::Null, NOT_PLAIN),
 ];
 
-/// Settings of one initialisation each, without influence if `init_lora_weights` names another; the key itself is judged by
-/// [`initialisation`].
-const OF_INITIALISATIONS: &[&str] = &["corda_config", "eva_config", "loftq_config", "lora_ga_config"];
+/// Settings of one initialisation each, without influence if `init_lora_weights` names another; the
+/// key itself is judged by [`initialisation`].
+const OF_INITIALISATIONS: &[&str] =
+    &["corda_config", "eva_config", "loftq_config", "lora_ga_config"];
 
 /// What `key` with `value` means in a config of this type.
 pub(super) fn role(tuner: Tuner, key: &str, value: &StrictJson) -> Role {
-    if HARMLESS.contains(&key) || OF_INITIALISATIONS.contains(&key) || harmless_for(tuner).contains(&key) {
+    if HARMLESS.contains(&key)
+        || OF_INITIALISATIONS.contains(&key)
+        || harmless_for(tuner).contains(&key)
+    {
         return Role::Harmless;
     }
     match key {
@@ -178,8 +206,8 @@ fn bias(value: &StrictJson) -> Role {
     )
 }
 
-/// PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract something from the base weights when the adapter is made, and again
-/// when it is loaded. EVA and MiCA only choose where training begins.
+/// PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract something from the base weights when the adapter
+/// is made, and again when it is loaded. EVA and MiCA only choose where training begins.
 fn initialisation(value: &StrictJson) -> Role {
     let known = match value {
         StrictJson::Bool(_) => true,

@@ -1,4 +1,5 @@
-//! `peft_type`: the adapter types that are supported, and a reason for each family of those that are not.
+//! `peft_type`: the adapter types that are supported, and a reason for each family of those that
+//! are not.
 //!
 //! Must not know the settings of any type.
 
@@ -44,17 +45,24 @@ const REFUSED: &[(&[&str], &str)] = &[
         &["BOFT", "HRA", "OFT", "PSOFT", "ROAD"],
         "this type rotates the base weights or outputs; the map that it adds is not of low rank",
     ),
-    (&["LN_TUNING", "OSF", "SHIRA", "TRAINABLE_TOKENS"], "this type changes the base model's own weights"),
+    (
+        &["LN_TUNING", "OSF", "SHIRA", "TRAINABLE_TOKENS"],
+        "this type changes the base model's own weights",
+    ),
     (&["POLY", "XLORA"], "this type mixes several adapters; export and prove each one alone"),
 ];
 
 const ELSE: &str = "this type is not supported";
 
-/// The type of a config. To be asked first, as the keys of another type would give confusing errors.
+/// The type of a config. To be asked first, as the keys of another type would give confusing
+/// errors.
 pub(super) fn tuner(keys: &Keys) -> Result<Tuner, Error> {
     let name = match keys.get("peft_type") {
         Some(StrictJson::Text(name)) => name.as_str(),
-        _ => return Err(keys.error("peft_type", format!("the adapter's type must be one of {}", supported()))),
+        _ => {
+            return Err(keys
+                .error("peft_type", format!("the adapter's type must be one of {}", supported())));
+        }
     };
     if let Some((_, tuner)) = SUPPORTED.iter().find(|(known, _)| name == *known) {
         return Ok(*tuner);

@@ -29,14 +29,20 @@ use crate::{
 };
 
 /// Runs all stages that can be run; also says how long EZKL took to make its SRS.
-pub(super) fn run(run: &mut Run<'_>, onnx: &Path, given: &Activations) -> Result<(Side, Option<f64>), Error> {
+pub(super) fn run(
+    run: &mut Run<'_>,
+    onnx: &Path,
+    given: &Activations,
+) -> Result<(Side, Option<f64>), Error> {
     let mut side = Side::new(format!("EZKL {VERSION}"));
     let bytes = files::read(onnx, files::MAX_FILE)?;
-    let source = Source { name: run.options.module.into(), onnx: bytes, folder: None, scaling: None };
+    let source =
+        Source { name: run.options.module.into(), onnx: bytes, folder: None, scaling: None };
     let interface = interface(&source)?;
     let circuit = Circuit::new(run.folder.join("ezkl"), run.options.module)?;
     let mut srs_seconds = None;
-    let mut stages = Stages { run, circuit: &circuit, interface: &interface, side: &mut side, given };
+    let mut stages =
+        Stages { run, circuit: &circuit, interface: &interface, side: &mut side, given };
     let outcome = stages.all(&source, &mut srs_seconds);
     match outcome {
         Ok(()) | Err(Halt::Stopped) => {}
@@ -79,8 +85,11 @@ impl Stages<'_, '_> {
             Ok((made, costs)) => {
                 let sum = |of: fn(&Cost) -> f64| costs.iter().map(of).sum();
                 let peak = costs.iter().map(|cost| cost.peak_bytes).max().filter(|peak| *peak > 0);
-                let figures =
-                    Figures { seconds: sum(|c| c.seconds), cpu_seconds: sum(|c| c.cpu_seconds), peak_bytes: peak };
+                let figures = Figures {
+                    seconds: sum(|c| c.seconds),
+                    cpu_seconds: sum(|c| c.cpu_seconds),
+                    peak_bytes: peak,
+                };
                 self.side.set(stage, Outcome::Done(figures));
                 Ok(made)
             }
@@ -89,7 +98,9 @@ impl Stages<'_, '_> {
                 let limit = self.run.python.timeout.as_secs();
                 let why = match &error {
                     Error::Ezkl(EzklError::Timeout { .. }) => format!("hit the limit of {limit} s"),
-                    Error::Ezkl(EzklError::Memory { limit, .. }) => format!("hit the limit of {limit} MiB"),
+                    Error::Ezkl(EzklError::Memory { limit, .. }) => {
+                        format!("hit the limit of {limit} MiB")
+                    }
                     other => other.to_string(),
                 };
                 self.side.set(stage, Outcome::Stopped(why));
@@ -104,26 +115,32 @@ impl Stages<'_, '_> {
         let modules = [self.run.options.module.to_string()];
         let again = self.run.folder.join("onnx-again");
         files::create_folder(&again, files::Access::Private)?;
-        let (_, took) = measured(|| Ok(zklora_models::export::export(self.run.adapter, &modules, &again)?))?;
+        let (_, took) =
+            measured(|| Ok(zklora_models::export::export(self.run.adapter, &modules, &again)?))?;
         self.side.set(Stage::Export, Outcome::Done(took));
         write_onnx(circuit, source)?;
         let empty = Vec::new();
         let inputs = self.given.modules.get(self.run.options.module).unwrap_or(&empty).clone();
         let calibration = floats(interface, &inputs, 4);
         let options = self.run.options.circuit.clone();
-        let settings = self.stage(Stage::Settings, |ezkl| circuit.settings(ezkl, interface, &options, &calibration))?;
+        let settings = self.stage(Stage::Settings, |ezkl| {
+            circuit.settings(ezkl, interface, &options, &calibration)
+        })?;
         self.side.logrows = Some(settings.logrows);
         let srs = self.srs(&settings, srs_seconds)?;
         self.stage(Stage::Setup, |ezkl| Ok(((), vec![circuit.setup(ezkl, &srs)?])))?;
-        self.side.public_bytes = [SETTINGS, VK].iter().map(|file| size(&circuit.path(file), &[])).sum();
-        self.side.private_bytes = [CIRCUIT, PK].iter().map(|file| size(&circuit.path(file), &[])).sum();
+        self.side.public_bytes =
+            [SETTINGS, VK].iter().map(|file| size(&circuit.path(file), &[])).sum();
+        self.side.private_bytes =
+            [CIRCUIT, PK].iter().map(|file| size(&circuit.path(file), &[])).sum();
         let module = Module::described(self.run.options.module, interface, &settings);
         let mut rows = rows::quantized(&module, &inputs)?;
         rows.delta = self.stage(Stage::Witness, |ezkl| witnesses(ezkl, circuit, &module, &rows))?;
         let scale = (-f64::from(module.output_scale)).exp2();
         let deltas: Vec<f64> = rows.delta.iter().map(|d| *d as f64 * scale).collect();
         self.side.accuracy = self.run.accuracy(&deltas, self.given);
-        let proofs = self.stage(Stage::Prove, |ezkl| proofs(ezkl, circuit, &module, &rows, &srs))?;
+        let proofs =
+            self.stage(Stage::Prove, |ezkl| proofs(ezkl, circuit, &module, &rows, &srs))?;
         self.side.proof_bytes = Some(proofs.iter().map(|proof| size(proof, &[])).sum());
         self.stage(Stage::Verify, |ezkl| {
             let costs = proofs.iter().enumerate().map(|(row, proof)| {
@@ -150,7 +167,10 @@ impl Stages<'_, '_> {
             Ok(cost) => *seconds = Some(cost.seconds),
             Err(EzklError::Cancelled) => return Err(EzklError::Cancelled.into()),
             Err(error) => {
-                self.side.set(Stage::Setup, Outcome::Stopped(format!("no SRS: {error}; name one with --ezkl-srs")));
+                self.side.set(
+                    Stage::Setup,
+                    Outcome::Stopped(format!("no SRS: {error}; name one with --ezkl-srs")),
+                );
                 return Err(Halt::Stopped);
             }
         }
@@ -168,7 +188,8 @@ fn witnesses(
     for row in 0..rows.scales.len() {
         let input = rows::input_data(module, &rows::row(module, rows, row));
         let (what, compiled) = (format!("row {row}"), circuit.path(CIRCUIT));
-        let (witness, cost) = circuit.witness(ezkl, &what, &input, &compiled, None, Visibility::Private)?;
+        let (witness, cost) =
+            circuit.witness(ezkl, &what, &input, &compiled, None, Visibility::Private)?;
         deltas.extend(witness.output);
         costs.push(cost);
     }
@@ -188,9 +209,14 @@ fn proofs(
         let (what, proof) = (format!("row {row}"), circuit.path(&format!("proof-{row}.json")));
         // Its time was counted in the stage before; commitments to parameters need the keys.
         let input = rows::input_data(module, &rows::row(module, rows, row));
-        let keys = (module.param_visibility == Visibility::Polycommit).then_some((vk.as_path(), srs));
+        let keys =
+            (module.param_visibility == Visibility::Polycommit).then_some((vk.as_path(), srs));
         circuit.witness(ezkl, &what, &input, &compiled, keys, Visibility::Private)?;
-        costs.push(circuit.prove(ezkl, &what, &Proving { circuit: &compiled, pk: &pk, srs, proof: &proof })?);
+        costs.push(circuit.prove(
+            ezkl,
+            &what,
+            &Proving { circuit: &compiled, pk: &pk, srs, proof: &proof },
+        )?);
         proofs.push(proof);
     }
     Ok((proofs, costs))

@@ -5,7 +5,8 @@ use std::{path::Path, time::Instant};
 use super::Figures;
 use crate::{Error, pipeline::peak_memory, proof_bench::cpu_seconds};
 
-/// Does work and measures it. The peak is of this process during the work, where the system lets it be set back (Linux).
+/// Does work and measures it. The peak is of this process during the work, where the system lets it
+/// be set back (Linux).
 pub(super) fn measured<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<(T, Figures), Error> {
     let reset = std::fs::write("/proc/self/clear_refs", "5").is_ok();
     let (wall, cpu) = (Instant::now(), cpu_seconds().unwrap_or(0.0));
@@ -25,6 +26,8 @@ pub(super) fn size(path: &Path, without: &[&str]) -> u64 {
         return metadata.len();
     }
     let Ok(entries) = std::fs::read_dir(path) else { return 0 };
-    let kept = entries.flatten().filter(|entry| !without.contains(&entry.file_name().to_string_lossy().as_ref()));
+    let kept = entries
+        .flatten()
+        .filter(|entry| !without.contains(&entry.file_name().to_string_lossy().as_ref()));
     kept.map(|entry| size(&entry.path(), without)).sum()
 }

@@ -121,16 +121,30 @@ impl Side {
     fn new(name: String) -> Side {
         let stages = Stage::ALL.map(|stage| (stage, Outcome::NotRun)).to_vec();
         let (public_bytes, private_bytes) = (0, 0);
-        Side { name, stages, public_bytes, private_bytes, proof_bytes: None, accuracy: None, logrows: None }
+        Side {
+            name,
+            stages,
+            public_bytes,
+            private_bytes,
+            proof_bytes: None,
+            accuracy: None,
+            logrows: None,
+        }
     }
 
     fn set(&mut self, stage: Stage, outcome: Outcome) {
-        self.stages.iter_mut().filter(|(own, _)| *own == stage).for_each(|(_, own)| *own = outcome.clone());
+        self.stages
+            .iter_mut()
+            .filter(|(own, _)| *own == stage)
+            .for_each(|(_, own)| *own = outcome.clone());
     }
 
     /// How a stage ended.
     pub fn stage(&self, stage: Stage) -> &Outcome {
-        self.stages.iter().find(|(own, _)| *own == stage).map_or(&Outcome::NotRun, |(_, outcome)| outcome)
+        self.stages
+            .iter()
+            .find(|(own, _)| *own == stage)
+            .map_or(&Outcome::NotRun, |(_, outcome)| outcome)
     }
 
     /// Wall time of all stages that ended, if all did.
@@ -200,8 +214,13 @@ pub struct Options<'a> {
     pub srs: Option<&'a Path>,
 }
 
-/// Runs both. A stage that fails or hits a limit ends its side, and is reported; what is wrong with the input is an error.
-pub fn compare(options: &Options<'_>, python: &Python, progress: &mut dyn FnMut(&str)) -> Result<Comparison, Error> {
+/// Runs both. A stage that fails or hits a limit ends its side, and is reported; what is wrong with
+/// the input is an error.
+pub fn compare(
+    options: &Options<'_>,
+    python: &Python,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Comparison, Error> {
     let scratch = files::scratch()?;
     let adapter = zklora_models::Adapter::load_with_base(options.adapter, options.base)?;
     let Some(module) = adapter.modules.iter().find(|module| module.name == options.module) else {
@@ -249,8 +268,12 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn activations(&self, module: &zklora_models::AdapterModule) -> Activations {
-        let inputs = module.inputs.iter().map(|i| zklora_circuit::manifest::Input { dim: i.dim, name: i.name.clone() });
-        let shape = super::interface::Interface { inputs: inputs.collect(), symbols: Default::default() };
+        let inputs = module
+            .inputs
+            .iter()
+            .map(|i| zklora_circuit::manifest::Input { dim: i.dim, name: i.name.clone() });
+        let shape =
+            super::interface::Interface { inputs: inputs.collect(), symbols: Default::default() };
         synthetic::activations(&[super::compile::shape_of(&module.name, &shape)], self.options.rows)
     }
 
@@ -259,7 +282,9 @@ impl Run<'_> {
         let module = self.adapter.modules.iter().find(|module| module.name == self.options.module);
         let inputs = rows.modules.get(self.options.module);
         match (module, inputs) {
-            (Some(module), Some(inputs)) => module.delta(&inputs.iter().map(Vec::as_slice).collect::<Vec<_>>()),
+            (Some(module), Some(inputs)) => {
+                module.delta(&inputs.iter().map(Vec::as_slice).collect::<Vec<_>>())
+            }
             _ => Vec::new(),
         }
     }
@@ -296,8 +321,16 @@ fn ratios(native: &Side, ezkl: &Side) -> Vec<Ratio> {
     add("peak memory".into(), bytes(native.peak_bytes()), bytes(ezkl.peak_bytes()));
     add("proofs, bytes".into(), bytes(native.proof_bytes), bytes(ezkl.proof_bytes));
     let ended = |side: &Side, bytes: u64| side.stage(Stage::Setup).figures().map(|_| bytes as f64);
-    add("public files, bytes".into(), ended(native, native.public_bytes), ended(ezkl, ezkl.public_bytes));
-    add("private files, bytes".into(), ended(native, native.private_bytes), ended(ezkl, ezkl.private_bytes));
+    add(
+        "public files, bytes".into(),
+        ended(native, native.public_bytes),
+        ended(ezkl, ezkl.public_bytes),
+    );
+    add(
+        "private files, bytes".into(),
+        ended(native, native.private_bytes),
+        ended(ezkl, ezkl.private_bytes),
+    );
     let rms = |side: &Side| side.accuracy.map(|accuracy| accuracy.relative_rms);
     add("relative RMS error".into(), rms(native), rms(ezkl));
     out

@@ -24,8 +24,11 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(Side, PathBu
     let limit = run.python.timeout.as_secs_f64();
     let mut done = |stage: Stage, figures: Figures| {
         let late = figures.seconds > limit;
-        let outcome =
-            if late { Outcome::Stopped(format!("took {:.1} s", figures.seconds)) } else { Outcome::Done(figures) };
+        let outcome = if late {
+            Outcome::Stopped(format!("took {:.1} s", figures.seconds))
+        } else {
+            Outcome::Done(figures)
+        };
         side.set(stage, outcome);
     };
     let out = run.folder.join("native");
@@ -35,7 +38,8 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(Side, PathBu
 
     step(run, "export");
     let modules = [run.options.module.to_string()];
-    let (index, took) = measured(|| Ok(zklora_models::export::export(run.adapter, &modules, &onnx)?))?;
+    let (index, took) =
+        measured(|| Ok(zklora_models::export::export(run.adapter, &modules, &onnx)?))?;
     done(Stage::Export, took);
     done(Stage::Settings, Figures::default());
     step(run, "setup");
@@ -52,8 +56,9 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(Side, PathBu
     let trace_path = run.folder.join("native.safetensors");
     trace.write(&trace_path, &artifacts.pinned)?;
     step(run, "prove");
-    let (proof, took) =
-        measured(|| trace.with_trace(&artifacts.pinned, |rows| session::prove(&artifacts, rows, &srs, &keys)))?;
+    let (proof, took) = measured(|| {
+        trace.with_trace(&artifacts.pinned, |rows| session::prove(&artifacts, rows, &srs, &keys))
+    })?;
     done(Stage::Prove, took);
     step(run, "verify");
     let pin = artifacts.pinned.id();
@@ -74,7 +79,9 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(Side, PathBu
     let module = &artifacts.pinned.modules()[0];
     let scaled = trace.modules[0].delta.chunks_exact(module.d_out).zip(&trace.modules[0].scales);
     let deltas: Vec<f64> = scaled
-        .flat_map(|(row, scale)| row.iter().map(move |d| *d as f64 * f64::from(*scale) * module.output_scale()))
+        .flat_map(|(row, scale)| {
+            row.iter().map(move |d| *d as f64 * f64::from(*scale) * module.output_scale())
+        })
         .collect();
     side.accuracy = run.accuracy(&deltas, rows);
     let file = index.modules.first().map(|module| onnx.join(&module.file));

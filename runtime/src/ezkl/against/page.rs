@@ -38,7 +38,11 @@ pub fn page(comparison: &Comparison) -> String {
     let plots = [
         Plot { title: "Wall time", of: |f| Some(f.seconds), shown: seconds },
         Plot { title: "Processor time", of: |f| Some(f.cpu_seconds), shown: seconds },
-        Plot { title: "Peak memory", of: |f| f.peak_bytes.map(|b| b as f64), shown: |b| bytes(b as u64) },
+        Plot {
+            title: "Peak memory",
+            of: |f| f.peak_bytes.map(|b| b as f64),
+            shown: |b| bytes(b as u64),
+        },
     ];
     for Plot { title, of, shown } in plots {
         let rows: Vec<Row> = Stage::ALL
@@ -71,7 +75,12 @@ pub fn page(comparison: &Comparison) -> String {
     ];
     figure(&mut out, "Error of the deltas against the float adapter", &rows, number);
     let mut rows = vec![["EZKL over zklora", "ratio"].map(String::from).to_vec()];
-    rows.extend(comparison.ratios.iter().map(|ratio| vec![text(&ratio.what), format!("× {}", number(ratio.ratio))]));
+    rows.extend(
+        comparison
+            .ratios
+            .iter()
+            .map(|ratio| vec![text(&ratio.what), format!("× {}", number(ratio.ratio))]),
+    );
     out.push_str("<section><h2>Ratios</h2>");
     html::table(&mut out, "Above 1: EZKL takes more", &rows);
     let srs = comparison.ezkl_srs_seconds.map_or(String::new(), |time| {
@@ -119,7 +128,10 @@ const RIGHT: f64 = 110.0;
 const STEP: f64 = 46.0;
 
 fn figure(out: &mut String, title: &str, rows: &[Row], shown: impl Fn(f64) -> String) {
-    let values = rows.iter().flat_map(|row| [&row.native, &row.other]).filter_map(|v| v.as_ref().ok().copied());
+    let values = rows
+        .iter()
+        .flat_map(|row| [&row.native, &row.other])
+        .filter_map(|v| v.as_ref().ok().copied());
     let positive = values.filter(|v| v.is_finite() && *v > 0.0);
     let (least, most) = (positive.clone().fold(f64::MAX, f64::min), positive.fold(0.0, f64::max));
     if most <= 0.0 {

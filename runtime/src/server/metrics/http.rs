@@ -31,7 +31,11 @@ const LONGEST: Duration = Duration::from_secs(10);
 const REQUEST: usize = 8 << 10;
 
 /// Answers until the server stops.
-pub(in crate::server) async fn serve(listener: TcpListener, source: Arc<Source>, mut stopping: watch::Receiver<bool>) {
+pub(in crate::server) async fn serve(
+    listener: TcpListener,
+    source: Arc<Source>,
+    mut stopping: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
     // Never closed.
@@ -59,24 +63,34 @@ async fn answer(stream: TcpStream, source: Arc<Source>, local: bool) {
         async move { Ok::<_, Infallible>(respond(&request, source, local).await) }
     });
     let mut http = http1::Builder::new();
-    http.keep_alive(false).max_buf_size(REQUEST).timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    http.keep_alive(false)
+        .max_buf_size(REQUEST)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS);
     // A peer that goes away is nobody's fault.
     let _ = http.serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// Whether the request names this machine: a page of a stranger, whose name leads here, makes a browser ask under that name.
+/// Whether the request names this machine: a page of a stranger, whose name leads here, makes a
+/// browser ask under that name.
 fn names_this_machine(host: &str) -> bool {
     let Ok(authority) = host.parse::<hyper::http::uri::Authority>() else { return false };
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
-async fn respond(request: &Request<Incoming>, source: Arc<Source>, local: bool) -> Response<Full<Bytes>> {
+async fn respond(
+    request: &Request<Incoming>,
+    source: Arc<Source>,
+    local: bool,
+) -> Response<Full<Bytes>> {
     let text = |status: StatusCode, text: String| {
         let mut response = Response::new(Full::new(Bytes::from(text)));
         *response.status_mut() = status;
         let value = |value: &'static str| hyper::header::HeaderValue::from_static(value);
-        response.headers_mut().insert(CONTENT_TYPE, value("text/plain; version=0.0.4; charset=utf-8"));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, value("text/plain; version=0.0.4; charset=utf-8"));
         response.headers_mut().insert(CACHE_CONTROL, value("no-store"));
         if status == StatusCode::METHOD_NOT_ALLOWED {
             response.headers_mut().insert(ALLOW, value("GET, HEAD"));
@@ -100,7 +114,10 @@ async fn respond(request: &Request<Incoming>, source: Arc<Source>, local: bool) 
         Ok(Ok(page)) => text(StatusCode::OK, page),
         failed => {
             tracing::error!("the metrics cannot be shown: {failed:?}");
-            text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be shown: see the server's log\n".into())
+            text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the metrics cannot be shown: see the server's log\n".into(),
+            )
         }
     }
 }

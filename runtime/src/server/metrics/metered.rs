@@ -13,8 +13,9 @@ use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
 
 use super::Metrics;
 use crate::wire::{
-    DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse, FinishRequest, FinishResponse,
-    InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse, contributor_server::Contributor,
+    DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse, FinishRequest,
+    FinishResponse, InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse,
+    contributor_server::Contributor,
 };
 
 /// A service whose answers and refusals are counted.
@@ -38,7 +39,10 @@ impl<S> Metered<S> {
 
 #[tonic::async_trait]
 impl<S: Contributor> Contributor for Metered<S> {
-    async fn describe(&self, request: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
+    async fn describe(
+        &self,
+        request: Request<DescribeRequest>,
+    ) -> Result<Response<DescribeResponse>, Status> {
         self.counted(self.inner.describe(request).await)
     }
 
@@ -51,7 +55,10 @@ impl<S: Contributor> Contributor for Metered<S> {
 
     type InferStream = Answers<InferResponse>;
 
-    async fn infer(&self, request: Request<Streaming<InferRequest>>) -> Result<Response<Self::InferStream>, Status> {
+    async fn infer(
+        &self,
+        request: Request<Streaming<InferRequest>>,
+    ) -> Result<Response<Self::InferStream>, Status> {
         let answers = self.counted(self.inner.infer(request).await)?;
         let metrics = Arc::clone(&self.metrics);
         Ok(answers.map(|answers| -> Self::InferStream {
@@ -67,7 +74,10 @@ impl<S: Contributor> Contributor for Metered<S> {
 
     type FinishStream = Answers<FinishResponse>;
 
-    async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<Self::FinishStream>, Status> {
+    async fn finish(
+        &self,
+        request: Request<FinishRequest>,
+    ) -> Result<Response<Self::FinishStream>, Status> {
         let stages = self.counted(self.inner.finish(request).await)?;
         let metrics = Arc::clone(&self.metrics);
         Ok(stages.map(|stages| -> Self::FinishStream {
@@ -75,7 +85,10 @@ impl<S: Contributor> Contributor for Metered<S> {
         }))
     }
 
-    async fn fetch_proof(&self, request: Request<FetchProofRequest>) -> Result<Response<FetchProofResponse>, Status> {
+    async fn fetch_proof(
+        &self,
+        request: Request<FetchProofRequest>,
+    ) -> Result<Response<FetchProofResponse>, Status> {
         self.counted(self.inner.fetch_proof(request).await)
     }
 }
@@ -114,7 +127,11 @@ impl<S: Connected> Connected for MeteredStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         self.metrics.received.inc_by(buf.filled().len().saturating_sub(before) as u64);
@@ -123,7 +140,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for MeteredStream<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.wrote(wrote)
     }

@@ -10,7 +10,7 @@ pub mod sessions;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValuesParser};
-use zklora_circuit::manifest::AdapterId;
+use zklora_proof::manifest::AdapterId;
 use zklora_runtime::proof_bench::PROFILES;
 
 /// Prove that every delta of a session came from one committed LoRA adapter, without showing its
@@ -464,7 +464,7 @@ fn contributor(text: &str) -> Result<Contributor, String> {
     let (url, pin) = match text.rsplit_once('=') {
         Some((url, pin)) => (
             url,
-            Some(pin.parse().map_err(|e: zklora_circuit::Error| {
+            Some(pin.parse().map_err(|e: zklora_proof::Error| {
                 format!("{e} (expected URL or URL=ADAPTER_ID)")
             })?),
         ),

@@ -1,11 +1,11 @@
 //! ONNX modules to the draft of a manifest and its private integers: ingest, quantise, lay out.
 //!
 //! Works in memory and is deterministic: the same sources give the same draft on any machine and
-//! thread count. Commitments are `zklora-circuit`'s, files are `zklora-runtime`'s.
+//! thread count. Commitments are `zklora-proof`'s, files are `zklora-runtime`'s.
 
 use rayon::prelude::*;
 use std::path::PathBuf;
-use zklora_circuit::{
+use zklora_proof::{
     manifest::{
         BaseModel, FORMAT, Input, Manifest, Module, RESERVED_INPUTS, Term, TermKind, VERSION,
     },

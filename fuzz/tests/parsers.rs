@@ -14,7 +14,7 @@ use std::{
 };
 
 use bolero::{TypeGenerator, check};
-use zklora_circuit::{
+use zklora_proof::{
     keys::KeyStore,
     manifest::{AdapterId, Pinned},
     proof::Proof,

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use pyo3::prelude::*;
-use zklora_circuit::{
+use zklora_proof::{
     manifest::{self, AdapterId, Pinned, TermKind},
     verifier::SrsPolicy,
 };
@@ -82,7 +82,7 @@ pub struct Manifest(pub Arc<Pinned>);
 /// # Errors
 /// [`Failure::Input`] says that it is none.
 pub fn parse_id(text: &str) -> Result<AdapterId, Failure> {
-    text.parse().map_err(|e: zklora_circuit::Error| Failure::Input(e.to_string()))
+    text.parse().map_err(|e: zklora_proof::Error| Failure::Input(e.to_string()))
 }
 
 #[pymethods]

@@ -25,7 +25,7 @@ pub fn values<'a>(module: &str, rows: &'a Rows<'_>) -> Result<&'a [f32], Failure
 /// # Errors
 /// [`Failure::Input`] names module, input and dimensions.
 pub fn check(
-    module: &zklora_circuit::manifest::Module,
+    module: &zklora_proof::manifest::Module,
     inputs: &[Rows<'_>],
 ) -> Result<(), Failure> {
     let refuse = |why: String| Err(Failure::Input(format!("module `{}`: {why}", module.name)));

@@ -61,7 +61,7 @@ fn class_of(error: &Error) -> &'static str {
         Error::Contributor { .. } | Error::Interrupted(_) => "NetworkError",
         _ if error.is_refusal() => "VerificationError",
         Error::File { .. } => "FileError",
-        Error::Proof(zklora_circuit::Error::Library(_) | zklora_circuit::Error::Randomness(_)) => {
+        Error::Proof(zklora_proof::Error::Library(_) | zklora_proof::Error::Randomness(_)) => {
             "ZkloraError"
         }
         _ => "InputError",

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use zklora_circuit::{keys::KeyStore, srs::Srs};
+use zklora_proof::{keys::KeyStore, srs::Srs};
 use zklora_runtime::{Error, client::Network, srs_store};
 
 static SRS: Mutex<Option<Arc<Srs>>> = Mutex::new(None);

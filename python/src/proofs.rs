@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use pyo3::{prelude::*, types::PyBytes};
-use zklora_circuit::{manifest::Pinned, proof::Proof, verifier::SrsPolicy};
+use zklora_proof::{manifest::Pinned, proof::Proof, verifier::SrsPolicy};
 use zklora_runtime::{
     Error,
     activations::Activations,

@@ -9,7 +9,7 @@ use std::{
 
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
-use zklora_circuit::manifest::Pinned;
+use zklora_proof::manifest::Pinned;
 use zklora_runtime::{
     Error, artifacts,
     server::{self as serving, Limits, ServerOptions, ServerTls, Tokens},

@@ -11,7 +11,7 @@ use std::{
 
 use numpy::PyArray2;
 use pyo3::{prelude::*, types::PyDict};
-use zklora_circuit::{manifest::Pinned, verifier::SrsPolicy};
+use zklora_proof::{manifest::Pinned, verifier::SrsPolicy};
 use zklora_runtime::{
     client::{ClientTls, ContributorOptions, Finished, Progress, Remote, UserSession},
     record,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use numpy::PyArray2;
 use pyo3::prelude::*;
-use zklora_circuit::{manifest::Pinned, source::Source, trace::Trace as Checked};
+use zklora_proof::{manifest::Pinned, source::Source, trace::Trace as Checked};
 use zklora_runtime::{
     Error, record, session_log, trace_file::TraceFile, trace_reader::TraceReader,
 };

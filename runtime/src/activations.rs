@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use safetensors::{Dtype, SafeTensors};
-use zklora_circuit::manifest::Module;
+use zklora_proof::manifest::Module;
 
 use crate::{
     Error,

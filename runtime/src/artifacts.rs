@@ -7,7 +7,7 @@ use std::{
 };
 
 use zeroize::Zeroizing;
-use zklora_circuit::{
+use zklora_proof::{
     keys::KeyStore,
     manifest::{self, AdapterId, Pinned},
     masks::MaskKey,
@@ -97,7 +97,7 @@ impl Public {
 
 fn same(path: &Path, derived: &[u8], what: &str) -> Result<(), Error> {
     if path.exists() && files::read(path, MAX_VK)? != derived {
-        return Err(Error::Proof(zklora_circuit::Error::Manifest(format!(
+        return Err(Error::Proof(zklora_proof::Error::Manifest(format!(
             "{} is not the {what} that the manifest gives: it was changed or belongs to another adapter",
             path.display()
         ))));

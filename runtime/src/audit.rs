@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use zeroize::Zeroizing;
-use zklora_circuit::{commit, manifest::Pinned, masks::MaskKey, srs::Srs, weights::Weights};
+use zklora_proof::{commit, manifest::Pinned, masks::MaskKey, srs::Srs, weights::Weights};
 use zklora_compiler::compile::{Source, draft_like};
 use zklora_models::Adapter;
 
@@ -93,7 +93,7 @@ pub fn audit(
         match weights_file::parse(delivered, &bytes, pinned.manifest()) {
             // Other shapes, or integers beyond the manifest's widths and bounds: a weights file,
             // but not of this adapter.
-            Err(Error::Proof(zklora_circuit::Error::Weights(why))) => {
+            Err(Error::Proof(zklora_proof::Error::Weights(why))) => {
                 return report(
                     base_model,
                     vec![Difference { module: "(weights file)".into(), why }],

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use zklora_circuit::{
+use zklora_proof::{
     manifest::{Module, Pinned},
     trace::{self, Rows as TraceRows},
 };

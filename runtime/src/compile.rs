@@ -7,7 +7,7 @@ use std::{
 };
 
 use zeroize::Zeroizing;
-use zklora_circuit::{
+use zklora_proof::{
     commit,
     cost::{self, Estimate, Primitives},
     keys::KeyStore,

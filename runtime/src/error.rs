@@ -21,7 +21,7 @@ pub enum Error {
     },
     /// The proof system refused something.
     #[error(transparent)]
-    Proof(#[from] zklora_circuit::Error),
+    Proof(#[from] zklora_proof::Error),
     /// The adapter could not be read or exported.
     #[error(transparent)]
     Adapter(#[from] zklora_models::Error),
@@ -66,7 +66,7 @@ impl Error {
     /// Whether this is a "no" about a claim (exit code 1) rather than an unusable input (exit code
     /// 2).
     pub fn is_refusal(&self) -> bool {
-        use zklora_circuit::Error as Proof;
+        use zklora_proof::Error as Proof;
         match self {
             Error::Proof(error) => matches!(
                 error,

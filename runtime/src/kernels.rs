@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use zklora_circuit::{
+use zklora_proof::{
     commit::commit,
     field::{F, G1, G1Affine, powers},
     manifest::{Manifest, Pinned},

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use zklora_circuit::manifest::{AdapterId, Pinned};
+use zklora_proof::manifest::{AdapterId, Pinned};
 
 use crate::{
     Error,
@@ -143,7 +143,7 @@ mod tests {
         let options =
             crate::compile::Options { paths: &[onnx], out: &out, seed_file: None, calibrate: None };
         let (srs, keys) =
-            (crate::srs_store::load(None).unwrap(), zklora_circuit::keys::KeyStore::default());
+            (crate::srs_store::load(None).unwrap(), zklora_proof::keys::KeyStore::default());
         crate::compile::compile(&options, &srs, &keys).unwrap();
         let bytes = std::fs::read(out.join("public/manifest.json")).unwrap();
         let id = AdapterId(*blake3::hash(&bytes).as_bytes());

@@ -19,7 +19,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use zklora_circuit::trace::TraceDigest;
+use zklora_proof::trace::TraceDigest;
 
 use crate::{Error, files, not_inherited::NotInherited};
 

@@ -1,7 +1,7 @@
 //! Files and sessions around the proof: artifact folders, activations, traces, proving and
 //! verifying them.
 //!
-//! Everything that touches the disk is here; the mathematics is in `zklora-circuit`, the compiler
+//! Everything that touches the disk is here; the mathematics is in `zklora-proof`, the compiler
 //! in `zklora-compiler`. Nothing here prints.
 //!
 //! ```text

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use zklora_circuit::{PROTOCOL_VERSION, manifest, masks::Seed};
+use zklora_proof::{PROTOCOL_VERSION, manifest, masks::Seed};
 
 /// The lock file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

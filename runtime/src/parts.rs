@@ -11,7 +11,7 @@ use prost::{
         DecodeContext, WireType, bytes as bytes_field, message, skip_field, uint32, uint64,
     },
 };
-use zklora_circuit::manifest::MAX_MODULES;
+use zklora_proof::manifest::MAX_MODULES;
 
 use super::wire::Call;
 

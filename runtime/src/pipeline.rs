@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zklora_circuit::{
+use zklora_proof::{
     keys::KeyStore,
     srs::{Provenance, Srs},
     trace::Trace,

@@ -1,6 +1,6 @@
 //! How far the dequantised deltas are from the float adapter's.
 
-use zklora_circuit::manifest::Pinned;
+use zklora_proof::manifest::Pinned;
 use zklora_models::Adapter;
 
 use crate::{activations::Activations, trace_file::TraceFile};

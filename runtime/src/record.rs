@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use zklora_circuit::{
+use zklora_proof::{
     manifest::{Module, Pinned},
     masks::os_bytes,
     source::Piece,

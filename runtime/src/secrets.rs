@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
-use zklora_circuit::{
+use zklora_proof::{
     manifest::AdapterId,
     masks::{MaskKey, Seed},
 };
@@ -83,6 +83,6 @@ pub fn read_opening(path: &Path) -> Result<(AdapterId, MaskKey), Error> {
     hex::decode_to_slice(&file.mask_key, key.as_mut())
         .map_err(|_| refuse("the mask key is not 64 hex digits"))?;
     let adapter =
-        file.adapter_id.parse().map_err(|e: zklora_circuit::Error| refuse(&e.to_string()))?;
+        file.adapter_id.parse().map_err(|e: zklora_proof::Error| refuse(&e.to_string()))?;
     Ok((adapter, MaskKey::from_bytes(*key)))
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
-use zklora_circuit::manifest::{Module, Pinned, TermKind};
+use zklora_proof::manifest::{Module, Pinned, TermKind};
 
 use crate::{Error, ledger::Book, session_log};
 
@@ -139,7 +139,7 @@ impl Leakage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zklora_circuit::manifest::{Input, Term};
+    use zklora_proof::manifest::{Input, Term};
 
     #[test]
     fn the_figures_are_those_of_the_security_page() {

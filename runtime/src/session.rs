@@ -1,6 +1,6 @@
 //! Proving and verifying recorded sessions.
 
-use zklora_circuit::{
+use zklora_proof::{
     keys::KeyStore,
     manifest::Pinned,
     prover::Prover,
@@ -22,7 +22,7 @@ pub const MAX_PROOF: u64 = 1 << 24;
 ///
 /// # Errors
 /// [`Error::NotServed`] if the ledger does not know exactly these rows: a contributor proves what
-/// it computed, not what it is handed. [`zklora_circuit::Error::FalseTrace`] if the rows are not
+/// it computed, not what it is handed. [`zklora_proof::Error::FalseTrace`] if the rows are not
 /// what the adapter computes.
 pub fn prove(
     artifacts: &Artifacts,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use zklora_circuit::srs::Srs;
+use zklora_proof::srs::Srs;
 
 use crate::{Error, files};
 

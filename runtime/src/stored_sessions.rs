@@ -15,7 +15,7 @@ use std::{
 
 use rayon::prelude::*;
 use serde::Deserialize;
-use zklora_circuit::manifest;
+use zklora_proof::manifest;
 
 use crate::{
     Error, artifacts, files,
@@ -309,7 +309,7 @@ fn lines(entries: Vec<Entry>) -> Vec<Line> {
         // A ledger whose digests are none is refused by the server; here they only say that the
         // session has ended.
         let _ = entry.trace.as_ref().map(|text| hex::decode_to_slice(text, &mut trace));
-        let trace = entry.trace.as_ref().map(|_| zklora_circuit::trace::TraceDigest(trace));
+        let trace = entry.trace.as_ref().map(|_| zklora_proof::trace::TraceDigest(trace));
         if entry.from.is_some() {
             // Where its log is by now.
             if let Some(at) = indices.iter().find(|at| lines[**at].known.log == entry.from) {

@@ -1,7 +1,7 @@
 //! Activations for a dry run: pseudo-random, the same at every run, with the outlier features that
 //! transformers have.
 
-use zklora_circuit::manifest::Module;
+use zklora_proof::manifest::Module;
 
 use crate::activations::Activations;
 

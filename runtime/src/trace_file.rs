@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use zklora_circuit::{
+use zklora_proof::{
     manifest::{AdapterId, Module, Pinned},
     trace::{Rows, Trace},
 };

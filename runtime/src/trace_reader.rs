@@ -14,7 +14,7 @@ use safetensors::{
     Dtype,
     tensor::{Metadata, TensorInfo},
 };
-use zklora_circuit::{
+use zklora_proof::{
     manifest::{AdapterId, Module, Pinned},
     source::Source,
     trace::Trace,
@@ -87,7 +87,7 @@ impl Header {
             .map_err(|_| refuse("its session id is not 64 hex digits".into()))?;
         let adapter = field("adapter_id")
             .parse()
-            .map_err(|e: zklora_circuit::Error| refuse(e.to_string()))?;
+            .map_err(|e: zklora_proof::Error| refuse(e.to_string()))?;
         Ok(Header { file, adapter, session, metadata, start, bytes })
     }
 }

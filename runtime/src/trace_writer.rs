@@ -14,7 +14,7 @@ use std::{
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use tempfile::NamedTempFile;
-use zklora_circuit::manifest::{AdapterId, Module};
+use zklora_proof::manifest::{AdapterId, Module};
 
 use crate::{
     Error, files,

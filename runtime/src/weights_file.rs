@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use zeroize::Zeroizing;
-use zklora_circuit::{
+use zklora_proof::{
     manifest::{Manifest, TermKind},
     weights::{PairWeights, Weights},
 };
@@ -36,11 +36,11 @@ pub fn to_bytes(weights: &Weights) -> Zeroizing<Vec<u8>> {
 /// Reads the file's bytes as the weights of `manifest`.
 ///
 /// # Errors
-/// [`Error::File`] if this is no weights file; [`zklora_circuit::Error::Weights`] if it is one that
+/// [`Error::File`] if this is no weights file; [`zklora_proof::Error::Weights`] if it is one that
 /// does not fit the manifest.
 pub fn parse(path: &Path, bytes: &[u8], manifest: &Manifest) -> Result<Weights, Error> {
     let refuse = |why: &'static str| Error::file(path, why);
-    let misfit = |why: &str| zklora_circuit::Error::Weights(format!("{}: {why}", path.display()));
+    let misfit = |why: &str| zklora_proof::Error::Weights(format!("{}: {why}", path.display()));
     let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| refuse("not a zklora weights file"))?;
     let mut rest = match rest.split_first() {
         Some((&VERSION, rest)) => rest,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use zklora_circuit::{keys::KeyStore, source::Source, srs::Srs, trace::Trace, verifier::SrsPolicy};
+use zklora_proof::{keys::KeyStore, source::Source, srs::Srs, trace::Trace, verifier::SrsPolicy};
 use zklora_runtime::{
     Error,
     activations::Activations,
@@ -245,7 +245,7 @@ proptest! {
             let _ = srs_store::load(Some(&path));
             let _ = zklora_runtime::ledger::read(&path);
             let _ = weights_file::parse(&path, &bytes, artifacts.pinned.manifest());
-            let _ = zklora_circuit::manifest::Pinned::parse(&bytes);
+            let _ = zklora_proof::manifest::Pinned::parse(&bytes);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{collections::HashMap, fs, path::Path};
 
 use proptest::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
-use zklora_circuit::manifest::{AdapterId, Input, Module, Term, TermKind};
+use zklora_proof::manifest::{AdapterId, Input, Module, Term, TermKind};
 use zklora_runtime::{
     trace_file::ModuleRows, trace_reader::TraceReader, trace_writer::TraceWriter,
 };

@@ -124,7 +124,7 @@ fn a_manifest_whose_keys_and_names_are_hostile() {
     // A name that the manifest's rules allow: no control characters, but a mark of direction and
     // letters that nobody sees.
     let bytes = fs::read(session().path("artifacts/public/manifest.json")).unwrap();
-    let manifest: zklora_circuit::manifest::Manifest = serde_json::from_slice(&bytes).unwrap();
+    let manifest: zklora_proof::manifest::Manifest = serde_json::from_slice(&bytes).unwrap();
     let mut renamed = manifest.clone();
     for module in &mut renamed.modules[..2] {
         module.name = "\u{202e}DEGROF\u{200b}\u{e0041}".into();

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zklora_circuit::{keys::KeyStore, manifest::Module, verifier::SrsPolicy};
+use zklora_proof::{keys::KeyStore, manifest::Module, verifier::SrsPolicy};
 use zklora_runtime::{
     Error,
     client::{ClientTls, ContributorOptions, Finished, Network, Remote, UserSession},

@@ -137,7 +137,7 @@ fn a_changed_cut_or_prolonged_proof_is_refused() {
 /// points in the own cache.
 #[test]
 fn an_identity_among_kept_points_is_refused_as_in_the_manifest() {
-    use zklora_circuit::manifest::{Manifest, Pinned, Point};
+    use zklora_proof::manifest::{Manifest, Pinned, Point};
     let (folder, session) = (tempfile::tempdir().unwrap(), session());
     let bytes = fs::read(session.path("artifacts/public/manifest.json")).unwrap();
     let mut points = Pinned::parse(&bytes).unwrap().points_to_bytes();

@@ -226,6 +226,6 @@ pub fn session() -> &'static Session {
 /// A ceremony of this test's own, in the format of the consensus specifications: τ is known, so it
 /// is worth nothing.
 pub fn foreign_ceremony() -> String {
-    let srs = zklora_circuit::srs::Srs::insecure_dev(12).unwrap();
+    let srs = zklora_proof::srs::Srs::insecure_dev(12).unwrap();
     srs.to_json()
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_circuit::verifier::SrsPolicy;
+use zklora_proof::verifier::SrsPolicy;
 use zklora_runtime::{
     files,
     network_bench::{self, Compared},

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use zklora_circuit::keys::KeyStore;
+use zklora_proof::keys::KeyStore;
 use zklora_models::language_model::Sampling;
 use zklora_runtime::{
     client::{ClientTls, ContributorOptions, Progress},

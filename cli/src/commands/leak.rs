@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::{Value, json};
-use zklora_circuit::{keys::KeyStore, manifest::AdapterId};
+use zklora_proof::{keys::KeyStore, manifest::AdapterId};
 use zklora_runtime::{
     artifacts::Artifacts,
     files::{self, Access},

@@ -18,7 +18,7 @@ mod srs;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use zklora_circuit::verifier::SrsPolicy;
+use zklora_proof::verifier::SrsPolicy;
 use zklora_runtime::ezkl::folder::is_ezkl;
 
 use crate::{

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use zklora_circuit::manifest::Pinned;
+use zklora_proof::manifest::Pinned;
 use zklora_runtime::{
     Error,
     files::{self, Access, MAX_FILE},

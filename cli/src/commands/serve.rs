@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_circuit::{keys::KeyStore, manifest::Pinned};
+use zklora_proof::{keys::KeyStore, manifest::Pinned};
 use zklora_runtime::{
     artifacts::Artifacts,
     served::{Leakage, Served},

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_circuit::{keys::KeyStore, manifest::Pinned, trace::Trace};
+use zklora_proof::{keys::KeyStore, manifest::Pinned, trace::Trace};
 use zklora_runtime::{
     Error,
     activations::Activations,

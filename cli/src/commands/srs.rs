@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use serde_json::json;
-use zklora_circuit::srs::Srs;
+use zklora_proof::srs::Srs;
 use zklora_runtime::srs_store;
 
 use super::Outcome;

@@ -12,7 +12,7 @@ mod values;
 use std::{fmt, path::Path};
 
 use serde::Deserialize;
-use zklora_circuit::masks::os_bytes;
+use zklora_proof::masks::os_bytes;
 
 pub use row_proof::RowProof;
 pub use values::{MAX_NESTING, MAX_VALUES, MAX_VALUES_FILE, Values};

@@ -8,7 +8,7 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri},
 };
-use zklora_circuit::manifest::AdapterId;
+use zklora_proof::manifest::AdapterId;
 
 use super::patience::{Trouble, may_pass, seconds};
 use crate::{

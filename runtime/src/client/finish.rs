@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tonic::Status;
-use zklora_circuit::{
+use zklora_proof::{
     keys::KeyStore,
     srs::Srs,
     trace::TraceDigest,

@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use zklora_circuit::{manifest::Pinned, masks::os_bytes};
+use zklora_proof::{manifest::Pinned, masks::os_bytes};
 
 use super::{
     known::{self, Known, RowDigest},

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use tonic::Status;
-use zklora_circuit::manifest::{self, Pinned};
+use zklora_proof::manifest::{self, Pinned};
 
 use super::{
     connection::{Client, Connector, ContributorOptions, Network},

@@ -12,7 +12,7 @@ mod simd;
 
 use rayon::prelude::*;
 use zeroize::Zeroize;
-use zklora_circuit::{
+use zklora_proof::{
     manifest::{Module, TermKind},
     weights::{PairWeights, Weights},
 };
@@ -153,7 +153,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
-    use zklora_circuit::manifest::{Input, Term};
+    use zklora_proof::manifest::{Input, Term};
 
     fn module(d_in: usize, rank: usize, d_out: usize, bits: (u32, u32, u32)) -> Module {
         Module {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use zklora_circuit::manifest::BaseModel;
+use zklora_proof::manifest::BaseModel;
 use zklora_compiler::compile::Source;
 
 use super::{
@@ -139,9 +139,9 @@ pub(super) fn interface(source: &Source) -> Result<Interface, Error> {
 }
 
 /// A module before it has keys: shapes alone.
-pub(super) fn shape_of(name: &str, interface: &Interface) -> zklora_circuit::manifest::Module {
+pub(super) fn shape_of(name: &str, interface: &Interface) -> zklora_proof::manifest::Module {
     let inputs = interface.inputs.clone();
-    zklora_circuit::manifest::Module { inputs, ..blank(name).shape() }
+    zklora_proof::manifest::Module { inputs, ..blank(name).shape() }
 }
 
 fn blank(name: &str) -> Module {

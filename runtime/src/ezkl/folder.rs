@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use zklora_circuit::manifest::AdapterId;
+use zklora_proof::manifest::AdapterId;
 
 use super::{
     Check, EzklError,
@@ -62,7 +62,7 @@ pub fn is_ezkl(folder: &Path) -> Result<bool, Error> {
     }
     let path = artifacts::public_folder(folder)?.join(artifacts::MANIFEST);
     let bytes =
-        files::read(&path, manifest::MAX_BYTES.max(zklora_circuit::manifest::MAX_BYTES as u64))?;
+        files::read(&path, manifest::MAX_BYTES.max(zklora_proof::manifest::MAX_BYTES as u64))?;
     // What is no manifest at all is refused with more words by those who read it.
     Ok(serde_json::from_slice::<Format>(&bytes).is_ok_and(|file| file.format == manifest::FORMAT))
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use prost::Message;
-use zklora_circuit::manifest::{Input, RESERVED_INPUTS};
+use zklora_proof::manifest::{Input, RESERVED_INPUTS};
 
 #[derive(Message)]
 struct Model {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
-use zklora_circuit::manifest::{self, AdapterId, BaseModel, Input, RESERVED_INPUTS};
+use zklora_proof::manifest::{self, AdapterId, BaseModel, Input, RESERVED_INPUTS};
 
 use super::{
     Check, EzklError, VERSION,

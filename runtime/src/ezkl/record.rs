@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zklora_circuit::masks::os_bytes;
+use zklora_proof::masks::os_bytes;
 
 use super::{
     EzklError, Python,

@@ -1,7 +1,7 @@
 //! Rows of a session as EZKL's circuits take them: every value of a module has the same scale, a
 //! power of two.
 
-use zklora_circuit::trace::TraceDigest;
+use zklora_proof::trace::TraceDigest;
 
 use super::{
     Check, EzklError,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use zklora_circuit::manifest::Pinned;
+use zklora_proof::manifest::Pinned;
 
 use crate::Error;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use zklora_circuit::manifest::{Module, Pinned, TermKind};
+use zklora_proof::manifest::{Module, Pinned, TermKind};
 use zklora_models::{AppliesTo, language_model::InjectionPoint};
 
 use crate::Error;

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use zklora_circuit::{keys::KeyStore, srs::Srs, verifier::SrsPolicy};
+use zklora_proof::{keys::KeyStore, srs::Srs, verifier::SrsPolicy};
 use zklora_models::language_model::{LanguageModel, Sampling, Tokenizer, generate, loss};
 
 use super::{

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use zklora_circuit::manifest::AdapterId;
+use zklora_proof::manifest::AdapterId;
 
 use crate::{
     Error,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ndarray::{Array2, s};
-use zklora_circuit::manifest::{Module, TermKind};
+use zklora_proof::manifest::{Module, TermKind};
 
 use super::fit::Rows;
 use crate::trace_file::ModuleRows;
@@ -86,7 +86,7 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zklora_circuit::manifest::{Input, Term};
+    use zklora_proof::manifest::{Input, Term};
 
     fn term(kind: TermKind, input: Option<usize>) -> Term {
         Term { a: vec![], b: vec![], input, kind, rank: 1, shift: 0 }

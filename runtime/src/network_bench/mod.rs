@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zklora_circuit::{keys::KeyStore, srs::Srs};
+use zklora_proof::{keys::KeyStore, srs::Srs};
 use zklora_models::{
     Adapter,
     language_model::{Identity, LanguageModel},

@@ -1,7 +1,7 @@
 //! An adapter of given shapes: synthetic integers of 16 bits, the same at every run.
 
 use rayon::prelude::*;
-use zklora_circuit::{
+use zklora_proof::{
     manifest::{
         BaseModel, FORMAT, Input, MAX_DELTA_BITS, MAX_X_BITS, Manifest, Module, Term, TermKind,
         VERSION,

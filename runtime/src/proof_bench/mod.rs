@@ -71,7 +71,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::{artifacts::Public, files, session, srs_store, trace_reader::TraceReader};
-    use zklora_circuit::{keys::KeyStore, verifier::SrsPolicy};
+    use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
 
     #[test]
     fn the_smallest_profile_gives_a_session_that_verifies_and_every_figure() {

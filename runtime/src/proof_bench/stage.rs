@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use zklora_circuit::{
+use zklora_proof::{
     commit::commit,
     field::F,
     keys::KeyStore,

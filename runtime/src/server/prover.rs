@@ -7,7 +7,7 @@ use std::{
 };
 
 use tonic::Status;
-use zklora_circuit::{keys::KeyStore, srs::Srs};
+use zklora_proof::{keys::KeyStore, srs::Srs};
 
 use super::{
     attempts,

@@ -11,7 +11,7 @@ use std::{
 use tokio::{net::TcpListener, sync::watch};
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
-use zklora_circuit::{keys::KeyStore, srs::Srs};
+use zklora_proof::{keys::KeyStore, srs::Srs};
 
 use super::{
     connections::{self, Pool},

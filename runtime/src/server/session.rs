@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::watch;
 use tonic::Status;
-use zklora_circuit::trace::TraceDigest;
+use zklora_proof::trace::TraceDigest;
 
 use super::{
     attempts,

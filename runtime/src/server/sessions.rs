@@ -8,7 +8,7 @@ use std::{
 
 use rayon::prelude::*;
 use tonic::Status;
-use zklora_circuit::manifest::{MAX_MODULES, Pinned};
+use zklora_proof::manifest::{MAX_MODULES, Pinned};
 
 use super::{
     attempts,

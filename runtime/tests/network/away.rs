@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zklora_circuit::{keys::KeyStore, verifier::SrsPolicy};
+use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
 use zklora_runtime::{
     Error,
     client::{ContributorOptions, Progress, Remote, UserSession},

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use zklora_circuit::keys::KeyStore;
+use zklora_proof::keys::KeyStore;
 use zklora_runtime::server::{self, Limits, ServerOptions, Tokens};
 
 use crate::party::{Server, load, srs};

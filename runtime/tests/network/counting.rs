@@ -6,7 +6,7 @@ use std::{
 };
 
 use tonic::{Code, Status};
-use zklora_circuit::{keys::KeyStore, manifest::Pinned};
+use zklora_proof::{keys::KeyStore, manifest::Pinned};
 use zklora_runtime::{
     Error,
     activations::Activations,
@@ -177,7 +177,7 @@ fn lines_of_older_ledgers_hide_nothing() {
     };
     let mut lines: String = ledger::read(&path).unwrap().into_iter().map(old).collect();
     let rows = pinned.modules().iter().map(|module| (module.name.clone(), 1)).collect();
-    lines += &old(Entry::recorded(&id(&open), zklora_circuit::trace::TraceDigest([1; 32]), rows));
+    lines += &old(Entry::recorded(&id(&open), zklora_proof::trace::TraceDigest([1; 32]), rows));
     fs::write(&path, &lines).unwrap();
     assert_eq!(counted(contributor.path()), [5 + 2 + 1; 4]);
     let server = Server::start(contributor.path());

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tonic::Code;
-use zklora_circuit::keys::KeyStore;
+use zklora_proof::keys::KeyStore;
 use zklora_runtime::{
     Error,
     client::UserSession,

@@ -9,7 +9,7 @@ use std::{
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
-use zklora_circuit::manifest::Pinned;
+use zklora_proof::manifest::Pinned;
 use zklora_runtime::{
     server::{Limits, ServerOptions, Tokens},
     session_log::{Event, SessionLog},

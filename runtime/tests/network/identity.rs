@@ -11,7 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     date_time_ymd,
 };
-use zklora_circuit::keys::KeyStore;
+use zklora_proof::keys::KeyStore;
 use zklora_runtime::{
     Error,
     client::{ClientTls, ContributorOptions, Remote, UserSession},

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use zklora_circuit::verifier::{self, SrsPolicy};
+use zklora_proof::verifier::{self, SrsPolicy};
 use zklora_runtime::{
     client::UserSession,
     wire::{Batch, InferResponse},
@@ -82,7 +82,7 @@ fn two_hundred_sessions_at_once_each_get_their_own_deltas() {
         }
         proofs
     });
-    let keys = zklora_circuit::keys::KeyStore::default();
+    let keys = zklora_proof::keys::KeyStore::default();
     for (user, proof) in sample.iter().zip(proofs) {
         let pinned = &artifacts.pinned;
         let mut modules: Vec<_> =

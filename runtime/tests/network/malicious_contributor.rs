@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use tonic::Status;
-use zklora_circuit::{
+use zklora_proof::{
     error::{Check, Error as Proof},
     keys::KeyStore,
     verifier::SrsPolicy,

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use tonic::{Code, Status};
-use zklora_circuit::manifest::{Module, Pinned};
+use zklora_proof::manifest::{Module, Pinned};
 use zklora_runtime::{
     frame_log::FrameLog,
     ledger::Ledger,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tonic::Code;
-use zklora_circuit::trace::TraceDigest;
+use zklora_proof::trace::TraceDigest;
 use zklora_runtime::{
     Error,
     ledger::{self, Entry, Ledger, Rows},
@@ -541,7 +541,7 @@ fn the_metrics_page_is_bounded_and_says_nothing_else() {
     let error = zklora_runtime::server::start(
         load(contributor.path()),
         crate::party::srs().clone(),
-        zklora_circuit::keys::KeyStore::default(),
+        zklora_proof::keys::KeyStore::default(),
         &options,
     );
     let error = error.err().unwrap().to_string();

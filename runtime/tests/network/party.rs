@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use zklora_circuit::{
+use zklora_proof::{
     keys::KeyStore,
     manifest::{AdapterId, Pinned},
     srs::Srs,

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
-use zklora_circuit::manifest::Pinned;
+use zklora_proof::manifest::Pinned;
 use zklora_runtime::{
     batch::to_wire,
     wire::{

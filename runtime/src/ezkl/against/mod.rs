@@ -271,7 +271,7 @@ impl Run<'_> {
         let inputs = module
             .inputs
             .iter()
-            .map(|i| zklora_circuit::manifest::Input { dim: i.dim, name: i.name.clone() });
+            .map(|i| zklora_proof::manifest::Input { dim: i.dim, name: i.name.clone() });
         let shape =
             super::interface::Interface { inputs: inputs.collect(), symbols: Default::default() };
         synthetic::activations(&[super::compile::shape_of(&module.name, &shape)], self.options.rows)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use zklora_circuit::{keys::KeyStore, verifier::SrsPolicy};
+use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
 
 use super::{
     Figures, Outcome, Run, Side, Stage,

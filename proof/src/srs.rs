@@ -381,7 +381,7 @@ mod tests {
         // too.
         assert!(
             ceremony.to_bytes() == ETHEREUM,
-            "circuit/src/ethereum.srs is not what the ceremony gives"
+            "proof/src/ethereum.srs is not what the ceremony gives"
         );
         let own = Srs::ethereum().unwrap();
         assert_eq!(

@@ -2,7 +2,7 @@
 //!
 //! Everything but the proof is derived from fixed bytes; the proof was made once and must still
 //! verify. To regenerate the files after a deliberate change of the protocol: `cargo test -p
-//! zklora-circuit -- --ignored regenerate`.
+//! zklora-proof -- --ignored regenerate`.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::OnceLock};
 

@@ -20,7 +20,7 @@ use tracing_subscriber::{
     },
     registry::LookupSpan,
 };
-use zklora_models::text::{json as json_text, shown};
+use zklora_files::text::{json as json_text, shown};
 
 use crate::args::LogFormat;
 

@@ -9,7 +9,7 @@ mod output;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser;
-use zklora_models::text::shown;
+use zklora_files::text::shown;
 
 /// Keeps the memory of large tensors instead of giving it back to the system after every call.
 #[global_allocator]

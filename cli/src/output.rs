@@ -3,14 +3,14 @@
 //!
 //! Nothing is printed but through here, and everything that is printed may hold text of others
 //! (names in files, messages of peers). So every cell, line, message and step is escaped here,
-//! whoever made it ([`zklora_models::text`]): a line break within one never starts a line. A caller
+//! whoever made it ([`zklora_files::text`]): a line break within one never starts a line. A caller
 //! gives lines and cells, never text with line breaks of its own.
 
 use std::{fmt::Display, path::Path, process::exit, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
-use zklora_models::text::{self, shown};
+use zklora_files::text::{self, shown};
 
 /// Where and how to print.
 pub struct Output {
@@ -197,7 +197,7 @@ pub fn count(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use zklora_models::text::is_plain;
+    use zklora_files::text::is_plain;
 
     use super::*;
 

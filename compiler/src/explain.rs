@@ -9,7 +9,7 @@ use crate::{
 };
 use serde::Serialize;
 use std::{fmt, path::Path};
-use zklora_models::text::shown;
+use zklora_files::text::shown;
 
 /// The normal form of a module and how each ONNX node became part of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

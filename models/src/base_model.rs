@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::Error;
-use crate::bounded_read;
+use zklora_files::read;
 use crate::error::quoted;
 use crate::strict_json::StrictJson;
 use crate::tensor_file::TensorFile;
@@ -95,7 +95,7 @@ pub(crate) fn open_shards(base_dir: &Path) -> Result<Vec<TensorFile>, Error> {
 }
 
 fn read_shard_index(path: &Path) -> Result<ShardIndex, Error> {
-    let content = bounded_read::read(path, MAX_INDEX)?;
+    let content = read::read(path, MAX_INDEX)?;
     let json_error = |reason| Error::Json { path: path.to_owned(), reason };
     StrictJson::parse(&content).map_err(json_error)?;
     let index: ShardIndex =

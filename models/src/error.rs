@@ -3,47 +3,17 @@
 //! Messages say what, where and what to do. Text that comes out of a file is escaped and shortened
 //! before it is shown, for it may be hostile. Must not know how anything is read.
 
-use std::io;
 use std::path::PathBuf;
 
-use crate::text;
+use zklora_files::text;
 
 /// Why an adapter or base model was not read or not run, or an export not written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder could not be read.
-    #[error("cannot read {}: {source}", .path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// A file or folder could not be written.
-    #[error("cannot write {}: {source}; check that the folder is writable and the disk is not full", .path.display())]
-    Write {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// A path that should be a plain file is a folder, a pipe or a device.
-    #[error("{} is not a plain file", .path.display())]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A file is longer than anything sensible of its kind.
-    #[error("{} is {bytes} bytes long, over the limit of {limit} bytes for such a file", .path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its length, in bytes.
-        bytes: u64,
-        /// The longest that is read, in bytes.
-        limit: u64,
-    },
+    /// A file or folder cannot be read or written.
+    #[error(transparent)]
+    File(#[from] zklora_files::Error),
     /// A file is not the JSON that it should be.
     #[error("{} is not valid JSON: {}", .path.display(), shown(.reason))]
     Json {

@@ -16,7 +16,6 @@
 
 mod base_model;
 mod base_weights;
-mod bounded_read;
 mod error;
 pub mod export;
 pub mod language_model;
@@ -25,9 +24,7 @@ mod near;
 pub mod peft;
 pub mod quiet;
 mod strict_json;
-pub mod temporary;
 mod tensor_file;
-pub mod text;
 
 pub use error::Error;
 pub use export::{ExportIndex, ExportedModule, export, onnx_model, read_index};

@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::Error;
-use crate::bounded_read;
+use zklora_files::read;
 use crate::strict_json::StrictJson;
 
 /// Longest header that is read, in bytes: room for some 200,000 tensors.
@@ -38,7 +38,7 @@ impl TensorFile {
     /// Opens a file of at most `limit` bytes and checks its header.
     pub(crate) fn open(path: &Path, limit: u64) -> Result<TensorFile, Error> {
         let malformed = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
-        let (mut file, bytes) = bounded_read::open(path, limit)?;
+        let (mut file, bytes) = read::open(path, limit)?;
         let mut prefix = [0; LENGTH_PREFIX as usize];
         if bytes < LENGTH_PREFIX {
             return Err(malformed(format!("{bytes} bytes are too short for a header")));
@@ -160,7 +160,7 @@ impl TensorFile {
         mut sink: impl FnMut(&[u8]),
     ) -> Result<(), Error> {
         let (start, end) = self.info(tensor)?.data_offsets;
-        let read_error = |source| Error::Read { path: self.path.clone(), source };
+        let read_error = |e| zklora_files::Error::new(&self.path, e);
         self.file.seek(SeekFrom::Start(self.data_start + start as u64)).map_err(read_error)?;
         let mut left = end - start;
         let mut chunk = vec![0; left.min(CHUNK)];
@@ -182,14 +182,13 @@ fn narrow_exactly(value: f64) -> Option<f32> {
 }
 
 fn read_exact(file: &mut File, buffer: &mut [u8], path: &Path) -> Result<(), Error> {
-    file.read_exact(buffer).map_err(|source| Error::Read { path: path.to_owned(), source })
+    Ok(file.read_exact(buffer).map_err(|e| zklora_files::Error::new(path, e))?)
 }
 
 fn in_memory(bytes: u64, path: &Path) -> Result<usize, Error> {
-    usize::try_from(bytes).map_err(|_| Error::TooLarge {
-        path: path.to_owned(),
-        bytes,
-        limit: usize::MAX as u64,
+    usize::try_from(bytes).map_err(|_| {
+        let why = format!("{bytes} bytes are more than this machine can address");
+        zklora_files::Error::new(path, why).into()
     })
 }
 

@@ -7,7 +7,8 @@ use zklora_proof::{
     manifest::{self, AdapterId, Pinned, TermKind},
     verifier::SrsPolicy,
 };
-use zklora_models::{AppliesTo, text};
+use zklora_files::text;
+use zklora_models::AppliesTo;
 use zklora_runtime::{
     Error, artifacts, compile as compiling,
     files::{self, Access},

@@ -1,7 +1,7 @@
 //! Errors of the runtime as exceptions of `zklora.errors`.
 
 use pyo3::prelude::*;
-use zklora_models::text::shown;
+use zklora_files::text::shown;
 use zklora_runtime::Error;
 
 /// Why a call failed.

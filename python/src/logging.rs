@@ -15,7 +15,7 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{Layer, layer::Context, prelude::*};
-use zklora_models::text::shown;
+use zklora_files::text::shown;
 
 /// Records that wait at most; older ones are lost.
 const WAITING: usize = 1000;

@@ -159,7 +159,7 @@ const LONGEST: usize = 600;
 
 /// A peer's text as it may be shown, cut after [`LONGEST`] characters.
 pub(crate) fn printable(text: &str) -> String {
-    zklora_models::text::shortened(text, LONGEST)
+    zklora_files::text::shortened(text, LONGEST)
 }
 
 #[cfg(test)]

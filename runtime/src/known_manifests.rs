@@ -40,7 +40,7 @@ fn cache_folder() -> Option<PathBuf> {
 fn read_own(path: &Path) -> Option<Vec<u8>> {
     let file = files::open(path, MAX_POINTS).ok()?;
     let found = file.metadata().ok()?;
-    if !zklora_models::temporary::is_own(&found) || may_be_written_by_others(&found) {
+    if !zklora_files::temporary::is_own(&found) || may_be_written_by_others(&found) {
         return None;
     }
     let mut points = Vec::with_capacity(usize::try_from(found.len()).ok()?);

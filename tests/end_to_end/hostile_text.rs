@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::json;
-use zklora_models::text::is_plain;
+use zklora_files::text::is_plain;
 
 use crate::{
     args,

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zklora_models::temporary::{Scratch, temporary_in};
+use zklora_files::temporary::{Scratch, temporary_in};
 
 use crate::{
     args,

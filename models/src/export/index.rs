@@ -157,7 +157,7 @@ pub fn read_index(dir: &Path) -> Result<ExportIndex, Error> {
             hint: "give a folder that `zklora export` finished writing",
         });
     }
-    let bytes = bounded_read::read(&path, MAX_INDEX)?;
+    let bytes = read::read(&path, MAX_INDEX)?;
     let json_error =
         |error: serde_json::Error| Error::Json { path: path.clone(), reason: error.to_string() };
     let reject = |reason| Error::Index { path: path.clone(), reason };

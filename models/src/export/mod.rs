@@ -11,7 +11,9 @@ mod selection;
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::{Adapter, AdapterModule, Error, module_name, temporary};
+use zklora_files::write::{self, Access};
+
+use crate::{Adapter, AdapterModule, Error, module_name};
 
 pub use index::{ExportIndex, ExportedModule, INDEX_FILE, INDEX_VERSION, read_index};
 pub use onnx::onnx_model;
@@ -36,26 +38,17 @@ pub fn export(adapter: &Adapter, selection: &[String], out: &Path) -> Result<Exp
         version: INDEX_VERSION,
     };
 
-    std::fs::create_dir_all(out).map_err(|source| Error::Write { path: out.to_owned(), source })?;
+    write::create_folder(out, Access::Public)?;
     // An index of an earlier export must not describe a half-written new one.
     let index_path = out.join(INDEX_FILE);
-    match std::fs::remove_file(&index_path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Error::Write { path: index_path, source });
-        }
-        _ => {}
-    }
+    write::remove(&index_path)?;
+    // Only the owner may read the files: an adapter is its contributor's property.
     for module in modules {
-        write(&out.join(index::file_name(&module.name)), &onnx_model(module)?)?;
+        let path = out.join(index::file_name(&module.name));
+        write::write(&path, &onnx_model(module)?, Access::Private)?;
     }
-    write(&index_path, &index.to_bytes(&index_path)?)?;
+    write::write(&index_path, &index.to_bytes(&index_path)?, Access::Private)?;
     Ok(index)
-}
-
-/// Files are their owner's alone: adapters are their contributor's property.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let failed = |source| Error::Write { path: path.to_owned(), source };
-    temporary::write(path, bytes, temporary::Access::Private).map_err(failed)
 }
 
 /// Every module has a file of its own, also where file names ignore case.

@@ -41,7 +41,7 @@ impl Tokenizer {
     /// # Errors
     /// A file that is too long, unreadable or not a tokenizer.
     pub fn load(path: &Path) -> Result<Tokenizer, Error> {
-        let content = bounded_read::read(path, MAX_FILE)?;
+        let content = read::read(path, MAX_FILE)?;
         let refuse = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
         let text = std::str::from_utf8(&content)
             .map_err(|error| refuse(format!("is not UTF-8: {error}")))?;

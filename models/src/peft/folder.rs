@@ -62,7 +62,7 @@ fn named_adapters(dir: &Path) -> Result<Vec<String>, Error> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(Vec::new()) };
     let mut names = Vec::new();
     for entry in entries.take(MAX_ENTRIES) {
-        let entry = entry.map_err(|source| Error::Read { path: dir.to_owned(), source })?;
+        let entry = entry.map_err(|e| zklora_files::Error::new(dir, e))?;
         if entry.path().join(CONFIG_FILE).is_file()
             && let Ok(name) = entry.file_name().into_string()
         {

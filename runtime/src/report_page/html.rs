@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use zklora_models::text::is_plain;
+use zklora_files::text::is_plain;
 
 /// Text, with what means something to HTML written as references, and what is not plain
 /// ([`is_plain`]; but for new lines and tabs, which are blanks in a page) written as a code.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::BaseModel;
 use crate::Error;
-use crate::bounded_read;
+use zklora_files::read;
 use crate::strict_json::StrictJson;
 use keys::Keys;
 use roles::Role;
@@ -61,7 +61,7 @@ pub(super) enum Settings {
 impl Config {
     /// Reads and checks an `adapter_config.json`.
     pub(super) fn read(path: &Path) -> Result<Config, Error> {
-        let bytes = bounded_read::read(path, MAX_CONFIG)?;
+        let bytes = read::read(path, MAX_CONFIG)?;
         let json_error = |reason| Error::Json { path: path.to_owned(), reason };
         let StrictJson::Object(entries) = StrictJson::parse(&bytes).map_err(json_error)? else {
             return Err(json_error("it is not an object".into()));

@@ -10,8 +10,8 @@ pub mod sessions;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, builder::PossibleValuesParser};
+use zklora_bench::proof_bench::PROFILES;
 use zklora_proof::manifest::AdapterId;
-use zklora_runtime::proof_bench::PROFILES;
 
 /// Prove that every delta of a session came from one committed LoRA adapter, without showing its
 /// weights.

@@ -4,9 +4,11 @@
 //! Without activations the choice is by prediction ([`crate::quantize::Bits`]). Either way the
 //! bound is certified for every activation that a user may send, not only for those seen here.
 
+use zklora_artifacts::quantize_rows::quantize_inputs;
+
 use crate::{
     LinearMap,
-    quantize::{Bits, QuantizeError, Quantized, choices, quantize, quantize_inputs},
+    quantize::{Bits, QuantizeError, Quantized, choices, quantize},
 };
 
 /// Most rows of a module that are measured.

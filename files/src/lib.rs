@@ -10,3 +10,6 @@ pub mod text;
 pub mod write;
 
 pub use error::{Error, Kind};
+pub use read::{MAX_FILE, open, read, read_start};
+pub use temporary::{Scratch, folder_of, sweep, temporary_in};
+pub use write::{Access, create_folder, remove, require_folder_of, scratch, write};

@@ -9,10 +9,10 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::Error;
-use zklora_files::read;
 use crate::error::quoted;
 use crate::strict_json::StrictJson;
 use crate::tensor_file::TensorFile;
+use zklora_files::read;
 
 /// Longest `model.safetensors.index.json`, in bytes.
 const MAX_INDEX: u64 = 64 << 20;

@@ -13,8 +13,8 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::Error;
-use zklora_files::read;
 use crate::strict_json::StrictJson;
+use zklora_files::read;
 
 /// Longest header that is read, in bytes: room for some 200,000 tensors.
 const MAX_HEADER: u64 = 32 << 20;

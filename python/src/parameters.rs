@@ -3,8 +3,10 @@
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use zklora_artifacts::srs_store;
 use zklora_proof::{keys::KeyStore, srs::Srs};
-use zklora_runtime::{Error, client::Network, srs_store};
+use zklora_runtime::Error;
+use zklora_session::client::Network;
 
 static SRS: Mutex<Option<Arc<Srs>>> = Mutex::new(None);
 static NETWORK: Mutex<Option<Arc<Network>>> = Mutex::new(None);

@@ -3,14 +3,11 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use pyo3::{prelude::*, types::PyBytes};
+use zklora_artifacts::{activations::Activations, secrets, verify};
+use zklora_files::Access;
 use zklora_proof::{manifest::Pinned, proof::Proof, verifier::SrsPolicy};
-use zklora_runtime::{
-    Error,
-    activations::Activations,
-    audit as auditing,
-    files::{self, Access},
-    record as recording, secrets, session,
-};
+use zklora_runtime::{Error, audit as auditing};
+use zklora_session::{prove, record as recording};
 
 use crate::{
     adapters::{Artifacts, Manifest},
@@ -77,7 +74,7 @@ pub fn prove<'py>(
         told.step("prove", 0, 1);
         let srs = parameters::srs()?;
         let proof = held.with_trace(&artifacts.pinned, |rows| {
-            session::prove(&artifacts, rows, &srs, parameters::keys())
+            prove::prove(&artifacts, rows, &srs, parameters::keys())
         })?;
         told.step("proven", 1, 1);
         Ok(proof)
@@ -112,7 +109,7 @@ pub fn verify(
             if let Some(activations) = &activations {
                 recording::check_inputs(&pinned, rows, activations)?;
             }
-            session::verify(&pinned, rows, &proof, &srs, keys, SrsPolicy::TrustedOnly)
+            verify::verify(&pinned, rows, &proof, &srs, keys, SrsPolicy::TrustedOnly)
         })?;
         Ok(verdict.rows.into_iter().collect())
     })
@@ -121,14 +118,14 @@ pub fn verify(
 /// The bytes of a proof file.
 #[pyfunction]
 pub fn read_proof<'py>(py: Python<'py>, path: PathBuf) -> Result<Bound<'py, PyBytes>, Failure> {
-    let proof = worker::run(py, None, move |_| Ok(files::read(&path, session::MAX_PROOF)?))?;
+    let proof = worker::run(py, None, move |_| Ok(zklora_files::read(&path, verify::MAX_PROOF)?))?;
     Ok(PyBytes::new(py, &proof))
 }
 
 /// Writes a proof file: beside, and renamed.
 #[pyfunction]
 pub fn write_proof(py: Python<'_>, path: PathBuf, proof: Vec<u8>) -> Result<(), Failure> {
-    worker::run(py, None, move |_| Ok(files::write(&path, &proof, Access::Public)?))
+    worker::run(py, None, move |_| Ok(zklora_files::write(&path, &proof, Access::Public)?))
 }
 
 /// Whether bytes have the form of a proof of this adapter. Shows nothing about any row.

@@ -9,10 +9,12 @@ use std::{
 
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
+use zklora_artifacts::folder as artifacts;
 use zklora_proof::manifest::Pinned;
-use zklora_runtime::{
-    Error, artifacts,
-    server::{self as serving, Limits, ServerOptions, ServerTls, Tokens},
+use zklora_runtime::Error;
+use zklora_session::{
+    server as serving,
+    server::{Limits, ServerOptions, ServerTls, Tokens},
 };
 
 use crate::{adapters::Manifest, error::Failure, parameters, process, worker};

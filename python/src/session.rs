@@ -11,11 +11,11 @@ use std::{
 
 use numpy::PyArray2;
 use pyo3::{prelude::*, types::PyDict};
+use zklora_artifacts::module_rows::ModuleRows;
 use zklora_proof::{manifest::Pinned, verifier::SrsPolicy};
-use zklora_runtime::{
+use zklora_session::{
     client::{ClientTls, ContributorOptions, Finished, Progress, Remote, UserSession},
     record,
-    trace_file::ModuleRows,
 };
 
 use crate::{

@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use numpy::PyArray2;
 use pyo3::prelude::*;
+use zklora_artifacts::{session_rows::SessionRows, trace_reader::TraceReader};
 use zklora_proof::{manifest::Pinned, source::Source, trace::Trace as Checked};
-use zklora_runtime::{
-    Error, record, session_log, trace_file::TraceFile, trace_reader::TraceReader,
-};
+use zklora_runtime::Error;
+use zklora_session::{record, session_log};
 
 use crate::{adapters::Manifest, arrays, error::Failure, worker};
 
 /// Where the rows are.
 pub enum Held {
-    Memory(TraceFile),
+    Memory(SessionRows),
     /// In a file that may be larger than the memory, or say so: it is read in pieces, and only when
     /// that is asked for.
     File(Arc<TraceReader>),
@@ -67,7 +67,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    pub fn in_memory(file: TraceFile, pinned: Arc<Pinned>) -> Trace {
+    pub fn in_memory(file: SessionRows, pinned: Arc<Pinned>) -> Trace {
         Trace { held: Arc::new(Held::Memory(file)), pinned }
     }
 }
@@ -88,7 +88,7 @@ impl Trace {
     #[staticmethod]
     fn info_of(py: Python<'_>, path: PathBuf) -> Result<(String, u64, String, Vec<u64>), Failure> {
         worker::run(py, None, move |_| {
-            let info = TraceFile::info(&path)?;
+            let info = SessionRows::info(&path)?;
             let rows = info.rows.values().fold(0u64, |all, rows| all.saturating_add(*rows as u64));
             let counts = counts(info.rows.values().map(|rows| *rows as u64));
             Ok((info.adapter_id, rows, info.session_id, counts))

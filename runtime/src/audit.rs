@@ -6,11 +6,12 @@
 use std::path::Path;
 
 use zeroize::Zeroizing;
-use zklora_proof::{commit, manifest::Pinned, masks::MaskKey, srs::Srs, weights::Weights};
+use zklora_artifacts::weights_file;
 use zklora_compiler::compile::{Source, draft_like};
 use zklora_models::Adapter;
+use zklora_proof::{commit, manifest::Pinned, masks::MaskKey, srs::Srs, weights::Weights};
 
-use crate::{Error, compile, files, weights_file};
+use crate::{Error, compile};
 
 /// What an audit found.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -89,7 +90,7 @@ pub fn audit(
     let mut base_model = BaseModel::of(committed, None);
     let report = |base_model, differences| Ok(Report { modules, base_model, differences });
     let weights = if delivered.is_file() {
-        let bytes = Zeroizing::new(files::read(delivered, files::MAX_FILE)?);
+        let bytes = Zeroizing::new(zklora_files::read(delivered, zklora_files::MAX_FILE)?);
         match weights_file::parse(delivered, &bytes, pinned.manifest()) {
             // Other shapes, or integers beyond the manifest's widths and bounds: a weights file,
             // but not of this adapter.

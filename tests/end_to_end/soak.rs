@@ -20,12 +20,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use zklora_artifacts::{module_rows::ModuleRows, srs_store};
 use zklora_proof::{keys::KeyStore, manifest::Module, verifier::SrsPolicy};
-use zklora_runtime::{
-    Error,
+use zklora_runtime::Error;
+use zklora_session::{
     client::{ClientTls, ContributorOptions, Finished, Network, Remote, UserSession},
-    ledger, record, srs_store,
-    trace_file::ModuleRows,
+    ledger, record,
 };
 
 use crate::{

@@ -3,13 +3,10 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
+use zklora_artifacts::srs_store;
+use zklora_bench::network_bench::{self, Compared};
 use zklora_proof::verifier::SrsPolicy;
-use zklora_runtime::{
-    files,
-    network_bench::{self, Compared},
-    pipeline::{self, Options, Rows, Stage},
-    srs_store,
-};
+use zklora_runtime::pipeline::{self, Options, Rows, Stage};
 
 use super::{Outcome, profile_bench};
 use crate::{
@@ -42,7 +39,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     ];
     let mut results = Vec::new();
     for rows in rows {
-        let out = files::scratch()?;
+        let out = zklora_files::scratch()?;
         let options = Options {
             adapter,
             base: args.base.as_deref(),
@@ -92,7 +89,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
 
 fn network(args: &args::Bench, adapter: &Path, model: &Path, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.srs.as_deref())?;
-    let scratch = files::scratch()?;
+    let scratch = zklora_files::scratch()?;
     let options = network_bench::Options {
         adapter,
         base: args.base.as_deref(),

@@ -3,17 +3,14 @@
 use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_runtime::{
-    Error,
-    activations::Activations,
-    ezkl::{
-        self, Cancel, Python,
-        compile::{self, Compiled},
-        folder::{Artifacts, Public, Srs, is_ezkl},
-    },
-    files,
-    trace_file::TraceFile,
+use zklora_artifacts::{activations::Activations, session_rows::SessionRows};
+use zklora_ezkl as ezkl;
+use zklora_ezkl::{
+    Cancel, Python, compile as ezkl,
+    compile::Compiled,
+    folder::{Artifacts, Public, Srs, is_ezkl},
 };
+use zklora_runtime::Error;
 
 use super::Outcome;
 use crate::{
@@ -155,7 +152,7 @@ fn srs<'a>(file: &'a args::SrsFile, insecure: &args::ezkl::InsecureDevSrs) -> Sr
 pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let artifacts = Artifacts::load(&args.artifacts)?;
     // Rows are counted before they are written: what can fail is asked first.
-    files::require_folder_of(&args.out)?;
+    zklora_files::require_folder_of(&args.out)?;
     let pinned = &artifacts.public.pinned;
     let activations = Activations::read(&args.inputs, &pinned.shapes(), args.module.as_deref())?;
     let session = args.session_id.map(|args::SessionId(id)| id);
@@ -212,7 +209,7 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
 }
 
 /// What ties a trace that somebody else recorded to the user's own session.
-fn check_yours(args: &args::Verify, public: &Public, trace: &TraceFile) -> anyhow::Result<()> {
+fn check_yours(args: &args::Verify, public: &Public, trace: &SessionRows) -> anyhow::Result<()> {
     if let Some(args::SessionId(own)) = args.session_id
         && own != trace.session
     {

@@ -3,13 +3,10 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::{Value, json};
+use zklora_artifacts::{folder::Artifacts, srs_store};
+use zklora_files::Access;
 use zklora_proof::{keys::KeyStore, manifest::AdapterId};
-use zklora_runtime::{
-    artifacts::Artifacts,
-    files::{self, Access},
-    leak::{self, Measurement, Options, percent},
-    srs_store,
-};
+use zklora_runtime::leak::{self, Measurement, Options, percent};
 
 use super::Outcome;
 use crate::{
@@ -20,7 +17,7 @@ use crate::{
 pub fn leak(args: &Leak, output: &Output) -> Outcome {
     // What can fail is asked before minutes are spent.
     if let Some(file) = &args.plot {
-        files::require_folder_of(file)?;
+        zklora_files::require_folder_of(file)?;
     }
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let artifacts = Artifacts::load(&args.artifacts, &srs, &KeyStore::default())?;
@@ -30,7 +27,7 @@ pub fn leak(args: &Leak, output: &Output) -> Outcome {
     let measured = measured?;
     let kept = measured.write(&args.artifacts)?;
     if let Some(file) = &args.plot {
-        files::write(file, leak::plot(&measured).as_bytes(), Access::Private)?;
+        zklora_files::write(file, leak::plot(&measured).as_bytes(), Access::Private)?;
     }
     if measured.recovered.iter().any(|recovered| recovered.gain.is_none()) {
         output.warn(
@@ -112,6 +109,6 @@ pub fn said(artifacts: &Path, adapter: &AdapterId) -> Said {
 
 /// The same of the adapter that was compiled into a folder, if there is one.
 pub fn said_of_folder(out: &Path) -> Said {
-    let adapter = zklora_runtime::artifacts::adapter_in(out);
+    let adapter = zklora_artifacts::folder::adapter_in(out);
     said(out, &adapter.unwrap_or(AdapterId([0; 32])))
 }

@@ -10,15 +10,13 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use zklora_proof::manifest::Pinned;
-use zklora_runtime::{
-    Error,
-    files::{self, Access, MAX_FILE},
-    proof_bench::{
-        self, ALL_STAGES, Cost, Curve, Item, Measured, PROFILES, Profile, Stage, StageReport, Task,
-        files_of, targets,
-    },
+use zklora_bench::proof_bench::{
+    self, ALL_STAGES, Cost, Curve, Item, Measured, PROFILES, Profile, Stage, StageReport, Task,
+    files_of, targets,
 };
+use zklora_files::{Access, MAX_FILE};
+use zklora_proof::manifest::Pinned;
+use zklora_runtime::Error;
 
 use super::Outcome;
 use crate::{
@@ -39,7 +37,8 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
 
 /// One stage, in this process.
 fn stage(path: &Path, output: &Output) -> Outcome {
-    let task: Task = serde_json::from_slice(&files::read(path, MAX_FILE)?).context("not a task")?;
+    let task: Task =
+        serde_json::from_slice(&zklora_files::read(path, MAX_FILE)?).context("not a task")?;
     let report = task.run()?;
     output.result(&json!(report), &[("Measured", json!(report).to_string())]);
     Ok(ExitCode::SUCCESS)
@@ -48,7 +47,7 @@ fn stage(path: &Path, output: &Output) -> Outcome {
 /// Every stage in a process of its own: its peak memory is not that of another.
 fn in_a_process(task: &Task) -> Result<StageReport, Error> {
     let path = task.folder.join("task.json");
-    files::write(&path, json!(task).to_string().as_bytes(), Access::Private)?;
+    zklora_files::write(&path, json!(task).to_string().as_bytes(), Access::Private)?;
     let failed = |why: String| {
         Error::Input(format!("stage `{}` of profile {}: {why}", task.stage, task.profile.name))
     };
@@ -77,9 +76,10 @@ fn verify_in_a_process(
     srs: Option<&Path>,
 ) -> anyhow::Result<(Cost, Option<u64>)> {
     let artifacts = folder.join("artifacts");
-    let pin = Pinned::parse(&files::read(&artifacts.join("public/manifest.json"), MAX_FILE)?)?
-        .id()
-        .to_string();
+    let pin =
+        Pinned::parse(&zklora_files::read(&artifacts.join("public/manifest.json"), MAX_FILE)?)?
+            .id()
+            .to_string();
     let (trace, proof) = files_of(folder, rows);
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -112,7 +112,7 @@ fn measure(
     srs: Option<&Path>,
     progress: &mut dyn FnMut(String),
 ) -> anyhow::Result<Measured> {
-    let folder = files::scratch()?;
+    let folder = zklora_files::scratch()?;
     let mut run = |task: &Task| {
         progress(format!("{}, {rows} rows: {}", profile.name, task.stage));
         in_a_process(task)
@@ -157,7 +157,7 @@ fn profiles(args: &args::Bench, output: &Output) -> Outcome {
     let (judged, machine) = (targets::judge(&measured), proof_bench::machine());
     if let Some((path, text)) = page {
         let section = proof_bench::section(&machine, &measured, &judged);
-        files::write(
+        zklora_files::write(
             path,
             proof_bench::replace_section(&text, &section)?.as_bytes(),
             Access::Public,
@@ -181,7 +181,7 @@ const NOTE: &str = "the fastest of up to five runs in two seconds; a process for
 
 /// The file that figures go into, if they can.
 fn page(path: &Path) -> anyhow::Result<String> {
-    let text = String::from_utf8(files::read(path, MAX_FILE)?)?;
+    let text = String::from_utf8(zklora_files::read(path, MAX_FILE)?)?;
     // Before anything is measured.
     proof_bench::replace_section(&text, "")?;
     Ok(text)
@@ -222,7 +222,7 @@ fn scaling(args: &args::Bench, output: &Output) -> Outcome {
     let name = args.profile.first().map_or("distilgpt2", String::as_str);
     let base = Profile::named(name).context("no such profile")?;
     let rows = args.rows.first().map_or(16, |rows| *rows as usize);
-    let scratch = files::scratch()?;
+    let scratch = zklora_files::scratch()?;
     let spinner = output.spinner();
     let mut run = |task: &Task| {
         spinner.set_message(format!(
@@ -238,7 +238,11 @@ fn scaling(args: &args::Bench, output: &Output) -> Outcome {
     spinner.finish_and_clear();
     if let Some(path) = &args.svg {
         let title = format!("{name} ({}), {rows} rows a module, and more of each", base.summary());
-        files::write(path, proof_bench::drawing(&title, &curves).as_bytes(), Access::Public)?;
+        zklora_files::write(
+            path,
+            proof_bench::drawing(&title, &curves).as_bytes(),
+            Access::Public,
+        )?;
     }
     for curve in &curves {
         output.table(&growth(curve));

@@ -3,12 +3,11 @@
 use std::{process::ExitCode, time::Duration};
 
 use serde_json::json;
+use zklora_artifacts::{folder::Artifacts, srs_store};
 use zklora_proof::{keys::KeyStore, manifest::Pinned};
-use zklora_runtime::{
-    artifacts::Artifacts,
+use zklora_session::{
     served::{Leakage, Served},
     server::{self, Limits, ServerOptions, ServerTls, Tokens},
-    srs_store,
 };
 
 use super::{Outcome, leak};

@@ -3,18 +3,19 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_proof::{keys::KeyStore, manifest::Pinned, trace::Trace};
-use zklora_runtime::{
-    Error,
+use zklora_artifacts::{
     activations::Activations,
-    artifacts::{Artifacts, Public},
-    files::{self, Access},
-    pipeline::peak_memory,
-    proof_bench::cpu_seconds,
-    record, session, srs_store,
-    trace_file::TraceFile,
+    folder::{Artifacts, Public},
+    session_rows::SessionRows,
+    srs_store,
     trace_reader::TraceReader,
+    verify,
 };
+use zklora_bench::proof_bench::cpu_seconds;
+use zklora_files::Access;
+use zklora_proof::{keys::KeyStore, manifest::Pinned, trace::Trace};
+use zklora_runtime::{Error, pipeline::peak_memory};
+use zklora_session::{prove, record};
 
 use super::{Outcome, leak, policy};
 use crate::{
@@ -26,7 +27,7 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let artifacts = Artifacts::load(&args.artifacts, &srs, &KeyStore::default())?;
     // Rows are counted before they are written: what can fail is asked first.
-    files::require_folder_of(&args.out)?;
+    zklora_files::require_folder_of(&args.out)?;
     let activations =
         Activations::read(&args.inputs, artifacts.pinned.modules(), args.module.as_deref())?;
     let session = args.session_id.map(|args::SessionId(id)| id);
@@ -73,7 +74,7 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
 }
 
 pub fn info(file: &Path, output: &Output) -> Outcome {
-    let info = TraceFile::info(file)?;
+    let info = SessionRows::info(file)?;
     let rows: usize = info.rows.values().sum();
     let mut table = vec![
         ("Adapter id", info.adapter_id.clone()),
@@ -91,14 +92,14 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
-    files::require_folder_of(&args.out)?;
+    zklora_files::require_folder_of(&args.out)?;
     let trace = TraceReader::trace(&args.trace, &artifacts.pinned)?;
     let spinner = output.spinner();
     spinner.set_message("prove");
-    let proof = session::prove(&artifacts, &trace, &srs, &keys);
+    let proof = prove::prove(&artifacts, &trace, &srs, &keys);
     spinner.finish_and_clear();
     let proof = proof?;
-    files::write(&args.out, &proof, Access::Public)?;
+    zklora_files::write(&args.out, &proof, Access::Public)?;
     output.result(
         &json!({ "adapter_id": artifacts.pinned.id().to_string(), "bytes": proof.len(), "out": path(&args.out), "rows": trace.rows() }),
         &[
@@ -132,8 +133,8 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
     let trace = TraceReader::trace(&args.trace, &public.pinned)?;
     check_yours(args, &public.pinned, &trace)?;
-    let proof = files::read(&args.proof, session::MAX_PROOF)?;
-    let verdict = session::verify(&public.pinned, &trace, &proof, &srs, &keys, policy(&args.srs))?;
+    let proof = zklora_files::read(&args.proof, verify::MAX_PROOF)?;
+    let verdict = verify::verify(&public.pinned, &trace, &proof, &srs, &keys, policy(&args.srs))?;
     let rows: usize = verdict.rows.iter().map(|(_, rows)| rows).sum();
     let empty: Vec<&str> =
         verdict.rows.iter().filter(|(_, rows)| *rows == 0).map(|(name, _)| name.as_str()).collect();

@@ -3,10 +3,8 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use serde_json::{Value, json};
-use zklora_runtime::{
-    Error,
-    stored_sessions::{Folder, State, Stored, upkeep},
-};
+use zklora_runtime::Error;
+use zklora_session::stored_sessions::{Folder, State, Stored, upkeep};
 
 use super::Outcome;
 use crate::{

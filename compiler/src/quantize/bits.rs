@@ -3,14 +3,13 @@
 //! Works on statistics of the weights, computed once; the exact certificate on integers is
 //! `bound`'s.
 
-use super::{
-    QuantizeError,
-    binary::{fitting_exponent, largest, pow2},
-};
+use super::QuantizeError;
 use crate::linear_map::{LinearMap, Term};
+use zklora_artifacts::{
+    powers_of_two::{fitting_exponent, largest, pow2},
+    quantize_rows::X_BITS,
+};
 
-/// Allowed bits of activations (smallest, largest), as in the manifest.
-pub const X_BITS: (u32, u32) = (2, 24);
 /// Allowed bits of `A`.
 pub const A_BITS: (u32, u32) = (2, 24);
 /// Allowed bits of `B`, biases and element scales.

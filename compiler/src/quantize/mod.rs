@@ -5,19 +5,14 @@
 //! commitments or fields: all that the proof needs is that integers are small. Only the basic IEEE
 //! operations are used, in a fixed order, so the same weights give the same integers anywhere.
 
-mod binary;
 mod bits;
 mod bound;
 mod error;
 mod reference;
 mod round;
-mod rows;
 
-pub use bits::{A_BITS, B_BITS, Bits, CREST_FACTOR, X_BITS};
+pub use bits::{A_BITS, B_BITS, Bits, CREST_FACTOR};
 pub use error::QuantizeError;
-pub use rows::{
-    QuantizedRows, RowsWithOne, quantize_inputs, quantize_rows, quantize_rows_with_one,
-};
 
 use crate::linear_map::LinearMap;
 use bits::Plan;

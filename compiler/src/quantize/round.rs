@@ -2,10 +2,10 @@
 
 use super::{
     Bits, QuantizeError, QuantizedTerm,
-    binary::{largest, pow2},
     bits::{Plan, shift},
 };
 use crate::linear_map::{LinearMap, Term};
+use zklora_artifacts::powers_of_two::{largest, pow2};
 
 /// The integer terms and the exponent of the output step.
 ///

@@ -6,10 +6,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use zklora_artifacts::module_rows::ModuleRows;
 use zklora_models::language_model::{Activations, InjectionCall, Injector};
+use zklora_session::{client::UserSession, record};
 
 use super::points::{Point, Source};
-use crate::{Error, client::UserSession, record, trace_file::ModuleRows};
+use crate::Error;
 
 /// What becomes of the base layer's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

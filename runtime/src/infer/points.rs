@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use zklora_proof::manifest::{Module, Pinned, TermKind};
 use zklora_models::{AppliesTo, language_model::InjectionPoint};
+use zklora_proof::manifest::{Module, Pinned, TermKind};
 
 use crate::Error;
 
@@ -92,7 +92,7 @@ pub(crate) fn points(
     let names = |name: &String| points.iter().any(|point| point.injection.module == *name);
     match maps.iter().find(|(name, _)| !names(name)) {
         Some((name, _)) => {
-            Err(Error::Input(format!("--map {name}=…: no contributor has a module of this name")))
+            Err(Error::input(format!("--map {name}=…: no contributor has a module of this name")))
         }
         None => Ok(points),
     }

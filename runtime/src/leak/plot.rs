@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::Measurement;
 use crate::report_page::{
     html::{percent, text},
-    svg::{self, Scale},
+    svg as report_page,
+    svg::Scale,
 };
 
 const STYLE: &str = "svg{background:#fff;color:#1b1f24;font:13px system-ui,sans-serif;--soft:#5a6370;--line:#dfe3e8;\
@@ -67,8 +68,10 @@ pub fn plot(measured: &Measurement) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FORMAT, Recovered, Spread, VERSION};
-    use super::*;
+    use super::{
+        super::{FORMAT, Recovered, Spread, VERSION},
+        *,
+    };
 
     fn measured(recovered: Vec<Recovered>) -> Measurement {
         Measurement {

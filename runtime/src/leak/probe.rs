@@ -5,7 +5,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
+use zklora_artifacts::folder::Artifacts;
 use zklora_models::language_model::{Activations, InjectionCall, Injector};
+use zklora_session::record;
 
 use super::{
     fit::{Fit, Rows, squares},
@@ -13,9 +15,7 @@ use super::{
 };
 use crate::{
     Error,
-    artifacts::Artifacts,
     infer::{Point, Source, one_hot},
-    record,
 };
 
 /// Whose deltas are added, and what is noted on the way.
@@ -165,7 +165,7 @@ impl Probe {
         let rows = Shape::of(module, &job.of_tokens).rows(module, &quantized, &self.seen);
         let fit = || {
             let missing = || {
-                Error::Input(format!(
+                Error::input(format!(
                     "module `{}` was not called while rows were watched",
                     module.name
                 ))

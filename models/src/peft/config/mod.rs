@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 
 use super::BaseModel;
 use crate::Error;
-use zklora_files::read;
 use crate::strict_json::StrictJson;
 use keys::Keys;
 use roles::Role;
 use tuner::Tuner;
+use zklora_files::read;
 
 pub(super) use adalora::Allocation;
 pub(super) use ranks::Ranks;

@@ -48,8 +48,7 @@ pub fn require_folder_of(path: &Path) -> Result<(), Error> {
         return Ok(());
     }
     // An error of the system's kind: the folder may be away for a moment, so callers that retry do.
-    let why =
-        io::Error::new(io::ErrorKind::NotFound, "its folder does not exist: create it first");
+    let why = io::Error::new(io::ErrorKind::NotFound, "its folder does not exist: create it first");
     Err(Error::new(path, why))
 }
 

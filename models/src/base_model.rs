@@ -8,8 +8,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::Error;
 use zklora_files::read;
+
+use crate::Error;
 use crate::error::quoted;
 use crate::strict_json::StrictJson;
 use crate::tensor_file::TensorFile;

@@ -12,8 +12,9 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use crate::Error;
 use zklora_files::read;
+
+use crate::Error;
 use crate::strict_json::StrictJson;
 
 /// Longest header that is read, in bytes: room for some 200,000 tensors.

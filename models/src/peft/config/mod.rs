@@ -12,9 +12,10 @@ mod tuner;
 
 use std::path::{Path, PathBuf};
 
+use zklora_files::read;
+
 use super::BaseModel;
 use crate::Error;
-use zklora_files::read;
 use crate::strict_json::StrictJson;
 use keys::Keys;
 use roles::Role;

@@ -8,11 +8,12 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use zklora_files::read;
+
 use crate::Error;
 use crate::error::quoted;
 use crate::strict_json::StrictJson;
 use crate::tensor_file::TensorFile;
-use zklora_files::read;
 
 /// Longest `model.safetensors.index.json`, in bytes.
 const MAX_INDEX: u64 = 64 << 20;

@@ -12,9 +12,10 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use zklora_files::read;
+
 use crate::Error;
 use crate::strict_json::StrictJson;
-use zklora_files::read;
 
 /// Longest header that is read, in bytes: room for some 200,000 tensors.
 const MAX_HEADER: u64 = 32 << 20;

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use zklora_files::read;
+
 use crate::error::quoted;
-use crate::{
-    AdapterModule, AppliesTo, BaseModel, Error, Form, Kind, ModuleInput, bounded_read, module_name,
-};
+use crate::{AdapterModule, AppliesTo, BaseModel, Error, Form, Kind, ModuleInput, module_name};
 
 /// Name of the index in an export folder.
 pub const INDEX_FILE: &str = "export.json";

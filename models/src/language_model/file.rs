@@ -9,8 +9,10 @@ use std::path::{Component, Path};
 use prost::Message;
 use tract_onnx::pb::{self, tensor_proto::DataLocation, tensor_proto::DataType};
 
+use zklora_files::read;
+
 use super::{opaque, surgery};
-use crate::{Error, bounded_read};
+use crate::Error;
 
 /// Longest ONNX file: protobuf ends at 2 GiB.
 const MAX_FILE: u64 = i32::MAX as u64;

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::{Error, bounded_read, quiet};
+use zklora_files::read;
+
+use crate::{Error, quiet};
 
 /// Longest `tokenizer.json` that is read, in bytes.
 const MAX_FILE: u64 = 256 << 20;

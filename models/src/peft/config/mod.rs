@@ -12,6 +12,8 @@ mod tuner;
 
 use std::path::{Path, PathBuf};
 
+use zklora_files::read;
+
 use super::BaseModel;
 use crate::Error;
 use crate::strict_json::StrictJson;

@@ -18,6 +18,12 @@ pub enum Error {
     Ezkl(#[from] zklora_ezkl::Error),
 }
 
+impl From<zklora_ezkl::EzklError> for Error {
+    fn from(error: zklora_ezkl::EzklError) -> Error {
+        Error::Ezkl(error.into())
+    }
+}
+
 impl From<Session> for Error {
     fn from(error: Session) -> Error {
         Error::Runtime(error.into())

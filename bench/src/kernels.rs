@@ -20,7 +20,7 @@ use zklora_proof::{
     trace::{Rows, Trace},
     weights::Weights,
 };
-use zklora_session::record;
+use zklora_session::adapter::ServedAdapter;
 
 use crate::{
     Error,
@@ -134,8 +134,9 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
     let module = artifacts.pinned.modules()[0].clone();
     let floats = synthetic::activations(artifacts.pinned.modules(), ROWS);
     let floats = floats.modules.into_values().flatten().next().unwrap_or_default();
-    let mut rows = record::quantized(&module, &[&floats])?;
-    rows.delta = record::deltas(&artifacts, 0, &rows);
+    let mut rows = zklora_artifacts::quantized_rows::quantized(&module, &[&floats])?;
+    let adapter = ServedAdapter::new(artifacts);
+    rows.delta = adapter.compute(0, &rows);
     let rows = Arc::new(rows);
     let rho = Arc::new(row_weights(&[9; 32], 0, 0..ROWS));
     let (d_in, d_out) = (module.inputs[0].dim, module.d_out);
@@ -171,7 +172,9 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
             };
             Trace::new(&pinned, [3; 32], vec![rows]).map(|trace| trace.digest())
         }),
-        Kernel::new("deltas", move || record::deltas(&artifacts, 0, &delta_rows)),
-        Kernel::new("quantisation of rows", move || record::quantized(&module, &[&floats])),
+        Kernel::new("deltas", move || adapter.compute(0, &delta_rows)),
+        Kernel::new("quantisation of rows", move || {
+            zklora_artifacts::quantized_rows::quantized(&module, &[&floats])
+        }),
     ])
 }

@@ -46,7 +46,7 @@ pub struct Cost {
 }
 
 /// The process.
-pub(super) struct Ezkl<'a> {
+pub struct Ezkl<'a> {
     python: &'a Python,
     child: Child,
     input: Option<ChildStdin>,

@@ -16,24 +16,26 @@ use super::{
 };
 use crate::Error;
 
-pub(super) const ONNX: &str = "model.onnx";
+/// Name of the graph in the folder.
+pub const ONNX: &str = "model.onnx";
 const INPUT: &str = "input.json";
 const WITNESS: &str = "witness.json";
 const CALIBRATION: &str = "calibration.json";
 
 /// A circuit's folder.
-pub(super) struct Circuit<'a> {
+pub struct Circuit<'a> {
     folder: PathBuf,
     name: &'a str,
 }
 
 /// A path as an argument of EZKL's functions.
-pub(super) fn argument(path: &Path) -> Result<&str, Error> {
+pub fn argument(path: &Path) -> Result<&str, Error> {
     path.to_str()
         .ok_or_else(|| Error::file(path, "EZKL takes only names that are UTF-8: choose another"))
 }
 
 impl<'a> Circuit<'a> {
+    /// An empty circuit in this folder, which is made if it does not exist.
     pub fn new(folder: PathBuf, name: &'a str) -> Result<Circuit<'a>, Error> {
         zklora_files::create_folder(&folder, Access::Private)?;
         Ok(Circuit { folder, name })
@@ -44,6 +46,7 @@ impl<'a> Circuit<'a> {
         self.name
     }
 
+    /// Path of a file in the folder.
     pub fn path(&self, file: &str) -> PathBuf {
         self.folder.join(file)
     }
@@ -57,7 +60,8 @@ impl<'a> Circuit<'a> {
     }
 
     fn write(&self, file: &str, value: &Value) -> Result<(), Error> {
-        zklora_files::write(&self.path(file), value.to_string().as_bytes(), Access::Private)
+        let bytes = value.to_string();
+        Ok(zklora_files::write(&self.path(file), bytes.as_bytes(), Access::Private)?)
     }
 
     /// Settings, calibrated on rows if the options say so, and the compiled circuit. `calibration`
@@ -91,6 +95,7 @@ impl<'a> Circuit<'a> {
         Ok((self.read_settings()?, costs))
     }
 
+    /// The settings that EZKL wrote.
     pub fn read_settings(&self) -> Result<Settings, Error> {
         let bytes = zklora_files::read(&self.path(SETTINGS), settings::MAX_BYTES)?;
         Settings::parse(&bytes)
@@ -151,9 +156,13 @@ impl<'a> Circuit<'a> {
 }
 
 /// The files that a proof is made with and written to.
-pub(super) struct Proving<'a> {
+pub struct Proving<'a> {
+    /// The compiled circuit.
     pub circuit: &'a Path,
+    /// The proving key.
     pub pk: &'a Path,
+    /// The SRS.
     pub srs: &'a Path,
+    /// The proof.
     pub proof: &'a Path,
 }

@@ -87,8 +87,7 @@ pub fn compile(
     if options.srs.file.is_none() && !options.srs.insecure_dev {
         return Err(Error::input(
             "EZKL needs an SRS: name a file with --srs (KZG over BN254, as EZKL's get_srs fetches), or, for experiments only, pass \
-             --insecure-dev-srs"
-                .into(),
+             --insecure-dev-srs",
         ));
     }
     folder::may_replace(options.out)?;
@@ -132,13 +131,14 @@ fn manifest(base_model: BaseModel, modules: Vec<Module>) -> Manifest {
     }
 }
 
-pub(super) fn interface(source: &Source) -> Result<Interface, Error> {
+/// Inputs and outputs of a graph.
+pub fn interface(source: &Source) -> Result<Interface, Error> {
     Interface::read(&source.onnx)
         .map_err(|why| Error::input(format!("module `{}`: {why}", source.name)))
 }
 
 /// A module before it has keys: shapes alone.
-pub(super) fn shape_of(name: &str, interface: &Interface) -> zklora_proof::manifest::Module {
+pub fn shape_of(name: &str, interface: &Interface) -> zklora_proof::manifest::Module {
     let inputs = interface.inputs.clone();
     zklora_proof::manifest::Module { inputs, ..blank(name).shape() }
 }
@@ -185,7 +185,7 @@ fn calibration(
 }
 
 /// EZKL's input file for the first `most` rows of a module, one after another.
-pub(super) fn floats(interface: &Interface, inputs: &[Vec<f32>], most: usize) -> Value {
+pub fn floats(interface: &Interface, inputs: &[Vec<f32>], most: usize) -> Value {
     let first = |(values, dim): (&Vec<f32>, usize)| {
         values.iter().take(dim * most).map(|v| f64::from(*v)).collect::<Vec<f64>>()
     };
@@ -194,14 +194,11 @@ pub(super) fn floats(interface: &Interface, inputs: &[Vec<f32>], most: usize) ->
 }
 
 /// Writes an ONNX file to where EZKL reads it, with the weights in it: EZKL opens no other file.
-pub(super) fn write_onnx(circuit: &Circuit<'_>, source: &Source) -> Result<(), Error> {
+pub fn write_onnx(circuit: &Circuit<'_>, source: &Source) -> Result<(), Error> {
     let onnx =
         zklora_compiler::ingest::embedded(&source.onnx, &source.name, source.folder.as_deref());
-    zklora_files::write(
-        &circuit.path(ONNX),
-        &onnx.map_err(|e| Error::Compile(e.into()))?,
-        Access::Private,
-    )
+    let onnx = onnx.map_err(|e| Error::Compile(e.into()))?;
+    Ok(zklora_files::write(&circuit.path(ONNX), &onnx, Access::Private)?)
 }
 
 struct Maker<'a> {

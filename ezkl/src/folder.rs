@@ -97,7 +97,7 @@ impl Public {
 
     /// Writes a trace of this adapter.
     pub fn write_trace(&self, trace: &SessionRows, path: &Path) -> Result<(), Error> {
-        trace.write_shapes(path, &self.pinned.shapes())
+        Ok(trace.write_shapes(path, &self.pinned.shapes())?)
     }
 
     /// Reads and checks a module's settings and key.
@@ -150,7 +150,7 @@ impl Public {
         if !copy.is_file() {
             // The file may grow while it is read.
             let mut file =
-                zklora_files::open(&path, srs_file::MAX_BYTES)?.take(srs_file::MAX_BYTES);
+                zklora_files::open(&path, srs_file::MAX_BYTES)?.0.take(srs_file::MAX_BYTES);
             let mut to = fs::File::create(&copy).map_err(|e| Error::file(&copy, e))?;
             std::io::copy(&mut file, &mut to).map_err(|e| Error::file(&copy, e))?;
             require_digest(&path, &copy, module)?;

@@ -65,11 +65,11 @@ struct Dim {
 }
 
 /// Most features of an input or output.
-pub(super) const MAX_FEATURES: usize = 1 << 20;
+pub const MAX_FEATURES: usize = 1 << 20;
 
 /// What goes into a graph and how many features come out, for one row: every symbol stands for 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Interface {
+pub struct Interface {
     /// Inputs in the graph's order; an only input is called `x`, as everywhere.
     pub inputs: Vec<Input>,
     /// Names of the symbolic dimensions.
@@ -77,6 +77,7 @@ pub(super) struct Interface {
 }
 
 impl Interface {
+    /// Reads them from an ONNX file.
     pub fn read(onnx: &[u8]) -> Result<Interface, String> {
         let graph = Model::decode(onnx).map_err(|e| format!("not an ONNX file: {e}"))?.graph;
         let graph = graph.ok_or("not an ONNX file: it has no graph")?;

@@ -11,24 +11,24 @@
 //! activations ─ record::record → trace ─ prove::prove → one proof a row ─ verify::verify → verdict
 //! ```
 
-mod child;
-mod circuit;
+pub mod child;
+pub mod circuit;
 pub mod circuit_options;
 pub mod compile;
 pub mod error;
 mod felt;
 pub mod folder;
-mod interface;
+pub mod interface;
 pub mod limits;
 pub mod manifest;
 mod proof_file;
 pub mod prove;
 pub mod record;
 pub mod rows;
-mod settings;
+pub mod settings;
 mod srs_file;
 pub mod verify;
-mod witness;
+pub mod witness;
 
 pub use error::{Check, Error, EzklError};
 pub use limits::{Cancel, Python};

@@ -62,7 +62,7 @@ pub struct Module {
 impl Module {
     /// What a circuit's settings say, with no digest and no weights; its SRS is taken to be
     /// insecure until somebody says whose it is.
-    pub(super) fn described(name: &str, interface: &Interface, settings: &Settings) -> Module {
+    pub fn described(name: &str, interface: &Interface, settings: &Settings) -> Module {
         Module {
             d_out: settings.output,
             input_scale: settings.input_scale,

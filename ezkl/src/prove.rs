@@ -45,10 +45,10 @@ pub fn prove(
     }
     if !ledger::was_served(&ledger::book(&artifacts.ledger())?, &trace.session, rows::digest(trace))
     {
-        return Err(Error::NotServed(format!(
+        return Err(zklora_session::Error::NotServed(format!(
             "these rows are not a session that {} served: only what `trace record` computed is proven",
             artifacts.ledger().display()
-        )));
+        )).into());
     }
     let staging = Staging::beside(out)?;
     let mut ezkl = Ezkl::start(python, staging.work())?;

@@ -73,10 +73,10 @@ pub fn record(
     if let (Some(limit), Some((name, rows))) =
         (max_rows, served.iter().find(|(_, rows)| max_rows.is_some_and(|l| **rows > l)))
     {
-        return Err(Error::Budget(format!(
+        return Err(zklora_session::Error::Budget(format!(
             "module `{name}` would have served {rows} rows in all, the limit is {limit}: what rows give away adds up over all sessions and \
              users (docs/security.md)"
-        )));
+        )).into());
     }
     ledger.append(Entry::recorded(&session, rows::digest(&trace), counts))?;
     Ok((trace, served))

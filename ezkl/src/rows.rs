@@ -1,6 +1,7 @@
 //! Rows of a session as EZKL's circuits take them: every value of a module has the same scale, a
 //! power of two.
 
+use zklora_artifacts::Error as Artifact;
 use zklora_artifacts::{
     activations::Activations, module_rows::ModuleRows, session_rows::SessionRows,
 };
@@ -13,7 +14,7 @@ use super::{
 use crate::Error;
 
 /// The scale of every row of a module: an input in floats is `integer · scale`.
-pub(super) fn scale(module: &Module) -> f32 {
+pub fn scale(module: &Module) -> f32 {
     (-(module.input_scale as f32)).exp2()
 }
 
@@ -22,7 +23,7 @@ pub(super) fn scale(module: &Module) -> f32 {
 ///
 /// # Errors
 /// Names module, row and value of one that is not finite or does not fit into 32 bits.
-pub(super) fn quantized(module: &Module, inputs: &[Vec<f32>]) -> Result<ModuleRows, Error> {
+pub fn quantized(module: &Module, inputs: &[Vec<f32>]) -> Result<ModuleRows, Error> {
     let refuse = |why: String| Error::input(format!("module `{}`: {why}", module.name));
     let mut rows = ModuleRows { inputs: Vec::new(), ..ModuleRows::default() };
     let mut count = None;
@@ -56,13 +57,13 @@ pub(super) fn quantized(module: &Module, inputs: &[Vec<f32>]) -> Result<ModuleRo
 }
 
 /// The integers of a row: one slice an input.
-pub(super) fn row<'a>(module: &Module, rows: &'a ModuleRows, row: usize) -> Vec<&'a [i32]> {
+pub fn row<'a>(module: &Module, rows: &'a ModuleRows, row: usize) -> Vec<&'a [i32]> {
     let at = |dim: usize| row * dim..(row + 1) * dim;
     rows.inputs.iter().zip(&module.inputs).map(|(values, input)| &values[at(input.dim)]).collect()
 }
 
 /// EZKL's input file for integers of a row.
-pub(super) fn input_data(module: &Module, row: &[&[i32]]) -> serde_json::Value {
+pub fn input_data(module: &Module, row: &[&[i32]]) -> serde_json::Value {
     let factor = (-f64::from(module.input_scale)).exp2();
     let floats =
         |values: &&[i32]| values.iter().map(|v| f64::from(*v) * factor).collect::<Vec<f64>>();
@@ -71,7 +72,7 @@ pub(super) fn input_data(module: &Module, row: &[&[i32]]) -> serde_json::Value {
 
 /// Whether a trace has the scales that its circuits have: otherwise its integers are other numbers
 /// than those of a proof.
-pub(super) fn check_scales(pinned: &Pinned, trace: &SessionRows) -> Result<(), EzklError> {
+pub fn check_scales(pinned: &Pinned, trace: &SessionRows) -> Result<(), EzklError> {
     for (module, rows) in pinned.modules().iter().zip(&trace.modules) {
         let own = scale(module);
         if let Some(row) = rows.scales.iter().position(|s| s.to_bits() != own.to_bits()) {
@@ -96,7 +97,7 @@ pub fn check_inputs(
 ) -> Result<(), Error> {
     for (module, rows) in pinned.modules().iter().zip(&trace.modules) {
         let not_yours = |what: String| {
-            Err(Error::NotYours(format!("the trace is not of your activations: {what}")))
+            Err(Artifact::NotYours(format!("the trace is not of your activations: {what}")).into())
         };
         let own = match activations.modules.get(&module.name) {
             Some(inputs) => quantized(module, inputs)?,
@@ -114,7 +115,7 @@ pub fn check_inputs(
 }
 
 /// Digest of what a trace holds, for the ledger.
-pub(super) fn digest(trace: &SessionRows) -> TraceDigest {
+pub fn digest(trace: &SessionRows) -> TraceDigest {
     let mut hasher = blake3::Hasher::new_derive_key("zklora v1 ezkl trace");
     let mut absorb = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{VERSION, circuit_options::Visibility, interface::MAX_FEATURES};
 
 /// Largest settings file that is read, in bytes.
-pub(super) const MAX_BYTES: u64 = 1 << 24;
+pub const MAX_BYTES: u64 = 1 << 24;
 
 /// Largest fixed-point scale: values of ±2^8 and more still fit the 32 bits that a trace has for
 /// them.
@@ -43,8 +43,10 @@ struct RunArgs {
 
 /// What matters of a circuit's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Settings {
+pub struct Settings {
+    /// The circuit has 2^`logrows` rows.
     pub logrows: u32,
+    /// How a proof treats the parameters.
     pub visibility: Visibility,
     /// How many commitments a proof begins with: columns that the parameters fill.
     pub commitments: usize,

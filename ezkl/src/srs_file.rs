@@ -29,8 +29,7 @@ pub(super) const MAX_BYTES: u64 = size(MAX_LOGROWS);
 /// # Errors
 /// Says if the file cannot hold the points that it says it holds.
 pub(super) fn inspect(path: &Path, file: &Path) -> Result<SrsFile, Error> {
-    let mut file = zklora_files::open(file, MAX_BYTES)?;
-    let length = file.metadata().map_err(|e| Error::file(path, e))?.len();
+    let (mut file, length) = zklora_files::open(file, MAX_BYTES)?;
     let mut start = [0u8; 4];
     file.read_exact(&mut start)
         .map_err(|e| Error::file(path, format!("not an SRS of EZKL: {e}")))?;

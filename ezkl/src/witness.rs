@@ -7,7 +7,7 @@ use super::{circuit_options::Visibility, felt};
 
 /// Largest witness that is read, in bytes: 2^20 features in and out, with what EZKL repeats for
 /// people.
-pub(super) const MAX_BYTES: u64 = 1 << 30;
+pub const MAX_BYTES: u64 = 1 << 30;
 
 #[derive(Deserialize)]
 struct File {
@@ -30,7 +30,7 @@ struct Processed {
 
 /// What one row gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Witness {
+pub struct Witness {
     /// The integers of each input.
     pub inputs: Vec<Vec<i64>>,
     /// The integers of the output.
@@ -43,6 +43,7 @@ pub(super) struct Witness {
 const MAX_COMMITMENTS: usize = 4096;
 
 impl Witness {
+    /// Reads what EZKL wrote.
     pub fn parse(bytes: &[u8], visibility: Visibility) -> Result<Witness, String> {
         let file: File =
             serde_json::from_slice(bytes).map_err(|e| format!("not a witness: {e}"))?;
@@ -67,7 +68,7 @@ impl Witness {
 }
 
 /// Whether these can be what is published about parameters: field elements, or compressed points.
-pub(super) fn check_weights(weights: &[String], visibility: Visibility) -> Result<(), String> {
+pub fn check_weights(weights: &[String], visibility: Visibility) -> Result<(), String> {
     let point = |text: &String| {
         text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     };

@@ -8,8 +8,6 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use zklora_files::read;
-
 use crate::Error;
 use crate::error::quoted;
 use crate::strict_json::StrictJson;
@@ -96,7 +94,7 @@ pub(crate) fn open_shards(base_dir: &Path) -> Result<Vec<TensorFile>, Error> {
 }
 
 fn read_shard_index(path: &Path) -> Result<ShardIndex, Error> {
-    let content = read::read(path, MAX_INDEX)?;
+    let content = zklora_files::read(path, MAX_INDEX)?;
     let json_error = |reason| Error::Json { path: path.to_owned(), reason };
     StrictJson::parse(&content).map_err(json_error)?;
     let index: ShardIndex =

@@ -12,8 +12,6 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use zklora_files::read;
-
 use crate::Error;
 use crate::strict_json::StrictJson;
 
@@ -39,7 +37,7 @@ impl TensorFile {
     /// Opens a file of at most `limit` bytes and checks its header.
     pub(crate) fn open(path: &Path, limit: u64) -> Result<TensorFile, Error> {
         let malformed = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
-        let (mut file, bytes) = read::open(path, limit)?;
+        let (mut file, bytes) = zklora_files::open(path, limit)?;
         let mut prefix = [0; LENGTH_PREFIX as usize];
         if bytes < LENGTH_PREFIX {
             return Err(malformed(format!("{bytes} bytes are too short for a header")));

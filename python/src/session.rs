@@ -147,7 +147,10 @@ impl Session {
                 let deltas = session.deltas(&calls)?;
                 let each = calls.iter().zip(deltas).map(|((at, rows), delta)| {
                     let module = &pinned.modules()[*at];
-                    (record::dequantized(module, &rows.scales, &delta), module.d_out)
+                    (
+                        zklora_artifacts::quantized_rows::dequantized(module, &rows.scales, &delta),
+                        module.d_out,
+                    )
                 });
                 Ok(each.collect())
             })
@@ -300,7 +303,10 @@ impl Session {
             let rows = match known.iter().find(|(other, _)| *other == key) {
                 Some((_, rows)) => Arc::clone(rows),
                 None => {
-                    let rows = Arc::new(py.detach(|| record::quantized(module, &slices))?);
+                    let rows =
+                        Arc::new(py.detach(|| {
+                            zklora_artifacts::quantized_rows::quantized(module, &slices)
+                        })?);
                     known.push((key, Arc::clone(&rows)));
                     rows
                 }

@@ -139,7 +139,9 @@ impl Trace {
         let values = match &*self.held {
             Held::Memory(file) => {
                 let rows = &file.modules[at];
-                py.detach(|| record::dequantized(module, &rows.scales, &rows.delta))
+                py.detach(|| {
+                    zklora_artifacts::quantized_rows::dequantized(module, &rows.scales, &rows.delta)
+                })
             }
             Held::File(reader) => {
                 let (reader, pinned) = (Arc::clone(reader), Arc::clone(&self.pinned));
@@ -150,7 +152,7 @@ impl Trace {
                         |why: String| Failure::Input(format!("module `{}`: {why}", module.name));
                     let scales = reader.scales(at, 0..rows).map_err(unreadable)?;
                     let delta = reader.delta(at, 0..rows * module.d_out).map_err(unreadable)?;
-                    Ok(record::dequantized(module, &scales, &delta))
+                    Ok(zklora_artifacts::quantized_rows::dequantized(module, &scales, &delta))
                 })?
             }
         };

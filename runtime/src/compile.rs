@@ -24,7 +24,7 @@ use zklora_proof::{
     commit,
     cost::{self, Estimate, Primitives},
     keys::KeyStore,
-    manifest::{AdapterId, BaseModel, Manifest, Pinned},
+    manifest::{AdapterId, Manifest, Pinned},
     masks::{MaskKey, Seed},
     srs::Srs,
     weights::Weights,

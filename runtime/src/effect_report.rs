@@ -190,7 +190,7 @@ impl EffectReport {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::file(path, e))?;
         bytes.push(b'\n');
         // It holds the user's text.
-        zklora_files::write(path, &bytes, Access::Private)
+        Ok(zklora_files::write(path, &bytes, Access::Private)?)
     }
 
     /// Reads a report.

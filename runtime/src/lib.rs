@@ -11,6 +11,7 @@ pub mod audit;
 pub mod compile;
 pub mod effect_report;
 pub mod error;
+pub mod html;
 #[cfg(feature = "network")]
 pub mod infer;
 #[cfg(feature = "network")]
@@ -18,5 +19,6 @@ pub mod leak;
 pub mod pipeline;
 pub mod precision;
 pub mod report_page;
+pub mod svg;
 
 pub use error::Error;

@@ -7,8 +7,8 @@ use std::{
 };
 
 use zklora_artifacts::{
-    activations::Activations, folder::Public, srs_store, synthetic, trace_reader::TraceReader,
-    verify,
+    activations::Activations, folder::Public, own_session::OwnSession, srs_store, synthetic,
+    trace_reader::TraceReader, verify,
 };
 use zklora_files::Access;
 use zklora_models::Adapter;
@@ -119,7 +119,7 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
     let (onnx, trace_path, proof_path) =
         (out.join("onnx"), out.join("trace.safetensors"), out.join("session.pf"));
 
-    let srs: Srs = timed.stage(Stage::Srs, || srs_store::load(options.srs))?;
+    let srs: Srs = timed.stage(Stage::Srs, || Ok(srs_store::load(options.srs)?))?;
     let adapter = timed.stage(Stage::Export, || {
         let adapter = Adapter::load_with_base(options.adapter, options.base)?;
         zklora_files::create_folder(&onnx, Access::Private)?;
@@ -167,7 +167,8 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
         let public = Public::load(out, Some(&pin), &srs, &keys)?;
         let trace = TraceReader::trace(&trace_path, &public.pinned)?;
         let proof = zklora_files::read(&proof_path, verify::MAX_PROOF)?;
-        verify::verify(&public.pinned, &trace, &proof, &srs, &keys, options.policy)
+        let own = OwnSession::default();
+        Ok(verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, options.policy)?)
     })?;
     Ok(Summary {
         base_model: adapter.base_model.name.clone(),

@@ -6,7 +6,7 @@ use serde_json::json;
 use zklora_artifacts::{activations::Activations, module_rows::ModuleRows};
 use zklora_compiler::compile::Source;
 use zklora_ezkl::{
-    EzklError, VERSION,
+    self as ezkl, EzklError, VERSION,
     child::{Cost, Ezkl},
     circuit::{Circuit, Proving, argument},
     circuit_options::Visibility,
@@ -89,12 +89,16 @@ impl Stages<'_, '_> {
                 self.side.set(stage, Outcome::Done(figures));
                 Ok(made)
             }
-            Err(Error::Ezkl(EzklError::Cancelled)) => Err(Halt::Error(EzklError::Cancelled.into())),
+            Err(Error::Ezkl(ezkl::Error::Ezkl(EzklError::Cancelled))) => {
+                Err(Halt::Error(EzklError::Cancelled.into()))
+            }
             Err(error) => {
                 let limit = self.run.python.timeout.as_secs();
                 let why = match &error {
-                    Error::Ezkl(EzklError::Timeout { .. }) => format!("hit the limit of {limit} s"),
-                    Error::Ezkl(EzklError::Memory { limit, .. }) => {
+                    Error::Ezkl(ezkl::Error::Ezkl(EzklError::Timeout { .. })) => {
+                        format!("hit the limit of {limit} s")
+                    }
+                    Error::Ezkl(ezkl::Error::Ezkl(EzklError::Memory { limit, .. })) => {
                         format!("hit the limit of {limit} MiB")
                     }
                     other => other.to_string(),
@@ -120,7 +124,7 @@ impl Stages<'_, '_> {
         let calibration = floats(interface, &inputs, 4);
         let options = self.run.options.circuit.clone();
         let settings = self.stage(Stage::Settings, |ezkl| {
-            circuit.settings(ezkl, interface, &options, &calibration)
+            Ok(circuit.settings(ezkl, interface, &options, &calibration)?)
         })?;
         self.side.logrows = Some(settings.logrows);
         let srs = self.srs(&settings, srs_seconds)?;

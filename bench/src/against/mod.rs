@@ -12,9 +12,9 @@ pub use adapter::{Shape, synthetic_adapter};
 pub use page::page;
 use serde::Serialize;
 use zklora_artifacts::{activations::Activations, synthetic};
+use zklora_ezkl::{Python, circuit_options::CircuitOptions};
 use zklora_files::Access;
 
-use super::{Python, circuit_options::CircuitOptions};
 use crate::Error;
 
 /// The stages, in order.
@@ -228,7 +228,7 @@ pub fn compare(
         )));
     };
     // Missing packages are an error of the user's, not a stage that failed.
-    drop(super::child::Ezkl::start(python, scratch.path())?);
+    drop(zklora_ezkl::child::Ezkl::start(python, scratch.path())?);
     zklora_files::create_folder(&scratch.path().join("onnx"), Access::Private)?;
     let mut run = Run { options, python, folder: scratch.path(), adapter: &adapter, progress };
     let rows = run.activations(module);
@@ -268,9 +268,14 @@ impl Run<'_> {
             .inputs
             .iter()
             .map(|i| zklora_proof::manifest::Input { dim: i.dim, name: i.name.clone() });
-        let shape =
-            super::interface::Interface { inputs: inputs.collect(), symbols: Default::default() };
-        synthetic::activations(&[super::compile::shape_of(&module.name, &shape)], self.options.rows)
+        let shape = zklora_ezkl::interface::Interface {
+            inputs: inputs.collect(),
+            symbols: Default::default(),
+        };
+        synthetic::activations(
+            &[zklora_ezkl::compile::shape_of(&module.name, &shape)],
+            self.options.rows,
+        )
     }
 
     /// The float adapter's deltas.

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use zklora_artifacts::{
-    activations::Activations, folder::Public, srs_store, trace_reader::TraceReader, verify,
+    activations::Activations, folder::Public, own_session::OwnSession, srs_store,
+    trace_reader::TraceReader, verify,
 };
 use zklora_files::Access;
 use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
@@ -45,17 +46,17 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(Side, PathBu
     let keys = KeyStore::default();
     let paths = [onnx.clone()];
     let options = compile::Options { paths: &paths, out: &out, seed_file: None, calibrate: None };
-    let (compiled, took) = measured(|| compile::compile(&options, &srs, &keys))?;
+    let (compiled, took) = measured(|| Ok(compile::compile(&options, &srs, &keys)?))?;
     done(Stage::Setup, took);
     let artifacts = compiled.artifacts;
     step(run, "witness");
-    let ((trace, _), took) = measured(|| record::record(&artifacts, rows, None, None))?;
+    let ((trace, _), took) = measured(|| Ok(record::record(&artifacts, rows, None, None)?))?;
     done(Stage::Witness, took);
     let trace_path = run.folder.join("native.safetensors");
     trace.write(&trace_path, &artifacts.pinned)?;
     step(run, "prove");
     let (proof, took) = measured(|| {
-        trace.with_trace(&artifacts.pinned, |rows| prove::prove(&artifacts, rows, &srs, &keys))
+        trace.with_trace(&artifacts.pinned, |rows| Ok(prove::prove(&artifacts, rows, &srs, &keys)?))
     })?;
     done(Stage::Prove, took);
     step(run, "verify");
@@ -65,7 +66,8 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(Side, PathBu
         let keys = KeyStore::default();
         let public = Public::load(&out, Some(&pin), &srs, &keys)?;
         let trace = TraceReader::trace(&trace_path, &public.pinned)?;
-        verify::verify(&public.pinned, &trace, &proof, &srs, &keys, SrsPolicy::AllowUntrusted)
+        let (own, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
+        Ok(verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, policy)?)
     })?;
     done(Stage::Verify, took);
 

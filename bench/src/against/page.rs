@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use zklora_runtime::report_page::{
-    STYLE, html as report_page,
-    html::{bytes, number, seconds, text},
+use zklora_runtime::{
+    html::{self, STYLE, bytes, number, seconds, text},
     svg::Scale,
 };
 

@@ -2,7 +2,7 @@
 
 use ndarray::Array2;
 use zklora_artifacts::{folder::Artifacts, synthetic};
-use zklora_session::record;
+use zklora_session::deltas::Deltas;
 
 use super::{Compared, timed};
 use crate::Error;
@@ -16,16 +16,17 @@ pub(crate) fn compare(
 ) -> Result<Compared, Error> {
     let modules = artifacts.pinned.modules();
     let activations = synthetic::activations(modules, rows);
+    let deltas = Deltas::new(modules, &artifacts.weights);
     let mut cases = Vec::new();
     for (m, module) in modules.iter().enumerate() {
         let Some(inputs) = activations.modules.get(&module.name).filter(|inputs| inputs.len() == 1)
         else {
             continue;
         };
-        if !artifacts.deltas().is_fast(m) {
+        if !deltas.is_fast(m) {
             continue;
         }
-        let quantized = record::quantized(module, &[&inputs[0]])?;
+        let quantized = zklora_artifacts::quantized_rows::quantized(module, &[&inputs[0]])?;
         let pairs = artifacts.weights.of_module(modules, m);
         let d_in = module.inputs[0].dim;
         let x = Array2::from_shape_fn((rows, d_in), |(row, i)| inputs[0][row * d_in + i]);
@@ -40,7 +41,7 @@ pub(crate) fn compare(
         for _ in 0..repetitions {
             let integers = timed(|| {
                 cases.iter().for_each(|(m, rows, ..)| {
-                    std::hint::black_box(artifacts.deltas().compute(artifacts, *m, rows));
+                    std::hint::black_box(deltas.compute(modules, &artifacts.weights, *m, rows));
                 });
                 Ok::<_, Error>(())
             })?;

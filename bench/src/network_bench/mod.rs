@@ -172,7 +172,7 @@ fn tokens(count: usize, vocabulary: usize, seed: usize) -> Vec<u32> {
 struct Serving {
     address: std::net::SocketAddr,
     stop: tokio::sync::oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<Result<(), Error>>,
+    thread: std::thread::JoinHandle<Result<(), zklora_session::Error>>,
 }
 
 impl Serving {
@@ -213,6 +213,7 @@ impl Serving {
 
     fn stop(self) -> Result<(), Error> {
         let _ = self.stop.send(());
-        self.thread.join().unwrap_or_else(|_| Err(Error::input("the server's thread failed")))
+        let served = self.thread.join();
+        Ok(served.map_err(|_| Error::input("the server's thread failed"))??)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use zklora_runtime::report_page::text;
+use zklora_runtime::html::text;
 
 /// A named curve.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use zklora_runtime::report_page::{bytes, count};
+use zklora_runtime::html::{bytes, count};
 
 use super::{
     figures::{Item, Measured, Size},

@@ -69,7 +69,9 @@ pub fn measure(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use zklora_artifacts::{folder::Public, srs_store, trace_reader::TraceReader, verify};
+    use zklora_artifacts::{
+        folder::Public, own_session::OwnSession, srs_store, trace_reader::TraceReader, verify,
+    };
     use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
 
     use super::*;
@@ -92,8 +94,8 @@ mod tests {
             assert_eq!(trace.rows(), rows);
             let proof = zklora_files::read(&proof, verify::MAX_PROOF).unwrap();
             assert_eq!(Some(proof.len() as u64), measured.size(Size::Proof));
-            verify::verify(&public.pinned, &trace, &proof, &srs, &keys, SrsPolicy::TrustedOnly)
-                .unwrap();
+            let (own, policy) = (OwnSession::default(), SrsPolicy::TrustedOnly);
+            verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, policy).unwrap();
         }
         // Every target of this profile has a figure beside it, but for those of processes of their
         // own.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use zklora_artifacts::{
-    folder as artifacts, folder::Artifacts, session_rows::SessionRows, srs_store, synthetic,
-    trace_reader::TraceReader, verify,
+    folder as artifacts, folder::Artifacts, own_session::OwnSession, session_rows::SessionRows,
+    srs_store, synthetic, trace_reader::TraceReader, verify,
 };
 use zklora_files::{Access, MAX_FILE};
 use zklora_proof::{
@@ -21,7 +21,7 @@ use zklora_proof::{
     verifier::SrsPolicy,
 };
 use zklora_runtime::{compile, pipeline::peak_memory};
-use zklora_session::{prove, record};
+use zklora_session::{deltas::Deltas, prove, record};
 
 use super::{
     adapter,
@@ -137,8 +137,9 @@ impl Task {
             cost_of(pairs, |pairs| Ok(commit(srs, &draft, pairs, &seed)?))?;
         report.costs.insert(Item::Commit, committing);
         let keys = KeyStore::default();
-        let write =
-            |committed| compile::write_committed(&self.artifacts(), committed, &seed, srs, &keys);
+        let write = |committed| {
+            Ok(compile::write_committed(&self.artifacts(), committed, &seed, srs, &keys)?)
+        };
         let (writing, _) = timed(committed, write)?;
         report.costs.insert(Item::WriteArtifacts, writing);
         for (size, name) in [
@@ -155,7 +156,7 @@ impl Task {
     }
 
     fn start_up(&self, report: &mut StageReport) -> Result<(), Error> {
-        let (loading, srs) = cost(|| srs_store::load(self.srs.as_deref()))?;
+        let (loading, srs) = cost(|| Ok(srs_store::load(self.srs.as_deref())?))?;
         let (parsing, pinned) = cost(|| self.pinned())?;
         let (bytes, points) = (pinned.manifest().to_bytes()?, pinned.points_to_bytes());
         let (knowing, _) = cost(|| Ok(Pinned::parse_with_points(&bytes, &points)?))?;
@@ -180,13 +181,15 @@ impl Task {
         let activations = synthetic::activations(modules, self.rows);
         // Every run is a session of its own; the last one is kept.
         let (recording, (trace, _)) =
-            cost(|| record::record(&artifacts, &activations, None, None))?;
+            cost(|| Ok(record::record(&artifacts, &activations, None, None)?))?;
         report.costs.insert(Item::Record, recording);
         drop(activations);
         trace.write(&files_of(&self.folder, self.rows).0, &artifacts.pinned)?;
+        let laid_out = Deltas::new(artifacts.pinned.modules(), &artifacts.weights);
         let deltas = || {
             for (m, rows) in trace.modules.iter().enumerate() {
-                std::hint::black_box(record::deltas(&artifacts, m, rows));
+                let (modules, weights) = (artifacts.pinned.modules(), &artifacts.weights);
+                std::hint::black_box(laid_out.compute(modules, weights, m, rows));
             }
             Ok(())
         };
@@ -253,7 +256,7 @@ impl Task {
         for (item, rows) in [(Item::ProveOneRow, 1), (Item::Prove, self.rows)] {
             let prove = || {
                 let trace = TraceReader::trace(&self.trace(rows), &artifacts.pinned)?;
-                prove::prove(&artifacts, &trace, srs, &keys)
+                Ok(prove::prove(&artifacts, &trace, srs, &keys)?)
             };
             let (proving, proof) = cost(prove)?;
             report.costs.insert(item, proving);
@@ -270,7 +273,8 @@ impl Task {
             let proof = zklora_files::read(&files_of(&self.folder, rows).1, verify::MAX_PROOF)?;
             let verify = || {
                 let trace = TraceReader::trace(&self.trace(rows), &pinned)?;
-                verify::verify(&pinned, &trace, &proof, srs, &keys, SrsPolicy::AllowUntrusted)
+                let (own, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
+                Ok(verify::verify(&pinned, &trace, &own, &proof, srs, &keys, policy)?)
             };
             report.costs.insert(item, cost(verify)?.0);
         }

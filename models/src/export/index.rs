@@ -8,8 +8,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use zklora_files::read;
-
 use crate::error::quoted;
 use crate::{AdapterModule, AppliesTo, BaseModel, Error, Form, Kind, ModuleInput, module_name};
 
@@ -157,7 +155,7 @@ pub fn read_index(dir: &Path) -> Result<ExportIndex, Error> {
             hint: "give a folder that `zklora export` finished writing",
         });
     }
-    let bytes = read::read(&path, MAX_INDEX)?;
+    let bytes = zklora_files::read(&path, MAX_INDEX)?;
     let json_error =
         |error: serde_json::Error| Error::Json { path: path.clone(), reason: error.to_string() };
     let reject = |reason| Error::Index { path: path.clone(), reason };

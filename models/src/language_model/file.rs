@@ -9,8 +9,6 @@ use std::path::{Component, Path};
 use prost::Message;
 use tract_onnx::pb::{self, tensor_proto::DataLocation, tensor_proto::DataType};
 
-use zklora_files::read;
-
 use super::{opaque, surgery};
 use crate::Error;
 
@@ -23,7 +21,7 @@ const MAX_NODES: usize = 100_000;
 
 /// The model, and the module that each node of its graph comes from.
 pub(super) fn read(path: &Path) -> Result<(pb::ModelProto, Vec<Option<String>>), Error> {
-    let bytes = read::read(path, MAX_FILE)?;
+    let bytes = zklora_files::read(path, MAX_FILE)?;
     let refuse = |reason: String| Error::Onnx { path: path.to_owned(), reason };
     let model = pb::ModelProto::decode(bytes.as_slice())
         .map_err(|error| refuse(format!("is no ONNX model, or is cut short: {error}")))?;

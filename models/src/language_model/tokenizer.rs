@@ -5,8 +5,6 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use zklora_files::read;
-
 use crate::{Error, quiet};
 
 /// Longest `tokenizer.json` that is read, in bytes.
@@ -43,7 +41,7 @@ impl Tokenizer {
     /// # Errors
     /// A file that is too long, unreadable or not a tokenizer.
     pub fn load(path: &Path) -> Result<Tokenizer, Error> {
-        let content = read::read(path, MAX_FILE)?;
+        let content = zklora_files::read(path, MAX_FILE)?;
         let refuse = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
         let text = std::str::from_utf8(&content)
             .map_err(|error| refuse(format!("is not UTF-8: {error}")))?;

@@ -8,7 +8,7 @@ use std::sync::{
 
 use zklora_artifacts::module_rows::ModuleRows;
 use zklora_models::language_model::{Activations, InjectionCall, Injector};
-use zklora_session::{client::UserSession, record};
+use zklora_session::client::UserSession;
 
 use super::points::{Point, Source};
 use crate::Error;
@@ -46,7 +46,7 @@ pub(crate) struct Seat {
 }
 
 /// The injector of the user's model.
-pub(crate) struct Mixture {
+pub struct Mixture {
     mode: Mode,
     points: Vec<Point>,
     seats: Vec<Mutex<Seat>>,
@@ -65,7 +65,7 @@ struct Job {
 }
 
 impl Mixture {
-    pub fn new(mode: Mode, points: Vec<Point>, sessions: Vec<UserSession>) -> Mixture {
+    pub(crate) fn new(mode: Mode, points: Vec<Point>, sessions: Vec<UserSession>) -> Mixture {
         let seats = sessions
             .into_iter()
             .map(|session| Mutex::new(Seat { session, failure: None }))
@@ -75,15 +75,15 @@ impl Mixture {
     }
 
     /// With or without deltas.
-    pub fn turn(&self, on: bool) {
+    pub(crate) fn turn(&self, on: bool) {
         self.on.store(on, Ordering::Relaxed);
     }
 
-    pub fn points(&self) -> &[Point] {
+    pub(crate) fn points(&self) -> &[Point] {
         &self.points
     }
 
-    pub fn norms(&self) -> Vec<Norms> {
+    pub(crate) fn norms(&self) -> Vec<Norms> {
         self.norms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -106,11 +106,11 @@ impl Mixture {
         all
     }
 
-    pub fn contributors(&self) -> usize {
+    pub(crate) fn contributors(&self) -> usize {
         self.seats.len()
     }
 
-    pub fn seat(&self, contributor: usize) -> MutexGuard<'_, Seat> {
+    pub(crate) fn seat(&self, contributor: usize) -> MutexGuard<'_, Seat> {
         self.seats[contributor].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -138,8 +138,10 @@ impl Mixture {
                             Source::Layer => x,
                             Source::Base => call.base[at],
                         });
-                        let rows =
-                            Arc::new(record::quantized(module, &inputs.collect::<Vec<_>>())?);
+                        let rows = Arc::new(zklora_artifacts::quantized_rows::quantized(
+                            module,
+                            &inputs.collect::<Vec<_>>(),
+                        )?);
                         if only_x {
                             shared.push((key, Arc::clone(&rows)));
                         }
@@ -175,7 +177,7 @@ impl Mixture {
             match seat.session.deltas(&calls) {
                 Ok(deltas) => Some(deltas),
                 Err(error) => {
-                    seat.failure = Some(error);
+                    seat.failure = Some(error.into());
                     None
                 }
             }

@@ -176,7 +176,7 @@ fn points_of<'a>(
 }
 
 /// A base model whose layers get the deltas of these sessions, found by their names.
-pub(crate) fn patched(
+pub fn patched(
     base: &Path,
     mode: Mode,
     sessions: Vec<UserSession>,

@@ -28,6 +28,7 @@ pub use plot::plot;
 use probe::{Distance, Pass, Probe};
 use zklora_artifacts::folder::Artifacts;
 use zklora_models::language_model::{LanguageModel, Tokenizer, loss};
+use zklora_session::adapter::ServedAdapter;
 
 use crate::{Error, infer};
 
@@ -84,7 +85,7 @@ pub fn measure(
     let name = artifacts.folder.display().to_string();
     let points = infer::points(&[(&name, &artifacts.pinned)], &options.maps)?;
     let injections: Vec<_> = points.iter().map(|point| point.injection.clone()).collect();
-    let artifacts = Arc::new(artifacts);
+    let artifacts = Arc::new(ServedAdapter::new(artifacts));
     let probe = Arc::new(Probe::new(Arc::clone(&artifacts), points, seen));
     let model = LanguageModel::load(&options.base, &injections, Arc::clone(&probe) as _)?;
     if !options.allow_other_base {

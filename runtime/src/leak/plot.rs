@@ -3,10 +3,9 @@
 use std::fmt::Write;
 
 use super::Measurement;
-use crate::report_page::{
+use crate::{
     html::{percent, text},
-    svg as report_page,
-    svg::Scale,
+    svg::{self, Scale},
 };
 
 const STYLE: &str = "svg{background:#fff;color:#1b1f24;font:13px system-ui,sans-serif;--soft:#5a6370;--line:#dfe3e8;\

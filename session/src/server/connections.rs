@@ -253,7 +253,7 @@ pub(super) fn accept(
                     // Out of descriptors, or a connection that was gone before it was taken: the
                     // next one may be fine.
                     NOT_ACCEPTED.warn(|| not_accepted(&error));
-                    if zklora_files::error::is_out_of_descriptors(&error) {
+                    if zklora_files::is_out_of_descriptors(&error) {
                         pool.end_oldest_unknown("this process has too many files open");
                     }
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -272,7 +272,7 @@ pub(super) fn accept(
 }
 
 fn not_accepted(error: &io::Error) -> String {
-    let advice = if zklora_files::error::is_out_of_descriptors(error) {
+    let advice = if zklora_files::is_out_of_descriptors(error) {
         ": something else in this process or on this machine holds them; raise the limit (ulimit -n)"
     } else {
         ""

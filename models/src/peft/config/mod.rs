@@ -12,15 +12,12 @@ mod tuner;
 
 use std::path::{Path, PathBuf};
 
-use zklora_files::read;
-
 use super::BaseModel;
 use crate::Error;
 use crate::strict_json::StrictJson;
 use keys::Keys;
 use roles::Role;
 use tuner::Tuner;
-use zklora_files::read;
 
 pub(super) use adalora::Allocation;
 pub(super) use ranks::Ranks;
@@ -63,7 +60,7 @@ pub(super) enum Settings {
 impl Config {
     /// Reads and checks an `adapter_config.json`.
     pub(super) fn read(path: &Path) -> Result<Config, Error> {
-        let bytes = read::read(path, MAX_CONFIG)?;
+        let bytes = zklora_files::read(path, MAX_CONFIG)?;
         let json_error = |reason| Error::Json { path: path.to_owned(), reason };
         let StrictJson::Object(entries) = StrictJson::parse(&bytes).map_err(json_error)? else {
             return Err(json_error("it is not an object".into()));

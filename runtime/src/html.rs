@@ -5,6 +5,9 @@ use std::fmt::Write;
 
 use zklora_files::text::is_plain;
 
+/// The style sheet of every page, for light and for dark screens.
+pub const STYLE: &str = include_str!("style.css");
+
 /// Text, with what means something to HTML written as references, and what is not plain
 /// ([`is_plain`]; but for new lines and tabs, which are blanks in a page) written as a code.
 pub fn text(raw: &str) -> String {

@@ -7,6 +7,7 @@ mod bench;
 mod ezkl;
 mod infer;
 mod leak;
+mod man;
 mod profile_bench;
 mod report;
 mod run;
@@ -81,12 +82,13 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         }
         Command::Bench(args) if args.against.against.is_some() => against::bench(&args, output),
         Command::Bench(args) => bench::bench(&args, output),
-        Command::Completions { shell } => {
+        Command::Completions(args) => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), "zklora", &mut script);
+            clap_complete::generate(args.shell, &mut Args::command(), "zklora", &mut script);
             output.script(&script);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Man(args) => man::man(&args, output),
     }
 }
 

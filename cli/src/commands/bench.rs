@@ -79,7 +79,12 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
             })
             .into_iter()
             .collect();
-        results.push(json!({ "rows": rows, "seconds": times, "proof_bytes": summary.proof_bytes, "peak_memory_bytes": summary.peak_memory }));
+        results.push(json!({
+            "rows": rows,
+            "seconds": times,
+            "proof_bytes": summary.proof_bytes,
+            "peak_memory_bytes": summary.peak_memory,
+        }));
     }
     output.table(&table);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -134,7 +139,8 @@ fn network(args: &args::Bench, adapter: &Path, model: &Path, output: &Output) ->
         &[(
             "Machine",
             format!(
-                "{cores} cores; {} tokens, {} modules, {} sent and {} received a pass; medians of {} passes",
+                "{cores} cores; {} tokens, {} modules, {} sent and {} received per pass; medians \
+                 of {} passes",
                 measured.tokens,
                 measured.modules,
                 bytes(measured.bytes.0),

@@ -3,9 +3,8 @@
 import json
 import shutil
 
-from conftest import ADAPTERS, BASES
-
 import zklora
+from conftest import ADAPTERS, BASES
 
 #: Of `llama_ia3`: feature by feature, what the layer reads (128 features), or what it puts out (32).
 SCALE, SCALE_OF_OUTPUT = "model.layers.0.mlp.down_proj", "model.layers.0.self_attn.k_proj"

@@ -4,9 +4,8 @@ import os
 import pickle
 
 import pytest
-from hostile import Hostile
-
 import zklora
+from hostile import Hostile
 from zklora import _text
 
 #: Python takes some of these for printable; they are drawn as nothing.
@@ -14,7 +13,15 @@ HIDDEN = "\n\t\x1b\x7f\u034f\u115f\u17b4\u180b\u200b\u202e\u2028\u3164\ufe0f\uff
 
 
 @pytest.mark.parametrize("letter", HIDDEN)
-@pytest.mark.parametrize("show", [_text.shown, _text.printable, lambda text: str(zklora.InputError(text)), lambda text: repr(zklora.FileError(text))])
+@pytest.mark.parametrize(
+    "show",
+    [
+        _text.shown,
+        _text.printable,
+        lambda text: str(zklora.InputError(text)),
+        lambda text: repr(zklora.FileError(text)),
+    ],
+)
 def test_what_hides_is_an_escape(letter, show):
     once = show(f"a{letter}b")
     assert letter not in once and "\\" in once
@@ -24,7 +31,9 @@ def test_what_hides_is_an_escape(letter, show):
 
 def test_other_text_stays_and_is_cut():
     assert _text.shown("häß日本\\n é") == "häß日本\\n é"
-    assert _text.shown("x" * 300) == "x" * 300 and _text.shown("ü" * 301) == "ü" * 300 + "…" == _text.shown("ü" * 10**6)
+    assert _text.shown("x" * 300) == "x" * 300 and _text.shown(
+        "ü" * 301
+    ) == "ü" * 300 + "…" == _text.shown("ü" * 10**6)
     # Bytes of a path that are no UTF-8.
     assert _text.shown(os.fsdecode(b"a\xffb")) == "a\\udcffb"
     error = pickle.loads(pickle.dumps(zklora.InputError("a\nb")))
@@ -35,6 +44,8 @@ def test_a_module_with_a_hostile_name_is_shown_on_one_line(tmp_path):
     hostile = Hostile(tmp_path, ["first\ufe0f\u3164\u202eVerdict ACCEPTED"])
     try:
         (module,) = hostile.artifacts.modules
-        assert repr(module).startswith("Module('first\\u{fe0f}\\u{3164}\\u{202e}Verdict ACCEPTED', ")
+        assert repr(module).startswith(
+            "Module('first\\u{fe0f}\\u{3164}\\u{202e}Verdict ACCEPTED', "
+        )
     finally:
         hostile.close()

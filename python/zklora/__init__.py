@@ -20,9 +20,9 @@ from .errors import (
 )
 from .local_contributor import LocalContributor
 from .lora_contributor_mpi import AServerTCP, LoRAServer, LoRAServerSocket
+from .patching import RemoteLora, remote_lora
 from .pipeline import AuditReport, Verdict, audit, compile, export_adapter, prove, record, verify
 from .polynomial_commit import commit_activations, verify_commitment
-from .patching import RemoteLora, remote_lora
 from .zk_proof_generator import batch_verify_proofs
 
 __all__ = [

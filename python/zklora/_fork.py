@@ -25,14 +25,20 @@ def _identity(descriptor):
 
 def _note():
     global _before
-    _before = [(descriptor, _identity(descriptor)) for descriptor in [*_native.not_inherited(), *own]]
+    _before = [
+        (descriptor, _identity(descriptor)) for descriptor in [*_native.not_inherited(), *own]
+    ]
 
 
 def _let_go():
     global _before
     held, _before = _before, []
     # A descriptor that another thread closed meanwhile may be another file now.
-    held = [descriptor for descriptor, identity in held if identity is not None and _identity(descriptor) == identity]
+    held = [
+        descriptor
+        for descriptor, identity in held
+        if identity is not None and _identity(descriptor) == identity
+    ]
     if not held:
         return
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -22,7 +22,9 @@ class Pin:
     def held(self, manifest: Manifest) -> Manifest:
         """``manifest``, if it is the pinned adapter's. Raises ``VerificationError`` if it is not."""
         if manifest.adapter_id != self.adapter_id:
-            raise VerificationError(f"this manifest has adapter id {manifest.adapter_id}, but {self.adapter_id} was pinned")
+            raise VerificationError(
+                f"this manifest has adapter id {manifest.adapter_id}, but {self.adapter_id} was pinned"
+            )
         return manifest
 
 
@@ -45,7 +47,9 @@ def pin(value) -> Optional[Pin]:
     if re.fullmatch(r"[0-9a-fA-F]{64}", text.strip()):
         return Pin(text.strip().lower())
     if not os.path.exists(text):
-        raise InputError(f"`{shown(text)}` is no adapter: expected an adapter id of 64 hex digits, a manifest file or a public folder")
+        raise InputError(
+            f"`{shown(text)}` is no adapter: expected an adapter id of 64 hex digits, a manifest file or a public folder"
+        )
     manifest = Manifest.load(text)
     return Pin(manifest.adapter_id, manifest)
 

@@ -51,12 +51,16 @@ class Folder:
             # Another process found it before it was held.
             shutil.rmtree(self.path, ignore_errors=True)
         else:
-            raise FileError(f"{tempfile.gettempdir()}: no temporary folder can be made: others removed {_ATTEMPTS} of them; name an out_dir")
+            raise FileError(
+                f"{tempfile.gettempdir()}: no temporary folder can be made: others removed {_ATTEMPTS} of them; name an out_dir"
+            )
         _own[self.path] = self
 
     def _held(self) -> bool:
         try:
-            lock = os.open(os.path.join(self.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            lock = os.open(
+                os.path.join(self.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600
+            )
         except FileNotFoundError:
             return False
         try:
@@ -118,7 +122,11 @@ def remove_stale():
         return
     try:
         with os.scandir(tempfile.gettempdir()) as listing:
-            names = [entry.path for _, entry in zip(range(_MOST), listing) if entry.name.startswith(PREFIX)]
+            names = [
+                entry.path
+                for _, entry in zip(range(_MOST), listing)
+                if entry.name.startswith(PREFIX)
+            ]
     except OSError:
         # It need not be readable to be written to.
         return

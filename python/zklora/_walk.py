@@ -25,7 +25,9 @@ def files(top, links=None):
                 for entry in listing:
                     entries += 1
                     if entries > MAX_ENTRIES:
-                        raise FileError(f"{shown(top)}: more than {MAX_ENTRIES} entries: name the folder that holds the session")
+                        raise FileError(
+                            f"{shown(top)}: more than {MAX_ENTRIES} entries: name the folder that holds the session"
+                        )
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
                     elif entry.is_symlink() and entry.is_dir():

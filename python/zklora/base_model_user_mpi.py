@@ -117,7 +117,11 @@ class BaseModelClient:
 
         several = not isinstance(text, str)
         enc = self.tokenizer(text, return_tensors="pt", **({"padding": True} if several else {}))
-        given = {name: self._on_device(enc[name]) for name in ("input_ids", "attention_mask") if name in enc}
+        given = {
+            name: self._on_device(enc[name])
+            for name in ("input_ids", "attention_mask")
+            if name in enc
+        }
         with torch.no_grad():
             tokens = self.model.generate(**given, **{"use_cache": True, **options})
         new = tokens[:, given["input_ids"].shape[1] :]

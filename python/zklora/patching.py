@@ -54,7 +54,9 @@ class Patches:
         for at in found:
             _places.check_inside(at, self._model)
             if any(wrapper.comm is comm for wrapper in chain(at.layer)):
-                raise InputError(f"layer `{shown(at.name)}` has the deltas of {comm!r} already: they would be added twice")
+                raise InputError(
+                    f"layer `{shown(at.name)}` has the deltas of {comm!r} already: they would be added twice"
+                )
             if own:
                 _places.check_fit(at, innermost(at.layer), comm.modules[at.name])
         prefetch = Prefetch(comm) if own else None
@@ -98,7 +100,10 @@ class Patches:
                 at, wrapped = self._patches[-1]
                 object.__setattr__(wrapped, "released", True)
                 if not _taken_out(at, wrapped):
-                    logger.warning("layer `%s` was replaced while it was patched: left as it is", shown(at.name))
+                    logger.warning(
+                        "layer `%s` was replaced while it was patched: left as it is",
+                        shown(at.name),
+                    )
                 self._patches.pop()
             for prefetch in self._prefetches:
                 prefetch.release()
@@ -131,7 +136,10 @@ def check_base(manifest, folder):
     if manifest.base_fingerprint is None:
         return
     if folder is None or not os.path.isdir(folder):
-        logger.warning("the base model's weights were not compared with the adapter's (%s): they are in no folder", shown(manifest.base_model))
+        logger.warning(
+            "the base model's weights were not compared with the adapter's (%s): they are in no folder",
+            shown(manifest.base_model),
+        )
         return
     own = base_fingerprint(folder)
     if own != manifest.base_fingerprint:
@@ -144,7 +152,17 @@ def check_base(manifest, folder):
 class RemoteLora:
     """A model with contributors' deltas, as a context manager: see ``remote_lora``."""
 
-    def __init__(self, model, contributors, expected_adapters, combine_mode, session_dir, base_folder, allow_other_base, progress):
+    def __init__(
+        self,
+        model,
+        contributors,
+        expected_adapters,
+        combine_mode,
+        session_dir,
+        base_folder,
+        allow_other_base,
+        progress,
+    ):
         self.model = model
         #: Where the own record of every contributor's session is.
         self.transcript = session_dir or tempfile.mkdtemp(prefix="zklora-session-")
@@ -161,7 +179,9 @@ class RemoteLora:
     def __enter__(self):
         with _chains:
             if self._entered:
-                raise InputError("this context was entered already, and not left: make another one, with a session_dir of its own")
+                raise InputError(
+                    "this context was entered already, and not left: make another one, with a session_dir of its own"
+                )
             self._entered = True
         try:
             for comm in self.comms:
@@ -221,4 +241,13 @@ def remote_lora(
 
     Raises ``NetworkError``, ``VerificationError`` (a pin or a proof does not hold) and ``InputError`` (the model does not fit).
     """
-    return RemoteLora(model, contributors, expected_adapters, combine_mode, session_dir, base_folder, allow_other_base, progress)
+    return RemoteLora(
+        model,
+        contributors,
+        expected_adapters,
+        combine_mode,
+        session_dir,
+        base_folder,
+        allow_other_base,
+        progress,
+    )

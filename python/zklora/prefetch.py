@@ -39,7 +39,12 @@ class Reading:
 
     def goes_on(self, tensor, parent):
         """Whether a call belongs to it. A tensor of inference mode does not tell whether it was changed meanwhile: it does not."""
-        return tensor is self._tensor and self._version is not None and tensor._version == self._version and parent == self.parent
+        return (
+            tensor is self._tensor
+            and self._version is not None
+            and tensor._version == self._version
+            and parent == self.parent
+        )
 
 
 class Prefetch:
@@ -94,7 +99,11 @@ class Prefetch:
         features = self._features(reading.parent, child)
         with self._lock:
             known = set(self._together.get((kind(reading.parent), child), ()))
-        here = (other for other in self._children.get(reading.parent, ()) if other in known and other not in reading.sent)
+        here = (
+            other
+            for other in self._children.get(reading.parent, ())
+            if other in known and other not in reading.sent
+        )
         return [other for other in here if self._features(reading.parent, other) == features]
 
     def _features(self, parent, child):

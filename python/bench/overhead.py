@@ -15,6 +15,7 @@ import time
 import peft
 import torch
 import transformers
+
 import zklora
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

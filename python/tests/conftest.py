@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+
 import zklora
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -68,7 +69,7 @@ def rows():
 
 
 @pytest.fixture
-def quiet():
+def ignore_unchecked():
     """No warnings about what a test leaves out on purpose."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", zklora.UncheckedWarning)

@@ -10,7 +10,7 @@ from conftest import ADAPTERS, BASES
 SCALE, SCALE_OF_OUTPUT = "model.layers.0.mlp.down_proj", "model.layers.0.self_attn.k_proj"
 
 
-class Hostile:
+class HostileContributor:
     """Serves an adapter whose module `source` is called `name`."""
 
     def __init__(self, folder, names, adapter="llama_ia3", source=SCALE):

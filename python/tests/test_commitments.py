@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 import zklora
 from conftest import ROOT
 from zklora.polynomial_commit import commit_activations, verify_commitment

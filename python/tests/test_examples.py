@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 import zklora
 from conftest import ADAPTERS, BASES, ROOT
 

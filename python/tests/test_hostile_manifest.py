@@ -4,17 +4,19 @@ import random
 import re
 
 import pytest
+
 import zklora
 from conftest import Q_PROJ
-from hostile import SCALE, SCALE_OF_OUTPUT, Hostile, nothing_was_sent
+from hostile import SCALE, SCALE_OF_OUTPUT, HostileContributor, nothing_was_sent
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
-from zklora import _places  # noqa: E402
+
+from zklora import _layers  # noqa: E402
 from zklora.patching import Patches  # noqa: E402
-from zklora.wrapped import OwnParameters  # noqa: E402
+from zklora.wrapped import ParameterMemory  # noqa: E402
 
 ATTACK = "secret.__class__.__mro__.1.__matmul__"
 
@@ -102,7 +104,7 @@ def serve(tmp_path):
     started = []
 
     def start(*names, **options):
-        started.append(Hostile(tmp_path / f"hostile-{len(started)}", names, **options))
+        started.append(HostileContributor(tmp_path / f"hostile-{len(started)}", names, **options))
         return started[-1]
 
     yield start
@@ -146,7 +148,7 @@ def test_a_name_is_found_exactly_if_named_modules_has_it(model):
     names = dict(model.named_modules(remove_duplicate=False))
     assert "tied.q_proj" in names
     for name, module in names.items():
-        assert name == "" or _places.place(model, name).layer is module
+        assert name == "" or _layers.find_slot(model, name).layer is module
     parts = sorted({part for name in names for part in name.split(".")})
     parts += [
         "__class__",
@@ -167,7 +169,7 @@ def test_a_name_is_found_exactly_if_named_modules_has_it(model):
         base = draw.choice(sorted(names)).split(".")
         base[draw.randrange(len(base)) :] = draw.choices(parts, k=draw.randrange(1, 4))
         name = ".".join(base)
-        assert (_places.place(model, name) is not None) == (name in names and name != ""), name
+        assert (_layers.find_slot(model, name) is not None) == (name in names and name != ""), name
 
 
 def test_names_that_are_no_text_are_not_found(model):
@@ -421,10 +423,10 @@ def test_ids_of_a_buffer_are_what_an_embedding_may_be_called_with():
     model = nn.Module()
     model.register_buffer("position_ids", torch.arange(8)[None])
     model.register_buffer("bank", torch.randn(8))
-    own = OwnParameters(model)
-    assert not own.hold(model.position_ids[:, :4]) and own.hold(model.bank[3:])
+    own = ParameterMemory(model)
+    assert not own.contains(model.position_ids[:, :4]) and own.contains(model.bank[3:])
     # What is beside it in memory is another tensor.
-    assert not own.hold(torch.randn(8)) and not own.hold(torch.empty(0))
+    assert not own.contains(torch.randn(8)) and not own.contains(torch.empty(0))
 
 
 def test_a_scripted_model_is_refused_and_a_scripted_part_does_no_harm(serve, tmp_path):
@@ -436,11 +438,11 @@ def test_a_scripted_model_is_refused_and_a_scripted_part_does_no_harm(serve, tmp
             pass
     model = Private()
     model.part = scripted
-    own = OwnParameters(model)
+    own = ParameterMemory(model)
     assert (
-        own.hold(next(scripted.parameters()).data)
-        and own.hold(model.secret.data)
-        and not own.hold(torch.ones(4))
+        own.contains(next(scripted.parameters()).data)
+        and own.contains(model.secret.data)
+        and not own.contains(torch.ones(4))
     )
 
 
@@ -472,14 +474,14 @@ def test_a_name_of_a_manifest_forges_no_line(serve):
 def test_a_layer_of_transformers_and_one_that_has_features_are_adapted():
     import transformers
 
-    assert _places.features(transformers.pytorch_utils.Conv1D(6, 4)) == (4, 6)
-    assert _places.features(nn.Linear(4, 6)) == (4, 6) and _places.features(nn.Embedding(4, 6)) == (
+    assert _layers.features(transformers.pytorch_utils.Conv1D(6, 4)) == (4, 6)
+    assert _layers.features(nn.Linear(4, 6)) == (4, 6) and _layers.features(nn.Embedding(4, 6)) == (
         4,
         6,
     )
     quantised = nn.Module()
     quantised.in_features, quantised.out_features = 4, 6
-    assert _places.features(quantised) == (4, 6)
+    assert _layers.features(quantised) == (4, 6)
     for other in [
         nn.ModuleList(),
         nn.Sequential(),
@@ -488,4 +490,4 @@ def test_a_layer_of_transformers_and_one_that_has_features_are_adapted():
         nn.ReLU(),
         nn.Module(),
     ]:
-        assert _places.features(other) is None
+        assert _layers.features(other) is None

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+
 import zklora
 from conftest import ADAPTERS, BASES, Q_PROJ, TEXT, with_peft
 
@@ -20,7 +21,7 @@ def loss(model, tokenizer, text=TEXT):
         return model(ids, labels=ids).loss.item()
 
 
-def test_the_scripts_of_the_original(contributor, tokenizer, tmp_path, quiet):
+def test_the_scripts_of_the_original(contributor, tokenizer, tmp_path, ignore_unchecked):
     client = zklora.BaseModelClient(
         BASES / "tiny-llama",
         contributor.host,
@@ -396,7 +397,7 @@ def wrapped_layers(model):
     ]
 
 
-def test_patching_twice_adds_the_deltas_once(contributor, tokenizer, tmp_path, quiet):
+def test_patching_twice_adds_the_deltas_once(contributor, tokenizer, tmp_path, ignore_unchecked):
     client = zklora.BaseModelClient(
         BASES / "tiny-llama",
         contributors=[contributor],
@@ -514,9 +515,9 @@ def test_layers_that_were_never_called_are_named(contributor, model, caplog):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_model_is_restored_if_patching_was_interrupted(contributor, model, monkeypatch, when):
-    from zklora import _places
+    from zklora import _layers
 
-    put = _places.Place.put
+    put = _layers.LayerSlot.put
 
     def interrupted(place, layer):
         wraps = isinstance(layer, zklora.RemoteLoRAWrappedModule)
@@ -526,7 +527,7 @@ def test_a_model_is_restored_if_patching_was_interrupted(contributor, model, mon
             raise KeyboardInterrupt
 
     before = {name: id(module) for name, module in model.named_modules()}
-    monkeypatch.setattr(_places.Place, "put", interrupted)
+    monkeypatch.setattr(_layers.LayerSlot, "put", interrupted)
     with pytest.raises(KeyboardInterrupt):
         with zklora.remote_lora(model, [contributor]):
             pass

@@ -4,6 +4,7 @@ import types
 from unittest.mock import Mock, patch
 
 import pytest
+
 import zklora
 from zklora.base_model_user_mpi import BaseModelClient, BaseModelToLoRAComm
 from zklora.lora_contributor_mpi import AServerTCP, LoRAServer, LoRAServerSocket

@@ -5,6 +5,7 @@ import stat
 
 import numpy as np
 import pytest
+
 import zklora
 from conftest import ADAPTERS, BASES, Q_PROJ
 

@@ -8,9 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+
 import zklora
 from conftest import ADAPTERS, BASES, Q_PROJ
-from zklora import _pins, _walk
+from zklora import _file_listing, _pins
 
 
 def session(contributor, folder, *batches, end=True):
@@ -103,9 +104,9 @@ def test_what_a_pin_may_be(contributor, tmp_path):
         contributor.adapter_id,
     ]:
         assert _pins.pin(pin).adapter_id == contributor.adapter_id
-        assert _pins.pin(pin).held(manifest) is manifest
+        assert _pins.pin(pin).check(manifest) is manifest
     with pytest.raises(zklora.VerificationError, match="was pinned"):
-        _pins.Pin("0" * 64).held(manifest)
+        _pins.Pin("0" * 64).check(manifest)
     for pin in ["no such file", "0" * 63, "0" * 65, "g" * 64, "\uff10" * 64, tmp_path]:
         with pytest.raises(zklora.InputError):
             _pins.pin(pin)
@@ -157,7 +158,7 @@ def test_what_was_not_checked_is_said_every_time(tmp_path, options, times):
     assert done.returncode == 0 and done.stderr.count("NOTHING WAS VERIFIED") == times, done.stderr
 
 
-def test_a_folder_of_proofs_is_a_path(tmp_path, quiet):
+def test_a_folder_of_proofs_is_a_path(tmp_path, ignore_unchecked):
     assert (
         zklora.batch_verify_proofs(os.fsencode(tmp_path))
         == zklora.batch_verify_proofs(tmp_path)
@@ -333,9 +334,9 @@ def test_one_proof_is_for_one_session(contributor, rows, tmp_path):
 
 WALK = """
 import sys, zklora
-from zklora import _walk
+from zklora import _file_listing
 links = []
-print(len(_walk.files(sys.argv[1], links)), len(links))
+print(len(_file_listing.files_below(sys.argv[1], links)), len(links))
 zklora.batch_verify_proofs(sys.argv[1])
 """
 
@@ -370,8 +371,8 @@ def test_a_deep_folder_and_one_with_too_many_entries(tmp_path, monkeypatch):
             deep += "/d"
             os.mkdir(deep)
         open(deep + "/x.pf", "w").close()
-        assert _walk.files(tmp_path) == [deep + "/x.pf"]
-        monkeypatch.setattr(_walk, "MAX_ENTRIES", 100)
+        assert _file_listing.files_below(tmp_path) == [deep + "/x.pf"]
+        monkeypatch.setattr(_file_listing, "MAX_ENTRIES", 100)
         with pytest.raises(zklora.FileError, match="more than 100 entries"):
             zklora.batch_verify_proofs(tmp_path)
     finally:
@@ -451,7 +452,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sparse files, and memory in KiB")
-def test_a_trace_beside_a_proof_is_never_held_whole(contributor, rows, tmp_path, quiet):
+def test_a_trace_beside_a_proof_is_never_held_whole(contributor, rows, tmp_path, ignore_unchecked):
     pin = session(contributor, tmp_path / "session", rows)
     trace = tmp_path / "session" / "trace.safetensors"
     assert blown_up(trace, 1 << 20) > 1 << 29
@@ -468,7 +469,9 @@ def test_a_trace_beside_a_proof_is_never_held_whole(contributor, rows, tmp_path,
     os.remove(tmp_path / "copy")
 
 
-def test_a_trace_that_stays_in_its_file_says_what_one_in_memory_says(rows, tmp_path, quiet):
+def test_a_trace_that_stays_in_its_file_says_what_one_in_memory_says(
+    rows, tmp_path, ignore_unchecked
+):
     with zklora.LocalContributor(
         ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", tmp_path / "c"
     ) as local:

@@ -17,6 +17,7 @@ import warnings
 
 import numpy as np
 import pytest
+
 import zklora
 from conftest import ADAPTERS, BASES, Q_PROJ
 
@@ -28,7 +29,9 @@ def session(contributor, folder, **options):
     return zklora.BaseModelToLoRAComm(contributor=own, session_dir=folder)
 
 
-def test_deltas_are_proven_and_verified_against_pin_and_own_record(contributor, comm, rows, quiet):
+def test_deltas_are_proven_and_verified_against_pin_and_own_record(
+    contributor, comm, rows, ignore_unchecked
+):
     assert Q_PROJ in comm.init_request()
     delta = comm.lora_forward(Q_PROJ, rows.reshape(1, 5, 64))
     assert delta.shape == (1, 5, 64) and delta.dtype == np.float32 and np.abs(delta).max() > 0
@@ -75,7 +78,7 @@ def test_half_a_client_certificate_is_refused(contributor, tmp_path):
         session(contributor, tmp_path, tls_cert=tmp_path / "cert.pem").init_request()
 
 
-def test_a_record_that_was_changed_is_not_proven(comm, rows, quiet):
+def test_a_record_that_was_changed_is_not_proven(comm, rows, ignore_unchecked):
     comm.lora_forward(Q_PROJ, rows)
     comm.end_inference()
     folder = comm.session_dir
@@ -237,11 +240,11 @@ def test_a_silent_server_is_waited_for_no_longer_than_the_timeout():
         assert time.monotonic() - start < 5
 
 
-class Meddler:
+class TamperingProxy:
     """Stands between the parties, and changes a byte of the next long piece of what the contributor says."""
 
     def __init__(self, port):
-        self.meddle = threading.Event()
+        self.tamper = threading.Event()
         self._upstream = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -260,8 +263,8 @@ class Meddler:
     def _pump(self, source, target, changes):
         try:
             while data := source.recv(1 << 16):
-                if changes and self.meddle.is_set() and len(data) > 1000:
-                    self.meddle.clear()
+                if changes and self.tamper.is_set() and len(data) > 1000:
+                    self.tamper.clear()
                     middle = len(data) // 2
                     data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
                 target.sendall(data)
@@ -276,33 +279,33 @@ class Meddler:
 
 @pytest.mark.parametrize("when", ["manifest", "deltas"])
 def test_whoever_changes_a_byte_on_the_way_is_found_out(contributor, rows, tmp_path, when):
-    meddler = Meddler(contributor.port)
-    own = zklora.Contributor(meddler.url, contributor.adapter_id, patience=0, timeout=5)
+    proxy = TamperingProxy(contributor.port)
+    own = zklora.Contributor(proxy.url, contributor.adapter_id, patience=0, timeout=5)
     comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / "session")
     if when == "manifest":
-        meddler.meddle.set()
+        proxy.tamper.set()
         with pytest.raises(zklora.ZkloraError):
             comm.init_request()
     else:
         comm.init_request()
-        meddler.meddle.set()
+        proxy.tamper.set()
         with pytest.raises((zklora.VerificationError, zklora.NetworkError)) as error:
             comm.lora_forward(Q_PROJ, rows)
             comm.end_inference()
         assert "proves other rows" in str(error.value) or "outside the certified bound" in str(
             error.value
         ), error.value
-    assert not meddler.meddle.is_set() and not (tmp_path / "session" / "session.pf").exists()
-    meddler.close()
+    assert not proxy.tamper.is_set() and not (tmp_path / "session" / "session.pf").exists()
+    proxy.close()
 
 
 def test_closing_waits_for_nobody(contributor, rows, tmp_path):
-    meddler = Meddler(contributor.port)
-    own = zklora.Contributor(meddler.url, contributor.adapter_id, patience=5, timeout=5)
+    proxy = TamperingProxy(contributor.port)
+    own = zklora.Contributor(proxy.url, contributor.adapter_id, patience=5, timeout=5)
     comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / "session")
     comm.init_request()
     # Connections still come, and nobody takes them.
-    meddler.close()
+    proxy.close()
     pending = comm.session.submit([(Q_PROJ, [rows])])
     start = time.monotonic()
     comm.close()
@@ -427,7 +430,7 @@ def test_a_limit_of_rows_is_kept(rows, tmp_path):
         assert comm.end_inference()["rows"] == {Q_PROJ: 5}
 
 
-def test_local_use_of_the_adapter_is_counted_and_proven(rows, tmp_path, quiet):
+def test_local_use_of_the_adapter_is_counted_and_proven(rows, tmp_path, ignore_unchecked):
     server = zklora.LoRAServer(
         BASES / "tiny-llama", ADAPTERS / "llama_qv_r4", tmp_path / "contributor"
     )

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Optional
 
+from ._foreign_text import shown
 from ._native import Manifest
-from ._text import shown
 from .errors import InputError, VerificationError
 
 
@@ -19,7 +19,7 @@ class Pin:
     #: The manifest, if that was the pin.
     manifest: Optional[Manifest] = None
 
-    def held(self, manifest: Manifest) -> Manifest:
+    def check(self, manifest: Manifest) -> Manifest:
         """``manifest``, if it is the pinned adapter's. Raises ``VerificationError`` if it is not."""
         if manifest.adapter_id != self.adapter_id:
             raise VerificationError(

@@ -4,12 +4,12 @@ import os
 import tempfile
 import warnings
 
-from ._text import shown
+from ._foreign_text import shown
 from .communication import BaseModelToLoRAComm, end_all, sessions
 from .errors import InputError
 from .patching import Patches, check_base
 
-__all__ = ["BaseModelClient", "BaseModelToLoRAComm", "RemoteLoRAWrappedModule"]
+__all__ = ["BaseModelClient", "BaseModelToLoRAComm", "RemoteLoRAWrappedModule"]  # noqa: F822
 
 
 def __getattr__(name):
@@ -65,7 +65,7 @@ class BaseModelClient:
         self._patches = Patches(self.model)
 
     def _navigate(self, mod, parts):
-        from ._places import submodule
+        from ._layers import submodule
 
         # Registered submodules only: the names come from manifests.
         found = submodule(mod, parts)

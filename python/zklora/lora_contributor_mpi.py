@@ -8,7 +8,7 @@ import sys
 import threading
 import weakref
 
-from . import _arrays, _native, _temporary, pipeline
+from . import _arrays, _native, _temporary_folder, pipeline
 from ._native import Artifacts, Server, drain_log
 from .errors import InputError
 
@@ -139,7 +139,7 @@ def _stop_all():
     for thread in list(_RUNNING):
         thread.stop_event.set()
         thread.join(timeout=15)
-    _temporary.remove_all()
+    _temporary_folder.remove_all()
 
 
 class AServerTCP(threading.Thread):

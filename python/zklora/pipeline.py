@@ -107,14 +107,14 @@ def prove(
     return proof
 
 
-def _held_to(pin, manifest):
+def _checked_manifest(pin, manifest):
     """The manifest of a file, folder or object; with a pin it has that adapter id."""
     if not isinstance(manifest, Manifest):
         manifest = Manifest.load(manifest, None if pin is None else pin.adapter_id)
     if pin is None:
         warn_unpinned(manifest.adapter_id, stacklevel=4)
         return manifest
-    return pin.held(manifest)
+    return pin.check(manifest)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def verify(
     trace, ``session_id`` and ``activations`` (as for ``record``) tie it to the user.
     """
     pin = _pins.pin(expected_adapter)
-    manifest = _held_to(pin, manifest)
+    manifest = _checked_manifest(pin, manifest)
     if not isinstance(trace, Trace):
         trace = Trace.load(trace, manifest)
     if not isinstance(proof, (bytes, bytearray, memoryview)):
@@ -189,5 +189,5 @@ def audit(
 ) -> AuditReport:
     """After payment: is the delivered adapter (PEFT folder or ``weights.bin``) the committed one? Returns an ``AuditReport``."""
     pin = _pins.pin(expected_adapter)
-    manifest = _held_to(pin, manifest)
+    manifest = _checked_manifest(pin, manifest)
     return AuditReport(manifest.adapter_id, *_native.audit(manifest, delivered, opening, base))

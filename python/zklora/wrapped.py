@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from . import _arrays
-from ._text import shown
+from ._foreign_text import shown
 from .errors import InputError
 from .prefetch import rows_of
 
@@ -25,7 +25,7 @@ class _NoGradient(torch.autograd.Function):
         )
 
 
-class OwnParameters:
+class ParameterMemory:
     """The memory of a model's parameters and buffers: what lies there is no activation, and is not sent.
 
     It is looked at anew for each tensor: parameters move (``to``, ``load_state_dict(assign=True)``, ``.data = …``), and that takes less time
@@ -35,7 +35,7 @@ class OwnParameters:
     def __init__(self, model):
         self._model = model
 
-    def hold(self, tensor) -> bool:
+    def contains(self, tensor) -> bool:
         """Whether a tensor is a parameter or buffer, or shares memory with one."""
         if isinstance(tensor, nn.Parameter):
             return True
@@ -168,7 +168,7 @@ class RemoteLoRAWrappedModule(nn.Module):
         """Sends the rows; returns what waits for the deltas."""
         x = self._dense(x, module)
         if base is not None and (module is None or "base" in module.reads):
-            self._not_a_parameter(base, "puts out")
+            self._refuse_parameter(base, "puts out")
         if module is None:
             if self.send_base_activations:
                 arrays = (
@@ -197,7 +197,7 @@ class RemoteLoRAWrappedModule(nn.Module):
             raise InputError(
                 f"layer `{self.sub_name}` was called with {type(x).__name__}: expected a tensor"
             )
-        self._not_a_parameter(x, "was called with")
+        self._refuse_parameter(x, "was called with")
         if module is None or x.is_floating_point():
             return x
         entries = module.inputs[module.reads.index("layer")][1]
@@ -209,8 +209,8 @@ class RemoteLoRAWrappedModule(nn.Module):
             )
         return nn.functional.one_hot(x.long(), entries).to(torch.float32)
 
-    def _not_a_parameter(self, tensor, what):
-        if self.parameters_of_model is not None and self.parameters_of_model.hold(tensor):
+    def _refuse_parameter(self, tensor, what):
+        if self.parameters_of_model is not None and self.parameters_of_model.contains(tensor):
             raise InputError(
                 f"layer `{shown(self.sub_name)}` {what} a parameter of the model or a buffer, or a view of one, which is no activation: it is "
                 "not sent"
@@ -228,7 +228,7 @@ class RemoteLoRAWrappedModule(nn.Module):
         return f"{shown(self.sub_name)}, {self.combine_mode}, {self.comm!r}"
 
 
-def chain(layer):
+def wrappers(layer):
     """The wrappers around a layer, the outermost first."""
     while isinstance(layer, RemoteLoRAWrappedModule):
         yield layer

@@ -5,10 +5,10 @@ import time
 import warnings
 from typing import Any, Tuple
 
-from . import _native, _pins, _walk
+from . import _file_listing, _native, _pins
+from ._foreign_text import shown
 from ._native import Manifest, Trace
-from ._record import Record
-from ._text import shown
+from ._user_record import Record
 from .errors import FileError, InputError, UncheckedWarning, VerificationError
 
 __all__ = ["batch_verify_proofs"]
@@ -40,7 +40,7 @@ def batch_verify_proofs(
         raise FileError(
             f"{shown(proof_dir)}: no such folder; name the one that holds the proofs (.pf)"
         )
-    paths = [path for path in _walk.files(proof_dir) if path.endswith(".pf")]
+    paths = [path for path in _file_listing.files_below(proof_dir) if path.endswith(".pf")]
     pins = _pinned(expected_adapters)
     own = None if transcript is None else Record(transcript)
     if pins is None and paths:
@@ -104,7 +104,7 @@ def _manifest(path, proof_dir, pins):
         return manifest
     for pin in pins:
         if pin.adapter_id == manifest.adapter_id:
-            return pin.held(manifest)
+            return pin.check(manifest)
     raise VerificationError(
         f"{shown(path)}: it is about adapter {manifest.adapter_id}, which is none of the pinned ones"
     )

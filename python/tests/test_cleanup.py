@@ -11,9 +11,10 @@ import time
 
 import numpy as np
 import pytest
+
 import zklora
 from conftest import ADAPTERS, BASES, Q_PROJ
-from zklora import _temporary
+from zklora import _temporary_folder
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 
@@ -240,7 +241,7 @@ def test_only_own_folders_are_removed_and_no_link_is_followed(tmp_path, monkeypa
     precious = tmp_path / "precious"
     precious.mkdir(0o700)
     (precious / "lock").touch()
-    (tmp_path / (_temporary.PREFIX + "link")).symlink_to(precious)
+    (tmp_path / (_temporary_folder.PREFIX + "link")).symlink_to(precious)
     for name, mode in [
         ("open", 0o755),
         ("group", 0o750),
@@ -248,22 +249,22 @@ def test_only_own_folders_are_removed_and_no_link_is_followed(tmp_path, monkeypa
         ("linked-lock", 0o700),
         ("stale", 0o700),
     ]:
-        folder = tmp_path / (_temporary.PREFIX + name)
+        folder = tmp_path / (_temporary_folder.PREFIX + name)
         folder.mkdir()
         folder.chmod(mode)
         if name not in ("no-lock", "linked-lock"):
             (folder / "lock").touch()
-    (tmp_path / (_temporary.PREFIX + "linked-lock") / "lock").symlink_to(precious / "lock")
-    (tmp_path / (_temporary.PREFIX + "file")).touch()
-    own = _temporary.Folder()
+    (tmp_path / (_temporary_folder.PREFIX + "linked-lock") / "lock").symlink_to(precious / "lock")
+    (tmp_path / (_temporary_folder.PREFIX + "file")).touch()
+    own = _temporary_folder.TemporaryFolder()
     assert os.stat(own.path).st_mode & 0o777 == 0o700
     kept = ["link", "open", "group", "no-lock", "linked-lock", "file"]
     assert sorted(left(tmp_path)) == sorted(
-        [_temporary.PREFIX + name for name in kept] + [os.path.basename(own.path)]
+        [_temporary_folder.PREFIX + name for name in kept] + [os.path.basename(own.path)]
     )
     assert (precious / "lock").exists()
     # One's own is not stale.
-    _temporary.remove_stale()
+    _temporary_folder.remove_stale()
     assert os.path.isdir(own.path)
     own.remove()
     own.remove()
@@ -273,15 +274,15 @@ def test_only_own_folders_are_removed_and_no_link_is_followed(tmp_path, monkeypa
 @unix
 def test_a_folder_of_another_user_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = tmp_path / (_temporary.PREFIX + "theirs")
+    folder = tmp_path / (_temporary_folder.PREFIX + "theirs")
     folder.mkdir(0o700)
     (folder / "lock").touch()
     own = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: own + 1)
-    _temporary.remove_stale()
+    _temporary_folder.remove_stale()
     assert folder.exists()
     monkeypatch.setattr(os, "getuid", lambda: own)
-    _temporary.remove_stale()
+    _temporary_folder.remove_stale()
     assert not folder.exists()
 
 
@@ -301,22 +302,22 @@ class Locks:
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
 def test_without_locks_there_is_one_folder_and_nothing_is_stale(tmp_path, monkeypatch, error):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    stale = tmp_path / (_temporary.PREFIX + "stale")
+    stale = tmp_path / (_temporary_folder.PREFIX + "stale")
     stale.mkdir(0o700)
     (stale / "lock").touch()
-    monkeypatch.setattr(_temporary, "fcntl", Locks(error))
-    one, two = _temporary.Folder(), _temporary.Folder()
+    monkeypatch.setattr(_temporary_folder, "fcntl", Locks(error))
+    one, two = _temporary_folder.TemporaryFolder(), _temporary_folder.TemporaryFolder()
     for own in (one, two):
         assert os.listdir(own.path) == []
     assert len(left(tmp_path)) == 3
     # Nobody takes it for a stale one where there are locks, either.
     monkeypatch.undo()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(_temporary, "_own", {})
-    _temporary.remove_stale()
+    monkeypatch.setattr(_temporary_folder, "_folders", {})
+    _temporary_folder.remove_stale()
     assert sorted(left(tmp_path)) == sorted(os.path.basename(own.path) for own in (one, two))
     for own in (one, two):
-        _temporary._own[own.path] = own
+        _temporary_folder._folders[own.path] = own
         own.remove()
     assert left(tmp_path) == []
 
@@ -325,16 +326,16 @@ def test_without_locks_there_is_one_folder_and_nothing_is_stale(tmp_path, monkey
 @pytest.mark.parametrize("error", [errno.EWOULDBLOCK, errno.EACCES])
 def test_a_folder_that_others_always_hold_is_not_made_for_ever(tmp_path, monkeypatch, error):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(_temporary, "fcntl", Locks(error))
+    monkeypatch.setattr(_temporary_folder, "fcntl", Locks(error))
     with pytest.raises(zklora.FileError, match="no temporary folder can be made"):
-        _temporary.Folder()
+        _temporary_folder.TemporaryFolder()
     assert left(tmp_path) == []
 
 
 @unix
 def test_the_lock_is_removed_last(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    own, order = _temporary.Folder(), []
+    own, order = _temporary_folder.TemporaryFolder(), []
     os.mkdir(own.path + "/private")
     for name in ("a", "private/seed", "z"):
         open(os.path.join(own.path, name), "w").close()
@@ -356,7 +357,7 @@ def test_the_lock_is_removed_last(tmp_path, monkeypatch):
         "unlink",
         lambda path, **options: (order.append(os.path.basename(path)), unlink(path, **options)),
     )
-    _temporary.remove_stale()
+    _temporary_folder.remove_stale()
     assert (
         order[-1] == "lock"
         and sorted(set(order)) == ["a", "lock", "seed", "z"]
@@ -373,7 +374,7 @@ def test_a_temporary_folder_that_cannot_be_listed_is_used_all_the_same(tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", closed)
-        own = _temporary.Folder()
+        own = _temporary_folder.TemporaryFolder()
     own.remove()
     assert left(tmp_path) == []
 
@@ -384,18 +385,18 @@ def test_a_temporary_folder_that_cannot_be_listed_is_used_all_the_same(tmp_path,
 @unix
 def test_a_forked_child_does_not_hold_a_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    own = _temporary.Folder()
+    own = _temporary_folder.TemporaryFolder()
     child = os.fork()
     if child == 0:
         time.sleep(600)
         os._exit(0)
     try:
         # As if this process had died.
-        del _temporary._own[own.path]
-        _temporary._release(own._lock)
+        del _temporary_folder._folders[own.path]
+        _temporary_folder._release(own._lock)
         deadline = time.monotonic() + 20
         while left(tmp_path) and time.monotonic() < deadline:
-            _temporary.remove_stale()
+            _temporary_folder.remove_stale()
             time.sleep(0.05)
         assert left(tmp_path) == []
     finally:

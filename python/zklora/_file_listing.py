@@ -2,14 +2,14 @@
 
 import os
 
-from ._text import shown
+from ._foreign_text import shown
 from .errors import FileError
 
 #: Most entries that are looked at: a folder of proofs has a handful for each session.
 MAX_ENTRIES = 500_000
 
 
-def files(top, links=None):
+def files_below(top, links=None):
     """The paths of all files below ``top``, in order.
 
     A link to a folder is not followed: it may lead round in a circle, or out of the folder. ``links`` gets its path. The number of

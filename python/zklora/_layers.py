@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from ._text import shown
+from ._foreign_text import shown
 from .errors import InputError
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerSlot:
     """A layer of a model, with the registry that holds it."""
 
     name: str
@@ -48,21 +48,21 @@ def submodule(model, parts):
     return model
 
 
-def place(model, name):
+def find_slot(model, name):
     """The place of a name; none if it is not the name of a submodule. The model itself is none."""
     if not isinstance(name, str) or not name:
         return None
     *parents, child = name.split(".")
     parent = submodule(model, parents)
     layer = child_of(parent, child)
-    return None if layer is None else Place(name, parent, child, layer)
+    return None if layer is None else LayerSlot(name, parent, child, layer)
 
 
-def places(model, names):
+def find_slots(model, names):
     """The places of all names of an adapter. Raises ``InputError`` if one is not in the model, or two are one layer."""
     found, missing, known = [], [], {}
     for name in names:
-        at = place(model, name)
+        at = find_slot(model, name)
         if at is None:
             missing.append(name)
             continue
@@ -131,7 +131,7 @@ def check_fit(at, layer, module):
         )
 
 
-def check_inside(at, model):
+def check_not_nested(at, model):
     """Raises ``InputError`` if the place is inside of a layer, or below a parametrization.
 
     What is there is called by the layer's own code, maybe with parameters: peft computes the norm of a DoRA adapter as

@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 from typing import Any, List, Optional
 
-from . import _native, _walk
+from . import _file_listing, _native
+from ._foreign_text import shown
 from ._native import Trace
-from ._text import shown
 from .errors import FileError, InputError, VerificationError
 
 #: Names within a session's folder. The log is there from before the first row is sent until the proof is verified.
@@ -75,7 +75,9 @@ class Record:
     def _add_folder(self, folder):
         links = []
         found = [
-            path for path in _walk.files(folder, links) if os.path.basename(path) in (LOG, TRACE)
+            path
+            for path in _file_listing.files_below(folder, links)
+            if os.path.basename(path) in (LOG, TRACE)
         ]
         if links:
             raise FileError(

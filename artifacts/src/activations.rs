@@ -10,7 +10,8 @@ use safetensors::{Dtype, SafeTensors};
 use zklora_files::MAX_FILE;
 use zklora_proof::manifest::Module;
 
-use crate::{Error, npy};
+use crate::Error;
+use crate::npy;
 
 /// One module's inputs, in the order of its manifest entry: each `[rows, dim]`, row-major.
 pub type ModuleInputs = Vec<Vec<f32>>;

@@ -31,18 +31,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// The arguments. A message about them repeats them, and a script may have them from somebody
-/// else's file: it is made of escaped ones.
+/// The arguments. An error message repeats them, and a script may have taken them from a foreign
+/// file, so the message is built from escaped arguments.
 fn arguments() -> args::Args {
     let given: Vec<OsString> = std::env::args_os().collect();
     args::Args::try_parse_from(&given).unwrap_or_else(|error| {
         let escaped = given.iter().map(|argument| shown(argument.display()));
         match args::Args::try_parse_from(escaped) {
             Err(error) => error.exit(),
-            // Only what cannot be shown was wrong with them.
+            // Only the characters that escaping replaced were wrong.
             Ok(_) => clap::Error::raw(
                 error.kind(),
-                "an argument has characters that cannot be shown, and is not usable\n",
+                "an argument contains characters that are not allowed: pass UTF-8 text without \
+                 control characters\n",
             )
             .exit(),
         }

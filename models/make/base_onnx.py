@@ -54,16 +54,29 @@ def export(model, path, folder=None, dynamo=True, position_ids=False, external=F
     """Writes `path`; `folder` holds the weights, for the fingerprint."""
     names = ["input_ids", "attention_mask"] + ["position_ids"] * position_ids
     ids = torch.arange(5)[None] + 1
-    inputs = tuple({"input_ids": ids, "attention_mask": torch.ones_like(ids), "position_ids": ids - 1}[n] for n in names)
+    inputs = tuple(
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position_ids": ids - 1}[n]
+        for n in names
+    )
     wrapped = Logits(model.eval(), names).eval()
     common = {"input_names": names, "output_names": ["logits"]}
     if dynamo:
         sequence = torch.export.Dim("seq", min=2, max=2048)
-        torch.onnx.export(wrapped, inputs, path, dynamo=True, opset_version=18, external_data=external,
-                          dynamic_shapes=(tuple({1: sequence} for _ in names),), **common)
+        torch.onnx.export(
+            wrapped,
+            inputs,
+            path,
+            dynamo=True,
+            opset_version=18,
+            external_data=external,
+            dynamic_shapes=(tuple({1: sequence} for _ in names),),
+            **common,
+        )
     else:
         dynamic = {name: {0: "batch", 1: "seq"} for name in names + ["logits"]}
-        torch.onnx.export(wrapped, inputs, path, dynamo=False, opset_version=17, dynamic_axes=dynamic, **common)
+        torch.onnx.export(
+            wrapped, inputs, path, dynamo=False, opset_version=17, dynamic_axes=dynamic, **common
+        )
     written = onnx.load(path, load_external_data=False)
     for node in written.graph.node:
         # The scopes say which module a node comes from; the rest names files of this machine.

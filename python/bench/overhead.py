@@ -42,20 +42,33 @@ def main():
     batches = [ids[at * args.tokens :][: args.tokens][None] for at in range(args.passes + 1)]
 
     def load():
-        return transformers.AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32).eval()
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            args.base, dtype=torch.float32
+        ).eval()
 
-    alone, local, patched = load(), peft.PeftModel.from_pretrained(load(), args.adapter).eval(), load()
-    with tempfile.TemporaryDirectory() as folder, zklora.LocalContributor(args.adapter, args.base) as contributor:
+    alone, local, patched = (
+        load(),
+        peft.PeftModel.from_pretrained(load(), args.adapter).eval(),
+        load(),
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        zklora.LocalContributor(args.adapter, args.base) as contributor,
+    ):
         options = {"session_dir": os.path.join(folder, "session"), "base_folder": args.base}
         with zklora.remote_lora(patched, [contributor], **options) as remote:
             # One after the other for every text, so that other work on the machine meets all alike. The first text warms up.
-            times = [[seconds(model, ids) for model in (alone, local, patched)] for ids in batches][1:]
+            times = [[seconds(model, ids) for model in (alone, local, patched)] for ids in batches][
+                1:
+            ]
             traffic = remote.comms[0].session.statistics()
             start = time.perf_counter()
         end = time.perf_counter() - start
     report = remote.reports[0]
     medians = [statistics.median(column) for column in zip(*times)]
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores; {args.tokens} tokens a pass\n")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores; {args.tokens} tokens a pass\n"
+    )
     print("| one loss | median | of local peft |\n|---|---|---|")
     for name, median in zip(("base model alone", "local peft", "through a contributor"), medians):
         print(f"| {name} | {1000 * median:.0f} ms | {median / medians[1]:.2f} |")

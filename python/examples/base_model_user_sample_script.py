@@ -15,12 +15,18 @@ def arguments():
     parser = argparse.ArgumentParser(description="Run a base model with a contributor's adapter.")
     parser.add_argument("--host_a", default="127.0.0.1")
     parser.add_argument("--port_a", type=int, default=30000)
-    parser.add_argument("--base_model", default="distilgpt2", help="folder or name of the base model")
+    parser.add_argument(
+        "--base_model", default="distilgpt2", help="folder or name of the base model"
+    )
     parser.add_argument("--combine_mode", choices=["replace", "add_delta"], default="add_delta")
     parser.add_argument("--expected_adapter", help="the pin; without it there is next to no claim")
     parser.add_argument("--session_dir", default="b-out", help="where your own record is kept")
-    parser.add_argument("--text", default="In the beginning was the Word, and the Word was with God.")
-    parser.add_argument("--generate", type=int, default=0, metavar="TOKENS", help="also go on with the text")
+    parser.add_argument(
+        "--text", default="In the beginning was the Word, and the Word was with God."
+    )
+    parser.add_argument(
+        "--generate", type=int, default=0, metavar="TOKENS", help="also go on with the text"
+    )
     return parser.parse_args()
 
 
@@ -39,7 +45,9 @@ def main():
     client.init_and_patch()
     print(f"[B] loss with the adapter: {client.forward_loss(args.text):.6f}")
     if args.generate:
-        print(f"[B] it goes on: {client.generate(args.text, max_new_tokens=args.generate, do_sample=False)!r}")
+        print(
+            f"[B] it goes on: {client.generate(args.text, max_new_tokens=args.generate, do_sample=False)!r}"
+        )
     for report in client.end_inference():
         pin = "your pin" if report.get("pinned") else "NOT PINNED"
         print(f"[B] adapter {report['adapter_id']} ({pin}): {report['message']}")

@@ -16,10 +16,20 @@ def arguments():
     parser = argparse.ArgumentParser(description="Serve the deltas of a LoRA adapter.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port_a", type=int, default=30000, help="0: any free one")
-    parser.add_argument("--base_model", default="distilgpt2", help="folder or name of the base model")
-    parser.add_argument("--lora_model_id", default="ng0-k1/distilgpt2-finetuned-es", help="PEFT folder, or an id on the hub")
-    parser.add_argument("--out_dir", default="a-out", help="public/ is for users, private/ for nobody else")
-    parser.add_argument("--max_rows", type=int, help="most rows that a module serves; few give most away")
+    parser.add_argument(
+        "--base_model", default="distilgpt2", help="folder or name of the base model"
+    )
+    parser.add_argument(
+        "--lora_model_id",
+        default="ng0-k1/distilgpt2-finetuned-es",
+        help="PEFT folder, or an id on the hub",
+    )
+    parser.add_argument(
+        "--out_dir", default="a-out", help="public/ is for users, private/ for nobody else"
+    )
+    parser.add_argument(
+        "--max_rows", type=int, help="most rows that a module serves; few give most away"
+    )
     return parser.parse_args()
 
 
@@ -31,7 +41,10 @@ def main():
     thread = zklora.AServerTCP(args.host, args.port_a, server, stop, max_rows=args.max_rows)
     thread.start()
     print(f"[A] adapter id {server.adapter_id}")
-    print(f"[A] {len(server.list_lora_injection_points())} modules at {thread.url}; Ctrl-C stops", flush=True)
+    print(
+        f"[A] {len(server.list_lora_injection_points())} modules at {thread.url}; Ctrl-C stops",
+        flush=True,
+    )
     try:
         thread.join()
     except KeyboardInterrupt:

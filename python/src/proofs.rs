@@ -158,7 +158,7 @@ pub fn audit(
         let (adapter, key) = secrets::read_opening(&opening)?;
         if adapter != pinned.id() {
             tracing::warn!(
-                "the opening says that it is for adapter {adapter}, this manifest is {}",
+                "the opening says that it is for adapter {adapter}, but this manifest is of {}",
                 pinned.id()
             );
         }

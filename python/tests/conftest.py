@@ -35,7 +35,9 @@ def pytest_collection_modifyitems(items):
 def contributor(tmp_path_factory):
     """Rank 4 on q_proj and v_proj of tiny-llama."""
     out = tmp_path_factory.mktemp("contributor")
-    with zklora.LocalContributor(ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", out) as contributor:
+    with zklora.LocalContributor(
+        ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", out
+    ) as contributor:
         yield contributor
 
 
@@ -43,14 +45,18 @@ def contributor(tmp_path_factory):
 def other_contributor(tmp_path_factory):
     """Rank 8 on all linear layers of tiny-llama."""
     out = tmp_path_factory.mktemp("other")
-    with zklora.LocalContributor(ADAPTERS / "llama_all_linear_r8", BASES / "tiny-llama", out) as contributor:
+    with zklora.LocalContributor(
+        ADAPTERS / "llama_all_linear_r8", BASES / "tiny-llama", out
+    ) as contributor:
         yield contributor
 
 
 @pytest.fixture
 def comm(contributor, tmp_path):
     """An open session."""
-    comm = zklora.BaseModelToLoRAComm(contributor=contributor.contributor, session_dir=tmp_path / "session")
+    comm = zklora.BaseModelToLoRAComm(
+        contributor=contributor.contributor, session_dir=tmp_path / "session"
+    )
     comm.init_request()
     yield comm
     comm.close()
@@ -63,7 +69,7 @@ def rows():
 
 
 @pytest.fixture
-def quiet():
+def ignore_unchecked():
     """No warnings about what a test leaves out on purpose."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", zklora.UncheckedWarning)

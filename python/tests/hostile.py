@@ -3,15 +3,14 @@
 import json
 import shutil
 
-from conftest import ADAPTERS, BASES
-
 import zklora
+from conftest import ADAPTERS, BASES
 
 #: Of `llama_ia3`: feature by feature, what the layer reads (128 features), or what it puts out (32).
 SCALE, SCALE_OF_OUTPUT = "model.layers.0.mlp.down_proj", "model.layers.0.self_attn.k_proj"
 
 
-class Hostile:
+class HostileContributor:
     """Serves an adapter whose module `source` is called `name`."""
 
     def __init__(self, folder, names, adapter="llama_ia3", source=SCALE):

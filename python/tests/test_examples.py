@@ -8,9 +8,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ADAPTERS, BASES, ROOT
 
 import zklora
+from conftest import ADAPTERS, BASES, ROOT
 
 pytestmark = pytest.mark.torch
 EXAMPLES = ROOT / "python" / "examples"
@@ -18,7 +18,12 @@ TEXT = "And it came to pass in those days, that there went out a decree from Cae
 
 
 def run(script, *arguments):
-    done = subprocess.run([sys.executable, EXAMPLES / script, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -28,9 +33,18 @@ def contribute(tmp_path):
     started = []
 
     def start(base, adapter):
-        command = [sys.executable, EXAMPLES / "lora_contributor_sample_script.py", "--port_a", "0", "--base_model", base]
+        command = [
+            sys.executable,
+            EXAMPLES / "lora_contributor_sample_script.py",
+            "--port_a",
+            "0",
+            "--base_model",
+            base,
+        ]
         command += ["--lora_model_id", adapter, "--out_dir", tmp_path / "a-out"]
-        process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         started.append(process)
         said = process.stdout.readline() + process.stdout.readline()
         found = re.search(r"adapter id ([0-9a-f]{64})\n.*:(\d+); Ctrl-C", said)
@@ -50,24 +64,55 @@ def scripts(base, adapter, contribute, tmp_path, rel):
     import transformers
 
     port, pin, process = contribute(base, adapter)
-    user = ["--port_a", port, "--base_model", base, "--session_dir", tmp_path / "b-out", "--text", TEXT, "--generate", 5]
+    user = [
+        "--port_a",
+        port,
+        "--base_model",
+        base,
+        "--session_dir",
+        tmp_path / "b-out",
+        "--text",
+        TEXT,
+        "--generate",
+        5,
+    ]
     code, said, errors = run("base_model_user_sample_script.py", *user, "--expected_adapter", pin)
     assert code == 0, errors
     assert f"adapter {pin} (your pin): every delta" in said and "it goes on" in said
     ours = float(re.search(r"with the adapter: ([\d.]+)", said)[1])
 
-    model = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(base), adapter).eval()
+    model = peft.PeftModel.from_pretrained(
+        transformers.AutoModelForCausalLM.from_pretrained(base), adapter
+    ).eval()
     ids = transformers.AutoTokenizer.from_pretrained(base)(TEXT, return_tensors="pt").input_ids
     with torch.no_grad():
         theirs = model(ids, labels=ids).loss.item()
     assert ours == pytest.approx(theirs, rel=rel)
 
-    own = ["--proof_dir", tmp_path / "b-out", "--transcript", tmp_path / "b-out", "--expected_adapter", pin, "--verbose"]
+    own = [
+        "--proof_dir",
+        tmp_path / "b-out",
+        "--transcript",
+        tmp_path / "b-out",
+        "--expected_adapter",
+        pin,
+        "--verbose",
+    ]
     code, said, errors = run("verify_proofs.py", *own)
-    assert code == 0 and "1 proofs" in said and "rows of your record" in said and "Warning" not in errors, errors
+    assert (
+        code == 0
+        and "1 proofs" in said
+        and "rows of your record" in said
+        and "Warning" not in errors
+    ), errors
     # The contributor's folder alone, as in the original: its proof is found, and nothing is claimed.
     code, said, errors = run("verify_proofs.py", "--proof_dir", tmp_path / "a-out")
-    assert code == 0 and "1 proofs" in said and "NOTHING WAS VERIFIED" in errors and "NOT PINNED" in errors
+    assert (
+        code == 0
+        and "1 proofs" in said
+        and "NOTHING WAS VERIFIED" in errors
+        and "NOT PINNED" in errors
+    )
 
     # A run that was tampered with does not verify: one delta of the record, then one byte of the proof.
     trace = tmp_path / "b-out" / "contributor-1" / "trace.safetensors"
@@ -82,8 +127,20 @@ def scripts(base, adapter, contribute, tmp_path, rel):
     assert run("verify_proofs.py", *own)[0] != 0
 
     # Another pin than the contributor's adapter: refused before anything is sent.
-    code, said, errors = run("base_model_user_sample_script.py", *user[:-1], 0, "--session_dir", tmp_path / "c-out", "--expected_adapter", "0" * 64)
-    assert code != 0 and "VerificationError" in errors and not list((tmp_path / "c-out").glob("*/rows.log"))
+    code, said, errors = run(
+        "base_model_user_sample_script.py",
+        *user[:-1],
+        0,
+        "--session_dir",
+        tmp_path / "c-out",
+        "--expected_adapter",
+        "0" * 64,
+    )
+    assert (
+        code != 0
+        and "VerificationError" in errors
+        and not list((tmp_path / "c-out").glob("*/rows.log"))
+    )
 
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=60)

@@ -5,7 +5,7 @@ Verification: ``batch_verify_proofs``, ``verify``, ``audit``. Commitments to act
 Errors are in ``zklora.errors``; what happens is logged under ``zklora``. torch and transformers are imported only where they are used.
 """
 
-from . import _fork
+from . import _after_fork as _after_fork  # Registers its functions with `os`.
 from ._native import Artifacts, Manifest, Module, Server, Session, Trace, __version__
 from .base_model_user_mpi import BaseModelClient, BaseModelToLoRAComm
 from .contributor import Contributor
@@ -20,9 +20,9 @@ from .errors import (
 )
 from .local_contributor import LocalContributor
 from .lora_contributor_mpi import AServerTCP, LoRAServer, LoRAServerSocket
+from .patching import RemoteLora, remote_lora
 from .pipeline import AuditReport, Verdict, audit, compile, export_adapter, prove, record, verify
 from .polynomial_commit import commit_activations, verify_commitment
-from .patching import RemoteLora, remote_lora
 from .zk_proof_generator import batch_verify_proofs
 
 __all__ = [

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Optional
 
+from ._foreign_text import shown
 from ._native import Manifest
-from ._text import shown
 from .errors import InputError, VerificationError
 
 
@@ -19,10 +19,12 @@ class Pin:
     #: The manifest, if that was the pin.
     manifest: Optional[Manifest] = None
 
-    def held(self, manifest: Manifest) -> Manifest:
+    def check(self, manifest: Manifest) -> Manifest:
         """``manifest``, if it is the pinned adapter's. Raises ``VerificationError`` if it is not."""
         if manifest.adapter_id != self.adapter_id:
-            raise VerificationError(f"this manifest has adapter id {manifest.adapter_id}, but {self.adapter_id} was pinned")
+            raise VerificationError(
+                f"this manifest has adapter id {manifest.adapter_id}, but {self.adapter_id} was pinned"
+            )
         return manifest
 
 
@@ -45,7 +47,9 @@ def pin(value) -> Optional[Pin]:
     if re.fullmatch(r"[0-9a-fA-F]{64}", text.strip()):
         return Pin(text.strip().lower())
     if not os.path.exists(text):
-        raise InputError(f"`{shown(text)}` is no adapter: expected an adapter id of 64 hex digits, a manifest file or a public folder")
+        raise InputError(
+            f"`{shown(text)}` is no adapter: expected an adapter id of 64 hex digits, a manifest file or a public folder"
+        )
     manifest = Manifest.load(text)
     return Pin(manifest.adapter_id, manifest)
 

@@ -4,12 +4,12 @@ import os
 import tempfile
 import warnings
 
-from ._text import shown
+from ._foreign_text import shown
 from .communication import BaseModelToLoRAComm, end_all, sessions
 from .errors import InputError
 from .patching import Patches, check_base
 
-__all__ = ["BaseModelClient", "BaseModelToLoRAComm", "RemoteLoRAWrappedModule"]
+__all__ = ["BaseModelClient", "BaseModelToLoRAComm", "RemoteLoRAWrappedModule"]  # noqa: F822
 
 
 def __getattr__(name):
@@ -65,7 +65,7 @@ class BaseModelClient:
         self._patches = Patches(self.model)
 
     def _navigate(self, mod, parts):
-        from ._places import submodule
+        from ._layers import submodule
 
         # Registered submodules only: the names come from manifests.
         found = submodule(mod, parts)
@@ -117,7 +117,11 @@ class BaseModelClient:
 
         several = not isinstance(text, str)
         enc = self.tokenizer(text, return_tensors="pt", **({"padding": True} if several else {}))
-        given = {name: self._on_device(enc[name]) for name in ("input_ids", "attention_mask") if name in enc}
+        given = {
+            name: self._on_device(enc[name])
+            for name in ("input_ids", "attention_mask")
+            if name in enc
+        }
         with torch.no_grad():
             tokens = self.model.generate(**given, **{"use_cache": True, **options})
         new = tokens[:, given["input_ids"].shape[1] :]

@@ -70,7 +70,9 @@ class BaseModelToLoRAComm:
             self._session_dir = tempfile.mkdtemp(prefix="zklora-session-")
         session = Session(own.url, self._session_dir, **own.session_options())
         self._modules = {module.name: module for module in session.manifest.modules}
-        logger.info("%s: session %s, recorded in %s", own.url, session.session_id, self._session_dir)
+        logger.info(
+            "%s: session %s, recorded in %s", own.url, session.session_id, self._session_dir
+        )
         self._session = session
 
     @property
@@ -103,7 +105,9 @@ class BaseModelToLoRAComm:
         try:
             yield
         except NetworkError as error:
-            if self._session_dir is None or not os.path.exists(os.path.join(self._session_dir, "rows.log")):
+            if self._session_dir is None or not os.path.exists(
+                os.path.join(self._session_dir, "rows.log")
+            ):
                 raise
             folder = os.fspath(self._resume_dir or self._session_dir)
             raise NetworkError(
@@ -128,14 +132,21 @@ class BaseModelToLoRAComm:
     def _module(self, sub_name):
         module = self.modules.get(sub_name)
         if module is None:
-            raise InputError(f"{self.contributor.url} serves no module `{sub_name}`; it serves {list(self.modules)[:3]} and so on")
+            raise InputError(
+                f"{self.contributor.url} serves no module `{sub_name}`; it serves {list(self.modules)[:3]} and so on"
+            )
         return module
 
     def _forward(self, sub_name, arrays):
         module = self._module(sub_name)
         if len(arrays) != len(module.inputs):
-            raise InputError(f"module `{sub_name}` reads {' and '.join(module.reads)}: call lora_forward_with_base(sub_name, x, base)")
-        rows = [_arrays.to_rows(array, dim, f"module `{sub_name}`") for array, (_, dim) in zip(arrays, module.inputs)]
+            raise InputError(
+                f"module `{sub_name}` reads {' and '.join(module.reads)}: call lora_forward_with_base(sub_name, x, base)"
+            )
+        rows = [
+            _arrays.to_rows(array, dim, f"module `{sub_name}`")
+            for array, (_, dim) in zip(arrays, module.inputs)
+        ]
         (delta,) = self.submit([(sub_name, [array for array, _ in rows])]).result()
         return delta.reshape(*rows[0][1], module.d_out)
 
@@ -150,7 +161,11 @@ class BaseModelToLoRAComm:
         with self.record_named():
             session = self.session
         own, adapter_id = self.contributor, session.manifest.adapter_id
-        about = {"adapter_id": adapter_id, "pinned": own.expected_adapter is not None, "url": own.url}
+        about = {
+            "adapter_id": adapter_id,
+            "pinned": own.expected_adapter is not None,
+            "url": own.url,
+        }
         if not self._sent(session):
             return self._nothing_sent(session, about)
         try:
@@ -176,11 +191,18 @@ class BaseModelToLoRAComm:
 
     def _sent(self, session):
         """Whether rows were sent. Those that were not answered are not among the session's, but in its log."""
-        return bool(session.rows) or _native.log_info(os.path.join(self._session_dir, "rows.log"))[1] > 0
+        return (
+            bool(session.rows)
+            or _native.log_info(os.path.join(self._session_dir, "rows.log"))[1] > 0
+        )
 
     def _nothing_sent(self, session, about):
         session.close()
-        self.report = {**about, "verified": False, "message": "no rows were sent: there is nothing to prove"}
+        self.report = {
+            **about,
+            "verified": False,
+            "message": "no rows were sent: there is nothing to prove",
+        }
         return self.report
 
     def close(self):
@@ -197,7 +219,10 @@ def sessions(values, expected_adapters, folder):
     """A connection to each contributor, with its pin; the own record of each is below ``folder``."""
     known = contributors(values, expected_adapters)
     each = ((own, os.path.join(folder, f"contributor-{at + 1}")) for at, own in enumerate(known))
-    comms = [BaseModelToLoRAComm(*own.address, contributor=own, session_dir=record) for own, record in each]
+    comms = [
+        BaseModelToLoRAComm(*own.address, contributor=own, session_dir=record)
+        for own, record in each
+    ]
     for comm in comms:
         comm._resume_dir = folder
     return comms
@@ -208,7 +233,9 @@ def end_all(comms, progress=None):
     reports, failures = [], []
     for comm in comms:
         try:
-            reports.append(comm.end_inference() if progress is None else comm.end_inference(progress))
+            reports.append(
+                comm.end_inference() if progress is None else comm.end_inference(progress)
+            )
         except ZkloraError as error:
             failures.append(error)
     if failures:

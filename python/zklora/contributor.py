@@ -38,11 +38,23 @@ class Contributor:
             parts = urlsplit(self.url)
             return parts.hostname, parts.port
         except ValueError as error:
-            raise InputError(f"{self.url} is no URL such as http://127.0.0.1:30000: {error}") from None
+            raise InputError(
+                f"{self.url} is no URL such as http://127.0.0.1:30000: {error}"
+            ) from None
 
     def session_options(self):
         """The keyword arguments of ``Session``."""
-        names = ("token_file", "tls_ca", "tls_cert", "tls_key", "insecure", "timeout", "patience", "proof_timeout", "moved")
+        names = (
+            "token_file",
+            "tls_ca",
+            "tls_cert",
+            "tls_key",
+            "insecure",
+            "timeout",
+            "patience",
+            "proof_timeout",
+            "moved",
+        )
         options = {name: getattr(self, name) for name in names}
         return {"adapter_id": _pins.adapter_id(self.expected_adapter), **options}
 
@@ -62,7 +74,9 @@ def contributor(value):
         if not isinstance(host, str):
             raise TypeError
     except (TypeError, ValueError):
-        raise InputError(f"{value!r} is no contributor: pass a URL, (host, port), Contributor or LocalContributor") from None
+        raise InputError(
+            f"{value!r} is no contributor: pass a URL, (host, port), Contributor or LocalContributor"
+        ) from None
     return Contributor(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
 
@@ -81,7 +95,9 @@ def contributors(values, expected_adapters=None):
     if pins is None:
         return known
     if len(pins) != len(known):
-        raise InputError(f"{len(pins)} expected adapters for {len(known)} contributors: give one for each, in the same order")
+        raise InputError(
+            f"{len(pins)} expected adapters for {len(known)} contributors: give one for each, in the same order"
+        )
     return [_with_pin(own, _pins.pin(pin)) for own, pin in zip(known, pins)]
 
 

@@ -5,7 +5,7 @@ Some messages name options of the command line: ``--insecure`` is the keyword ar
 
 import warnings
 
-from ._text import printable
+from ._foreign_text import printable
 
 
 class ZkloraError(RuntimeError):

@@ -2,7 +2,7 @@
 
 import threading
 
-from . import _temporary
+from . import _temporary_folder
 from .contributor import Contributor
 from .lora_contributor_mpi import AServerTCP, LoRAServer
 
@@ -21,9 +21,11 @@ class LocalContributor:
     """
 
     def __init__(self, adapter, base_model="", out_dir=None, **options):
-        self._own = None if out_dir is not None else _temporary.Folder()
+        self._own = None if out_dir is not None else _temporary_folder.TemporaryFolder()
         try:
-            self.server = LoRAServer(base_model, adapter, out_dir if self._own is None else self._own.path)
+            self.server = LoRAServer(
+                base_model, adapter, out_dir if self._own is None else self._own.path
+            )
             self._stop = threading.Event()
             self._thread = AServerTCP("127.0.0.1", 0, self.server, self._stop, **options)
             self._thread.start()

@@ -8,7 +8,7 @@ import sys
 import threading
 import weakref
 
-from . import _arrays, _native, _temporary, pipeline
+from . import _arrays, _native, _temporary_folder, pipeline
 from ._native import Artifacts, Server, drain_log
 from .errors import InputError
 
@@ -26,7 +26,9 @@ class LoRAServer:
     needed. ``use_optimization`` is taken for the sake of old scripts.
     """
 
-    def __init__(self, base_model_name, lora_model_id, out_dir, use_optimization=True, progress=None):
+    def __init__(
+        self, base_model_name, lora_model_id, out_dir, use_optimization=True, progress=None
+    ):
         self.base_model_name = base_model_name
         self.out_dir = os.fspath(out_dir)
         self.use_optimization = use_optimization
@@ -62,18 +64,29 @@ class LoRAServer:
         """
         modules = {module.name: module for module in self.artifacts.modules}
         if sub_name not in modules:
-            raise InputError(f"submodule '{sub_name}' is not recognized: the adapter has {list(modules)[:3]} and so on")
+            raise InputError(
+                f"submodule '{sub_name}' is not recognized: the adapter has {list(modules)[:3]} and so on"
+            )
         module = modules[sub_name]
         arrays = [input_tensor if source == "layer" else base_activation for source in module.reads]
         if any(array is None for array in arrays):
-            raise InputError(f"module `{sub_name}` also reads what the base layer puts out: pass base_activation")
-        rows = [_arrays.to_rows(array, dim, f"module `{sub_name}`") for array, (_, dim) in zip(arrays, module.inputs)]
+            raise InputError(
+                f"module `{sub_name}` also reads what the base layer puts out: pass base_activation"
+            )
+        rows = [
+            _arrays.to_rows(array, dim, f"module `{sub_name}`")
+            for array, (_, dim) in zip(arrays, module.inputs)
+        ]
         given = [array for array, _ in rows]
         trace = pipeline.record(self.artifacts, {sub_name: given if len(given) > 1 else given[0]})
         self.session_data.append(trace)
         delta = trace.deltas(sub_name).reshape(*rows[0][1], module.d_out)
         torch = sys.modules.get("torch")
-        return torch.from_numpy(delta) if torch is not None and isinstance(input_tensor, torch.Tensor) else delta
+        return (
+            torch.from_numpy(delta)
+            if torch is not None and isinstance(input_tensor, torch.Tensor)
+            else delta
+        )
 
     def finalize_proofs_and_collect(self, progress=None) -> list:
         """Proves what ``apply_lora`` recorded, and collects the proofs of served sessions: files in ``out_dir/proofs``.
@@ -88,8 +101,12 @@ class LoRAServer:
             trace.save(path + ".safetensors")
             pipeline.prove(self.artifacts, trace, path + ".pf", progress)
             self.session_data.pop(0)
-        for proof in glob.glob(os.path.join(glob.escape(self.out_dir), "private", "sessions", "*.pf")):
-            _native.write_proof(os.path.join(folder, os.path.basename(proof)), _native.read_proof(proof))
+        for proof in glob.glob(
+            os.path.join(glob.escape(self.out_dir), "private", "sessions", "*.pf")
+        ):
+            _native.write_proof(
+                os.path.join(folder, os.path.basename(proof)), _native.read_proof(proof)
+            )
         return sorted(glob.glob(os.path.join(glob.escape(folder), "*.pf")))
 
 
@@ -100,11 +117,17 @@ def _adapter_folder(lora_model_id):
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise InputError(f"`{lora_model_id}` is no folder; to fetch adapters from the hub, install huggingface_hub") from None
+        raise InputError(
+            f"`{lora_model_id}` is no folder; to fetch adapters from the hub, install huggingface_hub"
+        ) from None
     try:
-        return snapshot_download(lora_model_id, allow_patterns=["adapter_config.json", "*.safetensors"])
+        return snapshot_download(
+            lora_model_id, allow_patterns=["adapter_config.json", "*.safetensors"]
+        )
     except Exception as error:
-        raise InputError(f"`{lora_model_id}` is neither a folder nor an adapter that the hub gives: {error}") from error
+        raise InputError(
+            f"`{lora_model_id}` is neither a folder nor an adapter that the hub gives: {error}"
+        ) from error
 
 
 #: Servers that run, so that they are stopped before the interpreter ends.
@@ -116,7 +139,7 @@ def _stop_all():
     for thread in list(_RUNNING):
         thread.stop_event.set()
         thread.join(timeout=15)
-    _temporary.remove_all()
+    _temporary_folder.remove_all()
 
 
 class AServerTCP(threading.Thread):
@@ -166,7 +189,9 @@ class AServerTCP(threading.Thread):
         self._server = Server(self.lora_server.out_dir, self.host, self.port, **self._options)
         self.port = self._server.port
         logger.info("serving adapter %s at %s", self._server.manifest.adapter_id, self.url)
-        logger.info("a few rows give away most of what an adapter does: serve users who may have it (docs/security.md; zklora leak)")
+        logger.info(
+            "a few rows give away most of what an adapter does: serve users who may have it (docs/security.md; zklora leak)"
+        )
         _RUNNING.add(self)
         super().start()
 

@@ -5,8 +5,8 @@ import os
 import tempfile
 import threading
 
+from ._foreign_text import shown
 from ._native import base_fingerprint
-from ._text import shown
 from .communication import BaseModelToLoRAComm, end_all, sessions
 from .errors import InputError
 from .prefetch import Prefetch
@@ -14,17 +14,17 @@ from .prefetch import Prefetch
 logger = logging.getLogger("zklora")
 
 #: For the chains of wrappers around layers: several threads may patch one model.
-_chains = threading.RLock()
+_patch_lock = threading.RLock()
 
 
-def _not_held():
+def _renew_lock_in_child():
     # Whoever held it is not in a forked child.
-    global _chains
-    _chains = threading.RLock()
+    global _patch_lock
+    _patch_lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_not_held)
+    os.register_at_fork(after_in_child=_renew_lock_in_child)
 
 
 class Patches:
@@ -41,24 +41,26 @@ class Patches:
         Raises ``InputError`` with the names that are missing.
         """
         names = comm.init_request()
-        with _chains:
+        with _patch_lock:
             self._wrap(comm, names, combine_mode)
 
     def _wrap(self, comm, names, combine_mode):
-        from . import _places
-        from .wrapped import OwnParameters, RemoteLoRAWrappedModule, chain, innermost
+        from . import _layers
+        from .wrapped import ParameterMemory, RemoteLoRAWrappedModule, innermost, wrappers
 
-        found = _places.places(self._model, names)
+        found = _layers.find_slots(self._model, names)
         # A `comm` of another kind has only its `lora_forward`.
         own = isinstance(comm, BaseModelToLoRAComm) and comm._session is not None
         for at in found:
-            _places.check_inside(at, self._model)
-            if any(wrapper.comm is comm for wrapper in chain(at.layer)):
-                raise InputError(f"layer `{shown(at.name)}` has the deltas of {comm!r} already: they would be added twice")
+            _layers.check_not_nested(at, self._model)
+            if any(wrapper.comm is comm for wrapper in wrappers(at.layer)):
+                raise InputError(
+                    f"layer `{shown(at.name)}` has the deltas of {comm!r} already: they would be added twice"
+                )
             if own:
-                _places.check_fit(at, innermost(at.layer), comm.modules[at.name])
+                _layers.check_fit(at, innermost(at.layer), comm.modules[at.name])
         prefetch = Prefetch(comm) if own else None
-        parameters = OwnParameters(self._model)
+        parameters = ParameterMemory(self._model)
         for at in found:
             wrapped = RemoteLoRAWrappedModule(at.name, at.layer, comm, combine_mode)
             object.__setattr__(wrapped, "parameters_of_model", parameters)
@@ -93,12 +95,15 @@ class Patches:
 
         Others may have wrapped the same layers before or after: theirs stay. Nothing is sent from here afterwards.
         """
-        with _chains:
+        with _patch_lock:
             while self._patches:
                 at, wrapped = self._patches[-1]
                 object.__setattr__(wrapped, "released", True)
                 if not _taken_out(at, wrapped):
-                    logger.warning("layer `%s` was replaced while it was patched: left as it is", shown(at.name))
+                    logger.warning(
+                        "layer `%s` was replaced while it was patched: left as it is",
+                        shown(at.name),
+                    )
                 self._patches.pop()
             for prefetch in self._prefetches:
                 prefetch.release()
@@ -107,7 +112,7 @@ class Patches:
 
 def _taken_out(at, wrapped) -> bool:
     """Takes a wrapper out of those around a layer, wherever it is among them; false if it is not there."""
-    from .wrapped import chain
+    from .wrapped import wrappers
 
     layer = at.parent._modules.get(at.child)
     if layer is wrapped.local_sub:
@@ -116,7 +121,7 @@ def _taken_out(at, wrapped) -> bool:
     if layer is wrapped:
         at.put(wrapped.local_sub)
         return True
-    for outer in chain(layer):
+    for outer in wrappers(layer):
         if outer.local_sub is wrapped:
             object.__setattr__(outer, "local_sub", wrapped.local_sub)
             return True
@@ -131,7 +136,10 @@ def check_base(manifest, folder):
     if manifest.base_fingerprint is None:
         return
     if folder is None or not os.path.isdir(folder):
-        logger.warning("the base model's weights were not compared with the adapter's (%s): they are in no folder", shown(manifest.base_model))
+        logger.warning(
+            "the base model's weights were not compared with the adapter's (%s): they are in no folder",
+            shown(manifest.base_model),
+        )
         return
     own = base_fingerprint(folder)
     if own != manifest.base_fingerprint:
@@ -144,7 +152,17 @@ def check_base(manifest, folder):
 class RemoteLora:
     """A model with contributors' deltas, as a context manager: see ``remote_lora``."""
 
-    def __init__(self, model, contributors, expected_adapters, combine_mode, session_dir, base_folder, allow_other_base, progress):
+    def __init__(
+        self,
+        model,
+        contributors,
+        expected_adapters,
+        combine_mode,
+        session_dir,
+        base_folder,
+        allow_other_base,
+        progress,
+    ):
         self.model = model
         #: Where the own record of every contributor's session is.
         self.transcript = session_dir or tempfile.mkdtemp(prefix="zklora-session-")
@@ -159,9 +177,11 @@ class RemoteLora:
         self._entered = False
 
     def __enter__(self):
-        with _chains:
+        with _patch_lock:
             if self._entered:
-                raise InputError("this context was entered already, and not left: make another one, with a session_dir of its own")
+                raise InputError(
+                    "this context was entered already, and not left: make another one, with a session_dir of its own"
+                )
             self._entered = True
         try:
             for comm in self.comms:
@@ -221,4 +241,13 @@ def remote_lora(
 
     Raises ``NetworkError``, ``VerificationError`` (a pin or a proof does not hold) and ``InputError`` (the model does not fit).
     """
-    return RemoteLora(model, contributors, expected_adapters, combine_mode, session_dir, base_folder, allow_other_base, progress)
+    return RemoteLora(
+        model,
+        contributors,
+        expected_adapters,
+        combine_mode,
+        session_dir,
+        base_folder,
+        allow_other_base,
+        progress,
+    )

@@ -14,7 +14,11 @@ Progress = Optional[Callable[[str, int, int], object]]
 
 
 def export_adapter(
-    adapter: PathLike, out: PathLike, base: Optional[PathLike] = None, modules: Iterable[str] = (), progress: Progress = None
+    adapter: PathLike,
+    out: PathLike,
+    base: Optional[PathLike] = None,
+    modules: Iterable[str] = (),
+    progress: Progress = None,
 ) -> List[str]:
     """Writes one ONNX file for each module of a PEFT folder to ``out``; returns the names of the modules.
 
@@ -49,12 +53,19 @@ def _inputs(manifest, activations):
     given = {}
     for name, values in activations.items():
         if name not in modules:
-            raise InputError(f"the adapter has no module `{name}`: it has {len(modules)}, such as `{next(iter(modules))}`")
+            raise InputError(
+                f"the adapter has no module `{name}`: it has {len(modules)}, such as `{next(iter(modules))}`"
+            )
         inputs = modules[name].inputs
         arrays = values if isinstance(values, (tuple, list)) and len(inputs) > 1 else [values]
         if len(arrays) != len(inputs):
-            raise InputError(f"module `{name}`: {len(arrays)} arrays, it reads {len(inputs)}: {', '.join(own for own, _ in inputs)}")
-        given[name] = [_arrays.to_rows(array, features, f"module `{name}`")[0] for array, (_, features) in zip(arrays, inputs)]
+            raise InputError(
+                f"module `{name}`: {len(arrays)} arrays, it reads {len(inputs)}: {', '.join(own for own, _ in inputs)}"
+            )
+        given[name] = [
+            _arrays.to_rows(array, features, f"module `{name}`")[0]
+            for array, (_, features) in zip(arrays, inputs)
+        ]
     return given
 
 
@@ -72,14 +83,19 @@ def record(
     A few rows and their deltas give away most of what the adapter does (docs/security.md).
     """
     artifacts = _artifacts(artifacts)
-    trace = _native.record(artifacts, _inputs(artifacts.manifest, activations), session_id, max_rows)
+    trace = _native.record(
+        artifacts, _inputs(artifacts.manifest, activations), session_id, max_rows
+    )
     if out is not None:
         trace.save(out)
     return trace
 
 
 def prove(
-    artifacts: Union[Artifacts, PathLike], trace: Union[Trace, PathLike], out: Optional[PathLike] = None, progress: Progress = None
+    artifacts: Union[Artifacts, PathLike],
+    trace: Union[Trace, PathLike],
+    out: Optional[PathLike] = None,
+    progress: Progress = None,
 ) -> bytes:
     """Proves a session that these artifacts served; returns the proof as bytes."""
     artifacts = _artifacts(artifacts)
@@ -91,14 +107,14 @@ def prove(
     return proof
 
 
-def _held_to(pin, manifest):
+def _checked_manifest(pin, manifest):
     """The manifest of a file, folder or object; with a pin it has that adapter id."""
     if not isinstance(manifest, Manifest):
         manifest = Manifest.load(manifest, None if pin is None else pin.adapter_id)
     if pin is None:
         warn_unpinned(manifest.adapter_id, stacklevel=4)
         return manifest
-    return pin.held(manifest)
+    return pin.check(manifest)
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,7 @@ def verify(
     trace, ``session_id`` and ``activations`` (as for ``record``) tie it to the user.
     """
     pin = _pins.pin(expected_adapter)
-    manifest = _held_to(pin, manifest)
+    manifest = _checked_manifest(pin, manifest)
     if not isinstance(trace, Trace):
         trace = Trace.load(trace, manifest)
     if not isinstance(proof, (bytes, bytearray, memoryview)):
@@ -173,5 +189,5 @@ def audit(
 ) -> AuditReport:
     """After payment: is the delivered adapter (PEFT folder or ``weights.bin``) the committed one? Returns an ``AuditReport``."""
     pin = _pins.pin(expected_adapter)
-    manifest = _held_to(pin, manifest)
+    manifest = _checked_manifest(pin, manifest)
     return AuditReport(manifest.adapter_id, *_native.audit(manifest, delivered, opening, base))

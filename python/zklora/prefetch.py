@@ -37,9 +37,14 @@ class Reading:
         #: Children that were called.
         self.used = set()
 
-    def goes_on(self, tensor, parent):
+    def continues(self, tensor, parent):
         """Whether a call belongs to it. A tensor of inference mode does not tell whether it was changed meanwhile: it does not."""
-        return tensor is self._tensor and self._version is not None and tensor._version == self._version and parent == self.parent
+        return (
+            tensor is self._tensor
+            and self._version is not None
+            and tensor._version == self._version
+            and parent == self.parent
+        )
 
 
 class Prefetch:
@@ -68,13 +73,15 @@ class Prefetch:
         _native.check_process()
         parent, _, child = name.rpartition(".")
         reading = getattr(self._last, "reading", None)
-        if reading is None or not reading.goes_on(tensor, parent):
+        if reading is None or not reading.continues(tensor, parent):
             if reading is not None:
                 self._unlearn(reading)
             reading = self._last.reading = Reading(tensor, parent)
         if child not in reading.sent:
             children = [child, *self._partners(reading, child)]
-            batch = Batch(self._comm.submit([(full(parent, each), [rows]) for each in children]))
+            batch = Batch(
+                self._comm.submit([(full_name(parent, each), [rows]) for each in children])
+            )
             reading.sent.update((each, (batch, at)) for at, each in enumerate(children))
         reading.used.add(child)
         self._learn(reading)
@@ -94,11 +101,15 @@ class Prefetch:
         features = self._features(reading.parent, child)
         with self._lock:
             known = set(self._together.get((kind(reading.parent), child), ()))
-        here = (other for other in self._children.get(reading.parent, ()) if other in known and other not in reading.sent)
+        here = (
+            other
+            for other in self._children.get(reading.parent, ())
+            if other in known and other not in reading.sent
+        )
         return [other for other in here if self._features(reading.parent, other) == features]
 
     def _features(self, parent, child):
-        return self._comm.modules[full(parent, child)].inputs[0][1]
+        return self._comm.modules[full_name(parent, child)].inputs[0][1]
 
     def _learn(self, reading):
         if len(reading.used) < 2:
@@ -131,7 +142,7 @@ def kind(parent):
     return re.sub(r"\d+", "#", parent)
 
 
-def full(parent, child):
+def full_name(parent, child):
     """The name of a child."""
     return f"{parent}.{child}" if parent else child
 

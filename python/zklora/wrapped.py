@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from . import _arrays
-from ._text import shown
+from ._foreign_text import shown
 from .errors import InputError
 from .prefetch import rows_of
 
@@ -20,10 +20,12 @@ class _NoGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients):
-        raise InputError("a contributor's deltas have no gradient: train with the adapter at hand, not through a session")
+        raise InputError(
+            "a contributor's deltas have no gradient: train with the adapter at hand, not through a session"
+        )
 
 
-class OwnParameters:
+class ParameterMemory:
     """The memory of a model's parameters and buffers: what lies there is no activation, and is not sent.
 
     It is looked at anew for each tensor: parameters move (``to``, ``load_state_dict(assign=True)``, ``.data = …``), and that takes less time
@@ -33,7 +35,7 @@ class OwnParameters:
     def __init__(self, model):
         self._model = model
 
-    def hold(self, tensor) -> bool:
+    def contains(self, tensor) -> bool:
         """Whether a tensor is a parameter or buffer, or shares memory with one."""
         if isinstance(tensor, nn.Parameter):
             return True
@@ -41,13 +43,17 @@ class OwnParameters:
         if at is None:
             return False
         device, start, end = at
-        return any(device == other[0] and start < other[2] and other[1] < end for other in self._memories())
+        return any(
+            device == other[0] and start < other[2] and other[1] < end for other in self._memories()
+        )
 
     def _memories(self):
         for module in self._model.modules():
             kept = [own for own in module._parameters.values() if own is not None]
             # Buffers of ids or positions are what embeddings are called with.
-            kept += [own for own in module._buffers.values() if own is not None and own.dtype not in _IDS]
+            kept += [
+                own for own in module._buffers.values() if own is not None and own.dtype not in _IDS
+            ]
             for own in kept:
                 at = _memory(own)
                 if at is not None:
@@ -77,14 +83,22 @@ class RemoteLoRAWrappedModule(nn.Module):
     ``lora_forward_with_base``.
     """
 
-    def __init__(self, sub_name, local_sub, comm, combine_mode="replace", send_base_activations=False):
+    def __init__(
+        self, sub_name, local_sub, comm, combine_mode="replace", send_base_activations=False
+    ):
         super().__init__()
         if combine_mode not in COMBINE_MODES:
-            raise InputError(f"combine_mode {combine_mode!r}: expected one of {', '.join(map(repr, COMBINE_MODES))}")
+            raise InputError(
+                f"combine_mode {combine_mode!r}: expected one of {', '.join(map(repr, COMBINE_MODES))}"
+            )
         # Not a child: the layer's own parameters and children are those of this module.
         object.__setattr__(self, "local_sub", local_sub)
         if isinstance(local_sub, nn.Module):
-            self._parameters, self._buffers, self._modules = local_sub._parameters, local_sub._buffers, local_sub._modules
+            self._parameters, self._buffers, self._modules = (
+                local_sub._parameters,
+                local_sub._buffers,
+                local_sub._modules,
+            )
             self._non_persistent_buffers_set = local_sub._non_persistent_buffers_set
             self.training = local_sub.training
         self.sub_name = sub_name
@@ -134,7 +148,9 @@ class RemoteLoRAWrappedModule(nn.Module):
         early = self._ask(module, x) if module is not None and "base" not in module.reads else None
         base, so_far = self._inner(x, *args, **kwargs)
         if not isinstance(base, torch.Tensor):
-            raise InputError(f"layer `{self.sub_name}` puts out {type(base).__name__}: only layers that put out one tensor are adapted")
+            raise InputError(
+                f"layer `{self.sub_name}` puts out {type(base).__name__}: only layers that put out one tensor are adapted"
+            )
         answer = early or self._ask(module, x, base)
         return base, self._combined(so_far, x, answer())
 
@@ -152,15 +168,21 @@ class RemoteLoRAWrappedModule(nn.Module):
         """Sends the rows; returns what waits for the deltas."""
         x = self._dense(x, module)
         if base is not None and (module is None or "base" in module.reads):
-            self._not_a_parameter(base, "puts out")
+            self._refuse_parameter(base, "puts out")
         if module is None:
             if self.send_base_activations:
-                arrays = (_arrays.to_numpy(value, f"layer `{self.sub_name}`") for value in (x, base))
+                arrays = (
+                    _arrays.to_numpy(value, f"layer `{self.sub_name}`") for value in (x, base)
+                )
                 answer = self.comm.lora_forward_with_base(self.sub_name, *arrays)
             else:
-                answer = self.comm.lora_forward(self.sub_name, _arrays.to_numpy(x, f"layer `{self.sub_name}`"))
+                answer = self.comm.lora_forward(
+                    self.sub_name, _arrays.to_numpy(x, f"layer `{self.sub_name}`")
+                )
             if answer is None:
-                raise InputError(f"layer `{self.sub_name}`: no output from A: the contributor gave no deltas")
+                raise InputError(
+                    f"layer `{self.sub_name}`: no output from A: the contributor gave no deltas"
+                )
             return lambda: answer
         if module.reads == ["layer"]:
             wait = self.prefetch.send(self.sub_name, x, rows_of(x, module))
@@ -172,17 +194,23 @@ class RemoteLoRAWrappedModule(nn.Module):
     def _dense(self, x, module):
         """What the module reads: the layer's input, or for an embedding the rows that its ids select."""
         if not isinstance(x, torch.Tensor):
-            raise InputError(f"layer `{self.sub_name}` was called with {type(x).__name__}: expected a tensor")
-        self._not_a_parameter(x, "was called with")
+            raise InputError(
+                f"layer `{self.sub_name}` was called with {type(x).__name__}: expected a tensor"
+            )
+        self._refuse_parameter(x, "was called with")
         if module is None or x.is_floating_point():
             return x
         entries = module.inputs[module.reads.index("layer")][1]
-        if x.dtype not in (torch.int64, torch.int32) or not isinstance(innermost(self.local_sub), nn.Embedding):
-            raise InputError(f"layer `{self.sub_name}` was called with a tensor of {x.dtype}: expected floating-point numbers")
+        if x.dtype not in (torch.int64, torch.int32) or not isinstance(
+            innermost(self.local_sub), nn.Embedding
+        ):
+            raise InputError(
+                f"layer `{self.sub_name}` was called with a tensor of {x.dtype}: expected floating-point numbers"
+            )
         return nn.functional.one_hot(x.long(), entries).to(torch.float32)
 
-    def _not_a_parameter(self, tensor, what):
-        if self.parameters_of_model is not None and self.parameters_of_model.hold(tensor):
+    def _refuse_parameter(self, tensor, what):
+        if self.parameters_of_model is not None and self.parameters_of_model.contains(tensor):
             raise InputError(
                 f"layer `{shown(self.sub_name)}` {what} a parameter of the model or a buffer, or a view of one, which is no activation: it is "
                 "not sent"
@@ -200,7 +228,7 @@ class RemoteLoRAWrappedModule(nn.Module):
         return f"{shown(self.sub_name)}, {self.combine_mode}, {self.comm!r}"
 
 
-def chain(layer):
+def wrappers(layer):
     """The wrappers around a layer, the outermost first."""
     while isinstance(layer, RemoteLoRAWrappedModule):
         yield layer

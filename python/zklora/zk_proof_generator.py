@@ -5,17 +5,20 @@ import time
 import warnings
 from typing import Any, Tuple
 
-from . import _native, _pins, _walk
+from . import _file_listing, _native, _pins
+from ._foreign_text import shown
 from ._native import Manifest, Trace
-from ._record import Record
-from ._text import shown
+from ._user_record import Record
 from .errors import FileError, InputError, UncheckedWarning, VerificationError
 
 __all__ = ["batch_verify_proofs"]
 
 
 def batch_verify_proofs(
-    proof_dir="proof_artifacts", transcript: Any = None, expected_adapters: Any = None, verbose: bool = False
+    proof_dir="proof_artifacts",
+    transcript: Any = None,
+    expected_adapters: Any = None,
+    verbose: bool = False,
 ) -> Tuple[float, int]:
     """Verifies every proof (``.pf``) below ``proof_dir``; returns the seconds that it took and how many there were.
 
@@ -30,14 +33,20 @@ def batch_verify_proofs(
     try:
         proof_dir = os.fsdecode(proof_dir)
     except TypeError:
-        raise InputError(f"{type(proof_dir).__name__} is no folder of proofs: pass its path") from None
+        raise InputError(
+            f"{type(proof_dir).__name__} is no folder of proofs: pass its path"
+        ) from None
     if not os.path.isdir(proof_dir):
-        raise FileError(f"{shown(proof_dir)}: no such folder; name the one that holds the proofs (.pf)")
-    paths = [path for path in _walk.files(proof_dir) if path.endswith(".pf")]
+        raise FileError(
+            f"{shown(proof_dir)}: no such folder; name the one that holds the proofs (.pf)"
+        )
+    paths = [path for path in _file_listing.files_below(proof_dir) if path.endswith(".pf")]
     pins = _pinned(expected_adapters)
     own = None if transcript is None else Record(transcript)
     if pins is None and paths:
-        _warn("THE ADAPTERS WERE NOT PINNED: without expected_adapters, whoever made the proofs chose the adapter that they are about.")
+        _warn(
+            "THE ADAPTERS WERE NOT PINNED: without expected_adapters, whoever made the proofs chose the adapter that they are about."
+        )
     start, about = time.perf_counter(), set()
     for path in paths:
         proof = _native.read_proof(path)
@@ -53,8 +62,12 @@ def batch_verify_proofs(
     if own is not None:
         own.require_proofs(proof_dir)
     for pin in pins or ():
-        if pin.adapter_id not in about and not (own is not None and own.sent_nothing_to(pin.adapter_id)):
-            raise VerificationError(f"the pinned adapter {pin.adapter_id} has no proof in {shown(proof_dir)}")
+        if pin.adapter_id not in about and not (
+            own is not None and own.sent_nothing_to(pin.adapter_id)
+        ):
+            raise VerificationError(
+                f"the pinned adapter {pin.adapter_id} has no proof in {shown(proof_dir)}"
+            )
     if not paths:
         _warn(f"{shown(proof_dir)}: NOTHING WAS VERIFIED: there is no proof (.pf) here.")
     return seconds, len(paths)
@@ -71,7 +84,9 @@ def _pinned(expected_adapters):
     if pins is None:
         return None
     if not pins or None in pins:
-        raise InputError("expected_adapters names no adapter: give a pin for each, or leave it out to have nothing pinned")
+        raise InputError(
+            "expected_adapters names no adapter: give a pin for each, or leave it out to have nothing pinned"
+        )
     return [_pins.pin(pin) for pin in pins]
 
 
@@ -81,14 +96,18 @@ def _manifest(path, proof_dir, pins):
     if manifest is None:
         known = [pin.manifest for pin in pins or () if pin.manifest is not None]
         if len(known) != 1:
-            raise InputError(f"{shown(path)}: no manifest.json beside it or above it: pass the manifest file as expected_adapters")
+            raise InputError(
+                f"{shown(path)}: no manifest.json beside it or above it: pass the manifest file as expected_adapters"
+            )
         manifest = known[0]
     if pins is None:
         return manifest
     for pin in pins:
         if pin.adapter_id == manifest.adapter_id:
-            return pin.held(manifest)
-    raise VerificationError(f"{shown(path)}: it is about adapter {manifest.adapter_id}, which is none of the pinned ones")
+            return pin.check(manifest)
+    raise VerificationError(
+        f"{shown(path)}: it is about adapter {manifest.adapter_id}, which is none of the pinned ones"
+    )
 
 
 def _nearest(path, proof_dir):

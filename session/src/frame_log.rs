@@ -22,7 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Error, close_in_child::CloseInChild};
+use crate::Error;
+use UNKNOWN::close_in_child::CloseInChild;
 
 const MAGIC: &[u8; 8] = b"zkloralg";
 const VERSION: u8 = 1;

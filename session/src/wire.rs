@@ -3,7 +3,9 @@
 
 include!(concat!(env!("OUT_DIR"), "/zklora.v1.rs"));
 
-pub use crate::bounded_messages::{Batch, InferResponse, Rows};
+pub use UNKNOWN::bounded_messages::Batch;
+pub use UNKNOWN::bounded_messages::InferResponse;
+pub use UNKNOWN::bounded_messages::Rows;
 
 impl std::fmt::Debug for SessionRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -29,7 +29,8 @@ use super::{
     profile::Profile,
     usage::{cost, cost_of, timed},
 };
-use crate::{Error, network_bench::float};
+use crate::Error;
+use crate::network_bench::float;
 
 /// A part of the pipeline that one process measures. Later ones need the files of earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -50,7 +50,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The adapter's folder and the module's name: of the user's adapter, or made for a shape.
+/// The adapter's folder and the module's name, of the user's adapter or of a synthetic one.
 fn subject(args: &args::Bench, scratch: &std::path::Path) -> anyhow::Result<(PathBuf, String)> {
     let shape = match (&args.adapter, &args.against.module, args.profile.as_slice()) {
         (Some(adapter), Some(module), []) => return Ok((adapter.clone(), module.clone())),
@@ -63,7 +63,9 @@ fn subject(args: &args::Bench, scratch: &std::path::Path) -> anyhow::Result<(Pat
         }
         _ => {
             return Err(Error::Input(
-                "name what to compare on: --module 64x4x64, or --profile NAME (its first module), or --adapter DIR --module NAME".into(),
+                "name the module to compare on: --module 64x4x64, --profile NAME (its first \
+                 module), or --adapter DIR --module NAME"
+                    .into(),
             )
             .into());
         }
@@ -146,7 +148,7 @@ fn print(compared: &Comparison, output: &Output) {
     if let Some(srs) = compared.ezkl_srs_seconds {
         rows.push((
             "EZKL's SRS",
-            format!("{} (insecure, made for this run, in no stage)", time(srs)),
+            format!("{} (insecure, generated for this run, not part of any stage)", time(srs)),
         ));
     }
     rows.push((

@@ -6,7 +6,10 @@ use serde_json::json;
 use zklora_artifacts::srs_store;
 use zklora_bench::network_bench::{self, Compared};
 use zklora_proof::verifier::SrsPolicy;
-use zklora_runtime::pipeline::{self, Options, Rows, Stage};
+use zklora_runtime::{
+    pipeline,
+    pipeline::{Options, Rows, Stage},
+};
 
 use super::{Outcome, profile_bench};
 use crate::{
@@ -76,7 +79,12 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
             })
             .into_iter()
             .collect();
-        results.push(json!({ "rows": rows, "seconds": times, "proof_bytes": summary.proof_bytes, "peak_memory_bytes": summary.peak_memory }));
+        results.push(json!({
+            "rows": rows,
+            "seconds": times,
+            "proof_bytes": summary.proof_bytes,
+            "peak_memory_bytes": summary.peak_memory,
+        }));
     }
     output.table(&table);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -131,7 +139,8 @@ fn network(args: &args::Bench, adapter: &Path, model: &Path, output: &Output) ->
         &[(
             "Machine",
             format!(
-                "{cores} cores; {} tokens, {} modules, {} sent and {} received a pass; medians of {} passes",
+                "{cores} cores; {} tokens, {} modules, {} sent and {} received per pass; medians \
+                 of {} passes",
                 measured.tokens,
                 measured.modules,
                 bytes(measured.bytes.0),

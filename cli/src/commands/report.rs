@@ -21,7 +21,7 @@ pub fn report(args: &Report, output: &Output) -> Outcome {
     }
     let report = EffectReport::read(&args.dir.join("report.json"))?;
     if let Some(page) = &args.html {
-        // It holds the user's text, as the report does.
+        // Like the report, the page contains the user's text.
         zklora_files::write(page, report_page::page(&report).as_bytes(), Access::Private)?;
     }
     let mut rows = vec![("Base model", report.base_model.clone())];

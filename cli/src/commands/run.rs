@@ -3,7 +3,10 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_runtime::pipeline::{self, Options, Rows, Stage, Summary};
+use zklora_runtime::{
+    pipeline,
+    pipeline::{Options, Rows, Stage, Summary},
+};
 
 use super::{Outcome, policy};
 use crate::{
@@ -11,7 +14,7 @@ use crate::{
     output::{Output, bytes, count, path, seconds},
 };
 
-/// Rows per module if nothing is said and the folder has no activations.
+/// Rows per module without --rows and --trace, if the adapter's folder has no activations.
 const DEFAULT_ROWS: usize = 64;
 
 pub fn run(args: &args::Run, output: &Output) -> Outcome {
@@ -117,7 +120,7 @@ fn print(summary: &Summary, rows: &Rows, out: Option<&Path>, output: &Output) {
         ("Adapter id", summary.verdict.adapter.to_string()),
     ]);
     if let Some(out) = out {
-        table.push(("Files", format!("{} (keep private/ and onnx/ to yourself)", out.display())));
+        table.push(("Files", format!("{} (keep private/ and onnx/ private)", out.display())));
     }
     table.push((
         "Verdict",

@@ -26,7 +26,7 @@ use crate::{
 pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let artifacts = Artifacts::load(&args.artifacts, &srs, &KeyStore::default())?;
-    // Rows are counted before they are written: what can fail is asked first.
+    // Rows are counted before they are written, so check first that the trace can be written.
     zklora_files::require_folder_of(&args.out)?;
     let activations =
         Activations::read(&args.inputs, artifacts.pinned.modules(), args.module.as_deref())?;
@@ -47,7 +47,7 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
         ),
         (
             "Ignored",
-            format!("{} tensors that are no input of the adapter", activations.ignored.len()),
+            format!("{} tensors that are not inputs of the adapter", activations.ignored.len()),
         ),
         ("Session id", hex::encode(trace.session)),
         (
@@ -55,7 +55,7 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
             format!("up to {} rows a module, {limit}", count(served.most() as usize)),
         ),
     ];
-    let (given_away, measured) = leak::said(&args.artifacts, &artifacts.pinned.id());
+    let (given_away, measured) = leak::given_away(&args.artifacts, &artifacts.pinned.id());
     table.extend(given_away);
     table.push(("Trace", args.out.display().to_string()));
     output.result(
@@ -101,16 +101,24 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     let proof = proof?;
     zklora_files::write(&args.out, &proof, Access::Public)?;
     output.result(
-        &json!({ "adapter_id": artifacts.pinned.id().to_string(), "bytes": proof.len(), "out": path(&args.out), "rows": trace.rows() }),
+        &json!({
+            "adapter_id": artifacts.pinned.id().to_string(),
+            "bytes": proof.len(),
+            "out": path(&args.out),
+            "rows": trace.rows(),
+        }),
         &[
-            ("Proven", format!("{} rows of adapter {}", count(trace.rows()), artifacts.pinned.id())),
+            (
+                "Proven",
+                format!("{} rows of adapter {}", count(trace.rows()), artifacts.pinned.id()),
+            ),
             ("Proof", format!("{}, {}", args.out.display(), bytes(proof.len() as u64))),
         ],
     );
     Ok(ExitCode::SUCCESS)
 }
 
-/// What ties a trace that somebody else recorded to the user's own session.
+/// Checks that a trace that another party recorded is of the user's own session and inputs.
 fn check_yours(args: &args::Verify, pinned: &Pinned, trace: &Trace<'_>) -> Result<(), Error> {
     if let Some(args::SessionId(own)) = &args.session_id
         && own != trace.context()
@@ -141,11 +149,12 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let pinned = args.adapter_id.is_some();
     if !pinned {
         output.warn(
-            "THE ADAPTER WAS NOT PINNED. This shows that some adapter computes these rows, not that it was fixed before you sent \
-             them: for up to r rows a module that is next to nothing. Pass --adapter-id with the id that you had before the session.",
+            "THE ADAPTER WAS NOT PINNED. This shows that some adapter computes these rows, not \
+             that it was fixed before you sent them. With up to r rows a module, for rank r, that \
+             shows almost nothing. Pass --adapter-id with the id that you had before the session.",
         );
     }
-    let said = |given: bool, so: &'static str| if given { so } else { " (as the trace says)" };
+    let source = |given: bool, own: &'static str| if given { own } else { " (as the trace says)" };
     let mut table = vec![
         (
             "Adapter id",
@@ -156,10 +165,10 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             format!(
                 "{}{}",
                 hex::encode(trace.context()),
-                said(args.session_id.is_some(), " (yours)")
+                source(args.session_id.is_some(), " (yours)")
             ),
         ),
-        ("Activations", said(args.inputs.is_some(), "yours").trim_start().to_string()),
+        ("Activations", source(args.inputs.is_some(), "yours").trim_start().to_string()),
         ("Rows", format!("{} in {} modules", count(rows), verdict.rows.len() - empty.len())),
     ];
     table.extend(

@@ -12,7 +12,8 @@ use std::{
 
 use tonic::{Code, Status};
 
-use crate::{Error, error::causes};
+use crate::Error;
+use crate::error::causes;
 
 /// How long to wait before a contributor that has gone away is asked again: doubled every time, up
 /// to two seconds.

@@ -17,7 +17,10 @@ use super::{
     session::{Session, Stage},
     sessions::Sessions,
 };
-use crate::{Error, adapter::ServedAdapter, ledger::Entry, prove};
+use crate::Error;
+use UNKNOWN::adapter::ServedAdapter;
+use crate::ledger::Entry;
+use UNKNOWN::prove;
 
 /// What proofs are made of.
 pub(super) struct Workshop {

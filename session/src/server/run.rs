@@ -29,7 +29,11 @@ use super::{
     sessions::{Restored, Sessions},
     workers::Workers,
 };
-use crate::{Error, adapter::ServedAdapter, close_in_child::CloseInChild, served::Served, wire};
+use crate::Error;
+use UNKNOWN::adapter::ServedAdapter;
+use UNKNOWN::close_in_child::CloseInChild;
+use crate::served::Served;
+use crate::wire;
 
 const MAX_PEM: u64 = 1 << 20;
 

@@ -11,10 +11,10 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ADAPTERS, BASES, Q_PROJ
 
 import zklora
-from zklora import _temporary
+from conftest import ADAPTERS, BASES, Q_PROJ
+from zklora import _temporary_folder
 
 unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 
@@ -24,7 +24,9 @@ def gone(rows, tmp_path, monkeypatch):
     """A user without `session_dir` whose contributor goes away after some rows; what starts it again."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    contributor = zklora.LocalContributor(ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", tmp_path / "contributor")
+    contributor = zklora.LocalContributor(
+        ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", tmp_path / "contributor"
+    )
     own = zklora.Contributor(contributor.url, contributor.adapter_id, patience=0, timeout=30)
     port, server, stop = contributor.port, contributor.server, threading.Event()
     again = zklora.AServerTCP("127.0.0.1", port, server, stop)
@@ -41,7 +43,9 @@ def folder_in(error):
 
 def served(contributor):
     """Rows that the contributor counted for a module."""
-    with zklora.LocalContributor(ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", contributor.out_dir, max_rows=1) as limited:
+    with zklora.LocalContributor(
+        ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", contributor.out_dir, max_rows=1
+    ) as limited:
         comm = zklora.BaseModelToLoRAComm(contributor=limited.contributor)
         with pytest.raises(zklora.NetworkError) as error:
             comm.lora_forward(Q_PROJ, np.full((1, 64), 0.5, "float32"))
@@ -55,7 +59,9 @@ def test_an_error_names_the_record_and_the_session_goes_on_with_it(gone, rows, n
     comm = zklora.BaseModelToLoRAComm(contributor=own)
     comm.lora_forward(Q_PROJ, rows)
     contributor.close()
-    with pytest.raises(zklora.NetworkError, match="your record of the session is in .*zklora-session-.* call again") as error:
+    with pytest.raises(
+        zklora.NetworkError, match="your record of the session is in .*zklora-session-.* call again"
+    ) as error:
         comm.lora_forward(Q_PROJ, 2 * rows)
     folder = folder_in(error.value)
     assert folder == comm.session_dir and os.path.isfile(os.path.join(folder, "rows.log"))
@@ -82,7 +88,9 @@ def test_a_session_that_was_closed_is_opened_again_where_it_was(gone, rows):
         comm.lora_forward(Q_PROJ, rows)
     comm.init_request()
     comm.lora_forward(Q_PROJ, rows)
-    assert comm.session.statistics()["rows_reused"] == 5 and comm.end_inference()["rows"] == {Q_PROJ: 5}
+    assert comm.session.statistics()["rows_reused"] == 5 and comm.end_inference()["rows"] == {
+        Q_PROJ: 5
+    }
 
 
 def test_rows_that_left_and_were_not_answered_are_not_no_rows(gone, rows):
@@ -116,7 +124,10 @@ def test_rows_that_are_refused_in_the_end_are_no_rows(gone, rows):
     finally:
         stop.set()
         strict.join(20)
-    assert not report["verified"] and report["message"] == "no rows were sent: there is nothing to prove"
+    assert (
+        not report["verified"]
+        and report["message"] == "no rows were sent: there is nothing to prove"
+    )
     assert zklora._native.log_info(os.path.join(comm.session_dir, "rows.log"))[1] == 0
 
 
@@ -185,15 +196,26 @@ def left(folder):
 
 @pytest.mark.parametrize("end", ["return", "raise", pytest.param("fork", marks=unix)])
 def test_a_contributor_that_was_not_closed_leaves_nothing(tmp_path, end):
-    done = subprocess.run(command(end), env={**os.environ, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=120)
-    assert (done.returncode == 0) == (end != "raise") and "LookupError" in done.stderr + "LookupError" * (end != "raise"), done.stderr
+    done = subprocess.run(
+        command(end),
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode == 0) == (
+        end != "raise"
+    ) and "LookupError" in done.stderr + "LookupError" * (end != "raise"), done.stderr
     assert left(tmp_path) == []
 
 
 @unix
 def test_what_a_killed_contributor_left_is_removed_by_the_next_one(tmp_path, monkeypatch):
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    killed, alive = (subprocess.Popen(command("wait"), env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2))
+    killed, alive = (
+        subprocess.Popen(command("wait"), env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    )
     folders = [os.path.basename(one.stdout.readline().strip()) for one in (killed, alive)]
     try:
         killed.kill()
@@ -201,7 +223,9 @@ def test_what_a_killed_contributor_left_is_removed_by_the_next_one(tmp_path, mon
         assert sorted(left(tmp_path)) == sorted(folders)
         (tmp_path / "zklora-session-mine").mkdir(0o700)
         (tmp_path / "zklora-session-mine" / "lock").touch()
-        done = subprocess.run(command("return"), env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command("return"), env=environment, capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, done.stderr
         # Neither the one that somebody serves from, nor a user's record.
         assert sorted(left(tmp_path)) == sorted([folders[1], "zklora-session-mine"])
@@ -217,22 +241,30 @@ def test_only_own_folders_are_removed_and_no_link_is_followed(tmp_path, monkeypa
     precious = tmp_path / "precious"
     precious.mkdir(0o700)
     (precious / "lock").touch()
-    (tmp_path / (_temporary.PREFIX + "link")).symlink_to(precious)
-    for name, mode in [("open", 0o755), ("group", 0o750), ("no-lock", 0o700), ("linked-lock", 0o700), ("stale", 0o700)]:
-        folder = tmp_path / (_temporary.PREFIX + name)
+    (tmp_path / (_temporary_folder.PREFIX + "link")).symlink_to(precious)
+    for name, mode in [
+        ("open", 0o755),
+        ("group", 0o750),
+        ("no-lock", 0o700),
+        ("linked-lock", 0o700),
+        ("stale", 0o700),
+    ]:
+        folder = tmp_path / (_temporary_folder.PREFIX + name)
         folder.mkdir()
         folder.chmod(mode)
         if name not in ("no-lock", "linked-lock"):
             (folder / "lock").touch()
-    (tmp_path / (_temporary.PREFIX + "linked-lock") / "lock").symlink_to(precious / "lock")
-    (tmp_path / (_temporary.PREFIX + "file")).touch()
-    own = _temporary.Folder()
+    (tmp_path / (_temporary_folder.PREFIX + "linked-lock") / "lock").symlink_to(precious / "lock")
+    (tmp_path / (_temporary_folder.PREFIX + "file")).touch()
+    own = _temporary_folder.TemporaryFolder()
     assert os.stat(own.path).st_mode & 0o777 == 0o700
     kept = ["link", "open", "group", "no-lock", "linked-lock", "file"]
-    assert sorted(left(tmp_path)) == sorted([_temporary.PREFIX + name for name in kept] + [os.path.basename(own.path)])
+    assert sorted(left(tmp_path)) == sorted(
+        [_temporary_folder.PREFIX + name for name in kept] + [os.path.basename(own.path)]
+    )
     assert (precious / "lock").exists()
     # One's own is not stale.
-    _temporary.remove_stale()
+    _temporary_folder.remove_stale()
     assert os.path.isdir(own.path)
     own.remove()
     own.remove()
@@ -242,15 +274,15 @@ def test_only_own_folders_are_removed_and_no_link_is_followed(tmp_path, monkeypa
 @unix
 def test_a_folder_of_another_user_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    folder = tmp_path / (_temporary.PREFIX + "theirs")
+    folder = tmp_path / (_temporary_folder.PREFIX + "theirs")
     folder.mkdir(0o700)
     (folder / "lock").touch()
     own = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: own + 1)
-    _temporary.remove_stale()
+    _temporary_folder.remove_stale()
     assert folder.exists()
     monkeypatch.setattr(os, "getuid", lambda: own)
-    _temporary.remove_stale()
+    _temporary_folder.remove_stale()
     assert not folder.exists()
 
 
@@ -270,22 +302,22 @@ class Locks:
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
 def test_without_locks_there_is_one_folder_and_nothing_is_stale(tmp_path, monkeypatch, error):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    stale = tmp_path / (_temporary.PREFIX + "stale")
+    stale = tmp_path / (_temporary_folder.PREFIX + "stale")
     stale.mkdir(0o700)
     (stale / "lock").touch()
-    monkeypatch.setattr(_temporary, "fcntl", Locks(error))
-    one, two = _temporary.Folder(), _temporary.Folder()
+    monkeypatch.setattr(_temporary_folder, "fcntl", Locks(error))
+    one, two = _temporary_folder.TemporaryFolder(), _temporary_folder.TemporaryFolder()
     for own in (one, two):
         assert os.listdir(own.path) == []
     assert len(left(tmp_path)) == 3
     # Nobody takes it for a stale one where there are locks, either.
     monkeypatch.undo()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(_temporary, "_own", {})
-    _temporary.remove_stale()
+    monkeypatch.setattr(_temporary_folder, "_folders", {})
+    _temporary_folder.remove_stale()
     assert sorted(left(tmp_path)) == sorted(os.path.basename(own.path) for own in (one, two))
     for own in (one, two):
-        _temporary._own[own.path] = own
+        _temporary_folder._folders[own.path] = own
         own.remove()
     assert left(tmp_path) == []
 
@@ -294,16 +326,16 @@ def test_without_locks_there_is_one_folder_and_nothing_is_stale(tmp_path, monkey
 @pytest.mark.parametrize("error", [errno.EWOULDBLOCK, errno.EACCES])
 def test_a_folder_that_others_always_hold_is_not_made_for_ever(tmp_path, monkeypatch, error):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(_temporary, "fcntl", Locks(error))
+    monkeypatch.setattr(_temporary_folder, "fcntl", Locks(error))
     with pytest.raises(zklora.FileError, match="no temporary folder can be made"):
-        _temporary.Folder()
+        _temporary_folder.TemporaryFolder()
     assert left(tmp_path) == []
 
 
 @unix
 def test_the_lock_is_removed_last(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    own, order = _temporary.Folder(), []
+    own, order = _temporary_folder.TemporaryFolder(), []
     os.mkdir(own.path + "/private")
     for name in ("a", "private/seed", "z"):
         open(os.path.join(own.path, name), "w").close()
@@ -320,9 +352,17 @@ def test_the_lock_is_removed_last(tmp_path, monkeypatch):
         own.remove()
     assert os.path.exists(own.path + "/lock") and "lock" not in order
     # The next one goes on with it.
-    monkeypatch.setattr(os, "unlink", lambda path, **options: (order.append(os.path.basename(path)), unlink(path, **options)))
-    _temporary.remove_stale()
-    assert order[-1] == "lock" and sorted(set(order)) == ["a", "lock", "seed", "z"] and left(tmp_path) == []
+    monkeypatch.setattr(
+        os,
+        "unlink",
+        lambda path, **options: (order.append(os.path.basename(path)), unlink(path, **options)),
+    )
+    _temporary_folder.remove_stale()
+    assert (
+        order[-1] == "lock"
+        and sorted(set(order)) == ["a", "lock", "seed", "z"]
+        and left(tmp_path) == []
+    )
 
 
 @unix
@@ -334,7 +374,7 @@ def test_a_temporary_folder_that_cannot_be_listed_is_used_all_the_same(tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", closed)
-        own = _temporary.Folder()
+        own = _temporary_folder.TemporaryFolder()
     own.remove()
     assert left(tmp_path) == []
 
@@ -345,18 +385,18 @@ def test_a_temporary_folder_that_cannot_be_listed_is_used_all_the_same(tmp_path,
 @unix
 def test_a_forked_child_does_not_hold_a_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    own = _temporary.Folder()
+    own = _temporary_folder.TemporaryFolder()
     child = os.fork()
     if child == 0:
         time.sleep(600)
         os._exit(0)
     try:
         # As if this process had died.
-        del _temporary._own[own.path]
-        _temporary._release(own._lock)
+        del _temporary_folder._folders[own.path]
+        _temporary_folder._release(own._lock)
         deadline = time.monotonic() + 20
         while left(tmp_path) and time.monotonic() < deadline:
-            _temporary.remove_stale()
+            _temporary_folder.remove_stale()
             time.sleep(0.05)
         assert left(tmp_path) == []
     finally:
@@ -392,7 +432,9 @@ sys.exit("hangs")
 @unix
 def test_a_child_that_was_forked_while_a_session_was_opened_does_not_wait_for_it(comm, tmp_path):
     log = os.path.join(comm.session_dir, "rows.log")
-    done = subprocess.run([sys.executable, "-c", OPENING, log], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", OPENING, log], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -423,7 +465,12 @@ if sys.stdin.readline() == "stop\\n":
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_a_forked_child_keeps_neither_locks_nor_port(tmp_path, end):
     arguments = [ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", tmp_path]
-    parent = subprocess.Popen([sys.executable, "-c", SERVER, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", SERVER, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     child, port, pin = parent.stdout.readline().split()
     try:
         if end == "stop":
@@ -435,7 +482,10 @@ def test_a_forked_child_keeps_neither_locks_nor_port(tmp_path, end):
             parent.wait(20)
         os.kill(int(child), 0)
         start = time.monotonic()
-        server, stop = zklora.LoRAServer(BASES / "tiny-llama", ADAPTERS / "llama_qv_r4", tmp_path), threading.Event()
+        server, stop = (
+            zklora.LoRAServer(BASES / "tiny-llama", ADAPTERS / "llama_qv_r4", tmp_path),
+            threading.Event(),
+        )
         thread = zklora.AServerTCP("127.0.0.1", int(port), server, stop)
         thread.start()
         try:
@@ -443,7 +493,9 @@ def test_a_forked_child_keeps_neither_locks_nor_port(tmp_path, end):
             own = zklora.Contributor(thread.url, pin)
             comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / "user")
             comm.lora_forward(Q_PROJ, [[1.0] * 64])
-            assert comm.session.statistics()["rows_reused"] == 1 and comm.end_inference()["verified"]
+            assert (
+                comm.session.statistics()["rows_reused"] == 1 and comm.end_inference()["verified"]
+            )
         finally:
             stop.set()
             thread.join(20)

@@ -2,14 +2,14 @@
 
 import os
 
-from ._text import shown
+from ._foreign_text import shown
 from .errors import FileError
 
 #: Most entries that are looked at: a folder of proofs has a handful for each session.
 MAX_ENTRIES = 500_000
 
 
-def files(top, links=None):
+def files_below(top, links=None):
     """The paths of all files below ``top``, in order.
 
     A link to a folder is not followed: it may lead round in a circle, or out of the folder. ``links`` gets its path. The number of
@@ -25,7 +25,9 @@ def files(top, links=None):
                 for entry in listing:
                     entries += 1
                     if entries > MAX_ENTRIES:
-                        raise FileError(f"{shown(top)}: more than {MAX_ENTRIES} entries: name the folder that holds the session")
+                        raise FileError(
+                            f"{shown(top)}: more than {MAX_ENTRIES} entries: name the folder that holds the session"
+                        )
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
                     elif entry.is_symlink() and entry.is_dir():

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import nn
 
-from ._text import shown
+from ._foreign_text import shown
 from .errors import InputError
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerSlot:
     """A layer of a model, with the registry that holds it."""
 
     name: str
@@ -48,21 +48,21 @@ def submodule(model, parts):
     return model
 
 
-def place(model, name):
+def find_slot(model, name):
     """The place of a name; none if it is not the name of a submodule. The model itself is none."""
     if not isinstance(name, str) or not name:
         return None
     *parents, child = name.split(".")
     parent = submodule(model, parents)
     layer = child_of(parent, child)
-    return None if layer is None else Place(name, parent, child, layer)
+    return None if layer is None else LayerSlot(name, parent, child, layer)
 
 
-def places(model, names):
+def find_slots(model, names):
     """The places of all names of an adapter. Raises ``InputError`` if one is not in the model, or two are one layer."""
     found, missing, known = [], [], {}
     for name in names:
-        at = place(model, name)
+        at = find_slot(model, name)
         if at is None:
             missing.append(name)
             continue
@@ -93,7 +93,10 @@ def features(layer) -> Any:
     d_in, d_out = getattr(layer, "in_features", None), getattr(layer, "out_features", None)
     if type(d_in) is int and type(d_out) is int:
         return d_in, d_out
-    if any((own.__module__, own.__name__) == ("transformers.pytorch_utils", "Conv1D") for own in type(layer).__mro__):
+    if any(
+        (own.__module__, own.__name__) == ("transformers.pytorch_utils", "Conv1D")
+        for own in type(layer).__mro__
+    ):
         return tuple(layer.weight.shape)
     return None
 
@@ -110,17 +113,25 @@ def check_fit(at, layer, module):
     dims = dict(zip(module.reads, (features for _, features in module.inputs)))
     expected = {"layer": d_in, "base": d_out}
     if module.applies_to == "input":
-        fits = module.reads == ["layer"] and module.d_out == d_in and not isinstance(layer, nn.Embedding)
+        fits = (
+            module.reads == ["layer"]
+            and module.d_out == d_in
+            and not isinstance(layer, nn.Embedding)
+        )
     else:
         fits = module.d_out == d_out
-    if not fits or len(dims) != len(module.inputs) or any(dims[source] != expected.get(source) for source in dims):
+    if (
+        not fits
+        or len(dims) != len(module.inputs)
+        or any(dims[source] != expected.get(source) for source in dims)
+    ):
         raise InputError(
             f"layer `{shown(at.name)}` has {d_out} x {d_in} features, and the adapter's is {shown(repr(module))}: pass the model that the "
             "adapter was trained on"
         )
 
 
-def check_inside(at, model):
+def check_not_nested(at, model):
     """Raises ``InputError`` if the place is inside of a layer, or below a parametrization.
 
     What is there is called by the layer's own code, maybe with parameters: peft computes the norm of a DoRA adapter as
@@ -133,7 +144,9 @@ def check_inside(at, model):
     parts = at.name.split(".")
     above = [innermost(submodule(model, parts[:end])) for end in range(len(parts))]
     if any(isinstance(module, ParametrizationList) for module in above):
-        raise InputError(f"`{shown(at.name)}` is part of a parametrization: what it is called with are parameters, so nothing is sent")
+        raise InputError(
+            f"`{shown(at.name)}` is part of a parametrization: what it is called with are parameters, so nothing is sent"
+        )
     for end, module in enumerate(above):
         # Layers of peft hold the layer that they adapt as `base_layer`, whatever they are.
         if features(module) is not None or "base_layer" in module._modules:

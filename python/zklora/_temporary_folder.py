@@ -10,7 +10,7 @@ import shutil
 import stat
 import tempfile
 
-from . import _fork
+from . import _after_fork
 from .errors import FileError
 
 try:
@@ -22,20 +22,20 @@ PREFIX = "zklora-contributor-"
 _LOCK = "lock"
 
 #: Most entries of the temporary folder that are looked at.
-_MOST = 100_000
+_MAX_ENTRIES = 100_000
 
 #: Folders of this process, by path.
-_own = {}
+_folders = {}
 
 
 #: How often another process may remove a new folder before its lock is held.
 _ATTEMPTS = 20
 
 #: What a file system says of a lock that another process holds. Anything else means that it has no locks.
-_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+_LOCKED_ELSEWHERE = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
-class Folder:
+class TemporaryFolder:
     """A temporary folder that its owner alone can enter.
 
     On a file system without locks it is not held: it is removed at the end of the process, and by nobody else.
@@ -46,21 +46,25 @@ class Folder:
         self._process = os.getpid()
         for _ in range(_ATTEMPTS):
             self.path = tempfile.mkdtemp(prefix=PREFIX)
-            if self._held():
+            if self._lock_folder():
                 break
             # Another process found it before it was held.
             shutil.rmtree(self.path, ignore_errors=True)
         else:
-            raise FileError(f"{tempfile.gettempdir()}: no temporary folder can be made: others removed {_ATTEMPTS} of them; name an out_dir")
-        _own[self.path] = self
+            raise FileError(
+                f"{tempfile.gettempdir()}: no temporary folder can be made: others removed {_ATTEMPTS} of them; name an out_dir"
+            )
+        _folders[self.path] = self
 
-    def _held(self) -> bool:
+    def _lock_folder(self) -> bool:
         try:
-            lock = os.open(os.path.join(self.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            lock = os.open(
+                os.path.join(self.path, _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600
+            )
         except FileNotFoundError:
             return False
         try:
-            held = _hold(lock)
+            held = _try_lock(lock)
         except OSError:
             # No locks here. Without the file nobody takes it for one that nobody holds.
             os.unlink(os.path.join(self.path, _LOCK))
@@ -78,7 +82,7 @@ class Folder:
 
     def remove(self):
         """Removes it, in the process that made it."""
-        if _own.pop(self.path, None) is None or self._process != os.getpid():
+        if _folders.pop(self.path, None) is None or self._process != os.getpid():
             return
         if fcntl is None:
             # Windows removes no file that is open.
@@ -108,7 +112,7 @@ def _remove(path):
 
 def remove_all():
     """Removes the folders of this process: at its end, when nothing serves from them."""
-    for folder in list(_own.values()):
+    for folder in list(_folders.values()):
         folder.remove()
 
 
@@ -118,12 +122,16 @@ def remove_stale():
         return
     try:
         with os.scandir(tempfile.gettempdir()) as listing:
-            names = [entry.path for _, entry in zip(range(_MOST), listing) if entry.name.startswith(PREFIX)]
+            names = [
+                entry.path
+                for _, entry in zip(range(_MAX_ENTRIES), listing)
+                if entry.name.startswith(PREFIX)
+            ]
     except OSError:
         # It need not be readable to be written to.
         return
     for path in names:
-        if path not in _own:
+        if path not in _folders:
             _remove_if_stale(path)
 
 
@@ -138,7 +146,7 @@ def _remove_if_stale(path):
             return
         lock = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW, dir_fd=folder)
         try:
-            held = _hold(lock)
+            held = _try_lock(lock)
         except OSError:
             held = False
         if not held:
@@ -155,19 +163,19 @@ def _remove_if_stale(path):
         os.close(folder)
 
 
-def _hold(lock) -> bool:
+def _try_lock(lock) -> bool:
     """Locks an open file; false if another process holds it. Raises ``OSError`` where there are no locks."""
     if fcntl is not None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno in _HELD:
+            if error.errno in _LOCKED_ELSEWHERE:
                 return False
             raise
-        _fork.own.add(lock)
+        _after_fork.locked_descriptors.add(lock)
     return True
 
 
 def _release(lock):
-    _fork.own.discard(lock)
+    _after_fork.locked_descriptors.discard(lock)
     os.close(lock)

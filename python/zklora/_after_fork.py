@@ -9,7 +9,7 @@ import os
 from . import _native
 
 #: Descriptors of this package's Python part that hold a lock.
-own = set()
+locked_descriptors = set()
 
 _before = []
 
@@ -23,16 +23,23 @@ def _identity(descriptor):
     return status.st_dev, status.st_ino
 
 
-def _note():
+def _remember():
     global _before
-    _before = [(descriptor, _identity(descriptor)) for descriptor in [*_native.not_inherited(), *own]]
+    _before = [
+        (descriptor, _identity(descriptor))
+        for descriptor in [*_native.not_inherited(), *locked_descriptors]
+    ]
 
 
-def _let_go():
+def _release_in_child():
     global _before
     held, _before = _before, []
     # A descriptor that another thread closed meanwhile may be another file now.
-    held = [descriptor for descriptor, identity in held if identity is not None and _identity(descriptor) == identity]
+    held = [
+        descriptor
+        for descriptor, identity in held
+        if identity is not None and _identity(descriptor) == identity
+    ]
     if not held:
         return
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -43,4 +50,4 @@ def _let_go():
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_note, after_in_child=_let_go)
+    os.register_at_fork(before=_remember, after_in_child=_release_in_child)

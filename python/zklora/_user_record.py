@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass
 from typing import Any, List, Optional
 
-from . import _native, _walk
+from . import _file_listing, _native
+from ._foreign_text import shown
 from ._native import Trace
-from ._text import shown
 from .errors import FileError, InputError, VerificationError
 
 #: Names within a session's folder. The log is there from before the first row is sent until the proof is verified.
@@ -30,7 +30,11 @@ class _Rows:
     @property
     def folder(self) -> Optional[str]:
         """Where it is; none for one in memory."""
-        return None if isinstance(self.source, Trace) else os.path.dirname(os.path.abspath(self.source))
+        return (
+            None
+            if isinstance(self.source, Trace)
+            else os.path.dirname(os.path.abspath(self.source))
+        )
 
     def load(self, manifest):
         """The trace, as one of this adapter."""
@@ -48,12 +52,16 @@ class Record:
         self._traces, self._silent, self._seen = [], set(), set()
         self._add(transcript)
         if not self._traces and not self._silent:
-            raise InputError("the record is empty: pass the folder of a session, a trace file or a Trace as transcript")
+            raise InputError(
+                "the record is empty: pass the folder of a session, a trace file or a Trace as transcript"
+            )
 
     def _add(self, transcript):
         if isinstance(transcript, Trace):
             rows = sorted(transcript.rows.values())
-            self._traces.append(_Rows(transcript, transcript.adapter_id, sum(rows), transcript.session_id, rows))
+            self._traces.append(
+                _Rows(transcript, transcript.adapter_id, sum(rows), transcript.session_id, rows)
+            )
         elif not isinstance(transcript, (str, bytes, os.PathLike)):
             for one in transcript:
                 self._add(one)
@@ -66,17 +74,27 @@ class Record:
 
     def _add_folder(self, folder):
         links = []
-        found = [path for path in _walk.files(folder, links) if os.path.basename(path) in (LOG, TRACE)]
+        found = [
+            path
+            for path in _file_listing.files_below(folder, links)
+            if os.path.basename(path) in (LOG, TRACE)
+        ]
         if links:
-            raise FileError(f"{shown(links[0])}: a link to a folder is not followed: name the folder that it leads to, or remove the link")
+            raise FileError(
+                f"{shown(links[0])}: a link to a folder is not followed: name the folder that it leads to, or remove the link"
+            )
         if not found:
-            raise FileError(f"{shown(folder)}: neither {TRACE} nor {LOG} here: this is not the folder of a session")
+            raise FileError(
+                f"{shown(folder)}: neither {TRACE} nor {LOG} here: this is not the folder of a session"
+            )
         for path in found:
             if os.path.basename(path) == TRACE:
                 self._add_file(path)
         for path in found:
             # One beside a trace was looked at with it.
-            if os.path.basename(path) == LOG and not os.path.lexists(os.path.join(os.path.dirname(path), TRACE)):
+            if os.path.basename(path) == LOG and not os.path.lexists(
+                os.path.join(os.path.dirname(path), TRACE)
+            ):
                 self._add_log(path)
 
     def _add_file(self, path):
@@ -88,7 +106,9 @@ class Record:
         trace = _Rows(path, *Trace.info_of(path))
         self._traces.append(trace)
         # Beside the file that is named, and beside the one that it leads to.
-        for log in dict.fromkeys(os.path.join(os.path.dirname(at), LOG) for at in (os.path.abspath(path), real)):
+        for log in dict.fromkeys(
+            os.path.join(os.path.dirname(at), LOG) for at in (os.path.abspath(path), real)
+        ):
             if os.path.lexists(log):
                 self._add_log(log, trace)
 
@@ -115,11 +135,15 @@ class Record:
             # Another session was begun here, and nothing was sent in it.
             self._silent.add(adapter_id)
         elif own.count != sent:
-            raise VerificationError(f"{shown(path)}: no rows were sent in this session and its {TRACE} has {own.count}: it is not the log's")
+            raise VerificationError(
+                f"{shown(path)}: no rows were sent in this session and its {TRACE} has {own.count}: it is not the log's"
+            )
 
     def verify(self, path, proof, manifest) -> int:
         """Verifies a proof against a trace that has none yet; returns its rows. Raises ``VerificationError`` if it is about none."""
-        failure = VerificationError(f"{shown(path)}: the record has no unproven trace of adapter {manifest.adapter_id}")
+        failure = VerificationError(
+            f"{shown(path)}: the record has no unproven trace of adapter {manifest.adapter_id}"
+        )
         beside = os.path.dirname(os.path.abspath(path))
         # The one beside the proof first.
         for trace in sorted(self._traces, key=lambda trace: trace.folder != beside):
@@ -138,8 +162,14 @@ class Record:
         """Raises ``VerificationError`` if a trace with rows has no proof."""
         unproven = [trace for trace in self._traces if trace.count and not trace.proven]
         if unproven:
-            example = unproven[0].source if isinstance(unproven[0].source, Trace) else shown(unproven[0].source)
-            raise VerificationError(f"{len(unproven)} trace(s) of the record have no proof in {shown(proof_dir)}, such as {example}")
+            example = (
+                unproven[0].source
+                if isinstance(unproven[0].source, Trace)
+                else shown(unproven[0].source)
+            )
+            raise VerificationError(
+                f"{len(unproven)} trace(s) of the record have no proof in {shown(proof_dir)}, such as {example}"
+            )
 
     def sent_nothing_to(self, adapter_id) -> bool:
         """Whether the record has a session with this adapter, and no row in any."""

@@ -10,8 +10,7 @@ use safetensors::{Dtype, SafeTensors};
 use zklora_files::MAX_FILE;
 use zklora_proof::manifest::Module;
 
-use crate::Error;
-use crate::npy;
+use crate::{Error, npy};
 
 /// One module's inputs, in the order of its manifest entry: each `[rows, dim]`, row-major.
 pub type ModuleInputs = Vec<Vec<f32>>;

@@ -13,10 +13,7 @@ use zklora_proof::{
     weights::Weights,
 };
 
-use crate::Error;
-use UNKNOWN::manifest_cache;
-use crate::secrets;
-use crate::weights_file;
+use crate::{Error, manifest_cache, secrets, weights_file};
 
 /// Names within `public/`.
 pub const MANIFEST: &str = "manifest.json";

@@ -11,10 +11,7 @@ use zklora_proof::{
     trace::Trace,
 };
 
-use crate::Error;
-use crate::activations::Activations;
-use UNKNOWN::module_rows::ModuleRows;
-use UNKNOWN::quantized_rows::quantized;
+use crate::{Error, activations::Activations, module_rows::ModuleRows, quantized_rows::quantized};
 
 /// What the user knows of the session without the trace. What is not given is taken from the trace,
 /// as is right for a trace that the user recorded.

@@ -3,7 +3,7 @@
 //! The relation is linear in each row, so the scale needs no proof: the user may choose it freely
 //! (protocol section 3).
 
-use UNKNOWN::powers_of_two::largest;
+use crate::powers_of_two::largest;
 
 /// Bit widths of quantised activations, smallest and largest.
 pub const X_BITS: (u32, u32) = (2, 24);

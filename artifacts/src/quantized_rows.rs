@@ -2,9 +2,7 @@
 
 use zklora_proof::manifest::Module;
 
-use crate::Error;
-use UNKNOWN::module_rows::ModuleRows;
-use UNKNOWN::quantize_rows::quantize_inputs;
+use crate::{Error, module_rows::ModuleRows, quantize_rows::quantize_inputs};
 
 /// The rows of a module without deltas, from its inputs of `[N, dim]` each. Nothing private is
 /// needed for them.

@@ -7,9 +7,7 @@ use zklora_proof::{
     trace::{Rows, Trace},
 };
 
-use crate::Error;
-use UNKNOWN::module_rows::ModuleRows;
-use crate::trace_writer::TraceWriter;
+use crate::{Error, module_rows::ModuleRows, trace_writer::TraceWriter};
 
 /// A session's rows.
 #[derive(Debug, Clone, PartialEq)]

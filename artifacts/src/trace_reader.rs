@@ -21,12 +21,13 @@ use zklora_proof::{
     trace::Trace,
 };
 
-use crate::Error;
-use UNKNOWN::module_rows::ModuleRows;
-use UNKNOWN::session_rows::SessionRows;
-use UNKNOWN::trace_format::FORMAT;
-use UNKNOWN::trace_format::VERSION;
-use crate::trace_writer::TraceWriter;
+use crate::{
+    Error,
+    module_rows::ModuleRows,
+    session_rows::SessionRows,
+    trace_format::{FORMAT, VERSION},
+    trace_writer::TraceWriter,
+};
 
 /// Longest header that is read, in bytes, as `safetensors` has it.
 pub(crate) const MAX_HEADER: u64 = 100_000_000;

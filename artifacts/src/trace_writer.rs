@@ -16,11 +16,11 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use tempfile::NamedTempFile;
 use zklora_proof::manifest::{AdapterId, Module};
 
-use crate::Error;
-use UNKNOWN::module_rows::ModuleRows;
-use UNKNOWN::trace_format::FORMAT;
-use UNKNOWN::trace_format::MAX_HEADER;
-use UNKNOWN::trace_format::VERSION;
+use crate::{
+    Error,
+    module_rows::ModuleRows,
+    trace_format::{FORMAT, MAX_HEADER, VERSION},
+};
 
 /// Bytes that may wait to be written, of all tensors together.
 const WAITING: usize = 16 << 20;

@@ -8,8 +8,7 @@ use zklora_proof::{
     verifier::{self, SrsPolicy, Verdict},
 };
 
-use crate::Error;
-use UNKNOWN::own_session::OwnSession;
+use crate::{Error, own_session::OwnSession};
 
 /// Longest proof file that is read, in bytes.
 pub const MAX_PROOF: u64 = 1 << 24;

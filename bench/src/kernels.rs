@@ -22,11 +22,10 @@ use zklora_proof::{
 };
 use zklora_session::adapter::ServedAdapter;
 
-use crate::Error;
-use crate::proof_bench::Profile;
-use crate::proof_bench::Shape;
-use crate::proof_bench::synthetic_draft;
-use crate::proof_bench::synthetic_pairs;
+use crate::{
+    Error,
+    proof_bench::{Profile, Shape, synthetic_draft, synthetic_pairs},
+};
 
 /// Bits of the points' small scalars, without the sign.
 const BITS: u32 = 15;

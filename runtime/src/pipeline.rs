@@ -20,10 +20,10 @@ use zklora_proof::{
 };
 use zklora_session::{prove, record};
 
-use crate::Error;
-use crate::compile;
-use crate::precision::Precision;
-use crate::precision::precision;
+use crate::{
+    Error, compile,
+    precision::{Precision, precision},
+};
 
 /// The steps, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use UNKNOWN::html::text;
+use crate::html::text;
 
 /// How a value becomes a height above the axis.
 #[derive(Debug, Clone, Copy, PartialEq)]

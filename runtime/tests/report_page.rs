@@ -3,17 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use proptest::prelude::*;
-use zklora_runtime::effect_report::ContributorReport;
-use zklora_runtime::effect_report::EffectReport;
-use zklora_runtime::effect_report::FORMAT;
-use zklora_runtime::effect_report::Generated;
-use zklora_runtime::effect_report::Latency;
-use zklora_runtime::effect_report::Losses;
-use zklora_runtime::effect_report::PointReport;
-use zklora_runtime::effect_report::VERSION;
-use zklora_runtime::effect_report::Verdict;
-use zklora_runtime::effect_report::WindowLoss;
-use zklora_runtime::report_page::page;
+use zklora_runtime::{
+    effect_report::{
+        ContributorReport, EffectReport, FORMAT, Generated, Latency, Losses, PointReport, VERSION,
+        Verdict, WindowLoss,
+    },
+    report_page::page,
+};
 
 fn contributor(verdict: Verdict, pinned: bool) -> ContributorReport {
     ContributorReport {

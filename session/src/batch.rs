@@ -12,9 +12,7 @@ use zklora_proof::{
     trace::{self, Rows as TraceRows},
 };
 
-use crate::wire;
-use crate::wire::Batch;
-use crate::wire::InferResponse;
+use crate::wire::{self, Batch, InferResponse};
 
 /// One module's rows of a batch. Modules that read the same rows share them.
 #[derive(Debug, Clone)]

@@ -22,8 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::Error;
-use UNKNOWN::close_in_child::CloseInChild;
+use crate::{Error, close_in_child::CloseInChild};
 
 const MAGIC: &[u8; 8] = b"zkloralg";
 const VERSION: u8 = 1;

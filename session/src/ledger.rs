@@ -21,8 +21,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use zklora_proof::trace::TraceDigest;
 
-use crate::Error;
-use UNKNOWN::close_in_child::CloseInChild;
+use crate::{Error, close_in_child::CloseInChild};
 
 const MAX_LEDGER: u64 = 1 << 32;
 

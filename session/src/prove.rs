@@ -3,9 +3,10 @@
 use zklora_artifacts::folder::Artifacts;
 use zklora_proof::{keys::KeyStore, prover::Prover, srs::Srs, trace::Trace};
 
-use crate::Error;
-use crate::ledger;
-use crate::ledger::Book;
+use crate::{
+    Error,
+    ledger::{self, Book},
+};
 
 /// Proves a session that this adapter folder served.
 ///

@@ -8,13 +8,12 @@ use zklora_artifacts::{
 };
 use zklora_proof::{manifest::Pinned, masks::os_bytes};
 
-use crate::Error;
-use crate::deltas::Deltas;
-use crate::ledger::Entry;
-use crate::ledger::LOCAL;
-use crate::ledger::Ledger;
-use crate::ledger::Rows;
-use crate::served::Served;
+use crate::{
+    Error,
+    deltas::Deltas,
+    ledger::{Entry, LOCAL, Ledger, Rows},
+    served::Served,
+};
 
 /// Quantises the activations row by row, computes every delta, and enters the session in the
 /// ledger. Also says what has been served then, over all sessions.

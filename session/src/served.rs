@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use rayon::prelude::*;
 use zklora_proof::manifest::{Module, Pinned, TermKind};
 
-use crate::Error;
-use crate::ledger::Book;
-use crate::session_log;
+use crate::{Error, ledger::Book, session_log};
 
 /// Rows per module, in the order of the manifest: of everybody, and of each client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -13,11 +13,11 @@ use prost::Message;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::Error;
-use crate::frame_log;
-use crate::frame_log::FrameLog;
-use crate::wire::Batch;
-use crate::wire::InferResponse;
+use crate::{
+    Error,
+    frame_log::{self, FrameLog},
+    wire::{Batch, InferResponse},
+};
 
 const FORMAT: &str = "zklora-session-log";
 const VERSION: u32 = 1;

@@ -18,15 +18,12 @@ use serde::Deserialize;
 use zklora_artifacts::folder as artifacts;
 use zklora_proof::manifest;
 
-use crate::Error;
-use crate::ledger;
-use crate::ledger::Entry;
-use crate::ledger::Known;
-use crate::ledger::LOCAL;
-use crate::ledger::Rows;
-use crate::server::attempts;
-use crate::server::default_data;
-use crate::session_log;
+use crate::{
+    Error,
+    ledger::{self, Entry, Known, LOCAL, Rows},
+    server::{attempts, default_data},
+    session_log,
+};
 
 /// How far a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

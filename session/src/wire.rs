@@ -3,9 +3,7 @@
 
 include!(concat!(env!("OUT_DIR"), "/zklora.v1.rs"));
 
-pub use UNKNOWN::bounded_messages::Batch;
-pub use UNKNOWN::bounded_messages::InferResponse;
-pub use UNKNOWN::bounded_messages::Rows;
+pub use crate::bounded_messages::{Batch, InferResponse, Rows};
 
 impl std::fmt::Debug for SessionRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

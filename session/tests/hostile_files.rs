@@ -19,8 +19,7 @@ use zklora_artifacts::{
     verify, weights_file,
 };
 use zklora_proof::{keys::KeyStore, source::Source, srs::Srs, trace::Trace, verifier::SrsPolicy};
-use zklora_runtime::Error;
-use zklora_runtime::compile;
+use zklora_runtime::{Error, compile};
 use zklora_session::{prove, record};
 
 struct Contributor {

@@ -5,8 +5,7 @@ use std::{path::Path, time::Instant};
 use zklora_runtime::pipeline::peak_memory;
 
 use super::Figures;
-use crate::Error;
-use crate::proof_bench::cpu_seconds;
+use crate::{Error, proof_bench::cpu_seconds};
 
 /// Does work and measures it. The peak is of this process during the work, where the system lets it
 /// be set back (Linux).

@@ -152,8 +152,7 @@ pub fn section(machine: &str, measured: &[Measured], judged: &[Judged]) -> Strin
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::proof_bench::Profile;
-    use crate::proof_bench::targets;
+    use crate::proof_bench::{Profile, targets};
 
     #[test]
     fn only_what_stands_between_the_markers_is_replaced() {

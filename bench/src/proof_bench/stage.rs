@@ -29,8 +29,7 @@ use super::{
     profile::Profile,
     usage::{cost, cost_of, timed},
 };
-use crate::Error;
-use crate::network_bench::float;
+use crate::{Error, network_bench::float};
 
 /// A part of the pipeline that one process measures. Later ones need the files of earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -160,9 +160,7 @@ pub fn judge(measured: &[Measured]) -> Vec<Judged> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::proof_bench::Cost;
-    use crate::proof_bench::Profile;
-    use crate::proof_bench::StageReport;
+    use crate::proof_bench::{Cost, Profile, StageReport};
 
     #[test]
     fn targets_are_of_profiles_and_a_speed_is_the_other_way_round() {

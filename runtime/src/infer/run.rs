@@ -18,17 +18,13 @@ use super::{
     mixture::{Mixture, Mode},
     points::{Point, points},
 };
-use crate::Error;
-use crate::effect_report::ContributorReport;
-use crate::effect_report::EffectReport;
-use crate::effect_report::FORMAT;
-use crate::effect_report::Generated;
-use crate::effect_report::Latency;
-use crate::effect_report::Losses;
-use crate::effect_report::PointReport;
-use crate::effect_report::VERSION;
-use crate::effect_report::Verdict;
-use crate::effect_report::WindowLoss;
+use crate::{
+    Error,
+    effect_report::{
+        ContributorReport, EffectReport, FORMAT, Generated, Latency, Losses, PointReport, VERSION,
+        Verdict, WindowLoss,
+    },
+};
 
 /// Names within the folder of a run.
 pub const REPORT: &str = "report.json";

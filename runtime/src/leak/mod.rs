@@ -30,8 +30,7 @@ use zklora_artifacts::folder::Artifacts;
 use zklora_models::language_model::{LanguageModel, Tokenizer, loss};
 use zklora_session::adapter::ServedAdapter;
 
-use crate::Error;
-use crate::infer;
+use crate::{Error, infer};
 
 /// Longest text that is read, in bytes.
 const MAX_TEXT: u64 = 64 << 20;

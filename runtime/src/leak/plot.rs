@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::Measurement;
-use UNKNOWN::html::percent;
-use UNKNOWN::html::text;
-use UNKNOWN::svg::self;
-use UNKNOWN::svg::Scale;
+use crate::{
+    html::{percent, text},
+    svg::{self, Scale},
+};
 
 const STYLE: &str = "svg{background:#fff;color:#1b1f24;font:13px system-ui,sans-serif;--soft:#5a6370;--line:#dfe3e8;\
 --one:#7a8594;--two:#1f6fd6}text{fill:var(--soft)}text.title{fill:currentColor;font-size:16px;font-weight:600}\

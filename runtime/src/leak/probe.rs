@@ -12,10 +12,10 @@ use super::{
     fit::{Fit, Rows, squares},
     rows::{Seen, Shape},
 };
-use crate::Error;
-use crate::infer::Point;
-use crate::infer::Source;
-use crate::infer::one_hot;
+use crate::{
+    Error,
+    infer::{Point, Source, one_hot},
+};
 
 /// Whose deltas are added, and what is noted on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]

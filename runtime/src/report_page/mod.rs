@@ -8,21 +8,11 @@ mod points;
 
 use std::fmt::Write;
 
-use crate::effect_report::ContributorReport;
-use crate::effect_report::EffectReport;
-use crate::effect_report::Generated;
-use crate::effect_report::Losses;
-use crate::effect_report::PointReport;
-use crate::effect_report::Verdict;
-use UNKNOWN::html::self;
-use UNKNOWN::html::STYLE;
-use UNKNOWN::html::bytes;
-use UNKNOWN::html::count;
-use UNKNOWN::html::number;
-use UNKNOWN::html::percent;
-use UNKNOWN::html::seconds;
-use UNKNOWN::html::text;
-use UNKNOWN::svg;
+use crate::{
+    effect_report::{ContributorReport, EffectReport, Generated, Losses, PointReport, Verdict},
+    html::{self, STYLE, bytes, count, number, percent, seconds, text},
+    svg,
+};
 
 /// The page.
 pub fn page(report: &EffectReport) -> String {

@@ -12,9 +12,7 @@ use zklora_files::text::printable;
 use zklora_proof::manifest::AdapterId;
 
 use super::patience::{Trouble, may_pass, seconds};
-use crate::Error;
-use crate::error::causes;
-use crate::wire::contributor_client::ContributorClient;
+use crate::{Error, error::causes, wire::contributor_client::ContributorClient};
 
 const MAX_PEM: u64 = 1 << 20;
 const MAX_TOKEN: u64 = 4096;

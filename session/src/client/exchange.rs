@@ -11,16 +11,15 @@ use super::{
     record::{self, Outgoing},
     session::{LOG, UserSession},
 };
-use crate::Error;
-use crate::batch::parse_answer;
-use crate::session_log::Event;
-use crate::wire::Batch;
-use crate::wire::InferRequest;
-use crate::wire::InferResponse;
-use crate::wire::OpenSessionRequest;
-use crate::wire::SessionRef;
-use crate::wire::SessionState;
-use crate::wire::infer_request::Kind;
+use crate::{
+    Error,
+    batch::parse_answer,
+    session_log::Event,
+    wire::{
+        Batch, InferRequest, InferResponse, OpenSessionRequest, SessionRef, SessionState,
+        infer_request::Kind,
+    },
+};
 
 /// An open stream of batches.
 pub(super) struct Stream {

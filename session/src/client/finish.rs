@@ -17,13 +17,11 @@ use super::{
     patience::Trouble,
     session::{LOG, PROOF, TRACE, UserSession},
 };
-use crate::Error;
-use crate::session_log::Event;
-use crate::wire::FetchProofRequest;
-use crate::wire::FinishRequest;
-use crate::wire::FinishResponse;
-use crate::wire::ProofStage;
-use crate::wire::SessionState;
+use crate::{
+    Error,
+    session_log::Event,
+    wire::{FetchProofRequest, FinishRequest, FinishResponse, ProofStage, SessionState},
+};
 
 /// How far the proof is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

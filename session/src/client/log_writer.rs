@@ -10,10 +10,10 @@ use std::{
     thread::JoinHandle,
 };
 
-use crate::Error;
-use crate::frame_log;
-use crate::session_log::Event;
-use crate::session_log::SessionLog;
+use crate::{
+    Error, frame_log,
+    session_log::{Event, SessionLog},
+};
 
 /// Events that may wait: their answers are in memory.
 const WAITING: usize = 4;

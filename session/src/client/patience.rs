@@ -12,8 +12,7 @@ use std::{
 
 use tonic::{Code, Status};
 
-use crate::Error;
-use crate::error::causes;
+use crate::{Error, error::causes};
 
 /// How long to wait before a contributor that has gone away is asked again: doubled every time, up
 /// to two seconds.

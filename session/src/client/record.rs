@@ -22,13 +22,12 @@ use super::{
     log_writer::LogWriter,
     recent::Recent,
 };
-use crate::Error;
-use crate::batch::parse;
-use crate::batch::parse_answer;
-use crate::session_log;
-use crate::session_log::Event;
-use crate::wire::Batch;
-use crate::wire::InferResponse;
+use crate::{
+    Error,
+    batch::{parse, parse_answer},
+    session_log::{self, Event},
+    wire::{Batch, InferResponse},
+};
 
 /// Takes rows of a module (index in the manifest), and their deltas.
 type Visit<'a> = dyn FnMut(usize, &ModuleRows, &[i64]) -> Result<(), Error> + 'a;

@@ -11,11 +11,11 @@ use super::{
     connection::{Client, Connector, ContributorOptions, Network},
     patience::{Patience, Trouble, may_pass, seconds},
 };
-use crate::Error;
-use crate::error::causes;
-use crate::wire;
-use crate::wire::DescribeRequest;
-use crate::wire::DescribeResponse;
+use crate::{
+    Error,
+    error::causes,
+    wire::{self, DescribeRequest, DescribeResponse},
+};
 
 /// Longest answer that is read, whatever the contributor says of its own limit.
 const LONGEST_ANSWER: usize = 64 << 20;

@@ -17,16 +17,13 @@ use super::{
     record::{Outgoing, Pairs, Record, dims},
     remote::Remote,
 };
-use crate::Error;
-use crate::batch::parse_answer;
-use crate::batch::to_wire;
-use crate::frame_log;
-use crate::session_log;
-use crate::session_log::Event;
-use crate::session_log::Header;
-use crate::session_log::SessionLog;
-use crate::wire::Batch;
-use crate::wire::Call;
+use crate::{
+    Error,
+    batch::{parse_answer, to_wire},
+    frame_log,
+    session_log::{self, Event, Header, SessionLog},
+    wire::{Batch, Call},
+};
 
 /// Names within a session's folder.
 pub(super) const LOG: &str = "rows.log";

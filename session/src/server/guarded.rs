@@ -21,7 +21,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use super::connections::Connection;
-use UNKNOWN::close_in_child::CloseInChild;
+use crate::close_in_child::CloseInChild;
 
 /// A connection that holds a place.
 pub(super) struct Guarded {

@@ -17,10 +17,7 @@ use super::{
     session::{Session, Stage},
     sessions::Sessions,
 };
-use crate::Error;
-use UNKNOWN::adapter::ServedAdapter;
-use crate::ledger::Entry;
-use UNKNOWN::prove;
+use crate::{Error, adapter::ServedAdapter, ledger::Entry, prove};
 
 /// What proofs are made of.
 pub(super) struct Workshop {

@@ -29,11 +29,7 @@ use super::{
     sessions::{Restored, Sessions},
     workers::Workers,
 };
-use crate::Error;
-use UNKNOWN::adapter::ServedAdapter;
-use UNKNOWN::close_in_child::CloseInChild;
-use crate::served::Served;
-use crate::wire;
+use crate::{Error, adapter::ServedAdapter, close_in_child::CloseInChild, served::Served, wire};
 
 const MAX_PEM: u64 = 1 << 20;
 

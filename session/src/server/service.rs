@@ -18,23 +18,12 @@ use super::{
     session::{Session, Stage, superseded},
     workers::Workers,
 };
-use crate::wire;
-use crate::wire::Batch;
-use crate::wire::DescribeRequest;
-use crate::wire::DescribeResponse;
-use crate::wire::FetchProofRequest;
-use crate::wire::FetchProofResponse;
-use crate::wire::FinishRequest;
-use crate::wire::FinishResponse;
-use crate::wire::InferRequest;
-use crate::wire::InferResponse;
-use crate::wire::OpenSessionRequest;
-use crate::wire::OpenSessionResponse;
-use crate::wire::ProofStage;
-use crate::wire::SessionRef;
-use crate::wire::SessionState;
-use crate::wire::contributor_server::Contributor;
-use crate::wire::infer_request::Kind;
+use crate::wire::{
+    self, Batch, DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse,
+    FinishRequest, FinishResponse, InferRequest, InferResponse, OpenSessionRequest,
+    OpenSessionResponse, ProofStage, SessionRef, SessionState, contributor_server::Contributor,
+    infer_request::Kind,
+};
 
 /// How long a stream may take to say which session it is of.
 const FIRST: Duration = Duration::from_secs(15);

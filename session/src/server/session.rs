@@ -24,18 +24,14 @@ use super::{
     sessions::{Counts, used_before},
     trouble::cannot_write,
 };
-use crate::Error;
-use UNKNOWN::adapter::ServedAdapter;
-use crate::batch;
-use crate::batch::answer_digest;
-use crate::batch::deltas_to_wire;
-use crate::ledger::Rows;
-use crate::session_log;
-use crate::session_log::Event;
-use crate::session_log::Header;
-use crate::session_log::SessionLog;
-use crate::wire::Batch;
-use crate::wire::InferResponse;
+use crate::{
+    Error,
+    adapter::ServedAdapter,
+    batch::{self, answer_digest, deltas_to_wire},
+    ledger::Rows,
+    session_log::{self, Event, Header, SessionLog},
+    wire::{Batch, InferResponse},
+};
 
 static NOT_SYNCED: LogRate = LogRate::new();
 

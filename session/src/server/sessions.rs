@@ -18,18 +18,13 @@ use super::{
     metrics::{Cause, Metrics},
     session::{Session, Stage, key_hash, log_path, proof_path},
 };
-use crate::Error;
-use crate::frame_log;
-use crate::ledger::Book;
-use crate::ledger::Entry;
-use crate::ledger::Known;
-use crate::ledger::Ledger;
-use crate::ledger::Rows;
-use crate::ledger::digest_of;
-use crate::served::Served;
-use crate::session_log;
-use crate::session_log::Contents;
-use crate::wire::SessionRef;
+use crate::{
+    Error, frame_log,
+    ledger::{Book, Entry, Known, Ledger, Rows, digest_of},
+    served::Served,
+    session_log::{self, Contents},
+    wire::SessionRef,
+};
 
 /// The ledger, which no other process writes to meanwhile, and what it adds up to.
 pub(super) struct Counts {

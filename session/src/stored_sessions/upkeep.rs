@@ -10,12 +10,11 @@ use std::{
 };
 
 use super::{Folder, Names, State, Stored};
-use crate::Error;
-use crate::ledger::Book;
-use crate::ledger::Entry;
-use crate::ledger::Ledger;
-use crate::ledger::Rows;
-use crate::session_log;
+use crate::{
+    Error,
+    ledger::{Book, Entry, Ledger, Rows},
+    session_log,
+};
 
 /// What was removed.
 #[derive(Debug, Default)]

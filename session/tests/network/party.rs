@@ -14,8 +14,7 @@ use zklora_proof::{
     srs::Srs,
     verifier::SrsPolicy,
 };
-use zklora_runtime::Error;
-use zklora_runtime::compile;
+use zklora_runtime::{Error, compile};
 use zklora_session::{
     client::{ClientTls, ContributorOptions, Finished, Network, Remote, UserSession},
     server::{self, Limits, ServerOptions},

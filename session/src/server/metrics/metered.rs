@@ -12,17 +12,11 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming, transport::server::Connected};
 
 use super::Metrics;
-use crate::wire::DescribeRequest;
-use crate::wire::DescribeResponse;
-use crate::wire::FetchProofRequest;
-use crate::wire::FetchProofResponse;
-use crate::wire::FinishRequest;
-use crate::wire::FinishResponse;
-use crate::wire::InferRequest;
-use crate::wire::InferResponse;
-use crate::wire::OpenSessionRequest;
-use crate::wire::OpenSessionResponse;
-use crate::wire::contributor_server::Contributor;
+use crate::wire::{
+    DescribeRequest, DescribeResponse, FetchProofRequest, FetchProofResponse, FinishRequest,
+    FinishResponse, InferRequest, InferResponse, OpenSessionRequest, OpenSessionResponse,
+    contributor_server::Contributor,
+};
 
 /// A service whose answers and refusals are counted.
 #[derive(Clone)]

@@ -32,18 +32,8 @@ impl Error {
     /// Whether this is a "no" about a claim (exit code 1) rather than an unusable input (exit code
     /// 2).
     pub fn is_refusal(&self) -> bool {
-        use zklora_proof::Error as Proof;
         match self {
-            Error::Proof(error) => matches!(
-                error,
-                Proof::Pin { .. }
-                    | Proof::SrsMismatch { .. }
-                    | Proof::FalseTrace { .. }
-                    | Proof::Malformed { .. }
-                    | Proof::Rejected(_)
-                    | Proof::BeyondBound { .. }
-                    | Proof::Srs(_)
-            ),
+            Error::Proof(error) => error.is_refusal(),
             Error::NotYours(_) | Error::Claim(_) => true,
             Error::File(_) | Error::Input(_) => false,
         }

@@ -40,7 +40,7 @@ impl OwnSession<'_> {
     pub fn check_id(&self, found: &[u8; 32]) -> Result<(), Error> {
         match &self.id {
             Some(own) if own != found => Err(Error::NotYours(format!(
-                "the trace is of session {}, not of your session {}",
+                "the trace is of session {}, not of yours, {}",
                 hex::encode(found),
                 hex::encode(own)
             ))),

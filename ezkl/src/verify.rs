@@ -10,7 +10,9 @@ use std::{
 };
 
 use serde_json::json;
-use zklora_artifacts::{module_rows::ModuleRows, session_rows::SessionRows};
+use zklora_artifacts::{
+    module_rows::ModuleRows, own_session::OwnSession, session_rows::SessionRows,
+};
 use zklora_files::Access;
 
 use super::{
@@ -42,16 +44,24 @@ pub struct Verdict {
 
 /// Verifies one proof for every row of the trace.
 ///
+/// `own` is what the user knows of the session without the trace.
+///
 /// # Errors
-/// [`EzklError::Refused`] names the check.
+/// [`EzklError::Refused`] names the check; [`zklora_artifacts::Error::NotYours`] if the trace is of
+/// another session or of other activations.
 pub fn verify(
     public: &Public,
     trace: &SessionRows,
+    own: &OwnSession<'_>,
     proofs: &Path,
     srs: &Srs<'_>,
     python: &Python,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Verdict, Error> {
+    own.check_id(&trace.session)?;
+    if let Some(activations) = own.inputs {
+        rows::check_inputs(&public.pinned, trace, activations)?;
+    }
     let modules = public.pinned.modules();
     if trace.rows() == 0 {
         return Err(Error::input("the trace has no rows: there is nothing to verify"));

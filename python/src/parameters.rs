@@ -28,7 +28,7 @@ fn kept<T>(
 
 /// The Ethereum ceremony.
 pub fn srs() -> Result<Arc<Srs>, Error> {
-    kept(&SRS, || srs_store::load(None))
+    kept(&SRS, || Ok(srs_store::load(None)?))
 }
 
 /// Keys by layout.
@@ -38,5 +38,5 @@ pub fn keys() -> &'static KeyStore {
 
 /// The threads that wait for contributors.
 pub fn network() -> Result<Arc<Network>, Error> {
-    kept(&NETWORK, Network::start)
+    kept(&NETWORK, || Ok(Network::start()?))
 }

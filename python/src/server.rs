@@ -22,7 +22,7 @@ use crate::{adapters::Manifest, error::Failure, parameters, process, worker};
 /// A server that listens.
 struct Running {
     stop: oneshot::Sender<()>,
-    thread: JoinHandle<Result<(), Error>>,
+    thread: JoinHandle<Result<(), zklora_session::Error>>,
 }
 
 /// Serves the deltas of an artifact folder until it is stopped, or dropped.

@@ -13,9 +13,8 @@ use numpy::PyArray2;
 use pyo3::{prelude::*, types::PyDict};
 use zklora_artifacts::module_rows::ModuleRows;
 use zklora_proof::{manifest::Pinned, verifier::SrsPolicy};
-use zklora_session::{
-    client::{ClientTls, ContributorOptions, Finished, Progress, Remote, UserSession},
-    record,
+use zklora_session::client::{
+    ClientTls, ContributorOptions, Finished, Progress, Remote, UserSession,
 };
 
 use crate::{

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use zklora_artifacts::{session_rows::SessionRows, trace_reader::TraceReader};
 use zklora_proof::{manifest::Pinned, source::Source, trace::Trace as Checked};
 use zklora_runtime::Error;
-use zklora_session::{record, session_log};
+use zklora_session::session_log;
 
 use crate::{adapters::Manifest, arrays, error::Failure, worker};
 

@@ -3,11 +3,10 @@
 use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_artifacts::{activations::Activations, session_rows::SessionRows};
-use zklora_ezkl as ezkl;
+use zklora_artifacts::activations::Activations;
 use zklora_ezkl::{
-    Cancel, Python, compile as ezkl,
-    compile::Compiled,
+    self as ezkl, Cancel, Python,
+    compile::{self, Compiled},
     folder::{Artifacts, Public, Srs, is_ezkl},
 };
 use zklora_runtime::Error;
@@ -43,7 +42,7 @@ pub(super) fn python(args: &Interpreter) -> Python {
 pub fn refuse(folder: &Path, what: &str) -> anyhow::Result<()> {
     // The code that reads the folder reports what is wrong with it.
     if is_ezkl(folder).unwrap_or(false) {
-        return Err(Error::Input(format!(
+        return Err(Error::input(format!(
             "{}: adapters of the EZKL backend are not {what}",
             folder.display()
         ))
@@ -57,7 +56,7 @@ pub fn chosen(args: &args::Verify) -> anyhow::Result<bool> {
     let found = is_ezkl(&args.public)?;
     if args.backend.is_some_and(|backend| (backend == Backend::Ezkl) != found) {
         let what = if found { "EZKL" } else { "the native proof" };
-        return Err(Error::Input(format!(
+        return Err(Error::input(format!(
             "{} is for {what}, but --backend says otherwise",
             args.public.display()
         ))
@@ -74,7 +73,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         (args.seed_file.is_some(), "--seed-file"),
     ] {
         if given {
-            return Err(Error::Input(format!(
+            return Err(Error::input(format!(
                 "{name} works only with the native backend, not with --backend ezkl"
             ))
             .into());
@@ -242,32 +241,17 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Checks that a trace that another party recorded is of the user's own session and inputs.
-fn check_yours(args: &args::Verify, public: &Public, trace: &SessionRows) -> anyhow::Result<()> {
-    if let Some(args::SessionId(own)) = args.session_id
-        && own != trace.session
-    {
-        let found = hex::encode(trace.session);
-        return Err(Error::NotYours(format!(
-            "the trace is of session {found}, not of --session-id"
-        ))
-        .into());
-    }
-    if let Some(path) = &args.inputs {
-        let activations = Activations::read(path, &public.pinned.shapes(), args.module.as_deref())?;
-        ezkl::rows::check_inputs(&public.pinned, trace, &activations)?;
-    }
-    Ok(())
-}
-
 pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let public = Public::load(&args.public, args.adapter_id.as_ref())?;
     let trace = public.trace(&args.trace)?;
-    check_yours(args, &public, &trace)?;
+    let shapes = public.pinned.shapes();
+    let activations = super::session::own_inputs(args, &shapes)?;
+    let own = super::session::own_session(args, activations.as_ref());
     let spinner = output.spinner();
     let verdict = ezkl::verify::verify(
         &public,
         &trace,
+        &own,
         &args.proof,
         &srs(&args.srs.file, &args.insecure),
         &python(&args.python),

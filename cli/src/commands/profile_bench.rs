@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde_json::json;
+use zklora_bench::Error;
 use zklora_bench::{
     proof_bench,
     proof_bench::{
@@ -19,7 +20,6 @@ use zklora_bench::{
 };
 use zklora_files::{Access, MAX_FILE};
 use zklora_proof::manifest::Pinned;
-use zklora_runtime::Error;
 
 use super::Outcome;
 use crate::{
@@ -52,7 +52,7 @@ fn in_own_process(task: &Task) -> Result<StageReport, Error> {
     let path = task.folder.join("task.json");
     zklora_files::write(&path, json!(task).to_string().as_bytes(), Access::Private)?;
     let failed = |why: String| {
-        Error::Input(format!("stage `{}` of profile {}: {why}", task.stage, task.profile.name))
+        Error::input(format!("stage `{}` of profile {}: {why}", task.stage, task.profile.name))
     };
     let run = || -> anyhow::Result<StageReport> {
         let out = Command::new(std::env::current_exe()?)

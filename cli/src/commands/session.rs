@@ -6,6 +6,7 @@ use serde_json::json;
 use zklora_artifacts::{
     activations::Activations,
     folder::{Artifacts, Public},
+    own_session::OwnSession,
     session_rows::SessionRows,
     srs_store,
     trace_reader::TraceReader,
@@ -13,8 +14,8 @@ use zklora_artifacts::{
 };
 use zklora_bench::proof_bench::cpu_seconds;
 use zklora_files::Access;
-use zklora_proof::{keys::KeyStore, manifest::Pinned, trace::Trace};
-use zklora_runtime::{Error, pipeline::peak_memory};
+use zklora_proof::{keys::KeyStore, manifest::Module};
+use zklora_runtime::pipeline::peak_memory;
 use zklora_session::{prove, record};
 
 use super::{Outcome, leak, policy};
@@ -118,21 +119,21 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Checks that a trace that another party recorded is of the user's own session and inputs.
-fn check_yours(args: &args::Verify, pinned: &Pinned, trace: &Trace<'_>) -> Result<(), Error> {
-    if let Some(args::SessionId(own)) = &args.session_id
-        && own != trace.context()
-    {
-        let found = hex::encode(trace.context());
-        return Err(Error::NotYours(format!(
-            "the trace is of session {found}, not of --session-id"
-        )));
-    }
-    if let Some(path) = &args.inputs {
-        let activations = Activations::read(path, pinned.modules(), args.module.as_deref())?;
-        record::check_inputs(pinned, trace, &activations)?;
-    }
-    Ok(())
+/// The activations that the user sent, if they were given.
+pub(super) fn own_inputs(
+    args: &args::Verify,
+    modules: &[Module],
+) -> Result<Option<Activations>, zklora_artifacts::Error> {
+    let read = |path| Activations::read(path, modules, args.module.as_deref());
+    args.inputs.as_deref().map(read).transpose()
+}
+
+/// What the user knows of the session without the trace.
+pub(super) fn own_session<'a>(
+    args: &args::Verify,
+    inputs: Option<&'a Activations>,
+) -> OwnSession<'a> {
+    OwnSession { id: args.session_id.as_ref().map(|args::SessionId(id)| *id), inputs }
 }
 
 pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
@@ -140,9 +141,11 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let keys = KeyStore::default();
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
     let trace = TraceReader::trace(&args.trace, &public.pinned)?;
-    check_yours(args, &public.pinned, &trace)?;
+    let activations = own_inputs(args, public.pinned.modules())?;
+    let own = own_session(args, activations.as_ref());
     let proof = zklora_files::read(&args.proof, verify::MAX_PROOF)?;
-    let verdict = verify::verify(&public.pinned, &trace, &proof, &srs, &keys, policy(&args.srs))?;
+    let policy = policy(&args.srs);
+    let verdict = verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, policy)?;
     let rows: usize = verdict.rows.iter().map(|(_, rows)| rows).sum();
     let empty: Vec<&str> =
         verdict.rows.iter().filter(|(_, rows)| *rows == 0).map(|(name, _)| name.as_str()).collect();

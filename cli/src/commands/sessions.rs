@@ -16,8 +16,7 @@ use crate::{
 const SHOWN: usize = 50;
 
 pub fn sessions(args: &Sessions, output: &Output) -> Outcome {
-    let missing =
-        || Error::Input("--artifacts DIR is missing: name the folder that compile wrote".into());
+    let missing = || Error::input("--artifacts DIR is missing: name the folder that compile wrote");
     let artifacts = args.artifacts.as_deref().ok_or_else(missing)?;
     let folder = Folder::new(artifacts, args.data.as_deref())?;
     match &args.command {

@@ -36,21 +36,23 @@ const COMMANDS: [&[&str]; 26] = [
 
 const INTRODUCTION: &str = "# The command line
 
-This page is what `--help` prints; a test keeps it so.
+This page is the output of `--help`; a test compares the two.
 
-Every command but `completions` takes `--json` and then prints one object on stdout. Progress goes to stderr, and only to a terminal. Errors
-say what, where, and what to do next; with `--json` they are also an object with the key `error`. Outputs are written beside
-their final name and renamed, so nothing half-written has a final name. A process that is killed may leave temporary files; the next
-one removes them (`formats.md`). Names from files of others are shown on one line, with codes for what does not show itself; JSON is
-ASCII on one line.
+Every command except `completions` takes `--json` and then prints one object on stdout. Progress
+goes to stderr, and only to a terminal. Errors say what, where, and what to do next; with `--json`
+they are also an object with the key `error`. Outputs are written beside their final name and
+renamed, so an incomplete file never has its final name. A killed process may leave temporary files;
+the next one removes them ([formats.md](formats.md#temporary-files)). Foreign names are shown on one
+line, with codes for characters that are not printable; JSON is ASCII on one line.
 
 | exit code | meaning |
-|---|---|
+| -- | -- |
 | 0 | success |
-| 1 | the answer is no: a proof does not verify, a pin, session id or SRS does not match, a trace is not of your activations, committed values are others, an audit finds a difference, the prover refuses a false or unserved trace, a limit of rows is reached |
+| 1 | the answer is no: a proof does not verify, a pin, session id or SRS does not match, a trace is not of your activations, committed values differ, an audit finds a difference, the prover refuses a false or unserved trace, a limit of rows is reached |
 | 2 | bad usage or unusable input |
 
-`ZKLORA_CACHE_DIR` says where the points of manifests are kept (see `formats.md`).
+`ZKLORA_CACHE_DIR` sets the folder for the points of manifests
+([formats.md](formats.md#kept-points)).
 ";
 
 #[test]

@@ -102,7 +102,7 @@ fn line(out: &mut String, cells: impl IntoIterator<Item = impl AsRef<str>>) {
 
 fn header(out: &mut String, cells: &[&str]) {
     line(out, cells);
-    line(out, cells.iter().map(|_| "---"));
+    line(out, cells.iter().map(|_| "--"));
 }
 
 /// The section, in Markdown.

@@ -68,9 +68,8 @@ impl Profile {
                     Shape::of("self_attn.v_proj", 2048, 8, 512),
                 ],
             ),
-            "llama-3.1-8b" | "mixtral-8x7b" => {
-                (32, vec![Shape::of("self_attn.v_proj", 4096, 64, 1024)])
-            }
+            "llama-3.1-8b" => (32, vec![Shape::of("self_attn.v_proj", 4096, 32, 1024)]),
+            "mixtral-8x7b" => (32, vec![Shape::of("self_attn.v_proj", 4096, 64, 1024)]),
             "llama-3.3-70b" => (80, vec![Shape::of("self_attn.v_proj", 8192, 16, 1024)]),
             _ => return None,
         };
@@ -135,7 +134,7 @@ mod tests {
             ("gpt2", 48, 49_152),
             ("llama-3.2-1b", 32, 26_624),
             ("llama-3.3-70b", 80, 147_456),
-            ("llama-3.1-8b", 32, 327_680),
+            ("llama-3.1-8b", 32, 163_840),
             ("mixtral-8x7b", 32, 327_680),
         ];
         assert_eq!(paper.map(|(name, ..)| name), PROFILES);

@@ -2,8 +2,8 @@
 //! checks what they do not: comments of Rust, comments and docstrings of Python, and every line of
 //! shell scripts, TOML and Protocol Buffers.
 //!
-//! A longer line is accepted if it cannot be wrapped: a single word (an address), or a line of a
-//! script or of TOML that holds a string.
+//! A longer line is accepted if it cannot be wrapped: a single word (an address), a row of a
+//! Markdown table, or a line of a script or of TOML that holds a string.
 
 use crate::tracked;
 
@@ -24,7 +24,7 @@ fn language(name: &str) -> Option<Language> {
     }
     match name.rsplit_once('.')?.1 {
         "rs" => Some(Language::Rust),
-        "py" => Some(Language::Python),
+        "py" | "pyi" => Some(Language::Python),
         "proto" => Some(Language::Proto),
         "sh" | "toml" => Some(Language::Script),
         _ => None,
@@ -33,23 +33,24 @@ fn language(name: &str) -> Option<Language> {
 
 /// The lines that are too long: their numbers, from 1 on.
 fn long_lines(language: Language, text: &str) -> Vec<usize> {
-    let mut in_docstring = false;
+    // Within `"""`, and whether that is a docstring: one that begins its line.
+    let (mut in_string, mut in_docstring) = (false, false);
     let mut found = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let trimmed = line.trim_start();
-        let was_in_docstring = in_docstring;
-        let opens = trimmed.starts_with("\"\"\"") || trimmed.starts_with("r\"\"\"");
-        if language == Language::Python && (in_docstring || opens) {
-            in_docstring ^= line.matches("\"\"\"").count() % 2 == 1;
+        if !in_string {
+            in_docstring = trimmed.trim_start_matches('r').starts_with("\"\"\"");
         }
         let is_checked = match language {
             Language::Rust => trimmed.starts_with("//"),
-            Language::Python => trimmed.starts_with('#') || was_in_docstring || opens,
+            Language::Python => in_docstring || (!in_string && trimmed.starts_with('#')),
             Language::Proto => true,
             Language::Script => trimmed.starts_with('#') || !line.contains(['"', '\'']),
         };
-        let words = trimmed.trim_start_matches(['/', '!', '#']).split_whitespace().count();
-        if is_checked && words > 1 && line.chars().count() > WIDTH {
+        in_string ^= line.matches("\"\"\"").count() % 2 == 1;
+        let content = trimmed.trim_start_matches(['/', '!', '#', ' ']);
+        let can_be_wrapped = content.contains(' ') && !content.starts_with('|');
+        if is_checked && can_be_wrapped && line.chars().count() > WIDTH {
             found.push(number + 1);
         }
     }
@@ -81,6 +82,8 @@ fn long_lines_are_found_where_they_can_be_wrapped() {
     let python =
         format!("a = '{long}'\n\"\"\"A.\n\n{long}\n\"\"\"\n{long}\n# {long}\n\"\"\"{long}\"\"\"\n");
     assert_eq!(long_lines(Language::Python, &python), [4, 7, 8]);
+    let assigned = format!("a = \"\"\"\n{long}\n\"\"\"\nb = 1\n{long}\n");
+    assert_eq!(count(Language::Python, &assigned), 0);
     assert_eq!(count(Language::Script, &format!("# {long}\n{long}\necho \"{long}\"\n")), 2);
     assert_eq!(count(Language::Proto, &format!("bytes a = 1; // {long}\n")), 1);
     // Columns are characters, not bytes.

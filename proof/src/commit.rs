@@ -1,19 +1,19 @@
 //! Weights and masks to commitments, and the audit that goes the other way (protocol section 4).
 
-use group::{Curve, Group, GroupEncoding};
+use group::{Curve, GroupEncoding};
 use rayon::prelude::*;
 
 use crate::{
     Error,
+    checked_manifest::CheckedManifest,
     field::G1,
     layout::data_rows,
-    manifest::{Manifest, Pinned, Point, commitments},
+    manifest::{Manifest, Module, Point, commitments},
     masks::{MaskKey, Seed, Side},
     msm::{msm, small_msm},
     pairs::Pairs,
     settings::Settings,
     srs::Srs,
-    verifier::check_srs,
     weights::{PairWeights, Weights},
 };
 
@@ -56,16 +56,17 @@ fn commit_vector(srs: &Srs, k: u32, key: &MaskKey, vector: &Vector<'_>) -> Vec<P
 
 fn commit_pairs(
     srs: &Srs,
-    manifest: &Manifest,
+    modules: &[Module],
+    k: u32,
     weights: &Weights,
     key: &MaskKey,
 ) -> Result<Vec<[Vec<Point>; 2]>, Error> {
-    let pairs = Pairs::of(&manifest.modules)?;
+    let pairs = Pairs::of(modules)?;
     let work: Vec<_> = pairs.iter().zip(weights.pairs()).collect();
     Ok(work
         .par_iter()
         .map(|(pair, PairWeights { a, b })| {
-            let module = &manifest.modules[pair.module];
+            let module = &modules[pair.module];
             let vector = |side, values, bits| Vector {
                 module: pair.module,
                 side,
@@ -74,8 +75,8 @@ fn commit_pairs(
                 bits,
             };
             [
-                commit_vector(srs, manifest.k, key, &vector(Side::A, a, module.a_bits)),
-                commit_vector(srs, manifest.k, key, &vector(Side::B, b, module.b_bits)),
+                commit_vector(srs, k, key, &vector(Side::A, a, module.a_bits)),
+                commit_vector(srs, k, key, &vector(Side::B, b, module.b_bits)),
             ]
         })
         .collect())
@@ -102,7 +103,8 @@ pub fn commit(
         Settings::of(&Pairs::of(&manifest.modules)?, manifest.k)?.digest_hex()?;
     let weights = Weights::new(&manifest, pairs)?;
     let key = MaskKey::derive(seed, &manifest, &weights)?;
-    let mut commitments = commit_pairs(srs, &manifest, &weights, &key)?.into_iter();
+    let mut commitments =
+        commit_pairs(srs, &manifest.modules, manifest.k, &weights, &key)?.into_iter();
     for term in manifest.modules.iter_mut().flat_map(|module| &mut module.terms) {
         term.a.clear();
         term.b.clear();
@@ -123,26 +125,20 @@ pub fn commit(
 /// integers are the committed ones.
 pub fn audit(
     srs: &Srs,
-    pinned: &Pinned,
+    manifest: &CheckedManifest,
     weights: &Weights,
     key: &MaskKey,
 ) -> Result<Vec<String>, Error> {
-    let manifest = pinned.manifest();
-    check_srs(srs, manifest)?;
+    manifest.check_srs(srs)?;
     // Integers of another shape would be skipped, wider ones truncated to the bit width below.
-    weights.check(manifest)?;
-    let delivered = commit_pairs(srs, manifest, weights, key)?;
-    let mut differing: Vec<usize> = commitments(manifest)
+    weights.check(manifest.modules())?;
+    let delivered = commit_pairs(srs, manifest.modules(), manifest.manifest().k, weights, key)?;
+    let mut differing: Vec<usize> = commitments(manifest.modules())
         .zip(&delivered)
-        .zip(pinned.pairs().iter())
+        .zip(manifest.pairs().iter())
         .filter(|(((a, b), [own_a, own_b]), _)| *a != own_a.as_slice() || *b != own_b.as_slice())
         .map(|(_, pair)| pair.module)
         .collect();
     differing.dedup();
-    Ok(differing.into_iter().map(|m| manifest.modules[m].name.clone()).collect())
-}
-
-/// The identity, as the projective point that sums start from.
-pub(crate) fn zero() -> G1 {
-    G1::identity()
+    Ok(differing.into_iter().map(|m| manifest.modules()[m].name.clone()).collect())
 }

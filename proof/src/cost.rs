@@ -1,7 +1,7 @@
 //! What committing, proving and verifying will cost on this machine, before doing it.
 //!
 //! Counts come from the layout and the shapes; times from short measurements
-//! ([`Primitives::measure`]) that stand for the operations that dominate. Constants that remain are
+//! ([`OperationTimes::measure`]) that stand for the operations that dominate. Constants that remain are
 //! ratios to those; a test holds the estimates to what happens, within a factor of two, on three
 //! sizes.
 
@@ -22,7 +22,7 @@ use crate::{
 
 /// Times of the dominating operations, with all cores working.
 #[derive(Debug, Clone, Copy)]
-pub struct Primitives {
+pub struct OperationTimes {
     /// One commitment to a full column of field elements.
     pub column: Duration,
     /// One integer of 16 bits in a commitment to weights, all cores busy.
@@ -40,12 +40,12 @@ fn keep<T>(value: T) {
     std::hint::black_box(value);
 }
 
-/// Bits of the weights that [`Primitives::integer`] is measured with.
+/// Bits of the weights that [`OperationTimes::integer`] is measured with.
 const BITS: u32 = 16;
 
-impl Primitives {
+impl OperationTimes {
     /// Measures them.
-    pub fn measure(srs: &Srs) -> Primitives {
+    pub fn measure(srs: &Srs) -> OperationTimes {
         let lagrange = srs.lagrange();
         let values = powers(F::from(0x9E37_79B9_7F4A_7C15), lagrange.len());
         let integers: Vec<i32> =
@@ -82,7 +82,7 @@ impl Primitives {
             keep(crate::field::small_inner_product(&integers, &limbs));
         });
         let share = |total: Duration, parts: usize| total.div_f64(parts.max(1) as f64);
-        Primitives {
+        OperationTimes {
             column,
             integer: share(integer, batch * lagrange.len()),
             masks: share(masks, 64),
@@ -119,7 +119,11 @@ pub struct Estimate {
 }
 
 /// Estimates from shapes alone. `draft` needs neither digests nor commitments.
-pub fn estimate(srs: &Srs, draft: &Manifest, primitives: &Primitives) -> Result<Estimate, Error> {
+pub fn estimate(
+    srs: &Srs,
+    draft: &Manifest,
+    primitives: &OperationTimes,
+) -> Result<Estimate, Error> {
     let mut manifest = draft.clone();
     manifest.k = srs.k();
     manifest.check_shapes()?;
@@ -216,9 +220,9 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::print_stdout)]
     use super::*;
     use crate::{
+        checked_manifest::CheckedManifest,
         commit::commit,
         keys::KeyStore,
-        manifest::Pinned,
         masks::Seed,
         prover::Prover,
         testing::{Session, draft, keys, lora, random_pairs, random_rows},
@@ -243,7 +247,7 @@ mod tests {
             let mut fits = false;
             let mut shortest = [(f64::INFINITY, f64::INFINITY); 3];
             for _ in 0..10 {
-                let estimate = estimate(&srs, &shape, &Primitives::measure(&srs)).unwrap();
+                let estimate = estimate(&srs, &shape, &OperationTimes::measure(&srs)).unwrap();
                 let (committing, _) = seconds(|| {
                     commit(&srs, &shape, random_pairs(&shape), &Seed::generate().unwrap()).unwrap()
                 });
@@ -259,12 +263,12 @@ mod tests {
                     seconds(|| session.with_trace(|trace| prover.prove(trace)).unwrap());
                 let bytes = session.manifest.to_bytes().unwrap();
                 let (verifying, _) = seconds(|| {
-                    let pinned = Pinned::parse(&bytes).unwrap();
+                    let checked = CheckedManifest::parse(&bytes).unwrap();
                     session.with_trace(|trace| {
                         verify(
                             &srs,
                             &KeyStore::default(),
-                            &pinned,
+                            &checked,
                             trace,
                             &proof,
                             SrsPolicy::AllowUntrusted,
@@ -272,7 +276,7 @@ mod tests {
                         .unwrap()
                     })
                 });
-                assert_eq!(estimate.layout, session.pinned.layout());
+                assert_eq!(estimate.layout, session.checked.layout());
                 assert_eq!(estimate.proof_bytes, proof.len());
                 assert!(
                     estimate.manifest_bytes.abs_diff(bytes.len()) <= 8 * modules,

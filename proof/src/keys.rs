@@ -95,11 +95,11 @@ fn failed(e: halo2_proofs::plonk::Error) -> Error {
 }
 
 /// Keys by the digest of their SRS and their layout.
-type Shelf = HashMap<([u8; 32], Layout), Arc<Keys>>;
+type KeyMap = HashMap<([u8; 32], Layout), Arc<Keys>>;
 
 /// Keys by SRS and layout: one vk serves many adapters.
 #[derive(Debug, Default)]
-pub struct KeyStore(Mutex<Shelf>);
+pub struct KeyStore(Mutex<KeyMap>);
 
 /// Keys that a store holds at most; it starts anew when it is full.
 const STORE_SIZE: usize = 32;
@@ -120,7 +120,7 @@ impl KeyStore {
         Ok(keys)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shelf> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, KeyMap> {
         // A poisoned map is still a map of finished keys.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

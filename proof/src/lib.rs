@@ -31,6 +31,7 @@
 //! | [`prover`], [`verifier`] | the two parties | 5.9 |
 
 pub mod argument;
+pub mod checked_manifest;
 pub mod commit;
 pub mod cost;
 pub mod error;
@@ -48,12 +49,15 @@ pub mod proof;
 pub mod prover;
 pub mod randomness;
 pub mod relations;
+pub mod row_source;
 mod row_sums;
+pub mod rows;
 pub mod settings;
 mod simd;
-pub mod source;
 pub mod span;
 pub mod srs;
+pub mod statement;
+mod stripe;
 pub mod trace;
 pub mod transcript;
 pub mod verifier;

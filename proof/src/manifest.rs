@@ -2,21 +2,13 @@
 //! (protocol section 4).
 //!
 //! A manifest is canonical JSON: sorted keys, no white space, one encoding per value. Its BLAKE3 is
-//! the adapter id that the user pins. [`Pinned`] is the only form that the verifier works with:
+//! the adapter id that the user pins. [`CheckedManifest`] is the only form that the verifier works with:
 //! parsing is where every rule of protocol sections 4, 5 ("General pairs") and 9 is enforced.
 
-use group::{GroupEncoding, UncompressedEncoding, prime::PrimeCurveAffine};
-use rayon::prelude::*;
+use group::{GroupEncoding, prime::PrimeCurveAffine};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Error,
-    error::manifest as refuse,
-    field::G1Affine,
-    layout::{Layout, columns_for},
-    pairs::Pairs,
-    settings::Settings,
-};
+use crate::{Error, error::manifest as refuse, field::G1Affine, layout::columns_for};
 
 /// The `format` field of every manifest.
 pub const FORMAT: &str = "zklora-manifest";
@@ -192,7 +184,7 @@ fn power_of_two(exponent: i32) -> f64 {
 }
 
 /// The published description of an adapter. Build one with [`crate::commit::commit`], read one with
-/// [`Pinned::parse`].
+/// [`CheckedManifest::parse`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -258,7 +250,7 @@ impl Manifest {
         Ok(())
     }
 
-    fn check_commitments(&self) -> Result<(), Error> {
+    pub(crate) fn check_commitments(&self) -> Result<(), Error> {
         for module in &self.modules {
             for term in &module.terms {
                 let a_columns =
@@ -392,129 +384,9 @@ impl std::str::FromStr for AdapterId {
     }
 }
 
-/// The commitments of one pair, parsed: one point a column. A missing side is empty.
-#[derive(Debug, Clone)]
-pub struct PairPoints {
-    /// Commitments to A, column by column.
-    pub a: Vec<G1Affine>,
-    /// Commitments to B, column by column.
-    pub b: Vec<G1Affine>,
-}
-
-/// A manifest that was parsed from its canonical bytes and obeys every rule.
-#[derive(Debug, Clone)]
-pub struct Pinned {
-    manifest: Manifest,
-    id: AdapterId,
-    settings: Settings,
-    pairs: Pairs,
-    points: Vec<PairPoints>,
-}
-
-impl Pinned {
-    /// Parses and checks canonical manifest bytes.
-    ///
-    /// # Errors
-    /// [`Error::Manifest`] says which rule is broken: size, JSON, canonical form, names, shapes,
-    /// bit widths, settings digest, number of commitments, a point that is not in the
-    /// prime-order group or is the identity.
-    pub fn parse(bytes: &[u8]) -> Result<Pinned, Error> {
-        Pinned::parse_by(bytes, parse_points)
-    }
-
-    /// [`Pinned::parse`] with what [`Pinned::points_to_bytes`] gave for the same manifest before.
-    /// Whatever `points` holds, a point that is taken from it is the manifest's: it is on the
-    /// curve, has the same compressed form and is not the identity. The one rule that is
-    /// not checked again is that it lies in the prime-order group, so `points` has to be what this
-    /// user wrote.
-    ///
-    /// # Errors
-    /// Those of [`Pinned::parse`]; `points` are not this manifest's.
-    pub fn parse_with_points(bytes: &[u8], points: &[u8]) -> Result<Pinned, Error> {
-        Pinned::parse_by(bytes, |manifest| known_points(manifest, points))
-    }
-
-    fn parse_by(
-        bytes: &[u8],
-        points: impl FnOnce(&Manifest) -> Result<Vec<PairPoints>, Error>,
-    ) -> Result<Pinned, Error> {
-        if bytes.len() > MAX_BYTES {
-            return Err(refuse(format!("{} bytes: more than {MAX_BYTES}", bytes.len())));
-        }
-        let manifest: Manifest =
-            serde_json::from_slice(bytes).map_err(|e| refuse(format!("not a manifest: {e}")))?;
-        if manifest.to_bytes()? != bytes {
-            return Err(refuse(
-                "not in canonical form (sorted keys, no white space): use the bytes that compile wrote",
-            ));
-        }
-        manifest.check_shapes()?;
-        let pairs = Pairs::of(&manifest.modules)?;
-        let settings = Settings::of(&pairs, manifest.k)?;
-        if manifest.settings_digest != settings.digest_hex()? {
-            return Err(refuse("the settings digest is not the one that its shapes and k give"));
-        }
-        manifest.check_commitments()?;
-        let points = points(&manifest)?;
-        let id = AdapterId(*blake3::hash(bytes).as_bytes());
-        Ok(Pinned { manifest, id, settings, pairs, points })
-    }
-
-    /// [`Pinned::parse`], and the id must be `pin`.
-    pub fn parse_pinned(bytes: &[u8], pin: &AdapterId) -> Result<Pinned, Error> {
-        let found = AdapterId(*blake3::hash(bytes).as_bytes());
-        if found != *pin {
-            return Err(Error::Pin { pinned: pin.to_string(), found: found.to_string() });
-        }
-        Pinned::parse(bytes)
-    }
-
-    /// The document.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    /// The modules, in order.
-    pub fn modules(&self) -> &[Module] {
-        &self.manifest.modules
-    }
-
-    /// BLAKE3 of the canonical bytes.
-    pub fn id(&self) -> AdapterId {
-        self.id
-    }
-
-    /// The settings that the shapes and k give.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// The columns of every session of this adapter.
-    pub fn layout(&self) -> Layout {
-        self.settings.layout
-    }
-
-    /// The pairs and groups.
-    pub fn pairs(&self) -> &Pairs {
-        &self.pairs
-    }
-
-    /// The commitments, uncompressed: decompressing them, and checking their group, is most of the
-    /// work of parsing a manifest.
-    pub fn points_to_bytes(&self) -> Vec<u8> {
-        let all = self.points.iter().flat_map(|pair| pair.a.iter().chain(&pair.b));
-        all.flat_map(|point| point.to_uncompressed().as_ref().to_vec()).collect()
-    }
-
-    /// The commitments, one entry a pair.
-    pub fn points(&self) -> &[PairPoints] {
-        &self.points
-    }
-}
-
-/// The commitments of every pair, in the order of [`Pairs`].
-pub(crate) fn commitments(manifest: &Manifest) -> impl Iterator<Item = (&[Point], &[Point])> {
-    manifest.modules.iter().flat_map(|module| &module.terms).flat_map(|term| {
+/// The commitments of every pair, in manifest order.
+pub(crate) fn commitments(modules: &[Module]) -> impl Iterator<Item = (&[Point], &[Point])> {
+    modules.iter().flat_map(|module| &module.terms).flat_map(|term| {
         (0..term.rank).map(|j| {
             (
                 term.a.get(j).map_or(&[][..], Vec::as_slice),
@@ -522,55 +394,6 @@ pub(crate) fn commitments(manifest: &Manifest) -> impl Iterator<Item = (&[Point]
             )
         })
     })
-}
-
-fn parse_points(manifest: &Manifest) -> Result<Vec<PairPoints>, Error> {
-    let sides: Vec<_> = commitments(manifest).collect();
-    sides.par_iter().map(|(a, b)| Ok(PairPoints { a: parse_side(a)?, b: parse_side(b)? })).collect()
-}
-
-/// Bytes of an uncompressed point.
-const UNCOMPRESSED: usize = 96;
-
-/// The points of `bytes`, if they are those of the manifest. What [`parse_point`] refuses is
-/// refused here, but for a point that lies on the curve and not in the prime-order group.
-fn known_points(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<PairPoints>, Error> {
-    let refuse =
-        |why| refuse(format!("the points that were kept of it are not its commitments: {why}"));
-    let sides: Vec<_> = commitments(manifest).collect();
-    let count = sides.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>();
-    if bytes.len() != count * UNCOMPRESSED {
-        return Err(refuse("another number of them"));
-    }
-    let mut chunks = bytes.chunks_exact(UNCOMPRESSED);
-    let mut side = |compressed: &[Point]| -> Result<Vec<G1Affine>, &'static str> {
-        compressed.iter().zip(&mut chunks).map(|(point, bytes)| known_point(point, bytes)).collect()
-    };
-    let pairs = sides.into_iter().map(|(a, b)| Ok(PairPoints { a: side(a)?, b: side(b)? }));
-    pairs.collect::<Result<_, _>>().map_err(refuse)
-}
-
-/// The point of these bytes, if it is on the curve, has this compressed form and is not the
-/// identity.
-fn known_point(compressed: &Point, bytes: &[u8]) -> Result<G1Affine, &'static str> {
-    let mut repr = <G1Affine as UncompressedEncoding>::Uncompressed::default();
-    repr.as_mut().copy_from_slice(bytes);
-    // "Unchecked" is the group, not the curve.
-    let point: G1Affine = Option::from(G1Affine::from_uncompressed_unchecked(&repr))
-        .ok_or("one is not a point of the curve")?;
-    if point.to_bytes().as_ref() != compressed.0 {
-        return Err("one is another point");
-    }
-    check_not_identity(point)
-}
-
-fn parse_side(points: &[Point]) -> Result<Vec<G1Affine>, Error> {
-    points
-        .iter()
-        .map(|point| {
-            parse_point(&point.0).map_err(|why| refuse(format!("commitment {point:?} {why}")))
-        })
-        .collect()
 }
 
 /// A compressed point of the prime-order group that is not the identity.
@@ -584,6 +407,6 @@ pub(crate) fn parse_point(bytes: &[u8; 48]) -> Result<G1Affine, &'static str> {
 }
 
 /// The identity is a commitment to nothing: it has no masks, and its column is known to be zero.
-fn check_not_identity(point: G1Affine) -> Result<G1Affine, &'static str> {
+pub(crate) fn check_not_identity(point: G1Affine) -> Result<G1Affine, &'static str> {
     if bool::from(point.is_identity()) { Err("is the identity") } else { Ok(point) }
 }

@@ -7,23 +7,25 @@ use rayon::prelude::*;
 
 use crate::{
     Error, argument,
+    checked_manifest::CheckedManifest,
     field::{F, G1, Limbs, Secret, SmallSum, all_limbs, limbs, powers, small_inner_product, wipe},
     fold::Folding,
     keys::{KeyStore, Keys},
     layout::{Layout, MASKS},
-    manifest::{Module, Pinned},
+    manifest::Module,
     masks::{MaskKey, Side},
     msm::msm,
     pairs::Pairs,
-    projection::Public,
+    projection::Projection,
     proof::{Proof, affine},
     randomness::{ProofKey, Stream, Streams},
     relations::{Challenges, PublicColumns, a_weights, combine, pair_weights, relations},
     span,
     srs::Srs,
+    statement::Statement,
     trace::Trace,
     transcript::Transcript,
-    verifier::{self, SrsPolicy, check_srs, statement},
+    verifier::{self, SrsPolicy},
     weights::{PairWeights, Weights},
 };
 
@@ -34,7 +36,7 @@ pub struct Prover<'a> {
     /// Derived keys.
     pub keys: &'a KeyStore,
     /// The published manifest, parsed from its bytes.
-    pub pinned: &'a Pinned,
+    pub manifest: &'a CheckedManifest,
     /// The private integers.
     pub weights: &'a Weights,
     /// The private mask key.
@@ -50,17 +52,19 @@ impl Prover<'_> {
     /// means that weights, mask key and manifest do not belong together, or that rows which
     /// were read from a file hold a wrong delta.
     pub fn prove(&self, trace: &Trace<'_>) -> Result<Vec<u8>, Error> {
-        check_srs(self.srs, self.pinned.manifest())?;
-        let keys = self.keys.get(self.srs, self.pinned.layout())?;
-        let statement = statement(self.srs, &keys, self.pinned, trace)?;
+        let (statement, keys) = Statement::of(self.srs, self.keys, self.manifest, trace)?;
         // The integer arithmetic below relies on the bound that was certified for this manifest.
-        self.weights.check(self.pinned.manifest())?;
-        check_deltas(self.pinned.modules(), self.weights, trace)?;
-        let (transcript, opening) = Transcript::open(&statement);
-        let public = Public::of(self.pinned, trace, &opening)?;
-        let randomness = ProofKey::fresh(self.mask_key, &opening.s0)?;
-        let attempt =
-            Attempt { srs: self.srs, keys: &keys, pairs: self.pinned.pairs(), public: &public };
+        self.weights.check(self.manifest.modules())?;
+        check_deltas(self.manifest.modules(), self.weights, trace)?;
+        let (transcript, first) = Transcript::open(&statement);
+        let projection = Projection::of(self.manifest, trace, &first)?;
+        let randomness = ProofKey::fresh(self.mask_key, &first.s0)?;
+        let attempt = Attempt {
+            srs: self.srs,
+            keys: &keys,
+            pairs: self.manifest.pairs(),
+            projection: &projection,
+        };
         let streams = randomness.into_streams();
         let bytes = attempt.run(transcript, self.weights, self.mask_key, streams)?.to_bytes();
         // The prover's own SRS is not in question here: the user's policy decides on the user's
@@ -68,7 +72,7 @@ impl Prover<'_> {
         verifier::verify(
             self.srs,
             self.keys,
-            self.pinned,
+            self.manifest,
             trace,
             &bytes,
             SrsPolicy::AllowUntrusted,
@@ -141,7 +145,7 @@ pub(crate) struct Attempt<'a> {
     pub srs: &'a Srs,
     pub keys: &'a Keys,
     pub pairs: &'a Pairs,
-    pub public: &'a Public,
+    pub projection: &'a Projection,
 }
 
 impl Attempt<'_> {
@@ -155,7 +159,7 @@ impl Attempt<'_> {
         let layout = self.keys.layout();
 
         // Step 3: the products' factors, committed before β exists.
-        let (t, u) = products(self.pairs, weights, self.public);
+        let (t, u) = products(self.pairs, weights, self.projection);
         let t = self.masked(&t, layout.pair_columns, &mut masks);
         let u = self.masked(&u, layout.pair_columns, &mut masks);
         let (c_t, c_u) = (self.commit(&t), self.commit(&u));
@@ -165,7 +169,7 @@ impl Attempt<'_> {
         let b = pair_weights(beta, self.pairs);
         let mut folding = Folding::new(
             combine_a(self.pairs, weights, &b),
-            self.public.groups.clone(),
+            self.projection.groups.clone(),
             layout.rounds,
         );
         let (mut s, mut c_s, mut r) = (Vec::new(), Vec::new(), Vec::new());
@@ -203,11 +207,17 @@ impl Attempt<'_> {
 
         // Steps 7 and 8.
         let challenges = Challenges { beta, r, eta };
-        let sum = combine(&relations(&layout, self.pairs, self.public, &challenges), eta);
-        let public = PublicColumns::lay_out(&layout, &sum);
+        let sum = combine(&relations(&layout, self.pairs, self.projection, &challenges), eta);
+        let public_columns = PublicColumns::lay_out(&layout, &sum);
         let columns: Vec<Secret> = t.into_iter().chain(u).chain(s).chain(b).chain(a).collect();
-        let argument =
-            argument::prove(self.srs, self.keys, &columns, &public, transcript.finish(), library)?;
+        let argument = argument::prove(
+            self.srs,
+            self.keys,
+            &columns,
+            &public_columns,
+            transcript.finish(),
+            library,
+        )?;
         Ok(Proof {
             t: affine(&c_t),
             u: affine(&c_u),
@@ -281,9 +291,9 @@ fn column(layout: &Layout, data: &[F], masks: [F; MASKS]) -> Secret {
 }
 
 /// `t_i = ⟨A_i, v_{g(i)}⟩` and `u_i = ⟨B_i, γ⃗⟩`; zero where the side is missing.
-pub fn products(pairs: &Pairs, weights: &Weights, public: &Public) -> (Secret, Secret) {
-    let groups: Vec<Vec<Limbs>> = public.groups.par_iter().map(|v| all_limbs(v)).collect();
-    let gamma = all_limbs(&public.gamma);
+pub fn products(pairs: &Pairs, weights: &Weights, projection: &Projection) -> (Secret, Secret) {
+    let groups: Vec<Vec<Limbs>> = projection.groups.par_iter().map(|v| all_limbs(v)).collect();
+    let gamma = all_limbs(&projection.gamma);
     let work: Vec<_> = pairs.iter().zip(weights.pairs()).collect();
     let (t, u) = work
         .par_iter()

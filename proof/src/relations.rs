@@ -11,7 +11,7 @@ use crate::{
     fold::{eq_weights, fold_public, interpolation},
     layout::{Layout, ROUND_ROWS},
     pairs::Pairs,
-    projection::Public,
+    projection::Projection,
 };
 
 /// The challenges that the relations depend on.
@@ -27,7 +27,7 @@ pub struct Challenges {
 
 /// The name of a relation, as protocol 5.7 lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Name {
+pub enum RelationName {
     /// `g_1(0) + g_1(1) − Σ b_i t_i = 0`.
     FirstRound,
     /// `g_j(0) + g_j(1) − g_{j−1}(r_{j−1}) = 0`, for the round at this index.
@@ -40,9 +40,9 @@ pub enum Name {
     Product,
 }
 
-/// Weights on cells, by address; what is missing at the end of a vector is zero.
+/// CellWeights on cells, by address; what is missing at the end of a vector is zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Weights {
+pub struct CellWeights {
     /// On the cells of T: one a pair.
     pub t: Vec<F>,
     /// On the cells of U: one a pair.
@@ -62,9 +62,9 @@ pub struct Weights {
 /// One relation: its name and its weights, without powers of η.
 pub struct Relation {
     /// Which one.
-    pub name: Name,
+    pub name: RelationName,
     /// `Σ weights·cells = constant`.
-    pub weights: Weights,
+    pub weights: CellWeights,
 }
 
 /// `b_i = β^i`.
@@ -87,15 +87,16 @@ pub fn a_weights(pairs: &Pairs, b: &[F], r: &[F]) -> Vec<F> {
 pub fn relations(
     layout: &Layout,
     pairs: &Pairs,
-    public: &Public,
+    projection: &Projection,
     challenges: &Challenges,
 ) -> Vec<Relation> {
     let b = pair_weights(challenges.beta, pairs);
-    let pinned = |has_side: fn(&crate::pairs::Pair) -> bool| -> Vec<F> {
+    let minus_b = |has_side: fn(&crate::pairs::Pair) -> bool| -> Vec<F> {
         pairs.iter().zip(&b).map(|(pair, b)| if has_side(pair) { -*b } else { F::ZERO }).collect()
     };
-    let minus_claim = || Weights { t: pinned(|pair| pair.a.is_some()), ..Weights::default() };
-    let round = |index: usize, values: [F; ROUND_ROWS], weights: &mut Weights| {
+    let minus_claim =
+        || CellWeights { t: minus_b(|pair| pair.a.is_some()), ..CellWeights::default() };
+    let round = |index: usize, values: [F; ROUND_ROWS], weights: &mut CellWeights| {
         weights.s.resize(layout.rounds, Vec::new());
         weights.s[index] = values.to_vec();
     };
@@ -106,44 +107,49 @@ pub fn relations(
     if layout.rounds > 0 {
         let mut weights = minus_claim();
         round(0, sum, &mut weights);
-        out.push(Relation { name: Name::FirstRound, weights });
+        out.push(Relation { name: RelationName::FirstRound, weights });
     }
     for j in 1..layout.rounds {
-        let mut weights = Weights::default();
+        let mut weights = CellWeights::default();
         round(j, sum, &mut weights);
         round(j - 1, at(j - 1), &mut weights);
-        out.push(Relation { name: Name::Round(j), weights });
+        out.push(Relation { name: RelationName::Round(j), weights });
     }
     if layout.a_columns > 0 {
-        let mut weights = if layout.rounds == 0 { minus_claim() } else { Weights::default() };
+        let mut weights = if layout.rounds == 0 { minus_claim() } else { CellWeights::default() };
         if layout.rounds > 0 {
             round(layout.rounds - 1, at(layout.rounds - 1), &mut weights);
         }
-        weights.a = fold_public(&public.groups, &eq_weights(&challenges.r, pairs.groups().len()));
-        out.push(Relation { name: Name::LastPoint, weights });
+        weights.a =
+            fold_public(&projection.groups, &eq_weights(&challenges.r, pairs.groups().len()));
+        out.push(Relation { name: RelationName::LastPoint, weights });
     }
     if layout.b_columns > 0 {
-        let gamma = public.gamma[..pairs.longest_b().min(public.gamma.len())].to_vec();
+        let gamma = projection.gamma[..pairs.longest_b().min(projection.gamma.len())].to_vec();
         out.push(Relation {
-            name: Name::Outputs,
-            weights: Weights { b: gamma, u: pinned(|pair| pair.b.is_some()), ..Weights::default() },
+            name: RelationName::Outputs,
+            weights: CellWeights {
+                b: gamma,
+                u: minus_b(|pair| pair.b.is_some()),
+                ..CellWeights::default()
+            },
         });
     }
-    out.push(Relation { name: Name::Product, weights: product(pairs, public) });
+    out.push(Relation { name: RelationName::Product, weights: product(pairs, projection) });
     out
 }
 
 /// The product relation. A missing side is a public value, which becomes part of the other cell's
 /// weight: `2^shift` for a scale's missing B side, `2^shift·Σ ρ_l w_l` for a bias's missing A side.
-fn product(pairs: &Pairs, public: &Public) -> Weights {
-    let mut weights = Weights { constant: public.delta, ..Weights::default() };
+fn product(pairs: &Pairs, projection: &Projection) -> CellWeights {
+    let mut weights = CellWeights { constant: projection.delta, ..CellWeights::default() };
     for pair in pairs.iter() {
-        let c = public.c[pair.module];
+        let c = projection.c[pair.module];
         let shift = F::from(1u64 << pair.shift);
         let (t, u, e) = match (pair.a, pair.b) {
             (Some(_), Some(_)) => (F::ZERO, F::ZERO, c),
             (Some(_), None) => (c * shift, F::ZERO, F::ZERO),
-            (None, _) => (F::ZERO, c * shift * public.ones[pair.module], F::ZERO),
+            (None, _) => (F::ZERO, c * shift * projection.ones[pair.module], F::ZERO),
         };
         weights.t.push(t);
         weights.u.push(u);
@@ -153,8 +159,8 @@ fn product(pairs: &Pairs, public: &Public) -> Weights {
 }
 
 /// `Σ_k η^k · relation_k`.
-pub fn combine(relations: &[Relation], eta: F) -> Weights {
-    let mut sum = Weights::default();
+pub fn combine(relations: &[Relation], eta: F) -> CellWeights {
+    let mut sum = CellWeights::default();
     let mut power = F::ONE;
     for Relation { weights, .. } in relations {
         add(&mut sum.t, &weights.t, power);
@@ -193,7 +199,7 @@ pub struct PublicColumns {
 impl PublicColumns {
     /// Lays the weights out. Each vector is cut at the data rows, so no column can reach row u − 2
     /// or beyond: masks and the output row never carry a weight.
-    pub fn lay_out(layout: &Layout, weights: &Weights) -> PublicColumns {
+    pub fn lay_out(layout: &Layout, weights: &CellWeights) -> PublicColumns {
         let cut = |vector: &[F], columns: usize| -> Vec<Vec<F>> {
             let mut out: Vec<Vec<F>> =
                 vector.chunks(layout.data_rows()).map(<[F]>::to_vec).collect();

@@ -2,11 +2,11 @@
 //! runs it.
 #![allow(unsafe_code)]
 
-use crate::row_sums::{self, LIMBS, Parts, Stripe, Weight};
+use crate::stripe::{self, LIMBS, Parts, RowWeight, Stripe};
 
-/// [`row_sums::stripe`] with the widest instructions at hand; the sums are the same with any.
-pub fn stripe<T: Parts<P>, const P: usize>(
-    weights: &[Weight],
+/// [`stripe::sum_stripe`] with the widest instructions at hand; the sums are the same with any.
+pub fn sum_stripe<T: Parts<P>, const P: usize>(
+    weights: &[RowWeight],
     values: &[T],
     stripe: Stripe,
 ) -> Vec<[i128; LIMBS]> {
@@ -16,15 +16,15 @@ pub fn stripe<T: Parts<P>, const P: usize>(
         // with AVX2, which has just been found.
         return unsafe { with_avx2(weights, values, stripe) };
     }
-    row_sums::stripe(weights, values, stripe)
+    stripe::sum_stripe(weights, values, stripe)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn with_avx2<T: Parts<P>, const P: usize>(
-    weights: &[Weight],
+    weights: &[RowWeight],
     values: &[T],
     stripe: Stripe,
 ) -> Vec<[i128; LIMBS]> {
-    row_sums::stripe(weights, values, stripe)
+    stripe::sum_stripe(weights, values, stripe)
 }

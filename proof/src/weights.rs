@@ -48,13 +48,13 @@ impl Weights {
     /// [`Error::Weights`] names the module whose integers do not fit.
     pub fn new(manifest: &Manifest, pairs: Vec<PairWeights>) -> Result<Weights, Error> {
         let weights = Weights { pairs };
-        weights.check(manifest)?;
+        weights.check(&manifest.modules)?;
         Ok(weights)
     }
 
-    /// Whether the integers fit this manifest's shapes, bit widths and bounds.
-    pub(crate) fn check(&self, manifest: &Manifest) -> Result<(), Error> {
-        let shape = Pairs::of(&manifest.modules)?;
+    /// Whether the integers fit the modules' shapes, bit widths and bounds.
+    pub(crate) fn check(&self, modules: &[Module]) -> Result<(), Error> {
+        let shape = Pairs::of(modules)?;
         if self.pairs.len() != shape.len() {
             return Err(Error::Weights(format!(
                 "{} pairs, the manifest has {}",
@@ -63,7 +63,7 @@ impl Weights {
             )));
         }
         let mut first = 0;
-        for module in &manifest.modules {
+        for module in modules {
             let count = module.terms.iter().map(|term| term.rank).sum::<usize>();
             let own = &self.pairs[first..first + count];
             check_module(module, own)
@@ -87,7 +87,7 @@ impl Weights {
     /// 1. The bound that [`Weights::new`] certified keeps every partial sum within an `i64`.
     pub fn delta_row(
         &self,
-        manifest: &Module,
+        module: &Module,
         pairs: &[PairWeights],
         inputs: &[&[i32]],
         one: i32,
@@ -95,7 +95,7 @@ impl Weights {
     ) {
         out.fill(0);
         let mut rest = pairs.iter();
-        for term in &manifest.terms {
+        for term in &module.terms {
             for pair in rest.by_ref().take(term.rank) {
                 match (term.kind, term.input.and_then(|input| inputs.get(input))) {
                     (TermKind::LowRank, Some(x)) => {

@@ -12,7 +12,7 @@ use crate::{
     keys::Keys,
     layout::Layout,
     prover::commit_column,
-    relations::{PublicColumns, Weights},
+    relations::{CellWeights, PublicColumns},
     testing::{K, srs},
 };
 
@@ -32,7 +32,7 @@ fn case() -> Case {
     let rows = layout.data_rows();
     let columns: Vec<Secret> =
         (0..layout.committed_columns()).map(|_| Secret(random(layout.usable()))).collect();
-    let mut weights = Weights {
+    let mut weights = CellWeights {
         t: random(2 * rows),
         u: random(rows + 3),
         s: vec![random(3), random(3)],

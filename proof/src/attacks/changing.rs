@@ -15,11 +15,11 @@ use crate::{
     error::Check,
     field::F,
     manifest::Module,
-    projection::Public,
-    source::Source,
+    projection::Projection,
+    row_source::RowSource,
     testing::{OwnedRows, Session, Shape, keys, lora},
     trace::Trace,
-    transcript::Opening,
+    transcript::FirstChallenges,
     verifier::{SrsPolicy, verify},
 };
 
@@ -79,7 +79,7 @@ impl Changing {
     }
 }
 
-impl Source for Changing {
+impl RowSource for Changing {
     fn count(&self, m: usize) -> usize {
         self.rows[m].scales.len()
     }
@@ -121,11 +121,11 @@ fn session() -> Session {
 }
 
 fn read(session: &Session, source: Arc<Changing>) -> Result<Trace<'static>, Error> {
-    Trace::read(&session.pinned, session.context, source)
+    Trace::read(&session.checked, session.context, source)
 }
 
 fn verdict(session: &Session, trace: &Trace<'_>, proof: &[u8]) -> Result<(), Error> {
-    verify(session.srs, keys(), &session.pinned, trace, proof, SrsPolicy::AllowUntrusted)
+    verify(session.srs, keys(), &session.checked, trace, proof, SrsPolicy::AllowUntrusted)
         .map(|_| ())
 }
 
@@ -133,13 +133,13 @@ fn verdict(session: &Session, trace: &Trace<'_>, proof: &[u8]) -> Result<(), Err
 fn rows_in_pieces_are_the_same_session() {
     let session = session();
     let streamed = read(&session, Changing::of(&session, Part::Nothing, 1)).unwrap();
-    let opening = Opening { s0: [1; 32], rho_key: [2; 32], gamma: F::from(3), c: F::from(5) };
+    let first = FirstChallenges { s0: [1; 32], rho_key: [2; 32], gamma: F::from(3), c: F::from(5) };
     let (one, other) = session.with_trace(|held| {
         assert_eq!(held.digest(), streamed.digest());
         assert_eq!(held.counts(), streamed.counts());
         (
-            Public::of(&session.pinned, held, &opening),
-            Public::of(&session.pinned, &streamed, &opening),
+            Projection::of(&session.checked, held, &first),
+            Projection::of(&session.checked, &streamed, &first),
         )
     });
     let (one, other) = (one.unwrap(), other.unwrap());
@@ -161,7 +161,7 @@ fn rows_that_change_after_the_digest_are_refused_by_the_second_digest() {
             matches!(&answer, Err(Error::Trace(why)) if why.contains("changed while they were read")),
             "{answer:?}"
         );
-        let answer = trace.visit(session.pinned.modules(), |_, _, _| Ok(()));
+        let answer = trace.visit(session.checked.modules(), |_, _, _| Ok(()));
         assert!(
             matches!(&answer, Err(Error::Trace(why)) if why.contains("changed while they were read")),
             "{answer:?}"

@@ -17,15 +17,17 @@ use crate::{
     keys::Keys,
     layout::Layout,
     pairs::Pairs,
-    projection::Public,
+    projection::Projection,
     proof::{Proof, affine},
     prover::{Attempt, combine_a, combine_b, combined_masks, products},
     randomness::{ProofKey, Streams},
-    relations::{Challenges, Name, PublicColumns, Relation, a_weights, combine, pair_weights},
+    relations::{
+        Challenges, PublicColumns, Relation, RelationName, a_weights, combine, pair_weights,
+    },
     span,
+    statement::Statement,
     testing::{OwnedRows, Session, keys, with_rows},
     transcript::Transcript,
-    verifier::statement,
     weights::Weights,
 };
 
@@ -33,7 +35,7 @@ use crate::{
 /// missing.
 pub struct View<'a> {
     pub pairs: &'a Pairs,
-    pub public: &'a Public,
+    pub projection: &'a Projection,
     pub beta: F,
     pub r: Vec<F>,
     pub chi: F,
@@ -46,7 +48,8 @@ impl View<'_> {
     pub fn missing(&self, t: &[F], u: &[F]) -> F {
         let two_sided =
             self.pairs.iter().enumerate().filter(|(_, p)| p.a.is_some() && p.b.is_some());
-        self.public.delta - two_sided.map(|(i, p)| self.public.c[p.module] * t[i] * u[i]).sum::<F>()
+        self.projection.delta
+            - two_sided.map(|(i, p)| self.projection.c[p.module] * t[i] * u[i]).sum::<F>()
     }
 }
 
@@ -83,12 +86,12 @@ pub struct Attack<'a> {
 /// A forged proof, and what each relation amounts to on its columns.
 pub struct Forgery {
     pub proof: Proof,
-    pub residuals: Vec<(Name, F)>,
+    pub residuals: Vec<(RelationName, F)>,
 }
 
 impl Forgery {
     /// The relations that do not hold.
-    pub fn broken(&self) -> Vec<Name> {
+    pub fn broken(&self) -> Vec<RelationName> {
         self.residuals
             .iter()
             .filter(|(_, value)| *value != F::ZERO)
@@ -122,7 +125,7 @@ impl<'a> Attack<'a> {
     }
 
     pub fn layout(&self) -> Layout {
-        let layout = self.session.pinned.layout();
+        let layout = self.session.checked.layout();
         Layout {
             rounds: if self.rules.rounds_in_one { layout.rounds.min(1) } else { layout.rounds },
             ..layout
@@ -131,30 +134,29 @@ impl<'a> Attack<'a> {
 
     pub fn opened<T>(
         &self,
-        f: impl FnOnce(&Keys, Transcript, crate::transcript::Opening, Public) -> T,
+        f: impl FnOnce(&Keys, Transcript, crate::transcript::FirstChallenges, Projection) -> T,
     ) -> T {
-        let Session { srs, pinned, context, .. } = self.session;
-        with_rows(pinned, *context, &self.rows, |trace| {
-            let keys = keys().get(srs, pinned.layout()).unwrap();
-            let (transcript, opening) =
-                Transcript::open(&statement(srs, &keys, pinned, trace).unwrap());
-            let public = Public::of(pinned, trace, &opening).unwrap();
-            f(&keys, transcript, opening, public)
+        let Session { srs, checked, context, .. } = self.session;
+        with_rows(checked, *context, &self.rows, |trace| {
+            let (statement, keys) = Statement::of(srs, keys(), checked, trace).unwrap();
+            let (transcript, first) = Transcript::open(&statement);
+            let projection = Projection::of(checked, trace, &first).unwrap();
+            f(&keys, transcript, first, projection)
         })
         .unwrap()
     }
 
     /// Proves what the cheat says.
     pub fn forge(&self, mut cheat: Cheat<'_>) -> Forgery {
-        let Session { srs, pinned, key, .. } = self.session;
-        let (layout, pairs, weights) = (pinned.layout(), pinned.pairs(), &self.weights);
-        self.opened(|keys, mut transcript, opening, public| {
+        let Session { srs, checked, key, .. } = self.session;
+        let (layout, pairs, weights) = (checked.layout(), checked.pairs(), &self.weights);
+        self.opened(|keys, mut transcript, first, projection| {
             let Streams { mut masks, mut fresh, nonces: mut nonce_stream, library } =
-                ProofKey::fresh(key, &opening.s0).unwrap().into_streams();
-            let attempt = Attempt { srs, keys, pairs, public: &public };
+                ProofKey::fresh(key, &first.s0).unwrap().into_streams();
+            let attempt = Attempt { srs, keys, pairs, projection: &projection };
             let mut view = View {
                 pairs,
-                public: &public,
+                projection: &projection,
                 beta: F::ZERO,
                 r: vec![],
                 chi: F::ZERO,
@@ -164,7 +166,7 @@ impl<'a> Attack<'a> {
             if self.rules.eta_first {
                 view.eta = transcript.relations(&[F::ZERO; 2]);
             }
-            let (mut t, mut u) = products(pairs, weights, &public);
+            let (mut t, mut u) = products(pairs, weights, &projection);
             if self.rules.beta_first {
                 view.beta = transcript.products(&[], &[]);
             }
@@ -180,8 +182,11 @@ impl<'a> Attack<'a> {
             }
 
             let b = pair_weights(view.beta, pairs);
-            let mut folding =
-                Folding::new(combine_a(pairs, weights, &b), public.groups.clone(), layout.rounds);
+            let mut folding = Folding::new(
+                combine_a(pairs, weights, &b),
+                projection.groups.clone(),
+                layout.rounds,
+            );
             let (mut s, mut c_s) = (Vec::new(), Vec::new());
             for j in 0..layout.rounds {
                 if self.rules.r_first {
@@ -248,7 +253,7 @@ impl<'a> Attack<'a> {
             }
             let columns: Vec<Secret> = t.into_iter().chain(u).chain(s).chain(b).chain(a).collect();
             let challenges = Challenges { beta: view.beta, r: view.r.clone(), eta };
-            let all = self.relations(&public, &challenges);
+            let all = self.relations(&projection, &challenges);
             let residuals = all
                 .iter()
                 .map(|relation| (relation.name, self.residual(&columns, relation)))

@@ -15,13 +15,13 @@ use crate::{
     error::Check,
     field::F,
     fold::interpolation,
-    relations::Name::{FirstRound, LastPoint, Product},
+    relations::RelationName::{FirstRound, LastPoint, Product},
     testing::{Session, Shape, lora},
 };
 
 /// The change of t_0 that explains the false delta.
 fn explain(view: &View<'_>, t: &mut [F], u: &[F]) -> F {
-    let change = view.missing(t, u) * (view.public.c[0] * u[0]).invert().unwrap();
+    let change = view.missing(t, u) * (view.projection.c[0] * u[0]).invert().unwrap();
     t[0] += change;
     change
 }
@@ -80,7 +80,7 @@ fn products_chosen_after_beta_work_only_if_beta_does_not_depend_on_them() {
     let lie = |guess: Option<F>| Cheat {
         products: Some(Box::new(move |view, t, u| {
             let inverse = guess.unwrap_or(view.beta).invert().unwrap();
-            let missing = view.missing(t, u) * view.public.c[0].invert().unwrap();
+            let missing = view.missing(t, u) * view.projection.c[0].invert().unwrap();
             let x = missing * (u[0] - u[1] * inverse).invert().unwrap();
             t[0] += x;
             t[1] -= x * inverse;
@@ -105,8 +105,8 @@ fn differences_that_cancel_in_the_span_proof_work_only_if_chi_is_known_first() {
         Cheat {
             products: Some(Box::new(move |view, t, u| error.set(explain(view, t, u)))),
             combined: Some(Box::new(move |view, a, b| {
-                let x = &view.public.groups[0];
-                let gamma = view.public.gamma[1];
+                let x = &view.projection.groups[0];
+                let gamma = view.projection.gamma[1];
                 let second = error.get() * (x[1] - gamma * x[0]).invert().unwrap();
                 let d = [-(gamma * second), second];
                 let inverse = guess.unwrap_or(view.chi).invert().unwrap();
@@ -152,7 +152,7 @@ fn a_simulated_span_proof_works_only_if_epsilon_is_known_first() {
     let lie = || Cheat {
         products: Some(Box::new(|view, t, u| error.set(explain(view, t, u)))),
         combined: Some(Box::new(|view, a, _| {
-            a[0][0] += error.get() * view.public.groups[0][0].invert().unwrap()
+            a[0][0] += error.get() * view.projection.groups[0][0].invert().unwrap()
         })),
         simulate_span: true,
         ..Cheat::default()
@@ -171,7 +171,7 @@ fn relations_that_cancel_in_their_sum_work_only_if_eta_is_known_first() {
             let square = view.eta.square();
             t[0] += square
                 * view.missing(t, u)
-                * (square * view.public.c[0] * u[0] - F::ONE).invert().unwrap();
+                * (square * view.projection.c[0] * u[0] - F::ONE).invert().unwrap();
         })),
         ..Cheat::default()
     };
@@ -190,7 +190,7 @@ fn the_free_u_cell_of_a_scale_works_only_if_it_has_a_weight() {
     // Pair 1 is the scale: its U cell takes whatever the false delta needs.
     let lie = || Cheat {
         products: Some(Box::new(|view, t, u| {
-            u[1] = view.missing(t, u) * (view.public.c[0] * t[1]).invert().unwrap();
+            u[1] = view.missing(t, u) * (view.projection.c[0] * t[1]).invert().unwrap();
         })),
         ..Cheat::default()
     };

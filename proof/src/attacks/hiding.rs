@@ -15,7 +15,7 @@ use crate::{
 
 /// Every point and every scalar of a proof, the halo2 part's included.
 fn elements(session: &Session, bytes: &[u8]) -> Vec<Vec<u8>> {
-    let layout = session.pinned.layout();
+    let layout = session.checked.layout();
     let mut out = Vec::new();
     for part in parts(bytes).iter().skip(1) {
         let content = &bytes[part.content.clone()];
@@ -56,8 +56,8 @@ fn two_proofs_of_one_session_share_no_commitment_and_no_evaluation() {
 fn a_proof_shows_no_commitment_of_the_manifest() {
     // With one pair and one module, A** is A_1 itself, up to re-randomisation.
     let session = Session::of(&[lora(5, 1, 4, 2)]);
-    let proof = Proof::parse(&session.prove(), &session.pinned.layout()).unwrap();
-    let pair = &session.pinned.points()[0];
+    let proof = Proof::parse(&session.prove(), &session.checked.layout()).unwrap();
+    let pair = &session.checked.points()[0];
     assert!(!proof.a.contains(&pair.a[0]) && !proof.b.contains(&pair.b[0]));
 }
 
@@ -136,12 +136,12 @@ fn repeated_randomness_gives_the_same_proof_or_one_that_has_nothing_in_common() 
     let session = Session::of(&[lora(30, 2, 4, 2), lora(3, 1, 2, 1)]);
     let prove = |threads| {
         within(threads, || {
-            super::cheat::Attack::on(&session).opened(|keys, transcript, _, public| {
+            super::cheat::Attack::on(&session).opened(|keys, transcript, _, projection| {
                 let attempt = Attempt {
                     srs: session.srs,
                     keys,
-                    pairs: session.pinned.pairs(),
-                    public: &public,
+                    pairs: session.checked.pairs(),
+                    projection: &projection,
                 };
                 let streams = ProofKey::derive(&[1; 32], &session.key, &[2; 32]).into_streams();
                 attempt.run(transcript, &session.weights, &session.key, streams).unwrap().to_bytes()

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use crate::{
-    manifest::Pinned,
+    checked_manifest::CheckedManifest,
     proof::Proof,
     testing::{Session, Shape, keys, lora, with_rows},
 };
@@ -16,10 +16,10 @@ fn session() -> Session {
 
 /// Parses; if that works, goes on to the keys and the trace.
 fn read(session: &Session, bytes: &[u8]) {
-    if let Ok(pinned) = Pinned::parse(bytes) {
-        let _ = keys().get(session.srs, pinned.layout());
-        let _ = with_rows(&pinned, session.context, &session.rows, |_| ());
-        let _ = pinned.modules()[0].output_scale();
+    if let Ok(checked) = CheckedManifest::parse(bytes) {
+        let _ = keys().get(session.srs, checked.layout());
+        let _ = with_rows(&checked, session.context, &session.rows, |_| ());
+        let _ = checked.modules()[0].output_scale();
     }
 }
 
@@ -89,7 +89,7 @@ fn extreme_numbers_with_a_settings_digest_that_fits_do_not_crash() {
             }
             // The commitments do not fit any more, and nothing is allocated by the shapes before
             // that is seen.
-            let answer = Pinned::parse(&manifest.to_bytes().unwrap());
+            let answer = CheckedManifest::parse(&manifest.to_bytes().unwrap());
             assert!(matches!(answer, Err(crate::Error::Manifest(_))), "{dim} {rank}");
         }
     }
@@ -110,7 +110,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_no_proof_and_do_not_crash(bytes in prop::collection::vec(any::<u8>(), 0..300), keep in 0usize..200) {
-        let layout = shared().pinned.layout();
+        let layout = shared().checked.layout();
         prop_assert!(Proof::parse(&bytes, &layout).is_err());
         let mut spliced = proof()[..keep.min(proof().len())].to_vec();
         spliced.extend(&bytes);

@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
+    checked_manifest::CheckedManifest,
     error::Check,
     keys::Keys,
     layout::Layout,
-    manifest::{AdapterId, Pinned},
+    manifest::AdapterId,
     masks::Seed,
     srs::{Provenance, Srs},
     testing::{OwnedRows, Session, Shape, draft, keys, lora, random_pairs, random_rows, with_rows},
@@ -96,12 +97,12 @@ fn answers(session: &Session) -> Answers {
         (name, hex::encode(Keys::generate(ethereum(), *layout).unwrap().fingerprint().to_repr()))
     };
     Answers {
-        adapter: session.pinned.id().to_string(),
-        settings: session.pinned.settings().digest_hex().unwrap(),
+        adapter: session.checked.id().to_string(),
+        settings: session.checked.settings().digest_hex().unwrap(),
         trace: session.with_trace(|trace| hex::encode(trace.digest().0)),
         verifying_keys: layouts()
             .iter()
-            .chain([&session.pinned.layout()])
+            .chain([&session.checked.layout()])
             .map(fingerprint)
             .collect(),
     }
@@ -118,11 +119,11 @@ fn seed_and_weights_give_the_pinned_manifest_trace_and_keys() {
 fn the_pinned_proof_still_verifies_under_the_ethereum_ceremony() {
     let pinned_answers: Answers = serde_json::from_slice(ANSWERS).unwrap();
     let pin: AdapterId = pinned_answers.adapter.parse().unwrap();
-    let pinned = Pinned::parse_pinned(MANIFEST, &pin).unwrap();
+    let checked = CheckedManifest::parse_pinned(MANIFEST, &pin).unwrap();
     let mut session = session();
     let held_against = |session: &Session| {
-        with_rows(&pinned, session.context, &session.rows, |trace| {
-            verify(ethereum(), keys(), &pinned, trace, PROOF, SrsPolicy::TrustedOnly)
+        with_rows(&checked, session.context, &session.rows, |trace| {
+            verify(ethereum(), keys(), &checked, trace, PROOF, SrsPolicy::TrustedOnly)
         })
         .unwrap()
     };

@@ -199,8 +199,8 @@ proptest! {
             session.rows.iter().enumerate().flat_map(|(m, r)| (0..r.delta.len()).map(move |i| (m, i))).collect();
         let (module, cell) = *at.get(&cells);
         session.rows[module].delta[cell] ^= 1 << bit;
-        let answer = with_rows(&session.pinned, session.context, &session.rows, |trace| {
-            verify(session.srs, keys(), &session.pinned, trace, &proof, SrsPolicy::AllowUntrusted)
+        let answer = with_rows(&session.checked, session.context, &session.rows, |trace| {
+            verify(session.srs, keys(), &session.checked, trace, &proof, SrsPolicy::AllowUntrusted)
         });
         // A wide flip may leave the certified bound: then the trace itself is refused.
         let refused = matches!(answer, Ok(Err(Error::Rejected(Check::MaskSpan))) | Err(Error::BeyondBound { .. }));
@@ -250,7 +250,7 @@ fn one_vector_far_longer_than_a_column_and_many_modules() {
     let mut shapes = vec![lora(1000, 1, 1, 2), lora(1, 1, 1000, 2)];
     shapes.extend((0..30).map(|m| lora(1 + m % 3, 1, 1, m % 4)));
     let session = Session::of(&shapes);
-    assert_eq!(session.pinned.layout().rounds, 5);
+    assert_eq!(session.checked.layout().rounds, 5);
     equals_the_oracle(&session);
     session.verify(&session.prove()).unwrap();
 }

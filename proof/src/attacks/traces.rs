@@ -4,8 +4,9 @@ use crate::{
     Error,
     error::Check,
     manifest::TermKind,
+    rows::Rows,
     testing::{OwnedRows, Session, Shape, keys, lora, with_rows},
-    trace::{Rows, Trace},
+    trace::Trace,
     verifier::{SrsPolicy, verify},
 };
 
@@ -15,8 +16,8 @@ fn session() -> Session {
 
 /// The answer when a proof of the true trace is held against `rows`.
 fn against(session: &Session, proof: &[u8], rows: &[OwnedRows]) -> Result<(), Error> {
-    let answer = with_rows(&session.pinned, session.context, rows, |trace| {
-        verify(session.srs, keys(), &session.pinned, trace, proof, SrsPolicy::AllowUntrusted)
+    let answer = with_rows(&session.checked, session.context, rows, |trace| {
+        verify(session.srs, keys(), &session.checked, trace, proof, SrsPolicy::AllowUntrusted)
     });
     answer?.map(|_| ())
 }
@@ -104,10 +105,10 @@ fn the_integers_that_stand_for_one_are_part_of_the_trace() {
 fn more_rows_than_the_projection_can_sum_are_refused() {
     let session = session();
     // Zero pages that nobody touches: the number is looked at first.
-    let scales = vec![0.0f32; crate::trace::MAX_ROWS + 1];
+    let scales = vec![0.0f32; crate::rows::MAX_ROWS + 1];
     let rows = Rows { inputs: &[&[]], scales: &scales, ..Rows::default() };
     let none = Rows { inputs: &[&[]], ..Rows::default() };
-    let answer = Trace::new(&session.pinned, [0; 32], vec![rows, none, none, none]);
+    let answer = Trace::new(&session.checked, [0; 32], vec![rows, none, none, none]);
     assert!(
         matches!(&answer, Err(Error::Trace(why)) if why.contains("268435457 rows: more than")),
         "{answer:?}"
@@ -137,7 +138,7 @@ fn a_prover_asked_for_a_false_trace_publishes_nothing_and_names_the_cell() {
 }
 
 fn trace_error(session: &Session, rows: &[OwnedRows]) -> String {
-    match with_rows(&session.pinned, session.context, rows, |_| ()) {
+    match with_rows(&session.checked, session.context, rows, |_| ()) {
         Err(error @ (Error::Trace(_) | Error::BeyondBound { .. })) => error.to_string(),
         other => panic!("{other:?}"),
     }
@@ -178,7 +179,7 @@ fn integers_out_of_range_are_named_with_module_and_row() {
     for value in [limit - 1, 1 - limit] {
         let mut rows = session.rows.clone();
         rows[1].inputs[0][9] = value;
-        with_rows(&session.pinned, session.context, &rows, |_| ()).unwrap();
+        with_rows(&session.checked, session.context, &rows, |_| ()).unwrap();
     }
 }
 
@@ -222,7 +223,7 @@ fn a_trace_checked_against_another_adapter_is_refused() {
     let (session, other) = (session(), session());
     let proof = session.prove();
     let answer = other.with_trace(|trace| {
-        verify(session.srs, keys(), &session.pinned, trace, &proof, SrsPolicy::AllowUntrusted)
+        verify(session.srs, keys(), &session.checked, trace, &proof, SrsPolicy::AllowUntrusted)
             .map(|_| ())
     });
     assert!(
@@ -244,7 +245,7 @@ fn the_digest_separates_what_is_in_the_rows() {
         delta,
     };
     let digest =
-        |modules: Vec<Rows<'_>>| Trace::new(&session.pinned, [0; 32], modules).unwrap().digest().0;
+        |modules: Vec<Rows<'_>>| Trace::new(&session.checked, [0; 32], modules).unwrap().digest().0;
     let full = row(&[1.0, 2.0], &[5, 6, 7, 8]);
     let all = [
         digest(vec![full, Rows { inputs: &[&[]], ..Rows::default() }]),

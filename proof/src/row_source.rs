@@ -7,15 +7,11 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use crate::{
-    Error,
-    manifest::Module,
-    trace::{Rows, check_shape},
-};
+use crate::{Error, manifest::Module};
 
 /// The rows of a session, in the order of the manifest's modules. Ranges are of values, row-major:
 /// `[N, dim]` has `N·dim` of them.
-pub trait Source: Send + Sync {
+pub trait RowSource: Send + Sync {
     /// Number of rows N of module `m`.
     fn count(&self, m: usize) -> usize;
     /// Whether its parts have the lengths that N rows of `module` have.
@@ -32,50 +28,6 @@ pub trait Source: Send + Sync {
     /// Whether it is certain that values are the same whenever they are read: if they lie in
     /// memory, borrowed.
     fn is_constant(&self) -> bool;
-}
-
-/// Rows in memory.
-pub(crate) struct Memory<'a>(pub Vec<Rows<'a>>);
-
-/// The part of a slice. Shapes were checked; a shorter slice is refused all the same.
-fn part<T: Clone>(all: &[T], values: Range<usize>) -> Result<Cow<'_, [T]>, String> {
-    let length = all.len();
-    all.get(values).map(Cow::Borrowed).ok_or_else(|| format!("it ends after {length} values"))
-}
-
-impl Source for Memory<'_> {
-    fn count(&self, m: usize) -> usize {
-        self.0[m].count()
-    }
-
-    fn check_shape(&self, m: usize, module: &Module) -> Result<(), String> {
-        check_shape(module, &self.0[m])
-    }
-
-    fn input(
-        &self,
-        m: usize,
-        input: usize,
-        values: Range<usize>,
-    ) -> Result<Cow<'_, [i32]>, String> {
-        part(self.0[m].inputs[input], values)
-    }
-
-    fn ones(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [i32]>, String> {
-        part(self.0[m].ones, values)
-    }
-
-    fn scales(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [f32]>, String> {
-        part(self.0[m].scales, values)
-    }
-
-    fn delta(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [i64]>, String> {
-        part(self.0[m].delta, values)
-    }
-
-    fn is_constant(&self) -> bool {
-        true
-    }
 }
 
 /// Bytes that are read at a time.
@@ -120,7 +72,7 @@ pub(crate) type Visit<'v> = dyn FnMut(Range<usize>, &Piece<'_>) -> Result<(), Er
 /// of inputs, then inputs, constants, scales (bits) and deltas, each with its length. Everything
 /// goes to `hasher`, if there is one, and to `visit`.
 pub(crate) fn read_module<'s>(
-    source: &'s dyn Source,
+    source: &'s dyn RowSource,
     m: usize,
     rows: usize,
     module: &Module,

@@ -1,5 +1,4 @@
-//! A manifest that was parsed from its canonical bytes and obeys every rule of
-//! docs/protocol.md, "Manifest and adapter id".
+//! Parses a manifest and enforces every rule for it (docs/protocol.md, "Manifest and adapter id").
 
 use group::{GroupEncoding, UncompressedEncoding};
 use rayon::prelude::*;
@@ -47,14 +46,15 @@ impl CheckedManifest {
         CheckedManifest::parse_by(bytes, parse_points)
     }
 
-    /// [`CheckedManifest::parse`] with what [`CheckedManifest::points_to_bytes`] gave for the same manifest before.
-    /// Whatever `points` holds, a point that is taken from it is the manifest's: it is on the
-    /// curve, has the same compressed form and is not the identity. The one rule that is
-    /// not checked again is that it lies in the prime-order group, so `points` has to be what this
-    /// user wrote.
+    /// [`CheckedManifest::parse`] with the points that [`CheckedManifest::points_to_bytes`]
+    /// returned for the same manifest. Each point is compared with the manifest: it must be on
+    /// the curve, have the same compressed form and not be the identity. The one rule that is
+    /// not checked again is that it lies in the prime-order group, so `points` must come from a
+    /// file that only this user can write.
     ///
     /// # Errors
-    /// Those of [`CheckedManifest::parse`]; `points` are not this manifest's.
+    /// Those of [`CheckedManifest::parse`]; [`Error::Manifest`] if `points` are not this
+    /// manifest's.
     pub fn parse_with_points(bytes: &[u8], points: &[u8]) -> Result<CheckedManifest, Error> {
         CheckedManifest::parse_by(bytes, |manifest| known_points(manifest, points))
     }
@@ -85,7 +85,10 @@ impl CheckedManifest {
         Ok(CheckedManifest { manifest, id, settings, pairs, points })
     }
 
-    /// [`CheckedManifest::parse`], and the id must be `pin`.
+    /// [`CheckedManifest::parse`] for a manifest whose id must be `pin`.
+    ///
+    /// # Errors
+    /// [`Error::Pin`] if the id is another one; those of [`CheckedManifest::parse`].
     pub fn parse_pinned(bytes: &[u8], pin: &AdapterId) -> Result<CheckedManifest, Error> {
         let found = AdapterId(*blake3::hash(bytes).as_bytes());
         if found != *pin {
@@ -124,15 +127,16 @@ impl CheckedManifest {
         &self.pairs
     }
 
-    /// The commitments, uncompressed: decompressing them, and checking their group, is most of the
+    /// The commitments, uncompressed. Decompressing them and checking their group is most of the
     /// work of parsing a manifest.
     pub fn points_to_bytes(&self) -> Vec<u8> {
         let all = self.points.iter().flat_map(|pair| pair.a.iter().chain(&pair.b));
         all.flat_map(|point| point.to_uncompressed().as_ref().to_vec()).collect()
     }
 
-    /// Whether the manifest was made for this SRS. Commitments under a longer basis are commitments
-    /// to other polynomials (docs/protocol.md, "Structured reference string"), so k counts, too.
+    /// Checks that the manifest was made for this SRS. Commitments under a longer basis are
+    /// commitments to other polynomials (docs/protocol.md, "Structured reference string"), so k
+    /// counts, too.
     pub(crate) fn check_srs(&self, srs: &Srs) -> Result<(), Error> {
         if self.manifest.srs_digest != srs.digest_hex() {
             return Err(Error::SrsMismatch {
@@ -164,15 +168,14 @@ fn parse_points(manifest: &Manifest) -> Result<Vec<PairPoints>, Error> {
 /// Bytes of an uncompressed point.
 const UNCOMPRESSED: usize = 96;
 
-/// The points of `bytes`, if they are those of the manifest. What [`parse_point`] refuses is
-/// refused here, but for a point that lies on the curve and not in the prime-order group.
+/// The points of `bytes`, if they are those of the manifest. Refuses what [`parse_point`] refuses,
+/// except a point that lies on the curve and not in the prime-order group.
 fn known_points(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<PairPoints>, Error> {
-    let refuse =
-        |why| refuse(format!("the points that were kept of it are not its commitments: {why}"));
+    let refuse = |why| refuse(format!("its kept points are not its commitments: {why}"));
     let sides: Vec<_> = commitments(&manifest.modules).collect();
     let count = sides.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>();
     if bytes.len() != count * UNCOMPRESSED {
-        return Err(refuse("another number of them"));
+        return Err(refuse("their number differs"));
     }
     let mut chunks = bytes.chunks_exact(UNCOMPRESSED);
     let mut side = |compressed: &[Point]| -> Result<Vec<G1Affine>, &'static str> {
@@ -187,11 +190,11 @@ fn known_points(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<PairPoints>, Er
 fn known_point(compressed: &Point, bytes: &[u8]) -> Result<G1Affine, &'static str> {
     let mut repr = <G1Affine as UncompressedEncoding>::Uncompressed::default();
     repr.as_mut().copy_from_slice(bytes);
-    // "Unchecked" is the group, not the curve.
+    // "Unchecked" refers to the group, not to the curve.
     let point: G1Affine = Option::from(G1Affine::from_uncompressed_unchecked(&repr))
-        .ok_or("one is not a point of the curve")?;
+        .ok_or("a point is not on the curve")?;
     if point.to_bytes().as_ref() != compressed.0 {
-        return Err("one is another point");
+        return Err("a point differs");
     }
     check_not_identity(point)
 }

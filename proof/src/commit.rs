@@ -1,4 +1,5 @@
-//! Weights and masks to commitments, and the audit that goes the other way (protocol section 4).
+//! Commits to weights under masks, and audits delivered weights against a manifest
+//! (docs/protocol.md, "Commitments" and "Audit").
 
 use group::{Curve, GroupEncoding};
 use rayon::prelude::*;
@@ -17,7 +18,7 @@ use crate::{
     weights::{PairWeights, Weights},
 };
 
-/// Columns of one committed vector.
+/// One vector to commit to, and where it belongs.
 struct Vector<'a> {
     module: usize,
     side: Side,
@@ -26,7 +27,7 @@ struct Vector<'a> {
     bits: u32,
 }
 
-/// The commitments of one column: `Commit(piece at its rows, masks at u−2 and u−1)`.
+/// The commitment to one column: `Commit(piece at its rows, masks at u−2 and u−1)`.
 fn commit_column(
     srs: &Srs,
     k: u32,
@@ -82,13 +83,13 @@ fn commit_pairs(
         .collect())
 }
 
-/// Fills a manifest's digests and commitments in. `draft` brings names, shapes, bit widths and
-/// scales; what it says of k, digests and commitments is overwritten. Returns the finished manifest
-/// and the mask key (the opening).
+/// Fills in a manifest's digests and commitments. `draft` has the names, shapes, bit widths and
+/// scales; its k, digests and commitments are overwritten. Returns the finished manifest, the
+/// weights and the mask key (the opening).
 ///
 /// # Errors
-/// If a shape, name or bit width breaks a rule ([`Error::Manifest`]), or the integers do not fit
-/// ([`Error::Weights`]).
+/// [`Error::Manifest`] if a shape, name or bit width breaks a rule; [`Error::Weights`] if the
+/// integers do not fit.
 pub fn commit(
     srs: &Srs,
     draft: &Manifest,
@@ -121,8 +122,8 @@ pub fn commit(
 }
 
 /// Recomputes the commitments of delivered weights under the delivered mask key and compares them
-/// with the manifest. Returns the names of the modules that differ: none means that the delivered
-/// integers are the committed ones.
+/// with the manifest's. Returns the names of the modules that differ. If there are none, the
+/// delivered integers are the committed ones.
 pub fn audit(
     srs: &Srs,
     manifest: &CheckedManifest,
@@ -130,7 +131,7 @@ pub fn audit(
     key: &MaskKey,
 ) -> Result<Vec<String>, Error> {
     manifest.check_srs(srs)?;
-    // Integers of another shape would be skipped, wider ones truncated to the bit width below.
+    // The commitments below skip integers of another shape and truncate wider ones.
     weights.check(manifest.modules())?;
     let delivered = commit_pairs(srs, manifest.modules(), manifest.manifest().k, weights, key)?;
     let mut differing: Vec<usize> = commitments(manifest.modules())

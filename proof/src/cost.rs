@@ -1,9 +1,8 @@
-//! What committing, proving and verifying will cost on this machine, before doing it.
+//! Estimates what committing, proving and verifying will cost on this machine.
 //!
-//! Counts come from the layout and the shapes; times from short measurements
-//! ([`OperationTimes::measure`]) that stand for the operations that dominate. Constants that remain are
-//! ratios to those; a test holds the estimates to what happens, within a factor of two, on three
-//! sizes.
+//! Counts come from the layout and the shapes. Times come from short measurements of the operations
+//! that dominate ([`OperationTimes::measure`]). The remaining constants are ratios to those. A test
+//! compares the estimates with measured times on three sizes, to within a factor of two.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +34,7 @@ pub struct OperationTimes {
     pub product: Duration,
 }
 
-/// Uses a result, so that the work is not optimised away.
+/// Keeps the compiler from removing the work behind a result.
 fn keep<T>(value: T) {
     std::hint::black_box(value);
 }
@@ -44,14 +43,14 @@ fn keep<T>(value: T) {
 const BITS: u32 = 16;
 
 impl OperationTimes {
-    /// Measures them.
+    /// Measures the operations on this machine.
     pub fn measure(srs: &Srs) -> OperationTimes {
         let lagrange = srs.lagrange();
         let values = powers(F::from(0x9E37_79B9_7F4A_7C15), lagrange.len());
         let integers: Vec<i32> =
             (0..lagrange.len() as i64).map(|i| ((i * 40_503) % 65_521 - 32_760) as i32).collect();
         let time = |work: &dyn Fn()| {
-            // The shortest of some: what the machine does besides makes others longer.
+            // The shortest of four runs: other load on the machine only makes a run longer.
             let once = |_| {
                 let start = Instant::now();
                 work();
@@ -184,7 +183,7 @@ pub fn estimate(
     })
 }
 
-/// Full-column commitments of the library's own: accumulator, random polynomial, two of the
+/// Full-column commitments that the library makes: accumulator, random polynomial, two of the
 /// quotient, two of the opening.
 const PROVER_COLUMNS: f64 = 6.0;
 /// Cost of carrying one instance column through transforms, hashing and the quotient, in
@@ -235,8 +234,8 @@ mod tests {
         (start.elapsed().as_secs_f64(), result)
     }
 
-    /// The machine may be busy with something else at the moment of either measurement, which only
-    /// ever adds time: the shortest of up to ten attempts counts, on both sides.
+    /// Other load on the machine during a measurement only adds time, so the shortest of up to ten
+    /// attempts counts, for the estimate and for the measured time.
     #[test]
     fn estimates_are_within_a_factor_of_two_on_three_sizes() {
         let srs = Srs::insecure_dev(12).unwrap();

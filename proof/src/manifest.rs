@@ -1,9 +1,9 @@
-//! What is published about an adapter: shapes, bit widths, public scales and the commitments
-//! (protocol section 4).
+//! The published description of an adapter: shapes, bit widths, public scales and commitments
+//! (docs/protocol.md, "Manifest and adapter id").
 //!
 //! A manifest is canonical JSON: sorted keys, no white space, one encoding per value. Its BLAKE3 is
-//! the adapter id that the user pins. [`CheckedManifest`] is the only form that the verifier works with:
-//! parsing is where every rule of protocol sections 4, 5 ("General pairs") and 9 is enforced.
+//! the adapter id that the user pins. This module has the document and the rules for its fields.
+//! The prover and the verifier take only a `CheckedManifest`, which obeys all rules.
 
 use group::{GroupEncoding, prime::PrimeCurveAffine};
 use serde::{Deserialize, Serialize};
@@ -20,14 +20,14 @@ pub const MAX_BYTES: usize = 1 << 27;
 pub const MAX_MODULES: usize = 1 << 16;
 /// Most pairs (rank components, biases, scales) of an adapter.
 pub const MAX_PAIRS: usize = 1 << 20;
-/// Largest input or output dimension: a verifier spends memory on each feature of the longest,
-/// called or not.
+/// Largest input or output dimension. A verifier spends memory on each feature of the longest
+/// vector, even if the module was never called.
 pub const MAX_DIM: usize = 1 << 20;
 /// Longest module or input name, in bytes.
 pub const MAX_NAME: usize = 512;
-/// What an input cannot be called, for traces have other tensors of these names.
+/// Names that an input cannot have: traces use them for other tensors.
 pub const RESERVED_INPUTS: [&str; 3] = ["one", "scale", "delta"];
-/// Widest activation integer, sign included. [`crate::projection`] relies on it.
+/// Widest activation integer, sign included. The projection relies on it.
 pub const MAX_X_BITS: u32 = 24;
 /// Widest weight integer, sign included.
 pub const MAX_WEIGHT_BITS: u32 = 24;
@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for Point {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseModel {
-    /// Digest of the base model's weights, as hex, if the contributor had them at hand.
+    /// Digest of the base model's weights, as hex, if the contributor had them.
     pub fingerprint: Option<String>,
     /// Name, as in the adapter's configuration.
     pub name: String,
@@ -80,7 +80,7 @@ pub struct Input {
     pub name: String,
 }
 
-/// What a term of a module computes.
+/// The kinds of terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TermKind {
@@ -93,8 +93,8 @@ pub enum TermKind {
     Scale,
 }
 
-/// Commitments of a side, each to at least one column: an empty list takes three bytes of a file
-/// and many of memory.
+/// Parses the commitments of a side. Each vector has at least one commitment: an empty list takes
+/// three bytes of a file and many of memory.
 fn vectors<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<Point>>, D::Error> {
     struct Vectors;
     impl<'de> serde::de::Visitor<'de> for Vectors {
@@ -131,7 +131,7 @@ pub struct Term {
     pub b: Vec<Vec<Point>>,
     /// Index of the input that the term reads; none for a bias.
     pub input: Option<usize>,
-    /// What it computes.
+    /// The kind.
     pub kind: TermKind,
     /// Number of pairs: the LoRA rank, or 1.
     pub rank: usize,
@@ -178,13 +178,13 @@ impl Module {
 }
 
 fn power_of_two(exponent: i32) -> f64 {
-    // Exact in every binade, subnormals included: halving or doubling is exact there.
+    // Halving and doubling are exact in every binade, subnormals included.
     let step = if exponent < 0 { 0.5 } else { 2.0 };
     (0..exponent.unsigned_abs()).fold(1.0, |value, _| value * step)
 }
 
-/// The published description of an adapter. Build one with [`crate::commit::commit`], read one with
-/// [`CheckedManifest::parse`].
+/// The published description of an adapter. `commit::commit` builds one, and
+/// `CheckedManifest::parse` reads one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -207,10 +207,11 @@ pub struct Manifest {
 impl Manifest {
     /// The canonical bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        serde_json::to_vec(self).map_err(|e| refuse(format!("cannot be written: {e}")))
+        serde_json::to_vec(self)
+            .map_err(|e| Error::Internal(format!("a manifest cannot be serialised: {e}")))
     }
 
-    /// The canonical bytes with every commitment left out: what the mask key is bound to.
+    /// The canonical bytes without the commitments: the mask key is bound to them.
     pub fn bytes_without_commitments(&self) -> Result<Vec<u8>, Error> {
         let mut bare = self.clone();
         for term in bare.modules.iter_mut().flat_map(|module| &mut module.terms) {
@@ -220,7 +221,7 @@ impl Manifest {
         bare.to_bytes()
     }
 
-    /// Everything but the commitments themselves.
+    /// Checks all rules but those for the commitments.
     pub(crate) fn check_shapes(&self) -> Result<(), Error> {
         if self.format != FORMAT || self.version != VERSION {
             return Err(refuse(format!(
@@ -250,6 +251,7 @@ impl Manifest {
         Ok(())
     }
 
+    /// Checks that each side has as many commitments as its shape requires.
     pub(crate) fn check_commitments(&self) -> Result<(), Error> {
         for module in &self.modules {
             for term in &module.terms {
@@ -317,11 +319,11 @@ fn check_module(module: &Module) -> Result<(), String> {
     let mut names = std::collections::HashSet::new();
     for input in &module.inputs {
         check_name(&input.name, "an input's name", false).map_err(|e| e.to_string())?;
-        // Traces call their tensors `<module>.<input>`, `<module>.scale` and so on: no two may
-        // claim one name.
+        // The tensors of a trace are called `<module>.<input>`, `<module>.scale` and so on: no two
+        // may have one name.
         if input.name.contains('.') || RESERVED_INPUTS.contains(&input.name.as_str()) {
             return Err(format!(
-                "an input is called `{}`: that has a dot or is taken by traces",
+                "an input is called `{}`: the name has a dot or is taken by traces",
                 input.name
             ));
         }
@@ -335,9 +337,13 @@ fn check_module(module: &Module) -> Result<(), String> {
     for term in &module.terms {
         let input_dim = match term.input {
             None => None,
-            Some(index) => {
-                Some(module.inputs.get(index).ok_or("a term names an input that is not there")?.dim)
-            }
+            Some(index) => Some(
+                module
+                    .inputs
+                    .get(index)
+                    .ok_or("a term names an input that the module does not have")?
+                    .dim,
+            ),
         };
         let fits = match term.kind {
             TermKind::LowRank => {
@@ -406,7 +412,7 @@ pub(crate) fn parse_point(bytes: &[u8; 48]) -> Result<G1Affine, &'static str> {
     )
 }
 
-/// The identity is a commitment to nothing: it has no masks, and its column is known to be zero.
+/// Refuses the identity: it is a commitment without masks to a column that is known to be zero.
 pub(crate) fn check_not_identity(point: G1Affine) -> Result<G1Affine, &'static str> {
     if bool::from(point.is_identity()) { Err("is the identity") } else { Ok(point) }
 }

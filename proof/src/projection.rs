@@ -1,6 +1,8 @@
-//! The only pass over the trace: random combinations of its rows (protocol 5.2).
+//! Projects the trace: random combinations of its rows (docs/protocol.md, "Steps", step 2).
 //!
-//! `ρ` has 128 bits a row. Both parties run this.
+//! `ρ` has 128 bits for each row. Both parties compute the projection. It is the only reading of
+//! the rows after the challenges exist; the reading before them checks and digests the rows
+//! (`trace`). The prover reads rows in memory once more, to recompute their deltas (`prover`).
 
 use std::ops::Range;
 
@@ -18,7 +20,7 @@ use crate::{
     transcript::FirstChallenges,
 };
 
-// The sums of all rows: a delta is below 2^63, a limb below 2^32.
+// The sums of all rows fit an `i128`: a delta is below 2^63, a limb below 2^32.
 const _: () = assert!(63 + 32 + MAX_ROWS.ilog2() < 127);
 
 /// The 128-bit weights of some rows of module `module`, as 32-bit limbs, least significant first.
@@ -41,7 +43,7 @@ pub fn row_weights(rho_key: &[u8; 32], module: usize, rows: Range<usize>) -> Vec
         .collect()
 }
 
-/// `Σ_l ρ_l·row_l` of rows that are read piece by piece, limb by limb: a sum for each feature.
+/// `Σ_l ρ_l·row_l` of rows that arrive in pieces: for each feature, a sum for each limb of `ρ`.
 #[derive(Debug, Default)]
 pub struct Sums(Vec<[i128; LIMBS]>);
 
@@ -79,13 +81,13 @@ impl Sums {
         });
     }
 
-    /// The sums as field elements: none if there were no rows.
+    /// The sums as field elements. Empty if there were no rows.
     pub fn finish(&self) -> Vec<F> {
         self.0.par_iter().with_min_len(STRIPE).map(from_parts_of_32_bits).collect()
     }
 }
 
-/// Everything public that the relations need: computed by both sides from their own trace.
+/// The public values that the relations need. Each party computes them from its own trace.
 #[derive(Debug, Clone)]
 pub struct Projection {
     /// `v_g` for each group.
@@ -101,10 +103,10 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// The pass over the trace.
+    /// Reads the trace and projects it.
     ///
     /// # Errors
-    /// [`Error::Trace`] if rows are no longer those that were checked and digested.
+    /// [`Error::Trace`] if the rows are no longer those that were checked and digested.
     pub fn of(
         manifest: &CheckedManifest,
         trace: &Trace<'_>,
@@ -124,7 +126,7 @@ impl Projection {
                 .map(|module| project(module, None))
                 .collect::<Result<_, _>>()?
         } else {
-            // Read for the second time: what is projected has to be what was digested and checked.
+            // The second reading: the projected rows must be those that were checked and digested.
             let mut hasher = row_source::hasher(modules.len());
             let read = modules.iter().enumerate().map(|module| project(module, Some(&mut hasher)));
             let projected = read.collect::<Result<_, _>>()?;
@@ -149,7 +151,7 @@ impl Projection {
     }
 }
 
-/// One module's rows, combined.
+/// The projection of one module's rows.
 struct ModuleProjection {
     inputs: Vec<Vec<F>>,
     one: F,

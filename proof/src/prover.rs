@@ -1,4 +1,4 @@
-//! The contributor's side: one proof for a whole session (protocol section 5).
+//! The contributor's side: makes one proof for a whole session (docs/protocol.md, "Steps").
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ use crate::{
     weights::{PairWeights, Weights},
 };
 
-/// Everything that a contributor proves sessions with.
+/// What a contributor needs to prove sessions.
 pub struct Prover<'a> {
     /// The contributor's SRS.
     pub srs: &'a Srs,
@@ -44,16 +44,16 @@ pub struct Prover<'a> {
 }
 
 impl Prover<'_> {
-    /// Proves a session. Refuses a trace that the adapter does not compute, and publishes nothing
-    /// that its own verifier would not accept.
+    /// Proves a session. Refuses a trace that the adapter does not compute, and returns only a
+    /// proof that the verifier accepts.
     ///
     /// # Errors
-    /// [`Error::FalseTrace`] names a delta that is wrong, of rows in memory; [`Error::Rejected`]
-    /// means that weights, mask key and manifest do not belong together, or that rows which
-    /// were read from a file hold a wrong delta.
+    /// [`Error::FalseTrace`] names a wrong delta of rows in memory; [`Error::Rejected`] means that
+    /// weights, mask key and manifest do not belong together, or that rows from a file hold a wrong
+    /// delta; those of [`verifier::verify`].
     pub fn prove(&self, trace: &Trace<'_>) -> Result<Vec<u8>, Error> {
         let (statement, keys) = Statement::of(self.srs, self.keys, self.manifest, trace)?;
-        // The integer arithmetic below relies on the bound that was certified for this manifest.
+        // The integer arithmetic below relies on the bound that this manifest certifies.
         self.weights.check(self.manifest.modules())?;
         check_deltas(self.manifest.modules(), self.weights, trace)?;
         let (transcript, first) = Transcript::open(&statement);
@@ -67,8 +67,7 @@ impl Prover<'_> {
         };
         let streams = randomness.into_streams();
         let bytes = attempt.run(transcript, self.weights, self.mask_key, streams)?.to_bytes();
-        // The prover's own SRS is not in question here: the user's policy decides on the user's
-        // side.
+        // Whether the ceremony is trusted is the user's decision, made when the user verifies.
         verifier::verify(
             self.srs,
             self.keys,
@@ -81,10 +80,10 @@ impl Prover<'_> {
     }
 }
 
-/// Protocol 5.9: recomputes every delta as integers, from the buffer that is digested. Rows that
-/// may have changed since they were digested are not looked at: whoever changes them would learn
-/// from the answer what the adapter computes on rows that were never served. A false delta among
-/// those is found when the proof is verified.
+/// Recomputes every delta as integers, from the buffer that was digested (docs/protocol.md, "Before
+/// a proof is published"). Skips rows that may have changed since they were digested: an attacker
+/// who changes them would learn from the answer what the adapter computes on rows that were never
+/// served. The prover finds a false delta among those when it verifies its own proof.
 pub(crate) fn check_deltas(
     modules: &[Module],
     weights: &Weights,
@@ -140,7 +139,7 @@ fn check_module(
     )
 }
 
-/// One attempt at a proof: the steps of protocol section 5 after the pass over the trace.
+/// One attempt at a proof: the steps after the projection (docs/protocol.md, "Steps", from step 3).
 pub(crate) struct Attempt<'a> {
     pub srs: &'a Srs,
     pub keys: &'a Keys,
@@ -189,7 +188,7 @@ impl Attempt<'_> {
         // Step 6: the combined columns, re-randomised on their mask rows.
         let column_masks =
             combined_masks(self.pairs, &layout, mask_key, &a_weights(self.pairs, &b, &r), &b);
-        // Never grown, so that no copy of a value stays behind.
+        // Allocated whole: a vector that grows leaves copies of its secrets in memory.
         let mut fresh_values = Vec::with_capacity(layout.a_columns + layout.b_columns);
         let a = self.rerandomised(&a_data, &column_masks.a, &mut fresh, &mut fresh_values);
         let b = self.rerandomised(&b_data, &column_masks.b, &mut fresh, &mut fresh_values);
@@ -268,9 +267,9 @@ impl Attempt<'_> {
     }
 }
 
-/// `Commit(column)` in the Lagrange basis; zero cells cost nothing.
+/// `Commit(column)` in the Lagrange basis, without the zero cells.
 pub(crate) fn commit_column(srs: &Srs, column: &[F]) -> G1 {
-    // Allocated whole: a vector that grows leaves copies of its secrets behind.
+    // Allocated whole: a vector that grows leaves copies of its secrets in memory.
     let (mut points, mut scalars) =
         (Vec::with_capacity(column.len()), Secret(Vec::with_capacity(column.len())));
     for (point, value) in
@@ -327,8 +326,8 @@ pub fn combine_b(pairs: &Pairs, weights: &Weights, b: &[F]) -> Secret {
     Secret(combine_small(&members, pairs.longest_b()))
 }
 
-/// `Σ_i b_i·v_i` for integer vectors `v_i`, in stripes that keep the accumulators in the
-/// first-level cache.
+/// `Σ_i b_i·v_i` for integer vectors `v_i`, in stripes whose accumulators fit the first-level
+/// cache.
 fn combine_small(members: &[(&[i32], Limbs)], length: usize) -> Vec<F> {
     const STRIPE: usize = 256;
     (0..length.div_ceil(STRIPE))
@@ -346,7 +345,7 @@ fn combine_small(members: &[(&[i32], Limbs)], length: usize) -> Vec<F> {
         .collect()
 }
 
-/// The masks of the manifest's combination, column by column.
+/// The combined masks of the manifest's commitments, column by column.
 pub(crate) struct ColumnMasks {
     pub a: Vec<[F; MASKS]>,
     pub b: Vec<[F; MASKS]>,

@@ -1,8 +1,8 @@
-//! The relations of a session as weights on the committed columns (protocol 5.7).
+//! The relations of a session as weights on the committed columns (docs/protocol.md, "Relations").
 //!
-//! All but the last are linear in the columns with public coefficients; the last has products
-//! `T·U`. Everything here is public and computed by both sides. No cell carries a weight in the
-//! product relation unless another relation pins it.
+//! All but the last are linear in the columns, with public coefficients. The last has products
+//! `T·U`. Both parties compute all of this from public values. A cell carries a weight in the
+//! product relation only if another relation pins it.
 
 use ff::Field;
 
@@ -14,18 +14,18 @@ use crate::{
     projection::Projection,
 };
 
-/// The challenges that the relations depend on.
+/// The challenges in the relations.
 #[derive(Debug, Clone)]
 pub struct Challenges {
     /// Separates the pairs.
     pub beta: F,
-    /// One a round of the fold.
+    /// One for each round of the fold.
     pub r: Vec<F>,
     /// Separates the relations.
     pub eta: F,
 }
 
-/// The name of a relation, as protocol 5.7 lists them.
+/// The relations, as docs/protocol.md, "Relations" lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelationName {
     /// `g_1(0) + g_1(1) − Σ b_i t_i = 0`.
@@ -40,12 +40,12 @@ pub enum RelationName {
     Product,
 }
 
-/// CellWeights on cells, by address; what is missing at the end of a vector is zero.
+/// Weights on cells, by address. A vector stands for its extension with zeros.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CellWeights {
-    /// On the cells of T: one a pair.
+    /// On the cells of T: one for each pair.
     pub t: Vec<F>,
-    /// On the cells of U: one a pair.
+    /// On the cells of U: one for each pair.
     pub u: Vec<F>,
     /// On the three cells of each round.
     pub s: Vec<Vec<F>>,
@@ -53,7 +53,7 @@ pub struct CellWeights {
     pub b: Vec<F>,
     /// On the cells of A**.
     pub a: Vec<F>,
-    /// On the products T·U: one a pair.
+    /// On the products T·U: one for each pair.
     pub e: Vec<F>,
     /// The public value that the sum must equal.
     pub constant: F,
@@ -61,7 +61,7 @@ pub struct CellWeights {
 
 /// One relation: its name and its weights, without powers of η.
 pub struct Relation {
-    /// Which one.
+    /// The name.
     pub name: RelationName,
     /// `Σ weights·cells = constant`.
     pub weights: CellWeights,
@@ -83,7 +83,7 @@ pub fn a_weights(pairs: &Pairs, b: &[F], r: &[F]) -> Vec<F> {
         .collect()
 }
 
-/// The relations of a session, in the order of their powers of η.
+/// The relations of a session, in the order of the powers of η that [`combine`] gives them.
 pub fn relations(
     layout: &Layout,
     pairs: &Pairs,
@@ -197,8 +197,8 @@ pub struct PublicColumns {
 }
 
 impl PublicColumns {
-    /// Lays the weights out. Each vector is cut at the data rows, so no column can reach row u − 2
-    /// or beyond: masks and the output row never carry a weight.
+    /// Lays out the weights. Each vector is cut at the data rows, so no column reaches row u − 2 or
+    /// beyond: masks and the output row never carry a weight.
     pub fn lay_out(layout: &Layout, weights: &CellWeights) -> PublicColumns {
         let cut = |vector: &[F], columns: usize| -> Vec<Vec<F>> {
             let mut out: Vec<Vec<F>> =
@@ -220,8 +220,8 @@ impl PublicColumns {
         }
     }
 
-    /// Whether the columns are those of `layout` and leave mask rows, output row and everything
-    /// above at zero.
+    /// Whether the columns are those of `layout` and are zero on the mask rows, the output row and
+    /// all rows beyond.
     pub fn fits(&self, layout: &Layout) -> bool {
         self.weights.len() == layout.committed_columns()
             && self.products.len() == layout.pair_columns
@@ -232,8 +232,8 @@ impl PublicColumns {
                 .all(|column| column.len() <= layout.data_rows())
     }
 
-    /// The columns as halo2 takes them: weights, products, and the output cell at row u − 2 of a
-    /// column of its own.
+    /// The columns as halo2 takes them: weights, products, and the output cell at row u − 2 of one
+    /// more column.
     pub fn instances(&self, layout: &Layout) -> Vec<Vec<F>> {
         let mut output = vec![F::ZERO; layout.output_row() + 1];
         output[layout.output_row()] = self.output;

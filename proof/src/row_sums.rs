@@ -1,4 +1,4 @@
-//! Sums of rows of integers, each row times a 128-bit weight: the inner loop of the projection.
+//! Sums of rows of integers, each row times a 128-bit weight.
 
 use crate::simd;
 pub use crate::stripe::{LIMBS, RowWeight, STRIPE, Stripe, TWO_PARTS};
@@ -8,7 +8,7 @@ pub fn of_inputs(weights: &[RowWeight], x: &[i32], stripe: Stripe) -> Vec<[i128;
     simd::sum_stripe::<i32, 1>(weights, x, stripe)
 }
 
-/// The same for 64-bit integers below 2^`bits` in magnitude.
+/// `Σ_r weight_r·d_r` for 64-bit integers below 2^`bits` in magnitude, limb by limb.
 pub fn of_deltas(
     weights: &[RowWeight],
     d: &[i64],
@@ -30,7 +30,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Whatever the processor has, the sums are those of the definition.
+        /// With any instructions of the processor, the sums are those of the definition.
         #[test]
         fn sums_are_the_same_with_any_instructions(
             rows in 0usize..300,

@@ -1,4 +1,4 @@
-//! The rows of one module in memory, and the shapes and ranges that a manifest gives them.
+//! Rows in memory, and the checks of rows against the shapes and ranges of a manifest.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -8,7 +8,7 @@ use crate::{
     row_source::{Piece, RowSource},
 };
 
-/// Most rows of a module in one session: [`crate::projection`] relies on it.
+/// Most rows of a module in one session. The projection relies on it.
 pub const MAX_ROWS: usize = 1 << 28;
 
 /// The rows of one module, all invocations of the session stacked. A module that was not called has
@@ -32,10 +32,10 @@ impl Rows<'_> {
     }
 }
 
-/// Rows in memory.
+/// The rows of all modules in memory, as a row source.
 pub(crate) struct RowsInMemory<'a>(pub Vec<Rows<'a>>);
 
-/// The part of a slice. Shapes were checked; a shorter slice is refused all the same.
+/// A part of a slice. An error for a short slice, although the shapes were checked before.
 fn part<T: Clone>(all: &[T], values: Range<usize>) -> Result<Cow<'_, [T]>, String> {
     let length = all.len();
     all.get(values).map(Cow::Borrowed).ok_or_else(|| format!("it ends after {length} values"))
@@ -76,8 +76,8 @@ impl RowSource for RowsInMemory<'_> {
     }
 }
 
-/// The first value that is out of range. Most often there is none, which is found out without a
-/// branch for every value.
+/// The index of the first value that is out of range. Mostly there is none, so whole blocks are
+/// tested without a branch for each value.
 fn first<T: Copy>(values: &[T], is_out: impl Fn(T) -> bool) -> Option<usize> {
     const AT_ONCE: usize = 1024;
     let any = |values: &[T]| values.iter().fold(false, |any, value| any | is_out(*value));
@@ -93,7 +93,7 @@ pub(crate) fn check_count(rows: usize) -> Result<(), String> {
     }
 }
 
-/// Whether the parts have the lengths that the manifest's shapes ask for.
+/// Checks that the parts have the lengths that the manifest's shapes require.
 fn check_shape(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
     check_activation_shape(module, rows)?;
     let n = rows.count();
@@ -128,8 +128,8 @@ fn check_activation_shape(module: &Module, rows: &Rows<'_>) -> Result<(), String
     Ok(())
 }
 
-/// Whether everything but the deltas has the shape and the range that the manifest says: what a
-/// contributor asks before it computes deltas.
+/// Checks shapes and ranges of everything but the deltas. A contributor calls it before it computes
+/// deltas.
 ///
 /// # Errors
 /// What is wrong, and in which row.
@@ -143,7 +143,7 @@ pub fn check_activations(module: &Module, rows: &Rows<'_>) -> Result<(), String>
     check_scales(0, rows.scales)
 }
 
-/// The range checks of the rows from `first_row` on.
+/// Checks the ranges of a piece that begins at `first_row`.
 pub(crate) fn check_piece(
     module: &Module,
     first_row: usize,

@@ -1,10 +1,10 @@
-//! The inner loop of the projection, compiled for the vector instructions of the processor that
-//! runs it.
+//! The inner loop of the projection, compiled once for any processor and once for AVX2. The
+//! processor that runs it decides which is used.
 #![allow(unsafe_code)]
 
 use crate::stripe::{self, LIMBS, Parts, RowWeight, Stripe};
 
-/// [`stripe::sum_stripe`] with the widest instructions at hand; the sums are the same with any.
+/// [`stripe::sum_stripe`] with AVX2 where the processor has it. The sums do not depend on it.
 pub fn sum_stripe<T: Parts<P>, const P: usize>(
     weights: &[RowWeight],
     values: &[T],
@@ -12,8 +12,8 @@ pub fn sum_stripe<T: Parts<P>, const P: usize>(
 ) -> Vec<[i128; LIMBS]> {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: `with_avx2` is a safe function whose only demand on its caller is a processor
-        // with AVX2, which has just been found.
+        // SAFETY: `with_avx2` is a safe function that requires a processor with AVX2, which the
+        // line above detected.
         return unsafe { with_avx2(weights, values, stripe) };
     }
     stripe::sum_stripe(weights, values, stripe)

@@ -1,4 +1,4 @@
-//! The statement of a session: everything that both parties know before the first message
+//! The statement of a session: the values that both parties know before the first message
 //! (docs/protocol.md, "Statement").
 
 use std::sync::Arc;
@@ -13,23 +13,22 @@ use crate::{
     trace::{Trace, TraceDigest},
 };
 
-/// What a session is about: everything that both parties know before the first message (protocol
-/// 5.1).
+/// The values that the transcript absorbs first.
 #[derive(Debug, Clone)]
 pub struct Statement {
     /// [`crate::PROTOCOL_VERSION`].
     pub version: u32,
     /// [`crate::srs::Srs::digest`].
     pub srs_digest: [u8; 32],
-    /// The verifying key's own digest, as the library's transcripts absorb it.
+    /// The verifying key's digest, as the library's transcripts absorb it.
     pub vk: F,
     /// Canonical settings.
     pub settings: Vec<u8>,
-    /// The adapter.
+    /// The adapter id.
     pub adapter: AdapterId,
-    /// The rows.
+    /// The digest of the rows.
     pub trace: TraceDigest,
-    /// The user's 32 fresh bytes.
+    /// The session context: the user's 32 bytes.
     pub context: [u8; 32],
 }
 

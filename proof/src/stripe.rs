@@ -1,15 +1,15 @@
-//! Sums of rows of integers, each row times a 128-bit weight: the inner loop of the projection.
+//! Sums over one stripe of features: the inner loop of the projection.
 //!
 //! A weight is `Σ_k 2^(32k)·limb_k` with limbs below 2³². Vector instructions multiply *signed*
 //! 32-bit integers, so a limb is taken as `s_k + 2³¹` with `|s_k| ≤ 2³¹`, and `Σ limb_k·v = Σ s_k·v
-//! + 2³¹·Σ v`, with the last sum shared by all limbs.
+//! + 2³¹·Σ v`, where all limbs share the last sum.
 
 /// Limbs of a weight.
 pub const LIMBS: usize = 4;
 /// The weight of a row as 32-bit limbs, least significant first.
 pub type RowWeight = [u32; LIMBS];
 
-/// Features that are summed at a time: their sums stay in the first-level cache.
+/// Features that are summed at a time. Their sums fit the first-level cache.
 pub const STRIPE: usize = 256;
 /// Rows whose products are added before a sum is stored.
 const AT_ONCE: usize = 4;
@@ -18,13 +18,12 @@ const AT_ONCE: usize = 4;
 const FLUSH: usize = 128;
 const _: () = assert!(crate::manifest::MAX_X_BITS - 1 + 31 + FLUSH.ilog2() <= 61);
 
-/// Bits of the low parts that 64-bit integers are cut into.
+/// Bits of each low part of a 64-bit integer.
 const PART_BITS: u32 = 22;
 /// Integers below 2^this in magnitude have two parts; others have three.
 pub const TWO_PARTS: u32 = 2 * PART_BITS;
 
-/// What is summed: an integer that is made of `P` parts below 2^23 in magnitude, `Σ_p
-/// 2^(22p)·part_p`.
+/// An integer as `P` parts below 2^23 in magnitude: `Σ_p 2^(22p)·part_p`.
 pub trait Parts<const P: usize>: Copy {
     fn parts(self) -> [i32; P];
 }
@@ -69,7 +68,7 @@ type NarrowSums = [[i64; STRIPE]; LIMBS + 1];
 /// Some rows of integers below 2^23 in magnitude.
 type Part = [[i32; STRIPE]; AT_ONCE];
 
-/// The sums of a stripe. Inlined, so that [`simd`] compiles it for other instructions.
+/// The sums of a stripe. Inlined, so that the module `simd` can compile it for other instructions.
 #[inline(always)]
 pub fn sum_stripe<T: Parts<P>, const P: usize>(
     weights: &[RowWeight],
@@ -110,7 +109,7 @@ pub fn sum_stripe<T: Parts<P>, const P: usize>(
     wide
 }
 
-/// A row as its parts, in place `r`.
+/// Writes the parts of a row to place `r`.
 #[inline(always)]
 fn cut<T: Parts<P>, const P: usize>(row: &[T], parts: &mut [Part; P], r: usize) {
     for (p, part) in parts.iter_mut().enumerate() {
@@ -129,7 +128,7 @@ fn add_rows(sums: &mut NarrowSums, signed: &[[i32; LIMBS]; AT_ONCE], rows: &Part
         for (k, sums) in sums.iter_mut().enumerate() {
             let mut sum = sums[i];
             for (value, signed) in values.iter().zip(signed) {
-                // The last sum is that of the parts themselves.
+                // The last sum has no weights.
                 let product =
                     if k < LIMBS { value.wrapping_mul(i64::from(signed[k])) } else { *value };
                 sum = sum.wrapping_add(product);

@@ -1,4 +1,4 @@
-//! Adapters, traces and a shared SRS for this crate's tests.
+//! Adapters, traces and a shared SRS for the tests of this crate.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{cell::Cell, sync::OnceLock};
@@ -109,8 +109,8 @@ pub fn draft(shapes: &[Shape]) -> Manifest {
     }
 }
 
-/// An integer within ±limit: weights and activations are the same in every run of a test (its
-/// thread has a sequence of its own), so that a failure can be repeated. Seeds, sessions and masks
+/// An integer within ±limit. Each test's thread has its own fixed sequence, so weights and
+/// activations are the same in every run and a failure can be repeated. Seeds, sessions and masks
 /// are from the operating system.
 pub fn integer(limit: i64) -> i64 {
     thread_local!(static DRAWN: Cell<u64> = const { Cell::new(0) });
@@ -181,7 +181,7 @@ impl Session {
         Session::build_from(srs, draft, pairs, inputs, &Seed::generate().unwrap(), context)
     }
 
-    /// Everything but the proofs is determined by the arguments.
+    /// The arguments determine everything but the proofs.
     pub fn build_from(
         srs: &'static Srs,
         mut draft: Manifest,

@@ -1,7 +1,7 @@
-//! The rows of a session: range-checked and digested (protocol 5.1).
+//! Checks and digests the rows of a session (docs/protocol.md, "Statement" and "Reading a trace").
 //!
-//! Both parties hold the same rows and compute the same digest; it is over the canonical content,
-//! not over the bytes of a file.
+//! Both parties hold the same rows and compute the same digest. The digest is over the canonical
+//! content, not over the bytes of a file.
 
 use std::{ops::Range, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceDigest(pub [u8; 32]);
 
-/// A session's rows that obey the manifest's shapes and ranges.
+/// The rows of a session. They obey the manifest's shapes and ranges.
 #[derive(Clone)]
 pub struct Trace<'a> {
     source: Arc<dyn RowSource + 'a>,
@@ -34,8 +34,8 @@ impl std::fmt::Debug for Trace<'_> {
 }
 
 impl<'a> Trace<'a> {
-    /// Rows that are in memory: see [`Trace::read`]. `modules` has one entry a module of the
-    /// manifest, in its order.
+    /// [`Trace::read`] for rows in memory. `modules` has one entry for each module of the manifest,
+    /// in its order.
     ///
     /// # Errors
     /// Those of [`Trace::read`].
@@ -55,12 +55,13 @@ impl<'a> Trace<'a> {
     }
 
     /// Reads the rows once, in pieces, checks them against the manifest and digests them. `source`
-    /// has the modules of the manifest, in its order; `context` is the session's 32 fresh
-    /// bytes, drawn by the user.
+    /// has the modules of the manifest, in its order; `context` is the session's 32 bytes, which
+    /// the user drew.
     ///
     /// # Errors
     /// [`Error::Trace`] names the module and the row that break a shape or a range,
-    /// [`Error::BeyondBound`] those of a delta.
+    /// [`Error::BeyondBound`] those of a delta that is
+    /// beyond the certified bound.
     pub fn read(
         manifest: &CheckedManifest,
         context: [u8; 32],
@@ -91,12 +92,13 @@ impl<'a> Trace<'a> {
         &self.counts
     }
 
-    /// Where the rows are.
+    /// The source of the rows.
     pub(crate) fn source(&self) -> &dyn RowSource {
         &*self.source
     }
 
-    /// Reads all rows once more, in the canonical order: module, rows, what they are.
+    /// Reads all rows once more, in the canonical order, and passes module, rows and piece to
+    /// `visit`.
     ///
     /// # Errors
     /// Those of `visit`; [`Error::Trace`] if the rows are no longer those that were checked and
@@ -121,17 +123,17 @@ impl<'a> Trace<'a> {
         self.check_digest(hasher)
     }
 
-    /// Whether a second reading gave what the first one did.
+    /// Checks that a later reading returned the same rows as the first one.
     pub(crate) fn check_digest(&self, hasher: Option<blake3::Hasher>) -> Result<(), Error> {
         match hasher {
             Some(hasher) if *hasher.finalize().as_bytes() != self.digest.0 => Err(Error::Trace(
-                "its rows changed while they were read: run again when nothing writes to it".into(),
+                "its rows changed while they were read: run again when no other process writes to it".into(),
             )),
             _ => Ok(()),
         }
     }
 
-    /// The session's context.
+    /// The session's context: the user's 32 bytes.
     pub fn context(&self) -> &[u8; 32] {
         &self.context
     }

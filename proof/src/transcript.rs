@@ -1,8 +1,9 @@
-//! The outer Fiat-Shamir transcript: one method a step, so that the order of protocol section 5
-//! cannot be left.
+//! The outer Fiat-Shamir transcript (docs/protocol.md, "Transcript"): one method for each step, so
+//! both parties absorb and draw in the order of docs/protocol.md, "Steps".
 //!
-//! BLAKE3 in derive_key mode; every message and every challenge has a label and is length-prefixed.
-//! A challenge is 64 bytes of XOF output over everything before it, and is itself absorbed.
+//! BLAKE3 in derive_key mode. Every message and every challenge has a label; a message is
+//! length-prefixed. A challenge is 64 bytes of XOF output over everything before it, and is itself
+//! absorbed.
 
 use group::{Curve, GroupEncoding};
 
@@ -11,7 +12,7 @@ use crate::{
     statement::Statement,
 };
 
-/// A running transcript. Both parties drive it through the same functions below.
+/// A running transcript. Both parties call the same methods below.
 #[derive(Clone)]
 pub struct Transcript {
     hasher: blake3::Hasher,
@@ -55,11 +56,11 @@ impl Transcript {
     }
 }
 
-/// The challenges of step 1: `ρ` (as a key that [`crate::projection`] expands), `γ`, `c`; and `s0`.
+/// The challenges of step 1: `ρ` (as a key that the projection expands), `γ`, `c`; and `s0`.
 pub struct FirstChallenges {
     /// Names the session in the derivation of the prover's randomness.
     pub s0: [u8; 32],
-    /// Expands to 128 bits for every row of every module.
+    /// Expands to 128 bits of `ρ` for every row of every module.
     pub rho_key: [u8; 32],
     /// Separates the outputs of a row.
     pub gamma: F,

@@ -1,5 +1,7 @@
-//! The user's side. Trusts nothing that comes with the proof: the keys are derived here, the SRS,
-//! the pin and the trace are the verifier's own (protocol sections 5, 8, 9).
+//! The user's side: verifies the proof of a session (docs/protocol.md, "Steps").
+//!
+//! The verifier trusts nothing that comes with the proof. It derives the keys itself; the SRS, the
+//! manifest and the trace are its own.
 
 use group::Group;
 
@@ -21,44 +23,43 @@ use crate::{
     transcript::Transcript,
 };
 
-/// Which parameters the verifier accepts.
+/// Which ceremonies a verifier accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SrsPolicy {
     /// Only a ceremony that this build knows.
     TrustedOnly,
-    /// Any that pass the checks: the caller has been told whose secret the proof rests on.
+    /// Any ceremony whose points pass the checks. The caller knows whose secret the proof rests on.
     AllowUntrusted,
 }
 
 impl SrsPolicy {
     /// Refuses parameters that the policy does not accept.
+    ///
+    /// # Errors
+    /// [`Error::UntrustedSrs`].
     pub fn check(self, srs: &Srs) -> Result<(), Error> {
         if self == SrsPolicy::TrustedOnly && !srs.provenance().is_trusted() {
-            return Err(Error::Srs(format!(
-                "{}: refused unless you say otherwise (--insecure-srs)",
-                srs.provenance()
-            )));
+            return Err(Error::UntrustedSrs(srs.provenance().to_string()));
         }
         Ok(())
     }
 }
 
-/// What an accepted proof says.
+/// The claim of an accepted proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// The adapter that computed every delta of the trace.
     pub adapter: AdapterId,
     /// Rows per module. The claim is empty for a module that has none.
     pub rows: Vec<(String, usize)>,
-    /// Whose ceremony the verdict rests on.
+    /// The ceremony that the verdict rests on.
     pub ceremony: Provenance,
 }
 
 /// Verifies the proof of a session against the pinned manifest and the verifier's own trace.
 ///
 /// # Errors
-/// Anything but `Ok` means that nothing was shown. [`Error::Rejected`] names the check that said
-/// no.
+/// [`Error::Rejected`] names the check that failed. Any error means that nothing was proven.
 pub fn verify(
     srs: &Srs,
     keys: &KeyStore,
@@ -85,7 +86,7 @@ pub fn verify(
     })
 }
 
-/// Everything after the pass over the trace.
+/// The steps after the projection (docs/protocol.md, "Steps", from step 3).
 pub(crate) fn verify_parsed(
     srs: &Srs,
     keys: &Keys,

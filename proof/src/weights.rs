@@ -1,6 +1,7 @@
-//! The private integers of an adapter, and the bound that they are held to (protocol section 3).
+//! The private integers of an adapter, and the certified bound on its deltas (docs/protocol.md,
+//! "Quantisation").
 //!
-//! Knows nothing of floats: `compiler` quantises.
+//! It knows nothing of floats: the compiler quantises.
 
 use zeroize::Zeroize;
 
@@ -19,7 +20,7 @@ pub struct PairWeights {
     pub b: Vec<i32>,
 }
 
-/// The integers of an adapter, one entry a pair, in the order of [`Pairs`]. Overwritten when
+/// The integers of an adapter, one entry for each pair, in the order of [`Pairs`]. Overwritten when
 /// dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Weights {
@@ -52,7 +53,7 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Whether the integers fit the modules' shapes, bit widths and bounds.
+    /// Checks that the integers fit the modules' shapes, bit widths and bounds.
     pub(crate) fn check(&self, modules: &[Module]) -> Result<(), Error> {
         let shape = Pairs::of(modules)?;
         if self.pairs.len() != shape.len() {
@@ -83,8 +84,9 @@ impl Weights {
         self.pairs.iter().map(|pair| pair.a.len() + pair.b.len()).sum()
     }
 
-    /// One delta row of module `module`: `inputs` are its rows, `one` the integer that stands for
-    /// 1. The bound that [`Weights::new`] certified keeps every partial sum within an `i64`.
+    /// Computes one delta row of `module`: `inputs` has its rows, `one` is the integer that stands
+    /// for
+    /// 1. The bound that [`Weights::new`] checked keeps every partial sum within an `i64`.
     pub fn delta_row(
         &self,
         module: &Module,
@@ -170,9 +172,9 @@ fn check_module(module: &Module, pairs: &[PairWeights]) -> Result<(), String> {
     Ok(())
 }
 
-/// `2^(x_bits−1) · max_k (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k| + Σ 2^shift·|g_k|)`, protocol section
-/// 3, together with every `2^(x_bits−1)·‖A_j‖₁`, which bounds the inner products on the way. None
-/// if it exceeds 2^127.
+/// `2^(x_bits−1) · max_k (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k| + Σ 2^shift·|g_k|)`, or a
+/// larger `2^(x_bits−1)·‖A_j‖₁`, which bounds the inner products (docs/protocol.md,
+/// "Quantisation"). None if it overflows a `u128`.
 pub fn certified_bound(module: &Module, pairs: &[PairWeights]) -> Option<u128> {
     let mut outputs = vec![0u128; module.d_out];
     let mut inner = 0u128;

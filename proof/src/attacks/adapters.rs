@@ -28,13 +28,13 @@ fn a_proof_made_with_another_adapter_of_the_same_shape_is_refused() {
     other.context = session.context;
     other.compute();
     let proof = other.prove();
-    // Against the adapter's own deltas, and against what the other one computed.
+    // Against the adapter's own deltas, and against the deltas of the other adapter.
     let answer = session.verify(&proof);
     assert!(matches!(answer, Err(Error::Rejected(Check::MaskSpan))), "{answer:?}");
     let answer = with_rows(&session.checked, session.context, &other.rows, |trace| {
         verify(session.srs, keys(), &session.checked, trace, &proof, SrsPolicy::AllowUntrusted)
     });
-    // Its bounds differ, so the trace may be refused before the proof is looked at.
+    // Its bounds differ, so the trace may be refused before the proof is parsed.
     let refused = matches!(
         answer,
         Ok(Err(Error::Rejected(Check::MaskSpan))) | Err(Error::BeyondBound { .. })
@@ -60,7 +60,10 @@ fn another_srs_is_refused() {
     let answer = verify_with(&longer, SrsPolicy::AllowUntrusted);
     assert!(matches!(answer, Err(Error::SrsMismatch { .. })), "{answer:?}");
     let answer = verify_with(session.srs, SrsPolicy::TrustedOnly);
-    assert!(matches!(&answer, Err(Error::Srs(why)) if why.contains("INSECURE")), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(Error::UntrustedSrs(why)) if why.contains("INSECURE")),
+        "{answer:?}"
+    );
     let mut prover = session.prover();
     prover.srs = other_srs();
     let answer = session.with_trace(|trace| prover.prove(trace));
@@ -111,11 +114,11 @@ fn the_audit_needs_the_manifests_own_srs() {
 #[test]
 fn the_audit_refuses_weights_that_were_checked_against_another_manifest() {
     let session = session();
-    // Fewer pairs: nothing that is missing may pass for equal.
+    // Fewer pairs: a missing pair must not count as equal.
     let fewer = Session::of(&[lora(7, 2, 5, 3)]);
     let answer = audit(session.srs, &session.checked, &fewer.weights, &session.key);
     assert!(matches!(answer, Err(Error::Weights(_))), "{answer:?}");
-    // Wider integers that agree in the low bits: nothing may be truncated.
+    // Wider integers that agree in the low bits: they must not be truncated.
     let mut wide = session.manifest.clone();
     for module in &mut wide.modules {
         (module.a_bits, module.b_bits, module.delta_bits, module.x_bits) = (24, 24, 63, 2);
@@ -151,8 +154,8 @@ fn weights_beyond_their_widths_shapes_or_bounds_are_refused() {
     refused(&|p| p.push(p[0].clone()));
     refused(&|p| p[1].a.push(0));
     refused(&|p| p[1].b.clear());
-    // The manifest's bound is the smallest power of two above the certified one: half of it is too
-    // little.
+    // The manifest's bound is the smallest power of two above the certified one, so half of it is
+    // too small.
     let mut tight = session.manifest.clone();
     tight.modules[0].delta_bits -= 1;
     let answer = Weights::new(&tight, session.weights.pairs().to_vec());

@@ -1,5 +1,4 @@
-//! Rows that are read in pieces from where they can change: a source that does not say the same
-//! twice.
+//! Rows that change between two readings of their source.
 
 use std::{
     borrow::Cow,
@@ -23,7 +22,7 @@ use crate::{
     verifier::{SrsPolicy, verify},
 };
 
-/// Which number is another one, from which reading of it on.
+/// Which part of module 0 changes, and from which reading on.
 #[derive(Clone, Copy)]
 struct Change {
     part: Part,
@@ -45,7 +44,7 @@ struct Changing {
     change: Change,
     /// How often each part of module 0 was read, in the order of [`Part`].
     readings: [AtomicUsize; 5],
-    /// Values that are left out at the end of what is asked for.
+    /// Values that are missing at the end of each answer.
     short: usize,
 }
 
@@ -149,7 +148,7 @@ fn rows_in_pieces_are_the_same_session() {
     session.verify(&session.prover().prove(&streamed).unwrap()).unwrap();
 }
 
-/// Every part of a row that the second reading gives otherwise.
+/// Each part of a row in turn differs in the second reading.
 #[test]
 fn rows_that_change_after_the_digest_are_refused_by_the_second_digest() {
     let session = session();
@@ -169,8 +168,8 @@ fn rows_that_change_after_the_digest_are_refused_by_the_second_digest() {
     }
 }
 
-/// The converse: what was digested is false, what is projected is true. The proof is of the true
-/// rows.
+/// The converse: the digested rows are false, the projected rows are true. The proof is for the
+/// true rows.
 #[test]
 fn a_digest_of_other_rows_than_those_projected_proves_nothing() {
     let session = session();
@@ -180,8 +179,8 @@ fn a_digest_of_other_rows_than_those_projected_proves_nothing() {
     assert!(matches!(answer, Err(Error::Rejected(Check::MaskSpan))), "{answer:?}");
 }
 
-/// The prover reads deltas three times: to digest, to project, and as its own verifier. It never
-/// says what it would have computed: that would be an answer about rows that nobody counted.
+/// The prover reads deltas three times: to digest, to project, and as its own verifier. Its errors
+/// never contain a computed delta: that would be an answer about rows that no ledger counted.
 #[test]
 fn a_prover_whose_rows_change_publishes_nothing_and_tells_nothing() {
     let session = session();
@@ -204,7 +203,7 @@ fn a_source_that_gives_fewer_values_is_refused() {
     Arc::get_mut(&mut source).unwrap().short = 1;
     let answer = read(&session, source);
     assert!(
-        matches!(&answer, Err(Error::Trace(why)) if why.contains("44 bytes were read of 48")),
+        matches!(&answer, Err(Error::Trace(why)) if why.contains("44 of 48 bytes were read")),
         "{answer:?}"
     );
 }

@@ -1,10 +1,9 @@
-//! A prover that can be told to lie at every step, and variants of the protocol that it succeeds
-//! against.
+//! A prover that can lie at every step.
 //!
-//! [`Attack::forge`] re-plays `prover::Attempt::run` without its self-checks and calls the hooks of
-//! a [`Cheat`] between the steps. With the default [`Rules`] its proofs are the protocol's and go
-//! to the real verifier; other rules weaken the protocol on both sides, to show that a forgery is
-//! stopped by the rule that they leave out and by nothing else.
+//! [`Attack::forge`] repeats `prover::Attempt::run` without its self-checks and calls the hooks of
+//! a [`Cheat`] between the steps. With the default [`Rules`] its proofs are proofs of the protocol
+//! and go to the real verifier. Other rules weaken the protocol on both sides, to show that only
+//! the missing rule stops a forgery.
 
 use ff::Field;
 use group::{Curve, Group};
@@ -31,7 +30,7 @@ use crate::{
     weights::Weights,
 };
 
-/// What a cheat knows when its hook is called. Challenges that are not drawn yet are zero or
+/// What a cheat knows when its hook is called. Challenges that do not exist yet are zero or
 /// missing.
 pub struct View<'a> {
     pub pairs: &'a Pairs,
@@ -44,7 +43,7 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    /// `δ − Σ c·t·u`: what is missing for the trace's (false) deltas, over the two-sided pairs.
+    /// `δ − Σ c·t·u` over the two-sided pairs: the error of the trace's (false) deltas.
     pub fn missing(&self, t: &[F], u: &[F]) -> F {
         let two_sided =
             self.pairs.iter().enumerate().filter(|(_, p)| p.a.is_some() && p.b.is_some());
@@ -65,15 +64,15 @@ pub struct Cheat<'c> {
     pub products: Products<'c>,
     /// Changes the cells of a round before they are committed.
     pub round: Round<'c>,
-    /// Changes the commitment to a round, the cells being what they are.
+    /// Changes the commitment to a round and leaves its cells.
     pub round_commitment: Commitment<'c>,
-    /// Answers the span proof by its simulator, from an ε that is known or guessed.
+    /// Answers the span proof with its simulator, from a known or guessed ε.
     pub simulate_span: bool,
     /// Changes all cells of the re-randomised columns A** and B* before they are committed.
     pub combined: Combined<'c>,
 }
 
-/// A session that is lied about.
+/// A session, and the lies of its prover.
 pub struct Attack<'a> {
     pub session: &'a Session,
     /// The trace that verifier and prover see.
@@ -83,7 +82,7 @@ pub struct Attack<'a> {
     pub rules: Rules,
 }
 
-/// A forged proof, and what each relation amounts to on its columns.
+/// A forged proof, and the residual of each relation on its columns.
 pub struct Forgery {
     pub proof: Proof,
     pub residuals: Vec<(RelationName, F)>,
@@ -111,7 +110,7 @@ impl<'a> Attack<'a> {
         }
     }
 
-    /// The same with one delta of module 0 changed by 1: a statement that is false.
+    /// The same with one delta of module 0 changed by 1: a false statement.
     pub fn on_a_false_delta(session: &'a Session) -> Attack<'a> {
         let mut attack = Attack::on(session);
         let delta = &mut attack.rows[0].delta[0];
@@ -146,7 +145,7 @@ impl<'a> Attack<'a> {
         .unwrap()
     }
 
-    /// Proves what the cheat says.
+    /// Makes a proof with the lies of the cheat.
     pub fn forge(&self, mut cheat: Cheat<'_>) -> Forgery {
         let Session { srs, checked, key, .. } = self.session;
         let (layout, pairs, weights) = (checked.layout(), checked.pairs(), &self.weights);
@@ -236,7 +235,7 @@ impl<'a> Attack<'a> {
             let mut nonce =
                 span::commit_nonces(&span::mask_bases(&layout, srs.lagrange()), &nonces);
             if cheat.simulate_span {
-                // R is what makes the nonces the right responses.
+                // This R makes the nonces the right responses.
                 nonce -= self.difference(&c_a, &c_b, view.beta, &view.r, view.chi) * view.epsilon;
             }
             let epsilon = transcript.span(&nonce);
@@ -261,8 +260,8 @@ impl<'a> Attack<'a> {
             let laid_out = PublicColumns::lay_out(&self.layout(), &combine(&all, eta));
             let acc = argument::running_sum(&self.layout(), &columns, &laid_out);
             let keys = crate::testing::keys().get(srs, self.layout()).unwrap();
-            // The library refuses columns that reach into its blinding rows: such a proof has no
-            // argument.
+            // The library refuses columns that reach into its blinding rows. Such a proof has no
+            // halo2 part.
             let argument = argument::prove_with_accumulator(
                 srs,
                 &keys,

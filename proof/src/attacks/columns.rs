@@ -1,4 +1,4 @@
-//! Weight columns that would reach rows which must carry no weight.
+//! Weight columns that reach rows without weights.
 
 use ff::Field;
 
@@ -38,7 +38,7 @@ fn public_columns_that_reach_mask_rows_or_the_output_row_are_refused() {
     for public in bad {
         assert!(!public.fits(&layout));
         let answer = argument::verify(session.srs, &keys, &commitments, &public, F::ONE, &[]);
-        assert!(matches!(answer, Err(Error::Library(_))), "{answer:?}");
+        assert!(matches!(answer, Err(Error::Internal(_))), "{answer:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Points outside the group and scalars that are not reduced, in every place where a proof has one.
+//! Points outside the group and scalars that are not canonical, at every place of a proof.
 
 use ff::PrimeField;
 use group::GroupEncoding;
@@ -35,7 +35,7 @@ pub fn identity() -> [u8; 48] {
     bytes
 }
 
-/// A point whose x is written as x + p: the same point in a second encoding.
+/// A point whose x is encoded as x + p: a second encoding of the same point.
 fn x_not_reduced() -> [u8; 48] {
     let p = BigUint::parse_bytes(
         b"1a0111ea397fe69a4b1ba7b6434bacd764774b84f38512bf6730d2a0f6b0f6241eabfffeb153ffffb9feffffffffaaab",

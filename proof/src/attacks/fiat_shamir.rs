@@ -1,4 +1,4 @@
-//! Every absorbed message, changed in turn, changes every later challenge and no earlier one.
+//! Each absorbed message changes every later challenge and no earlier one.
 
 use ff::{Field, PrimeField};
 use group::Group;
@@ -11,7 +11,7 @@ use crate::{
     transcript::Transcript,
 };
 
-/// Everything that is absorbed in a session with two T and U columns, three rounds, two A and B
+/// The absorbed messages of a session with two T and U columns, three rounds, two A and B
 /// columns.
 #[derive(Clone)]
 struct Messages {

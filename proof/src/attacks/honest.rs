@@ -1,4 +1,4 @@
-//! What must be accepted.
+//! Honest sessions, which the verifier must accept.
 
 use crate::testing::{Session, Shape, lora};
 

@@ -1,4 +1,4 @@
-//! The verifiers of an [`Attack`]: the real one, and the one that follows the attack's (weakened)
+//! The verifiers of an [`Attack`]: the real one, and one that follows the attack's (weakened)
 //! rules.
 
 use group::Group;
@@ -25,7 +25,7 @@ impl Attack<'_> {
         .unwrap()
     }
 
-    /// The answer of the verifier that follows this attack's rules.
+    /// The answer of the verifier that follows the rules of this attack.
     pub fn verify_by_the_rules(&self, forgery: &Forgery) -> Result<(), Error> {
         let (srs, proof) = (self.session.srs, &forgery.proof);
         let projective = |points: &[G1Affine]| points.iter().map(G1::from).collect::<Vec<_>>();
@@ -68,7 +68,7 @@ impl Attack<'_> {
         })
     }
 
-    /// Asserts that exactly these relations are broken and that the real verifier names `check`.
+    /// Asserts that exactly these relations are broken and that the real verifier fails at `check`.
     pub fn is_refused(&self, cheat: Cheat<'_>, broken: &[RelationName], check: Check) {
         let forgery = self.forge(cheat);
         assert_eq!(forgery.broken(), broken);
@@ -76,8 +76,8 @@ impl Attack<'_> {
         assert!(matches!(answer, Err(Error::Rejected(found)) if found == check), "{answer:?}");
     }
 
-    /// Asserts that the verifier that follows the (weakened) rules is deceived, although these
-    /// relations are broken.
+    /// Asserts that the verifier with the weakened rules accepts, although these relations are
+    /// broken.
     pub fn succeeds(&self, cheat: Cheat<'_>, broken: &[RelationName]) {
         let forgery = self.forge(cheat);
         assert_eq!(forgery.broken(), broken);

@@ -1,4 +1,4 @@
-//! Manifests that break a rule, and manifests that were edited after they were pinned.
+//! Manifests that break a rule, and manifests that were edited after the user pinned them.
 
 use crate::{
     Error,
@@ -89,12 +89,12 @@ fn points_that_were_kept_are_the_manifests_or_refused() {
     let mut other = kept.clone();
     other[..96].copy_from_slice(negated.to_uncompressed().as_ref());
     refused(&other);
-    // A manifest that breaks a rule breaks it with points, too.
+    // A manifest that breaks a rule is refused with points, too.
     assert!(CheckedManifest::parse_with_points(&[&bytes[..], b" "].concat(), &kept).is_err());
 }
 
-/// Every rule that parsing has for a point holds for kept points, too, but for the group, of which
-/// `parse_with_points` says so.
+/// Kept points obey every rule for parsed points but one: the group is not checked again, as the
+/// documentation of `parse_with_points` says.
 #[test]
 fn a_kept_identity_is_refused_as_a_parsed_one_is() {
     let session = mixed();
@@ -147,7 +147,8 @@ fn an_edited_manifest_that_obeys_the_rules_has_no_proof() {
         Box::new(move |m| m.modules[2].terms[0].a[0][0] = point(m)),
         Box::new(|m| {
             m.modules.swap(1, 2);
-            // Their bounds differ, and the trace is held to them before the proof is looked at.
+            // Their bounds differ, and the trace is checked against them before the proof is
+            // parsed.
             (m.modules[1].delta_bits, m.modules[2].delta_bits) = (63, 63);
         }),
         Box::new(|m| m.modules[0].name.push('x')),
@@ -201,7 +202,7 @@ fn digests_that_do_not_belong_are_refused() {
 }
 
 #[test]
-fn names_dimensions_and_widths_are_held_to_their_rules() {
+fn names_dimensions_and_widths_outside_their_rules_are_refused() {
     let session = mixed();
     rule(&session, "two modules are called", |m| m.modules[1].name = m.modules[0].name.clone());
     rule(&session, "two inputs are called", |m| m.modules[0].inputs[1].name = "x".into());
@@ -274,7 +275,7 @@ fn one_sided_terms_have_exactly_their_side() {
     rule(&session, impossible, |m| m.modules[0].terms[1].kind = TermKind::LowRank);
     rule(&session, impossible, |m| m.modules[0].terms[1].kind = TermKind::Scale);
     rule(&session, impossible, |m| m.modules[0].terms[2].kind = TermKind::Bias);
-    // A scale that calls itself low rank has a committed B side that is not there.
+    // A scale that claims to be low rank lacks a committed B side.
     rule(&session, "settings digest", |m| m.modules[0].terms[2] = m.modules[1].terms[0].clone());
     rule(&session, shape, |m| {
         m.modules[0].terms[2].kind = TermKind::LowRank;
@@ -346,7 +347,7 @@ fn a_manifest_beyond_the_limit_is_not_even_parsed() {
 }
 
 #[test]
-fn lists_of_nothing_are_refused_at_the_first() {
+fn empty_lists_of_commitments_are_refused_at_the_first() {
     let session = mixed();
     let text = String::from_utf8(session.manifest.to_bytes().unwrap()).unwrap();
     let many = text.replacen("\"b\":[", &format!("\"b\":[{}", "[],".repeat(1 << 20)), 1);

@@ -1,8 +1,8 @@
-//! Every committed column of a proof carries the masks that were drawn for it: the whole proof,
-//! made a second time from the four streams of its randomness.
+//! Every committed column of a proof carries the masks that were drawn for it. The test makes a
+//! whole proof a second time from the four streams of its randomness.
 //!
-//! A proof that reuses a mask or leaves one out verifies all the same and looks as random; only
-//! this shows that none does.
+//! A proof that reuses a mask or leaves one out still verifies and looks random, so no other test
+//! would notice.
 
 use ff::Field;
 use group::Curve;
@@ -20,7 +20,7 @@ use crate::{
     testing::{Session, Shape, lora},
 };
 
-/// Each piece of a vector with two masks of its own.
+/// Each piece of a vector with its own two masks.
 fn masked(layout: &Layout, data: &[F], columns: usize, masks: &mut Stream) -> Vec<Secret> {
     let mut pieces: Vec<Vec<F>> = data.chunks(layout.data_rows()).map(<[F]>::to_vec).collect();
     pieces.resize(columns, Vec::new());
@@ -100,8 +100,7 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         assert_eq!(proof.z, span::respond(&nonces, epsilon, &f));
         let eta = transcript.relations(&proof.z);
 
-        // What halo2 blinds with comes from the last stream: the same columns and stream give the
-        // same bytes.
+        // halo2 blinds with the last stream: the same columns and stream give the same bytes.
         let own = crate::prover::combined_masks(pairs, &layout, &session.key, &a_weights, &b);
         let (a_data, _) = folding.finish();
         let mut again = |data: &[F], masks: &[[F; 2]], values: &[[F; 2]]| {

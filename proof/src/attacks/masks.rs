@@ -1,5 +1,4 @@
-//! Masks: no commitment is shared between two adapters of one seed, and an opening opens one
-//! adapter only.
+//! Masks: two adapters of one seed share no commitment, and an opening opens one adapter only.
 
 use std::collections::HashSet;
 
@@ -56,7 +55,7 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_shares_nothing() {
     let (other, _, other_key) = committed(&draft, &pairs, [43; 32]);
     assert!(points(&first).is_disjoint(&points(&other)));
     assert_ne!(key.expose(), other_key.expose());
-    // What a draft says of commitments and digests does not count.
+    // Commitments and digests in a draft are ignored.
     let (from_finished, _, _) = committed(&first, &pairs, SEED);
     assert_eq!(first, from_finished);
 }

@@ -1,5 +1,5 @@
-//! Random shapes, extreme integers: deltas against a big-integer oracle, proofs that verify, and
-//! then do not.
+//! Random shapes and extreme integers: deltas equal a big-integer oracle, proofs verify, and do not
+//! verify after a change.
 
 use ff::PrimeField;
 use num_bigint::{BigInt, BigUint, Sign};
@@ -135,7 +135,7 @@ fn row_weights_of_rows_and_modules_all_differ() {
     assert_eq!(all[7..43], row_weights(&[3; 32], 1, 7..43));
 }
 
-/// The deltas of a session, computed with big integers straight from the definition.
+/// The deltas of a session, computed with big integers from the definition.
 fn oracle(session: &Session) -> Vec<Vec<BigInt>> {
     let mut rest = session.weights.pairs().iter();
     let mut out = Vec::new();

@@ -1,5 +1,5 @@
-//! Provers that skip their self-check and lie at one step: which relation breaks, and which check
-//! says so.
+//! Provers that skip their self-check and lie at one step: the relation that breaks, and the check
+//! that fails.
 
 use std::cell::Cell;
 
@@ -127,7 +127,7 @@ fn a_right_round_with_the_commitment_of_another_is_refused() {
     Attack::on(&session).is_refused(lie, &[], Check::Relations);
 }
 
-/// A false t, and rounds that carry its error on: `e` is the error of the claim at each round.
+/// A false t, and rounds that pass its error on: `error` is the error of the claim at each round.
 fn bent_rounds<'c>(error: &'c Cell<F>) -> Cheat<'c> {
     Cheat {
         products: Some(Box::new(|view, t, u| {
@@ -240,11 +240,11 @@ fn residuals_are_those_of_the_relations() {
     let session = session();
     let attack = Attack::on_a_false_delta(&session);
     let difference = Cell::new(F::ZERO);
-    let spy = Cheat {
+    let observer = Cheat {
         products: Some(Box::new(|view, t, u| difference.set(view.missing(t, u)))),
         ..Cheat::default()
     };
-    let forgery = attack.forge(spy);
+    let forgery = attack.forge(observer);
     assert_eq!(forgery.residuals.last().unwrap().1, -difference.get());
     assert_ne!(difference.get(), F::ZERO);
 }

@@ -1,4 +1,4 @@
-//! A right proof held against another trace, and traces that break a shape or a range.
+//! A valid proof with another trace, and traces that break a shape or a range.
 
 use crate::{
     Error,
@@ -14,7 +14,7 @@ fn session() -> Session {
     Session::of(&[lora(4, 2, 3, 3), lora(4, 1, 3, 3), lora(5, 1, 2, 0), lora(5, 2, 2, 2)])
 }
 
-/// The answer when a proof of the true trace is held against `rows`.
+/// The answer when a proof of the true trace is verified against `rows`.
 fn against(session: &Session, proof: &[u8], rows: &[OwnedRows]) -> Result<(), Error> {
     let answer = with_rows(&session.checked, session.context, rows, |trace| {
         verify(session.srs, keys(), &session.checked, trace, proof, SrsPolicy::AllowUntrusted)
@@ -25,14 +25,13 @@ fn against(session: &Session, proof: &[u8], rows: &[OwnedRows]) -> Result<(), Er
 fn is_refused(session: &Session, proof: &[u8], change: impl FnOnce(&mut Vec<OwnedRows>)) {
     let mut rows = session.rows.clone();
     change(&mut rows);
-    // Rows that moved to another module are held to its bound, so that the trace itself is in
-    // order.
+    // Rows that moved to another module are cut to its bound, so that the trace itself is valid.
     for (module, rows) in session.manifest.modules.iter().zip(&mut rows) {
         let bound = ((1u64 << module.delta_bits) - 1) as i64;
         rows.delta.iter_mut().for_each(|d| *d = (*d).clamp(-bound, bound));
     }
     assert_ne!(rows, session.rows);
-    // Another trace has other challenges, so the first check that depends on them says no.
+    // Another trace has other challenges, so the first check that depends on them fails.
     let answer = against(session, proof, &rows);
     assert!(matches!(answer, Err(Error::Rejected(Check::MaskSpan))), "{answer:?}");
 }
@@ -104,7 +103,7 @@ fn the_integers_that_stand_for_one_are_part_of_the_trace() {
 #[test]
 fn more_rows_than_the_projection_can_sum_are_refused() {
     let session = session();
-    // Zero pages that nobody touches: the number is looked at first.
+    // Zero pages that are never touched: the number of rows is checked first.
     let scales = vec![0.0f32; crate::rows::MAX_ROWS + 1];
     let rows = Rows { inputs: &[&[]], scales: &scales, ..Rows::default() };
     let none = Rows { inputs: &[&[]], ..Rows::default() };

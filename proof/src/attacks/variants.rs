@@ -1,5 +1,5 @@
-//! Variants of the protocol, each of which leaves one rule out: a forgery that succeeds against
-//! exactly one of them shows what its rule is for.
+//! Variants of the protocol, each without one rule. A forgery that succeeds against exactly one of
+//! them shows the purpose of the missing rule.
 
 use ff::Field;
 
@@ -53,7 +53,7 @@ impl Attack<'_> {
         all
     }
 
-    /// `P = Σ_k χ^k (C'_k − C_k)`, written down a second time.
+    /// A second implementation of `P = Σ_k χ^k (C'_k − C_k)`.
     pub fn difference(&self, a: &[G1], b: &[G1], beta: F, r: &[F], chi: F) -> G1 {
         let checked = &self.session.checked;
         let chi = powers(chi, a.len() + b.len());

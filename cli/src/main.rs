@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     match commands::execute(args.command, &output) {
         Ok(code) => code,
         Err(error) => {
+            let error = with_advice(error);
             output.error(&error);
             // 1: the answer is no. 2: bad usage or unusable input.
             let refusal = error
@@ -28,6 +29,18 @@ fn main() -> ExitCode {
                 .is_some_and(zklora_runtime::Error::is_refusal);
             ExitCode::from(if refusal { 1 } else { 2 })
         }
+    }
+}
+
+/// Adds the flag that accepts what a library refused. The libraries know no flags.
+fn with_advice(error: anyhow::Error) -> anyhow::Error {
+    use zklora_proof::Error::UntrustedSrs;
+    match error.downcast_ref() {
+        Some(zklora_runtime::Error::Proof(UntrustedSrs(_))) => {
+            let advice = format!("{error}; pass --insecure-srs to accept it");
+            error.context(advice)
+        }
+        _ => error,
     }
 }
 

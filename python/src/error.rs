@@ -61,9 +61,11 @@ fn class_of(error: &Error) -> &'static str {
         Error::Contributor { .. } | Error::Interrupted(_) => "NetworkError",
         _ if error.is_refusal() => "VerificationError",
         Error::File { .. } => "FileError",
-        Error::Proof(zklora_proof::Error::Library(_) | zklora_proof::Error::Randomness(_)) => {
-            "ZkloraError"
-        }
+        Error::Proof(
+            zklora_proof::Error::Internal(_)
+            | zklora_proof::Error::Library(_)
+            | zklora_proof::Error::Randomness(_),
+        ) => "ZkloraError",
         _ => "InputError",
     }
 }

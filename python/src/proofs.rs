@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use pyo3::{prelude::*, types::PyBytes};
-use zklora_proof::{manifest::Pinned, proof::Proof, verifier::SrsPolicy};
+use zklora_proof::{checked_manifest::CheckedManifest, proof::Proof, verifier::SrsPolicy};
 use zklora_runtime::{
     Error,
     activations::Activations,
@@ -24,7 +24,7 @@ use crate::{
 /// Arrays by module, as Python gives them.
 type Arrays<'py> = BTreeMap<String, Vec<Rows<'py>>>;
 
-fn activations(pinned: &Pinned, arrays: &Arrays<'_>) -> Result<Activations, Failure> {
+fn activations(pinned: &CheckedManifest, arrays: &Arrays<'_>) -> Result<Activations, Failure> {
     let mut activations = Activations::default();
     for (name, inputs) in arrays {
         arrays::check(&pinned.modules()[trace::index(pinned, name)?], inputs)?;

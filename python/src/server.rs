@@ -9,7 +9,7 @@ use std::{
 
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
-use zklora_proof::manifest::Pinned;
+use zklora_proof::checked_manifest::CheckedManifest;
 use zklora_runtime::{
     Error, artifacts,
     server::{self as serving, Limits, ServerOptions, ServerTls, Tokens},
@@ -29,7 +29,7 @@ pub struct Server {
     running: Mutex<Option<Running>>,
     address: std::net::SocketAddr,
     scheme: &'static str,
-    pinned: Arc<Pinned>,
+    pinned: Arc<CheckedManifest>,
 }
 
 #[pymethods]

@@ -8,8 +8,9 @@ use std::{
 
 use zeroize::Zeroizing;
 use zklora_proof::{
+    checked_manifest::CheckedManifest,
     keys::KeyStore,
-    manifest::{self, AdapterId, Pinned},
+    manifest::{self, AdapterId},
     masks::MaskKey,
     srs::Srs,
     weights::Weights,
@@ -69,7 +70,7 @@ pub fn adapter_in(folder: &Path) -> Option<AdapterId> {
 /// What is public about an adapter, parsed and checked.
 pub struct Public {
     /// The manifest.
-    pub pinned: Pinned,
+    pub pinned: CheckedManifest,
 }
 
 impl Public {
@@ -110,7 +111,7 @@ pub struct Artifacts {
     /// The folder.
     pub folder: PathBuf,
     /// The manifest.
-    pub pinned: Pinned,
+    pub pinned: CheckedManifest,
     /// The private integers.
     pub weights: Weights,
     /// The private mask key.
@@ -142,7 +143,7 @@ impl Artifacts {
     /// What belongs together.
     pub(crate) fn new(
         folder: &Path,
-        pinned: Pinned,
+        pinned: CheckedManifest,
         weights: Weights,
         mask_key: MaskKey,
     ) -> Artifacts {

@@ -77,6 +77,7 @@ impl Error {
                     | Proof::Rejected(_)
                     | Proof::BeyondBound { .. }
                     | Proof::Srs(_)
+                    | Proof::UntrustedSrs(_)
             ),
             Error::Ezkl(error) => matches!(error, crate::ezkl::EzklError::Refused { .. }),
             Error::NotServed(_) | Error::NotYours(_) | Error::Budget(_) | Error::Claim(_) => true,

@@ -1,7 +1,7 @@
 //! How far the dequantised deltas are from the float adapter's.
 
-use zklora_proof::manifest::Pinned;
 use zklora_models::Adapter;
+use zklora_proof::checked_manifest::CheckedManifest;
 
 use crate::{activations::Activations, trace_file::TraceFile};
 
@@ -21,7 +21,7 @@ pub struct Precision {
 /// activations.
 pub fn precision(
     adapter: &Adapter,
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
     activations: &Activations,
     trace: &TraceFile,
 ) -> Precision {

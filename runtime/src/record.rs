@@ -4,13 +4,11 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
+use zklora_compiler::quantize::quantize_inputs;
 use zklora_proof::{
-    manifest::{Module, Pinned},
-    masks::os_bytes,
-    source::Piece,
+    checked_manifest::CheckedManifest, manifest::Module, masks::os_bytes, row_source::Piece,
     trace::Trace,
 };
-use zklora_compiler::quantize::quantize_inputs;
 
 use crate::{
     Error,
@@ -61,7 +59,7 @@ pub fn record(
 }
 
 /// Rows of each module that has any.
-fn rows_of(pinned: &Pinned, trace: &TraceFile) -> Rows {
+fn rows_of(pinned: &CheckedManifest, trace: &TraceFile) -> Rows {
     let rows = pinned
         .modules()
         .iter()
@@ -93,7 +91,7 @@ pub fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error
     if module.inputs.is_empty() {
         return Err(refuse("it takes no inputs, so it has no rows".into()));
     }
-    // All inputs of a row share one scale (protocol section 5).
+    // All inputs of a row share one scale (docs/protocol.md, "Quantisation").
     let with_dims: Vec<(&[f32], usize)> =
         inputs.iter().copied().zip(module.inputs.iter().map(|i| i.dim)).collect();
     let rows = quantize_inputs(&with_dims, module.x_bits, module.has_bias())
@@ -106,7 +104,7 @@ pub fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error
     })
 }
 
-/// Deltas as real numbers, `[N, d_out]`; `scales` are those of the N rows (protocol section 3).
+/// Deltas as real numbers, `[N, d_out]`; `scales` are those of the N rows (docs/protocol.md, "The claim").
 pub fn dequantized(module: &Module, scales: &[f32], delta: &[i64]) -> Vec<f32> {
     let rows = delta.chunks_exact(module.d_out.max(1)).zip(scales);
     rows.flat_map(|(row, scale)| {
@@ -122,7 +120,7 @@ pub fn dequantized(module: &Module, scales: &[f32], delta: &[i64]) -> Vec<f32> {
 /// # Errors
 /// [`Error::NotYours`] names the module, and the row if one differs.
 pub fn check_inputs(
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
     trace: &Trace<'_>,
     activations: &Activations,
 ) -> Result<(), Error> {

@@ -1,8 +1,8 @@
 //! Proving and verifying recorded sessions.
 
 use zklora_proof::{
+    checked_manifest::CheckedManifest,
     keys::KeyStore,
-    manifest::Pinned,
     prover::Prover,
     srs::Srs,
     trace::Trace,
@@ -60,7 +60,7 @@ pub(crate) fn prove_served(
     let prover = Prover {
         srs,
         keys,
-        pinned: &artifacts.pinned,
+        manifest: &artifacts.pinned,
         weights: &artifacts.weights,
         mask_key: &artifacts.mask_key,
     };
@@ -69,7 +69,7 @@ pub(crate) fn prove_served(
 
 /// Verifies a proof against the user's own record of the session.
 pub fn verify(
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
     trace: &Trace<'_>,
     proof: &[u8],
     srs: &Srs,

@@ -7,8 +7,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use zklora_proof::{
-    manifest::{AdapterId, Module, Pinned},
-    trace::{Rows, Trace},
+    checked_manifest::CheckedManifest,
+    manifest::{AdapterId, Module},
+    rows::Rows,
+    trace::Trace,
 };
 
 use crate::{
@@ -83,7 +85,7 @@ impl TraceFile {
     /// Those of [`Trace::new`], or of `f`.
     pub fn with_trace<T>(
         &self,
-        pinned: &Pinned,
+        pinned: &CheckedManifest,
         f: impl FnOnce(&Trace<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let inputs: Vec<Vec<&[i32]>> =
@@ -101,7 +103,7 @@ impl TraceFile {
     }
 
     /// Writes the file.
-    pub fn write(&self, path: &Path, pinned: &Pinned) -> Result<(), Error> {
+    pub fn write(&self, path: &Path, pinned: &CheckedManifest) -> Result<(), Error> {
         self.write_shapes(path, pinned.modules())
     }
 
@@ -116,7 +118,7 @@ impl TraceFile {
     }
 
     /// Reads a file as rows of this adapter.
-    pub fn read(path: &Path, pinned: &Pinned) -> Result<TraceFile, Error> {
+    pub fn read(path: &Path, pinned: &CheckedManifest) -> Result<TraceFile, Error> {
         TraceFile::read_shapes(path, pinned.id(), pinned.modules())
     }
 

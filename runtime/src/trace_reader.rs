@@ -15,8 +15,9 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 use zklora_proof::{
-    manifest::{AdapterId, Module, Pinned},
-    source::Source,
+    checked_manifest::CheckedManifest,
+    manifest::{AdapterId, Module},
+    row_source::RowSource,
     trace::Trace,
 };
 
@@ -85,9 +86,8 @@ impl Header {
         let mut session = [0u8; 32];
         hex::decode_to_slice(field("session_id"), &mut session)
             .map_err(|_| refuse("its session id is not 64 hex digits".into()))?;
-        let adapter = field("adapter_id")
-            .parse()
-            .map_err(|e: zklora_proof::Error| refuse(e.to_string()))?;
+        let adapter =
+            field("adapter_id").parse().map_err(|e: zklora_proof::Error| refuse(e.to_string()))?;
         Ok(Header { file, adapter, session, metadata, start, bytes })
     }
 }
@@ -173,7 +173,7 @@ impl TraceReader {
     ///
     /// # Errors
     /// Those of [`TraceReader::open`] and [`Trace::read`].
-    pub fn trace(path: &Path, pinned: &Pinned) -> Result<Trace<'static>, Error> {
+    pub fn trace(path: &Path, pinned: &CheckedManifest) -> Result<Trace<'static>, Error> {
         let reader = TraceReader::open(path, pinned.id(), pinned.modules())?;
         Ok(Trace::read(pinned, reader.session, Arc::new(reader))?)
     }
@@ -241,7 +241,7 @@ impl TraceReader {
     }
 }
 
-impl Source for TraceReader {
+impl RowSource for TraceReader {
     fn count(&self, m: usize) -> usize {
         self.modules.get(m).map_or(0, |places| places.rows)
     }

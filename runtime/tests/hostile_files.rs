@@ -9,7 +9,9 @@ use std::{
 };
 
 use proptest::prelude::*;
-use zklora_proof::{keys::KeyStore, source::Source, srs::Srs, trace::Trace, verifier::SrsPolicy};
+use zklora_proof::{
+    keys::KeyStore, row_source::RowSource, srs::Srs, trace::Trace, verifier::SrsPolicy,
+};
 use zklora_runtime::{
     Error,
     activations::Activations,
@@ -245,7 +247,7 @@ proptest! {
             let _ = srs_store::load(Some(&path));
             let _ = zklora_runtime::ledger::read(&path);
             let _ = weights_file::parse(&path, &bytes, artifacts.pinned.manifest());
-            let _ = zklora_proof::manifest::Pinned::parse(&bytes);
+            let _ = zklora_proof::checked_manifest::CheckedManifest::parse(&bytes);
         }
     }
 }

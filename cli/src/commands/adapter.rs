@@ -3,9 +3,9 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_proof::{cost::Estimate, keys::KeyStore};
 use zklora_compiler::calibrate::Measured;
 use zklora_models::{Adapter, Kind};
+use zklora_proof::{cost::Estimate, keys::KeyStore};
 use zklora_runtime::{
     Error,
     artifacts::Public,

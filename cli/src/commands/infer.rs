@@ -3,8 +3,8 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use zklora_proof::keys::KeyStore;
 use zklora_models::language_model::Sampling;
+use zklora_proof::keys::KeyStore;
 use zklora_runtime::{
     client::{ClientTls, ContributorOptions, Progress},
     effect_report::{ContributorReport, EffectReport, Verdict},

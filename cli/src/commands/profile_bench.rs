@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use zklora_proof::manifest::Pinned;
+use zklora_proof::checked_manifest::CheckedManifest;
 use zklora_runtime::{
     Error,
     files::{self, Access, MAX_FILE},
@@ -77,9 +77,10 @@ fn verify_in_a_process(
     srs: Option<&Path>,
 ) -> anyhow::Result<(Cost, Option<u64>)> {
     let artifacts = folder.join("artifacts");
-    let pin = Pinned::parse(&files::read(&artifacts.join("public/manifest.json"), MAX_FILE)?)?
-        .id()
-        .to_string();
+    let pin =
+        CheckedManifest::parse(&files::read(&artifacts.join("public/manifest.json"), MAX_FILE)?)?
+            .id()
+            .to_string();
     let (trace, proof) = files_of(folder, rows);
     let mut command = Command::new(std::env::current_exe()?);
     command

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_proof::{keys::KeyStore, manifest::Pinned, trace::Trace};
+use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore, trace::Trace};
 use zklora_runtime::{
     Error,
     activations::Activations,
@@ -110,7 +110,11 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
 }
 
 /// What ties a trace that somebody else recorded to the user's own session.
-fn check_yours(args: &args::Verify, pinned: &Pinned, trace: &Trace<'_>) -> Result<(), Error> {
+fn check_yours(
+    args: &args::Verify,
+    pinned: &CheckedManifest,
+    trace: &Trace<'_>,
+) -> Result<(), Error> {
     if let Some(args::SessionId(own)) = &args.session_id
         && own != trace.context()
     {

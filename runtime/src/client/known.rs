@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use rayon::prelude::*;
-use zklora_proof::trace::MAX_ROWS;
+use zklora_proof::rows::MAX_ROWS;
 
 use crate::trace_file::ModuleRows;
 

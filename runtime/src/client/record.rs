@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use zklora_proof::{manifest::Pinned, masks::os_bytes};
+use zklora_proof::{checked_manifest::CheckedManifest, masks::os_bytes};
 
 use super::{
     known::{self, Known, RowDigest},
@@ -124,7 +124,7 @@ impl Record {
     }
 
     /// A batch of the log, with its rows.
-    pub fn outgoing(&self, batch: Batch, pinned: &Pinned) -> Result<Outgoing, String> {
+    pub fn outgoing(&self, batch: Batch, pinned: &CheckedManifest) -> Result<Outgoing, String> {
         let calls = parse(&batch, pinned)?;
         let mut sets: Vec<Option<(Arc<ModuleRows>, Vec<RowDigest>)>> = vec![None; batch.rows.len()];
         for (call, on_wire) in calls.iter().zip(&batch.calls) {
@@ -240,7 +240,7 @@ impl Record {
         &self,
         path: &Path,
         session: [u8; 32],
-        pinned: &Pinned,
+        pinned: &CheckedManifest,
     ) -> Result<(), Error> {
         let counts = self.rows_per_module();
         let mut writer =
@@ -250,7 +250,7 @@ impl Record {
     }
 
     /// Everything, in memory. What is in the log has to be in the file.
-    pub fn trace(&self, session: [u8; 32], pinned: &Pinned) -> Result<TraceFile, Error> {
+    pub fn trace(&self, session: [u8; 32], pinned: &CheckedManifest) -> Result<TraceFile, Error> {
         let mut modules: Vec<ModuleRows> = pinned.modules().iter().map(ModuleRows::none).collect();
         self.each(pinned, &mut |module, rows, delta| {
             modules[module].extend(rows, delta);
@@ -259,7 +259,7 @@ impl Record {
         Ok(TraceFile { adapter: pinned.id(), session, modules })
     }
 
-    fn each(&self, pinned: &Pinned, visit: &mut Visit<'_>) -> Result<(), Error> {
+    fn each(&self, pinned: &CheckedManifest, visit: &mut Visit<'_>) -> Result<(), Error> {
         let refuse = |why: String| Error::file(&self.path, why);
         answered(&self.path, &mut |batch, answer| {
             let calls = parse(&batch, pinned).map_err(refuse)?;
@@ -273,6 +273,6 @@ impl Record {
 }
 
 /// Features of each input of a module.
-pub(super) fn dims(pinned: &Pinned, module: usize) -> Vec<usize> {
+pub(super) fn dims(pinned: &CheckedManifest, module: usize) -> Vec<usize> {
     pinned.modules()[module].inputs.iter().map(|input| input.dim).collect()
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use zklora_proof::{masks::os_bytes, trace::MAX_ROWS};
+use zklora_proof::{masks::os_bytes, rows::MAX_ROWS};
 
 use super::{
     exchange::Stream,

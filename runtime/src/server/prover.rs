@@ -262,14 +262,18 @@ impl Prover {
         self.lock().current = None;
         // The server lives. (Should the disk not take this, one attempt too many is counted.)
         let _ = attempts::write(session.folder(), &session.id, 0);
-        proven.unwrap_or_else(|_| Err(Error::Input("the prover panicked".into()))).map(Some)
+        proven
+            .unwrap_or_else(|_| {
+                Err(Error::Proof(zklora_proof::Error::Internal("the prover panicked".into())))
+            })
+            .map(Some)
     }
 }
 
 /// What the user is told: paths and the like stay here.
 fn shown(error: &Error) -> String {
     match error {
-        Error::Proof(error) => error.to_string(),
+        Error::Proof(error) if !matches!(error, zklora_proof::Error::Internal(_)) => error.to_string(),
         _ => "this server could not prove the session: its operator finds the reason in the server's log".into(),
     }
 }

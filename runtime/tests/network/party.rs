@@ -8,9 +8,7 @@ use std::{
 };
 
 use zklora_proof::{
-    keys::KeyStore,
-    manifest::{AdapterId, Pinned},
-    srs::Srs,
+    checked_manifest::CheckedManifest, keys::KeyStore, manifest::AdapterId, srs::Srs,
     verifier::SrsPolicy,
 };
 use zklora_runtime::{
@@ -192,7 +190,11 @@ pub fn calls(session: &UserSession, rows: usize, seed: usize) -> Vec<(usize, Arc
 }
 
 /// The same, without a session.
-pub fn rows_of(pinned: &Pinned, rows: usize, seed: usize) -> Vec<(usize, Arc<ModuleRows>)> {
+pub fn rows_of(
+    pinned: &CheckedManifest,
+    rows: usize,
+    seed: usize,
+) -> Vec<(usize, Arc<ModuleRows>)> {
     let modules = pinned.modules();
     let activations = synthetic::activations(modules, rows + seed);
     modules

@@ -29,6 +29,14 @@ impl Error {
         Error::File(zklora_files::Error::new(path, why))
     }
 
+    /// The error of the proof system, if this is one.
+    pub fn proof(&self) -> Option<&zklora_proof::Error> {
+        match self {
+            Error::Proof(error) => Some(error),
+            _ => None,
+        }
+    }
+
     /// Whether this is a "no" about a claim (exit code 1) rather than an unusable input (exit code
     /// 2).
     pub fn is_refusal(&self) -> bool {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 use zklora_files::MAX_FILE;
 use zklora_proof::{
+    checked_manifest::CheckedManifest,
     keys::KeyStore,
-    manifest::{self, AdapterId, Pinned},
+    manifest::{self, AdapterId},
     masks::MaskKey,
     srs::Srs,
     weights::Weights,
@@ -63,7 +64,7 @@ pub fn adapter_in(folder: &Path) -> Option<AdapterId> {
 /// What is public about an adapter, parsed and checked.
 pub struct Public {
     /// The manifest.
-    pub pinned: Pinned,
+    pub pinned: CheckedManifest,
 }
 
 impl Public {
@@ -104,7 +105,7 @@ pub struct Artifacts {
     /// The folder.
     pub folder: PathBuf,
     /// The manifest.
-    pub pinned: Pinned,
+    pub pinned: CheckedManifest,
     /// The private integers.
     pub weights: Weights,
     /// The private mask key.
@@ -133,7 +134,12 @@ impl Artifacts {
     }
 
     /// What belongs together.
-    pub fn new(folder: &Path, pinned: Pinned, weights: Weights, mask_key: MaskKey) -> Artifacts {
+    pub fn new(
+        folder: &Path,
+        pinned: CheckedManifest,
+        weights: Weights,
+        mask_key: MaskKey,
+    ) -> Artifacts {
         Artifacts { folder: folder.to_path_buf(), pinned, weights, mask_key }
     }
 

@@ -1,7 +1,7 @@
 //! Manifests that were parsed before: their commitments, decompressed and checked, are kept in the
 //! user's cache folder.
 //!
-//! A kept file is held to the manifest point by point ([`Pinned::parse_with_points`]); one that
+//! A kept file is held to the manifest point by point ([`CheckedManifest::parse_with_points`]); one that
 //! does not fit is made again. That its points lie in the prime-order group was checked when it was
 //! written, so it has to be this user's, and nobody else may write to it.
 
@@ -11,7 +11,7 @@ use std::{
 };
 
 use zklora_files::Access;
-use zklora_proof::manifest::{AdapterId, Pinned};
+use zklora_proof::{checked_manifest::CheckedManifest, manifest::AdapterId};
 
 use crate::Error;
 
@@ -62,23 +62,27 @@ fn may_be_written_by_others(_: &std::fs::Metadata) -> bool {
 ///
 /// Points are kept of pinned manifests only: of others, whoever delivers them decides how many
 /// there are.
-pub fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<Pinned, Error> {
+pub fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<CheckedManifest, Error> {
     parse_in(cache_folder().as_deref(), bytes, pin)
 }
 
-fn parse_in(folder: Option<&Path>, bytes: &[u8], pin: Option<&AdapterId>) -> Result<Pinned, Error> {
+fn parse_in(
+    folder: Option<&Path>,
+    bytes: &[u8],
+    pin: Option<&AdapterId>,
+) -> Result<CheckedManifest, Error> {
     let id = AdapterId(*blake3::hash(bytes).as_bytes());
     if let Some(pin) = pin.filter(|pin| **pin != id) {
         // It says what differs.
-        return Ok(Pinned::parse_pinned(bytes, pin)?);
+        return Ok(CheckedManifest::parse_pinned(bytes, pin)?);
     }
     let path = folder.map(|folder| folder.join(format!("{id}.{SUFFIX}")));
     if let Some(points) = path.as_deref().and_then(read_own)
-        && let Ok(pinned) = Pinned::parse_with_points(bytes, &points)
+        && let Ok(pinned) = CheckedManifest::parse_with_points(bytes, &points)
     {
         return Ok(pinned);
     }
-    let pinned = Pinned::parse(bytes)?;
+    let pinned = CheckedManifest::parse(bytes)?;
     let count: usize = pinned.points().iter().map(|pair| pair.a.len() + pair.b.len()).sum();
     if let Some((folder, path)) =
         folder.zip(path).filter(|_| pin.is_some() && count >= WORTH_KEEPING)

@@ -6,9 +6,7 @@
 use std::ops::Range;
 
 use zklora_proof::{
-    manifest::{Module, Pinned},
-    source::Piece,
-    trace::Trace,
+    checked_manifest::CheckedManifest, manifest::Module, row_source::Piece, trace::Trace,
 };
 
 use crate::{Error, activations::Activations, module_rows::ModuleRows, quantized_rows::quantized};
@@ -28,7 +26,7 @@ impl OwnSession<'_> {
     ///
     /// # Errors
     /// [`Error::NotYours`] names what differs.
-    pub fn check(&self, pinned: &Pinned, trace: &Trace<'_>) -> Result<(), Error> {
+    pub fn check(&self, pinned: &CheckedManifest, trace: &Trace<'_>) -> Result<(), Error> {
         self.check_id(trace.context())?;
         self.inputs.map_or(Ok(()), |activations| check_inputs(pinned, trace, activations))
     }
@@ -55,7 +53,7 @@ impl OwnSession<'_> {
 /// # Errors
 /// [`Error::NotYours`] names the module, and the row if one differs.
 pub fn check_inputs(
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
     trace: &Trace<'_>,
     activations: &Activations,
 ) -> Result<(), Error> {

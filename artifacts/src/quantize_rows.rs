@@ -1,7 +1,7 @@
 //! Activations → integers, with a scale per row.
 //!
 //! The relation is linear in each row, so the scale needs no proof: the user may choose it freely
-//! (protocol section 3).
+//! (docs/protocol.md, "Quantisation").
 
 use crate::powers_of_two::largest;
 

@@ -15,7 +15,7 @@ pub fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error
     if module.inputs.is_empty() {
         return Err(refuse("it takes no inputs, so it has no rows".into()));
     }
-    // All inputs of a row share one scale (protocol section 5).
+    // All inputs of a row share one scale (docs/protocol.md, "Quantisation").
     let with_dims: Vec<(&[f32], usize)> =
         inputs.iter().copied().zip(module.inputs.iter().map(|i| i.dim)).collect();
     let rows = quantize_inputs(&with_dims, module.x_bits, module.has_bias())
@@ -28,7 +28,7 @@ pub fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error
     })
 }
 
-/// Deltas as real numbers, `[N, d_out]`; `scales` are those of the N rows (protocol section 3).
+/// Deltas as real numbers, `[N, d_out]`; `scales` are those of the N rows (docs/protocol.md, "The claim").
 pub fn dequantized(module: &Module, scales: &[f32], delta: &[i64]) -> Vec<f32> {
     let rows = delta.chunks_exact(module.d_out.max(1)).zip(scales);
     rows.flat_map(|(row, scale)| {

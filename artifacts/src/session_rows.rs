@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use zklora_proof::{
-    manifest::{AdapterId, Module, Pinned},
-    trace::{Rows, Trace},
+    checked_manifest::CheckedManifest,
+    manifest::{AdapterId, Module},
+    rows::Rows,
+    trace::Trace,
 };
 
 use crate::{Error, module_rows::ModuleRows, trace_writer::TraceWriter};
@@ -28,7 +30,7 @@ impl SessionRows {
     /// Those of [`Trace::new`], or of `f`.
     pub fn with_trace<T, E: From<Error>>(
         &self,
-        pinned: &Pinned,
+        pinned: &CheckedManifest,
         f: impl FnOnce(&Trace<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let inputs: Vec<Vec<&[i32]>> =
@@ -46,7 +48,7 @@ impl SessionRows {
     }
 
     /// Writes the file.
-    pub fn write(&self, path: &Path, pinned: &Pinned) -> Result<(), Error> {
+    pub fn write(&self, path: &Path, pinned: &CheckedManifest) -> Result<(), Error> {
         self.write_shapes(path, pinned.modules())
     }
 

@@ -16,8 +16,9 @@ use safetensors::{
 };
 use zklora_files::MAX_FILE;
 use zklora_proof::{
-    manifest::{AdapterId, Module, Pinned},
-    source::Source,
+    checked_manifest::CheckedManifest,
+    manifest::{AdapterId, Module},
+    row_source::RowSource,
     trace::Trace,
 };
 
@@ -107,7 +108,7 @@ impl Header {
 
 impl SessionRows {
     /// Reads a file as rows of this adapter.
-    pub fn read(path: &Path, pinned: &Pinned) -> Result<SessionRows, Error> {
+    pub fn read(path: &Path, pinned: &CheckedManifest) -> Result<SessionRows, Error> {
         SessionRows::read_shapes(path, pinned.id(), pinned.modules())
     }
 
@@ -216,7 +217,7 @@ impl TraceReader {
     ///
     /// # Errors
     /// Those of [`TraceReader::open`] and [`Trace::read`].
-    pub fn trace(path: &Path, pinned: &Pinned) -> Result<Trace<'static>, Error> {
+    pub fn trace(path: &Path, pinned: &CheckedManifest) -> Result<Trace<'static>, Error> {
         let reader = TraceReader::open(path, pinned.id(), pinned.modules())?;
         Ok(Trace::read(pinned, reader.session, Arc::new(reader))?)
     }
@@ -284,7 +285,7 @@ impl TraceReader {
     }
 }
 
-impl Source for TraceReader {
+impl RowSource for TraceReader {
     fn count(&self, m: usize) -> usize {
         self.modules.get(m).map_or(0, |places| places.rows)
     }

@@ -1,8 +1,8 @@
 //! Verifying a session: the proof, and whether the session is the user's own.
 
 use zklora_proof::{
+    checked_manifest::CheckedManifest,
     keys::KeyStore,
-    manifest::Pinned,
     srs::Srs,
     trace::Trace,
     verifier::{self, SrsPolicy, Verdict},
@@ -19,7 +19,7 @@ pub const MAX_PROOF: u64 = 1 << 24;
 /// [`Error::NotYours`] if the trace is of another session or of other activations;
 /// [`Error::Proof`] if the proof shows nothing about the trace.
 pub fn verify(
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
     trace: &Trace<'_>,
     own: &OwnSession<'_>,
     proof: &[u8],

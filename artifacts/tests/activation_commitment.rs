@@ -5,11 +5,11 @@
 use std::{fs, path::Path};
 
 use proptest::prelude::*;
+use zklora_artifacts::Error;
 use zklora_artifacts::activation_commitment::{
     Commitment, MAX_NESTING, RowProof, Values,
     tree::{PADDING, leaf, parent},
 };
-use zklora_runtime::Error;
 
 fn parse(json: impl Into<Vec<u8>>) -> Result<Values, Error> {
     Values::parse(Path::new("x.json"), json.into())

@@ -8,16 +8,18 @@ use std::sync::Arc;
 
 use zklora_artifacts::{folder::Artifacts, synthetic};
 use zklora_proof::{
+    checked_manifest::CheckedManifest,
     commit::commit,
     field::{F, G1, G1Affine, powers},
-    manifest::{Manifest, Pinned},
+    manifest::Manifest,
     masks::Seed,
     msm::{msm, small_msm, to_affine},
     pairs::Pairs,
-    projection::{Public, Sums, row_weights},
+    projection::{Projection, Sums, row_weights},
     prover::{combine_b, products},
+    rows::Rows,
     srs::Srs,
-    trace::{Rows, Trace},
+    trace::Trace,
     weights::Weights,
 };
 use zklora_session::adapter::ServedAdapter;
@@ -83,12 +85,12 @@ fn shapes(layers: usize, d_in: usize, rank: usize, d_out: usize) -> Profile {
 }
 
 /// An adapter with a short commitment.
-fn small_adapter(srs: &Srs) -> Result<(Artifacts, Pinned), Error> {
+fn small_adapter(srs: &Srs) -> Result<(Artifacts, CheckedManifest), Error> {
     let profile = shapes(1, 256, 4, 320);
     let pairs = synthetic_pairs(&profile);
     let draft = synthetic_draft(&profile, &pairs, srs.k())?;
     let (manifest, weights, key) = commit(srs, &draft, pairs, &Seed::from_bytes([7; 32]))?;
-    let pinned = Pinned::parse(&manifest.to_bytes()?)?;
+    let pinned = CheckedManifest::parse(&manifest.to_bytes()?)?;
     Ok((Artifacts::new(std::path::Path::new(""), pinned.clone(), weights, key), pinned))
 }
 
@@ -108,7 +110,7 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
     let (pairs, weights) = weights()?;
     let (pairs, weights) = (Arc::new(pairs), Arc::new(weights));
     let base = F::from(0x9E37_79B9_7F4A_7C15);
-    let public = Public {
+    let public = Projection {
         groups: pairs
             .groups()
             .iter()

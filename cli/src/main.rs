@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod failure;
 mod log;
 mod output;
 
@@ -21,27 +22,12 @@ fn main() -> ExitCode {
     match commands::execute(args.command, &output) {
         Ok(code) => code,
         Err(error) => {
-            output.error(&error);
             // 1: the answer is no. 2: bad usage or unusable input.
-            ExitCode::from(if is_refusal(&error) { 1 } else { 2 })
+            let code = if failure::is_refusal(&error) { 1 } else { 2 };
+            output.error(&failure::with_advice(error));
+            ExitCode::from(code)
         }
     }
-}
-
-/// Whether an error is a "no" about a claim, of whichever crate it is.
-fn is_refusal(error: &anyhow::Error) -> bool {
-    fn of<E: std::error::Error + Send + Sync + 'static>(
-        error: &anyhow::Error,
-        is_refusal: fn(&E) -> bool,
-    ) -> bool {
-        error.downcast_ref::<E>().is_some_and(is_refusal)
-    }
-    of(error, zklora_artifacts::Error::is_refusal)
-        || of(error, zklora_session::Error::is_refusal)
-        || of(error, zklora_runtime::Error::is_refusal)
-        || of(error, zklora_ezkl::Error::is_refusal)
-        || of(error, zklora_bench::Error::is_refusal)
-        || of(error, zklora_proof::Error::is_refusal)
 }
 
 /// The arguments. An error message repeats them, and a script may have taken them from a foreign

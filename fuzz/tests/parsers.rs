@@ -24,10 +24,7 @@ use zklora_artifacts::{
     weights_file,
 };
 use zklora_proof::{
-    keys::KeyStore,
-    manifest::{AdapterId, Pinned},
-    proof::Proof,
-    srs::Srs,
+    checked_manifest::CheckedManifest, keys::KeyStore, manifest::AdapterId, proof::Proof, srs::Srs,
     trace::Trace,
 };
 use zklora_runtime::{compile, effect_report::EffectReport};
@@ -103,7 +100,7 @@ struct Contributor {
     folder: tempfile::TempDir,
     srs: Srs,
     keys: KeyStore,
-    pinned: Pinned,
+    pinned: CheckedManifest,
 }
 
 impl Contributor {
@@ -190,7 +187,7 @@ fn adapter_config() {
 fn manifest() {
     let original = contributor().bytes("public/manifest.json");
     fuzz(std::slice::from_ref(&original), |bytes| {
-        if let Ok(pinned) = Pinned::parse(bytes) {
+        if let Ok(pinned) = CheckedManifest::parse(bytes) {
             assert_eq!(pinned.manifest().to_bytes().unwrap(), bytes);
             assert_eq!(pinned.id() == contributor().pinned.id(), bytes == original);
         }

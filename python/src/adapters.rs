@@ -7,7 +7,8 @@ use zklora_artifacts::folder as artifacts;
 use zklora_files::{Access, text};
 use zklora_models::AppliesTo;
 use zklora_proof::{
-    manifest::{self, AdapterId, Pinned, TermKind},
+    checked_manifest::CheckedManifest,
+    manifest::{self, AdapterId, TermKind},
     verifier::SrsPolicy,
 };
 use zklora_runtime::{
@@ -51,7 +52,7 @@ impl Module {
 }
 
 /// The modules of an adapter, in the order of its manifest.
-fn modules(pinned: &Pinned) -> Result<Vec<Module>, Failure> {
+fn modules(pinned: &CheckedManifest) -> Result<Vec<Module>, Failure> {
     let of = |module: &manifest::Module| {
         let refuse = |why| Failure::Input(format!("module `{}`: {why}", module.name));
         let sources = sources(module).map_err(refuse)?;
@@ -76,7 +77,7 @@ fn modules(pinned: &Pinned) -> Result<Vec<Module>, Failure> {
 
 /// The public description of an adapter. Its digest is the adapter id.
 #[pyclass(frozen, module = "zklora._native")]
-pub struct Manifest(pub Arc<Pinned>);
+pub struct Manifest(pub Arc<CheckedManifest>);
 
 /// An adapter id of 64 hex digits.
 ///
@@ -98,8 +99,8 @@ impl Manifest {
             if path.is_file() {
                 let bytes = zklora_files::read(&path, manifest::MAX_BYTES as u64)?;
                 let pinned = match &pin {
-                    Some(pin) => Pinned::parse_pinned(&bytes, pin),
-                    None => Pinned::parse(&bytes),
+                    Some(pin) => CheckedManifest::parse_pinned(&bytes, pin),
+                    None => CheckedManifest::parse(&bytes),
                 };
                 return Ok(Manifest(Arc::new(pinned.map_err(Error::from)?)));
             }

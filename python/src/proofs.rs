@@ -10,7 +10,7 @@ use zklora_artifacts::{
     verify::{self as verification, MAX_PROOF},
 };
 use zklora_files::Access;
-use zklora_proof::{manifest::Pinned, proof::Proof, verifier::SrsPolicy};
+use zklora_proof::{checked_manifest::CheckedManifest, proof::Proof, verifier::SrsPolicy};
 use zklora_runtime::audit as auditing;
 use zklora_session::{prove as proving, record as recording};
 
@@ -26,7 +26,7 @@ use crate::{
 /// Arrays by module, as Python gives them.
 type Arrays<'py> = BTreeMap<String, Vec<Rows<'py>>>;
 
-fn activations(pinned: &Pinned, arrays: &Arrays<'_>) -> Result<Activations, Failure> {
+fn activations(pinned: &CheckedManifest, arrays: &Arrays<'_>) -> Result<Activations, Failure> {
     let mut activations = Activations::default();
     for (name, inputs) in arrays {
         arrays::check(&pinned.modules()[trace::index(pinned, name)?], inputs)?;

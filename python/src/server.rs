@@ -10,8 +10,7 @@ use std::{
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
 use zklora_artifacts::folder as artifacts;
-use zklora_proof::manifest::Pinned;
-use zklora_runtime::Error;
+use zklora_proof::checked_manifest::CheckedManifest;
 use zklora_session::{
     server as serving,
     server::{Limits, ServerOptions, ServerTls, Tokens},
@@ -31,7 +30,7 @@ pub struct Server {
     running: Mutex<Option<Running>>,
     address: std::net::SocketAddr,
     scheme: &'static str,
-    pinned: Arc<Pinned>,
+    pinned: Arc<CheckedManifest>,
 }
 
 #[pymethods]

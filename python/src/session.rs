@@ -12,7 +12,7 @@ use std::{
 use numpy::PyArray2;
 use pyo3::{prelude::*, types::PyDict};
 use zklora_artifacts::module_rows::ModuleRows;
-use zklora_proof::{manifest::Pinned, verifier::SrsPolicy};
+use zklora_proof::{checked_manifest::CheckedManifest, verifier::SrsPolicy};
 use zklora_session::client::{
     ClientTls, ContributorOptions, Finished, Progress, Remote, UserSession,
 };
@@ -44,7 +44,7 @@ const CLOSED: &str = "this session is closed: open another one";
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Session {
     session: Arc<Shared>,
-    pinned: Arc<Pinned>,
+    pinned: Arc<CheckedManifest>,
     url: String,
     id: [u8; 32],
     folder: PathBuf,

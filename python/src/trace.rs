@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use numpy::PyArray2;
 use pyo3::prelude::*;
 use zklora_artifacts::{session_rows::SessionRows, trace_reader::TraceReader};
-use zklora_proof::{manifest::Pinned, source::Source, trace::Trace as Checked};
+use zklora_proof::{
+    checked_manifest::CheckedManifest, row_source::RowSource, trace::Trace as Checked,
+};
 use zklora_runtime::Error;
 use zklora_session::session_log;
 
@@ -46,13 +48,13 @@ impl Held {
     /// digested.
     pub fn with_trace<T>(
         &self,
-        pinned: &Pinned,
+        pinned: &CheckedManifest,
         f: impl FnOnce(&Checked<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         match self {
             Held::Memory(file) => file.with_trace(pinned, f),
             Held::File(reader) => {
-                f(&Checked::read(pinned, reader.session, Arc::clone(reader) as Arc<dyn Source>)?)
+                f(&Checked::read(pinned, reader.session, Arc::clone(reader) as Arc<dyn RowSource>)?)
             }
         }
     }
@@ -63,11 +65,11 @@ impl Held {
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Trace {
     pub held: Arc<Held>,
-    pub pinned: Arc<Pinned>,
+    pub pinned: Arc<CheckedManifest>,
 }
 
 impl Trace {
-    pub fn in_memory(file: SessionRows, pinned: Arc<Pinned>) -> Trace {
+    pub fn in_memory(file: SessionRows, pinned: Arc<CheckedManifest>) -> Trace {
         Trace { held: Arc::new(Held::Memory(file)), pinned }
     }
 }
@@ -196,7 +198,7 @@ fn counts(rows: impl Iterator<Item = u64>) -> Vec<u64> {
 ///
 /// # Errors
 /// [`Failure::Input`]: there is no such module.
-pub fn index(pinned: &Pinned, name: &str) -> Result<usize, Failure> {
+pub fn index(pinned: &CheckedManifest, name: &str) -> Result<usize, Failure> {
     let found = pinned.modules().iter().position(|module| module.name == name);
     found.ok_or_else(|| {
         let known = pinned.modules().first().map_or("", |module| module.name.as_str());

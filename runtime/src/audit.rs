@@ -1,4 +1,4 @@
-//! After payment: are the delivered weights the committed ones? (protocol section 4)
+//! After payment: are the delivered weights the committed ones? (docs/protocol.md, "Audit")
 //!
 //! The artefact of record is the integers. A delivered PEFT folder is exported and quantised again,
 //! with the bit widths that the manifest names; a delivered `weights.bin` is taken as it is.
@@ -12,7 +12,9 @@ use zklora_compiler::{
     sources::sources,
 };
 use zklora_models::Adapter;
-use zklora_proof::{commit, manifest::Pinned, masks::MaskKey, srs::Srs, weights::Weights};
+use zklora_proof::{
+    checked_manifest::CheckedManifest, commit, masks::MaskKey, srs::Srs, weights::Weights,
+};
 
 use crate::Error;
 
@@ -83,7 +85,7 @@ pub struct Difference {
 pub fn audit(
     delivered: &Path,
     base: Option<&Path>,
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
     key: &MaskKey,
     srs: &Srs,
 ) -> Result<Report, Error> {

@@ -21,10 +21,11 @@ use zklora_compiler::{
 };
 use zklora_files::{Access, MAX_FILE};
 use zklora_proof::{
+    checked_manifest::CheckedManifest,
     commit,
-    cost::{self, Estimate, Primitives},
+    cost::{self, Estimate, OperationTimes},
     keys::KeyStore,
-    manifest::{AdapterId, Manifest, Pinned},
+    manifest::{AdapterId, Manifest},
     masks::{MaskKey, Seed},
     srs::Srs,
     weights::Weights,
@@ -84,7 +85,7 @@ pub type Committed = (Manifest, Weights, MaskKey);
 
 /// Everything that a compilation gives, in memory. Files in the order in which they are written.
 struct Build {
-    pinned: Pinned,
+    pinned: CheckedManifest,
     weights: Weights,
     mask_key: MaskKey,
     reports: Vec<ModuleReport>,
@@ -164,7 +165,7 @@ pub fn explain(options: &Options<'_>) -> Result<Vec<Explanation>, Error> {
 pub fn plan(options: &Options<'_>, srs: &Srs) -> Result<Estimate, Error> {
     let Sources { modules, base_model, .. } = sources(options.paths)?;
     let draft = draft(base_model, srs.k(), &modules, None)?;
-    Ok(cost::estimate(srs, &draft.manifest, &Primitives::measure(srs))?)
+    Ok(cost::estimate(srs, &draft.manifest, &OperationTimes::measure(srs))?)
 }
 
 /// Regenerates everything in memory and compares it with what lies in the folder; writes nothing.
@@ -280,7 +281,7 @@ impl Build {
         keys: &KeyStore,
     ) -> Result<Build, Error> {
         let manifest_bytes = manifest.to_bytes()?;
-        let pinned = Pinned::parse(&manifest_bytes)?;
+        let pinned = CheckedManifest::parse(&manifest_bytes)?;
         let settings = pinned.settings().to_bytes()?;
         let vk = keys.get(srs, pinned.layout())?.vk_bytes();
         let weights_bytes = weights_file::to_bytes(&weights);

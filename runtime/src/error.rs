@@ -55,6 +55,14 @@ impl Error {
         Error::Session(Session::input(why))
     }
 
+    /// The error of the proof system, if this is one.
+    pub fn proof(&self) -> Option<&zklora_proof::Error> {
+        match self {
+            Error::Session(error) => error.proof(),
+            _ => None,
+        }
+    }
+
     /// Whether this is a "no" about a claim (exit code 1) rather than an unusable input (exit code
     /// 2).
     pub fn is_refusal(&self) -> bool {

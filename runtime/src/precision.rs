@@ -2,7 +2,7 @@
 
 use zklora_artifacts::{activations::Activations, session_rows::SessionRows};
 use zklora_models::Adapter;
-use zklora_proof::manifest::Pinned;
+use zklora_proof::checked_manifest::CheckedManifest;
 
 /// Errors over all rows of all modules, relative to the float deltas.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
@@ -20,7 +20,7 @@ pub struct Precision {
 /// activations.
 pub fn precision(
     adapter: &Adapter,
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
     activations: &Activations,
     trace: &SessionRows,
 ) -> Precision {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use zklora_artifacts::module_rows::{ModuleRows, words};
 use zklora_proof::{
-    manifest::{Module, Pinned},
-    trace::{self, Rows as TraceRows},
+    checked_manifest::CheckedManifest,
+    manifest::Module,
+    rows::{self, Rows as TraceRows},
 };
 
 use crate::wire::{self, Batch, InferResponse};
@@ -27,7 +28,7 @@ pub struct Call {
 ///
 /// # Errors
 /// What is wrong with it, and where: text for the peer.
-pub fn parse(batch: &Batch, pinned: &Pinned) -> Result<Vec<Call>, String> {
+pub fn parse(batch: &Batch, pinned: &CheckedManifest) -> Result<Vec<Call>, String> {
     if batch.calls.is_empty() || batch.calls.len() > pinned.modules().len() {
         return Err(format!(
             "{} calls: expected 1 to {}, one a module",
@@ -92,7 +93,7 @@ fn check(module: &Module, rows: &ModuleRows) -> Result<(), String> {
         return Err("it takes no inputs, so it has no rows".into());
     }
     let inputs: Vec<&[i32]> = rows.inputs.iter().map(Vec::as_slice).collect();
-    trace::check_activations(
+    rows::check_activations(
         module,
         &TraceRows { inputs: &inputs, ones: &rows.ones, scales: &rows.scales, delta: &[] },
     )
@@ -152,7 +153,7 @@ impl AsRef<[u8]> for Owned {
 pub fn parse_answer(
     batch: &Batch,
     answer: &InferResponse,
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
 ) -> Result<Vec<Vec<i64>>, String> {
     if answer.sequence != batch.sequence {
         return Err(format!("it answers batch {}, not {}", answer.sequence, batch.sequence));

@@ -1,5 +1,5 @@
 //! What an adapter folder has served: rows are counted before their deltas leave, and only counted
-//! rows are proven (protocol 5.9, 8).
+//! rows are proven (docs/protocol.md, "Before a proof is published" and "The network").
 //!
 //! One JSON object a line, appended and flushed. A torn last line (a crash while writing) is cut;
 //! anything else that is not a line of this format is an error.

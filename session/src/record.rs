@@ -6,7 +6,7 @@ use zklora_artifacts::{
     activations::Activations, folder::Artifacts, module_rows::ModuleRows,
     quantized_rows::quantized, session_rows::SessionRows,
 };
-use zklora_proof::{manifest::Pinned, masks::os_bytes};
+use zklora_proof::{checked_manifest::CheckedManifest, masks::os_bytes};
 
 use crate::{
     Error,
@@ -56,7 +56,7 @@ pub fn record(
 }
 
 /// Rows of each module that has any.
-fn rows_of(pinned: &Pinned, trace: &SessionRows) -> Rows {
+fn rows_of(pinned: &CheckedManifest, trace: &SessionRows) -> Rows {
     let rows = pinned
         .modules()
         .iter()

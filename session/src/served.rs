@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use rayon::prelude::*;
-use zklora_proof::manifest::{Module, Pinned, TermKind};
+use zklora_proof::{
+    checked_manifest::CheckedManifest,
+    manifest::{Module, TermKind},
+};
 
 use crate::{Error, ledger::Book, session_log};
 
@@ -22,7 +25,7 @@ impl Served {
     ///
     /// # Errors
     /// [`Error::File`] if such a log is gone or damaged: then what was served is not known.
-    pub fn count(book: &Book, pinned: &Pinned) -> Result<Served, Error> {
+    pub fn count(book: &Book, pinned: &CheckedManifest) -> Result<Served, Error> {
         let logs: Vec<_> = book.open_logs().collect();
         let modules = pinned.modules().len();
         let rows = logs
@@ -37,7 +40,7 @@ impl Served {
     }
 
     /// The rows of the sessions that have ended.
-    pub fn of_ended(book: &Book, pinned: &Pinned) -> Served {
+    pub fn of_ended(book: &Book, pinned: &CheckedManifest) -> Served {
         let modules = pinned.modules();
         let index: HashMap<&str, usize> =
             modules.iter().enumerate().map(|(m, module)| (module.name.as_str(), m)).collect();
@@ -78,7 +81,7 @@ impl Served {
     /// [`Error::Budget`] names the module that would not.
     pub fn check(
         &self,
-        pinned: &Pinned,
+        pinned: &CheckedManifest,
         more: &[(usize, u64)],
         limit: Option<u64>,
     ) -> Result<(), Error> {

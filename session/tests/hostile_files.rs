@@ -12,14 +12,18 @@ use proptest::prelude::*;
 use zklora_artifacts::{
     activations::Activations,
     folder::{Artifacts, Public},
+    own_session::OwnSession,
     secrets,
     session_rows::SessionRows,
     srs_store,
     trace_reader::TraceReader,
     verify, weights_file,
 };
-use zklora_proof::{keys::KeyStore, source::Source, srs::Srs, trace::Trace, verifier::SrsPolicy};
-use zklora_runtime::{Error, compile};
+use zklora_proof::{
+    keys::KeyStore, row_source::RowSource, srs::Srs, trace::Trace, verifier::SrsPolicy,
+};
+use zklora_runtime::compile;
+use zklora_session::Error;
 use zklora_session::{prove, record};
 
 struct Contributor {
@@ -102,8 +106,9 @@ fn what_was_written_reads_back_the_same() {
 
 fn verify(artifacts: &Artifacts, rows: &Trace<'_>, proof: &[u8]) -> Result<(), Error> {
     let c = contributor();
-    verify::verify(&artifacts.pinned, rows, proof, &c.srs, &c.keys, SrsPolicy::AllowUntrusted)
-        .map(|_| ())
+    let (own, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
+    verify::verify(&artifacts.pinned, rows, &own, proof, &c.srs, &c.keys, policy)?;
+    Ok(())
 }
 
 /// Every size is one that fits, but the sum of the last one's end and the header's does not.
@@ -152,9 +157,9 @@ fn activations_with_another_number_of_inputs_are_not_those_of_the_trace() {
     let (c, pinned) = (contributor(), load().pinned);
     let trace = TraceReader::trace(&c.path("trace.safetensors"), &pinned).unwrap();
     let mut inputs = Activations::read(&onnx().join("input.npy"), pinned.modules(), None).unwrap();
-    record::check_inputs(&pinned, &trace, &inputs).unwrap();
+    OwnSession { id: None, inputs: Some(&inputs) }.check(&pinned, &trace).unwrap();
     inputs.modules.values_mut().for_each(|parts| parts.push(Vec::new()));
-    let answer = record::check_inputs(&pinned, &trace, &inputs);
+    let answer = OwnSession { id: None, inputs: Some(&inputs) }.check(&pinned, &trace);
     assert!(
         matches!(&answer, Err(e) if e.to_string().contains("its inputs are not")),
         "{answer:?}"
@@ -251,7 +256,7 @@ proptest! {
             let _ = srs_store::load(Some(&path));
             let _ = zklora_session::ledger::read(&path);
             let _ = weights_file::parse(&path, &bytes, artifacts.pinned.manifest());
-            let _ = zklora_proof::manifest::Pinned::parse(&bytes);
+            let _ = zklora_proof::checked_manifest::CheckedManifest::parse(&bytes);
         }
     }
 }

@@ -9,15 +9,8 @@ use zklora_artifacts::{
 };
 use zklora_files::{Access, MAX_FILE};
 use zklora_proof::{
-    commit::commit,
-    field::F,
-    keys::KeyStore,
-    manifest::{self, Pinned},
-    masks::Seed,
-    projection::Public,
-    srs::Srs,
-    trace::Trace,
-    transcript::Opening,
+    checked_manifest::CheckedManifest, commit::commit, field::F, keys::KeyStore, manifest,
+    masks::Seed, projection::Projection, srs::Srs, trace::Trace, transcript::FirstChallenges,
     verifier::SrsPolicy,
 };
 use zklora_runtime::{compile, pipeline::peak_memory};
@@ -121,9 +114,9 @@ impl Task {
         self.folder.join("artifacts")
     }
 
-    fn pinned(&self) -> Result<Pinned, Error> {
+    fn pinned(&self) -> Result<CheckedManifest, Error> {
         let path = self.artifacts().join("public").join(artifacts::MANIFEST);
-        Ok(Pinned::parse(&zklora_files::read(&path, manifest::MAX_BYTES as u64)?)?)
+        Ok(CheckedManifest::parse(&zklora_files::read(&path, manifest::MAX_BYTES as u64)?)?)
     }
 
     fn commit(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
@@ -159,7 +152,7 @@ impl Task {
         let (loading, srs) = cost(|| Ok(srs_store::load(self.srs.as_deref())?))?;
         let (parsing, pinned) = cost(|| self.pinned())?;
         let (bytes, points) = (pinned.manifest().to_bytes()?, pinned.points_to_bytes());
-        let (knowing, _) = cost(|| Ok(Pinned::parse_with_points(&bytes, &points)?))?;
+        let (knowing, _) = cost(|| Ok(CheckedManifest::parse_with_points(&bytes, &points)?))?;
         report.costs.insert(Item::KnownManifest, knowing);
         let (deriving, _) = cost(|| Ok(KeyStore::default().get(&srs, pinned.layout())?))?;
         report.costs.extend([
@@ -209,14 +202,14 @@ impl Task {
         let digest = || file.with_trace(&pinned, |trace| Ok(trace.digest()));
         report.costs.insert(Item::Digest, cost(digest)?.0);
         let project = |trace: &Trace<'_>| {
-            cost(|| Ok(std::hint::black_box(Public::of(&pinned, trace, &opening)?)))
+            cost(|| Ok(std::hint::black_box(Projection::of(&pinned, trace, &opening)?)))
         };
         report.costs.insert(Item::Projection, file.with_trace(&pinned, project)?.0);
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let one = one.map_err(|e| Error::input(format!("a thread cannot be started: {e}")))?;
         let both = || {
             file.with_trace(&pinned, |trace| {
-                Ok(std::hint::black_box(Public::of(&pinned, trace, &opening)?))
+                Ok(std::hint::black_box(Projection::of(&pinned, trace, &opening)?))
             })
         };
         report.costs.insert(Item::PassOneCore, one.install(|| cost(both))?.0);
@@ -236,7 +229,7 @@ impl Task {
         let opening = any_challenges();
         let pass = || {
             let trace = TraceReader::trace(&self.trace(self.rows), &pinned)?;
-            Ok(std::hint::black_box(Public::of(&pinned, &trace, &opening)?))
+            Ok(std::hint::black_box(Projection::of(&pinned, &trace, &opening)?))
         };
         report.costs.insert(Item::PassInPieces, cost(pass)?.0);
         Ok(())
@@ -302,8 +295,8 @@ impl Task {
 }
 
 /// What the rows are projected with: it takes the same time with any.
-fn any_challenges() -> Opening {
-    Opening { s0: [1; 32], rho_key: [2; 32], gamma: F::from(3), c: F::from(5) }
+fn any_challenges() -> FirstChallenges {
+    FirstChallenges { s0: [1; 32], rho_key: [2; 32], gamma: F::from(3), c: F::from(5) }
 }
 
 /// The numbers of a trace as bytes, in the order in which they are digested.

@@ -19,7 +19,7 @@ use zklora_bench::{
     },
 };
 use zklora_files::{Access, MAX_FILE};
-use zklora_proof::manifest::Pinned;
+use zklora_proof::checked_manifest::CheckedManifest;
 
 use super::Outcome;
 use crate::{
@@ -79,10 +79,12 @@ fn verify_in_own_process(
     srs: Option<&Path>,
 ) -> anyhow::Result<(Cost, Option<u64>)> {
     let artifacts = folder.join("artifacts");
-    let pin =
-        Pinned::parse(&zklora_files::read(&artifacts.join("public/manifest.json"), MAX_FILE)?)?
-            .id()
-            .to_string();
+    let pin = CheckedManifest::parse(&zklora_files::read(
+        &artifacts.join("public/manifest.json"),
+        MAX_FILE,
+    )?)?
+    .id()
+    .to_string();
     let (trace, proof) = files_of(folder, rows);
     let mut command = Command::new(std::env::current_exe()?);
     command

@@ -1,4 +1,5 @@
-//! [`LinearMap`] → integers, with a certified bound on every delta (docs/protocol.md, section 3).
+//! [`LinearMap`] → integers, with a certified bound on every delta (docs/protocol.md,
+//! "Quantisation").
 //!
 //! `bits` chooses bit widths from the weights, `round` makes the integers, `bound` certifies them,
 //! `reference` computes deltas with them, `rows` quantises activations. Knows nothing of

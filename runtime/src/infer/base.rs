@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use zklora_proof::manifest::Pinned;
+use zklora_proof::checked_manifest::CheckedManifest;
 
 use crate::Error;
 
@@ -25,7 +25,7 @@ pub(crate) fn fingerprint(
 ///
 /// # Errors
 /// [`Error::Input`]: another base model, or one that cannot be compared. A manifest without a fingerprint is not compared.
-pub(crate) fn compare(url: &str, pinned: &Pinned, own: Option<&str>) -> Result<(), Error> {
+pub(crate) fn compare(url: &str, pinned: &CheckedManifest, own: Option<&str>) -> Result<(), Error> {
     let base = &pinned.manifest().base_model;
     let Some(theirs) = &base.fingerprint else { return Ok(()) };
     let refuse = |why: String| {

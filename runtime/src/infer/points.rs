@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use zklora_models::{AppliesTo, language_model::InjectionPoint};
-use zklora_proof::manifest::{Module, Pinned, TermKind};
+use zklora_proof::{
+    checked_manifest::CheckedManifest,
+    manifest::{Module, TermKind},
+};
 
 use crate::Error;
 
@@ -39,7 +42,7 @@ pub(crate) struct Point {
 /// # Errors
 /// [`Error::Contributor`] names a module that fits no layer, or not the other adapter's.
 pub(crate) fn points(
-    contributors: &[(&str, &Pinned)],
+    contributors: &[(&str, &CheckedManifest)],
     maps: &[(String, String)],
 ) -> Result<Vec<Point>, Error> {
     let mut points: Vec<Point> = Vec::new();

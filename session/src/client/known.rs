@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use rayon::prelude::*;
 use zklora_artifacts::module_rows::ModuleRows;
-use zklora_proof::trace::MAX_ROWS;
+use zklora_proof::rows::MAX_ROWS;
 
 /// Digest of a row: integers of all inputs, constant and scale.
 ///

@@ -15,7 +15,7 @@ use std::{
 use zklora_artifacts::{
     module_rows::ModuleRows, session_rows::SessionRows, trace_writer::TraceWriter,
 };
-use zklora_proof::{manifest::Pinned, masks::os_bytes};
+use zklora_proof::{checked_manifest::CheckedManifest, masks::os_bytes};
 
 use super::{
     known::{self, Known, RowDigest},
@@ -125,7 +125,7 @@ impl Record {
     }
 
     /// A batch of the log, with its rows.
-    pub fn outgoing(&self, batch: Batch, pinned: &Pinned) -> Result<Outgoing, String> {
+    pub fn outgoing(&self, batch: Batch, pinned: &CheckedManifest) -> Result<Outgoing, String> {
         let calls = parse(&batch, pinned)?;
         let mut sets: Vec<Option<(Arc<ModuleRows>, Vec<RowDigest>)>> = vec![None; batch.rows.len()];
         for (call, on_wire) in calls.iter().zip(&batch.calls) {
@@ -241,7 +241,7 @@ impl Record {
         &self,
         path: &Path,
         session: [u8; 32],
-        pinned: &Pinned,
+        pinned: &CheckedManifest,
     ) -> Result<(), Error> {
         let counts = self.rows_per_module();
         let mut writer =
@@ -251,7 +251,7 @@ impl Record {
     }
 
     /// Everything, in memory. What is in the log has to be in the file.
-    pub fn trace(&self, session: [u8; 32], pinned: &Pinned) -> Result<SessionRows, Error> {
+    pub fn trace(&self, session: [u8; 32], pinned: &CheckedManifest) -> Result<SessionRows, Error> {
         let mut modules: Vec<ModuleRows> = pinned.modules().iter().map(ModuleRows::none).collect();
         self.each(pinned, &mut |module, rows, delta| {
             modules[module].extend(rows, delta);
@@ -260,7 +260,7 @@ impl Record {
         Ok(SessionRows { adapter: pinned.id(), session, modules })
     }
 
-    fn each(&self, pinned: &Pinned, visit: &mut Visit<'_>) -> Result<(), Error> {
+    fn each(&self, pinned: &CheckedManifest, visit: &mut Visit<'_>) -> Result<(), Error> {
         let refuse = |why: String| Error::file(&self.path, why);
         answered(&self.path, &mut |batch, answer| {
             let calls = parse(&batch, pinned).map_err(refuse)?;
@@ -274,6 +274,6 @@ impl Record {
 }
 
 /// Features of each input of a module.
-pub(super) fn dims(pinned: &Pinned, module: usize) -> Vec<usize> {
+pub(super) fn dims(pinned: &CheckedManifest, module: usize) -> Vec<usize> {
     pinned.modules()[module].inputs.iter().map(|input| input.dim).collect()
 }

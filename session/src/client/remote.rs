@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use tonic::Status;
 use zklora_artifacts::{folder as artifacts, manifest_cache as known_manifests};
 use zklora_files::{Access, text::printable};
-use zklora_proof::manifest::{self, Pinned};
+use zklora_proof::{checked_manifest::CheckedManifest, manifest};
 
 use super::{
     connection::{Client, Connector, ContributorOptions, Network},
@@ -25,7 +25,7 @@ pub struct Remote {
     /// How it is reached.
     pub options: ContributorOptions,
     /// The adapter.
-    pub pinned: Pinned,
+    pub pinned: CheckedManifest,
     /// Its limits.
     pub limits: wire::Limits,
     /// Rows of the most served module before this session.

@@ -8,7 +8,7 @@ use std::{
 
 use zklora_artifacts::{module_rows::ModuleRows, session_rows::SessionRows};
 use zklora_files::Access;
-use zklora_proof::{masks::os_bytes, trace::MAX_ROWS};
+use zklora_proof::{masks::os_bytes, rows::MAX_ROWS};
 
 use super::{
     exchange::Stream,

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use tonic::Status;
 use zklora_artifacts::folder::Artifacts;
 use zklora_files::Access;
-use zklora_proof::manifest::{MAX_MODULES, Pinned};
+use zklora_proof::{checked_manifest::CheckedManifest, manifest::MAX_MODULES};
 
 use super::{
     attempts,
@@ -61,7 +61,7 @@ impl Counts {
         &'a self,
         client: &'a str,
         more: &'a [(usize, u64)],
-        pinned: &Pinned,
+        pinned: &CheckedManifest,
         limits: &Limits,
     ) -> Result<Counted<'a>, Status> {
         let mut inner = self.lock();

@@ -10,7 +10,7 @@ use std::{
 
 use zklora_artifacts::trace_reader::TraceReader;
 use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
-use zklora_runtime::Error;
+use zklora_session::Error;
 use zklora_session::{
     client::{ContributorOptions, Progress, Remote, UserSession},
     server::ServerOptions,

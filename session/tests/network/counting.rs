@@ -7,8 +7,8 @@ use std::{
 
 use tonic::{Code, Status};
 use zklora_artifacts::{activations::Activations, synthetic};
-use zklora_proof::{keys::KeyStore, manifest::Pinned};
-use zklora_runtime::Error;
+use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore};
+use zklora_session::Error;
 use zklora_session::{
     ledger::{self, Entry, Ledger},
     record,
@@ -48,7 +48,11 @@ fn finish_and_remove(server: &Server, session: &SessionRef, batches: u64, data: 
     fs::remove_file(log_in(data, session).with_extension("pf")).unwrap();
 }
 
-async fn reopened(server: &Server, session: &SessionRef, pinned: &Pinned) -> Result<(), Status> {
+async fn reopened(
+    server: &Server,
+    session: &SessionRef,
+    pinned: &CheckedManifest,
+) -> Result<(), Status> {
     let mut client = raw::client(&server.url()).await;
     raw::open(&mut client, session, &pinned.id().0).await.map(drop)
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tonic::Code;
 use zklora_proof::keys::KeyStore;
-use zklora_runtime::Error;
+use zklora_session::Error;
 use zklora_session::{
     client::UserSession,
     server::{self, Listening, ServerOptions},

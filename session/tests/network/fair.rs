@@ -9,7 +9,7 @@ use std::{
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
-use zklora_proof::manifest::Pinned;
+use zklora_proof::checked_manifest::CheckedManifest;
 use zklora_session::{
     server::{Limits, ServerOptions, Tokens},
     session_log::{Event, SessionLog},
@@ -40,13 +40,13 @@ fn signed<T>(message: T, token: &str) -> tonic::Request<T> {
     request
 }
 
-fn open(pinned: &Pinned, session: &SessionRef) -> OpenSessionRequest {
+fn open(pinned: &CheckedManifest, session: &SessionRef) -> OpenSessionRequest {
     let adapter_id = bytes::Bytes::copy_from_slice(&pinned.id().0);
     OpenSessionRequest { session: Some(session.clone()), adapter_id }
 }
 
 /// A session of one batch is ended: what its owner hears first.
-async fn ended(client: &mut RawClient, token: &str, pinned: &Pinned) -> FinishResponse {
+async fn ended(client: &mut RawClient, token: &str, pinned: &CheckedManifest) -> FinishResponse {
     let session = fresh();
     client.open_session(signed(open(pinned, &session), token)).await.unwrap();
     let (requests, outgoing) = tokio::sync::mpsc::channel(2);

@@ -12,7 +12,7 @@ use rcgen::{
     date_time_ymd,
 };
 use zklora_proof::keys::KeyStore;
-use zklora_runtime::Error;
+use zklora_session::Error;
 use zklora_session::{
     client::{ClientTls, ContributorOptions, Remote, UserSession},
     ledger::Ledger,

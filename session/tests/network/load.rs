@@ -97,7 +97,7 @@ fn two_hundred_sessions_at_once_each_get_their_own_deltas() {
         let trace =
             zklora_artifacts::session_rows::SessionRows { adapter: pinned.id(), session, modules };
         trace
-            .with_trace(pinned, |rows| {
+            .with_trace::<_, zklora_artifacts::Error>(pinned, |rows| {
                 Ok(verifier::verify(srs(), &keys, pinned, rows, &proof, SrsPolicy::TrustedOnly)?)
             })
             .unwrap();

@@ -9,6 +9,7 @@ use std::{
     },
     time::Duration,
 };
+use zklora_artifacts::Error as Artifact;
 
 use bytes::Bytes;
 use tonic::Status;
@@ -17,7 +18,7 @@ use zklora_proof::{
     keys::KeyStore,
     verifier::SrsPolicy,
 };
-use zklora_runtime::Error;
+use zklora_session::Error;
 use zklora_session::{
     client::{ContributorOptions, Progress, Remote, UserSession},
     wire::{
@@ -102,7 +103,7 @@ impl Lies for OneMore {
 fn one_delta_that_is_off_by_one_is_not_what_is_proven() {
     let error = verdict(OneMore);
     assert!(
-        matches!(&error, Error::NotYours(why) if why.contains("it proves other rows than you have")),
+        matches!(&error, Error::Artifact(Artifact::NotYours(why)) if why.contains("it proves other rows than you have")),
         "{error}"
     );
     assert!(error.is_refusal());
@@ -141,7 +142,11 @@ fn verdict_with_digest(server: &Server, folder: &Path, lies: impl Lies) -> Error
     let proxy = Proxy::start(&server.url(), WithDigest(lies, Arc::clone(&digest)));
     let mut session = session(&proxy, folder, user.path()).unwrap();
     let pinned = load(folder).pinned;
-    let own = session.trace().unwrap().with_trace(&pinned, |rows| Ok(rows.digest())).unwrap();
+    let own = session
+        .trace()
+        .unwrap()
+        .with_trace::<_, Artifact>(&pinned, |rows| Ok(rows.digest()))
+        .unwrap();
     *digest.lock().unwrap() = Bytes::copy_from_slice(&own.0);
     let error = finish(&mut session).expect_err("the user is content");
     assert!(!user.path().join("session.pf").exists(), "there is a proof");
@@ -153,7 +158,10 @@ fn verdict_with_digest(server: &Server, folder: &Path, lies: impl Lies) -> Error
 /// one says no.
 fn rejected(error: &Error) {
     assert!(
-        matches!(error, Error::Proof(Proof::Rejected(Check::MaskSpan | Check::Relations))),
+        matches!(
+            error,
+            Error::Artifact(Artifact::Proof(Proof::Rejected(Check::MaskSpan | Check::Relations)))
+        ),
         "{error}"
     );
 }
@@ -223,7 +231,7 @@ fn deltas_of_another_adapter_in_the_middle_of_a_session_are_not_proven() {
     let second = calls(&session, 2, 2);
     assert_eq!(session.deltas(&second).unwrap(), expected(&load(other.path()), &second));
     let error = finish(&mut session).unwrap_err();
-    assert!(matches!(error, Error::NotYours(_)), "{error}");
+    assert!(matches!(error, Error::Artifact(Artifact::NotYours(_))), "{error}");
     rejected(&verdict_with_digest(&server, contributor.path(), Swap(impostor.url())));
 }
 
@@ -233,7 +241,7 @@ fn a_proof_of_fewer_rows_is_rejected_although_every_delta_is_right() {
     let server = Server::start(contributor.path());
     // Batch 1 is answered from another session of the honest server, and is no part of the proof.
     let error = verdict(Swap(server.url()));
-    assert!(matches!(error, Error::NotYours(_)), "{error}");
+    assert!(matches!(error, Error::Artifact(Artifact::NotYours(_))), "{error}");
     rejected(&verdict_with_digest(&server, contributor.path(), Swap(server.url())));
 }
 
@@ -294,7 +302,10 @@ fn a_proof_that_is_cut_longer_or_changed_is_refused_and_the_true_one_still_accep
     let mut session = session(&proxy, contributor.path(), user.path()).unwrap();
     for attempt in 0..12 {
         let error = finish(&mut session).expect_err("a changed proof is accepted");
-        let refused = matches!(error, Error::Proof(Proof::Malformed { .. } | Proof::Rejected(_)));
+        let refused = matches!(
+            error,
+            Error::Artifact(Artifact::Proof(Proof::Malformed { .. } | Proof::Rejected(_)))
+        );
         assert!(refused, "attempt {attempt}: {error}");
         assert!(!user.path().join("session.pf").exists());
     }
@@ -328,7 +339,13 @@ fn a_manifest_that_is_not_the_pinned_one_ends_it_before_anything_is_sent() {
         let user = tempfile::tempdir().unwrap();
         let proxy = Proxy::start(&server.url(), Manifest(manifest));
         let error = open(&proxy.url(), Some(pin.id()), &user.path().join("session")).err().unwrap();
-        assert!(matches!(error, Error::Proof(Proof::Pin { .. } | Proof::Manifest(_))), "{error}");
+        assert!(
+            matches!(
+                error,
+                Error::Artifact(Artifact::Proof(Proof::Pin { .. } | Proof::Manifest(_)))
+            ),
+            "{error}"
+        );
         assert_eq!(proxy.opened.load(Ordering::Relaxed), 0);
         // Not even a folder for it.
         assert!(!user.path().join("session").exists());
@@ -397,7 +414,7 @@ impl Lies for Replay {
 #[test]
 fn an_answer_that_is_replayed_for_other_rows_is_not_proven() {
     let error = verdict(Replay(Default::default()));
-    assert!(matches!(error, Error::NotYours(_)), "{error}");
+    assert!(matches!(error, Error::Artifact(Artifact::NotYours(_))), "{error}");
 }
 
 #[test]
@@ -499,7 +516,7 @@ fn a_contributor_that_says_done_with_a_digest_of_no_length_is_not_believed() {
         }
     }
     let error = verdict(Digests);
-    assert!(matches!(error, Error::NotYours(_)), "{error}");
+    assert!(matches!(error, Error::Artifact(Artifact::NotYours(_))), "{error}");
 }
 
 /// The answer after a reconnection differs from the one before.
@@ -630,7 +647,10 @@ fn a_trace_without_its_log_is_not_written_over() {
     let kept = std::fs::read(user.path().join("trace.safetensors")).unwrap();
     let error = open(&server.url(), None, user.path()).err().expect("another session begins there");
     let expected = "holds the trace of another session and no log: name another folder";
-    assert!(matches!(&error, Error::Input(why) if why.contains(expected)), "{error}");
+    assert!(
+        matches!(&error, Error::Artifact(Artifact::Input(why)) if why.contains(expected)),
+        "{error}"
+    );
     assert_eq!(std::fs::read(user.path().join("trace.safetensors")).unwrap(), kept);
     assert!(!user.path().join("rows.log").exists());
 }

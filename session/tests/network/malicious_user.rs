@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 
 use bytes::Bytes;
 use tonic::{Code, Status};
-use zklora_proof::manifest::{Module, Pinned};
+use zklora_proof::{checked_manifest::CheckedManifest, manifest::Module};
 use zklora_session::{
     frame_log::FrameLog,
     ledger::Ledger,
@@ -394,7 +394,7 @@ fn an_answer_that_no_message_may_hold_is_not_computed() {
 
 /// Sessions on threads, a row of every module a batch, until the server says no. How many batches
 /// were answered.
-async fn drain(mut client: RawClient, pinned: Pinned, seed: usize) -> (u64, Status) {
+async fn drain(mut client: RawClient, pinned: CheckedManifest, seed: usize) -> (u64, Status) {
     let session = fresh();
     open(&mut client, &session, &pinned.id().0).await.unwrap();
     let mut talk = talk(&mut client, &session).await.unwrap();

@@ -7,11 +7,12 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use zklora_artifacts::Error as Artifact;
 
 use tonic::Code;
 use zklora_artifacts::synthetic;
 use zklora_proof::trace::TraceDigest;
-use zklora_runtime::Error;
+use zklora_session::Error;
 use zklora_session::{
     ledger::{self, Entry, Ledger, Rows},
     record,
@@ -121,7 +122,10 @@ fn a_folder_shows_what_became_of_each_session() {
         (&"12345678".repeat(8), "no session begins with"),
     ] {
         let error = folder(path).session(id).unwrap_err();
-        assert!(matches!(&error, Error::Input(said) if said.contains(why)), "{id}: {error}");
+        assert!(
+            matches!(&error, Error::Artifact(Artifact::Input(said)) if said.contains(why)),
+            "{id}: {error}"
+        );
     }
     assert_eq!(folder(path).session("09090909").unwrap().id, "09".repeat(32));
     let mut similar = [9; 32];

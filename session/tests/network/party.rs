@@ -9,12 +9,11 @@ use std::{
 
 use zklora_artifacts::{folder::Artifacts, module_rows::ModuleRows, srs_store, synthetic};
 use zklora_proof::{
-    keys::KeyStore,
-    manifest::{AdapterId, Pinned},
-    srs::Srs,
+    checked_manifest::CheckedManifest, keys::KeyStore, manifest::AdapterId, srs::Srs,
     verifier::SrsPolicy,
 };
-use zklora_runtime::{Error, compile};
+use zklora_runtime::compile;
+use zklora_session::Error;
 use zklora_session::{
     client::{ClientTls, ContributorOptions, Finished, Network, Remote, UserSession},
     server::{self, Limits, ServerOptions},
@@ -189,7 +188,11 @@ pub fn calls(session: &UserSession, rows: usize, seed: usize) -> Vec<(usize, Arc
 }
 
 /// The same, without a session.
-pub fn rows_of(pinned: &Pinned, rows: usize, seed: usize) -> Vec<(usize, Arc<ModuleRows>)> {
+pub fn rows_of(
+    pinned: &CheckedManifest,
+    rows: usize,
+    seed: usize,
+) -> Vec<(usize, Arc<ModuleRows>)> {
     let modules = pinned.modules();
     let activations = synthetic::activations(modules, rows + seed);
     modules

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
-use zklora_proof::manifest::Pinned;
+use zklora_proof::checked_manifest::CheckedManifest;
 use zklora_session::{
     batch::to_wire,
     wire::{
@@ -99,7 +99,7 @@ impl Talk {
 }
 
 /// A good batch: `rows` rows for every module.
-pub fn batch(pinned: &Pinned, sequence: u64, rows: usize, seed: usize) -> Batch {
+pub fn batch(pinned: &CheckedManifest, sequence: u64, rows: usize, seed: usize) -> Batch {
     let mut batch = Batch { sequence, ..Batch::default() };
     for (module, rows) in rows_of(pinned, rows, seed) {
         batch.calls.push(Call { module: module as u32, rows: batch.rows.len() as u32 });
@@ -109,7 +109,11 @@ pub fn batch(pinned: &Pinned, sequence: u64, rows: usize, seed: usize) -> Batch 
 }
 
 /// A session with one answered batch.
-pub async fn begun(client: &mut RawClient, pinned: &Pinned, rows: usize) -> (SessionRef, Talk) {
+pub async fn begun(
+    client: &mut RawClient,
+    pinned: &CheckedManifest,
+    rows: usize,
+) -> (SessionRef, Talk) {
     let session = fresh();
     open(client, &session, &pinned.id().0).await.unwrap();
     let mut talk = talk(client, &session).await.unwrap();

@@ -1,24 +1,20 @@
-//! Where a session's rows are, and one reading of them in the order in which they are digested
-//! (protocol 5.1).
+//! Reads the rows of a session from where they are, in the order in which they are digested
+//! (docs/protocol.md, "Reading a trace").
 //!
-//! Rows are read piece by piece, so that a session may be larger than the memory. What is read from
-//! a file can be something else when it is read again: whoever reads again digests again, and
-//! compares ([`Trace::visit`](crate::trace::Trace::visit)).
+//! Rows are read in pieces, so a session may be larger than the memory. A file may have changed
+//! when it is read again, so every later reading digests the rows again and compares the digests
+//! (`Trace::visit`).
 
 use std::{borrow::Cow, ops::Range};
 
-use crate::{
-    Error,
-    manifest::Module,
-    trace::{Rows, check_shape},
-};
+use crate::{Error, manifest::Module};
 
 /// The rows of a session, in the order of the manifest's modules. Ranges are of values, row-major:
 /// `[N, dim]` has `N·dim` of them.
-pub trait Source: Send + Sync {
+pub trait RowSource: Send + Sync {
     /// Number of rows N of module `m`.
     fn count(&self, m: usize) -> usize;
-    /// Whether its parts have the lengths that N rows of `module` have.
+    /// Checks that the parts of module `m` have the lengths that N rows of `module` require.
     fn check_shape(&self, m: usize, module: &Module) -> Result<(), String>;
     /// Integers of an input.
     fn input(&self, m: usize, input: usize, values: Range<usize>)
@@ -29,58 +25,13 @@ pub trait Source: Send + Sync {
     fn scales(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [f32]>, String>;
     /// Deltas.
     fn delta(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [i64]>, String>;
-    /// Whether it is certain that values are the same whenever they are read: if they lie in
-    /// memory, borrowed.
+    /// Whether every reading certainly returns the same values. True for rows in borrowed memory.
     fn is_constant(&self) -> bool;
 }
 
-/// Rows in memory.
-pub(crate) struct Memory<'a>(pub Vec<Rows<'a>>);
-
-/// The part of a slice. Shapes were checked; a shorter slice is refused all the same.
-fn part<T: Clone>(all: &[T], values: Range<usize>) -> Result<Cow<'_, [T]>, String> {
-    let length = all.len();
-    all.get(values).map(Cow::Borrowed).ok_or_else(|| format!("it ends after {length} values"))
-}
-
-impl Source for Memory<'_> {
-    fn count(&self, m: usize) -> usize {
-        self.0[m].count()
-    }
-
-    fn check_shape(&self, m: usize, module: &Module) -> Result<(), String> {
-        check_shape(module, &self.0[m])
-    }
-
-    fn input(
-        &self,
-        m: usize,
-        input: usize,
-        values: Range<usize>,
-    ) -> Result<Cow<'_, [i32]>, String> {
-        part(self.0[m].inputs[input], values)
-    }
-
-    fn ones(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [i32]>, String> {
-        part(self.0[m].ones, values)
-    }
-
-    fn scales(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [f32]>, String> {
-        part(self.0[m].scales, values)
-    }
-
-    fn delta(&self, m: usize, values: Range<usize>) -> Result<Cow<'_, [i64]>, String> {
-        part(self.0[m].delta, values)
-    }
-
-    fn is_constant(&self) -> bool {
-        true
-    }
-}
-
-/// Bytes that are read at a time.
+/// Bytes of a piece, about.
 const PIECE: usize = 4 << 20;
-/// Most rows that are read at a time, however narrow they are.
+/// Most rows of a piece.
 const MOST_ROWS: usize = 1 << 16;
 
 /// Ranges of rows, of about [`PIECE`] bytes each.
@@ -91,7 +42,7 @@ fn pieces(rows: usize, row_bytes: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// Some rows of one part of a module.
 pub enum Piece<'a> {
-    /// Of the input at this place.
+    /// Of the input with this index.
     Input(usize, Cow<'a, [i32]>),
     /// The integers that stand for 1.
     Ones(Cow<'a, [i32]>),
@@ -102,8 +53,8 @@ pub enum Piece<'a> {
 }
 
 impl Piece<'_> {
-    /// The bytes that are digested. The curve library compiles on little-endian machines only, so
-    /// they are those in memory.
+    /// The bytes for the digest, which are little-endian. They are the bytes in memory, because the
+    /// curve library compiles for little-endian machines only.
     fn bytes(&self) -> &[u8] {
         match self {
             Piece::Input(_, values) | Piece::Ones(values) => bytemuck::cast_slice(values),
@@ -113,14 +64,14 @@ impl Piece<'_> {
     }
 }
 
-/// What is done with a piece; it is told the rows.
+/// Receives the rows of a piece, and the piece.
 pub(crate) type Visit<'v> = dyn FnMut(Range<usize>, &Piece<'_>) -> Result<(), Error> + Send + 'v;
 
 /// Reads the `rows` rows of module `m` once, in the canonical order: the number of rows, the number
-/// of inputs, then inputs, constants, scales (bits) and deltas, each with its length. Everything
-/// goes to `hasher`, if there is one, and to `visit`.
+/// of inputs, then inputs, constants, scales (bits) and deltas, each with its length. Passes
+/// everything to `hasher`, if there is one, and the pieces to `visit`.
 pub(crate) fn read_module<'s>(
-    source: &'s dyn Source,
+    source: &'s dyn RowSource,
     m: usize,
     rows: usize,
     module: &Module,
@@ -145,7 +96,7 @@ pub(crate) fn read_module<'s>(
             let piece = read(rows.start * width..rows.end * width).map_err(refused)?;
             let (bytes, expected) = (piece.bytes(), rows.len() * width * size);
             if bytes.len() != expected {
-                return Err(refused(format!("{} bytes were read of {expected}", bytes.len())));
+                return Err(refused(format!("{} of {expected} bytes were read", bytes.len())));
             }
             let hash = || hasher.as_deref_mut().map(|hasher| hasher.update_rayon(bytes)).is_some();
             rayon::join(hash, || visit(rows, &piece)).1?;
@@ -161,7 +112,7 @@ pub(crate) fn read_module<'s>(
     part(rows, module.d_out, 8, &|values| Ok(Piece::Delta(source.delta(m, values)?)))
 }
 
-/// The hasher of a session's canonical content, which begins with the number of modules.
+/// A hasher for a session's canonical content, which begins with the number of modules.
 pub(crate) fn hasher(modules: usize) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new_derive_key("zklora v1 trace");
     hasher.update(&(modules as u64).to_le_bytes());

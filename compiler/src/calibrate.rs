@@ -6,7 +6,7 @@
 
 use crate::{
     LinearMap,
-    quantize::{Bits, QuantizeError, Quantized, choices, quantize, quantize_inputs},
+    quantize::{Bits, QuantizeError, Quantized, candidates, quantize, quantize_inputs},
 };
 
 /// Most rows of a module that are measured.
@@ -34,7 +34,7 @@ pub fn calibrate(
     inputs: &[Vec<f32>],
 ) -> Result<(Quantized, Measured), QuantizeError> {
     let mut best: Option<(Quantized, Measured)> = None;
-    for bits in choices(map, scaling)? {
+    for bits in candidates(map, scaling)? {
         let quantized = match quantize(map, scaling, Some(bits)) {
             Err(QuantizeError::Bound { .. }) => continue,
             other => other?,

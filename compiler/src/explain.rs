@@ -3,7 +3,7 @@
 //! For the owner of the adapter: shapes, and scalar factors; no other values of weights.
 
 use crate::{
-    ingest::{IngestError, Ingested, Step, ingest_in},
+    ingest::{IngestError, Ingested, NodeOutcome, ingest_in},
     layout::Layout,
     linear_map::Term,
 };
@@ -25,7 +25,7 @@ pub struct Explanation {
     /// The scalar factor that all terms have in common.
     pub scale: f64,
     /// Every ONNX node, in the order of the file.
-    pub steps: Vec<Step>,
+    pub steps: Vec<NodeOutcome>,
     /// The terms whose sum, times `scale`, is a row of the output.
     pub terms: Vec<TermShape>,
     /// What to know before publishing.
@@ -137,7 +137,7 @@ impl Explanation {
         lines.push(format!("  output rows of {}{}", self.d_out, placed(self.layout)));
         lines.push("  nodes".into());
         // What is lined up is what will be shown.
-        let cells = |of: fn(&Step) -> &str| {
+        let cells = |of: fn(&NodeOutcome) -> &str| {
             self.steps.iter().map(|step| shown(of(step))).collect::<Vec<_>>()
         };
         let (nodes, operators) = (cells(|step| &step.node), cells(|step| &step.operator));

@@ -7,14 +7,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum IngestError {
-    /// The file could not be read.
-    #[error("cannot read `{file}`: {source}")]
-    Io {
-        /// The file.
-        file: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// The file could not be read, or is too large.
+    #[error(transparent)]
+    File(#[from] zklora_files::Error),
     /// The file or something in it is larger than ingesting allows.
     #[error("`{name}`: {what} exceeds the limit of {limit}")]
     TooLarge {

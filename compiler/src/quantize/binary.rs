@@ -2,24 +2,24 @@
 //! library.
 
 /// `2^exponent`, for exponents of normal numbers; clamped to that range.
-pub(super) fn pow2(exponent: i32) -> f64 {
+pub fn pow2(exponent: i32) -> f64 {
     let biased = (exponent.clamp(-1022, 1023) + 1023) as u64;
     f64::from_bits(biased << 52)
 }
 
 /// The largest `e` with `2^e ≤ |value|`, for a normal number.
-pub(super) fn floor_log2(value: f64) -> i32 {
+pub fn floor_log2(value: f64) -> i32 {
     ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023
 }
 
 /// The largest integer of a signed width, `2^(bits-1) - 1`: ranges are symmetric.
-pub(super) fn largest(bits: u32) -> i64 {
+pub fn largest(bits: u32) -> i64 {
     (1i64 << (bits - 1)) - 1
 }
 
 /// The smallest exponent `e` for which every `|value| ≤ max`, divided by `2^e` and rounded, is at
 /// most `limit`.
-pub(super) fn fitting_exponent(max: f64, limit: i64) -> i32 {
+pub fn fitting_exponent(max: f64, limit: i64) -> i32 {
     let limit = limit as f64;
     let mut exponent = floor_log2(max) - floor_log2(limit) - 1;
     while (max / pow2(exponent)).round() > limit {

@@ -1,6 +1,10 @@
 //! The plain integer reference: what every other implementation of a quantised module must compute.
 
-use super::{QuantizeError, Quantized, QuantizedTerm, binary::pow2};
+use super::{
+    binary::pow2,
+    error::QuantizeError,
+    quantized::{Quantized, QuantizedTerm},
+};
 
 impl Quantized {
     /// The exact integer deltas, `[rows, d_out]`.

@@ -8,7 +8,7 @@ use zklora_artifacts::quantize_rows::quantize_inputs;
 
 use crate::{
     LinearMap,
-    quantize::{Bits, QuantizeError, Quantized, choices, quantize},
+    quantize::{Bits, QuantizeError, Quantized, candidates, quantize},
 };
 
 /// Most rows of a module that are measured.
@@ -36,7 +36,7 @@ pub fn calibrate(
     inputs: &[Vec<f32>],
 ) -> Result<(Quantized, Measured), QuantizeError> {
     let mut best: Option<(Quantized, Measured)> = None;
-    for bits in choices(map, scaling)? {
+    for bits in candidates(map, scaling)? {
         let quantized = match quantize(map, scaling, Some(bits)) {
             Err(QuantizeError::Bound { .. }) => continue,
             other => other?,
@@ -99,6 +99,7 @@ pub fn bits_of(quantized: &Quantized) -> Bits {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::{InputSpec, Matrix, Term};
 

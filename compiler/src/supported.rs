@@ -3,8 +3,9 @@
 //!
 //! This module only writes text: the test that has the fixtures gathers the cases.
 
-use crate::ingest::supported_operators;
 use std::fmt::Write;
+
+use crate::ingest::supported_operators;
 
 /// One ONNX file of the fixtures.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -64,7 +64,7 @@ pub enum QuantizeError {
         /// The module.
         name: String,
     },
-    /// Rows that cannot be quantised.
+    /// Rows of activations cannot be quantised.
     #[error(transparent)]
     Rows(#[from] RowError),
     /// Inputs that do not fit the module.

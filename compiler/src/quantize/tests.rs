@@ -2,13 +2,14 @@
 //! results are reproducible.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use super::*;
-use crate::{
-    linear_map::{InputSpec, Term},
-    matrix::Matrix,
-};
 use proptest::prelude::*;
 use zklora_artifacts::quantize_rows::quantize_inputs;
+
+use super::*;
+use crate::{
+    linear_map::{InputSpec, LinearMap, Term},
+    matrix::Matrix,
+};
 
 /// A small generator with a fixed sequence on every machine (xorshift64*).
 struct Random(u64);

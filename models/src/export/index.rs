@@ -3,13 +3,13 @@
 //! Canonical: sorted keys, two spaces, a newline at the end, numbers that read back to the same
 //! value. Must not know about ONNX.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::quoted;
-use crate::{AdapterModule, AppliesTo, BaseModel, Error, Form, Kind, ModuleInput, module_name};
+use crate::{
+    AdapterModule, AppliesTo, BaseModel, Error, Form, Kind, ModuleInput, error::quoted, module_name,
+};
 
 /// Name of the index in an export folder.
 pub const INDEX_FILE: &str = "export.json";

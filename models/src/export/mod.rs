@@ -8,15 +8,13 @@ mod index;
 mod onnx;
 mod selection;
 
-use std::collections::HashMap;
-use std::path::Path;
-
-use zklora_files::Access;
-
-use crate::{Adapter, AdapterModule, Error, module_name};
+use std::{collections::HashMap, path::Path};
 
 pub use index::{ExportIndex, ExportedModule, INDEX_FILE, INDEX_VERSION, read_index};
 pub use onnx::onnx_model;
+use zklora_files::Access;
+
+use crate::{Adapter, AdapterModule, Error, module_name};
 
 /// Writes the selected modules of `adapter` to the folder `out`, which is made if it does not
 /// exist.

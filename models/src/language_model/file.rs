@@ -3,11 +3,16 @@
 //!
 //! Nothing outside the model's own folder is opened. Must not know what the graph means.
 
-use std::collections::HashSet;
-use std::path::{Component, Path};
+use std::{
+    collections::HashSet,
+    path::{Component, Path},
+};
 
 use prost::Message;
-use tract_onnx::pb::{self, tensor_proto::DataLocation, tensor_proto::DataType};
+use tract_onnx::pb::{
+    self,
+    tensor_proto::{DataLocation, DataType},
+};
 
 use super::{opaque, surgery};
 use crate::Error;

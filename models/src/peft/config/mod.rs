@@ -12,15 +12,14 @@ mod tuner;
 
 use std::path::{Path, PathBuf};
 
-use super::BaseModel;
-use crate::Error;
-use crate::strict_json::StrictJson;
+pub(super) use adalora::Allocation;
 use keys::Keys;
+pub(super) use ranks::Ranks;
 use roles::Role;
 use tuner::Tuner;
 
-pub(super) use adalora::Allocation;
-pub(super) use ranks::Ranks;
+use super::BaseModel;
+use crate::{Error, strict_json::StrictJson};
 
 /// Longest name of a base model, in bytes: a manifest takes no longer one.
 const MAX_NAME: usize = 512;

@@ -327,7 +327,7 @@ def test_without_locks_there_is_one_folder_and_nothing_is_stale(tmp_path, monkey
 def test_a_folder_that_others_always_hold_is_not_made_for_ever(tmp_path, monkeypatch, error):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(_temporary_folder, "fcntl", Locks(error))
-    with pytest.raises(zklora.FileError, match="no temporary folder can be made"):
+    with pytest.raises(zklora.FileError, match="cannot create a temporary folder"):
         _temporary_folder.TemporaryFolder()
     assert left(tmp_path) == []
 

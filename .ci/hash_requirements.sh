@@ -7,7 +7,8 @@ hashes() {
     uv pip compile --no-config --quiet --generate-hashes --no-annotate --python-version 3.11 \
         --universal --custom-compile-command .ci/hash_requirements.sh "$@"
 }
-for file in python/requirements-build.txt python/requirements-test.txt models/tests/requirements.txt \
+for file in python/requirements-build.txt python/requirements-lint.txt python/requirements-test.txt \
+    models/tests/requirements.txt \
     tests/end_to_end/ezkl/requirements.txt; do
     hashes "$file" -o "$file"
 done

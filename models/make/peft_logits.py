@@ -1,8 +1,9 @@
-"""What peft computes with adapters on the small base models: logits of a whole forward pass.
+"""Records the logits that peft computes with adapters on the small base models.
 
     python peft_logits.py FIXTURES
 
-FIXTURES is fixtures; writes adapters/NAME/logits.safetensors (`input_ids` and `logits`, f32) for the adapters below.
+FIXTURES is the folder fixtures. Writes adapters/NAME/logits.safetensors (`input_ids` and `logits`,
+f32) for the adapters below.
 """
 
 import os

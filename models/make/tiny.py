@@ -1,10 +1,11 @@
-"""The small base models of the tests, as ONNX.
+"""Makes the small base models of the tests, as ONNX.
 
     python tiny.py FIXTURES_BASE
 
-FIXTURES_BASE is fixtures/base. For tiny-gpt2 and tiny-llama, whose weights are there, this writes `legacy.onnx` and `dynamo.onnx`, one
-of each exporter of torch. tiny-qwen2 is made here, with seeded random weights: biases on q, k and v only, tied embeddings, and position
-numbers as an input of the legacy export. Beside the models, `logits.safetensors`: what torch computes for `input_ids`.
+FIXTURES_BASE is fixtures/base. For tiny-gpt2 and tiny-llama, whose weights are in that folder, this
+writes `legacy.onnx` and `dynamo.onnx`, one for each exporter of torch. tiny-qwen2 is made here,
+with seeded random weights: biases on q, k and v only, tied embeddings, and position ids as an input
+of the legacy export. `logits.safetensors` beside the models is what torch computes for `input_ids`.
 """
 
 import os
@@ -34,7 +35,7 @@ config = Qwen2Config(
 )
 model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
 for name, parameter in model.named_parameters():
-    # The biases that transformers starts with are zero, and adding zero shows nothing.
+    # The initial biases of transformers are zero, which would not test their addition.
     if name.endswith("bias"):
         torch.nn.init.normal_(parameter, std=0.5)
     elif parameter.ndim == 2:

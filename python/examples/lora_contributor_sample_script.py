@@ -1,8 +1,9 @@
-"""The contributor: compiles an adapter, commits to it, and serves its deltas until Ctrl-C.
+"""Compiles an adapter, commits to it, and serves its deltas until Ctrl-C.
 
-    python lora_contributor_sample_script.py --base_model BASE_FOLDER --lora_model_id ADAPTER_FOLDER --out_dir a-out
+    python lora_contributor_sample_script.py \\
+        --base_model BASE_FOLDER --lora_model_id ADAPTER_FOLDER --out_dir a-out
 
-prints the adapter id, which users pin before the session.
+The script prints the adapter id, which users pin before the session.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import zklora
 def arguments():
     parser = argparse.ArgumentParser(description="Serve the deltas of a LoRA adapter.")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port_a", type=int, default=30000, help="0: any free one")
+    parser.add_argument("--port_a", type=int, default=30000, help="0: any free port")
     parser.add_argument(
         "--base_model", default="distilgpt2", help="folder or name of the base model"
     )
@@ -25,10 +26,10 @@ def arguments():
         help="PEFT folder, or an id on the hub",
     )
     parser.add_argument(
-        "--out_dir", default="a-out", help="public/ is for users, private/ for nobody else"
+        "--out_dir", default="a-out", help="public/ is for users; keep private/ private"
     )
     parser.add_argument(
-        "--max_rows", type=int, help="most rows that a module serves; few give most away"
+        "--max_rows", type=int, help="row limit of a module; a few rows reveal most of the adapter"
     )
     return parser.parse_args()
 

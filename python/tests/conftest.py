@@ -1,4 +1,4 @@
-"""What the tests share: fixtures of the repository, contributors in this process, and models where torch is there."""
+"""Shared by the tests: the repository's fixtures, contributors in this process, and models."""
 
 import os
 import pathlib
@@ -70,7 +70,7 @@ def rows():
 
 @pytest.fixture
 def ignore_unchecked():
-    """No warnings about what a test leaves out on purpose."""
+    """Silences warnings about arguments that a test omits on purpose."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", zklora.UncheckedWarning)
         yield
@@ -93,7 +93,7 @@ def tokenizer():
 
 
 def with_peft(name, base="tiny-llama", dtype=None):
-    """A base model with an adapter, as peft computes it."""
+    """A base model with an adapter, computed by peft."""
     import peft
     import transformers
 

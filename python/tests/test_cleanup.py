@@ -1,4 +1,4 @@
-"""What is there after a failure, a kill or a fork: the user's record, and no seed and no lock."""
+"""What remains after a failure, a kill or a fork: the user's record, but no seed and no lock."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ unix = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 
 @pytest.fixture
 def gone(rows, tmp_path, monkeypatch):
-    """A user without `session_dir` whose contributor goes away after some rows; what starts it again."""
+    """A user without `session_dir` whose contributor stops; and a function that restarts it."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     contributor = zklora.LocalContributor(
@@ -42,7 +42,7 @@ def folder_in(error):
 
 
 def served(contributor):
-    """Rows that the contributor counted for a module."""
+    """The number of rows that the contributor counted for a module."""
     with zklora.LocalContributor(
         ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", contributor.out_dir, max_rows=1
     ) as limited:
@@ -152,7 +152,7 @@ def test_a_model_goes_on_with_the_record_of_its_own_context_or_of_another(gone, 
     assert folder == first.transcript
     again.start()
     assert run(first) > 0 and first.reports[0]["verified"]
-    # By its name it is what another object takes.
+    # Another object takes it by its path.
     with pytest.raises(zklora.InputError, match="finished session"):
         run(zklora.remote_lora(model, [own], session_dir=folder))
 
@@ -227,7 +227,7 @@ def test_what_a_killed_contributor_left_is_removed_by_the_next_one(tmp_path, mon
             command("return"), env=environment, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
-        # Neither the one that somebody serves from, nor a user's record.
+        # Neither a folder with a running server, nor a user's record.
         assert sorted(left(tmp_path)) == sorted([folders[1], "zklora-session-mine"])
     finally:
         for one in (killed, alive):
@@ -263,7 +263,7 @@ def test_only_own_folders_are_removed_and_no_link_is_followed(tmp_path, monkeypa
         [_temporary_folder.PREFIX + name for name in kept] + [os.path.basename(own.path)]
     )
     assert (precious / "lock").exists()
-    # One's own is not stale.
+    # A folder of this process is not stale.
     _temporary_folder.remove_stale()
     assert os.path.isdir(own.path)
     own.remove()
@@ -287,7 +287,7 @@ def test_a_folder_of_another_user_is_left_alone(tmp_path, monkeypatch):
 
 
 class Locks:
-    """The module `fcntl` of a file system that answers a lock with this error."""
+    """Stands in for the module `fcntl` on a file system whose locks fail with this error."""
 
     LOCK_EX = LOCK_NB = LOCK_UN = 0
 
@@ -310,7 +310,7 @@ def test_without_locks_there_is_one_folder_and_nothing_is_stale(tmp_path, monkey
     for own in (one, two):
         assert os.listdir(own.path) == []
     assert len(left(tmp_path)) == 3
-    # Nobody takes it for a stale one where there are locks, either.
+    # A process with locks does not take it for a stale one, either.
     monkeypatch.undo()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(_temporary_folder, "_folders", {})
@@ -327,7 +327,7 @@ def test_without_locks_there_is_one_folder_and_nothing_is_stale(tmp_path, monkey
 def test_a_folder_that_others_always_hold_is_not_made_for_ever(tmp_path, monkeypatch, error):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(_temporary_folder, "fcntl", Locks(error))
-    with pytest.raises(zklora.FileError, match="no temporary folder can be made"):
+    with pytest.raises(zklora.FileError, match="cannot create a temporary folder"):
         _temporary_folder.TemporaryFolder()
     assert left(tmp_path) == []
 
@@ -351,7 +351,7 @@ def test_the_lock_is_removed_last(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         own.remove()
     assert os.path.exists(own.path + "/lock") and "lock" not in order
-    # The next one goes on with it.
+    # The next process finishes the removal.
     monkeypatch.setattr(
         os,
         "unlink",
@@ -391,7 +391,7 @@ def test_a_forked_child_does_not_hold_a_temporary_folder(tmp_path, monkeypatch):
         time.sleep(600)
         os._exit(0)
     try:
-        # As if this process had died.
+        # Simulates the death of this process.
         del _temporary_folder._folders[own.path]
         _temporary_folder._release(own._lock)
         deadline = time.monotonic() + 20
@@ -409,7 +409,7 @@ import os, sys, threading, time, zklora
 from zklora import _native
 _native.log_info(sys.argv[1])
 comm = zklora.BaseModelToLoRAComm(contributor=zklora.Contributor("http://127.0.0.1:1"))
-# As if another thread were opening the session.
+# Simulates another thread that is opening the session.
 comm._opening.acquire()
 child = os.fork()
 if child == 0:
@@ -444,7 +444,8 @@ adapter, base, out = sys.argv[1:]
 server, stop = zklora.LoRAServer(base, adapter, out), threading.Event()
 thread = zklora.AServerTCP("127.0.0.1", 0, server, stop)
 thread.start()
-comm = zklora.BaseModelToLoRAComm(contributor=zklora.Contributor(thread.url, server.adapter_id), session_dir=out + "/user")
+contributor = zklora.Contributor(thread.url, server.adapter_id)
+comm = zklora.BaseModelToLoRAComm(contributor=contributor, session_dir=out + "/user")
 comm.lora_forward("model.layers.0.self_attn.q_proj", [[1.0] * 64])
 child = os.fork()
 if child == 0:
@@ -489,7 +490,7 @@ def test_a_forked_child_keeps_neither_locks_nor_port(tmp_path, end):
         thread = zklora.AServerTCP("127.0.0.1", int(port), server, stop)
         thread.start()
         try:
-            # The user's log is free, too.
+            # The user's log is unlocked, too.
             own = zklora.Contributor(thread.url, pin)
             comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / "user")
             comm.lora_forward(Q_PROJ, [[1.0] * 64])

@@ -1,4 +1,4 @@
-"""Commitments to activations: the bytes of the original, and nothing that is not one."""
+"""Commitments to activations: compatible with the original, and malformed ones refused."""
 
 import json
 

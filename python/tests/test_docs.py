@@ -1,4 +1,4 @@
-"""The code of docs/python.md, block after block."""
+"""Runs the code blocks of docs/python.md in order."""
 
 import re
 

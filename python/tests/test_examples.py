@@ -1,4 +1,4 @@
-"""The sample scripts, in two processes: on a tiny model, and on SmolLM2 with its trained adapter."""
+"""Runs the sample scripts in two processes: on a tiny model, and on SmolLM2 with its adapter."""
 
 import os
 import pathlib
@@ -14,7 +14,10 @@ from conftest import ADAPTERS, BASES, ROOT
 
 pytestmark = pytest.mark.torch
 EXAMPLES = ROOT / "python" / "examples"
-TEXT = "And it came to pass in those days, that there went out a decree from Caesar Augustus, that all the world should be taxed."
+TEXT = (
+    "And it came to pass in those days, that there went out a decree from Caesar Augustus, that "
+    "all the world should be taxed."
+)
 
 
 def run(script, *arguments):
@@ -29,7 +32,7 @@ def run(script, *arguments):
 
 @pytest.fixture
 def contribute(tmp_path):
-    """Starts the contributor's script; gives its port and adapter id."""
+    """Starts the contributor's script; returns its port, adapter id and process."""
     started = []
 
     def start(base, adapter):
@@ -58,7 +61,7 @@ def contribute(tmp_path):
 
 
 def scripts(base, adapter, contribute, tmp_path, rel):
-    """Both parties, and the verification; returns what peft says the loss is, and what the user's script says."""
+    """Runs both parties and the verification; returns the losses of peft and of the script."""
     import peft
     import torch
     import transformers
@@ -78,7 +81,7 @@ def scripts(base, adapter, contribute, tmp_path, rel):
     ]
     code, said, errors = run("base_model_user_sample_script.py", *user, "--expected_adapter", pin)
     assert code == 0, errors
-    assert f"adapter {pin} (your pin): every delta" in said and "it goes on" in said
+    assert f"adapter {pin} (your pin): every delta" in said and "continuation" in said
     ours = float(re.search(r"with the adapter: ([\d.]+)", said)[1])
 
     model = peft.PeftModel.from_pretrained(
@@ -105,7 +108,7 @@ def scripts(base, adapter, contribute, tmp_path, rel):
         and "rows of your record" in said
         and "Warning" not in errors
     ), errors
-    # The contributor's folder alone, as in the original: its proof is found, and nothing is claimed.
+    # The contributor's folder alone, as in the original: its proof is found, without a claim.
     code, said, errors = run("verify_proofs.py", "--proof_dir", tmp_path / "a-out")
     assert (
         code == 0
@@ -114,7 +117,7 @@ def scripts(base, adapter, contribute, tmp_path, rel):
         and "NOT PINNED" in errors
     )
 
-    # A run that was tampered with does not verify: one delta of the record, then one byte of the proof.
+    # After tampering with a delta of the record, then with a byte of the proof, nothing verifies.
     trace = tmp_path / "b-out" / "contributor-1" / "trace.safetensors"
     good = trace.read_bytes()
     trace.write_bytes(good[:-8] + bytes([good[-8] ^ 1]) + good[-7:])

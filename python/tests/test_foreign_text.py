@@ -1,4 +1,4 @@
-"""Text of strangers is shown by the rule of the command, wherever it comes out."""
+"""All messages escape foreign text as the command line does."""
 
 import os
 import pickle
@@ -26,7 +26,7 @@ HIDDEN = "\n\t\x1b\x7f\u034f\u115f\u17b4\u180b\u200b\u202e\u2028\u3164\ufe0f\uff
 def test_what_hides_is_an_escape(letter, show):
     once = show(f"a{letter}b")
     assert letter not in once and "\\" in once
-    # Twice is once: whatever passes through several hands stays readable.
+    # Escaping is idempotent, so text that is escaped several times stays readable.
     assert _foreign_text.printable(once) == once
 
 
@@ -35,7 +35,7 @@ def test_other_text_stays_and_is_cut():
     assert _foreign_text.shown("x" * 300) == "x" * 300 and _foreign_text.shown(
         "ü" * 301
     ) == "ü" * 300 + "…" == _foreign_text.shown("ü" * 10**6)
-    # Bytes of a path that are no UTF-8.
+    # Bytes of a path that are not UTF-8.
     assert _foreign_text.shown(os.fsdecode(b"a\xffb")) == "a\\udcffb"
     error = pickle.loads(pickle.dumps(zklora.InputError("a\nb")))
     assert str(error) == "a\\nb" and error.args == ("a\nb",)

@@ -1,4 +1,4 @@
-"""What a manifest names is looked up among the model's submodules, and nowhere else."""
+"""Names of a manifest are looked up only among the model's submodules."""
 
 import random
 import re
@@ -66,7 +66,7 @@ class Named(zklora.BaseModelToLoRAComm):
 
 
 class Private(nn.Module):
-    """A model with a parameter that is nobody else's."""
+    """A model with a private parameter."""
 
     def __init__(self, features=128):
         super().__init__()
@@ -78,7 +78,7 @@ class Private(nn.Module):
 
 
 def classes():
-    """The attributes of what a hostile name could lead to."""
+    """The attributes of the classes that a hostile name could reach."""
     return [
         dict(vars(one))
         for one in (torch.Tensor, torch.Tensor.__mro__[1], nn.Module, nn.Linear, nn.ModuleList)
@@ -91,10 +91,10 @@ def tree(model):
 
 @pytest.fixture(autouse=True)
 def untouched():
-    """Whatever a test does, the classes of torch are as they were."""
+    """Checks that no test changes the classes of torch."""
     before = classes()
     yield
-    # (transformers adds a method of its own when it loads the first model.)
+    # (transformers adds a method when it loads the first model.)
     for own, now in zip(before, classes()):
         assert not [name for name, value in own.items() if now.get(name) is not value]
 
@@ -135,7 +135,7 @@ def test_what_is_no_submodule_is_not_found(model, name):
     before = tree(model)
     with pytest.raises(zklora.InputError, match="are not in the model"):
         Patches(model).add(Named(name), "add_delta")
-    # Nothing is changed by the good name before it either.
+    # A valid name before it changes nothing, either.
     with pytest.raises(
         zklora.InputError, match="1 of 2 modules of the adapter are not in the model"
     ):
@@ -182,7 +182,7 @@ def test_the_old_way_to_navigate_finds_submodules_only(model):
     client = zklora.BaseModelClient.__new__(zklora.BaseModelClient)
     assert client._navigate(model, Q_PROJ.split(".")) is model.get_submodule(Q_PROJ)
     for parts in [["__class__"], ["model", "layers", "-1"], ["lm_head", "weight"]]:
-        with pytest.raises(zklora.InputError, match="is no submodule"):
+        with pytest.raises(zklora.InputError, match="is not a submodule"):
             client._navigate(model, parts)
 
 
@@ -218,7 +218,7 @@ def test_features_have_to_be_those_of_the_layer(serve, model, tmp_path):
         (Q_PROJ, SCALE, "64 x 64 features"),
         (Q_PROJ, SCALE_OF_OUTPUT, "64 x 64 features"),
         ("model.embed_tokens", SCALE, "features"),
-        # The other way round it would fit.
+        # With input and output exchanged it would fit.
         ("model.layers.0.mlp.up_proj", SCALE, "128 x 64 features"),
     ]:
         hostile = serve(name, source=source)
@@ -246,7 +246,7 @@ def test_a_parametrization_is_not_adapted(serve, tmp_path):
 
 
 class Adapted(nn.Linear):
-    """A layer that calls what is inside of it with its parameters, as the layers of peft do."""
+    """A layer that calls its inner layers with its parameters, as peft's layers do."""
 
     def __init__(self, features=128):
         super().__init__(features, features)
@@ -261,7 +261,7 @@ class Adapted(nn.Linear):
 
 
 class Holder(nn.Module):
-    """The same, of a layer that does not tell its features."""
+    """The same for a layer without a known number of features."""
 
     def __init__(self):
         super().__init__()
@@ -338,7 +338,7 @@ def test_a_parameter_that_a_layer_is_called_with_is_not_sent(serve, tmp_path, vi
 
 
 class Table(nn.Module):
-    """A model whose layer is called with what a function makes of its parameter and its buffer."""
+    """A model whose layer is called with a view of its parameter or buffer."""
 
     def __init__(self, read):
         super().__init__()
@@ -412,9 +412,7 @@ def test_an_output_that_is_a_parameter_is_not_sent(serve, tmp_path):
         zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / "session"),
         torch.no_grad(),
     ):
-        with pytest.raises(
-            zklora.InputError, match="puts out a parameter of the model or a buffer"
-        ):
+        with pytest.raises(zklora.InputError, match="outputs a parameter of the model or a buffer"):
             model.first(torch.randn(2, 64))
         assert nothing_was_sent(tmp_path / "session")
 
@@ -425,7 +423,7 @@ def test_ids_of_a_buffer_are_what_an_embedding_may_be_called_with():
     model.register_buffer("bank", torch.randn(8))
     own = ParameterMemory(model)
     assert not own.contains(model.position_ids[:, :4]) and own.contains(model.bank[3:])
-    # What is beside it in memory is another tensor.
+    # Another tensor beside it in memory is not part of it.
     assert not own.contains(torch.randn(8)) and not own.contains(torch.empty(0))
 
 
@@ -449,7 +447,7 @@ def test_a_scripted_model_is_refused_and_a_scripted_part_does_no_harm(serve, tmp
 def test_two_names_of_one_layer_are_refused_and_one_of_them_is_fine(serve, tmp_path):
     model = Private()
     model.alias = model.first
-    with pytest.raises(zklora.InputError, match="`first` and `alias` are one layer"):
+    with pytest.raises(zklora.InputError, match="`first` and `alias` are the same layer"):
         with zklora.remote_lora(
             model, [serve("first", "alias").contributor], session_dir=tmp_path / "both"
         ):

@@ -1,4 +1,4 @@
-"""Hugging Face models with remote adapters: the same numbers as peft, and the model as it was afterwards."""
+"""Hugging Face models with remote adapters: same numbers as peft, and models are restored."""
 
 import copy
 import gc
@@ -128,7 +128,7 @@ def test_two_contributors_on_the_same_layers_add_up(
 
     reference = with_peft("llama_qv_r4")
     reference.load_adapter(ADAPTERS / "llama_all_linear_r8", adapter_name="second")
-    # Both at once; loading made the second one trainable only.
+    # Activates both; loading the second one only made it trainable.
     reference.base_model.set_adapter(["default", "second"])
     pins = [contributor.adapter_id, other_contributor.adapter_id]
     parties = [(one.host, one.port) for one in (contributor, other_contributor)]
@@ -136,7 +136,7 @@ def test_two_contributors_on_the_same_layers_add_up(
         assert loss(model, tokenizer) == pytest.approx(loss(reference, tokenizer), rel=1e-3)
     assert [report["adapter_id"] for report in remote.reports] == pins
     assert zklora.batch_verify_proofs(tmp_path, tmp_path, pins)[1] == 2
-    with pytest.raises(zklora.VerificationError, match="none of the pinned"):
+    with pytest.raises(zklora.VerificationError, match="which is not pinned"):
         zklora.batch_verify_proofs(tmp_path, tmp_path, pins[:1])
     with pytest.raises(zklora.InputError, match="1 expected adapters for 2"):
         zklora.remote_lora(model, parties, expected_adapters=pins[:1])
@@ -149,7 +149,7 @@ def test_modules_that_read_the_same_tensor_travel_together(other_contributor, mo
     with zklora.remote_lora(model, [other_contributor]) as remote, torch.no_grad():
         session = remote.comms[0].session
         model(ids)
-        # The first layer one by one: 7. The others: q k v, o, gate up, down.
+        # 7 messages for the first layer; for the others q k v, o, gate up, down.
         first = session.statistics()
         assert first["calls"] == 7 + 4 * (layers - 1)
         model(tokenizer("fn main() {}", return_tensors="pt").input_ids)
@@ -279,7 +279,7 @@ def test_an_exception_in_the_middle_of_forward_restores_the_model_and_the_sessio
             loss(model, tokenizer)
     hook.remove()
     assert loss(model, tokenizer) == alone
-    # The record is there: a session in the same folder goes on with it, and all of it is proven.
+    # The record remains: a session in the same folder resumes from it, and all of it is proven.
     with zklora.remote_lora(model, [contributor], session_dir=tmp_path) as remote:
         loss(model, tokenizer)
         assert remote.comms[0].session.statistics()["rows_reused"] > 0
@@ -377,7 +377,7 @@ def test_a_wrong_guess_is_made_once(other_contributor, model):
         x, y, z = torch.randn(3, 3, 64)
         attention.q_proj(x), attention.k_proj(x)
         assert (rows("q_proj"), rows("k_proj")) == (3, 3)
-        # From now on k travels with q; it is not asked for, so it does not afterwards.
+        # Now k is sent with q; it is not used, so it is not sent with q again.
         attention.q_proj(y)
         attention.q_proj(z)
         assert (rows("q_proj"), rows("k_proj")) == (9, 6)
@@ -386,7 +386,7 @@ def test_a_wrong_guess_is_made_once(other_contributor, model):
         assert (rows("q_proj"), rows("k_proj")) == (15, 9)
 
 
-# Patching twice, out of order, and not to the end.
+# Patching twice, out of order, and with interruptions.
 
 
 def wrapped_layers(model):
@@ -409,7 +409,7 @@ def test_patching_twice_adds_the_deltas_once(contributor, tokenizer, tmp_path, i
     once = client.forward_loss(TEXT)
     client.init_and_patch()
     assert client.forward_loss(TEXT) == once != base
-    # Whoever patches by another way is told.
+    # Another way of patching is refused.
     with pytest.raises(zklora.InputError, match="q_proj` has the deltas of .* already"):
         zklora.patching.Patches(client.model).add(client.comms[0], "add_delta")
     client.unpatch()
@@ -427,7 +427,7 @@ def test_a_context_is_not_entered_twice_at_once(contributor, model):
         base = model(ids).logits
         with remote:
             adapted = model(ids).logits
-            with pytest.raises(zklora.InputError, match="entered already"):
+            with pytest.raises(zklora.InputError, match="already entered"):
                 remote.__enter__()
             assert torch.equal(model(ids).logits, adapted)
         assert torch.equal(model(ids).logits, base)
@@ -456,7 +456,7 @@ def test_contexts_may_be_left_in_any_order(contributor, other_contributor, model
         assert torch.equal(model(ids).logits, alone)
         second.__exit__(None, None, None)
         assert torch.equal(model(ids).logits, base)
-        # Nothing is sent through what somebody may have kept.
+        # A wrapper that other code still refers to sends nothing.
         x = torch.ones(1, 64)
         assert torch.equal(forgotten(x), model.get_submodule(Q_PROJ)(x))
     assert {name: id(module) for name, module in model.named_modules()} == before
@@ -502,7 +502,8 @@ def test_layers_that_were_never_called_are_named(contributor, model, caplog):
         with zklora.remote_lora(around, [contributor]):
             around(x[None])
         assert re.search(
-            r"(\d+) of \1 adapted layers were never called, such as `model.layers.0.self_attn.q_proj`",
+            r"(\d+) of \1 adapted layers were never called, such as "
+            r"`model.layers.0.self_attn.q_proj`",
             caplog.text,
         )
         caplog.clear()

@@ -1,4 +1,4 @@
-"""Code that was written for the original: classes with doubles in place of a contributor."""
+"""Code that was written for the original ZKLoRA, with doubles in place of a contributor."""
 
 import types
 from unittest.mock import Mock, patch

@@ -1,4 +1,4 @@
-"""Export, compile, record, prove, verify and audit on objects."""
+"""The functions export, compile, record, prove, verify and audit."""
 
 import os
 import stat

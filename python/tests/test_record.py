@@ -1,4 +1,4 @@
-"""`batch_verify_proofs`: a pin is a pin, every pin and every session of the record has its proof, and folders are walked with a bound."""
+"""`batch_verify_proofs`: pins, complete records, and bounded listings of folders."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from zklora import _file_listing, _pins
 
 
 def session(contributor, folder, *batches, end=True):
-    """A session with these rows; its pin."""
+    """Runs a session with these rows; returns its pin."""
     comm = zklora.BaseModelToLoRAComm(contributor=contributor.contributor, session_dir=folder)
     comm.init_request()
     for rows in batches:
@@ -31,7 +31,7 @@ def session(contributor, folder, *batches, end=True):
 
 @pytest.fixture
 def delivery(other_contributor, contributor, rows, tmp_path, monkeypatch):
-    """A proof about another adapter than the pinned one, delivered with a folder that is called like the pin."""
+    """A proof about an adapter that is not pinned, in a folder that has the pin as its name."""
     session(other_contributor, tmp_path / "session", rows)
     pin = contributor.adapter_id
     for name in (pin, pin.upper()):
@@ -53,7 +53,7 @@ def test_a_folder_that_is_called_like_the_pin_is_not_the_pin(delivery, spelt, re
     pin = spelt(delivery)
     with pytest.raises(zklora.InputError, match="no manifest.json beside it or above it"):
         zklora.batch_verify_proofs(".", record, [pin])
-    # The fallback, too: where one of the pins is a manifest, it is held to the pins like any other.
+    # The fallback, too: a manifest that is a pin is checked against the pins like any other.
     with (
         pytest.raises(zklora.VerificationError, match="has no proof"),
         pytest.warns(zklora.UncheckedWarning),
@@ -65,7 +65,7 @@ def test_a_folder_that_is_called_like_the_pin_is_not_the_pin(delivery, spelt, re
 def test_a_manifest_of_another_adapter_is_none_of_the_pinned_ones(delivery):
     shutil.copytree(delivery, "public")
     for pins in ([delivery], [delivery.upper()]):
-        with pytest.raises(zklora.VerificationError, match="none of the pinned ones"):
+        with pytest.raises(zklora.VerificationError, match="which is not pinned"):
             zklora.batch_verify_proofs(".", "../session", pins)
 
 
@@ -86,7 +86,7 @@ def test_every_entry_point_takes_the_id_for_an_id(
             zklora.BaseModelToLoRAComm(
                 contributor=own, session_dir=tmp_path / "refused"
             ).init_request()
-        # The pinned adapter itself is let in.
+        # The pinned adapter itself is accepted.
         own = zklora.Contributor(contributor.url, pin)
         comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / f"let-in-{pin}")
         assert comm.session.manifest.adapter_id == delivery
@@ -123,14 +123,15 @@ def test_a_pin_is_read_once_and_two_pins_are_one(contributor, other_contributor,
     comm.init_request()
     comm.close()
     (known,) = zklora.contributor.contributors([contributor], [path])
-    # Whoever exchanges the file later is too late.
+    # A later change of the file has no effect.
     shutil.copy(os.path.join(other_contributor.out_dir, "public", "manifest.json"), path)
     comm.init_request()
     comm.close()
     assert known.session_options()["adapter_id"] == contributor.adapter_id
     with pytest.raises(
         zklora.InputError,
-        match=f"{contributor.adapter_id} is pinned with the contributor, and {other_contributor.adapter_id}",
+        match=f"pin is adapter {contributor.adapter_id}, but expected_adapters has "
+        f"{other_contributor.adapter_id}",
     ):
         zklora.contributor.contributors([contributor], [path])
     (known,) = zklora.contributor.contributors([contributor], [None])
@@ -180,7 +181,7 @@ def test_a_session_with_rows_and_no_trace_is_not_proven(contributor, rows, tmp_p
         match=r"two/rows.log: 5 rows were sent in this session and it has no trace.safetensors",
     ):
         zklora.batch_verify_proofs(tmp_path, tmp_path, pin)
-    # Not even if the record is given piece by piece.
+    # Not even if the record is passed in pieces.
     with pytest.raises(zklora.VerificationError, match="not proven"):
         zklora.batch_verify_proofs(tmp_path, [tmp_path / "one", tmp_path / "two"], pin)
 
@@ -205,7 +206,7 @@ def test_a_later_session_in_the_folder_of_a_proven_one_is_not_proven(
 ):
     folder, proofs = tmp_path / "session", tmp_path / "proofs"
     pin = session(contributor, folder, rows)
-    # The user files the proof away, and goes on in the folder.
+    # The user moves the proof elsewhere, and begins another session in the folder.
     proofs.mkdir()
     shutil.move(folder / "session.pf", proofs)
     shutil.copytree(folder / "public", proofs / "public")
@@ -217,11 +218,11 @@ def test_a_later_session_in_the_folder_of_a_proven_one_is_not_proven(
     record["link"].symlink_to(record["trace"])
     with pytest.raises(zklora.InputError, match="holds the trace of another session and no log"):
         session(contributor, folder, end=False)
-    # As if the trace had been copied there later.
+    # Simulates a trace that was copied there later.
     shutil.move(record["trace"], tmp_path / "aside")
     session(contributor, folder, end=False)
     shutil.move(tmp_path / "aside", record["trace"])
-    # Nothing was sent in it yet.
+    # Nothing has been sent in it yet.
     assert zklora.batch_verify_proofs(proofs, record[named], pin)[1] == 1
     session(contributor, folder, np.vstack([2 * rows, 3 * rows])[:more], end=False)
     log, trace = zklora._native.log_info(folder / "rows.log"), zklora.Trace.info_of(record["trace"])
@@ -281,7 +282,8 @@ def test_a_session_in_which_nothing_was_sent_needs_no_proof(
     assert zklora._native.log_info(tmp_path / "two" / "rows.log")[:2] == (pins[1], 0)
     assert zklora.batch_verify_proofs(tmp_path, tmp_path, pins)[1] == 1
     assert not [one for one in recwarn if one.category is zklora.UncheckedWarning]
-    # A log that was cut while it was made is one of a session that never began; without a log nothing is known.
+    # A log that was cut at its creation is of a session that never began; without a log, nothing
+    # is known.
     with pytest.warns(zklora.UncheckedWarning, match="NOTHING WAS VERIFIED"):
         assert zklora.batch_verify_proofs(tmp_path / "two", tmp_path / "two", pins[1]) == (0.0, 0)
     os.truncate(tmp_path / "two" / "rows.log", 12)
@@ -318,7 +320,7 @@ def test_an_empty_record_and_no_pins_at_all_are_refused(contributor, rows, tmp_p
     with pytest.raises(zklora.FileError, match="not the folder of a session"):
         zklora.batch_verify_proofs(tmp_path / "session", tmp_path / "empty", contributor.adapter_id)
     for pins in ([], [None], [contributor.adapter_id, None]):
-        with pytest.raises(zklora.InputError, match="names no adapter"):
+        with pytest.raises(zklora.InputError, match="is empty or has an empty entry"):
             zklora.batch_verify_proofs(tmp_path / "session", tmp_path / "session", pins)
 
 
@@ -376,7 +378,7 @@ def test_a_deep_folder_and_one_with_too_many_entries(tmp_path, monkeypatch):
         with pytest.raises(zklora.FileError, match="more than 100 entries"):
             zklora.batch_verify_proofs(tmp_path)
     finally:
-        # Nobody else gets that deep to remove it.
+        # pytest cannot remove a folder of this depth.
         while deep != str(tmp_path):
             shutil.rmtree(deep)
             deep = os.path.dirname(deep)
@@ -404,11 +406,11 @@ def test_a_path_of_a_delivered_folder_forges_no_line(contributor, rows, tmp_path
     assert str(error.value).isprintable()
 
 
-# A trace that is, or says that it is, larger than the memory.
+# A trace that is larger than the memory, or claims to be.
 
 
 def blown_up(path, rows):
-    """Makes a trace file one of very many rows; on the disk it takes no more than before."""
+    """Grows a trace file to very many rows; it is sparse, so it takes no more disk than before."""
     raw = path.read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header, end = json.loads(raw[8 : 8 + length]), 0
@@ -465,7 +467,7 @@ def test_a_trace_beside_a_proof_is_never_held_whole(contributor, rows, tmp_path,
     assert len(verdicts) == 3 and "accepted" not in verdicts, verdicts
     assert int(megabytes) < 300
     assert zklora.Trace.info_of(tmp_path / "copy") == zklora.Trace.info_of(trace)
-    # It is no longer sparse.
+    # The file is no longer sparse.
     os.remove(tmp_path / "copy")
 
 

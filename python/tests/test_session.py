@@ -1,4 +1,4 @@
-"""Sessions over the network of this machine, without torch: deltas, proofs, and what goes wrong."""
+"""Sessions over loopback, without torch: deltas, proofs, and failures."""
 
 import ast
 import gc
@@ -48,7 +48,7 @@ def test_deltas_are_proven_and_verified_against_pin_and_own_record(
     trace = zklora.Trace.load(folder / "trace.safetensors", manifest)
     assert np.array_equal(trace.deltas(Q_PROJ), delta[0])
     assert zklora.batch_verify_proofs(folder, trace, pin)[1] == 1
-    # The pin as a file, which then stands for the manifest that came with the proof.
+    # The pin as a manifest file, which is then used instead of the one beside the proof.
     manifest.save(folder / "pinned.json")
     os.makedirs(folder / "proofs")
     shutil.copy(folder / "session.pf", folder / "proofs")
@@ -84,7 +84,7 @@ def test_a_record_that_was_changed_is_not_proven(comm, rows, ignore_unchecked):
     folder = comm.session_dir
     path = folder / "trace.safetensors"
     good = path.read_bytes()
-    # The deltas are the last tensor or not: change a byte of each kind of content.
+    # Changes a byte of each tensor, whatever their order.
     for at in range(len(good) - 5 * 64 * 8, len(good), 997):
         path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
         with pytest.raises(zklora.ZkloraError) as error:
@@ -124,7 +124,7 @@ def test_what_was_not_checked_is_said_loudly(comm, rows):
     (folder / "trace.safetensors").rename(folder / "elsewhere.safetensors")
     with pytest.warns(zklora.UncheckedWarning, match="NOTHING WAS VERIFIED"):
         zklora.batch_verify_proofs(folder, expected_adapters=comm.session.manifest.adapter_id)
-    with pytest.raises(zklora.VerificationError, match="none of the pinned"):
+    with pytest.raises(zklora.VerificationError, match="which is not pinned"):
         zklora.batch_verify_proofs(folder, expected_adapters=["0" * 64])
     (folder / "session.pf").write_bytes(b"not a proof")
     with (
@@ -183,7 +183,7 @@ def test_without_a_pin_there_is_a_warning(contributor, rows, tmp_path, caplog):
 
 
 def test_a_closed_session_and_a_module_that_is_not_served(comm, rows):
-    with pytest.raises(zklora.InputError, match="serves no module"):
+    with pytest.raises(zklora.InputError, match="does not serve a module"):
         comm.lora_forward("no.such.module", rows)
     with pytest.raises(zklora.InputError, match="expected 64 features"):
         comm.lora_forward(Q_PROJ, rows[:, :3])
@@ -241,7 +241,7 @@ def test_a_silent_server_is_waited_for_no_longer_than_the_timeout():
 
 
 class TamperingProxy:
-    """Stands between the parties, and changes a byte of the next long piece of what the contributor says."""
+    """A proxy that changes a byte of the contributor's next long piece of data."""
 
     def __init__(self, port):
         self.tamper = threading.Event()
@@ -304,7 +304,7 @@ def test_closing_waits_for_nobody(contributor, rows, tmp_path):
     own = zklora.Contributor(proxy.url, contributor.adapter_id, patience=5, timeout=5)
     comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / "session")
     comm.init_request()
-    # Connections still come, and nobody takes them.
+    # New connections still arrive, but are not accepted.
     proxy.close()
     pending = comm.session.submit([(Q_PROJ, [rows])])
     start = time.monotonic()
@@ -344,7 +344,7 @@ def test_a_contributor_that_computes_with_other_weights_is_found_out(rows, tmp_p
     server = zklora.LoRAServer(BASES / "tiny-llama", ADAPTERS / "llama_qv_r4", out)
     changed = shutil.copytree(ADAPTERS / "llama_qv_r4", tmp_path / "changed")
     weights = bytearray((changed / "adapter_model.safetensors").read_bytes())
-    # The low bits of a few numbers: other integers of the same widths.
+    # Changes the low bits of a few numbers: other integers of the same widths.
     for at in range(len(weights) - 4000, len(weights), 40):
         weights[at] ^= 0x40
         weights[at + 1] ^= 0x40
@@ -535,7 +535,7 @@ except KeyboardInterrupt:
             text=True,
         )
         assert child.stdout.readline() == "waiting\n"
-        # On a busy machine it takes a while until it waits.
+        # On a busy machine, it takes a while until the process waits.
         time.sleep(2)
         start = time.monotonic()
         child.send_signal(signal.SIGINT)
@@ -550,7 +550,8 @@ import sys, zklora
 adapter, base, out = sys.argv[1:]
 contributor = zklora.LocalContributor(adapter, base, out)
 comm = zklora.BaseModelToLoRAComm(contributor=contributor.contributor, session_dir=out + "/user")
-pending = comm.session.submit([(comm.init_request()[0], [__import__("numpy").ones((300, 64), "float32")])])
+rows = __import__("numpy").ones((300, 64), "float32")
+pending = comm.session.submit([(comm.init_request()[0], [rows])])
 {end}
 """
     done = run_python(code, ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", tmp_path)
@@ -563,7 +564,8 @@ def test_the_package_needs_no_torch():
     code = """
 import sys
 sys.modules["torch"] = sys.modules["transformers"] = sys.modules["peft"] = None
-import zklora, zklora.base_model_user_mpi, zklora.lora_contributor_mpi, zklora.polynomial_commit, zklora.zk_proof_generator
+import zklora, zklora.base_model_user_mpi, zklora.lora_contributor_mpi
+import zklora.polynomial_commit, zklora.zk_proof_generator
 """
     done = run_python(code)
     assert done.returncode == 0, done.stderr

@@ -1,8 +1,12 @@
 """Zero-knowledge proofs for LoRA adapters: two-party inference beside transformers and peft.
 
-The contributor: ``LoRAServer`` and ``AServerTCP``. The base-model user: ``BaseModelClient``, or ``remote_lora`` around a model of one's own.
-Verification: ``batch_verify_proofs``, ``verify``, ``audit``. Commitments to activations: ``commit_activations``, ``verify_commitment``.
-Errors are in ``zklora.errors``; what happens is logged under ``zklora``. torch and transformers are imported only where they are used.
+* Contributor: ``LoRAServer`` and ``AServerTCP``.
+* Base-model user: ``BaseModelClient``, or ``remote_lora`` around an existing model.
+* Verification: ``batch_verify_proofs``, ``verify`` and ``audit``.
+* Commitments to activations: ``commit_activations`` and ``verify_commitment``.
+
+Exceptions are in ``zklora.errors``, and log records go to the logger ``zklora``. torch and
+transformers are imported only where they are used.
 """
 
 from . import _after_fork as _after_fork  # Registers its functions with `os`.
@@ -65,7 +69,7 @@ __all__ = [
 
 
 def __getattr__(name):
-    # It needs torch.
+    # Imported on demand, because it needs torch.
     if name == "RemoteLoRAWrappedModule":
         from .wrapped import RemoteLoRAWrappedModule
 

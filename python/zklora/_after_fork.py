@@ -1,7 +1,9 @@
-"""After a fork, the child lets go of what only one process may hold: the locks of ledgers and logs, and a server's sockets.
+"""Releases locks and sockets in a forked child: only one process may hold them.
 
-A lock belongs to the open file, which a child shares with its parent. Without this, a child that lives on keeps the ledger locked and the
-port taken after its parent's server has stopped. The child could do nothing with them: zklora refuses to work there.
+They are the locks of ledgers and logs, and a server's sockets. A lock belongs to the open file,
+which a child shares with its parent. A child that outlives its parent's server would otherwise keep
+the ledger locked and the port in use. The child itself cannot use them: zklora refuses to work in a
+forked child.
 """
 
 import os
@@ -15,7 +17,7 @@ _before = []
 
 
 def _identity(descriptor):
-    """Which file or socket a descriptor is; none for one that is closed."""
+    """Identifies the file or socket of a descriptor; ``None`` if the descriptor is closed."""
     try:
         status = os.fstat(descriptor)
     except OSError:
@@ -34,7 +36,7 @@ def _remember():
 def _release_in_child():
     global _before
     held, _before = _before, []
-    # A descriptor that another thread closed meanwhile may be another file now.
+    # Another thread may have closed a descriptor, and its number may now be another file.
     held = [
         descriptor
         for descriptor, identity in held
@@ -44,7 +46,8 @@ def _release_in_child():
         return
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in held:
-        # Not closed: its owner in the native module would later close whatever got its number.
+        # Not closed: its owner in the native module closes this number later, when it may belong to
+        # another file.
         os.dup2(nothing, descriptor, inheritable=False)
     os.close(nothing)
 

@@ -1,21 +1,23 @@
-"""The files below a folder that somebody else may have made."""
+"""Lists the files below a folder that another party may have created."""
 
 import os
 
 from ._foreign_text import shown
 from .errors import FileError
 
-#: Most entries that are looked at: a folder of proofs has a handful for each session.
+#: Limit for the number of entries: a folder of proofs has a handful for each session.
 MAX_ENTRIES = 500_000
 
 
 def files_below(top, links=None):
-    """The paths of all files below ``top``, in order.
+    """Returns the paths of all files below ``top``, sorted.
 
-    A link to a folder is not followed: it may lead round in a circle, or out of the folder. ``links`` gets its path. The number of
-    entries is bounded, and the depth costs no stack.
+    A link to a folder is not followed, because it may lead in a circle or out of the folder; its
+    path is appended to ``links``. The number of entries is bounded, and the depth is not limited by
+    the stack.
 
-    Raises ``FileError`` for a folder that cannot be read, or one with too many entries: what was not looked at is never passed over.
+    Raises ``FileError`` if a folder cannot be read or there are too many entries: the list is never
+    incomplete.
     """
     found, folders, entries = [], [os.fspath(top)], 0
     while folders:
@@ -26,7 +28,8 @@ def files_below(top, links=None):
                     entries += 1
                     if entries > MAX_ENTRIES:
                         raise FileError(
-                            f"{shown(top)}: more than {MAX_ENTRIES} entries: name the folder that holds the session"
+                            f"{shown(top)}: more than {MAX_ENTRIES} entries: name the folder of "
+                            "the session"
                         )
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)

@@ -1,21 +1,27 @@
-"""Foreign text in messages: names of manifests, paths of a delivered folder. The rule is that of the command, in `zklora_models::text`."""
+"""Escapes foreign text for messages: names in manifests, paths in a delivered folder.
+
+The command line escapes by the same function, in `zklora_files::text`.
+"""
 
 from . import _native
 
-#: Longest foreign text that a message shows, in characters.
+#: Limit for the length of foreign text in a message, in characters.
 LONGEST = 300
 
 
 def printable(text: str) -> str:
-    """``text`` on one line: what does not show itself is its escape, so a name forges no line, turns no text around and hides nothing."""
+    """Returns ``text`` on one line, with escapes for invisible characters.
+
+    So a name cannot forge a line, reverse the direction of text, or hide anything.
+    """
     return _native.shown(_whole(text))
 
 
 def shown(text) -> str:
-    """Foreign text for a message: printable, and of bounded length."""
+    """Returns foreign text for a message: printable, and of bounded length."""
     return _native.shown(_whole(str(text)[: LONGEST + 1]), LONGEST)
 
 
 def _whole(text):
-    """Without halves of characters, which stand for bytes of a path that are no UTF-8."""
+    """Escapes lone surrogates, which stand for bytes of a path that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,8 +1,9 @@
-"""Where a contributor's modules go in a user's model: the names of a manifest come from a stranger.
+"""Finds the layers of a user's model that a manifest names. Its names are untrusted.
 
-A name is looked up, part by part, in the registered submodules of the model (``nn.Module._modules``), and nowhere else: never as an
-attribute, an item or a path. What it can name are the keys of ``dict(model.named_modules(remove_duplicate=False))``. Duplicates are kept
-because a layer that is registered twice has two names, and an adapter may use either.
+A name is looked up, part by part, in the registered submodules of the model
+(``nn.Module._modules``), never as an attribute, an item or a path. Valid names are the keys of
+``dict(model.named_modules(remove_duplicate=False))``. Duplicates are kept because a layer that is
+registered twice has two names, and an adapter may use either.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from .errors import InputError
 
 @dataclass(frozen=True)
 class LayerSlot:
-    """A layer of a model, with the registry that holds it."""
+    """A layer of a model, and its entry in the registry of its parent."""
 
     name: str
     parent: nn.Module
@@ -24,32 +25,32 @@ class LayerSlot:
     layer: nn.Module
 
     def holds(self, layer) -> bool:
-        """Whether this very layer is there."""
+        """Whether the entry is this object."""
         return self.parent._modules.get(self.child) is layer
 
     def put(self, layer):
-        """Puts a layer there. It is the registry's entry that changes: no attribute is set."""
+        """Replaces the registry's entry. No attribute is set."""
         self.parent._modules[self.child] = layer
 
 
 def child_of(module, name):
-    """The registered submodule of this name; none if there is none."""
+    """Returns the registered submodule of this name, or ``None``."""
     if not isinstance(module, nn.Module) or not isinstance(name, str):
         return None
-    # A scripted module has none that can be replaced.
+    # The submodules of a scripted module cannot be replaced.
     child = module._modules.get(name) if isinstance(module._modules, dict) else None
     return child if isinstance(child, nn.Module) else None
 
 
 def submodule(model, parts):
-    """The submodule below these names, one after the other; none if there is none."""
+    """Follows the names one after the other; returns the submodule, or ``None``."""
     for part in parts:
         model = child_of(model, part)
     return model
 
 
 def find_slot(model, name):
-    """The place of a name; none if it is not the name of a submodule. The model itself is none."""
+    """Returns the slot of a submodule's name, or ``None``. The model itself has no slot."""
     if not isinstance(name, str) or not name:
         return None
     *parents, child = name.split(".")
@@ -59,34 +60,39 @@ def find_slot(model, name):
 
 
 def find_slots(model, names):
-    """The places of all names of an adapter. Raises ``InputError`` if one is not in the model, or two are one layer."""
+    """Returns the slots of all names of an adapter.
+
+    Raises ``InputError`` if a name is not in the model, or two names are the same layer.
+    """
     found, missing, known = [], [], {}
     for name in names:
-        at = find_slot(model, name)
-        if at is None:
+        slot = find_slot(model, name)
+        if slot is None:
             missing.append(name)
             continue
-        if id(at.layer) in known:
-            other = known[id(at.layer)]
+        if id(slot.layer) in known:
+            other = known[id(slot.layer)]
             raise InputError(
-                f"`{shown(other)}` and `{shown(name)}` are one layer of this model, and the adapter has a module for each: it is not clear "
-                "what it means"
+                f"`{shown(other)}` and `{shown(name)}` are the same layer of this model, but the "
+                "adapter has a module for each: pass a model in which they are two layers"
             )
-        known[id(at.layer)] = name
-        found.append(at)
+        known[id(slot.layer)] = name
+        found.append(slot)
     if missing:
         raise InputError(
-            f"{len(missing)} of {len(missing) + len(found)} modules of the adapter are not in the model, such as `{shown(missing[0])}`: "
-            f"pass the model that the adapter was trained on ({type(model).__name__} has other names)"
+            f"{len(missing)} of {len(missing) + len(found)} modules of the adapter are not in the "
+            f"model, such as `{shown(missing[0])}`: pass the model that the adapter was trained on "
+            f"({type(model).__name__} has other names)"
         )
     return found
 
 
 def features(layer) -> Any:
-    """The numbers of features that a layer reads and puts out; none for a layer that no adapter is for.
+    """Returns a layer's input and output features; ``None`` for a layer that cannot be adapted.
 
-    Adapters are for linear layers (of torch, of transformers, quantised ones) and embeddings: what they are called with is an activation,
-    or the ids of tokens. Anything else, such as a container, a loss or a parametrization, may be called with a parameter or a secret.
+    Adapters are for linear layers (of torch, of transformers, quantised ones) and embeddings: their
+    input is an activation, or token ids. Another module, such as a container, a loss or a
+    parametrization, may be called with a parameter or a secret.
     """
     if isinstance(layer, nn.Embedding):
         return layer.num_embeddings, layer.embedding_dim
@@ -101,13 +107,14 @@ def features(layer) -> Any:
     return None
 
 
-def check_fit(at, layer, module):
-    """Raises ``InputError`` unless ``module`` of a manifest can be an adapter of the layer, with exactly its features."""
+def check_fit(slot, layer, module):
+    """Raises ``InputError`` unless a manifest's ``module`` has exactly the layer's features."""
     known = features(layer)
     if known is None:
         raise InputError(
-            f"layer `{shown(at.name)}` is a {type(layer).__name__}: adapters are for linear layers and embeddings, and what another one is "
-            "called with need not be an activation, so nothing of it is sent"
+            f"layer `{shown(slot.name)}` is a {type(layer).__name__}: adapters are for "
+            "linear layers and embeddings. The input of another layer may be no "
+            "activation, so it is not sent"
         )
     d_in, d_out = known
     dims = dict(zip(module.reads, (features for _, features in module.inputs)))
@@ -126,32 +133,33 @@ def check_fit(at, layer, module):
         or any(dims[source] != expected.get(source) for source in dims)
     ):
         raise InputError(
-            f"layer `{shown(at.name)}` has {d_out} x {d_in} features, and the adapter's is {shown(repr(module))}: pass the model that the "
-            "adapter was trained on"
+            f"layer `{shown(slot.name)}` has {d_out} x {d_in} features, but the adapter's module "
+            f"is {shown(repr(module))}: pass the model that the adapter was trained on"
         )
 
 
-def check_not_nested(at, model):
-    """Raises ``InputError`` if the place is inside of a layer, or below a parametrization.
+def check_not_nested(slot, model):
+    """Raises ``InputError`` if the slot is inside of a layer, or below a parametrization.
 
-    What is there is called by the layer's own code, maybe with parameters: peft computes the norm of a DoRA adapter as
-    ``lora_B(lora_A(identity))``, which would send all of ``lora_A``.
+    The layer's own code calls such a module, maybe with parameters: peft computes the norm of a
+    DoRA adapter as ``lora_B(lora_A(identity))``, which would send all of ``lora_A``.
     """
     from torch.nn.utils.parametrize import ParametrizationList
 
     from .wrapped import innermost
 
-    parts = at.name.split(".")
+    parts = slot.name.split(".")
     above = [innermost(submodule(model, parts[:end])) for end in range(len(parts))]
     if any(isinstance(module, ParametrizationList) for module in above):
         raise InputError(
-            f"`{shown(at.name)}` is part of a parametrization: what it is called with are parameters, so nothing is sent"
+            f"`{shown(slot.name)}` is part of a parametrization: its inputs are parameters, so "
+            "nothing is sent"
         )
     for end, module in enumerate(above):
-        # Layers of peft hold the layer that they adapt as `base_layer`, whatever they are.
+        # peft's layers of all kinds register the layer that they adapt as `base_layer`.
         if features(module) is not None or "base_layer" in module._modules:
             outer = f"layer `{shown('.'.join(parts[:end]))}`" if end else "the model itself"
             raise InputError(
-                f"`{shown(at.name)}` is inside of {outer} ({type(module).__name__}): what it is called with need not be an activation, so "
-                "nothing is sent"
+                f"`{shown(slot.name)}` is inside of {outer} ({type(module).__name__}): its input "
+                "may be no activation, so nothing is sent"
             )

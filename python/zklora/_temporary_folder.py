@@ -1,7 +1,9 @@
-"""Temporary folders of contributors: they hold the seed and the weights, so none may outlive its process for long.
+"""Creates temporary folders of contributors, and removes those that a killed process left.
 
-A folder is held by a lock on a file in it. Whoever makes the next one removes those that nobody holds any more: their process was killed.
-(Folders of a user's sessions are never removed: they hold the record.)
+Such a folder contains the seed and the weights, so it must not outlive its process for long. The
+process holds a lock on a file in the folder. Creating a folder first removes all folders whose lock
+is free: their process was killed. Folders of a user's sessions are never removed, because they
+contain the record.
 """
 
 import errno
@@ -15,30 +17,30 @@ from .errors import FileError
 
 try:
     import fcntl
-except ImportError:  # Not on Windows: there, folders are removed at the end of the process only.
+except ImportError:  # Windows: folders are removed at the end of the process only.
     fcntl = None
 
 PREFIX = "zklora-contributor-"
 _LOCK = "lock"
 
-#: Most entries of the temporary folder that are looked at.
+#: Limit for the entries of the system's temporary folder that are searched.
 _MAX_ENTRIES = 100_000
 
 #: Folders of this process, by path.
 _folders = {}
 
 
-#: How often another process may remove a new folder before its lock is held.
+#: How often another process may remove a new folder before this one holds its lock.
 _ATTEMPTS = 20
 
-#: What a file system says of a lock that another process holds. Anything else means that it has no locks.
+#: Errors for a lock that another process holds. Other errors mean that there are no locks.
 _LOCKED_ELSEWHERE = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 
 
 class TemporaryFolder:
-    """A temporary folder that its owner alone can enter.
+    """A temporary folder that only its owner can enter.
 
-    On a file system without locks it is not held: it is removed at the end of the process, and by nobody else.
+    On a file system without locks, only this process removes it, at its end.
     """
 
     def __init__(self):
@@ -48,11 +50,12 @@ class TemporaryFolder:
             self.path = tempfile.mkdtemp(prefix=PREFIX)
             if self._lock_folder():
                 break
-            # Another process found it before it was held.
+            # Another process found the folder before it was locked.
             shutil.rmtree(self.path, ignore_errors=True)
         else:
             raise FileError(
-                f"{tempfile.gettempdir()}: no temporary folder can be made: others removed {_ATTEMPTS} of them; name an out_dir"
+                f"{tempfile.gettempdir()}: cannot create a temporary folder: other processes "
+                f"removed {_ATTEMPTS} of them. Pass out_dir"
             )
         _folders[self.path] = self
 
@@ -66,7 +69,7 @@ class TemporaryFolder:
         try:
             held = _try_lock(lock)
         except OSError:
-            # No locks here. Without the file nobody takes it for one that nobody holds.
+            # No locks here. Without the lock file, no other process takes the folder for stale.
             os.unlink(os.path.join(self.path, _LOCK))
             os.close(lock)
             self._lock = None
@@ -81,11 +84,11 @@ class TemporaryFolder:
         return False
 
     def remove(self):
-        """Removes it, in the process that made it."""
+        """Removes the folder, if this is the process that created it."""
         if _folders.pop(self.path, None) is None or self._process != os.getpid():
             return
         if fcntl is None:
-            # Windows removes no file that is open.
+            # Windows does not remove open files.
             _release(self._lock)
         try:
             _remove(self.path)
@@ -95,7 +98,7 @@ class TemporaryFolder:
 
 
 def _remove(path):
-    """Removes a folder, its lock last: if this process is killed meanwhile, the next one goes on."""
+    """Removes a folder, its lock last: the next process finishes the work if this one dies."""
     try:
         with os.scandir(path) as listing:
             entries = [entry for entry in listing if entry.name != _LOCK]
@@ -106,18 +109,21 @@ def _remove(path):
                 os.unlink(entry.path)
         shutil.rmtree(path)
     except FileNotFoundError:
-        # Somebody was faster.
+        # Another process removed it first.
         pass
 
 
 def remove_all():
-    """Removes the folders of this process: at its end, when nothing serves from them."""
+    """Removes the folders of this process, at its end, after its servers have stopped."""
     for folder in list(_folders.values()):
         folder.remove()
 
 
 def remove_stale():
-    """Removes folders of this user whose process has died. A link is never followed, and a folder of anybody else is left alone."""
+    """Removes folders of this user whose process has died.
+
+    Never follows a link, and leaves the folders of other users alone.
+    """
     if fcntl is None:
         return
     try:
@@ -128,7 +134,7 @@ def remove_stale():
                 if entry.name.startswith(PREFIX)
             ]
     except OSError:
-        # It need not be readable to be written to.
+        # The folder may be writable without being readable.
         return
     for path in names:
         if path not in _folders:
@@ -157,14 +163,17 @@ def _remove_if_stale(path):
         finally:
             _release(lock)
     except OSError:
-        # It is being made, or being removed.
+        # Another process is creating or removing it.
         return
     finally:
         os.close(folder)
 
 
 def _try_lock(lock) -> bool:
-    """Locks an open file; false if another process holds it. Raises ``OSError`` where there are no locks."""
+    """Locks an open file; returns false if another process holds the lock.
+
+    Raises ``OSError`` on a file system without locks.
+    """
     if fcntl is not None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

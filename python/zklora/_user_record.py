@@ -1,4 +1,4 @@
-"""The user's own record: which sessions there were, and which of them are proven."""
+"""Reads a user's own record: which sessions there were, and which of them are proven."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from ._foreign_text import shown
 from ._native import Trace
 from .errors import FileError, InputError, VerificationError
 
-#: Names within a session's folder. The log is there from before the first row is sent until the proof is verified.
+#: File names in a session's folder. The log exists from before the first row is sent until the
+#: proof is verified.
 LOG, TRACE = "rows.log", "trace.safetensors"
 
 
@@ -23,13 +24,13 @@ class _Rows:
     #: Rows of all modules.
     count: int
     session_id: str
-    #: Rows of each module that has any, in order of size.
+    #: Number of rows of each module that has rows, sorted.
     per_module: List[int]
     proven: bool = False
 
     @property
     def folder(self) -> Optional[str]:
-        """Where it is; none for one in memory."""
+        """Folder of the trace; ``None`` for a trace in memory."""
         return (
             None
             if isinstance(self.source, Trace)
@@ -37,15 +38,15 @@ class _Rows:
         )
 
     def load(self, manifest):
-        """The trace, as one of this adapter."""
+        """Returns the trace, checked against this adapter's manifest."""
         return self.source if isinstance(self.source, Trace) else Trace.load(self.source, manifest)
 
 
 class Record:
-    """The sessions of a record: folders of sessions, trace files, ``Trace`` objects, or several of them.
+    """A record: a session's folder, a trace file, a ``Trace``, or several of them.
 
-    Raises ``VerificationError`` if a session has rows and no trace, or a trace that is not the log's: it cannot be proven. Raises
-    ``FileError`` and ``InputError`` for what is no record.
+    Raises ``VerificationError`` if a session has rows but no trace, or a trace that does not match
+    its log: it cannot be proven. Raises ``FileError`` or ``InputError`` if there is no record.
     """
 
     def __init__(self, transcript):
@@ -53,7 +54,8 @@ class Record:
         self._add(transcript)
         if not self._traces and not self._silent:
             raise InputError(
-                "the record is empty: pass the folder of a session, a trace file or a Trace as transcript"
+                "the record is empty: pass the folder of a session, a trace file or a Trace as "
+                "transcript"
             )
 
     def _add(self, transcript):
@@ -81,31 +83,36 @@ class Record:
         ]
         if links:
             raise FileError(
-                f"{shown(links[0])}: a link to a folder is not followed: name the folder that it leads to, or remove the link"
+                f"{shown(links[0])}: a link to a folder is not followed: name the folder that it "
+                "leads to, or remove the link"
             )
         if not found:
             raise FileError(
-                f"{shown(folder)}: neither {TRACE} nor {LOG} here: this is not the folder of a session"
+                f"{shown(folder)}: neither {TRACE} nor {LOG} here: this is not the folder of a "
+                "session"
             )
         for path in found:
             if os.path.basename(path) == TRACE:
                 self._add_file(path)
         for path in found:
-            # One beside a trace was looked at with it.
+            # A log beside a trace was checked with the trace.
             if os.path.basename(path) == LOG and not os.path.lexists(
                 os.path.join(os.path.dirname(path), TRACE)
             ):
                 self._add_log(path)
 
     def _add_file(self, path):
-        """A trace, with the log that lies beside it: while that is there, the session is not ended with a verified proof."""
+        """Adds a trace, and checks it against the log beside it.
+
+        While the log exists, the session has not ended with a verified proof.
+        """
         real = os.path.realpath(path)
         if real in self._seen:
             return
         self._seen.add(real)
         trace = _Rows(path, *Trace.info_of(path))
         self._traces.append(trace)
-        # Beside the file that is named, and beside the one that it leads to.
+        # Beside the given path, and beside the file that a link leads to.
         for log in dict.fromkeys(
             os.path.join(os.path.dirname(at), LOG) for at in (os.path.abspath(path), real)
         ):
@@ -113,39 +120,48 @@ class Record:
                 self._add_log(log, trace)
 
     def _add_log(self, path, own=None):
-        """Holds a session that was not ended with a verified proof to its log. ``own`` is the trace beside it."""
+        """Checks a session without a verified proof against its log.
+
+        ``own`` is the trace beside the log.
+        """
         adapter_id, sent, session_id, per_module = _native.log_info(path)
         if sent == 0 and own is None:
-            # The log is written before a row is sent: there was none.
+            # The log is written before a row is sent, so none was sent.
             self._silent.add(adapter_id)
         elif own is None:
             raise VerificationError(
-                f"{shown(path)}: {sent} rows were sent in this session and it has no {TRACE}, so they are not proven: end the session first"
+                f"{shown(path)}: {sent} rows were sent in this session and it has no {TRACE}, so "
+                "they are not proven: end the session first"
             )
         elif sent and (own.session_id, own.adapter_id) != (session_id, adapter_id):
             raise VerificationError(
-                f"{shown(path)}: {sent} rows were sent in this session and the {TRACE} beside it is another session's, so they are not proven: "
-                "end the session first"
+                f"{shown(path)}: {sent} rows were sent in this session and the {TRACE} beside it "
+                "is another session's, so they are not proven: end the session first"
             )
         elif sent and own.per_module != per_module:
             raise VerificationError(
-                f"{shown(path)}: {sent} rows were sent in this session and its {TRACE} has {own.count}, or others: end the session again"
+                f"{shown(path)}: {sent} rows were sent in this session and its {TRACE} has "
+                f"{own.count}, or others: end the session again"
             )
         elif not sent and own.session_id != session_id:
-            # Another session was begun here, and nothing was sent in it.
+            # Another session began in this folder, and nothing was sent in it.
             self._silent.add(adapter_id)
         elif own.count != sent:
             raise VerificationError(
-                f"{shown(path)}: no rows were sent in this session and its {TRACE} has {own.count}: it is not the log's"
+                f"{shown(path)}: no rows were sent in this session, but its {TRACE} has "
+                f"{own.count}: it does not match the log"
             )
 
     def verify(self, path, proof, manifest) -> int:
-        """Verifies a proof against a trace that has none yet; returns its rows. Raises ``VerificationError`` if it is about none."""
+        """Verifies a proof against an unproven trace; returns the trace's number of rows.
+
+        Raises ``VerificationError`` if the proof is about none of them.
+        """
         failure = VerificationError(
             f"{shown(path)}: the record has no unproven trace of adapter {manifest.adapter_id}"
         )
         beside = os.path.dirname(os.path.abspath(path))
-        # The one beside the proof first.
+        # The trace beside the proof first.
         for trace in sorted(self._traces, key=lambda trace: trace.folder != beside):
             if trace.proven or trace.adapter_id != manifest.adapter_id:
                 continue
@@ -168,10 +184,11 @@ class Record:
                 else shown(unproven[0].source)
             )
             raise VerificationError(
-                f"{len(unproven)} trace(s) of the record have no proof in {shown(proof_dir)}, such as {example}"
+                f"{len(unproven)} trace(s) of the record have no proof in {shown(proof_dir)}, such "
+                f"as {example}"
             )
 
     def sent_nothing_to(self, adapter_id) -> bool:
-        """Whether the record has a session with this adapter, and no row in any."""
+        """Whether the record has sessions with this adapter, all of them without rows."""
         known = [trace.count for trace in self._traces if trace.adapter_id == adapter_id]
         return (adapter_id in self._silent or bool(known)) and not any(known)

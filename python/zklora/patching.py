@@ -1,4 +1,7 @@
-"""Patching a model with contributors' deltas, and restoring it. Torch is imported when a model is patched."""
+"""Patches a model with contributors' deltas, and restores it.
+
+Torch is imported when a model is patched.
+"""
 
 import logging
 import os
@@ -13,12 +16,12 @@ from .prefetch import Prefetch
 
 logger = logging.getLogger("zklora")
 
-#: For the chains of wrappers around layers: several threads may patch one model.
+#: Protects the wrappers around layers: several threads may patch one model.
 _patch_lock = threading.RLock()
 
 
 def _renew_lock_in_child():
-    # Whoever held it is not in a forked child.
+    # In a forked child, the thread that holds the lock does not exist.
     global _patch_lock
     _patch_lock = threading.RLock()
 
@@ -36,9 +39,10 @@ class Patches:
         self._prefetches = []
 
     def add(self, comm, combine_mode):
-        """Wraps every layer that a contributor has a module for. If one is not in the model or cannot be adapted, nothing is changed.
+        """Wraps every layer that a contributor has a module for.
 
-        Raises ``InputError`` with the names that are missing.
+        Raises ``InputError``, without changing the model, if a module is not in the model or a
+        layer cannot be adapted.
         """
         names = comm.init_request()
         with _patch_lock:
@@ -49,13 +53,14 @@ class Patches:
         from .wrapped import ParameterMemory, RemoteLoRAWrappedModule, innermost, wrappers
 
         found = _layers.find_slots(self._model, names)
-        # A `comm` of another kind has only its `lora_forward`.
+        # A `comm` of another type has only `lora_forward`.
         own = isinstance(comm, BaseModelToLoRAComm) and comm._session is not None
         for at in found:
             _layers.check_not_nested(at, self._model)
             if any(wrapper.comm is comm for wrapper in wrappers(at.layer)):
                 raise InputError(
-                    f"layer `{shown(at.name)}` has the deltas of {comm!r} already: they would be added twice"
+                    f"layer `{shown(at.name)}` already has the deltas of {comm!r}: they would be "
+                    "added twice"
                 )
             if own:
                 _layers.check_fit(at, innermost(at.layer), comm.modules[at.name])
@@ -68,7 +73,7 @@ class Patches:
                 object.__setattr__(wrapped, "prefetch", prefetch)
                 if comm.modules[at.name].reads == ["layer"]:
                     prefetch.add(at.name)
-            # Noted first: it is put back even if this is interrupted in between.
+            # Registered first, so that an interruption cannot leave an unregistered patch.
             self._patches.append((at, wrapped))
             at.put(wrapped)
             logger.debug("patched `%s` (%r)", shown(at.name), comm)
@@ -76,24 +81,28 @@ class Patches:
             self._prefetches.append(prefetch)
 
     def have(self, comm) -> bool:
-        """Whether layers have the deltas of this contributor from here."""
+        """Whether this object added the deltas of this contributor to layers."""
         return any(wrapped.comm is comm for _, wrapped in self._patches)
 
     def warn_of_uncalled(self):
-        """Says which layers were never called: some modules of torch read a layer's weights instead, and then it has no deltas."""
+        """Logs which layers were never called, and so have no deltas.
+
+        Some modules of torch read a layer's weights instead of calling it.
+        """
         uncalled = [at.name for at, wrapped in self._patches if not wrapped.called]
         if uncalled:
             logger.warning(
-                "%d of %d adapted layers were never called, such as `%s`: the model ran without their deltas",
+                "%d of %d adapted layers were never called, such as `%s`: the model ran without "
+                "their deltas",
                 len(uncalled),
                 len(self._patches),
                 shown(uncalled[0]),
             )
 
     def restore(self):
-        """Puts the layers back; one that was replaced meanwhile by somebody else is left, with a warning in the log.
+        """Restores the layers. One that other code replaced is left, with a warning in the log.
 
-        Others may have wrapped the same layers before or after: theirs stay. Nothing is sent from here afterwards.
+        Wrappers of other contexts around the same layers stay. Nothing is sent afterwards.
         """
         with _patch_lock:
             while self._patches:
@@ -111,12 +120,12 @@ class Patches:
 
 
 def _taken_out(at, wrapped) -> bool:
-    """Takes a wrapper out of those around a layer, wherever it is among them; false if it is not there."""
+    """Removes a wrapper from those around a layer; returns false if it is not among them."""
     from .wrapped import wrappers
 
     layer = at.parent._modules.get(at.child)
     if layer is wrapped.local_sub:
-        # It was never put.
+        # Patching was interrupted before this layer.
         return True
     if layer is wrapped:
         at.put(wrapped.local_sub)
@@ -129,23 +138,25 @@ def _taken_out(at, wrapped) -> bool:
 
 
 def check_base(manifest, folder):
-    """Holds the weights of a base model's folder to the fingerprint of a manifest, if it has one.
+    """Checks a base model's weights against the manifest's fingerprint, if it has one.
 
-    Raises ``InputError`` if they are others.
+    Raises ``InputError`` if they differ.
     """
     if manifest.base_fingerprint is None:
         return
     if folder is None or not os.path.isdir(folder):
         logger.warning(
-            "the base model's weights were not compared with the adapter's (%s): they are in no folder",
+            "the base model's weights were not compared with the manifest's fingerprint (%s): pass "
+            "their folder to compare them",
             shown(manifest.base_model),
         )
         return
     own = base_fingerprint(folder)
     if own != manifest.base_fingerprint:
         raise InputError(
-            f"{folder}: the adapter is for the base model `{shown(manifest.base_model)}` with fingerprint {shown(manifest.base_fingerprint)}, this one has "
-            f"{own}: use the model that the adapter was trained on, or pass allow_other_base=True"
+            f"{folder}: the adapter is for the base model `{shown(manifest.base_model)}` with "
+            f"fingerprint {shown(manifest.base_fingerprint)}, but this one has {own}: use the "
+            "model that the adapter was trained on, or pass allow_other_base=True"
         )
 
 
@@ -164,10 +175,10 @@ class RemoteLora:
         progress,
     ):
         self.model = model
-        #: Where the own record of every contributor's session is.
+        #: Folder of the user's records, one for each contributor's session.
         self.transcript = session_dir or tempfile.mkdtemp(prefix="zklora-session-")
         self.comms = sessions(contributors, expected_adapters, self.transcript)
-        #: What was verified, for each contributor; none before the end.
+        #: A report for each contributor; ``None`` before the end.
         self.reports = None
         self._combine_mode = combine_mode
         self._base_folder = base_folder
@@ -180,7 +191,7 @@ class RemoteLora:
         with _patch_lock:
             if self._entered:
                 raise InputError(
-                    "this context was entered already, and not left: make another one, with a session_dir of its own"
+                    "this context is already entered: create another one, with another session_dir"
                 )
             self._entered = True
         try:
@@ -209,7 +220,10 @@ class RemoteLora:
             self.finish()
 
     def finish(self):
-        """Ends the sessions: proofs are asked for and verified. Done by leaving the context; can be called before."""
+        """Ends the sessions: requests the proofs and verifies them.
+
+        Leaving the context calls this method; it can be called earlier.
+        """
         self.reports = end_all(self.comms, self._progress)
         return self.reports
 
@@ -229,17 +243,21 @@ def remote_lora(
     allow_other_base: bool = False,
     progress=None,
 ) -> RemoteLora:
-    """A context in which a torch model runs with the deltas of contributors' adapters::
+    """Returns a context in which a torch model runs with the deltas of contributors' adapters::
 
-        with zklora.remote_lora(model, [("127.0.0.1", 30000)], expected_adapters=[ADAPTER_ID]) as remote:
+        contributors = [("127.0.0.1", 30000)]
+        with zklora.remote_lora(model, contributors, expected_adapters=[ADAPTER_ID]) as remote:
             model.generate(**inputs)
         remote.reports  # what was proven and verified
 
-    Any module tree will do: layers are found by the names in the adapters' manifests. Leaving the context restores the model, asks every
-    contributor for the proof of all rows, and verifies it; after an exception it restores the model and closes the sessions without
-    proofs. Rows of padding are sent like others. ``base_folder`` is the folder of the model's weights, to compare fingerprints.
+    ``model`` is any ``torch.nn.Module``: layers are found by the names in the adapters' manifests.
+    Leaving the context restores the model, requests the proof of all rows from every contributor,
+    and verifies it. After an exception, it restores the model and closes the sessions without
+    proofs. Padding rows are sent like all others. ``base_folder`` is the folder of the model's
+    weights, for comparing fingerprints.
 
-    Raises ``NetworkError``, ``VerificationError`` (a pin or a proof does not hold) and ``InputError`` (the model does not fit).
+    Raises ``NetworkError``, ``VerificationError`` (a pin or a proof is wrong) and ``InputError``
+    (the model does not fit).
     """
     return RemoteLora(
         model,

@@ -35,7 +35,7 @@ fn unwrapped(text: &str) -> (String, Vec<usize>) {
         let line = line.trim_start();
         let leaders = ["//!", "///", "//", "#", ">", "*"];
         let line = leaders.iter().find_map(|leader| line.strip_prefix(leader)).unwrap_or(line);
-        // A string that goes on in the next line.
+        // A string that continues in the next line.
         let line = line.strip_suffix('\\').unwrap_or(line).trim();
         joined.push_str(line);
         joined.push(' ');
@@ -119,18 +119,22 @@ fn broken_citations(text: &str, pages: &Pages) -> Vec<Broken> {
             ));
             continue;
         };
-        found.extend(cited_headings(&text[at + end..]).filter_map(|heading| {
-            (headings.iter().filter(|known| is_cited_as(known, heading)).count() != 1).then(|| {
+        for heading in cited_headings(&text[at + end..]) {
+            if headings.iter().filter(|known| is_cited_as(known, heading)).count() != 1 {
                 let nearest = nearest(&plain(heading), headings);
-                broken(
-                    line,
-                    format!(
-                        "cites {page}, \"{heading}\", but the page has no such heading, or several: \
-                         cite one of its headings{nearest}"
-                    ),
-                )
-            })
-        }));
+                let why = format!(
+                    "cites {page}, \"{heading}\", but the page has no such heading, or several: \
+                     cite one of its headings{nearest}"
+                );
+                found.push(broken(line, why));
+            }
+        }
+        let other_forms = [", section ", ", step ", " section "];
+        if other_forms.iter().any(|form| text[at + end..].starts_with(form)) {
+            let why =
+                format!("cites a part of {page} without its heading: cite {page}, \"HEADING\"");
+            found.push(broken(line, why));
+        }
     }
     found.extend(numbered_sections(&text).into_iter().map(|(at, cited)| {
         broken(
@@ -370,15 +374,13 @@ mod tests {
         assert!(found[0].1.contains("docs/protocols.md, which does not exist"), "{found:?}");
         let second = citations("docs/protocol.md, \"The claim\" and \"Nowhere\"");
         assert!(second[0].1.contains("\"Nowhere\""), "{second:?}");
-        for numbered in [
-            "protocol 5.1",
-            "protocol section 4",
-            "(docs/protocol.md, section 9)",
-            "sections 2 and 9",
-        ] {
+        for numbered in ["protocol 5.1", "protocol section 4", "sections 2 and 9"] {
             assert!(citations(numbered)[0].1.contains("sections have no numbers"), "{numbered}");
         }
-        // A heading in a block of code is none.
+        for part in ["docs/protocol.md, section \"The claim\"", "(docs/protocol.md, section 9)"] {
+            assert!(citations(part)[0].1.contains("without its heading"), "{part}");
+        }
+        // A line in a block of code is not a heading.
         assert_eq!(citations("docs/protocol.md, \"no heading\"").len(), 1);
     }
 

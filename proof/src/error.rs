@@ -102,6 +102,23 @@ pub enum Error {
     Randomness(String),
 }
 
+impl Error {
+    /// Whether this is a "no" about a claim rather than an unusable input or a failure here.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Error::Pin { .. }
+                | Error::SrsMismatch { .. }
+                | Error::FalseTrace { .. }
+                | Error::Malformed { .. }
+                | Error::Rejected(_)
+                | Error::BeyondBound { .. }
+                | Error::Srs(_)
+                | Error::UntrustedSrs(_)
+        )
+    }
+}
+
 /// The checks of the verifier that depend on every byte of a well-formed proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

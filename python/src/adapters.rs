@@ -3,7 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use pyo3::prelude::*;
-use zklora_files::text;
+use zklora_artifacts::folder as artifacts;
+use zklora_files::{Access, text};
 use zklora_models::AppliesTo;
 use zklora_proof::{
     checked_manifest::CheckedManifest,
@@ -11,8 +12,7 @@ use zklora_proof::{
     verifier::SrsPolicy,
 };
 use zklora_runtime::{
-    Error, artifacts, compile as compiling,
-    files::{self, Access},
+    Error, compile as compiling,
     infer::{Source, applies_to, sources},
 };
 
@@ -97,7 +97,7 @@ impl Manifest {
         let pin = adapter_id.map(parse_id).transpose()?;
         worker::run(py, None, move |_| {
             if path.is_file() {
-                let bytes = files::read(&path, manifest::MAX_BYTES as u64)?;
+                let bytes = zklora_files::read(&path, manifest::MAX_BYTES as u64)?;
                 let pinned = match &pin {
                     Some(pin) => CheckedManifest::parse_pinned(&bytes, pin),
                     None => CheckedManifest::parse(&bytes),
@@ -119,7 +119,7 @@ impl Manifest {
         let pinned = Arc::clone(&self.0);
         worker::run(py, None, move |_| {
             let bytes = pinned.manifest().to_bytes().map_err(Error::from)?;
-            Ok(files::write(&path, &bytes, Access::Public)?)
+            Ok(zklora_files::write(&path, &bytes, Access::Public)?)
         })
     }
 
@@ -217,7 +217,7 @@ pub fn export_adapter(
         let adapter = zklora_models::Adapter::load_with_base(&adapter, base.as_deref())
             .map_err(Error::from)?;
         told.step("write ONNX", 1, 2);
-        files::create_folder(&out, Access::Private)?;
+        zklora_files::create_folder(&out, Access::Private)?;
         let index = zklora_models::export(&adapter, &modules, &out).map_err(Error::from)?;
         told.step("exported", 2, 2);
         Ok(index.modules.into_iter().map(|module| module.name).collect())

@@ -6,13 +6,17 @@
 use std::path::Path;
 
 use zeroize::Zeroizing;
-use zklora_compiler::compile::{Source, draft_like};
+use zklora_artifacts::weights_file;
+use zklora_compiler::{
+    compile::{Source, draft_like},
+    sources::sources,
+};
 use zklora_models::Adapter;
 use zklora_proof::{
     checked_manifest::CheckedManifest, commit, masks::MaskKey, srs::Srs, weights::Weights,
 };
 
-use crate::{Error, compile, files, weights_file};
+use crate::Error;
 
 /// What an audit found.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -91,11 +95,11 @@ pub fn audit(
     let mut base_model = BaseModel::of(committed, None);
     let report = |base_model, differences| Ok(Report { modules, base_model, differences });
     let weights = if delivered.is_file() {
-        let bytes = Zeroizing::new(files::read(delivered, files::MAX_FILE)?);
+        let bytes = Zeroizing::new(zklora_files::read(delivered, zklora_files::MAX_FILE)?);
         match weights_file::parse(delivered, &bytes, pinned.manifest()) {
             // Other shapes, or integers beyond the manifest's widths and bounds: a weights file,
             // but not of this adapter.
-            Err(Error::Proof(zklora_proof::Error::Weights(why))) => {
+            Err(zklora_artifacts::Error::Proof(zklora_proof::Error::Weights(why))) => {
                 return report(
                     base_model,
                     vec![Difference { module: "(weights file)".into(), why }],
@@ -146,7 +150,7 @@ fn delivered_sources(
     base: Option<&Path>,
 ) -> Result<(Vec<Source>, Option<String>), Error> {
     if folder.join("export.json").is_file() {
-        let sources = compile::sources(&[folder.to_path_buf()])?;
+        let sources = sources(&[folder.to_path_buf()])?;
         return Ok((sources.modules, sources.base_model.fingerprint));
     }
     let adapter = Adapter::load_with_base(folder, base)?;

@@ -1,9 +1,8 @@
 //! How far the dequantised deltas are from the float adapter's.
 
+use zklora_artifacts::{activations::Activations, session_rows::SessionRows};
 use zklora_models::Adapter;
 use zklora_proof::checked_manifest::CheckedManifest;
-
-use crate::{activations::Activations, trace_file::TraceFile};
 
 /// Errors over all rows of all modules, relative to the float deltas.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
@@ -23,7 +22,7 @@ pub fn precision(
     adapter: &Adapter,
     pinned: &CheckedManifest,
     activations: &Activations,
-    trace: &TraceFile,
+    trace: &SessionRows,
 ) -> Precision {
     let mut out = Precision::default();
     let (mut all_error, mut all_float) = (0.0, 0.0);

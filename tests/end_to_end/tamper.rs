@@ -71,7 +71,7 @@ fn a_trace_that_somebody_else_recorded_can_be_held_to_the_users_own_session() {
     let run = verify(id, &activations).ok();
     assert!(run.stdout.contains(&format!("{id} (yours)")), "{}", run.stdout);
     let other = format!("{}{}", if id.starts_with('0') { "1" } else { "0" }, &id[1..]);
-    verify(&other, &activations).refused(1, "not of --session-id");
+    verify(&other, &activations).refused(1, "not of yours");
     verify("00", &activations).refused(2, "64 hex digits");
 
     // One activation of one module changed, and one module left out.

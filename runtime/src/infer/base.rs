@@ -1,7 +1,6 @@
 //! Whether the user's base model is the one that an adapter was made for.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use zklora_proof::checked_manifest::CheckedManifest;
 
@@ -30,7 +29,7 @@ pub(crate) fn compare(url: &str, pinned: &CheckedManifest, own: Option<&str>) ->
     let base = &pinned.manifest().base_model;
     let Some(theirs) = &base.fingerprint else { return Ok(()) };
     let refuse = |why: String| {
-        Err(Error::Input(format!(
+        Err(Error::input(format!(
             "{url}: this adapter is for the base model `{}` with fingerprint {theirs}; {why}, or pass --allow-other-base",
             base.name
         )))

@@ -3,3 +3,6 @@
 
 mod citations;
 mod files;
+mod links;
+mod markdown;
+mod width;

@@ -90,7 +90,9 @@ fn class_of(error: &Error) -> &'static str {
         Error::Session(Session::Artifact(Artifact::File(_))) => "FileError",
         Error::Session(
             Session::Internal(_)
-            | Session::Artifact(Artifact::Proof(Proof::Library(_) | Proof::Randomness(_))),
+            | Session::Artifact(Artifact::Proof(
+                Proof::Internal(_) | Proof::Library(_) | Proof::Randomness(_),
+            )),
         ) => "ZkloraError",
         _ => "InputError",
     }

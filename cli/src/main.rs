@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod failure;
 mod log;
 mod output;
 
@@ -21,12 +22,10 @@ fn main() -> ExitCode {
     match commands::execute(args.command, &output) {
         Ok(code) => code,
         Err(error) => {
-            output.error(&error);
             // 1: the answer is no. 2: bad usage or unusable input.
-            let refusal = error
-                .downcast_ref::<zklora_runtime::Error>()
-                .is_some_and(zklora_runtime::Error::is_refusal);
-            ExitCode::from(if refusal { 1 } else { 2 })
+            let code = if failure::is_refusal(&error) { 1 } else { 2 };
+            output.error(&failure::with_advice(error));
+            ExitCode::from(code)
         }
     }
 }

@@ -4,9 +4,11 @@
 //! Without activations the choice is by prediction ([`crate::quantize::Bits`]). Either way the
 //! bound is certified for every activation that a user may send, not only for those seen here.
 
+use zklora_artifacts::quantize_rows::quantize_inputs;
+
 use crate::{
     LinearMap,
-    quantize::{Bits, QuantizeError, Quantized, choices, quantize, quantize_inputs},
+    quantize::{Bits, QuantizeError, Quantized, candidates, quantize},
 };
 
 /// Most rows of a module that are measured.
@@ -34,7 +36,7 @@ pub fn calibrate(
     inputs: &[Vec<f32>],
 ) -> Result<(Quantized, Measured), QuantizeError> {
     let mut best: Option<(Quantized, Measured)> = None;
-    for bits in choices(map, scaling)? {
+    for bits in candidates(map, scaling)? {
         let quantized = match quantize(map, scaling, Some(bits)) {
             Err(QuantizeError::Bound { .. }) => continue,
             other => other?,
@@ -97,6 +99,7 @@ pub fn bits_of(quantized: &Quantized) -> Bits {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::{InputSpec, Matrix, Term};
 

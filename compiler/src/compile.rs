@@ -3,8 +3,9 @@
 //! Works in memory and is deterministic: the same sources give the same draft on any machine and
 //! thread count. Commitments are `zklora-proof`'s, files are `zklora-runtime`'s.
 
-use rayon::prelude::*;
 use std::path::PathBuf;
+
+use rayon::prelude::*;
 use zklora_proof::{
     manifest::{
         BaseModel, FORMAT, Input, Manifest, Module, RESERVED_INPUTS, Term, TermKind, VERSION,

@@ -2,14 +2,16 @@
 //!
 //! For the owner of the adapter: shapes, and scalar factors; no other values of weights.
 
+use std::{fmt, path::Path};
+
+use serde::Serialize;
+use zklora_files::text::shown;
+
 use crate::{
-    ingest::{IngestError, Ingested, Step, ingest_in},
+    ingest::{IngestError, Ingested, NodeOutcome, ingest_in},
     layout::Layout,
     linear_map::Term,
 };
-use serde::Serialize;
-use std::{fmt, path::Path};
-use zklora_files::text::shown;
 
 /// The normal form of a module and how each ONNX node became part of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,7 +27,7 @@ pub struct Explanation {
     /// The scalar factor that all terms have in common.
     pub scale: f64,
     /// Every ONNX node, in the order of the file.
-    pub steps: Vec<Step>,
+    pub steps: Vec<NodeOutcome>,
     /// The terms whose sum, times `scale`, is a row of the output.
     pub terms: Vec<TermShape>,
     /// What to know before publishing.
@@ -137,7 +139,7 @@ impl Explanation {
         lines.push(format!("  output rows of {}{}", self.d_out, placed(self.layout)));
         lines.push("  nodes".into());
         // What is lined up is what will be shown.
-        let cells = |of: fn(&Step) -> &str| {
+        let cells = |of: fn(&NodeOutcome) -> &str| {
             self.steps.iter().map(|step| shown(of(step))).collect::<Vec<_>>()
         };
         let (nodes, operators) = (cells(|step| &step.node), cells(|step| &step.operator));

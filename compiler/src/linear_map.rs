@@ -4,8 +4,9 @@
 //! Real numbers only. Knows neither where the map came from (`ingest`) nor what becomes of it
 //! (`quantize`).
 
-use crate::matrix::{Matrix, add_vector_times_matrix};
 use thiserror::Error;
+
+use crate::matrix::{Matrix, add_vector_times_matrix};
 
 /// A map that is affine in its inputs, the same for every row.
 #[derive(Debug, Clone, PartialEq)]

@@ -73,6 +73,21 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
+/// [`shown`], with every run of white space as one space. Of a long text, the start and the end
+/// remain: the start of a library's error says where it happened, the end says what happened.
+pub fn condensed(text: impl Display) -> String {
+    const WHOLE: usize = 600;
+    const START: usize = 400;
+    const END: usize = 150;
+    let line = text.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let characters: Vec<char> = line.chars().collect();
+    if characters.len() < WHOLE {
+        return shown(line);
+    }
+    let part = |of: &[char]| shown(of.iter().collect::<String>());
+    format!("{} ... {}", part(&characters[..START]), part(&characters[characters.len() - END..]))
+}
+
 struct Escaping(String);
 
 impl Write for Escaping {
@@ -109,6 +124,14 @@ pub fn json_in_ascii(json: &str) -> String {
         }
     }
     out
+}
+
+/// Longest text of a peer that is shown, in characters.
+const LONGEST: usize = 600;
+
+/// A peer's text as it may be shown: [`shortened`] to 600 characters.
+pub fn printable(text: &str) -> String {
+    shortened(text, LONGEST)
 }
 
 #[cfg(test)]
@@ -164,6 +187,16 @@ mod tests {
             json(&"\u{202e}\u{7f}\u{e0041}ä\n").unwrap(),
             r#""\u202e\u007f\udb40\udc41\u00e4\n""#
         );
+    }
+
+    #[test]
+    fn a_long_error_keeps_its_start_and_end_on_one_line() {
+        assert_eq!(condensed("a\n\t b\u{1b}"), r"a b\u{1b}");
+        let long = format!("where {} what", "x".repeat(1000));
+        let short = condensed(&long);
+        assert_eq!(short.chars().count(), 400 + 5 + 150);
+        assert!(short.starts_with("where x") && short.ends_with("x what"), "{short}");
+        assert_eq!(condensed("x".repeat(599)).len(), 599);
     }
 
     proptest! {

@@ -2,12 +2,12 @@
 //!
 //! Must not know about adapters, nor which way round a weight lies.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
-use crate::Error;
-use crate::base_model::open_shards;
-use crate::tensor_file::TensorFile;
+use crate::{Error, base_model::open_shards, tensor_file::TensorFile};
 
 /// Names of the token table that an output layer shares its weight with, if the file has no weight
 /// of its own for it.
@@ -132,9 +132,9 @@ impl BaseWeights {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use safetensors::{Dtype, tensor::TensorView};
+
     use super::*;
-    use safetensors::Dtype;
-    use safetensors::tensor::TensorView;
 
     fn model(names: &[&str]) -> (tempfile::TempDir, BaseWeights) {
         let dir = tempfile::tempdir().unwrap();

@@ -21,8 +21,8 @@ pub mod export;
 pub mod language_model;
 mod module_name;
 mod near;
+pub mod panics;
 pub mod peft;
-pub mod quiet;
 mod strict_json;
 mod tensor_file;
 

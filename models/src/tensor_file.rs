@@ -4,17 +4,19 @@
 //! the header before it is read, the length of the file, and names that come twice (which the crate
 //! resolves silently). Must not know which tensors belong together.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
 
 use half::{bf16, f16};
-use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
 
-use crate::Error;
-use zklora_files::read;
-use crate::strict_json::StrictJson;
+use crate::{Error, strict_json::StrictJson};
 
 /// Longest header that is read, in bytes: room for some 200,000 tensors.
 const MAX_HEADER: u64 = 32 << 20;
@@ -38,7 +40,7 @@ impl TensorFile {
     /// Opens a file of at most `limit` bytes and checks its header.
     pub(crate) fn open(path: &Path, limit: u64) -> Result<TensorFile, Error> {
         let malformed = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
-        let (mut file, bytes) = read::open(path, limit)?;
+        let (mut file, bytes) = zklora_files::open(path, limit)?;
         let mut prefix = [0; LENGTH_PREFIX as usize];
         if bytes < LENGTH_PREFIX {
             return Err(malformed(format!("{bytes} bytes are too short for a header")));

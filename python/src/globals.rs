@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use zklora_artifacts::srs_store;
 use zklora_proof::{keys::KeyStore, srs::Srs};
-use zklora_runtime::{Error, client::Network, srs_store};
+use zklora_runtime::Error;
+use zklora_session::client::Network;
 
 static SRS: Mutex<Option<Arc<Srs>>> = Mutex::new(None);
 static NETWORK: Mutex<Option<Arc<Network>>> = Mutex::new(None);
@@ -25,7 +27,7 @@ fn cached<T>(
 
 /// The Ethereum ceremony.
 pub fn srs() -> Result<Arc<Srs>, Error> {
-    cached(&SRS, || srs_store::load(None))
+    cached(&SRS, || Ok(srs_store::load(None)?))
 }
 
 /// Keys by layout.
@@ -35,5 +37,5 @@ pub fn keys() -> &'static KeyStore {
 
 /// The threads that wait for contributors.
 pub fn network() -> Result<Arc<Network>, Error> {
-    cached(&NETWORK, Network::start)
+    cached(&NETWORK, || Ok(Network::start()?))
 }

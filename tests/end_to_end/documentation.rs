@@ -37,26 +37,24 @@ const COMMANDS: [&[&str]; 27] = [
 
 const INTRODUCTION: &str = "# The command line
 
-This page is the output of `--help`; a test compares it. `zklora man --out DIR` writes the same text
-as manual pages.
+This page is the output of `--help`; a test compares the two. `zklora man --out DIR` writes the same
+text as manual pages.
 
 Every command except `completions` takes `--json` and then prints one object on stdout. Progress
 goes to stderr, and only to a terminal. Errors say what, where, and what to do next; with `--json`
-they are also an object with the key `error`. Outputs are written to a temporary name beside their
-final name and renamed, so a file under its final name is always complete. A process that is killed
-may leave temporary files; the next one removes them (`formats.md`). Names from other parties' files
-are shown on one line, with escape codes for characters that are not visible; JSON is ASCII on one
-line.
+they are also an object with the key `error`. Outputs are written beside their final name and
+renamed, so an incomplete file never has its final name. A killed process may leave temporary files;
+the next one removes them ([formats.md](formats.md#temporary-files)). Foreign names are shown on one
+line, with codes for characters that are not printable; JSON is ASCII on one line.
 
 | exit code | meaning |
-|---|---|
+| -- | -- |
 | 0 | success |
-| 1 | the answer is no: a proof does not verify; a pin, session id or SRS does not match; a trace \
-is not of your activations; committed values differ; an audit finds a difference; the prover \
-refuses a false or unserved trace; a limit of rows is reached |
+| 1 | the answer is no: a proof does not verify, a pin, session id or SRS does not match, a trace is not of your activations, committed values differ, an audit finds a difference, the prover refuses a false or unserved trace, a limit of rows is reached |
 | 2 | bad usage or unusable input |
 
-`ZKLORA_CACHE_DIR` sets the folder in which the points of manifests are cached (see `formats.md`).
+`ZKLORA_CACHE_DIR` sets the folder for the points of manifests
+([formats.md](formats.md#kept-points)).
 ";
 
 #[test]

@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 pub struct Root(pub [u8; 32]);
 
 fn root(text: &str) -> Result<Root, String> {
-    zklora_runtime::activation_commitment::hex32(text.trim())
+    zklora_artifacts::activation_commitment::hex32(text.trim())
         .map(Root)
         .ok_or_else(|| "a root is 64 hex digits, with or without 0x".into())
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, builder::PossibleValuesParser};
-use zklora_runtime::proof_bench::PROFILES;
+use zklora_bench::proof_bench::PROFILES;
 
 use super::{SrsFile, against};
 

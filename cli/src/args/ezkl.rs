@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use zklora_runtime::ezkl::circuit_options::{self as circuit, CircuitOptions};
+use zklora_ezkl::{circuit_options as circuit, circuit_options::CircuitOptions};
 
 /// The proof system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

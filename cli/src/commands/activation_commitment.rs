@@ -3,10 +3,8 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use zklora_runtime::{
-    activation_commitment::{Commitment, RowProof, Values},
-    files::{self, Access},
-};
+use zklora_artifacts::activation_commitment::{Commitment, RowProof, Values};
+use zklora_files::Access;
 
 use super::{NO, Outcome};
 use crate::{
@@ -16,7 +14,7 @@ use crate::{
 
 pub fn commit(args: &args::Commit, output: &Output) -> Outcome {
     if let Some(out) = &args.out {
-        files::require_folder_of(out)?;
+        zklora_files::require_folder_of(out)?;
     }
     let values = Values::read(&args.file)?;
     let commitment = Commitment::new(&values)?;
@@ -29,7 +27,7 @@ pub fn commit(args: &args::Commit, output: &Output) -> Outcome {
         );
         return Ok(ExitCode::SUCCESS);
     };
-    files::write(out, format!("{commitment}\n").as_bytes(), Access::Private)?;
+    zklora_files::write(out, format!("{commitment}\n").as_bytes(), Access::Private)?;
     output.result(
         &json!({ "root": root, "values": values.numbers.len(), "out": path(out) }),
         &[
@@ -66,7 +64,7 @@ pub fn check(args: &args::Check, output: &Output) -> Outcome {
 }
 
 pub fn prove_row(args: &args::ProveRow, output: &Output) -> Outcome {
-    files::require_folder_of(&args.out)?;
+    zklora_files::require_folder_of(&args.out)?;
     let commitment = Commitment::read(&args.commitment)?;
     let values = Values::read(&args.file)?;
     let proof = RowProof::prove(&values, &commitment, args.row, args.columns)?;

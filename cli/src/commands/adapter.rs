@@ -3,15 +3,13 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_proof::{cost::Estimate, keys::KeyStore};
+use zklora_artifacts::{folder::Public, secrets, srs_store};
 use zklora_compiler::calibrate::Measured;
 use zklora_models::{Adapter, Kind};
+use zklora_proof::{cost::Estimate, keys::KeyStore};
 use zklora_runtime::{
-    Error,
-    artifacts::Public,
-    audit,
-    compile::{self, FileCheck, FileState},
-    secrets, srs_store,
+    Error, audit, compile,
+    compile::{FileCheck, FileState},
 };
 
 use super::{NO, Outcome, leak, policy};

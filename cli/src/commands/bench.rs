@@ -3,12 +3,12 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
+use zklora_artifacts::srs_store;
+use zklora_bench::network_bench::{self, Compared};
 use zklora_proof::verifier::SrsPolicy;
 use zklora_runtime::{
-    files,
-    network_bench::{self, Compared},
-    pipeline::{self, Options, Rows, Stage},
-    srs_store,
+    pipeline,
+    pipeline::{Options, Rows, Stage},
 };
 
 use super::{Outcome, profile_bench};
@@ -42,7 +42,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     ];
     let mut results = Vec::new();
     for rows in rows {
-        let out = files::scratch()?;
+        let out = zklora_files::scratch()?;
         let options = Options {
             adapter,
             base: args.base.as_deref(),
@@ -97,7 +97,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
 
 fn network(args: &args::Bench, adapter: &Path, model: &Path, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.srs.as_deref())?;
-    let scratch = files::scratch()?;
+    let scratch = zklora_files::scratch()?;
     let options = network_bench::Options {
         adapter,
         base: args.base.as_deref(),

@@ -3,17 +3,13 @@
 use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_runtime::{
-    Error,
-    activations::Activations,
-    ezkl::{
-        self, Cancel, Python,
-        compile::{self, Compiled},
-        folder::{Artifacts, Public, Srs, is_ezkl},
-    },
-    files,
-    trace_file::TraceFile,
+use zklora_artifacts::activations::Activations;
+use zklora_ezkl::{
+    self as ezkl, Cancel, Python,
+    compile::{self, Compiled},
+    folder::{Artifacts, Public, Srs, is_ezkl},
 };
+use zklora_runtime::Error;
 
 use super::Outcome;
 use crate::{
@@ -46,7 +42,7 @@ pub(super) fn python(args: &Interpreter) -> Python {
 pub fn refuse(folder: &Path, what: &str) -> anyhow::Result<()> {
     // The code that reads the folder reports what is wrong with it.
     if is_ezkl(folder).unwrap_or(false) {
-        return Err(Error::Input(format!(
+        return Err(Error::input(format!(
             "{}: adapters of the EZKL backend are not {what}",
             folder.display()
         ))
@@ -60,7 +56,7 @@ pub fn chosen(args: &args::Verify) -> anyhow::Result<bool> {
     let found = is_ezkl(&args.public)?;
     if args.backend.is_some_and(|backend| (backend == Backend::Ezkl) != found) {
         let what = if found { "EZKL" } else { "the native proof" };
-        return Err(Error::Input(format!(
+        return Err(Error::input(format!(
             "{} is for {what}, but --backend says otherwise",
             args.public.display()
         ))
@@ -77,7 +73,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         (args.seed_file.is_some(), "--seed-file"),
     ] {
         if given {
-            return Err(Error::Input(format!(
+            return Err(Error::input(format!(
                 "{name} works only with the native backend, not with --backend ezkl"
             ))
             .into());
@@ -162,7 +158,7 @@ fn srs<'a>(file: &'a args::SrsFile, insecure: &args::ezkl::InsecureDevSrs) -> Sr
 pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let artifacts = Artifacts::load(&args.artifacts)?;
     // Rows are counted before they are written, so check first that the trace can be written.
-    files::require_folder_of(&args.out)?;
+    zklora_files::require_folder_of(&args.out)?;
     let pinned = &artifacts.public.pinned;
     let activations = Activations::read(&args.inputs, &pinned.shapes(), args.module.as_deref())?;
     let session = args.session_id.map(|args::SessionId(id)| id);
@@ -245,32 +241,17 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Checks that a trace that another party recorded is of the user's own session and inputs.
-fn check_yours(args: &args::Verify, public: &Public, trace: &TraceFile) -> anyhow::Result<()> {
-    if let Some(args::SessionId(own)) = args.session_id
-        && own != trace.session
-    {
-        let found = hex::encode(trace.session);
-        return Err(Error::NotYours(format!(
-            "the trace is of session {found}, not of --session-id"
-        ))
-        .into());
-    }
-    if let Some(path) = &args.inputs {
-        let activations = Activations::read(path, &public.pinned.shapes(), args.module.as_deref())?;
-        ezkl::rows::check_inputs(&public.pinned, trace, &activations)?;
-    }
-    Ok(())
-}
-
 pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let public = Public::load(&args.public, args.adapter_id.as_ref())?;
     let trace = public.trace(&args.trace)?;
-    check_yours(args, &public, &trace)?;
+    let shapes = public.pinned.shapes();
+    let activations = super::session::own_inputs(args, &shapes)?;
+    let own = super::session::own_session(args, activations.as_ref());
     let spinner = output.spinner();
     let verdict = ezkl::verify::verify(
         &public,
         &trace,
+        &own,
         &args.proof,
         &srs(&args.srs.file, &args.insecure),
         &python(&args.python),

@@ -3,14 +3,15 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use zklora_proof::keys::KeyStore;
+use zklora_artifacts::srs_store;
 use zklora_models::language_model::Sampling;
+use zklora_proof::keys::KeyStore;
 use zklora_runtime::{
-    client::{ClientTls, ContributorOptions, Progress},
     effect_report::{ContributorReport, EffectReport, Verdict},
-    infer::{self, Event, Generation, InferOptions, Mode},
-    srs_store,
+    infer,
+    infer::{Event, Generation, InferOptions, Mode},
 };
+use zklora_session::client::{ClientTls, ContributorOptions, Progress};
 
 use super::{NO, Outcome, policy};
 use crate::{
@@ -104,7 +105,7 @@ fn options(args: &args::Infer) -> anyhow::Result<InferOptions> {
 }
 
 fn read_text(file: &Path) -> anyhow::Result<String> {
-    let bytes = zklora_runtime::files::read(file, MAX_TEXT)?;
+    let bytes = zklora_files::read(file, MAX_TEXT)?;
     String::from_utf8(bytes).with_context(|| format!("{}: not text in UTF-8", file.display()))
 }
 

@@ -3,12 +3,12 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::{Value, json};
+use zklora_artifacts::{folder::Artifacts, srs_store};
+use zklora_files::Access;
 use zklora_proof::{keys::KeyStore, manifest::AdapterId};
 use zklora_runtime::{
-    artifacts::Artifacts,
-    files::{self, Access},
-    leak::{self, Measurement, Options, percent},
-    srs_store,
+    leak,
+    leak::{Measurement, Options, percent},
 };
 
 use super::Outcome;
@@ -20,7 +20,7 @@ use crate::{
 pub fn leak(args: &Leak, output: &Output) -> Outcome {
     // Check this before minutes of work.
     if let Some(file) = &args.plot {
-        files::require_folder_of(file)?;
+        zklora_files::require_folder_of(file)?;
     }
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let artifacts = Artifacts::load(&args.artifacts, &srs, &KeyStore::default())?;
@@ -30,7 +30,7 @@ pub fn leak(args: &Leak, output: &Output) -> Outcome {
     let measured = measured?;
     let kept = measured.write(&args.artifacts)?;
     if let Some(file) = &args.plot {
-        files::write(file, leak::plot(&measured).as_bytes(), Access::Private)?;
+        zklora_files::write(file, leak::plot(&measured).as_bytes(), Access::Private)?;
     }
     if measured.recovered.iter().any(|recovered| recovered.gain.is_none()) {
         output.warn(
@@ -109,6 +109,6 @@ pub fn given_away(artifacts: &Path, adapter: &AdapterId) -> GivenAway {
 
 /// The same for the adapter that was compiled into a folder, if there is one.
 pub fn given_away_by_folder(out: &Path) -> GivenAway {
-    let adapter = zklora_runtime::artifacts::adapter_in(out);
+    let adapter = zklora_artifacts::folder::adapter_in(out);
     given_away(out, &adapter.unwrap_or(AdapterId([0; 32])))
 }

@@ -5,10 +5,7 @@ use std::{path::Path, process::ExitCode};
 use clap::CommandFactory;
 use clap_mangen::Man;
 use serde_json::json;
-use zklora_files::{
-    Error,
-    write::{self, Access},
-};
+use zklora_files::Access;
 
 use super::Outcome;
 use crate::{
@@ -17,7 +14,7 @@ use crate::{
 };
 
 pub fn man(args: &args::Man, output: &Output) -> Outcome {
-    write::create_folder(&args.out, Access::Public)?;
+    zklora_files::create_folder(&args.out, Access::Public)?;
     // `zklora help` explains the same commands in the terminal: it needs no pages.
     let mut program = args::Args::command().disable_help_subcommand(true);
     // Gives the subcommands their full names.
@@ -37,7 +34,7 @@ fn write_pages(command: &clap::Command, out: &Path, pages: &mut Vec<String>) -> 
     let name = man.get_filename();
     let mut page = Vec::new();
     man.render(&mut page)?;
-    write::write(&out.join(&name), &page, Access::Public)?;
+    zklora_files::write(&out.join(&name), &page, Access::Public)?;
     pages.push(name);
     for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
         write_pages(subcommand, out, pages)?;

@@ -20,8 +20,8 @@ mod srs;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use zklora_ezkl::folder::is_ezkl;
 use zklora_proof::verifier::SrsPolicy;
-use zklora_runtime::ezkl::folder::is_ezkl;
 
 use crate::{
     args::{Args, Command, SrsCommand, TraceCommand, TrustedSrs, ezkl::Backend},

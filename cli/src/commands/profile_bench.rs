@@ -10,15 +10,16 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use zklora_proof::manifest::Pinned;
-use zklora_runtime::{
-    Error,
-    files::{self, Access, MAX_FILE},
+use zklora_bench::Error;
+use zklora_bench::{
+    proof_bench,
     proof_bench::{
-        self, ALL_STAGES, Cost, Curve, Item, Measured, PROFILES, Profile, Stage, StageReport, Task,
+        ALL_STAGES, Cost, Curve, Item, Measured, PROFILES, Profile, Stage, StageReport, Task,
         files_of, targets,
     },
 };
+use zklora_files::{Access, MAX_FILE};
+use zklora_proof::checked_manifest::CheckedManifest;
 
 use super::Outcome;
 use crate::{
@@ -39,7 +40,8 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
 
 /// Runs one stage in this process.
 fn stage(path: &Path, output: &Output) -> Outcome {
-    let task: Task = serde_json::from_slice(&files::read(path, MAX_FILE)?).context("not a task")?;
+    let task: Task =
+        serde_json::from_slice(&zklora_files::read(path, MAX_FILE)?).context("not a task")?;
     let report = task.run()?;
     output.result(&json!(report), &[("Measured", json!(report).to_string())]);
     Ok(ExitCode::SUCCESS)
@@ -48,9 +50,9 @@ fn stage(path: &Path, output: &Output) -> Outcome {
 /// Runs a stage in its own process, so that its peak memory is not that of another stage.
 fn in_own_process(task: &Task) -> Result<StageReport, Error> {
     let path = task.folder.join("task.json");
-    files::write(&path, json!(task).to_string().as_bytes(), Access::Private)?;
+    zklora_files::write(&path, json!(task).to_string().as_bytes(), Access::Private)?;
     let failed = |why: String| {
-        Error::Input(format!("stage `{}` of profile {}: {why}", task.stage, task.profile.name))
+        Error::input(format!("stage `{}` of profile {}: {why}", task.stage, task.profile.name))
     };
     let run = || -> anyhow::Result<StageReport> {
         let out = Command::new(std::env::current_exe()?)
@@ -77,9 +79,12 @@ fn verify_in_own_process(
     srs: Option<&Path>,
 ) -> anyhow::Result<(Cost, Option<u64>)> {
     let artifacts = folder.join("artifacts");
-    let pin = Pinned::parse(&files::read(&artifacts.join("public/manifest.json"), MAX_FILE)?)?
-        .id()
-        .to_string();
+    let pin = CheckedManifest::parse(&zklora_files::read(
+        &artifacts.join("public/manifest.json"),
+        MAX_FILE,
+    )?)?
+    .id()
+    .to_string();
     let (trace, proof) = files_of(folder, rows);
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -113,7 +118,7 @@ fn measure(
     srs: Option<&Path>,
     progress: &mut dyn FnMut(String),
 ) -> anyhow::Result<Measured> {
-    let folder = files::scratch()?;
+    let folder = zklora_files::scratch()?;
     let mut run = |task: &Task| {
         progress(format!("{}, {rows} rows: {}", profile.name, task.stage));
         in_own_process(task)
@@ -158,7 +163,7 @@ fn profiles(args: &args::Bench, output: &Output) -> Outcome {
     let (judged, machine) = (targets::judge(&measured), proof_bench::machine());
     if let Some((path, text)) = page {
         let section = proof_bench::section(&machine, &measured, &judged);
-        files::write(
+        zklora_files::write(
             path,
             proof_bench::replace_section(&text, &section)?.as_bytes(),
             Access::Public,
@@ -183,7 +188,7 @@ const NOTE: &str = "the fastest of up to five runs in two seconds; one process p
 
 /// The text of the file for the figures, after a check that it marks their place.
 fn page(path: &Path) -> anyhow::Result<String> {
-    let text = String::from_utf8(files::read(path, MAX_FILE)?)?;
+    let text = String::from_utf8(zklora_files::read(path, MAX_FILE)?)?;
     // Fails here rather than after minutes of measuring.
     proof_bench::replace_section(&text, "")?;
     Ok(text)
@@ -224,7 +229,7 @@ fn scaling(args: &args::Bench, output: &Output) -> Outcome {
     let name = args.profile.first().map_or("distilgpt2", String::as_str);
     let base = Profile::named(name).context("no such profile")?;
     let rows = args.rows.first().map_or(16, |rows| *rows as usize);
-    let scratch = files::scratch()?;
+    let scratch = zklora_files::scratch()?;
     let spinner = output.spinner();
     let mut run = |task: &Task| {
         spinner.set_message(format!(
@@ -240,7 +245,11 @@ fn scaling(args: &args::Bench, output: &Output) -> Outcome {
     spinner.finish_and_clear();
     if let Some(path) = &args.svg {
         let title = format!("{name} ({}), {rows} rows a module, and more of each", base.summary());
-        files::write(path, proof_bench::drawing(&title, &curves).as_bytes(), Access::Public)?;
+        zklora_files::write(
+            path,
+            proof_bench::drawing(&title, &curves).as_bytes(),
+            Access::Public,
+        )?;
     }
     for curve in &curves {
         output.table(&growth(curve));

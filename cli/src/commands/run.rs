@@ -4,8 +4,8 @@ use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
 use zklora_runtime::{
-    files,
-    pipeline::{self, Options, Rows, Stage, Summary},
+    pipeline,
+    pipeline::{Options, Rows, Stage, Summary},
 };
 
 use super::{Outcome, policy};
@@ -20,12 +20,12 @@ const DEFAULT_ROWS: usize = 64;
 pub fn run(args: &args::Run, output: &Output) -> Outcome {
     let scratch = match &args.out {
         Some(_) => None,
-        None => Some(files::scratch()?),
+        None => Some(zklora_files::scratch()?),
     };
     let out = args
         .out
         .as_deref()
-        .or(scratch.as_ref().map(files::Scratch::path))
+        .or(scratch.as_ref().map(zklora_files::Scratch::path))
         .unwrap_or(Path::new("."));
     let rows = rows(args);
     let options = Options {

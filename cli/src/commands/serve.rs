@@ -3,12 +3,11 @@
 use std::{process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_proof::{keys::KeyStore, manifest::Pinned};
-use zklora_runtime::{
-    artifacts::Artifacts,
+use zklora_artifacts::{folder::Artifacts, srs_store};
+use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore};
+use zklora_session::{
     served::{Leakage, Served},
     server::{self, Limits, ServerOptions, ServerTls, Tokens},
-    srs_store,
 };
 
 use super::{Outcome, leak};
@@ -112,7 +111,7 @@ fn set_aside(restored: &server::Restored) -> String {
 
 fn announce(
     url: &str,
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
     listening: &server::Listening,
     options: &ServerOptions,
     (given_away, measured): leak::GivenAway,
@@ -234,7 +233,7 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(pinned: &Pinned, served: &Served, limit: Option<u64>) -> Figures {
+    fn of(pinned: &CheckedManifest, served: &Served, limit: Option<u64>) -> Figures {
         let each: Vec<Leakage> = pinned.modules().iter().map(Leakage::of).collect();
         let least = |of: fn(&Leakage) -> u64| each.iter().map(of).min().unwrap_or(0);
         let reach = |leakage: &Leakage, rows: u64| {

@@ -3,10 +3,8 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use serde_json::{Value, json};
-use zklora_runtime::{
-    Error,
-    stored_sessions::{Folder, State, Stored, upkeep},
-};
+use zklora_runtime::Error;
+use zklora_session::stored_sessions::{Folder, State, Stored, upkeep};
 
 use super::Outcome;
 use crate::{
@@ -18,8 +16,7 @@ use crate::{
 const SHOWN: usize = 50;
 
 pub fn sessions(args: &Sessions, output: &Output) -> Outcome {
-    let missing =
-        || Error::Input("--artifacts DIR is missing: name the folder that compile wrote".into());
+    let missing = || Error::input("--artifacts DIR is missing: name the folder that compile wrote");
     let artifacts = args.artifacts.as_deref().ok_or_else(missing)?;
     let folder = Folder::new(artifacts, args.data.as_deref())?;
     match &args.command {

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use serde_json::json;
+use zklora_artifacts::srs_store;
 use zklora_proof::srs::Srs;
-use zklora_runtime::srs_store;
 
 use super::Outcome;
 use crate::{

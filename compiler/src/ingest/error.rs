@@ -1,20 +1,16 @@
 //! Why a file cannot be ingested, always with the place in the file and what to do about it.
 
-use crate::{linear_map::LinearMapError, matrix::MatrixError};
 use thiserror::Error;
+
+use crate::{linear_map::LinearMapError, matrix::MatrixError};
 
 /// Why an ONNX file is not accepted.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum IngestError {
-    /// The file could not be read.
-    #[error("cannot read `{file}`: {source}")]
-    Io {
-        /// The file.
-        file: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// The file could not be read, or is too large.
+    #[error(transparent)]
+    File(#[from] zklora_files::Error),
     /// The file or something in it is larger than ingesting allows.
     #[error("`{name}`: {what} exceeds the limit of {limit}")]
     TooLarge {

@@ -3,18 +3,19 @@
 //! Works on statistics of the weights, computed once; the exact certificate on integers is
 //! `bound`'s.
 
-use super::{
-    QuantizeError,
-    binary::{fitting_exponent, largest, pow2},
+use zklora_artifacts::{
+    powers_of_two::{fitting_exponent, largest, pow2},
+    quantize_rows::X_BITS,
 };
+use zklora_proof::manifest::MAX_WEIGHT_BITS;
+
+use super::error::QuantizeError;
 use crate::linear_map::{LinearMap, Term};
 
-/// Allowed bits of activations (smallest, largest), as in the manifest.
-pub const X_BITS: (u32, u32) = (2, 24);
-/// Allowed bits of `A`.
-pub const A_BITS: (u32, u32) = (2, 24);
+/// Allowed bits of `A` (smallest, largest), as in the manifest.
+pub const A_BITS: (u32, u32) = (2, MAX_WEIGHT_BITS);
 /// Allowed bits of `B`, biases and element scales.
-pub const B_BITS: (u32, u32) = (2, 24);
+pub const B_BITS: (u32, u32) = (2, MAX_WEIGHT_BITS);
 /// The ratio of the largest activation of a row to their root mean square that the prediction
 /// assumes.
 pub const CREST_FACTOR: f64 = 32.0;
@@ -53,8 +54,8 @@ impl Bits {
     }
 }
 
-/// What must be known of the real weights to predict any choice of bits.
-pub(super) struct Plan {
+/// Statistics of the real weights, which predict the error and the bound of any choice of bits.
+pub(super) struct WeightStatistics {
     components: Vec<Component>,
     rows: Vec<Row>,
     d_out: f64,
@@ -79,9 +80,9 @@ struct Row {
     power: f64,
 }
 
-impl Plan {
+impl WeightStatistics {
     pub fn new(map: &LinearMap, folded: f64) -> Result<Self, QuantizeError> {
-        let mut plan = Self {
+        let mut statistics = Self {
             components: vec![],
             rows: vec![],
             d_out: map.d_out as f64,
@@ -100,7 +101,7 @@ impl Plan {
                         let (a_max, a_sum, a_power) = norms(column()).map_err(weights)?;
                         let (b_max, _, b_power) = norms(row()).map_err(weights)?;
                         gains.iter_mut().zip(row()).for_each(|(gain, b)| *gain += a_sum * b.abs());
-                        plan.components.push(Component {
+                        statistics.components.push(Component {
                             d_in: a.rows as f64,
                             a_max,
                             a_power,
@@ -113,14 +114,14 @@ impl Plan {
                     let row = || row.iter().map(|value| value * folded);
                     let (max, _, power) = norms(row()).map_err(weights)?;
                     gains.iter_mut().zip(row()).for_each(|(gain, value)| *gain += value.abs());
-                    plan.rows.push(Row { max, power });
+                    statistics.rows.push(Row { max, power });
                 }
             }
         }
-        plan.scales_elements =
+        statistics.scales_elements =
             map.terms.iter().any(|term| matches!(term, Term::ElementScale { .. }));
-        plan.largest_gain = gains.into_iter().fold(0.0, f64::max);
-        Ok(plan)
+        statistics.largest_gain = gains.into_iter().fold(0.0, f64::max);
+        Ok(statistics)
     }
 
     /// The output step's exponent: the finest for which all of B fits (without low-rank terms, all

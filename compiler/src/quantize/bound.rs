@@ -1,6 +1,6 @@
 //! The certificate: how large a delta can become, computed exactly from the integers.
 
-use super::QuantizedTerm;
+use super::quantized::QuantizedTerm;
 
 /// The smallest `n`, `1 ≤ n ≤ 63`, with `max_k 2^(x_bits-1) · (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k|
 /// + Σ 2^shift·|g_k|) < 2^n`.

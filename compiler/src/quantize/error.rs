@@ -1,7 +1,9 @@
 //! Why a map or a row cannot be quantised.
 
-use crate::linear_map::LinearMapError;
 use thiserror::Error;
+use zklora_artifacts::quantize_rows::RowError;
+
+use crate::linear_map::LinearMapError;
 
 /// Why quantising failed.
 #[derive(Debug, Error, Clone, PartialEq)]
@@ -62,22 +64,9 @@ pub enum QuantizeError {
         /// The module.
         name: String,
     },
-    /// An activation is NaN or infinite.
-    #[error("row {row} of the input has a value that is NaN or infinite")]
-    NonFiniteRow {
-        /// Index of the row.
-        row: usize,
-    },
-    /// The constant 1 has no integer at the row's scale.
-    #[error(
-        "row {row} reaches {max:e}: the constant 1 of the bias has no integer at that scale; use more bits for x"
-    )]
-    NoOne {
-        /// Index of the row.
-        row: usize,
-        /// The largest absolute value of the row.
-        max: f64,
-    },
+    /// Rows of activations cannot be quantised.
+    #[error(transparent)]
+    Rows(#[from] RowError),
     /// Inputs that do not fit the module.
     #[error("inputs do not fit: {what}")]
     Inputs {

@@ -1,6 +1,11 @@
 //! The plain integer reference: what every other implementation of a quantised module must compute.
 
-use super::{QuantizeError, Quantized, QuantizedTerm, binary::pow2};
+use zklora_artifacts::powers_of_two::pow2;
+
+use super::{
+    error::QuantizeError,
+    quantized::{Quantized, QuantizedTerm},
+};
 
 impl Quantized {
     /// The exact integer deltas, `[rows, d_out]`.

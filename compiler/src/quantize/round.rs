@@ -1,9 +1,11 @@
 //! Rounding of real weights to integers, once bit widths are chosen.
 
+use zklora_artifacts::powers_of_two::{largest, pow2};
+
 use super::{
-    Bits, QuantizeError, QuantizedTerm,
-    binary::{largest, pow2},
-    bits::{Plan, shift},
+    bits::{Bits, WeightStatistics, shift},
+    error::QuantizeError,
+    quantized::QuantizedTerm,
 };
 use crate::linear_map::{LinearMap, Term};
 
@@ -13,11 +15,11 @@ use crate::linear_map::{LinearMap, Term};
 /// private: row `j` of `B` takes it over. All of `B` is then divided by one step, a power of two.
 pub(super) fn round(
     map: &LinearMap,
-    plan: &Plan,
+    statistics: &WeightStatistics,
     bits: Bits,
     folded: f64,
 ) -> Result<(Vec<QuantizedTerm>, i32), QuantizeError> {
-    let scale_log2 = plan.scale_log2(bits.a, bits.b);
+    let scale_log2 = statistics.scale_log2(bits.a, bits.b);
     let (a_limit, b_limit) = (largest(bits.a) as f64, largest(bits.b) as f64);
     let integer = |value: f64, limit: f64| value.round().clamp(-limit, limit) as i32;
     let shifted_row = |row: &[f64]| {

@@ -2,12 +2,14 @@
 //! results are reproducible.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use proptest::prelude::*;
+use zklora_artifacts::quantize_rows::quantize_inputs;
+
 use super::*;
 use crate::{
-    linear_map::{InputSpec, Term},
+    linear_map::{InputSpec, LinearMap, Term},
     matrix::Matrix,
 };
-use proptest::prelude::*;
 
 /// A small generator with a fixed sequence on every machine (xorshift64*).
 struct Random(u64);
@@ -175,32 +177,6 @@ fn weights_out_of_range_are_refused_with_their_term() {
     zero.scale = 0.0;
     assert!(quantize(&zero, None, None).is_ok());
     assert!(matches!(quantize(&zero, Some(0.0), None), Err(QuantizeError::Scaling { .. })));
-}
-
-#[test]
-fn rows_are_integers_at_the_finest_scale() {
-    let (x, scales) = quantize_rows(&[1.0, -2.0, 0.0, 0.0, 3e38, 1e-3], 2, 24).unwrap();
-    let largest = (1 << 23) - 1;
-    assert_eq!(x[..4], [(largest + 1) / 2, -largest, 0, 0]);
-    assert!(x[4] >= largest - 1 && x[4] <= largest);
-    assert_eq!(scales[1], 1.0);
-    assert!(matches!(
-        quantize_rows(&[0.0, 1.0, f32::NAN, 0.0], 2, 24),
-        Err(QuantizeError::NonFiniteRow { row: 1 })
-    ));
-    assert!(matches!(quantize_rows(&[0.0; 3], 2, 24), Err(QuantizeError::Inputs { .. })));
-}
-
-#[test]
-fn the_constant_one_is_exact() {
-    let (x, scales, ones) = quantize_rows_with_one(&[0.5, 100.0], 1, 24).unwrap();
-    assert_eq!(ones, [8_388_607, 83_886]);
-    assert!(x[1] <= 8_388_607 && (f64::from(x[1]) * f64::from(scales[1]) - 100.0).abs() < 1e-4);
-    assert!((f64::from(ones[1]) * f64::from(scales[1]) - 1.0).abs() < 1e-7);
-    assert!(matches!(
-        quantize_rows_with_one(&[1e10], 1, 24),
-        Err(QuantizeError::NoOne { row: 0, .. })
-    ));
 }
 
 #[test]

@@ -8,15 +8,13 @@ mod index;
 mod onnx;
 mod selection;
 
-use std::collections::HashMap;
-use std::path::Path;
-
-use zklora_files::write::{self, Access};
-
-use crate::{Adapter, AdapterModule, Error, module_name};
+use std::{collections::HashMap, path::Path};
 
 pub use index::{ExportIndex, ExportedModule, INDEX_FILE, INDEX_VERSION, read_index};
 pub use onnx::onnx_model;
+use zklora_files::Access;
+
+use crate::{Adapter, AdapterModule, Error, module_name};
 
 /// Writes the selected modules of `adapter` to the folder `out`, which is made if it does not
 /// exist.
@@ -38,16 +36,16 @@ pub fn export(adapter: &Adapter, selection: &[String], out: &Path) -> Result<Exp
         version: INDEX_VERSION,
     };
 
-    write::create_folder(out, Access::Public)?;
+    zklora_files::create_folder(out, Access::Public)?;
     // An index of an earlier export must not describe a half-written new one.
     let index_path = out.join(INDEX_FILE);
-    write::remove(&index_path)?;
+    zklora_files::remove(&index_path)?;
     // Only the owner may read the files: an adapter is its contributor's property.
     for module in modules {
         let path = out.join(index::file_name(&module.name));
-        write::write(&path, &onnx_model(module)?, Access::Private)?;
+        zklora_files::write(&path, &onnx_model(module)?, Access::Private)?;
     }
-    write::write(&index_path, &index.to_bytes(&index_path)?, Access::Private)?;
+    zklora_files::write(&index_path, &index.to_bytes(&index_path)?, Access::Private)?;
     Ok(index)
 }
 

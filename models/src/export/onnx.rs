@@ -15,13 +15,17 @@ use std::collections::HashSet;
 use prost::Message;
 use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
-    tensor_proto::DataType, tensor_shape_proto::Dimension,
-    tensor_shape_proto::dimension::Value as Size, type_proto,
+    TensorShapeProto, TypeProto, ValueInfoProto,
+    attribute_proto::AttributeType,
+    tensor_proto::DataType,
+    tensor_shape_proto::{Dimension, dimension::Value as Size},
+    type_proto,
 };
 
-use crate::peft::{Action, Branch, Step};
-use crate::{AdapterModule, Error};
+use crate::{
+    AdapterModule, Error,
+    peft::{Action, Branch, Step},
+};
 
 /// ONNX file format version 8 goes with operator set 17; both are old enough for every reader in
 /// use.

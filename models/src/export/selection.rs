@@ -2,8 +2,7 @@
 //!
 //! Must not know what a module is beyond its name.
 
-use crate::near::near;
-use crate::{AdapterModule, Error};
+use crate::{AdapterModule, Error, near::near};
 
 /// The modules that any of `globs` matches, in the order given; all of them if there is no glob. A
 /// glob that matches nothing is an error.

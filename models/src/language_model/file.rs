@@ -3,14 +3,19 @@
 //!
 //! Nothing outside the model's own folder is opened. Must not know what the graph means.
 
-use std::collections::HashSet;
-use std::path::{Component, Path};
+use std::{
+    collections::HashSet,
+    path::{Component, Path},
+};
 
 use prost::Message;
-use tract_onnx::pb::{self, tensor_proto::DataLocation, tensor_proto::DataType};
+use tract_onnx::pb::{
+    self,
+    tensor_proto::{DataLocation, DataType},
+};
 
 use super::{opaque, surgery};
-use crate::{Error, bounded_read};
+use crate::Error;
 
 /// Longest ONNX file: protobuf ends at 2 GiB.
 const MAX_FILE: u64 = i32::MAX as u64;
@@ -21,7 +26,7 @@ const MAX_NODES: usize = 100_000;
 
 /// The model, and the module that each node of its graph comes from.
 pub(super) fn read(path: &Path) -> Result<(pb::ModelProto, Vec<Option<String>>), Error> {
-    let bytes = read::read(path, MAX_FILE)?;
+    let bytes = zklora_files::read(path, MAX_FILE)?;
     let refuse = |reason: String| Error::Onnx { path: path.to_owned(), reason };
     let model = pb::ModelProto::decode(bytes.as_slice())
         .map_err(|error| refuse(format!("is no ONNX model, or is cut short: {error}")))?;

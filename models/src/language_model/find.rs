@@ -7,10 +7,11 @@
 
 use std::collections::HashSet;
 
-use super::layers::{Layer, Tensors};
-use super::point::InjectionPoint;
-use crate::near::near;
-use crate::{AppliesTo, Error};
+use super::{
+    layers::{Layer, Tensors},
+    point::InjectionPoint,
+};
+use crate::{AppliesTo, Error, near::near};
 
 /// The layer of a point.
 #[derive(Debug, Clone)]

@@ -4,8 +4,10 @@
 //! injected for its beginning is asked for again with the same activations (see
 //! [`LanguageModel::logits`]). Must not know about text.
 
-use super::LanguageModel;
-use super::sampling::{Sampler, Sampling};
+use super::{
+    LanguageModel,
+    sampling::{Sampler, Sampling},
+};
 use crate::Error;
 
 /// Why no more tokens came.

@@ -2,20 +2,25 @@
 //!
 //! The only part that knows how tract is driven. Panics of tract on damaged files become errors.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use tract_onnx::data_resolver::FopenDataResolver;
-use tract_onnx::pb;
-use tract_onnx::prelude::*;
-use tract_onnx::tract_core::plan::SimplePlan;
-use tract_onnx::tract_hir::internal::{DimLike, Factoid, InferenceFact, InferenceModelExt, ToDim};
+use tract_onnx::{
+    data_resolver::FopenDataResolver,
+    pb,
+    prelude::*,
+    tract_core::plan::SimplePlan,
+    tract_hir::internal::{DimLike, Factoid, InferenceFact, InferenceModelExt, ToDim},
+};
+use zklora_files::text::condensed;
 
-use super::interface::Input;
-use super::operator::{self, Failed, Inject, Turn};
-use super::point::{FoundPoint, InjectionPoint};
-use super::{opaque, surgery};
-use crate::{Error, quiet};
+use super::{
+    interface::Input,
+    opaque,
+    operator::{self, Failed, Inject, Turn},
+    point::{FoundPoint, InjectionPoint},
+    surgery,
+};
+use crate::{Error, panics};
 
 pub(super) type Plan = SimplePlan<TypedFact, Box<dyn TypedOp>>;
 
@@ -34,7 +39,7 @@ pub(super) fn load(
     found: &[FoundPoint],
 ) -> Result<Loaded, Error> {
     let refuse = |reason: String| Error::Onnx { path: path.to_owned(), reason };
-    quiet::catch(|| {
+    panics::catch(|| {
         let typed = typed(proto, path, inputs).map_err(|error| refuse(cannot_run(&error)))?;
         check_sizes(&typed, path, points, found)?;
         let vocabulary = vocabulary(&typed).map_err(&refuse)?;
@@ -50,7 +55,7 @@ pub(super) fn load(
 }
 
 fn cannot_run(error: &TractError) -> String {
-    format!("cannot be run: {}", brief(error))
+    format!("cannot be run: {}", condensed(format_args!("{error:#}")))
 }
 
 fn typed(mut proto: pb::ModelProto, path: &Path, inputs: &[Input]) -> TractResult<TypedModel> {
@@ -106,7 +111,7 @@ fn check_sizes(
             for (outlet, tensor, wanted) in wanted {
                 let fact = model.outlet_fact(outlet).map_err(|error| Error::Onnx {
                     path: path.to_owned(),
-                    reason: brief(&error),
+                    reason: condensed(format_args!("{error:#}")),
                 })?;
                 let is_base = outlet != node.inputs[0] || asked.x_dim.is_none();
                 if is_base && fact.datum_type != f32::datum_type() {
@@ -136,7 +141,7 @@ fn check_sizes(
 }
 
 fn vocabulary(model: &TypedModel) -> Result<usize, String> {
-    let fact = model.output_fact(0).map_err(|error| brief(&error))?;
+    let fact = model.output_fact(0).map_err(|error| condensed(format_args!("{error:#}")))?;
     match fact.shape.dims() {
         [_, _, last] if fact.datum_type == f32::datum_type() => last.to_usize().map_err(|_| {
             format!("puts out logits of {last} tokens of the vocabulary, not of a fixed number")
@@ -184,26 +189,10 @@ pub(super) fn run(
     };
     let failed =
         |what: String| Error::Tokens(format!("the model cannot be run on {rows} tokens: {what}"));
-    quiet::catch(attempt)
+    panics::catch(attempt)
         .ok_or_else(|| failed("tract, or what is injected, stopped unexpectedly".into()))?
         .map_err(|error| match error.downcast::<Failed>() {
             Ok(Failed(error)) => Error::Injector(error),
-            Err(error) => failed(brief(&error)),
+            Err(error) => failed(condensed(format_args!("{error:#}"))),
         })
-}
-
-/// An error of tract's on one line of bounded length.
-fn brief(error: &TractError) -> String {
-    let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
-    let characters: Vec<char> = line.chars().filter(|c| !c.is_control()).collect();
-    match characters.len() {
-        // The beginning says where, the end what.
-        600.. => {
-            [&characters[..400], &[' ', '.', '.', '.', ' '], &characters[characters.len() - 150..]]
-                .concat()
-                .iter()
-                .collect()
-        }
-        _ => characters.iter().collect(),
-    }
 }

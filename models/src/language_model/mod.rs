@@ -31,19 +31,17 @@ mod scopes;
 mod surgery;
 mod tokenizer;
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
-
-use crate::Error;
-use interface::Input;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 pub use generate::{Stop, generate};
 pub use injector::{Activations, Identity, InjectionCall, Injector};
+use interface::Input;
 pub use loss::{Window, loss};
 pub use point::{FoundPoint, InjectionPoint};
 pub use sampling::Sampling;
 pub use tokenizer::Tokenizer;
+
+use crate::Error;
 
 /// A causal language model that is ready to run.
 pub struct LanguageModel {

@@ -5,10 +5,12 @@
 //! takes `column <= row` for a boundary at one place). So what comes out of a Range is hidden from
 //! it. Must not know what the numbers are for.
 
-use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::{GraphProto, NodeProto};
-use tract_onnx::tract_core::plan::EvalContext;
-use tract_onnx::tract_hir::internal::*;
+use tract_onnx::{
+    model::ParsingContext,
+    pb::{GraphProto, NodeProto},
+    tract_core::plan::EvalContext,
+    tract_hir::internal::*,
+};
 
 use super::surgery::{DOMAIN, Names};
 

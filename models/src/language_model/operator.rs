@@ -6,14 +6,15 @@
 
 use std::sync::Arc;
 
-use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::NodeProto;
-use tract_onnx::tract_core::plan::EvalContext;
-use tract_onnx::tract_hir::internal::*;
+use tract_onnx::{
+    model::ParsingContext, pb::NodeProto, tract_core::plan::EvalContext, tract_hir::internal::*,
+};
 
-use super::injector::{Activations, InjectionCall, Injector};
-use super::surgery;
-use crate::quiet;
+use super::{
+    injector::{Activations, InjectionCall, Injector},
+    surgery,
+};
+use crate::panics;
 
 /// What a run brings along.
 pub(super) struct Turn {
@@ -145,7 +146,7 @@ impl Inject {
             inputs[1..].iter().map(|base| rows(base, turn)).collect::<TractResult<Vec<_>>>()?;
         let sizes: Vec<usize> = base.iter().map(|base| base.len()).collect();
         let call = InjectionCall { points: &self.points, x, base, rows: turn.rows };
-        let adapted = quiet::aloud(|| turn.injector.inject(&call))
+        let adapted = panics::reported(|| turn.injector.inject(&call))
             .map_err(|error| TractError::new(Failed(error)))?;
         let returned: Vec<usize> = adapted.iter().map(Vec::len).collect();
         if returned != sizes {

@@ -2,10 +2,12 @@
 //!
 //! Must not know which model the tokens are for.
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
-use crate::{Error, bounded_read, quiet};
+use crate::{Error, panics};
 
 /// Longest `tokenizer.json` that is read, in bytes.
 const MAX_FILE: u64 = 256 << 20;
@@ -41,11 +43,11 @@ impl Tokenizer {
     /// # Errors
     /// A file that is too long, unreadable or not a tokenizer.
     pub fn load(path: &Path) -> Result<Tokenizer, Error> {
-        let content = read::read(path, MAX_FILE)?;
+        let content = zklora_files::read(path, MAX_FILE)?;
         let refuse = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
         let text = std::str::from_utf8(&content)
             .map_err(|error| refuse(format!("is not UTF-8: {error}")))?;
-        let mut inner = quiet::catch(|| tokenizers::Tokenizer::from_str(text))
+        let mut inner = panics::catch(|| tokenizers::Tokenizer::from_str(text))
             .ok_or_else(|| refuse("is not a tokenizer.json".into()))?
             .map_err(|error| refuse(format!("is not a tokenizer.json: {error}")))?;
         // Files may ask to cut texts or fill them up, which would silently change what is
@@ -60,7 +62,7 @@ impl Tokenizer {
     /// # Errors
     /// A text that the tokenizer cannot split.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let encoding = quiet::catch(|| self.inner.encode_fast(text, true))
+        let encoding = panics::catch(|| self.inner.encode_fast(text, true))
             .ok_or_else(|| self.error("stopped unexpectedly"))?;
         Ok(encoding.map_err(|error| self.error(&error.to_string()))?.get_ids().to_vec())
     }
@@ -71,7 +73,7 @@ impl Tokenizer {
     /// # Errors
     /// Tokens that the tokenizer cannot join.
     pub fn decode(&self, ids: &[u32]) -> Result<String, Error> {
-        let text = quiet::catch(|| self.inner.decode(ids, true))
+        let text = panics::catch(|| self.inner.decode(ids, true))
             .ok_or_else(|| self.error("stopped unexpectedly"))?;
         text.map_err(|error| self.error(&error.to_string()))
     }

@@ -4,11 +4,15 @@
 //! `peft`'s `SVDLinear.forward`. A module whose components were all pruned adds nothing and is left
 //! out.
 
-use super::config::Allocation;
-use super::module::{AdapterModule, Form, LoraWeights};
-use super::parts::Dim::{Any, Is};
-use super::parts::Parts;
-use super::step::Step;
+use super::{
+    config::Allocation,
+    module::{AdapterModule, Form, LoraWeights},
+    parts::{
+        Dim::{Any, Is},
+        Parts,
+    },
+    step::Step,
+};
 use crate::Error;
 
 /// The tensors that a module has.

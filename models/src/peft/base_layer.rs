@@ -7,10 +7,11 @@
 //! Linear). A square layer is believed to lie as the config says unless something speaks against
 //! it: see [`Layers::check`].
 
-use super::config::Config;
-use super::module::Kind;
-use crate::Error;
-use crate::base_weights::{BaseTensor, BaseWeights};
+use super::{config::Config, module::Kind};
+use crate::{
+    Error,
+    base_weights::{BaseTensor, BaseWeights},
+};
 
 /// The base layers of an adapter's modules.
 pub(super) struct Layers<'b> {

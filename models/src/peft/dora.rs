@@ -5,12 +5,13 @@
 //! base layer's weight W; they are computed in f64 and `m·s` and `m − 1` rounded to f32 once. An
 //! embedding has no bias and W lies `[vocabulary, d_out]`.
 
-use super::base_layer::{Layer, Layers};
-use super::lora::MAGNITUDE;
-use super::module::{AdapterModule, Branch, Form, Kind, ModuleInput};
-use super::parts::Dim::Is;
-use super::parts::Parts;
-use super::step::Step;
+use super::{
+    base_layer::{Layer, Layers},
+    lora::MAGNITUDE,
+    module::{AdapterModule, Branch, Form, Kind, ModuleInput},
+    parts::{Dim::Is, Parts},
+    step::Step,
+};
 use crate::Error;
 
 /// Makes a module of DoRA out of its part that is plain LoRA.

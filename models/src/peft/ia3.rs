@@ -5,10 +5,11 @@
 //! its record of which it is. As deltas: `base ∘ (l − 1)` on the output (bias and all), `x ∘ (l −
 //! 1)` on the input.
 
-use super::module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput};
-use super::parts::Dim::Any;
-use super::parts::Parts;
-use super::step::Step;
+use super::{
+    module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput},
+    parts::{Dim::Any, Parts},
+    step::Step,
+};
 use crate::Error;
 
 /// The tensors that a module has.

@@ -5,11 +5,15 @@
 //! in f64 and rounded to f32 once. Where r² is not below both dimensions of W, W itself is written,
 //! as it is no larger then. Of linear layers only (`peft` has no LoHa for Conv1D).
 
-use super::config::Ranks;
-use super::module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput};
-use super::parts::Dim::{Any, Is};
-use super::parts::{Matrix, Parts};
-use super::step::Step;
+use super::{
+    config::Ranks,
+    module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput},
+    parts::{
+        Dim::{Any, Is},
+        Matrix, Parts,
+    },
+    step::Step,
+};
 use crate::Error;
 
 /// The tensors that a module may have.

@@ -7,11 +7,15 @@
 //! itself is written. Products are computed in f64 and rounded to f32 once. The scaling is `alpha /
 //! r` whether or not a factor has rank r, as in `peft`. Of linear layers only.
 
-use super::config::Ranks;
-use super::module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput};
-use super::parts::Dim::{Any, Is};
-use super::parts::{Matrix, Parts};
-use super::step::Step;
+use super::{
+    config::Ranks,
+    module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput},
+    parts::{
+        Dim::{Any, Is},
+        Matrix, Parts,
+    },
+    step::Step,
+};
 use crate::Error;
 
 /// The tensors that a module may have.

@@ -5,10 +5,14 @@
 //! only) alike. An embedding has `lora_embedding_A` `[rank, vocabulary]` and `lora_embedding_B`
 //! `[d_out, rank]`: the look-up of a token is the product with a one-hot row.
 
-use super::config::Ranks;
-use super::module::{AdapterModule, Kind, LoraWeights};
-use super::parts::Dim::{Any, Is};
-use super::parts::Parts;
+use super::{
+    config::Ranks,
+    module::{AdapterModule, Kind, LoraWeights},
+    parts::{
+        Dim::{Any, Is},
+        Parts,
+    },
+};
 use crate::Error;
 
 /// The tensors that a module may have.

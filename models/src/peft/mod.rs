@@ -25,16 +25,13 @@ mod vera;
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
-use crate::Error;
-use crate::base_weights::BaseWeights;
-use crate::tensor_file::TensorFile;
 use config::Config;
+pub use module::{AdapterModule, AppliesTo, Branch, Form, Kind, LoraWeights, ModuleInput};
+use serde::{Deserialize, Serialize};
+pub use step::{Action, Step};
 
 pub use crate::base_model::fingerprint;
-pub use module::{AdapterModule, AppliesTo, Branch, Form, Kind, LoraWeights, ModuleInput};
-pub use step::{Action, Step};
+use crate::{Error, base_weights::BaseWeights, tensor_file::TensorFile};
 
 /// Longest `adapter_model.safetensors` that is read, in bytes.
 const MAX_WEIGHTS: u64 = 16 << 30;

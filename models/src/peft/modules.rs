@@ -3,15 +3,16 @@
 //! Adding a type is a file with the names of its tensors (`ENDS`) and what a module computes, and a
 //! line here.
 
-use super::base_layer::Layers;
-use super::config::{Config, Settings};
-use super::module::AdapterModule;
-use super::parts::{Parts, Tensors};
-use super::{adalora, dora, ia3, loha, lokr, lora, vera};
-use crate::Error;
-use crate::base_weights::BaseWeights;
-use crate::module_name;
-use crate::tensor_file::TensorFile;
+use super::{
+    adalora,
+    base_layer::Layers,
+    config::{Config, Settings},
+    dora, ia3, loha, lokr, lora,
+    module::AdapterModule,
+    parts::{Parts, Tensors},
+    vera,
+};
+use crate::{Error, base_weights::BaseWeights, module_name, tensor_file::TensorFile};
 
 /// Copies of a base layer's own weight and bias, which `peft` saves with adapters of embeddings and
 /// output layers.

@@ -6,9 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::Error;
-use crate::module_name;
-use crate::tensor_file::TensorFile;
+use crate::{Error, module_name, tensor_file::TensorFile};
 
 /// What `peft` puts before the name of every module.
 pub(super) const PREFIX: &str = "base_model.model.";

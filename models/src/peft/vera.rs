@@ -6,11 +6,15 @@
 //! the seed they may differ. `d_in` of a module is in no tensor of the adapter, so the base model
 //! is asked.
 
-use super::base_layer::Layers;
-use super::module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput};
-use super::parts::Dim::{Any, Is};
-use super::parts::{Matrix, Parts, Tensors};
-use super::step::Step;
+use super::{
+    base_layer::Layers,
+    module::{AdapterModule, AppliesTo, Branch, Form, Kind, ModuleInput},
+    parts::{
+        Dim::{Any, Is},
+        Matrix, Parts, Tensors,
+    },
+    step::Step,
+};
 use crate::Error;
 
 /// The tensors that a module has.

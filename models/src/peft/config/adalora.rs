@@ -5,10 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::keys::Keys;
-use super::ranks::fits_f32;
-use crate::Error;
-use crate::strict_json::StrictJson;
+use super::{keys::Keys, ranks::fits_f32};
+use crate::{Error, strict_json::StrictJson};
 
 /// `init_r` and `lora_alpha` of a config that leaves them out.
 const DEFAULT_INIT_R: usize = 12;

@@ -4,9 +4,7 @@
 
 use std::path::Path;
 
-use crate::Error;
-use crate::peft::pattern::PatternTable;
-use crate::strict_json::StrictJson;
+use crate::{Error, peft::pattern::PatternTable, strict_json::StrictJson};
 
 /// The keys of the file, with errors that name them.
 pub(super) struct Keys<'a> {

@@ -6,8 +6,7 @@
 use std::path::PathBuf;
 
 use super::keys::Keys;
-use crate::Error;
-use crate::peft::pattern::PatternTable;
+use crate::{Error, peft::pattern::PatternTable};
 
 /// `r` and alpha of a config that leaves them out.
 const DEFAULT_R: usize = 8;

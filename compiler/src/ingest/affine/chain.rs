@@ -1,0 +1,147 @@
+//! One term of an affine expression: an input, or the constant 1, times factors that are never
+//! multiplied out here.
+//!
+//! Knows what a chain is made of and how it is repeated for joined rows; not which operators make
+//! chains, nor what terms of a map they become.
+
+use std::sync::Arc;
+
+use crate::{ingest::error::Reason, matrix::Matrix};
+
+/// `factors · source · links[0] · links[1] · …`, applied to every row.
+#[derive(Clone, Debug)]
+pub(in crate::ingest) struct Chain {
+    pub source: ChainStart,
+    /// Constant scalar factors, kept apart so that the public scaling can be told from the private
+    /// weights.
+    pub factors: Vec<f64>,
+    pub links: Vec<Link>,
+}
+
+/// What a chain begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ingest) enum ChainStart {
+    /// A row of an input.
+    Input {
+        input: usize,
+        /// Its length.
+        dim: usize,
+        /// How many neighbouring values of the input's buffer are of the same feature (of
+        /// different rows); mostly 1.
+        positions: usize,
+        /// How many rows were joined to this one; mostly 1.
+        joined: usize,
+    },
+    /// The constant 1, of length 1.
+    One,
+}
+
+/// One factor of a chain, multiplied from the right.
+#[derive(Clone, Debug)]
+pub(in crate::ingest) enum Link {
+    Dense(Arc<Matrix>),
+    Diagonal(Arc<Vec<f64>>),
+    /// Features in other places, some of them left out or repeated: as a matrix it would cost as
+    /// much as a dense one.
+    Select(Arc<Selection>),
+}
+
+/// Feature `k` of the result is feature `columns[k]` of the `from` before it, or zero.
+#[derive(Clone, Debug)]
+pub(in crate::ingest) struct Selection {
+    pub from: usize,
+    pub columns: Vec<Option<usize>>,
+}
+
+/// Adds a constant factor to others that are kept apart. Signs cancel, so that thousands of
+/// negations leave nothing behind.
+pub(in crate::ingest) fn multiply(factors: &mut Vec<f64>, factor: f64) {
+    match factors.iter().position(|known| *known == -1.0) {
+        _ if factor == 1.0 => {}
+        Some(sign) if factor == -1.0 => {
+            factors.remove(sign);
+        }
+        _ => factors.push(factor),
+    }
+}
+
+impl Chain {
+    /// A constant row.
+    pub fn row(row: Matrix) -> Self {
+        Self { source: ChainStart::One, factors: vec![], links: vec![Link::Dense(Arc::new(row))] }
+    }
+
+    /// The constant row that this is, if it is nothing else.
+    pub fn as_row(&mut self) -> Option<&mut Arc<Matrix>> {
+        match (self.source, &self.factors[..], &mut self.links[..]) {
+            (ChainStart::One, [], [Link::Dense(row)]) => Some(row),
+            _ => None,
+        }
+    }
+
+    /// Selects features of the result. A constant row is no longer than its selection and stays a
+    /// row.
+    pub fn select(&mut self, selection: &Arc<Selection>) -> Result<(), Reason> {
+        match (self.source, &mut self.links[..]) {
+            (ChainStart::One, [Link::Dense(row)]) => {
+                *row = Arc::new(row.gather_columns(&selection.columns)?)
+            }
+            _ => self.links.push(Link::Select(selection.clone())),
+        }
+        Ok(())
+    }
+
+    /// The same for `copies` rows joined to one: `I_copies ⊗ link` for every link.
+    pub fn repeated(self, copies: usize) -> Result<Self, Reason> {
+        let mut links = Vec::with_capacity(self.links.len());
+        for (index, link) in self.links.iter().enumerate() {
+            links.push(match link {
+                Link::Dense(row) if self.source == ChainStart::One && index == 0 => {
+                    let columns: Vec<_> =
+                        (0..copies).flat_map(|_| (0..row.cols).map(Some)).collect();
+                    Link::Dense(Arc::new(row.gather_columns(&columns)?))
+                }
+                Link::Dense(matrix) => Link::Dense(Arc::new(matrix.block_diagonal(copies)?)),
+                Link::Diagonal(factors) => Link::Diagonal(Arc::new(factors.repeat(copies))),
+                Link::Select(selection) => Link::Select(Arc::new(selection.repeated(copies))),
+            });
+        }
+        let source = match self.source {
+            ChainStart::Input { positions, .. } if positions > 1 => {
+                return Err(Reason::new(
+                    "it mixes positions of an image after a convolution that has them as rows",
+                ));
+            }
+            ChainStart::Input { input, dim, positions, joined } => ChainStart::Input {
+                input,
+                positions,
+                joined: joined * copies,
+                dim: dim
+                    .checked_mul(copies)
+                    .ok_or_else(|| Reason::new("all rows together are too long"))?,
+            },
+            ChainStart::One => ChainStart::One,
+        };
+        Ok(Self { source, factors: self.factors, links })
+    }
+}
+
+impl Link {
+    /// What identifies the link among those that are alive.
+    pub fn address(&self) -> usize {
+        match self {
+            Self::Dense(matrix) => Arc::as_ptr(matrix) as usize,
+            Self::Diagonal(factors) => Arc::as_ptr(factors) as usize,
+            Self::Select(selection) => Arc::as_ptr(selection) as usize,
+        }
+    }
+}
+
+impl Selection {
+    fn repeated(&self, copies: usize) -> Self {
+        let columns = (0..copies).flat_map(|copy| {
+            self.columns.iter().map(move |column| column.map(|c| copy * self.from + c))
+        });
+        Self { from: self.from * copies, columns: columns.collect() }
+    }
+}

@@ -1,0 +1,23 @@
+//! The abstract value of a tensor: a constant, an input that is not divided yet, or an affine
+//! expression of the inputs.
+//!
+//! Knows what a value can be, not how operators change it.
+
+use std::sync::Arc;
+
+use tract_onnx::tract_core::internal::{TDim, Tensor};
+
+use super::{expression::Affine, undivided_input::UndividedInput};
+
+/// What is known about one tensor of the graph.
+#[derive(Clone, Debug)]
+pub(in crate::ingest) enum Value {
+    /// It does not depend on the inputs.
+    Constant(Arc<Tensor>),
+    /// It is this number everywhere, in a shape that depends on symbolic sizes.
+    Filled(f64, Vec<TDim>),
+    /// It is one of the inputs, at most reshaped.
+    Input(UndividedInput),
+    /// It is affine in the inputs.
+    Affine(Affine),
+}

@@ -1,0 +1,181 @@
+//! Tensors stored beside the model ("external data") are read into the protobuf, before anything
+//! looks at it.
+//!
+//! The only part of ingesting that opens files by name, and the name comes from the model: nothing
+//! outside the model's own folder is ever opened, and no more is read than the tensor's shape
+//! needs.
+
+use std::{
+    fs::{File, metadata},
+    io::{Read, Seek, SeekFrom},
+    path::{Component, Path, PathBuf},
+};
+
+use prost::Message;
+use tract_onnx::pb::{self, tensor_proto::DataLocation};
+
+use super::{decode::decode, screen::tensors, screen_tensor::bytes_per_element};
+use crate::ingest::error::IngestError;
+
+/// The most that all external tensors of a model may take together.
+pub const MAX_EXTERNAL_BYTES: usize = 1 << 30;
+
+/// Reads every external tensor of the graph from `folder`. Shapes have been screened.
+pub(in crate::ingest) fn load(
+    proto: &mut pb::ModelProto,
+    name: &str,
+    folder: Option<&Path>,
+) -> Result<(), IngestError> {
+    let Some(graph) = proto.graph.as_mut() else { return Ok(()) };
+    let attributes = graph.node.iter_mut().flat_map(|node| &mut node.attribute);
+    let tensors = graph
+        .initializer
+        .iter_mut()
+        .chain(attributes.flat_map(|a| a.t.iter_mut().chain(&mut a.tensors)));
+    let mut left = MAX_EXTERNAL_BYTES;
+    for tensor in tensors.filter(|tensor| is_external(tensor)) {
+        let refuse = |what: String| IngestError::External {
+            name: name.into(),
+            tensor: tensor.name.clone(),
+            what,
+        };
+        let bytes = bytes_of(tensor, folder, left).map_err(refuse)?;
+        left -= bytes.len();
+        tensor.raw_data = bytes;
+        tensor.external_data.clear();
+        tensor.data_location = Some(DataLocation::Default as i32);
+    }
+    Ok(())
+}
+
+/// The files, besides its own, that a model's tensors are in; each once, in the order of their
+/// paths.
+///
+/// # Errors
+/// [`IngestError`]: a damaged model, or a location that leaves `folder`.
+pub fn external_files(
+    bytes: &[u8],
+    name: &str,
+    folder: &Path,
+) -> Result<Vec<PathBuf>, IngestError> {
+    let proto = decode(bytes, name)?;
+    let Some(graph) = &proto.graph else { return Ok(Vec::new()) };
+    let mut files = std::collections::BTreeSet::new();
+    for tensor in tensors(graph).filter(|tensor| is_external(tensor)) {
+        let refuse = |what: String| IngestError::External {
+            name: name.into(),
+            tensor: tensor.name.clone(),
+            what,
+        };
+        let location = entry(tensor, "location").map_err(refuse)?.unwrap_or_default();
+        files.insert(resolve(folder, location).map_err(refuse)?);
+    }
+    Ok(files.into_iter().collect())
+}
+
+/// The same model in one file: for readers that know of no other.
+///
+/// # Errors
+/// [`IngestError`]: a damaged model, or a tensor that cannot be read.
+pub fn embedded(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Vec<u8>, IngestError> {
+    let mut proto = decode(bytes, name)?;
+    if !proto.graph.as_ref().is_some_and(|graph| tensors(graph).any(is_external)) {
+        return Ok(bytes.to_vec());
+    }
+    load(&mut proto, name, folder)?;
+    Ok(proto.encode_to_vec())
+}
+
+fn is_external(tensor: &pb::TensorProto) -> bool {
+    tensor.data_location == Some(DataLocation::External as i32) || !tensor.external_data.is_empty()
+}
+
+fn bytes_of(
+    tensor: &pb::TensorProto,
+    folder: Option<&Path>,
+    left: usize,
+) -> Result<Vec<u8>, String> {
+    let folder = folder.ok_or(
+        "only the bytes of the model were given, and this tensor is in another file; name the .onnx file in its folder, \
+         or save the model with all data in one file",
+    )?;
+    let needed = size_of(tensor)?;
+    if needed > left {
+        return Err(format!(
+            "all external data together exceeds the limit of {MAX_EXTERNAL_BYTES} bytes"
+        ));
+    }
+    let location = entry(tensor, "location")?.ok_or("it names no file")?;
+    let offset = number(tensor, "offset")?.unwrap_or(0);
+    let path = resolve(folder, location)?;
+    let mut file =
+        File::open(path).map_err(|error| format!("`{location}` cannot be opened: {error}"))?;
+    let size = file.metadata().map_err(|error| format!("`{location}`: {error}"))?.len();
+    let rest = size.checked_sub(offset).ok_or_else(|| {
+        format!("it begins at byte {offset} of `{location}`, which has only {size} bytes")
+    })?;
+    let length = number(tensor, "length")?.unwrap_or(rest);
+    if length != needed as u64 {
+        return Err(format!(
+            "its shape {:?} needs {needed} bytes, but {length} are stored",
+            tensor.dims
+        ));
+    }
+    if length > rest {
+        return Err(format!("it ends beyond the end of `{location}`, which has {size} bytes"));
+    }
+    let mut bytes = vec![0; needed];
+    file.seek(SeekFrom::Start(offset))
+        .and_then(|_| file.read_exact(&mut bytes))
+        .map_err(|error| format!("`{location}` cannot be read: {error}"))?;
+    Ok(bytes)
+}
+
+/// Bytes that the tensor's shape and type need.
+fn size_of(tensor: &pb::TensorProto) -> Result<usize, String> {
+    let element = bytes_per_element(tensor.data_type)
+        .ok_or_else(|| format!("numbers of type {} are not supported", tensor.data_type))?;
+    let bytes = tensor
+        .dims
+        .iter()
+        .try_fold(element, |bytes: usize, dim| bytes.checked_mul(usize::try_from(*dim).ok()?));
+    bytes.ok_or_else(|| format!("its shape {:?} is too large", tensor.dims))
+}
+
+/// The file that `location` names, which must be in `folder` even after links are followed.
+fn resolve(folder: &Path, location: &str) -> Result<PathBuf, String> {
+    let plain = |component| matches!(component, Component::Normal(_) | Component::CurDir);
+    if location.is_empty()
+        || location.contains(['\\', '\0'])
+        || !Path::new(location).components().all(plain)
+    {
+        return Err(format!("`{location}` is not a relative path inside the model's folder"));
+    }
+    let unreadable = |error| format!("`{location}` cannot be found beside the model: {error}");
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = folder.canonicalize().map_err(unreadable)?;
+    let path = folder.join(location).canonicalize().map_err(unreadable)?;
+    if !path.starts_with(&folder) {
+        return Err(format!("`{location}` is a link out of the model's folder"));
+    }
+    // Asked before opening: opening a pipe would wait for a writer.
+    if !metadata(&path).map_err(unreadable)?.is_file() {
+        return Err(format!("`{location}` is not a file"));
+    }
+    Ok(path)
+}
+
+fn number(tensor: &pb::TensorProto, key: &str) -> Result<Option<u64>, String> {
+    let parse = |value: &str| {
+        value.parse().map_err(|_| format!("its {key} `{value}` is not a number of bytes"))
+    };
+    entry(tensor, key)?.map(parse).transpose()
+}
+
+fn entry<'a>(tensor: &'a pb::TensorProto, key: &str) -> Result<Option<&'a str>, String> {
+    let mut entries = tensor.external_data.iter().filter(|entry| entry.key == key);
+    match (entries.next(), entries.next()) {
+        (_, Some(_)) => Err(format!("it gives its {key} twice")),
+        (entry, None) => Ok(entry.map(|entry| entry.value.as_str())),
+    }
+}

@@ -1,0 +1,31 @@
+//! Every node gets a name of its own, because tract calls constants, inputs and nodes by one set of
+//! names.
+//!
+//! Names that are unique already stay, so errors name what is in the file; the others get a number
+//! behind.
+
+use std::collections::HashSet;
+
+use tract_onnx::pb;
+
+pub(in crate::ingest) fn make_unique(proto: &mut pb::ModelProto) {
+    let Some(graph) = proto.graph.as_mut() else { return };
+    let initialisers = graph.initializer.iter().map(|tensor| tensor.name.clone());
+    let mut taken: HashSet<String> =
+        initialisers.chain(graph.input.iter().map(|input| input.name.clone())).collect();
+    for (serial, node) in graph.node.iter_mut().enumerate() {
+        let mut name = name_of(node).to_string();
+        while !taken.insert(name.clone()) {
+            name = format!("{name}#{serial}");
+        }
+        node.name = name;
+    }
+}
+
+/// A node's name; an unnamed node has the name of its first output.
+pub(in crate::ingest) fn name_of(node: &pb::NodeProto) -> &str {
+    match node.output.first() {
+        Some(output) if node.name.is_empty() => output,
+        _ => &node.name,
+    }
+}

@@ -1,0 +1,83 @@
+//! Quantises a map: with the bit widths given, or with those that predict the smallest error and
+//! whose bound is certified.
+
+use super::{
+    bits::{Bits, WeightStatistics},
+    bound,
+    error::QuantizeError,
+    quantized::Quantized,
+    round,
+};
+use crate::linear_map::LinearMap;
+
+/// How far the map's scale may be from the public scaling without the ratio being folded into the
+/// weights.
+const SCALING_TOLERANCE: f64 = 1e-6;
+
+/// Quantises a map.
+///
+/// `scaling` is the public LoRA scaling; if the map's scale differs from it by more than a
+/// millionth, the ratio goes into the weights. `None` puts all of the map's scale into the weights
+/// and publishes 1. `bits` forces bit widths; `None` chooses those with the smallest predicted
+/// error (see [`Bits`]) whose bound is certified.
+///
+/// # Errors
+/// [`QuantizeError`]: a malformed map, weights out of range, or no bit widths that keep deltas below 2^63.
+pub fn quantize(
+    map: &LinearMap,
+    scaling: Option<f64>,
+    bits: Option<Bits>,
+) -> Result<Quantized, QuantizeError> {
+    map.check()?;
+    let published = scaling.unwrap_or(1.0);
+    let folded = folded_factor(map.scale, scaling)?;
+    let statistics = WeightStatistics::new(map, folded)?;
+    let attempt = |bits: Bits| -> Result<Quantized, QuantizeError> {
+        let (terms, scale_log2) = round::round(map, &statistics, bits, folded)?;
+        let delta_bits = bound::delta_bits(&terms, bits.x).ok_or_else(|| QuantizeError::Bound {
+            name: map.name.clone(),
+            x: bits.x,
+            a: bits.a,
+            b: bits.b,
+        })?;
+        let Bits { x: x_bits, a: a_bits, b: b_bits } = bits;
+        Ok(Quantized { x_bits, a_bits, b_bits, delta_bits, scaling: published, scale_log2, terms })
+    };
+    if let Some(bits) = bits {
+        bits.check()?;
+        return attempt(bits);
+    }
+    for bits in statistics.candidates() {
+        match attempt(bits) {
+            // The estimate was too hopeful; take the next best.
+            Err(QuantizeError::Bound { .. }) => {}
+            decided => return decided,
+        }
+    }
+    Err(QuantizeError::NoBits { name: map.name.clone() })
+}
+
+/// The best predicted bit widths for each automatic width of the activations, best first: what
+/// calibration chooses among.
+///
+/// # Errors
+/// [`QuantizeError`]: a malformed map or weights out of range.
+pub fn candidates(map: &LinearMap, scaling: Option<f64>) -> Result<Vec<Bits>, QuantizeError> {
+    map.check()?;
+    let mut seen = std::collections::BTreeSet::new();
+    let candidates = WeightStatistics::new(map, folded_factor(map.scale, scaling)?)?.candidates();
+    Ok(candidates.into_iter().filter(|bits| seen.insert(bits.x)).collect())
+}
+
+/// The factor that goes into the weights, for `map_scale = factor · scaling`.
+fn folded_factor(map_scale: f64, scaling: Option<f64>) -> Result<f64, QuantizeError> {
+    let Some(scaling) = scaling else { return Ok(map_scale) };
+    if !scaling.is_normal() {
+        return Err(QuantizeError::Scaling { scaling });
+    }
+    if (map_scale - scaling).abs() <= SCALING_TOLERANCE * scaling.abs() {
+        return Ok(1.0);
+    }
+    let ratio = map_scale / scaling;
+    if ratio.is_finite() { Ok(ratio) } else { Err(QuantizeError::Scaling { scaling }) }
+}

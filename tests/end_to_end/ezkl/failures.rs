@@ -288,7 +288,10 @@ fn an_interrupted_command_ends_its_own_process_and_leaves_nothing() {
         };
         let ended = std::time::Instant::now();
         while !gone() {
-            assert!(ended.elapsed().as_secs() < 30, "the process that was started is still running");
+            assert!(
+                ended.elapsed().as_secs() < 30,
+                "the process that was started is still running"
+            );
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }

@@ -1,5 +1,4 @@
-//! What every proof of this process shares: the SRS, the keys that were derived, and the threads of
-//! the network.
+//! What all calls of this process share: the SRS, the derived keys, and the threads of the network.
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -12,23 +11,23 @@ static SRS: Mutex<Option<Arc<Srs>>> = Mutex::new(None);
 static NETWORK: Mutex<Option<Arc<Network>>> = Mutex::new(None);
 static KEYS: LazyLock<KeyStore> = LazyLock::new(KeyStore::default);
 
-/// The value that is kept in `shelf`, made at the first call.
-fn kept<T>(
-    shelf: &Mutex<Option<Arc<T>>>,
+/// The value in `cache`, which the first call makes.
+fn cached<T>(
+    cache: &Mutex<Option<Arc<T>>>,
     make: impl FnOnce() -> Result<T, Error>,
 ) -> Result<Arc<T>, Error> {
-    let mut kept = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(value) = &*kept {
+    let mut cached = cache.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(value) = &*cached {
         return Ok(Arc::clone(value));
     }
     let value = Arc::new(make()?);
-    *kept = Some(Arc::clone(&value));
+    *cached = Some(Arc::clone(&value));
     Ok(value)
 }
 
 /// The Ethereum ceremony.
 pub fn srs() -> Result<Arc<Srs>, Error> {
-    kept(&SRS, || Ok(srs_store::load(None)?))
+    cached(&SRS, || Ok(srs_store::load(None)?))
 }
 
 /// Keys by layout.
@@ -38,5 +37,5 @@ pub fn keys() -> &'static KeyStore {
 
 /// The threads that wait for contributors.
 pub fn network() -> Result<Arc<Network>, Error> {
-    kept(&NETWORK, || Ok(Network::start()?))
+    cached(&NETWORK, || Ok(Network::start()?))
 }

@@ -1,7 +1,6 @@
-//! The text of `docs/onnx.md`: what the compiler accepts, from its operators and from the cases
-//! that are tested.
+//! Writes the text of `docs/onnx.md`: the supported operators and the tested files.
 //!
-//! Pure text: the cases are gathered by whoever has the fixtures.
+//! Text only: the test that has the fixtures collects the cases.
 
 use crate::ingest::supported_operators;
 use std::fmt::Write;
@@ -11,13 +10,13 @@ use std::fmt::Write;
 pub struct Case {
     /// The folder's name.
     pub name: String,
-    /// What it is and how it was made.
+    /// Its content, and how it was created.
     pub origin: String,
     /// Version of the ONNX operator set.
     pub opset: i64,
     /// The operators in it, each once, in alphabetical order.
     pub operators: Vec<String>,
-    /// What the compiler makes of it.
+    /// The compiler's result.
     pub verdict: String,
 }
 

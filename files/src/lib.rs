@@ -1,9 +1,10 @@
-//! Files and foreign text, for all crates above: bounded reads, atomic writes, temporary files, and
-//! text from elsewhere made safe to show.
+//! Reads files with a limit, writes them atomically, makes temporary ones, and escapes text from
+//! other parties.
 //!
-//! This crate must not know what is in a file.
+//! All other crates of zklora use this one. It must not know the content of files.
 
 pub mod error;
+pub mod inside;
 pub mod read;
 pub mod temporary;
 pub mod text;

@@ -1,7 +1,7 @@
-"""Base models as ONNX, the way `zklora` wants them: token numbers in, logits out, no cache.
+"""Exports base models to ONNX in the form that `zklora` needs: token ids in, logits out, no cache.
 
-What smollm2.py and tiny.py share. `export` writes the model and, in its metadata, which weights it was made from
-(`zklora.base_fingerprint`); paths of this machine do not get into the file.
+Shared by smollm2.py and tiny.py. `export` writes the model, with the fingerprint of its weights in
+the metadata (`zklora.base_fingerprint`), and removes paths of this machine from the file.
 """
 
 import json
@@ -16,7 +16,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def fingerprint(folder):
-    """BLAKE3 of the tensors of folder/model.safetensors, as `zklora_models::fingerprint` documents it."""
+    """BLAKE3 of the tensors of folder/model.safetensors, see `zklora_models::fingerprint`."""
     hasher = blake3.blake3()
 
     def part(content):
@@ -39,7 +39,7 @@ def fingerprint(folder):
 
 
 class Logits(torch.nn.Module):
-    """The model without its cache: the names of its inputs are those that the exporter is given."""
+    """The model without its cache; `names` are the names of its inputs, in the exporter's order."""
 
     def __init__(self, model, names):
         super().__init__()
@@ -54,19 +54,22 @@ def export(model, path, folder=None, dynamo=True, position_ids=False, external=F
     """Writes `path`; `folder` holds the weights, for the fingerprint."""
     names = ["input_ids", "attention_mask"] + ["position_ids"] * position_ids
     ids = torch.arange(5)[None] + 1
-    inputs = tuple({"input_ids": ids, "attention_mask": torch.ones_like(ids), "position_ids": ids - 1}[n] for n in names)
+    values = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position_ids": ids - 1}
+    inputs = tuple(values[name] for name in names)
     wrapped = Logits(model.eval(), names).eval()
     common = {"input_names": names, "output_names": ["logits"]}
     if dynamo:
         sequence = torch.export.Dim("seq", min=2, max=2048)
-        torch.onnx.export(wrapped, inputs, path, dynamo=True, opset_version=18, external_data=external,
-                          dynamic_shapes=(tuple({1: sequence} for _ in names),), **common)
+        torch.onnx.export(
+            wrapped, inputs, path, dynamo=True, opset_version=18, external_data=external,
+            dynamic_shapes=(tuple({1: sequence} for _ in names),), **common)
     else:
         dynamic = {name: {0: "batch", 1: "seq"} for name in names + ["logits"]}
-        torch.onnx.export(wrapped, inputs, path, dynamo=False, opset_version=17, dynamic_axes=dynamic, **common)
+        torch.onnx.export(
+            wrapped, inputs, path, dynamo=False, opset_version=17, dynamic_axes=dynamic, **common)
     written = onnx.load(path, load_external_data=False)
     for node in written.graph.node:
-        # The scopes say which module a node comes from; the rest names files of this machine.
+        # The scopes state the module of a node; other entries name files of this machine.
         kept = [entry for entry in node.metadata_props if entry.key == SCOPES]
         del node.metadata_props[:]
         node.metadata_props.extend(kept)

@@ -12,20 +12,20 @@
 //! 2. `typed_graph`: `ModelProto` → tract's typed graph. `graph` drives tract, with `builders` for
 //!    operators that tract reads differently from ONNX; `dimensions` names the open dimensions of
 //!    inputs; `inference` infers shapes and folds constants node by node, within the limits of
-//!    `budget`, `symbolic_sizes` and `integer_ranges`; `withheld` takes out the constants that tract
-//!    would round differently on different machines; `origins` maps nodes back to the names of the
-//!    file.
+//!    `budget`, `symbolic_sizes` and `integer_ranges`; `withheld` takes out the constants that
+//!    tract would round differently on different machines; `origins` maps nodes back to the names
+//!    of the file.
 //! 3. `affine`: typed graph → one affine expression of the inputs. `interpret` evaluates the graph
 //!    over abstract values (`value`): constants (`constant`), inputs that are not divided into rows
 //!    yet (`undivided_input`), and sums (`expression`) of products (`chain`). `axes` says which
-//!    digits of an index are rows and which are features; `operators` holds what each operator does;
-//!    `expression_size` limits memory; `describe` puts a value into words.
+//!    digits of an index are rows and which are features; `operators` holds what each operator
+//!    does; `expression_size` limits memory; `describe` puts a value into words.
 //! 4. `lowering`: affine expression → `LinearMap`. `linear_map` checks the layout of rows, `terms`
 //!    turns chains into low-rank terms, biases and element scales (with `products` and `absorb`),
 //!    and `warnings` says what the owner of the adapter should know about the result.
 //!
-//! No stage knows a later one, and none knows quantisation or proofs. To add an operator, add a file
-//! to `affine/operators` and a line to its `dispatch`.
+//! No stage knows a later one, and none knows quantisation or proofs. To add an operator, add a
+//! file to `affine/operators` and a line to its `dispatch`.
 
 mod affine;
 mod error;

@@ -1,5 +1,5 @@
-//! What the tests of language models share: the small models, what torch and peft compute with
-//! them, and injectors.
+//! Shared by the tests of language models: the small models, the logits of torch and peft, and
+//! injectors.
 #![allow(dead_code)]
 
 use std::error::Error;
@@ -105,7 +105,7 @@ pub fn points_of(adapter: &Adapter) -> Vec<InjectionPoint> {
     adapter.modules.iter().map(point).collect()
 }
 
-/// Computes an adapter's deltas on the spot.
+/// Computes an adapter's deltas in this process.
 pub struct Local(pub Adapter);
 
 impl Injector for Local {
@@ -138,7 +138,7 @@ impl Injector for Local {
     }
 }
 
-/// Changes nothing and writes down what it sees: for each tensor its features and values.
+/// Changes nothing and records each tensor that it gets: the number of features and the values.
 #[derive(Default)]
 pub struct Recorder {
     pub seen: Mutex<Vec<(usize, Vec<f32>)>>,

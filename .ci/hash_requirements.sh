@@ -7,8 +7,8 @@ hashes() {
     uv pip compile --no-config --quiet --generate-hashes --no-annotate --python-version 3.11 \
         --universal --custom-compile-command .ci/hash_requirements.sh "$@"
 }
-for file in python/requirements-build.txt python/requirements-test.txt models/tests/requirements.txt \
-    tests/end_to_end/ezkl/requirements.txt; do
+for file in .ci/requirements-lint.txt python/requirements-build.txt python/requirements-test.txt \
+    models/tests/requirements.txt tests/end_to_end/ezkl/requirements.txt; do
     hashes "$file" -o "$file"
 done
 # A whole list: torch would ask for CUDA libraries of several GB.

@@ -1,5 +1,5 @@
-//! The log of a server, on stderr: a line or a JSON object for each event, whatever text of others
-//! is in it.
+//! The log of a server, on stderr: one line or one JSON object per event, even if its fields hold
+//! foreign text.
 
 use std::{
     fmt,
@@ -24,21 +24,21 @@ use zklora_files::text::{json as json_text, shown};
 
 use crate::args::LogFormat;
 
-/// What happens to sessions is logged; `ZKLORA_LOG` sets how much.
+/// Installs the log. `ZKLORA_LOG` sets the filter; by default, events of sessions are logged.
 pub fn to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_env("ZKLORA_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,zklora_runtime=info"));
-    // Colours are codes of the terminal, which are escaped like any other.
+    // No colours: `Escaped` would escape their terminal codes, too.
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
-    // Only a second subscriber in one process would be refused.
+    // Fails only if the process already has a subscriber.
     let _ = match format {
         LogFormat::Text => subscriber.with_writer(|| Escaped(io::stderr())).try_init(),
         LogFormat::Json => subscriber.with_writer(io::stderr).event_format(Objects).try_init(),
     };
 }
 
-/// Takes one event a call, with the line break at its end: that is what the subscriber hands over.
+/// Escapes events. The subscriber passes one event per call, with a line break at its end.
 struct Escaped<W>(W);
 
 impl<W: Write> Write for Escaped<W> {
@@ -54,8 +54,7 @@ impl<W: Write> Write for Escaped<W> {
     }
 }
 
-/// Each event as one object: `time`, `level`, `message`, and its fields. Whatever they hold, the
-/// object is one line.
+/// Formats an event as one JSON object on one line: `time`, `level`, `message`, and its fields.
 struct Objects;
 
 impl<S, N> FormatEvent<S, N> for Objects
@@ -73,7 +72,7 @@ where
         event.record(&mut fields);
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
-        // After the fields: no field is taken for one of these.
+        // Inserted last, so that no field replaces one of these.
         fields.0.insert("time".into(), value!(time));
         fields.0.insert("level".into(), value!(event.metadata().level().as_str()));
         writeln!(writer, "{}", json_text(&Value::Object(fields.0)).map_err(|_| fmt::Error)?)

@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod failure;
 mod log;
 mod output;
 
@@ -21,28 +22,27 @@ fn main() -> ExitCode {
     match commands::execute(args.command, &output) {
         Ok(code) => code,
         Err(error) => {
-            output.error(&error);
             // 1: the answer is no. 2: bad usage or unusable input.
-            let refusal = error
-                .downcast_ref::<zklora_runtime::Error>()
-                .is_some_and(zklora_runtime::Error::is_refusal);
-            ExitCode::from(if refusal { 1 } else { 2 })
+            let code = if failure::is_refusal(&error) { 1 } else { 2 };
+            output.error(&failure::with_advice(error));
+            ExitCode::from(code)
         }
     }
 }
 
-/// The arguments. A message about them repeats them, and a script may have them from somebody
-/// else's file: it is made of escaped ones.
+/// The arguments. An error message repeats them, and a script may have taken them from a foreign
+/// file, so the message is built from escaped arguments.
 fn arguments() -> args::Args {
     let given: Vec<OsString> = std::env::args_os().collect();
     args::Args::try_parse_from(&given).unwrap_or_else(|error| {
         let escaped = given.iter().map(|argument| shown(argument.display()));
         match args::Args::try_parse_from(escaped) {
             Err(error) => error.exit(),
-            // Only what cannot be shown was wrong with them.
+            // Only the characters that escaping replaced were wrong.
             Ok(_) => clap::Error::raw(
                 error.kind(),
-                "an argument has characters that cannot be shown, and is not usable\n",
+                "an argument contains characters that are not allowed: pass UTF-8 text without \
+                 control characters\n",
             )
             .exit(),
         }

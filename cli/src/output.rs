@@ -1,10 +1,10 @@
-//! What the program prints: tables for people, one JSON object for machines, progress on stderr if
-//! it is a terminal.
+//! Prints the program's output: tables for people, one JSON object for machines, progress on stderr
+//! if it is a terminal.
 //!
-//! Nothing is printed but through here, and everything that is printed may hold text of others
-//! (names in files, messages of peers). So every cell, line, message and step is escaped here,
-//! whoever made it ([`zklora_files::text`]): a line break within one never starts a line. A caller
-//! gives lines and cells, never text with line breaks of its own.
+//! All output goes through this module, and any of it may contain foreign text (names in files,
+//! messages of peers). So this module escapes every cell, line, message and step
+//! ([`zklora_files::text`]): a line break inside one never starts a line. Callers pass lines and
+//! cells without line breaks.
 
 use std::{fmt::Display, path::Path, process::exit, time::Duration};
 
@@ -12,18 +12,18 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use zklora_files::text::{self, shown};
 
-/// Where and how to print.
+/// The output and its format.
 pub struct Output {
     json: bool,
 }
 
 impl Output {
-    /// JSON or text.
+    /// Prints JSON if `json` is set, else text.
     pub fn new(json: bool) -> Output {
         Output { json }
     }
 
-    /// The result: `json` for machines, `rows` of label and value for people.
+    /// Prints the result: `json` for machines, `rows` of label and value for people.
     pub fn result(&self, json: &Value, rows: &[(&str, String)]) {
         if self.json {
             return object(json);
@@ -31,12 +31,12 @@ impl Output {
         labelled(rows).iter().for_each(line);
     }
 
-    /// The result, laid out in lines for people.
+    /// Prints the result: `json` for machines, `lines` for people.
     pub fn lines(&self, json: &Value, lines: impl IntoIterator<Item = impl Display>) {
         if self.json { object(json) } else { lines.into_iter().for_each(line) }
     }
 
-    /// A table with a header line; nothing in JSON mode.
+    /// Prints a table whose first row is the header; nothing in JSON mode.
     pub fn table(&self, rows: &[Vec<String>]) {
         if self.json {
             return;
@@ -44,26 +44,26 @@ impl Output {
         columns(rows).iter().for_each(line);
     }
 
-    /// A script of this program's own making, as it is.
+    /// Prints a script that this program generated, without escaping.
     pub fn script(&self, bytes: &[u8]) {
         write(bytes);
     }
 
-    /// Something that the user should know although it is not an error.
+    /// Prints a warning.
     pub fn warn(&self, message: impl Display) {
         eprintln!("warning: {}", shown(message));
     }
 
-    /// Why the command failed.
+    /// Prints why the command failed.
     pub fn error(&self, error: &anyhow::Error) {
         if self.json {
             object(&serde_json::json!({ "error": error.to_string() }));
         }
-        // Messages of the libraries name their cause themselves.
+        // Not the chain of causes: a library error's message includes its cause.
         eprintln!("error: {}", shown(error));
     }
 
-    /// A spinner on stderr; invisible when stderr is no terminal.
+    /// A spinner on stderr; invisible if stderr is not a terminal.
     pub fn spinner(&self) -> Spinner {
         let bar = ProgressBar::new_spinner();
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
@@ -74,32 +74,32 @@ impl Output {
     }
 }
 
-/// Says what is being done.
+/// Shows the current step.
 pub struct Spinner(ProgressBar);
 
 impl Spinner {
-    /// What is being done now.
+    /// Shows a step.
     pub fn set_message(&self, step: impl Display) {
         self.0.set_message(shown(step));
     }
 
-    /// Prints something else meanwhile.
+    /// Hides the spinner while `print` prints.
     pub fn suspend(&self, print: impl FnOnce()) {
         self.0.suspend(print);
     }
 
-    /// The end of it.
+    /// Removes the spinner.
     pub fn finish_and_clear(&self) {
         self.0.finish_and_clear();
     }
 }
 
-/// A path in a JSON object: one that is not UTF-8 has no JSON form.
+/// A path for a JSON object. Bytes that are not UTF-8 are replaced, because JSON cannot hold them.
 pub fn path(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// A line for each row, with the values below each other.
+/// One line per row, with aligned values.
 fn labelled(rows: &[(&str, String)]) -> Vec<String> {
     let rows: Vec<(String, String)> =
         rows.iter().map(|(label, value)| (shown(label), shown(value))).collect();
@@ -110,7 +110,7 @@ fn labelled(rows: &[(&str, String)]) -> Vec<String> {
     rows.into_iter().map(line).collect()
 }
 
-/// A line for each row, in columns.
+/// One line per row, in columns.
 fn columns(rows: &[Vec<String>]) -> Vec<String> {
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(shown).collect()).collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -137,7 +137,7 @@ fn line(text: impl Display) {
     write(format!("{}\n", shown(text)).as_bytes());
 }
 
-/// One JSON object on a line of its own.
+/// One JSON object on one line.
 fn object(json: &Value) {
     match text::json(json) {
         Ok(json) => write(format!("{json}\n").as_bytes()),
@@ -145,7 +145,7 @@ fn object(json: &Value) {
     }
 }
 
-/// Bytes on stdout. A reader that has gone away is no error; a full disk is.
+/// Bytes on stdout. A closed pipe is no error; a full disk is.
 fn write(bytes: &[u8]) {
     use std::io::Write;
     let mut stdout = std::io::stdout();
@@ -202,21 +202,29 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// However somebody calls a module: a row is a line, and its own label or cell begins it.
+        /// For any module name: a row is one line that begins with its own label or cell.
         #[test]
-        fn the_lines_are_the_rows_whatever_is_in_them(names in prop::collection::vec(any::<String>(), 1..6)) {
+        fn the_lines_are_the_rows_whatever_is_in_them(
+            names in prop::collection::vec(any::<String>(), 1..6),
+        ) {
             let forged = |name: &String| format!("{name}\nVerdict  ACCEPTED{name}");
-            let rows: Vec<(&str, String)> = names.iter().map(|name| ("Module", forged(name))).collect();
+            let rows: Vec<(&str, String)> =
+                names.iter().map(|name| ("Module", forged(name))).collect();
             let lines = labelled(&rows);
             prop_assert_eq!(lines.len(), names.len());
-            prop_assert!(lines.iter().all(|line| line.starts_with("Module  ") && line.chars().all(is_plain)));
+            let plain = |line: &String| line.chars().all(is_plain);
+            prop_assert!(lines.iter().all(|line| line.starts_with("Module  ") && plain(line)));
             let labels: Vec<String> = names.iter().map(forged).collect();
-            let rows: Vec<(&str, String)> = labels.iter().map(|label| (label.as_str(), "same".into())).collect();
+            let rows: Vec<(&str, String)> =
+                labels.iter().map(|label| (label.as_str(), "same".into())).collect();
             prop_assert_eq!(labelled(&rows).len(), names.len());
-            let rows: Vec<Vec<String>> = names.iter().map(|name| vec!["m".into(), forged(name), forged(name)]).collect();
+            let rows: Vec<Vec<String>> = names
+                .iter()
+                .map(|name| vec!["m".into(), forged(name), forged(name)])
+                .collect();
             let lines = columns(&rows);
             prop_assert_eq!(lines.len(), names.len());
-            prop_assert!(lines.iter().all(|line| line.starts_with("m  ") && line.chars().all(is_plain)));
+            prop_assert!(lines.iter().all(|line| line.starts_with("m  ") && plain(line)));
         }
     }
 

@@ -5,9 +5,11 @@
 //! cases the bound is certified for every activation that a user may send, not only for those seen
 //! here.
 
+use zklora_artifacts::quantize_rows::quantize_inputs;
+
 use crate::{
     LinearMap,
-    quantize::{Bits, QuantizeError, Quantized, candidates, quantize, quantize_inputs},
+    quantize::{Bits, QuantizeError, Quantized, candidates, quantize},
 };
 
 /// Most rows of a module that are measured.
@@ -98,6 +100,7 @@ pub fn bits_of(quantized: &Quantized) -> Bits {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::{InputSpec, Matrix, Term};
 

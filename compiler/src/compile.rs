@@ -4,8 +4,9 @@
 //! Works in memory and is deterministic: the same models give the same draft on every machine and
 //! with any number of threads. Knows neither commitments nor files.
 
-use rayon::prelude::*;
 use std::path::PathBuf;
+
+use rayon::prelude::*;
 use zklora_proof::{
     manifest::{
         BaseModel, FORMAT, Input, Manifest, Module, RESERVED_INPUTS, Term, TermKind, VERSION,

@@ -2,14 +2,16 @@
 //!
 //! For the owner of the adapter: shows shapes and scalar factors, and no other values of weights.
 
+use std::{fmt, path::Path};
+
+use serde::Serialize;
+use zklora_files::text::shown;
+
 use crate::{
     ingest::{IngestError, Ingested, NodeOutcome, ingest_in},
     layout::Layout,
     linear_map::Term,
 };
-use serde::Serialize;
-use std::{fmt, path::Path};
-use zklora_files::text::shown;
 
 /// The normal form of a module and how each ONNX node became part of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

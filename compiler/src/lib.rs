@@ -13,6 +13,7 @@ pub mod layout;
 pub mod linear_map;
 pub mod matrix;
 pub mod quantize;
+pub mod sources;
 pub mod supported;
 
 pub use compile::CompileError;
@@ -22,3 +23,4 @@ pub use layout::Layout;
 pub use linear_map::{InputSpec, LinearMap, Term};
 pub use matrix::Matrix;
 pub use quantize::{Quantized, QuantizedTerm, quantize};
+pub use sources::SourceError;

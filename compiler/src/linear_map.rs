@@ -3,8 +3,9 @@
 //!
 //! Knows neither the origin of a map (`ingest`) nor its use (`quantize`).
 
-use crate::matrix::{Matrix, add_vector_times_matrix};
 use thiserror::Error;
+
+use crate::matrix::{Matrix, add_vector_times_matrix};
 
 /// A map that is affine in its inputs, the same for every row.
 #[derive(Debug, Clone, PartialEq)]

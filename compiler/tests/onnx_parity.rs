@@ -8,10 +8,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use zklora_compiler::{
-    IngestError, Ingested, QuantizedTerm, Term, ingest, ingest_file, quantize,
-    quantize::quantize_inputs,
-};
+use zklora_artifacts::quantize_rows::quantize_inputs;
+use zklora_compiler::{IngestError, Ingested, QuantizedTerm, Term, ingest, ingest_file, quantize};
 
 mod npy;
 use npy::read_npy;

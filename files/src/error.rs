@@ -47,6 +47,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether the operating system reported the error: it may pass, so a caller may try again.
+    pub fn is_of_system(self) -> bool {
+        matches!(self, Kind::TooManyOpen | Kind::DiskFull | Kind::System)
+    }
+
     fn of(error: &io::Error) -> Kind {
         match error.kind() {
             _ if is_out_of_descriptors(error) => Kind::TooManyOpen,

@@ -8,6 +8,9 @@ pub mod inside;
 pub mod read;
 pub mod temporary;
 pub mod text;
-pub mod write;
+mod writing;
 
-pub use error::{Error, Kind};
+pub use error::{Error, Kind, is_out_of_descriptors};
+pub use reading::{MAX_FILE, open, read, read_start};
+pub use temporary::{Scratch, folder_of, sweep, temporary_in};
+pub use writing::{Access, create_folder, remove, require_folder_of, scratch, write};

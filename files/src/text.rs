@@ -124,6 +124,14 @@ pub fn json_in_ascii(json: &str) -> String {
     out
 }
 
+/// Longest text of a peer that is shown, in characters.
+const LONGEST: usize = 600;
+
+/// A peer's text as it may be shown: [`shortened`] to 600 characters.
+pub fn printable(text: &str) -> String {
+    shortened(text, LONGEST)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

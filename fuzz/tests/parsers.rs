@@ -14,24 +14,21 @@ use std::{
 };
 
 use bolero::{TypeGenerator, check};
-use zklora_proof::{
-    keys::KeyStore,
-    manifest::{AdapterId, Pinned},
-    proof::Proof,
-    srs::Srs,
-    trace::Trace,
-};
-use zklora_runtime::{
+use zklora_artifacts::{
     activation_commitment::{Commitment, RowProof, Values},
     activations::Activations,
-    artifacts::Public,
-    compile,
-    effect_report::EffectReport,
-    record, secrets, session,
-    trace_file::TraceFile,
+    folder::Public,
+    secrets,
+    session_rows::SessionRows,
     trace_reader::TraceReader,
     weights_file,
 };
+use zklora_proof::{
+    checked_manifest::CheckedManifest, keys::KeyStore, manifest::AdapterId, proof::Proof, srs::Srs,
+    trace::Trace,
+};
+use zklora_runtime::{compile, effect_report::EffectReport};
+use zklora_session::{prove, record};
 
 /// One edit of a file. Positions wrap around, so every edit is valid.
 #[derive(Debug, Clone, TypeGenerator)]
@@ -103,7 +100,7 @@ struct Contributor {
     folder: tempfile::TempDir,
     srs: Srs,
     keys: KeyStore,
-    pinned: Pinned,
+    pinned: CheckedManifest,
 }
 
 impl Contributor {
@@ -130,7 +127,7 @@ fn contributor() -> &'static Contributor {
             Activations::read(&case.join("input.npy"), artifacts.pinned.modules(), None).unwrap();
         let (trace, _) = record::record(&artifacts, &inputs, None, None).unwrap();
         trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
-        let prove = |rows: &Trace<'_>| session::prove(&artifacts, rows, &srs, &keys);
+        let prove = |rows: &Trace<'_>| prove::prove(&artifacts, rows, &srs, &keys);
         fs::write(
             folder.path().join("session.pf"),
             trace.with_trace(&artifacts.pinned, prove).unwrap(),
@@ -190,7 +187,7 @@ fn adapter_config() {
 fn manifest() {
     let original = contributor().bytes("public/manifest.json");
     fuzz(std::slice::from_ref(&original), |bytes| {
-        if let Ok(pinned) = Pinned::parse(bytes) {
+        if let Ok(pinned) = CheckedManifest::parse(bytes) {
             assert_eq!(pinned.manifest().to_bytes().unwrap(), bytes);
             assert_eq!(pinned.id() == contributor().pinned.id(), bytes == original);
         }
@@ -214,10 +211,10 @@ fn trace() {
     let c = contributor();
     fuzz(&[c.bytes("trace.safetensors")], |bytes| {
         let (_folder, path) = file("trace.safetensors", bytes);
-        let _ = TraceFile::info(&path);
+        let _ = SessionRows::info(&path);
         let digest = |rows: &Trace<'_>| Ok(rows.digest());
         let in_memory =
-            TraceFile::read(&path, &c.pinned).and_then(|t| t.with_trace(&c.pinned, digest));
+            SessionRows::read(&path, &c.pinned).and_then(|t| t.with_trace(&c.pinned, digest));
         assert_eq!(
             in_memory.ok(),
             TraceReader::trace(&path, &c.pinned).map(|rows| rows.digest()).ok()
@@ -264,14 +261,16 @@ fn activations() {
 #[test]
 fn batches_and_answers() {
     use prost::Message;
-    use zklora_runtime::{
+    use zklora_session::{
         batch,
         wire::{Batch, Call, InferResponse},
     };
     let contributor = contributor();
-    let trace =
-        TraceFile::read(&contributor.folder.path().join("trace.safetensors"), &contributor.pinned)
-            .unwrap();
+    let trace = SessionRows::read(
+        &contributor.folder.path().join("trace.safetensors"),
+        &contributor.pinned,
+    )
+    .unwrap();
     let honest = Batch {
         sequence: 3,
         rows: vec![batch::to_wire(&std::sync::Arc::new(trace.modules[0].clone()))],
@@ -301,7 +300,7 @@ fn batches_and_answers() {
 /// Logs of sessions: what is read is a beginning of what was written.
 #[test]
 fn session_logs() {
-    use zklora_runtime::{
+    use zklora_session::{
         session_log::{self, Event, Header, SessionLog},
         wire::{Batch, InferResponse},
     };
@@ -408,6 +407,6 @@ fn adapter_ids_and_srs_files() {
     fuzz(&[json], |bytes| {
         let _ = String::from_utf8_lossy(bytes).parse::<AdapterId>();
         let (_folder, path) = file("ceremony.json", bytes);
-        let _ = zklora_runtime::srs_store::load(Some(&path));
+        let _ = zklora_artifacts::srs_store::load(Some(&path));
     });
 }

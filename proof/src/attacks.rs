@@ -1,8 +1,8 @@
-//! Attacks on the verifier, each with the check that stops it. Test code: it works on the crate's
-//! internals.
+//! Attacks on the verifier, each with the check that stops it. Test code, which works on the
+//! crate's internals.
 //!
-//! [`cheat`] is a prover that lies where it is told to, [`variants`] are weakened protocols that
-//! such a prover defeats, [`judge`] are the verifiers of both.
+//! [`cheat`] is a prover that lies at chosen steps. [`variants`] are weakened protocols that such a
+//! prover defeats. [`judge`] has the verifiers of the protocol and of its variants.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod accumulator;

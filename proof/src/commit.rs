@@ -1,23 +1,24 @@
-//! Weights and masks to commitments, and the audit that goes the other way (protocol section 4).
+//! Commits to weights under masks, and audits delivered weights against a manifest
+//! (docs/protocol.md, "Commitments" and "Audit").
 
-use group::{Curve, Group, GroupEncoding};
+use group::{Curve, GroupEncoding};
 use rayon::prelude::*;
 
 use crate::{
     Error,
+    checked_manifest::CheckedManifest,
     field::G1,
     layout::data_rows,
-    manifest::{Manifest, Pinned, Point, commitments},
+    manifest::{Manifest, Module, Point, commitments},
     masks::{MaskKey, Seed, Side},
     msm::{msm, small_msm},
     pairs::Pairs,
     settings::Settings,
     srs::Srs,
-    verifier::check_srs,
     weights::{PairWeights, Weights},
 };
 
-/// Columns of one committed vector.
+/// One vector to commit to, and where it belongs.
 struct Vector<'a> {
     module: usize,
     side: Side,
@@ -26,7 +27,7 @@ struct Vector<'a> {
     bits: u32,
 }
 
-/// The commitments of one column: `Commit(piece at its rows, masks at u−2 and u−1)`.
+/// The commitment to one column: `Commit(piece at its rows, masks at u−2 and u−1)`.
 fn commit_column(
     srs: &Srs,
     k: u32,
@@ -56,16 +57,17 @@ fn commit_vector(srs: &Srs, k: u32, key: &MaskKey, vector: &Vector<'_>) -> Vec<P
 
 fn commit_pairs(
     srs: &Srs,
-    manifest: &Manifest,
+    modules: &[Module],
+    k: u32,
     weights: &Weights,
     key: &MaskKey,
 ) -> Result<Vec<[Vec<Point>; 2]>, Error> {
-    let pairs = Pairs::of(&manifest.modules)?;
+    let pairs = Pairs::of(modules)?;
     let work: Vec<_> = pairs.iter().zip(weights.pairs()).collect();
     Ok(work
         .par_iter()
         .map(|(pair, PairWeights { a, b })| {
-            let module = &manifest.modules[pair.module];
+            let module = &modules[pair.module];
             let vector = |side, values, bits| Vector {
                 module: pair.module,
                 side,
@@ -74,20 +76,20 @@ fn commit_pairs(
                 bits,
             };
             [
-                commit_vector(srs, manifest.k, key, &vector(Side::A, a, module.a_bits)),
-                commit_vector(srs, manifest.k, key, &vector(Side::B, b, module.b_bits)),
+                commit_vector(srs, k, key, &vector(Side::A, a, module.a_bits)),
+                commit_vector(srs, k, key, &vector(Side::B, b, module.b_bits)),
             ]
         })
         .collect())
 }
 
-/// Fills a manifest's digests and commitments in. `draft` brings names, shapes, bit widths and
-/// scales; what it says of k, digests and commitments is overwritten. Returns the finished manifest
-/// and the mask key (the opening).
+/// Fills in a manifest's digests and commitments. `draft` has the names, shapes, bit widths and
+/// scales; its k, digests and commitments are overwritten. Returns the finished manifest, the
+/// weights and the mask key (the opening).
 ///
 /// # Errors
-/// If a shape, name or bit width breaks a rule ([`Error::Manifest`]), or the integers do not fit
-/// ([`Error::Weights`]).
+/// [`Error::Manifest`] if a shape, name or bit width breaks a rule; [`Error::Weights`] if the
+/// integers do not fit.
 pub fn commit(
     srs: &Srs,
     draft: &Manifest,
@@ -102,7 +104,8 @@ pub fn commit(
         Settings::of(&Pairs::of(&manifest.modules)?, manifest.k)?.digest_hex()?;
     let weights = Weights::new(&manifest, pairs)?;
     let key = MaskKey::derive(seed, &manifest, &weights)?;
-    let mut commitments = commit_pairs(srs, &manifest, &weights, &key)?.into_iter();
+    let mut commitments =
+        commit_pairs(srs, &manifest.modules, manifest.k, &weights, &key)?.into_iter();
     for term in manifest.modules.iter_mut().flat_map(|module| &mut module.terms) {
         term.a.clear();
         term.b.clear();
@@ -119,30 +122,24 @@ pub fn commit(
 }
 
 /// Recomputes the commitments of delivered weights under the delivered mask key and compares them
-/// with the manifest. Returns the names of the modules that differ: none means that the delivered
-/// integers are the committed ones.
+/// with the manifest's. Returns the names of the modules that differ. If there are none, the
+/// delivered integers are the committed ones.
 pub fn audit(
     srs: &Srs,
-    pinned: &Pinned,
+    manifest: &CheckedManifest,
     weights: &Weights,
     key: &MaskKey,
 ) -> Result<Vec<String>, Error> {
-    let manifest = pinned.manifest();
-    check_srs(srs, manifest)?;
-    // Integers of another shape would be skipped, wider ones truncated to the bit width below.
-    weights.check(manifest)?;
-    let delivered = commit_pairs(srs, manifest, weights, key)?;
-    let mut differing: Vec<usize> = commitments(manifest)
+    manifest.check_srs(srs)?;
+    // The commitments below skip integers of another shape and truncate wider ones.
+    weights.check(manifest.modules())?;
+    let delivered = commit_pairs(srs, manifest.modules(), manifest.manifest().k, weights, key)?;
+    let mut differing: Vec<usize> = commitments(manifest.modules())
         .zip(&delivered)
-        .zip(pinned.pairs().iter())
+        .zip(manifest.pairs().iter())
         .filter(|(((a, b), [own_a, own_b]), _)| *a != own_a.as_slice() || *b != own_b.as_slice())
         .map(|(_, pair)| pair.module)
         .collect();
     differing.dedup();
-    Ok(differing.into_iter().map(|m| manifest.modules[m].name.clone()).collect())
-}
-
-/// The identity, as the projective point that sums start from.
-pub(crate) fn zero() -> G1 {
-    G1::identity()
+    Ok(differing.into_iter().map(|m| manifest.modules()[m].name.clone()).collect())
 }

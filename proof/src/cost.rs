@@ -1,9 +1,8 @@
-//! What committing, proving and verifying will cost on this machine, before doing it.
+//! Estimates what committing, proving and verifying will cost on this machine.
 //!
-//! Counts come from the layout and the shapes; times from short measurements
-//! ([`Primitives::measure`]) that stand for the operations that dominate. Constants that remain are
-//! ratios to those; a test holds the estimates to what happens, within a factor of two, on three
-//! sizes.
+//! Counts come from the layout and the shapes. Times come from short measurements of the operations
+//! that dominate ([`OperationTimes::measure`]). The remaining constants are ratios to those. A test
+//! compares the estimates with measured times on three sizes, to within a factor of two.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ use crate::{
 
 /// Times of the dominating operations, with all cores working.
 #[derive(Debug, Clone, Copy)]
-pub struct Primitives {
+pub struct OperationTimes {
     /// One commitment to a full column of field elements.
     pub column: Duration,
     /// One integer of 16 bits in a commitment to weights, all cores busy.
@@ -35,23 +34,23 @@ pub struct Primitives {
     pub product: Duration,
 }
 
-/// Uses a result, so that the work is not optimised away.
+/// Keeps the compiler from removing the work behind a result.
 fn keep<T>(value: T) {
     std::hint::black_box(value);
 }
 
-/// Bits of the weights that [`Primitives::integer`] is measured with.
+/// Bits of the weights that [`OperationTimes::integer`] is measured with.
 const BITS: u32 = 16;
 
-impl Primitives {
-    /// Measures them.
-    pub fn measure(srs: &Srs) -> Primitives {
+impl OperationTimes {
+    /// Measures the operations on this machine.
+    pub fn measure(srs: &Srs) -> OperationTimes {
         let lagrange = srs.lagrange();
         let values = powers(F::from(0x9E37_79B9_7F4A_7C15), lagrange.len());
         let integers: Vec<i32> =
             (0..lagrange.len() as i64).map(|i| ((i * 40_503) % 65_521 - 32_760) as i32).collect();
         let time = |work: &dyn Fn()| {
-            // The shortest of some: what the machine does besides makes others longer.
+            // The shortest of four runs: other load on the machine only makes a run longer.
             let once = |_| {
                 let start = Instant::now();
                 work();
@@ -82,7 +81,7 @@ impl Primitives {
             keep(crate::field::small_inner_product(&integers, &limbs));
         });
         let share = |total: Duration, parts: usize| total.div_f64(parts.max(1) as f64);
-        Primitives {
+        OperationTimes {
             column,
             integer: share(integer, batch * lagrange.len()),
             masks: share(masks, 64),
@@ -119,7 +118,11 @@ pub struct Estimate {
 }
 
 /// Estimates from shapes alone. `draft` needs neither digests nor commitments.
-pub fn estimate(srs: &Srs, draft: &Manifest, primitives: &Primitives) -> Result<Estimate, Error> {
+pub fn estimate(
+    srs: &Srs,
+    draft: &Manifest,
+    primitives: &OperationTimes,
+) -> Result<Estimate, Error> {
     let mut manifest = draft.clone();
     manifest.k = srs.k();
     manifest.check_shapes()?;
@@ -180,7 +183,7 @@ pub fn estimate(srs: &Srs, draft: &Manifest, primitives: &Primitives) -> Result<
     })
 }
 
-/// Full-column commitments of the library's own: accumulator, random polynomial, two of the
+/// Full-column commitments that the library makes: accumulator, random polynomial, two of the
 /// quotient, two of the opening.
 const PROVER_COLUMNS: f64 = 6.0;
 /// Cost of carrying one instance column through transforms, hashing and the quotient, in
@@ -216,9 +219,9 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::print_stdout)]
     use super::*;
     use crate::{
+        checked_manifest::CheckedManifest,
         commit::commit,
         keys::KeyStore,
-        manifest::Pinned,
         masks::Seed,
         prover::Prover,
         testing::{Session, draft, keys, lora, random_pairs, random_rows},
@@ -231,8 +234,8 @@ mod tests {
         (start.elapsed().as_secs_f64(), result)
     }
 
-    /// The machine may be busy with something else at the moment of either measurement, which only
-    /// ever adds time: the shortest of up to ten attempts counts, on both sides.
+    /// Other load on the machine during a measurement only adds time, so the shortest of up to ten
+    /// attempts counts, for the estimate and for the measured time.
     #[test]
     fn estimates_are_within_a_factor_of_two_on_three_sizes() {
         let srs = Srs::insecure_dev(12).unwrap();
@@ -243,7 +246,7 @@ mod tests {
             let mut fits = false;
             let mut shortest = [(f64::INFINITY, f64::INFINITY); 3];
             for _ in 0..10 {
-                let estimate = estimate(&srs, &shape, &Primitives::measure(&srs)).unwrap();
+                let estimate = estimate(&srs, &shape, &OperationTimes::measure(&srs)).unwrap();
                 let (committing, _) = seconds(|| {
                     commit(&srs, &shape, random_pairs(&shape), &Seed::generate().unwrap()).unwrap()
                 });
@@ -259,12 +262,12 @@ mod tests {
                     seconds(|| session.with_trace(|trace| prover.prove(trace)).unwrap());
                 let bytes = session.manifest.to_bytes().unwrap();
                 let (verifying, _) = seconds(|| {
-                    let pinned = Pinned::parse(&bytes).unwrap();
+                    let checked = CheckedManifest::parse(&bytes).unwrap();
                     session.with_trace(|trace| {
                         verify(
                             &srs,
                             &KeyStore::default(),
-                            &pinned,
+                            &checked,
                             trace,
                             &proof,
                             SrsPolicy::AllowUntrusted,
@@ -272,7 +275,7 @@ mod tests {
                         .unwrap()
                     })
                 });
-                assert_eq!(estimate.layout, session.pinned.layout());
+                assert_eq!(estimate.layout, session.checked.layout());
                 assert_eq!(estimate.proof_bytes, proof.len());
                 assert!(
                     estimate.manifest_bytes.abs_diff(bytes.len()) <= 8 * modules,

@@ -1,16 +1,20 @@
-//! Why a statement, a manifest, a trace or a proof is refused: one variant a reason.
+//! Why an SRS, a manifest, a trace, weights or a proof is refused: one variant for each cause.
 
 /// What went wrong, where, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The structured reference string is not one.
+    /// The structured reference string is invalid.
     #[error("SRS refused: {0}")]
     Srs(String),
-    /// The manifest is malformed or breaks a rule of protocol section 4 or 5.
+    /// The structured reference string is valid, but its ceremony is not one that the caller's
+    /// [`SrsPolicy`](crate::verifier::SrsPolicy) accepts. Holds the name of the ceremony.
+    #[error("SRS refused: {0}")]
+    UntrustedSrs(String),
+    /// The manifest is malformed or breaks a rule (docs/protocol.md, "Manifest and adapter id").
     #[error("manifest refused: {0}")]
     Manifest(String),
-    /// The manifest is not the one that was pinned.
+    /// The manifest is not the pinned one.
     #[error(
         "this manifest has adapter id {found}, but {pinned} was pinned: ask the contributor for the manifest that you pinned"
     )]
@@ -20,8 +24,8 @@ pub enum Error {
         /// The id of the manifest at hand.
         found: String,
     },
-    /// Not an adapter id.
-    #[error("`{0}` is not an adapter id: that is 64 hex digits")]
+    /// The text is not an adapter id.
+    #[error("`{0}` is not an adapter id: an adapter id has 64 hex digits")]
     AdapterId(String),
     /// The manifest was made for another SRS.
     #[error(
@@ -36,7 +40,7 @@ pub enum Error {
     /// The weights do not fit the manifest.
     #[error("weights refused: {0}")]
     Weights(String),
-    /// The trace breaks a range or a shape.
+    /// The trace breaks a range or a shape, or its rows changed between two readings.
     #[error("trace refused: {0}")]
     Trace(String),
     /// A delta of the trace is beyond the bound that the manifest certifies: no adapter of that
@@ -49,7 +53,7 @@ pub enum Error {
         module: String,
         /// Row within the module.
         row: usize,
-        /// What the trace says.
+        /// The delta in the trace.
         delta: i64,
         /// The manifest's bound, as a power of two.
         delta_bits: u32,
@@ -65,12 +69,12 @@ pub enum Error {
         row: usize,
         /// Output feature.
         output: usize,
-        /// What the trace says.
+        /// The delta in the trace.
         claimed: i64,
-        /// What the adapter computes.
+        /// The delta that the adapter computes.
         computed: i64,
     },
-    /// The proof's bytes are not a proof.
+    /// The bytes are not a proof of this layout.
     #[error("proof malformed at its part `{part}`: {why}")]
     Malformed {
         /// Which part of the proof.
@@ -78,26 +82,52 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// The proof is well-formed and one of its checks says no.
+    /// The proof is well-formed and fails a check.
     #[error("proof rejected by the check `{0}`")]
     Rejected(Check),
-    /// An error of the proving library that no input should cause.
+    /// The proving library returned an error that no input should cause.
     #[error("the proving library failed: {0}")]
     Library(String),
+    /// The program violates one of its own invariants: a bug, or a caller that skipped a check.
+    ///
+    /// Returned by [`Keys::generate`](crate::keys::Keys::generate) for a layout of another size
+    /// than the SRS, by [`argument::verify`](crate::argument::verify) for public columns that do
+    /// not fit the layout, by [`Srs::ethereum`](crate::srs::Srs::ethereum) if the embedded
+    /// parameters are damaged, and where a manifest or settings cannot be serialised. Callers
+    /// also use it for a panic that they caught in this crate.
+    #[error("internal error: {0}; please report it")]
+    Internal(String),
     /// The operating system gave no randomness.
     #[error("the operating system's random generator failed: {0}")]
     Randomness(String),
+}
+
+impl Error {
+    /// Whether this is a "no" about a claim rather than an unusable input or a failure here.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Error::Pin { .. }
+                | Error::SrsMismatch { .. }
+                | Error::FalseTrace { .. }
+                | Error::Malformed { .. }
+                | Error::Rejected(_)
+                | Error::BeyondBound { .. }
+                | Error::Srs(_)
+                | Error::UntrustedSrs(_)
+        )
+    }
 }
 
 /// The checks of the verifier that depend on every byte of a well-formed proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Check {
-    /// Protocol 5.6: the re-randomised columns differ from the manifest's combination on mask rows
-    /// only.
+    /// The re-randomised columns differ from the manifest's combination on mask rows only
+    /// (docs/protocol.md, "Mask span").
     MaskSpan,
-    /// Protocol 5.7 and 5.8: the relations hold of the committed columns (halo2's identities and
-    /// the KZG opening, which the library decides together, in one pairing).
+    /// The relations hold for the committed columns (docs/protocol.md, "Relations" and "Circuit"):
+    /// halo2's identities and the KZG opening, which the library decides together, in one pairing.
     Relations,
 }
 

@@ -1,6 +1,7 @@
-//! The scalar field of BLS12-381, and sums of small integers times field elements.
+//! The scalar field of BLS12-381, sums of small integers times field elements, and secret vectors
+//! that are overwritten when dropped.
 //!
-//! Knows nothing of adapters or proofs.
+//! It knows nothing of adapters or proofs.
 
 use ff::{Field, FromUniformBytes};
 
@@ -39,14 +40,14 @@ pub fn from_i128(value: i128) -> F {
 
 /// `±magnitude`, for a magnitude below 2^254 (which is below p).
 fn signed(negative: bool, magnitude: &Limbs) -> F {
-    // Canonical by the bound, so the conversion never fails. (`PrimeField::from_u128` doubles 64
-    // times instead.)
+    // Canonical by the bound, so the conversion never fails. (`PrimeField::from_u128` would double
+    // 64 times.)
     let value = F::from_u64s_le(magnitude).unwrap_or(F::ZERO);
     if negative { -value } else { value }
 }
 
 /// `Σ_k parts[k]·2^(32k)` for four parts below 2^127 in magnitude: the sum is below 2^224, so it is
-/// put together as a 256-bit integer in two's complement and converted once.
+/// computed as a 256-bit integer in two's complement and converted once.
 pub fn from_parts_of_32_bits(parts: &[i128; 4]) -> F {
     let mut words = [0u64; 4];
     for part in parts.iter().rev() {
@@ -87,15 +88,15 @@ pub fn powers(base: F, count: usize) -> Vec<F> {
     std::iter::successors(Some(F::ONE), |power| Some(*power * base)).take(count).collect()
 }
 
-/// `⟨a, b⟩` over the shorter of the two: the longer one is taken as zero-extended partner.
+/// `⟨a, b⟩`. The shorter vector is taken as extended with zeros.
 pub fn inner_product(a: &[F], b: &[F]) -> F {
     a.iter().zip(b).map(|(x, y)| *x * y).sum()
 }
 
 /// An unreduced sum `Σ sᵢ·vᵢ` of small integers `sᵢ` times field elements `vᵢ`.
 ///
-/// Each limb's accumulator holds a sum of products below 2³¹·2⁶⁴ = 2⁹⁵ in magnitude: an `i128`
-/// takes 2³² of them, more than any vector here is long ([`crate::manifest::MAX_DIM`]).
+/// Each limb's accumulator holds a sum of products below 2³¹·2⁶⁴ = 2⁹⁵ in magnitude. An `i128`
+/// takes 2³² of them, which is more than any vector has (`manifest::MAX_DIM`).
 #[derive(Clone, Copy, Default)]
 pub struct SmallSum([i128; 4]);
 
@@ -116,7 +117,7 @@ impl SmallSum {
     }
 }
 
-/// `⟨small, values⟩`: over the shorter of the two.
+/// `⟨small, values⟩`. The shorter vector is taken as extended with zeros.
 pub fn small_inner_product(small: &[i32], values: &[Limbs]) -> F {
     let mut sum = SmallSum::default();
     for (s, v) in small.iter().zip(values) {
@@ -125,8 +126,7 @@ pub fn small_inner_product(small: &[i32], values: &[Limbs]) -> F {
     sum.reduce()
 }
 
-/// Overwrites field elements that were secret. `black_box` keeps the writes from being optimised
-/// away.
+/// Overwrites secret field elements. `black_box` keeps the compiler from removing the writes.
 pub fn wipe(values: &mut [F]) {
     for value in values.iter_mut() {
         *value = F::ZERO;

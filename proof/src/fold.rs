@@ -1,9 +1,9 @@
-//! The sumcheck that folds the groups: `Σ_g ⟨A*_g, v_g⟩ = claim` becomes one inner product
-//! (protocol 5.5).
+//! Folds the groups by a sumcheck: `Σ_g ⟨A*_g, v_g⟩ = claim` becomes one inner product
+//! (docs/protocol.md, "Steps", step 5).
 //!
-//! Only the arithmetic: what is committed, absorbed and drawn, [`crate::prover`] and
-//! [`crate::verifier`] decide. Vectors of different lengths stand for their zero extensions, and
-//! missing groups for zero vectors.
+//! This module has only the arithmetic. The prover and the verifier decide what is committed,
+//! absorbed and drawn. A vector stands for its extension with zeros, and a missing group for a zero
+//! vector.
 
 use ff::Field;
 use rayon::prelude::*;
@@ -20,7 +20,7 @@ pub struct Folding {
 }
 
 impl Folding {
-    /// `a` and `v` have one entry a group; there will be `rounds` = ⌈log₂ G⌉ rounds.
+    /// `a` and `v` have one entry a group; `rounds` is ⌈log₂ G⌉.
     pub fn new(mut a: Vec<Secret>, mut v: Vec<Vec<F>>, rounds: usize) -> Folding {
         a.resize_with(1 << rounds, Secret::default);
         v.resize_with(1 << rounds, Vec::new);
@@ -57,7 +57,7 @@ impl Folding {
         self.v = (0..half).into_par_iter().map(|g| bind(&self.v[g], &self.v[g + half])).collect();
     }
 
-    /// After the last round: `A**` and `x**`.
+    /// `A**` and `x**`, after the last round.
     pub fn finish(mut self) -> (Secret, Vec<F>) {
         (self.a.pop().unwrap_or_default(), self.v.pop().unwrap_or_default())
     }

@@ -1,8 +1,8 @@
-//! The halo2 circuit: one running sum (protocol 5.8).
+//! The halo2 circuit: one running sum (docs/protocol.md, "Circuit").
 //!
 //! `q·(acc(ωX) − acc(X)) = Σ_k w_k·C_k + Σ_j e_j·T_j·U_j`, where `C_k` are committed instance
-//! columns and `w_k`, `e_j` public ones; `acc` starts at zero and ends at the output cell. Of
-//! degree 3, because public columns are zero on inactive rows.
+//! columns and `w_k`, `e_j` public ones; `acc` starts at zero and ends at the output cell. The
+//! degree is 3, because public columns are zero on inactive rows.
 
 use ff::Field;
 use halo2_proofs::{
@@ -13,13 +13,12 @@ use halo2_proofs::{
 
 use crate::{field::F, layout::Layout};
 
-/// The circuit of a layout; `acc` is the running sum, from row 0 to the output row, if there is a
-/// witness.
+/// The circuit of a layout.
 #[derive(Clone)]
 pub struct RunningSum {
-    /// Which columns there are.
+    /// The columns.
     pub layout: Layout,
-    /// The witness.
+    /// The witness: the running sum from row 0 to the output row. None for key generation.
     pub acc: Option<Vec<F>>,
 }
 
@@ -32,7 +31,7 @@ pub struct Config {
     q_last: Column<Fixed>,
 }
 
-/// `Layout` as circuit parameters: the trait asks for a default, which is never used.
+/// `Layout` as circuit parameters. The trait requires a default, which is never used.
 #[derive(Debug, Clone, Copy)]
 pub struct Params(pub Layout);
 
@@ -48,8 +47,8 @@ impl Default for Params {
     }
 }
 
-/// `Σ terms` as a balanced tree: the library walks expressions recursively, so a chain as long as
-/// the widest layout that a manifest can ask for would overflow the stack.
+/// `Σ terms` as a balanced tree. The library walks expressions recursively, so a chain over the
+/// widest layout that a manifest can require would overflow the stack.
 fn sum(mut terms: Vec<Expression<F>>) -> Expression<F> {
     while terms.len() > 1 {
         let mut rest = terms.into_iter();

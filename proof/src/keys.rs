@@ -1,4 +1,5 @@
-//! Keys of a layout: derived by both sides, never taken from the other (protocol 5.1, 9).
+//! Derives the keys of a layout. Each party derives its own keys and takes none from the other
+//! (docs/protocol.md, "Circuit").
 
 use std::{
     collections::HashMap,
@@ -22,7 +23,8 @@ use crate::{
 
 pub(crate) type Scheme = KZGCommitmentScheme<Bls12>;
 
-/// Verifying key of one layout under one SRS, and the proving key once somebody proves.
+/// Verifying key of one layout under one SRS, and the proving key after the first
+/// proof.
 #[derive(Debug)]
 pub struct Keys {
     layout: Layout,
@@ -32,11 +34,16 @@ pub struct Keys {
 
 impl Keys {
     /// Derives the verifying key.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] if the layout is impossible; [`Error::Internal`] if it has another size
+    /// than the SRS.
     pub fn generate(srs: &Srs, layout: Layout) -> Result<Keys, Error> {
         layout.check()?;
-        // A longer basis would commit to other polynomials without a word (protocol section 9).
+        // Commitments under a longer basis are commitments to other polynomials
+        // (docs/protocol.md, "Structured reference string").
         if srs.k() != layout.k {
-            return Err(Error::Manifest(format!(
+            return Err(Error::Internal(format!(
                 "the circuit has 2^{} rows, the SRS 2^{} points",
                 layout.k,
                 srs.k()
@@ -47,7 +54,7 @@ impl Keys {
             keygen_vk_with_k(srs.params(), &circuit, layout.k).map_err(failed)?;
         if vk.cs().blinding_factors() != BLINDING_FACTORS || vk.cs().degree() != 3 {
             return Err(Error::Library(format!(
-                "it keeps {} blinding rows at degree {}, this protocol is laid out for {BLINDING_FACTORS} at degree 3",
+                "it keeps {} blinding rows at degree {}, this protocol requires {BLINDING_FACTORS} at degree 3",
                 vk.cs().blinding_factors(),
                 vk.cs().degree()
             )));
@@ -65,7 +72,7 @@ impl Keys {
         self.vk().to_bytes(SerdeFormat::Processed)
     }
 
-    /// The key's own digest: what every transcript absorbs first.
+    /// The key's digest, which is part of every statement.
     pub fn fingerprint(&self) -> F {
         self.vk().transcript_repr()
     }
@@ -74,7 +81,7 @@ impl Keys {
         &self.vk
     }
 
-    /// Derives the proving key now, so that the first proof need not.
+    /// Derives the proving key now instead of at the first proof.
     pub fn prepare_proving(&self) -> Result<(), Error> {
         self.pk().map(|_| ())
     }
@@ -95,13 +102,13 @@ fn failed(e: halo2_proofs::plonk::Error) -> Error {
 }
 
 /// Keys by the digest of their SRS and their layout.
-type Shelf = HashMap<([u8; 32], Layout), Arc<Keys>>;
+type KeyMap = HashMap<([u8; 32], Layout), Arc<Keys>>;
 
-/// Keys by SRS and layout: one vk serves many adapters.
+/// Keys by SRS and layout. One verifying key serves many adapters.
 #[derive(Debug, Default)]
-pub struct KeyStore(Mutex<Shelf>);
+pub struct KeyStore(Mutex<KeyMap>);
 
-/// Keys that a store holds at most; it starts anew when it is full.
+/// Most keys that a store holds. A full store is emptied.
 const STORE_SIZE: usize = 32;
 
 impl KeyStore {
@@ -120,8 +127,8 @@ impl KeyStore {
         Ok(keys)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Shelf> {
-        // A poisoned map is still a map of finished keys.
+    fn lock(&self) -> std::sync::MutexGuard<'_, KeyMap> {
+        // A map that a panic poisoned still holds finished keys only.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

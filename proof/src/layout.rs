@@ -1,12 +1,12 @@
-//! Which columns a session has, and the rows of a column (protocol section 4).
+//! The columns of a session and the rows of a column (docs/protocol.md, "Rows of a column").
 //!
-//! The circuit is fixed by a [`Layout`] alone: k and the number of columns of each kind. It knows
-//! nothing of modules, ranks or rows, so a handful of verifying keys serves every adapter.
+//! A [`Layout`] alone fixes the circuit: k and the number of columns of each kind. It depends on no
+//! module, rank or row, so a handful of verifying keys serves every adapter.
 
 use crate::{Error, srs};
 
-/// Blinding rows that halo2 keeps for this circuit's columns; [`crate::keys`] asserts it against
-/// the library.
+/// Blinding rows that halo2 keeps for this circuit's columns. Key generation compares it with the
+/// library's number.
 pub const BLINDING_FACTORS: usize = 5;
 /// Rows at the end of the usable ones that hold the two masks of a committed column.
 pub const MASKS: usize = 2;
@@ -19,20 +19,20 @@ pub const MAX_COLUMNS: usize = 1 << 12;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
-    /// Columns that `A**` takes: 0 if the adapter has no committed A side.
+    /// Columns of `A**`: 0 if the adapter has no committed A side.
     pub a_columns: usize,
-    /// Columns that `B*` takes: 0 if the adapter has no committed B side.
+    /// Columns of `B*`: 0 if the adapter has no committed B side.
     pub b_columns: usize,
     /// log₂ of the rows of a column.
     pub k: u32,
-    /// Columns that `T` takes, and likewise `U`.
+    /// Columns of `T`, and of `U`.
     pub pair_columns: usize,
     /// Rounds of the sumcheck, one column each: μ = ⌈log₂ G⌉.
     pub rounds: usize,
 }
 
 impl Layout {
-    /// Checks the bounds that everything downstream relies on.
+    /// Checks the bounds that all users of a layout rely on.
     pub fn check(&self) -> Result<(), Error> {
         let bad = |what: &str| Err(Error::Manifest(format!("impossible layout: {what}")));
         if !(srs::MIN_K..=srs::MAX_K).contains(&self.k) {
@@ -69,8 +69,8 @@ impl Layout {
         data_rows(self.k)
     }
 
-    /// The rows of the two mask slots: u − 2 and u − 1. The first is also the row of the output
-    /// cell, in a public column of its own.
+    /// The rows of the two mask slots: u − 2 and u − 1. Row u − 2 of another, public column is the
+    /// output cell.
     pub fn mask_rows(&self) -> [usize; MASKS] {
         [self.usable() - 2, self.usable() - 1]
     }

@@ -1,22 +1,14 @@
-//! What is published about an adapter: shapes, bit widths, public scales and the commitments
-//! (protocol section 4).
+//! The published description of an adapter: shapes, bit widths, public scales and commitments
+//! (docs/protocol.md, "Manifest and adapter id").
 //!
 //! A manifest is canonical JSON: sorted keys, no white space, one encoding per value. Its BLAKE3 is
-//! the adapter id that the user pins. [`Pinned`] is the only form that the verifier works with:
-//! parsing is where every rule of protocol sections 4, 5 ("General pairs") and 9 is enforced.
+//! the adapter id that the user pins. This module has the document and the rules for its fields.
+//! The prover and the verifier take only a `CheckedManifest`, which obeys all rules.
 
-use group::{GroupEncoding, UncompressedEncoding, prime::PrimeCurveAffine};
-use rayon::prelude::*;
+use group::{GroupEncoding, prime::PrimeCurveAffine};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Error,
-    error::manifest as refuse,
-    field::G1Affine,
-    layout::{Layout, columns_for},
-    pairs::Pairs,
-    settings::Settings,
-};
+use crate::{Error, error::manifest as refuse, field::G1Affine, layout::columns_for};
 
 /// The `format` field of every manifest.
 pub const FORMAT: &str = "zklora-manifest";
@@ -28,14 +20,14 @@ pub const MAX_BYTES: usize = 1 << 27;
 pub const MAX_MODULES: usize = 1 << 16;
 /// Most pairs (rank components, biases, scales) of an adapter.
 pub const MAX_PAIRS: usize = 1 << 20;
-/// Largest input or output dimension: a verifier spends memory on each feature of the longest,
-/// called or not.
+/// Largest input or output dimension. A verifier spends memory on each feature of the longest
+/// vector, even if the module was never called.
 pub const MAX_DIM: usize = 1 << 20;
 /// Longest module or input name, in bytes.
 pub const MAX_NAME: usize = 512;
-/// What an input cannot be called, for traces have other tensors of these names.
+/// Names that an input cannot have: traces use them for other tensors.
 pub const RESERVED_INPUTS: [&str; 3] = ["one", "scale", "delta"];
-/// Widest activation integer, sign included. [`crate::projection`] relies on it.
+/// Widest activation integer, sign included. The projection relies on it.
 pub const MAX_X_BITS: u32 = 24;
 /// Widest weight integer, sign included.
 pub const MAX_WEIGHT_BITS: u32 = 24;
@@ -72,7 +64,7 @@ impl<'de> Deserialize<'de> for Point {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseModel {
-    /// Digest of the base model's weights, as hex, if the contributor had them at hand.
+    /// Digest of the base model's weights, as hex, if the contributor had them.
     pub fingerprint: Option<String>,
     /// Name, as in the adapter's configuration.
     pub name: String,
@@ -88,7 +80,7 @@ pub struct Input {
     pub name: String,
 }
 
-/// What a term of a module computes.
+/// The kinds of terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TermKind {
@@ -101,8 +93,8 @@ pub enum TermKind {
     Scale,
 }
 
-/// Commitments of a side, each to at least one column: an empty list takes three bytes of a file
-/// and many of memory.
+/// Parses the commitments of a side. Each vector has at least one commitment: an empty list takes
+/// three bytes of a file and many of memory.
 fn vectors<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<Point>>, D::Error> {
     struct Vectors;
     impl<'de> serde::de::Visitor<'de> for Vectors {
@@ -139,7 +131,7 @@ pub struct Term {
     pub b: Vec<Vec<Point>>,
     /// Index of the input that the term reads; none for a bias.
     pub input: Option<usize>,
-    /// What it computes.
+    /// The kind.
     pub kind: TermKind,
     /// Number of pairs: the LoRA rank, or 1.
     pub rank: usize,
@@ -186,13 +178,13 @@ impl Module {
 }
 
 fn power_of_two(exponent: i32) -> f64 {
-    // Exact in every binade, subnormals included: halving or doubling is exact there.
+    // Halving and doubling are exact in every binade, subnormals included.
     let step = if exponent < 0 { 0.5 } else { 2.0 };
     (0..exponent.unsigned_abs()).fold(1.0, |value, _| value * step)
 }
 
-/// The published description of an adapter. Build one with [`crate::commit::commit`], read one with
-/// [`Pinned::parse`].
+/// The published description of an adapter. `commit::commit` builds one, and
+/// `CheckedManifest::parse` reads one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -215,10 +207,11 @@ pub struct Manifest {
 impl Manifest {
     /// The canonical bytes.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        serde_json::to_vec(self).map_err(|e| refuse(format!("cannot be written: {e}")))
+        serde_json::to_vec(self)
+            .map_err(|e| Error::Internal(format!("a manifest cannot be serialised: {e}")))
     }
 
-    /// The canonical bytes with every commitment left out: what the mask key is bound to.
+    /// The canonical bytes without the commitments: the mask key is bound to them.
     pub fn bytes_without_commitments(&self) -> Result<Vec<u8>, Error> {
         let mut bare = self.clone();
         for term in bare.modules.iter_mut().flat_map(|module| &mut module.terms) {
@@ -228,7 +221,7 @@ impl Manifest {
         bare.to_bytes()
     }
 
-    /// Everything but the commitments themselves.
+    /// Checks all rules but those for the commitments.
     pub(crate) fn check_shapes(&self) -> Result<(), Error> {
         if self.format != FORMAT || self.version != VERSION {
             return Err(refuse(format!(
@@ -258,7 +251,8 @@ impl Manifest {
         Ok(())
     }
 
-    fn check_commitments(&self) -> Result<(), Error> {
+    /// Checks that each side has as many commitments as its shape requires.
+    pub(crate) fn check_commitments(&self) -> Result<(), Error> {
         for module in &self.modules {
             for term in &module.terms {
                 let a_columns =
@@ -325,11 +319,11 @@ fn check_module(module: &Module) -> Result<(), String> {
     let mut names = std::collections::HashSet::new();
     for input in &module.inputs {
         check_name(&input.name, "an input's name", false).map_err(|e| e.to_string())?;
-        // Traces call their tensors `<module>.<input>`, `<module>.scale` and so on: no two may
-        // claim one name.
+        // The tensors of a trace are called `<module>.<input>`, `<module>.scale` and so on: no two
+        // may have one name.
         if input.name.contains('.') || RESERVED_INPUTS.contains(&input.name.as_str()) {
             return Err(format!(
-                "an input is called `{}`: that has a dot or is taken by traces",
+                "an input is called `{}`: the name has a dot or is taken by traces",
                 input.name
             ));
         }
@@ -343,9 +337,13 @@ fn check_module(module: &Module) -> Result<(), String> {
     for term in &module.terms {
         let input_dim = match term.input {
             None => None,
-            Some(index) => {
-                Some(module.inputs.get(index).ok_or("a term names an input that is not there")?.dim)
-            }
+            Some(index) => Some(
+                module
+                    .inputs
+                    .get(index)
+                    .ok_or("a term names an input that the module does not have")?
+                    .dim,
+            ),
         };
         let fits = match term.kind {
             TermKind::LowRank => {
@@ -392,129 +390,9 @@ impl std::str::FromStr for AdapterId {
     }
 }
 
-/// The commitments of one pair, parsed: one point a column. A missing side is empty.
-#[derive(Debug, Clone)]
-pub struct PairPoints {
-    /// Commitments to A, column by column.
-    pub a: Vec<G1Affine>,
-    /// Commitments to B, column by column.
-    pub b: Vec<G1Affine>,
-}
-
-/// A manifest that was parsed from its canonical bytes and obeys every rule.
-#[derive(Debug, Clone)]
-pub struct Pinned {
-    manifest: Manifest,
-    id: AdapterId,
-    settings: Settings,
-    pairs: Pairs,
-    points: Vec<PairPoints>,
-}
-
-impl Pinned {
-    /// Parses and checks canonical manifest bytes.
-    ///
-    /// # Errors
-    /// [`Error::Manifest`] says which rule is broken: size, JSON, canonical form, names, shapes,
-    /// bit widths, settings digest, number of commitments, a point that is not in the
-    /// prime-order group or is the identity.
-    pub fn parse(bytes: &[u8]) -> Result<Pinned, Error> {
-        Pinned::parse_by(bytes, parse_points)
-    }
-
-    /// [`Pinned::parse`] with what [`Pinned::points_to_bytes`] gave for the same manifest before.
-    /// Whatever `points` holds, a point that is taken from it is the manifest's: it is on the
-    /// curve, has the same compressed form and is not the identity. The one rule that is
-    /// not checked again is that it lies in the prime-order group, so `points` has to be what this
-    /// user wrote.
-    ///
-    /// # Errors
-    /// Those of [`Pinned::parse`]; `points` are not this manifest's.
-    pub fn parse_with_points(bytes: &[u8], points: &[u8]) -> Result<Pinned, Error> {
-        Pinned::parse_by(bytes, |manifest| known_points(manifest, points))
-    }
-
-    fn parse_by(
-        bytes: &[u8],
-        points: impl FnOnce(&Manifest) -> Result<Vec<PairPoints>, Error>,
-    ) -> Result<Pinned, Error> {
-        if bytes.len() > MAX_BYTES {
-            return Err(refuse(format!("{} bytes: more than {MAX_BYTES}", bytes.len())));
-        }
-        let manifest: Manifest =
-            serde_json::from_slice(bytes).map_err(|e| refuse(format!("not a manifest: {e}")))?;
-        if manifest.to_bytes()? != bytes {
-            return Err(refuse(
-                "not in canonical form (sorted keys, no white space): use the bytes that compile wrote",
-            ));
-        }
-        manifest.check_shapes()?;
-        let pairs = Pairs::of(&manifest.modules)?;
-        let settings = Settings::of(&pairs, manifest.k)?;
-        if manifest.settings_digest != settings.digest_hex()? {
-            return Err(refuse("the settings digest is not the one that its shapes and k give"));
-        }
-        manifest.check_commitments()?;
-        let points = points(&manifest)?;
-        let id = AdapterId(*blake3::hash(bytes).as_bytes());
-        Ok(Pinned { manifest, id, settings, pairs, points })
-    }
-
-    /// [`Pinned::parse`], and the id must be `pin`.
-    pub fn parse_pinned(bytes: &[u8], pin: &AdapterId) -> Result<Pinned, Error> {
-        let found = AdapterId(*blake3::hash(bytes).as_bytes());
-        if found != *pin {
-            return Err(Error::Pin { pinned: pin.to_string(), found: found.to_string() });
-        }
-        Pinned::parse(bytes)
-    }
-
-    /// The document.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    /// The modules, in order.
-    pub fn modules(&self) -> &[Module] {
-        &self.manifest.modules
-    }
-
-    /// BLAKE3 of the canonical bytes.
-    pub fn id(&self) -> AdapterId {
-        self.id
-    }
-
-    /// The settings that the shapes and k give.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// The columns of every session of this adapter.
-    pub fn layout(&self) -> Layout {
-        self.settings.layout
-    }
-
-    /// The pairs and groups.
-    pub fn pairs(&self) -> &Pairs {
-        &self.pairs
-    }
-
-    /// The commitments, uncompressed: decompressing them, and checking their group, is most of the
-    /// work of parsing a manifest.
-    pub fn points_to_bytes(&self) -> Vec<u8> {
-        let all = self.points.iter().flat_map(|pair| pair.a.iter().chain(&pair.b));
-        all.flat_map(|point| point.to_uncompressed().as_ref().to_vec()).collect()
-    }
-
-    /// The commitments, one entry a pair.
-    pub fn points(&self) -> &[PairPoints] {
-        &self.points
-    }
-}
-
-/// The commitments of every pair, in the order of [`Pairs`].
-pub(crate) fn commitments(manifest: &Manifest) -> impl Iterator<Item = (&[Point], &[Point])> {
-    manifest.modules.iter().flat_map(|module| &module.terms).flat_map(|term| {
+/// The commitments of every pair, in manifest order.
+pub(crate) fn commitments(modules: &[Module]) -> impl Iterator<Item = (&[Point], &[Point])> {
+    modules.iter().flat_map(|module| &module.terms).flat_map(|term| {
         (0..term.rank).map(|j| {
             (
                 term.a.get(j).map_or(&[][..], Vec::as_slice),
@@ -522,55 +400,6 @@ pub(crate) fn commitments(manifest: &Manifest) -> impl Iterator<Item = (&[Point]
             )
         })
     })
-}
-
-fn parse_points(manifest: &Manifest) -> Result<Vec<PairPoints>, Error> {
-    let sides: Vec<_> = commitments(manifest).collect();
-    sides.par_iter().map(|(a, b)| Ok(PairPoints { a: parse_side(a)?, b: parse_side(b)? })).collect()
-}
-
-/// Bytes of an uncompressed point.
-const UNCOMPRESSED: usize = 96;
-
-/// The points of `bytes`, if they are those of the manifest. What [`parse_point`] refuses is
-/// refused here, but for a point that lies on the curve and not in the prime-order group.
-fn known_points(manifest: &Manifest, bytes: &[u8]) -> Result<Vec<PairPoints>, Error> {
-    let refuse =
-        |why| refuse(format!("the points that were kept of it are not its commitments: {why}"));
-    let sides: Vec<_> = commitments(manifest).collect();
-    let count = sides.iter().map(|(a, b)| a.len() + b.len()).sum::<usize>();
-    if bytes.len() != count * UNCOMPRESSED {
-        return Err(refuse("another number of them"));
-    }
-    let mut chunks = bytes.chunks_exact(UNCOMPRESSED);
-    let mut side = |compressed: &[Point]| -> Result<Vec<G1Affine>, &'static str> {
-        compressed.iter().zip(&mut chunks).map(|(point, bytes)| known_point(point, bytes)).collect()
-    };
-    let pairs = sides.into_iter().map(|(a, b)| Ok(PairPoints { a: side(a)?, b: side(b)? }));
-    pairs.collect::<Result<_, _>>().map_err(refuse)
-}
-
-/// The point of these bytes, if it is on the curve, has this compressed form and is not the
-/// identity.
-fn known_point(compressed: &Point, bytes: &[u8]) -> Result<G1Affine, &'static str> {
-    let mut repr = <G1Affine as UncompressedEncoding>::Uncompressed::default();
-    repr.as_mut().copy_from_slice(bytes);
-    // "Unchecked" is the group, not the curve.
-    let point: G1Affine = Option::from(G1Affine::from_uncompressed_unchecked(&repr))
-        .ok_or("one is not a point of the curve")?;
-    if point.to_bytes().as_ref() != compressed.0 {
-        return Err("one is another point");
-    }
-    check_not_identity(point)
-}
-
-fn parse_side(points: &[Point]) -> Result<Vec<G1Affine>, Error> {
-    points
-        .iter()
-        .map(|point| {
-            parse_point(&point.0).map_err(|why| refuse(format!("commitment {point:?} {why}")))
-        })
-        .collect()
 }
 
 /// A compressed point of the prime-order group that is not the identity.
@@ -583,7 +412,7 @@ pub(crate) fn parse_point(bytes: &[u8; 48]) -> Result<G1Affine, &'static str> {
     )
 }
 
-/// The identity is a commitment to nothing: it has no masks, and its column is known to be zero.
-fn check_not_identity(point: G1Affine) -> Result<G1Affine, &'static str> {
+/// Refuses the identity: it is a commitment without masks to a column that is known to be zero.
+pub(crate) fn check_not_identity(point: G1Affine) -> Result<G1Affine, &'static str> {
     if bool::from(point.is_identity()) { Err("is the identity") } else { Ok(point) }
 }

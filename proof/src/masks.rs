@@ -1,8 +1,8 @@
-//! Seeds, mask keys and masks (protocol section 4).
+//! Seeds, mask keys and masks (docs/protocol.md, "Masks").
 //!
-//! The mask key is bound to everything that is committed, so any change of a weight, name, order,
-//! bit width, k or SRS changes all masks: two manifests of one seed never differ by an unmasked
-//! commitment.
+//! The mask key is bound to everything that is committed to, so a change of a weight, name, order,
+//! bit width, k or SRS changes all masks. The difference of two commitments of one seed is
+//! therefore never an unmasked commitment.
 
 use rand_core::{OsRng, RngCore};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -25,7 +25,7 @@ impl Seed {
         Ok(Seed(*os_bytes()?))
     }
 
-    /// A seed that was stored.
+    /// A stored seed.
     pub fn from_bytes(bytes: [u8; 32]) -> Seed {
         Seed(bytes)
     }
@@ -52,8 +52,8 @@ pub enum Side {
     B = 1,
 }
 
-/// The key of all masks of one adapter: what a buyer gets with the weights (the opening). It opens
-/// no other adapter of the same seed. Not printed, overwritten when dropped.
+/// The key of all masks of one adapter. A buyer gets it with the weights (the opening). It opens no
+/// other adapter of the same seed. Not printed, overwritten when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct MaskKey([u8; 32]);
 
@@ -64,7 +64,7 @@ impl MaskKey {
     pub fn derive(seed: &Seed, manifest: &Manifest, weights: &Weights) -> Result<MaskKey, Error> {
         let mut content = blake3::Hasher::new_keyed(&seed.0);
         field(&mut content, &manifest.bytes_without_commitments()?);
-        // As long as the longest vector: a buffer that grows leaves copies behind.
+        // As long as the longest vector: a buffer that grows leaves copies of secrets in memory.
         let longest =
             weights.pairs().iter().map(|pair| pair.a.len().max(pair.b.len())).max().unwrap_or(0);
         let mut buffer = Zeroizing::new(Vec::with_capacity(4 * longest));
@@ -88,7 +88,7 @@ impl MaskKey {
         Ok(key)
     }
 
-    /// A key that was stored or delivered.
+    /// A stored or delivered key.
     pub fn from_bytes(bytes: [u8; 32]) -> MaskKey {
         MaskKey(bytes)
     }

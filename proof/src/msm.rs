@@ -1,6 +1,6 @@
 //! Multi-exponentiation `Σ sᵢ·Pᵢ` through `blst`'s Pippenger.
 //!
-//! Knows points and scalars, not what they stand for.
+//! It knows points and scalars, not what they stand for.
 
 use blst::{MultiPoint, blst_p1, blst_p1_affine};
 use group::{Curve, Group, prime::PrimeCurveAffine};
@@ -14,8 +14,8 @@ fn from_blst(point: blst_p1) -> G1 {
     out
 }
 
-/// `Σ scalars[i]·points[i]`. Identity points contribute nothing. The lengths must agree; the
-/// shorter one counts.
+/// `Σ scalars[i]·points[i]`. Points at infinity contribute nothing. If one list is longer, its rest
+/// is ignored.
 pub fn msm(points: &[G1Affine], scalars: &[F]) -> G1 {
     let mut bases: Vec<blst_p1_affine> = Vec::with_capacity(points.len());
     let mut bytes: Vec<u8> = Vec::with_capacity(points.len() * 32);
@@ -34,8 +34,8 @@ pub fn msm(points: &[G1Affine], scalars: &[F]) -> G1 {
     sum
 }
 
-/// `Σ scalars[i]·points[i]` for integers below 2^`bits` in magnitude: signs are folded into the
-/// points, so that the cost grows with `bits` and not with the field. `bits` is at most 31.
+/// `Σ scalars[i]·points[i]` for integers below 2^`bits` in magnitude: the points take the
+/// signs, so the cost grows with `bits` and not with the field. `bits` is at most 31.
 pub fn small_msm(points: &[G1Affine], scalars: &[i32], bits: u32) -> G1 {
     let bits = bits.clamp(1, 31) as usize;
     let width = bits.div_ceil(8);
@@ -57,7 +57,7 @@ pub fn small_msm(points: &[G1Affine], scalars: &[i32], bits: u32) -> G1 {
     sum
 }
 
-/// Projective to affine, all at once.
+/// Converts all points to affine coordinates with one inversion.
 pub fn to_affine(points: &[G1]) -> Vec<G1Affine> {
     // The library's batch conversion indexes the first point.
     if points.is_empty() {
@@ -115,8 +115,8 @@ mod tests {
 
     #[test]
     fn equal_and_opposite_points_are_summed_right() {
-        // A prover picks the points of the span equation: no exceptional case of the addition may
-        // go wrong.
+        // A prover picks the points of the span equation, so the addition must handle its
+        // exceptional cases.
         let point = points(1)[0];
         for count in [2usize, 3, 31, 32, 33, 64, 300] {
             let same = vec![point; count];

@@ -1,9 +1,8 @@
-//! The pairs (A, B) of an adapter, and the groups that their public A-side vectors form (protocol
-//! section 5).
+//! The pairs (A, B) of an adapter, and the groups of their public A-side vectors
+//! (docs/protocol.md, "Pairs and groups").
 //!
-//! A pair is one rank component of a low-rank term, a bias, or a scale. Groups are fixed by label
-//! (module, input, kind), never by equality of values, so that the circuit does not depend on the
-//! trace.
+//! A pair is one rank component of a low-rank term, a bias, or a scale. The labels (module, input,
+//! kind) fix the groups, not the values, so the circuit does not depend on the trace.
 
 use crate::{
     Error,
@@ -16,11 +15,11 @@ use crate::{
 pub struct ASide {
     /// Index of the group whose public vector it is multiplied with.
     pub group: usize,
-    /// Length of the vector.
+    /// Length of the A side.
     pub len: usize,
 }
 
-/// One pair. At least one side is committed; the other, if missing, is a public value.
+/// One pair. At least one side is committed; a missing side is a public value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair {
     /// Index of the module.
@@ -99,7 +98,7 @@ impl Pairs {
         self.pairs.len()
     }
 
-    /// Never true of a checked manifest.
+    /// Whether there are no pairs. A checked manifest has at least one.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }

@@ -1,6 +1,8 @@
-//! The only pass over the trace: random combinations of its rows (protocol 5.2).
+//! Projects the trace: random combinations of its rows (docs/protocol.md, "Steps", step 2).
 //!
-//! `ρ` has 128 bits a row. Both parties run this.
+//! `ρ` has 128 bits for each row. Both parties compute the projection. It is the only reading of
+//! the rows after the challenges exist; the reading before them checks and digests the rows
+//! (`trace`). The prover reads rows in memory once more, to recompute their deltas (`prover`).
 
 use std::ops::Range;
 
@@ -8,19 +10,21 @@ use rayon::prelude::*;
 
 use crate::{
     Error,
+    checked_manifest::CheckedManifest,
     field::{F, from_parts_of_32_bits, inner_product, powers},
-    manifest::{Module, Pinned},
-    row_sums::{self, LIMBS, STRIPE, Stripe, Weight},
-    source::{self, Piece},
-    trace::{MAX_ROWS, Trace},
-    transcript::Opening,
+    manifest::Module,
+    row_source::{self, Piece},
+    row_sums::{self, LIMBS, RowWeight, STRIPE, Stripe},
+    rows::MAX_ROWS,
+    trace::Trace,
+    transcript::FirstChallenges,
 };
 
-// The sums of all rows: a delta is below 2^63, a limb below 2^32.
+// The sums of all rows fit an `i128`: a delta is below 2^63, a limb below 2^32.
 const _: () = assert!(63 + 32 + MAX_ROWS.ilog2() < 127);
 
 /// The 128-bit weights of some rows of module `module`, as 32-bit limbs, least significant first.
-pub fn row_weights(rho_key: &[u8; 32], module: usize, rows: Range<usize>) -> Vec<Weight> {
+pub fn row_weights(rho_key: &[u8; 32], module: usize, rows: Range<usize>) -> Vec<RowWeight> {
     let mut hasher = blake3::Hasher::new_keyed(rho_key);
     hasher.update(&(module as u64).to_le_bytes());
     let mut stream = hasher.finalize_xof();
@@ -39,7 +43,7 @@ pub fn row_weights(rho_key: &[u8; 32], module: usize, rows: Range<usize>) -> Vec
         .collect()
 }
 
-/// `Σ_l ρ_l·row_l` of rows that are read piece by piece, limb by limb: a sum for each feature.
+/// `Σ_l ρ_l·row_l` of rows that arrive in pieces: for each feature, a sum for each limb of `ρ`.
 #[derive(Debug, Default)]
 pub struct Sums(Vec<[i128; LIMBS]>);
 
@@ -48,21 +52,21 @@ const BLOCK: usize = 2048;
 
 impl Sums {
     /// Adds rows of `dim` integers below 2^23 in magnitude.
-    pub fn add_inputs(&mut self, rho: &[Weight], x: &[i32], dim: usize) {
+    pub fn add_inputs(&mut self, rho: &[RowWeight], x: &[i32], dim: usize) {
         self.add(rho, x, dim, row_sums::of_inputs);
     }
 
     /// Adds rows of `dim` integers below 2^`bits` in magnitude.
-    pub fn add_deltas(&mut self, rho: &[Weight], d: &[i64], dim: usize, bits: u32) {
+    pub fn add_deltas(&mut self, rho: &[RowWeight], d: &[i64], dim: usize, bits: u32) {
         self.add(rho, d, dim, |rho, d, stripe| row_sums::of_deltas(rho, d, bits, stripe));
     }
 
     fn add<T: Sync>(
         &mut self,
-        rho: &[Weight],
+        rho: &[RowWeight],
         rows: &[T],
         dim: usize,
-        sum: impl Fn(&[Weight], &[T], Stripe) -> Vec<[i128; LIMBS]> + Sync,
+        sum: impl Fn(&[RowWeight], &[T], Stripe) -> Vec<[i128; LIMBS]> + Sync,
     ) {
         self.0.resize(dim, [0; LIMBS]);
         self.0.par_chunks_mut(STRIPE).enumerate().for_each(|(at, totals)| {
@@ -77,15 +81,15 @@ impl Sums {
         });
     }
 
-    /// The sums as field elements: none if there were no rows.
+    /// The sums as field elements. Empty if there were no rows.
     pub fn finish(&self) -> Vec<F> {
         self.0.par_iter().with_min_len(STRIPE).map(from_parts_of_32_bits).collect()
     }
 }
 
-/// Everything public that the relations need: computed by both sides from their own trace.
+/// The public values that the relations need. Each party computes them from its own trace.
 #[derive(Debug, Clone)]
-pub struct Public {
+pub struct Projection {
     /// `v_g` for each group.
     pub groups: Vec<Vec<F>>,
     /// `Σ_l ρ_l·w_l` for each module (zero where there is no bias).
@@ -98,34 +102,38 @@ pub struct Public {
     pub delta: F,
 }
 
-impl Public {
-    /// The pass over the trace.
+impl Projection {
+    /// Reads the trace and projects it.
     ///
     /// # Errors
-    /// [`Error::Trace`] if rows are no longer those that were checked and digested.
-    pub fn of(pinned: &Pinned, trace: &Trace<'_>, opening: &Opening) -> Result<Public, Error> {
-        let modules = pinned.modules();
+    /// [`Error::Trace`] if the rows are no longer those that were checked and digested.
+    pub fn of(
+        manifest: &CheckedManifest,
+        trace: &Trace<'_>,
+        first: &FirstChallenges,
+    ) -> Result<Projection, Error> {
+        let modules = manifest.modules();
         let longest = modules.iter().map(|m| m.d_out).max().unwrap_or(0);
-        let gamma = powers(opening.gamma, longest);
-        let c = powers(opening.c, modules.len());
+        let gamma = powers(first.gamma, longest);
+        let c = powers(first.c, modules.len());
         let project = |(m, module), hasher: Option<&mut blake3::Hasher>| {
-            Projected::of(trace, m, module, &opening.rho_key, &gamma, hasher)
+            ModuleProjection::of(trace, m, module, &first.rho_key, &gamma, hasher)
         };
-        let projected: Vec<Projected> = if trace.source().is_constant() {
+        let projected: Vec<ModuleProjection> = if trace.source().is_constant() {
             modules
                 .par_iter()
                 .enumerate()
                 .map(|module| project(module, None))
                 .collect::<Result<_, _>>()?
         } else {
-            // Read for the second time: what is projected has to be what was digested and checked.
-            let mut hasher = source::hasher(modules.len());
+            // The second reading: the projected rows must be those that were checked and digested.
+            let mut hasher = row_source::hasher(modules.len());
             let read = modules.iter().enumerate().map(|module| project(module, Some(&mut hasher)));
             let projected = read.collect::<Result<_, _>>()?;
             trace.check_digest(Some(hasher))?;
             projected
         };
-        let groups = pinned
+        let groups = manifest
             .pairs()
             .groups()
             .iter()
@@ -139,18 +147,18 @@ impl Public {
             })
             .collect();
         let delta = projected.iter().zip(&c).map(|(p, c)| p.delta * c).sum();
-        Ok(Public { groups, ones: projected.iter().map(|p| p.one).collect(), gamma, c, delta })
+        Ok(Projection { groups, ones: projected.iter().map(|p| p.one).collect(), gamma, c, delta })
     }
 }
 
-/// One module's rows, combined.
-struct Projected {
+/// The projection of one module's rows.
+struct ModuleProjection {
     inputs: Vec<Vec<F>>,
     one: F,
     delta: F,
 }
 
-impl Projected {
+impl ModuleProjection {
     fn of(
         trace: &Trace<'_>,
         m: usize,
@@ -158,10 +166,10 @@ impl Projected {
         rho_key: &[u8; 32],
         gamma: &[F],
         hasher: Option<&mut blake3::Hasher>,
-    ) -> Result<Projected, Error> {
+    ) -> Result<ModuleProjection, Error> {
         let mut inputs: Vec<Sums> = module.inputs.iter().map(|_| Sums::default()).collect();
         let (mut one, mut delta) = (Sums::default(), Sums::default());
-        source::read_module(
+        row_source::read_module(
             trace.source(),
             m,
             trace.counts()[m],
@@ -178,7 +186,7 @@ impl Projected {
                 Ok(())
             },
         )?;
-        Ok(Projected {
+        Ok(ModuleProjection {
             inputs: inputs.iter().map(Sums::finish).collect(),
             one: one.finish().first().copied().unwrap_or_default(),
             delta: inner_product(&delta.finish(), gamma),

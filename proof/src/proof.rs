@@ -1,7 +1,7 @@
-//! The proof as bytes: magic, version, parts with lengths (protocol section 5; `docs/formats.md`).
+//! Reads and writes a proof: magic, version, and parts with their lengths (docs/formats.md).
 //!
-//! Every length is known from the layout before a byte is read, so nothing is allocated by a length
-//! that the file names.
+//! The layout gives the length of every part but the last, and the last is bounded. So the reader
+//! never allocates by a length that the file states.
 
 use ff::PrimeField;
 use group::{Curve, GroupEncoding};
@@ -23,8 +23,8 @@ pub const MAX_ARGUMENT: usize = 1 << 22;
 const POINT: usize = 48;
 const SCALAR: usize = 32;
 
-/// A session's proof, parsed: every point is in the prime-order group and not the identity, every
-/// scalar canonical.
+/// The parsed proof of a session: every point is in the prime-order group and not the identity,
+/// every scalar is canonical.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     /// Commitments to the columns of T.
@@ -101,7 +101,7 @@ impl Proof {
     }
 }
 
-/// The affine form of commitments, for a proof.
+/// Commitments in affine coordinates.
 pub(crate) fn affine(points: &[G1]) -> Vec<G1Affine> {
     points.iter().map(Curve::to_affine).collect()
 }
@@ -110,7 +110,7 @@ fn malformed(part: &'static str, why: impl Into<String>) -> Error {
     Error::Malformed { part, why: why.into() }
 }
 
-/// Length as an unsigned LEB128 number, then the bytes.
+/// Appends the length as an unsigned LEB128 number, then the bytes.
 fn part(out: &mut Vec<u8>, bytes: &[u8]) {
     let mut length = bytes.len();
     while length >= 0x80 {
@@ -140,7 +140,7 @@ impl<'a> Reader<'a> {
             let byte = u64::from(self.take(part, 1)?[0]);
             length |= (byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
-                // One encoding a length: no padding, no bits beyond the 64th.
+                // Each length has one encoding: no padding, no bits beyond the 64th.
                 if (byte == 0 && shift > 0) || (shift == 63 && byte > 1) {
                     break;
                 }
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
         Err(malformed(part, "its length is not a canonical LEB128 number"))
     }
 
-    /// The next part, of `expected` bytes, or of any up to [`MAX_ARGUMENT`].
+    /// The next part: `expected` bytes, or at most [`MAX_ARGUMENT`] bytes.
     fn part(&mut self, part: &'static str, expected: Option<usize>) -> Result<&'a [u8], Error> {
         let length = self.length(part)?;
         let bound = expected.unwrap_or(MAX_ARGUMENT);
@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
             _ => Err(malformed(
                 part,
                 format!(
-                    "it says that it has {length} bytes, expected {}{bound}",
+                    "it claims {length} bytes, expected {}{bound}",
                     if expected.is_none() { "at most " } else { "" }
                 ),
             )),

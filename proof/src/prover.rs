@@ -1,4 +1,4 @@
-//! The contributor's side: one proof for a whole session (protocol section 5).
+//! The contributor's side: makes one proof for a whole session (docs/protocol.md, "Steps").
 
 use std::borrow::Cow;
 
@@ -7,34 +7,36 @@ use rayon::prelude::*;
 
 use crate::{
     Error, argument,
+    checked_manifest::CheckedManifest,
     field::{F, G1, Limbs, Secret, SmallSum, all_limbs, limbs, powers, small_inner_product, wipe},
     fold::Folding,
     keys::{KeyStore, Keys},
     layout::{Layout, MASKS},
-    manifest::{Module, Pinned},
+    manifest::Module,
     masks::{MaskKey, Side},
     msm::msm,
     pairs::Pairs,
-    projection::Public,
+    projection::Projection,
     proof::{Proof, affine},
     randomness::{ProofKey, Stream, Streams},
     relations::{Challenges, PublicColumns, a_weights, combine, pair_weights, relations},
     span,
     srs::Srs,
+    statement::Statement,
     trace::Trace,
     transcript::Transcript,
-    verifier::{self, SrsPolicy, check_srs, statement},
+    verifier::{self, SrsPolicy},
     weights::{PairWeights, Weights},
 };
 
-/// Everything that a contributor proves sessions with.
+/// What a contributor needs to prove sessions.
 pub struct Prover<'a> {
     /// The contributor's SRS.
     pub srs: &'a Srs,
     /// Derived keys.
     pub keys: &'a KeyStore,
     /// The published manifest, parsed from its bytes.
-    pub pinned: &'a Pinned,
+    pub manifest: &'a CheckedManifest,
     /// The private integers.
     pub weights: &'a Weights,
     /// The private mask key.
@@ -42,33 +44,34 @@ pub struct Prover<'a> {
 }
 
 impl Prover<'_> {
-    /// Proves a session. Refuses a trace that the adapter does not compute, and publishes nothing
-    /// that its own verifier would not accept.
+    /// Proves a session. Refuses a trace that the adapter does not compute, and returns only a
+    /// proof that the verifier accepts.
     ///
     /// # Errors
-    /// [`Error::FalseTrace`] names a delta that is wrong, of rows in memory; [`Error::Rejected`]
-    /// means that weights, mask key and manifest do not belong together, or that rows which
-    /// were read from a file hold a wrong delta.
+    /// [`Error::FalseTrace`] names a wrong delta of rows in memory; [`Error::Rejected`] means that
+    /// weights, mask key and manifest do not belong together, or that rows from a file hold a wrong
+    /// delta; those of [`verifier::verify`].
     pub fn prove(&self, trace: &Trace<'_>) -> Result<Vec<u8>, Error> {
-        check_srs(self.srs, self.pinned.manifest())?;
-        let keys = self.keys.get(self.srs, self.pinned.layout())?;
-        let statement = statement(self.srs, &keys, self.pinned, trace)?;
-        // The integer arithmetic below relies on the bound that was certified for this manifest.
-        self.weights.check(self.pinned.manifest())?;
-        check_deltas(self.pinned.modules(), self.weights, trace)?;
-        let (transcript, opening) = Transcript::open(&statement);
-        let public = Public::of(self.pinned, trace, &opening)?;
-        let randomness = ProofKey::fresh(self.mask_key, &opening.s0)?;
-        let attempt =
-            Attempt { srs: self.srs, keys: &keys, pairs: self.pinned.pairs(), public: &public };
+        let (statement, keys) = Statement::of(self.srs, self.keys, self.manifest, trace)?;
+        // The integer arithmetic below relies on the bound that this manifest certifies.
+        self.weights.check(self.manifest.modules())?;
+        check_deltas(self.manifest.modules(), self.weights, trace)?;
+        let (transcript, first) = Transcript::open(&statement);
+        let projection = Projection::of(self.manifest, trace, &first)?;
+        let randomness = ProofKey::fresh(self.mask_key, &first.s0)?;
+        let attempt = Attempt {
+            srs: self.srs,
+            keys: &keys,
+            pairs: self.manifest.pairs(),
+            projection: &projection,
+        };
         let streams = randomness.into_streams();
         let bytes = attempt.run(transcript, self.weights, self.mask_key, streams)?.to_bytes();
-        // The prover's own SRS is not in question here: the user's policy decides on the user's
-        // side.
+        // Whether the ceremony is trusted is the user's decision, made when the user verifies.
         verifier::verify(
             self.srs,
             self.keys,
-            self.pinned,
+            self.manifest,
             trace,
             &bytes,
             SrsPolicy::AllowUntrusted,
@@ -77,10 +80,10 @@ impl Prover<'_> {
     }
 }
 
-/// Protocol 5.9: recomputes every delta as integers, from the buffer that is digested. Rows that
-/// may have changed since they were digested are not looked at: whoever changes them would learn
-/// from the answer what the adapter computes on rows that were never served. A false delta among
-/// those is found when the proof is verified.
+/// Recomputes every delta as integers, from the buffer that was digested (docs/protocol.md, "Before
+/// a proof is published"). Skips rows that may have changed since they were digested: an attacker
+/// who changes them would learn from the answer what the adapter computes on rows that were never
+/// served. The prover finds a false delta among those when it verifies its own proof.
 pub(crate) fn check_deltas(
     modules: &[Module],
     weights: &Weights,
@@ -136,12 +139,12 @@ fn check_module(
     )
 }
 
-/// One attempt at a proof: the steps of protocol section 5 after the pass over the trace.
+/// One attempt at a proof: the steps after the projection (docs/protocol.md, "Steps", from step 3).
 pub(crate) struct Attempt<'a> {
     pub srs: &'a Srs,
     pub keys: &'a Keys,
     pub pairs: &'a Pairs,
-    pub public: &'a Public,
+    pub projection: &'a Projection,
 }
 
 impl Attempt<'_> {
@@ -155,7 +158,7 @@ impl Attempt<'_> {
         let layout = self.keys.layout();
 
         // Step 3: the products' factors, committed before β exists.
-        let (t, u) = products(self.pairs, weights, self.public);
+        let (t, u) = products(self.pairs, weights, self.projection);
         let t = self.masked(&t, layout.pair_columns, &mut masks);
         let u = self.masked(&u, layout.pair_columns, &mut masks);
         let (c_t, c_u) = (self.commit(&t), self.commit(&u));
@@ -165,7 +168,7 @@ impl Attempt<'_> {
         let b = pair_weights(beta, self.pairs);
         let mut folding = Folding::new(
             combine_a(self.pairs, weights, &b),
-            self.public.groups.clone(),
+            self.projection.groups.clone(),
             layout.rounds,
         );
         let (mut s, mut c_s, mut r) = (Vec::new(), Vec::new(), Vec::new());
@@ -185,7 +188,7 @@ impl Attempt<'_> {
         // Step 6: the combined columns, re-randomised on their mask rows.
         let column_masks =
             combined_masks(self.pairs, &layout, mask_key, &a_weights(self.pairs, &b, &r), &b);
-        // Never grown, so that no copy of a value stays behind.
+        // Allocated whole: a vector that grows leaves copies of its secrets in memory.
         let mut fresh_values = Vec::with_capacity(layout.a_columns + layout.b_columns);
         let a = self.rerandomised(&a_data, &column_masks.a, &mut fresh, &mut fresh_values);
         let b = self.rerandomised(&b_data, &column_masks.b, &mut fresh, &mut fresh_values);
@@ -203,11 +206,17 @@ impl Attempt<'_> {
 
         // Steps 7 and 8.
         let challenges = Challenges { beta, r, eta };
-        let sum = combine(&relations(&layout, self.pairs, self.public, &challenges), eta);
-        let public = PublicColumns::lay_out(&layout, &sum);
+        let sum = combine(&relations(&layout, self.pairs, self.projection, &challenges), eta);
+        let public_columns = PublicColumns::lay_out(&layout, &sum);
         let columns: Vec<Secret> = t.into_iter().chain(u).chain(s).chain(b).chain(a).collect();
-        let argument =
-            argument::prove(self.srs, self.keys, &columns, &public, transcript.finish(), library)?;
+        let argument = argument::prove(
+            self.srs,
+            self.keys,
+            &columns,
+            &public_columns,
+            transcript.finish(),
+            library,
+        )?;
         Ok(Proof {
             t: affine(&c_t),
             u: affine(&c_u),
@@ -258,9 +267,9 @@ impl Attempt<'_> {
     }
 }
 
-/// `Commit(column)` in the Lagrange basis; zero cells cost nothing.
+/// `Commit(column)` in the Lagrange basis, without the zero cells.
 pub(crate) fn commit_column(srs: &Srs, column: &[F]) -> G1 {
-    // Allocated whole: a vector that grows leaves copies of its secrets behind.
+    // Allocated whole: a vector that grows leaves copies of its secrets in memory.
     let (mut points, mut scalars) =
         (Vec::with_capacity(column.len()), Secret(Vec::with_capacity(column.len())));
     for (point, value) in
@@ -281,9 +290,9 @@ fn column(layout: &Layout, data: &[F], masks: [F; MASKS]) -> Secret {
 }
 
 /// `t_i = ⟨A_i, v_{g(i)}⟩` and `u_i = ⟨B_i, γ⃗⟩`; zero where the side is missing.
-pub fn products(pairs: &Pairs, weights: &Weights, public: &Public) -> (Secret, Secret) {
-    let groups: Vec<Vec<Limbs>> = public.groups.par_iter().map(|v| all_limbs(v)).collect();
-    let gamma = all_limbs(&public.gamma);
+pub fn products(pairs: &Pairs, weights: &Weights, projection: &Projection) -> (Secret, Secret) {
+    let groups: Vec<Vec<Limbs>> = projection.groups.par_iter().map(|v| all_limbs(v)).collect();
+    let gamma = all_limbs(&projection.gamma);
     let work: Vec<_> = pairs.iter().zip(weights.pairs()).collect();
     let (t, u) = work
         .par_iter()
@@ -317,8 +326,8 @@ pub fn combine_b(pairs: &Pairs, weights: &Weights, b: &[F]) -> Secret {
     Secret(combine_small(&members, pairs.longest_b()))
 }
 
-/// `Σ_i b_i·v_i` for integer vectors `v_i`, in stripes that keep the accumulators in the
-/// first-level cache.
+/// `Σ_i b_i·v_i` for integer vectors `v_i`, in stripes whose accumulators fit the first-level
+/// cache.
 fn combine_small(members: &[(&[i32], Limbs)], length: usize) -> Vec<F> {
     const STRIPE: usize = 256;
     (0..length.div_ceil(STRIPE))
@@ -336,7 +345,7 @@ fn combine_small(members: &[(&[i32], Limbs)], length: usize) -> Vec<F> {
         .collect()
 }
 
-/// The masks of the manifest's combination, column by column.
+/// The combined masks of the manifest's commitments, column by column.
 pub(crate) struct ColumnMasks {
     pub a: Vec<[F; MASKS]>,
     pub b: Vec<[F; MASKS]>,

@@ -1,11 +1,12 @@
-//! The prover's randomness: one labelled stream per use (protocol 5.9).
+//! The prover's randomness: one labelled stream for each use (docs/protocol.md, "Randomness of a
+//! proof").
 //!
 //! `derive_key("zklora v1 proof rng", 32 fresh OS bytes ‖ K ‖ s0 ‖ number of threads)`. The OS
-//! bytes must be fresh: the rest is a hedge, for a generator that gives the same bytes twice (a
-//! copied virtual machine). Two attempts with the same bytes have either the same randomness
-//! and the same proof, or nothing in common. Hence the number of threads: the library draws its
-//! random polynomial in as many pieces. A key becomes its streams once and is gone, so that no
-//! stream can be opened twice.
+//! bytes must be fresh. The rest is a hedge against a generator that returns the same bytes twice
+//! (a copied virtual machine): two attempts with the same bytes either have the same randomness and
+//! the same proof, or share nothing. The number of threads is included because the library draws
+//! its random polynomial in as many pieces. Opening the streams consumes the key, so no stream can
+//! be opened twice.
 
 use rand_core::{CryptoRng, RngCore};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -21,13 +22,13 @@ use crate::{
 pub struct ProofKey([u8; 32]);
 
 impl ProofKey {
-    /// A key that no other attempt has.
+    /// A key for one attempt, from fresh bytes of the operating system.
     pub fn fresh(key: &MaskKey, s0: &[u8; 32]) -> Result<ProofKey, Error> {
         Ok(ProofKey::derive(&*os_bytes()?, key, s0))
     }
 
-    /// The derivation itself, for the pool of threads that it is called in: the proof is to be made
-    /// in the same. Only tests call it with bytes of their own.
+    /// The derivation itself. It depends on the current thread pool, so the proof must be made in
+    /// the same pool. Only tests call it directly.
     pub(crate) fn derive(os: &[u8; 32], key: &MaskKey, s0: &[u8; 32]) -> ProofKey {
         let mut hasher = blake3::Hasher::new_derive_key("zklora v1 proof rng");
         hasher.update(os);
@@ -57,7 +58,7 @@ impl ProofKey {
     }
 }
 
-/// One stream a use.
+/// One stream for each use.
 pub struct Streams {
     /// Two masks for each column of T and U and each round.
     pub masks: Stream,
@@ -65,7 +66,7 @@ pub struct Streams {
     pub fresh: Stream,
     /// The nonces of the span proof.
     pub nonces: Stream,
-    /// What halo2 draws.
+    /// The randomness that halo2 draws.
     pub library: Stream,
 }
 

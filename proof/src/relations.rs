@@ -1,8 +1,8 @@
-//! The relations of a session as weights on the committed columns (protocol 5.7).
+//! The relations of a session as weights on the committed columns (docs/protocol.md, "Relations").
 //!
-//! All but the last are linear in the columns with public coefficients; the last has products
-//! `T·U`. Everything here is public and computed by both sides. No cell carries a weight in the
-//! product relation unless another relation pins it.
+//! All but the last are linear in the columns, with public coefficients. The last has products
+//! `T·U`. Both parties compute all of this from public values. A cell carries a weight in the
+//! product relation only if another relation pins it.
 
 use ff::Field;
 
@@ -11,23 +11,23 @@ use crate::{
     fold::{eq_weights, fold_public, interpolation},
     layout::{Layout, ROUND_ROWS},
     pairs::Pairs,
-    projection::Public,
+    projection::Projection,
 };
 
-/// The challenges that the relations depend on.
+/// The challenges in the relations.
 #[derive(Debug, Clone)]
 pub struct Challenges {
     /// Separates the pairs.
     pub beta: F,
-    /// One a round of the fold.
+    /// One for each round of the fold.
     pub r: Vec<F>,
     /// Separates the relations.
     pub eta: F,
 }
 
-/// The name of a relation, as protocol 5.7 lists them.
+/// The relations, as docs/protocol.md, "Relations" lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Name {
+pub enum RelationName {
     /// `g_1(0) + g_1(1) − Σ b_i t_i = 0`.
     FirstRound,
     /// `g_j(0) + g_j(1) − g_{j−1}(r_{j−1}) = 0`, for the round at this index.
@@ -40,12 +40,12 @@ pub enum Name {
     Product,
 }
 
-/// Weights on cells, by address; what is missing at the end of a vector is zero.
+/// Weights on cells, by address. A vector stands for its extension with zeros.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Weights {
-    /// On the cells of T: one a pair.
+pub struct CellWeights {
+    /// On the cells of T: one for each pair.
     pub t: Vec<F>,
-    /// On the cells of U: one a pair.
+    /// On the cells of U: one for each pair.
     pub u: Vec<F>,
     /// On the three cells of each round.
     pub s: Vec<Vec<F>>,
@@ -53,7 +53,7 @@ pub struct Weights {
     pub b: Vec<F>,
     /// On the cells of A**.
     pub a: Vec<F>,
-    /// On the products T·U: one a pair.
+    /// On the products T·U: one for each pair.
     pub e: Vec<F>,
     /// The public value that the sum must equal.
     pub constant: F,
@@ -61,10 +61,10 @@ pub struct Weights {
 
 /// One relation: its name and its weights, without powers of η.
 pub struct Relation {
-    /// Which one.
-    pub name: Name,
+    /// The name.
+    pub name: RelationName,
     /// `Σ weights·cells = constant`.
-    pub weights: Weights,
+    pub weights: CellWeights,
 }
 
 /// `b_i = β^i`.
@@ -83,19 +83,20 @@ pub fn a_weights(pairs: &Pairs, b: &[F], r: &[F]) -> Vec<F> {
         .collect()
 }
 
-/// The relations of a session, in the order of their powers of η.
+/// The relations of a session, in the order of the powers of η that [`combine`] gives them.
 pub fn relations(
     layout: &Layout,
     pairs: &Pairs,
-    public: &Public,
+    projection: &Projection,
     challenges: &Challenges,
 ) -> Vec<Relation> {
     let b = pair_weights(challenges.beta, pairs);
-    let pinned = |has_side: fn(&crate::pairs::Pair) -> bool| -> Vec<F> {
+    let minus_b = |has_side: fn(&crate::pairs::Pair) -> bool| -> Vec<F> {
         pairs.iter().zip(&b).map(|(pair, b)| if has_side(pair) { -*b } else { F::ZERO }).collect()
     };
-    let minus_claim = || Weights { t: pinned(|pair| pair.a.is_some()), ..Weights::default() };
-    let round = |index: usize, values: [F; ROUND_ROWS], weights: &mut Weights| {
+    let minus_claim =
+        || CellWeights { t: minus_b(|pair| pair.a.is_some()), ..CellWeights::default() };
+    let round = |index: usize, values: [F; ROUND_ROWS], weights: &mut CellWeights| {
         weights.s.resize(layout.rounds, Vec::new());
         weights.s[index] = values.to_vec();
     };
@@ -106,44 +107,49 @@ pub fn relations(
     if layout.rounds > 0 {
         let mut weights = minus_claim();
         round(0, sum, &mut weights);
-        out.push(Relation { name: Name::FirstRound, weights });
+        out.push(Relation { name: RelationName::FirstRound, weights });
     }
     for j in 1..layout.rounds {
-        let mut weights = Weights::default();
+        let mut weights = CellWeights::default();
         round(j, sum, &mut weights);
         round(j - 1, at(j - 1), &mut weights);
-        out.push(Relation { name: Name::Round(j), weights });
+        out.push(Relation { name: RelationName::Round(j), weights });
     }
     if layout.a_columns > 0 {
-        let mut weights = if layout.rounds == 0 { minus_claim() } else { Weights::default() };
+        let mut weights = if layout.rounds == 0 { minus_claim() } else { CellWeights::default() };
         if layout.rounds > 0 {
             round(layout.rounds - 1, at(layout.rounds - 1), &mut weights);
         }
-        weights.a = fold_public(&public.groups, &eq_weights(&challenges.r, pairs.groups().len()));
-        out.push(Relation { name: Name::LastPoint, weights });
+        weights.a =
+            fold_public(&projection.groups, &eq_weights(&challenges.r, pairs.groups().len()));
+        out.push(Relation { name: RelationName::LastPoint, weights });
     }
     if layout.b_columns > 0 {
-        let gamma = public.gamma[..pairs.longest_b().min(public.gamma.len())].to_vec();
+        let gamma = projection.gamma[..pairs.longest_b().min(projection.gamma.len())].to_vec();
         out.push(Relation {
-            name: Name::Outputs,
-            weights: Weights { b: gamma, u: pinned(|pair| pair.b.is_some()), ..Weights::default() },
+            name: RelationName::Outputs,
+            weights: CellWeights {
+                b: gamma,
+                u: minus_b(|pair| pair.b.is_some()),
+                ..CellWeights::default()
+            },
         });
     }
-    out.push(Relation { name: Name::Product, weights: product(pairs, public) });
+    out.push(Relation { name: RelationName::Product, weights: product(pairs, projection) });
     out
 }
 
 /// The product relation. A missing side is a public value, which becomes part of the other cell's
 /// weight: `2^shift` for a scale's missing B side, `2^shift·Σ ρ_l w_l` for a bias's missing A side.
-fn product(pairs: &Pairs, public: &Public) -> Weights {
-    let mut weights = Weights { constant: public.delta, ..Weights::default() };
+fn product(pairs: &Pairs, projection: &Projection) -> CellWeights {
+    let mut weights = CellWeights { constant: projection.delta, ..CellWeights::default() };
     for pair in pairs.iter() {
-        let c = public.c[pair.module];
+        let c = projection.c[pair.module];
         let shift = F::from(1u64 << pair.shift);
         let (t, u, e) = match (pair.a, pair.b) {
             (Some(_), Some(_)) => (F::ZERO, F::ZERO, c),
             (Some(_), None) => (c * shift, F::ZERO, F::ZERO),
-            (None, _) => (F::ZERO, c * shift * public.ones[pair.module], F::ZERO),
+            (None, _) => (F::ZERO, c * shift * projection.ones[pair.module], F::ZERO),
         };
         weights.t.push(t);
         weights.u.push(u);
@@ -153,8 +159,8 @@ fn product(pairs: &Pairs, public: &Public) -> Weights {
 }
 
 /// `Σ_k η^k · relation_k`.
-pub fn combine(relations: &[Relation], eta: F) -> Weights {
-    let mut sum = Weights::default();
+pub fn combine(relations: &[Relation], eta: F) -> CellWeights {
+    let mut sum = CellWeights::default();
     let mut power = F::ONE;
     for Relation { weights, .. } in relations {
         add(&mut sum.t, &weights.t, power);
@@ -191,9 +197,9 @@ pub struct PublicColumns {
 }
 
 impl PublicColumns {
-    /// Lays the weights out. Each vector is cut at the data rows, so no column can reach row u − 2
-    /// or beyond: masks and the output row never carry a weight.
-    pub fn lay_out(layout: &Layout, weights: &Weights) -> PublicColumns {
+    /// Lays out the weights. Each vector is cut at the data rows, so no column reaches row u − 2 or
+    /// beyond: masks and the output row never carry a weight.
+    pub fn lay_out(layout: &Layout, weights: &CellWeights) -> PublicColumns {
         let cut = |vector: &[F], columns: usize| -> Vec<Vec<F>> {
             let mut out: Vec<Vec<F>> =
                 vector.chunks(layout.data_rows()).map(<[F]>::to_vec).collect();
@@ -214,8 +220,8 @@ impl PublicColumns {
         }
     }
 
-    /// Whether the columns are those of `layout` and leave mask rows, output row and everything
-    /// above at zero.
+    /// Whether the columns are those of `layout` and are zero on the mask rows, the output row and
+    /// all rows beyond.
     pub fn fits(&self, layout: &Layout) -> bool {
         self.weights.len() == layout.committed_columns()
             && self.products.len() == layout.pair_columns
@@ -226,8 +232,8 @@ impl PublicColumns {
                 .all(|column| column.len() <= layout.data_rows())
     }
 
-    /// The columns as halo2 takes them: weights, products, and the output cell at row u − 2 of a
-    /// column of its own.
+    /// The columns as halo2 takes them: weights, products, and the output cell at row u − 2 of one
+    /// more column.
     pub fn instances(&self, layout: &Layout) -> Vec<Vec<F>> {
         let mut output = vec![F::ZERO; layout.output_row() + 1];
         output[layout.output_row()] = self.output;

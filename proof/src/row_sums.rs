@@ -1,168 +1,36 @@
-//! Sums of rows of integers, each row times a 128-bit weight: the inner loop of the projection.
-//!
-//! A weight is `Σ_k 2^(32k)·limb_k` with limbs below 2³². Vector instructions multiply *signed*
-//! 32-bit integers, so a limb is taken as `s_k + 2³¹` with `|s_k| ≤ 2³¹`, and `Σ limb_k·v = Σ s_k·v
-//! + 2³¹·Σ v`, with the last sum shared by all limbs.
+//! Sums of rows of integers, each row times a 128-bit weight.
 
 use crate::simd;
-
-/// Limbs of a weight.
-pub const LIMBS: usize = 4;
-/// The weight of a row as 32-bit limbs, least significant first.
-pub type Weight = [u32; LIMBS];
-
-/// Features that are summed at a time: their sums stay in the first-level cache.
-pub const STRIPE: usize = 256;
-/// Rows whose products are added before a sum is stored.
-const AT_ONCE: usize = 4;
-/// Rows between two flushes of the 64-bit sums. With |v| < 2^23 and |s| ≤ 2^31 they stay below
-/// 2^61, and so does 2^31·Σ v.
-const FLUSH: usize = 128;
-const _: () = assert!(crate::manifest::MAX_X_BITS - 1 + 31 + FLUSH.ilog2() <= 61);
-
-/// Bits of the low parts that 64-bit integers are cut into.
-const PART_BITS: u32 = 22;
-/// Integers below 2^this in magnitude have two parts; others have three.
-pub const TWO_PARTS: u32 = 2 * PART_BITS;
-
-/// What is summed: an integer that is made of `P` parts below 2^23 in magnitude, `Σ_p
-/// 2^(22p)·part_p`.
-pub trait Parts<const P: usize>: Copy {
-    fn parts(self) -> [i32; P];
-}
-
-impl Parts<1> for i32 {
-    #[inline(always)]
-    fn parts(self) -> [i32; 1] {
-        [self]
-    }
-}
-
-const MASK: i64 = (1 << PART_BITS) - 1;
-
-impl Parts<2> for i64 {
-    #[inline(always)]
-    fn parts(self) -> [i32; 2] {
-        [(self & MASK) as i32, (self >> PART_BITS) as i32]
-    }
-}
-
-impl Parts<3> for i64 {
-    #[inline(always)]
-    fn parts(self) -> [i32; 3] {
-        [
-            (self & MASK) as i32,
-            ((self >> PART_BITS) & MASK) as i32,
-            (self >> (2 * PART_BITS)) as i32,
-        ]
-    }
-}
-
-/// Which features of rows of `dim` are summed: `first .. first + width`, at most [`STRIPE`].
-#[derive(Debug, Clone, Copy)]
-pub struct Stripe {
-    pub dim: usize,
-    pub first: usize,
-    pub width: usize,
-}
+pub use crate::stripe::{LIMBS, RowWeight, STRIPE, Stripe, TWO_PARTS};
 
 /// `Σ_r weight_r·x_r` for integers below 2^23 in magnitude, limb by limb.
-pub fn of_inputs(weights: &[Weight], x: &[i32], stripe: Stripe) -> Vec<[i128; LIMBS]> {
-    simd::stripe::<i32, 1>(weights, x, stripe)
+pub fn of_inputs(weights: &[RowWeight], x: &[i32], stripe: Stripe) -> Vec<[i128; LIMBS]> {
+    simd::sum_stripe::<i32, 1>(weights, x, stripe)
 }
 
-/// The same for 64-bit integers below 2^`bits` in magnitude.
-pub fn of_deltas(weights: &[Weight], d: &[i64], bits: u32, stripe: Stripe) -> Vec<[i128; LIMBS]> {
-    if bits <= TWO_PARTS {
-        simd::stripe::<i64, 2>(weights, d, stripe)
-    } else {
-        simd::stripe::<i64, 3>(weights, d, stripe)
-    }
-}
-
-/// Sums in 64 bits: one per limb, and one of the integers themselves.
-type Sums = [[i64; STRIPE]; LIMBS + 1];
-/// Some rows of integers below 2^23 in magnitude.
-type Part = [[i32; STRIPE]; AT_ONCE];
-
-/// The sums of a stripe. Inlined, so that [`simd`] compiles it for other instructions.
-#[inline(always)]
-pub fn stripe<T: Parts<P>, const P: usize>(
-    weights: &[Weight],
-    values: &[T],
+/// `Σ_r weight_r·d_r` for 64-bit integers below 2^`bits` in magnitude, limb by limb.
+pub fn of_deltas(
+    weights: &[RowWeight],
+    d: &[i64],
+    bits: u32,
     stripe: Stripe,
 ) -> Vec<[i128; LIMBS]> {
-    let Stripe { dim, first, width } = stripe;
-    let mut wide = vec![[0i128; LIMBS]; width];
-    let mut narrow: [Sums; P] = [[[0; STRIPE]; LIMBS + 1]; P];
-    let mut parts: [Part; P] = [[[0; STRIPE]; AT_ONCE]; P];
-    for (block, weights) in weights.chunks(FLUSH).enumerate() {
-        narrow.as_flattened_mut().as_flattened_mut().fill(0);
-        for (group, weights) in weights.chunks(AT_ONCE).enumerate() {
-            let mut signed = [[0; LIMBS]; AT_ONCE];
-            for (r, signed) in signed.iter_mut().enumerate() {
-                let start = (block * FLUSH + group * AT_ONCE + r) * dim + first;
-                match weights.get(r) {
-                    Some(weight) => {
-                        *signed = weight.map(|limb| (limb ^ (1 << 31)) as i32);
-                        cut(&values[start..start + width], &mut parts, r);
-                    }
-                    None => parts.iter_mut().for_each(|part| part[r].fill(0)),
-                }
-            }
-            for (part, sums) in parts.iter().zip(&mut narrow) {
-                add_rows(sums, &signed, part, width);
-            }
-        }
-        for (p, part) in narrow.iter().enumerate() {
-            for (i, total) in wide.iter_mut().enumerate() {
-                for (k, total) in total.iter_mut().enumerate() {
-                    let sum = i128::from(part[k][i]) + (i128::from(part[LIMBS][i]) << 31);
-                    *total += sum << (PART_BITS as usize * p);
-                }
-            }
-        }
-    }
-    wide
-}
-
-/// A row as its parts, in place `r`.
-#[inline(always)]
-fn cut<T: Parts<P>, const P: usize>(row: &[T], parts: &mut [Part; P], r: usize) {
-    for (p, part) in parts.iter_mut().enumerate() {
-        for (part, value) in part[r].iter_mut().zip(row) {
-            *part = value.parts()[p];
-        }
-    }
-}
-
-/// Adds the products of some rows to the sums.
-#[inline(always)]
-fn add_rows(sums: &mut Sums, signed: &[[i32; LIMBS]; AT_ONCE], rows: &Part, width: usize) {
-    let width = width.min(STRIPE);
-    for i in 0..width {
-        let values: [i64; AT_ONCE] = std::array::from_fn(|r| i64::from(rows[r][i]));
-        for (k, sums) in sums.iter_mut().enumerate() {
-            let mut sum = sums[i];
-            for (value, signed) in values.iter().zip(signed) {
-                // The last sum is that of the parts themselves.
-                let product =
-                    if k < LIMBS { value.wrapping_mul(i64::from(signed[k])) } else { *value };
-                sum = sum.wrapping_add(product);
-            }
-            sums[i] = sum;
-        }
+    if bits <= TWO_PARTS {
+        simd::sum_stripe::<i64, 2>(weights, d, stripe)
+    } else {
+        simd::sum_stripe::<i64, 3>(weights, d, stripe)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stripe::sum_stripe;
     use proptest::prelude::*;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Whatever the processor has, the sums are those of the definition.
+        /// With any instructions of the processor, the sums are those of the definition.
         #[test]
         fn sums_are_the_same_with_any_instructions(
             rows in 0usize..300,
@@ -174,7 +42,7 @@ mod tests {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 (state ^ (state >> 29)) as i64
             };
-            let weights: Vec<Weight> = (0..rows).map(|_| std::array::from_fn(|_| next() as u32)).collect();
+            let weights: Vec<RowWeight> = (0..rows).map(|_| std::array::from_fn(|_| next() as u32)).collect();
             let d: Vec<i64> = (0..rows * dim).map(|_| next() >> 1).collect();
             let x: Vec<i32> = d.iter().map(|d| (d >> 39) as i32).collect();
             let small: Vec<i64> = d.iter().map(|d| d >> (62 - TWO_PARTS)).collect();
@@ -188,11 +56,11 @@ mod tests {
             let whole = Stripe { dim, first: 0, width: dim };
             let wide: Vec<i64> = x.iter().map(|x| i64::from(*x)).collect();
             prop_assert_eq!(of_inputs(&weights, &x, whole), expected(&wide));
-            prop_assert_eq!(stripe::<i32, 1>(&weights, &x, whole), expected(&wide));
+            prop_assert_eq!(sum_stripe::<i32, 1>(&weights, &x, whole), expected(&wide));
             prop_assert_eq!(of_deltas(&weights, &d, 63, whole), expected(&d));
-            prop_assert_eq!(stripe::<i64, 3>(&weights, &d, whole), expected(&d));
+            prop_assert_eq!(sum_stripe::<i64, 3>(&weights, &d, whole), expected(&d));
             prop_assert_eq!(of_deltas(&weights, &small, TWO_PARTS, whole), expected(&small));
-            prop_assert_eq!(stripe::<i64, 2>(&weights, &small, whole), expected(&small));
+            prop_assert_eq!(sum_stripe::<i64, 2>(&weights, &small, whole), expected(&small));
             let end = Stripe { dim, first: dim / 3, width: dim - dim / 3 };
             prop_assert_eq!(of_inputs(&weights, &x, end), expected(&wide)[end.first..].to_vec());
         }

@@ -1,5 +1,5 @@
-//! The settings of an adapter's circuit: computed from the shapes and k, never read from a proof
-//! (protocol 5.1).
+//! Computes the settings of an adapter's circuit from its shapes and k. They are never read from a
+//! proof (docs/protocol.md, "Circuit").
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::{
 /// The proving library and its version: the verifying key depends on both.
 pub const LIBRARY: &str = "midnight-proofs 0.8.3";
 
-/// What fixes the circuit, as `settings.json` shows it.
+/// The values that fix the circuit, as in `settings.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -59,7 +59,8 @@ impl Settings {
 
     /// Canonical JSON.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
-        serde_json::to_vec(self).map_err(|e| refuse(format!("settings cannot be written: {e}")))
+        serde_json::to_vec(self)
+            .map_err(|e| Error::Internal(format!("settings cannot be serialised: {e}")))
     }
 
     /// BLAKE3 of [`Settings::to_bytes`], hex.

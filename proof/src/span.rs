@@ -1,8 +1,8 @@
 //! The Okamoto proof that re-randomised columns differ from the manifest's combination on the mask
-//! rows only (protocol 5.6).
+//! rows only (docs/protocol.md, "Mask span").
 //!
-//! Statement: `P = f_1·L_{u−2} + f_2·L_{u−1}` for some `f`, where `P = Σ_k χ^k (C'_k − C_k)`. Only
-//! the arithmetic; the order of messages and challenges is [`crate::transcript`]'s.
+//! Statement: `P = f_1·L_{u−2} + f_2·L_{u−1}` for some `f`, where `P = Σ_k χ^k (C'_k − C_k)`. This
+//! module has only the arithmetic. The transcript fixes the order of messages and challenges.
 
 use crate::{
     field::{F, G1, G1Affine},

@@ -1,11 +1,13 @@
-//! The structured reference string: powers of a secret τ that nobody may know, and whose ceremony
-//! made them.
+//! The structured reference string: powers of a secret τ that no party may know, and the ceremony
+//! that made them (docs/protocol.md, "Structured reference string").
 //!
-//! Protocol sections 2 and 9. The default is the Ethereum KZG ceremony, carried by a crate: no
-//! download, no locally made secret. Every way to obtain an [`Srs`] checks it; there is no
-//! unchecked constructor.
+//! The default is the Ethereum KZG ceremony, which is part of the program: no download, no locally
+//! made secret. The public constructors check every point, with one exception: [`Srs::ethereum`]
+//! reads the copy embedded in the program, and compares its digest with [`ETHEREUM_DIGEST`]
+//! instead. The digest covers the powers. A test compares the whole copy, Lagrange basis included,
+//! with the checked ceremony.
 
-use ff::Field;
+use ff::{Field, PrimeField};
 use group::{Curve, Group, GroupEncoding, UncompressedEncoding, prime::PrimeCurveAffine};
 use halo2_proofs::{
     poly::kzg::params::{ParamsKZG, ParamsVerifierKZG},
@@ -30,30 +32,31 @@ pub const MIN_K: u32 = 4;
 /// points.
 pub const ETHEREUM_DIGEST: &str =
     "62157976931b54d5b315b0f94dc2320ee1088fc5fe80e873bc1ec70deb408f59";
-/// `[τ]₂` of the Ethereum ceremony, compressed, as EIP-4844 clients publish it: what a second
-/// source can be asked for.
+/// `[τ]₂` of the Ethereum ceremony, compressed, as EIP-4844 clients publish it: a value to compare
+/// with a second source.
 pub const ETHEREUM_TAU_G2: &str = "b5bfd7dd8cdeb128843bc287230af38926187075cbfbefa81009a2ce615ac53d2914e5870cb452d2afaaab24f3499f72185cbfee53492714734429b7b38608e23926c911cceceac9a36851477ba4c60b087041de621000edc98edada20c1def2";
-/// The Ethereum ceremony with its Lagrange basis, as [`Srs::to_bytes`] writes it; a test makes it
-/// again, pairing checks included.
+/// The Ethereum ceremony with its Lagrange basis, as [`Srs::to_bytes`] writes it. A test makes it
+/// again, with all checks.
 const ETHEREUM: &[u8] = include_bytes!("ethereum.srs");
 
 const MAGIC: &[u8; 16] = b"zklora-srs-v0001";
 const G1_BYTES: usize = 96;
 const G2_BYTES: usize = 192;
 
-/// Whose secret the soundness of every proof rests on.
+/// The ceremony whose secret the soundness of every proof rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provenance {
     /// The Ethereum KZG ceremony of 2023 (141,416 contributors; one honest one suffices).
     EthereumCeremony,
-    /// Parameters from a file that this crate does not know. Whoever knows τ can prove anything.
+    /// Parameters of a ceremony that this crate does not know. A party that knows τ can prove any
+    /// statement.
     Unknown,
-    /// Made on this machine, for tests: whoever made them can prove anything.
+    /// Made on this machine, for tests. The process that made them can prove any statement.
     InsecureDev,
 }
 
 impl Provenance {
-    /// Whether `verify` accepts these parameters without being told to.
+    /// Whether the default policy of a verifier accepts these parameters.
     pub fn is_trusted(self) -> bool {
         self == Provenance::EthereumCeremony
     }
@@ -82,21 +85,24 @@ pub struct Srs {
 }
 
 impl Srs {
-    /// The Ethereum ceremony (k = 12), which is part of the program, with its Lagrange basis: a few
-    /// milliseconds.
+    /// The Ethereum ceremony (k = 12) with its Lagrange basis, from the copy in the program. Takes
+    /// a few milliseconds. Compares the digest of the powers instead of checking each point.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if the copy is damaged.
     pub fn ethereum() -> Result<Srs, Error> {
-        let srs = Srs::from_own_bytes(ETHEREUM)?;
+        let srs = Srs::from_embedded_bytes(ETHEREUM)?;
         if srs.provenance != Provenance::EthereumCeremony {
-            return Err(Error::Srs(format!(
-                "this program carries points with digest {}",
+            return Err(Error::Internal(format!(
+                "the embedded SRS has digest {}, expected {ETHEREUM_DIGEST}",
                 srs.digest_hex()
             )));
         }
         Ok(srs)
     }
 
-    /// The same from the points that the crate `ekzg-trusted-setup` carries: computes the Lagrange
-    /// basis and checks everything, about 2 s.
+    /// The Ethereum ceremony from the points in the crate `ekzg-trusted-setup`. Computes the
+    /// Lagrange basis and checks everything. Takes about 2 s.
     pub fn ethereum_from_ceremony() -> Result<Srs, Error> {
         let setup = ekzg_trusted_setup::TrustedSetup::default();
         let g1: Vec<[u8; 48]> = setup.g1_monomial.iter().map(|p| p.to_compressed()).collect();
@@ -108,7 +114,7 @@ impl Srs {
         let srs = Srs::from_compressed(&g1, g2, s_g2)?;
         if srs.provenance != Provenance::EthereumCeremony {
             return Err(Error::Srs(format!(
-                "the points that this build carries have digest {}, not the Ethereum ceremony's {ETHEREUM_DIGEST}",
+                "the points of ekzg-trusted-setup have digest {}, expected {ETHEREUM_DIGEST}",
                 srs.digest_hex()
             )));
         }
@@ -118,9 +124,9 @@ impl Srs {
     /// Parameters from compressed points: `[τ⁰]₁ … [τ^(2^k − 1)]₁`, `[1]₂`, `[τ]₂`.
     ///
     /// # Errors
-    /// If a point is not in its subgroup, the length is not a power of two, the generators are
-    /// others, the points are not consecutive powers of one τ, or τ lies in the evaluation
-    /// domain (then hiding would be lost).
+    /// [`Error::Srs`] if a point is not in its subgroup, the length is not a power of two, the
+    /// first points are not the standard generators, the points are not consecutive powers of
+    /// one τ, or τ lies in the evaluation domain (commitments would then hide nothing).
     pub fn from_compressed(g1: &[[u8; 48]], g2: &[u8; 96], s_g2: &[u8; 96]) -> Result<Srs, Error> {
         let k = check_length(g1.len())?;
         let monomial = g1
@@ -142,9 +148,8 @@ impl Srs {
         Srs::assemble(k, monomial, lagrange, g2, s_g2)
     }
 
-    /// Parameters whose τ is drawn here and forgotten: for tests and dry runs only. Whoever can
-    /// read this process's memory can prove anything; [`crate::verifier`] names it
-    /// [`Provenance::InsecureDev`].
+    /// Parameters with a fresh τ, for tests and dry runs only. A process that can read this
+    /// process's memory can prove any statement. Their provenance is [`Provenance::InsecureDev`].
     pub fn insecure_dev(k: u32) -> Result<Srs, Error> {
         if !(MIN_K..=MAX_K).contains(&k) {
             return Err(Error::Srs(format!("k = {k} is outside {MIN_K}..={MAX_K}")));
@@ -168,16 +173,16 @@ impl Srs {
         Ok(srs)
     }
 
-    /// Parameters from what [`Srs::to_bytes`] wrote, 2^12 points. Only for bytes that are part of
-    /// the program: neither subgroup nor pairing checks are made, and the Lagrange basis is
-    /// taken as it is.
-    fn from_own_bytes(bytes: &[u8]) -> Result<Srs, Error> {
+    /// Parameters of 2^12 points from the bytes that [`Srs::to_bytes`] wrote. Only for bytes that
+    /// are part of the program: it makes no subgroup or pairing checks, and takes the Lagrange
+    /// basis without recomputing it.
+    fn from_embedded_bytes(bytes: &[u8]) -> Result<Srs, Error> {
         let k = 12u32;
         let n = 1usize << k;
         let expected = MAGIC.len() + 2 * n * G1_BYTES + 2 * G2_BYTES;
         if bytes.len() != expected {
-            return Err(Error::Srs(format!(
-                "the program's parameters have {} bytes, not {expected}",
+            return Err(Error::Internal(format!(
+                "the embedded SRS has {} bytes, expected {expected}",
                 bytes.len()
             )));
         }
@@ -187,8 +192,9 @@ impl Srs {
             .map(|chunk| {
                 let mut repr = <G1Affine as UncompressedEncoding>::Uncompressed::default();
                 repr.as_mut().copy_from_slice(chunk);
-                Option::<G1Affine>::from(G1Affine::from_uncompressed_unchecked(&repr))
-                    .ok_or_else(|| Error::Srs("a point is not on the curve".into()))
+                Option::<G1Affine>::from(G1Affine::from_uncompressed_unchecked(&repr)).ok_or_else(
+                    || Error::Internal("a point of the embedded SRS is not on the curve".into()),
+                )
             })
             .collect::<Result<Vec<_>, _>>()?;
         let g2 = g2
@@ -196,15 +202,16 @@ impl Srs {
             .map(|chunk| {
                 let mut repr = <G2Affine as UncompressedEncoding>::Uncompressed::default();
                 repr.as_mut().copy_from_slice(chunk);
-                Option::<G2Affine>::from(G2Affine::from_uncompressed(&repr))
-                    .ok_or_else(|| Error::Srs("a G2 point is not on the curve".into()))
+                Option::<G2Affine>::from(G2Affine::from_uncompressed(&repr)).ok_or_else(|| {
+                    Error::Internal("a G2 point of the embedded SRS is not on the curve".into())
+                })
             })
             .collect::<Result<Vec<_>, _>>()?;
         let (monomial, lagrange) = points.split_at(n);
         Srs::assemble(k, monomial.to_vec(), lagrange.to_vec(), g2[0], g2[1])
     }
 
-    /// The parameters with their Lagrange basis, uncompressed: what `ethereum.srs` holds.
+    /// The parameters with their Lagrange basis, uncompressed: the content of `ethereum.srs`.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         for point in self.monomial.iter().chain(&self.lagrange) {
@@ -284,7 +291,7 @@ impl Srs {
         hex::encode(self.params.s_g2().to_bytes())
     }
 
-    /// Whose ceremony this is.
+    /// The ceremony of these parameters.
     pub fn provenance(&self) -> Provenance {
         self.provenance
     }
@@ -320,7 +327,8 @@ fn parse_g2(bytes: &[u8; 96], what: &str) -> Result<G2Affine, Error> {
         .ok_or_else(|| Error::Srs(format!("{what} is not a point of the prime-order group")))
 }
 
-/// Protocol section 9: generators, one τ for all powers (a random combination, by pairings), τ ∉ H.
+/// Checks the generators, that all powers are of one τ (a random combination, by pairings), and
+/// that τ ∉ H (docs/protocol.md, "Structured reference string").
 fn check_powers(monomial: &[G1Affine], g2: &G2Affine, s_g2: &G2Affine) -> Result<(), Error> {
     if monomial[0] != G1Affine::generator() || *g2 != G2Affine::generator() {
         return Err(Error::Srs("the first points are not the standard generators".into()));
@@ -330,7 +338,7 @@ fn check_powers(monomial: &[G1Affine], g2: &G2Affine, s_g2: &G2Affine) -> Result
     }
     let n = monomial.len();
     let weights: Vec<F> =
-        (1..n).map(|_| F::from_u128_parts(OsRng.next_u64(), OsRng.next_u64())).collect();
+        (1..n).map(|_| from_u128_parts(OsRng.next_u64(), OsRng.next_u64())).collect();
     let low = msm(&monomial[..n - 1], &weights).to_affine();
     let high = msm(&monomial[1..], &weights).to_affine();
     if Bls12::pairing(&high, g2) != Bls12::pairing(&low, s_g2) {
@@ -344,15 +352,9 @@ fn check_powers(monomial: &[G1Affine], g2: &G2Affine, s_g2: &G2Affine) -> Result
     Ok(())
 }
 
-trait FromU128Parts {
-    fn from_u128_parts(low: u64, high: u64) -> F;
-}
-
-impl FromU128Parts for F {
-    fn from_u128_parts(low: u64, high: u64) -> F {
-        use ff::PrimeField;
-        F::from_u128((u128::from(high) << 64) | u128::from(low))
-    }
+/// The field element of 128 bits.
+fn from_u128_parts(low: u64, high: u64) -> F {
+    F::from_u128((u128::from(high) << 64) | u128::from(low))
 }
 
 #[cfg(test)]
@@ -377,8 +379,7 @@ mod tests {
         let ceremony = Srs::ethereum_from_ceremony().unwrap();
         assert_eq!(ceremony.digest_hex(), ETHEREUM_DIGEST);
         assert_eq!(ceremony.tau_g2_hex(), ETHEREUM_TAU_G2);
-        // Byte for byte, so that every check that the ceremony passed holds of the program's copy,
-        // too.
+        // Equal bytes, so every check that the ceremony passed holds for the copy in the program.
         assert!(
             ceremony.to_bytes() == ETHEREUM,
             "proof/src/ethereum.srs is not what the ceremony gives"
@@ -389,7 +390,7 @@ mod tests {
             (ceremony.digest(), Provenance::EthereumCeremony)
         );
         assert_eq!(own.lagrange(), ceremony.lagrange());
-        assert!(Srs::from_own_bytes(&ETHEREUM[1..]).is_err());
+        assert!(Srs::from_embedded_bytes(&ETHEREUM[1..]).is_err());
     }
 
     #[test]
@@ -425,7 +426,6 @@ mod tests {
 
     #[test]
     fn a_tau_in_the_evaluation_domain_is_refused() {
-        use ff::PrimeField;
         let k = 5;
         let mut omega = F::ROOT_OF_UNITY;
         for _ in k..F::S {

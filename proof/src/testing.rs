@@ -1,4 +1,4 @@
-//! Adapters, traces and a shared SRS for this crate's tests.
+//! Adapters, traces and a shared SRS for the tests of this crate.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{cell::Cell, sync::OnceLock};
@@ -6,13 +6,15 @@ use std::{cell::Cell, sync::OnceLock};
 use rand_core::{OsRng, RngCore};
 
 use crate::{
+    checked_manifest::CheckedManifest,
     commit::commit,
     keys::KeyStore,
-    manifest::{BaseModel, FORMAT, Input, Manifest, Module, Pinned, Term, TermKind, VERSION},
+    manifest::{BaseModel, FORMAT, Input, Manifest, Module, Term, TermKind, VERSION},
     masks::{MaskKey, Seed},
     prover::Prover,
+    rows::Rows,
     srs::Srs,
-    trace::{Rows, Trace},
+    trace::Trace,
     verifier::{SrsPolicy, Verdict, verify},
     weights::{PairWeights, Weights, certified_bound},
 };
@@ -107,8 +109,8 @@ pub fn draft(shapes: &[Shape]) -> Manifest {
     }
 }
 
-/// An integer within ±limit: weights and activations are the same in every run of a test (its
-/// thread has a sequence of its own), so that a failure can be repeated. Seeds, sessions and masks
+/// An integer within ±limit. Each test's thread has its own fixed sequence, so weights and
+/// activations are the same in every run and a failure can be repeated. Seeds, sessions and masks
 /// are from the operating system.
 pub fn integer(limit: i64) -> i64 {
     thread_local!(static DRAWN: Cell<u64> = const { Cell::new(0) });
@@ -153,7 +155,7 @@ pub struct OwnedRows {
 pub struct Session {
     pub srs: &'static Srs,
     pub manifest: Manifest,
-    pub pinned: Pinned,
+    pub checked: CheckedManifest,
     pub weights: Weights,
     pub key: MaskKey,
     pub rows: Vec<OwnedRows>,
@@ -179,7 +181,7 @@ impl Session {
         Session::build_from(srs, draft, pairs, inputs, &Seed::generate().unwrap(), context)
     }
 
-    /// Everything but the proofs is determined by the arguments.
+    /// The arguments determine everything but the proofs.
     pub fn build_from(
         srs: &'static Srs,
         mut draft: Manifest,
@@ -196,8 +198,8 @@ impl Session {
             rest = tail;
         }
         let (manifest, weights, key) = commit(srs, &draft, pairs, seed).unwrap();
-        let pinned = Pinned::parse(&manifest.to_bytes().unwrap()).unwrap();
-        let mut session = Session { srs, manifest, pinned, weights, key, rows, context };
+        let checked = CheckedManifest::parse(&manifest.to_bytes().unwrap()).unwrap();
+        let mut session = Session { srs, manifest, checked, weights, key, rows, context };
         session.compute();
         session
     }
@@ -227,14 +229,14 @@ impl Session {
     }
 
     pub fn with_trace<T>(&self, f: impl FnOnce(&Trace<'_>) -> T) -> T {
-        with_rows(&self.pinned, self.context, &self.rows, f).unwrap()
+        with_rows(&self.checked, self.context, &self.rows, f).unwrap()
     }
 
     pub fn prover(&self) -> Prover<'_> {
         Prover {
             srs: self.srs,
             keys: keys(),
-            pinned: &self.pinned,
+            manifest: &self.checked,
             weights: &self.weights,
             mask_key: &self.key,
         }
@@ -246,14 +248,14 @@ impl Session {
 
     pub fn verify(&self, proof: &[u8]) -> Result<Verdict, crate::Error> {
         self.with_trace(|trace| {
-            verify(self.srs, keys(), &self.pinned, trace, proof, SrsPolicy::AllowUntrusted)
+            verify(self.srs, keys(), &self.checked, trace, proof, SrsPolicy::AllowUntrusted)
         })
     }
 }
 
 /// Calls `f` with the trace that these rows make.
 pub fn with_rows<T>(
-    pinned: &Pinned,
+    checked: &CheckedManifest,
     context: [u8; 32],
     rows: &[OwnedRows],
     f: impl FnOnce(&Trace<'_>) -> T,
@@ -265,7 +267,7 @@ pub fn with_rows<T>(
         .zip(&inputs)
         .map(|(r, inputs)| Rows { inputs, ones: &r.ones, scales: &r.scales, delta: &r.delta })
         .collect();
-    Ok(f(&Trace::new(pinned, context, modules)?))
+    Ok(f(&Trace::new(checked, context, modules)?))
 }
 
 pub fn random_rows(draft: &Manifest, shapes: &[Shape]) -> Vec<OwnedRows> {

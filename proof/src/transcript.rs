@@ -1,18 +1,18 @@
-//! The outer Fiat-Shamir transcript: one method a step, so that the order of protocol section 5
-//! cannot be left.
+//! The outer Fiat-Shamir transcript (docs/protocol.md, "Transcript"): one method for each step, so
+//! both parties absorb and draw in the order of docs/protocol.md, "Steps".
 //!
-//! BLAKE3 in derive_key mode; every message and every challenge has a label and is length-prefixed.
-//! A challenge is 64 bytes of XOF output over everything before it, and is itself absorbed.
+//! BLAKE3 in derive_key mode. Every message and every challenge has a label; a message is
+//! length-prefixed. A challenge is 64 bytes of XOF output over everything before it, and is itself
+//! absorbed.
 
 use group::{Curve, GroupEncoding};
 
 use crate::{
     field::{F, G1, from_wide},
-    manifest::AdapterId,
-    trace::TraceDigest,
+    statement::Statement,
 };
 
-/// A running transcript. Both parties drive it through the same functions below.
+/// A running transcript. Both parties call the same methods below.
 #[derive(Clone)]
 pub struct Transcript {
     hasher: blake3::Hasher,
@@ -56,31 +56,11 @@ impl Transcript {
     }
 }
 
-/// What a session is about: everything that both parties know before the first message (protocol
-/// 5.1).
-#[derive(Debug, Clone)]
-pub struct Statement {
-    /// [`crate::PROTOCOL_VERSION`].
-    pub version: u32,
-    /// [`crate::srs::Srs::digest`].
-    pub srs_digest: [u8; 32],
-    /// The verifying key's own digest, as the library's transcripts absorb it.
-    pub vk: F,
-    /// Canonical settings.
-    pub settings: Vec<u8>,
-    /// The adapter.
-    pub adapter: AdapterId,
-    /// The rows.
-    pub trace: TraceDigest,
-    /// The user's 32 fresh bytes.
-    pub context: [u8; 32],
-}
-
-/// The challenges of step 1: `ρ` (as a key that [`crate::projection`] expands), `γ`, `c`; and `s0`.
-pub struct Opening {
+/// The challenges of step 1: `ρ` (as a key that the projection expands), `γ`, `c`; and `s0`.
+pub struct FirstChallenges {
     /// Names the session in the derivation of the prover's randomness.
     pub s0: [u8; 32],
-    /// Expands to 128 bits for every row of every module.
+    /// Expands to 128 bits of `ρ` for every row of every module.
     pub rho_key: [u8; 32],
     /// Separates the outputs of a row.
     pub gamma: F,
@@ -90,7 +70,7 @@ pub struct Opening {
 
 impl Transcript {
     /// Step 1.
-    pub fn open(statement: &Statement) -> (Transcript, Opening) {
+    pub fn open(statement: &Statement) -> (Transcript, FirstChallenges) {
         let mut transcript = Transcript::new();
         transcript.absorb("version", &statement.version.to_le_bytes());
         transcript.absorb("srs", &statement.srs_digest);
@@ -103,7 +83,7 @@ impl Transcript {
         let rho_key = first_half(&transcript.squeeze("rho"));
         let gamma = transcript.challenge("gamma");
         let c = transcript.challenge("c");
-        (transcript, Opening { s0, rho_key, gamma, c })
+        (transcript, FirstChallenges { s0, rho_key, gamma, c })
     }
 
     /// Steps 3 and 4: the commitments to T and U, then `β`.

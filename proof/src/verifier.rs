@@ -1,126 +1,82 @@
-//! The user's side. Trusts nothing that comes with the proof: the keys are derived here, the SRS,
-//! the pin and the trace are the verifier's own (protocol sections 5, 8, 9).
+//! The user's side: verifies the proof of a session (docs/protocol.md, "Steps").
+//!
+//! The verifier trusts nothing that comes with the proof. It derives the keys itself; the SRS, the
+//! manifest and the trace are its own.
+
+use group::Group;
 
 use crate::{
-    Error, PROTOCOL_VERSION, argument,
+    Error, argument,
+    checked_manifest::CheckedManifest,
     error::Check,
     field::{G1, powers},
     keys::{KeyStore, Keys},
-    manifest::{AdapterId, Manifest, Pinned},
+    manifest::AdapterId,
     msm::msm,
-    projection::Public,
+    projection::Projection,
     proof::Proof,
     relations::{Challenges, PublicColumns, a_weights, combine, pair_weights, relations},
     span,
     srs::{Provenance, Srs},
+    statement::Statement,
     trace::Trace,
-    transcript::{Statement, Transcript},
+    transcript::Transcript,
 };
 
-/// Which parameters the verifier accepts.
+/// Which ceremonies a verifier accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SrsPolicy {
     /// Only a ceremony that this build knows.
     TrustedOnly,
-    /// Any that pass the checks: the caller has been told whose secret the proof rests on.
+    /// Any ceremony whose points pass the checks. The caller knows whose secret the proof rests on.
     AllowUntrusted,
 }
 
 impl SrsPolicy {
     /// Refuses parameters that the policy does not accept.
+    ///
+    /// # Errors
+    /// [`Error::UntrustedSrs`].
     pub fn check(self, srs: &Srs) -> Result<(), Error> {
         if self == SrsPolicy::TrustedOnly && !srs.provenance().is_trusted() {
-            return Err(Error::Srs(format!(
-                "{}: refused unless you say otherwise (--insecure-srs)",
-                srs.provenance()
-            )));
+            return Err(Error::UntrustedSrs(srs.provenance().to_string()));
         }
         Ok(())
     }
 }
 
-/// What an accepted proof says.
+/// The claim of an accepted proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// The adapter that computed every delta of the trace.
     pub adapter: AdapterId,
     /// Rows per module. The claim is empty for a module that has none.
     pub rows: Vec<(String, usize)>,
-    /// Whose ceremony the verdict rests on.
+    /// The ceremony that the verdict rests on.
     pub ceremony: Provenance,
-}
-
-/// Whether the manifest was made for this SRS. A longer basis would commit to other polynomials
-/// without a word (protocol section 9), so k counts, too.
-pub(crate) fn check_srs(srs: &Srs, manifest: &Manifest) -> Result<(), Error> {
-    if manifest.srs_digest != srs.digest_hex() {
-        return Err(Error::SrsMismatch {
-            manifest: manifest.srs_digest.clone(),
-            own: srs.digest_hex(),
-        });
-    }
-    if manifest.k != srs.k() {
-        return Err(Error::Manifest(format!(
-            "k = {}, but its SRS has 2^{} points",
-            manifest.k,
-            srs.k()
-        )));
-    }
-    Ok(())
-}
-
-/// The statement of a session (protocol 5.1). All of it comes from the caller's own side.
-pub(crate) fn statement(
-    srs: &Srs,
-    keys: &Keys,
-    pinned: &Pinned,
-    trace: &Trace<'_>,
-) -> Result<Statement, Error> {
-    check_srs(srs, pinned.manifest())?;
-    // Another manifest's shapes would read the same integers as other rows.
-    if trace.adapter() != pinned.id() {
-        return Err(Error::Trace(format!(
-            "it was checked against adapter {}, not {}",
-            trace.adapter(),
-            pinned.id()
-        )));
-    }
-    Ok(Statement {
-        version: PROTOCOL_VERSION,
-        srs_digest: srs.digest(),
-        vk: keys.fingerprint(),
-        settings: pinned.settings().to_bytes()?,
-        adapter: pinned.id(),
-        trace: trace.digest(),
-        context: *trace.context(),
-    })
 }
 
 /// Verifies the proof of a session against the pinned manifest and the verifier's own trace.
 ///
 /// # Errors
-/// Anything but `Ok` means that nothing was shown. [`Error::Rejected`] names the check that said
-/// no.
+/// [`Error::Rejected`] names the check that failed. Any error means that nothing was proven.
 pub fn verify(
     srs: &Srs,
     keys: &KeyStore,
-    pinned: &Pinned,
+    manifest: &CheckedManifest,
     trace: &Trace<'_>,
     proof: &[u8],
     policy: SrsPolicy,
 ) -> Result<Verdict, Error> {
     policy.check(srs)?;
-    check_srs(srs, pinned.manifest())?;
-    let layout = pinned.layout();
-    let keys = keys.get(srs, layout)?;
-    let statement = statement(srs, &keys, pinned, trace)?;
-    let proof = Proof::parse(proof, &layout)?;
-    let (transcript, opening) = Transcript::open(&statement);
-    let public = Public::of(pinned, trace, &opening)?;
-    verify_parsed(srs, &keys, pinned, &public, transcript, &proof)?;
+    let (statement, keys) = Statement::of(srs, keys, manifest, trace)?;
+    let proof = Proof::parse(proof, &keys.layout())?;
+    let (transcript, first) = Transcript::open(&statement);
+    let projection = Projection::of(manifest, trace, &first)?;
+    verify_parsed(srs, &keys, manifest, &projection, transcript, &proof)?;
     Ok(Verdict {
-        adapter: pinned.id(),
-        rows: pinned
+        adapter: manifest.id(),
+        rows: manifest
             .modules()
             .iter()
             .zip(trace.counts())
@@ -130,17 +86,17 @@ pub fn verify(
     })
 }
 
-/// Everything after the pass over the trace.
+/// The steps after the projection (docs/protocol.md, "Steps", from step 3).
 pub(crate) fn verify_parsed(
     srs: &Srs,
     keys: &Keys,
-    pinned: &Pinned,
-    public: &Public,
+    manifest: &CheckedManifest,
+    projection: &Projection,
     mut transcript: Transcript,
     proof: &Proof,
 ) -> Result<(), Error> {
-    let layout = pinned.layout();
-    let pairs = pinned.pairs();
+    let layout = manifest.layout();
+    let pairs = manifest.pairs();
     let projective =
         |points: &[crate::field::G1Affine]| -> Vec<G1> { points.iter().map(G1::from).collect() };
 
@@ -162,7 +118,7 @@ pub(crate) fn verify_parsed(
         .zip(chi_a)
         .chain(proof.b.iter().zip(chi_b))
         .map(|(point, chi)| (*point, *chi));
-    let manifest = pinned.points().iter().zip(a_weights.iter().zip(&b_weights)).flat_map(
+    let published = manifest.points().iter().zip(a_weights.iter().zip(&b_weights)).flat_map(
         |(points, (a, b))| {
             let a_side = points.a.iter().zip(chi_a).map(move |(point, chi)| (*point, -(*chi * a)));
             let b_side = points.b.iter().zip(chi_b).map(move |(point, chi)| (*point, -(*chi * b)));
@@ -171,14 +127,14 @@ pub(crate) fn verify_parsed(
     );
     let bases = span::mask_bases(&layout, srs.lagrange());
     let (points, scalars) =
-        span::equation(&bases, &proof.z, proof.r, epsilon, rerandomised.chain(manifest));
-    if msm(&points, &scalars) != crate::commit::zero() {
+        span::equation(&bases, &proof.z, proof.r, epsilon, rerandomised.chain(published));
+    if msm(&points, &scalars) != G1::identity() {
         return Err(Error::Rejected(Check::MaskSpan));
     }
 
     // Steps 7 and 8.
     let challenges = Challenges { beta, r, eta };
-    let sum = combine(&relations(&layout, pairs, public, &challenges), eta);
+    let sum = combine(&relations(&layout, pairs, projection, &challenges), eta);
     let public_columns = PublicColumns::lay_out(&layout, &sum);
     argument::verify(
         srs,

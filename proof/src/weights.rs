@@ -1,6 +1,7 @@
-//! The private integers of an adapter, and the bound that they are held to (protocol section 3).
+//! The private integers of an adapter, and the certified bound on its deltas (docs/protocol.md,
+//! "Quantisation").
 //!
-//! Knows nothing of floats: `compiler` quantises.
+//! It knows nothing of floats: the compiler quantises.
 
 use zeroize::Zeroize;
 
@@ -19,7 +20,7 @@ pub struct PairWeights {
     pub b: Vec<i32>,
 }
 
-/// The integers of an adapter, one entry a pair, in the order of [`Pairs`]. Overwritten when
+/// The integers of an adapter, one entry for each pair, in the order of [`Pairs`]. Overwritten when
 /// dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Weights {
@@ -48,13 +49,13 @@ impl Weights {
     /// [`Error::Weights`] names the module whose integers do not fit.
     pub fn new(manifest: &Manifest, pairs: Vec<PairWeights>) -> Result<Weights, Error> {
         let weights = Weights { pairs };
-        weights.check(manifest)?;
+        weights.check(&manifest.modules)?;
         Ok(weights)
     }
 
-    /// Whether the integers fit this manifest's shapes, bit widths and bounds.
-    pub(crate) fn check(&self, manifest: &Manifest) -> Result<(), Error> {
-        let shape = Pairs::of(&manifest.modules)?;
+    /// Checks that the integers fit the modules' shapes, bit widths and bounds.
+    pub(crate) fn check(&self, modules: &[Module]) -> Result<(), Error> {
+        let shape = Pairs::of(modules)?;
         if self.pairs.len() != shape.len() {
             return Err(Error::Weights(format!(
                 "{} pairs, the manifest has {}",
@@ -63,7 +64,7 @@ impl Weights {
             )));
         }
         let mut first = 0;
-        for module in &manifest.modules {
+        for module in modules {
             let count = module.terms.iter().map(|term| term.rank).sum::<usize>();
             let own = &self.pairs[first..first + count];
             check_module(module, own)
@@ -83,11 +84,12 @@ impl Weights {
         self.pairs.iter().map(|pair| pair.a.len() + pair.b.len()).sum()
     }
 
-    /// One delta row of module `module`: `inputs` are its rows, `one` the integer that stands for
-    /// 1. The bound that [`Weights::new`] certified keeps every partial sum within an `i64`.
+    /// Computes one delta row of `module`: `inputs` has its rows, `one` is the integer that stands
+    /// for
+    /// 1. The bound that [`Weights::new`] checked keeps every partial sum within an `i64`.
     pub fn delta_row(
         &self,
-        manifest: &Module,
+        module: &Module,
         pairs: &[PairWeights],
         inputs: &[&[i32]],
         one: i32,
@@ -95,7 +97,7 @@ impl Weights {
     ) {
         out.fill(0);
         let mut rest = pairs.iter();
-        for term in &manifest.terms {
+        for term in &module.terms {
             for pair in rest.by_ref().take(term.rank) {
                 match (term.kind, term.input.and_then(|input| inputs.get(input))) {
                     (TermKind::LowRank, Some(x)) => {
@@ -170,9 +172,9 @@ fn check_module(module: &Module, pairs: &[PairWeights]) -> Result<(), String> {
     Ok(())
 }
 
-/// `2^(x_bits−1) · max_k (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k| + Σ 2^shift·|g_k|)`, protocol section
-/// 3, together with every `2^(x_bits−1)·‖A_j‖₁`, which bounds the inner products on the way. None
-/// if it exceeds 2^127.
+/// `2^(x_bits−1) · max_k (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k| + Σ 2^shift·|g_k|)`, or a
+/// larger `2^(x_bits−1)·‖A_j‖₁`, which bounds the inner products (docs/protocol.md,
+/// "Quantisation"). None if it overflows a `u128`.
 pub fn certified_bound(module: &Module, pairs: &[PairWeights]) -> Option<u128> {
     let mut outputs = vec![0u128; module.d_out];
     let mut inner = 0u128;

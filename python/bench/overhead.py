@@ -1,8 +1,9 @@
-"""How much longer a loss takes through a contributor than with the adapter at hand.
+"""Measures how much longer a loss takes through a contributor than with a local adapter.
 
     python python/bench/overhead.py BASE_FOLDER ADAPTER_FOLDER [--tokens 128] [--passes 8]
 
-Both parties are on this machine. Every pass reads other text, so that every row is new. Prints medians of wall time as a table of Markdown.
+Both parties are on this machine. Every pass reads different text, so that every row is new. Prints
+medians of wall time as a Markdown table.
 """
 
 import argparse
@@ -42,28 +43,44 @@ def main():
     batches = [ids[at * args.tokens :][: args.tokens][None] for at in range(args.passes + 1)]
 
     def load():
-        return transformers.AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32).eval()
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            args.base, dtype=torch.float32
+        ).eval()
 
-    alone, local, patched = load(), peft.PeftModel.from_pretrained(load(), args.adapter).eval(), load()
-    with tempfile.TemporaryDirectory() as folder, zklora.LocalContributor(args.adapter, args.base) as contributor:
+    alone, local, patched = (
+        load(),
+        peft.PeftModel.from_pretrained(load(), args.adapter).eval(),
+        load(),
+    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        zklora.LocalContributor(args.adapter, args.base) as contributor,
+    ):
         options = {"session_dir": os.path.join(folder, "session"), "base_folder": args.base}
         with zklora.remote_lora(patched, [contributor], **options) as remote:
-            # One after the other for every text, so that other work on the machine meets all alike. The first text warms up.
-            times = [[seconds(model, ids) for model in (alone, local, patched)] for ids in batches][1:]
+            # The models take turns for every text, so that other work on the machine affects all
+            # alike. The first text warms up.
+            times = [[seconds(model, ids) for model in (alone, local, patched)] for ids in batches][
+                1:
+            ]
             traffic = remote.comms[0].session.statistics()
             start = time.perf_counter()
         end = time.perf_counter() - start
     report = remote.reports[0]
     medians = [statistics.median(column) for column in zip(*times)]
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores; {args.tokens} tokens a pass\n")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores; "
+        f"{args.tokens} tokens a pass\n"
+    )
     print("| one loss | median | of local peft |\n|---|---|---|")
     for name, median in zip(("base model alone", "local peft", "through a contributor"), medians):
         print(f"| {name} | {1000 * median:.0f} ms | {median / medians[1]:.2f} |")
     of_pass = {name: value / len(batches) for name, value in traffic.items()}
     print(
-        f"\n{of_pass['calls']:.0f} calls, {of_pass['bytes_sent'] / 1e6:.1f} MB sent and {of_pass['bytes_received'] / 1e6:.1f} MB received a "
-        f"pass. End of the session of {sum(report['rows'].values())} rows: {end:.2f} s, of which {report['verify_seconds']:.2f} s to verify; "
-        f"a proof of {report['proof_bytes']} bytes."
+        f"\n{of_pass['calls']:.0f} calls, {of_pass['bytes_sent'] / 1e6:.1f} MB sent and "
+        f"{of_pass['bytes_received'] / 1e6:.1f} MB received a pass. End of the session of "
+        f"{sum(report['rows'].values())} rows: {end:.2f} s, of which "
+        f"{report['verify_seconds']:.2f} s to verify; a proof of {report['proof_bytes']} bytes."
     )
 
 

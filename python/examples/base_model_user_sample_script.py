@@ -1,8 +1,10 @@
-"""The base-model user: a model's loss with the deltas of a contributor, and a verified proof of all of them.
+"""Computes a model's loss with a contributor's deltas, and verifies the proof of all of them.
 
-    python base_model_user_sample_script.py --base_model BASE_FOLDER --expected_adapter ADAPTER_ID --session_dir b-out
+    python base_model_user_sample_script.py \\
+        --base_model BASE_FOLDER --expected_adapter ADAPTER_ID --session_dir b-out
 
-The pin comes from the contributor, before the session: an adapter id, a manifest file or a public folder.
+The pin comes from the contributor, before the session: an adapter id, a manifest file or a public
+folder.
 """
 
 import argparse
@@ -15,12 +17,20 @@ def arguments():
     parser = argparse.ArgumentParser(description="Run a base model with a contributor's adapter.")
     parser.add_argument("--host_a", default="127.0.0.1")
     parser.add_argument("--port_a", type=int, default=30000)
-    parser.add_argument("--base_model", default="distilgpt2", help="folder or name of the base model")
+    parser.add_argument(
+        "--base_model", default="distilgpt2", help="folder or name of the base model"
+    )
     parser.add_argument("--combine_mode", choices=["replace", "add_delta"], default="add_delta")
-    parser.add_argument("--expected_adapter", help="the pin; without it there is next to no claim")
-    parser.add_argument("--session_dir", default="b-out", help="where your own record is kept")
-    parser.add_argument("--text", default="In the beginning was the Word, and the Word was with God.")
-    parser.add_argument("--generate", type=int, default=0, metavar="TOKENS", help="also go on with the text")
+    parser.add_argument(
+        "--expected_adapter", help="the pin; without it, the proof shows almost nothing"
+    )
+    parser.add_argument("--session_dir", default="b-out", help="folder for your own record")
+    parser.add_argument(
+        "--text", default="In the beginning was the Word, and the Word was with God."
+    )
+    parser.add_argument(
+        "--generate", type=int, default=0, metavar="TOKENS", help="also continue the text"
+    )
     return parser.parse_args()
 
 
@@ -39,7 +49,9 @@ def main():
     client.init_and_patch()
     print(f"[B] loss with the adapter: {client.forward_loss(args.text):.6f}")
     if args.generate:
-        print(f"[B] it goes on: {client.generate(args.text, max_new_tokens=args.generate, do_sample=False)!r}")
+        options = {"max_new_tokens": args.generate, "do_sample": False}
+        continuation = client.generate(args.text, **options)
+        print(f"[B] continuation: {continuation!r}")
     for report in client.end_inference():
         pin = "your pin" if report.get("pinned") else "NOT PINNED"
         print(f"[B] adapter {report['adapter_id']} ({pin}): {report['message']}")

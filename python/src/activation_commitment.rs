@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
-use zklora_runtime::activation_commitment::{Commitment, Values};
+use zklora_artifacts::activation_commitment::{Commitment, Values};
 
 use crate::{error::Failure, worker};
 

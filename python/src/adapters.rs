@@ -3,15 +3,16 @@
 use std::{path::PathBuf, sync::Arc};
 
 use pyo3::prelude::*;
+use zklora_artifacts::folder as artifacts;
+use zklora_files::{Access, text};
+use zklora_models::AppliesTo;
 use zklora_proof::{
-    manifest::{self, AdapterId, Pinned, TermKind},
+    checked_manifest::CheckedManifest,
+    manifest::{self, AdapterId, TermKind},
     verifier::SrsPolicy,
 };
-use zklora_files::text;
-use zklora_models::AppliesTo;
 use zklora_runtime::{
-    Error, artifacts, compile as compiling,
-    files::{self, Access},
+    Error, compile as compiling,
     infer::{Source, applies_to, sources},
 };
 
@@ -51,7 +52,7 @@ impl Module {
 }
 
 /// The modules of an adapter, in the order of its manifest.
-fn modules(pinned: &Pinned) -> Result<Vec<Module>, Failure> {
+fn modules(pinned: &CheckedManifest) -> Result<Vec<Module>, Failure> {
     let of = |module: &manifest::Module| {
         let refuse = |why| Failure::Input(format!("module `{}`: {why}", module.name));
         let sources = sources(module).map_err(refuse)?;
@@ -76,7 +77,7 @@ fn modules(pinned: &Pinned) -> Result<Vec<Module>, Failure> {
 
 /// The public description of an adapter. Its digest is the adapter id.
 #[pyclass(frozen, module = "zklora._native")]
-pub struct Manifest(pub Arc<Pinned>);
+pub struct Manifest(pub Arc<CheckedManifest>);
 
 /// An adapter id of 64 hex digits.
 ///
@@ -96,10 +97,10 @@ impl Manifest {
         let pin = adapter_id.map(parse_id).transpose()?;
         worker::run(py, None, move |_| {
             if path.is_file() {
-                let bytes = files::read(&path, manifest::MAX_BYTES as u64)?;
+                let bytes = zklora_files::read(&path, manifest::MAX_BYTES as u64)?;
                 let pinned = match &pin {
-                    Some(pin) => Pinned::parse_pinned(&bytes, pin),
-                    None => Pinned::parse(&bytes),
+                    Some(pin) => CheckedManifest::parse_pinned(&bytes, pin),
+                    None => CheckedManifest::parse(&bytes),
                 };
                 return Ok(Manifest(Arc::new(pinned.map_err(Error::from)?)));
             }
@@ -118,7 +119,7 @@ impl Manifest {
         let pinned = Arc::clone(&self.0);
         worker::run(py, None, move |_| {
             let bytes = pinned.manifest().to_bytes().map_err(Error::from)?;
-            Ok(files::write(&path, &bytes, Access::Public)?)
+            Ok(zklora_files::write(&path, &bytes, Access::Public)?)
         })
     }
 
@@ -216,7 +217,7 @@ pub fn export_adapter(
         let adapter = zklora_models::Adapter::load_with_base(&adapter, base.as_deref())
             .map_err(Error::from)?;
         told.step("write ONNX", 1, 2);
-        files::create_folder(&out, Access::Private)?;
+        zklora_files::create_folder(&out, Access::Private)?;
         let index = zklora_models::export(&adapter, &modules, &out).map_err(Error::from)?;
         told.step("exported", 2, 2);
         Ok(index.modules.into_iter().map(|module| module.name).collect())

@@ -24,10 +24,7 @@ pub fn values<'a>(module: &str, rows: &'a Rows<'_>) -> Result<&'a [f32], Failure
 ///
 /// # Errors
 /// [`Failure::Input`] names module, input and dimensions.
-pub fn check(
-    module: &zklora_proof::manifest::Module,
-    inputs: &[Rows<'_>],
-) -> Result<(), Failure> {
+pub fn check(module: &zklora_proof::manifest::Module, inputs: &[Rows<'_>]) -> Result<(), Failure> {
     let refuse = |why: String| Err(Failure::Input(format!("module `{}`: {why}", module.name)));
     if inputs.len() != module.inputs.len() {
         let names: Vec<&str> = module.inputs.iter().map(|input| input.name.as_str()).collect();

@@ -1,8 +1,11 @@
 //! Errors of the runtime as exceptions of `zklora.errors`.
 
 use pyo3::prelude::*;
+use zklora_artifacts::Error as Artifact;
 use zklora_files::text::shown;
+use zklora_proof::Error as Proof;
 use zklora_runtime::Error;
+use zklora_session::Error as Session;
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -24,6 +27,30 @@ pub enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure::Runtime(error)
+    }
+}
+
+impl From<Session> for Failure {
+    fn from(error: Session) -> Failure {
+        Failure::Runtime(error.into())
+    }
+}
+
+impl From<Artifact> for Failure {
+    fn from(error: Artifact) -> Failure {
+        Failure::Runtime(error.into())
+    }
+}
+
+impl From<zklora_files::Error> for Failure {
+    fn from(error: zklora_files::Error) -> Failure {
+        Failure::Runtime(error.into())
+    }
+}
+
+impl From<Proof> for Failure {
+    fn from(error: Proof) -> Failure {
+        Failure::Runtime(error.into())
     }
 }
 
@@ -57,13 +84,14 @@ impl Failure {
 
 fn class_of(error: &Error) -> &'static str {
     match error {
-        Error::Budget(_) => "InputError",
-        Error::Contributor { .. } | Error::Interrupted(_) => "NetworkError",
+        Error::Session(Session::Budget(_)) => "InputError",
+        Error::Session(Session::Contributor { .. }) | Error::Interrupted(_) => "NetworkError",
         _ if error.is_refusal() => "VerificationError",
-        Error::File { .. } => "FileError",
-        Error::Proof(zklora_proof::Error::Library(_) | zklora_proof::Error::Randomness(_)) => {
-            "ZkloraError"
-        }
+        Error::Session(Session::Artifact(Artifact::File(_))) => "FileError",
+        Error::Session(
+            Session::Internal(_)
+            | Session::Artifact(Artifact::Proof(Proof::Library(_) | Proof::Randomness(_))),
+        ) => "ZkloraError",
         _ => "InputError",
     }
 }

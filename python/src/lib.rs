@@ -27,6 +27,7 @@ use pyo3::prelude::*;
 /// The native module; `zklora/_native.pyi` has its types.
 #[pymodule]
 mod _native {
+    use super::*;
     #[pymodule_export]
     use crate::{
         activation_commitment::{commit_activations, verify_commitment},
@@ -38,8 +39,6 @@ mod _native {
         session::{Pending, Session},
         trace::{Trace, log_info},
     };
-
-    use super::*;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

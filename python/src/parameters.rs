@@ -3,8 +3,10 @@
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
+use zklora_artifacts::srs_store;
 use zklora_proof::{keys::KeyStore, srs::Srs};
-use zklora_runtime::{Error, client::Network, srs_store};
+use zklora_runtime::Error;
+use zklora_session::client::Network;
 
 static SRS: Mutex<Option<Arc<Srs>>> = Mutex::new(None);
 static NETWORK: Mutex<Option<Arc<Network>>> = Mutex::new(None);
@@ -26,7 +28,7 @@ fn kept<T>(
 
 /// The Ethereum ceremony.
 pub fn srs() -> Result<Arc<Srs>, Error> {
-    kept(&SRS, || srs_store::load(None))
+    kept(&SRS, || Ok(srs_store::load(None)?))
 }
 
 /// Keys by layout.
@@ -36,5 +38,5 @@ pub fn keys() -> &'static KeyStore {
 
 /// The threads that wait for contributors.
 pub fn network() -> Result<Arc<Network>, Error> {
-    kept(&NETWORK, Network::start)
+    kept(&NETWORK, || Ok(Network::start()?))
 }

@@ -27,7 +27,7 @@ pub fn check_process() -> Result<(), Failure> {
 /// Descriptors that a child must not keep after a fork: files with a lock, and a server's sockets.
 #[pyfunction]
 pub fn not_inherited() -> Vec<i32> {
-    zklora_runtime::not_inherited::descriptors()
+    zklora_session::close_in_child::descriptors()
 }
 
 /// Whether this process is such a child. What belongs to the parent's threads must not even be

@@ -3,14 +3,16 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use pyo3::{prelude::*, types::PyBytes};
-use zklora_proof::{manifest::Pinned, proof::Proof, verifier::SrsPolicy};
-use zklora_runtime::{
-    Error,
+use zklora_artifacts::{
     activations::Activations,
-    audit as auditing,
-    files::{self, Access},
-    record as recording, secrets, session,
+    own_session::OwnSession,
+    secrets,
+    verify::{self as verification, MAX_PROOF},
 };
+use zklora_files::Access;
+use zklora_proof::{checked_manifest::CheckedManifest, proof::Proof, verifier::SrsPolicy};
+use zklora_runtime::audit as auditing;
+use zklora_session::{prove as proving, record as recording};
 
 use crate::{
     adapters::{Artifacts, Manifest},
@@ -24,7 +26,7 @@ use crate::{
 /// Arrays by module, as Python gives them.
 type Arrays<'py> = BTreeMap<String, Vec<Rows<'py>>>;
 
-fn activations(pinned: &Pinned, arrays: &Arrays<'_>) -> Result<Activations, Failure> {
+fn activations(pinned: &CheckedManifest, arrays: &Arrays<'_>) -> Result<Activations, Failure> {
     let mut activations = Activations::default();
     for (name, inputs) in arrays {
         arrays::check(&pinned.modules()[trace::index(pinned, name)?], inputs)?;
@@ -77,7 +79,7 @@ pub fn prove<'py>(
         told.step("prove", 0, 1);
         let srs = parameters::srs()?;
         let proof = held.with_trace(&artifacts.pinned, |rows| {
-            session::prove(&artifacts, rows, &srs, parameters::keys())
+            Ok(proving::prove(&artifacts, rows, &srs, parameters::keys())?)
         })?;
         told.step("proven", 1, 1);
         Ok(proof)
@@ -101,18 +103,11 @@ pub fn verify(
     let own = session_id.map(|text| bytes32("session_id", text)).transpose()?;
     let activations = activations.map(|arrays| self::activations(&pinned, &arrays)).transpose()?;
     worker::run(py, None, move |_| {
-        if own.is_some_and(|own| own != *held.session()) {
-            let found = hex::encode(held.session());
-            return Err(
-                Error::NotYours(format!("the trace is of session {found}, not of yours")).into()
-            );
-        }
         let (srs, keys) = (parameters::srs()?, parameters::keys());
         let verdict = held.with_trace(&pinned, |rows| {
-            if let Some(activations) = &activations {
-                recording::check_inputs(&pinned, rows, activations)?;
-            }
-            session::verify(&pinned, rows, &proof, &srs, keys, SrsPolicy::TrustedOnly)
+            let (own, policy) =
+                (OwnSession { id: own, inputs: activations.as_ref() }, SrsPolicy::TrustedOnly);
+            Ok(verification::verify(&pinned, rows, &own, &proof, &srs, keys, policy)?)
         })?;
         Ok(verdict.rows.into_iter().collect())
     })
@@ -121,14 +116,14 @@ pub fn verify(
 /// The bytes of a proof file.
 #[pyfunction]
 pub fn read_proof<'py>(py: Python<'py>, path: PathBuf) -> Result<Bound<'py, PyBytes>, Failure> {
-    let proof = worker::run(py, None, move |_| Ok(files::read(&path, session::MAX_PROOF)?))?;
+    let proof = worker::run(py, None, move |_| Ok(zklora_files::read(&path, MAX_PROOF)?))?;
     Ok(PyBytes::new(py, &proof))
 }
 
 /// Writes a proof file: beside, and renamed.
 #[pyfunction]
 pub fn write_proof(py: Python<'_>, path: PathBuf, proof: Vec<u8>) -> Result<(), Failure> {
-    worker::run(py, None, move |_| Ok(files::write(&path, &proof, Access::Public)?))
+    worker::run(py, None, move |_| Ok(zklora_files::write(&path, &proof, Access::Public)?))
 }
 
 /// Whether bytes have the form of a proof of this adapter. Shows nothing about any row.
@@ -140,7 +135,7 @@ pub fn check_proof_format(
 ) -> Result<(), Failure> {
     let pinned = Arc::clone(&manifest.0);
     worker::run(py, None, move |_| {
-        Proof::parse(&proof, &pinned.layout()).map_err(Error::from)?;
+        Proof::parse(&proof, &pinned.layout()).map_err(Failure::from)?;
         Ok(())
     })
 }
@@ -161,7 +156,7 @@ pub fn audit(
         let (adapter, key) = secrets::read_opening(&opening)?;
         if adapter != pinned.id() {
             tracing::warn!(
-                "the opening says that it is for adapter {adapter}, this manifest is {}",
+                "the opening says that it is for adapter {adapter}, but this manifest is of {}",
                 pinned.id()
             );
         }

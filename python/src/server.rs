@@ -9,10 +9,11 @@ use std::{
 
 use pyo3::prelude::*;
 use tokio::sync::oneshot;
-use zklora_proof::manifest::Pinned;
-use zklora_runtime::{
-    Error, artifacts,
-    server::{self as serving, Limits, ServerOptions, ServerTls, Tokens},
+use zklora_artifacts::folder as artifacts;
+use zklora_proof::checked_manifest::CheckedManifest;
+use zklora_session::{
+    server as serving,
+    server::{Limits, ServerOptions, ServerTls, Tokens},
 };
 
 use crate::{adapters::Manifest, error::Failure, parameters, process, worker};
@@ -20,7 +21,7 @@ use crate::{adapters::Manifest, error::Failure, parameters, process, worker};
 /// A server that listens.
 struct Running {
     stop: oneshot::Sender<()>,
-    thread: JoinHandle<Result<(), Error>>,
+    thread: JoinHandle<Result<(), zklora_session::Error>>,
 }
 
 /// Serves the deltas of an artifact folder until it is stopped, or dropped.
@@ -29,7 +30,7 @@ pub struct Server {
     running: Mutex<Option<Running>>,
     address: std::net::SocketAddr,
     scheme: &'static str,
-    pinned: Arc<Pinned>,
+    pinned: Arc<CheckedManifest>,
 }
 
 #[pymethods]

@@ -11,11 +11,10 @@ use std::{
 
 use numpy::PyArray2;
 use pyo3::{prelude::*, types::PyDict};
-use zklora_proof::{manifest::Pinned, verifier::SrsPolicy};
-use zklora_runtime::{
-    client::{ClientTls, ContributorOptions, Finished, Progress, Remote, UserSession},
-    record,
-    trace_file::ModuleRows,
+use zklora_artifacts::module_rows::ModuleRows;
+use zklora_proof::{checked_manifest::CheckedManifest, verifier::SrsPolicy};
+use zklora_session::client::{
+    ClientTls, ContributorOptions, Finished, Progress, Remote, UserSession,
 };
 
 use crate::{
@@ -45,7 +44,7 @@ const CLOSED: &str = "this session is closed: open another one";
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Session {
     session: Arc<Shared>,
-    pinned: Arc<Pinned>,
+    pinned: Arc<CheckedManifest>,
     url: String,
     id: [u8; 32],
     folder: PathBuf,
@@ -147,7 +146,10 @@ impl Session {
                 let deltas = session.deltas(&calls)?;
                 let each = calls.iter().zip(deltas).map(|((at, rows), delta)| {
                     let module = &pinned.modules()[*at];
-                    (record::dequantized(module, &rows.scales, &delta), module.d_out)
+                    (
+                        zklora_artifacts::quantized_rows::dequantized(module, &rows.scales, &delta),
+                        module.d_out,
+                    )
                 });
                 Ok(each.collect())
             })
@@ -300,7 +302,10 @@ impl Session {
             let rows = match known.iter().find(|(other, _)| *other == key) {
                 Some((_, rows)) => Arc::clone(rows),
                 None => {
-                    let rows = Arc::new(py.detach(|| record::quantized(module, &slices))?);
+                    let rows =
+                        Arc::new(py.detach(|| {
+                            zklora_artifacts::quantized_rows::quantized(module, &slices)
+                        })?);
                     known.push((key, Arc::clone(&rows)));
                     rows
                 }

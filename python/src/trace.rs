@@ -4,16 +4,18 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use numpy::PyArray2;
 use pyo3::prelude::*;
-use zklora_proof::{manifest::Pinned, source::Source, trace::Trace as Checked};
-use zklora_runtime::{
-    Error, record, session_log, trace_file::TraceFile, trace_reader::TraceReader,
+use zklora_artifacts::{session_rows::SessionRows, trace_reader::TraceReader};
+use zklora_proof::{
+    checked_manifest::CheckedManifest, row_source::RowSource, trace::Trace as Checked,
 };
+use zklora_runtime::Error;
+use zklora_session::session_log;
 
 use crate::{adapters::Manifest, arrays, error::Failure, worker};
 
 /// Where the rows are.
 pub enum Held {
-    Memory(TraceFile),
+    Memory(SessionRows),
     /// In a file that may be larger than the memory, or say so: it is read in pieces, and only when
     /// that is asked for.
     File(Arc<TraceReader>),
@@ -46,13 +48,13 @@ impl Held {
     /// digested.
     pub fn with_trace<T>(
         &self,
-        pinned: &Pinned,
+        pinned: &CheckedManifest,
         f: impl FnOnce(&Checked<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         match self {
             Held::Memory(file) => file.with_trace(pinned, f),
             Held::File(reader) => {
-                f(&Checked::read(pinned, reader.session, Arc::clone(reader) as Arc<dyn Source>)?)
+                f(&Checked::read(pinned, reader.session, Arc::clone(reader) as Arc<dyn RowSource>)?)
             }
         }
     }
@@ -63,11 +65,11 @@ impl Held {
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Trace {
     pub held: Arc<Held>,
-    pub pinned: Arc<Pinned>,
+    pub pinned: Arc<CheckedManifest>,
 }
 
 impl Trace {
-    pub fn in_memory(file: TraceFile, pinned: Arc<Pinned>) -> Trace {
+    pub fn in_memory(file: SessionRows, pinned: Arc<CheckedManifest>) -> Trace {
         Trace { held: Arc::new(Held::Memory(file)), pinned }
     }
 }
@@ -88,7 +90,7 @@ impl Trace {
     #[staticmethod]
     fn info_of(py: Python<'_>, path: PathBuf) -> Result<(String, u64, String, Vec<u64>), Failure> {
         worker::run(py, None, move |_| {
-            let info = TraceFile::info(&path)?;
+            let info = SessionRows::info(&path)?;
             let rows = info.rows.values().fold(0u64, |all, rows| all.saturating_add(*rows as u64));
             let counts = counts(info.rows.values().map(|rows| *rows as u64));
             Ok((info.adapter_id, rows, info.session_id, counts))
@@ -139,7 +141,9 @@ impl Trace {
         let values = match &*self.held {
             Held::Memory(file) => {
                 let rows = &file.modules[at];
-                py.detach(|| record::dequantized(module, &rows.scales, &rows.delta))
+                py.detach(|| {
+                    zklora_artifacts::quantized_rows::dequantized(module, &rows.scales, &rows.delta)
+                })
             }
             Held::File(reader) => {
                 let (reader, pinned) = (Arc::clone(reader), Arc::clone(&self.pinned));
@@ -150,7 +154,7 @@ impl Trace {
                         |why: String| Failure::Input(format!("module `{}`: {why}", module.name));
                     let scales = reader.scales(at, 0..rows).map_err(unreadable)?;
                     let delta = reader.delta(at, 0..rows * module.d_out).map_err(unreadable)?;
-                    Ok(record::dequantized(module, &scales, &delta))
+                    Ok(zklora_artifacts::quantized_rows::dequantized(module, &scales, &delta))
                 })?
             }
         };
@@ -194,7 +198,7 @@ fn counts(rows: impl Iterator<Item = u64>) -> Vec<u64> {
 ///
 /// # Errors
 /// [`Failure::Input`]: there is no such module.
-pub fn index(pinned: &Pinned, name: &str) -> Result<usize, Failure> {
+pub fn index(pinned: &CheckedManifest, name: &str) -> Result<usize, Failure> {
     let found = pinned.modules().iter().position(|module| module.name == name);
     found.ok_or_else(|| {
         let known = pinned.modules().first().map_or("", |module| module.name.as_str());

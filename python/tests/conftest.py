@@ -1,4 +1,4 @@
-"""What the tests share: fixtures of the repository, contributors in this process, and models where torch is there."""
+"""Shared by the tests: the repository's fixtures, contributors in this process, and models."""
 
 import os
 import pathlib
@@ -35,7 +35,9 @@ def pytest_collection_modifyitems(items):
 def contributor(tmp_path_factory):
     """Rank 4 on q_proj and v_proj of tiny-llama."""
     out = tmp_path_factory.mktemp("contributor")
-    with zklora.LocalContributor(ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", out) as contributor:
+    with zklora.LocalContributor(
+        ADAPTERS / "llama_qv_r4", BASES / "tiny-llama", out
+    ) as contributor:
         yield contributor
 
 
@@ -43,14 +45,18 @@ def contributor(tmp_path_factory):
 def other_contributor(tmp_path_factory):
     """Rank 8 on all linear layers of tiny-llama."""
     out = tmp_path_factory.mktemp("other")
-    with zklora.LocalContributor(ADAPTERS / "llama_all_linear_r8", BASES / "tiny-llama", out) as contributor:
+    with zklora.LocalContributor(
+        ADAPTERS / "llama_all_linear_r8", BASES / "tiny-llama", out
+    ) as contributor:
         yield contributor
 
 
 @pytest.fixture
 def comm(contributor, tmp_path):
     """An open session."""
-    comm = zklora.BaseModelToLoRAComm(contributor=contributor.contributor, session_dir=tmp_path / "session")
+    comm = zklora.BaseModelToLoRAComm(
+        contributor=contributor.contributor, session_dir=tmp_path / "session"
+    )
     comm.init_request()
     yield comm
     comm.close()
@@ -63,8 +69,8 @@ def rows():
 
 
 @pytest.fixture
-def quiet():
-    """No warnings about what a test leaves out on purpose."""
+def ignore_unchecked():
+    """Silences warnings about arguments that a test omits on purpose."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", zklora.UncheckedWarning)
         yield
@@ -87,7 +93,7 @@ def tokenizer():
 
 
 def with_peft(name, base="tiny-llama", dtype=None):
-    """A base model with an adapter, as peft computes it."""
+    """A base model with an adapter, computed by peft."""
     import peft
     import transformers
 

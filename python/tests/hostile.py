@@ -1,24 +1,23 @@
-"""Adapters whose manifests name what they should not, made with the package's own functions."""
+"""Contributors whose manifests have hostile module names, made with the package's functions."""
 
 import json
 import shutil
 
+import zklora
 from conftest import ADAPTERS, BASES
 
-import zklora
-
-#: Of `llama_ia3`: feature by feature, what the layer reads (128 features), or what it puts out (32).
+#: Modules of `llama_ia3` that scale a layer's input (128 features) or its output (32).
 SCALE, SCALE_OF_OUTPUT = "model.layers.0.mlp.down_proj", "model.layers.0.self_attn.k_proj"
 
 
-class Hostile:
-    """Serves an adapter whose module `source` is called `name`."""
+class HostileContributor:
+    """Serves an adapter that has a copy of module `source` for each name."""
 
     def __init__(self, folder, names, adapter="llama_ia3", source=SCALE):
         zklora.export_adapter(ADAPTERS / adapter, folder / "onnx", BASES / "tiny-llama")
         paths = []
         for name in names:
-            # A module is called what its file is called.
+            # A module has the name of its file.
             paths.append(folder / f"{name}.onnx")
             shutil.copy(folder / "onnx" / f"{source}.onnx", paths[-1])
         self.artifacts = zklora.compile(paths, folder / "out")
@@ -28,7 +27,7 @@ class Hostile:
         self.contributor = zklora.Contributor(self.server.url, self.artifacts.adapter_id)
 
     def rows(self):
-        """What the contributor's ledger says of the rows that it got."""
+        """The rows in the contributor's ledger."""
         lines = self._ledger.read_text().splitlines() if self._ledger.exists() else []
         return [entry["rows"] for entry in map(json.loads, lines) if entry["rows"]]
 
@@ -37,6 +36,6 @@ class Hostile:
 
 
 def nothing_was_sent(folder):
-    """Whether the logs below a session's folder show that no row left."""
+    """Whether the logs below a session's folder show that no row was sent."""
     logs = list(folder.rglob("rows.log"))
     return bool(logs) and all(zklora._native.log_info(log)[1] == 0 for log in logs)

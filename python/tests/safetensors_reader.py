@@ -1,4 +1,4 @@
-"""Float32 tensors of a safetensors file, without the package of that name."""
+"""Reads float32 tensors of a safetensors file, without the package of that name."""
 
 import json
 import struct

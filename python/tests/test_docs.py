@@ -1,8 +1,9 @@
-"""The code of docs/python.md, block after block."""
+"""Runs the code blocks of docs/python.md in order."""
 
 import re
 
 import pytest
+
 from conftest import ROOT
 
 pytestmark = pytest.mark.torch

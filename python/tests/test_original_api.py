@@ -1,4 +1,4 @@
-"""Code that was written for the original: classes with doubles in place of a contributor."""
+"""Code that was written for the original ZKLoRA, with doubles in place of a contributor."""
 
 import types
 from unittest.mock import Mock, patch
@@ -47,7 +47,10 @@ class PlusOne(BaseModelToLoRAComm):
 @pytest.fixture
 def client():
     with patch("transformers.AutoModelForCausalLM.from_pretrained", return_value=SmallModel()):
-        with patch("transformers.AutoTokenizer.from_pretrained", return_value=lambda text, return_tensors: {"input_ids": torch.tensor([[1]])}):
+        with patch(
+            "transformers.AutoTokenizer.from_pretrained",
+            return_value=lambda text, return_tensors: {"input_ids": torch.tensor([[1]])},
+        ):
             return BaseModelClient("any", contributors=[("h1", 1), ("h2", 2)])
 
 
@@ -55,12 +58,21 @@ def test_modules_names_and_defaults():
     from zklora.base_model_user_mpi import RemoteLoRAWrappedModule
 
     assert RemoteLoRAWrappedModule is zklora.RemoteLoRAWrappedModule
-    assert LoRAServerSocket is AServerTCP and zklora.LoRAServer is LoRAServer and zklora.batch_verify_proofs is batch_verify_proofs
+    assert (
+        LoRAServerSocket is AServerTCP
+        and zklora.LoRAServer is LoRAServer
+        and zklora.batch_verify_proofs is batch_verify_proofs
+    )
     comm = BaseModelToLoRAComm()
     assert (comm.host_a, comm.port_a) == ("127.0.0.1", 30000)
     server, stop = Mock(), Mock()
     thread = LoRAServerSocket("127.0.0.1", 30000, server, stop)
-    assert (thread.host, thread.port, thread.lora_server, thread.stop_event) == ("127.0.0.1", 30000, server, stop)
+    assert (thread.host, thread.port, thread.lora_server, thread.stop_event) == (
+        "127.0.0.1",
+        30000,
+        server,
+        stop,
+    )
 
 
 def test_contributors_are_patched_each_with_its_comm(client):

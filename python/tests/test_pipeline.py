@@ -1,20 +1,25 @@
-"""Export, compile, record, prove, verify and audit on objects."""
+"""The functions export, compile, record, prove, verify and audit."""
 
 import os
 import stat
 
 import numpy as np
 import pytest
-from conftest import ADAPTERS, BASES, Q_PROJ
 
 import zklora
+from conftest import ADAPTERS, BASES, Q_PROJ
 
 
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifacts")
     steps = []
-    names = zklora.export_adapter(ADAPTERS / "llama_qv_r4", folder / "onnx", BASES / "tiny-llama", progress=lambda *step: steps.append(step))
+    names = zklora.export_adapter(
+        ADAPTERS / "llama_qv_r4",
+        folder / "onnx",
+        BASES / "tiny-llama",
+        progress=lambda *step: steps.append(step),
+    )
     artifacts = zklora.compile(folder / "onnx", folder, progress=lambda *step: steps.append(step))
     assert names == [module.name for module in artifacts.modules]
     assert [step[1:] for step in steps] == [(0, 2), (1, 2), (2, 2)] * 2
@@ -27,15 +32,29 @@ def test_a_session_is_proven_and_verified_and_the_adapter_audited(artifacts, row
     assert trace.rows == {Q_PROJ: 5} and trace.deltas(Q_PROJ).shape == (5, 64)
     proof = zklora.prove(artifacts, trace, tmp_path / "session.pf")
     public = artifacts.folder / "public"
-    verdict = zklora.verify(public, tmp_path / "trace.safetensors", tmp_path / "session.pf", pin, activations={Q_PROJ: rows})
+    verdict = zklora.verify(
+        public,
+        tmp_path / "trace.safetensors",
+        tmp_path / "session.pf",
+        pin,
+        activations={Q_PROJ: rows},
+    )
     assert verdict.pinned and verdict.rows[Q_PROJ] == 5 and verdict.adapter_id == pin
     assert zklora.verify(artifacts.manifest, trace, proof, public).pinned
     opening = artifacts.folder / "private" / "opening"
-    report = zklora.audit(public, ADAPTERS / "llama_qv_r4", opening, BASES / "tiny-llama", expected_adapter=pin)
+    report = zklora.audit(
+        public, ADAPTERS / "llama_qv_r4", opening, BASES / "tiny-llama", expected_adapter=pin
+    )
     assert report.accepted and report.base_compared
     report = zklora.audit(public, ADAPTERS / "llama_qv_r4", opening, expected_adapter=pin)
     assert report.accepted and not report.base_compared
-    report = zklora.audit(public, ADAPTERS / "llama_all_linear_r8", opening, BASES / "tiny-llama", expected_adapter=pin)
+    report = zklora.audit(
+        public,
+        ADAPTERS / "llama_all_linear_r8",
+        opening,
+        BASES / "tiny-llama",
+        expected_adapter=pin,
+    )
     assert not report.accepted and report.differences
 
 
@@ -50,7 +69,10 @@ def test_deltas_are_those_of_the_adapter(artifacts):
 
 def test_a_proof_of_other_rows_or_of_another_adapter_or_changed_is_refused(artifacts, rows):
     pin = artifacts.adapter_id
-    trace, other = zklora.record(artifacts, {Q_PROJ: rows}), zklora.record(artifacts, {Q_PROJ: 2 * rows})
+    trace, other = (
+        zklora.record(artifacts, {Q_PROJ: rows}),
+        zklora.record(artifacts, {Q_PROJ: 2 * rows}),
+    )
     proof = zklora.prove(artifacts, trace)
     for changed in [proof[:-1], proof + b"x", b"", bytes(64)]:
         with pytest.raises(zklora.VerificationError, match="malformed"):
@@ -130,7 +152,9 @@ def test_secrets_are_readable_by_their_owner_only_and_are_not_shown(artifacts):
     seed = (private / "seed").read_text().strip()
     for value in [artifacts, artifacts.manifest, artifacts.modules]:
         assert seed not in repr(value)
-    assert not [name for name in dir(artifacts) if "weight" in name or "mask" in name or "seed" in name]
+    assert not [
+        name for name in dir(artifacts) if "weight" in name or "mask" in name or "seed" in name
+    ]
 
 
 def test_an_exception_of_the_progress_callback_arrives(tmp_path):
@@ -138,7 +162,9 @@ def test_an_exception_of_the_progress_callback_arrives(tmp_path):
         raise LookupError("enough")
 
     with pytest.raises(LookupError, match="enough"):
-        zklora.export_adapter(ADAPTERS / "llama_qv_r4", tmp_path / "onnx", BASES / "tiny-llama", progress=stop)
+        zklora.export_adapter(
+            ADAPTERS / "llama_qv_r4", tmp_path / "onnx", BASES / "tiny-llama", progress=stop
+        )
 
 
 def test_a_manifest_is_pinned_by_id_file_or_folder(artifacts, tmp_path):

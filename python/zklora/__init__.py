@@ -1,11 +1,15 @@
 """Zero-knowledge proofs for LoRA adapters: two-party inference beside transformers and peft.
 
-The contributor: ``LoRAServer`` and ``AServerTCP``. The base-model user: ``BaseModelClient``, or ``remote_lora`` around a model of one's own.
-Verification: ``batch_verify_proofs``, ``verify``, ``audit``. Commitments to activations: ``commit_activations``, ``verify_commitment``.
-Errors are in ``zklora.errors``; what happens is logged under ``zklora``. torch and transformers are imported only where they are used.
+* Contributor: ``LoRAServer`` and ``AServerTCP``.
+* Base-model user: ``BaseModelClient``, or ``remote_lora`` around an existing model.
+* Verification: ``batch_verify_proofs``, ``verify`` and ``audit``.
+* Commitments to activations: ``commit_activations`` and ``verify_commitment``.
+
+Exceptions are in ``zklora.errors``, and log records go to the logger ``zklora``. torch and
+transformers are imported only where they are used.
 """
 
-from . import _fork
+from . import _after_fork as _after_fork  # Registers its functions with `os`.
 from ._native import Artifacts, Manifest, Module, Server, Session, Trace, __version__
 from .base_model_user_mpi import BaseModelClient, BaseModelToLoRAComm
 from .contributor import Contributor
@@ -20,9 +24,9 @@ from .errors import (
 )
 from .local_contributor import LocalContributor
 from .lora_contributor_mpi import AServerTCP, LoRAServer, LoRAServerSocket
+from .patching import RemoteLora, remote_lora
 from .pipeline import AuditReport, Verdict, audit, compile, export_adapter, prove, record, verify
 from .polynomial_commit import commit_activations, verify_commitment
-from .patching import RemoteLora, remote_lora
 from .zk_proof_generator import batch_verify_proofs
 
 __all__ = [
@@ -65,7 +69,7 @@ __all__ = [
 
 
 def __getattr__(name):
-    # It needs torch.
+    # Imported on demand, because it needs torch.
     if name == "RemoteLoRAWrappedModule":
         from .wrapped import RemoteLoRAWrappedModule
 

@@ -1,4 +1,4 @@
-"""Arrays of NumPy, tensors of torch and nested lists, as the native module reads them."""
+"""Converts NumPy arrays, torch tensors and nested lists to what the native module reads."""
 
 import sys
 
@@ -8,13 +8,22 @@ from .errors import InputError
 
 
 def to_numpy(values, name):
-    """``values`` as a float32 array, contiguous; without a copy if it is one already. ``name`` is for the error."""
+    """Returns ``values`` as a contiguous float32 array, without a copy if it is one already.
+
+    ``name`` names the values in errors.
+    """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(values, torch.Tensor):
         if values.is_meta:
-            raise InputError(f"{name}: the tensor is on the device `meta`, which holds no values: load the weights first")
+            raise InputError(
+                f"{name}: the tensor is on the device `meta`, which holds no values: load the "
+                "weights first"
+            )
         if values.is_complex() or values.is_quantized or values.layout != torch.strided:
-            raise InputError(f"{name}: {values.dtype} and {values.layout} cannot be sent: pass a dense tensor of real numbers")
+            raise InputError(
+                f"{name}: {values.dtype} and {values.layout} cannot be sent: pass a dense tensor "
+                "of real numbers"
+            )
         values = values.detach().to("cpu", torch.float32).numpy()
     try:
         array = np.asarray(values)
@@ -26,8 +35,11 @@ def to_numpy(values, name):
 
 
 def to_rows(values, features, name):
-    """``values`` as ``[rows, features]``, and their leading dimensions."""
+    """Returns ``values`` as ``[rows, features]``, and their leading dimensions."""
     array = to_numpy(values, name)
     if array.ndim == 0 or array.shape[-1] != features:
-        raise InputError(f"{name}: shape {list(array.shape)}, expected {features} features in the last dimension")
+        raise InputError(
+            f"{name}: shape {list(array.shape)}, but {features} features are expected in the last "
+            "dimension"
+        )
     return array.reshape(-1, features), array.shape[:-1]

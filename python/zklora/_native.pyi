@@ -1,4 +1,4 @@
-"""The native module: a thin layer over the crates of this project. Use it through `zklora`."""
+"""The native module, a thin layer over the Rust crates. Use it through `zklora`."""
 
 from os import PathLike
 from typing import Callable, Optional, Union
@@ -13,7 +13,7 @@ _Rows = NDArray[numpy.float32]
 _Progress = Optional[Callable[[str, int, int], object]]
 
 class Module:
-    """One module of an adapter: what its manifest says of it."""
+    """One module of an adapter, as its manifest describes it."""
 
     @property
     def name(self) -> str: ...
@@ -44,7 +44,7 @@ class Manifest:
     def base_fingerprint(self) -> Optional[str]: ...
 
 class Artifacts:
-    """A contributor's artifact folder, with its private part. Nothing private can be read from Python."""
+    """A contributor's artifact folder, with its private part, which Python cannot read."""
 
     @staticmethod
     def load(folder: _Path) -> Artifacts: ...
@@ -58,7 +58,10 @@ class Artifacts:
     def modules(self) -> list[Module]: ...
 
 class Trace:
-    """The rows of a session: activations that went out and deltas that came back, as integers with a scale a row."""
+    """The rows of a session: activations sent and deltas received.
+
+    Both are integers with one scale per row.
+    """
 
     @staticmethod
     def load(path: _Path, manifest: Manifest) -> Trace: ...
@@ -74,7 +77,7 @@ class Trace:
     def deltas(self, module: str) -> _Rows: ...
 
 class Server:
-    """Serves the deltas of an artifact folder until it is stopped, or dropped."""
+    """Serves the deltas of an artifact folder until it is stopped or dropped."""
 
     def __new__(
         cls,
@@ -101,12 +104,12 @@ class Server:
     def manifest(self) -> Manifest: ...
 
 class Pending:
-    """Rows that were sent, and deltas of each."""
+    """Rows that were sent, and the deltas to come."""
 
     def result(self) -> list[_Rows]: ...
 
 class Session:
-    """Rows to a contributor, deltas back, an own record of both, and a verified proof at the end."""
+    """Sends rows to a contributor, receives deltas, records both, and verifies the proof."""
 
     def __new__(
         cls,
@@ -149,7 +152,11 @@ def base_fingerprint(folder: _Path) -> str: ...
 def commit_activations(path: _Path) -> str: ...
 def verify_commitment(path: _Path, commitment: str) -> bool: ...
 def export_adapter(
-    adapter: _Path, out: _Path, base: Optional[_Path] = None, modules: list[str] = [], progress: _Progress = None
+    adapter: _Path,
+    out: _Path,
+    base: Optional[_Path] = None,
+    modules: list[str] = [],
+    progress: _Progress = None,
 ) -> list[str]: ...
 def compile(
     paths: list[_Path],

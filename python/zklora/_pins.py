@@ -1,12 +1,15 @@
-"""Pins: what a user knows of an adapter before the session. This is the only place that decides what a pin is."""
+"""Parses pins: what a user knows of an adapter before the session.
+
+No other module decides what a pin is.
+"""
 
 import os
 import re
 from dataclasses import dataclass
 from typing import Optional
 
+from ._foreign_text import shown
 from ._native import Manifest
-from ._text import shown
 from .errors import InputError, VerificationError
 
 
@@ -14,23 +17,27 @@ from .errors import InputError, VerificationError
 class Pin:
     """A pinned adapter."""
 
-    #: 64 hex digits, in small letters.
+    #: 64 hex digits, in lower case.
     adapter_id: str
-    #: The manifest, if that was the pin.
+    #: The manifest, if the pin was one.
     manifest: Optional[Manifest] = None
 
-    def held(self, manifest: Manifest) -> Manifest:
-        """``manifest``, if it is the pinned adapter's. Raises ``VerificationError`` if it is not."""
+    def check(self, manifest: Manifest) -> Manifest:
+        """Returns ``manifest`` if it is the pinned adapter's, else raises ``VerificationError``."""
         if manifest.adapter_id != self.adapter_id:
-            raise VerificationError(f"this manifest has adapter id {manifest.adapter_id}, but {self.adapter_id} was pinned")
+            raise VerificationError(
+                f"this manifest has adapter id {manifest.adapter_id}, but {self.adapter_id} was "
+                "pinned"
+            )
         return manifest
 
 
 def pin(value) -> Optional[Pin]:
-    """The pin that ``value`` stands for; none for none.
+    """Parses a pin; ``None`` stands for no pin.
 
-    64 hex digits are an adapter id, always, whatever lies in the working folder under this name. Anything else is a ``Manifest``, or the
-    path of a manifest file or public folder, which is read here and only once.
+    64 hex digits are always an adapter id, even if a file in the working folder has this name.
+    Anything else is a ``Manifest``, or the path of a manifest file or public folder, which is read
+    here and only once.
     """
     if value is None or isinstance(value, Pin):
         return value
@@ -40,24 +47,28 @@ def pin(value) -> Optional[Pin]:
         text = os.fsdecode(value)
     except TypeError:
         raise InputError(
-            f"{type(value).__name__} is no pin: expected an adapter id of 64 hex digits, a manifest, a manifest file or a public folder"
+            f"{type(value).__name__} is not a pin: expected an adapter id of 64 hex digits, a "
+            "manifest, a manifest file or a public folder"
         ) from None
     if re.fullmatch(r"[0-9a-fA-F]{64}", text.strip()):
         return Pin(text.strip().lower())
     if not os.path.exists(text):
-        raise InputError(f"`{shown(text)}` is no adapter: expected an adapter id of 64 hex digits, a manifest file or a public folder")
+        raise InputError(
+            f"`{shown(text)}` is not an adapter: expected an adapter id of 64 hex digits, a "
+            "manifest file or a public folder"
+        )
     manifest = Manifest.load(text)
     return Pin(manifest.adapter_id, manifest)
 
 
 def adapter_id(value) -> Optional[str]:
-    """The adapter id of a pin, in small letters; none for none."""
+    """Returns the adapter id of a pin, in lower case; ``None`` for no pin."""
     known = pin(value)
     return None if known is None else known.adapter_id
 
 
 def as_list(pins):
-    """One pin or several, as a list; none is none."""
+    """Returns one or several pins as a list; ``None`` stays ``None``."""
     if pins is None:
         return None
     if isinstance(pins, (str, bytes, os.PathLike, Manifest, Pin)):

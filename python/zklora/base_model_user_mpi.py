@@ -1,19 +1,19 @@
-"""The base-model user's side: a Hugging Face model that runs with contributors' deltas."""
+"""The base-model user's side: runs a Hugging Face model with contributors' deltas."""
 
 import os
 import tempfile
 import warnings
 
-from ._text import shown
+from ._foreign_text import shown
 from .communication import BaseModelToLoRAComm, end_all, sessions
 from .errors import InputError
 from .patching import Patches, check_base
 
-__all__ = ["BaseModelClient", "BaseModelToLoRAComm", "RemoteLoRAWrappedModule"]
+__all__ = ["BaseModelClient", "BaseModelToLoRAComm", "RemoteLoRAWrappedModule"]  # noqa: F822
 
 
 def __getattr__(name):
-    # It needs torch, which the rest of this module imports only where it is used.
+    # Imported on demand: it needs torch, which this module imports only where it is used.
     if name == "RemoteLoRAWrappedModule":
         from .wrapped import RemoteLoRAWrappedModule
 
@@ -24,12 +24,15 @@ def __getattr__(name):
 class BaseModelClient:
     """A causal language model with the deltas of one or more contributors.
 
-    ``base_model`` is a folder, or a name that ``transformers`` knows. ``contributors`` are ``(host, port)``, URLs, ``Contributor`` or
-    ``LocalContributor`` instead of the one at ``host_a:port_a``. ``expected_adapters`` are the pins, in the same order: adapter ids,
-    manifest files or public folders, known before the session. Without them there is next to no claim, and a warning says so.
+    ``base_model`` is a folder, or a name that ``transformers`` knows. ``contributors`` are ``(host,
+    port)``, URLs, ``Contributor`` or ``LocalContributor`` objects, instead of the one at
+    ``host_a:port_a``. ``expected_adapters`` are the pins, in the same order: adapter ids, manifest
+    files or public folders, known before the session. Without pins the proof shows almost nothing,
+    and a warning says so.
 
-    ``combine_mode`` is ``"add_delta"`` (what a LoRA does) or ``"replace"`` (for contributors who serve whole layers). ``session_dir`` is
-    where the own record is kept: a fresh temporary folder unless one is named. ``use_optimization`` is taken for the sake of old scripts.
+    ``combine_mode`` is ``"add_delta"`` (as a LoRA does) or ``"replace"`` (for contributors that
+    serve whole layers). ``session_dir`` is the folder of your own record [default: a new temporary
+    folder]. ``use_optimization`` is ignored; it exists for compatibility with old scripts.
     """
 
     def __init__(
@@ -50,13 +53,13 @@ class BaseModelClient:
 
         self.model = transformers.AutoModelForCausalLM.from_pretrained(base_model, **model_options)
         if getattr(self.model, "config", None) is not None:
-            # A loss needs no cache; `generate` uses one all the same.
+            # A loss needs no cache; `generate` turns it on.
             self.model.config.use_cache = False
         self.model.eval()
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(base_model)
         self.combine_mode = combine_mode
         self.use_optimization = use_optimization
-        #: The own record: what ``batch_verify_proofs`` takes as ``transcript``.
+        #: Folder of your own record, for the argument ``transcript`` of ``batch_verify_proofs``.
         self.transcript = session_dir or tempfile.mkdtemp(prefix="zklora-session-")
         contributors = [(host_a, port_a)] if contributors is None else contributors
         self.comms = sessions(contributors, expected_adapters, self.transcript)
@@ -65,18 +68,21 @@ class BaseModelClient:
         self._patches = Patches(self.model)
 
     def _navigate(self, mod, parts):
-        from ._places import submodule
+        from ._layers import submodule
 
-        # Registered submodules only: the names come from manifests.
+        # Registered submodules only, because the names come from manifests.
         found = submodule(mod, parts)
         if found is None:
-            raise InputError(f"`{shown('.'.join(parts))}` is no submodule of {type(mod).__name__}")
+            raise InputError(
+                f"`{shown('.'.join(parts))}` is not a submodule of {type(mod).__name__}"
+            )
         return found
 
     def init_and_patch(self):
-        """Connects to every contributor, holds it to the pin, and patches the layers that it has modules for. Called again, it does nothing.
+        """Connects to every contributor, checks its pin, and patches the layers of its modules.
 
-        Raises ``InputError`` if a module is not in the model, or the model is not the one that the adapter was trained on.
+        A second call does nothing. Raises ``InputError`` if a module is not in the model, or the
+        model is not the one that the adapter was trained on.
         """
         try:
             for comm in self.comms:
@@ -89,8 +95,8 @@ class BaseModelClient:
                         check_base(manifest, self._base_folder)
                     if self.combine_mode == "replace" and any(map(_is_low_rank, manifest.modules)):
                         warnings.warn(
-                            "combine_mode is 'replace': the layers put out the contributor's deltas ALONE. For an adapter pass "
-                            "combine_mode='add_delta'.",
+                            "combine_mode is 'replace': the layers output the contributor's deltas "
+                            "ALONE. For an adapter pass combine_mode='add_delta'.",
                             stacklevel=2,
                         )
                 self._patches.add(comm, self.combine_mode)
@@ -103,7 +109,7 @@ class BaseModelClient:
         self._patches.restore()
 
     def forward_loss(self, text: str) -> float:
-        """The model's loss on a text, in nats a token."""
+        """Returns the model's loss on a text, in nats per token."""
         import torch
 
         enc = self.tokenizer(text, return_tensors="pt")
@@ -112,12 +118,19 @@ class BaseModelClient:
             return self.model(ids, labels=ids).loss.item()
 
     def generate(self, text, **options):
-        """Text that goes on after ``text`` (or texts after a list of them); ``options`` are those of the model's ``generate``."""
+        """Continues ``text``, or each of a list of texts.
+
+        ``options`` are those of the model's ``generate``.
+        """
         import torch
 
         several = not isinstance(text, str)
         enc = self.tokenizer(text, return_tensors="pt", **({"padding": True} if several else {}))
-        given = {name: self._on_device(enc[name]) for name in ("input_ids", "attention_mask") if name in enc}
+        given = {
+            name: self._on_device(enc[name])
+            for name in ("input_ids", "attention_mask")
+            if name in enc
+        }
         with torch.no_grad():
             tokens = self.model.generate(**given, **{"use_cache": True, **options})
         new = tokens[:, given["input_ids"].shape[1] :]
@@ -131,9 +144,9 @@ class BaseModelClient:
         return tensor.to(device) if isinstance(device, torch.device) else tensor
 
     def end_inference(self, progress=None) -> list:
-        """Ends the sessions: every contributor proves all rows, and the proofs are verified against the own record and the pins.
+        """Ends the sessions: requests the proofs, and verifies them against your record and pins.
 
-        Returns what was verified, for each contributor; raises ``VerificationError`` if an answer is no.
+        Returns a report for each contributor. Raises ``VerificationError`` if an answer is no.
         """
         if not self.comms:
             raise InputError("there is no contributor")

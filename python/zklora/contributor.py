@@ -1,4 +1,4 @@
-"""How a contributor is reached, and what is known of it beforehand."""
+"""Describes contributors: address, options and pin."""
 
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -13,10 +13,10 @@ PathOrText = Union[str, "PathLike[str]"]
 
 @dataclass(frozen=True)
 class Contributor:
-    """A contributor's address, the pin, and how to connect. Times are in seconds.
+    """A contributor's address, the pin, and options of the connection. Times are in seconds.
 
-    ``expected_adapter`` is an adapter id, a manifest file or a public folder. Without it nothing shows that the adapter was fixed
-    before the session.
+    ``expected_adapter`` is an adapter id, a manifest file or a public folder. Without it, nothing
+    shows that the adapter was fixed before the session.
     """
 
     url: str
@@ -38,17 +38,32 @@ class Contributor:
             parts = urlsplit(self.url)
             return parts.hostname, parts.port
         except ValueError as error:
-            raise InputError(f"{self.url} is no URL such as http://127.0.0.1:30000: {error}") from None
+            raise InputError(
+                f"{self.url} is not a URL such as http://127.0.0.1:30000: {error}"
+            ) from None
 
     def session_options(self):
         """The keyword arguments of ``Session``."""
-        names = ("token_file", "tls_ca", "tls_cert", "tls_key", "insecure", "timeout", "patience", "proof_timeout", "moved")
+        names = (
+            "token_file",
+            "tls_ca",
+            "tls_cert",
+            "tls_key",
+            "insecure",
+            "timeout",
+            "patience",
+            "proof_timeout",
+            "moved",
+        )
         options = {name: getattr(self, name) for name in names}
         return {"adapter_id": _pins.adapter_id(self.expected_adapter), **options}
 
 
 def contributor(value):
-    """A ``Contributor`` from what users write: one, a URL, ``(host, port)``, or an object with a ``contributor`` of its own."""
+    """Returns a ``Contributor``.
+
+    ``value`` is one, a URL, ``(host, port)``, or an object with an attribute ``contributor``.
+    """
     if isinstance(value, Contributor):
         return value
     if isinstance(value, str):
@@ -62,26 +77,32 @@ def contributor(value):
         if not isinstance(host, str):
             raise TypeError
     except (TypeError, ValueError):
-        raise InputError(f"{value!r} is no contributor: pass a URL, (host, port), Contributor or LocalContributor") from None
+        raise InputError(
+            f"{value!r} is not a contributor: pass a URL, (host, port), Contributor or "
+            "LocalContributor"
+        ) from None
     return Contributor(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
 
 def pinned(own):
-    """A contributor whose pin is read: what is in the file later is another pin."""
+    """Reads a contributor's pin now: a later change of its file has no effect."""
     return replace(own, expected_adapter=_pins.pin(own.expected_adapter))
 
 
 def contributors(values, expected_adapters=None):
-    """Several contributors with their pins, in the same order.
+    """Returns several contributors with their pins, in the same order.
 
-    Raises ``InputError`` if one has another pin already.
+    Raises ``InputError`` if one already has a different pin.
     """
     known = [pinned(contributor(value)) for value in values]
     pins = _pins.as_list(expected_adapters)
     if pins is None:
         return known
     if len(pins) != len(known):
-        raise InputError(f"{len(pins)} expected adapters for {len(known)} contributors: give one for each, in the same order")
+        raise InputError(
+            f"{len(pins)} expected adapters for {len(known)} contributors: give one for each, in "
+            "the same order"
+        )
     return [_with_pin(own, _pins.pin(pin)) for own, pin in zip(known, pins)]
 
 
@@ -91,6 +112,7 @@ def _with_pin(own, pin):
         return own
     if before is not None and before.adapter_id != pin.adapter_id:
         raise InputError(
-            f"{own.url}: adapter {before.adapter_id} is pinned with the contributor, and {pin.adapter_id} in expected_adapters: give one pin"
+            f"{own.url}: the contributor's pin is adapter {before.adapter_id}, but "
+            f"expected_adapters has {pin.adapter_id}: give one pin"
         )
     return replace(own, expected_adapter=pin)

@@ -1,18 +1,22 @@
-"""What can go wrong, as exceptions. Each says what, where and what to do.
+"""The exceptions. Each message says what failed, where, and what to do.
 
-Some messages name options of the command line: ``--insecure`` is the keyword argument ``insecure=True``, and so on.
+Some messages name options of the command line: ``--insecure`` stands for the keyword argument
+``insecure=True``, and so on.
 """
 
 import warnings
 
-from ._text import printable
+from ._foreign_text import printable
 
 
 class ZkloraError(RuntimeError):
-    """Base class of all errors of this package. By itself: after a fork, or when something failed inside."""
+    """Base class of all errors of this package.
+
+    Raised itself after a fork, and for internal failures.
+    """
 
     def __str__(self):
-        # Names and paths in it may come from a stranger: here they cannot forge lines of a terminal or log.
+        # Names and paths in the message are untrusted: escaped, they cannot forge lines of a log.
         return printable(super().__str__())
 
     def __repr__(self):
@@ -20,28 +24,28 @@ class ZkloraError(RuntimeError):
 
 
 class InputError(ZkloraError, ValueError):
-    """An argument, an adapter, a model or an array that cannot be used."""
+    """An argument, an adapter, a model or an array is unusable."""
 
 
 class FileError(InputError, OSError):
-    """A file or folder that cannot be read or written, or does not hold what it should."""
+    """A file or folder cannot be read or written, or has unexpected content."""
 
 
 class VerificationError(ZkloraError):
-    """The answer is no: a proof, a pin, a record or a claim does not hold."""
+    """The answer is no: a proof, a pin, a record or a claim is wrong."""
 
 
 class NetworkError(ZkloraError, ConnectionError):
-    """A contributor cannot be reached, refuses, or answers what no contributor may answer."""
+    """A contributor is not reachable, refuses, or violates the protocol."""
 
 
 class ClosedError(ZkloraError):
-    """A server or session that was closed."""
+    """The server or session is closed."""
 
 
 class UncheckedWarning(UserWarning):
-    """Something that a verification rests on was not given, and so not checked."""
+    """A verification lacks an input, and so skips a check."""
 
 
-# Each verification says it, not only the first one from a line. Filters of the caller go first.
+# Every verification warns, not only the first from a line. The caller's filters take precedence.
 warnings.filterwarnings("always", category=UncheckedWarning, append=True)

@@ -1,8 +1,11 @@
-"""A contributor in this process, for tests and for trying things: the real server, on a free port of this machine."""
+"""Runs a contributor in this process, for tests and experiments.
+
+It is the real server, on a free port of this machine.
+"""
 
 import threading
 
-from . import _temporary
+from . import _temporary_folder
 from .contributor import Contributor
 from .lora_contributor_mpi import AServerTCP, LoRAServer
 
@@ -15,15 +18,19 @@ class LocalContributor:
             with zklora.LocalContributor("adapter", base_model="base") as contributor:
                 yield contributor
 
-    It is itself a contributor with its pin: ``zklora.remote_lora(model, [contributor])``. Its files are in ``out_dir``, or in a temporary
-    folder that is removed at the end: of the context, or of the process, or, if the process was killed, by the next ``LocalContributor``.
-    ``options`` are those of ``AServerTCP`` (``max_rows`` and others).
+    The object can be passed as a contributor with its pin: ``zklora.remote_lora(model,
+    [contributor])``. Its files are in ``out_dir``, or in a temporary folder, which is removed at
+    the end of the context or of the process. If the process was killed, the next
+    ``LocalContributor`` removes it. ``options`` are those of ``AServerTCP`` (``max_rows`` and
+    others).
     """
 
     def __init__(self, adapter, base_model="", out_dir=None, **options):
-        self._own = None if out_dir is not None else _temporary.Folder()
+        self._temporary = None if out_dir is not None else _temporary_folder.TemporaryFolder()
         try:
-            self.server = LoRAServer(base_model, adapter, out_dir if self._own is None else self._own.path)
+            self.server = LoRAServer(
+                base_model, adapter, out_dir if self._temporary is None else self._temporary.path
+            )
             self._stop = threading.Event()
             self._thread = AServerTCP("127.0.0.1", 0, self.server, self._stop, **options)
             self._thread.start()
@@ -38,7 +45,7 @@ class LocalContributor:
 
     @property
     def out_dir(self) -> str:
-        """Where its files are."""
+        """Folder of its files."""
         return self.server.out_dir
 
     @property
@@ -53,12 +60,12 @@ class LocalContributor:
 
     @property
     def url(self) -> str:
-        """Where it is reached."""
+        """The URL at which users reach it."""
         return self._thread.url
 
     @property
     def contributor(self) -> Contributor:
-        """How it is reached, with its adapter id as the pin."""
+        """Its address, with its adapter id as the pin."""
         return Contributor(self.url, expected_adapter=self.adapter_id)
 
     def close(self):
@@ -68,8 +75,8 @@ class LocalContributor:
         self._remove()
 
     def _remove(self):
-        if self._own is not None:
-            self._own.remove()
+        if self._temporary is not None:
+            self._temporary.remove()
 
     def __enter__(self):
         return self

@@ -1,30 +1,33 @@
-"""Patching a model with contributors' deltas, and restoring it. Torch is imported when a model is patched."""
+"""Patches a model with contributors' deltas, and restores it.
+
+Torch is imported when a model is patched.
+"""
 
 import logging
 import os
 import tempfile
 import threading
 
+from ._foreign_text import shown
 from ._native import base_fingerprint
-from ._text import shown
 from .communication import BaseModelToLoRAComm, end_all, sessions
 from .errors import InputError
 from .prefetch import Prefetch
 
 logger = logging.getLogger("zklora")
 
-#: For the chains of wrappers around layers: several threads may patch one model.
-_chains = threading.RLock()
+#: Protects the wrappers around layers: several threads may patch one model.
+_patch_lock = threading.RLock()
 
 
-def _not_held():
-    # Whoever held it is not in a forked child.
-    global _chains
-    _chains = threading.RLock()
+def _renew_lock_in_child():
+    # In a forked child, the thread that holds the lock does not exist.
+    global _patch_lock
+    _patch_lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_not_held)
+    os.register_at_fork(after_in_child=_renew_lock_in_child)
 
 
 class Patches:
@@ -36,29 +39,33 @@ class Patches:
         self._prefetches = []
 
     def add(self, comm, combine_mode):
-        """Wraps every layer that a contributor has a module for. If one is not in the model or cannot be adapted, nothing is changed.
+        """Wraps every layer that a contributor has a module for.
 
-        Raises ``InputError`` with the names that are missing.
+        Raises ``InputError``, without changing the model, if a module is not in the model or a
+        layer cannot be adapted.
         """
         names = comm.init_request()
-        with _chains:
+        with _patch_lock:
             self._wrap(comm, names, combine_mode)
 
     def _wrap(self, comm, names, combine_mode):
-        from . import _places
-        from .wrapped import OwnParameters, RemoteLoRAWrappedModule, chain, innermost
+        from . import _layers
+        from .wrapped import ParameterMemory, RemoteLoRAWrappedModule, innermost, wrappers
 
-        found = _places.places(self._model, names)
-        # A `comm` of another kind has only its `lora_forward`.
+        found = _layers.find_slots(self._model, names)
+        # A `comm` of another type has only `lora_forward`.
         own = isinstance(comm, BaseModelToLoRAComm) and comm._session is not None
         for at in found:
-            _places.check_inside(at, self._model)
-            if any(wrapper.comm is comm for wrapper in chain(at.layer)):
-                raise InputError(f"layer `{shown(at.name)}` has the deltas of {comm!r} already: they would be added twice")
+            _layers.check_not_nested(at, self._model)
+            if any(wrapper.comm is comm for wrapper in wrappers(at.layer)):
+                raise InputError(
+                    f"layer `{shown(at.name)}` already has the deltas of {comm!r}: they would be "
+                    "added twice"
+                )
             if own:
-                _places.check_fit(at, innermost(at.layer), comm.modules[at.name])
+                _layers.check_fit(at, innermost(at.layer), comm.modules[at.name])
         prefetch = Prefetch(comm) if own else None
-        parameters = OwnParameters(self._model)
+        parameters = ParameterMemory(self._model)
         for at in found:
             wrapped = RemoteLoRAWrappedModule(at.name, at.layer, comm, combine_mode)
             object.__setattr__(wrapped, "parameters_of_model", parameters)
@@ -66,7 +73,7 @@ class Patches:
                 object.__setattr__(wrapped, "prefetch", prefetch)
                 if comm.modules[at.name].reads == ["layer"]:
                     prefetch.add(at.name)
-            # Noted first: it is put back even if this is interrupted in between.
+            # Registered first, so that an interruption cannot leave an unregistered patch.
             self._patches.append((at, wrapped))
             at.put(wrapped)
             logger.debug("patched `%s` (%r)", shown(at.name), comm)
@@ -74,31 +81,38 @@ class Patches:
             self._prefetches.append(prefetch)
 
     def have(self, comm) -> bool:
-        """Whether layers have the deltas of this contributor from here."""
+        """Whether this object added the deltas of this contributor to layers."""
         return any(wrapped.comm is comm for _, wrapped in self._patches)
 
     def warn_of_uncalled(self):
-        """Says which layers were never called: some modules of torch read a layer's weights instead, and then it has no deltas."""
+        """Logs which layers were never called, and so have no deltas.
+
+        Some modules of torch read a layer's weights instead of calling it.
+        """
         uncalled = [at.name for at, wrapped in self._patches if not wrapped.called]
         if uncalled:
             logger.warning(
-                "%d of %d adapted layers were never called, such as `%s`: the model ran without their deltas",
+                "%d of %d adapted layers were never called, such as `%s`: the model ran without "
+                "their deltas",
                 len(uncalled),
                 len(self._patches),
                 shown(uncalled[0]),
             )
 
     def restore(self):
-        """Puts the layers back; one that was replaced meanwhile by somebody else is left, with a warning in the log.
+        """Restores the layers. One that other code replaced is left, with a warning in the log.
 
-        Others may have wrapped the same layers before or after: theirs stay. Nothing is sent from here afterwards.
+        Wrappers of other contexts around the same layers stay. Nothing is sent afterwards.
         """
-        with _chains:
+        with _patch_lock:
             while self._patches:
                 at, wrapped = self._patches[-1]
                 object.__setattr__(wrapped, "released", True)
                 if not _taken_out(at, wrapped):
-                    logger.warning("layer `%s` was replaced while it was patched: left as it is", shown(at.name))
+                    logger.warning(
+                        "layer `%s` was replaced while it was patched: left as it is",
+                        shown(at.name),
+                    )
                 self._patches.pop()
             for prefetch in self._prefetches:
                 prefetch.release()
@@ -106,17 +120,17 @@ class Patches:
 
 
 def _taken_out(at, wrapped) -> bool:
-    """Takes a wrapper out of those around a layer, wherever it is among them; false if it is not there."""
-    from .wrapped import chain
+    """Removes a wrapper from those around a layer; returns false if it is not among them."""
+    from .wrapped import wrappers
 
     layer = at.parent._modules.get(at.child)
     if layer is wrapped.local_sub:
-        # It was never put.
+        # Patching was interrupted before this layer.
         return True
     if layer is wrapped:
         at.put(wrapped.local_sub)
         return True
-    for outer in chain(layer):
+    for outer in wrappers(layer):
         if outer.local_sub is wrapped:
             object.__setattr__(outer, "local_sub", wrapped.local_sub)
             return True
@@ -124,32 +138,47 @@ def _taken_out(at, wrapped) -> bool:
 
 
 def check_base(manifest, folder):
-    """Holds the weights of a base model's folder to the fingerprint of a manifest, if it has one.
+    """Checks a base model's weights against the manifest's fingerprint, if it has one.
 
-    Raises ``InputError`` if they are others.
+    Raises ``InputError`` if they differ.
     """
     if manifest.base_fingerprint is None:
         return
     if folder is None or not os.path.isdir(folder):
-        logger.warning("the base model's weights were not compared with the adapter's (%s): they are in no folder", shown(manifest.base_model))
+        logger.warning(
+            "the base model's weights were not compared with the manifest's fingerprint (%s): pass "
+            "their folder to compare them",
+            shown(manifest.base_model),
+        )
         return
     own = base_fingerprint(folder)
     if own != manifest.base_fingerprint:
         raise InputError(
-            f"{folder}: the adapter is for the base model `{shown(manifest.base_model)}` with fingerprint {shown(manifest.base_fingerprint)}, this one has "
-            f"{own}: use the model that the adapter was trained on, or pass allow_other_base=True"
+            f"{folder}: the adapter is for the base model `{shown(manifest.base_model)}` with "
+            f"fingerprint {shown(manifest.base_fingerprint)}, but this one has {own}: use the "
+            "model that the adapter was trained on, or pass allow_other_base=True"
         )
 
 
 class RemoteLora:
     """A model with contributors' deltas, as a context manager: see ``remote_lora``."""
 
-    def __init__(self, model, contributors, expected_adapters, combine_mode, session_dir, base_folder, allow_other_base, progress):
+    def __init__(
+        self,
+        model,
+        contributors,
+        expected_adapters,
+        combine_mode,
+        session_dir,
+        base_folder,
+        allow_other_base,
+        progress,
+    ):
         self.model = model
-        #: Where the own record of every contributor's session is.
+        #: Folder of the user's records, one for each contributor's session.
         self.transcript = session_dir or tempfile.mkdtemp(prefix="zklora-session-")
         self.comms = sessions(contributors, expected_adapters, self.transcript)
-        #: What was verified, for each contributor; none before the end.
+        #: A report for each contributor; ``None`` before the end.
         self.reports = None
         self._combine_mode = combine_mode
         self._base_folder = base_folder
@@ -159,9 +188,11 @@ class RemoteLora:
         self._entered = False
 
     def __enter__(self):
-        with _chains:
+        with _patch_lock:
             if self._entered:
-                raise InputError("this context was entered already, and not left: make another one, with a session_dir of its own")
+                raise InputError(
+                    "this context is already entered: create another one, with another session_dir"
+                )
             self._entered = True
         try:
             for comm in self.comms:
@@ -189,7 +220,10 @@ class RemoteLora:
             self.finish()
 
     def finish(self):
-        """Ends the sessions: proofs are asked for and verified. Done by leaving the context; can be called before."""
+        """Ends the sessions: requests the proofs and verifies them.
+
+        Leaving the context calls this method; it can be called earlier.
+        """
         self.reports = end_all(self.comms, self._progress)
         return self.reports
 
@@ -209,16 +243,29 @@ def remote_lora(
     allow_other_base: bool = False,
     progress=None,
 ) -> RemoteLora:
-    """A context in which a torch model runs with the deltas of contributors' adapters::
+    """Returns a context in which a torch model runs with the deltas of contributors' adapters::
 
-        with zklora.remote_lora(model, [("127.0.0.1", 30000)], expected_adapters=[ADAPTER_ID]) as remote:
+        contributors = [("127.0.0.1", 30000)]
+        with zklora.remote_lora(model, contributors, expected_adapters=[ADAPTER_ID]) as remote:
             model.generate(**inputs)
         remote.reports  # what was proven and verified
 
-    Any module tree will do: layers are found by the names in the adapters' manifests. Leaving the context restores the model, asks every
-    contributor for the proof of all rows, and verifies it; after an exception it restores the model and closes the sessions without
-    proofs. Rows of padding are sent like others. ``base_folder`` is the folder of the model's weights, to compare fingerprints.
+    ``model`` is any ``torch.nn.Module``: layers are found by the names in the adapters' manifests.
+    Leaving the context restores the model, requests the proof of all rows from every contributor,
+    and verifies it. After an exception, it restores the model and closes the sessions without
+    proofs. Padding rows are sent like all others. ``base_folder`` is the folder of the model's
+    weights, for comparing fingerprints.
 
-    Raises ``NetworkError``, ``VerificationError`` (a pin or a proof does not hold) and ``InputError`` (the model does not fit).
+    Raises ``NetworkError``, ``VerificationError`` (a pin or a proof is wrong) and ``InputError``
+    (the model does not fit).
     """
-    return RemoteLora(model, contributors, expected_adapters, combine_mode, session_dir, base_folder, allow_other_base, progress)
+    return RemoteLora(
+        model,
+        contributors,
+        expected_adapters,
+        combine_mode,
+        session_dir,
+        base_folder,
+        allow_other_base,
+        progress,
+    )

@@ -1,4 +1,4 @@
-"""The steps of the command line on objects: export, compile, record, prove, verify, audit."""
+"""The steps of the command line as functions: export, compile, record, prove, verify, audit."""
 
 import os
 import warnings
@@ -14,12 +14,17 @@ Progress = Optional[Callable[[str, int, int], object]]
 
 
 def export_adapter(
-    adapter: PathLike, out: PathLike, base: Optional[PathLike] = None, modules: Iterable[str] = (), progress: Progress = None
+    adapter: PathLike,
+    out: PathLike,
+    base: Optional[PathLike] = None,
+    modules: Iterable[str] = (),
+    progress: Progress = None,
 ) -> List[str]:
-    """Writes one ONNX file for each module of a PEFT folder to ``out``; returns the names of the modules.
+    """Writes one ONNX file per module of a PEFT folder to ``out``; returns the modules' names.
 
-    ``base`` is the base model's folder, which DoRA and VeRA need; its fingerprint goes into the manifest. ``modules`` are patterns of
-    names (all without them). ``progress(stage, done, total)`` is called before each stage.
+    ``base`` is the base model's folder, which DoRA and VeRA need; its fingerprint goes into the
+    manifest. ``modules`` are patterns of names [default: all modules]. ``progress(stage, done,
+    total)`` is called before each stage.
     """
     return _native.export_adapter(adapter, out, base, list(modules), progress)
 
@@ -31,9 +36,10 @@ def compile(
     calibrate: Optional[PathLike] = None,
     progress: Progress = None,
 ) -> Artifacts:
-    """Compiles ONNX files, or folders that ``export_adapter`` wrote, to ``out/public`` and ``out/private``.
+    """Compiles ONNX files to ``out/public`` and ``out/private``; returns the ``Artifacts``.
 
-    Returns the ``Artifacts``. ``calibrate`` is a file of activations to choose bit widths with.
+    ``paths`` are ONNX files, or folders that ``export_adapter`` wrote. ``calibrate`` is a file of
+    activations on which to choose bit widths.
     """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     return _native.compile(paths, out, seed_file, calibrate, progress)
@@ -44,17 +50,26 @@ def _artifacts(value):
 
 
 def _inputs(manifest, activations):
-    """Activations by module: one array, or one for each input, of ``[..., features]``."""
+    """Returns activations by module, as a list of ``[rows, features]`` for its inputs."""
     modules = {module.name: module for module in manifest.modules}
     given = {}
     for name, values in activations.items():
         if name not in modules:
-            raise InputError(f"the adapter has no module `{name}`: it has {len(modules)}, such as `{next(iter(modules))}`")
+            raise InputError(
+                f"the adapter has no module `{name}`: it has {len(modules)}, such as "
+                f"`{next(iter(modules))}`"
+            )
         inputs = modules[name].inputs
         arrays = values if isinstance(values, (tuple, list)) and len(inputs) > 1 else [values]
         if len(arrays) != len(inputs):
-            raise InputError(f"module `{name}`: {len(arrays)} arrays, it reads {len(inputs)}: {', '.join(own for own, _ in inputs)}")
-        given[name] = [_arrays.to_rows(array, features, f"module `{name}`")[0] for array, (_, features) in zip(arrays, inputs)]
+            raise InputError(
+                f"module `{name}`: {len(arrays)} arrays, but it reads {len(inputs)}: "
+                f"{', '.join(own for own, _ in inputs)}"
+            )
+        given[name] = [
+            _arrays.to_rows(array, features, f"module `{name}`")[0]
+            for array, (_, features) in zip(arrays, inputs)
+        ]
     return given
 
 
@@ -67,19 +82,25 @@ def record(
 ) -> Trace:
     """Runs the quantised adapter on activations and counts the rows; returns the ``Trace``.
 
-    ``activations`` are arrays or tensors ``[..., d_in]`` by module name; a tuple of two for modules that also read the base layer's
-    output. ``session_id`` are the user's 32 random bytes in hex. ``max_rows`` is the most that a module may serve over all sessions.
-    A few rows and their deltas give away most of what the adapter does (docs/security.md).
+    ``activations`` are arrays or tensors ``[..., d_in]`` by module name; a tuple of two for modules
+    that also read the base layer's output. ``session_id`` is the user's 32 random bytes in hex.
+    ``max_rows`` limits the rows of a module over all sessions. A few rows and their deltas reveal
+    most of what the adapter does (docs/security.md).
     """
     artifacts = _artifacts(artifacts)
-    trace = _native.record(artifacts, _inputs(artifacts.manifest, activations), session_id, max_rows)
+    trace = _native.record(
+        artifacts, _inputs(artifacts.manifest, activations), session_id, max_rows
+    )
     if out is not None:
         trace.save(out)
     return trace
 
 
 def prove(
-    artifacts: Union[Artifacts, PathLike], trace: Union[Trace, PathLike], out: Optional[PathLike] = None, progress: Progress = None
+    artifacts: Union[Artifacts, PathLike],
+    trace: Union[Trace, PathLike],
+    out: Optional[PathLike] = None,
+    progress: Progress = None,
 ) -> bytes:
     """Proves a session that these artifacts served; returns the proof as bytes."""
     artifacts = _artifacts(artifacts)
@@ -91,25 +112,25 @@ def prove(
     return proof
 
 
-def _held_to(pin, manifest):
-    """The manifest of a file, folder or object; with a pin it has that adapter id."""
+def _checked_manifest(pin, manifest):
+    """Returns the manifest of a file, folder or object, checked against the pin if there is one."""
     if not isinstance(manifest, Manifest):
         manifest = Manifest.load(manifest, None if pin is None else pin.adapter_id)
     if pin is None:
         warn_unpinned(manifest.adapter_id, stacklevel=4)
         return manifest
-    return pin.held(manifest)
+    return pin.check(manifest)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What an accepted proof says: every delta of the trace came from this adapter."""
+    """The claim of an accepted proof: every delta of the trace came from this adapter."""
 
     adapter_id: str
     session_id: str
-    #: Rows of every module; nothing is claimed about a module that has none.
+    #: Number of rows of every module; nothing is claimed about a module without rows.
     rows: Dict[str, int]
-    #: Whether the adapter is one that the caller had pinned.
+    #: Whether the caller pinned the adapter.
     pinned: bool
 
 
@@ -121,14 +142,17 @@ def verify(
     session_id: Optional[str] = None,
     activations: Optional[Mapping[str, Any]] = None,
 ) -> Verdict:
-    """Verifies a proof against the user's own trace; returns a ``Verdict`` or raises ``VerificationError``.
+    """Verifies a proof against the user's own trace; returns a ``Verdict``.
 
-    ``manifest`` is a ``Manifest``, a manifest file or a public folder; ``proof`` is bytes or a file. ``expected_adapter`` is the pin
-    from before the session: without it there is next to no claim, and an ``UncheckedWarning`` says so. If the contributor recorded the
-    trace, ``session_id`` and ``activations`` (as for ``record``) tie it to the user.
+    Raises ``VerificationError`` if the answer is no.
+
+    ``manifest`` is a ``Manifest``, a manifest file or a public folder; ``proof`` is bytes or a
+    file. ``expected_adapter`` is the pin from before the session: without it the proof shows almost
+    nothing, and an ``UncheckedWarning`` says so. If the contributor recorded the trace, pass
+    ``session_id`` and ``activations`` (as for ``record``) to tie it to the user.
     """
     pin = _pins.pin(expected_adapter)
-    manifest = _held_to(pin, manifest)
+    manifest = _checked_manifest(pin, manifest)
     if not isinstance(trace, Trace):
         trace = Trace.load(trace, manifest)
     if not isinstance(proof, (bytes, bytearray, memoryview)):
@@ -139,10 +163,11 @@ def verify(
 
 
 def warn_unpinned(adapter_id, stacklevel=3):
-    """Says loudly that nothing shows that the adapter was fixed beforehand."""
+    """Warns that nothing shows that the adapter was fixed beforehand."""
     warnings.warn(
-        f"THE ADAPTER WAS NOT PINNED. Some adapter ({adapter_id}) computes these rows; nothing shows that it was fixed before they were "
-        "sent, which for few rows is next to no claim. Pass the adapter id that you had before the session as expected_adapter(s).",
+        f"THE ADAPTER WAS NOT PINNED. Some adapter ({adapter_id}) computes these rows, but nothing "
+        "shows that it was fixed before they were sent. For a few rows, that shows almost nothing. "
+        "Pass the adapter id that you had before the session as expected_adapter(s).",
         UncheckedWarning,
         stacklevel=stacklevel,
     )
@@ -153,9 +178,10 @@ class AuditReport:
     """How a delivered adapter compares with the committed one."""
 
     adapter_id: str
-    #: Module and reason of everything that differs.
+    #: Module and reason of every difference.
     differences: List[Tuple[str, str]]
-    #: Whether the fingerprints of the base models were compared. If not, the adapter may be for another model.
+    #: Whether the fingerprints of the base models were compared. If not, the adapter may be for
+    #: another model.
     base_compared: bool = False
 
     @property
@@ -171,7 +197,10 @@ def audit(
     base: Optional[PathLike] = None,
     expected_adapter: Union[Manifest, PathLike, None] = None,
 ) -> AuditReport:
-    """After payment: is the delivered adapter (PEFT folder or ``weights.bin``) the committed one? Returns an ``AuditReport``."""
+    """Compares a delivered adapter with the committed one, after payment.
+
+    ``delivered`` is a PEFT folder, a folder that ``export_adapter`` wrote, or a ``weights.bin``.
+    """
     pin = _pins.pin(expected_adapter)
-    manifest = _held_to(pin, manifest)
+    manifest = _checked_manifest(pin, manifest)
     return AuditReport(manifest.adapter_id, *_native.audit(manifest, delivered, opening, base))

@@ -1,4 +1,4 @@
-"""Hiding commitments to activations, byte for byte those of the original ZKLoRA."""
+"""Hiding commitments to activations, byte for byte like those of the original ZKLoRA."""
 
 from . import _native
 
@@ -6,9 +6,10 @@ __all__ = ["commit_activations", "verify_commitment"]
 
 
 def commit_activations(activations_path) -> str:
-    """Commits to the numbers of a JSON file ``{"input_data": [...]}``; returns JSON with ``root`` and ``nonce``.
+    """Commits to the numbers of a JSON file ``{"input_data": [...]}``.
 
-    Whoever has the nonce can test guesses of all values: it opens the commitment, so keep it.
+    Returns JSON with ``root`` and ``nonce``. The nonce opens the commitment: a party that has it
+    can test guesses of all values, so keep it private.
     """
     return _native.commit_activations(activations_path)
 
@@ -16,6 +17,7 @@ def commit_activations(activations_path) -> str:
 def verify_commitment(activations_path, commitment: str) -> bool:
     """Whether ``commitment`` is to exactly the numbers of the file, in this order.
 
-    A text that is not the JSON of a commitment is a commitment to nothing: ``False``. Hex digits may be of either case.
+    Returns ``False`` for a text that is not the JSON of a commitment. Hex digits may be in upper or
+    lower case.
     """
     return _native.verify_commitment(activations_path, commitment)

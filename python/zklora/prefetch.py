@@ -1,7 +1,8 @@
-"""Modules that read the same tensor travel together: q, k and v of a layer in one message.
+"""Sends modules that read the same tensor in one message: q, k and v of a layer, say.
 
-Which modules do is learned from the calls themselves, for all layers of one kind at once: the first layer sends q, k and v one by one, the
-next ones together. A guess that was wrong costs rows that nobody needed, and is not made again.
+The calls show which modules do, for all layers of one kind at once: the first layer sends q, k and
+v one by one, the following layers send them together. A wrong guess sends rows that were not
+needed, and is not repeated.
 """
 
 import re
@@ -11,35 +12,43 @@ from . import _arrays, _native
 
 
 class Batch:
-    """Modules that were sent together."""
+    """Modules that were sent in one message."""
 
     def __init__(self, pending):
         self._pending = pending
         self._deltas = None
 
     def delta(self, at):
-        """The deltas of the module at this place, ``[rows, d_out]``."""
+        """Returns the deltas of the module at this index: ``[rows, d_out]``."""
         if self._deltas is None:
             self._deltas = self._pending.result()
         return self._deltas[at]
 
 
 class Reading:
-    """The modules of one parent that read one tensor, so far."""
+    """The modules of one parent that have read one tensor so far."""
 
     def __init__(self, tensor, parent):
-        # Held, so that no other tensor takes its place in memory.
+        # A reference, so that no other tensor gets the same memory.
         self._tensor = tensor
         self._version = None if tensor.is_inference() else tensor._version
         self.parent = parent
-        #: ``{child: (batch, place)}``.
+        #: ``{child: (batch, index)}``.
         self.sent = {}
         #: Children that were called.
         self.used = set()
 
-    def goes_on(self, tensor, parent):
-        """Whether a call belongs to it. A tensor of inference mode does not tell whether it was changed meanwhile: it does not."""
-        return tensor is self._tensor and self._version is not None and tensor._version == self._version and parent == self.parent
+    def continues(self, tensor, parent):
+        """Whether a call of ``parent`` reads the same, unchanged tensor.
+
+        False for a tensor of inference mode, which has no version that shows changes.
+        """
+        return (
+            tensor is self._tensor
+            and self._version is not None
+            and tensor._version == self._version
+            and parent == self.parent
+        )
 
 
 class Prefetch:
@@ -49,32 +58,37 @@ class Prefetch:
         self._comm = comm
         #: Names of modules below a parent: ``{parent: [child]}``.
         self._children = {}
-        #: For what was learned, below: a model may be called from several threads.
+        #: Protects the two fields below: several threads may call a model.
         self._lock = threading.Lock()
         #: ``{(kind of parent, child): children that read the same tensor}``.
         self._together = {}
-        #: Kinds and children of guesses that were wrong.
+        #: Kinds and children of wrong guesses.
         self._apart = set()
-        #: What the last call of each thread read.
+        #: The reading of the last call, for each thread.
         self._last = threading.local()
 
     def add(self, name):
-        """A module that will be called."""
+        """Registers a module."""
         parent, _, child = name.rpartition(".")
         self._children.setdefault(parent, []).append(child)
 
     def send(self, name, tensor, rows):
-        """Sends the rows of a module that reads only ``tensor``, which holds ``rows``; returns what waits for the deltas."""
+        """Sends ``rows``, the values of ``tensor``, for a module that reads no other tensor.
+
+        Returns a function that waits for the deltas.
+        """
         _native.check_process()
         parent, _, child = name.rpartition(".")
         reading = getattr(self._last, "reading", None)
-        if reading is None or not reading.goes_on(tensor, parent):
+        if reading is None or not reading.continues(tensor, parent):
             if reading is not None:
                 self._unlearn(reading)
             reading = self._last.reading = Reading(tensor, parent)
         if child not in reading.sent:
             children = [child, *self._partners(reading, child)]
-            batch = Batch(self._comm.submit([(full(parent, each), [rows]) for each in children]))
+            batch = Batch(
+                self._comm.submit([(full_name(parent, each), [rows]) for each in children])
+            )
             reading.sent.update((each, (batch, at)) for at, each in enumerate(children))
         reading.used.add(child)
         self._learn(reading)
@@ -84,7 +98,7 @@ class Prefetch:
             try:
                 return batch.delta(at)
             except BaseException:
-                # Asked again, they are sent again.
+                # A repeated call sends the rows again.
                 self._last.reading = None
                 raise
 
@@ -94,11 +108,15 @@ class Prefetch:
         features = self._features(reading.parent, child)
         with self._lock:
             known = set(self._together.get((kind(reading.parent), child), ()))
-        here = (other for other in self._children.get(reading.parent, ()) if other in known and other not in reading.sent)
+        here = (
+            other
+            for other in self._children.get(reading.parent, ())
+            if other in known and other not in reading.sent
+        )
         return [other for other in here if self._features(reading.parent, other) == features]
 
     def _features(self, parent, child):
-        return self._comm.modules[full(parent, child)].inputs[0][1]
+        return self._comm.modules[full_name(parent, child)].inputs[0][1]
 
     def _learn(self, reading):
         if len(reading.used) < 2:
@@ -122,20 +140,20 @@ class Prefetch:
                 self._together.pop((where, child), None)
 
     def release(self):
-        """Lets go of the last tensors."""
+        """Releases the references to tensors."""
         self._last = threading.local()
 
 
 def kind(parent):
-    """Layers that differ in their number only are of one kind."""
+    """The kind of a layer: its name without numbers."""
     return re.sub(r"\d+", "#", parent)
 
 
-def full(parent, child):
-    """The name of a child."""
+def full_name(parent, child):
+    """The full name of a child."""
     return f"{parent}.{child}" if parent else child
 
 
 def rows_of(tensor, module):
-    """A tensor's values as rows of a module's input."""
+    """Returns a tensor's values as rows of a module's input."""
     return _arrays.to_rows(tensor, module.inputs[0][1], f"module `{module.name}`")[0]

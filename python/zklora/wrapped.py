@@ -1,10 +1,10 @@
-"""A layer of a model whose output gets a contributor's deltas. Needs torch."""
+"""Wraps a layer of a model, so that its output gets a contributor's deltas. Needs torch."""
 
 import torch
 from torch import nn
 
 from . import _arrays
-from ._text import shown
+from ._foreign_text import shown
 from .errors import InputError
 from .prefetch import rows_of
 
@@ -12,7 +12,7 @@ COMBINE_MODES = ("replace", "add_delta")
 
 
 class _NoGradient(torch.autograd.Function):
-    """Deltas in a graph of gradients: computed elsewhere, so there is no way back."""
+    """Deltas in an autograd graph. They are computed elsewhere, so they have no gradient."""
 
     @staticmethod
     def forward(ctx, x, delta):
@@ -20,20 +20,23 @@ class _NoGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *gradients):
-        raise InputError("a contributor's deltas have no gradient: train with the adapter at hand, not through a session")
+        raise InputError(
+            "a contributor's deltas have no gradient: train with a local adapter, not in a session"
+        )
 
 
-class OwnParameters:
-    """The memory of a model's parameters and buffers: what lies there is no activation, and is not sent.
+class ParameterMemory:
+    """The memory of a model's parameters and buffers, which are not activations and never sent.
 
-    It is looked at anew for each tensor: parameters move (``to``, ``load_state_dict(assign=True)``, ``.data = …``), and that takes less time
-    than a message. A copy of a parameter cannot be told from an activation.
+    The addresses are read again for each tensor, because parameters move (``to``,
+    ``load_state_dict(assign=True)``, ``.data = …``); that takes less time than a message. A copy of
+    a parameter cannot be distinguished from an activation.
     """
 
     def __init__(self, model):
         self._model = model
 
-    def hold(self, tensor) -> bool:
+    def contains(self, tensor) -> bool:
         """Whether a tensor is a parameter or buffer, or shares memory with one."""
         if isinstance(tensor, nn.Parameter):
             return True
@@ -41,13 +44,17 @@ class OwnParameters:
         if at is None:
             return False
         device, start, end = at
-        return any(device == other[0] and start < other[2] and other[1] < end for other in self._memories())
+        return any(
+            device == other[0] and start < other[2] and other[1] < end for other in self._memories()
+        )
 
     def _memories(self):
         for module in self._model.modules():
             kept = [own for own in module._parameters.values() if own is not None]
-            # Buffers of ids or positions are what embeddings are called with.
-            kept += [own for own in module._buffers.values() if own is not None and own.dtype not in _IDS]
+            # Embeddings may be called with buffers of ids or positions.
+            kept += [
+                own for own in module._buffers.values() if own is not None and own.dtype not in _IDS
+            ]
             for own in kept:
                 at = _memory(own)
                 if at is not None:
@@ -58,7 +65,7 @@ _IDS = (torch.int64, torch.int32)
 
 
 def _memory(tensor):
-    """Where a tensor's memory is, from and to; none if there is none, or it does not tell."""
+    """Returns device, start and end of a tensor's memory; ``None`` if they are not known."""
     try:
         storage = tensor.untyped_storage()
         start = storage.data_ptr()
@@ -70,38 +77,49 @@ def _memory(tensor):
 class RemoteLoRAWrappedModule(nn.Module):
     """A layer, with the deltas of the module ``sub_name`` of a contributor.
 
-    ``combine_mode`` is ``"add_delta"`` (base + delta, which is what an adapter is) or ``"replace"`` (what the contributor sends, alone: for
-    contributors who serve whole layers). The parameters of the layer keep their names: a model's ``state_dict`` stays as it was.
+    ``combine_mode`` is ``"add_delta"`` (base + delta, for adapters) or ``"replace"`` (the deltas
+    alone, for contributors that serve whole layers). The parameters of the layer keep their names:
+    a model's ``state_dict`` is unchanged.
 
-    ``comm`` is a ``BaseModelToLoRAComm`` or anything with its ``lora_forward``; with ``send_base_activations``, with its
-    ``lora_forward_with_base``.
+    ``comm`` is a ``BaseModelToLoRAComm`` or any object with ``lora_forward``; with
+    ``send_base_activations``, any object with ``lora_forward_with_base``.
     """
 
-    def __init__(self, sub_name, local_sub, comm, combine_mode="replace", send_base_activations=False):
+    def __init__(
+        self, sub_name, local_sub, comm, combine_mode="replace", send_base_activations=False
+    ):
         super().__init__()
         if combine_mode not in COMBINE_MODES:
-            raise InputError(f"combine_mode {combine_mode!r}: expected one of {', '.join(map(repr, COMBINE_MODES))}")
-        # Not a child: the layer's own parameters and children are those of this module.
+            raise InputError(
+                f"combine_mode {combine_mode!r}: expected one of "
+                f"{', '.join(map(repr, COMBINE_MODES))}"
+            )
+        # Not a child, because this module has the layer's own parameters and children.
         object.__setattr__(self, "local_sub", local_sub)
         if isinstance(local_sub, nn.Module):
-            self._parameters, self._buffers, self._modules = local_sub._parameters, local_sub._buffers, local_sub._modules
+            self._parameters, self._buffers, self._modules = (
+                local_sub._parameters,
+                local_sub._buffers,
+                local_sub._modules,
+            )
             self._non_persistent_buffers_set = local_sub._non_persistent_buffers_set
             self.training = local_sub.training
         self.sub_name = sub_name
         self.comm = comm
         self.combine_mode = combine_mode
         self.send_base_activations = send_base_activations
-        #: How calls of several modules travel together; none: one by one.
+        #: Combines calls of several modules; ``None``: one message for each.
         object.__setattr__(self, "prefetch", None)
-        #: Whether it is a wrapper no more: it may still be where somebody else put it.
+        #: Whether it adds no deltas any more; other code may still refer to it.
         object.__setattr__(self, "released", False)
-        #: Whether the model ever called it.
+        #: Whether the model has called it.
         object.__setattr__(self, "called", False)
-        #: What is never sent; none: not known.
+        #: Memory that is never sent; ``None``: not known.
         object.__setattr__(self, "parameters_of_model", None)
 
     def __getattr__(self, name):
-        # For the model's own code, which may read what its layers have. No name of a manifest comes here: see `_places`.
+        # For the model's own code, which may read its layers' attributes. Names of manifests are
+        # never looked up here: see `_layers`.
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -117,12 +135,12 @@ class RemoteLoRAWrappedModule(nn.Module):
         return self
 
     def forward(self, x, *args, **kwargs):
-        """What the layer puts out, combined with the deltas: in the dtype and on the device of the layer's output."""
+        """Returns the layer's output with the deltas, in its own dtype and on its own device."""
         _, combined = self._with_base(x, *args, **kwargs)
         return combined
 
     def _with_base(self, x, *args, **kwargs):
-        """What the layer itself puts out, and that with the deltas of every contributor to it."""
+        """Returns the layer's own output, and its output with the deltas of all contributors."""
         if self.released:
             return self._inner(x, *args, **kwargs)
         object.__setattr__(self, "called", True)
@@ -130,11 +148,14 @@ class RemoteLoRAWrappedModule(nn.Module):
         if module is not None and module.applies_to == "input":
             x = self._combined(x, x, self._ask(module, x)())
             return self._inner(x, *args, **kwargs)
-        # Deltas that need nothing but x travel while the layer computes.
+        # Deltas that depend on x alone are requested while the layer computes.
         early = self._ask(module, x) if module is not None and "base" not in module.reads else None
         base, so_far = self._inner(x, *args, **kwargs)
         if not isinstance(base, torch.Tensor):
-            raise InputError(f"layer `{self.sub_name}` puts out {type(base).__name__}: only layers that put out one tensor are adapted")
+            raise InputError(
+                f"layer `{self.sub_name}` outputs {type(base).__name__}: only layers that output "
+                "one tensor can be adapted"
+            )
         answer = early or self._ask(module, x, base)
         return base, self._combined(so_far, x, answer())
 
@@ -145,22 +166,28 @@ class RemoteLoRAWrappedModule(nn.Module):
         return out, out
 
     def _served(self):
-        """The contributor's description of the module; none for a ``comm`` of another kind."""
+        """Returns the contributor's ``Module``; ``None`` for a ``comm`` of another type."""
         return None if self.prefetch is None else self.comm.modules[self.sub_name]
 
     def _ask(self, module, x, base=None):
-        """Sends the rows; returns what waits for the deltas."""
+        """Sends the rows; returns a function that waits for the deltas."""
         x = self._dense(x, module)
         if base is not None and (module is None or "base" in module.reads):
-            self._not_a_parameter(base, "puts out")
+            self._refuse_parameter(base, "outputs")
         if module is None:
             if self.send_base_activations:
-                arrays = (_arrays.to_numpy(value, f"layer `{self.sub_name}`") for value in (x, base))
+                arrays = (
+                    _arrays.to_numpy(value, f"layer `{self.sub_name}`") for value in (x, base)
+                )
                 answer = self.comm.lora_forward_with_base(self.sub_name, *arrays)
             else:
-                answer = self.comm.lora_forward(self.sub_name, _arrays.to_numpy(x, f"layer `{self.sub_name}`"))
+                answer = self.comm.lora_forward(
+                    self.sub_name, _arrays.to_numpy(x, f"layer `{self.sub_name}`")
+                )
             if answer is None:
-                raise InputError(f"layer `{self.sub_name}`: no output from A: the contributor gave no deltas")
+                raise InputError(
+                    f"layer `{self.sub_name}`: no output from A: the contributor gave no deltas"
+                )
             return lambda: answer
         if module.reads == ["layer"]:
             wait = self.prefetch.send(self.sub_name, x, rows_of(x, module))
@@ -170,22 +197,29 @@ class RemoteLoRAWrappedModule(nn.Module):
         return lambda: wait().reshape(*x.shape[:-1], module.d_out)
 
     def _dense(self, x, module):
-        """What the module reads: the layer's input, or for an embedding the rows that its ids select."""
+        """Returns the module's input: the layer's input, or an embedding's ids as one-hot rows."""
         if not isinstance(x, torch.Tensor):
-            raise InputError(f"layer `{self.sub_name}` was called with {type(x).__name__}: expected a tensor")
-        self._not_a_parameter(x, "was called with")
+            raise InputError(
+                f"layer `{self.sub_name}` was called with {type(x).__name__}: expected a tensor"
+            )
+        self._refuse_parameter(x, "was called with")
         if module is None or x.is_floating_point():
             return x
         entries = module.inputs[module.reads.index("layer")][1]
-        if x.dtype not in (torch.int64, torch.int32) or not isinstance(innermost(self.local_sub), nn.Embedding):
-            raise InputError(f"layer `{self.sub_name}` was called with a tensor of {x.dtype}: expected floating-point numbers")
+        if x.dtype not in (torch.int64, torch.int32) or not isinstance(
+            innermost(self.local_sub), nn.Embedding
+        ):
+            raise InputError(
+                f"layer `{self.sub_name}` was called with a tensor of {x.dtype}: expected "
+                "floating-point numbers"
+            )
         return nn.functional.one_hot(x.long(), entries).to(torch.float32)
 
-    def _not_a_parameter(self, tensor, what):
-        if self.parameters_of_model is not None and self.parameters_of_model.hold(tensor):
+    def _refuse_parameter(self, tensor, what):
+        if self.parameters_of_model is not None and self.parameters_of_model.contains(tensor):
             raise InputError(
-                f"layer `{shown(self.sub_name)}` {what} a parameter of the model or a buffer, or a view of one, which is no activation: it is "
-                "not sent"
+                f"layer `{shown(self.sub_name)}` {what} a parameter of the model or a buffer, or a "
+                "view of one, which is not an activation: it is not sent"
             )
 
     def _combined(self, value, x, answer):
@@ -200,15 +234,15 @@ class RemoteLoRAWrappedModule(nn.Module):
         return f"{shown(self.sub_name)}, {self.combine_mode}, {self.comm!r}"
 
 
-def chain(layer):
-    """The wrappers around a layer, the outermost first."""
+def wrappers(layer):
+    """Yields the wrappers around a layer, outermost first."""
     while isinstance(layer, RemoteLoRAWrappedModule):
         yield layer
         layer = layer.local_sub
 
 
 def innermost(layer):
-    """The layer itself, without the wrappers around it."""
+    """Returns the layer itself, without its wrappers."""
     while isinstance(layer, RemoteLoRAWrappedModule):
         layer = layer.local_sub
     return layer

@@ -1,4 +1,4 @@
-//! After payment: are the delivered weights the committed ones? (protocol section 4)
+//! After payment: are the delivered weights the committed ones? (docs/protocol.md, "Audit")
 //!
 //! The artefact of record is the integers. A delivered PEFT folder is exported and quantised again,
 //! with the bit widths that the manifest names; a delivered `weights.bin` is taken as it is.
@@ -6,11 +6,17 @@
 use std::path::Path;
 
 use zeroize::Zeroizing;
-use zklora_proof::{commit, manifest::Pinned, masks::MaskKey, srs::Srs, weights::Weights};
-use zklora_compiler::compile::{Source, draft_like};
+use zklora_artifacts::weights_file;
+use zklora_compiler::{
+    compile::{Source, draft_like},
+    sources::sources,
+};
 use zklora_models::Adapter;
+use zklora_proof::{
+    checked_manifest::CheckedManifest, commit, masks::MaskKey, srs::Srs, weights::Weights,
+};
 
-use crate::{Error, compile, files, weights_file};
+use crate::Error;
 
 /// What an audit found.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -79,7 +85,7 @@ pub struct Difference {
 pub fn audit(
     delivered: &Path,
     base: Option<&Path>,
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
     key: &MaskKey,
     srs: &Srs,
 ) -> Result<Report, Error> {
@@ -89,11 +95,11 @@ pub fn audit(
     let mut base_model = BaseModel::of(committed, None);
     let report = |base_model, differences| Ok(Report { modules, base_model, differences });
     let weights = if delivered.is_file() {
-        let bytes = Zeroizing::new(files::read(delivered, files::MAX_FILE)?);
+        let bytes = Zeroizing::new(zklora_files::read(delivered, zklora_files::MAX_FILE)?);
         match weights_file::parse(delivered, &bytes, pinned.manifest()) {
             // Other shapes, or integers beyond the manifest's widths and bounds: a weights file,
             // but not of this adapter.
-            Err(Error::Proof(zklora_proof::Error::Weights(why))) => {
+            Err(zklora_artifacts::Error::Proof(zklora_proof::Error::Weights(why))) => {
                 return report(
                     base_model,
                     vec![Difference { module: "(weights file)".into(), why }],
@@ -144,7 +150,7 @@ fn delivered_sources(
     base: Option<&Path>,
 ) -> Result<(Vec<Source>, Option<String>), Error> {
     if folder.join("export.json").is_file() {
-        let sources = compile::sources(&[folder.to_path_buf()])?;
+        let sources = sources(&[folder.to_path_buf()])?;
         return Ok((sources.modules, sources.base_model.fingerprint));
     }
     let adapter = Adapter::load_with_base(folder, base)?;

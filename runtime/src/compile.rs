@@ -7,27 +7,32 @@ use std::{
 };
 
 use zeroize::Zeroizing;
+use zklora_artifacts::{
+    activations::Activations,
+    folder as artifacts,
+    folder::Artifacts,
+    lock::{Lock, digest, keyed_digest},
+    secrets, weights_file,
+};
+use zklora_compiler::{
+    Explanation,
+    compile::{ModuleReport, draft},
+    sources::{Sources, sources},
+};
+use zklora_files::{Access, MAX_FILE};
 use zklora_proof::{
+    checked_manifest::CheckedManifest,
     commit,
-    cost::{self, Estimate, Primitives},
+    cost::{self, Estimate, OperationTimes},
     keys::KeyStore,
-    manifest::{AdapterId, BaseModel, Manifest, Pinned},
+    manifest::{AdapterId, Manifest},
     masks::{MaskKey, Seed},
     srs::Srs,
     weights::Weights,
 };
-use zklora_compiler::Explanation;
-use zklora_compiler::compile::{ModuleReport, Source, draft};
+use zklora_session::ledger;
 
-use crate::{
-    Error,
-    activations::Activations,
-    artifacts::{self, Artifacts},
-    files::{self, Access, MAX_FILE},
-    ledger,
-    lock::{Lock, digest, keyed_digest},
-    secrets, weights_file,
-};
+use crate::Error;
 
 /// What compile was asked to do.
 pub struct Options<'a> {
@@ -76,88 +81,15 @@ pub enum FileState {
 }
 
 /// What [`commit::commit`] gives.
-pub(crate) type Committed = (Manifest, Weights, MaskKey);
+pub type Committed = (Manifest, Weights, MaskKey);
 
 /// Everything that a compilation gives, in memory. Files in the order in which they are written.
 struct Build {
-    pinned: Pinned,
+    pinned: CheckedManifest,
     weights: Weights,
     mask_key: MaskKey,
     reports: Vec<ModuleReport>,
     files: Vec<(String, Zeroizing<Vec<u8>>, Access)>,
-}
-
-/// What there is to compile.
-pub struct Sources {
-    /// The modules.
-    pub modules: Vec<Source>,
-    /// The base model, if an export folder names one.
-    pub base_model: BaseModel,
-    /// BLAKE3 of the files of each module (with its external data) and of each export index. Never
-    /// published as it is.
-    digests: BTreeMap<String, blake3::Hash>,
-}
-
-/// The ONNX sources of paths.
-pub fn sources(paths: &[PathBuf]) -> Result<Sources, Error> {
-    let mut sources = Sources {
-        modules: Vec::new(),
-        base_model: BaseModel::default(),
-        digests: Default::default(),
-    };
-    for path in paths {
-        if path.is_dir() {
-            let index = zklora_models::read_index(path)?;
-            let base = BaseModel {
-                fingerprint: index.base_model.fingerprint,
-                name: index.base_model.name,
-            };
-            if sources.base_model != BaseModel::default() && sources.base_model != base {
-                return Err(Error::file(
-                    path,
-                    "this export is for another base model than the one before it",
-                ));
-            }
-            sources.base_model = base;
-            let bytes = files::read(&path.join(zklora_models::export::INDEX_FILE), MAX_FILE)?;
-            sources
-                .digests
-                .insert(format!("(export index {})", sources.digests.len()), blake3::hash(&bytes));
-            for module in index.modules {
-                sources.add(module.name, &path.join(&module.file), Some(module.scaling))?;
-            }
-        } else {
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            let name = stem.ok_or_else(|| Error::file(path, "its name is not UTF-8"))?;
-            sources.add(name.to_string(), path, None)?;
-        }
-    }
-    if sources.modules.is_empty() {
-        return Err(Error::Input(
-            "nothing to compile: name ONNX files, or a folder that export wrote".into(),
-        ));
-    }
-    Ok(sources)
-}
-
-impl Sources {
-    fn add(&mut self, name: String, path: &Path, scaling: Option<f64>) -> Result<(), Error> {
-        let onnx = files::read(path, MAX_FILE)?;
-        let folder = path.parent().map(PathBuf::from);
-        let mut digest = blake3::Hasher::new();
-        digest.update(blake3::hash(&onnx).as_bytes());
-        let beside = folder
-            .as_deref()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let external = zklora_compiler::ingest::external_files(&onnx, &name, beside);
-        for file in external.map_err(|e| Error::Compile(e.into()))? {
-            digest.update(blake3::hash(&files::read(&file, MAX_FILE)?).as_bytes());
-        }
-        self.digests.insert(name.clone(), digest.finalize());
-        self.modules.push(Source { name, onnx, folder, scaling });
-        Ok(())
-    }
 }
 
 /// Compiles, commits and writes the folder. The seed is the one of `seed_file`, else the one that
@@ -186,7 +118,7 @@ pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Comp
     build.write(out)?;
     if options.calibrate.is_none() {
         // Measured errors of an earlier compilation would be those of other integers.
-        files::remove(&out.join("private").join(artifacts::CALIBRATION))?;
+        zklora_files::remove(&out.join("private").join(artifacts::CALIBRATION))?;
     }
     Ok(Compiled {
         replaced,
@@ -203,7 +135,7 @@ fn replaced(out: &Path, build: &Build) -> Result<Option<AdapterId>, Error> {
     if !path.exists() {
         return Ok(None);
     }
-    let old = AdapterId(*blake3::hash(&files::read(&path, MAX_FILE)?).as_bytes());
+    let old = AdapterId(*blake3::hash(&zklora_files::read(&path, MAX_FILE)?).as_bytes());
     if old == build.pinned.id() {
         return Ok(None);
     }
@@ -233,7 +165,7 @@ pub fn explain(options: &Options<'_>) -> Result<Vec<Explanation>, Error> {
 pub fn plan(options: &Options<'_>, srs: &Srs) -> Result<Estimate, Error> {
     let Sources { modules, base_model, .. } = sources(options.paths)?;
     let draft = draft(base_model, srs.k(), &modules, None)?;
-    Ok(cost::estimate(srs, &draft.manifest, &Primitives::measure(srs))?)
+    Ok(cost::estimate(srs, &draft.manifest, &OperationTimes::measure(srs))?)
 }
 
 /// Regenerates everything in memory and compares it with what lies in the folder; writes nothing.
@@ -258,7 +190,9 @@ pub fn check_locked(
                 continue;
             }
             FileState::Missing
-        } else if Zeroizing::new(files::read(&path, MAX_FILE)?).as_slice() == bytes.as_slice() {
+        } else if Zeroizing::new(zklora_files::read(&path, MAX_FILE)?).as_slice()
+            == bytes.as_slice()
+        {
             FileState::Same
         } else {
             FileState::Different
@@ -282,7 +216,8 @@ fn changed_inputs(out: &Path, build: &Build) -> Result<Vec<FileCheck>, Error> {
         .iter()
         .find(|(file, _, _)| *file == name)
         .map_or(&[][..], |(_, bytes, _)| bytes);
-    let (Some(old), Some(new)) = (parse(&files::read(&path, MAX_FILE)?), parse(regenerated)) else {
+    let (Some(old), Some(new)) = (parse(&zklora_files::read(&path, MAX_FILE)?), parse(regenerated))
+    else {
         // A damaged lock is reported as a file that differs; it cannot say which inputs do.
         return Ok(Vec::new());
     };
@@ -306,7 +241,7 @@ fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Resu
         Some(path) => {
             // A first draft says which inputs the modules have.
             let modules = draft(base_model.clone(), srs.k(), &sources, None)?.manifest.modules;
-            let bytes = files::read(path, MAX_FILE)?;
+            let bytes = zklora_files::read(path, MAX_FILE)?;
             Some((Activations::parse(path, &bytes, &modules, None)?.modules, bytes))
         }
     };
@@ -346,7 +281,7 @@ impl Build {
         keys: &KeyStore,
     ) -> Result<Build, Error> {
         let manifest_bytes = manifest.to_bytes()?;
-        let pinned = Pinned::parse(&manifest_bytes)?;
+        let pinned = CheckedManifest::parse(&manifest_bytes)?;
         let settings = pinned.settings().to_bytes()?;
         let vk = keys.get(srs, pinned.layout())?.vk_bytes();
         let weights_bytes = weights_file::to_bytes(&weights);
@@ -381,10 +316,10 @@ impl Build {
     }
 
     fn write(&self, out: &Path) -> Result<(), Error> {
-        files::create_folder(&out.join("public"), Access::Public)?;
-        files::create_folder(&out.join("private"), Access::Private)?;
+        zklora_files::create_folder(&out.join("public"), Access::Public)?;
+        zklora_files::create_folder(&out.join("private"), Access::Private)?;
         for (name, bytes, access) in &self.files {
-            files::write(&out.join(name), bytes, *access)?;
+            zklora_files::write(&out.join(name), bytes, *access)?;
         }
         Ok(())
     }
@@ -392,7 +327,7 @@ impl Build {
 
 /// Writes the artifact folder of an adapter that came as integers, not as ONNX: what the benchmarks
 /// commit to.
-pub(crate) fn write_committed(
+pub fn write_committed(
     out: &Path,
     committed: Committed,
     seed: &Seed,

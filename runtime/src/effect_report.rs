@@ -5,11 +5,9 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use zklora_files::Access;
 
-use crate::{
-    Error,
-    files::{self, Access},
-};
+use crate::Error;
 
 /// The `format` field of every report.
 pub const FORMAT: &str = "zklora-report";
@@ -192,13 +190,14 @@ impl EffectReport {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::file(path, e))?;
         bytes.push(b'\n');
         // It holds the user's text.
-        files::write(path, &bytes, Access::Private)
+        Ok(zklora_files::write(path, &bytes, Access::Private)?)
     }
 
     /// Reads a report.
     pub fn read(path: &Path) -> Result<EffectReport, Error> {
-        let report: EffectReport = serde_json::from_slice(&files::read(path, MAX_REPORT)?)
-            .map_err(|e| Error::file(path, format!("not a report of `zklora infer`: {e}")))?;
+        let report: EffectReport =
+            serde_json::from_slice(&zklora_files::read(path, MAX_REPORT)?)
+                .map_err(|e| Error::file(path, format!("not a report of `zklora infer`: {e}")))?;
         if report.format != FORMAT || report.version != VERSION {
             return Err(Error::file(
                 path,

@@ -6,23 +6,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+use zklora_artifacts::{
+    activations::Activations, folder::Public, own_session::OwnSession, srs_store, synthetic,
+    trace_reader::TraceReader, verify,
+};
+use zklora_files::Access;
+use zklora_models::Adapter;
 use zklora_proof::{
     keys::KeyStore,
     srs::{Provenance, Srs},
     trace::Trace,
     verifier::{SrsPolicy, Verdict},
 };
-use zklora_models::Adapter;
+use zklora_session::{prove, record};
 
 use crate::{
-    Error,
-    activations::Activations,
-    artifacts::Public,
-    compile,
-    files::{self, Access},
+    Error, compile,
     precision::{Precision, precision},
-    record, session, srs_store, synthetic,
-    trace_reader::TraceReader,
 };
 
 /// The steps, in order.
@@ -115,14 +115,14 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
     let mut times = Vec::new();
     let mut timed = Timed { times: &mut times, progress };
     let out = options.out;
-    files::create_folder(out, Access::Public)?;
+    zklora_files::create_folder(out, Access::Public)?;
     let (onnx, trace_path, proof_path) =
         (out.join("onnx"), out.join("trace.safetensors"), out.join("session.pf"));
 
-    let srs: Srs = timed.stage(Stage::Srs, || srs_store::load(options.srs))?;
+    let srs: Srs = timed.stage(Stage::Srs, || Ok(srs_store::load(options.srs)?))?;
     let adapter = timed.stage(Stage::Export, || {
         let adapter = Adapter::load_with_base(options.adapter, options.base)?;
-        files::create_folder(&onnx, Access::Private)?;
+        zklora_files::create_folder(&onnx, Access::Private)?;
         zklora_models::export::export(&adapter, &[], &onnx)?;
         Ok(adapter)
     })?;
@@ -153,9 +153,9 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
     let rows = trace.rows();
     drop(activations);
     let proof = timed.stage(Stage::Prove, || {
-        let prove = |rows: &Trace<'_>| session::prove(&artifacts, rows, &srs, &keys);
+        let prove = |rows: &Trace<'_>| prove::prove(&artifacts, rows, &srs, &keys);
         let proof = trace.with_trace(&artifacts.pinned, prove)?;
-        files::write(&proof_path, &proof, Access::Public)?;
+        zklora_files::write(&proof_path, &proof, Access::Public)?;
         Ok(proof)
     })?;
     drop(trace);
@@ -166,8 +166,9 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
         let keys = KeyStore::default();
         let public = Public::load(out, Some(&pin), &srs, &keys)?;
         let trace = TraceReader::trace(&trace_path, &public.pinned)?;
-        let proof = files::read(&proof_path, session::MAX_PROOF)?;
-        session::verify(&public.pinned, &trace, &proof, &srs, &keys, options.policy)
+        let proof = zklora_files::read(&proof_path, verify::MAX_PROOF)?;
+        let own = OwnSession::default();
+        Ok(verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, options.policy)?)
     })?;
     Ok(Summary {
         base_model: adapter.base_model.name.clone(),

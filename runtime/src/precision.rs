@@ -1,9 +1,8 @@
 //! How far the dequantised deltas are from the float adapter's.
 
-use zklora_proof::manifest::Pinned;
+use zklora_artifacts::{activations::Activations, session_rows::SessionRows};
 use zklora_models::Adapter;
-
-use crate::{activations::Activations, trace_file::TraceFile};
+use zklora_proof::checked_manifest::CheckedManifest;
 
 /// Errors over all rows of all modules, relative to the float deltas.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
@@ -21,9 +20,9 @@ pub struct Precision {
 /// activations.
 pub fn precision(
     adapter: &Adapter,
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
     activations: &Activations,
-    trace: &TraceFile,
+    trace: &SessionRows,
 ) -> Precision {
     let mut out = Precision::default();
     let (mut all_error, mut all_float) = (0.0, 0.0);

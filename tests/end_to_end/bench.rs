@@ -6,7 +6,7 @@ use crate::zk;
 fn bench_measures_a_profile_in_processes_of_their_own_and_writes_its_section() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.md");
-    let (begin, end) = (zklora_runtime::proof_bench::BEGIN, zklora_runtime::proof_bench::END);
+    let (begin, end) = (zklora_bench::proof_bench::BEGIN, zklora_bench::proof_bench::END);
     std::fs::write(&page, format!("before\n{begin}\nold\n{end}\nafter\n")).unwrap();
     let run = zk!["--json", "bench", "--profile", "module", "--rows", "2", "--markdown", &page]
         .ok()

@@ -11,8 +11,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::zklora::{Run, fixture, zklora_command};
-use crate::{args, zk};
+use crate::{
+    args, zk,
+    zklora::{Run, fixture, zklora_command},
+};
 
 /// Text that the tiny models know little of: some windows of 128 bytes.
 fn text() -> String {

@@ -10,8 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::zklora::{Run, fixture, zklora, zklora_command};
-use crate::{args, zk};
+use crate::{
+    args, zk,
+    zklora::{Run, fixture, zklora, zklora_command},
+};
 
 /// An adapter of a tiny base model, compiled.
 fn compiled(adapter: &str, base: &str) -> tempfile::TempDir {

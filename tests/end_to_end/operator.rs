@@ -84,10 +84,7 @@ fn an_operator_watches_a_session_and_removes_what_is_left_of_it() {
     command.args(["--log-format", "json", "--artifacts"]).arg(contributor.path());
     let server = Server::logging(command, Stdio::from(File::create(&log).unwrap()));
     assert!(
-        server.said["budget"]
-            .as_str()
-            .unwrap()
-            .contains("every copy of it has a budget of its own")
+        server.said["budget"].as_str().unwrap().contains("a copy of this folder has its own count")
     );
     assert_eq!(server.said["sessions"]["set_aside"], serde_json::json!([]));
     let metrics = server.said["metrics"].as_str().unwrap().to_string();
@@ -144,7 +141,7 @@ fn an_operator_watches_a_session_and_removes_what_is_left_of_it() {
     assert!(shown["batches"].as_u64().unwrap() > 0 && shown["id"] == id.as_str());
     let table = sessions(&contributor, &["list"]).ok().stdout;
     assert!(
-        table.contains(&id[..16]) && table.contains("fetched") && table.contains("one runs"),
+        table.contains(&id[..16]) && table.contains("fetched") && table.contains("  running"),
         "{table}"
     );
     assert!(sessions(&contributor, &["show", &id]).ok().stdout.contains("counted in the ledger"));

@@ -71,7 +71,7 @@ fn a_trace_that_somebody_else_recorded_can_be_held_to_the_users_own_session() {
     let run = verify(id, &activations).ok();
     assert!(run.stdout.contains(&format!("{id} (yours)")), "{}", run.stdout);
     let other = format!("{}{}", if id.starts_with('0') { "1" } else { "0" }, &id[1..]);
-    verify(&other, &activations).refused(1, "not of --session-id");
+    verify(&other, &activations).refused(1, "not of yours");
     verify("00", &activations).refused(2, "64 hex digits");
 
     // One activation of one module changed, and one module left out.
@@ -137,10 +137,13 @@ fn a_changed_cut_or_prolonged_proof_is_refused() {
 /// points in the own cache.
 #[test]
 fn an_identity_among_kept_points_is_refused_as_in_the_manifest() {
-    use zklora_proof::manifest::{Manifest, Pinned, Point};
+    use zklora_proof::{
+        checked_manifest::CheckedManifest,
+        manifest::{Manifest, Point},
+    };
     let (folder, session) = (tempfile::tempdir().unwrap(), session());
     let bytes = fs::read(session.path("artifacts/public/manifest.json")).unwrap();
-    let mut points = Pinned::parse(&bytes).unwrap().points_to_bytes();
+    let mut points = CheckedManifest::parse(&bytes).unwrap().points_to_bytes();
     let mut manifest: Manifest = serde_json::from_slice(&bytes).unwrap();
     let (mut compressed, mut whole) = ([0u8; 48], [0u8; 96]);
     (compressed[0], whole[0]) = (0xc0, 0x40);
@@ -247,7 +250,7 @@ fn parameters_of_an_unknown_ceremony_are_refused_unless_the_user_says_otherwise(
     assert!(zk!["srs", "info", "--srs", file].ok().stdout.contains("UNKNOWN CEREMONY: INSECURE"));
     let run =
         zk!["run", "--adapter", fixture(crate::zklora::ADAPTER), "--rows", "1", "--srs", file];
-    run.refused(1, "UNKNOWN CEREMONY");
+    run.refused(1, "UNKNOWN CEREMONY").refused(1, "--insecure-srs");
     zk![
         "run",
         "--adapter",

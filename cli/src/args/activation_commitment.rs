@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 pub struct Root(pub [u8; 32]);
 
 fn root(text: &str) -> Result<Root, String> {
-    zklora_runtime::activation_commitment::hex32(text.trim())
+    zklora_artifacts::activation_commitment::hex32(text.trim())
         .map(Root)
         .ok_or_else(|| "a root is 64 hex digits, with or without 0x".into())
 }
@@ -19,7 +19,7 @@ fn root(text: &str) -> Result<Root, String> {
 pub struct Commit {
     /// The values: JSON {"input_data": […]} with numbers in lists, nested or not.
     pub file: PathBuf,
-    /// Where the commitment goes [default: stdout]. Its nonce opens it: show only the root.
+    /// File for the commitment [default: stdout]. Its nonce opens it: publish only the root.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
@@ -40,14 +40,13 @@ pub struct ProveRow {
     pub file: PathBuf,
     /// The commitment: a file, or the JSON itself (which other users of the machine may see).
     pub commitment: String,
-    /// Which row, from 0 on: the innermost lists of the file in order, or pieces of --columns
-    /// values.
+    /// Row number, from 0: the innermost lists of the file in order, or runs of --columns values.
     #[arg(long, value_name = "R")]
     pub row: usize,
-    /// Values of a row, if it is not an innermost list.
+    /// Number of values in a row, if the rows are not the innermost lists.
     #[arg(long, value_name = "N")]
     pub columns: Option<usize>,
-    /// Where the proof goes.
+    /// File for the proof.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
@@ -57,10 +56,11 @@ pub struct ProveRow {
 pub struct CheckRow {
     /// The proof.
     pub proof: PathBuf,
-    /// The root that you were given beforehand.
+    /// The root that you received beforehand.
     #[arg(long, value_name = "HEX", value_parser = root)]
     pub root: Root,
-    /// How many values the root is over, if you know: without it, the number is as the proof says.
+    /// Number of values under the root, if you know it; without it, the number is the proof's own
+    /// claim.
     #[arg(long, value_name = "N")]
     pub count: Option<usize>,
 }

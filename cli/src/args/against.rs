@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 
 use super::ezkl;
 
-/// What to compare with.
+/// The system to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Other {
     /// EZKL, the Python package.
@@ -16,17 +16,17 @@ pub enum Other {
 /// `zklora bench --against`
 #[derive(ClapArgs)]
 pub struct Against {
-    /// Measure both systems on one module, the same rows and this machine (docs/ezkl.md).
+    /// Measure both systems on one module, with the same rows, on this machine (docs/ezkl.md).
     #[arg(long, value_enum, help_heading = "Comparison")]
     pub against: Option<Other>,
-    /// The module: a shape (64x4x64: input features, rank, output features), or with --adapter its
-    /// name.
+    /// The module: a shape (64x4x64: input features, rank, output features), or its name with
+    /// --adapter.
     #[arg(long, value_name = "SHAPE|NAME", requires = "against", help_heading = "Comparison")]
     pub module: Option<String>,
-    /// EZKL's SRS [default: one that EZKL makes, which is insecure and as fast].
+    /// EZKL's SRS [default: one that EZKL generates, which is insecure and as fast].
     #[arg(long, value_name = "FILE", requires = "against", help_heading = "Comparison")]
     pub ezkl_srs: Option<PathBuf>,
-    /// Write a page with bars for a browser, too: one file that loads nothing.
+    /// Also write an HTML page with bar charts: one file without external resources.
     #[arg(long, value_name = "FILE", requires = "against", help_heading = "Comparison")]
     pub html: Option<PathBuf>,
     #[command(flatten)]

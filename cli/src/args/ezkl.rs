@@ -3,27 +3,27 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use zklora_runtime::ezkl::circuit_options::{self as circuit, CircuitOptions};
+use zklora_ezkl::{circuit_options as circuit, circuit_options::CircuitOptions};
 
-/// What proves.
+/// The proof system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
-    /// The native proof: one for a whole session, weights committed to.
+    /// The native proof: one for a whole session, bound to committed weights.
     Halo2,
-    /// EZKL (the Python package): one proof a row. docs/ezkl.md says when.
+    /// EZKL (the Python package): one proof per row. docs/ezkl.md says when to use it.
     Ezkl,
 }
 
-/// Scales and rows that belong together.
+/// Named combinations of scales and rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Preset {
-    /// EZKL calibrates.
+    /// EZKL's calibration chooses.
     Auto,
-    /// As the original ZKLoRA: scales 7, 2^20 rows, no calibration.
+    /// The original ZKLoRA's: scales 7, 2^20 rows, no calibration.
     ZkloraPaper,
 }
 
-/// What EZKL's calibration aims at.
+/// The goal of EZKL's calibration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Target {
     /// Small circuits.
@@ -32,65 +32,66 @@ pub enum Target {
     Accuracy,
 }
 
-/// What EZKL's proofs show of the weights.
+/// What EZKL's proofs reveal of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ParamVisibility {
     /// Nothing, and nothing binds them.
     Private,
     /// Their hash, which binds them.
     Hashed,
-    /// A commitment that is not hiding, which binds them.
+    /// A commitment, which binds them but is not hiding.
     Polycommit,
-    /// Part of the verifying key, which binds them and is not hiding.
+    /// Part of the verifying key, which binds them but is not hiding.
     Fixed,
 }
 
-/// How EZKL runs.
+/// How to run EZKL.
 #[derive(ClapArgs)]
 #[command(next_help_heading = "EZKL")]
 pub struct Interpreter {
-    /// Python with the package ezkl [default: $ZKLORA_EZKL_PYTHON, else python3].
+    /// Python interpreter with the package ezkl [default: $ZKLORA_EZKL_PYTHON, else python3].
     #[arg(long, value_name = "PYTHON")]
     pub ezkl_python: Option<PathBuf>,
-    /// Seconds that one call of EZKL may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    /// Seconds that one EZKL call may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub ezkl_timeout: u64,
-    /// Memory that EZKL may use (Linux) [default: nine tenths of this machine's].
+    /// Memory that EZKL may use, in MiB (Linux) [default: nine tenths of this machine's memory].
     #[arg(long, value_name = "MIB")]
     pub ezkl_memory: Option<u64>,
 }
 
-/// An SRS that EZKL made.
+/// Whether to allow an SRS that EZKL generated.
 #[derive(ClapArgs)]
 #[command(next_help_heading = "EZKL")]
 pub struct InsecureDevSrs {
-    /// Make or accept an SRS of EZKL's gen_srs: whoever ran it can forge proofs. For experiments
+    /// Generate or accept an SRS of EZKL's gen_srs, whose maker can forge proofs. For experiments
     /// only.
     #[arg(long)]
     pub insecure_dev_srs: bool,
 }
 
-/// How EZKL makes circuits.
+/// How EZKL builds circuits.
 #[derive(ClapArgs)]
 #[command(next_help_heading = "EZKL")]
 pub struct Circuit {
-    /// What is not said otherwise.
+    /// Settings for which no other option gives a value.
     #[arg(long, value_enum, default_value = "auto")]
     pub preset: Preset,
-    /// log₂ of the rows of a circuit; with calibration, the most that it may choose.
+    /// log₂ of the rows of a circuit; with calibration, its upper limit.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(6..=28))]
     pub logrows: Option<u32>,
-    /// Fixed-point bits of inputs and of weights, instead of calibration.
+    /// Fixed-point bits of inputs and of weights; replaces calibration.
     #[arg(long, value_name = "INPUT,WEIGHTS", value_parser = scales)]
     pub scales: Option<(u32, u32)>,
-    /// Calibrate, for this.
+    /// Calibrate towards this goal.
     #[arg(long, value_enum)]
     pub calibration_target: Option<Target>,
-    /// Base and number of digits of EZKL's range checks: 2^logrows must exceed the base,
+    /// Base and number of digits of EZKL's range checks: 2^logrows must exceed the base, and
     /// base^digits the values.
     #[arg(long, value_name = "BASE,DIGITS", value_parser = decomposition)]
     pub decomposition: Option<(u32, u32)>,
-    /// What the proofs show of the weights: docs/ezkl.md says what each gives and does not give.
+    /// What the proofs reveal of the weights; docs/ezkl.md explains the guarantees of each choice.
     #[arg(long, value_enum, default_value = "private")]
     pub param_visibility: ParamVisibility,
 }
@@ -119,7 +120,7 @@ fn decomposition(text: &str) -> Result<(u32, u32), String> {
 }
 
 impl Circuit {
-    /// As the library takes them.
+    /// The options in the library's types.
     pub fn options(&self) -> CircuitOptions {
         CircuitOptions {
             preset: match self.preset {

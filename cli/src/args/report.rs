@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 pub struct Report {
     /// Folder with report.json.
     pub dir: PathBuf,
-    /// Write a page for a browser, too: one file that loads nothing.
+    /// Also write an HTML page: one file without external resources.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 }

@@ -7,14 +7,14 @@ use clap::{Args as ClapArgs, Subcommand};
 /// `zklora sessions`
 #[derive(ClapArgs)]
 pub struct Sessions {
-    /// Folder that compile wrote. Has to be given.
+    /// Folder that compile wrote. Required.
     #[arg(long, value_name = "DIR", global = true)]
     pub artifacts: Option<PathBuf>,
-    /// Where sessions are kept, if `serve` was told so [default: private/sessions in the
-    /// artifacts' folder].
+    /// Folder of the sessions, if `serve` was started with --data [default: private/sessions in
+    /// the artifacts folder].
     #[arg(long, value_name = "DIR", global = true)]
     pub data: Option<PathBuf>,
-    /// What to do [default: list].
+    /// The command to run [default: list].
     #[command(subcommand)]
     pub command: Option<SessionsCommand>,
 }
@@ -22,27 +22,28 @@ pub struct Sessions {
 /// The subcommands of `zklora sessions`.
 #[derive(Subcommand)]
 pub enum SessionsCommand {
-    /// All sessions, the newest first, with their rows, files and states.
+    /// List the sessions, newest first, with their rows, files and states.
     #[command(after_help = "Example: zklora sessions list --artifacts artifacts --all")]
     List(List),
-    /// One session: rows of each module, batches, files.
+    /// Show one session: rows of each module, batches, files.
     #[command(after_help = "Example: zklora sessions show 3f21 --artifacts artifacts")]
     Show(Named),
-    /// Remove log and proof of sessions whose proof was fetched long enough ago. Their rows stay
-    /// counted.
+    /// Remove the log and proof of sessions whose proof was fetched long enough ago. Their rows
+    /// stay counted.
     #[command(
-        after_help = "A server may run meanwhile. It then answers those ids with: was served before.\n\n\
+        after_help = "A server may be running. It answers requests for the removed sessions \
+with: was served before.\n\n\
 Example: zklora sessions prune --older-than 7d --artifacts artifacts"
     )]
     Prune(Prune),
-    /// Give up a session that is open or set aside. Its rows stay counted, and nothing of it is
-    /// ever proven.
+    /// Give up a session that is open or set aside. Its rows stay counted, and it is never proven.
     #[command(
-        after_help = "The server has to be stopped. The user of the session cannot go on with it, and gets no proof.\n\n\
+        after_help = "Stop the server first. The session's user cannot resume it and gets no \
+proof of it.\n\n\
 Example: zklora sessions abandon 3f21 --artifacts artifacts"
     )]
     Abandon(Named),
-    /// Let the next server prove a session that was set aside.
+    /// Have the next server try again to prove a session that was set aside.
     #[command(after_help = "Example: zklora sessions retry 3f21 --artifacts artifacts")]
     Retry(Named),
 }
@@ -50,18 +51,18 @@ Example: zklora sessions abandon 3f21 --artifacts artifacts"
 /// `zklora sessions list`
 #[derive(ClapArgs, Default)]
 pub struct List {
-    /// Show this many [default: 50].
+    /// Show this many sessions [default: 50].
     #[arg(long, value_name = "N", conflicts_with = "all")]
     pub limit: Option<usize>,
-    /// Show all.
+    /// Show all sessions.
     #[arg(long)]
     pub all: bool,
 }
 
-/// Commands about one session.
+/// The argument of commands on one session.
 #[derive(ClapArgs)]
 pub struct Named {
-    /// Its id, or the beginning of it, if no other id begins so.
+    /// Session id, or an unambiguous prefix of it.
     #[arg(value_name = "ID")]
     pub id: String,
 }
@@ -69,10 +70,10 @@ pub struct Named {
 /// `zklora sessions prune`
 #[derive(ClapArgs)]
 pub struct Prune {
-    /// How long ago the proof was fetched, at least: a number and s, m, h, d or w.
+    /// Minimum time since the proof was fetched: a number and s, m, h, d or w.
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub older_than: Duration,
-    /// Remove nothing: say what would be.
+    /// Remove nothing; show what would be removed.
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -87,7 +88,7 @@ fn age(text: &str) -> Result<Duration, String> {
         _ => None,
     });
     let expected = || "expected a number and s, m, h, d or w, such as 7d".to_string();
-    // The unit is one byte.
+    // Every accepted unit is one byte long.
     let number = text
         .get(..text.len().saturating_sub(1))
         .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));

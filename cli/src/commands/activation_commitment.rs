@@ -3,10 +3,8 @@
 use std::process::ExitCode;
 
 use serde_json::json;
-use zklora_runtime::{
-    activation_commitment::{Commitment, RowProof, Values},
-    files::{self, Access},
-};
+use zklora_artifacts::activation_commitment::{Commitment, RowProof, Values};
+use zklora_files::Access;
 
 use super::{NO, Outcome};
 use crate::{
@@ -16,7 +14,7 @@ use crate::{
 
 pub fn commit(args: &args::Commit, output: &Output) -> Outcome {
     if let Some(out) = &args.out {
-        files::require_folder_of(out)?;
+        zklora_files::require_folder_of(out)?;
     }
     let values = Values::read(&args.file)?;
     let commitment = Commitment::new(&values)?;
@@ -29,7 +27,7 @@ pub fn commit(args: &args::Commit, output: &Output) -> Outcome {
         );
         return Ok(ExitCode::SUCCESS);
     };
-    files::write(out, format!("{commitment}\n").as_bytes(), Access::Private)?;
+    zklora_files::write(out, format!("{commitment}\n").as_bytes(), Access::Private)?;
     output.result(
         &json!({ "root": root, "values": values.numbers.len(), "out": path(out) }),
         &[
@@ -51,23 +49,43 @@ pub fn check(args: &args::Check, output: &Output) -> Outcome {
         "REFUSED: the commitment is not to these values"
     };
     output.result(
-        &json!({ "accepted": same, "root": commitment.root_text(), "values": values.numbers.len() }),
-        &[("Values", count(values.numbers.len())), ("Root", commitment.root_text()), ("Verdict", verdict.into())],
+        &json!({
+            "accepted": same,
+            "root": commitment.root_text(),
+            "values": values.numbers.len(),
+        }),
+        &[
+            ("Values", count(values.numbers.len())),
+            ("Root", commitment.root_text()),
+            ("Verdict", verdict.into()),
+        ],
     );
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }
 
 pub fn prove_row(args: &args::ProveRow, output: &Output) -> Outcome {
-    files::require_folder_of(&args.out)?;
+    zklora_files::require_folder_of(&args.out)?;
     let commitment = Commitment::read(&args.commitment)?;
     let values = Values::read(&args.file)?;
     let proof = RowProof::prove(&values, &commitment, args.row, args.columns)?;
     proof.write(&args.out)?;
+    let also_reveals = format!(
+        "the nonce and {} hashes of other values, which may be guessed from them \
+         (docs/security.md)",
+        proof.path.len()
+    );
     output.result(
-        &json!({ "first": proof.first, "values": proof.values.len(), "count": proof.count, "hashes": proof.path.len(), "root": commitment.root_text(), "out": path(&args.out) }),
+        &json!({
+            "first": proof.first,
+            "values": proof.values.len(),
+            "count": proof.count,
+            "hashes": proof.path.len(),
+            "root": commitment.root_text(),
+            "out": path(&args.out),
+        }),
         &[
             ("Proven", format!("row {}: {}", args.row, place(&proof))),
-            ("Shown besides", format!("the nonce and {} hashes of other values (docs/security.md: what can be guessed from them)", proof.path.len())),
+            ("Also reveals", also_reveals),
             ("Root", commitment.root_text()),
             ("Proof", args.out.display().to_string()),
         ],
@@ -79,12 +97,18 @@ pub fn check_row(args: &args::CheckRow, output: &Output) -> Outcome {
     let proof = RowProof::read(&args.proof)?;
     proof.check(&args.root.0, args.count)?;
     let numbers: Vec<String> = proof.values.iter().map(|value| format!("{value:?}")).collect();
-    let said = if args.count.is_some() { "yours" } else { "as the proof says" };
+    let source = if args.count.is_some() { "yours" } else { "as the proof says" };
     output.result(
-        &json!({ "accepted": true, "first": proof.first, "count": proof.count, "count_compared": args.count.is_some(), "values": proof.values }),
+        &json!({
+            "accepted": true,
+            "first": proof.first,
+            "count": proof.count,
+            "count_compared": args.count.is_some(),
+            "values": proof.values,
+        }),
         &[
             ("Position", place(&proof)),
-            ("Number of values", format!("{} ({said})", count(proof.count))),
+            ("Number of values", format!("{} ({source})", count(proof.count))),
             ("Values", numbers.join(", ")),
             ("Verdict", "ACCEPTED: these values are at this position under the root".into()),
         ],

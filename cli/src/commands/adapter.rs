@@ -3,15 +3,13 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_proof::{cost::Estimate, keys::KeyStore};
+use zklora_artifacts::{folder::Public, secrets, srs_store};
 use zklora_compiler::calibrate::Measured;
 use zklora_models::{Adapter, Kind};
+use zklora_proof::{cost::Estimate, keys::KeyStore};
 use zklora_runtime::{
-    Error,
-    artifacts::Public,
-    audit,
-    compile::{self, FileCheck, FileState},
-    secrets, srs_store,
+    Error, audit, compile,
+    compile::{FileCheck, FileState},
 };
 
 use super::{NO, Outcome, leak, policy};
@@ -38,12 +36,17 @@ pub fn export(args: &args::Export, output: &Output) -> Outcome {
         ),
     ];
     if let Some(module) = index.modules.iter().find(|module| module.kind == Kind::Embedding) {
-        let what = "its deltas are of the rows looked up, before the model scales them, if it does (as Gemma)";
+        let what = "its deltas are of the rows looked up, before any scaling by the model (Gemma)";
         table.push(("Embedding", format!("{}: {what}", module.name)));
     }
-    table.push(("Keep", "these files to yourself: they hold the weights".into()));
+    table.push(("Keep", "these files private: they contain the weights".into()));
     output.result(
-        &json!({ "base_model": index.base_model.name, "fingerprint": index.base_model.fingerprint, "modules": index.modules.len(), "out": path(&args.out) }),
+        &json!({
+            "base_model": index.base_model.name,
+            "fingerprint": index.base_model.fingerprint,
+            "modules": index.modules.len(),
+            "out": path(&args.out),
+        }),
         &table,
     );
     Ok(ExitCode::SUCCESS)
@@ -86,7 +89,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
     let compiled = compile::compile(&options, &srs, &keys);
     spinner.finish_and_clear();
     let compiled = compiled?;
-    // Columns of measured errors, if there are any.
+    // The last two columns hold measured errors.
     let calibrated = compiled.reports.iter().any(|r| r.measured.is_some());
     let columns = if calibrated { 7 } else { 5 };
     let header =
@@ -115,7 +118,8 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
     output.table(&table);
     let pinned = &compiled.artifacts.pinned;
     if let Some(old) = compiled.replaced {
-        output.warn(format!("this replaces adapter {old}, which lay here and had served no rows"));
+        output
+            .warn(format!("this replaces adapter {old} in this folder, which had served no rows"));
     }
     let layout = pinned.layout();
     output.result(
@@ -136,7 +140,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
             (
                 "Private",
                 format!(
-                    "{} (mode 0600: keep it; the seed cannot be made again)",
+                    "{} (mode 0600: keep it; a lost seed cannot be recreated)",
                     args.out.join("private").display()
                 ),
             ),
@@ -159,6 +163,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
 fn print_plan(estimate: &Estimate, out: &Path, output: &Output) -> Outcome {
     let layout = &estimate.layout;
     let time = |s: f64| seconds(std::time::Duration::from_secs_f64(s));
+    let also = ", and the pass over its rows";
     let mut table = vec![
         (
             "Circuit",
@@ -181,16 +186,23 @@ fn print_plan(estimate: &Estimate, out: &Path, output: &Output) -> Outcome {
         ("Manifest", bytes(estimate.manifest_bytes as u64)),
         ("Proof", format!("{} for a session of any length", bytes(estimate.proof_bytes as u64))),
         ("Commit", format!("{}, once", time(estimate.commit_seconds))),
-        ("Prove", format!("{} a session, and the pass over its rows", time(estimate.prove_seconds))),
-        ("Verify", format!("{} a session, and the pass over its rows", time(estimate.verify_seconds))),
-        ("Memory", format!("{} to prove, besides program and rows", bytes(estimate.prove_bytes as u64))),
+        ("Prove", format!("{} a session{also}", time(estimate.prove_seconds))),
+        ("Verify", format!("{} a session{also}", time(estimate.verify_seconds))),
+        (
+            "Memory",
+            format!(
+                "{} to prove, in addition to program and rows",
+                bytes(estimate.prove_bytes as u64)
+            ),
+        ),
         (
             "Accuracy",
-            "times are estimates from short measurements on this machine: expect them within a factor of two".into(),
+            "times are extrapolated from short measurements on this machine, within a factor of two"
+                .into(),
         ),
     ];
-    // What the folder holds already: a plan commits to nothing, so it has no adapter id of its own.
-    let (given_away, measured) = leak::said_of_folder(out);
+    // Of the adapter that is already in the folder: a plan commits to nothing, so it has no id.
+    let (given_away, measured) = leak::given_away_by_folder(out);
     table.extend(given_away);
     let mut json = json!(estimate);
     json["leak_measured"] = measured;
@@ -220,11 +232,11 @@ fn print_checks(checks: &[FileCheck], output: &Output) -> Outcome {
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }
 
-/// What was found of the base model, which an adapter's own weights say nothing about.
+/// The result of comparing base models. The adapter's weights do not show their base model.
 fn base_model(report: &audit::Report, name: &str) -> String {
     match (report.base_model, report.base_model.not_compared()) {
         (_, Some(why)) => why.into(),
-        (audit::BaseModel::Different, _) => format!("ANOTHER than the manifest's `{name}`"),
+        (audit::BaseModel::Different, _) => format!("DIFFERENT from the manifest's `{name}`"),
         _ => format!("{name}, with the manifest's fingerprint"),
     }
 }
@@ -235,12 +247,13 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
     let keys = KeyStore::default();
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
     if args.adapter_id.is_none() {
-        output.warn("no --adapter-id: this compares with a manifest that you did not pin");
+        output
+            .warn("no --adapter-id: the adapter is compared with a manifest that you did not pin");
     }
     let (adapter, key) = secrets::read_opening(&args.opening)?;
     if adapter != public.pinned.id() {
         output.warn(format!(
-            "the opening says that it is for adapter {adapter}, this manifest is {}",
+            "the opening says that it is for adapter {adapter}, but this manifest is of {}",
             public.pinned.id()
         ));
     }
@@ -259,9 +272,20 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
         if same {
             "ACCEPTED: the delivered adapter gives exactly the committed integers".into()
         } else {
-            "REFUSED: this is not the adapter that was committed".into()
+            "REFUSED: this is not the adapter that was committed to".into()
         },
     ));
-    output.result(&json!({ "accepted": same, "adapter_id": public.pinned.id().to_string(), "ceremony": srs.provenance().to_string(), "pinned": args.adapter_id.is_some(), "modules": report.modules, "base_model": report.base_model, "differences": report.differences }), &table);
+    output.result(
+        &json!({
+            "accepted": same,
+            "adapter_id": public.pinned.id().to_string(),
+            "ceremony": srs.provenance().to_string(),
+            "pinned": args.adapter_id.is_some(),
+            "modules": report.modules,
+            "base_model": report.base_model,
+            "differences": report.differences,
+        }),
+        &table,
+    );
     Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }

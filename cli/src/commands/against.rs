@@ -3,12 +3,12 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_runtime::{
-    Error,
-    ezkl::against::{self, Comparison, Options, Outcome as Stopped, Shape, Side, Stage},
-    files::{self, Access},
+use zklora_bench::{
+    against::{self, Comparison, Options, Outcome as Stopped, Shape, Side, Stage},
     proof_bench::Profile,
 };
+use zklora_files::Access;
+use zklora_runtime::Error;
 
 use super::Outcome;
 use crate::{
@@ -19,14 +19,14 @@ use crate::{
 pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     let own = &args.against;
     if let Some(html) = &own.html {
-        files::require_folder_of(html)?;
+        zklora_files::require_folder_of(html)?;
     }
     let rows = match args.rows.as_slice() {
         [] => 1,
         [rows] => *rows as usize,
-        _ => return Err(Error::Input("a comparison takes one number of --rows".into()).into()),
+        _ => return Err(Error::input("a comparison takes one number of --rows").into()),
     };
-    let scratch = files::scratch()?;
+    let scratch = zklora_files::scratch()?;
     let (adapter, module) = subject(args, &scratch.path().join("adapter"))?;
     let options = Options {
         adapter: &adapter,
@@ -44,26 +44,27 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     spinner.finish_and_clear();
     let compared = compared?;
     if let Some(html) = &own.html {
-        files::write(html, against::page(&compared).as_bytes(), Access::Public)?;
+        zklora_files::write(html, against::page(&compared).as_bytes(), Access::Public)?;
     }
     print(&compared, output);
     Ok(ExitCode::SUCCESS)
 }
 
-/// The adapter's folder and the module's name: of the user's adapter, or made for a shape.
+/// The adapter's folder and the module's name, of the user's adapter or of a synthetic one.
 fn subject(args: &args::Bench, scratch: &std::path::Path) -> anyhow::Result<(PathBuf, String)> {
     let shape = match (&args.adapter, &args.against.module, args.profile.as_slice()) {
         (Some(adapter), Some(module), []) => return Ok((adapter.clone(), module.clone())),
-        (None, Some(shape), []) => shape.parse().map_err(Error::Input)?,
+        (None, Some(shape), []) => shape.parse().map_err(Error::input)?,
         (None, None, [profile]) => {
             let shape = Profile::named(profile).and_then(|p| p.shapes.first().cloned());
             let shape =
-                shape.ok_or_else(|| Error::Input(format!("there is no profile `{profile}`")))?;
+                shape.ok_or_else(|| Error::input(format!("there is no profile `{profile}`")))?;
             Shape { d_in: shape.d_in, rank: shape.rank, d_out: shape.d_out }
         }
         _ => {
-            return Err(Error::Input(
-                "name what to compare on: --module 64x4x64, or --profile NAME (its first module), or --adapter DIR --module NAME".into(),
+            return Err(Error::input(
+                "name the module to compare on: --module 64x4x64, --profile NAME (its first \
+                 module), or --adapter DIR --module NAME",
             )
             .into());
         }
@@ -146,7 +147,7 @@ fn print(compared: &Comparison, output: &Output) {
     if let Some(srs) = compared.ezkl_srs_seconds {
         rows.push((
             "EZKL's SRS",
-            format!("{} (insecure, made for this run, in no stage)", time(srs)),
+            format!("{} (insecure, generated for this run, not part of any stage)", time(srs)),
         ));
     }
     rows.push((

@@ -3,12 +3,12 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
+use zklora_artifacts::srs_store;
+use zklora_bench::network_bench::{self, Compared};
 use zklora_proof::verifier::SrsPolicy;
 use zklora_runtime::{
-    files,
-    network_bench::{self, Compared},
-    pipeline::{self, Options, Rows, Stage},
-    srs_store,
+    pipeline,
+    pipeline::{Options, Rows, Stage},
 };
 
 use super::{Outcome, profile_bench};
@@ -42,7 +42,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     ];
     let mut results = Vec::new();
     for rows in rows {
-        let out = files::scratch()?;
+        let out = zklora_files::scratch()?;
         let options = Options {
             adapter,
             base: args.base.as_deref(),
@@ -79,7 +79,12 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
             })
             .into_iter()
             .collect();
-        results.push(json!({ "rows": rows, "seconds": times, "proof_bytes": summary.proof_bytes, "peak_memory_bytes": summary.peak_memory }));
+        results.push(json!({
+            "rows": rows,
+            "seconds": times,
+            "proof_bytes": summary.proof_bytes,
+            "peak_memory_bytes": summary.peak_memory,
+        }));
     }
     output.table(&table);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
@@ -92,7 +97,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
 
 fn network(args: &args::Bench, adapter: &Path, model: &Path, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.srs.as_deref())?;
-    let scratch = files::scratch()?;
+    let scratch = zklora_files::scratch()?;
     let options = network_bench::Options {
         adapter,
         base: args.base.as_deref(),
@@ -134,7 +139,8 @@ fn network(args: &args::Bench, adapter: &Path, model: &Path, output: &Output) ->
         &[(
             "Machine",
             format!(
-                "{cores} cores; {} tokens, {} modules, {} sent and {} received a pass; medians of {} passes",
+                "{cores} cores; {} tokens, {} modules, {} sent and {} received per pass; medians \
+                 of {} passes",
                 measured.tokens,
                 measured.modules,
                 bytes(measured.bytes.0),

@@ -3,17 +3,13 @@
 use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_runtime::{
-    Error,
-    activations::Activations,
-    ezkl::{
-        self, Cancel, Python,
-        compile::{self, Compiled},
-        folder::{Artifacts, Public, Srs, is_ezkl},
-    },
-    files,
-    trace_file::TraceFile,
+use zklora_artifacts::activations::Activations;
+use zklora_ezkl::{
+    self as ezkl, Cancel, Python,
+    compile::{self, Compiled},
+    folder::{Artifacts, Public, Srs, is_ezkl},
 };
+use zklora_runtime::Error;
 
 use super::Outcome;
 use crate::{
@@ -24,7 +20,7 @@ use crate::{
     output::{Output, bytes, count, path, seconds},
 };
 
-/// How to run EZKL; Ctrl-C and SIGTERM stop it, and what it was about to write is not written.
+/// How to run EZKL. Ctrl-C and SIGTERM stop it, and its unfinished files are not written.
 pub(super) fn python(args: &Interpreter) -> Python {
     let cancel = Cancel::default();
     let set = cancel.clone();
@@ -42,11 +38,11 @@ pub(super) fn python(args: &Interpreter) -> Python {
     }
 }
 
-/// For commands that know the native backend alone.
+/// Refuses folders of the EZKL backend, in commands for the native backend only.
 pub fn refuse(folder: &Path, what: &str) -> anyhow::Result<()> {
-    // What is wrong with a folder is said by those who read it.
+    // The code that reads the folder reports what is wrong with it.
     if is_ezkl(folder).unwrap_or(false) {
-        return Err(Error::Input(format!(
+        return Err(Error::input(format!(
             "{}: adapters of the EZKL backend are not {what}",
             folder.display()
         ))
@@ -55,13 +51,13 @@ pub fn refuse(folder: &Path, what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a verification is one of EZKL proofs.
+/// Whether to verify EZKL proofs.
 pub fn chosen(args: &args::Verify) -> anyhow::Result<bool> {
     let found = is_ezkl(&args.public)?;
     if args.backend.is_some_and(|backend| (backend == Backend::Ezkl) != found) {
         let what = if found { "EZKL" } else { "the native proof" };
-        return Err(Error::Input(format!(
-            "{} is for {what}, --backend says otherwise",
+        return Err(Error::input(format!(
+            "{} is for {what}, but --backend says otherwise",
             args.public.display()
         ))
         .into());
@@ -77,8 +73,8 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         (args.seed_file.is_some(), "--seed-file"),
     ] {
         if given {
-            return Err(Error::Input(format!(
-                "{name} is for the native backend: EZKL has nothing like it"
+            return Err(Error::input(format!(
+                "{name} works only with the native backend, not with --backend ezkl"
             ))
             .into());
         }
@@ -120,11 +116,15 @@ fn print_compiled(compiled: &Compiled, args: &args::Compile, output: &Output) {
     let unbound = pinned.modules().iter().any(|module| !module.param_visibility.binds());
     if unbound {
         output.warn(
-            "private parameters are not bound to anything: a proof shows that some weights give a row. --param-visibility hashed fixes them",
+            "private parameters are not bound to anything: a proof shows that some weights give a \
+             row. --param-visibility hashed binds them",
         );
     }
     if args.insecure.insecure_dev_srs {
-        output.warn("INSECURE SRS: whoever ran gen_srs can forge proofs for these keys; verify refuses them without --insecure-dev-srs");
+        output.warn(
+            "INSECURE SRS: the party that ran gen_srs can forge proofs for these keys; verify \
+             refuses them without --insecure-dev-srs",
+        );
     }
     let weights = pinned.modules().first().map_or("", |module| module.param_visibility.binding());
     output.result(
@@ -141,7 +141,10 @@ fn print_compiled(compiled: &Compiled, args: &args::Compile, output: &Output) {
             ("Public", format!("{} (give it to users)", args.out.join("public").display())),
             (
                 "Private",
-                format!("{} (keep it: it holds the weights)", args.out.join("private").display()),
+                format!(
+                    "{} (keep it private: it contains the weights)",
+                    args.out.join("private").display()
+                ),
             ),
             ("Adapter id", format!("{} (what users pin before a session)", pinned.id())),
         ],
@@ -154,8 +157,8 @@ fn srs<'a>(file: &'a args::SrsFile, insecure: &args::ezkl::InsecureDevSrs) -> Sr
 
 pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let artifacts = Artifacts::load(&args.artifacts)?;
-    // Rows are counted before they are written: what can fail is asked first.
-    files::require_folder_of(&args.out)?;
+    // Rows are counted before they are written, so check first that the trace can be written.
+    zklora_files::require_folder_of(&args.out)?;
     let pinned = &artifacts.public.pinned;
     let activations = Activations::read(&args.inputs, &pinned.shapes(), args.module.as_deref())?;
     let session = args.session_id.map(|args::SessionId(id)| id);
@@ -171,14 +174,36 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
     spinner.finish_and_clear();
     let (trace, served) = recorded?;
     artifacts.public.write_trace(&trace, &args.out)?;
+    let most = served.values().copied().max().unwrap_or(0);
     output.result(
-        &json!({ "rows": trace.rows(), "session_id": hex::encode(trace.session), "ignored": activations.ignored, "out": path(&args.out), "rows_served_in_all": served, "max_rows": args.max_rows }),
+        &json!({
+            "rows": trace.rows(),
+            "session_id": hex::encode(trace.session),
+            "ignored": activations.ignored,
+            "out": path(&args.out),
+            "rows_served_in_all": served,
+            "max_rows": args.max_rows,
+        }),
         &[
-            ("Recorded", format!("{} rows in {} of {} modules", count(trace.rows()), activations.modules.len(), trace.modules.len())),
-            ("Ignored", format!("{} tensors that are no input of the adapter", activations.ignored.len())),
+            (
+                "Recorded",
+                format!(
+                    "{} rows in {} of {} modules",
+                    count(trace.rows()),
+                    activations.modules.len(),
+                    trace.modules.len()
+                ),
+            ),
+            (
+                "Ignored",
+                format!("{} tensors that are not inputs of the adapter", activations.ignored.len()),
+            ),
             ("Session id", hex::encode(trace.session)),
-            ("Served in all", format!("up to {} rows a module", count(served.values().copied().max().unwrap_or(0) as usize))),
-            ("What rows give away", "most of what an adapter does, after few of them: docs/security.md".into()),
+            ("Served in all", format!("up to {} rows a module", count(most as usize))),
+            (
+                "What rows give away",
+                "most of what an adapter does, after a few: docs/security.md".into(),
+            ),
             ("", super::leak::FOR_WHOM.into()),
             ("Trace", args.out.display().to_string()),
         ],
@@ -202,41 +227,31 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     let size = proven?;
     let id = artifacts.public.pinned.id();
     output.result(
-        &json!({ "adapter_id": id.to_string(), "bytes": size, "out": path(&args.out), "rows": trace.rows() }),
+        &json!({
+            "adapter_id": id.to_string(),
+            "bytes": size,
+            "out": path(&args.out),
+            "rows": trace.rows(),
+        }),
         &[
-            ("Proven", format!("{} rows of adapter {id}, each with a proof of its own", count(trace.rows()))),
+            ("Proven", format!("{} rows of adapter {id}, one proof per row", count(trace.rows()))),
             ("Proofs", format!("{}, {}", args.out.display(), bytes(size))),
         ],
     );
     Ok(ExitCode::SUCCESS)
 }
 
-/// What ties a trace that somebody else recorded to the user's own session.
-fn check_yours(args: &args::Verify, public: &Public, trace: &TraceFile) -> anyhow::Result<()> {
-    if let Some(args::SessionId(own)) = args.session_id
-        && own != trace.session
-    {
-        let found = hex::encode(trace.session);
-        return Err(Error::NotYours(format!(
-            "the trace is of session {found}, not of --session-id"
-        ))
-        .into());
-    }
-    if let Some(path) = &args.inputs {
-        let activations = Activations::read(path, &public.pinned.shapes(), args.module.as_deref())?;
-        ezkl::rows::check_inputs(&public.pinned, trace, &activations)?;
-    }
-    Ok(())
-}
-
 pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let public = Public::load(&args.public, args.adapter_id.as_ref())?;
     let trace = public.trace(&args.trace)?;
-    check_yours(args, &public, &trace)?;
+    let shapes = public.pinned.shapes();
+    let activations = super::session::own_inputs(args, &shapes)?;
+    let own = super::session::own_session(args, activations.as_ref());
     let spinner = output.spinner();
     let verdict = ezkl::verify::verify(
         &public,
         &trace,
+        &own,
         &args.proof,
         &srs(&args.srs.file, &args.insecure),
         &python(&args.python),
@@ -247,20 +262,21 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let pinned = args.adapter_id.is_some();
     if !pinned {
         output.warn(
-            "THE ADAPTER WAS NOT PINNED. Keys, settings and SRS are those of a manifest that may have been made after your rows. Pass \
-             --adapter-id with the id that you had before the session.",
+            "THE ADAPTER WAS NOT PINNED. Keys, settings and SRS are those of a manifest that may \
+             be younger than your rows. Pass --adapter-id with the id that you had before the \
+             session.",
         );
     }
     if !verdict.unbound.is_empty() {
         output.warn(
-            "THE WEIGHTS ARE NOT BOUND. Parameters are private in these circuits: each row is what some weights give, and any delta is what \
-             some weights give. See docs/ezkl.md.",
+            "THE WEIGHTS ARE NOT BOUND. Parameters are private in these circuits: each row is \
+             proven for some weights, and any delta is what some weights give. See docs/ezkl.md.",
         );
     }
     if verdict.srs_insecure {
-        output.warn("INSECURE SRS: whoever ran gen_srs can forge these proofs");
+        output.warn("INSECURE SRS: the party that ran gen_srs can forge these proofs");
     }
-    let said = |given: bool, so: &'static str| if given { so } else { " (as the trace says)" };
+    let source = |given: bool, own: &'static str| if given { own } else { " (as the trace says)" };
     let rows: Vec<&(String, usize)> = verdict.rows.iter().filter(|(_, rows)| *rows > 0).collect();
     let empty: Vec<&str> =
         verdict.rows.iter().filter(|(_, rows)| *rows == 0).map(|(name, _)| name.as_str()).collect();
@@ -295,10 +311,10 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             format!(
                 "{}{}",
                 hex::encode(trace.session),
-                said(args.session_id.is_some(), " (yours)")
+                source(args.session_id.is_some(), " (yours)")
             ),
         ),
-        ("Activations", said(args.inputs.is_some(), "yours").trim_start().to_string()),
+        ("Activations", source(args.inputs.is_some(), "yours").trim_start().to_string()),
         ("Rows", format!("{} in {} modules", count(trace.rows()), rows.len())),
     ];
     table.extend(rows.iter().map(|(name, rows)| ("", format!("{name}: {}", count(*rows)))));
@@ -327,9 +343,9 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     table.push((
         "Verdict",
         if verdict.unbound.is_empty() {
-            "ACCEPTED: every row of your trace is proven for the keys and weights that the manifest fixes".into()
+            "ACCEPTED: every row of your trace is proven for the manifest's keys and weights".into()
         } else {
-            "ACCEPTED, WEIGHTS NOT BOUND: every row of your trace is what some weights give".into()
+            "ACCEPTED, WEIGHTS NOT BOUND: every row of your trace is proven for some weights".into()
         },
     ));
     output.result(

@@ -3,14 +3,15 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use zklora_proof::keys::KeyStore;
+use zklora_artifacts::srs_store;
 use zklora_models::language_model::Sampling;
+use zklora_proof::keys::KeyStore;
 use zklora_runtime::{
-    client::{ClientTls, ContributorOptions, Progress},
     effect_report::{ContributorReport, EffectReport, Verdict},
-    infer::{self, Event, Generation, InferOptions, Mode},
-    srs_store,
+    infer,
+    infer::{Event, Generation, InferOptions, Mode},
 };
+use zklora_session::client::{ClientTls, ContributorOptions, Progress};
 
 use super::{NO, Outcome, policy};
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     output::{Output, bytes, count},
 };
 
-/// Longest text that is read, in bytes.
+/// Limit for the length of a text file, in bytes.
 const MAX_TEXT: u64 = 64 << 20;
 
 pub fn infer(args: &args::Infer, output: &Output) -> Outcome {
@@ -48,7 +49,7 @@ pub fn infer(args: &args::Infer, output: &Output) -> Outcome {
     })
 }
 
-/// A "no" weighs most.
+/// A rejection takes precedence over a failure.
 fn severity(verdict: Verdict) -> u8 {
     match verdict {
         Verdict::Accepted => 0,
@@ -65,7 +66,7 @@ fn options(args: &args::Infer) -> anyhow::Result<InferOptions> {
     };
     let generation = match (args.generate, args.prompt.as_ref().or(text.as_ref())) {
         (0, _) => None,
-        (_, None) => bail!("--generate needs --prompt, or a text to go on with"),
+        (_, None) => bail!("--generate needs --prompt, or a text to continue"),
         (tokens, Some(prompt)) => Some(Generation {
             prompt: prompt.clone(),
             sampling: Sampling {
@@ -80,7 +81,8 @@ fn options(args: &args::Infer) -> anyhow::Result<InferOptions> {
     };
     if text.is_none() && generation.is_none() {
         bail!(
-            "nothing to do: pass --text or --text-file (a loss is measured), or --prompt with --generate N"
+            "nothing to do: pass --text or --text-file to measure a loss, or --prompt with \
+             --generate N"
         );
     }
     Ok(InferOptions {
@@ -103,7 +105,7 @@ fn options(args: &args::Infer) -> anyhow::Result<InferOptions> {
 }
 
 fn read_text(file: &Path) -> anyhow::Result<String> {
-    let bytes = zklora_runtime::files::read(file, MAX_TEXT)?;
+    let bytes = zklora_files::read(file, MAX_TEXT)?;
     String::from_utf8(bytes).with_context(|| format!("{}: not text in UTF-8", file.display()))
 }
 
@@ -111,7 +113,7 @@ fn contributors(args: &args::Infer) -> anyhow::Result<Vec<ContributorOptions>> {
     let mut options: Vec<ContributorOptions> = Vec::new();
     for contributor in &args.contributor {
         if options.iter().any(|other| other.url == contributor.url) {
-            bail!("--contributor {}: it is named twice", contributor.url);
+            bail!("--contributor {}: given twice", contributor.url);
         }
         options.push(ContributorOptions {
             url: contributor.url.clone(),
@@ -133,7 +135,7 @@ fn contributors(args: &args::Infer) -> anyhow::Result<Vec<ContributorOptions>> {
         let found = match &token.url {
             Some(url) => options.iter_mut().find(|own| own.url == *url),
             None if several => {
-                bail!("--token-file: with several contributors, say whose it is: URL=FILE")
+                bail!("--token-file: with several contributors, name the one it is for: URL=FILE")
             }
             None => options.first_mut(),
         };
@@ -164,9 +166,9 @@ fn print(report: &EffectReport, out: &Path, output: &Output) -> anyhow::Result<(
     if let Some(generated) = &report.generated {
         table.push(("Prompt", generated.prompt.clone()));
         if let Some(base) = &generated.base {
-            table.push(("Base goes on", base.clone()));
+            table.push(("Base continues", base.clone()));
         }
-        table.push(("Adapted goes on", generated.adapted.clone()));
+        table.push(("Adapted continues", generated.adapted.clone()));
     }
     for contributor in &report.contributors {
         table.extend(lines(contributor));
@@ -192,7 +194,7 @@ fn lines(contributor: &ContributorReport) -> Vec<(&'static str, String)> {
         (
             "  rows",
             format!(
-                "{} in {} of {} modules; {} were known already",
+                "{} in {} of {} modules; {} were already in the record",
                 count(contributor.rows),
                 contributor.modules_called,
                 contributor.modules,
@@ -238,10 +240,13 @@ fn lines(contributor: &ContributorReport) -> Vec<(&'static str, String)> {
                 "ACCEPTED: every delta of your record came from the adapter that you pinned".into()
             }
             (Verdict::Accepted, _) => {
-                "ACCEPTED: every delta of your record came from this adapter (which you did not pin)".into()
+                "ACCEPTED: every delta of your record came from this adapter, which you did not pin"
+                    .into()
             }
             (Verdict::Rejected, why) => format!("REJECTED: {}", why.as_deref().unwrap_or_default()),
-            (Verdict::Failed, why) => format!("FAILED, nothing is shown: {}", why.as_deref().unwrap_or_default()),
+            (Verdict::Failed, why) => {
+                format!("FAILED, nothing is proven: {}", why.as_deref().unwrap_or_default())
+            }
         },
     ));
     lines

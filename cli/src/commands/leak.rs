@@ -1,14 +1,14 @@
-//! `zklora leak`, and what other commands say of its result
+//! `zklora leak`, and what other commands report of its result
 
 use std::{path::Path, process::ExitCode};
 
 use serde_json::{Value, json};
+use zklora_artifacts::{folder::Artifacts, srs_store};
+use zklora_files::Access;
 use zklora_proof::{keys::KeyStore, manifest::AdapterId};
 use zklora_runtime::{
-    artifacts::Artifacts,
-    files::{self, Access},
-    leak::{self, Measurement, Options, percent},
-    srs_store,
+    leak,
+    leak::{Measurement, Options, percent},
 };
 
 use super::Outcome;
@@ -18,9 +18,9 @@ use crate::{
 };
 
 pub fn leak(args: &Leak, output: &Output) -> Outcome {
-    // What can fail is asked before minutes are spent.
+    // Check this before minutes of work.
     if let Some(file) = &args.plot {
-        files::require_folder_of(file)?;
+        zklora_files::require_folder_of(file)?;
     }
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let artifacts = Artifacts::load(&args.artifacts, &srs, &KeyStore::default())?;
@@ -30,12 +30,12 @@ pub fn leak(args: &Leak, output: &Output) -> Outcome {
     let measured = measured?;
     let kept = measured.write(&args.artifacts)?;
     if let Some(file) = &args.plot {
-        files::write(file, leak::plot(&measured).as_bytes(), Access::Private)?;
+        zklora_files::write(file, leak::plot(&measured).as_bytes(), Access::Private)?;
     }
     if measured.recovered.iter().any(|recovered| recovered.gain.is_none()) {
         output.warn(
-            "the adapter gains nothing on the held-out text, so there is no share of a gain: name a text that the adapter is good at \
-             with --held-out",
+            "the adapter does not lower the loss of the held-out text, so there is no gain to \
+             recover. Pass a text on which it does with --held-out",
         );
     }
     output.table(&table(&measured));
@@ -50,13 +50,10 @@ pub fn leak(args: &Leak, output: &Output) -> Outcome {
                 measured.adapted_loss
             ),
         ),
-        (
-            "Left the machine",
-            "no row: nobody was shown anything, so the ledger counts nothing".into(),
-        ),
+        ("Left the machine", "nothing: no row was sent, so the ledger counts none".into()),
         (
             "Not measured",
-            "what chosen inputs, better fits or more training get: these are lower bounds".into(),
+            "chosen inputs, better fits, more training: the figures are lower bounds".into(),
         ),
         ("Result", format!("{} (serve and trace record print it)", kept.display())),
     ];
@@ -97,21 +94,21 @@ fn table(measured: &Measurement) -> Vec<Vec<String>> {
     std::iter::once(header.map(String::from).to_vec()).chain(lines).collect()
 }
 
-/// Whom rows are for: said wherever rows leave.
-pub const FOR_WHOM: &str = "rows are for users who may have what the adapter does: after payment or under contract. Before it, \
-                            none should leave (docs/security.md)";
+/// Printed by every command that sends rows.
+pub const FOR_WHOM: &str = "serve rows only to users who may learn what the adapter does: after \
+                            payment or under contract, never before (docs/security.md)";
 
 /// Lines for people, and the measurement (or null) for machines.
-pub type Said = (Vec<(&'static str, String)>, Value);
+pub type GivenAway = (Vec<(&'static str, String)>, Value);
 
-/// What commands say of what rows give away.
-pub fn said(artifacts: &Path, adapter: &AdapterId) -> Said {
+/// What rows give away, as commands report it.
+pub fn given_away(artifacts: &Path, adapter: &AdapterId) -> GivenAway {
     let (sentence, measured) = leak::known(artifacts, adapter);
     (vec![("What rows give away", sentence), ("", FOR_WHOM.into())], json!(measured))
 }
 
-/// The same of the adapter that was compiled into a folder, if there is one.
-pub fn said_of_folder(out: &Path) -> Said {
-    let adapter = zklora_runtime::artifacts::adapter_in(out);
-    said(out, &adapter.unwrap_or(AdapterId([0; 32])))
+/// The same for the adapter that was compiled into a folder, if there is one.
+pub fn given_away_by_folder(out: &Path) -> GivenAway {
+    let adapter = zklora_artifacts::folder::adapter_in(out);
+    given_away(out, &adapter.unwrap_or(AdapterId([0; 32])))
 }

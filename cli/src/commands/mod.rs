@@ -1,4 +1,5 @@
-//! One file a command (or a family of small ones): lower the arguments, call the library, print.
+//! Runs commands: each file converts the arguments of a command (or of a few small ones), calls the
+//! libraries, and prints the result.
 
 mod activation_commitment;
 mod adapter;
@@ -7,6 +8,7 @@ mod bench;
 mod ezkl;
 mod infer;
 mod leak;
+mod man;
 mod profile_bench;
 mod report;
 mod run;
@@ -18,18 +20,18 @@ mod srs;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use zklora_ezkl::folder::is_ezkl;
 use zklora_proof::verifier::SrsPolicy;
-use zklora_runtime::ezkl::folder::is_ezkl;
 
 use crate::{
     args::{Args, Command, SrsCommand, TraceCommand, TrustedSrs, ezkl::Backend},
     output::Output,
 };
 
-/// What a command gives back: its exit code, or why it failed.
+/// The exit code of a command, or why it failed.
 pub type Outcome = anyhow::Result<ExitCode>;
 
-/// The answer is no.
+/// Exit code: the answer is no.
 const NO: u8 = 1;
 
 /// Runs a command.
@@ -40,10 +42,7 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         Command::Compile(args) if args.backend == Backend::Ezkl => ezkl::compile(&args, output),
         Command::Compile(args) => adapter::compile(&args, output),
         Command::Audit(args) => {
-            ezkl::refuse(
-                &args.public,
-                "audited: EZKL has no commitment that weights could be compared with",
-            )?;
+            ezkl::refuse(&args.public, "audited: EZKL has no commitment to compare weights with")?;
             adapter::audit(&args, output)
         }
         Command::Srs(SrsCommand::Info(args)) => srs::info(&args, output),
@@ -75,18 +74,19 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         Command::Leak(args) => {
             ezkl::refuse(
                 &args.artifacts,
-                "measured: a fit of linear maps says little of graphs that need not be linear",
+                "measured: their graphs may be nonlinear, and the measurement fits linear maps",
             )?;
             leak::leak(&args, output)
         }
         Command::Bench(args) if args.against.against.is_some() => against::bench(&args, output),
         Command::Bench(args) => bench::bench(&args, output),
-        Command::Completions { shell } => {
+        Command::Completions(args) => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Args::command(), "zklora", &mut script);
+            clap_complete::generate(args.shell, &mut Args::command(), "zklora", &mut script);
             output.script(&script);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Man(args) => man::man(&args, output),
     }
 }
 

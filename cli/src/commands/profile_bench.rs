@@ -1,5 +1,5 @@
-//! `zklora bench --profile` and `--scaling`: a process for each stage, tables of what they
-//! measured.
+//! `zklora bench --profile` and `--scaling`: starts a process for each stage and prints tables of
+//! the measurements.
 
 use std::{
     collections::BTreeMap,
@@ -10,15 +10,16 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use zklora_proof::manifest::Pinned;
-use zklora_runtime::{
-    Error,
-    files::{self, Access, MAX_FILE},
+use zklora_bench::Error;
+use zklora_bench::{
+    proof_bench,
     proof_bench::{
-        self, ALL_STAGES, Cost, Curve, Item, Measured, PROFILES, Profile, Stage, StageReport, Task,
+        ALL_STAGES, Cost, Curve, Item, Measured, PROFILES, Profile, Stage, StageReport, Task,
         files_of, targets,
     },
 };
+use zklora_files::{Access, MAX_FILE};
+use zklora_proof::checked_manifest::CheckedManifest;
 
 use super::Outcome;
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
     output::{Output, bytes, count},
 };
 
-/// Times that `zklora verify` is started; the fastest counts.
+/// Number of runs of `zklora verify`; the fastest counts.
 const STARTS: usize = 3;
 
 pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
@@ -37,20 +38,21 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     }
 }
 
-/// One stage, in this process.
+/// Runs one stage in this process.
 fn stage(path: &Path, output: &Output) -> Outcome {
-    let task: Task = serde_json::from_slice(&files::read(path, MAX_FILE)?).context("not a task")?;
+    let task: Task =
+        serde_json::from_slice(&zklora_files::read(path, MAX_FILE)?).context("not a task")?;
     let report = task.run()?;
     output.result(&json!(report), &[("Measured", json!(report).to_string())]);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every stage in a process of its own: its peak memory is not that of another.
-fn in_a_process(task: &Task) -> Result<StageReport, Error> {
+/// Runs a stage in its own process, so that its peak memory is not that of another stage.
+fn in_own_process(task: &Task) -> Result<StageReport, Error> {
     let path = task.folder.join("task.json");
-    files::write(&path, json!(task).to_string().as_bytes(), Access::Private)?;
+    zklora_files::write(&path, json!(task).to_string().as_bytes(), Access::Private)?;
     let failed = |why: String| {
-        Error::Input(format!("stage `{}` of profile {}: {why}", task.stage, task.profile.name))
+        Error::input(format!("stage `{}` of profile {}: {why}", task.stage, task.profile.name))
     };
     let run = || -> anyhow::Result<StageReport> {
         let out = Command::new(std::env::current_exe()?)
@@ -58,28 +60,31 @@ fn in_a_process(task: &Task) -> Result<StageReport, Error> {
             .arg(&path)
             .output()?;
         if !out.status.success() {
-            bail!("{}: {}", out.status, said(&out.stderr));
+            bail!("{}: {}", out.status, messages(&out.stderr));
         }
         Ok(serde_json::from_slice(&out.stdout)?)
     };
     run().map_err(|e| failed(e.to_string()))
 }
 
-/// What a process wrote, on one line.
-fn said(stderr: &[u8]) -> String {
+/// The messages of a process, on one line.
+fn messages(stderr: &[u8]) -> String {
     String::from_utf8_lossy(stderr).lines().collect::<Vec<_>>().join(" | ")
 }
 
-/// `zklora verify` as a user starts it: on the files, with the pin, in a new process.
-fn verify_in_a_process(
+/// Runs `zklora verify` as a user does: on the files, with the pin, in a new process.
+fn verify_in_own_process(
     folder: &Path,
     rows: usize,
     srs: Option<&Path>,
 ) -> anyhow::Result<(Cost, Option<u64>)> {
     let artifacts = folder.join("artifacts");
-    let pin = Pinned::parse(&files::read(&artifacts.join("public/manifest.json"), MAX_FILE)?)?
-        .id()
-        .to_string();
+    let pin = CheckedManifest::parse(&zklora_files::read(
+        &artifacts.join("public/manifest.json"),
+        MAX_FILE,
+    )?)?
+    .id()
+    .to_string();
     let (trace, proof) = files_of(folder, rows);
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -95,12 +100,13 @@ fn verify_in_a_process(
         let out = command.output()?;
         let seconds = start.elapsed().as_secs_f64();
         if !out.status.success() {
-            bail!("zklora verify: {}: {}", out.status, said(&out.stderr));
+            bail!("zklora verify: {}: {}", out.status, messages(&out.stderr));
         }
-        let said: serde_json::Value = serde_json::from_slice(&out.stdout)?;
-        let cost = Cost { seconds, cpu_seconds: said["cpu_seconds"].as_f64().unwrap_or_default() };
+        let printed: serde_json::Value = serde_json::from_slice(&out.stdout)?;
+        let cost =
+            Cost { seconds, cpu_seconds: printed["cpu_seconds"].as_f64().unwrap_or_default() };
         if best.is_none_or(|(best, _)| seconds < best.seconds) {
-            best = Some((cost, said["peak_memory_bytes"].as_u64()));
+            best = Some((cost, printed["peak_memory_bytes"].as_u64()));
         }
     }
     best.context("zklora verify was not started")
@@ -112,17 +118,17 @@ fn measure(
     srs: Option<&Path>,
     progress: &mut dyn FnMut(String),
 ) -> anyhow::Result<Measured> {
-    let folder = files::scratch()?;
+    let folder = zklora_files::scratch()?;
     let mut run = |task: &Task| {
         progress(format!("{}, {rows} rows: {}", profile.name, task.stage));
-        in_a_process(task)
+        in_own_process(task)
     };
     let mut measured =
         proof_bench::measure(profile, rows, folder.path(), srs, &ALL_STAGES, &mut run)?;
     progress(format!("{}, {rows} rows: {}", profile.name, Stage::Process));
     let mut report = StageReport::default();
     for (item, rows) in [(Item::ProcessOneRow, 1), (Item::Process, rows)] {
-        let (cost, peak) = verify_in_a_process(folder.path(), rows, srs)?;
+        let (cost, peak) = verify_in_own_process(folder.path(), rows, srs)?;
         report.costs.insert(item, cost);
         report.peak_memory = peak;
     }
@@ -157,7 +163,7 @@ fn profiles(args: &args::Bench, output: &Output) -> Outcome {
     let (judged, machine) = (targets::judge(&measured), proof_bench::machine());
     if let Some((path, text)) = page {
         let section = proof_bench::section(&machine, &measured, &judged);
-        files::write(
+        zklora_files::write(
             path,
             proof_bench::replace_section(&text, &section)?.as_bytes(),
             Access::Public,
@@ -177,12 +183,13 @@ fn profiles(args: &args::Bench, output: &Output) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-const NOTE: &str = "the fastest of up to five runs in two seconds; a process for each stage; targets are for two quiet cores";
+const NOTE: &str = "the fastest of up to five runs in two seconds; one process per stage; targets \
+                    are for two idle cores";
 
-/// The file that figures go into, if they can.
+/// The text of the file for the figures, after a check that it marks their place.
 fn page(path: &Path) -> anyhow::Result<String> {
-    let text = String::from_utf8(files::read(path, MAX_FILE)?)?;
-    // Before anything is measured.
+    let text = String::from_utf8(zklora_files::read(path, MAX_FILE)?)?;
+    // Fails here rather than after minutes of measuring.
     proof_bench::replace_section(&text, "")?;
     Ok(text)
 }
@@ -192,7 +199,7 @@ fn time(seconds: f64) -> String {
     targets::Quantity::Seconds(&[]).shown(seconds)
 }
 
-/// All that was measured of a profile: the peak memory stands beside the last figure of its stage.
+/// All measurements of a profile. The peak memory of a stage is in the row of its last figure.
 fn figures(measured: &Measured) -> Vec<Vec<String>> {
     let title = format!(
         "{} ({}), {} rows a module",
@@ -222,7 +229,7 @@ fn scaling(args: &args::Bench, output: &Output) -> Outcome {
     let name = args.profile.first().map_or("distilgpt2", String::as_str);
     let base = Profile::named(name).context("no such profile")?;
     let rows = args.rows.first().map_or(16, |rows| *rows as usize);
-    let scratch = files::scratch()?;
+    let scratch = zklora_files::scratch()?;
     let spinner = output.spinner();
     let mut run = |task: &Task| {
         spinner.set_message(format!(
@@ -231,14 +238,18 @@ fn scaling(args: &args::Bench, output: &Output) -> Outcome {
             task.rows,
             task.stage
         ));
-        in_a_process(task)
+        in_own_process(task)
     };
     let curves =
         proof_bench::curves(&base, rows, scratch.path(), args.srs.srs.as_deref(), &mut run)?;
     spinner.finish_and_clear();
     if let Some(path) = &args.svg {
         let title = format!("{name} ({}), {rows} rows a module, and more of each", base.summary());
-        files::write(path, proof_bench::drawing(&title, &curves).as_bytes(), Access::Public)?;
+        zklora_files::write(
+            path,
+            proof_bench::drawing(&title, &curves).as_bytes(),
+            Access::Public,
+        )?;
     }
     for curve in &curves {
         output.table(&growth(curve));

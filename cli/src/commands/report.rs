@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use serde_json::json;
+use zklora_files::Access;
 use zklora_runtime::{
     effect_report::{EffectReport, Verdict},
-    files::{self, Access},
     report_page,
 };
 
@@ -17,12 +17,12 @@ use crate::{
 
 pub fn report(args: &Report, output: &Output) -> Outcome {
     if let Some(page) = &args.html {
-        files::require_folder_of(page)?;
+        zklora_files::require_folder_of(page)?;
     }
     let report = EffectReport::read(&args.dir.join("report.json"))?;
     if let Some(page) = &args.html {
-        // It holds the user's text, as the report does.
-        files::write(page, report_page::page(&report).as_bytes(), Access::Private)?;
+        // Like the report, the page contains the user's text.
+        zklora_files::write(page, report_page::page(&report).as_bytes(), Access::Private)?;
     }
     let mut rows = vec![("Base model", report.base_model.clone())];
     for contributor in &report.contributors {

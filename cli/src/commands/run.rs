@@ -4,8 +4,8 @@ use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
 use zklora_runtime::{
-    files,
-    pipeline::{self, Options, Rows, Stage, Summary},
+    pipeline,
+    pipeline::{Options, Rows, Stage, Summary},
 };
 
 use super::{Outcome, policy};
@@ -14,18 +14,18 @@ use crate::{
     output::{Output, bytes, count, path, seconds},
 };
 
-/// Rows per module if nothing is said and the folder has no activations.
+/// Rows per module without --rows and --trace, if the adapter's folder has no activations.
 const DEFAULT_ROWS: usize = 64;
 
 pub fn run(args: &args::Run, output: &Output) -> Outcome {
     let scratch = match &args.out {
         Some(_) => None,
-        None => Some(files::scratch()?),
+        None => Some(zklora_files::scratch()?),
     };
     let out = args
         .out
         .as_deref()
-        .or(scratch.as_ref().map(files::Scratch::path))
+        .or(scratch.as_ref().map(zklora_files::Scratch::path))
         .unwrap_or(Path::new("."));
     let rows = rows(args);
     let options = Options {
@@ -120,7 +120,7 @@ fn print(summary: &Summary, rows: &Rows, out: Option<&Path>, output: &Output) {
         ("Adapter id", summary.verdict.adapter.to_string()),
     ]);
     if let Some(out) = out {
-        table.push(("Files", format!("{} (keep private/ and onnx/ to yourself)", out.display())));
+        table.push(("Files", format!("{} (keep private/ and onnx/ private)", out.display())));
     }
     table.push((
         "Verdict",

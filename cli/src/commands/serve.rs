@@ -3,12 +3,11 @@
 use std::{process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_proof::{keys::KeyStore, manifest::Pinned};
-use zklora_runtime::{
-    artifacts::Artifacts,
+use zklora_artifacts::{folder::Artifacts, srs_store};
+use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore};
+use zklora_session::{
     served::{Leakage, Served},
     server::{self, Limits, ServerOptions, ServerTls, Tokens},
-    srs_store,
 };
 
 use super::{Outcome, leak};
@@ -24,7 +23,7 @@ pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
     let options = options(args)?;
     let pinned = artifacts.pinned.clone();
-    let given_away = leak::said(&args.artifacts, &pinned.id());
+    let given_away = leak::given_away(&args.artifacts, &pinned.id());
     let listening = server::start(artifacts, srs, keys, &options)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", listening.address);
@@ -43,7 +42,7 @@ fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
         _ => None,
     };
     let defaults = Limits::default();
-    // Where nobody is asked who they are, all are one.
+    // Without authentication, all users share one identity.
     let alone = args.token_file.is_none() && args.client_ca.is_none();
     let share = if alone { args.max_sessions } else { (args.max_sessions / 2).max(1) };
     Ok(ServerOptions {
@@ -94,10 +93,11 @@ pub(super) async fn signal() {
     let _ = tokio::signal::ctrl_c().await;
 }
 
-/// What the limit cannot do.
-const BUDGET: &str = "rows are counted in this folder: every copy of it has a budget of its own, so serve from one (docs/operations.md)";
+/// The limitation of the row limit.
+const BUDGET: &str = "rows are counted per folder: a copy of this folder has its own count, so \
+                      serve from one only (docs/operations.md)";
 
-/// Ids that a line has room for.
+/// The ids of the sessions that were set aside, abbreviated to fit a line.
 fn set_aside(restored: &server::Restored) -> String {
     let ids = &restored.set_aside;
     let shown: Vec<&str> = ids.iter().take(4).map(String::as_str).collect();
@@ -111,10 +111,10 @@ fn set_aside(restored: &server::Restored) -> String {
 
 fn announce(
     url: &str,
-    pinned: &Pinned,
+    pinned: &CheckedManifest,
     listening: &server::Listening,
     options: &ServerOptions,
-    (given_away, measured): leak::Said,
+    (given_away, measured): leak::GivenAway,
     output: &Output,
 ) {
     let figures = Figures::of(pinned, &listening.served, options.limits.max_rows);
@@ -123,7 +123,7 @@ fn announce(
         match (&options.tokens, options.tls.as_ref().and_then(|tls| tls.client_ca.as_ref())) {
             (Some(_), _) => "by bearer token",
             (None, Some(_)) => "by client certificate",
-            (None, None) => "everybody who can connect (no --token-file, no --client-ca)",
+            (None, None) => "any client that can connect (no --token-file, no --client-ca)",
         };
     let limit = options.limits.max_rows;
     let clients: serde_json::Map<String, serde_json::Value> = listening
@@ -146,7 +146,7 @@ fn announce(
         (
             "Sessions",
             format!(
-                "{} that can go on, {} to prove, {} proven",
+                "{} open, {} to prove, {} proven",
                 restored.open, restored.to_prove, restored.proven
             ),
         ),
@@ -162,13 +162,15 @@ fn announce(
         table.push((
             "Set aside",
             format!(
-                "{}: servers died while they proved them, so this one does not try",
+                "{}: earlier servers died while proving them, so this one does not try",
                 set_aside(restored)
             ),
         ));
         table.push((
             "",
-            "zklora sessions retry ID has the next server try again; zklora sessions abandon ID gives one up".into(),
+            "zklora sessions retry ID lets the next server try again; zklora sessions abandon ID \
+             gives one up"
+                .into(),
         ));
     }
     table.extend(
@@ -196,32 +198,42 @@ fn announce(
         &json!({
             "adapter_id": pinned.id().to_string(),
             "budget": BUDGET,
-            "leakage": { "some": figures.least.some, "packed": figures.least.packed, "lattice": figures.least.lattice,
-                "ordinary": figures.least.ordinary, "modules_within_reach": figures.within_reach, "measured": measured },
+            "leakage": {
+                "some": figures.least.some,
+                "packed": figures.least.packed,
+                "lattice": figures.least.lattice,
+                "ordinary": figures.least.ordinary,
+                "modules_within_reach": figures.within_reach,
+                "measured": measured,
+            },
             "max_rows": limit,
             "metrics": listening.metrics.map(|address| format!("http://{address}/metrics")),
             "rows_served": listening.served.most(),
             "rows_served_per_client": clients,
-            "sessions": { "open": restored.open, "to_prove": restored.to_prove, "proven": restored.proven,
-                "set_aside": restored.set_aside },
+            "sessions": {
+                "open": restored.open,
+                "to_prove": restored.to_prove,
+                "proven": restored.proven,
+                "set_aside": restored.set_aside,
+            },
             "url": url,
         }),
         &table,
     );
 }
 
-/// After how many rows a user could know the integers exactly.
+/// The numbers of rows after which a user can recover the integers exactly.
 struct Figures {
     least: Leakage,
-    /// Modules of which all of A·B is within the limit for somebody who crafts inputs; all of them
-    /// without a limit.
+    /// Number of modules of which an attacker with crafted inputs can recover all of A·B within
+    /// the limit; all modules without a limit.
     within_reach: usize,
     modules: usize,
     limited: bool,
 }
 
 impl Figures {
-    fn of(pinned: &Pinned, served: &Served, limit: Option<u64>) -> Figures {
+    fn of(pinned: &CheckedManifest, served: &Served, limit: Option<u64>) -> Figures {
         let each: Vec<Leakage> = pinned.modules().iter().map(Leakage::of).collect();
         let least = |of: fn(&Leakage) -> u64| each.iter().map(of).min().unwrap_or(0);
         let reach = |leakage: &Leakage, rows: u64| {
@@ -249,19 +261,21 @@ impl Figures {
         let under = if self.limited { "under this limit" } else { "without a limit" };
         [
             format!(
-                "a module's B, up to a small change, after {} rows; all of A·B after {} crafted rows, after about {} ordinary ones by \
-                 lattice reduction, after {} by linear algebra (least of the modules)",
+                "a module's B, up to a small change, after {} rows; all of A·B after {} crafted \
+                 rows, after about {} ordinary rows by lattice reduction, after {} by linear \
+                 algebra (minimum over the modules)",
                 rows(self.least.some),
                 rows(self.least.packed),
                 rows(self.least.lattice),
                 rows(self.least.ordinary)
             ),
             format!(
-                "{under}, {} of {} modules can be known exactly by somebody who crafts inputs",
+                "{under}, an attacker with crafted inputs can recover {} of {} modules exactly",
                 count(self.within_reach),
                 count(self.modules)
             ),
-            "a thief who wants what the adapter does, not its integers, needs far fewer; no proof system changes this"
+            "an attacker who wants the adapter's effect instead of its integers needs far fewer \
+             rows; no proof system changes this"
                 .into(),
         ]
     }

@@ -3,18 +3,20 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_proof::{keys::KeyStore, manifest::Pinned, trace::Trace};
-use zklora_runtime::{
-    Error,
+use zklora_artifacts::{
     activations::Activations,
-    artifacts::{Artifacts, Public},
-    files::{self, Access},
-    pipeline::peak_memory,
-    proof_bench::cpu_seconds,
-    record, session, srs_store,
-    trace_file::TraceFile,
+    folder::{Artifacts, Public},
+    own_session::OwnSession,
+    session_rows::SessionRows,
+    srs_store,
     trace_reader::TraceReader,
+    verify,
 };
+use zklora_bench::proof_bench::cpu_seconds;
+use zklora_files::Access;
+use zklora_proof::{keys::KeyStore, manifest::Module};
+use zklora_runtime::pipeline::peak_memory;
+use zklora_session::{prove, record};
 
 use super::{Outcome, leak, policy};
 use crate::{
@@ -25,8 +27,8 @@ use crate::{
 pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let artifacts = Artifacts::load(&args.artifacts, &srs, &KeyStore::default())?;
-    // Rows are counted before they are written: what can fail is asked first.
-    files::require_folder_of(&args.out)?;
+    // Rows are counted before they are written, so check first that the trace can be written.
+    zklora_files::require_folder_of(&args.out)?;
     let activations =
         Activations::read(&args.inputs, artifacts.pinned.modules(), args.module.as_deref())?;
     let session = args.session_id.map(|args::SessionId(id)| id);
@@ -46,7 +48,7 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
         ),
         (
             "Ignored",
-            format!("{} tensors that are no input of the adapter", activations.ignored.len()),
+            format!("{} tensors that are not inputs of the adapter", activations.ignored.len()),
         ),
         ("Session id", hex::encode(trace.session)),
         (
@@ -54,7 +56,7 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
             format!("up to {} rows a module, {limit}", count(served.most() as usize)),
         ),
     ];
-    let (given_away, measured) = leak::said(&args.artifacts, &artifacts.pinned.id());
+    let (given_away, measured) = leak::given_away(&args.artifacts, &artifacts.pinned.id());
     table.extend(given_away);
     table.push(("Trace", args.out.display().to_string()));
     output.result(
@@ -73,7 +75,7 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
 }
 
 pub fn info(file: &Path, output: &Output) -> Outcome {
-    let info = TraceFile::info(file)?;
+    let info = SessionRows::info(file)?;
     let rows: usize = info.rows.values().sum();
     let mut table = vec![
         ("Adapter id", info.adapter_id.clone()),
@@ -91,39 +93,47 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     let srs = srs_store::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
-    files::require_folder_of(&args.out)?;
+    zklora_files::require_folder_of(&args.out)?;
     let trace = TraceReader::trace(&args.trace, &artifacts.pinned)?;
     let spinner = output.spinner();
     spinner.set_message("prove");
-    let proof = session::prove(&artifacts, &trace, &srs, &keys);
+    let proof = prove::prove(&artifacts, &trace, &srs, &keys);
     spinner.finish_and_clear();
     let proof = proof?;
-    files::write(&args.out, &proof, Access::Public)?;
+    zklora_files::write(&args.out, &proof, Access::Public)?;
     output.result(
-        &json!({ "adapter_id": artifacts.pinned.id().to_string(), "bytes": proof.len(), "out": path(&args.out), "rows": trace.rows() }),
+        &json!({
+            "adapter_id": artifacts.pinned.id().to_string(),
+            "bytes": proof.len(),
+            "out": path(&args.out),
+            "rows": trace.rows(),
+        }),
         &[
-            ("Proven", format!("{} rows of adapter {}", count(trace.rows()), artifacts.pinned.id())),
+            (
+                "Proven",
+                format!("{} rows of adapter {}", count(trace.rows()), artifacts.pinned.id()),
+            ),
             ("Proof", format!("{}, {}", args.out.display(), bytes(proof.len() as u64))),
         ],
     );
     Ok(ExitCode::SUCCESS)
 }
 
-/// What ties a trace that somebody else recorded to the user's own session.
-fn check_yours(args: &args::Verify, pinned: &Pinned, trace: &Trace<'_>) -> Result<(), Error> {
-    if let Some(args::SessionId(own)) = &args.session_id
-        && own != trace.context()
-    {
-        let found = hex::encode(trace.context());
-        return Err(Error::NotYours(format!(
-            "the trace is of session {found}, not of --session-id"
-        )));
-    }
-    if let Some(path) = &args.inputs {
-        let activations = Activations::read(path, pinned.modules(), args.module.as_deref())?;
-        record::check_inputs(pinned, trace, &activations)?;
-    }
-    Ok(())
+/// The activations that the user sent, if they were given.
+pub(super) fn own_inputs(
+    args: &args::Verify,
+    modules: &[Module],
+) -> Result<Option<Activations>, zklora_artifacts::Error> {
+    let read = |path| Activations::read(path, modules, args.module.as_deref());
+    args.inputs.as_deref().map(read).transpose()
+}
+
+/// What the user knows of the session without the trace.
+pub(super) fn own_session<'a>(
+    args: &args::Verify,
+    inputs: Option<&'a Activations>,
+) -> OwnSession<'a> {
+    OwnSession { id: args.session_id.as_ref().map(|args::SessionId(id)| *id), inputs }
 }
 
 pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
@@ -131,20 +141,23 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let keys = KeyStore::default();
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
     let trace = TraceReader::trace(&args.trace, &public.pinned)?;
-    check_yours(args, &public.pinned, &trace)?;
-    let proof = files::read(&args.proof, session::MAX_PROOF)?;
-    let verdict = session::verify(&public.pinned, &trace, &proof, &srs, &keys, policy(&args.srs))?;
+    let activations = own_inputs(args, public.pinned.modules())?;
+    let own = own_session(args, activations.as_ref());
+    let proof = zklora_files::read(&args.proof, verify::MAX_PROOF)?;
+    let policy = policy(&args.srs);
+    let verdict = verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, policy)?;
     let rows: usize = verdict.rows.iter().map(|(_, rows)| rows).sum();
     let empty: Vec<&str> =
         verdict.rows.iter().filter(|(_, rows)| *rows == 0).map(|(name, _)| name.as_str()).collect();
     let pinned = args.adapter_id.is_some();
     if !pinned {
         output.warn(
-            "THE ADAPTER WAS NOT PINNED. This shows that some adapter computes these rows, not that it was fixed before you sent \
-             them: for up to r rows a module that is next to nothing. Pass --adapter-id with the id that you had before the session.",
+            "THE ADAPTER WAS NOT PINNED. This shows that some adapter computes these rows, not \
+             that it was fixed before you sent them. With up to r rows a module, for rank r, that \
+             shows almost nothing. Pass --adapter-id with the id that you had before the session.",
         );
     }
-    let said = |given: bool, so: &'static str| if given { so } else { " (as the trace says)" };
+    let source = |given: bool, own: &'static str| if given { own } else { " (as the trace says)" };
     let mut table = vec![
         (
             "Adapter id",
@@ -155,10 +168,10 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             format!(
                 "{}{}",
                 hex::encode(trace.context()),
-                said(args.session_id.is_some(), " (yours)")
+                source(args.session_id.is_some(), " (yours)")
             ),
         ),
-        ("Activations", said(args.inputs.is_some(), "yours").trim_start().to_string()),
+        ("Activations", source(args.inputs.is_some(), "yours").trim_start().to_string()),
         ("Rows", format!("{} in {} modules", count(rows), verdict.rows.len() - empty.len())),
     ];
     table.extend(

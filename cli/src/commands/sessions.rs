@@ -3,10 +3,8 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use serde_json::{Value, json};
-use zklora_runtime::{
-    Error,
-    stored_sessions::{Folder, State, Stored, upkeep},
-};
+use zklora_runtime::Error;
+use zklora_session::stored_sessions::{Folder, State, Stored, upkeep};
 
 use super::Outcome;
 use crate::{
@@ -14,13 +12,11 @@ use crate::{
     output::{Output, bytes, count},
 };
 
-/// Sessions that are shown if nobody says how many.
+/// Number of sessions to show without --limit and --all.
 const SHOWN: usize = 50;
 
 pub fn sessions(args: &Sessions, output: &Output) -> Outcome {
-    let missing = || {
-        Error::Input("which sessions? Name the folder that compile wrote: --artifacts DIR".into())
-    };
+    let missing = || Error::input("--artifacts DIR is missing: name the folder that compile wrote");
     let artifacts = args.artifacts.as_deref().ok_or_else(missing)?;
     let folder = Folder::new(artifacts, args.data.as_deref())?;
     match &args.command {
@@ -72,7 +68,7 @@ fn rows(number: u64) -> String {
     count(usize::try_from(number).unwrap_or(usize::MAX))
 }
 
-/// The first digits of an id: what a table has room for.
+/// The first digits of an id, to fit a table.
 fn short(id: &str) -> String {
     id.chars().take(16).collect()
 }
@@ -126,15 +122,18 @@ fn list(args: &List, folder: &Folder, output: &Output) -> Outcome {
         ),
         ("Rows", format!("{} of all modules", rows(all_rows))),
         ("Disk", format!("{} of logs, {} of proofs", bytes(log_bytes), bytes(proof_bytes))),
-        ("Server", if served { "one runs".into() } else { "none runs".to_string() }),
+        ("Server", if served { "running".into() } else { "not running".to_string() }),
     ];
     if shown.len() < sessions.len() {
         summary.push(("Shown", format!("the newest {} (--limit N, --all)", count(shown.len()))));
     }
     for (state, what) in [
-        (State::SetAside, "servers died while they proved them: zklora sessions retry, or abandon"),
-        (State::LogMissing, "no server starts without these logs: restore them from a backup"),
-        (State::Damaged, "zklora sessions show says what is wrong"),
+        (State::SetAside, "servers died while proving them: run zklora sessions retry, or abandon"),
+        (
+            State::LogMissing,
+            "a server does not start without these logs: restore them from a backup",
+        ),
+        (State::Damaged, "zklora sessions show tells what is wrong"),
     ] {
         if states.contains_key(&state) {
             summary.push((state.name(), what.into()));
@@ -169,10 +168,7 @@ fn show(session: &Stored, output: &Output) -> Outcome {
         table.push(("Problem", problem.clone()));
     }
     if session.attempts > 0 {
-        table.push((
-            "Attempts",
-            format!("{} to prove it that did not come to an end", session.attempts),
-        ));
+        table.push(("Attempts", format!("{} to prove it that did not finish", session.attempts)));
     }
     let counted = if session.is_counted() { "counted in the ledger" } else { "counted in the log" };
     table.push((
@@ -212,20 +208,26 @@ fn prune(args: &Prune, folder: &Folder, output: &Output) -> Outcome {
         .sessions
         .iter()
         .fold(0, |all: u64, session| all.saturating_add(session.rows_in_all()));
+    let number = count(pruned.sessions.len());
+    let failed: Vec<Value> = pruned
+        .failed
+        .iter()
+        .map(|(id, error)| json!({ "id": id, "why": error.to_string() }))
+        .collect();
     output.result(
         &json!({
             "bytes": pruned.bytes,
             "dry_run": args.dry_run,
-            "failed": pruned.failed.iter().map(|(id, error)| json!({ "id": id, "why": error.to_string() })).collect::<Vec<_>>(),
+            "failed": failed,
             "rows_that_stay_counted": sum,
             "sessions": pruned.sessions.iter().map(object).collect::<Vec<_>>(),
         }),
         &[
-            (what, format!("the files of {} sessions, {}", count(pruned.sessions.len()), bytes(pruned.bytes))),
-            ("Rows", format!("{}: they stay counted, for the ledger keeps their number", rows(sum))),
+            (what, format!("the files of {number} sessions, {}", bytes(pruned.bytes))),
+            ("Rows", format!("{}: they stay counted in the ledger", rows(sum))),
         ],
     );
-    // Something is left that was to be removed.
+    // Not everything was removed.
     Ok(if pruned.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
@@ -239,7 +241,7 @@ fn abandon(session: &Stored, output: &Output) -> Outcome {
                 format!("{}: they stay counted, now in the ledger", rows(session.rows_in_all())),
             ),
             ("Log", format!("removed, {}", bytes(session.log_bytes))),
-            ("User", "cannot go on with it, and gets no proof of it".into()),
+            ("User", "cannot resume it, and gets no proof of it".into()),
         ],
     );
     Ok(ExitCode::SUCCESS)

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use serde_json::json;
+use zklora_artifacts::srs_store;
 use zklora_proof::srs::Srs;
-use zklora_runtime::srs_store;
 
 use super::Outcome;
 use crate::{
@@ -20,21 +20,20 @@ pub fn info(args: &args::SrsFile, output: &Output) -> Outcome {
 pub fn verify(args: &args::SrsFile, output: &Output) -> Outcome {
     let srs = match &args.srs {
         Some(path) => srs_store::load(Some(path))?,
-        // Not the copy that is part of the program: every point and both pairing equations are
-        // checked.
+        // Reads the ceremony's own file rather than the built-in copy, and checks every point and
+        // both pairing equations.
         None => {
             let ceremony = Srs::ethereum_from_ceremony()?;
             if ceremony.to_bytes() != Srs::ethereum()?.to_bytes() {
-                bail!(
-                    "the copy that is part of this program is another one: do not use this program"
-                );
+                bail!("the built-in SRS differs from the ceremony's: do not use this program");
             }
             ceremony
         }
     };
     print(
         &srs,
-        "checked: subgroups, generators, consecutive powers of one secret, secret outside the domain",
+        "checked: subgroups, generators, consecutive powers of one secret, secret outside the \
+         domain",
         output,
     )
 }

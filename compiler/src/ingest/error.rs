@@ -3,6 +3,8 @@
 use crate::matrix::MatrixError;
 use thiserror::Error;
 
+use crate::{linear_map::LinearMapError, matrix::MatrixError};
+
 /// Why an ONNX file is not accepted.
 #[derive(Debug, Error)]
 #[non_exhaustive]

@@ -36,7 +36,9 @@ mod typed_graph;
 
 pub use affine::operators::{Supported, supported_operators};
 pub use error::IngestError;
-pub use protobuf::decode::MAX_FILE_BYTES;
-pub use protobuf::external_data::{MAX_EXTERNAL_BYTES, embedded, external_files};
+pub use protobuf::{
+    decode::MAX_FILE_BYTES,
+    external_data::{MAX_EXTERNAL_BYTES, embedded, external_files},
+};
 pub use stages::{Ingested, ingest, ingest_file, ingest_in};
 pub use typed_graph::origins::NodeOutcome;

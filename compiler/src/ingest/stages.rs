@@ -1,5 +1,10 @@
 //! Runs the stages in order, from the bytes of an ONNX file to the affine map of a row.
 
+use std::path::Path;
+
+use tract_onnx::pb;
+use zklora_models::panics;
+
 use super::{
     affine::interpret::{Images, Interpretation, interpret},
     error::IngestError,
@@ -18,9 +23,6 @@ use super::{
     },
 };
 use crate::{layout::Layout, linear_map::LinearMap};
-use std::path::Path;
-use tract_onnx::pb;
-use zklora_models::panics;
 
 /// The result of ingesting an ONNX model.
 #[derive(Debug, Clone)]
@@ -54,7 +56,7 @@ pub fn ingest_file(path: &Path) -> Result<Ingested, IngestError> {
     let name = path
         .file_stem()
         .map_or_else(|| "module".into(), |stem| stem.to_string_lossy().into_owned());
-    let bytes = zklora_files::read::read(path, MAX_FILE_BYTES as u64)?;
+    let bytes = zklora_files::read(path, MAX_FILE_BYTES as u64)?;
     ingest_in(&bytes, &name, path.parent())
 }
 

@@ -3,13 +3,14 @@
 //! Works on statistics of the weights, which are computed once; `bound` computes the exact
 //! certificate on the integers.
 
-use super::{
-    binary::{fitting_exponent, largest, pow2},
-    error::QuantizeError,
-    rows::X_BITS,
+use zklora_artifacts::{
+    powers_of_two::{fitting_exponent, largest, pow2},
+    quantize_rows::X_BITS,
 };
-use crate::linear_map::{LinearMap, Term};
 use zklora_proof::manifest::MAX_WEIGHT_BITS;
+
+use super::error::QuantizeError;
+use crate::linear_map::{LinearMap, Term};
 
 /// Allowed bits of `A` (smallest, largest), as in the manifest.
 pub const A_BITS: (u32, u32) = (2, MAX_WEIGHT_BITS);

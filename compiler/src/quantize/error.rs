@@ -1,8 +1,9 @@
 //! Errors of quantising maps and applying quantised modules.
 
-use super::rows::RowError;
-use crate::linear_map::LinearMapError;
 use thiserror::Error;
+use zklora_artifacts::quantize_rows::RowError;
+
+use crate::linear_map::LinearMapError;
 
 /// Why quantising failed.
 #[derive(Debug, Error, Clone, PartialEq)]

@@ -1,5 +1,5 @@
 //! [`LinearMap`](crate::LinearMap) → integers, with a certified bound on every delta
-//! (docs/protocol.md, section 3).
+//! (docs/protocol.md, "Quantisation").
 //!
 //! `search` tries bit widths, which `bits` predicts from the weights; `round` makes the integers;
 //! `bound` certifies them; `reference` computes deltas with them (`quantized` has the types);
@@ -7,20 +7,17 @@
 //! integers that are small. Only the basic IEEE operations are used, in a fixed order, so the same
 //! weights give the same integers on every machine.
 
-mod binary;
 mod bits;
 mod bound;
 mod error;
 mod quantized;
 mod reference;
 mod round;
-mod rows;
 mod search;
 
 pub use bits::{A_BITS, B_BITS, Bits, CREST_FACTOR};
 pub use error::QuantizeError;
 pub use quantized::{Quantized, QuantizedTerm};
-pub use rows::{QuantizedRows, RowError, X_BITS, quantize_inputs};
 pub use search::{candidates, quantize};
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Computes deltas with integers: the reference for every other implementation of a quantised
 //! module.
 
+use zklora_artifacts::powers_of_two::pow2;
+
 use super::{
-    binary::pow2,
     error::QuantizeError,
     quantized::{Quantized, QuantizedTerm},
 };

@@ -1,7 +1,8 @@
 //! Rounds real weights to integers, for chosen bit widths.
 
+use zklora_artifacts::powers_of_two::{largest, pow2};
+
 use super::{
-    binary::{largest, pow2},
     bits::{Bits, WeightStatistics, shift},
     error::QuantizeError,
     quantized::QuantizedTerm,

@@ -2,12 +2,14 @@
 //! reproducible.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use proptest::prelude::*;
+use zklora_artifacts::quantize_rows::quantize_inputs;
+
 use super::*;
 use crate::{
     linear_map::{InputSpec, LinearMap, Term},
     matrix::Matrix,
 };
-use proptest::prelude::*;
 
 /// A random generator with the same sequence on every machine (xorshift64*).
 struct Random(u64);

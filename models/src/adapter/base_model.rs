@@ -3,8 +3,7 @@
 //!
 //! Must not know about adapters or about the meaning of tensors.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
 
@@ -98,7 +97,7 @@ pub(crate) fn open_shards(base_dir: &Path) -> Result<Vec<TensorFile>, Error> {
 }
 
 fn read_shard_index(path: &Path) -> Result<ShardIndex, Error> {
-    let content = read::read(path, MAX_INDEX)?;
+    let content = zklora_files::read(path, MAX_INDEX)?;
     let json_error = |reason| Error::Json { path: path.to_owned(), reason };
     StrictJson::parse(&content).map_err(json_error)?;
     let index: ShardIndex =
@@ -122,9 +121,9 @@ fn read_shard_index(path: &Path) -> Result<ShardIndex, Error> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use safetensors::{Dtype, tensor::TensorView};
+
     use super::*;
-    use safetensors::Dtype;
-    use safetensors::tensor::TensorView;
 
     /// Name, content and shape of a U8 tensor.
     type Tensor<'a> = (&'a str, &'a [u8], Vec<usize>);

@@ -2,8 +2,10 @@
 //!
 //! Must not know about adapters, nor the orientation of a weight.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use crate::Error;
 use crate::adapter::base_model::open_shards;
@@ -134,9 +136,9 @@ impl BaseWeights {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use safetensors::{Dtype, tensor::TensorView};
+
     use super::*;
-    use safetensors::Dtype;
-    use safetensors::tensor::TensorView;
 
     fn model(names: &[&str]) -> (tempfile::TempDir, BaseWeights) {
         let dir = tempfile::tempdir().unwrap();

@@ -69,8 +69,9 @@ fn compare_parts(left: &str, right: &str) -> Ordering {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn names_that_could_leave_the_folder_are_refused() {

@@ -3,8 +3,7 @@
 //! The order matters because `peft` tries `rank_pattern` in the order of the file. Duplicates
 //! matter because two readers may pick different ones. Must not know what the keys mean.
 
-use std::collections::HashSet;
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 

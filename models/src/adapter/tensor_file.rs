@@ -4,13 +4,17 @@
 //! the header before it is read, a check of the file's length, and a check for duplicate names, of
 //! which the crate silently takes one. Must not know which tensors belong together.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
 
 use half::{bf16, f16};
-use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{
+    Dtype,
+    tensor::{Metadata, TensorInfo},
+};
 
 use zklora_files::read;
 
@@ -39,7 +43,7 @@ impl TensorFile {
     /// Opens a file of at most `limit` bytes and checks its header.
     pub(crate) fn open(path: &Path, limit: u64) -> Result<TensorFile, Error> {
         let malformed = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
-        let (mut file, bytes) = read::open(path, limit)?;
+        let (mut file, bytes) = zklora_files::open(path, limit)?;
         let mut prefix = [0; LENGTH_PREFIX as usize];
         if bytes < LENGTH_PREFIX {
             return Err(malformed(format!("its {bytes} bytes are too short for a header")));

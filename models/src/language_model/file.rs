@@ -23,7 +23,7 @@ const MAX_NODES: usize = 100_000;
 
 /// The model, and the module that each node of its graph comes from.
 pub(super) fn read(path: &Path) -> Result<(pb::ModelProto, Vec<Option<String>>), Error> {
-    let bytes = read::read(path, MAX_FILE)?;
+    let bytes = zklora_files::read(path, MAX_FILE)?;
     let refuse = |reason: String| Error::Onnx { path: path.to_owned(), reason };
     let model = pb::ModelProto::decode(bytes.as_slice())
         .map_err(|error| refuse(format!("is not an ONNX model, or is cut short: {error}")))?;

@@ -2,14 +2,15 @@
 //!
 //! Only this file drives tract. Panics of tract on damaged files become errors.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use tract_onnx::data_resolver::FopenDataResolver;
-use tract_onnx::pb;
-use tract_onnx::prelude::*;
-use tract_onnx::tract_core::plan::SimplePlan;
-use tract_onnx::tract_hir::internal::{DimLike, Factoid, InferenceFact, InferenceModelExt, ToDim};
+use tract_onnx::{
+    data_resolver::FopenDataResolver,
+    pb,
+    prelude::*,
+    tract_core::plan::SimplePlan,
+    tract_hir::internal::{DimLike, Factoid, InferenceFact, InferenceModelExt, ToDim},
+};
 use zklora_files::text::condensed;
 
 use super::interface::Input;

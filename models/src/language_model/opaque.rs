@@ -5,10 +5,12 @@
 //! `column <= row` for a boundary at one place). Hiding the output of every Range prevents this.
 //! Must not know what the numbers are for.
 
-use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::{GraphProto, NodeProto};
-use tract_onnx::tract_core::plan::EvalContext;
-use tract_onnx::tract_hir::internal::*;
+use tract_onnx::{
+    model::ParsingContext,
+    pb::{GraphProto, NodeProto},
+    tract_core::plan::EvalContext,
+    tract_hir::internal::*,
+};
 
 use super::surgery::{DOMAIN, Names};
 

@@ -6,13 +6,14 @@
 
 use std::sync::Arc;
 
-use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::NodeProto;
-use tract_onnx::tract_core::plan::EvalContext;
-use tract_onnx::tract_hir::internal::*;
+use tract_onnx::{
+    model::ParsingContext, pb::NodeProto, tract_core::plan::EvalContext, tract_hir::internal::*,
+};
 
-use super::injector::{Activations, InjectionCall, Injector};
-use super::surgery;
+use super::{
+    injector::{Activations, InjectionCall, Injector},
+    surgery,
+};
 use crate::panics;
 
 /// The data of one run of the model.

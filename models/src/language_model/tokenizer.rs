@@ -2,10 +2,10 @@
 //!
 //! Must not know which model the tokens are for.
 
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-
-use zklora_files::read;
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use crate::{Error, panics};
 
@@ -43,7 +43,7 @@ impl Tokenizer {
     /// # Errors
     /// A file that is too long, unreadable or not a tokenizer.
     pub fn load(path: &Path) -> Result<Tokenizer, Error> {
-        let content = read::read(path, MAX_FILE)?;
+        let content = zklora_files::read(path, MAX_FILE)?;
         let refuse = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
         let text = std::str::from_utf8(&content)
             .map_err(|error| refuse(format!("is not UTF-8: {error}")))?;

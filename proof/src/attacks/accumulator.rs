@@ -1,4 +1,4 @@
-//! The running sum itself: a wrong step, start or end, to the mock prover and to the verifier.
+//! The running sum: the mock prover and the verifier refuse a wrong step, start or end.
 
 use ff::Field;
 use halo2_proofs::dev::MockProver;
@@ -12,7 +12,7 @@ use crate::{
     keys::Keys,
     layout::Layout,
     prover::commit_column,
-    relations::{PublicColumns, Weights},
+    relations::{CellWeights, PublicColumns},
     testing::{K, srs},
 };
 
@@ -32,7 +32,7 @@ fn case() -> Case {
     let rows = layout.data_rows();
     let columns: Vec<Secret> =
         (0..layout.committed_columns()).map(|_| Secret(random(layout.usable()))).collect();
-    let mut weights = Weights {
+    let mut weights = CellWeights {
         t: random(2 * rows),
         u: random(rows + 3),
         s: vec![random(3), random(3)],
@@ -75,7 +75,7 @@ impl Case {
         .unwrap();
         let commitments: Vec<_> = self.columns.iter().map(|c| commit_column(srs(), c)).collect();
         let other = argument::verify(srs(), &keys, &commitments, &self.public, F::from(8), &proof);
-        assert!(other.is_err(), "the first element that the transcript absorbs does not count");
+        assert!(other.is_err(), "the proof verifies with another first element of the transcript");
         argument::verify(srs(), &keys, &commitments, &self.public, first, &proof)
     }
 
@@ -106,7 +106,7 @@ fn a_wrong_step_is_refused() {
 
 #[test]
 fn a_running_sum_that_does_not_start_at_zero_is_refused() {
-    // All rows shifted: every step is right, and the output cell is the shifted end.
+    // All rows are shifted: every step is right, and the output cell is the shifted end.
     let mut case = case();
     case.acc.iter_mut().for_each(|value| *value += F::from(3));
     case.public.output += F::from(3);
@@ -165,7 +165,7 @@ fn columns_that_reach_into_the_blinding_rows_are_refused_by_the_library() {
 
 #[test]
 fn the_widest_layout_does_not_overflow_the_stack() {
-    // A manifest of a few hundred kilobytes can ask for it, through a module that is never called.
+    // A manifest of a few hundred kilobytes can require it, through a module that is never called.
     let most = crate::layout::MAX_COLUMNS;
     let layout = Layout { a_columns: most, b_columns: most, k: K, pair_columns: 300, rounds: 16 };
     Keys::generate(srs(), layout).unwrap();

@@ -4,9 +4,9 @@ use std::sync::OnceLock;
 
 use crate::{
     Error,
+    checked_manifest::CheckedManifest,
     commit::audit,
     error::Check,
-    manifest::Pinned,
     srs::Srs,
     testing::{K, Session, Shape, keys, lora, with_rows},
     verifier::{SrsPolicy, verify},
@@ -23,18 +23,18 @@ fn session() -> Session {
 fn a_proof_made_with_another_adapter_of_the_same_shape_is_refused() {
     let session = session();
     let mut other = Session::of(&[lora(7, 2, 5, 3), lora(30, 1, 4, 2)]);
-    assert_eq!(session.pinned.layout(), other.pinned.layout());
+    assert_eq!(session.checked.layout(), other.checked.layout());
     other.rows = session.rows.clone();
     other.context = session.context;
     other.compute();
     let proof = other.prove();
-    // Against the adapter's own deltas, and against what the other one computed.
+    // Against the adapter's own deltas, and against the deltas of the other adapter.
     let answer = session.verify(&proof);
     assert!(matches!(answer, Err(Error::Rejected(Check::MaskSpan))), "{answer:?}");
-    let answer = with_rows(&session.pinned, session.context, &other.rows, |trace| {
-        verify(session.srs, keys(), &session.pinned, trace, &proof, SrsPolicy::AllowUntrusted)
+    let answer = with_rows(&session.checked, session.context, &other.rows, |trace| {
+        verify(session.srs, keys(), &session.checked, trace, &proof, SrsPolicy::AllowUntrusted)
     });
-    // Its bounds differ, so the trace may be refused before the proof is looked at.
+    // Its bounds differ, so the trace may be refused before the proof is parsed.
     let refused = matches!(
         answer,
         Ok(Err(Error::Rejected(Check::MaskSpan))) | Err(Error::BeyondBound { .. })
@@ -52,7 +52,7 @@ fn another_srs_is_refused() {
     let session = session();
     let proof = session.prove();
     let verify_with = |srs: &Srs, policy| {
-        session.with_trace(|t| verify(srs, keys(), &session.pinned, t, &proof, policy))
+        session.with_trace(|t| verify(srs, keys(), &session.checked, t, &proof, policy))
     };
     let answer = verify_with(other_srs(), SrsPolicy::AllowUntrusted);
     assert!(matches!(answer, Err(Error::SrsMismatch { .. })), "{answer:?}");
@@ -60,7 +60,10 @@ fn another_srs_is_refused() {
     let answer = verify_with(&longer, SrsPolicy::AllowUntrusted);
     assert!(matches!(answer, Err(Error::SrsMismatch { .. })), "{answer:?}");
     let answer = verify_with(session.srs, SrsPolicy::TrustedOnly);
-    assert!(matches!(&answer, Err(Error::Srs(why)) if why.contains("INSECURE")), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(Error::UntrustedSrs(why)) if why.contains("INSECURE")),
+        "{answer:?}"
+    );
     let mut prover = session.prover();
     prover.srs = other_srs();
     let answer = session.with_trace(|trace| prover.prove(trace));
@@ -81,7 +84,7 @@ fn the_audit_accepts_the_committed_weights_and_names_exactly_the_module_that_dif
     let session = Session::of(&[lora(7, 2, 5, 1), shape, lora(30, 1, 4, 1)]);
     let audited = |pairs: Vec<PairWeights>| {
         let weights = Weights::new(&session.manifest, pairs).unwrap();
-        audit(session.srs, &session.pinned, &weights, &session.key).unwrap()
+        audit(session.srs, &session.checked, &weights, &session.key).unwrap()
     };
     assert_eq!(audited(session.weights.pairs().to_vec()), Vec::<String>::new());
     // Pairs: 0, 1 of module 0; 2 low rank, 3 bias, 4 scale of module 1; 5 of module 2.
@@ -101,21 +104,21 @@ fn the_audit_accepts_the_committed_weights_and_names_exactly_the_module_that_dif
 #[test]
 fn the_audit_needs_the_manifests_own_srs() {
     let session = session();
-    let answer = audit(other_srs(), &session.pinned, &session.weights, &session.key);
+    let answer = audit(other_srs(), &session.checked, &session.weights, &session.key);
     assert!(matches!(answer, Err(Error::SrsMismatch { .. })), "{answer:?}");
     let longer = Srs::insecure_dev(K + 1).unwrap();
-    let answer = audit(&longer, &session.pinned, &session.weights, &session.key);
+    let answer = audit(&longer, &session.checked, &session.weights, &session.key);
     assert!(matches!(answer, Err(Error::SrsMismatch { .. })), "{answer:?}");
 }
 
 #[test]
 fn the_audit_refuses_weights_that_were_checked_against_another_manifest() {
     let session = session();
-    // Fewer pairs: nothing that is missing may pass for equal.
+    // Fewer pairs: a missing pair must not count as equal.
     let fewer = Session::of(&[lora(7, 2, 5, 3)]);
-    let answer = audit(session.srs, &session.pinned, &fewer.weights, &session.key);
+    let answer = audit(session.srs, &session.checked, &fewer.weights, &session.key);
     assert!(matches!(answer, Err(Error::Weights(_))), "{answer:?}");
-    // Wider integers that agree in the low bits: nothing may be truncated.
+    // Wider integers that agree in the low bits: they must not be truncated.
     let mut wide = session.manifest.clone();
     for module in &mut wide.modules {
         (module.a_bits, module.b_bits, module.delta_bits, module.x_bits) = (24, 24, 63, 2);
@@ -123,7 +126,7 @@ fn the_audit_refuses_weights_that_were_checked_against_another_manifest() {
     let mut pairs = session.weights.pairs().to_vec();
     pairs[0].a[0] = pairs[0].a[0].abs() + (1 << 16);
     let weights = Weights::new(&wide, pairs).unwrap();
-    let answer = audit(session.srs, &session.pinned, &weights, &session.key);
+    let answer = audit(session.srs, &session.checked, &weights, &session.key);
     assert!(matches!(answer, Err(Error::Weights(_))), "{answer:?}");
 }
 
@@ -151,8 +154,8 @@ fn weights_beyond_their_widths_shapes_or_bounds_are_refused() {
     refused(&|p| p.push(p[0].clone()));
     refused(&|p| p[1].a.push(0));
     refused(&|p| p[1].b.clear());
-    // The manifest's bound is the smallest power of two above the certified one: half of it is too
-    // little.
+    // The manifest's bound is the smallest power of two above the certified one, so half of it is
+    // too small.
     let mut tight = session.manifest.clone();
     tight.modules[0].delta_bits -= 1;
     let answer = Weights::new(&tight, session.weights.pairs().to_vec());
@@ -164,7 +167,7 @@ fn weights_beyond_their_widths_shapes_or_bounds_are_refused() {
 
 #[test]
 fn settings_of_another_layout_are_another_digest() {
-    let digest = |shapes: &[Shape]| Session::of(shapes).pinned.settings().digest_hex().unwrap();
+    let digest = |shapes: &[Shape]| Session::of(shapes).checked.settings().digest_hex().unwrap();
     let all = [
         digest(&[lora(7, 2, 5, 1)]),
         digest(&[lora(25, 2, 5, 1)]),
@@ -181,6 +184,6 @@ fn settings_of_another_layout_are_another_digest() {
 #[test]
 fn a_manifest_parses_to_what_was_committed() {
     let session = session();
-    let again = Pinned::parse(&session.manifest.to_bytes().unwrap()).unwrap();
-    assert_eq!((again.manifest(), again.id()), (&session.manifest, session.pinned.id()));
+    let again = CheckedManifest::parse(&session.manifest.to_bytes().unwrap()).unwrap();
+    assert_eq!((again.manifest(), again.id()), (&session.manifest, session.checked.id()));
 }

@@ -1,5 +1,4 @@
-//! Rows that are read in pieces from where they can change: a source that does not say the same
-//! twice.
+//! Rows that change between two readings of their source.
 
 use std::{
     borrow::Cow,
@@ -15,15 +14,15 @@ use crate::{
     error::Check,
     field::F,
     manifest::Module,
-    projection::Public,
-    source::Source,
+    projection::Projection,
+    row_source::RowSource,
     testing::{OwnedRows, Session, Shape, keys, lora},
     trace::Trace,
-    transcript::Opening,
+    transcript::FirstChallenges,
     verifier::{SrsPolicy, verify},
 };
 
-/// Which number is another one, from which reading of it on.
+/// Which part of module 0 changes, and from which reading on.
 #[derive(Clone, Copy)]
 struct Change {
     part: Part,
@@ -45,7 +44,7 @@ struct Changing {
     change: Change,
     /// How often each part of module 0 was read, in the order of [`Part`].
     readings: [AtomicUsize; 5],
-    /// Values that are left out at the end of what is asked for.
+    /// Values that are missing at the end of each answer.
     short: usize,
 }
 
@@ -79,7 +78,7 @@ impl Changing {
     }
 }
 
-impl Source for Changing {
+impl RowSource for Changing {
     fn count(&self, m: usize) -> usize {
         self.rows[m].scales.len()
     }
@@ -121,11 +120,11 @@ fn session() -> Session {
 }
 
 fn read(session: &Session, source: Arc<Changing>) -> Result<Trace<'static>, Error> {
-    Trace::read(&session.pinned, session.context, source)
+    Trace::read(&session.checked, session.context, source)
 }
 
 fn verdict(session: &Session, trace: &Trace<'_>, proof: &[u8]) -> Result<(), Error> {
-    verify(session.srs, keys(), &session.pinned, trace, proof, SrsPolicy::AllowUntrusted)
+    verify(session.srs, keys(), &session.checked, trace, proof, SrsPolicy::AllowUntrusted)
         .map(|_| ())
 }
 
@@ -133,13 +132,13 @@ fn verdict(session: &Session, trace: &Trace<'_>, proof: &[u8]) -> Result<(), Err
 fn rows_in_pieces_are_the_same_session() {
     let session = session();
     let streamed = read(&session, Changing::of(&session, Part::Nothing, 1)).unwrap();
-    let opening = Opening { s0: [1; 32], rho_key: [2; 32], gamma: F::from(3), c: F::from(5) };
+    let first = FirstChallenges { s0: [1; 32], rho_key: [2; 32], gamma: F::from(3), c: F::from(5) };
     let (one, other) = session.with_trace(|held| {
         assert_eq!(held.digest(), streamed.digest());
         assert_eq!(held.counts(), streamed.counts());
         (
-            Public::of(&session.pinned, held, &opening),
-            Public::of(&session.pinned, &streamed, &opening),
+            Projection::of(&session.checked, held, &first),
+            Projection::of(&session.checked, &streamed, &first),
         )
     });
     let (one, other) = (one.unwrap(), other.unwrap());
@@ -149,7 +148,7 @@ fn rows_in_pieces_are_the_same_session() {
     session.verify(&session.prover().prove(&streamed).unwrap()).unwrap();
 }
 
-/// Every part of a row that the second reading gives otherwise.
+/// Each part of a row in turn differs in the second reading.
 #[test]
 fn rows_that_change_after_the_digest_are_refused_by_the_second_digest() {
     let session = session();
@@ -161,7 +160,7 @@ fn rows_that_change_after_the_digest_are_refused_by_the_second_digest() {
             matches!(&answer, Err(Error::Trace(why)) if why.contains("changed while they were read")),
             "{answer:?}"
         );
-        let answer = trace.visit(session.pinned.modules(), |_, _, _| Ok(()));
+        let answer = trace.visit(session.checked.modules(), |_, _, _| Ok(()));
         assert!(
             matches!(&answer, Err(Error::Trace(why)) if why.contains("changed while they were read")),
             "{answer:?}"
@@ -169,8 +168,8 @@ fn rows_that_change_after_the_digest_are_refused_by_the_second_digest() {
     }
 }
 
-/// The converse: what was digested is false, what is projected is true. The proof is of the true
-/// rows.
+/// The converse: the digested rows are false, the projected rows are true. The proof is for the
+/// true rows.
 #[test]
 fn a_digest_of_other_rows_than_those_projected_proves_nothing() {
     let session = session();
@@ -180,8 +179,8 @@ fn a_digest_of_other_rows_than_those_projected_proves_nothing() {
     assert!(matches!(answer, Err(Error::Rejected(Check::MaskSpan))), "{answer:?}");
 }
 
-/// The prover reads deltas three times: to digest, to project, and as its own verifier. It never
-/// says what it would have computed: that would be an answer about rows that nobody counted.
+/// The prover reads deltas three times: to digest, to project, and as its own verifier. Its errors
+/// never contain a computed delta: that would be an answer about rows that no ledger counted.
 #[test]
 fn a_prover_whose_rows_change_publishes_nothing_and_tells_nothing() {
     let session = session();
@@ -204,7 +203,7 @@ fn a_source_that_gives_fewer_values_is_refused() {
     Arc::get_mut(&mut source).unwrap().short = 1;
     let answer = read(&session, source);
     assert!(
-        matches!(&answer, Err(Error::Trace(why)) if why.contains("44 bytes were read of 48")),
+        matches!(&answer, Err(Error::Trace(why)) if why.contains("44 of 48 bytes were read")),
         "{answer:?}"
     );
 }

@@ -1,10 +1,9 @@
-//! A prover that can be told to lie at every step, and variants of the protocol that it succeeds
-//! against.
+//! A prover that can lie at every step.
 //!
-//! [`Attack::forge`] re-plays `prover::Attempt::run` without its self-checks and calls the hooks of
-//! a [`Cheat`] between the steps. With the default [`Rules`] its proofs are the protocol's and go
-//! to the real verifier; other rules weaken the protocol on both sides, to show that a forgery is
-//! stopped by the rule that they leave out and by nothing else.
+//! [`Attack::forge`] repeats `prover::Attempt::run` without its self-checks and calls the hooks of
+//! a [`Cheat`] between the steps. With the default [`Rules`] its proofs are proofs of the protocol
+//! and go to the real verifier. Other rules weaken the protocol on both sides, to show that only
+//! the missing rule stops a forgery.
 
 use ff::Field;
 use group::{Curve, Group};
@@ -17,23 +16,25 @@ use crate::{
     keys::Keys,
     layout::Layout,
     pairs::Pairs,
-    projection::Public,
+    projection::Projection,
     proof::{Proof, affine},
     prover::{Attempt, combine_a, combine_b, combined_masks, products},
     randomness::{ProofKey, Streams},
-    relations::{Challenges, Name, PublicColumns, Relation, a_weights, combine, pair_weights},
+    relations::{
+        Challenges, PublicColumns, Relation, RelationName, a_weights, combine, pair_weights,
+    },
     span,
+    statement::Statement,
     testing::{OwnedRows, Session, keys, with_rows},
     transcript::Transcript,
-    verifier::statement,
     weights::Weights,
 };
 
-/// What a cheat knows when its hook is called. Challenges that are not drawn yet are zero or
+/// What a cheat knows when its hook is called. Challenges that do not exist yet are zero or
 /// missing.
 pub struct View<'a> {
     pub pairs: &'a Pairs,
-    pub public: &'a Public,
+    pub projection: &'a Projection,
     pub beta: F,
     pub r: Vec<F>,
     pub chi: F,
@@ -42,11 +43,12 @@ pub struct View<'a> {
 }
 
 impl View<'_> {
-    /// `δ − Σ c·t·u`: what is missing for the trace's (false) deltas, over the two-sided pairs.
+    /// `δ − Σ c·t·u` over the two-sided pairs: the error of the trace's (false) deltas.
     pub fn missing(&self, t: &[F], u: &[F]) -> F {
         let two_sided =
             self.pairs.iter().enumerate().filter(|(_, p)| p.a.is_some() && p.b.is_some());
-        self.public.delta - two_sided.map(|(i, p)| self.public.c[p.module] * t[i] * u[i]).sum::<F>()
+        self.projection.delta
+            - two_sided.map(|(i, p)| self.projection.c[p.module] * t[i] * u[i]).sum::<F>()
     }
 }
 
@@ -62,15 +64,15 @@ pub struct Cheat<'c> {
     pub products: Products<'c>,
     /// Changes the cells of a round before they are committed.
     pub round: Round<'c>,
-    /// Changes the commitment to a round, the cells being what they are.
+    /// Changes the commitment to a round and leaves its cells.
     pub round_commitment: Commitment<'c>,
-    /// Answers the span proof by its simulator, from an ε that is known or guessed.
+    /// Answers the span proof with its simulator, from a known or guessed ε.
     pub simulate_span: bool,
     /// Changes all cells of the re-randomised columns A** and B* before they are committed.
     pub combined: Combined<'c>,
 }
 
-/// A session that is lied about.
+/// A session, and the lies of its prover.
 pub struct Attack<'a> {
     pub session: &'a Session,
     /// The trace that verifier and prover see.
@@ -80,15 +82,15 @@ pub struct Attack<'a> {
     pub rules: Rules,
 }
 
-/// A forged proof, and what each relation amounts to on its columns.
+/// A forged proof, and the residual of each relation on its columns.
 pub struct Forgery {
     pub proof: Proof,
-    pub residuals: Vec<(Name, F)>,
+    pub residuals: Vec<(RelationName, F)>,
 }
 
 impl Forgery {
     /// The relations that do not hold.
-    pub fn broken(&self) -> Vec<Name> {
+    pub fn broken(&self) -> Vec<RelationName> {
         self.residuals
             .iter()
             .filter(|(_, value)| *value != F::ZERO)
@@ -108,7 +110,7 @@ impl<'a> Attack<'a> {
         }
     }
 
-    /// The same with one delta of module 0 changed by 1: a statement that is false.
+    /// The same with one delta of module 0 changed by 1: a false statement.
     pub fn on_a_false_delta(session: &'a Session) -> Attack<'a> {
         let mut attack = Attack::on(session);
         let delta = &mut attack.rows[0].delta[0];
@@ -122,7 +124,7 @@ impl<'a> Attack<'a> {
     }
 
     pub fn layout(&self) -> Layout {
-        let layout = self.session.pinned.layout();
+        let layout = self.session.checked.layout();
         Layout {
             rounds: if self.rules.rounds_in_one { layout.rounds.min(1) } else { layout.rounds },
             ..layout
@@ -131,30 +133,29 @@ impl<'a> Attack<'a> {
 
     pub fn opened<T>(
         &self,
-        f: impl FnOnce(&Keys, Transcript, crate::transcript::Opening, Public) -> T,
+        f: impl FnOnce(&Keys, Transcript, crate::transcript::FirstChallenges, Projection) -> T,
     ) -> T {
-        let Session { srs, pinned, context, .. } = self.session;
-        with_rows(pinned, *context, &self.rows, |trace| {
-            let keys = keys().get(srs, pinned.layout()).unwrap();
-            let (transcript, opening) =
-                Transcript::open(&statement(srs, &keys, pinned, trace).unwrap());
-            let public = Public::of(pinned, trace, &opening).unwrap();
-            f(&keys, transcript, opening, public)
+        let Session { srs, checked, context, .. } = self.session;
+        with_rows(checked, *context, &self.rows, |trace| {
+            let (statement, keys) = Statement::of(srs, keys(), checked, trace).unwrap();
+            let (transcript, first) = Transcript::open(&statement);
+            let projection = Projection::of(checked, trace, &first).unwrap();
+            f(&keys, transcript, first, projection)
         })
         .unwrap()
     }
 
-    /// Proves what the cheat says.
+    /// Makes a proof with the lies of the cheat.
     pub fn forge(&self, mut cheat: Cheat<'_>) -> Forgery {
-        let Session { srs, pinned, key, .. } = self.session;
-        let (layout, pairs, weights) = (pinned.layout(), pinned.pairs(), &self.weights);
-        self.opened(|keys, mut transcript, opening, public| {
+        let Session { srs, checked, key, .. } = self.session;
+        let (layout, pairs, weights) = (checked.layout(), checked.pairs(), &self.weights);
+        self.opened(|keys, mut transcript, first, projection| {
             let Streams { mut masks, mut fresh, nonces: mut nonce_stream, library } =
-                ProofKey::fresh(key, &opening.s0).unwrap().into_streams();
-            let attempt = Attempt { srs, keys, pairs, public: &public };
+                ProofKey::fresh(key, &first.s0).unwrap().into_streams();
+            let attempt = Attempt { srs, keys, pairs, projection: &projection };
             let mut view = View {
                 pairs,
-                public: &public,
+                projection: &projection,
                 beta: F::ZERO,
                 r: vec![],
                 chi: F::ZERO,
@@ -164,7 +165,7 @@ impl<'a> Attack<'a> {
             if self.rules.eta_first {
                 view.eta = transcript.relations(&[F::ZERO; 2]);
             }
-            let (mut t, mut u) = products(pairs, weights, &public);
+            let (mut t, mut u) = products(pairs, weights, &projection);
             if self.rules.beta_first {
                 view.beta = transcript.products(&[], &[]);
             }
@@ -180,8 +181,11 @@ impl<'a> Attack<'a> {
             }
 
             let b = pair_weights(view.beta, pairs);
-            let mut folding =
-                Folding::new(combine_a(pairs, weights, &b), public.groups.clone(), layout.rounds);
+            let mut folding = Folding::new(
+                combine_a(pairs, weights, &b),
+                projection.groups.clone(),
+                layout.rounds,
+            );
             let (mut s, mut c_s) = (Vec::new(), Vec::new());
             for j in 0..layout.rounds {
                 if self.rules.r_first {
@@ -231,7 +235,7 @@ impl<'a> Attack<'a> {
             let mut nonce =
                 span::commit_nonces(&span::mask_bases(&layout, srs.lagrange()), &nonces);
             if cheat.simulate_span {
-                // R is what makes the nonces the right responses.
+                // This R makes the nonces the right responses.
                 nonce -= self.difference(&c_a, &c_b, view.beta, &view.r, view.chi) * view.epsilon;
             }
             let epsilon = transcript.span(&nonce);
@@ -248,7 +252,7 @@ impl<'a> Attack<'a> {
             }
             let columns: Vec<Secret> = t.into_iter().chain(u).chain(s).chain(b).chain(a).collect();
             let challenges = Challenges { beta: view.beta, r: view.r.clone(), eta };
-            let all = self.relations(&public, &challenges);
+            let all = self.relations(&projection, &challenges);
             let residuals = all
                 .iter()
                 .map(|relation| (relation.name, self.residual(&columns, relation)))
@@ -256,8 +260,8 @@ impl<'a> Attack<'a> {
             let laid_out = PublicColumns::lay_out(&self.layout(), &combine(&all, eta));
             let acc = argument::running_sum(&self.layout(), &columns, &laid_out);
             let keys = crate::testing::keys().get(srs, self.layout()).unwrap();
-            // The library refuses columns that reach into its blinding rows: such a proof has no
-            // argument.
+            // The library refuses columns that reach into its blinding rows. Such a proof has no
+            // halo2 part.
             let argument = argument::prove_with_accumulator(
                 srs,
                 &keys,

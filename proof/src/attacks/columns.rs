@@ -1,20 +1,20 @@
-//! Weight columns that would reach rows which must carry no weight.
+//! Weight columns that reach rows without weights.
 
 use ff::Field;
 
 use crate::{
     Error, argument,
     field::{F, Secret},
-    relations::{PublicColumns, Weights},
+    relations::{CellWeights, PublicColumns},
     testing::{Session, keys, lora},
 };
 
 #[test]
 fn public_columns_that_reach_mask_rows_or_the_output_row_are_refused() {
     let session = Session::of(&[lora(5, 1, 4, 2)]);
-    let layout = session.pinned.layout();
+    let layout = session.checked.layout();
     let keys = keys().get(session.srs, layout).unwrap();
-    let good = PublicColumns::lay_out(&layout, &Weights::default());
+    let good = PublicColumns::lay_out(&layout, &CellWeights::default());
     assert!(good.fits(&layout));
     let mut bad = Vec::new();
     for row in layout.data_rows()..layout.rows() {
@@ -38,7 +38,7 @@ fn public_columns_that_reach_mask_rows_or_the_output_row_are_refused() {
     for public in bad {
         assert!(!public.fits(&layout));
         let answer = argument::verify(session.srs, &keys, &commitments, &public, F::ONE, &[]);
-        assert!(matches!(answer, Err(Error::Library(_))), "{answer:?}");
+        assert!(matches!(answer, Err(Error::Internal(_))), "{answer:?}");
     }
 }
 
@@ -48,7 +48,7 @@ fn laid_out_weights_never_reach_mask_rows() {
         crate::layout::Layout { a_columns: 3, b_columns: 2, k: 5, pair_columns: 2, rounds: 2 };
     let rows = layout.data_rows();
     let ones = |count: usize| vec![F::ONE; count];
-    let weights = Weights {
+    let weights = CellWeights {
         t: ones(2 * rows),
         u: ones(2 * rows),
         s: vec![ones(3), ones(3)],

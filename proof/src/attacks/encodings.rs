@@ -1,4 +1,4 @@
-//! Points outside the group and scalars that are not reduced, in every place where a proof has one.
+//! Points outside the group and scalars that are not canonical, at every place of a proof.
 
 use ff::PrimeField;
 use group::GroupEncoding;
@@ -35,7 +35,7 @@ pub fn identity() -> [u8; 48] {
     bytes
 }
 
-/// A point whose x is written as x + p: the same point in a second encoding.
+/// A point whose x is encoded as x + p: a second encoding of the same point.
 fn x_not_reduced() -> [u8; 48] {
     let p = BigUint::parse_bytes(
         b"1a0111ea397fe69a4b1ba7b6434bacd764774b84f38512bf6730d2a0f6b0f6241eabfffeb153ffffb9feffffffffaaab",
@@ -84,7 +84,7 @@ fn points_outside_the_group_are_refused_inside_the_halo2_part() {
     let session = session();
     let proof = session.prove();
     let argument = parts(&proof).pop().unwrap().content;
-    let layout = session.pinned.layout();
+    let layout = session.checked.layout();
     let offsets = argument_points(&layout);
     assert_eq!(offsets.last().unwrap() + 48, argument.len(), "the halo2 part has another form");
     for offset in offsets {
@@ -116,7 +116,7 @@ fn scalars_that_are_not_canonical_are_refused() {
     let all = parts(&proof);
     let z = all.iter().find(|p| p.name == "z").unwrap().content.clone();
     let argument = all.last().unwrap().content.clone();
-    let columns = session.pinned.layout().committed_columns();
+    let columns = session.checked.layout().committed_columns();
     for scalar in not_canonical() {
         let replaced = |at: usize| {
             let mut other = proof.clone();

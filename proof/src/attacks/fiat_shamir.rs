@@ -1,4 +1,4 @@
-//! Every absorbed message, changed in turn, changes every later challenge and no earlier one.
+//! Each absorbed message changes every later challenge and no earlier one.
 
 use ff::{Field, PrimeField};
 use group::Group;
@@ -6,11 +6,12 @@ use group::Group;
 use crate::{
     field::{F, G1},
     manifest::AdapterId,
+    statement::Statement,
     trace::TraceDigest,
-    transcript::{Statement, Transcript},
+    transcript::Transcript,
 };
 
-/// Everything that is absorbed in a session with two T and U columns, three rounds, two A and B
+/// The absorbed messages of a session with two T and U columns, three rounds, two A and B
 /// columns.
 #[derive(Clone)]
 struct Messages {
@@ -48,12 +49,12 @@ fn messages() -> Messages {
 
 /// All challenges, in the order in which they are drawn.
 fn challenges(m: &Messages) -> Vec<(&'static str, [u8; 32])> {
-    let (mut transcript, opening) = Transcript::open(&m.statement);
+    let (mut transcript, first) = Transcript::open(&m.statement);
     let mut out = vec![
-        ("s0", opening.s0),
-        ("rho", opening.rho_key),
-        ("gamma", opening.gamma.to_repr()),
-        ("c", opening.c.to_repr()),
+        ("s0", first.s0),
+        ("rho", first.rho_key),
+        ("gamma", first.gamma.to_repr()),
+        ("c", first.c.to_repr()),
         ("beta", transcript.products(&m.t, &m.u).to_repr()),
     ];
     for (name, s) in ["r_1", "r_2", "r_3"].into_iter().zip(&m.s) {

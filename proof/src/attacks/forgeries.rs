@@ -1,5 +1,5 @@
-//! The forgeries that protocol sections 5, 6 and 9 rule out: each succeeds against a variant that
-//! leaves one rule out, with a false delta, and fails here.
+//! The forgeries that docs/protocol.md, "Soundness" rules out. Each has a false delta, succeeds
+//! against a variant that leaves out one rule, and fails against the protocol.
 
 use std::cell::Cell;
 
@@ -15,13 +15,13 @@ use crate::{
     error::Check,
     field::F,
     fold::interpolation,
-    relations::Name::{FirstRound, LastPoint, Product},
+    relations::RelationName::{FirstRound, LastPoint, Product},
     testing::{Session, Shape, lora},
 };
 
 /// The change of t_0 that explains the false delta.
 fn explain(view: &View<'_>, t: &mut [F], u: &[F]) -> F {
-    let change = view.missing(t, u) * (view.public.c[0] * u[0]).invert().unwrap();
+    let change = view.missing(t, u) * (view.projection.c[0] * u[0]).invert().unwrap();
     t[0] += change;
     change
 }
@@ -30,8 +30,7 @@ fn modules(count: usize) -> Session {
     Session::of(&(0..count).map(|m| lora(3 + m, 1 + m % 2, 2 + m, 2)).collect::<Vec<_>>())
 }
 
-/// What must be added to round 1 once r_1 is known: the sum changes by `error`, the value at r_1
-/// does not.
+/// The change of round 1 once r_1 is known: the sum changes by `error`, the value at r_1 does not.
 fn rewrite(error: F, r: F) -> [F; 3] {
     let [w0, _, w2] = interpolation(r);
     [error, F::ZERO, -(error * w0) * w2.invert().unwrap()]
@@ -57,7 +56,7 @@ fn a_round_rewritten_from_the_next_rounds_column_works_only_if_the_columns_are_a
         };
         let weak = Rules { rounds_in_one: true, ..Rules::default() };
         Attack::on_a_false_delta(&session).under(weak).succeeds(lie(0), &[]);
-        // Here round 2 has a column of its own: rows that round 1 would need carry no weight in it.
+        // In the protocol round 2 has its own column, and rows of round 1 carry no weight in it.
         Attack::on_a_false_delta(&session).is_refused(lie(3), &[FirstRound], Check::Relations);
         Attack::on_a_false_delta(&session).is_refused(lie(6), &[FirstRound], Check::Relations);
     }
@@ -80,7 +79,7 @@ fn products_chosen_after_beta_work_only_if_beta_does_not_depend_on_them() {
     let lie = |guess: Option<F>| Cheat {
         products: Some(Box::new(move |view, t, u| {
             let inverse = guess.unwrap_or(view.beta).invert().unwrap();
-            let missing = view.missing(t, u) * view.public.c[0].invert().unwrap();
+            let missing = view.missing(t, u) * view.projection.c[0].invert().unwrap();
             let x = missing * (u[0] - u[1] * inverse).invert().unwrap();
             t[0] += x;
             t[1] -= x * inverse;
@@ -90,7 +89,7 @@ fn products_chosen_after_beta_work_only_if_beta_does_not_depend_on_them() {
     Attack::on_a_false_delta(&session)
         .under(Rules { beta_first: true, ..Rules::default() })
         .succeeds(lie(None), &[]);
-    // Here β does not exist yet: the prover can only guess.
+    // In the protocol β does not exist yet: the prover can only guess.
     let guess = Some(F::random(OsRng));
     Attack::on_a_false_delta(&session).is_refused(lie(guess), &[LastPoint], Check::Relations);
 }
@@ -105,8 +104,8 @@ fn differences_that_cancel_in_the_span_proof_work_only_if_chi_is_known_first() {
         Cheat {
             products: Some(Box::new(move |view, t, u| error.set(explain(view, t, u)))),
             combined: Some(Box::new(move |view, a, b| {
-                let x = &view.public.groups[0];
-                let gamma = view.public.gamma[1];
+                let x = &view.projection.groups[0];
+                let gamma = view.projection.gamma[1];
                 let second = error.get() * (x[1] - gamma * x[0]).invert().unwrap();
                 let d = [-(gamma * second), second];
                 let inverse = guess.unwrap_or(view.chi).invert().unwrap();
@@ -152,7 +151,7 @@ fn a_simulated_span_proof_works_only_if_epsilon_is_known_first() {
     let lie = || Cheat {
         products: Some(Box::new(|view, t, u| error.set(explain(view, t, u)))),
         combined: Some(Box::new(|view, a, _| {
-            a[0][0] += error.get() * view.public.groups[0][0].invert().unwrap()
+            a[0][0] += error.get() * view.projection.groups[0][0].invert().unwrap()
         })),
         simulate_span: true,
         ..Cheat::default()
@@ -171,7 +170,7 @@ fn relations_that_cancel_in_their_sum_work_only_if_eta_is_known_first() {
             let square = view.eta.square();
             t[0] += square
                 * view.missing(t, u)
-                * (square * view.public.c[0] * u[0] - F::ONE).invert().unwrap();
+                * (square * view.projection.c[0] * u[0] - F::ONE).invert().unwrap();
         })),
         ..Cheat::default()
     };
@@ -187,10 +186,10 @@ fn one_sided(bias: bool, scale: bool) -> Session {
 #[test]
 fn the_free_u_cell_of_a_scale_works_only_if_it_has_a_weight() {
     let session = one_sided(false, true);
-    // Pair 1 is the scale: its U cell takes whatever the false delta needs.
+    // Pair 1 is the scale: its U cell takes the value that the false delta needs.
     let lie = || Cheat {
         products: Some(Box::new(|view, t, u| {
-            u[1] = view.missing(t, u) * (view.public.c[0] * t[1]).invert().unwrap();
+            u[1] = view.missing(t, u) * (view.projection.c[0] * t[1]).invert().unwrap();
         })),
         ..Cheat::default()
     };
@@ -202,8 +201,8 @@ fn the_free_u_cell_of_a_scale_works_only_if_it_has_a_weight() {
 
 #[test]
 fn the_unused_cells_of_one_sided_pairs_change_nothing() {
-    // Honest session: any value in a cell without weights is accepted, for it takes no part in the
-    // claim.
+    // In an honest session the verifier accepts any value in a cell without weights: the cell takes
+    // no part in the claim.
     for (bias, scale) in [(true, false), (false, true), (true, true)] {
         let session = one_sided(bias, scale);
         let unused = |false_delta: bool| {

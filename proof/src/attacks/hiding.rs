@@ -1,4 +1,4 @@
-//! What two proofs of one session have in common: nothing. What a secret prints: nothing.
+//! Two proofs of one session share no element, and secrets do not print.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use crate::{
 
 /// Every point and every scalar of a proof, the halo2 part's included.
 fn elements(session: &Session, bytes: &[u8]) -> Vec<Vec<u8>> {
-    let layout = session.pinned.layout();
+    let layout = session.checked.layout();
     let mut out = Vec::new();
     for part in parts(bytes).iter().skip(1) {
         let content = &bytes[part.content.clone()];
@@ -47,7 +47,7 @@ fn two_proofs_of_one_session_share_no_commitment_and_no_evaluation() {
     let own: HashSet<_> = a.iter().collect();
     assert_eq!(own.len(), a.len(), "an element occurs twice within one proof");
     assert!(b.iter().all(|element| !own.contains(element)));
-    // Nor does any run of 32 bytes, wherever it lies.
+    // They share no run of 32 bytes either.
     let windows: HashSet<&[u8]> = first.windows(32).collect();
     assert!(second.windows(32).all(|window| !windows.contains(window)));
 }
@@ -56,8 +56,8 @@ fn two_proofs_of_one_session_share_no_commitment_and_no_evaluation() {
 fn a_proof_shows_no_commitment_of_the_manifest() {
     // With one pair and one module, A** is A_1 itself, up to re-randomisation.
     let session = Session::of(&[lora(5, 1, 4, 2)]);
-    let proof = Proof::parse(&session.prove(), &session.pinned.layout()).unwrap();
-    let pair = &session.pinned.points()[0];
+    let proof = Proof::parse(&session.prove(), &session.checked.layout()).unwrap();
+    let pair = &session.checked.points()[0];
     assert!(!proof.a.contains(&pair.a[0]) && !proof.b.contains(&pair.b[0]));
 }
 
@@ -86,7 +86,7 @@ fn streams_differ_by_label_attempt_key_and_session() {
     assert_eq!(seen.len(), 6 * 4 * 3);
 }
 
-/// The derivation of protocol 5.9, written down a second time: all four inputs count.
+/// A second implementation of docs/protocol.md, "Randomness of a proof": all four inputs count.
 #[test]
 fn streams_are_those_of_the_protocol() {
     let (os, key, s0) = ([1; 32], MaskKey::from_bytes([2; 32]), [3; 32]);
@@ -129,19 +129,20 @@ fn streams_differ_by_the_number_of_threads_and_by_nothing_else_of_a_pool() {
 }
 
 /// An attacker gets two proofs of one statement that were made with the same bytes of the operating
-/// system (a copied virtual machine, say). With equal pools they are the same proof; with other
-/// pools they were to share all masks, and to have random polynomials that agree in a part.
+/// system (for example on a copied virtual machine). With equal thread pools they are the same
+/// proof. Without the number of threads in the derivation, proofs from different pools would share
+/// all masks, and parts of their random polynomials.
 #[test]
 fn repeated_randomness_gives_the_same_proof_or_one_that_has_nothing_in_common() {
     let session = Session::of(&[lora(30, 2, 4, 2), lora(3, 1, 2, 1)]);
     let prove = |threads| {
         within(threads, || {
-            super::cheat::Attack::on(&session).opened(|keys, transcript, _, public| {
+            super::cheat::Attack::on(&session).opened(|keys, transcript, _, projection| {
                 let attempt = Attempt {
                     srs: session.srs,
                     keys,
-                    pairs: session.pinned.pairs(),
-                    public: &public,
+                    pairs: session.checked.pairs(),
+                    projection: &projection,
                 };
                 let streams = ProofKey::derive(&[1; 32], &session.key, &[2; 32]).into_streams();
                 attempt.run(transcript, &session.weights, &session.key, streams).unwrap().to_bytes()
@@ -163,7 +164,7 @@ fn repeated_randomness_gives_the_same_proof_or_one_that_has_nothing_in_common() 
     }
 }
 
-/// Whether a type has a Debug implementation: the inherent method is found first, where it applies.
+/// Whether a type implements Debug: the inherent method takes precedence where its bound holds.
 macro_rules! has_debug {
     ($type:ty) => {{
         struct Probe<T>(std::marker::PhantomData<T>);
@@ -174,12 +175,12 @@ macro_rules! has_debug {
             }
         }
         #[allow(dead_code)]
-        trait Otherwise {
+        trait Fallback {
             fn has_debug(&self) -> bool {
                 false
             }
         }
-        impl<T> Otherwise for Probe<T> {}
+        impl<T> Fallback for Probe<T> {}
         Probe::<$type>(std::marker::PhantomData).has_debug()
     }};
 }
@@ -200,6 +201,6 @@ fn secrets_do_not_print() {
         session.rows[0].delta[0] ^= 1;
         session.with_trace(|trace| session.prover().prove(trace)).unwrap_err()
     };
-    // What an error says is what the user sees anyway.
+    // The error contains only what the user sees anyway.
     assert!(error.to_string().contains("nothing is proven"));
 }

@@ -1,4 +1,4 @@
-//! What must be accepted.
+//! Honest sessions, which the verifier must accept.
 
 use crate::testing::{Session, Shape, lora};
 
@@ -6,7 +6,7 @@ fn accepts(shapes: &[Shape]) {
     let session = Session::of(shapes);
     let proof = session.prove();
     let verdict = session.verify(&proof).unwrap();
-    assert_eq!(verdict.adapter, session.pinned.id());
+    assert_eq!(verdict.adapter, session.checked.id());
     assert_eq!(
         verdict.rows.iter().map(|(_, n)| *n).collect::<Vec<_>>(),
         shapes.iter().map(|s| s.rows).collect::<Vec<_>>()

@@ -1,10 +1,9 @@
-//! Files that want to crash their reader: whatever the bytes say, the answer is an error and not a
-//! panic.
+//! Hostile bytes: a reader returns an error and does not panic.
 
 use proptest::prelude::*;
 
 use crate::{
-    manifest::Pinned,
+    checked_manifest::CheckedManifest,
     proof::Proof,
     testing::{Session, Shape, keys, lora, with_rows},
 };
@@ -14,12 +13,12 @@ fn session() -> Session {
     Session::of(&[shape, lora(5, 2, 4, 2)])
 }
 
-/// Parses; if that works, goes on to the keys and the trace.
+/// Parses. If that succeeds, derives the keys and reads the trace.
 fn read(session: &Session, bytes: &[u8]) {
-    if let Ok(pinned) = Pinned::parse(bytes) {
-        let _ = keys().get(session.srs, pinned.layout());
-        let _ = with_rows(&pinned, session.context, &session.rows, |_| ());
-        let _ = pinned.modules()[0].output_scale();
+    if let Ok(checked) = CheckedManifest::parse(bytes) {
+        let _ = keys().get(session.srs, checked.layout());
+        let _ = with_rows(&checked, session.context, &session.rows, |_| ());
+        let _ = checked.modules()[0].output_scale();
     }
 }
 
@@ -76,7 +75,7 @@ fn extreme_numbers_with_a_settings_digest_that_fits_do_not_crash() {
     for dim in [1, 24, 25, 1 << 16, 98_304, 98_305, 1 << 24] {
         for rank in [1, 2, 1 << 10, 98_304, 1 << 20] {
             if dim <= 24 && rank == 2 {
-                // As many commitments as before: nothing is wrong with it.
+                // The number of commitments still fits, so the manifest is valid.
                 continue;
             }
             let mut manifest = session.manifest.clone();
@@ -87,9 +86,9 @@ fn extreme_numbers_with_a_settings_digest_that_fits_do_not_crash() {
             if let Ok(settings) = settings {
                 manifest.settings_digest = settings.digest_hex().unwrap();
             }
-            // The commitments do not fit any more, and nothing is allocated by the shapes before
-            // that is seen.
-            let answer = Pinned::parse(&manifest.to_bytes().unwrap());
+            // The number of commitments no longer fits. The parser must notice before it allocates
+            // by the shapes.
+            let answer = CheckedManifest::parse(&manifest.to_bytes().unwrap());
             assert!(matches!(answer, Err(crate::Error::Manifest(_))), "{dim} {rank}");
         }
     }
@@ -110,7 +109,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_no_proof_and_do_not_crash(bytes in prop::collection::vec(any::<u8>(), 0..300), keep in 0usize..200) {
-        let layout = shared().pinned.layout();
+        let layout = shared().checked.layout();
         prop_assert!(Proof::parse(&bytes, &layout).is_err());
         let mut spliced = proof()[..keep.min(proof().len())].to_vec();
         spliced.extend(&bytes);

@@ -1,4 +1,4 @@
-//! The verifiers of an [`Attack`]: the real one, and the one that follows the attack's (weakened)
+//! The verifiers of an [`Attack`]: the real one, and one that follows the attack's (weakened)
 //! rules.
 
 use group::Group;
@@ -8,7 +8,7 @@ use crate::{
     Error, argument,
     error::Check,
     field::{F, G1, G1Affine},
-    relations::{Challenges, Name, PublicColumns, combine},
+    relations::{Challenges, PublicColumns, RelationName, combine},
     span,
     testing::{Session, keys, with_rows},
     verifier::{SrsPolicy, Verdict, verify},
@@ -17,19 +17,19 @@ use crate::{
 impl Attack<'_> {
     /// The real verifier's answer.
     pub fn verify(&self, forgery: &Forgery) -> Result<Verdict, Error> {
-        let Session { srs, pinned, context, .. } = self.session;
+        let Session { srs, checked, context, .. } = self.session;
         let bytes = forgery.proof.to_bytes();
-        with_rows(pinned, *context, &self.rows, |trace| {
-            verify(srs, keys(), pinned, trace, &bytes, SrsPolicy::AllowUntrusted)
+        with_rows(checked, *context, &self.rows, |trace| {
+            verify(srs, keys(), checked, trace, &bytes, SrsPolicy::AllowUntrusted)
         })
         .unwrap()
     }
 
-    /// The answer of the verifier that follows this attack's rules.
+    /// The answer of the verifier that follows the rules of this attack.
     pub fn verify_by_the_rules(&self, forgery: &Forgery) -> Result<(), Error> {
         let (srs, proof) = (self.session.srs, &forgery.proof);
         let projective = |points: &[G1Affine]| points.iter().map(G1::from).collect::<Vec<_>>();
-        self.opened(|_, mut transcript, _, public| {
+        self.opened(|_, mut transcript, _, projection| {
             let early_eta = self.rules.eta_first.then(|| transcript.relations(&[F::from(0); 2]));
             let early_beta = self.rules.beta_first.then(|| transcript.products(&[], &[]));
             let late_beta = transcript.products(&projective(&proof.t), &projective(&proof.u));
@@ -51,11 +51,11 @@ impl Attack<'_> {
             let eta = early_eta.unwrap_or(late_eta);
 
             let p = self.difference(&a, &b, beta, &r, chi);
-            let bases = span::mask_bases(&self.session.pinned.layout(), srs.lagrange());
+            let bases = span::mask_bases(&self.session.checked.layout(), srs.lagrange());
             if span::commit_nonces(&bases, &proof.z) != G1::from(proof.r) + p * epsilon {
                 return Err(Error::Rejected(Check::MaskSpan));
             }
-            let all = self.relations(&public, &Challenges { beta, r, eta });
+            let all = self.relations(&projection, &Challenges { beta, r, eta });
             let laid_out = PublicColumns::lay_out(&self.layout(), &combine(&all, eta));
             let mut s = projective(&proof.s);
             if self.rules.rounds_in_one && !s.is_empty() {
@@ -68,17 +68,17 @@ impl Attack<'_> {
         })
     }
 
-    /// Asserts that exactly these relations are broken and that the real verifier names `check`.
-    pub fn is_refused(&self, cheat: Cheat<'_>, broken: &[Name], check: Check) {
+    /// Asserts that exactly these relations are broken and that the real verifier fails at `check`.
+    pub fn is_refused(&self, cheat: Cheat<'_>, broken: &[RelationName], check: Check) {
         let forgery = self.forge(cheat);
         assert_eq!(forgery.broken(), broken);
         let answer = self.verify(&forgery);
         assert!(matches!(answer, Err(Error::Rejected(found)) if found == check), "{answer:?}");
     }
 
-    /// Asserts that the verifier that follows the (weakened) rules is deceived, although these
-    /// relations are broken.
-    pub fn succeeds(&self, cheat: Cheat<'_>, broken: &[Name]) {
+    /// Asserts that the verifier with the weakened rules accepts, although these relations are
+    /// broken.
+    pub fn succeeds(&self, cheat: Cheat<'_>, broken: &[RelationName]) {
         let forgery = self.forge(cheat);
         assert_eq!(forgery.broken(), broken);
         self.verify_by_the_rules(&forgery).unwrap();

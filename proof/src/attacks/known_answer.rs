@@ -1,6 +1,6 @@
-//! Pinned answers of this version: what was published once must mean the same to every later build.
+//! Known answers of protocol version 1, which every later build must reproduce.
 //!
-//! Everything but the proof is derived from fixed bytes; the proof was made once and must still
+//! Everything but the proof is derived from fixed bytes. The proof was made once and must still
 //! verify. To regenerate the files after a deliberate change of the protocol: `cargo test -p
 //! zklora-proof -- --ignored regenerate`.
 
@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error,
+    checked_manifest::CheckedManifest,
     error::Check,
     keys::Keys,
     layout::Layout,
-    manifest::{AdapterId, Pinned},
+    manifest::AdapterId,
     masks::Seed,
     srs::{Provenance, Srs},
     testing::{OwnedRows, Session, Shape, draft, keys, lora, random_pairs, random_rows, with_rows},
@@ -26,7 +27,7 @@ const MANIFEST: &[u8] = include_bytes!("vectors/manifest-v1.json");
 const PROOF: &[u8] = include_bytes!("vectors/proof-v1.pf");
 const ANSWERS: &[u8] = include_bytes!("vectors/answers-v1.json");
 
-/// What is compared.
+/// The answers that are compared.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Answers {
     /// BLAKE3 of the manifest.
@@ -50,7 +51,7 @@ fn fixed(i: usize, limit: i64) -> i32 {
     (mixed as i64 % (2 * limit + 1) - limit) as i32
 }
 
-/// Two modules of every kind of term, one of them longer than a column, one that was not called.
+/// Three modules: one with every kind of term, one longer than a column, one that was not called.
 fn session() -> Session {
     let mixed = Shape { d_in: 16, rank: 2, d_out: 24, bias: true, scale: true, rows: 3 };
     let shapes = [mixed, lora(5000, 1, 6, 2), lora(8, 4, 8, 0)];
@@ -96,12 +97,12 @@ fn answers(session: &Session) -> Answers {
         (name, hex::encode(Keys::generate(ethereum(), *layout).unwrap().fingerprint().to_repr()))
     };
     Answers {
-        adapter: session.pinned.id().to_string(),
-        settings: session.pinned.settings().digest_hex().unwrap(),
+        adapter: session.checked.id().to_string(),
+        settings: session.checked.settings().digest_hex().unwrap(),
         trace: session.with_trace(|trace| hex::encode(trace.digest().0)),
         verifying_keys: layouts()
             .iter()
-            .chain([&session.pinned.layout()])
+            .chain([&session.checked.layout()])
             .map(fingerprint)
             .collect(),
     }
@@ -118,19 +119,19 @@ fn seed_and_weights_give_the_pinned_manifest_trace_and_keys() {
 fn the_pinned_proof_still_verifies_under_the_ethereum_ceremony() {
     let pinned_answers: Answers = serde_json::from_slice(ANSWERS).unwrap();
     let pin: AdapterId = pinned_answers.adapter.parse().unwrap();
-    let pinned = Pinned::parse_pinned(MANIFEST, &pin).unwrap();
+    let checked = CheckedManifest::parse_pinned(MANIFEST, &pin).unwrap();
     let mut session = session();
-    let held_against = |session: &Session| {
-        with_rows(&pinned, session.context, &session.rows, |trace| {
-            verify(ethereum(), keys(), &pinned, trace, PROOF, SrsPolicy::TrustedOnly)
+    let verify_against = |session: &Session| {
+        with_rows(&checked, session.context, &session.rows, |trace| {
+            verify(ethereum(), keys(), &checked, trace, PROOF, SrsPolicy::TrustedOnly)
         })
         .unwrap()
     };
-    let verdict = held_against(&session).unwrap();
+    let verdict = verify_against(&session).unwrap();
     assert_eq!((verdict.adapter, verdict.ceremony), (pin, Provenance::EthereumCeremony));
     assert_eq!(verdict.rows.iter().map(|(_, n)| *n).collect::<Vec<_>>(), [3, 2, 0]);
     session.rows[1].delta[5] ^= 1;
-    let answer = held_against(&session);
+    let answer = verify_against(&session);
     assert!(matches!(answer, Err(Error::Rejected(Check::MaskSpan))), "{answer:?}");
 }
 

@@ -1,9 +1,10 @@
-//! Manifests that break a rule, and manifests that were edited after they were pinned.
+//! Manifests that break a rule, and manifests that were edited after the user pinned them.
 
 use crate::{
     Error,
+    checked_manifest::CheckedManifest,
     error::Check,
-    manifest::{AdapterId, Manifest, Pinned, Point, TermKind},
+    manifest::{AdapterId, Manifest, Point, TermKind},
     settings::Settings,
     testing::{Session, Shape, keys, lora, with_rows},
     verifier::{SrsPolicy, verify},
@@ -36,7 +37,7 @@ fn rule(session: &Session, text: &str, edit: impl FnOnce(&mut Manifest)) {
 }
 
 fn rule_of(bytes: &[u8], text: &str) {
-    match Pinned::parse(bytes) {
+    match CheckedManifest::parse(bytes) {
         Err(Error::Manifest(why)) => assert!(why.contains(text), "`{text}` is not in: {why}"),
         other => panic!("expected `{text}`, got {other:?}"),
     }
@@ -46,26 +47,32 @@ fn rule_of(bytes: &[u8], text: &str) {
 fn the_pin_names_one_manifest_and_no_other() {
     let session = mixed();
     let bytes = session.manifest.to_bytes().unwrap();
-    Pinned::parse_pinned(&bytes, &session.pinned.id()).unwrap();
+    CheckedManifest::parse_pinned(&bytes, &session.checked.id()).unwrap();
     for bit in [0, 7, 100, 255] {
-        let mut pin = session.pinned.id();
+        let mut pin = session.checked.id();
         pin.0[bit / 8] ^= 1 << (bit % 8);
-        assert!(matches!(Pinned::parse_pinned(&bytes, &pin), Err(Error::Pin { .. })));
+        assert!(matches!(CheckedManifest::parse_pinned(&bytes, &pin), Err(Error::Pin { .. })));
     }
     let other = edited(&session, |m| m.modules.swap(1, 2));
-    assert!(matches!(Pinned::parse_pinned(&other, &session.pinned.id()), Err(Error::Pin { .. })));
+    assert!(matches!(
+        CheckedManifest::parse_pinned(&other, &session.checked.id()),
+        Err(Error::Pin { .. })
+    ));
     assert!("00".parse::<AdapterId>().is_err());
-    assert_eq!(session.pinned.id().to_string().parse::<AdapterId>().unwrap(), session.pinned.id());
+    assert_eq!(
+        session.checked.id().to_string().parse::<AdapterId>().unwrap(),
+        session.checked.id()
+    );
 }
 
 #[test]
 fn points_that_were_kept_are_the_manifests_or_refused() {
     let session = mixed();
-    let (bytes, kept) = (session.manifest.to_bytes().unwrap(), session.pinned.points_to_bytes());
-    let again = Pinned::parse_with_points(&bytes, &kept).unwrap();
+    let (bytes, kept) = (session.manifest.to_bytes().unwrap(), session.checked.points_to_bytes());
+    let again = CheckedManifest::parse_with_points(&bytes, &kept).unwrap();
     assert_eq!(again.points_to_bytes(), kept);
     let refused = |points: &[u8]| {
-        let error = Pinned::parse_with_points(&bytes, points).unwrap_err().to_string();
+        let error = CheckedManifest::parse_with_points(&bytes, points).unwrap_err().to_string();
         assert!(error.contains("are not its commitments"), "{error}");
     };
     refused(&kept[96..]);
@@ -78,20 +85,20 @@ fn points_that_were_kept_are_the_manifests_or_refused() {
         refused(&changed);
     }
     // The same x with the other sign, which is on the curve.
-    let negated = -session.pinned.points()[0].a[0];
+    let negated = -session.checked.points()[0].a[0];
     let mut other = kept.clone();
     other[..96].copy_from_slice(negated.to_uncompressed().as_ref());
     refused(&other);
-    // A manifest that breaks a rule breaks it with points, too.
-    assert!(Pinned::parse_with_points(&[&bytes[..], b" "].concat(), &kept).is_err());
+    // A manifest that breaks a rule is refused with points, too.
+    assert!(CheckedManifest::parse_with_points(&[&bytes[..], b" "].concat(), &kept).is_err());
 }
 
-/// Every rule that parsing has for a point holds for kept points, too, but for the group, of which
-/// `parse_with_points` says so.
+/// Kept points obey every rule for parsed points but one: the group is not checked again, as the
+/// documentation of `parse_with_points` says.
 #[test]
 fn a_kept_identity_is_refused_as_a_parsed_one_is() {
     let session = mixed();
-    let count = session.pinned.points_to_bytes().len() / 96;
+    let count = session.checked.points_to_bytes().len() / 96;
     let mut at = 0;
     for (m, module) in session.manifest.modules.iter().enumerate() {
         for (t, term) in module.terms.iter().enumerate() {
@@ -105,11 +112,11 @@ fn a_kept_identity_is_refused_as_a_parsed_one_is() {
                             let side = if is_a { &mut term.a } else { &mut term.b };
                             side[j][column] = Point(identity());
                         });
-                        let mut kept = session.pinned.points_to_bytes();
+                        let mut kept = session.checked.points_to_bytes();
                         let infinity = <crate::field::G1Affine as PrimeCurveAffine>::identity()
                             .to_uncompressed();
                         kept[at * 96..(at + 1) * 96].copy_from_slice(infinity.as_ref());
-                        match Pinned::parse_with_points(&bytes, &kept) {
+                        match CheckedManifest::parse_with_points(&bytes, &kept) {
                             Err(Error::Manifest(why)) => {
                                 assert!(why.ends_with("is the identity"), "{why}")
                             }
@@ -140,7 +147,8 @@ fn an_edited_manifest_that_obeys_the_rules_has_no_proof() {
         Box::new(move |m| m.modules[2].terms[0].a[0][0] = point(m)),
         Box::new(|m| {
             m.modules.swap(1, 2);
-            // Their bounds differ, and the trace is held to them before the proof is looked at.
+            // Their bounds differ, and the trace is checked against them before the proof is
+            // parsed.
             (m.modules[1].delta_bits, m.modules[2].delta_bits) = (63, 63);
         }),
         Box::new(|m| m.modules[0].name.push('x')),
@@ -159,12 +167,15 @@ fn an_edited_manifest_that_obeys_the_rules_has_no_proof() {
     for (i, edit) in edits.iter().enumerate() {
         let bytes = edited(&session, edit);
         assert!(
-            matches!(Pinned::parse_pinned(&bytes, &session.pinned.id()), Err(Error::Pin { .. })),
+            matches!(
+                CheckedManifest::parse_pinned(&bytes, &session.checked.id()),
+                Err(Error::Pin { .. })
+            ),
             "edit {i}"
         );
-        let pinned = Pinned::parse(&bytes).unwrap();
-        let answer = with_rows(&pinned, session.context, &session.rows, |trace| {
-            verify(session.srs, keys(), &pinned, trace, &proof, SrsPolicy::AllowUntrusted)
+        let checked = CheckedManifest::parse(&bytes).unwrap();
+        let answer = with_rows(&checked, session.context, &session.rows, |trace| {
+            verify(session.srs, keys(), &checked, trace, &proof, SrsPolicy::AllowUntrusted)
         })
         .unwrap();
         assert!(matches!(answer, Err(Error::Rejected(Check::MaskSpan))), "edit {i}: {answer:?}");
@@ -181,17 +192,17 @@ fn digests_that_do_not_belong_are_refused() {
     rule(&session, "k = 21", |m| m.k = 21);
     rule(&session, "settings digest", |m| m.modules[1].d_out = 1000);
     let bytes = edited(&session, |m| m.srs_digest = "00".repeat(32));
-    let pinned = Pinned::parse(&bytes).unwrap();
+    let checked = CheckedManifest::parse(&bytes).unwrap();
     let proof = session.prove();
-    let answer = with_rows(&pinned, session.context, &session.rows, |trace| {
-        verify(session.srs, keys(), &pinned, trace, &proof, SrsPolicy::AllowUntrusted)
+    let answer = with_rows(&checked, session.context, &session.rows, |trace| {
+        verify(session.srs, keys(), &checked, trace, &proof, SrsPolicy::AllowUntrusted)
     })
     .unwrap();
     assert!(matches!(answer, Err(Error::SrsMismatch { .. })), "{answer:?}");
 }
 
 #[test]
-fn names_dimensions_and_widths_are_held_to_their_rules() {
+fn names_dimensions_and_widths_outside_their_rules_are_refused() {
     let session = mixed();
     rule(&session, "two modules are called", |m| m.modules[1].name = m.modules[0].name.clone());
     rule(&session, "two inputs are called", |m| m.modules[0].inputs[1].name = "x".into());
@@ -264,7 +275,7 @@ fn one_sided_terms_have_exactly_their_side() {
     rule(&session, impossible, |m| m.modules[0].terms[1].kind = TermKind::LowRank);
     rule(&session, impossible, |m| m.modules[0].terms[1].kind = TermKind::Scale);
     rule(&session, impossible, |m| m.modules[0].terms[2].kind = TermKind::Bias);
-    // A scale that calls itself low rank has a committed B side that is not there.
+    // A scale that claims to be low rank lacks a committed B side.
     rule(&session, "settings digest", |m| m.modules[0].terms[2] = m.modules[1].terms[0].clone());
     rule(&session, shape, |m| {
         m.modules[0].terms[2].kind = TermKind::LowRank;
@@ -336,7 +347,7 @@ fn a_manifest_beyond_the_limit_is_not_even_parsed() {
 }
 
 #[test]
-fn lists_of_nothing_are_refused_at_the_first() {
+fn empty_lists_of_commitments_are_refused_at_the_first() {
     let session = mixed();
     let text = String::from_utf8(session.manifest.to_bytes().unwrap()).unwrap();
     let many = text.replacen("\"b\":[", &format!("\"b\":[{}", "[],".repeat(1 << 20)), 1);

@@ -1,18 +1,18 @@
-//! Every committed column of a proof carries the masks that were drawn for it: the whole proof,
-//! made a second time from the four streams of its randomness.
+//! Every committed column of a proof carries the masks that were drawn for it. The test makes a
+//! whole proof a second time from the four streams of its randomness.
 //!
-//! A proof that reuses a mask or leaves one out verifies all the same and looks as random; only
-//! this shows that none does.
+//! A proof that reuses a mask or leaves one out still verifies and looks random, so no other test
+//! would notice.
 
 use ff::Field;
 use group::Curve;
 
 use crate::{
     argument,
+    checked_manifest::PairPoints,
     field::{F, G1, G1Affine, Secret, powers},
     fold::Folding,
     layout::Layout,
-    manifest::PairPoints,
     prover::{Attempt, combine_a, combine_b, commit_column, products},
     randomness::{ProofKey, Stream, Streams},
     relations::{Challenges, PublicColumns, a_weights, combine, pair_weights, relations},
@@ -20,7 +20,7 @@ use crate::{
     testing::{Session, Shape, lora},
 };
 
-/// Each piece of a vector with two masks of its own.
+/// Each piece of a vector with its own two masks.
 fn masked(layout: &Layout, data: &[F], columns: usize, masks: &mut Stream) -> Vec<Secret> {
     let mut pieces: Vec<Vec<F>> = data.chunks(layout.data_rows()).map(<[F]>::to_vec).collect();
     pieces.resize(columns, Vec::new());
@@ -35,8 +35,8 @@ fn masked(layout: &Layout, data: &[F], columns: usize, masks: &mut Stream) -> Ve
 fn every_mask_is_drawn_once_and_used_where_it_belongs() {
     let mixed = Shape { d_in: 6, rank: 2, d_out: 30, bias: true, scale: true, rows: 2 };
     let session = Session::of(&[mixed, lora(30, 22, 4, 2), lora(3, 1, 2, 0)]);
-    let (srs, pinned, weights) = (session.srs, &session.pinned, &session.weights);
-    let (pairs, layout) = (pinned.pairs(), pinned.layout());
+    let (srs, checked, weights) = (session.srs, &session.checked, &session.weights);
+    let (pairs, layout) = (checked.pairs(), checked.layout());
     assert!(
         layout.pair_columns > 1
             && layout.rounds > 1
@@ -45,8 +45,8 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         "{layout:?}"
     );
     let streams = || ProofKey::derive(&[1; 32], &session.key, &[2; 32]).into_streams();
-    super::cheat::Attack::on(&session).opened(|keys, transcript, _, public| {
-        let attempt = Attempt { srs, keys, pairs, public: &public };
+    super::cheat::Attack::on(&session).opened(|keys, transcript, _, projection| {
+        let attempt = Attempt { srs, keys, pairs, projection: &projection };
         let proof = attempt.run(transcript.clone(), weights, &session.key, streams()).unwrap();
 
         let Streams { mut masks, mut fresh, mut nonces, library } = streams();
@@ -55,7 +55,7 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         let commit =
             |columns: &[Secret]| columns.iter().map(|c| commit_column(srs, c)).collect::<Vec<_>>();
 
-        let (t, u) = products(pairs, weights, &public);
+        let (t, u) = products(pairs, weights, &projection);
         let mut columns = masked(&layout, &t, layout.pair_columns, &mut masks);
         columns.extend(masked(&layout, &u, layout.pair_columns, &mut masks));
         let (c_t, c_u) = (projective(&proof.t), projective(&proof.u));
@@ -63,7 +63,7 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         let beta = transcript.products(&c_t, &c_u);
         let b = pair_weights(beta, pairs);
         let mut folding =
-            Folding::new(combine_a(pairs, weights, &b), public.groups.clone(), layout.rounds);
+            Folding::new(combine_a(pairs, weights, &b), projection.groups.clone(), layout.rounds);
         let mut r = Vec::new();
         for s in projective(&proof.s) {
             let round = masked(&layout, &folding.round(), 1, &mut masks);
@@ -80,7 +80,7 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
                                side: fn(&PairPoints) -> &Vec<G1Affine>,
                                weights: &[F]| {
             for (column, point) in points.iter().enumerate() {
-                let own = pinned.points().iter().zip(weights);
+                let own = checked.points().iter().zip(weights);
                 let combined: G1 =
                     own.filter_map(|(p, w)| side(p).get(column).map(|p| G1::from(p) * w)).sum();
                 let difference = masked(&layout, &[], 1, &mut fresh).remove(0);
@@ -100,8 +100,7 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         assert_eq!(proof.z, span::respond(&nonces, epsilon, &f));
         let eta = transcript.relations(&proof.z);
 
-        // What halo2 blinds with comes from the last stream: the same columns and stream give the
-        // same bytes.
+        // halo2 blinds with the last stream: the same columns and stream give the same bytes.
         let own = crate::prover::combined_masks(pairs, &layout, &session.key, &a_weights, &b);
         let (a_data, _) = folding.finish();
         let mut again = |data: &[F], masks: &[[F; 2]], values: &[[F; 2]]| {
@@ -117,7 +116,8 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         let (values_a, values_b) = values.split_at(layout.a_columns);
         again(&combine_b(pairs, weights, &b), &own.b, values_b);
         again(&a_data, &own.a, values_a);
-        let sum = combine(&relations(&layout, pairs, &public, &Challenges { beta, r, eta }), eta);
+        let sum =
+            combine(&relations(&layout, pairs, &projection, &Challenges { beta, r, eta }), eta);
         let laid_out = PublicColumns::lay_out(&layout, &sum);
         let argument =
             argument::prove(srs, keys, &columns, &laid_out, transcript.finish(), library).unwrap();

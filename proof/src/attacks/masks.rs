@@ -1,11 +1,11 @@
-//! Masks: no commitment is shared between two adapters of one seed, and an opening opens one
-//! adapter only.
+//! Masks: two adapters of one seed share no commitment, and an opening opens one adapter only.
 
 use std::collections::HashSet;
 
 use crate::{
+    checked_manifest::CheckedManifest,
     commit::{audit, commit},
-    manifest::{Manifest, Pinned, Point},
+    manifest::{Manifest, Point},
     masks::{MaskKey, Seed, Side},
     srs::Srs,
     testing::{K, Shape, draft, lora, random_pairs, srs},
@@ -55,7 +55,7 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_shares_nothing() {
     let (other, _, other_key) = committed(&draft, &pairs, [43; 32]);
     assert!(points(&first).is_disjoint(&points(&other)));
     assert_ne!(key.expose(), other_key.expose());
-    // What a draft says of commitments and digests does not count.
+    // Commitments and digests in a draft are ignored.
     let (from_finished, _, _) = committed(&first, &pairs, SEED);
     assert_eq!(first, from_finished);
 }
@@ -65,15 +65,15 @@ fn any_change_under_the_same_seed_shares_no_commitment_and_no_opening() {
     let draft = narrow();
     let pairs = random_pairs(&draft);
     let (first, weights, key) = committed(&draft, &pairs, SEED);
-    let pinned = Pinned::parse(&first.to_bytes().unwrap()).unwrap();
-    assert!(audit(srs(), &pinned, &weights, &key).unwrap().is_empty());
+    let checked = CheckedManifest::parse(&first.to_bytes().unwrap()).unwrap();
+    assert!(audit(srs(), &checked, &weights, &key).unwrap().is_empty());
     let own = points(&first);
 
     let check = |what: &str, draft: &Manifest, pairs: &[PairWeights]| {
         let (manifest, weights, other_key) = committed(draft, pairs, SEED);
         assert!(points(&manifest).is_disjoint(&own), "{what}");
         // The buyer of one adapter cannot open the other: every module differs.
-        let other = Pinned::parse(&manifest.to_bytes().unwrap()).unwrap();
+        let other = CheckedManifest::parse(&manifest.to_bytes().unwrap()).unwrap();
         let names: Vec<String> = manifest.modules.iter().map(|m| m.name.clone()).collect();
         assert_eq!(audit(srs(), &other, &weights, &key).unwrap(), names, "{what}");
         assert!(audit(srs(), &other, &weights, &other_key).unwrap().is_empty(), "{what}");

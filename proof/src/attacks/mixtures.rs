@@ -5,7 +5,7 @@ use crate::{
     Error,
     error::Check,
     manifest::{Input, Term, TermKind},
-    relations::Name::Product,
+    relations::RelationName::Product,
     testing::{OwnedRows, Session, Shape, draft, integer, lora, random_pairs, srs},
 };
 

@@ -1,4 +1,4 @@
-//! Proofs whose bytes were tampered with.
+//! Proofs with changed bytes.
 
 use crate::{
     Error,
@@ -53,7 +53,7 @@ fn part_of(bytes: &[u8], at: usize) -> (&'static str, bool) {
     (part.name, part.content.contains(&at))
 }
 
-/// One flipped bit: the part is malformed, or the check that depends on it says no.
+/// Flips one bit: the part is malformed, or the check that depends on it fails.
 fn flip_is_refused(session: &Session, proof: &[u8], at: usize, bit: u8) {
     let mut bad = proof.to_vec();
     bad[at] ^= 1 << bit;
@@ -189,7 +189,7 @@ fn bytes_after_the_end_are_refused() {
         malformed(
             &session.verify(&with_part(&proof, "halo2", &longer)),
             "halo2",
-            "goes on after its end",
+            "bytes after its end",
         );
     }
 }

@@ -1,5 +1,5 @@
-//! Random shapes, extreme integers: deltas against a big-integer oracle, proofs that verify, and
-//! then do not.
+//! Random shapes and extreme integers: deltas equal a big-integer oracle, proofs verify, and do not
+//! verify after a change.
 
 use ff::PrimeField;
 use num_bigint::{BigInt, BigUint, Sign};
@@ -135,7 +135,7 @@ fn row_weights_of_rows_and_modules_all_differ() {
     assert_eq!(all[7..43], row_weights(&[3; 32], 1, 7..43));
 }
 
-/// The deltas of a session, computed with big integers straight from the definition.
+/// The deltas of a session, computed with big integers from the definition.
 fn oracle(session: &Session) -> Vec<Vec<BigInt>> {
     let mut rest = session.weights.pairs().iter();
     let mut out = Vec::new();
@@ -199,8 +199,8 @@ proptest! {
             session.rows.iter().enumerate().flat_map(|(m, r)| (0..r.delta.len()).map(move |i| (m, i))).collect();
         let (module, cell) = *at.get(&cells);
         session.rows[module].delta[cell] ^= 1 << bit;
-        let answer = with_rows(&session.pinned, session.context, &session.rows, |trace| {
-            verify(session.srs, keys(), &session.pinned, trace, &proof, SrsPolicy::AllowUntrusted)
+        let answer = with_rows(&session.checked, session.context, &session.rows, |trace| {
+            verify(session.srs, keys(), &session.checked, trace, &proof, SrsPolicy::AllowUntrusted)
         });
         // A wide flip may leave the certified bound: then the trace itself is refused.
         let refused = matches!(answer, Ok(Err(Error::Rejected(Check::MaskSpan))) | Err(Error::BeyondBound { .. }));
@@ -250,7 +250,7 @@ fn one_vector_far_longer_than_a_column_and_many_modules() {
     let mut shapes = vec![lora(1000, 1, 1, 2), lora(1, 1, 1000, 2)];
     shapes.extend((0..30).map(|m| lora(1 + m % 3, 1, 1, m % 4)));
     let session = Session::of(&shapes);
-    assert_eq!(session.pinned.layout().rounds, 5);
+    assert_eq!(session.checked.layout().rounds, 5);
     equals_the_oracle(&session);
     session.verify(&session.prove()).unwrap();
 }

@@ -1,5 +1,5 @@
-//! Provers that skip their self-check and lie at one step: which relation breaks, and which check
-//! says so.
+//! Provers that skip their self-check and lie at one step: the relation that breaks, and the check
+//! that fails.
 
 use std::cell::Cell;
 
@@ -11,7 +11,7 @@ use crate::{
     error::Check,
     field::F,
     fold::interpolation,
-    relations::Name::{FirstRound, LastPoint, Outputs, Product, Round},
+    relations::RelationName::{FirstRound, LastPoint, Outputs, Product, Round},
     testing::{Session, Shape, lora},
     weights::{PairWeights, Weights},
 };
@@ -75,7 +75,7 @@ fn a_t_that_explains_a_false_delta_breaks_only_the_claim() {
     let lie = Cheat {
         products: Some(Box::new(|view, t, u| {
             let missing = view.missing(t, u);
-            t[0] += missing * (view.public.c[0] * u[0]).invert().unwrap();
+            t[0] += missing * (view.projection.c[0] * u[0]).invert().unwrap();
         })),
         ..Cheat::default()
     };
@@ -87,7 +87,7 @@ fn a_u_that_explains_a_false_delta_breaks_only_the_outputs() {
     let lie = Cheat {
         products: Some(Box::new(|view, t, u| {
             let missing = view.missing(t, u);
-            u[0] += missing * (view.public.c[0] * t[0]).invert().unwrap();
+            u[0] += missing * (view.projection.c[0] * t[0]).invert().unwrap();
         })),
         ..Cheat::default()
     };
@@ -127,11 +127,11 @@ fn a_right_round_with_the_commitment_of_another_is_refused() {
     Attack::on(&session).is_refused(lie, &[], Check::Relations);
 }
 
-/// A false t, and rounds that carry its error on: `e` is the error of the claim at each round.
+/// A false t, and rounds that pass its error on: `error` is the error of the claim at each round.
 fn bent_rounds<'c>(error: &'c Cell<F>) -> Cheat<'c> {
     Cheat {
         products: Some(Box::new(|view, t, u| {
-            let lie = view.missing(t, u) * (view.public.c[0] * u[0]).invert().unwrap();
+            let lie = view.missing(t, u) * (view.projection.c[0] * u[0]).invert().unwrap();
             t[0] += lie;
             error.set(lie);
         })),
@@ -160,8 +160,8 @@ fn a_combined_column_bent_to_absorb_the_last_error_leaves_the_mask_span() {
     let error = Cell::new(F::ZERO);
     let mut lie = bent_rounds(&error);
     lie.combined = Some(Box::new(|view, a, _| {
-        let eq = crate::fold::eq_weights(&view.r, view.public.groups.len());
-        let x = crate::fold::fold_public(&view.public.groups, &eq);
+        let eq = crate::fold::eq_weights(&view.r, view.projection.groups.len());
+        let x = crate::fold::fold_public(&view.projection.groups, &eq);
         let last = error.get() * interpolation(view.r[view.r.len() - 1])[0];
         a[0][0] += last * x[0].invert().unwrap();
     }));
@@ -175,7 +175,7 @@ fn another_combination_with_a_matching_commitment_leaves_the_mask_span() {
     let lie = Cheat { combined: Some(Box::new(|_, _, b| b[0][0] += F::ONE)), ..Cheat::default() };
     Attack::on(&session()).is_refused(lie, &[Outputs], Check::MaskSpan);
     // A data row without any weight: no relation notices, the span proof does.
-    let row = session().pinned.layout().data_rows() - 1;
+    let row = session().checked.layout().data_rows() - 1;
     let lie =
         Cheat { combined: Some(Box::new(move |_, _, b| b[0][row] += F::ONE)), ..Cheat::default() };
     Attack::on(&session()).is_refused(lie, &[], Check::MaskSpan);
@@ -224,7 +224,7 @@ fn computed_with(session: &Session, weights: &Weights) -> Vec<crate::testing::Ow
     let mut other = Session {
         srs: session.srs,
         manifest: session.manifest.clone(),
-        pinned: session.pinned.clone(),
+        checked: session.checked.clone(),
         weights: weights.clone(),
         key: crate::masks::MaskKey::from_bytes(*session.key.expose()),
         rows: session.rows.clone(),
@@ -240,11 +240,11 @@ fn residuals_are_those_of_the_relations() {
     let session = session();
     let attack = Attack::on_a_false_delta(&session);
     let difference = Cell::new(F::ZERO);
-    let spy = Cheat {
+    let observer = Cheat {
         products: Some(Box::new(|view, t, u| difference.set(view.missing(t, u)))),
         ..Cheat::default()
     };
-    let forgery = attack.forge(spy);
+    let forgery = attack.forge(observer);
     assert_eq!(forgery.residuals.last().unwrap().1, -difference.get());
     assert_ne!(difference.get(), F::ZERO);
 }

@@ -1,11 +1,12 @@
-//! A right proof held against another trace, and traces that break a shape or a range.
+//! A valid proof with another trace, and traces that break a shape or a range.
 
 use crate::{
     Error,
     error::Check,
     manifest::TermKind,
+    rows::Rows,
     testing::{OwnedRows, Session, Shape, keys, lora, with_rows},
-    trace::{Rows, Trace},
+    trace::Trace,
     verifier::{SrsPolicy, verify},
 };
 
@@ -13,10 +14,10 @@ fn session() -> Session {
     Session::of(&[lora(4, 2, 3, 3), lora(4, 1, 3, 3), lora(5, 1, 2, 0), lora(5, 2, 2, 2)])
 }
 
-/// The answer when a proof of the true trace is held against `rows`.
+/// The answer when a proof of the true trace is verified against `rows`.
 fn against(session: &Session, proof: &[u8], rows: &[OwnedRows]) -> Result<(), Error> {
-    let answer = with_rows(&session.pinned, session.context, rows, |trace| {
-        verify(session.srs, keys(), &session.pinned, trace, proof, SrsPolicy::AllowUntrusted)
+    let answer = with_rows(&session.checked, session.context, rows, |trace| {
+        verify(session.srs, keys(), &session.checked, trace, proof, SrsPolicy::AllowUntrusted)
     });
     answer?.map(|_| ())
 }
@@ -24,14 +25,13 @@ fn against(session: &Session, proof: &[u8], rows: &[OwnedRows]) -> Result<(), Er
 fn is_refused(session: &Session, proof: &[u8], change: impl FnOnce(&mut Vec<OwnedRows>)) {
     let mut rows = session.rows.clone();
     change(&mut rows);
-    // Rows that moved to another module are held to its bound, so that the trace itself is in
-    // order.
+    // Rows that moved to another module are cut to its bound, so that the trace itself is valid.
     for (module, rows) in session.manifest.modules.iter().zip(&mut rows) {
         let bound = ((1u64 << module.delta_bits) - 1) as i64;
         rows.delta.iter_mut().for_each(|d| *d = (*d).clamp(-bound, bound));
     }
     assert_ne!(rows, session.rows);
-    // Another trace has other challenges, so the first check that depends on them says no.
+    // Another trace has other challenges, so the first check that depends on them fails.
     let answer = against(session, proof, &rows);
     assert!(matches!(answer, Err(Error::Rejected(Check::MaskSpan))), "{answer:?}");
 }
@@ -103,11 +103,11 @@ fn the_integers_that_stand_for_one_are_part_of_the_trace() {
 #[test]
 fn more_rows_than_the_projection_can_sum_are_refused() {
     let session = session();
-    // Zero pages that nobody touches: the number is looked at first.
-    let scales = vec![0.0f32; crate::trace::MAX_ROWS + 1];
+    // Zero pages that are never touched: the number of rows is checked first.
+    let scales = vec![0.0f32; crate::rows::MAX_ROWS + 1];
     let rows = Rows { inputs: &[&[]], scales: &scales, ..Rows::default() };
     let none = Rows { inputs: &[&[]], ..Rows::default() };
-    let answer = Trace::new(&session.pinned, [0; 32], vec![rows, none, none, none]);
+    let answer = Trace::new(&session.checked, [0; 32], vec![rows, none, none, none]);
     assert!(
         matches!(&answer, Err(Error::Trace(why)) if why.contains("268435457 rows: more than")),
         "{answer:?}"
@@ -137,7 +137,7 @@ fn a_prover_asked_for_a_false_trace_publishes_nothing_and_names_the_cell() {
 }
 
 fn trace_error(session: &Session, rows: &[OwnedRows]) -> String {
-    match with_rows(&session.pinned, session.context, rows, |_| ()) {
+    match with_rows(&session.checked, session.context, rows, |_| ()) {
         Err(error @ (Error::Trace(_) | Error::BeyondBound { .. })) => error.to_string(),
         other => panic!("{other:?}"),
     }
@@ -178,7 +178,7 @@ fn integers_out_of_range_are_named_with_module_and_row() {
     for value in [limit - 1, 1 - limit] {
         let mut rows = session.rows.clone();
         rows[1].inputs[0][9] = value;
-        with_rows(&session.pinned, session.context, &rows, |_| ()).unwrap();
+        with_rows(&session.checked, session.context, &rows, |_| ()).unwrap();
     }
 }
 
@@ -222,7 +222,7 @@ fn a_trace_checked_against_another_adapter_is_refused() {
     let (session, other) = (session(), session());
     let proof = session.prove();
     let answer = other.with_trace(|trace| {
-        verify(session.srs, keys(), &session.pinned, trace, &proof, SrsPolicy::AllowUntrusted)
+        verify(session.srs, keys(), &session.checked, trace, &proof, SrsPolicy::AllowUntrusted)
             .map(|_| ())
     });
     assert!(
@@ -244,7 +244,7 @@ fn the_digest_separates_what_is_in_the_rows() {
         delta,
     };
     let digest =
-        |modules: Vec<Rows<'_>>| Trace::new(&session.pinned, [0; 32], modules).unwrap().digest().0;
+        |modules: Vec<Rows<'_>>| Trace::new(&session.checked, [0; 32], modules).unwrap().digest().0;
     let full = row(&[1.0, 2.0], &[5, 6, 7, 8]);
     let all = [
         digest(vec![full, Rows { inputs: &[&[]], ..Rows::default() }]),

@@ -1,13 +1,13 @@
-//! Variants of the protocol, each of which leaves one rule out: a forgery that succeeds against
-//! exactly one of them shows what its rule is for.
+//! Variants of the protocol, each without one rule. A forgery that succeeds against exactly one of
+//! them shows the purpose of the missing rule.
 
 use ff::Field;
 
 use super::cheat::Attack;
 use crate::{
     field::{F, G1, powers},
-    projection::Public,
-    relations::{Challenges, Name, Relation, a_weights, pair_weights, relations},
+    projection::Projection,
+    relations::{Challenges, Relation, RelationName, a_weights, pair_weights, relations},
 };
 
 /// What a variant leaves out. The default leaves out nothing.
@@ -32,9 +32,9 @@ pub struct Rules {
 
 impl Attack<'_> {
     /// The relations, as the rules have them.
-    pub fn relations(&self, public: &Public, challenges: &Challenges) -> Vec<Relation> {
-        let pairs = self.session.pinned.pairs();
-        let mut all = relations(&self.session.pinned.layout(), pairs, public, challenges);
+    pub fn relations(&self, projection: &Projection, challenges: &Challenges) -> Vec<Relation> {
+        let pairs = self.session.checked.pairs();
+        let mut all = relations(&self.session.checked.layout(), pairs, projection, challenges);
         for Relation { name, weights } in &mut all {
             if self.rules.rounds_in_one && !weights.s.is_empty() {
                 let cells = weights
@@ -43,24 +43,24 @@ impl Attack<'_> {
                     .flat_map(|s| (0..3).map(|i| s.get(i).copied().unwrap_or(F::ZERO)));
                 weights.s = vec![cells.collect()];
             }
-            if self.rules.free_u && *name == Name::Product {
+            if self.rules.free_u && *name == RelationName::Product {
                 for (i, pair) in pairs.iter().enumerate().filter(|(_, pair)| pair.b.is_none()) {
                     weights.t[i] = F::ZERO;
-                    weights.e[i] = public.c[pair.module];
+                    weights.e[i] = projection.c[pair.module];
                 }
             }
         }
         all
     }
 
-    /// `P = Σ_k χ^k (C'_k − C_k)`, written down a second time.
+    /// A second implementation of `P = Σ_k χ^k (C'_k − C_k)`.
     pub fn difference(&self, a: &[G1], b: &[G1], beta: F, r: &[F], chi: F) -> G1 {
-        let pinned = &self.session.pinned;
+        let checked = &self.session.checked;
         let chi = powers(chi, a.len() + b.len());
-        let b_weights = pair_weights(beta, pinned.pairs());
-        let a_weights = a_weights(pinned.pairs(), &b_weights, r);
+        let b_weights = pair_weights(beta, checked.pairs());
+        let a_weights = a_weights(checked.pairs(), &b_weights, r);
         let mut p: G1 = a.iter().chain(b).zip(&chi).map(|(point, chi)| *point * *chi).sum();
-        for (points, (wa, wb)) in pinned.points().iter().zip(a_weights.iter().zip(&b_weights)) {
+        for (points, (wa, wb)) in checked.points().iter().zip(a_weights.iter().zip(&b_weights)) {
             p -= points.a.iter().zip(&chi).map(|(point, chi)| *point * (*chi * wa)).sum::<G1>();
             p -= points
                 .b

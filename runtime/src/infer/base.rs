@@ -1,9 +1,8 @@
 //! Whether the user's base model is the one that an adapter was made for.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use zklora_proof::manifest::Pinned;
+use zklora_proof::checked_manifest::CheckedManifest;
 
 use crate::Error;
 
@@ -26,11 +25,11 @@ pub(crate) fn fingerprint(
 ///
 /// # Errors
 /// [`Error::Input`]: another base model, or one that cannot be compared. A manifest without a fingerprint is not compared.
-pub(crate) fn compare(url: &str, pinned: &Pinned, own: Option<&str>) -> Result<(), Error> {
+pub(crate) fn compare(url: &str, pinned: &CheckedManifest, own: Option<&str>) -> Result<(), Error> {
     let base = &pinned.manifest().base_model;
     let Some(theirs) = &base.fingerprint else { return Ok(()) };
     let refuse = |why: String| {
-        Err(Error::Input(format!(
+        Err(Error::input(format!(
             "{url}: this adapter is for the base model `{}` with fingerprint {theirs}; {why}, or pass --allow-other-base",
             base.name
         )))

@@ -6,10 +6,12 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use zklora_artifacts::module_rows::ModuleRows;
 use zklora_models::language_model::{Activations, InjectionCall, Injector};
+use zklora_session::client::UserSession;
 
 use super::points::{Point, Source};
-use crate::{Error, client::UserSession, record, trace_file::ModuleRows};
+use crate::Error;
 
 /// What becomes of the base layer's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub(crate) struct Seat {
 }
 
 /// The injector of the user's model.
-pub(crate) struct Mixture {
+pub struct Mixture {
     mode: Mode,
     points: Vec<Point>,
     seats: Vec<Mutex<Seat>>,
@@ -63,7 +65,7 @@ struct Job {
 }
 
 impl Mixture {
-    pub fn new(mode: Mode, points: Vec<Point>, sessions: Vec<UserSession>) -> Mixture {
+    pub(crate) fn new(mode: Mode, points: Vec<Point>, sessions: Vec<UserSession>) -> Mixture {
         let seats = sessions
             .into_iter()
             .map(|session| Mutex::new(Seat { session, failure: None }))
@@ -73,15 +75,15 @@ impl Mixture {
     }
 
     /// With or without deltas.
-    pub fn turn(&self, on: bool) {
+    pub(crate) fn turn(&self, on: bool) {
         self.on.store(on, Ordering::Relaxed);
     }
 
-    pub fn points(&self) -> &[Point] {
+    pub(crate) fn points(&self) -> &[Point] {
         &self.points
     }
 
-    pub fn norms(&self) -> Vec<Norms> {
+    pub(crate) fn norms(&self) -> Vec<Norms> {
         self.norms.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -104,11 +106,11 @@ impl Mixture {
         all
     }
 
-    pub fn contributors(&self) -> usize {
+    pub(crate) fn contributors(&self) -> usize {
         self.seats.len()
     }
 
-    pub fn seat(&self, contributor: usize) -> MutexGuard<'_, Seat> {
+    pub(crate) fn seat(&self, contributor: usize) -> MutexGuard<'_, Seat> {
         self.seats[contributor].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -136,8 +138,10 @@ impl Mixture {
                             Source::Layer => x,
                             Source::Base => call.base[at],
                         });
-                        let rows =
-                            Arc::new(record::quantized(module, &inputs.collect::<Vec<_>>())?);
+                        let rows = Arc::new(zklora_artifacts::quantized_rows::quantized(
+                            module,
+                            &inputs.collect::<Vec<_>>(),
+                        )?);
                         if only_x {
                             shared.push((key, Arc::clone(&rows)));
                         }
@@ -173,7 +177,7 @@ impl Mixture {
             match seat.session.deltas(&calls) {
                 Ok(deltas) => Some(deltas),
                 Err(error) => {
-                    seat.failure = Some(error);
+                    seat.failure = Some(error.into());
                     None
                 }
             }

@@ -13,9 +13,10 @@ mod points;
 mod run;
 
 pub(crate) use base::{compare, fingerprint};
-pub use mixture::Mode;
 pub(crate) use mixture::one_hot;
+pub use mixture::{Mixture, Mode};
 pub(crate) use points::{Part, Point, points};
 pub use points::{Source, applies_to, sources};
+pub use run::patched;
+pub(crate) use run::tokenizer;
 pub use run::{Event, Generation, InferOptions, Outcome, run};
-pub(crate) use run::{patched, tokenizer};

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use zklora_proof::manifest::{Module, Pinned, TermKind};
 use zklora_models::{AppliesTo, language_model::InjectionPoint};
+use zklora_proof::{
+    checked_manifest::CheckedManifest,
+    manifest::{Module, TermKind},
+};
 
 use crate::Error;
 
@@ -39,14 +42,14 @@ pub(crate) struct Point {
 /// # Errors
 /// [`Error::Contributor`] names a module that fits no layer, or not the other adapter's.
 pub(crate) fn points(
-    contributors: &[(&str, &Pinned)],
+    contributors: &[(&str, &CheckedManifest)],
     maps: &[(String, String)],
 ) -> Result<Vec<Point>, Error> {
     let mut points: Vec<Point> = Vec::new();
     let mut places: BTreeMap<(String, bool), usize> = BTreeMap::new();
     for (contributor, (url, pinned)) in contributors.iter().enumerate() {
         for (index, module) in pinned.modules().iter().enumerate() {
-            let refuse = |why: String| Error::Contributor {
+            let refuse = |why: String| zklora_session::Error::Contributor {
                 url: (*url).to_string(),
                 why: format!("module `{}`: {why}", module.name),
             };
@@ -55,7 +58,9 @@ pub(crate) fn points(
             let part = Part { contributor, module: index, inputs };
             let x_dim = part.dim(module, Source::Layer);
             if part.dim(module, Source::Base).is_some_and(|dim| dim != module.d_out) {
-                return Err(refuse("its input `base` has other features than its output".into()));
+                return Err(
+                    refuse("its input `base` has other features than its output".into()).into()
+                );
             }
             let place = (module.name.clone(), applies_to == AppliesTo::Input);
             match places.get(&place) {
@@ -81,7 +86,8 @@ pub(crate) fn points(
                     if known.base_dim != module.d_out || !same_x {
                         return Err(refuse(
                             "another contributor's module of this name has other dimensions".into(),
-                        ));
+                        )
+                        .into());
                     }
                     known.x_dim = known.x_dim.or(x_dim);
                     point.parts.push(part);
@@ -92,7 +98,7 @@ pub(crate) fn points(
     let names = |name: &String| points.iter().any(|point| point.injection.module == *name);
     match maps.iter().find(|(name, _)| !names(name)) {
         Some((name, _)) => {
-            Err(Error::Input(format!("--map {name}=…: no contributor has a module of this name")))
+            Err(Error::input(format!("--map {name}=…: no contributor has a module of this name")))
         }
         None => Ok(points),
     }

@@ -6,8 +6,12 @@ use std::{
     time::Instant,
 };
 
-use zklora_proof::{keys::KeyStore, srs::Srs, verifier::SrsPolicy};
+use zklora_files::Access;
 use zklora_models::language_model::{LanguageModel, Sampling, Tokenizer, generate, loss};
+use zklora_proof::{keys::KeyStore, srs::Srs, verifier::SrsPolicy};
+use zklora_session::client::{
+    ContributorOptions, Finished, Network, Progress, Remote, UserSession,
+};
 
 use super::{
     base,
@@ -16,12 +20,10 @@ use super::{
 };
 use crate::{
     Error,
-    client::{ContributorOptions, Finished, Network, Progress, Remote, UserSession},
     effect_report::{
         ContributorReport, EffectReport, FORMAT, Generated, Latency, Losses, PointReport, VERSION,
         Verdict, WindowLoss,
     },
-    files::{self, Access},
 };
 
 /// Names within the folder of a run.
@@ -97,7 +99,7 @@ pub fn run(
     keys: &KeyStore,
     progress: &mut dyn FnMut(Event),
 ) -> Result<Outcome, Error> {
-    files::create_folder(&options.out, Access::Private)?;
+    zklora_files::create_folder(&options.out, Access::Private)?;
     let network = Arc::new(Network::start()?);
     let mut remotes = Vec::new();
     for contributor in &options.contributors {
@@ -156,7 +158,7 @@ pub fn run(
 pub(crate) fn tokenizer(base: &Path, named: Option<&Path>) -> Result<Tokenizer, Error> {
     let path = named.map_or_else(|| base.with_file_name("tokenizer.json"), Path::to_path_buf);
     if named.is_none() && !path.exists() {
-        return Err(Error::Input(format!(
+        return Err(Error::input(format!(
             "{} does not exist: name the tokenizer.json of the base model with --tokenizer",
             path.display()
         )));
@@ -174,7 +176,7 @@ fn points_of<'a>(
 }
 
 /// A base model whose layers get the deltas of these sessions, found by their names.
-pub(crate) fn patched(
+pub fn patched(
     base: &Path,
     mode: Mode,
     sessions: Vec<UserSession>,

@@ -3,13 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use zklora_artifacts::folder::LEAK;
+use zklora_files::Access;
 use zklora_proof::manifest::AdapterId;
 
-use crate::{
-    Error,
-    artifacts::LEAK,
-    files::{self, Access},
-};
+use crate::Error;
 
 /// The `format` field of every file.
 pub const FORMAT: &str = "zklora-leak";
@@ -104,7 +102,7 @@ impl Measurement {
         let path = path(artifacts);
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::file(&path, e))?;
         bytes.push(b'\n');
-        files::write(&path, &bytes, Access::Private)?;
+        zklora_files::write(&path, &bytes, Access::Private)?;
         Ok(path)
     }
 
@@ -120,8 +118,9 @@ impl Measurement {
         }
         let refuse =
             |why: String| Error::file(&path, format!("{why}; remove it and run zklora leak again"));
-        let measured: Measurement = serde_json::from_slice(&files::read(&path, MAX_FILE)?)
-            .map_err(|e| refuse(format!("not a measurement of zklora leak: {e}")))?;
+        let measured: Measurement =
+            serde_json::from_slice(&zklora_files::read(&path, MAX_FILE)?)
+                .map_err(|e| refuse(format!("not a measurement of zklora leak: {e}")))?;
         if measured.format != FORMAT || measured.version != VERSION {
             let (format, version) = (&measured.format, measured.version);
             return Err(refuse(format!(

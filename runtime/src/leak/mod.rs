@@ -23,13 +23,14 @@ use std::{
     sync::Arc,
 };
 
-use zklora_models::language_model::{LanguageModel, Tokenizer, loss};
-
-use crate::{Error, artifacts::Artifacts, files, infer};
-use probe::{Distance, Pass, Probe};
-
 pub use measurement::{FORMAT, Measurement, Recovered, Spread, VERSION, known, percent};
 pub use plot::plot;
+use probe::{Distance, Pass, Probe};
+use zklora_artifacts::folder::Artifacts;
+use zklora_models::language_model::{LanguageModel, Tokenizer, loss};
+use zklora_session::adapter::ServedAdapter;
+
+use crate::{Error, infer};
 
 /// Longest text that is read, in bytes.
 const MAX_TEXT: u64 = 64 << 20;
@@ -84,7 +85,7 @@ pub fn measure(
     let name = artifacts.folder.display().to_string();
     let points = infer::points(&[(&name, &artifacts.pinned)], &options.maps)?;
     let injections: Vec<_> = points.iter().map(|point| point.injection.clone()).collect();
-    let artifacts = Arc::new(artifacts);
+    let artifacts = Arc::new(ServedAdapter::new(artifacts));
     let probe = Arc::new(Probe::new(Arc::clone(&artifacts), points, seen));
     let model = LanguageModel::load(&options.base, &injections, Arc::clone(&probe) as _)?;
     if !options.allow_other_base {
@@ -101,7 +102,7 @@ pub fn measure(
         if mean.is_finite() {
             Ok(mean)
         } else {
-            Err(Error::Input("the model's loss on this text is not a number".into()))
+            Err(Error::input("the model's loss on this text is not a number"))
         }
     };
 
@@ -141,7 +142,7 @@ pub fn measure(
 
 /// The tokens of a text file, and its digest.
 fn encode(tokenizer: &Tokenizer, file: &Path) -> Result<(Vec<u32>, String), Error> {
-    let bytes = files::read(file, MAX_TEXT)?;
+    let bytes = zklora_files::read(file, MAX_TEXT)?;
     let digest = blake3::hash(&bytes).to_hex().to_string();
     let text = String::from_utf8(bytes).map_err(|_| Error::file(file, "not text in UTF-8"))?;
     Ok((tokenizer.encode(&text)?, digest))

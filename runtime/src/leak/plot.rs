@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Measurement;
-use crate::report_page::{
+use crate::{
     html::{percent, text},
     svg::{self, Scale},
 };
@@ -67,8 +67,10 @@ pub fn plot(measured: &Measurement) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{FORMAT, Recovered, Spread, VERSION};
-    use super::*;
+    use super::{
+        super::{FORMAT, Recovered, Spread, VERSION},
+        *,
+    };
 
     fn measured(recovered: Vec<Recovered>) -> Measurement {
         Measurement {

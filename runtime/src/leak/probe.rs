@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 use zklora_models::language_model::{Activations, InjectionCall, Injector};
+use zklora_session::adapter::ServedAdapter;
 
 use super::{
     fit::{Fit, Rows, squares},
@@ -13,9 +14,7 @@ use super::{
 };
 use crate::{
     Error,
-    artifacts::Artifacts,
     infer::{Point, Source, one_hot},
-    record,
 };
 
 /// Whose deltas are added, and what is noted on the way.
@@ -50,7 +49,7 @@ impl Distance {
 
 /// The injector.
 pub(super) struct Probe {
-    artifacts: Arc<Artifacts>,
+    artifacts: Arc<ServedAdapter>,
     points: Vec<Point>,
     seen: Seen,
     state: Mutex<State>,
@@ -83,7 +82,7 @@ struct Done {
 
 impl Probe {
     /// `tokens` are those whose rows are seen: of an embedding, nothing is known of others.
-    pub fn new(artifacts: Arc<Artifacts>, points: Vec<Point>, tokens: &[u32]) -> Probe {
+    pub fn new(artifacts: Arc<ServedAdapter>, points: Vec<Point>, tokens: &[u32]) -> Probe {
         let mut seen = Seen::new();
         for token in tokens {
             let next = seen.len();
@@ -156,16 +155,16 @@ impl Probe {
     /// The deltas of a module in real numbers, row by row.
     fn answer(&self, job: &Job<'_>, pass: &Pass, fits: &[Fit]) -> Result<Done, Error> {
         let module = &self.artifacts.pinned.modules()[job.module];
-        let mut quantized = record::quantized(module, &job.inputs)?;
+        let mut quantized = zklora_artifacts::quantized_rows::quantized(module, &job.inputs)?;
         quantized.delta = match pass {
             // (what the thief does not have is not computed)
             Pass::Stolen(_) => vec![0; quantized.scales.len() * module.d_out],
-            _ => record::deltas(&self.artifacts, job.module, &quantized),
+            _ => self.artifacts.compute(job.module, &quantized),
         };
         let rows = Shape::of(module, &job.of_tokens).rows(module, &quantized, &self.seen);
         let fit = || {
             let missing = || {
-                Error::Input(format!(
+                Error::input(format!(
                     "module `{}` was not called while rows were watched",
                     module.name
                 ))

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use ndarray::{Array2, s};
+use zklora_artifacts::module_rows::ModuleRows;
 use zklora_proof::manifest::{Module, TermKind};
 
 use super::fit::Rows;
-use crate::trace_file::ModuleRows;
 
 /// What of a module's inputs is unknown how: all of this is public.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +85,9 @@ impl Shape {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use zklora_proof::manifest::{Input, Term};
+
+    use super::*;
 
     fn term(kind: TermKind, input: Option<usize>) -> Term {
         Term { a: vec![], b: vec![], input, kind, rank: 1, shift: 0 }

@@ -4,20 +4,15 @@
 //! Text of the report (names, URLs, errors, generated text) is untrusted; it goes through
 //! `html::text`, and the page forbids scripts and loading by a content security policy of its own.
 
-pub(crate) mod html;
 mod points;
-pub(crate) mod svg;
 
 use std::fmt::Write;
 
-pub(crate) use html::{bytes, count, text};
-use html::{number, percent, seconds};
-
-use crate::effect_report::{
-    ContributorReport, EffectReport, Generated, Losses, PointReport, Verdict,
+use crate::{
+    effect_report::{ContributorReport, EffectReport, Generated, Losses, PointReport, Verdict},
+    html::{self, STYLE, bytes, count, number, percent, seconds, text},
+    svg,
 };
-
-pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// The page.
 pub fn page(report: &EffectReport) -> String {

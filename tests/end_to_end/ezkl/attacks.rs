@@ -263,7 +263,7 @@ fn rows_of_others_and_rows_with_other_scales_are_refused() {
     session.verify(&public, &trace, &proofs, &pin).refused(1, "has 2 rows, yours 1");
     let pin =
         args!["--adapter-id", session.id, "--insecure-dev-srs", "--session-id", "00".repeat(32)];
-    session.verify(&public, &trace, &proofs, &pin).refused(1, "not of --session-id");
+    session.verify(&public, &trace, &proofs, &pin).refused(1, "not of yours");
     // The same integers at another scale are other numbers.
     let mut bytes = fs::read(&trace).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();

@@ -7,8 +7,9 @@
 //! rows in the same order if and only if their normal forms are equal. Extents may be symbolic.
 //! Knows nothing of operators or weights.
 
-use crate::ingest::error::Reason;
 use tract_onnx::tract_core::internal::{AxisOp, TDim};
+
+use crate::ingest::error::Reason;
 
 /// The flat index that an atom is a digit of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

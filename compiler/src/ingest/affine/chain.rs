@@ -4,7 +4,6 @@
 //! Knows the parts of a chain and how it is repeated for joined rows, not the operators that make
 //! chains, nor the terms of a map that they become.
 
-use crate::{ingest::error::Reason, matrix::Matrix};
 use std::sync::Arc;
 
 /// `factors · start · links[0] · links[1] · …`, applied to every row.

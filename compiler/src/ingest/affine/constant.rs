@@ -2,9 +2,10 @@
 //!
 //! Weights leave tract only here.
 
+use tract_onnx::tract_core::internal::{DatumType, Tensor};
+
 use super::axes::{Axes, Space, offsets};
 use crate::ingest::error::Reason;
-use tract_onnx::tract_core::internal::{DatumType, Tensor};
 
 /// A constant, row-major.
 #[derive(Clone, Debug)]

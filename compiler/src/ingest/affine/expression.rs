@@ -4,13 +4,15 @@
 //! here, so low rank survives. Knows how expressions combine, not which ONNX operators combine
 //! them.
 
+use std::sync::Arc;
+
+use tract_onnx::tract_core::internal::TDim;
+
 use super::{
     axes::{Atom, Axes, Space, concrete_extent, product},
     chain::{Chain, Link, Selection, multiply},
 };
 use crate::{ingest::error::Reason, matrix::Matrix};
-use std::sync::Arc;
-use tract_onnx::tract_core::internal::TDim;
 
 /// Most terms of one expression. Adding a value to itself doubles their number each time.
 const MAX_TERMS: usize = 1 << 10;

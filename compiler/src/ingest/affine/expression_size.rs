@@ -4,12 +4,13 @@
 //! terms. Everything that is created is counted, and nothing is subtracted when it is dropped, so
 //! time is limited as well. Knows expressions, not the graph.
 
+use std::collections::HashSet;
+
 use super::{
     chain::{Chain, ChainStart, Link},
     value::Value,
 };
 use crate::ingest::error::Reason;
-use std::collections::HashSet;
 
 /// Most elements of all matrices together (2 GiB).
 const MAX_MATRICES: usize = 1 << 28;

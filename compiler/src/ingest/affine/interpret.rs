@@ -2,6 +2,19 @@
 //!
 //! Knows the graph and its values; the effect of each operator is in `operators`.
 
+use std::{collections::HashMap, sync::Arc};
+
+use tract_onnx::{
+    prelude::{
+        Datum, IntoArcTensor, IntoTValue, OutletId, TValue, Tensor, TractResult, TypedFact,
+        TypedModel, TypedNode, TypedOp,
+    },
+    tract_core::{
+        internal::{EvalOp, TDim, TVec, format_err},
+        ops::{array::MultiBroadcastTo, einsum::EinSum, source::TypedSource},
+    },
+};
+
 use super::{
     axes::{Axes, broadcasts, concrete, extent},
     constant::Constant,
@@ -23,13 +36,6 @@ use crate::ingest::{
         withheld::Withheld,
     },
 };
-use std::{collections::HashMap, sync::Arc};
-use tract_onnx::prelude::{
-    Datum, IntoArcTensor, IntoTValue, OutletId, TValue, Tensor, TractResult, TypedFact, TypedModel,
-    TypedNode, TypedOp,
-};
-use tract_onnx::tract_core::internal::{EvalOp, TDim, TVec, format_err};
-use tract_onnx::tract_core::ops::{array::MultiBroadcastTo, einsum::EinSum, source::TypedSource};
 
 /// The values that later nodes need, each with its number of uses.
 struct Values {

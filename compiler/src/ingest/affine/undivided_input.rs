@@ -2,13 +2,14 @@
 //!
 //! Knows where atoms start and end in a buffer; each operator decides which division it needs.
 
+use tract_onnx::tract_core::internal::TDim;
+
 use super::{
     axes::{Atom, Axes, Space, concrete, concrete_extent, order_from, product, tile},
     chain::{Chain, ChainStart, multiply},
     expression::{Affine, check_width},
 };
 use crate::ingest::error::Reason;
-use tract_onnx::tract_core::internal::TDim;
 
 /// Most scalar factors that are kept separate.
 const MAX_FACTORS: usize = 1 << 4;

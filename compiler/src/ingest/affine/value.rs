@@ -3,8 +3,8 @@
 //!
 //! Knows what a value can be, not how operators change it.
 
-use super::{expression::Affine, undivided_input::UndividedInput};
 use std::sync::Arc;
+
 use tract_onnx::tract_core::internal::{TDim, Tensor};
 
 /// The value of one tensor of the graph.

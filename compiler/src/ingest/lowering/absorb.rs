@@ -3,8 +3,6 @@
 //!
 //! Knows links and matrices, not the terms that they become.
 
-use crate::ingest::affine::chain::Link;
-use crate::matrix::{Matrix, MatrixError};
 use std::sync::Arc;
 
 /// Feature `k` of the result is feature `columns[k].0` of `from` features, times `columns[k].1`.

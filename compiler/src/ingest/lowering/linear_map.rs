@@ -3,6 +3,8 @@
 //!
 //! Checks the requirements on a module as a whole. Knows neither operators nor weights.
 
+use tract_onnx::tract_core::internal::TDim;
+
 use super::terms::scaled_terms;
 use crate::{
     ingest::{
@@ -15,7 +17,6 @@ use crate::{
     layout::Layout,
     linear_map::{InputSpec, LinearMap},
 };
-use tract_onnx::tract_core::internal::TDim;
 
 /// A map and the layouts of its rows.
 pub(in crate::ingest) struct Lowered {

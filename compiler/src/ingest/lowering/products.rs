@@ -4,6 +4,8 @@
 //! Matrices are multiplied only here, and a budget is charged before each product. Knows nothing of
 //! the sum that the term is part of.
 
+use std::collections::HashSet;
+
 use super::absorb::{Absorbed, ScaledSelection, absorb};
 use crate::{
     ingest::{
@@ -16,7 +18,6 @@ use crate::{
     linear_map::Term,
     matrix::{Matrix, MatrixError},
 };
-use std::collections::HashSet;
 
 /// Most multiplications for all terms together, which take seconds.
 const MAX_WORK: usize = 1 << 34;

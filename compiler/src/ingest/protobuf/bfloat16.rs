@@ -4,8 +4,9 @@
 //! and the targets of Cast and EyeLike. Weights that the graph casts to bf16 are rounded. Rounding
 //! of intermediate bf16 results is not imitated: the map is the one that the weights define.
 
-use half::bf16;
 use std::collections::{BTreeMap, BTreeSet};
+
+use half::bf16;
 use tract_onnx::pb::{self, tensor_proto::DataType};
 
 const BF16: i32 = DataType::Bfloat16 as i32;

@@ -4,7 +4,6 @@
 //! format before anything is decoded. Knows the wire format and the nesting of ONNX messages, not
 //! their meaning.
 
-use crate::ingest::error::IngestError;
 use tract_onnx::{pb, prelude::Framework};
 use zklora_files::text::condensed;
 

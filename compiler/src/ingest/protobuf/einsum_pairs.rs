@@ -7,8 +7,8 @@
 //! that only scale another constant are multiplied into it first. Knows equations and names, not
 //! values.
 
-use super::screen::MAX_NODES;
 use std::collections::HashSet;
+
 use tract_onnx::pb;
 
 /// Most operands of an Einsum. Ordering them takes time with the cube of their number.

@@ -3,13 +3,12 @@
 //! Only this part of ingesting opens files whose names come from the model. It never opens a file
 //! outside the model's folder, and reads only as many bytes as the tensor's shape needs.
 
-use super::{decode::decode, screen::tensors, screen_tensor::bytes_per_element};
-use crate::ingest::error::IngestError;
-use prost::Message;
 use std::{
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
+
+use prost::Message;
 use tract_onnx::pb::{self, tensor_proto::DataLocation};
 use zklora_files::{inside::resolve, read};
 

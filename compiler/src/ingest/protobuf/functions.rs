@@ -3,10 +3,12 @@
 //!
 //! Names inside a function get the name of the call as a prefix, so errors still name the call.
 
+use std::collections::HashMap;
+
+use tract_onnx::pb;
+
 use super::{function_defaults, operator_versions::is_same, screen::MAX_NODES};
 use crate::ingest::error::IngestError;
-use std::collections::HashMap;
-use tract_onnx::pb;
 
 /// Deepest nesting of function calls; ONNX forbids recursion.
 const MAX_DEPTH: usize = 16;

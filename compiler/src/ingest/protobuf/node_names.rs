@@ -4,6 +4,7 @@
 //! Unique names stay, so errors use the names of the file; others get a number as a suffix.
 
 use std::collections::HashSet;
+
 use tract_onnx::pb;
 
 pub(in crate::ingest) fn make_unique(proto: &mut pb::ModelProto) {

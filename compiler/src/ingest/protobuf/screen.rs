@@ -2,10 +2,12 @@
 //!
 //! Knows the limits of the file format, not the meaning of the graph.
 
+use std::collections::{HashMap, HashSet};
+
+use tract_onnx::pb;
+
 use super::{node_names::name_of, screen_tensor};
 use crate::ingest::error::IngestError;
-use std::collections::{HashMap, HashSet};
-use tract_onnx::pb;
 
 /// Most nodes of a graph.
 pub(in crate::ingest) const MAX_NODES: usize = 10_000;

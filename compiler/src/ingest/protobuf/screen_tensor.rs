@@ -1,6 +1,5 @@
 //! Checks one stored tensor: the limits of its shape, and that its data fit the shape.
 
-use crate::{ingest::error::IngestError, matrix::MAX_ELEMENTS};
 use tract_onnx::pb::{self, tensor_proto::DataType};
 
 /// Most dimensions of a tensor.

@@ -4,8 +4,11 @@
 //! tract. Each has a budget of this kind. Knows sizes and names of operators, not the graph.
 
 use std::sync::Arc;
-use tract_onnx::tract_core::ops::einsum::EinSum;
-use tract_onnx::tract_hir::internal::{Tensor, TypedOp};
+
+use tract_onnx::{
+    tract_core::ops::einsum::EinSum,
+    tract_hir::internal::{Tensor, TypedOp},
+};
 
 /// Most elements of one constant that the graph computes.
 const MAX_FOLDED: usize = 1 << 26;

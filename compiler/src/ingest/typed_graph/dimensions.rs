@@ -5,11 +5,15 @@
 //! work with it. Equal names mean equal dimensions, as in ONNX. Knows inputs only; inference
 //! derives all other dimensions from them.
 
-use crate::ingest::error::IngestError;
 use std::collections::HashSet;
-use tract_onnx::pb::{self, tensor_shape_proto::dimension::Value, type_proto::Value::TensorType};
-use tract_onnx::prelude::TDim;
-use tract_onnx::tract_hir::internal::{Factoid, InferenceModel};
+
+use tract_onnx::{
+    pb::{self, tensor_shape_proto::dimension::Value, type_proto::Value::TensorType},
+    prelude::TDim,
+    tract_hir::internal::{Factoid, InferenceModel},
+};
+
+use crate::ingest::error::IngestError;
 
 /// Gives a symbol to every dimension of an input that has neither a size nor a symbol.
 pub(in crate::ingest) fn name_open_dimensions(

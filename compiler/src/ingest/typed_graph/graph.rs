@@ -3,6 +3,16 @@
 //!
 //! Only this file drives tract; it knows nothing of linear maps.
 
+use std::collections::HashMap;
+
+use tract_onnx::{
+    pb,
+    prelude::{InferenceModelExt, OutletId, TypedModel},
+    tract_core::internal::TDim,
+};
+use zklora_files::text::condensed;
+use zklora_models::panics;
+
 use super::{
     budget::FoldingBudget,
     builders, dimensions,
@@ -11,12 +21,6 @@ use super::{
     withheld::{Withheld, withhold},
 };
 use crate::ingest::error::IngestError;
-use std::collections::HashMap;
-use tract_onnx::pb;
-use tract_onnx::prelude::{InferenceModelExt, OutletId, TypedModel};
-use tract_onnx::tract_core::internal::TDim;
-use zklora_files::text::condensed;
-use zklora_models::panics;
 
 /// Most nodes of a graph that is decluttered.
 const MAX_DECLUTTERED: usize = 1 << 11;

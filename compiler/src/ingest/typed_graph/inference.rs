@@ -5,6 +5,13 @@
 //! evaluates an operator before it checks the size of the result. So inference handles one node at
 //! a time: first shapes, then a check, then values.
 
+use tract_onnx::tract_hir::{
+    internal::{Factoid, InferenceFact, InferenceModel, TDim, TVec, Tensor},
+    ops::unimpl::UnimplementedOp,
+};
+use zklora_files::text::condensed;
+use zklora_models::panics;
+
 use super::{
     budget::{FoldingBudget, work},
     integer_ranges::{check_cast, check_slice},
@@ -12,10 +19,6 @@ use super::{
     symbolic_sizes::{check_sizes, check_tensor},
 };
 use crate::ingest::error::IngestError;
-use tract_onnx::tract_hir::internal::{Factoid, InferenceFact, InferenceModel, TDim, TVec, Tensor};
-use tract_onnx::tract_hir::ops::unimpl::UnimplementedOp;
-use zklora_files::text::condensed;
-use zklora_models::panics;
 
 /// Most elements of a value that depends on the input, counting its fixed dimensions.
 const MAX_INFERRED: usize = 1 << 32;

@@ -5,6 +5,7 @@
 //! Knows tract's operators and their constant inputs, not the tensor that is sliced.
 
 use std::sync::Arc;
+
 use tract_onnx::tract_hir::internal::{Datum, DatumType, Tensor};
 
 /// The value beyond 32 bits that tract reads as "to the last" for any step.
@@ -80,8 +81,9 @@ fn wide(input: Option<&Option<Arc<Tensor>>>) -> Result<Option<Vec<i64>>, String>
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tract_onnx::tract_hir::internal::{IntoArcTensor, tensor1};
+
+    use super::*;
 
     #[test]
     fn casts_that_lose_the_number_are_refused() {

@@ -2,9 +2,11 @@
 //!
 //! Error messages and explanations use the names of the file. Knows names only.
 
-use crate::ingest::protobuf::node_names::name_of;
 use std::collections::{HashMap, HashSet};
+
 use tract_onnx::pb;
+
+use crate::ingest::protobuf::node_names::name_of;
 
 /// Name and operator of every ONNX node, and the names of its initialisers.
 #[derive(Clone)]

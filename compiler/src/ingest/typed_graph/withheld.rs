@@ -7,11 +7,11 @@
 //! f64, for which tract has one kernel. tract still folds operators whose result is the exact one,
 //! rounded once (IEEE 754).
 
-use super::origins::Origins;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
+
 use tract_onnx::tract_hir::{
     internal::{InferenceFact, InferenceModel, Tensor},
     ops::{konst::Const, source::Source},

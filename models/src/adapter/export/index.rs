@@ -3,8 +3,7 @@
 //! The JSON is canonical: sorted keys, two spaces, a newline at the end, numbers that read back to
 //! the same value. Must not know about ONNX.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -162,7 +161,7 @@ pub fn read_index(dir: &Path) -> Result<ExportIndex, Error> {
             hint: "pass a folder that `zklora export` finished writing",
         });
     }
-    let bytes = read::read(&path, MAX_INDEX)?;
+    let bytes = zklora_files::read(&path, MAX_INDEX)?;
     let json_error =
         |error: serde_json::Error| Error::Json { path: path.clone(), reason: error.to_string() };
     let reject = |reason| Error::Index { path: path.clone(), reason };

@@ -19,6 +19,9 @@ use crate::adapter::peft::{Adapter, AdapterModule};
 
 pub use index::{ExportIndex, ExportedModule, INDEX_FILE, INDEX_VERSION, read_index};
 pub use onnx::onnx_model;
+use zklora_files::Access;
+
+use crate::{Adapter, AdapterModule, Error, module_name};
 
 /// Writes the selected modules of `adapter` to the folder `out`, and creates the folder if it does
 /// not exist.
@@ -48,9 +51,9 @@ pub fn export(adapter: &Adapter, selection: &[String], out: &Path) -> Result<Exp
     // Private, because an adapter is its contributor's property.
     for module in modules {
         let path = out.join(index::file_name(&module.name));
-        write::write(&path, &onnx_model(module)?, Access::Private)?;
+        zklora_files::write(&path, &onnx_model(module)?, Access::Private)?;
     }
-    write::write(&index_path, &index.to_bytes(&index_path)?, Access::Private)?;
+    zklora_files::write(&index_path, &index.to_bytes(&index_path)?, Access::Private)?;
     Ok(index)
 }
 

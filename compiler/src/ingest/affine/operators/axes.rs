@@ -1,5 +1,7 @@
 //! Transpose, Reshape, Squeeze, Unsqueeze, Flatten, and Expand without a change of shape.
 
+use tract_onnx::tract_core::internal::{AxisOp, ShapeFact, TDim};
+
 use super::supported::Supported;
 use crate::ingest::{
     affine::{
@@ -10,7 +12,6 @@ use crate::ingest::{
     },
     error::Reason,
 };
-use tract_onnx::tract_core::internal::{AxisOp, ShapeFact, TDim};
 
 pub(super) const SUPPORTED: &[Supported] = &[
     Supported {

@@ -1,11 +1,12 @@
 //! Where with a constant condition: takes some features from one value and the others from another.
 
+use tract_onnx::tract_core::internal::{DatumType, Tensor};
+
 use super::{arity::unsupported, elementwise::divided, supported::Supported};
 use crate::ingest::{
     affine::{constant::Constant, expression::Affine, value::Value},
     error::Reason,
 };
-use tract_onnx::tract_core::internal::{DatumType, Tensor};
 
 pub(super) const SUPPORTED: &[Supported] = &[Supported {
     operators: "Where",

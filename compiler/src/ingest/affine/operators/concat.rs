@@ -1,5 +1,7 @@
 //! Concat along the features: pads each part with zero columns and adds the parts.
 
+use tract_onnx::tract_core::internal::TDim;
+
 use super::{elementwise::divided, slice::features, supported::Supported};
 use crate::ingest::{
     affine::{
@@ -11,7 +13,6 @@ use crate::ingest::{
     },
     error::Reason,
 };
-use tract_onnx::tract_core::internal::TDim;
 
 pub(super) const SUPPORTED: &[Supported] = &[Supported {
     operators: "Concat",

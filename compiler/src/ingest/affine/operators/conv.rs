@@ -4,23 +4,29 @@
 //! and channels are features. Any other convolution mixes positions: the whole image is one row,
 //! and the kernel is unrolled into a matrix over the image.
 
-use super::{slice::features, supported::Supported};
-use crate::ingest::{
-    affine::{
-        axes::{Atom, Space, concrete_extent, offsets, tile},
-        chain::Link,
-        constant::Constant,
-        expression::Affine,
-        value::Value,
-    },
-    error::Reason,
-};
-use crate::matrix::Matrix;
 use std::sync::Arc;
-use tract_onnx::tract_core::internal::TDim;
-use tract_onnx::tract_core::ops::{
-    cnn::{Conv, KernelFormat},
-    nn::DataFormat,
+
+use tract_onnx::tract_core::{
+    internal::TDim,
+    ops::{
+        cnn::{Conv, KernelFormat},
+        nn::DataFormat,
+    },
+};
+
+use super::{slice::features, supported::Supported};
+use crate::{
+    ingest::{
+        affine::{
+            axes::{Atom, Space, concrete_extent, offsets, tile},
+            chain::Link,
+            constant::Constant,
+            expression::Affine,
+            value::Value,
+        },
+        error::Reason,
+    },
+    matrix::Matrix,
 };
 
 pub(super) const SUPPORTED: &[Supported] = &[Supported {

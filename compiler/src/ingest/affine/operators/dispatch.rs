@@ -1,23 +1,26 @@
 //! Applies an operator of the typed graph by its family, and lists what each family supports.
 
+use tract_onnx::tract_core::{
+    internal::{AxisOp, TypedOp},
+    ops::{
+        array::{Gather, MultiBroadcastTo, Pad, Slice, StridedSlice, TypedConcat},
+        binary::TypedBinOp,
+        cast::Cast,
+        cnn::Conv,
+        einsum::EinSum,
+        element_wise::ElementWiseOp,
+        identity::Identity,
+        logic::Iff,
+        nn::Reduce,
+    },
+};
+
 use super::{
     arity::{single, unsupported},
     axes, choose, concat, conv, einsum, elementwise, gather, pad, reduce, slice, strided,
     supported::Supported,
 };
 use crate::ingest::{affine::value::Value, error::Reason};
-use tract_onnx::tract_core::internal::{AxisOp, TypedOp};
-use tract_onnx::tract_core::ops::{
-    array::{Gather, MultiBroadcastTo, Pad, Slice, StridedSlice, TypedConcat},
-    binary::TypedBinOp,
-    cast::Cast,
-    cnn::Conv,
-    einsum::EinSum,
-    element_wise::ElementWiseOp,
-    identity::Identity,
-    logic::Iff,
-    nn::Reduce,
-};
 
 /// The operators that may be between an input and the output of a graph.
 pub fn supported_operators() -> impl Iterator<Item = Supported> {

@@ -4,21 +4,24 @@
 //! *contracted* (all features, and only those), or *new* (only in the constant; the new labels
 //! become the new features).
 
-use super::supported::Supported;
-use crate::ingest::{
-    affine::{
-        axes::{Atom, Axes, Space, concrete_extent, offsets, tile},
-        chain::Link,
-        constant::Constant,
-        expression::Affine,
-        value::Value,
-    },
-    error::Reason,
-};
-use crate::matrix::Matrix;
 use std::sync::Arc;
-use tract_onnx::tract_core::internal::TDim;
-use tract_onnx::tract_core::ops::einsum::EinSum;
+
+use tract_onnx::tract_core::{internal::TDim, ops::einsum::EinSum};
+
+use super::supported::Supported;
+use crate::{
+    ingest::{
+        affine::{
+            axes::{Atom, Axes, Space, concrete_extent, offsets, tile},
+            chain::Link,
+            constant::Constant,
+            expression::Affine,
+            value::Value,
+        },
+        error::Reason,
+    },
+    matrix::Matrix,
+};
 
 pub(super) const SUPPORTED: &[Supported] = &[Supported {
     operators: "MatMul, Gemm, Einsum",

@@ -1,6 +1,8 @@
 //! Add, Sub, Mul, Div, Neg and Cast: sums of expressions, constant rows, scalar factors and
 //! constant factors per feature.
 
+use tract_onnx::tract_core::internal::DatumType;
+
 use super::{
     arity::{single, unsupported},
     supported::Supported,
@@ -14,7 +16,6 @@ use crate::ingest::{
     error::Reason,
     typed_graph::builders::cast::NAME,
 };
-use tract_onnx::tract_core::internal::DatumType;
 
 pub(super) const SUPPORTED: &[Supported] = &[
     Supported {

@@ -1,5 +1,7 @@
 //! Gather along the features: a selection of columns in any order, with repetitions.
 
+use tract_onnx::tract_core::internal::AxisOp;
+
 use super::{elementwise::divided, slice::features, supported::Supported};
 use crate::ingest::{
     affine::{
@@ -8,7 +10,6 @@ use crate::ingest::{
     },
     error::Reason,
 };
-use tract_onnx::tract_core::internal::AxisOp;
 
 pub(super) const SUPPORTED: &[Supported] = &[Supported {
     operators: "Gather",

@@ -1,5 +1,7 @@
 //! Pad along the features: further columns of zeros, or a bias where the padding is another number.
 
+use tract_onnx::tract_core::ops::array::{Pad, PadMode};
+
 use super::{elementwise::divided, slice::features, supported::Supported};
 use crate::ingest::{
     affine::{
@@ -10,7 +12,6 @@ use crate::ingest::{
     },
     error::Reason,
 };
-use tract_onnx::tract_core::ops::array::{Pad, PadMode};
 
 pub(super) const SUPPORTED: &[Supported] = &[Supported {
     operators: "Pad",

@@ -1,18 +1,22 @@
 //! ReduceSum (and ReduceMean, which arrives as a sum and a factor): a contraction with ones.
 
-use super::{arity::unsupported, supported::Supported};
-use crate::ingest::{
-    affine::{
-        axes::{Atom, Axes, Space, concrete_extent, tile},
-        chain::Link,
-        expression::Affine,
-        value::Value,
-    },
-    error::Reason,
-};
-use crate::matrix::Matrix;
 use std::sync::Arc;
+
 use tract_onnx::tract_core::ops::nn::{Reduce, Reducer};
+
+use super::{arity::unsupported, supported::Supported};
+use crate::{
+    ingest::{
+        affine::{
+            axes::{Atom, Axes, Space, concrete_extent, tile},
+            chain::Link,
+            expression::Affine,
+            value::Value,
+        },
+        error::Reason,
+    },
+    matrix::Matrix,
+};
 
 pub(super) const SUPPORTED: &[Supported] = &[Supported {
     operators: "ReduceSum, ReduceMean",

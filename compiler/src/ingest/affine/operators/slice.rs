@@ -1,5 +1,7 @@
 //! Slice and Split along the features: a selection of columns.
 
+use tract_onnx::tract_core::{internal::TDim, ops::array::Slice};
+
 use super::{elementwise::divided, supported::Supported};
 use crate::ingest::{
     affine::{
@@ -8,8 +10,6 @@ use crate::ingest::{
     },
     error::Reason,
 };
-use tract_onnx::tract_core::internal::TDim;
-use tract_onnx::tract_core::ops::array::Slice;
 
 pub(super) const SUPPORTED: &[Supported] = &[Supported {
     operators: "Slice, Split",

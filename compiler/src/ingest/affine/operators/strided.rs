@@ -1,6 +1,11 @@
 //! Slice with starts, ends, axes and steps as inputs: a selection of columns in any steps, forwards
 //! or backwards.
 
+use tract_onnx::tract_core::{
+    internal::{Datum, TDim, Tensor},
+    ops::array::StridedSlice,
+};
+
 use super::{elementwise::divided, slice::features};
 use crate::ingest::{
     affine::{
@@ -9,8 +14,6 @@ use crate::ingest::{
     },
     error::Reason,
 };
-use tract_onnx::tract_core::internal::{Datum, TDim, Tensor};
-use tract_onnx::tract_core::ops::array::StridedSlice;
 
 /// Ends of at least this value mean the end of the axis; exporters write them where the length of
 /// the axis is symbolic.

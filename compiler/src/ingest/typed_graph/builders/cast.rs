@@ -4,13 +4,15 @@
 //! Exporters write "to the end" of a slice as the largest int64, and cast it. Cut to 32 bits it is
 //! -1, and the slice is too short by one.
 
-use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::{NodeProto, tensor_proto::DataType};
-use tract_onnx::tract_core::ops::{
-    cast::cast,
-    element_wise::{ElementWiseMiniOp, ElementWiseOp},
+use tract_onnx::{
+    model::ParsingContext,
+    pb::{NodeProto, tensor_proto::DataType},
+    tract_core::ops::{
+        cast::cast,
+        element_wise::{ElementWiseMiniOp, ElementWiseOp},
+    },
+    tract_hir::internal::*,
 };
-use tract_onnx::tract_hir::internal::*;
 
 /// The name of a cast to int64.
 pub(in crate::ingest) const NAME: &str = "CastToDimension";

@@ -4,10 +4,12 @@
 //! are listed, and pads with a constant in every mode if there is one. A negative pad is a crop: it
 //! becomes a slice, so the remaining pads are not negative.
 
-use tract_onnx::model::{ParsingContext, optional_inputs};
-use tract_onnx::pb::NodeProto;
-use tract_onnx::tract_core::ops::array::{Pad as TypedPad, PadMode, Slice};
-use tract_onnx::tract_hir::internal::*;
+use tract_onnx::{
+    model::{ParsingContext, optional_inputs},
+    pb::NodeProto,
+    tract_core::ops::array::{Pad as TypedPad, PadMode, Slice},
+    tract_hir::internal::*,
+};
 
 pub(super) fn build(
     ctx: &ParsingContext,

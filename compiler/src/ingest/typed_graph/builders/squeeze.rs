@@ -1,10 +1,12 @@
 //! Squeeze without axes before operator set 13, and with axes in any order. tract 0.23 requires
 //! axes, in ascending order.
 
-use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::NodeProto;
-use tract_onnx::tract_core::internal::{OutletId, TypedModel};
-use tract_onnx::tract_hir::{internal::*, ops::array::RmDims};
+use tract_onnx::{
+    model::ParsingContext,
+    pb::NodeProto,
+    tract_core::internal::{OutletId, TypedModel},
+    tract_hir::{internal::*, ops::array::RmDims},
+};
 
 pub(super) fn build(
     ctx: &ParsingContext,

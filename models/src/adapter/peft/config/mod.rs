@@ -18,11 +18,12 @@ use super::base_model::BaseModel;
 use crate::Error;
 use crate::adapter::strict_json::StrictJson;
 use keys::Keys;
+pub(super) use ranks::Ranks;
 use roles::Role;
 use tuner::Tuner;
 
-pub(super) use adalora::Allocation;
-pub(super) use ranks::Ranks;
+use super::BaseModel;
+use crate::{Error, strict_json::StrictJson};
 
 /// Longest name of a base model, in bytes, as in a manifest.
 const MAX_NAME: usize = 512;
@@ -61,7 +62,7 @@ pub(super) enum Settings {
 impl Config {
     /// Reads and checks an `adapter_config.json`.
     pub(super) fn read(path: &Path) -> Result<Config, Error> {
-        let bytes = read::read(path, MAX_CONFIG)?;
+        let bytes = zklora_files::read(path, MAX_CONFIG)?;
         let json_error = |reason| Error::Json { path: path.to_owned(), reason };
         let StrictJson::Object(entries) = StrictJson::parse(&bytes).map_err(json_error)? else {
             return Err(json_error("it is not an object".into()));

@@ -1,0 +1,150 @@
+//! An adapter's artifact folder: `public/` for everybody, `private/` for the contributor alone
+//! (`docs/formats.md`).
+
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+use zklora_files::MAX_FILE;
+use zklora_proof::{
+    checked_manifest::CheckedManifest,
+    keys::KeyStore,
+    manifest::{self, AdapterId},
+    masks::MaskKey,
+    srs::Srs,
+    weights::Weights,
+};
+
+use crate::{Error, manifest_cache, secrets, weights_file};
+
+/// Names within `public/`.
+pub const MANIFEST: &str = "manifest.json";
+/// The settings that the verifier derives too.
+pub const SETTINGS: &str = "settings.json";
+/// The verifying key that the verifier derives too.
+pub const VK: &str = "circuit.vk";
+/// Digests of every input and output.
+pub const LOCK: &str = "zklora.lock";
+/// Names within `private/`.
+pub const WEIGHTS: &str = "weights.bin";
+/// The seed of all masks.
+pub const SEED: &str = "seed";
+/// The adapter's mask key.
+pub const OPENING: &str = "opening";
+/// Errors that were measured when the bit widths were chosen.
+pub const CALIBRATION: &str = "calibration.json";
+/// What rows give away, as `zklora leak` measured it.
+pub const LEAK: &str = "leak.json";
+/// Sessions that were served.
+pub const LEDGER: &str = "served.jsonl";
+
+const MAX_VK: u64 = 1 << 20;
+
+/// The public folder of `folder`: itself if it holds a manifest, else its `public/`.
+pub fn public_folder(folder: &Path) -> Result<PathBuf, Error> {
+    [folder.to_path_buf(), folder.join("public")]
+        .into_iter()
+        .find(|candidate| candidate.join(MANIFEST).is_file())
+        .ok_or_else(|| {
+            Error::file(
+                folder,
+                format!("no {MANIFEST} here or in public/: name the folder that compile wrote"),
+            )
+        })
+}
+
+/// The id of the adapter in a folder that `compile` wrote; none if there is no manifest that can be
+/// read.
+pub fn adapter_in(folder: &Path) -> Option<AdapterId> {
+    let bytes =
+        zklora_files::read(&folder.join("public").join(MANIFEST), manifest::MAX_BYTES as u64)
+            .ok()?;
+    Some(AdapterId(*blake3::hash(&bytes).as_bytes()))
+}
+
+/// What is public about an adapter, parsed and checked.
+pub struct Public {
+    /// The manifest.
+    pub pinned: CheckedManifest,
+}
+
+impl Public {
+    /// Reads a public folder; with a pin, the manifest must have that adapter id.
+    ///
+    /// `settings.json` and `circuit.vk` are for other tools: the verifier derives both. If they are
+    /// there and differ from what it derives, somebody changed them, and that is an error.
+    pub fn load(
+        folder: &Path,
+        pin: Option<&AdapterId>,
+        srs: &Srs,
+        keys: &KeyStore,
+    ) -> Result<Public, Error> {
+        let public = public_folder(folder)?;
+        let bytes = zklora_files::read(&public.join(MANIFEST), manifest::MAX_BYTES as u64)?;
+        let pinned = manifest_cache::parse(&bytes, pin)?;
+        let settings = pinned.settings().to_bytes()?;
+        same(&public.join(SETTINGS), &settings, "settings")?;
+        if pinned.manifest().srs_digest == srs.digest_hex() {
+            same(&public.join(VK), &keys.get(srs, pinned.layout())?.vk_bytes(), "verifying key")?;
+        }
+        Ok(Public { pinned })
+    }
+}
+
+fn same(path: &Path, derived: &[u8], what: &str) -> Result<(), Error> {
+    if path.exists() && zklora_files::read(path, MAX_VK)? != derived {
+        return Err(Error::Proof(zklora_proof::Error::Manifest(format!(
+            "{} is not the {what} that the manifest gives: it was changed or belongs to another adapter",
+            path.display()
+        ))));
+    }
+    Ok(())
+}
+
+/// Everything that the contributor has.
+pub struct Artifacts {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The manifest.
+    pub pinned: CheckedManifest,
+    /// The private integers.
+    pub weights: Weights,
+    /// The private mask key.
+    pub mask_key: MaskKey,
+}
+
+impl Artifacts {
+    /// Reads a folder that `compile` wrote.
+    pub fn load(folder: &Path, srs: &Srs, keys: &KeyStore) -> Result<Artifacts, Error> {
+        let private = folder.join("private");
+        // The own adapter is as good as pinned. That both parts belong together is said below.
+        let own = secrets::read_opening(&private.join(OPENING)).ok().map(|(adapter, _)| adapter);
+        let own = own.filter(|own| adapter_in(folder) == Some(*own));
+        let Public { pinned } = Public::load(&folder.join("public"), own.as_ref(), srs, keys)?;
+        let path = private.join(WEIGHTS);
+        let bytes = Zeroizing::new(zklora_files::read(&path, MAX_FILE)?);
+        let weights = weights_file::parse(&path, &bytes, pinned.manifest())?;
+        let (adapter, mask_key) = secrets::read_opening(&private.join(OPENING))?;
+        if adapter != pinned.id() {
+            return Err(Error::file(
+                &private,
+                "the private part belongs to another adapter than the public part: compile again",
+            ));
+        }
+        Ok(Artifacts::new(folder, pinned, weights, mask_key))
+    }
+
+    /// What belongs together.
+    pub fn new(
+        folder: &Path,
+        pinned: CheckedManifest,
+        weights: Weights,
+        mask_key: MaskKey,
+    ) -> Artifacts {
+        Artifacts { folder: folder.to_path_buf(), pinned, weights, mask_key }
+    }
+
+    /// Where served sessions are recorded.
+    pub fn ledger(&self) -> PathBuf {
+        self.folder.join("private").join(LEDGER)
+    }
+}

@@ -1,0 +1,29 @@
+//! The files around a proof: artifact folders, traces, activations and secrets, how they are read,
+//! written and verified.
+//!
+//! This crate is all that a verifier needs beside `zklora-proof`. It must not know ONNX, the
+//! network, or how an adapter is compiled. Nothing here prints.
+
+pub mod activation_commitment;
+pub mod activations;
+pub mod error;
+pub mod folder;
+pub mod lock;
+pub mod manifest_cache;
+pub mod module_rows;
+pub mod npy;
+pub mod own_session;
+pub mod powers_of_two;
+pub mod quantize_rows;
+pub mod quantized_rows;
+pub mod secrets;
+pub mod session_rows;
+pub mod srs_store;
+pub mod synthetic;
+mod trace_format;
+pub mod trace_reader;
+pub mod trace_writer;
+pub mod verify;
+pub mod weights_file;
+
+pub use error::Error;

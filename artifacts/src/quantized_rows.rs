@@ -1,0 +1,39 @@
+//! Rows of a module as integers with a scale each, and integer deltas as real numbers.
+
+use zklora_proof::manifest::Module;
+
+use crate::{Error, module_rows::ModuleRows, quantize_rows::quantize_inputs};
+
+/// The rows of a module without deltas, from its inputs of `[N, dim]` each. Nothing private is
+/// needed for them.
+///
+/// # Errors
+/// [`Error::Input`] names the module: values that are not finite, or inputs that are not whole rows
+/// of as many rows each.
+pub fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error> {
+    let refuse = |e: String| Error::Input(format!("module `{}`: {e}", module.name));
+    if module.inputs.is_empty() {
+        return Err(refuse("it takes no inputs, so it has no rows".into()));
+    }
+    // All inputs of a row share one scale (docs/protocol.md, "Quantisation").
+    let with_dims: Vec<(&[f32], usize)> =
+        inputs.iter().copied().zip(module.inputs.iter().map(|i| i.dim)).collect();
+    let rows = quantize_inputs(&with_dims, module.x_bits, module.has_bias())
+        .map_err(|e| refuse(e.to_string()))?;
+    Ok(ModuleRows {
+        inputs: rows.inputs,
+        ones: rows.ones.unwrap_or_default(),
+        scales: rows.scales,
+        delta: Vec::new(),
+    })
+}
+
+/// Deltas as real numbers, `[N, d_out]`; `scales` are those of the N rows (docs/protocol.md, "The claim").
+pub fn dequantized(module: &Module, scales: &[f32], delta: &[i64]) -> Vec<f32> {
+    let rows = delta.chunks_exact(module.d_out.max(1)).zip(scales);
+    rows.flat_map(|(row, scale)| {
+        let scale = module.output_scale() * f64::from(*scale);
+        row.iter().map(move |delta| (*delta as f64 * scale) as f32)
+    })
+    .collect()
+}

@@ -1,0 +1,302 @@
+//! A trace file that is written piece by piece: the rows are never all in memory.
+//!
+//! How many rows each module has is known before the first one is written, and so is the place of
+//! every byte. The file is the one that the `safetensors` crate writes for the same tensors, and
+//! its metadata is sorted: equal rows give equal files.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use safetensors::{Dtype, tensor::TensorInfo};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use tempfile::NamedTempFile;
+use zklora_proof::manifest::{AdapterId, Module};
+
+use crate::{
+    Error,
+    module_rows::ModuleRows,
+    trace_format::{FORMAT, MAX_HEADER, VERSION},
+};
+
+/// Bytes that may wait to be written, of all tensors together.
+const WAITING: usize = 16 << 20;
+/// Bytes of one tensor that are worth a call of the system.
+const PIECE: usize = 256 << 10;
+
+/// One tensor of the file: where its next bytes go.
+#[derive(Debug)]
+struct Place {
+    at: u64,
+    waiting: Vec<u8>,
+}
+
+/// What one module has in the file, in the order inputs, constant, scales, deltas.
+#[derive(Debug)]
+struct Part {
+    name: String,
+    /// Values of a row of each input.
+    dims: Vec<usize>,
+    has_bias: bool,
+    d_out: usize,
+    /// Rows that it will have.
+    count: usize,
+    /// Rows that it has.
+    rows: usize,
+    /// Its tensors; none if it will have no rows.
+    places: Vec<Place>,
+}
+
+/// A trace that is being written, beside the file that it will be. Dropped before
+/// [`TraceWriter::finish`], nothing is left of it.
+#[derive(Debug)]
+pub struct TraceWriter {
+    path: PathBuf,
+    file: NamedTempFile,
+    parts: Vec<Part>,
+    /// Bytes of a tensor that are kept back at most.
+    piece: usize,
+    /// Whether the disk took a part of some rows and not the rest.
+    broken: bool,
+}
+
+impl TraceWriter {
+    /// Begins the file of a session; `counts` are the rows that each of the modules will have.
+    ///
+    /// # Errors
+    /// [`Error::File`]: it cannot be written here, or no file has room for so many rows.
+    pub fn create(
+        path: &Path,
+        adapter: AdapterId,
+        session: [u8; 32],
+        modules: &[Module],
+        counts: &[usize],
+    ) -> Result<TraceWriter, Error> {
+        let failed = |e: std::io::Error| Error::file(path, e);
+        let (header, mut parts) =
+            layout(adapter, session, modules, counts).map_err(|why| Error::file(path, why))?;
+        zklora_files::require_folder_of(path)?;
+        // Of mode 0600: the rows are the user's activations, and what the contributor's weights
+        // answered.
+        let mut file = zklora_files::temporary_in(zklora_files::folder_of(path)).map_err(failed)?;
+        file.write_all(&(header.len() as u64).to_le_bytes())
+            .and_then(|()| file.write_all(&header))
+            .map_err(failed)?;
+        let start = 8 + header.len() as u64;
+        parts.iter_mut().flat_map(|part| &mut part.places).for_each(|place| place.at += start);
+        let tensors = parts.iter().map(|part| part.places.len()).sum::<usize>();
+        Ok(TraceWriter {
+            path: path.to_path_buf(),
+            file,
+            parts,
+            piece: (WAITING / tensors.max(1)).min(PIECE),
+            broken: false,
+        })
+    }
+
+    /// Writes rows of a module (index in the manifest) after those that it has, with their deltas.
+    /// Deltas within `rows` are not read.
+    ///
+    /// # Errors
+    /// [`Error::File`]: rows of another shape, or more than were announced, of which nothing is written; or the disk does not take
+    /// them, and the file cannot be finished.
+    pub fn push(&mut self, module: usize, rows: &ModuleRows, delta: &[i64]) -> Result<(), Error> {
+        let TraceWriter { path, file, parts, piece, broken } = self;
+        let modules = parts.len();
+        let Some(part) = parts.get_mut(module) else {
+            return Err(Error::file(
+                path,
+                format!("rows of module {module}, and it has {modules} modules"),
+            ));
+        };
+        if *broken {
+            return Err(Error::file(path, "rows before these could not be written"));
+        }
+        part.check(rows, delta)
+            .map_err(|why| Error::file(path, format!("module `{}`: {why}", part.name)))?;
+        let inputs = rows.inputs.iter().map(|input| bytemuck::cast_slice::<i32, u8>(input));
+        let ones = part.has_bias.then(|| bytemuck::cast_slice(&rows.ones));
+        let numbers = inputs
+            .chain(ones)
+            .chain([bytemuck::cast_slice(&rows.scales), bytemuck::cast_slice(delta)]);
+        *broken = true;
+        for (place, bytes) in part.places.iter_mut().zip(numbers) {
+            place.write(file.as_file(), bytes, *piece).map_err(|e| Error::file(path, e))?;
+        }
+        part.rows += rows.scales.len();
+        *broken = false;
+        Ok(())
+    }
+
+    /// Puts the file in its place, on the disk.
+    ///
+    /// # Errors
+    /// [`Error::File`]: rows are missing, or the disk does not take them.
+    pub fn finish(mut self) -> Result<(), Error> {
+        let failed = |e: std::io::Error| Error::file(&self.path, e);
+        if self.broken {
+            return Err(Error::file(&self.path, "not all of its rows could be written"));
+        }
+        if let Some(part) = self.parts.iter().find(|part| part.rows != part.count) {
+            let Part { name, count, rows, .. } = part;
+            return Err(Error::file(
+                &self.path,
+                format!("module `{name}`: {rows} rows were written of {count}"),
+            ));
+        }
+        for place in self.parts.iter_mut().flat_map(|part| &mut part.places) {
+            place.flush(self.file.as_file()).map_err(failed)?;
+        }
+        self.file.as_file().sync_all().map_err(failed)?;
+        self.file.persist(&self.path).map_err(|e| Error::file(&self.path, e.error))?;
+        Ok(())
+    }
+}
+
+impl Place {
+    fn write(&mut self, file: &fs::File, bytes: &[u8], piece: usize) -> std::io::Result<()> {
+        if self.waiting.len() + bytes.len() > piece {
+            self.flush(file)?;
+        }
+        if bytes.len() > piece {
+            return self.put(file, bytes);
+        }
+        self.waiting.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self, file: &fs::File) -> std::io::Result<()> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        self.put(file, &waiting)?;
+        waiting.clear();
+        self.waiting = waiting;
+        Ok(())
+    }
+
+    fn put(&mut self, mut file: &fs::File, bytes: &[u8]) -> std::io::Result<()> {
+        file.seek(SeekFrom::Start(self.at))?;
+        file.write_all(bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Part {
+    fn check(&self, rows: &ModuleRows, delta: &[i64]) -> Result<(), String> {
+        let n = rows.scales.len();
+        let expect = |what: &str, found: usize, width: usize| match n.checked_mul(width) {
+            Some(expected) if expected == found => Ok(()),
+            _ => Err(format!("{found} values of {what} for {n} rows of {width}")),
+        };
+        if rows.inputs.len() != self.dims.len() {
+            return Err(format!("{} inputs, expected {}", rows.inputs.len(), self.dims.len()));
+        }
+        for (input, dim) in rows.inputs.iter().zip(&self.dims) {
+            expect("an input", input.len(), *dim)?;
+        }
+        expect("the constant 1", rows.ones.len(), usize::from(self.has_bias))?;
+        expect("deltas", delta.len(), self.d_out)?;
+        if n > self.count - self.rows {
+            return Err(format!("{n} rows after {} of {}", self.rows, self.count));
+        }
+        Ok(())
+    }
+}
+
+/// The header without its length, and where each tensor begins after it.
+fn layout(
+    adapter: AdapterId,
+    session: [u8; 32],
+    modules: &[Module],
+    counts: &[usize],
+) -> Result<(Vec<u8>, Vec<Part>), String> {
+    if counts.len() != modules.len() {
+        return Err(format!("{} numbers of rows for {} modules", counts.len(), modules.len()));
+    }
+    // Each tensor with the module that it is of, and its place among that module's tensors.
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, usize, usize)> = Vec::new();
+    let mut parts = Vec::with_capacity(modules.len());
+    for (m, (module, n)) in modules.iter().zip(counts).enumerate() {
+        let first = tensors.len();
+        if *n > 0 {
+            let mut add = |suffix: &str, dtype, shape| {
+                let place = tensors.len() - first;
+                tensors.push((format!("{}.{suffix}", module.name), dtype, shape, m, place));
+            };
+            module
+                .inputs
+                .iter()
+                .for_each(|input| add(&input.name, Dtype::I32, vec![*n, input.dim]));
+            if module.has_bias() {
+                add("one", Dtype::I32, vec![*n]);
+            }
+            add("scale", Dtype::F32, vec![*n]);
+            add("delta", Dtype::I64, vec![*n, module.d_out]);
+        }
+        parts.push(Part {
+            name: module.name.clone(),
+            dims: module.inputs.iter().map(|input| input.dim).collect(),
+            has_bias: module.has_bias(),
+            d_out: module.d_out,
+            count: *n,
+            rows: 0,
+            places: (first..tensors.len()).map(|_| Place { at: 0, waiting: Vec::new() }).collect(),
+        });
+    }
+    // As `safetensors` has them: the widest first, then by name.
+    tensors.sort_by(|(left_name, left, ..), (right_name, right, ..)| {
+        right.cmp(left).then(left_name.cmp(right_name))
+    });
+    let (mut names, mut header, mut end) =
+        (BTreeSet::new(), Header { adapter, session, tensors: Vec::new() }, 0usize);
+    for (name, dtype, shape, module, place) in tensors {
+        let bytes =
+            shape.iter().try_fold(dtype.bitsize() / 8, |bytes, dim| bytes.checked_mul(*dim));
+        let next = bytes
+            .and_then(|bytes| end.checked_add(bytes))
+            .filter(|next| *next as u64 <= zklora_files::MAX_FILE);
+        let next = next.ok_or_else(|| {
+            format!("its rows have more than {} bytes, which nobody reads", zklora_files::MAX_FILE)
+        })?;
+        if !names.insert(name.clone()) {
+            return Err(format!("two of its tensors have the name `{name}`"));
+        }
+        parts[module].places[place].at = end as u64;
+        header.tensors.push((name, TensorInfo { dtype, shape, data_offsets: (end, next) }));
+        end = next;
+    }
+    let mut bytes = serde_json::to_vec(&header).map_err(|e| e.to_string())?;
+    // The numbers begin at a multiple of their size.
+    bytes.resize(bytes.len().next_multiple_of(8), b' ');
+    if bytes.len() as u64 > MAX_HEADER {
+        return Err(format!("its header has {} bytes, at most {MAX_HEADER} are read", bytes.len()));
+    }
+    Ok((bytes, parts))
+}
+
+/// What stands before the numbers.
+struct Header {
+    adapter: AdapterId,
+    session: [u8; 32],
+    tensors: Vec<(String, TensorInfo)>,
+}
+
+impl Serialize for Header {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let metadata = BTreeMap::from([
+            ("adapter_id", self.adapter.to_string()),
+            ("format", FORMAT.to_string()),
+            ("session_id", hex::encode(self.session)),
+            ("version", VERSION.to_string()),
+        ]);
+        let mut map = serializer.serialize_map(Some(1 + self.tensors.len()))?;
+        map.serialize_entry("__metadata__", &metadata)?;
+        for (name, info) in &self.tensors {
+            map.serialize_entry(name, info)?;
+        }
+        map.end()
+    }
+}

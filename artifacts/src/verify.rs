@@ -1,0 +1,32 @@
+//! Verifying a session: the proof, and whether the session is the user's own.
+
+use zklora_proof::{
+    checked_manifest::CheckedManifest,
+    keys::KeyStore,
+    srs::Srs,
+    trace::Trace,
+    verifier::{self, SrsPolicy, Verdict},
+};
+
+use crate::{Error, own_session::OwnSession};
+
+/// Longest proof file that is read, in bytes.
+pub const MAX_PROOF: u64 = 1 << 24;
+
+/// Verifies a proof of a session. `own` is what the user knows of the session without the trace.
+///
+/// # Errors
+/// [`Error::NotYours`] if the trace is of another session or of other activations;
+/// [`Error::Proof`] if the proof shows nothing about the trace.
+pub fn verify(
+    pinned: &CheckedManifest,
+    trace: &Trace<'_>,
+    own: &OwnSession<'_>,
+    proof: &[u8],
+    srs: &Srs,
+    keys: &KeyStore,
+    policy: SrsPolicy,
+) -> Result<Verdict, Error> {
+    own.check(pinned, trace)?;
+    Ok(verifier::verify(srs, keys, pinned, trace, proof, policy)?)
+}

@@ -1,0 +1,35 @@
+//! Wall time, processor time and memory of work in this process.
+
+use std::{path::Path, time::Instant};
+
+use zklora_runtime::pipeline::peak_memory;
+
+use super::Figures;
+use crate::{Error, proof_bench::cpu_seconds};
+
+/// Does work and measures it. The peak is of this process during the work, where the system lets it
+/// be set back (Linux).
+pub(super) fn measured<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<(T, Figures), Error> {
+    let reset = std::fs::write("/proc/self/clear_refs", "5").is_ok();
+    let (wall, cpu) = (Instant::now(), cpu_seconds().unwrap_or(0.0));
+    let made = work()?;
+    let figures = Figures {
+        seconds: wall.elapsed().as_secs_f64(),
+        cpu_seconds: cpu_seconds().unwrap_or(cpu) - cpu,
+        peak_bytes: peak_memory().filter(|_| reset),
+    };
+    Ok((made, figures))
+}
+
+/// Bytes of a file, or of all files below a folder; files of these names are left out.
+pub(super) fn size(path: &Path, without: &[&str]) -> u64 {
+    let Ok(metadata) = std::fs::metadata(path) else { return 0 };
+    if metadata.is_file() {
+        return metadata.len();
+    }
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    let kept = entries
+        .flatten()
+        .filter(|entry| !without.contains(&entry.file_name().to_string_lossy().as_ref()));
+    kept.map(|entry| size(&entry.path(), without)).sum()
+}

@@ -1,0 +1,60 @@
+//! The deltas of a pass as integers and as `f32`, on one thread each.
+
+use ndarray::Array2;
+use zklora_artifacts::{folder::Artifacts, synthetic};
+use zklora_session::deltas::Deltas;
+
+use super::{Compared, timed};
+use crate::Error;
+
+/// Compares `rows` rows of every module; modules that are not one low-rank term are left out on
+/// both sides.
+pub(crate) fn compare(
+    artifacts: &Artifacts,
+    rows: usize,
+    repetitions: usize,
+) -> Result<Compared, Error> {
+    let modules = artifacts.pinned.modules();
+    let activations = synthetic::activations(modules, rows);
+    let deltas = Deltas::new(modules, &artifacts.weights);
+    let mut cases = Vec::new();
+    for (m, module) in modules.iter().enumerate() {
+        let Some(inputs) = activations.modules.get(&module.name).filter(|inputs| inputs.len() == 1)
+        else {
+            continue;
+        };
+        if !deltas.is_fast(m) {
+            continue;
+        }
+        let quantized = zklora_artifacts::quantized_rows::quantized(module, &[&inputs[0]])?;
+        let pairs = artifacts.weights.of_module(modules, m);
+        let d_in = module.inputs[0].dim;
+        let x = Array2::from_shape_fn((rows, d_in), |(row, i)| inputs[0][row * d_in + i]);
+        let a = Array2::from_shape_fn((d_in, pairs.len()), |(i, j)| pairs[j].a[i] as f32);
+        let b = Array2::from_shape_fn((pairs.len(), module.d_out), |(j, k)| pairs[j].b[k] as f32);
+        cases.push((m, quantized, x, a, b));
+    }
+    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let one = one.map_err(|e| Error::input(format!("a thread cannot be started: {e}")))?;
+    let (mut own, mut other) = (Vec::new(), Vec::new());
+    one.install(|| {
+        for _ in 0..repetitions {
+            let integers = timed(|| {
+                cases.iter().for_each(|(m, rows, ..)| {
+                    std::hint::black_box(deltas.compute(modules, &artifacts.weights, *m, rows));
+                });
+                Ok::<_, Error>(())
+            })?;
+            let floats = timed(|| {
+                cases.iter().for_each(|(_, _, x, a, b)| {
+                    std::hint::black_box(x.dot(a).dot(b));
+                });
+                Ok::<_, Error>(())
+            })?;
+            own.push(integers);
+            other.push(floats);
+        }
+        Ok::<_, Error>(())
+    })?;
+    Ok(Compared::of(own, other))
+}

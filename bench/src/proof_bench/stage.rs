@@ -1,0 +1,312 @@
+//! One stage on a folder: what the commands do, measured.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use zklora_artifacts::{
+    folder as artifacts, folder::Artifacts, own_session::OwnSession, session_rows::SessionRows,
+    srs_store, synthetic, trace_reader::TraceReader, verify,
+};
+use zklora_files::{Access, MAX_FILE};
+use zklora_proof::{
+    checked_manifest::CheckedManifest, commit::commit, field::F, keys::KeyStore, manifest,
+    masks::Seed, projection::Projection, srs::Srs, trace::Trace, transcript::FirstChallenges,
+    verifier::SrsPolicy,
+};
+use zklora_runtime::{compile, pipeline::peak_memory};
+use zklora_session::{deltas::Deltas, prove, record};
+
+use super::{
+    adapter,
+    figures::{Cost, Item, Size, StageReport},
+    profile::Profile,
+    usage::{cost, cost_of, timed},
+};
+use crate::{Error, network_bench::float};
+
+/// A part of the pipeline that one process measures. Later ones need the files of earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Integers to artifacts.
+    Commit,
+    /// What `zklora verify` does before it reads a proof.
+    StartUp,
+    /// Activations to a trace.
+    Record,
+    /// Digest and projection, of rows in memory.
+    Pass,
+    /// The same of a file that is read in pieces, as the commands do.
+    Pieces,
+    /// Keys, and the proof.
+    Prove,
+    /// Verifying, in a process that has everything in memory.
+    Verify,
+    /// One delta row of a large module.
+    Row,
+    /// `zklora verify`.
+    Process,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Stage::Commit => "commit",
+            Stage::StartUp => "start up",
+            Stage::Record => "record",
+            Stage::Pass => "pass over the trace",
+            Stage::Pieces => "pass in pieces",
+            Stage::Prove => "prove",
+            Stage::Verify => "verify",
+            Stage::Row => "one row of a large module",
+            Stage::Process => "zklora verify",
+        })
+    }
+}
+
+/// What a process is asked to measure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// The stage.
+    pub stage: Stage,
+    /// The adapter's shapes.
+    pub profile: Profile,
+    /// Rows of every module.
+    pub rows: usize,
+    /// Where all stages of one profile keep their files.
+    pub folder: PathBuf,
+    /// An SRS file instead of the Ethereum ceremony.
+    pub srs: Option<PathBuf>,
+}
+
+/// Trace and proof of a session of `rows` rows a module, in a stage's folder.
+pub fn files_of(folder: &Path, rows: usize) -> (PathBuf, PathBuf) {
+    (folder.join(format!("{rows}.safetensors")), folder.join(format!("{rows}.pf")))
+}
+
+impl Task {
+    /// Measures.
+    ///
+    /// # Errors
+    /// Those of the library calls; [`Error::Input`] for [`Stage::Process`], which the caller has to
+    /// start.
+    pub fn run(&self) -> Result<StageReport, Error> {
+        let mut report = StageReport::default();
+        let srs = srs_store::load(self.srs.as_deref())?;
+        match self.stage {
+            Stage::Commit => self.commit(&srs, &mut report)?,
+            Stage::StartUp => self.start_up(&mut report)?,
+            Stage::Record => self.record(&srs, &mut report)?,
+            Stage::Pass => self.pass(&mut report)?,
+            Stage::Pieces => self.pieces(&mut report)?,
+            Stage::Prove => self.prove(&srs, &mut report)?,
+            Stage::Verify => self.verify(&srs, &mut report)?,
+            Stage::Row => self.row(&srs, &mut report)?,
+            Stage::Process => {
+                return Err(Error::input("only a process of its own can measure this"));
+            }
+        }
+        report.peak_memory = peak_memory();
+        Ok(report)
+    }
+
+    fn artifacts(&self) -> PathBuf {
+        self.folder.join("artifacts")
+    }
+
+    fn pinned(&self) -> Result<CheckedManifest, Error> {
+        let path = self.artifacts().join("public").join(artifacts::MANIFEST);
+        Ok(CheckedManifest::parse(&zklora_files::read(&path, manifest::MAX_BYTES as u64)?)?)
+    }
+
+    fn commit(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
+        let pairs = adapter::pairs(&self.profile);
+        let draft = adapter::draft(&self.profile, &pairs, srs.k())?;
+        let seed = Seed::generate()?;
+        // Made anew for every run, so that no second copy adds to the peak memory.
+        let mut first = Some(pairs);
+        let pairs = || Ok(first.take().unwrap_or_else(|| adapter::pairs(&self.profile)));
+        let (committing, committed) =
+            cost_of(pairs, |pairs| Ok(commit(srs, &draft, pairs, &seed)?))?;
+        report.costs.insert(Item::Commit, committing);
+        let keys = KeyStore::default();
+        let write = |committed| {
+            Ok(compile::write_committed(&self.artifacts(), committed, &seed, srs, &keys)?)
+        };
+        let (writing, _) = timed(committed, write)?;
+        report.costs.insert(Item::WriteArtifacts, writing);
+        for (size, name) in [
+            (Size::Manifest, format!("public/{}", artifacts::MANIFEST)),
+            (Size::VerifyingKey, format!("public/{}", artifacts::VK)),
+            (Size::Weights, format!("private/{}", artifacts::WEIGHTS)),
+        ] {
+            report.sizes.insert(
+                size,
+                zklora_files::read(&self.artifacts().join(name), MAX_FILE)?.len() as u64,
+            );
+        }
+        Ok(())
+    }
+
+    fn start_up(&self, report: &mut StageReport) -> Result<(), Error> {
+        let (loading, srs) = cost(|| Ok(srs_store::load(self.srs.as_deref())?))?;
+        let (parsing, pinned) = cost(|| self.pinned())?;
+        let (bytes, points) = (pinned.manifest().to_bytes()?, pinned.points_to_bytes());
+        let (knowing, _) = cost(|| Ok(CheckedManifest::parse_with_points(&bytes, &points)?))?;
+        report.costs.insert(Item::KnownManifest, knowing);
+        let (deriving, _) = cost(|| Ok(KeyStore::default().get(&srs, pinned.layout())?))?;
+        report.costs.extend([
+            (Item::Srs, loading),
+            (Item::Manifest, parsing),
+            (Item::VerifyingKey, deriving),
+        ]);
+        Ok(())
+    }
+
+    /// Besides the session itself, one of a single row: what it costs is what does not depend on
+    /// the rows.
+    fn record(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
+        let artifacts = Artifacts::load(&self.artifacts(), srs, &KeyStore::default())?;
+        let modules = artifacts.pinned.modules();
+        let activations = synthetic::activations(modules, 1);
+        let (one, _) = record::record(&artifacts, &activations, None, None)?;
+        one.write(&files_of(&self.folder, 1).0, &artifacts.pinned)?;
+        let activations = synthetic::activations(modules, self.rows);
+        // Every run is a session of its own; the last one is kept.
+        let (recording, (trace, _)) =
+            cost(|| Ok(record::record(&artifacts, &activations, None, None)?))?;
+        report.costs.insert(Item::Record, recording);
+        drop(activations);
+        trace.write(&files_of(&self.folder, self.rows).0, &artifacts.pinned)?;
+        let laid_out = Deltas::new(artifacts.pinned.modules(), &artifacts.weights);
+        let deltas = || {
+            for (m, rows) in trace.modules.iter().enumerate() {
+                let (modules, weights) = (artifacts.pinned.modules(), &artifacts.weights);
+                std::hint::black_box(laid_out.compute(modules, weights, m, rows));
+            }
+            Ok(())
+        };
+        report.costs.insert(Item::Deltas, cost(deltas)?.0);
+        report.sizes.insert(Size::Trace, slices(&trace).map(|bytes| bytes.len() as u64).sum());
+        Ok(())
+    }
+
+    fn trace(&self, rows: usize) -> PathBuf {
+        files_of(&self.folder, rows).0
+    }
+
+    fn pass(&self, report: &mut StageReport) -> Result<(), Error> {
+        let pinned = self.pinned()?;
+        let file = SessionRows::read(&self.trace(self.rows), &pinned)?;
+        let opening = any_challenges();
+        let digest = || file.with_trace(&pinned, |trace| Ok(trace.digest()));
+        report.costs.insert(Item::Digest, cost(digest)?.0);
+        let project = |trace: &Trace<'_>| {
+            cost(|| Ok(std::hint::black_box(Projection::of(&pinned, trace, &opening)?)))
+        };
+        report.costs.insert(Item::Projection, file.with_trace(&pinned, project)?.0);
+        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let one = one.map_err(|e| Error::input(format!("a thread cannot be started: {e}")))?;
+        let both = || {
+            file.with_trace(&pinned, |trace| {
+                Ok(std::hint::black_box(Projection::of(&pinned, trace, &opening)?))
+            })
+        };
+        report.costs.insert(Item::PassOneCore, one.install(|| cost(both))?.0);
+        let mut copies: Vec<Vec<u8>> = slices(&file).map(<[u8]>::to_vec).collect();
+        let copy = || {
+            slices(&file).zip(&mut copies).for_each(|(from, to)| to.copy_from_slice(from));
+            std::hint::black_box(&mut copies);
+            Ok(())
+        };
+        report.costs.insert(Item::MemcpyOneCore, cost(copy)?.0);
+        Ok(())
+    }
+
+    /// The file is read twice: checked and digested, then projected and digested again.
+    fn pieces(&self, report: &mut StageReport) -> Result<(), Error> {
+        let pinned = self.pinned()?;
+        let opening = any_challenges();
+        let pass = || {
+            let trace = TraceReader::trace(&self.trace(self.rows), &pinned)?;
+            Ok(std::hint::black_box(Projection::of(&pinned, &trace, &opening)?))
+        };
+        report.costs.insert(Item::PassInPieces, cost(pass)?.0);
+        Ok(())
+    }
+
+    fn prove(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
+        let artifacts = Artifacts::load(&self.artifacts(), srs, &KeyStore::default())?;
+        let layout = artifacts.pinned.layout();
+        let keys = KeyStore::default();
+        let fresh = || Ok(KeyStore::default().get(srs, layout)?);
+        report
+            .costs
+            .insert(Item::ProvingKey, cost_of(fresh, |keys| Ok(keys.prepare_proving()?))?.0);
+        keys.get(srs, layout)?.prepare_proving()?;
+        let again = || Ok(keys.get(srs, layout)?.prepare_proving()?);
+        report.costs.insert(Item::KeysAgain, cost(again)?.0);
+        for (item, rows) in [(Item::ProveOneRow, 1), (Item::Prove, self.rows)] {
+            let prove = || {
+                let trace = TraceReader::trace(&self.trace(rows), &artifacts.pinned)?;
+                Ok(prove::prove(&artifacts, &trace, srs, &keys)?)
+            };
+            let (proving, proof) = cost(prove)?;
+            report.costs.insert(item, proving);
+            report.sizes.insert(Size::Proof, proof.len() as u64);
+            zklora_files::write(&files_of(&self.folder, rows).1, &proof, Access::Public)?;
+        }
+        Ok(())
+    }
+
+    fn verify(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
+        let pinned = self.pinned()?;
+        let keys = KeyStore::default();
+        for (item, rows) in [(Item::VerifyOneRow, 1), (Item::Verify, self.rows)] {
+            let proof = zklora_files::read(&files_of(&self.folder, rows).1, verify::MAX_PROOF)?;
+            let verify = || {
+                let trace = TraceReader::trace(&self.trace(rows), &pinned)?;
+                let (own, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
+                Ok(verify::verify(&pinned, &trace, &own, &proof, srs, &keys, policy)?)
+            };
+            report.costs.insert(item, cost(verify)?.0);
+        }
+        Ok(())
+    }
+
+    fn row(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
+        let profile = Profile::large_module();
+        let pairs = adapter::pairs(&profile);
+        let draft = adapter::draft(&profile, &pairs, srs.k())?;
+        let seed = Seed::generate()?;
+        let committed = commit(srs, &draft, pairs, &seed)?;
+        let keys = KeyStore::default();
+        let artifacts =
+            compile::write_committed(&self.folder.join("row"), committed, &seed, srs, &keys)?;
+        let compared = float::compare(&artifacts, 1, 100)?;
+        // On one thread, which does nothing else: its CPU time is the wall time.
+        let one = |seconds| Cost { seconds, cpu_seconds: seconds };
+        report.costs.extend([
+            (Item::RowIntegers, one(compared.own)),
+            (Item::RowFloats, one(compared.other)),
+        ]);
+        Ok(())
+    }
+}
+
+/// What the rows are projected with: it takes the same time with any.
+fn any_challenges() -> FirstChallenges {
+    FirstChallenges { s0: [1; 32], rho_key: [2; 32], gamma: F::from(3), c: F::from(5) }
+}
+
+/// The numbers of a trace as bytes, in the order in which they are digested.
+fn slices(trace: &SessionRows) -> impl Iterator<Item = &[u8]> {
+    trace.modules.iter().flat_map(|rows| {
+        let inputs = rows.inputs.iter().map(|values| bytemuck::cast_slice(values));
+        inputs.chain([
+            bytemuck::cast_slice(&rows.ones),
+            bytemuck::cast_slice(&rows.scales),
+            bytemuck::cast_slice(&rows.delta),
+        ])
+    })
+}

@@ -1,0 +1,107 @@
+//! The ONNX files that a compilation reads, by path or from a folder that `export` wrote.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use zklora_files::MAX_FILE;
+use zklora_proof::manifest::BaseModel;
+
+use crate::{IngestError, compile::Source, ingest};
+
+/// Why the files to compile cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// A file or folder cannot be read.
+    #[error(transparent)]
+    File(#[from] zklora_files::Error),
+    /// A folder is not one that `export` wrote.
+    #[error(transparent)]
+    Export(#[from] zklora_models::Error),
+    /// A file is not an ONNX file, or names external data that cannot be used.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// No path was given.
+    #[error("nothing to compile: name ONNX files, or a folder that export wrote")]
+    Nothing,
+}
+
+impl SourceError {
+    fn file(path: &Path, why: &'static str) -> SourceError {
+        SourceError::File(zklora_files::Error::new(path, why))
+    }
+}
+
+/// What there is to compile.
+pub struct Sources {
+    /// The modules.
+    pub modules: Vec<Source>,
+    /// The base model, if an export folder names one.
+    pub base_model: BaseModel,
+    /// BLAKE3 of the files of each module (with its external data) and of each export index. Never
+    /// published as it is.
+    pub digests: BTreeMap<String, blake3::Hash>,
+}
+
+/// The ONNX sources of paths.
+pub fn sources(paths: &[PathBuf]) -> Result<Sources, SourceError> {
+    let mut sources = Sources {
+        modules: Vec::new(),
+        base_model: BaseModel::default(),
+        digests: Default::default(),
+    };
+    for path in paths {
+        if path.is_dir() {
+            let index = zklora_models::read_index(path)?;
+            let base = BaseModel {
+                fingerprint: index.base_model.fingerprint,
+                name: index.base_model.name,
+            };
+            if sources.base_model != BaseModel::default() && sources.base_model != base {
+                return Err(SourceError::file(
+                    path,
+                    "this export is for another base model than the one before it",
+                ));
+            }
+            sources.base_model = base;
+            let bytes =
+                zklora_files::read(&path.join(zklora_models::export::INDEX_FILE), MAX_FILE)?;
+            sources
+                .digests
+                .insert(format!("(export index {})", sources.digests.len()), blake3::hash(&bytes));
+            for module in index.modules {
+                sources.add(module.name, &path.join(&module.file), Some(module.scaling))?;
+            }
+        } else {
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let name = stem.ok_or_else(|| SourceError::file(path, "its name is not UTF-8"))?;
+            sources.add(name.to_string(), path, None)?;
+        }
+    }
+    if sources.modules.is_empty() {
+        return Err(SourceError::Nothing);
+    }
+    Ok(sources)
+}
+
+impl Sources {
+    fn add(&mut self, name: String, path: &Path, scaling: Option<f64>) -> Result<(), SourceError> {
+        let onnx = zklora_files::read(path, MAX_FILE)?;
+        let folder = path.parent().map(PathBuf::from);
+        let mut digest = blake3::Hasher::new();
+        digest.update(blake3::hash(&onnx).as_bytes());
+        let beside = folder
+            .as_deref()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let external = ingest::external_files(&onnx, &name, beside);
+        for file in external? {
+            digest.update(blake3::hash(&zklora_files::read(&file, MAX_FILE)?).as_bytes());
+        }
+        self.digests.insert(name.clone(), digest.finalize());
+        self.modules.push(Source { name, onnx, folder, scaling });
+        Ok(())
+    }
+}

@@ -1,0 +1,308 @@
+//! An EZKL adapter's artifact folder: `public/` for everybody, `private/` for the contributor alone
+//! (`docs/formats.md`).
+//!
+//! It is made beside its final name and renamed, so that nothing half-written has that name.
+
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use zklora_artifacts::{folder as artifacts, session_rows::SessionRows};
+use zklora_files::Access;
+use zklora_proof::manifest::AdapterId;
+use zklora_session::ledger;
+
+use super::{
+    Check, EzklError,
+    manifest::{self, Module, Pinned},
+    settings::{self, Settings},
+    srs_file,
+};
+use crate::Error;
+
+/// EZKL's names of a circuit's files, within a folder named after the module.
+pub const SETTINGS: &str = "settings.json";
+/// The verifying key.
+pub const VK: &str = "vk.key";
+/// The proving key.
+pub const PK: &str = "pk.key";
+/// The compiled circuit, which holds the weights.
+pub const CIRCUIT: &str = "model.compiled";
+
+/// Largest verifying key that is read, in bytes.
+pub(super) const MAX_VK: u64 = 1 << 30;
+
+/// Name of an SRS that EZKL made, within `public/`.
+pub fn dev_srs(logrows: u32) -> String {
+    format!("insecure-dev-{logrows}.srs")
+}
+
+/// Which SRS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Srs<'a> {
+    /// A file that the user named.
+    pub file: Option<&'a Path>,
+    /// Make or accept one of EZKL's `gen_srs`: whoever runs it can forge proofs.
+    pub insecure_dev: bool,
+}
+
+/// Whether an artifact folder was compiled for EZKL.
+///
+/// # Errors
+/// As [`artifacts::public_folder`], and for a manifest that is too large.
+pub fn is_ezkl(folder: &Path) -> Result<bool, Error> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: String,
+    }
+    let path = artifacts::public_folder(folder)?.join(artifacts::MANIFEST);
+    let bytes = zklora_files::read(
+        &path,
+        manifest::MAX_BYTES.max(zklora_proof::manifest::MAX_BYTES as u64),
+    )?;
+    // What is no manifest at all is refused with more words by those who read it.
+    Ok(serde_json::from_slice::<Format>(&bytes).is_ok_and(|file| file.format == manifest::FORMAT))
+}
+
+/// What is public about an adapter.
+pub struct Public {
+    folder: PathBuf,
+    /// The manifest.
+    pub pinned: Pinned,
+}
+
+/// A circuit's public files, whose digests are those of the manifest.
+pub(super) struct Keys {
+    pub settings: Vec<u8>,
+    pub vk: Vec<u8>,
+}
+
+impl Public {
+    /// Reads the manifest of a public folder; with a pin, it must have that adapter id.
+    pub fn load(folder: &Path, pin: Option<&AdapterId>) -> Result<Public, Error> {
+        let folder = artifacts::public_folder(folder)?;
+        let bytes = zklora_files::read(&folder.join(artifacts::MANIFEST), manifest::MAX_BYTES)?;
+        Ok(Public { pinned: Pinned::parse(&bytes, pin)?, folder })
+    }
+
+    /// Reads a trace of this adapter.
+    pub fn trace(&self, path: &Path) -> Result<SessionRows, Error> {
+        let trace = SessionRows::read_shapes(path, self.pinned.id(), &self.pinned.shapes())?;
+        super::rows::check_scales(&self.pinned, &trace)?;
+        Ok(trace)
+    }
+
+    /// Writes a trace of this adapter.
+    pub fn write_trace(&self, trace: &SessionRows, path: &Path) -> Result<(), Error> {
+        Ok(trace.write_shapes(path, &self.pinned.shapes())?)
+    }
+
+    /// Reads and checks a module's settings and key.
+    ///
+    /// # Errors
+    /// [`Check::Settings`] or [`Check::VerifyingKey`]: nothing is used whose digest is not pinned.
+    pub(super) fn keys(&self, module: &Module) -> Result<Keys, Error> {
+        let folder = self.folder.join(&module.name);
+        let read = |name: &str, most: u64, digest: &str, check| {
+            let path = folder.join(name);
+            let bytes = zklora_files::read(&path, most)?;
+            if blake3::hash(&bytes).to_hex().as_str() != digest {
+                let why = format!("{} is not the one that the manifest names", path.display());
+                return Err(Error::from(EzklError::refused(check, why)));
+            }
+            Ok(bytes)
+        };
+        let settings =
+            read(SETTINGS, settings::MAX_BYTES, &module.settings_digest, Check::Settings)?;
+        let meaning = Settings::parse(&settings).and_then(|parsed| module.fits(&parsed));
+        meaning.map_err(|why| {
+            EzklError::refused(Check::Settings, format!("module `{}`: {why}", module.name))
+        })?;
+        Ok(Keys { settings, vk: read(VK, MAX_VK, &module.vk_digest, Check::VerifyingKey)? })
+    }
+
+    /// The SRS file of a module, whose digest is that of the manifest.
+    ///
+    /// # Errors
+    /// [`Check::Srs`] if it is another one, or one that EZKL made and that the user did not allow.
+    pub(super) fn srs(&self, module: &Module, srs: &Srs<'_>) -> Result<PathBuf, Error> {
+        let path = self.srs_path(module, srs)?;
+        require_digest(&path, &path, module)?;
+        std::path::absolute(&path).map_err(|e| Error::file(&path, e))
+    }
+
+    /// A copy of that file in `folder`: what is checked is then what is used, whoever writes to the
+    /// file meanwhile.
+    ///
+    /// # Errors
+    /// As [`Public::srs`].
+    pub(super) fn copied_srs(
+        &self,
+        module: &Module,
+        srs: &Srs<'_>,
+        folder: &Path,
+    ) -> Result<PathBuf, Error> {
+        let path = self.srs_path(module, srs)?;
+        let copy = folder.join(format!("{}.srs", module.srs_digest));
+        if !copy.is_file() {
+            // The file may grow while it is read.
+            let mut file =
+                zklora_files::open(&path, srs_file::MAX_BYTES)?.0.take(srs_file::MAX_BYTES);
+            let mut to = fs::File::create(&copy).map_err(|e| Error::file(&copy, e))?;
+            std::io::copy(&mut file, &mut to).map_err(|e| Error::file(&copy, e))?;
+            require_digest(&path, &copy, module)?;
+        }
+        Ok(copy)
+    }
+
+    fn srs_path(&self, module: &Module, srs: &Srs<'_>) -> Result<PathBuf, Error> {
+        if module.srs_insecure && !srs.insecure_dev {
+            let why = "these keys were made with an INSECURE SRS of EZKL's gen_srs: whoever ran it can forge proofs. To go on all the same: \
+                       --insecure-dev-srs";
+            return Err(EzklError::refused(Check::Srs, why).into());
+        }
+        match srs.file {
+            Some(path) => Ok(path.to_path_buf()),
+            None if module.srs_insecure => Ok(self.folder.join(dev_srs(module.logrows))),
+            None => Err(Error::input(format!(
+                "name the SRS file with --srs: EZKL's keys here are for one with 2^{} points and the digest {}",
+                module.logrows, module.srs_digest
+            ))),
+        }
+    }
+}
+
+/// Whether a file is the SRS of a module. `named` is what the user calls it.
+fn require_digest(named: &Path, file: &Path, module: &Module) -> Result<(), Error> {
+    let found = srs_file::inspect(named, file)?;
+    if found.digest != module.srs_digest {
+        let why = format!(
+            "{} has the digest {}, the manifest names {}",
+            named.display(),
+            found.digest,
+            module.srs_digest
+        );
+        return Err(EzklError::refused(Check::Srs, why).into());
+    }
+    Ok(())
+}
+
+/// The contributor's folder.
+pub struct Artifacts {
+    folder: PathBuf,
+    /// The public part.
+    pub public: Public,
+}
+
+impl Artifacts {
+    /// Reads a folder that `compile` wrote.
+    pub fn load(folder: &Path) -> Result<Artifacts, Error> {
+        let public = Public::load(&folder.join("public"), None)?;
+        Ok(Artifacts { folder: folder.to_path_buf(), public })
+    }
+
+    /// A private file of a module.
+    ///
+    /// # Errors
+    /// If it is not there: a folder that was made from keys of an EZKL run need not have it.
+    pub(super) fn private(&self, module: &Module, name: &str) -> Result<PathBuf, Error> {
+        let path = self.folder.join("private").join(&module.name).join(name);
+        if !path.is_file() {
+            return Err(Error::file(
+                &path,
+                "not here: this folder can verify, but neither record nor prove",
+            ));
+        }
+        std::path::absolute(&path).map_err(|e| Error::file(&path, e))
+    }
+
+    /// Where sessions are counted.
+    pub fn ledger(&self) -> PathBuf {
+        self.folder.join("private").join(artifacts::LEDGER)
+    }
+}
+
+/// A folder that is being made, beside the one that it will be.
+pub(super) struct Staging {
+    /// Removed at the end, with all that is still in it.
+    scratch: zklora_files::Scratch,
+}
+
+impl Staging {
+    pub fn beside(out: &Path) -> Result<Staging, Error> {
+        zklora_files::require_folder_of(out)?;
+        let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = std::path::absolute(parent).map_err(|e| Error::file(parent, e))?;
+        let scratch =
+            zklora_files::Scratch::within(&parent).map_err(|e| Error::file(&parent, e))?;
+        zklora_files::create_folder(&scratch.path().join("out"), Access::Public)?;
+        Ok(Staging { scratch })
+    }
+
+    /// What will be the folder.
+    pub fn out(&self) -> PathBuf {
+        self.scratch.path().join("out")
+    }
+
+    /// A place for what is not kept.
+    pub fn work(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Waits until everything is on the disk, and gives the folder its name. What had the name
+    /// before is removed.
+    pub fn publish(self, out: &Path) -> Result<(), Error> {
+        sync(&self.out())?;
+        let old = self.scratch.path().join("old");
+        let had_one = out.exists();
+        if had_one {
+            fs::rename(out, &old).map_err(|e| Error::file(out, e))?;
+        }
+        if let Err(e) = fs::rename(self.out(), out) {
+            if had_one {
+                let _ = fs::rename(&old, out);
+            }
+            return Err(Error::file(out, e));
+        }
+        Ok(())
+    }
+}
+
+fn sync(path: &Path) -> Result<(), Error> {
+    let failed = |e| Error::file(path, e);
+    if path.is_dir() {
+        for entry in fs::read_dir(path).map_err(failed)? {
+            sync(&entry.map_err(failed)?.path())?;
+        }
+        return Ok(());
+    }
+    fs::File::open(path).and_then(|file| file.sync_all()).map_err(failed)
+}
+
+/// Whether a folder may be written here: nothing, an empty folder, or an EZKL adapter that has
+/// served no rows.
+pub(super) fn may_replace(out: &Path) -> Result<(), Error> {
+    let failed = |e| Error::file(out, e);
+    if !out.try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    if fs::read_dir(out).map_err(failed)?.next().is_none() {
+        return Ok(());
+    }
+    if !out.join("public").join(artifacts::MANIFEST).is_file() || !is_ezkl(out)? {
+        return Err(Error::file(
+            out,
+            "something else than an EZKL adapter lies here: choose another --out",
+        ));
+    }
+    if !ledger::read(&out.join("private").join(artifacts::LEDGER))?.is_empty() {
+        return Err(Error::file(
+            out,
+            "an adapter lies here and has served rows: choose another --out",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Text and numbers as they stand in a page. All text comes from somebody else: nothing reaches the
+//! page but through [`text`].
+
+use std::fmt::Write;
+
+use zklora_files::text::is_plain;
+
+/// The style sheet of every page, for light and for dark screens.
+pub const STYLE: &str = include_str!("style.css");
+
+/// Text, with what means something to HTML written as references, and what is not plain
+/// ([`is_plain`]; but for new lines and tabs, which are blanks in a page) written as a code.
+pub fn text(raw: &str) -> String {
+    let mut out = String::with_capacity(raw.len());
+    for c in raw.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            '\n' | '\t' => out.push(c),
+            _ if is_plain(c) => out.push(c),
+            _ => out.extend(c.escape_unicode()),
+        }
+    }
+    out
+}
+
+/// A number with four significant digits.
+pub fn number(x: f64) -> String {
+    if !x.is_finite() {
+        return "–".into();
+    }
+    let size = x.abs();
+    if size == 0.0 {
+        return "0".into();
+    }
+    if !(1e-3..1e6).contains(&size) {
+        return format!("{x:.2e}");
+    }
+    let decimals = (3 - size.log10().floor() as i32).clamp(0, 6) as usize;
+    format!("{x:.decimals$}")
+}
+
+/// A share, in per cent with three significant digits.
+pub fn percent(x: f64) -> String {
+    let x = x * 100.0;
+    match x.abs() {
+        size if !size.is_finite() => "–".into(),
+        0.0 => "0 %".into(),
+        size if !(1e-3..1e6).contains(&size) => format!("{x:.1e} %"),
+        size => format!("{x:.0$} %", (2 - size.log10().floor() as i32).clamp(0, 5) as usize),
+    }
+}
+
+/// A count with its thousands apart.
+pub fn count(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A size in the unit that fits.
+pub fn bytes(count: u64) -> String {
+    match count {
+        0..1024 => format!("{count} B"),
+        1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", count as f64 / 1_048_576.0),
+        _ => format!("{:.1} GiB", count as f64 / 1_073_741_824.0),
+    }
+}
+
+/// A time in seconds, in the unit that fits.
+pub fn seconds(time: f64) -> String {
+    match time {
+        t if !t.is_finite() || t < 0.0 => "–".into(),
+        t if t < 1.0 => format!("{:.*} ms", if t < 0.01 { 2 } else { 0 }, t * 1e3),
+        t if t < 600.0 => format!("{t:.1} s"),
+        t if t < 6e6 => format!("{:.0} min", t / 60.0),
+        t => format!("{} min", number(t / 60.0)),
+    }
+}
+
+/// A table: the first row is the header, the first cell of each row names it. Cells are HTML.
+pub fn table(out: &mut String, caption: &str, rows: &[Vec<String>]) {
+    let _ = write!(
+        out,
+        "<div class=\"scroll\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\"><table><caption>{caption}</caption>"
+    );
+    for (place, row) in rows.iter().enumerate() {
+        out.push_str(match place {
+            0 => "<thead><tr>",
+            1 => "<tbody><tr>",
+            _ => "<tr>",
+        });
+        for (column, cell) in row.iter().enumerate() {
+            let _ = match (place, column) {
+                (0, _) => write!(out, "<th scope=\"col\">{cell}</th>"),
+                (_, 0) => write!(out, "<th scope=\"row\">{cell}</th>"),
+                _ => write!(out, "<td>{cell}</td>"),
+            };
+        }
+        out.push_str(if place == 0 { "</tr></thead>" } else { "</tr>" });
+    }
+    out.push_str(if rows.len() > 1 { "</tbody></table></div>" } else { "</table></div>" });
+}

@@ -1,0 +1,264 @@
+//! Plots as inline SVG. Every coordinate is finite, whatever the numbers are.
+
+use std::fmt::Write;
+
+use crate::html::text;
+
+/// How a value becomes a height above the axis.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scale {
+    /// From the first to the second.
+    Linear(f64, f64),
+    /// Powers of ten, from the first exponent to the second; what is below stands on the axis.
+    Decades(i32, i32),
+}
+
+impl Scale {
+    /// A scale from zero on, or of powers of ten if the positive values differ by more than a
+    /// factor of 2000.
+    pub fn of_sizes(values: impl Iterator<Item = f64> + Clone) -> Scale {
+        let positive = || values.clone().filter(|v| v.is_finite() && *v > 0.0);
+        let (least, most) = (positive().fold(f64::MAX, f64::min), positive().fold(0.0, f64::max));
+        if most <= 0.0 {
+            return Scale::Linear(0.0, 1.0);
+        }
+        if most / least > 2000.0 {
+            let (low, high) = (least.log10().floor() as i32, most.log10().ceil() as i32);
+            return Scale::Decades(low.max(high - 12), high);
+        }
+        Scale::Linear(0.0, round_up(most))
+    }
+
+    /// A scale that fits the values, and does not begin at zero.
+    pub fn around(values: impl Iterator<Item = f64> + Clone) -> Scale {
+        let finite = || values.clone().filter(|v| v.is_finite());
+        let (least, most) = (finite().fold(f64::MAX, f64::min), finite().fold(f64::MIN, f64::max));
+        if least > most {
+            return Scale::Linear(0.0, 1.0);
+        }
+        // Halves: the difference of two finite numbers need not be one.
+        let margin = ((most / 2.0 - least / 2.0) * 0.2).max(most.abs() * 0.01).max(1e-9);
+        Scale::Linear((least - margin).max(f64::MIN / 4.0), (most + margin).min(f64::MAX / 4.0))
+    }
+
+    /// Between 0 and 1.
+    pub fn place(self, value: f64) -> f64 {
+        let share = match self {
+            Scale::Linear(low, high) => (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0),
+            Scale::Decades(_, _) if value <= 0.0 => 0.0,
+            Scale::Decades(low, high) => (value.log10() - f64::from(low)) / f64::from(high - low),
+        };
+        if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }
+    }
+
+    /// Values to mark on the axis.
+    pub fn marks(self) -> Vec<f64> {
+        match self {
+            Scale::Linear(low, high) => {
+                let step = round_step((high / 4.0 - low / 4.0).max(f64::MIN_POSITIVE));
+                let first = (low / step).ceil();
+                let marks = (0..=8).map(|i| (first + f64::from(i)) * step);
+                marks.filter(|mark| mark.is_finite() && *mark <= high * (1.0 + 1e-9)).collect()
+            }
+            Scale::Decades(low, high) => {
+                let step = ((high - low + 3) / 4).max(1) as usize;
+                (low..=high).step_by(step).map(|exponent| 10f64.powi(exponent)).collect()
+            }
+        }
+    }
+}
+
+/// The next of these numbers times a power of ten.
+fn round_up_to(x: f64, numbers: &[f64]) -> f64 {
+    let unit = 10f64.powf(x.log10().floor());
+    let up = numbers.iter().map(|m| m * unit).find(|candidate| *candidate >= x);
+    up.filter(|up| up.is_finite() && *up > 0.0).unwrap_or(x)
+}
+
+fn round_up(x: f64) -> f64 {
+    round_up_to(x, &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0])
+}
+
+fn round_step(x: f64) -> f64 {
+    round_up_to(x, &[1.0, 2.0, 5.0, 10.0])
+}
+
+/// A number, perhaps with a unit, without zeros at its end.
+fn short(label: &str) -> String {
+    let (number, unit) = label
+        .split_once(' ')
+        .map_or((label, String::new()), |(number, unit)| (number, format!(" {unit}")));
+    if !number.contains('.') || number.contains('e') {
+        return label.to_string();
+    }
+    format!("{}{unit}", number.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// A plot area with a labelled vertical axis.
+struct Frame {
+    width: f64,
+    height: f64,
+    scale: Scale,
+}
+
+const LEFT: f64 = 58.0;
+const RIGHT: f64 = 10.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 40.0;
+
+impl Frame {
+    fn y(&self, value: f64) -> f64 {
+        TOP + (self.height - TOP - BOTTOM) * (1.0 - self.scale.place(value))
+    }
+
+    /// The left end of the `place`-th of `count` steps along the horizontal axis.
+    fn x(&self, place: f64, count: usize) -> f64 {
+        LEFT + (self.width - LEFT - RIGHT) * place / count.max(1) as f64
+    }
+
+    /// The picture's beginning, the horizontal lines, and at most about eight marks along the
+    /// horizontal axis.
+    fn begin(
+        &self,
+        label: &str,
+        axis: &str,
+        shown: impl Fn(f64) -> String,
+        along: &[String],
+    ) -> String {
+        let mut out = String::new();
+        let (width, height) = (self.width, self.height);
+        let _ = write!(
+            out,
+            "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">",
+            text(label)
+        );
+        for mark in self.scale.marks() {
+            let y = self.y(mark);
+            let _ = write!(
+                out,
+                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                width - RIGHT,
+                LEFT - 7.0,
+                y + 4.0,
+                text(&short(&shown(mark))),
+            );
+        }
+        for (place, name) in along.iter().enumerate().step_by(along.len().div_ceil(8).max(1)) {
+            let _ = write!(
+                out,
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                self.x(place as f64 + 0.5, along.len()),
+                height - BOTTOM + 16.0,
+                text(name),
+            );
+        }
+        let _ = write!(
+            out,
+            "<text class=\"axis\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            (width + LEFT - RIGHT) / 2.0,
+            height - 5.0,
+            text(axis),
+        );
+        out
+    }
+}
+
+/// One bar: what stands below it, what a pointer shows, and its value, if there is one.
+pub struct Bar {
+    /// Below the axis.
+    pub name: String,
+    /// Shown when pointed at.
+    pub full: String,
+    /// The height.
+    pub value: Option<f64>,
+}
+
+/// Bars from the axis up.
+pub fn bars(
+    label: &str,
+    axis: &str,
+    bars: &[Bar],
+    scale: Scale,
+    shown: impl Fn(f64) -> String,
+) -> String {
+    let frame = Frame { width: 340.0, height: 180.0, scale };
+    let names: Vec<String> = bars.iter().map(|bar| bar.name.clone()).collect();
+    let mut out = frame.begin(label, axis, &shown, &names);
+    let step = frame.x(1.0, bars.len()) - frame.x(0.0, bars.len());
+    let bottom = frame.height - BOTTOM;
+    for (place, bar) in bars.iter().enumerate() {
+        let Some(value) = bar.value else { continue };
+        let y = frame.y(value);
+        let _ = write!(
+            out,
+            "<rect class=\"bar\" x=\"{:.2}\" y=\"{y:.2}\" width=\"{:.2}\" height=\"{:.2}\" rx=\"{:.2}\"><title>{}: {}</title></rect>",
+            frame.x(place as f64, bars.len()) + step * 0.12,
+            (step * 0.76).min(40.0),
+            bottom - y,
+            (step * 0.15).min(2.0),
+            text(&bar.full),
+            text(&shown(value)),
+        );
+    }
+    let _ = write!(
+        out,
+        "<line class=\"base\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{bottom:.1}\" y2=\"{bottom:.1}\"/></svg>",
+        frame.width - RIGHT
+    );
+    out
+}
+
+/// Most points of a line; more are averaged in groups.
+const POINTS: usize = 240;
+
+/// Two lines over the same places: `first` (class `one`) and `second` (class `two`).
+pub fn lines(
+    label: &str,
+    axis: &str,
+    pairs: &[(f64, f64)],
+    shown: impl Fn(f64) -> String,
+) -> String {
+    let group = pairs.len().div_ceil(POINTS).max(1);
+    let mean = |of: fn(&(f64, f64)) -> f64| -> Vec<f64> {
+        pairs.chunks(group).map(|c| c.iter().map(|p| of(p) / c.len() as f64).sum()).collect()
+    };
+    let series = [mean(|pair| pair.0), mean(|pair| pair.1)];
+    let scale = Scale::around(series.iter().flatten().copied());
+    let names: Vec<String> =
+        (0..series[0].len()).map(|place| (place * group + 1).to_string()).collect();
+    let [first, second] = series;
+    curves(label, axis, &names, &[("one", first), ("two", second)], scale, shown)
+}
+
+/// Lines over the same named places, each with its class.
+pub fn curves(
+    label: &str,
+    axis: &str,
+    names: &[String],
+    series: &[(&str, Vec<f64>)],
+    scale: Scale,
+    shown: impl Fn(f64) -> String,
+) -> String {
+    let frame = Frame { width: 820.0, height: 270.0, scale };
+    let mut out = frame.begin(label, axis, &shown, names);
+    for (class, values) in series {
+        let at = |place: usize| (frame.x(place as f64 + 0.5, names.len()), frame.y(values[place]));
+        let points: Vec<String> =
+            (0..values.len()).map(at).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let _ = write!(out, "<polyline class=\"line {class}\" points=\"{}\"/>", points.join(" "));
+        if values.len() <= 64 {
+            for ((place, value), name) in values.iter().enumerate().zip(names) {
+                let (x, y) = at(place);
+                let _ = write!(
+                    out,
+                    "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{}: {}</title></circle>",
+                    text(name),
+                    text(&shown(*value)),
+                );
+            }
+        }
+    }
+    out.push_str("</svg>");
+    out
+}

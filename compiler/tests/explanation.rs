@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::PathBuf};
+
 use zklora_compiler::{Explanation, explain};
 
 fn explained(case: &str) -> Explanation {

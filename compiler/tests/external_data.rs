@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};
+
 use tract_onnx::pb;
 use zklora_compiler::{ingest, ingest_file, ingest_in};
 

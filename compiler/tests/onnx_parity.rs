@@ -8,6 +8,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+
 use zklora_artifacts::quantize_rows::quantize_inputs;
 use zklora_compiler::{IngestError, Ingested, QuantizedTerm, Term, ingest, ingest_file, quantize};
 

@@ -3,12 +3,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use prost::Message;
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
+
+use prost::Message;
 use tract_onnx::pb;
 use zklora_compiler::{
     Ingested, Layout, Term, ingest_file,

@@ -47,7 +47,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether the operating system reported the error: it may pass, so a caller may try again.
+    /// Whether the operating system reported the error. Such an error may be temporary, so a caller
+    /// may try again.
     pub fn is_of_system(self) -> bool {
         matches!(self, Kind::TooManyOpen | Kind::DiskFull | Kind::System)
     }

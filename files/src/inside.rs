@@ -45,7 +45,7 @@ pub enum PathError {
 ///
 /// # Errors
 /// [`PathError`]: the path leaves the folder, or is not a regular file. Nothing is opened.
-pub fn resolve(folder: &Path, path: &str) -> Result<PathBuf, PathError> {
+pub fn resolve_inside(folder: &Path, path: &str) -> Result<PathBuf, PathError> {
     let plain = |component| matches!(component, Component::Normal(_) | Component::CurDir);
     if path.is_empty() || path.contains(['\\', '\0']) || !Path::new(path).components().all(plain) {
         return Err(PathError::NotInside { path: path.into() });
@@ -78,17 +78,20 @@ mod tests {
         std::fs::write(inner.join("sub/file"), "x").unwrap();
         let file = inner.canonicalize().unwrap().join("sub/file");
         for path in ["sub/file", "./sub/file", "sub/./file"] {
-            assert_eq!(resolve(&inner, path).unwrap(), file, "{path}");
+            assert_eq!(resolve_inside(&inner, path).unwrap(), file, "{path}");
         }
         for path in ["", "../outside", "sub/../../outside", "/etc/passwd", "sub\\file", "a\0"] {
-            assert!(matches!(resolve(&inner, path), Err(PathError::NotInside { .. })), "{path}");
+            assert!(
+                matches!(resolve_inside(&inner, path), Err(PathError::NotInside { .. })),
+                "{path}"
+            );
         }
-        assert!(matches!(resolve(&inner, "absent"), Err(PathError::Missing { .. })));
-        assert!(matches!(resolve(&inner, "sub"), Err(PathError::NotAFile { .. })));
+        assert!(matches!(resolve_inside(&inner, "absent"), Err(PathError::Missing { .. })));
+        assert!(matches!(resolve_inside(&inner, "sub"), Err(PathError::NotAFile { .. })));
         #[cfg(unix)]
         {
             std::os::unix::fs::symlink(dir.path(), inner.join("up")).unwrap();
-            assert!(matches!(resolve(&inner, "up/outside"), Err(PathError::LinkOut { .. })));
+            assert!(matches!(resolve_inside(&inner, "up/outside"), Err(PathError::LinkOut { .. })));
         }
     }
 }

@@ -8,6 +8,9 @@ use std::{
 
 use crate::{Error, Kind};
 
+/// Largest trace, activation or ONNX file that is read, in bytes.
+pub const MAX_FILE: u64 = 64 << 30;
+
 /// Opens a regular file of at most `limit` bytes, and returns its length.
 ///
 /// # Errors

@@ -127,7 +127,7 @@ pub fn json_in_ascii(json: &str) -> String {
 /// Longest text of a peer that is shown, in characters.
 const LONGEST: usize = 600;
 
-/// A peer's text as it may be shown: [`shortened`] to 600 characters.
+/// A peer's text, escaped and cut after 600 characters ([`shortened`]).
 pub fn printable(text: &str) -> String {
     shortened(text, LONGEST)
 }

@@ -1,7 +1,7 @@
-"""Exports base models to ONNX in the form that `zklora` needs: token ids in, logits out, no cache.
+"""Exports base models to ONNX in the form that `zklora` needs: token ids to logits, no cache.
 
-Shared by smollm2.py and tiny.py. `export` writes the model, with the fingerprint of its weights in
-the metadata (`zklora.base_fingerprint`), and removes paths of this machine from the file.
+Shared by smollm2.py and tiny.py. `export` writes the model and, in its metadata, the fingerprint of
+its weights (`zklora.base_fingerprint`). The file contains no paths of this machine.
 """
 
 import json
@@ -16,7 +16,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def fingerprint(folder):
-    """BLAKE3 of the tensors of folder/model.safetensors, see `zklora_models::fingerprint`."""
+    """BLAKE3 of the tensors in folder/model.safetensors: see `zklora_models::fingerprint`."""
     hasher = blake3.blake3()
 
     def part(content):
@@ -39,7 +39,7 @@ def fingerprint(folder):
 
 
 class Logits(torch.nn.Module):
-    """The model without its cache; `names` are the names of its inputs, in the exporter's order."""
+    """The model without its cache, with the input names that the exporter gets."""
 
     def __init__(self, model, names):
         super().__init__()
@@ -54,22 +54,32 @@ def export(model, path, folder=None, dynamo=True, position_ids=False, external=F
     """Writes `path`; `folder` has the weights, for the fingerprint."""
     names = ["input_ids", "attention_mask"] + ["position_ids"] * position_ids
     ids = torch.arange(5)[None] + 1
-    values = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position_ids": ids - 1}
-    inputs = tuple(values[name] for name in names)
+    inputs = tuple(
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position_ids": ids - 1}[n]
+        for n in names
+    )
     wrapped = Logits(model.eval(), names).eval()
     common = {"input_names": names, "output_names": ["logits"]}
     if dynamo:
         sequence = torch.export.Dim("seq", min=2, max=2048)
         torch.onnx.export(
-            wrapped, inputs, path, dynamo=True, opset_version=18, external_data=external,
-            dynamic_shapes=(tuple({1: sequence} for _ in names),), **common)
+            wrapped,
+            inputs,
+            path,
+            dynamo=True,
+            opset_version=18,
+            external_data=external,
+            dynamic_shapes=(tuple({1: sequence} for _ in names),),
+            **common,
+        )
     else:
         dynamic = {name: {0: "batch", 1: "seq"} for name in names + ["logits"]}
         torch.onnx.export(
-            wrapped, inputs, path, dynamo=False, opset_version=17, dynamic_axes=dynamic, **common)
+            wrapped, inputs, path, dynamo=False, opset_version=17, dynamic_axes=dynamic, **common
+        )
     written = onnx.load(path, load_external_data=False)
     for node in written.graph.node:
-        # The scopes state the module of a node; other entries name files of this machine.
+        # Keep the scopes, which name a node's module; the rest has paths of this machine.
         kept = [entry for entry in node.metadata_props if entry.key == SCOPES]
         del node.metadata_props[:]
         node.metadata_props.extend(kept)

@@ -1,12 +1,11 @@
-"""Writes the small base models of the tests as ONNX.
+"""Makes the small base models of the tests, as ONNX.
 
     python tiny.py FIXTURES_BASE
 
-FIXTURES_BASE is the folder fixtures/base, which has the weights of tiny-gpt2 and tiny-llama. Writes
-`legacy.onnx` and `dynamo.onnx` for each, one per exporter of torch. Creates tiny-qwen2 with seeded
-random weights: biases only on q, k and v, tied embeddings, and position ids as an input of the
-legacy export. Beside the models it writes `logits.safetensors`: the logits of torch for
-`input_ids`.
+FIXTURES_BASE is fixtures/base. For tiny-gpt2 and tiny-llama, whose weights are in that folder, this
+writes `legacy.onnx` and `dynamo.onnx`, one for each exporter of torch. tiny-qwen2 is made here,
+with seeded random weights: biases on q, k and v only, tied embeddings, and position ids as an input
+of the legacy export. `logits.safetensors` beside the models is what torch computes for `input_ids`.
 """
 
 import os
@@ -23,13 +22,20 @@ base = sys.argv[1]
 qwen = os.path.join(base, "tiny-qwen2")
 torch.manual_seed(7)
 config = Qwen2Config(
-    vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=True, bos_token_id=1,
-    eos_token_id=2)
-model = AutoModelForCausalLM.from_config(
-    config, dtype=torch.float32, attn_implementation="eager")
+    vocab_size=96,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=128,
+    tie_word_embeddings=True,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
 for name, parameter in model.named_parameters():
-    # transformers initialises biases to zero, and adding zero would test nothing.
+    # The initial biases of transformers are zero, which would not test their addition.
     if name.endswith("bias"):
         torch.nn.init.normal_(parameter, std=0.5)
     elif parameter.ndim == 2:
@@ -39,14 +45,21 @@ model.save_pretrained(qwen)
 for name in ["tiny-gpt2", "tiny-llama", "tiny-qwen2"]:
     folder = os.path.join(base, name)
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager").eval()
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
     for style in ["legacy", "dynamo"]:
         path = os.path.join(folder, f"{style}.onnx")
-        position_ids = (name, style) == ("tiny-qwen2", "legacy")
-        export(model, path, folder, dynamo=style == "dynamo", position_ids=position_ids)
+        export(
+            model,
+            path,
+            folder,
+            dynamo=style == "dynamo",
+            position_ids=(name, style) == ("tiny-qwen2", "legacy"),
+        )
         print(path, os.path.getsize(path))
     ids = torch.tensor([[(7 * i * i + 3 * i + 11) % model.config.vocab_size for i in range(24)]])
     with torch.no_grad():
-        logits = model(ids).logits[0].contiguous()
-    recorded = {"input_ids": ids[0].contiguous(), "logits": logits}
-    save_file(recorded, os.path.join(folder, "logits.safetensors"))
+        save_file(
+            {"input_ids": ids[0].contiguous(), "logits": model(ids).logits[0].contiguous()},
+            os.path.join(folder, "logits.safetensors"),
+        )

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use support::language::{
     Local, MODELS, Recorder, all_linear, base, plain, points_of, recorded, worst,
 };
-use zklora_models::language_model::{
-    Identity, InjectionCall, Injector, LanguageModel, Sampling, StopReason, Tokenizer, generate,
-    loss,
+use zklora_models::{
+    Error, fingerprint,
+    language_model::{
+        Identity, InjectionCall, Injector, LanguageModel, Sampling, StopReason, Tokenizer,
+        generate, loss,
+    },
 };
-use zklora_models::{Error, fingerprint};
 
 /// Largest difference between logits of tract and of torch.
 const TOLERANCE: f32 = 1e-4;

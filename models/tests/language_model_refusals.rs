@@ -3,14 +3,15 @@
 
 mod support;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use prost::Message;
 use support::language::{base, point, recorded, worst};
 use tract_onnx::pb::{GraphProto, ModelProto, StringStringEntryProto, tensor_proto::DataLocation};
-use zklora_models::language_model::{Identity, InjectionPoint, LanguageModel};
-use zklora_models::{AppliesTo, Error};
+use zklora_models::{
+    AppliesTo, Error,
+    language_model::{Identity, InjectionPoint, LanguageModel},
+};
 
 fn read(model: &str) -> ModelProto {
     ModelProto::decode(&*std::fs::read(base(model)).unwrap()).unwrap()

@@ -10,9 +10,7 @@
 
 mod support;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use support::language::{Local, Recorder, points_of, worst};
 use zklora_models::language_model::{Identity, LanguageModel, Tokenizer};

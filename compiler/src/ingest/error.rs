@@ -1,6 +1,5 @@
 //! Errors of ingesting: the reason, the place in the file, and what to do.
 
-use crate::matrix::MatrixError;
 use thiserror::Error;
 
 use crate::{linear_map::LinearMapError, matrix::MatrixError};

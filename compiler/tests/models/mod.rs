@@ -2,8 +2,9 @@
 
 #![allow(dead_code, clippy::unwrap_used)] // Every test uses some of these.
 
-use prost::Message;
 use std::time::{Duration, Instant};
+
+use prost::Message;
 use tract_onnx::pb::{self, tensor_proto::DataType};
 use zklora_compiler::{LinearMap, ingest};
 

@@ -7,12 +7,11 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::Deserialize;
 
-use zklora_files::read;
-
-use crate::Error;
-use crate::adapter::strict_json::StrictJson;
-use crate::adapter::tensor_file::TensorFile;
-use crate::error::quoted;
+use crate::{
+    Error,
+    adapter::{strict_json::StrictJson, tensor_file::TensorFile},
+    error::quoted,
+};
 
 /// Longest `model.safetensors.index.json`, in bytes.
 const MAX_INDEX: u64 = 64 << 20;

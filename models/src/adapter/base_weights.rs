@@ -7,9 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::Error;
-use crate::adapter::base_model::open_shards;
-use crate::adapter::tensor_file::TensorFile;
+use crate::{
+    Error,
+    adapter::{base_model::open_shards, tensor_file::TensorFile},
+};
 
 /// Names of the token table that an output layer is tied to, if the file has no weight for that
 /// layer.

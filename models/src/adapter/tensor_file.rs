@@ -16,10 +16,7 @@ use safetensors::{
     tensor::{Metadata, TensorInfo},
 };
 
-use zklora_files::read;
-
-use crate::Error;
-use crate::adapter::strict_json::StrictJson;
+use crate::{Error, adapter::strict_json::StrictJson};
 
 /// Longest header that is read, in bytes: about 200,000 tensors.
 const MAX_HEADER: u64 = 32 << 20;

@@ -3,13 +3,14 @@
 //!
 //! No file outside the model's folder is opened. Must not know what the graph means.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use prost::Message;
-use tract_onnx::pb::{self, tensor_proto::DataLocation, tensor_proto::DataType};
-
-use zklora_files::{inside::resolve, read};
+use tract_onnx::pb::{
+    self,
+    tensor_proto::{DataLocation, DataType},
+};
+use zklora_files::resolve_inside;
 
 use super::{opaque, surgery};
 use crate::Error;
@@ -140,7 +141,7 @@ fn check_external(tensor: &pb::TensorProto, folder: &Path, needed: u64) -> Resul
     };
     let location = entry("location")?
         .ok_or("is in another file whose name is missing; export the model again")?;
-    let path = resolve(folder, location)
+    let path = resolve_inside(folder, location)
         .map_err(|error| format!("is in another file: {error}; keep that file beside the model"))?;
     let size =
         path.metadata().map_err(|error| format!("is in `{}`: {error}", path.display()))?.len();

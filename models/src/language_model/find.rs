@@ -7,10 +7,11 @@
 
 use std::collections::HashSet;
 
-use super::layers::{GraphTensors, Layer};
-use super::point::InjectionPoint;
-use crate::similar_names::similar_names;
-use crate::{AppliesTo, Error};
+use super::{
+    layers::{GraphTensors, Layer},
+    point::InjectionPoint,
+};
+use crate::{AppliesTo, Error, similar_names::similar_names};
 
 /// The layer of a point.
 #[derive(Debug, Clone)]

@@ -4,8 +4,10 @@
 //! injector is called again with the same activations for the earlier tokens (see
 //! [`LanguageModel::logits`]). Must not know about text.
 
-use super::model::LanguageModel;
-use super::sampling::{Sampler, Sampling};
+use super::{
+    model::LanguageModel,
+    sampling::{Sampler, Sampling},
+};
 use crate::Error;
 
 /// Why generation stopped.

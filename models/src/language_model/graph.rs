@@ -13,10 +13,13 @@ use tract_onnx::{
 };
 use zklora_files::text::condensed;
 
-use super::interface::Input;
-use super::operator::{self, ForwardPass, Inject, InjectorError};
-use super::point::{FoundPoint, InjectionPoint};
-use super::{opaque, surgery};
+use super::{
+    interface::Input,
+    opaque,
+    operator::{self, ForwardPass, Inject, InjectorError},
+    point::{FoundPoint, InjectionPoint},
+    surgery,
+};
 use crate::{Error, panics};
 
 pub(super) type Plan = SimplePlan<TypedFact, Box<dyn TypedOp>>;

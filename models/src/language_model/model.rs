@@ -1,13 +1,16 @@
 //! A causal language model: loaded from an ONNX file, and run on tokens.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use super::injector::Injector;
-use super::interface::Input;
-use super::point::{FoundPoint, InjectionPoint};
-use super::{file, find, graph, interface, layers, operator, padding, surgery};
+use super::{
+    file, find, graph,
+    injector::Injector,
+    interface,
+    interface::Input,
+    layers, operator, padding,
+    point::{FoundPoint, InjectionPoint},
+    surgery,
+};
 use crate::Error;
 
 /// A causal language model that is ready to run.

@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tract_onnx::pb::{self, AttributeProto, NodeProto, attribute_proto::AttributeType};
 
-use super::find::FoundLayer;
-use super::point::{FoundPoint, InjectionPoint};
+use super::{
+    find::FoundLayer,
+    point::{FoundPoint, InjectionPoint},
+};
 use crate::AppliesTo;
 
 /// The operator of the inserted nodes.

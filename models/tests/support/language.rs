@@ -2,15 +2,19 @@
 //! injectors.
 #![allow(dead_code)]
 
-use std::error::Error;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
 
 use safetensors::SafeTensors;
-use zklora_models::language_model::{
-    Activations, Identity, InjectionCall, InjectionPoint, Injector, LanguageModel,
+use zklora_models::{
+    Adapter, AppliesTo,
+    language_model::{
+        Activations, Identity, InjectionCall, InjectionPoint, Injector, LanguageModel,
+    },
 };
-use zklora_models::{Adapter, AppliesTo};
 
 /// Every small model, from each exporter of torch.
 pub const MODELS: [&str; 6] = [

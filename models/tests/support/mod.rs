@@ -3,8 +3,10 @@
 
 pub mod language;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use zklora_models::{Adapter, AdapterModule, ModuleInput};

@@ -10,7 +10,7 @@ use std::{
 
 use prost::Message;
 use tract_onnx::pb::{self, tensor_proto::DataLocation};
-use zklora_files::{inside::resolve, read};
+use zklora_files::{open, resolve_inside};
 
 /// Most bytes of all external tensors of a model together.
 pub const MAX_EXTERNAL_BYTES: usize = 1 << 30;
@@ -62,7 +62,7 @@ pub fn external_files(
             what,
         };
         let location = entry(tensor, "location").map_err(refuse)?.unwrap_or_default();
-        files.insert(resolve(folder, location).map_err(|error| refuse(error.to_string()))?);
+        files.insert(resolve_inside(folder, location).map_err(|error| refuse(error.to_string()))?);
     }
     Ok(files.into_iter().collect())
 }
@@ -101,8 +101,8 @@ fn bytes_of(
     }
     let location = entry(tensor, "location")?.ok_or("it names no file")?;
     let offset = number(tensor, "offset")?.unwrap_or(0);
-    let path = resolve(folder, location).map_err(|error| error.to_string())?;
-    let (mut file, size) = read::open(&path, u64::MAX)
+    let path = resolve_inside(folder, location).map_err(|error| error.to_string())?;
+    let (mut file, size) = open(&path, u64::MAX)
         .map_err(|error| format!("`{location}` cannot be opened: {}", error.why))?;
     let rest = size.checked_sub(offset).ok_or_else(|| {
         format!("it begins at byte {offset} of `{location}`, which has only {size} bytes")

@@ -7,12 +7,14 @@ use std::{collections::HashSet, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use zklora_files::read;
-
-use crate::adapter::module_name;
-use crate::adapter::peft::{AdapterModule, BaseModel, Form, Kind, ModuleInput};
-use crate::error::quoted;
-use crate::{AppliesTo, Error};
+use crate::{
+    AppliesTo, Error,
+    adapter::{
+        module_name,
+        peft::{AdapterModule, BaseModel, Form, Kind, ModuleInput},
+    },
+    error::quoted,
+};
 
 /// Name of the index in an export folder.
 pub const INDEX_FILE: &str = "export.json";

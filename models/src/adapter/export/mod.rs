@@ -8,20 +8,19 @@ mod index;
 mod onnx;
 mod selection;
 
-use std::collections::HashMap;
-use std::path::Path;
-
-use zklora_files::write::{self, Access};
-
-use crate::Error;
-use crate::adapter::module_name;
-use crate::adapter::peft::{Adapter, AdapterModule};
+use std::{collections::HashMap, path::Path};
 
 pub use index::{ExportIndex, ExportedModule, INDEX_FILE, INDEX_VERSION, read_index};
 pub use onnx::onnx_model;
 use zklora_files::Access;
 
-use crate::{Adapter, AdapterModule, Error, module_name};
+use crate::{
+    Error,
+    adapter::{
+        module_name,
+        peft::{Adapter, AdapterModule},
+    },
+};
 
 /// Writes the selected modules of `adapter` to the folder `out`, and creates the folder if it does
 /// not exist.
@@ -44,10 +43,10 @@ pub fn export(adapter: &Adapter, selection: &[String], out: &Path) -> Result<Exp
         version: INDEX_VERSION,
     };
 
-    write::create_folder(out, Access::Public)?;
+    zklora_files::create_folder(out, Access::Public)?;
     // The index of an earlier export must not describe a half-written new one.
     let index_path = out.join(INDEX_FILE);
-    write::remove(&index_path)?;
+    zklora_files::remove(&index_path)?;
     // Private, because an adapter is its contributor's property.
     for module in modules {
         let path = out.join(index::file_name(&module.name));

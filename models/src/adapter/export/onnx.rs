@@ -22,8 +22,10 @@ use tract_onnx::pb::{
     type_proto,
 };
 
-use crate::Error;
-use crate::adapter::peft::{Action, AdapterModule, Branch, Step};
+use crate::{
+    Error,
+    adapter::peft::{Action, AdapterModule, Branch, Step},
+};
 
 /// ONNX file format version 8 belongs to operator set 17; current readers know both.
 const IR_VERSION: i64 = 8;

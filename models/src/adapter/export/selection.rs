@@ -2,9 +2,7 @@
 //!
 //! Must not know anything of a module but its name.
 
-use crate::Error;
-use crate::adapter::peft::AdapterModule;
-use crate::similar_names::similar_names;
+use crate::{Error, adapter::peft::AdapterModule, similar_names::similar_names};
 
 /// The modules that any of `globs` matches, in their order; all modules if there is no glob. A glob
 /// that matches nothing is an error.

@@ -4,11 +4,15 @@
 //! As in `peft`'s `SVDLinear.forward`. A module whose components were all pruned adds nothing and
 //! is left out.
 
-use super::config::Allocation;
-use super::module::{AdapterModule, Form, LoraWeights};
-use super::module_tensors::Dim::{Any, Is};
-use super::module_tensors::ModuleTensors;
-use super::step::Step;
+use super::{
+    config::Allocation,
+    module::{AdapterModule, Form, LoraWeights},
+    module_tensors::{
+        Dim::{Any, Is},
+        ModuleTensors,
+    },
+    step::Step,
+};
 use crate::Error;
 
 /// Suffixes of the tensors of a module.

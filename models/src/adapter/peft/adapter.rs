@@ -2,14 +2,11 @@
 
 use std::path::Path;
 
-use super::base_model::BaseModel;
-use super::config::Config;
-use super::module::AdapterModule;
-use super::{folder, modules};
-use crate::adapter::base_model::fingerprint;
-use crate::adapter::base_weights::BaseWeights;
-use crate::adapter::tensor_file::TensorFile;
-use crate::{AppliesTo, Error};
+use super::{base_model::BaseModel, config::Config, folder, module::AdapterModule, modules};
+use crate::{
+    AppliesTo, Error,
+    adapter::{base_model::fingerprint, base_weights::BaseWeights, tensor_file::TensorFile},
+};
 
 /// Longest `adapter_model.safetensors` that is read, in bytes.
 const MAX_WEIGHTS: u64 = 16 << 30;

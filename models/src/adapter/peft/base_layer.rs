@@ -7,10 +7,11 @@
 //! Linear). A square layer has the orientation of the config unless another layer contradicts it:
 //! see [`BaseLayers::check`].
 
-use super::config::Config;
-use super::module::Kind;
-use crate::Error;
-use crate::adapter::base_weights::{BaseTensor, BaseWeights};
+use super::{config::Config, module::Kind};
+use crate::{
+    Error,
+    adapter::base_weights::{BaseTensor, BaseWeights},
+};
 
 /// The base layers of an adapter's modules.
 pub(super) struct BaseLayers<'b> {

@@ -5,12 +5,13 @@
 //! need the base layer's weight W. They are computed in f64, and `m·s` and `m − 1` are rounded to
 //! f32 once. An embedding has no bias, and its W is `[vocabulary, d_out]`.
 
-use super::base_layer::{BaseLayer, BaseLayers};
-use super::lora::MAGNITUDE;
-use super::module::{AdapterModule, Branch, Form, Kind, ModuleInput};
-use super::module_tensors::Dim::Is;
-use super::module_tensors::ModuleTensors;
-use super::step::Step;
+use super::{
+    base_layer::{BaseLayer, BaseLayers},
+    lora::MAGNITUDE,
+    module::{AdapterModule, Branch, Form, Kind, ModuleInput},
+    module_tensors::{Dim::Is, ModuleTensors},
+    step::Step,
+};
 use crate::Error;
 
 /// A module of DoRA, from its part that is plain LoRA.

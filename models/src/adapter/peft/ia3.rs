@@ -4,10 +4,11 @@
 //! else states which it is. As deltas: `base ∘ (l − 1)` for the output (bias included), `x ∘ (l −
 //! 1)` for the input.
 
-use super::module::{AdapterModule, Branch, Form, Kind, ModuleInput};
-use super::module_tensors::Dim::Any;
-use super::module_tensors::ModuleTensors;
-use super::step::Step;
+use super::{
+    module::{AdapterModule, Branch, Form, Kind, ModuleInput},
+    module_tensors::{Dim::Any, ModuleTensors},
+    step::Step,
+};
 use crate::{AppliesTo, Error};
 
 /// Suffixes of the tensors of a module.

@@ -5,11 +5,15 @@
 //! in f64 and rounded to f32 once. Where r² is not below both dimensions of W, W itself is written,
 //! because it is not larger. Only linear layers are supported (`peft` has no LoHa for Conv1D).
 
-use super::config::Ranks;
-use super::module::{AdapterModule, Branch, Form, Kind, ModuleInput};
-use super::module_tensors::Dim::{Any, Is};
-use super::module_tensors::{Matrix, ModuleTensors};
-use super::step::Step;
+use super::{
+    config::Ranks,
+    module::{AdapterModule, Branch, Form, Kind, ModuleInput},
+    module_tensors::{
+        Dim::{Any, Is},
+        Matrix, ModuleTensors,
+    },
+    step::Step,
+};
 use crate::{AppliesTo, Error};
 
 /// Suffixes of the tensors that a module may have.

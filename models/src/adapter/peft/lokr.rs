@@ -7,11 +7,15 @@
 //! itself is written. Products are computed in f64 and rounded to f32 once. The scaling is `alpha /
 //! r` whether or not a factor has rank r, as in `peft`. Only linear layers are supported.
 
-use super::config::Ranks;
-use super::module::{AdapterModule, Branch, Form, Kind, ModuleInput};
-use super::module_tensors::Dim::{Any, Is};
-use super::module_tensors::{Matrix, ModuleTensors};
-use super::step::Step;
+use super::{
+    config::Ranks,
+    module::{AdapterModule, Branch, Form, Kind, ModuleInput},
+    module_tensors::{
+        Dim::{Any, Is},
+        Matrix, ModuleTensors,
+    },
+    step::Step,
+};
 use crate::{AppliesTo, Error};
 
 /// Suffixes of the tensors that a module may have.

@@ -5,10 +5,14 @@
 //! `lora_embedding_A` `[rank, vocabulary]` and `lora_embedding_B` `[d_out, rank]`: looking up a
 //! token is the product with a one-hot row.
 
-use super::config::Ranks;
-use super::module::{AdapterModule, Kind, LoraWeights};
-use super::module_tensors::Dim::{Any, Is};
-use super::module_tensors::ModuleTensors;
+use super::{
+    config::Ranks,
+    module::{AdapterModule, Kind, LoraWeights},
+    module_tensors::{
+        Dim::{Any, Is},
+        ModuleTensors,
+    },
+};
 use crate::Error;
 
 /// Suffixes of the tensors that a module may have.

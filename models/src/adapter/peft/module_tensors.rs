@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::Error;
-use crate::adapter::module_name;
-use crate::adapter::tensor_file::TensorFile;
+use crate::{
+    Error,
+    adapter::{module_name, tensor_file::TensorFile},
+};
 
 /// The prefix that `peft` puts before the name of every module.
 pub(super) const PREFIX: &str = "base_model.model.";

@@ -3,15 +3,19 @@
 //! To add a type, add a file with the suffixes of its tensors and its `module` function, and a line
 //! here.
 
-use super::base_layer::BaseLayers;
-use super::config::{Config, Settings};
-use super::module::AdapterModule;
-use super::module_tensors::{AdapterTensors, ModuleTensors};
-use super::{adalora, dora, ia3, loha, lokr, lora, vera};
-use crate::Error;
-use crate::adapter::base_weights::BaseWeights;
-use crate::adapter::module_name;
-use crate::adapter::tensor_file::TensorFile;
+use super::{
+    adalora,
+    base_layer::BaseLayers,
+    config::{Config, Settings},
+    dora, ia3, loha, lokr, lora,
+    module::AdapterModule,
+    module_tensors::{AdapterTensors, ModuleTensors},
+    vera,
+};
+use crate::{
+    Error,
+    adapter::{base_weights::BaseWeights, module_name, tensor_file::TensorFile},
+};
 
 /// Copies of a base layer's own weight and bias, which `peft` saves with adapters of embeddings and
 /// output layers.

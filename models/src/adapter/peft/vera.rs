@@ -6,11 +6,16 @@
 //! again from the seed may differ. No tensor of the adapter has `d_in` of a module, so it comes
 //! from the base model.
 
-use super::base_layer::BaseLayers;
-use super::module::{AdapterModule, Branch, Form, Kind, ModuleInput};
-use super::module_tensors::Dim::{Any, Is};
-use super::module_tensors::{AdapterTensors, Matrix, ModuleTensors};
-use super::step::Step;
+use super::{
+    base_layer::BaseLayers,
+    module::{AdapterModule, Branch, Form, Kind, ModuleInput},
+    module_tensors::{
+        AdapterTensors,
+        Dim::{Any, Is},
+        Matrix, ModuleTensors,
+    },
+    step::Step,
+};
 use crate::{AppliesTo, Error};
 
 /// Suffixes of the tensors of a module.

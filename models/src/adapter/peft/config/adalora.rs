@@ -6,10 +6,8 @@
 
 use std::collections::HashMap;
 
-use super::keys::Keys;
-use super::ranks::fits_f32;
-use crate::Error;
-use crate::adapter::strict_json::StrictJson;
+use super::{keys::Keys, ranks::fits_f32};
+use crate::{Error, adapter::strict_json::StrictJson};
 
 /// Defaults of `init_r` and `lora_alpha`.
 const DEFAULT_INIT_R: usize = 12;

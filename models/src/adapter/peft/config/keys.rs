@@ -4,9 +4,10 @@
 
 use std::path::Path;
 
-use crate::Error;
-use crate::adapter::peft::pattern::PatternTable;
-use crate::adapter::strict_json::StrictJson;
+use crate::{
+    Error,
+    adapter::{peft::pattern::PatternTable, strict_json::StrictJson},
+};
 
 /// The keys of the file, with errors that name them.
 pub(super) struct Keys<'a> {

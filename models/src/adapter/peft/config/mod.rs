@@ -12,18 +12,14 @@ mod tuner;
 
 use std::path::{Path, PathBuf};
 
-use zklora_files::read;
-
-use super::base_model::BaseModel;
-use crate::Error;
-use crate::adapter::strict_json::StrictJson;
+pub(super) use adalora::Allocation;
 use keys::Keys;
 pub(super) use ranks::Ranks;
 use roles::Role;
 use tuner::Tuner;
 
-use super::BaseModel;
-use crate::{Error, strict_json::StrictJson};
+use super::base_model::BaseModel;
+use crate::{Error, adapter::strict_json::StrictJson};
 
 /// Longest name of a base model, in bytes, as in a manifest.
 const MAX_NAME: usize = 512;

@@ -6,8 +6,7 @@
 use std::path::PathBuf;
 
 use super::keys::Keys;
-use crate::Error;
-use crate::adapter::peft::pattern::PatternTable;
+use crate::{Error, adapter::peft::pattern::PatternTable};
 
 /// Defaults of `r` and alpha.
 const DEFAULT_R: usize = 8;

@@ -4,8 +4,7 @@
 //! Must not know the settings of any type.
 
 use super::keys::Keys;
-use crate::Error;
-use crate::adapter::strict_json::StrictJson;
+use crate::{Error, adapter::strict_json::StrictJson};
 
 /// A supported `peft_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 //!
 //! Text only: the test that has the fixtures collects the cases.
 
+use std::fmt::Write;
+
 use crate::ingest::supported_operators;
 
 /// One ONNX file of the fixtures.

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{linear_map::LinearMapError, matrix::MatrixError};
+use crate::matrix::MatrixError;
 
 /// Why an ONNX file is not accepted.
 #[derive(Debug, Error)]

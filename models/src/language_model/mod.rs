@@ -32,7 +32,6 @@ mod tokenizer;
 
 pub use generate::{StopReason, generate};
 pub use injector::{Activations, Identity, InjectionCall, Injector};
-use interface::Input;
 pub use loss::{Window, loss};
 pub use model::{LanguageModel, Logits};
 pub use point::{FoundPoint, InjectionPoint};

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use crate::{ingest::error::Reason, matrix::Matrix};
+
 /// `factors · start · links[0] · links[1] · …`, applied to every row.
 #[derive(Clone, Debug)]
 pub(in crate::ingest) struct Chain {

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use tract_onnx::tract_core::internal::{TDim, Tensor};
 
+use super::{expression::Affine, undivided_input::UndividedInput};
+
 /// The value of one tensor of the graph.
 #[derive(Clone, Debug)]
 pub(in crate::ingest) enum Value {

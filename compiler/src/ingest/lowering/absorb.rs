@@ -5,6 +5,11 @@
 
 use std::sync::Arc;
 
+use crate::{
+    ingest::affine::chain::Link,
+    matrix::{Matrix, MatrixError},
+};
+
 /// Feature `k` of the result is feature `columns[k].0` of `from` features, times `columns[k].1`.
 #[derive(Clone, Debug)]
 pub(in crate::ingest) struct ScaledSelection {

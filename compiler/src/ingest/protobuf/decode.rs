@@ -7,6 +7,8 @@
 use tract_onnx::{pb, prelude::Framework};
 use zklora_files::text::condensed;
 
+use crate::ingest::error::IngestError;
+
 /// Largest ONNX file, in bytes. Protobuf messages have at most 2 GiB.
 pub const MAX_FILE_BYTES: usize = 1 << 30;
 

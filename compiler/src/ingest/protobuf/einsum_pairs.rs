@@ -11,6 +11,8 @@ use std::collections::HashSet;
 
 use tract_onnx::pb;
 
+use super::screen::MAX_NODES;
+
 /// Most operands of an Einsum. Ordering them takes time with the cube of their number.
 const MAX_OPERANDS: usize = 16;
 

@@ -12,6 +12,9 @@ use prost::Message;
 use tract_onnx::pb::{self, tensor_proto::DataLocation};
 use zklora_files::{open, resolve_inside};
 
+use super::{decode::decode, screen::tensors, screen_tensor::bytes_per_element};
+use crate::ingest::error::IngestError;
+
 /// Most bytes of all external tensors of a model together.
 pub const MAX_EXTERNAL_BYTES: usize = 1 << 30;
 

@@ -2,6 +2,8 @@
 
 use tract_onnx::pb::{self, tensor_proto::DataType};
 
+use crate::{ingest::error::IngestError, matrix::MAX_ELEMENTS};
+
 /// Most dimensions of a tensor.
 pub(in crate::ingest) const MAX_RANK: usize = 8;
 

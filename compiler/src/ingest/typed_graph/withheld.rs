@@ -17,6 +17,8 @@ use tract_onnx::tract_hir::{
     ops::{konst::Const, source::Source},
 };
 
+use super::origins::Origins;
+
 /// ONNX operators whose result has the same bits on every machine: they move numbers, or round the
 /// exact result once.
 const EXACT: &[&str] = &[

@@ -3,7 +3,7 @@
 //! Own code, because users give a part of a long name (`q_prj` of
 //! `model.layers.0.self_attn.q_proj`): that takes the distance to a substring. `strsim` has
 //! distances between whole strings only, for which the shortest names would be nearest. Must not
-//! know what the names name.
+//! know the meaning of names.
 
 /// Most names that an error lists.
 const MOST: usize = 5;

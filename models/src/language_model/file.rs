@@ -142,7 +142,7 @@ fn check_external(tensor: &pb::TensorProto, folder: &Path, needed: u64) -> Resul
     let location = entry("location")?
         .ok_or("is in another file whose name is missing; export the model again")?;
     let path = resolve_inside(folder, location)
-        .map_err(|error| format!("is in another file: {error}; keep that file beside the model"))?;
+        .map_err(|error| format!("is in another file: {error}; keep it beside the model"))?;
     let size =
         path.metadata().map_err(|error| format!("is in `{}`: {error}", path.display()))?.len();
     let offset = number("offset")?.unwrap_or(0);

@@ -3,7 +3,7 @@
 //! tract 0.23.9 follows the elements of a Range through comparisons up to the mask of causal
 //! attention, and folds that mask into one constant of the wrong size (`FoldUniformMask` takes
 //! `column <= row` for a boundary at one place). Hiding the output of every Range prevents this.
-//! Must not know what the numbers are for.
+//! Must not know the use of the numbers.
 
 use tract_onnx::{
     model::ParsingContext,

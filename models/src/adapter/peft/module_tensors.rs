@@ -44,8 +44,8 @@ impl<'a> AdapterTensors<'a> {
         AdapterTensors { file, left: MAX_DERIVED }
     }
 
-    /// Sorts all tensors but `shared` into modules. Every tensor has to end in one of `ends`;
-    /// `hint` says of one that does not what it may be.
+    /// Sorts all tensors except `shared` into modules. Every tensor must have one of the suffixes;
+    /// `hint` describes a tensor that has none.
     pub(super) fn sort(
         &self,
         suffixes: &[&'static str],

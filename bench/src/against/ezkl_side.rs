@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use zklora_artifacts::{activations::Activations, module_rows::ModuleRows};
-use zklora_compiler::compile::Source;
+use zklora_compiler::compile::OnnxModel;
 use zklora_ezkl::{
     self as ezkl, EzklError, VERSION,
     child::{Cost, Ezkl},
@@ -33,7 +33,7 @@ pub(super) fn run(
     let mut side = Side::new(format!("EZKL {VERSION}"));
     let bytes = zklora_files::read(onnx, zklora_files::MAX_FILE)?;
     let source =
-        Source { name: run.options.module.into(), onnx: bytes, folder: None, scaling: None };
+        OnnxModel { name: run.options.module.into(), onnx: bytes, folder: None, scaling: None };
     let interface = interface(&source)?;
     let circuit = Circuit::new(run.folder.join("ezkl"), run.options.module)?;
     let mut srs_seconds = None;
@@ -109,7 +109,7 @@ impl Stages<'_, '_> {
         }
     }
 
-    fn all(&mut self, source: &Source, srs_seconds: &mut Option<f64>) -> Result<(), Halt> {
+    fn all(&mut self, source: &OnnxModel, srs_seconds: &mut Option<f64>) -> Result<(), Halt> {
         let (circuit, interface) = (self.circuit, self.interface);
         // The same export: ONNX is what both begin with.
         let modules = [self.run.options.module.to_string()];

@@ -9,7 +9,7 @@ use zklora_proof::masks::os_bytes;
 use zklora_session::ledger::{Book, Entry, Ledger, Rows};
 
 use super::{
-    EzklError, Python,
+    Python,
     child::Ezkl,
     circuit::Circuit,
     folder::{Artifacts, CIRCUIT},
@@ -109,34 +109,6 @@ fn delta(
         None,
         super::circuit_options::Visibility::Private,
     )?;
-    check_witness(module, &own, &witness, what)?;
+    witness.check_row(&own, module.d_out, what)?;
     Ok(witness.output)
-}
-
-/// Whether a witness is about the row that it was made for.
-pub(super) fn check_witness(
-    module: &Module,
-    row: &[&[i32]],
-    witness: &super::witness::Witness,
-    what: &str,
-) -> Result<(), Error> {
-    let same = witness.inputs.len() == row.len()
-        && witness
-            .inputs
-            .iter()
-            .zip(row)
-            .all(|(theirs, own)| theirs.iter().copied().eq(own.iter().map(|v| i64::from(*v))));
-    if !same {
-        return Err(EzklError::answer(
-            format!("EZKL's witness of {what}"),
-            "its inputs are not those of the row",
-        )
-        .into());
-    }
-    if witness.output.len() != module.d_out {
-        let why =
-            format!("{} output values, the manifest has {}", witness.output.len(), module.d_out);
-        return Err(EzklError::answer(format!("EZKL's witness of {what}"), why).into());
-    }
-    Ok(())
 }

@@ -1,9 +1,8 @@
 //! Rows of a session as EZKL's circuits take them: every value of a module has the same scale, a
 //! power of two.
 
-use zklora_artifacts::Error as Artifact;
 use zklora_artifacts::{
-    activations::Activations, module_rows::ModuleRows, session_rows::SessionRows,
+    Error as Artifact, activations::Activations, module_rows::ModuleRows, session_rows::SessionRows,
 };
 use zklora_proof::trace::TraceDigest;
 

@@ -1,4 +1,4 @@
-//! One stage on a folder: what the commands do, measured.
+//! Measures one stage on a folder: the library calls of the commands.
 
 use std::path::{Path, PathBuf};
 
@@ -17,58 +17,19 @@ use zklora_runtime::{compile, pipeline::peak_memory};
 use zklora_session::{deltas::Deltas, prove, record};
 
 use super::{
-    adapter,
+    bench_stage::BenchStage,
     figures::{Cost, Item, Size, StageReport},
     profile::Profile,
+    synthetic_adapter,
     usage::{cost, cost_of, timed},
 };
-use crate::{Error, network_bench::float};
-
-/// A part of the pipeline that one process measures. Later ones need the files of earlier ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Integers to artifacts.
-    Commit,
-    /// What `zklora verify` does before it reads a proof.
-    StartUp,
-    /// Activations to a trace.
-    Record,
-    /// Digest and projection, of rows in memory.
-    Pass,
-    /// The same of a file that is read in pieces, as the commands do.
-    Pieces,
-    /// Keys, and the proof.
-    Prove,
-    /// Verifying, in a process that has everything in memory.
-    Verify,
-    /// One delta row of a large module.
-    Row,
-    /// `zklora verify`.
-    Process,
-}
-
-impl std::fmt::Display for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Stage::Commit => "commit",
-            Stage::StartUp => "start up",
-            Stage::Record => "record",
-            Stage::Pass => "pass over the trace",
-            Stage::Pieces => "pass in pieces",
-            Stage::Prove => "prove",
-            Stage::Verify => "verify",
-            Stage::Row => "one row of a large module",
-            Stage::Process => "zklora verify",
-        })
-    }
-}
+use crate::{Error, integer_vs_float};
 
 /// What a process is asked to measure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// The stage.
-    pub stage: Stage,
+    pub stage: BenchStage,
     /// The adapter's shapes.
     pub profile: Profile,
     /// Rows of every module.
@@ -88,21 +49,21 @@ impl Task {
     /// Measures.
     ///
     /// # Errors
-    /// Those of the library calls; [`Error::Input`] for [`Stage::Process`], which the caller has to
-    /// start.
+    /// Those of the library calls; [`Error::Input`] for [`BenchStage::Process`], which the caller
+    /// has to start.
     pub fn run(&self) -> Result<StageReport, Error> {
         let mut report = StageReport::default();
         let srs = srs_store::load(self.srs.as_deref())?;
         match self.stage {
-            Stage::Commit => self.commit(&srs, &mut report)?,
-            Stage::StartUp => self.start_up(&mut report)?,
-            Stage::Record => self.record(&srs, &mut report)?,
-            Stage::Pass => self.pass(&mut report)?,
-            Stage::Pieces => self.pieces(&mut report)?,
-            Stage::Prove => self.prove(&srs, &mut report)?,
-            Stage::Verify => self.verify(&srs, &mut report)?,
-            Stage::Row => self.row(&srs, &mut report)?,
-            Stage::Process => {
+            BenchStage::Commit => self.commit(&srs, &mut report)?,
+            BenchStage::StartUp => self.start_up(&mut report)?,
+            BenchStage::Record => self.record(&srs, &mut report)?,
+            BenchStage::Pass => self.pass(&mut report)?,
+            BenchStage::Pieces => self.pieces(&mut report)?,
+            BenchStage::Prove => self.prove(&srs, &mut report)?,
+            BenchStage::Verify => self.verify(&srs, &mut report)?,
+            BenchStage::Row => self.row(&srs, &mut report)?,
+            BenchStage::Process => {
                 return Err(Error::input("only a process of its own can measure this"));
             }
         }
@@ -120,12 +81,12 @@ impl Task {
     }
 
     fn commit(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
-        let pairs = adapter::pairs(&self.profile);
-        let draft = adapter::draft(&self.profile, &pairs, srs.k())?;
+        let pairs = synthetic_adapter::pairs(&self.profile);
+        let draft = synthetic_adapter::draft(&self.profile, &pairs, srs.k())?;
         let seed = Seed::generate()?;
         // Made anew for every run, so that no second copy adds to the peak memory.
         let mut first = Some(pairs);
-        let pairs = || Ok(first.take().unwrap_or_else(|| adapter::pairs(&self.profile)));
+        let pairs = || Ok(first.take().unwrap_or_else(|| synthetic_adapter::pairs(&self.profile)));
         let (committing, committed) =
             cost_of(pairs, |pairs| Ok(commit(srs, &draft, pairs, &seed)?))?;
         report.costs.insert(Item::Commit, committing);
@@ -276,14 +237,14 @@ impl Task {
 
     fn row(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
         let profile = Profile::large_module();
-        let pairs = adapter::pairs(&profile);
-        let draft = adapter::draft(&profile, &pairs, srs.k())?;
+        let pairs = synthetic_adapter::pairs(&profile);
+        let draft = synthetic_adapter::draft(&profile, &pairs, srs.k())?;
         let seed = Seed::generate()?;
         let committed = commit(srs, &draft, pairs, &seed)?;
         let keys = KeyStore::default();
         let artifacts =
             compile::write_committed(&self.folder.join("row"), committed, &seed, srs, &keys)?;
-        let compared = float::compare(&artifacts, 1, 100)?;
+        let compared = integer_vs_float::compare(&artifacts, 1, 100)?;
         // On one thread, which does nothing else: its CPU time is the wall time.
         let one = |seconds| Cost { seconds, cpu_seconds: seconds };
         report.costs.extend([

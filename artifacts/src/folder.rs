@@ -14,7 +14,7 @@ use zklora_proof::{
     weights::Weights,
 };
 
-use crate::{Error, manifest_cache, secrets, weights_file};
+use crate::{Error, manifest_cache, secret_files, weights_file};
 
 /// Names within `public/`.
 pub const MANIFEST: &str = "manifest.json";
@@ -117,13 +117,14 @@ impl Artifacts {
     pub fn load(folder: &Path, srs: &Srs, keys: &KeyStore) -> Result<Artifacts, Error> {
         let private = folder.join("private");
         // The own adapter is as good as pinned. That both parts belong together is said below.
-        let own = secrets::read_opening(&private.join(OPENING)).ok().map(|(adapter, _)| adapter);
+        let own =
+            secret_files::read_opening(&private.join(OPENING)).ok().map(|(adapter, _)| adapter);
         let own = own.filter(|own| adapter_in(folder) == Some(*own));
         let Public { pinned } = Public::load(&folder.join("public"), own.as_ref(), srs, keys)?;
         let path = private.join(WEIGHTS);
         let bytes = Zeroizing::new(zklora_files::read(&path, MAX_FILE)?);
         let weights = weights_file::parse(&path, &bytes, pinned.manifest())?;
-        let (adapter, mask_key) = secrets::read_opening(&private.join(OPENING))?;
+        let (adapter, mask_key) = secret_files::read_opening(&private.join(OPENING))?;
         if adapter != pinned.id() {
             return Err(Error::file(
                 &private,

@@ -1,9 +1,9 @@
 //! Manifests that were parsed before: their commitments, decompressed and checked, are kept in the
 //! user's cache folder.
 //!
-//! A kept file is held to the manifest point by point ([`CheckedManifest::parse_with_points`]); one that
-//! does not fit is made again. That its points lie in the prime-order group was checked when it was
-//! written, so it has to be this user's, and nobody else may write to it.
+//! A kept file is held to the manifest point by point ([`CheckedManifest::parse_with_points`]); one
+//! that does not fit is made again. That its points lie in the prime-order group was checked when
+//! it was written, so it has to be this user's, and nobody else may write to it.
 
 use std::{
     io::Read,
@@ -149,7 +149,7 @@ mod tests {
             calibrate: None,
         };
         let (srs, keys) =
-            (crate::srs_store::load(None).unwrap(), zklora_proof::keys::KeyStore::default());
+            (crate::srs_file::load(None).unwrap(), zklora_proof::keys::KeyStore::default());
         zklora_runtime::compile::compile(&options, &srs, &keys).unwrap();
         let bytes = std::fs::read(out.join("public/manifest.json")).unwrap();
         let id = AdapterId(*blake3::hash(&bytes).as_bytes());

@@ -1,8 +1,8 @@
 //! Activations → integers, with one scale per row.
 //!
 //! The relation is linear in each row, so the scale needs no proof: the user may choose it freely
-//! (docs/protocol.md, "Quantisation"). Knows neither weights nor ONNX: base-model users quantise rows
-//! without a compiler.
+//! (docs/protocol.md, "Quantisation"). Knows neither weights nor ONNX: base-model users quantise
+//! rows without a compiler.
 
 use thiserror::Error;
 use zklora_proof::manifest::MAX_X_BITS;
@@ -61,12 +61,12 @@ pub struct QuantizedRows {
     pub ones: Option<Vec<i32>>,
 }
 
-/// Quantises all inputs of a module, each given with its row length: integers and one scale per row,
-/// `x ≈ x_q · scale`. A row of zeros has scale 1.
+/// Quantises all inputs of a module, each given with its row length: integers and one scale per
+/// row, `x ≈ x_q · scale`. A row of zeros has scale 1.
 ///
 /// With `with_one`, for modules with a bias, each row also gets the integer `w` that stands for 1.
-/// `w = ⌊(2^(x_bits-1) - 1) / max(1, max|x|)⌋` is chosen first and the scale is `1/w`, so that `w` is
-/// exact.
+/// `w = ⌊(2^(x_bits-1) - 1) / max(1, max|x|)⌋` is chosen first and the scale is `1/w`, so that `w`
+/// is exact.
 ///
 /// # Errors
 /// [`RowError`]: bits that the format does not allow, a value that is not finite, inputs that are

@@ -28,7 +28,8 @@ pub fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error
     })
 }
 
-/// Deltas as real numbers, `[N, d_out]`; `scales` are those of the N rows (docs/protocol.md, "The claim").
+/// Deltas as real numbers, `[N, d_out]`; `scales` are those of the N rows (docs/protocol.md, "The
+/// claim").
 pub fn dequantized(module: &Module, scales: &[f32], delta: &[i64]) -> Vec<f32> {
     let rows = delta.chunks_exact(module.d_out.max(1)).zip(scales);
     rows.flat_map(|(row, scale)| {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use zklora_files::Access;
 
 use super::{
-    Commitment, hex32,
+    commitment::{Commitment, hex32, nothing},
     tree::{self, PathError, Shape, Tree},
     values::{MAX_VALUES, Values},
 };
@@ -60,7 +60,7 @@ impl RowProof {
         columns: Option<usize>,
     ) -> Result<RowProof, Error> {
         let range = values.row(row, columns)?;
-        let tree = Tree::new(&values.numbers, &commitment.nonce).ok_or_else(super::nothing)?;
+        let tree = Tree::new(&values.numbers, &commitment.nonce).ok_or_else(nothing)?;
         let proof = RowProof {
             count: values.numbers.len(),
             first: range.start,

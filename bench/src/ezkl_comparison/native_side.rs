@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use zklora_artifacts::{
-    activations::Activations, folder::Public, own_session::OwnSession, srs_store,
+    activations::Activations, folder::Public, own_session::OwnSession, srs_file,
     trace_reader::TraceReader, verify,
 };
 use zklora_files::Access;
@@ -33,7 +33,7 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(SystemReport
     };
     let out = run.folder.join("native");
     let onnx = run.folder.join("onnx");
-    let srs = srs_store::load(run.options.srs)?;
+    let srs = srs_file::load(run.options.srs)?;
     let step = |run: &mut Run<'_>, what: &str| (run.progress)(&format!("zklora: {what}"));
 
     step(run, "export");

@@ -40,7 +40,7 @@ pub fn measure(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use zklora_artifacts::{
-        folder::Public, own_session::OwnSession, srs_store, trace_reader::TraceReader, verify,
+        folder::Public, own_session::OwnSession, srs_file, trace_reader::TraceReader, verify,
     };
     use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
 
@@ -57,7 +57,7 @@ mod tests {
         for item in Item::ALL.into_iter().filter(|item| !item.is_of_a_process()) {
             assert!(measured.cost(item).is_some_and(|cost| cost.seconds > 0.0), "{item}");
         }
-        let (srs, keys) = (srs_store::load(None).unwrap(), KeyStore::default());
+        let (srs, keys) = (srs_file::load(None).unwrap(), KeyStore::default());
         let public = Public::load(&folder.path().join("artifacts"), None, &srs, &keys).unwrap();
         for rows in [1, 3] {
             let (trace, proof) = files_of(folder.path(), rows);

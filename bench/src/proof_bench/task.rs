@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zklora_artifacts::{
     folder as artifacts, folder::Artifacts, own_session::OwnSession, session_rows::SessionRows,
-    srs_store, synthetic, trace_reader::TraceReader, verify,
+    srs_file, synthetic, trace_reader::TraceReader, verify,
 };
 use zklora_files::{Access, MAX_FILE};
 use zklora_proof::{
@@ -53,7 +53,7 @@ impl Task {
     /// has to start.
     pub fn run(&self) -> Result<StageReport, Error> {
         let mut report = StageReport::default();
-        let srs = srs_store::load(self.srs.as_deref())?;
+        let srs = srs_file::load(self.srs.as_deref())?;
         match self.stage {
             BenchStage::Commit => self.commit(&srs, &mut report)?,
             BenchStage::StartUp => self.start_up(&mut report)?,
@@ -110,7 +110,7 @@ impl Task {
     }
 
     fn start_up(&self, report: &mut StageReport) -> Result<(), Error> {
-        let (loading, srs) = cost(|| Ok(srs_store::load(self.srs.as_deref())?))?;
+        let (loading, srs) = cost(|| Ok(srs_file::load(self.srs.as_deref())?))?;
         let (parsing, pinned) = cost(|| self.pinned())?;
         let (bytes, points) = (pinned.manifest().to_bytes()?, pinned.points_to_bytes());
         let (knowing, _) = cost(|| Ok(CheckedManifest::parse_with_points(&bytes, &points)?))?;

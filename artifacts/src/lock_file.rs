@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use zklora_proof::{PROTOCOL_VERSION, manifest, masks::Seed};
 
-/// The lock file.
+/// The content of `zklora.lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lock {
+pub struct LockFile {
     /// The adapter that the inputs give.
     pub adapter_id: String,
     /// `zklora-lock`.
@@ -31,16 +31,16 @@ pub struct Lock {
     pub version: u32,
 }
 
-impl Lock {
-    /// A lock without inputs and outputs.
-    pub fn new(adapter_id: String, srs: String) -> Lock {
+impl LockFile {
+    /// A lock file without inputs and outputs.
+    pub fn new(adapter_id: String, srs: String) -> LockFile {
         let formats = [
             ("manifest", manifest::VERSION),
             ("protocol", PROTOCOL_VERSION),
             ("settings", PROTOCOL_VERSION),
             ("weights", 1),
         ];
-        Lock {
+        LockFile {
             adapter_id,
             format: "zklora-lock".into(),
             formats: formats.map(|(name, version)| (name.to_string(), version)).into(),

@@ -1,4 +1,4 @@
-//! Where the SRS comes from: the Ethereum ceremony, or a file.
+//! Loads an SRS: from a ceremony file, or the built-in one of the Ethereum ceremony.
 
 use std::path::Path;
 

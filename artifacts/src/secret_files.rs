@@ -1,4 +1,5 @@
-//! The seed and the opening as files: mode 0600, never printed.
+//! The files of the seed and of the opening (the mask key that a buyer receives): mode 0600, never
+//! printed.
 
 use std::path::Path;
 

@@ -18,7 +18,7 @@ use zklora_artifacts::{
     activation_commitment::{Commitment, RowProof, Values},
     activations::Activations,
     folder::Public,
-    secrets,
+    secret_files,
     session_rows::SessionRows,
     trace_reader::TraceReader,
     weights_file,
@@ -239,7 +239,7 @@ fn weights_and_opening() {
     fuzz(&[c.bytes("private/weights.bin"), c.bytes("private/opening")], |bytes| {
         let (_folder, path) = file("private", bytes);
         let _ = weights_file::parse(&path, bytes, c.pinned.manifest());
-        let _ = secrets::read_opening(&path);
+        let _ = secret_files::read_opening(&path);
     });
 }
 
@@ -407,6 +407,6 @@ fn adapter_ids_and_srs_files() {
     fuzz(&[json], |bytes| {
         let _ = String::from_utf8_lossy(bytes).parse::<AdapterId>();
         let (_folder, path) = file("ceremony.json", bytes);
-        let _ = zklora_artifacts::srs_store::load(Some(&path));
+        let _ = zklora_artifacts::srs_file::load(Some(&path));
     });
 }

@@ -13,7 +13,7 @@ use zklora_proof::{
 };
 use zklora_runtime::{
     Error, compile as compiling,
-    infer::{Source, applies_to, sources},
+    infer::{InputSource, applies_to, input_sources},
 };
 
 use crate::{error::Failure, parameters, worker};
@@ -55,7 +55,7 @@ impl Module {
 fn modules(pinned: &CheckedManifest) -> Result<Vec<Module>, Failure> {
     let of = |module: &manifest::Module| {
         let refuse = |why| Failure::Input(format!("module `{}`: {why}", module.name));
-        let sources = sources(module).map_err(refuse)?;
+        let sources = input_sources(module).map_err(refuse)?;
         let low_rank = module.terms.iter().filter(|term| term.kind == TermKind::LowRank);
         Ok(Module {
             name: module.name.clone(),
@@ -66,7 +66,7 @@ fn modules(pinned: &CheckedManifest) -> Result<Vec<Module>, Failure> {
             },
             reads: sources
                 .iter()
-                .map(|source| if *source == Source::Layer { "layer" } else { "base" })
+                .map(|source| if *source == InputSource::LayerInput { "layer" } else { "base" })
                 .collect(),
             d_out: module.d_out,
             rank: low_rank.map(|term| term.rank).sum(),

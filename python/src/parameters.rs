@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use zklora_artifacts::srs_store;
+use zklora_artifacts::srs_file;
 use zklora_proof::{keys::KeyStore, srs::Srs};
 use zklora_runtime::Error;
 use zklora_session::client::Network;
@@ -28,7 +28,7 @@ fn kept<T>(
 
 /// The Ethereum ceremony.
 pub fn srs() -> Result<Arc<Srs>, Error> {
-    kept(&SRS, || Ok(srs_store::load(None)?))
+    kept(&SRS, || Ok(srs_file::load(None)?))
 }
 
 /// Keys by layout.

@@ -6,7 +6,7 @@ use pyo3::{prelude::*, types::PyBytes};
 use zklora_artifacts::{
     activations::Activations,
     own_session::OwnSession,
-    secrets,
+    secret_files,
     verify::{self as verification, MAX_PROOF},
 };
 use zklora_files::Access;
@@ -153,7 +153,7 @@ pub fn audit(
 ) -> Result<(Vec<(String, String)>, bool), Failure> {
     let pinned = Arc::clone(&manifest.0);
     worker::run(py, None, move |_| {
-        let (adapter, key) = secrets::read_opening(&opening)?;
+        let (adapter, key) = secret_files::read_opening(&opening)?;
         if adapter != pinned.id() {
             tracing::warn!(
                 "the opening says that it is for adapter {adapter}, but this manifest is of {}",

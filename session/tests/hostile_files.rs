@@ -13,9 +13,9 @@ use zklora_artifacts::{
     activations::Activations,
     folder::{Artifacts, Public},
     own_session::OwnSession,
-    secrets,
+    secret_files,
     session_rows::SessionRows,
-    srs_store,
+    srs_file,
     trace_reader::TraceReader,
     verify, weights_file,
 };
@@ -218,7 +218,7 @@ fn reads(name: &str, path: &Path, folder: &Path, artifacts: &Artifacts) -> bool 
         "private/weights.bin" => {
             weights_file::parse(path, &fs::read(path).unwrap(), artifacts.pinned.manifest()).is_ok()
         }
-        "private/opening" => secrets::read_opening(path).is_ok(),
+        "private/opening" => secret_files::read_opening(path).is_ok(),
         _ => Public::load(folder, None, &c.srs, &c.keys).is_ok(),
     }
 }
@@ -251,9 +251,9 @@ proptest! {
             let _ = SessionRows::read(&path, &artifacts.pinned);
             let _ = SessionRows::info(&path);
             let _ = Activations::read(&path, artifacts.pinned.modules(), None);
-            let _ = secrets::read_opening(&path);
-            let _ = secrets::read_seed(&path);
-            let _ = srs_store::load(Some(&path));
+            let _ = secret_files::read_opening(&path);
+            let _ = secret_files::read_seed(&path);
+            let _ = srs_file::load(Some(&path));
             let _ = zklora_session::ledger::read(&path);
             let _ = weights_file::parse(&path, &bytes, artifacts.pinned.manifest());
             let _ = zklora_proof::checked_manifest::CheckedManifest::parse(&bytes);

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zklora_artifacts::{module_rows::ModuleRows, srs_store};
+use zklora_artifacts::{module_rows::ModuleRows, srs_file};
 use zklora_proof::{keys::KeyStore, manifest::Module, verifier::SrsPolicy};
 use zklora_session::Error;
 use zklora_session::{
@@ -113,7 +113,7 @@ fn rows_of(modules: &[Module], count: usize, number: u64) -> Vec<(usize, Arc<Mod
 
 fn finish(session: &mut UserSession) -> Result<Finished, Error> {
     session.finish(
-        &srs_store::load(None)?,
+        &srs_file::load(None)?,
         &KeyStore::default(),
         SrsPolicy::TrustedOnly,
         &mut |_| {},

@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_artifacts::{folder::Public, secrets, srs_store};
+use zklora_artifacts::{folder::Public, secret_files, srs_file};
 use zklora_compiler::calibrate::Measured;
 use zklora_models::{Adapter, Kind};
 use zklora_proof::{cost::Estimate, keys::KeyStore};
@@ -53,7 +53,7 @@ pub fn export(args: &args::Export, output: &Output) -> Outcome {
 }
 
 pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
-    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let spinner = output.spinner();
     spinner.set_message("compile and commit");
@@ -242,7 +242,7 @@ fn base_model(report: &audit::Report, name: &str) -> String {
 }
 
 pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
-    let srs = srs_store::load(args.srs.file.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.file.srs.as_deref())?;
     policy(&args.srs).check(&srs).map_err(Error::from)?;
     let keys = KeyStore::default();
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
@@ -250,7 +250,7 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
         output
             .warn("no --adapter-id: the adapter is compared with a manifest that you did not pin");
     }
-    let (adapter, key) = secrets::read_opening(&args.opening)?;
+    let (adapter, key) = secret_files::read_opening(&args.opening)?;
     if adapter != public.pinned.id() {
         output.warn(format!(
             "the opening says that it is for adapter {adapter}, but this manifest is of {}",

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_artifacts::{folder::Artifacts, srs_store};
+use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore};
 use zklora_session::{
     served::{Leakage, Served},
@@ -18,7 +18,7 @@ use crate::{
 
 pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
     log::to_stderr(args.log_format);
-    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
     let options = options(args)?;

@@ -8,7 +8,7 @@ use zklora_artifacts::{
     folder::{Artifacts, Public},
     own_session::OwnSession,
     session_rows::SessionRows,
-    srs_store,
+    srs_file,
     trace_reader::TraceReader,
     verify,
 };
@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub fn record(args: &args::Record, output: &Output) -> Outcome {
-    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.srs.as_deref())?;
     let artifacts = Artifacts::load(&args.artifacts, &srs, &KeyStore::default())?;
     // Rows are counted before they are written, so check first that the trace can be written.
     zklora_files::require_folder_of(&args.out)?;
@@ -90,7 +90,7 @@ pub fn info(file: &Path, output: &Output) -> Outcome {
 }
 
 pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
-    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
     zklora_files::require_folder_of(&args.out)?;
@@ -137,7 +137,7 @@ pub(super) fn own_session<'a>(
 }
 
 pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
-    let srs = srs_store::load(args.srs.file.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.file.srs.as_deref())?;
     let keys = KeyStore::default();
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
     let trace = TraceReader::trace(&args.trace, &public.pinned)?;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use zklora_artifacts::{folder::Artifacts, module_rows::ModuleRows, srs_store, synthetic};
+use zklora_artifacts::{folder::Artifacts, module_rows::ModuleRows, srs_file, synthetic};
 use zklora_proof::{
     checked_manifest::CheckedManifest, keys::KeyStore, manifest::AdapterId, srs::Srs,
     verifier::SrsPolicy,
@@ -26,7 +26,7 @@ pub fn fixture(name: &str) -> PathBuf {
 /// The built-in SRS, from a cache of the tests' own.
 pub fn srs() -> &'static Srs {
     static SRS: OnceLock<Srs> = OnceLock::new();
-    SRS.get_or_init(|| srs_store::load(None).unwrap())
+    SRS.get_or_init(|| srs_file::load(None).unwrap())
 }
 
 /// An adapter folder, compiled.

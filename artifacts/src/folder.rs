@@ -64,7 +64,7 @@ pub fn adapter_in(folder: &Path) -> Option<AdapterId> {
 /// What is public about an adapter, parsed and checked.
 pub struct Public {
     /// The manifest.
-    pub pinned: CheckedManifest,
+    pub manifest: CheckedManifest,
 }
 
 impl Public {
@@ -80,13 +80,13 @@ impl Public {
     ) -> Result<Public, Error> {
         let public = public_folder(folder)?;
         let bytes = zklora_files::read(&public.join(MANIFEST), manifest::MAX_BYTES as u64)?;
-        let pinned = manifest_cache::parse(&bytes, pin)?;
-        let settings = pinned.settings().to_bytes()?;
+        let manifest = manifest_cache::parse(&bytes, pin)?;
+        let settings = manifest.settings().to_bytes()?;
         same(&public.join(SETTINGS), &settings, "settings")?;
-        if pinned.manifest().srs_digest == srs.digest_hex() {
-            same(&public.join(VK), &keys.get(srs, pinned.layout())?.vk_bytes(), "verifying key")?;
+        if manifest.contents().srs_digest == srs.digest_hex() {
+            same(&public.join(VK), &keys.get(srs, manifest.layout())?.vk_bytes(), "verifying key")?;
         }
-        Ok(Public { pinned })
+        Ok(Public { manifest })
     }
 }
 
@@ -105,7 +105,7 @@ pub struct Artifacts {
     /// The folder.
     pub folder: PathBuf,
     /// The manifest.
-    pub pinned: CheckedManifest,
+    pub manifest: CheckedManifest,
     /// The private integers.
     pub weights: Weights,
     /// The private mask key.
@@ -120,28 +120,28 @@ impl Artifacts {
         let own =
             secret_files::read_opening(&private.join(OPENING)).ok().map(|(adapter, _)| adapter);
         let own = own.filter(|own| adapter_in(folder) == Some(*own));
-        let Public { pinned } = Public::load(&folder.join("public"), own.as_ref(), srs, keys)?;
+        let Public { manifest } = Public::load(&folder.join("public"), own.as_ref(), srs, keys)?;
         let path = private.join(WEIGHTS);
         let bytes = Zeroizing::new(zklora_files::read(&path, MAX_FILE)?);
-        let weights = weights_file::parse(&path, &bytes, pinned.manifest())?;
+        let weights = weights_file::parse(&path, &bytes, manifest.contents())?;
         let (adapter, mask_key) = secret_files::read_opening(&private.join(OPENING))?;
-        if adapter != pinned.id() {
+        if adapter != manifest.id() {
             return Err(Error::file(
                 &private,
                 "the private part belongs to another adapter than the public part: compile again",
             ));
         }
-        Ok(Artifacts::new(folder, pinned, weights, mask_key))
+        Ok(Artifacts::new(folder, manifest, weights, mask_key))
     }
 
     /// What belongs together.
     pub fn new(
         folder: &Path,
-        pinned: CheckedManifest,
+        manifest: CheckedManifest,
         weights: Weights,
         mask_key: MaskKey,
     ) -> Artifacts {
-        Artifacts { folder: folder.to_path_buf(), pinned, weights, mask_key }
+        Artifacts { folder: folder.to_path_buf(), manifest, weights, mask_key }
     }
 
     /// Where served sessions are recorded.

@@ -78,20 +78,20 @@ fn parse_in(
     }
     let path = folder.map(|folder| folder.join(format!("{id}.{SUFFIX}")));
     if let Some(points) = path.as_deref().and_then(read_own)
-        && let Ok(pinned) = CheckedManifest::parse_with_points(bytes, &points)
+        && let Ok(manifest) = CheckedManifest::parse_with_points(bytes, &points)
     {
-        return Ok(pinned);
+        return Ok(manifest);
     }
-    let pinned = CheckedManifest::parse(bytes)?;
-    let count: usize = pinned.points().iter().map(|pair| pair.a.len() + pair.b.len()).sum();
+    let manifest = CheckedManifest::parse(bytes)?;
+    let count: usize = manifest.points().iter().map(|pair| pair.a.len() + pair.b.len()).sum();
     if let Some((folder, path)) =
         folder.zip(path).filter(|_| pin.is_some() && count >= WORTH_KEEPING)
         && zklora_files::create_folder(folder, Access::Public).is_ok()
-        && zklora_files::write(&path, &pinned.points_to_bytes(), Access::Public).is_ok()
+        && zklora_files::write(&path, &manifest.points_to_bytes(), Access::Public).is_ok()
     {
         forget_oldest(folder, &path);
     }
-    Ok(pinned)
+    Ok(manifest)
 }
 
 /// Removes the oldest kept points, so that [`MOST_KEPT`] are left; never those at `new`.

@@ -26,9 +26,9 @@ impl OwnSession<'_> {
     ///
     /// # Errors
     /// [`Error::NotYours`] names what differs.
-    pub fn check(&self, pinned: &CheckedManifest, trace: &Trace<'_>) -> Result<(), Error> {
+    pub fn check(&self, manifest: &CheckedManifest, trace: &Trace<'_>) -> Result<(), Error> {
         self.check_id(trace.context())?;
-        self.inputs.map_or(Ok(()), |activations| check_inputs(pinned, trace, activations))
+        self.inputs.map_or(Ok(()), |activations| check_inputs(manifest, trace, activations))
     }
 
     /// Whether the session id of a trace is the user's.
@@ -53,11 +53,11 @@ impl OwnSession<'_> {
 /// # Errors
 /// [`Error::NotYours`] names the module, and the row if one differs.
 pub fn check_inputs(
-    pinned: &CheckedManifest,
+    manifest: &CheckedManifest,
     trace: &Trace<'_>,
     activations: &Activations,
 ) -> Result<(), Error> {
-    let modules = pinned.modules();
+    let modules = manifest.modules();
     for (module, found) in modules.iter().zip(trace.counts()) {
         let inputs = inputs_of(activations, module);
         let expected = inputs

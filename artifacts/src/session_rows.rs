@@ -30,7 +30,7 @@ impl SessionRows {
     /// Those of [`Trace::new`], or of `f`.
     pub fn with_trace<T, E: From<Error>>(
         &self,
-        pinned: &CheckedManifest,
+        manifest: &CheckedManifest,
         f: impl FnOnce(&Trace<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let inputs: Vec<Vec<&[i32]>> =
@@ -39,7 +39,7 @@ impl SessionRows {
         let rows = rows
             .map(|(m, inputs)| Rows { inputs, ones: &m.ones, scales: &m.scales, delta: &m.delta })
             .collect();
-        f(&Trace::new(pinned, self.session, rows).map_err(Error::from)?)
+        f(&Trace::new(manifest, self.session, rows).map_err(Error::from)?)
     }
 
     /// Rows of all modules together.
@@ -48,8 +48,8 @@ impl SessionRows {
     }
 
     /// Writes the file.
-    pub fn write(&self, path: &Path, pinned: &CheckedManifest) -> Result<(), Error> {
-        self.write_shapes(path, pinned.modules())
+    pub fn write(&self, path: &Path, manifest: &CheckedManifest) -> Result<(), Error> {
+        self.write_shapes(path, manifest.modules())
     }
 
     /// Writes the file, for modules of these names and shapes, whatever the backend.

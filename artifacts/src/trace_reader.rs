@@ -105,8 +105,8 @@ impl Header {
 
 impl SessionRows {
     /// Reads a file as rows of this adapter.
-    pub fn read(path: &Path, pinned: &CheckedManifest) -> Result<SessionRows, Error> {
-        SessionRows::read_shapes(path, pinned.id(), pinned.modules())
+    pub fn read(path: &Path, manifest: &CheckedManifest) -> Result<SessionRows, Error> {
+        SessionRows::read_shapes(path, manifest.id(), manifest.modules())
     }
 
     /// Reads a file as rows of the adapter `id`, whose modules have these names and shapes.
@@ -213,9 +213,9 @@ impl TraceReader {
     ///
     /// # Errors
     /// Those of [`TraceReader::open`] and [`Trace::read`].
-    pub fn trace(path: &Path, pinned: &CheckedManifest) -> Result<Trace<'static>, Error> {
-        let reader = TraceReader::open(path, pinned.id(), pinned.modules())?;
-        Ok(Trace::read(pinned, reader.session, Arc::new(reader))?)
+    pub fn trace(path: &Path, manifest: &CheckedManifest) -> Result<Trace<'static>, Error> {
+        let reader = TraceReader::open(path, manifest.id(), manifest.modules())?;
+        Ok(Trace::read(manifest, reader.session, Arc::new(reader))?)
     }
 
     /// Everything, into memory.

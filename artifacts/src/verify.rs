@@ -19,7 +19,7 @@ pub const MAX_PROOF: u64 = 1 << 24;
 /// [`Error::NotYours`] if the trace is of another session or of other activations;
 /// [`Error::Proof`] if the proof shows nothing about the trace.
 pub fn verify(
-    pinned: &CheckedManifest,
+    manifest: &CheckedManifest,
     trace: &Trace<'_>,
     own: &OwnSession<'_>,
     proof: &[u8],
@@ -27,6 +27,6 @@ pub fn verify(
     keys: &KeyStore,
     policy: SrsPolicy,
 ) -> Result<Verdict, Error> {
-    own.check(pinned, trace)?;
-    Ok(verifier::verify(srs, keys, pinned, trace, proof, policy)?)
+    own.check(manifest, trace)?;
+    Ok(verifier::verify(srs, keys, manifest, trace, proof, policy)?)
 }

@@ -91,8 +91,8 @@ fn small_adapter(srs: &Srs) -> Result<(Artifacts, CheckedManifest), Error> {
     let pairs = synthetic_pairs(&profile);
     let draft = synthetic_draft(&profile, &pairs, srs.k())?;
     let (manifest, weights, key) = commit(srs, &draft, pairs, &Seed::from_bytes([7; 32]))?;
-    let pinned = CheckedManifest::parse(&manifest.to_bytes()?)?;
-    Ok((Artifacts::new(std::path::Path::new(""), pinned.clone(), weights, key), pinned))
+    let manifest = CheckedManifest::parse(&manifest.to_bytes()?)?;
+    Ok((Artifacts::new(std::path::Path::new(""), manifest.clone(), weights, key), manifest))
 }
 
 /// Pairs and weights that were not committed to.
@@ -133,9 +133,9 @@ pub fn hot_functions() -> Result<Vec<HotFunction>, Error> {
         (0..points.len() as i64).map(|i| ((i * 40_503) % 65_521 - 32_760) as i32).collect();
     let own_points = points.clone();
 
-    let (artifacts, pinned) = small_adapter(&srs)?;
-    let module = artifacts.pinned.modules()[0].clone();
-    let floats = synthetic::activations(artifacts.pinned.modules(), ROWS);
+    let (artifacts, manifest) = small_adapter(&srs)?;
+    let module = artifacts.manifest.modules()[0].clone();
+    let floats = synthetic::activations(artifacts.manifest.modules(), ROWS);
     let floats = floats.modules.into_values().flatten().next().unwrap_or_default();
     let mut rows = zklora_artifacts::quantized_rows::quantized(&module, &[&floats])?;
     let adapter = ServedAdapter::new(artifacts);
@@ -173,7 +173,7 @@ pub fn hot_functions() -> Result<Vec<HotFunction>, Error> {
                 scales: &rows.scales,
                 delta: &rows.delta,
             };
-            Trace::new(&pinned, [3; 32], vec![rows]).map(|trace| trace.digest())
+            Trace::new(&manifest, [3; 32], vec![rows]).map(|trace| trace.digest())
         }),
         HotFunction::new("deltas", move || adapter.compute(0, &delta_rows)),
         HotFunction::new("quantisation of rows", move || {

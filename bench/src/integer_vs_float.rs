@@ -16,7 +16,7 @@ pub(crate) fn compare(
     rows: usize,
     repetitions: usize,
 ) -> Result<Compared, Error> {
-    let modules = artifacts.pinned.modules();
+    let modules = artifacts.manifest.modules();
     let activations = synthetic::activations(modules, rows);
     let deltas = Deltas::new(modules, &artifacts.weights);
     let mut cases = Vec::new();

@@ -50,7 +50,7 @@ pub fn prove(
     let mut ezkl = Ezkl::start(python, staging.work())?;
     let mut bytes = 0;
     for (place, (module, rows)) in
-        artifacts.public.pinned.modules().iter().zip(&trace.modules).enumerate()
+        artifacts.public.manifest.modules().iter().zip(&trace.modules).enumerate()
     {
         if rows.scales.is_empty() {
             continue;

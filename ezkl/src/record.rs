@@ -38,11 +38,11 @@ pub fn record(
         Some(session) => session,
         None => *os_bytes()?,
     };
-    let pinned = &artifacts.public.pinned;
+    let manifest = &artifacts.public.manifest;
     let scratch = zklora_files::scratch()?;
     let mut ezkl = Ezkl::start(python, scratch.path())?;
     let mut modules = Vec::new();
-    for (place, module) in pinned.modules().iter().enumerate() {
+    for (place, module) in manifest.modules().iter().enumerate() {
         modules.push(match activations.modules.get(&module.name) {
             None => ModuleRows::none(&module.shape()),
             Some(inputs) => {
@@ -60,8 +60,8 @@ pub fn record(
         });
     }
     drop(ezkl);
-    let trace = SessionRows { adapter: pinned.id(), session, modules };
-    let counts: Rows = pinned
+    let trace = SessionRows { adapter: manifest.id(), session, modules };
+    let counts: Rows = manifest
         .modules()
         .iter()
         .zip(&trace.modules)

@@ -52,13 +52,13 @@ pub fn verify(
 ) -> Result<Verdict, Error> {
     own.check_id(&trace.session)?;
     if let Some(activations) = own.inputs {
-        rows::check_inputs(&public.pinned, trace, activations)?;
+        rows::check_inputs(&public.manifest, trace, activations)?;
     }
-    let modules = public.pinned.modules();
+    let modules = public.manifest.modules();
     if trace.rows() == 0 {
         return Err(Error::input("the trace has no rows: there is nothing to verify"));
     }
-    rows::check_scales(&public.pinned, trace)?;
+    rows::check_scales(&public.manifest, trace)?;
     require_exactly(proofs, modules, trace)?;
     let mut verdict = Verdict {
         rows: modules

@@ -52,7 +52,7 @@ impl Module {
 }
 
 /// The modules of an adapter, in the order of its manifest.
-fn modules(pinned: &CheckedManifest) -> Result<Vec<Module>, Failure> {
+fn modules(manifest: &CheckedManifest) -> Result<Vec<Module>, Failure> {
     let of = |module: &manifest::Module| {
         let refuse = |why| Failure::Input(format!("module `{}`: {why}", module.name));
         let sources = input_sources(module).map_err(refuse)?;
@@ -72,7 +72,7 @@ fn modules(pinned: &CheckedManifest) -> Result<Vec<Module>, Failure> {
             rank: low_rank.map(|term| term.rank).sum(),
         })
     };
-    pinned.modules().iter().map(of).collect()
+    manifest.modules().iter().map(of).collect()
 }
 
 /// The public description of an adapter. Its digest is the adapter id.
@@ -98,11 +98,11 @@ impl Manifest {
         worker::run(py, None, move |_| {
             if path.is_file() {
                 let bytes = zklora_files::read(&path, manifest::MAX_BYTES as u64)?;
-                let pinned = match &pin {
+                let manifest = match &pin {
                     Some(pin) => CheckedManifest::parse_pinned(&bytes, pin),
                     None => CheckedManifest::parse(&bytes),
                 };
-                return Ok(Manifest(Arc::new(pinned.map_err(Error::from)?)));
+                return Ok(Manifest(Arc::new(manifest.map_err(Error::from)?)));
             }
             let public = artifacts::Public::load(
                 &path,
@@ -110,15 +110,15 @@ impl Manifest {
                 &*parameters::srs()?,
                 parameters::keys(),
             )?;
-            Ok(Manifest(Arc::new(public.pinned)))
+            Ok(Manifest(Arc::new(public.manifest)))
         })
     }
 
     /// Writes the manifest file: what a user pins.
     fn save(&self, py: Python<'_>, path: PathBuf) -> Result<(), Failure> {
-        let pinned = Arc::clone(&self.0);
+        let manifest = Arc::clone(&self.0);
         worker::run(py, None, move |_| {
-            let bytes = pinned.manifest().to_bytes().map_err(Error::from)?;
+            let bytes = manifest.contents().to_bytes().map_err(Error::from)?;
             Ok(zklora_files::write(&path, &bytes, Access::Public)?)
         })
     }
@@ -138,13 +138,13 @@ impl Manifest {
     /// The name of the base model.
     #[getter]
     fn base_model(&self) -> String {
-        self.0.manifest().base_model.name.clone()
+        self.0.contents().base_model.name.clone()
     }
 
     /// The fingerprint of the base model's weights, if the contributor gave it.
     #[getter]
     fn base_fingerprint(&self) -> Option<String> {
-        self.0.manifest().base_model.fingerprint.clone()
+        self.0.contents().base_model.fingerprint.clone()
     }
 
     fn __repr__(&self) -> String {
@@ -177,26 +177,26 @@ impl Artifacts {
     /// What is public.
     #[getter]
     fn manifest(&self) -> Manifest {
-        Manifest(Arc::new(self.0.pinned.clone()))
+        Manifest(Arc::new(self.0.manifest.clone()))
     }
 
     /// The adapter id, 64 hex digits.
     #[getter]
     fn adapter_id(&self) -> String {
-        self.0.pinned.id().to_string()
+        self.0.manifest.id().to_string()
     }
 
     /// The modules.
     #[getter]
     fn modules(&self) -> Result<Vec<Module>, Failure> {
-        modules(&self.0.pinned)
+        modules(&self.0.manifest)
     }
 
     fn __repr__(&self) -> String {
         format!(
             "Artifacts({}, {} modules, private part not shown)",
-            self.0.pinned.id(),
-            self.0.pinned.modules().len()
+            self.0.manifest.id(),
+            self.0.manifest.modules().len()
         )
     }
 }

@@ -85,7 +85,7 @@ pub type Committed = (Manifest, Weights, MaskKey);
 
 /// Everything that a compilation gives, in memory. Files in the order in which they are written.
 struct Build {
-    pinned: CheckedManifest,
+    manifest: CheckedManifest,
     weights: Weights,
     mask_key: MaskKey,
     reports: Vec<ModuleReport>,
@@ -123,7 +123,7 @@ pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Comp
     Ok(Compiled {
         replaced,
         files: build.files.iter().map(|(name, bytes, _)| (name.clone(), bytes.len())).collect(),
-        artifacts: Artifacts::new(out, build.pinned, build.weights, build.mask_key),
+        artifacts: Artifacts::new(out, build.manifest, build.weights, build.mask_key),
         reports: build.reports,
     })
 }
@@ -136,7 +136,7 @@ fn replaced(out: &Path, build: &Build) -> Result<Option<AdapterId>, Error> {
         return Ok(None);
     }
     let old = AdapterId(*blake3::hash(&zklora_files::read(&path, MAX_FILE)?).as_bytes());
-    if old == build.pinned.id() {
+    if old == build.manifest.id() {
         return Ok(None);
     }
     if !ledger::read(&out.join("private").join(artifacts::LEDGER))?.is_empty() {
@@ -281,11 +281,12 @@ impl Build {
         keys: &KeyStore,
     ) -> Result<Build, Error> {
         let manifest_bytes = manifest.to_bytes()?;
-        let pinned = CheckedManifest::parse(&manifest_bytes)?;
-        let settings = pinned.settings().to_bytes()?;
-        let vk = keys.get(srs, pinned.layout())?.vk_bytes();
+        let manifest = CheckedManifest::parse(&manifest_bytes)?;
+        let settings = manifest.settings().to_bytes()?;
+        let vk = keys.get(srs, manifest.layout())?.vk_bytes();
         let weights_bytes = weights_file::to_bytes(&weights);
-        let mut lock = LockFile::new(pinned.id().to_string(), manifest.srs_digest.clone());
+        let mut lock =
+            LockFile::new(manifest.id().to_string(), manifest.contents().srs_digest.clone());
         lock.inputs = inputs;
         let outputs = [
             (artifacts::MANIFEST, &manifest_bytes),
@@ -296,7 +297,7 @@ impl Build {
             outputs.map(|(name, bytes)| (format!("public/{name}"), digest(bytes))).into();
         lock.outputs
             .insert(format!("private/{}", artifacts::WEIGHTS), keyed_digest(seed, &weights_bytes));
-        let opening = secret_files::opening_bytes(&pinned.id(), &mask_key)?;
+        let opening = secret_files::opening_bytes(&manifest.id(), &mask_key)?;
         // Private first, the seed before all: a crash in between leaves the old manifest beside
         // secrets that name the new one, which `Artifacts::load` refuses with the advice to
         // compile again.
@@ -312,7 +313,7 @@ impl Build {
             public(artifacts::LOCK, lock.to_bytes()),
             public(artifacts::MANIFEST, manifest_bytes),
         ];
-        Ok(Build { pinned, weights, mask_key, reports: Vec::new(), files })
+        Ok(Build { manifest, weights, mask_key, reports: Vec::new(), files })
     }
 
     fn write(&self, out: &Path) -> Result<(), Error> {
@@ -336,7 +337,7 @@ pub fn write_committed(
 ) -> Result<Artifacts, Error> {
     let build = Build::of(committed, BTreeMap::new(), seed, srs, keys)?;
     build.write(out)?;
-    Ok(Artifacts::new(out, build.pinned, build.weights, build.mask_key))
+    Ok(Artifacts::new(out, build.manifest, build.weights, build.mask_key))
 }
 
 /// Name of the calibration file among a lock's inputs; no module is called so, for it has a space.

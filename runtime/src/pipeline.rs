@@ -140,40 +140,42 @@ pub fn run(
         .artifacts)
     })?;
     let activations = match &options.rows {
-        ActivationSource::File(path) => Activations::read(path, artifacts.pinned.modules(), None)?,
+        ActivationSource::File(path) => {
+            Activations::read(path, artifacts.manifest.modules(), None)?
+        }
         ActivationSource::Synthetic(rows) => {
-            synthetic::activations(artifacts.pinned.modules(), *rows)
+            synthetic::activations(artifacts.manifest.modules(), *rows)
         }
     };
     let trace = timed.stage(PipelineStep::Record, || {
         let (trace, _) = record::record(&artifacts, &activations, None, None)?;
-        trace.write(&trace_path, &artifacts.pinned)?;
+        trace.write(&trace_path, &artifacts.manifest)?;
         Ok(trace)
     })?;
     // What the rows are needed for is taken from them here, so that the user's reading does not
     // compete with them for memory.
-    let precision = precision(&adapter, &artifacts.pinned, &activations, &trace);
+    let precision = precision(&adapter, &artifacts.manifest, &activations, &trace);
     let modules =
         (trace.modules.len(), trace.modules.iter().filter(|m| !m.scales.is_empty()).count());
     let rows = trace.rows();
     drop(activations);
     let proof = timed.stage(PipelineStep::Prove, || {
         let prove = |rows: &Trace<'_>| prove::prove(&artifacts, rows, &srs, &keys);
-        let proof = trace.with_trace(&artifacts.pinned, prove)?;
+        let proof = trace.with_trace(&artifacts.manifest, prove)?;
         zklora_files::write(&proof_path, &proof, Access::Public)?;
         Ok(proof)
     })?;
     drop(trace);
-    let pin = artifacts.pinned.id();
+    let pin = artifacts.manifest.id();
     let verdict = timed.stage(PipelineStep::Verify, || {
         // As the user: nothing but the pin, the public folder, the own trace and the proof file;
         // keys derived anew.
         let keys = KeyStore::default();
         let public = Public::load(out, Some(&pin), &srs, &keys)?;
-        let trace = TraceReader::trace(&trace_path, &public.pinned)?;
+        let trace = TraceReader::trace(&trace_path, &public.manifest)?;
         let proof = zklora_files::read(&proof_path, verify::MAX_PROOF)?;
         let own = OwnSession::default();
-        Ok(verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, options.policy)?)
+        Ok(verify::verify(&public.manifest, &trace, &own, &proof, &srs, &keys, options.policy)?)
     })?;
     Ok(Summary {
         base_model: adapter.base_model.name.clone(),
@@ -182,7 +184,7 @@ pub fn run(
         parameters: adapter.parameters(),
         precision,
         proof_bytes: proof.len(),
-        manifest_bytes: artifacts.pinned.manifest().to_bytes()?.len(),
+        manifest_bytes: artifacts.manifest.contents().to_bytes()?.len(),
         ceremony: verdict.ceremony,
         verdict,
         times,

@@ -54,21 +54,23 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(SystemReport
     let ((trace, _), took) = measured(|| Ok(record::record(&artifacts, rows, None, None)?))?;
     done(ComparedStage::Witness, took);
     let trace_path = run.folder.join("native.safetensors");
-    trace.write(&trace_path, &artifacts.pinned)?;
+    trace.write(&trace_path, &artifacts.manifest)?;
     step(run, "prove");
     let (proof, took) = measured(|| {
-        trace.with_trace(&artifacts.pinned, |rows| Ok(prove::prove(&artifacts, rows, &srs, &keys)?))
+        trace.with_trace(&artifacts.manifest, |rows| {
+            Ok(prove::prove(&artifacts, rows, &srs, &keys)?)
+        })
     })?;
     done(ComparedStage::Prove, took);
     step(run, "verify");
-    let pin = artifacts.pinned.id();
+    let pin = artifacts.manifest.id();
     let (_, took) = measured(|| {
         // As the user: keys derived anew, everything read again.
         let keys = KeyStore::default();
         let public = Public::load(&out, Some(&pin), &srs, &keys)?;
-        let trace = TraceReader::trace(&trace_path, &public.pinned)?;
+        let trace = TraceReader::trace(&trace_path, &public.manifest)?;
         let (own, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
-        Ok(verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, policy)?)
+        Ok(verify::verify(&public.manifest, &trace, &own, &proof, &srs, &keys, policy)?)
     })?;
     done(ComparedStage::Verify, took);
 
@@ -76,8 +78,8 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(SystemReport
     side.public_bytes = size(&out.join("public"), &[]);
     side.private_bytes = size(&out.join("private"), &[zklora_artifacts::folder::LEDGER]);
     side.proof_bytes = Some(proof.len() as u64);
-    side.logrows = Some(artifacts.pinned.layout().k);
-    let module = &artifacts.pinned.modules()[0];
+    side.logrows = Some(artifacts.manifest.layout().k);
+    let module = &artifacts.manifest.modules()[0];
     let scaled = trace.modules[0].delta.chunks_exact(module.d_out).zip(&trace.modules[0].scales);
     let deltas: Vec<f64> = scaled
         .flat_map(|(row, scale)| {

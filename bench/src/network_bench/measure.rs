@@ -78,7 +78,7 @@ pub fn measure(
     progress("deltas");
     let deltas = integer_vs_float::compare(&artifacts, options.tokens, options.repetitions * 20)?;
 
-    let modules = artifacts.pinned.modules().len();
+    let modules = artifacts.manifest.modules().len();
     let server = Serving::start(artifacts, srs, &options.scratch.join("sessions"))?;
     let network = Arc::new(Network::start()?);
     let remote = Remote::connect(server.contributor(), &network)?;

@@ -61,12 +61,12 @@ mod tests {
         let public = Public::load(&folder.path().join("artifacts"), None, &srs, &keys).unwrap();
         for rows in [1, 3] {
             let (trace, proof) = files_of(folder.path(), rows);
-            let trace = TraceReader::trace(&trace, &public.pinned).unwrap();
+            let trace = TraceReader::trace(&trace, &public.manifest).unwrap();
             assert_eq!(trace.rows(), rows);
             let proof = zklora_files::read(&proof, verify::MAX_PROOF).unwrap();
             assert_eq!(Some(proof.len() as u64), measured.size(Size::Proof));
             let (own, policy) = (OwnSession::default(), SrsPolicy::TrustedOnly);
-            verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, policy).unwrap();
+            verify::verify(&public.manifest, &trace, &own, &proof, &srs, &keys, policy).unwrap();
         }
         // Every target of this profile has a figure beside it, but for those of processes of their
         // own.

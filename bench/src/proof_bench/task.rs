@@ -111,11 +111,11 @@ impl Task {
 
     fn start_up(&self, report: &mut StageReport) -> Result<(), Error> {
         let (loading, srs) = cost(|| Ok(srs_file::load(self.srs.as_deref())?))?;
-        let (parsing, pinned) = cost(|| self.pinned())?;
-        let (bytes, points) = (pinned.manifest().to_bytes()?, pinned.points_to_bytes());
+        let (parsing, manifest) = cost(|| self.pinned())?;
+        let (bytes, points) = (manifest.contents().to_bytes()?, manifest.points_to_bytes());
         let (knowing, _) = cost(|| Ok(CheckedManifest::parse_with_points(&bytes, &points)?))?;
         report.costs.insert(Item::KnownManifest, knowing);
-        let (deriving, _) = cost(|| Ok(KeyStore::default().get(&srs, pinned.layout())?))?;
+        let (deriving, _) = cost(|| Ok(KeyStore::default().get(&srs, manifest.layout())?))?;
         report.costs.extend([
             (Item::Srs, loading),
             (Item::Manifest, parsing),
@@ -128,21 +128,21 @@ impl Task {
     /// the rows.
     fn record(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
         let artifacts = Artifacts::load(&self.artifacts(), srs, &KeyStore::default())?;
-        let modules = artifacts.pinned.modules();
+        let modules = artifacts.manifest.modules();
         let activations = synthetic::activations(modules, 1);
         let (one, _) = record::record(&artifacts, &activations, None, None)?;
-        one.write(&files_of(&self.folder, 1).0, &artifacts.pinned)?;
+        one.write(&files_of(&self.folder, 1).0, &artifacts.manifest)?;
         let activations = synthetic::activations(modules, self.rows);
         // Every run is a session of its own; the last one is kept.
         let (recording, (trace, _)) =
             cost(|| Ok(record::record(&artifacts, &activations, None, None)?))?;
         report.costs.insert(Item::Record, recording);
         drop(activations);
-        trace.write(&files_of(&self.folder, self.rows).0, &artifacts.pinned)?;
-        let laid_out = Deltas::new(artifacts.pinned.modules(), &artifacts.weights);
+        trace.write(&files_of(&self.folder, self.rows).0, &artifacts.manifest)?;
+        let laid_out = Deltas::new(artifacts.manifest.modules(), &artifacts.weights);
         let deltas = || {
             for (m, rows) in trace.modules.iter().enumerate() {
-                let (modules, weights) = (artifacts.pinned.modules(), &artifacts.weights);
+                let (modules, weights) = (artifacts.manifest.modules(), &artifacts.weights);
                 std::hint::black_box(laid_out.compute(modules, weights, m, rows));
             }
             Ok(())
@@ -157,20 +157,20 @@ impl Task {
     }
 
     fn pass(&self, report: &mut StageReport) -> Result<(), Error> {
-        let pinned = self.pinned()?;
-        let file = SessionRows::read(&self.trace(self.rows), &pinned)?;
+        let manifest = self.pinned()?;
+        let file = SessionRows::read(&self.trace(self.rows), &manifest)?;
         let opening = any_challenges();
-        let digest = || file.with_trace(&pinned, |trace| Ok(trace.digest()));
+        let digest = || file.with_trace(&manifest, |trace| Ok(trace.digest()));
         report.costs.insert(Item::Digest, cost(digest)?.0);
         let project = |trace: &Trace<'_>| {
-            cost(|| Ok(std::hint::black_box(Projection::of(&pinned, trace, &opening)?)))
+            cost(|| Ok(std::hint::black_box(Projection::of(&manifest, trace, &opening)?)))
         };
-        report.costs.insert(Item::Projection, file.with_trace(&pinned, project)?.0);
+        report.costs.insert(Item::Projection, file.with_trace(&manifest, project)?.0);
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let one = one.map_err(|e| Error::input(format!("a thread cannot be started: {e}")))?;
         let both = || {
-            file.with_trace(&pinned, |trace| {
-                Ok(std::hint::black_box(Projection::of(&pinned, trace, &opening)?))
+            file.with_trace(&manifest, |trace| {
+                Ok(std::hint::black_box(Projection::of(&manifest, trace, &opening)?))
             })
         };
         report.costs.insert(Item::PassOneCore, one.install(|| cost(both))?.0);
@@ -186,11 +186,11 @@ impl Task {
 
     /// The file is read twice: checked and digested, then projected and digested again.
     fn pieces(&self, report: &mut StageReport) -> Result<(), Error> {
-        let pinned = self.pinned()?;
+        let manifest = self.pinned()?;
         let opening = any_challenges();
         let pass = || {
-            let trace = TraceReader::trace(&self.trace(self.rows), &pinned)?;
-            Ok(std::hint::black_box(Projection::of(&pinned, &trace, &opening)?))
+            let trace = TraceReader::trace(&self.trace(self.rows), &manifest)?;
+            Ok(std::hint::black_box(Projection::of(&manifest, &trace, &opening)?))
         };
         report.costs.insert(Item::PassInPieces, cost(pass)?.0);
         Ok(())
@@ -198,7 +198,7 @@ impl Task {
 
     fn prove(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
         let artifacts = Artifacts::load(&self.artifacts(), srs, &KeyStore::default())?;
-        let layout = artifacts.pinned.layout();
+        let layout = artifacts.manifest.layout();
         let keys = KeyStore::default();
         let fresh = || Ok(KeyStore::default().get(srs, layout)?);
         report
@@ -209,7 +209,7 @@ impl Task {
         report.costs.insert(Item::KeysAgain, cost(again)?.0);
         for (item, rows) in [(Item::ProveOneRow, 1), (Item::Prove, self.rows)] {
             let prove = || {
-                let trace = TraceReader::trace(&self.trace(rows), &artifacts.pinned)?;
+                let trace = TraceReader::trace(&self.trace(rows), &artifacts.manifest)?;
                 Ok(prove::prove(&artifacts, &trace, srs, &keys)?)
             };
             let (proving, proof) = cost(prove)?;
@@ -221,14 +221,14 @@ impl Task {
     }
 
     fn verify(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
-        let pinned = self.pinned()?;
+        let manifest = self.pinned()?;
         let keys = KeyStore::default();
         for (item, rows) in [(Item::VerifyOneRow, 1), (Item::Verify, self.rows)] {
             let proof = zklora_files::read(&files_of(&self.folder, rows).1, verify::MAX_PROOF)?;
             let verify = || {
-                let trace = TraceReader::trace(&self.trace(rows), &pinned)?;
+                let trace = TraceReader::trace(&self.trace(rows), &manifest)?;
                 let (own, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
-                Ok(verify::verify(&pinned, &trace, &own, &proof, srs, &keys, policy)?)
+                Ok(verify::verify(&manifest, &trace, &own, &proof, srs, &keys, policy)?)
             };
             report.costs.insert(item, cost(verify)?.0);
         }

@@ -128,7 +128,7 @@ impl DeltaInjector {
         for (at, point) in call.points.iter().enumerate() {
             for point_module in &self.points[*point].modules {
                 let entry = self.contributor(point_module.contributor);
-                let module = &entry.session.remote().pinned.modules()[point_module.module];
+                let module = &entry.session.remote().manifest.modules()[point_module.module];
                 let only_x = point_module.inputs == [InputSource::LayerInput];
                 let key = (module.x_bits, module.has_bias());
                 let known = shared.iter().find(|(other, _)| only_x && *other == key);
@@ -216,7 +216,7 @@ impl Injector for DeltaInjector {
             let entry = self.contributor(contributor);
             let answered = jobs.iter().filter(|job| job.contributor == contributor);
             for (job, delta) in answered.zip(deltas) {
-                let module = &entry.session.remote().pinned.modules()[job.module];
+                let module = &entry.session.remote().manifest.modules()[job.module];
                 let scale = module.output_scale();
                 let rows = delta.chunks_exact(module.d_out).zip(&job.rows.scales);
                 for ((delta, row_scale), sum) in

@@ -47,8 +47,8 @@ pub(crate) fn points(
 ) -> Result<Vec<Point>, Error> {
     let mut points: Vec<Point> = Vec::new();
     let mut known_points: BTreeMap<(String, bool), usize> = BTreeMap::new();
-    for (contributor, (url, pinned)) in contributors.iter().enumerate() {
-        for (index, module) in pinned.modules().iter().enumerate() {
+    for (contributor, (url, manifest)) in contributors.iter().enumerate() {
+        for (index, module) in manifest.modules().iter().enumerate() {
             let refuse = |why: String| zklora_session::Error::Contributor {
                 url: (*url).to_string(),
                 why: format!("module `{}`: {why}", module.name),

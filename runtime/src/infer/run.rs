@@ -110,9 +110,9 @@ pub fn run(
                 "{}: THE ADAPTER IS NOT PINNED. It serves {}. Without a pin from before the session, nothing shows that the adapter was \
                  fixed beforehand: write {}={} to pin it.",
                 contributor.url,
-                remote.pinned.id(),
+                remote.manifest.id(),
                 contributor.url,
-                remote.pinned.id()
+                remote.manifest.id()
             )));
         }
         remotes.push(remote);
@@ -144,7 +144,7 @@ pub fn run(
             let entry = injector.contributor(contributor);
             base_model::compare(
                 entry.session.url(),
-                &entry.session.remote().pinned,
+                &entry.session.remote().manifest,
                 own.as_deref(),
             )?;
         }
@@ -175,7 +175,7 @@ fn points_of<'a>(
     maps: &[(String, String)],
 ) -> Result<Vec<Point>, Error> {
     let known: Vec<_> =
-        remotes.map(|remote| (remote.options.url.as_str(), &remote.pinned)).collect();
+        remotes.map(|remote| (remote.options.url.as_str(), &remote.manifest)).collect();
     points(&known, maps)
 }
 
@@ -379,7 +379,7 @@ impl Run<'_> {
             entry.failure.as_ref().map(|failure| format!("it ended early: {failure}"));
         ContributorReport {
             url: session.url().to_string(),
-            adapter_id: remote.pinned.id().to_string(),
+            adapter_id: remote.manifest.id().to_string(),
             pinned: remote.options.pin.is_some(),
             session_id: hex::encode(session.id()),
             modules: rows.len(),

@@ -66,14 +66,14 @@ pub fn measure(
 
     progress(format!("load {}", options.base.display()));
     let name = artifacts.folder.display().to_string();
-    let points = infer::points(&[(&name, &artifacts.pinned)], &options.maps)?;
+    let points = infer::points(&[(&name, &artifacts.manifest)], &options.maps)?;
     let injections: Vec<_> = points.iter().map(|point| point.injection.clone()).collect();
     let artifacts = Arc::new(ServedAdapter::new(artifacts));
     let probe = Arc::new(Probe::new(Arc::clone(&artifacts), points, seen));
     let model = LanguageModel::load(&options.base, &injections, Arc::clone(&probe) as _)?;
     if !options.allow_other_base {
         let own = infer::fingerprint(options.base_weights.as_deref(), model.metadata())?;
-        infer::compare(&name, &artifacts.pinned, own.as_deref())?;
+        infer::compare(&name, &artifacts.manifest, own.as_deref())?;
     }
     let context = model.max_tokens().map_or(options.context, |most| most.min(options.context));
     let loss = |pass: Pass| -> Result<f64, Error> {
@@ -110,8 +110,8 @@ pub fn measure(
     Ok(Measurement {
         format: FORMAT.into(),
         version: VERSION,
-        adapter_id: artifacts.pinned.id().to_string(),
-        base_model: artifacts.pinned.manifest().base_model.name.clone(),
+        adapter_id: artifacts.manifest.id().to_string(),
+        base_model: artifacts.manifest.contents().base_model.name.clone(),
         held_out: other.as_ref().map_or_else(|| digest.clone(), |(_, digest)| digest.clone()),
         text: digest,
         held_out_tokens: held_out.len(),

@@ -88,7 +88,7 @@ impl Probe {
             let next = seen.len();
             seen.entry(*token as usize).or_insert(next);
         }
-        let modules = artifacts.pinned.modules().len();
+        let modules = artifacts.manifest.modules().len();
         let state = State {
             pass: Arc::new(Pass::Base),
             rows: (0..modules).map(|_| Vec::new()).collect(),
@@ -110,7 +110,7 @@ impl Probe {
     /// Fits every module to the rows that were watched, and forgets the rows.
     pub fn fit(&self) {
         let rows: Vec<Vec<Equations>> = self.state().rows.iter_mut().map(std::mem::take).collect();
-        let modules = self.artifacts.pinned.modules();
+        let modules = self.artifacts.manifest.modules();
         let fit = |(rows, d_out): (Vec<Equations>, usize)| {
             Equations::joined(&rows).map_or_else(|| Fit::of_nothing(d_out), |rows| Fit::of(&rows))
         };
@@ -154,7 +154,7 @@ impl Probe {
 
     /// The deltas of a module in real numbers, row by row.
     fn answer(&self, job: &Job<'_>, pass: &Pass, fits: &[Fit]) -> Result<Done, Error> {
-        let module = &self.artifacts.pinned.modules()[job.module];
+        let module = &self.artifacts.manifest.modules()[job.module];
         let mut quantized = zklora_artifacts::quantized_rows::quantized(module, &job.inputs)?;
         quantized.delta = match pass {
             // (what the thief does not have is not computed)

@@ -5,7 +5,7 @@ use std::path::Path;
 use zklora_proof::{
     checked_manifest::CheckedManifest,
     manifest::{AdapterId, Module},
-    rows::Rows,
+    rows::RowSlices,
     trace::Trace,
 };
 
@@ -37,7 +37,12 @@ impl SessionRows {
             self.modules.iter().map(|m| m.inputs.iter().map(Vec::as_slice).collect()).collect();
         let rows = self.modules.iter().zip(&inputs);
         let rows = rows
-            .map(|(m, inputs)| Rows { inputs, ones: &m.ones, scales: &m.scales, delta: &m.delta })
+            .map(|(m, inputs)| RowSlices {
+                inputs,
+                ones: &m.ones,
+                scales: &m.scales,
+                delta: &m.delta,
+            })
             .collect();
         f(&Trace::new(manifest, self.session, rows).map_err(Error::from)?)
     }

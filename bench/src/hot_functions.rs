@@ -18,7 +18,7 @@ use zklora_proof::{
     pairs::Pairs,
     projection::{Projection, Sums, row_weights},
     prover::{combine_b, products},
-    rows::Rows,
+    rows::RowSlices,
     srs::Srs,
     trace::Trace,
     weights::Weights,
@@ -167,7 +167,7 @@ pub fn hot_functions() -> Result<Vec<HotFunction>, Error> {
         HotFunction::new("range checks and digest", move || {
             let rows = &digest_rows;
             let inputs = [&rows.inputs[0][..]];
-            let rows = Rows {
+            let rows = RowSlices {
                 inputs: &inputs,
                 ones: &rows.ones,
                 scales: &rows.scales,

@@ -12,7 +12,7 @@ use crate::{
     manifest::{BaseModel, FORMAT, Input, Manifest, Module, Term, TermKind, VERSION},
     masks::{MaskKey, Seed},
     prover::Prover,
-    rows::Rows,
+    rows::RowSlices,
     srs::Srs,
     trace::Trace,
     verifier::{SrsPolicy, Verdict, verify},
@@ -265,7 +265,7 @@ pub fn with_rows<T>(
     let modules = rows
         .iter()
         .zip(&inputs)
-        .map(|(r, inputs)| Rows { inputs, ones: &r.ones, scales: &r.scales, delta: &r.delta })
+        .map(|(r, inputs)| RowSlices { inputs, ones: &r.ones, scales: &r.scales, delta: &r.delta })
         .collect();
     Ok(f(&Trace::new(checked, context, modules)?))
 }

@@ -128,14 +128,8 @@ pub fn random_pairs(draft: &Manifest) -> Vec<PairWeights> {
         };
         for term in &module.terms {
             for _ in 0..term.rank {
-                out.push(PairWeights {
-                    a: term.input.map_or(vec![], |i| vector(module.inputs[i].dim, module.a_bits)),
-                    b: if term.kind == TermKind::Scale {
-                        vec![]
-                    } else {
-                        vector(module.d_out, module.b_bits)
-                    },
-                });
+                let (a, b) = module.side_lengths(term);
+                out.push(PairWeights { a: vector(a, module.a_bits), b: vector(b, module.b_bits) });
             }
         }
     }

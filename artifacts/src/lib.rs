@@ -1,8 +1,8 @@
-//! The files around a proof: artifact folders, traces, activations and secrets, how they are read,
-//! written and verified.
+//! Reads, writes and verifies the files around a proof: artifact folders, traces, activations and
+//! secrets.
 //!
-//! This crate is all that a verifier needs beside `zklora-proof`. It must not know ONNX, the
-//! network, or how an adapter is compiled. Nothing here prints.
+//! A verifier needs only this crate and `zklora-proof`. The crate must not depend on ONNX, the
+//! network or the compiler, and it prints nothing.
 
 pub mod activation_commitment;
 pub mod activations;

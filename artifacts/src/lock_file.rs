@@ -1,8 +1,9 @@
-//! `zklora.lock`: digests of every input and output of a compilation, so that CI can regenerate and
-//! compare.
+//! `zklora.lock`: the digests of every input and output of a compilation. CI regenerates the files
+//! and compares.
 //!
 //! Public files are digested with plain BLAKE3. Private ones (ONNX files, weights) are digested
-//! under a key derived from the seed: a plain hash of weights would confirm a guess of them.
+//! under a key derived from the seed, because a plain hash would let an attacker confirm a guess of
+//! the weights.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use zklora_proof::{PROTOCOL_VERSION, manifest, masks::Seed};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockFile {
-    /// The adapter that the inputs give.
+    /// Id of the adapter that the inputs compile to.
     pub adapter_id: String,
     /// `zklora-lock`.
     pub format: String,

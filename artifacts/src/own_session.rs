@@ -1,4 +1,5 @@
-//! Whether a trace is of the user's own session: its id, and the activations that the user sent.
+//! Checks that a trace is of the user's own session: its id, and the activations that the user
+//! sent.
 //!
 //! A proof says what an adapter computes on the rows of a trace. If another party recorded the
 //! trace, these checks show that it is the user's.
@@ -22,7 +23,7 @@ pub struct OwnSession<'a> {
 }
 
 impl OwnSession<'_> {
-    /// Whether the trace has this id and exactly these activations.
+    /// Checks that the trace has this id and exactly these activations.
     ///
     /// # Errors
     /// [`Error::NotYours`] names what differs.
@@ -31,7 +32,7 @@ impl OwnSession<'_> {
         self.inputs.map_or(Ok(()), |activations| check_inputs(manifest, trace, activations))
     }
 
-    /// Whether the session id of a trace is the user's.
+    /// Checks that the session id of a trace is the user's.
     ///
     /// # Errors
     /// [`Error::NotYours`].

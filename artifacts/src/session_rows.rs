@@ -1,4 +1,4 @@
-//! All rows of a session, in memory.
+//! All rows of a session in memory, and how they are written as a trace file.
 
 use std::path::Path;
 
@@ -18,13 +18,12 @@ pub struct SessionRows {
     pub adapter: AdapterId,
     /// The session's 32 fresh bytes, drawn by the user.
     pub session: [u8; 32],
-    /// One entry a module of the manifest.
+    /// One entry per module of the manifest.
     pub modules: Vec<ModuleRows>,
 }
 
 impl SessionRows {
-    /// Calls `f` with the rows as the proof system takes them: checked against the manifest and
-    /// digested.
+    /// Calls `f` with the rows as a [`Trace`]: checked against the manifest and digested.
     ///
     /// # Errors
     /// Those of [`Trace::new`], or of `f`.
@@ -52,12 +51,13 @@ impl SessionRows {
         self.modules.iter().map(|m| m.scales.len()).sum()
     }
 
-    /// Writes the file.
+    /// Writes the rows as a trace file.
     pub fn write(&self, path: &Path, manifest: &CheckedManifest) -> Result<(), Error> {
         self.write_shapes(path, manifest.modules())
     }
 
-    /// Writes the file, for modules of these names and shapes, whatever the backend.
+    /// Writes the rows as a trace file, for modules of these names and shapes. The backend does not
+    /// matter.
     pub fn write_shapes(&self, path: &Path, modules: &[Module]) -> Result<(), Error> {
         let counts: Vec<usize> = self.modules.iter().map(|rows| rows.scales.len()).collect();
         let mut writer = TraceWriter::create(path, self.adapter, self.session, modules, &counts)?;

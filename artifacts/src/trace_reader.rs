@@ -1,4 +1,4 @@
-//! A trace file that is read tensor by tensor, or piece by piece: never whole beside its numbers.
+//! Reads a trace file in pieces, so that the file need not fit into memory.
 
 use std::{
     borrow::Cow,
@@ -30,7 +30,7 @@ use crate::{
     trace_writer::TraceWriter,
 };
 
-/// What a trace file says of itself, without a manifest.
+/// The header of a trace file, read without a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Info {
     /// Adapter id, hex.
@@ -46,7 +46,7 @@ pub struct Info {
 /// Bytes that are copied at a time.
 const PIECE: usize = 4 << 20;
 
-/// What stands before the numbers.
+/// The header, and the open file.
 pub(crate) struct Header {
     file: fs::File,
     pub adapter: AdapterId,
@@ -76,7 +76,7 @@ impl Header {
         let metadata: Metadata =
             serde_json::from_slice(&header).map_err(|e| refuse(format!("its header: {e}")))?;
         let start = length + 8;
-        // Of its tensors only the sizes are bounded, not where they end.
+        // The metadata type checks the order of the tensors, not that they end where the file does.
         if metadata.data_len() as u64 != bytes - start {
             return Err(refuse(format!(
                 "its header describes {} bytes of {}",
@@ -118,7 +118,7 @@ impl SessionRows {
         TraceReader::open(path, id, modules)?.read_all()
     }
 
-    /// What the file says of itself.
+    /// Reads the header alone.
     pub fn info(path: &Path) -> Result<Info, Error> {
         let header = Header::read(path)?;
         let rows = header.metadata.tensors();
@@ -133,8 +133,8 @@ impl SessionRows {
     }
 }
 
-/// Where the rows of one module are in the file, in bytes from its beginning. Nothing is there
-/// where there are no rows.
+/// Where the tensors of one module begin, in bytes from the beginning of the file. A module without
+/// rows has no tensors.
 #[derive(Debug, Clone, Default)]
 struct TensorOffsets {
     rows: usize,
@@ -157,7 +157,7 @@ pub struct TraceReader {
     widths: Vec<RowWidths>,
 }
 
-/// Values of one row.
+/// Number of values of one row in each tensor.
 #[derive(Debug, Clone, PartialEq)]
 struct RowWidths {
     inputs: Vec<usize>,
@@ -179,7 +179,7 @@ impl TraceReader {
     /// Opens a file as rows of the adapter `id`, whose modules have these names and shapes.
     ///
     /// # Errors
-    /// [`Error::File`] names what is missing, too much, or of another shape.
+    /// [`Error::File`] names the tensor that is missing, unknown or of another shape.
     pub fn open(path: &Path, id: AdapterId, modules: &[Module]) -> Result<TraceReader, Error> {
         let refuse = |why: String| Error::file(path, why);
         let header = Header::read(path)?;
@@ -208,8 +208,8 @@ impl TraceReader {
         })
     }
 
-    /// The session in a file, as proofs are about it: read once in pieces, checked against the
-    /// manifest and digested. Whatever reads the rows again reads the file again.
+    /// Reads a file as a [`Trace`]: once, in pieces, checked against the manifest and digested.
+    /// Later passes over the rows read the file again.
     ///
     /// # Errors
     /// Those of [`TraceReader::open`] and [`Trace::read`].
@@ -218,7 +218,7 @@ impl TraceReader {
         Ok(Trace::read(manifest, reader.session, Arc::new(reader))?)
     }
 
-    /// Everything, into memory.
+    /// Reads all rows into memory.
     pub fn read_all(&self) -> Result<SessionRows, Error> {
         let modules =
             self.modules.iter().enumerate().map(|(m, offsets)| self.rows(m, 0..offsets.rows));
@@ -229,11 +229,11 @@ impl TraceReader {
         })
     }
 
-    /// Writes the same session to another file, piece by piece; `modules` are those that it was
+    /// Writes the session to another file, in pieces. `modules` must be those that this file was
     /// opened for.
     ///
     /// # Errors
-    /// [`Error::File`]: it cannot be read any more, or not be written there.
+    /// [`Error::File`]: this file can no longer be read, or the other cannot be written.
     pub fn copy(&self, path: &Path, modules: &[Module]) -> Result<(), Error> {
         let counts: Vec<usize> = self.modules.iter().map(|offsets| offsets.rows).collect();
         let mut writer = TraceWriter::create(path, self.adapter, self.session, modules, &counts)?;
@@ -248,7 +248,7 @@ impl TraceReader {
         writer.finish()
     }
 
-    /// Some rows of module `m`, into memory.
+    /// Reads some rows of module `m`.
     fn rows(&self, m: usize, rows: Range<usize>) -> Result<ModuleRows, Error> {
         let (offsets, widths) = (&self.modules[m], &self.widths[m]);
         let of = |width: usize| rows.start * width..rows.end * width;
@@ -286,7 +286,7 @@ impl RowSource for TraceReader {
         self.modules.get(m).map_or(0, |offsets| offsets.rows)
     }
 
-    /// The file was held to shapes when it was opened; these have to be the same.
+    /// The shapes were checked when the file was opened, so these must be the same.
     fn check_shape(&self, m: usize, module: &Module) -> Result<(), String> {
         match self.widths.get(m) {
             Some(widths) if *widths == RowWidths::of(module) => Ok(()),
@@ -315,7 +315,7 @@ impl RowSource for TraceReader {
         self.words(self.modules[m].delta, values).map(Cow::Owned)
     }
 
-    /// Somebody may write to the file.
+    /// Another process may write to the file.
     fn is_constant(&self) -> bool {
         false
     }
@@ -330,7 +330,7 @@ fn module_offsets(
     header: &Header,
     unused: &mut BTreeSet<String>,
 ) -> Result<TensorOffsets, String> {
-    // Rows of a tensor, and where it is.
+    // Removes a tensor from `unused`, and returns its rows and its offset.
     let mut take =
         |suffix: &str, dtype: Dtype, dim: Option<usize>| -> Result<Option<(usize, u64)>, String> {
             let name = format!("{}.{suffix}", module.name);

@@ -1,8 +1,8 @@
-//! A trace file that is written piece by piece: the rows are never all in memory.
+//! Writes a trace file in pieces, so that the rows need not fit into memory.
 //!
-//! How many rows each module has is known before the first one is written, and so is the place of
-//! every byte. The file is the one that the `safetensors` crate writes for the same tensors, and
-//! its metadata is sorted: equal rows give equal files.
+//! The number of rows of each module is known before the first row is written, and so is the
+//! position of every byte. The file has the bytes that the `safetensors` crate writes for the same
+//! tensors, with sorted metadata: equal rows give equal files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,14 +27,14 @@ const MAX_BUFFERED: usize = 16 << 20;
 /// Most bytes that are buffered of one tensor: so many are worth a system call.
 const PIECE: usize = 256 << 10;
 
-/// One tensor of the file: where its next bytes go.
+/// One tensor of the file: where its next bytes go, and the bytes that are not written yet.
 #[derive(Debug)]
 struct TensorWriter {
     at: u64,
     buffer: Vec<u8>,
 }
 
-/// What one module has in the file, in the order inputs, constant, scales, deltas.
+/// The tensors of one module, in the order inputs, constant, scales, deltas.
 #[derive(Debug)]
 struct ModuleWriter {
     name: String,
@@ -42,16 +42,16 @@ struct ModuleWriter {
     dims: Vec<usize>,
     has_bias: bool,
     d_out: usize,
-    /// Rows that it will have.
+    /// Rows that were announced.
     count: usize,
-    /// Rows that it has.
+    /// Rows that were pushed.
     rows: usize,
     /// Its tensors. Empty if it will have no rows.
     tensors: Vec<TensorWriter>,
 }
 
-/// A trace that is being written, beside the file that it will be. Dropped before
-/// [`TraceWriter::finish`], nothing is left of it.
+/// A trace that is being written to a temporary file beside `path`. Dropping it before
+/// [`TraceWriter::finish`] removes the temporary file.
 #[derive(Debug)]
 pub struct TraceWriter {
     path: PathBuf,
@@ -59,15 +59,16 @@ pub struct TraceWriter {
     writers: Vec<ModuleWriter>,
     /// Most bytes that are buffered of one tensor.
     piece: usize,
-    /// Whether the disk took a part of some rows and not the rest.
+    /// Whether some rows were written only in part.
     broken: bool,
 }
 
 impl TraceWriter {
-    /// Begins the file of a session; `counts` are the rows that each of the modules will have.
+    /// Starts the file of a session. `counts` are the rows that each module will have.
     ///
     /// # Errors
-    /// [`Error::File`]: it cannot be written here, or no file has room for so many rows.
+    /// [`Error::File`]: the file cannot be created, or would be larger than the largest file that
+    /// is read.
     pub fn create(
         path: &Path,
         adapter: AdapterId,
@@ -79,8 +80,8 @@ impl TraceWriter {
         let (header, mut writers) =
             layout(adapter, session, modules, counts).map_err(|why| Error::file(path, why))?;
         zklora_files::require_folder_of(path)?;
-        // Of mode 0600: the rows are the user's activations, and what the contributor's weights
-        // answered.
+        // Mode 0600: the rows are the user's activations and the deltas of the contributor's
+        // weights.
         let mut file = zklora_files::temporary_in(zklora_files::folder_of(path)).map_err(failed)?;
         file.write_all(&(header.len() as u64).to_le_bytes())
             .and_then(|()| file.write_all(&header))
@@ -100,12 +101,12 @@ impl TraceWriter {
         })
     }
 
-    /// Writes rows of a module (index in the manifest) after those that it has, with their deltas.
-    /// Deltas within `rows` are not read.
+    /// Appends rows of a module (index in the manifest), with their deltas. Deltas within `rows`
+    /// are not read.
     ///
     /// # Errors
-    /// [`Error::File`]: rows of another shape, or more than were announced, of which nothing is written; or the disk does not take
-    /// them, and the file cannot be finished.
+    /// [`Error::File`]: rows of another shape, or more than announced: nothing is written. Or a
+    /// write fails: then the file cannot be finished.
     pub fn push(&mut self, module: usize, rows: &ModuleRows, delta: &[i64]) -> Result<(), Error> {
         let TraceWriter { path, file, writers, piece, broken } = self;
         let modules = writers.len();
@@ -135,10 +136,10 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// Puts the file in its place, on the disk.
+    /// Syncs the file to disk and moves it to its path.
     ///
     /// # Errors
-    /// [`Error::File`]: rows are missing, or the disk does not take them.
+    /// [`Error::File`]: rows are missing, or a write fails.
     pub fn finish(mut self) -> Result<(), Error> {
         let failed = |e: std::io::Error| Error::file(&self.path, e);
         if self.broken {
@@ -210,7 +211,8 @@ impl ModuleWriter {
     }
 }
 
-/// The header without its length, and where each tensor begins after it.
+/// Lays out the file: the header without its length, and the writers with the offsets of their
+/// tensors after it.
 fn layout(
     adapter: AdapterId,
     session: [u8; 32],
@@ -220,7 +222,7 @@ fn layout(
     if counts.len() != modules.len() {
         return Err(format!("{} numbers of rows for {} modules", counts.len(), modules.len()));
     }
-    // Each tensor with the module that it is of, and its index among that module's tensors.
+    // Each tensor with its module, and its index among that module's tensors.
     let mut tensors: Vec<(String, Dtype, Vec<usize>, usize, usize)> = Vec::new();
     let mut writers = Vec::with_capacity(modules.len());
     for (m, (module, n)) in modules.iter().zip(counts).enumerate() {
@@ -252,7 +254,7 @@ fn layout(
                 .collect(),
         });
     }
-    // As `safetensors` has them: the widest first, then by name.
+    // In the order of `safetensors`: the widest type first, then by name.
     tensors.sort_by(|(left_name, left, ..), (right_name, right, ..)| {
         right.cmp(left).then(left_name.cmp(right_name))
     });
@@ -265,7 +267,10 @@ fn layout(
             .and_then(|bytes| end.checked_add(bytes))
             .filter(|next| *next as u64 <= zklora_files::MAX_FILE);
         let next = next.ok_or_else(|| {
-            format!("its rows have more than {} bytes, which nobody reads", zklora_files::MAX_FILE)
+            format!(
+                "its rows would take more than {} bytes: no trace so large is read",
+                zklora_files::MAX_FILE
+            )
         })?;
         if !names.insert(name.clone()) {
             return Err(format!("two of its tensors have the name `{name}`"));
@@ -275,7 +280,7 @@ fn layout(
         end = next;
     }
     let mut bytes = serde_json::to_vec(&header).map_err(|e| e.to_string())?;
-    // The numbers begin at a multiple of their size.
+    // The first tensor begins at a multiple of 8 bytes.
     bytes.resize(bytes.len().next_multiple_of(8), b' ');
     if bytes.len() as u64 > MAX_HEADER {
         return Err(format!("its header has {} bytes, at most {MAX_HEADER} are read", bytes.len()));
@@ -283,7 +288,7 @@ fn layout(
     Ok((bytes, writers))
 }
 
-/// What stands before the numbers.
+/// The header of the file.
 struct Header {
     adapter: AdapterId,
     session: [u8; 32],

@@ -25,7 +25,7 @@ impl fmt::Debug for Commitment {
     }
 }
 
-/// The JSON of the original: two keys, spaced as Python's `json.dumps` does.
+/// The JSON of the original ZKLoRA: two keys, with the spaces of Python's `json.dumps`.
 impl fmt::Display for Commitment {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(

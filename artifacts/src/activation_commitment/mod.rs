@@ -1,9 +1,9 @@
-//! Hiding commitments to activations: one root over the values of a JSON file, with a nonce that
-//! opens it.
+//! Hiding commitments to activations: one Merkle root over the values of a JSON file, and the nonce
+//! that opens it.
 //!
-//! The bytes are those of `commit_activations` of the original ZKLoRA, so either program checks
-//! what the other made. What a commitment and a row proof show and do not show: `docs/security.md`,
-//! "Commitments to activations".
+//! The bytes are those of `commit_activations` of the original ZKLoRA, so each program can check
+//! the commitments of the other. What a commitment and a row proof show and do not show:
+//! `docs/security.md`, "Commitments to activations".
 
 mod commitment;
 mod row_proof;

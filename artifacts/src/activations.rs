@@ -1,8 +1,8 @@
-//! Activations as floats: what `trace record` reads, per module and input.
+//! Reads activations as floats, per module and input: the input of `trace record`.
 //!
-//! Sources: safetensors with one tensor `<module>.<input>` each (f32, f16, bf16; any leading
-//! dimensions are rows), or, for one module, `.npy` or JSON `{"input_data": [[…]]}` as EZKL and the
-//! original ZKLoRA write it.
+//! It reads safetensors with one tensor `<module>.<input>` each (f32, f16, bf16; any leading
+//! dimensions are rows). For a single module it also reads `.npy`, and JSON `{"input_data": [[…]]}`
+//! as EZKL and the original ZKLoRA write it.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -15,7 +15,7 @@ use crate::{Error, npy};
 /// One module's inputs, in the order of its manifest entry: each `[rows, dim]`, row-major.
 pub type ModuleInputs = Vec<Vec<f32>>;
 
-/// Activations by module name. Modules that are missing were not called.
+/// Activations by module name. A module that is missing was not called.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Activations {
     /// The inputs.
@@ -25,8 +25,8 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Reads a file for these modules; `.npy` and JSON need `module` to name one unless there is
-    /// only one.
+    /// Reads a file for these modules. For `.npy` and JSON, `module` names the module unless the
+    /// adapter has only one.
     pub fn read(
         path: &Path,
         modules: &[Module],
@@ -35,7 +35,7 @@ impl Activations {
         Activations::parse(path, &zklora_files::read(path, MAX_FILE)?, modules, module)
     }
 
-    /// [`Activations::read`] of a file's bytes; `path` tells the format.
+    /// [`Activations::read`] of bytes in memory. The extension of `path` gives the format.
     pub fn parse(
         path: &Path,
         bytes: &[u8],

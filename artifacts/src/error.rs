@@ -1,21 +1,22 @@
-//! What can be wrong with the files around a proof, and whether it means "no" or "unusable input".
+//! Errors of the files around a proof. [`Error::is_refusal`] tells a rejected claim from unusable
+//! input.
 
 use std::path::Path;
 
-/// What went wrong, where, and what to do about it.
+/// The message says what went wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file cannot be read or written, or does not hold what it must.
+    /// A file cannot be read or written, or its content is invalid.
     #[error(transparent)]
     File(#[from] zklora_files::Error),
-    /// The proof system refused something.
+    /// An error of the proof system.
     #[error(transparent)]
     Proof(#[from] zklora_proof::Error),
     /// An input does not fit the adapter.
     #[error("{0}")]
     Input(String),
-    /// A trace is not the user's session: another session id, or other activations.
+    /// The trace is not the user's session: it has another session id or other activations.
     #[error("{0}")]
     NotYours(String),
     /// A claim about committed activations does not hold.
@@ -24,7 +25,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What is wrong with a file. An [`std::io::Error`], given as it is, keeps its kind.
+    /// An error about a file. An [`std::io::Error`] that is passed unchanged keeps its kind.
     pub fn file(path: &Path, why: impl std::fmt::Display + 'static) -> Error {
         Error::File(zklora_files::Error::new(path, why))
     }
@@ -37,8 +38,8 @@ impl Error {
         }
     }
 
-    /// Whether this is a "no" about a claim (exit code 1) rather than an unusable input (exit code
-    /// 2).
+    /// Whether a claim was checked and rejected (exit code 1). Otherwise the input is unusable
+    /// (exit code 2).
     pub fn is_refusal(&self) -> bool {
         match self {
             Error::Proof(error) => error.is_refusal(),

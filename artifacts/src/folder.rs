@@ -1,4 +1,4 @@
-//! An adapter's artifact folder: `public/` for everybody, `private/` for the contributor alone
+//! An adapter's artifact folder: `public/` for all users, `private/` for the contributor alone
 //! (`docs/formats.md`).
 
 use std::path::{Path, PathBuf};
@@ -14,13 +14,13 @@ use zklora_proof::{
     weights::Weights,
 };
 
-use crate::{Error, manifest_cache, secrets, weights_file};
+use crate::{Error, manifest_cache, secret_files, weights_file};
 
 /// Names within `public/`.
 pub const MANIFEST: &str = "manifest.json";
-/// The settings that the verifier derives too.
+/// The settings. The verifier derives them itself.
 pub const SETTINGS: &str = "settings.json";
-/// The verifying key that the verifier derives too.
+/// The verifying key. The verifier derives it itself.
 pub const VK: &str = "circuit.vk";
 /// Digests of every input and output.
 pub const LOCK: &str = "zklora.lock";
@@ -30,11 +30,11 @@ pub const WEIGHTS: &str = "weights.bin";
 pub const SEED: &str = "seed";
 /// The adapter's mask key.
 pub const OPENING: &str = "opening";
-/// Errors that were measured when the bit widths were chosen.
+/// The errors that calibration measured.
 pub const CALIBRATION: &str = "calibration.json";
-/// What rows give away, as `zklora leak` measured it.
+/// How much rows leak, as `zklora leak` measured it.
 pub const LEAK: &str = "leak.json";
-/// Sessions that were served.
+/// The ledger of served sessions.
 pub const LEDGER: &str = "served.jsonl";
 
 const MAX_VK: u64 = 1 << 20;
@@ -52,8 +52,7 @@ pub fn public_folder(folder: &Path) -> Result<PathBuf, Error> {
         })
 }
 
-/// The id of the adapter in a folder that `compile` wrote; none if there is no manifest that can be
-/// read.
+/// The id of the adapter in a folder that `compile` wrote. `None` if its manifest cannot be read.
 pub fn adapter_in(folder: &Path) -> Option<AdapterId> {
     let bytes =
         zklora_files::read(&folder.join("public").join(MANIFEST), manifest::MAX_BYTES as u64)
@@ -61,17 +60,17 @@ pub fn adapter_in(folder: &Path) -> Option<AdapterId> {
     Some(AdapterId(*blake3::hash(&bytes).as_bytes()))
 }
 
-/// What is public about an adapter, parsed and checked.
+/// The public part of an adapter, parsed and checked.
 pub struct Public {
     /// The manifest.
-    pub pinned: CheckedManifest,
+    pub manifest: CheckedManifest,
 }
 
 impl Public {
     /// Reads a public folder; with a pin, the manifest must have that adapter id.
     ///
-    /// `settings.json` and `circuit.vk` are for other tools: the verifier derives both. If they are
-    /// there and differ from what it derives, somebody changed them, and that is an error.
+    /// `settings.json` and `circuit.vk` are for other tools. The verifier derives both, and a file
+    /// that differs from the derived bytes is an error.
     pub fn load(
         folder: &Path,
         pin: Option<&AdapterId>,
@@ -80,32 +79,32 @@ impl Public {
     ) -> Result<Public, Error> {
         let public = public_folder(folder)?;
         let bytes = zklora_files::read(&public.join(MANIFEST), manifest::MAX_BYTES as u64)?;
-        let pinned = manifest_cache::parse(&bytes, pin)?;
-        let settings = pinned.settings().to_bytes()?;
+        let manifest = manifest_cache::parse(&bytes, pin)?;
+        let settings = manifest.settings().to_bytes()?;
         same(&public.join(SETTINGS), &settings, "settings")?;
-        if pinned.manifest().srs_digest == srs.digest_hex() {
-            same(&public.join(VK), &keys.get(srs, pinned.layout())?.vk_bytes(), "verifying key")?;
+        if manifest.contents().srs_digest == srs.digest_hex() {
+            same(&public.join(VK), &keys.get(srs, manifest.layout())?.vk_bytes(), "verifying key")?;
         }
-        Ok(Public { pinned })
+        Ok(Public { manifest })
     }
 }
 
 fn same(path: &Path, derived: &[u8], what: &str) -> Result<(), Error> {
     if path.exists() && zklora_files::read(path, MAX_VK)? != derived {
         return Err(Error::Proof(zklora_proof::Error::Manifest(format!(
-            "{} is not the {what} that the manifest gives: it was changed or belongs to another adapter",
+            "{} is not the {what} of this manifest: the file was changed or belongs to another adapter",
             path.display()
         ))));
     }
     Ok(())
 }
 
-/// Everything that the contributor has.
+/// The contributor's adapter: the public part and the secrets.
 pub struct Artifacts {
     /// The folder.
     pub folder: PathBuf,
     /// The manifest.
-    pub pinned: CheckedManifest,
+    pub manifest: CheckedManifest,
     /// The private integers.
     pub weights: Weights,
     /// The private mask key.
@@ -116,34 +115,35 @@ impl Artifacts {
     /// Reads a folder that `compile` wrote.
     pub fn load(folder: &Path, srs: &Srs, keys: &KeyStore) -> Result<Artifacts, Error> {
         let private = folder.join("private");
-        // The own adapter is as good as pinned. That both parts belong together is said below.
-        let own = secrets::read_opening(&private.join(OPENING)).ok().map(|(adapter, _)| adapter);
-        let own = own.filter(|own| adapter_in(folder) == Some(*own));
-        let Public { pinned } = Public::load(&folder.join("public"), own.as_ref(), srs, keys)?;
+        // The contributor's own adapter counts as pinned. Whether both parts belong together is
+        // checked below.
+        let opening = secret_files::read_opening(&private.join(OPENING)).ok();
+        let pin = opening.map(|(adapter, _)| adapter).filter(|id| adapter_in(folder) == Some(*id));
+        let Public { manifest } = Public::load(&folder.join("public"), pin.as_ref(), srs, keys)?;
         let path = private.join(WEIGHTS);
         let bytes = Zeroizing::new(zklora_files::read(&path, MAX_FILE)?);
-        let weights = weights_file::parse(&path, &bytes, pinned.manifest())?;
-        let (adapter, mask_key) = secrets::read_opening(&private.join(OPENING))?;
-        if adapter != pinned.id() {
+        let weights = weights_file::parse(&path, &bytes, manifest.contents())?;
+        let (adapter, mask_key) = secret_files::read_opening(&private.join(OPENING))?;
+        if adapter != manifest.id() {
             return Err(Error::file(
                 &private,
                 "the private part belongs to another adapter than the public part: compile again",
             ));
         }
-        Ok(Artifacts::new(folder, pinned, weights, mask_key))
+        Ok(Artifacts::new(folder, manifest, weights, mask_key))
     }
 
-    /// What belongs together.
+    /// Artifacts from their parts, which must belong together.
     pub fn new(
         folder: &Path,
-        pinned: CheckedManifest,
+        manifest: CheckedManifest,
         weights: Weights,
         mask_key: MaskKey,
     ) -> Artifacts {
-        Artifacts { folder: folder.to_path_buf(), pinned, weights, mask_key }
+        Artifacts { folder: folder.to_path_buf(), manifest, weights, mask_key }
     }
 
-    /// Where served sessions are recorded.
+    /// Path of the ledger.
     pub fn ledger(&self) -> PathBuf {
         self.folder.join("private").join(LEDGER)
     }

@@ -1,14 +1,14 @@
-//! The files around a proof: artifact folders, traces, activations and secrets, how they are read,
-//! written and verified.
+//! Reads, writes and verifies the files around a proof: artifact folders, traces, activations and
+//! secrets.
 //!
-//! This crate is all that a verifier needs beside `zklora-proof`. It must not know ONNX, the
-//! network, or how an adapter is compiled. Nothing here prints.
+//! A verifier needs only this crate and `zklora-proof`. The crate must not depend on ONNX, the
+//! network or the compiler, and it prints nothing.
 
 pub mod activation_commitment;
 pub mod activations;
 pub mod error;
 pub mod folder;
-pub mod lock;
+pub mod lock_file;
 pub mod manifest_cache;
 pub mod module_rows;
 pub mod npy;
@@ -16,9 +16,9 @@ pub mod own_session;
 pub mod powers_of_two;
 pub mod quantize_rows;
 pub mod quantized_rows;
-pub mod secrets;
+pub mod secret_files;
 pub mod session_rows;
-pub mod srs_store;
+pub mod srs_file;
 pub mod synthetic;
 mod trace_format;
 pub mod trace_reader;

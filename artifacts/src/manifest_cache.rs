@@ -1,9 +1,9 @@
-//! Manifests that were parsed before: their commitments, decompressed and checked, are kept in the
-//! user's cache folder.
+//! Caches the decompressed and checked commitments of manifests in the user's cache folder.
 //!
-//! A kept file is held to the manifest point by point ([`CheckedManifest::parse_with_points`]); one that
-//! does not fit is made again. That its points lie in the prime-order group was checked when it was
-//! written, so it has to be this user's, and nobody else may write to it.
+//! A cached file is compared with the manifest point by point
+//! ([`CheckedManifest::parse_with_points`]). A file that does not match is replaced. Membership in
+//! the prime-order group is checked only when the file is written, so the file must belong to this
+//! user, and no other user may have write access.
 
 use std::{
     io::Read,
@@ -15,17 +15,15 @@ use zklora_proof::{checked_manifest::CheckedManifest, manifest::AdapterId};
 
 use crate::Error;
 
-/// Points from which on keeping them is faster than parsing: a file is read in the time of some
-/// dozens.
+/// Fewest points that are cached. Reading the file takes as long as checking some dozens of points.
 const WORTH_KEEPING: usize = 128;
-/// Longest file that is read, in bytes: as many points as a manifest can hold.
+/// Longest file that is read, in bytes: as many points as a manifest can have.
 const MAX_POINTS: u64 = 1 << 28;
-/// Most files that are kept.
+/// Most files in the cache.
 const MOST_KEPT: usize = 64;
 const SUFFIX: &str = "points";
 
-/// Where files are kept: `$ZKLORA_CACHE_DIR`, else `$XDG_CACHE_HOME/zklora`, else
-/// `~/.cache/zklora`.
+/// The cache folder: `$ZKLORA_CACHE_DIR`, else `$XDG_CACHE_HOME/zklora`, else `~/.cache/zklora`.
 fn cache_folder() -> Option<PathBuf> {
     let set =
         |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -34,7 +32,7 @@ fn cache_folder() -> Option<PathBuf> {
         .or_else(|| set("HOME").map(|folder| folder.join(".cache/zklora")))
 }
 
-/// What this user wrote and nobody else can have changed.
+/// Reads a file that belongs to this user and that no other user can write to.
 fn read_own(path: &Path) -> Option<Vec<u8>> {
     let (file, _) = zklora_files::open(path, MAX_POINTS).ok()?;
     let found = file.metadata().ok()?;
@@ -57,11 +55,10 @@ fn may_be_written_by_others(_: &std::fs::Metadata) -> bool {
     false
 }
 
-/// A manifest; with a pin, it must have that adapter id. That points are kept only makes it faster:
-/// a folder that cannot be written to is no error.
+/// Parses a manifest. With a pin, it must have that adapter id. The cache only saves time: a folder
+/// that cannot be written to is no error.
 ///
-/// Points are kept of pinned manifests only: of others, whoever delivers them decides how many
-/// there are.
+/// Only pinned manifests are cached. Otherwise the sender of a manifest could fill the cache.
 pub fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<CheckedManifest, Error> {
     parse_in(cache_folder().as_deref(), bytes, pin)
 }
@@ -73,34 +70,34 @@ fn parse_in(
 ) -> Result<CheckedManifest, Error> {
     let id = AdapterId(*blake3::hash(bytes).as_bytes());
     if let Some(pin) = pin.filter(|pin| **pin != id) {
-        // It says what differs.
+        // The error says how the ids differ.
         return Ok(CheckedManifest::parse_pinned(bytes, pin)?);
     }
     let path = folder.map(|folder| folder.join(format!("{id}.{SUFFIX}")));
     if let Some(points) = path.as_deref().and_then(read_own)
-        && let Ok(pinned) = CheckedManifest::parse_with_points(bytes, &points)
+        && let Ok(manifest) = CheckedManifest::parse_with_points(bytes, &points)
     {
-        return Ok(pinned);
+        return Ok(manifest);
     }
-    let pinned = CheckedManifest::parse(bytes)?;
-    let count: usize = pinned.points().iter().map(|pair| pair.a.len() + pair.b.len()).sum();
+    let manifest = CheckedManifest::parse(bytes)?;
+    let count: usize = manifest.points().iter().map(|pair| pair.a.len() + pair.b.len()).sum();
     if let Some((folder, path)) =
         folder.zip(path).filter(|_| pin.is_some() && count >= WORTH_KEEPING)
         && zklora_files::create_folder(folder, Access::Public).is_ok()
-        && zklora_files::write(&path, &pinned.points_to_bytes(), Access::Public).is_ok()
+        && zklora_files::write(&path, &manifest.points_to_bytes(), Access::Public).is_ok()
     {
         forget_oldest(folder, &path);
     }
-    Ok(pinned)
+    Ok(manifest)
 }
 
-/// Removes the oldest kept points, so that [`MOST_KEPT`] are left; never those at `new`.
+/// Removes the oldest files, so that [`MOST_KEPT`] are left. Never removes `new`.
 fn forget_oldest(folder: &Path, new: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     let points = entries.flatten().map(|entry| entry.path()).filter(|path| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let id = name.strip_suffix(SUFFIX).and_then(|name| name.strip_suffix('.'));
-        // What is called otherwise is not ours.
+        // The cache did not write files with other names.
         path != new && id.is_some_and(|id| id.parse::<AdapterId>().is_ok())
     });
     let changed = |path: &PathBuf| path.symlink_metadata().and_then(|found| found.modified()).ok();
@@ -132,7 +129,7 @@ mod tests {
         }
     }
 
-    /// A manifest with enough commitments to be worth keeping, and a folder for their points.
+    /// A manifest with enough commitments to be cached, and a folder for the cache.
     fn manifest() -> (tempfile::TempDir, Vec<u8>, AdapterId) {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures");
         let folder = tempfile::tempdir().unwrap();
@@ -149,7 +146,7 @@ mod tests {
             calibrate: None,
         };
         let (srs, keys) =
-            (crate::srs_store::load(None).unwrap(), zklora_proof::keys::KeyStore::default());
+            (crate::srs_file::load(None).unwrap(), zklora_proof::keys::KeyStore::default());
         zklora_runtime::compile::compile(&options, &srs, &keys).unwrap();
         let bytes = std::fs::read(out.join("public/manifest.json")).unwrap();
         let id = AdapterId(*blake3::hash(&bytes).as_bytes());
@@ -162,9 +159,9 @@ mod tests {
         let cache = folder.path().join("cache");
         let kept = cache.join(format!("{id}.points"));
         parse_in(Some(&cache), &bytes, None).unwrap();
-        assert!(!cache.exists(), "points of a manifest that nobody pinned are kept");
+        assert!(!cache.exists(), "points of a manifest that is not pinned are cached");
         assert!(parse_in(Some(&cache), &bytes, Some(&AdapterId([7; 32]))).is_err());
-        assert!(!cache.exists(), "points of another manifest than the pinned one are kept");
+        assert!(!cache.exists(), "points of another manifest than the pinned one are cached");
 
         std::fs::create_dir(&cache).unwrap();
         let name = |at: usize| cache.join(format!("{}.points", AdapterId([at as u8; 32])));
@@ -177,12 +174,12 @@ mod tests {
         std::fs::write(cache.join("notes.points"), "mine").unwrap();
         parse_in(Some(&cache), &bytes, Some(&id)).unwrap();
         assert!(kept.exists());
-        // Six of the oldest gave way; what has no adapter id for a name did not.
+        // The six oldest are gone. A file whose name is no adapter id is not.
         let there: Vec<bool> = (0..MOST_KEPT + 5).map(|at| name(at).exists()).collect();
         assert_eq!(there.iter().position(|there| *there), Some(6));
         assert_eq!(there.iter().filter(|there| **there).count(), MOST_KEPT - 1);
         assert!(cache.join("notes.points").exists());
-        // They are used without a pin, too.
+        // The cache is read without a pin, too.
         assert_eq!(parse_in(Some(&cache), &bytes, None).unwrap().id(), id);
     }
 }

@@ -2,7 +2,7 @@
 
 use zklora_proof::manifest::Module;
 
-/// The rows of one module, owned.
+/// The rows of one module. [`zklora_proof::rows::RowSlices`] borrows the same numbers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModuleRows {
     /// One per input of the module: `[N, dim]`.
@@ -37,7 +37,7 @@ impl ModuleRows {
 /// only.)
 pub fn words<T: bytemuck::Pod>(data: &[u8]) -> Vec<T> {
     let mut words = vec![T::zeroed(); data.len() / size_of::<T>()];
-    // Of equal length: callers see to it that there are whole words.
+    // Both have the same length, because callers pass whole words.
     bytemuck::cast_slice_mut(&mut words).copy_from_slice(data);
     words
 }

@@ -1,10 +1,14 @@
-//! Arrays of floats in NumPy's `.npy` format (versions 1 to 3, little-endian f4 or f8, C order).
+//! Reads arrays of floats in NumPy's `.npy` format (versions 1 to 3, little-endian f4 or f8, C order).
+//!
+//! Not the crate `npyz` (0.9.1): it allocates as many bytes as a header claims to have (4 GiB for a
+//! file of 12 bytes), multiplies the dimensions without a check for overflow, and brings eleven
+//! crates, C code among them.
 
 use std::path::Path;
 
 use crate::Error;
 
-/// Shape and values of a `.npy` file.
+/// Reads the shape and the values of a file. Allocates no more than the file has.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), Error> {
     let refuse = |why: String| Error::file(path, format!("not a usable .npy file: {why}"));
     let rest = bytes
@@ -96,10 +100,21 @@ mod tests {
             "{'descr': '<f4', 'fortran_order': True, 'shape': (2,), }",
             "{'descr': '|O', 'fortran_order': False, 'shape': (2,), }",
             "{'descr': '<f4', 'fortran_order': False, 'shape': (18446744073709551615, 4), }",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1152921504606846976,), }",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775808, 2), }",
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1), }",
+            "{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }",
+            "{'descr': '>f8', 'fortran_order': False, 'shape': (1,), }",
+            "{'descr': '<i4', 'fortran_order': False, 'shape': (2,), }",
+            "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }",
             "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }",
             "{'descr': '<f4', 'fortran_order': False, }",
         ] {
             assert!(parse(Path::new("x"), &npy(header, &[0; 8])).is_err(), "{header}");
         }
+        // A header of 4 GiB that is not there.
+        let mut long = b"\x93NUMPY\x02\x00".to_vec();
+        long.extend(u32::MAX.to_le_bytes());
+        assert!(parse(Path::new("x"), &long).is_err());
     }
 }

@@ -1,7 +1,8 @@
-//! Whether a trace is of the user's own session: its id, and the activations that the user sent.
+//! Checks that a trace is of the user's own session: its id, and the activations that the user
+//! sent.
 //!
 //! A proof says what an adapter computes on the rows of a trace. If another party recorded the
-//! trace, that it is the user's is checked here.
+//! trace, these checks show that it is the user's.
 
 use std::ops::Range;
 
@@ -11,8 +12,8 @@ use zklora_proof::{
 
 use crate::{Error, activations::Activations, module_rows::ModuleRows, quantized_rows::quantized};
 
-/// What the user knows of the session without the trace. What is not given is taken from the trace,
-/// as is right for a trace that the user recorded.
+/// What the user knows about the session without the trace. A field that is `None` is not checked,
+/// which is right for a trace that the user recorded.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OwnSession<'a> {
     /// The 32 random bytes that the user drew for the session.
@@ -22,107 +23,114 @@ pub struct OwnSession<'a> {
 }
 
 impl OwnSession<'_> {
-    /// Whether the trace has this id and exactly these activations.
+    /// Checks that the trace has this id and exactly these activations.
     ///
     /// # Errors
     /// [`Error::NotYours`] names what differs.
-    pub fn check(&self, pinned: &CheckedManifest, trace: &Trace<'_>) -> Result<(), Error> {
+    pub fn check(&self, manifest: &CheckedManifest, trace: &Trace<'_>) -> Result<(), Error> {
         self.check_id(trace.context())?;
-        self.inputs.map_or(Ok(()), |activations| check_inputs(pinned, trace, activations))
+        self.inputs.map_or(Ok(()), |activations| check_inputs(manifest, trace, activations))
     }
 
-    /// Whether the session id of a trace is the user's.
+    /// Checks that the session id of a trace is the user's.
     ///
     /// # Errors
     /// [`Error::NotYours`].
     pub fn check_id(&self, found: &[u8; 32]) -> Result<(), Error> {
         match &self.id {
-            Some(own) if own != found => Err(Error::NotYours(format!(
+            Some(expected) if expected != found => Err(Error::NotYours(format!(
                 "the trace is of session {}, not of yours, {}",
                 hex::encode(found),
-                hex::encode(own)
+                hex::encode(expected)
             ))),
             _ => Ok(()),
         }
     }
 }
 
-/// Whether a trace that somebody else recorded holds exactly these activations, as
-/// [`quantized`] quantises them.
+/// Checks that a trace of another party holds exactly these activations, quantised by
+/// [`quantized`].
 ///
 /// # Errors
 /// [`Error::NotYours`] names the module, and the row if one differs.
 pub fn check_inputs(
-    pinned: &CheckedManifest,
+    manifest: &CheckedManifest,
     trace: &Trace<'_>,
     activations: &Activations,
 ) -> Result<(), Error> {
-    let modules = pinned.modules();
-    for (module, theirs) in modules.iter().zip(trace.counts()) {
-        let own = activations.modules.get(&module.name).map(Vec::as_slice).unwrap_or_default();
-        let yours = own
+    let modules = manifest.modules();
+    for (module, found) in modules.iter().zip(trace.counts()) {
+        let inputs = inputs_of(activations, module);
+        let expected = inputs
             .first()
             .zip(module.inputs.first())
             .map_or(0, |(values, input)| values.len() / input.dim);
-        if *theirs != yours {
+        if *found != expected {
             return Err(not_yours(format!(
-                "module `{}` has {theirs} rows, yours {yours}",
+                "module `{}` has {found} rows, yours {expected}",
                 module.name
             )));
         }
-        // Of modules with rows, quantisation says so, too.
-        let whole = own.len() == module.inputs.len()
-            && own
+        // For modules with rows, quantisation checks this, too.
+        let whole = inputs.len() == module.inputs.len()
+            && inputs
                 .iter()
                 .zip(&module.inputs)
-                .all(|(values, input)| values.len() == yours * input.dim);
-        if !(whole || yours == 0 && own.is_empty()) {
+                .all(|(values, input)| values.len() == expected * input.dim);
+        if !(whole || expected == 0 && inputs.is_empty()) {
             return Err(Error::Input(format!(
-                "module `{}`: its inputs are not {yours} rows each",
+                "module `{}`: its inputs are not {expected} rows each",
                 module.name
             )));
         }
     }
-    let mut own = Own { modules, activations, module: None, rows: ModuleRows::default() };
+    let mut comparison =
+        Comparison { modules, activations, module: None, expected: ModuleRows::default() };
     let mut answer = Ok(());
     trace.visit(modules, |m, rows, piece| {
         if answer.is_ok() {
-            answer = own.check(m, rows, piece);
+            answer = comparison.check(m, rows, piece);
         }
         Ok(())
     })?;
     answer
 }
 
+fn inputs_of<'a>(activations: &'a Activations, module: &Module) -> &'a [Vec<f32>] {
+    activations.modules.get(&module.name).map(Vec::as_slice).unwrap_or_default()
+}
+
 fn not_yours(what: String) -> Error {
     Error::NotYours(format!("the trace is not of your activations: {what}"))
 }
 
-/// The user's own rows of the module that is being read.
-struct Own<'a> {
+/// Compares the pieces of a trace with the user's activations, module by module.
+struct Comparison<'a> {
     modules: &'a [Module],
     activations: &'a Activations,
+    /// The module that `expected` belongs to.
     module: Option<usize>,
-    rows: ModuleRows,
+    /// The user's activations of that module, quantised.
+    expected: ModuleRows,
 }
 
-impl Own<'_> {
+impl Comparison<'_> {
     fn check(&mut self, m: usize, rows: Range<usize>, piece: &Piece<'_>) -> Result<(), Error> {
         let module = &self.modules[m];
         if self.module != Some(m) {
-            let inputs =
-                self.activations.modules.get(&module.name).map(Vec::as_slice).unwrap_or_default();
-            self.rows = quantized(module, &inputs.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+            let inputs = inputs_of(self.activations, module);
+            self.expected =
+                quantized(module, &inputs.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
             self.module = Some(m);
         }
-        let own = &self.rows;
+        let expected = &self.expected;
         let differs = match piece {
             Piece::Input(i, values) => {
-                differing(values, &own.inputs[*i], &rows, module.inputs[*i].dim)
+                differing(values, &expected.inputs[*i], &rows, module.inputs[*i].dim)
             }
-            Piece::Ones(values) => differing(values, &own.ones, &rows, 1),
-            // Bit by bit: these are positive numbers.
-            Piece::Scales(values) => differing(values, &own.scales, &rows, 1),
+            Piece::Ones(values) => differing(values, &expected.ones, &rows, 1),
+            // Equality of floats is equality of bits here: scales are positive numbers.
+            Piece::Scales(values) => differing(values, &expected.scales, &rows, 1),
             Piece::Delta(_) => None,
         };
         match differs {
@@ -135,17 +143,17 @@ impl Own<'_> {
     }
 }
 
-/// The first of `rows` whose `dim` values differ from those of the user.
+/// The first of `rows` whose `dim` values differ from the expected ones.
 fn differing<T: PartialEq>(
-    theirs: &[T],
-    own: &[T],
+    found: &[T],
+    expected: &[T],
     rows: &Range<usize>,
     dim: usize,
 ) -> Option<usize> {
-    let own = own.get(rows.start * dim..rows.end * dim).unwrap_or_default();
-    let pairs = theirs.chunks_exact(dim).zip(own.chunks_exact(dim));
-    match pairs.map(|(theirs, own)| theirs != own).position(|differs| differs) {
+    let expected = expected.get(rows.start * dim..rows.end * dim).unwrap_or_default();
+    let pairs = found.chunks_exact(dim).zip(expected.chunks_exact(dim));
+    match pairs.map(|(found, expected)| found != expected).position(|differs| differs) {
         Some(at) => Some(rows.start + at),
-        None => (own.len() != theirs.len()).then_some(rows.start),
+        None => (expected.len() != found.len()).then_some(rows.start),
     }
 }

@@ -1,8 +1,8 @@
-//! Activations → integers, with one scale per row.
+//! Quantises activations to integers, with one scale per row.
 //!
 //! The relation is linear in each row, so the scale needs no proof: the user may choose it freely
-//! (docs/protocol.md, "Quantisation"). Knows neither weights nor ONNX: base-model users quantise rows
-//! without a compiler.
+//! (docs/protocol.md, "Quantisation"). This module must not depend on weights or ONNX, because
+//! users of a base model quantise rows without a compiler.
 
 use thiserror::Error;
 use zklora_proof::manifest::MAX_X_BITS;
@@ -16,7 +16,7 @@ pub const X_BITS: (u32, u32) = (2, MAX_X_BITS);
 #[derive(Debug, Error, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum RowError {
-    /// A bit width that the format does not allow.
+    /// The format does not allow this bit width.
     #[error("x = {bits} bits is outside {min}..={max}", min = X_BITS.0, max = X_BITS.1)]
     Bits {
         /// The width asked for.

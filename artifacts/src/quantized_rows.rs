@@ -1,15 +1,15 @@
-//! Rows of a module as integers with a scale each, and integer deltas as real numbers.
+//! Converts activations to integer rows with one scale each, and integer deltas to real numbers.
 
 use zklora_proof::manifest::Module;
 
 use crate::{Error, module_rows::ModuleRows, quantize_rows::quantize_inputs};
 
-/// The rows of a module without deltas, from its inputs of `[N, dim]` each. Nothing private is
-/// needed for them.
+/// Quantises the rows of a module from its inputs of `[N, dim]` each. The deltas stay empty. This
+/// needs no private data.
 ///
 /// # Errors
-/// [`Error::Input`] names the module: values that are not finite, or inputs that are not whole rows
-/// of as many rows each.
+/// [`Error::Input`] names the module: a value is not finite, or the inputs do not have the same
+/// number of whole rows.
 pub fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error> {
     let refuse = |e: String| Error::Input(format!("module `{}`: {e}", module.name));
     if module.inputs.is_empty() {
@@ -28,7 +28,8 @@ pub fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error
     })
 }
 
-/// Deltas as real numbers, `[N, d_out]`; `scales` are those of the N rows (docs/protocol.md, "The claim").
+/// Deltas as real numbers, `[N, d_out]`; `scales` are those of the N rows (docs/protocol.md, "The
+/// claim").
 pub fn dequantized(module: &Module, scales: &[f32], delta: &[i64]) -> Vec<f32> {
     let rows = delta.chunks_exact(module.d_out.max(1)).zip(scales);
     rows.flat_map(|(row, scale)| {

@@ -1,11 +1,11 @@
-//! All rows of a session, in memory.
+//! All rows of a session in memory, and how they are written as a trace file.
 
 use std::path::Path;
 
 use zklora_proof::{
     checked_manifest::CheckedManifest,
     manifest::{AdapterId, Module},
-    rows::Rows,
+    rows::RowSlices,
     trace::Trace,
 };
 
@@ -18,28 +18,32 @@ pub struct SessionRows {
     pub adapter: AdapterId,
     /// The session's 32 fresh bytes, drawn by the user.
     pub session: [u8; 32],
-    /// One entry a module of the manifest.
+    /// One entry per module of the manifest.
     pub modules: Vec<ModuleRows>,
 }
 
 impl SessionRows {
-    /// Calls `f` with the rows as the proof system takes them: checked against the manifest and
-    /// digested.
+    /// Calls `f` with the rows as a [`Trace`]: checked against the manifest and digested.
     ///
     /// # Errors
     /// Those of [`Trace::new`], or of `f`.
     pub fn with_trace<T, E: From<Error>>(
         &self,
-        pinned: &CheckedManifest,
+        manifest: &CheckedManifest,
         f: impl FnOnce(&Trace<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let inputs: Vec<Vec<&[i32]>> =
             self.modules.iter().map(|m| m.inputs.iter().map(Vec::as_slice).collect()).collect();
         let rows = self.modules.iter().zip(&inputs);
         let rows = rows
-            .map(|(m, inputs)| Rows { inputs, ones: &m.ones, scales: &m.scales, delta: &m.delta })
+            .map(|(m, inputs)| RowSlices {
+                inputs,
+                ones: &m.ones,
+                scales: &m.scales,
+                delta: &m.delta,
+            })
             .collect();
-        f(&Trace::new(pinned, self.session, rows).map_err(Error::from)?)
+        f(&Trace::new(manifest, self.session, rows).map_err(Error::from)?)
     }
 
     /// Rows of all modules together.
@@ -47,12 +51,13 @@ impl SessionRows {
         self.modules.iter().map(|m| m.scales.len()).sum()
     }
 
-    /// Writes the file.
-    pub fn write(&self, path: &Path, pinned: &CheckedManifest) -> Result<(), Error> {
-        self.write_shapes(path, pinned.modules())
+    /// Writes the rows as a trace file.
+    pub fn write(&self, path: &Path, manifest: &CheckedManifest) -> Result<(), Error> {
+        self.write_shapes(path, manifest.modules())
     }
 
-    /// Writes the file, for modules of these names and shapes, whatever the backend.
+    /// Writes the rows as a trace file, for modules of these names and shapes. The backend does not
+    /// matter.
     pub fn write_shapes(&self, path: &Path, modules: &[Module]) -> Result<(), Error> {
         let counts: Vec<usize> = self.modules.iter().map(|rows| rows.scales.len()).collect();
         let mut writer = TraceWriter::create(path, self.adapter, self.session, modules, &counts)?;

@@ -1,5 +1,5 @@
-//! Activations for a dry run: pseudo-random, the same at every run, with the outlier features that
-//! transformers have.
+//! Pseudo-random activations for a dry run: the same in every run, with outlier features as in
+//! transformers.
 
 use zklora_proof::manifest::Module;
 

@@ -1,4 +1,4 @@
-//! A trace file that is read tensor by tensor, or piece by piece: never whole beside its numbers.
+//! Reads a trace file in pieces, so that the file need not fit into memory.
 
 use std::{
     borrow::Cow,
@@ -26,14 +26,11 @@ use crate::{
     Error,
     module_rows::ModuleRows,
     session_rows::SessionRows,
-    trace_format::{FORMAT, VERSION},
+    trace_format::{FORMAT, MAX_HEADER, VERSION},
     trace_writer::TraceWriter,
 };
 
-/// Longest header that is read, in bytes, as `safetensors` has it.
-pub(crate) const MAX_HEADER: u64 = 100_000_000;
-
-/// What a trace file says of itself, without a manifest.
+/// The header of a trace file, read without a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Info {
     /// Adapter id, hex.
@@ -49,7 +46,7 @@ pub struct Info {
 /// Bytes that are copied at a time.
 const PIECE: usize = 4 << 20;
 
-/// What stands before the numbers.
+/// The header, and the open file.
 pub(crate) struct Header {
     file: fs::File,
     pub adapter: AdapterId,
@@ -79,7 +76,7 @@ impl Header {
         let metadata: Metadata =
             serde_json::from_slice(&header).map_err(|e| refuse(format!("its header: {e}")))?;
         let start = length + 8;
-        // Of its tensors only the sizes are bounded, not where they end.
+        // The metadata type checks the order of the tensors, not that they end where the file does.
         if metadata.data_len() as u64 != bytes - start {
             return Err(refuse(format!(
                 "its header describes {} bytes of {}",
@@ -87,9 +84,9 @@ impl Header {
                 bytes - start
             )));
         }
-        let own = metadata.metadata().as_ref();
+        let fields = metadata.metadata().as_ref();
         let field =
-            |name: &str| own.and_then(|m| m.get(name)).map(String::as_str).unwrap_or_default();
+            |name: &str| fields.and_then(|m| m.get(name)).map(String::as_str).unwrap_or_default();
         if field("format") != FORMAT || field("version") != VERSION {
             return Err(refuse(format!(
                 "format `{}` version `{}`, this build reads `{FORMAT}` version {VERSION}",
@@ -108,8 +105,8 @@ impl Header {
 
 impl SessionRows {
     /// Reads a file as rows of this adapter.
-    pub fn read(path: &Path, pinned: &CheckedManifest) -> Result<SessionRows, Error> {
-        SessionRows::read_shapes(path, pinned.id(), pinned.modules())
+    pub fn read(path: &Path, manifest: &CheckedManifest) -> Result<SessionRows, Error> {
+        SessionRows::read_shapes(path, manifest.id(), manifest.modules())
     }
 
     /// Reads a file as rows of the adapter `id`, whose modules have these names and shapes.
@@ -121,7 +118,7 @@ impl SessionRows {
         TraceReader::open(path, id, modules)?.read_all()
     }
 
-    /// What the file says of itself.
+    /// Reads the header alone.
     pub fn info(path: &Path) -> Result<Info, Error> {
         let header = Header::read(path)?;
         let rows = header.metadata.tensors();
@@ -136,10 +133,10 @@ impl SessionRows {
     }
 }
 
-/// Where the rows of one module are in the file, in bytes from its beginning. Nothing is there
-/// where there are no rows.
+/// Where the tensors of one module begin, in bytes from the beginning of the file. A module without
+/// rows has no tensors.
 #[derive(Debug, Clone, Default)]
-struct Places {
+struct TensorOffsets {
     rows: usize,
     inputs: Vec<u64>,
     ones: u64,
@@ -156,22 +153,21 @@ pub struct TraceReader {
     pub session: [u8; 32],
     path: PathBuf,
     file: Mutex<fs::File>,
-    modules: Vec<Places>,
-    /// Values that all parts of a module have.
-    widths: Vec<Widths>,
+    modules: Vec<TensorOffsets>,
+    widths: Vec<RowWidths>,
 }
 
-/// Values of one row.
+/// Number of values of one row in each tensor.
 #[derive(Debug, Clone, PartialEq)]
-struct Widths {
+struct RowWidths {
     inputs: Vec<usize>,
     one: usize,
     delta: usize,
 }
 
-impl Widths {
-    fn of(module: &Module) -> Widths {
-        Widths {
+impl RowWidths {
+    fn of(module: &Module) -> RowWidths {
+        RowWidths {
             inputs: module.inputs.iter().map(|input| input.dim).collect(),
             one: usize::from(module.has_bias()),
             delta: module.d_out,
@@ -183,7 +179,7 @@ impl TraceReader {
     /// Opens a file as rows of the adapter `id`, whose modules have these names and shapes.
     ///
     /// # Errors
-    /// [`Error::File`] names what is missing, too much, or of another shape.
+    /// [`Error::File`] names the tensor that is missing, unknown or of another shape.
     pub fn open(path: &Path, id: AdapterId, modules: &[Module]) -> Result<TraceReader, Error> {
         let refuse = |why: String| Error::file(path, why);
         let header = Header::read(path)?;
@@ -192,10 +188,10 @@ impl TraceReader {
             return Err(refuse(format!("recorded with adapter {adapter}, this manifest is {id}")));
         }
         let mut unused: BTreeSet<String> = header.metadata.offset_keys().into_iter().collect();
-        let mut places = Vec::new();
+        let mut offsets = Vec::new();
         for module in modules {
-            places.push(
-                module_places(module, &header, &mut unused)
+            offsets.push(
+                module_offsets(module, &header, &mut unused)
                     .map_err(|why| refuse(format!("module `{}`: {why}", module.name)))?,
             );
         }
@@ -207,25 +203,25 @@ impl TraceReader {
             session: header.session,
             path: path.to_path_buf(),
             file: Mutex::new(header.file),
-            modules: places,
-            widths: modules.iter().map(Widths::of).collect(),
+            modules: offsets,
+            widths: modules.iter().map(RowWidths::of).collect(),
         })
     }
 
-    /// The session in a file, as proofs are about it: read once in pieces, checked against the
-    /// manifest and digested. Whatever reads the rows again reads the file again.
+    /// Reads a file as a [`Trace`]: once, in pieces, checked against the manifest and digested.
+    /// Later passes over the rows read the file again.
     ///
     /// # Errors
     /// Those of [`TraceReader::open`] and [`Trace::read`].
-    pub fn trace(path: &Path, pinned: &CheckedManifest) -> Result<Trace<'static>, Error> {
-        let reader = TraceReader::open(path, pinned.id(), pinned.modules())?;
-        Ok(Trace::read(pinned, reader.session, Arc::new(reader))?)
+    pub fn trace(path: &Path, manifest: &CheckedManifest) -> Result<Trace<'static>, Error> {
+        let reader = TraceReader::open(path, manifest.id(), manifest.modules())?;
+        Ok(Trace::read(manifest, reader.session, Arc::new(reader))?)
     }
 
-    /// Everything, into memory.
+    /// Reads all rows into memory.
     pub fn read_all(&self) -> Result<SessionRows, Error> {
         let modules =
-            self.modules.iter().enumerate().map(|(m, places)| self.rows(m, 0..places.rows));
+            self.modules.iter().enumerate().map(|(m, offsets)| self.rows(m, 0..offsets.rows));
         Ok(SessionRows {
             adapter: self.adapter,
             session: self.session,
@@ -233,52 +229,52 @@ impl TraceReader {
         })
     }
 
-    /// Writes the same session to another file, piece by piece; `modules` are those that it was
+    /// Writes the session to another file, in pieces. `modules` must be those that this file was
     /// opened for.
     ///
     /// # Errors
-    /// [`Error::File`]: it cannot be read any more, or not be written there.
+    /// [`Error::File`]: this file can no longer be read, or the other cannot be written.
     pub fn copy(&self, path: &Path, modules: &[Module]) -> Result<(), Error> {
-        let counts: Vec<usize> = self.modules.iter().map(|places| places.rows).collect();
+        let counts: Vec<usize> = self.modules.iter().map(|offsets| offsets.rows).collect();
         let mut writer = TraceWriter::create(path, self.adapter, self.session, modules, &counts)?;
-        for (m, (places, widths)) in self.modules.iter().zip(&self.widths).enumerate() {
+        for (m, (offsets, widths)) in self.modules.iter().zip(&self.widths).enumerate() {
             let values = widths.inputs.iter().sum::<usize>() + 2 * widths.delta + 2;
             let at_once = (PIECE / (4 * values)).max(1);
-            for first in (0..places.rows).step_by(at_once) {
-                let rows = self.rows(m, first..places.rows.min(first + at_once))?;
+            for first in (0..offsets.rows).step_by(at_once) {
+                let rows = self.rows(m, first..offsets.rows.min(first + at_once))?;
                 writer.push(m, &rows, &rows.delta)?;
             }
         }
         writer.finish()
     }
 
-    /// Some rows of module `m`, into memory.
+    /// Reads some rows of module `m`.
     fn rows(&self, m: usize, rows: Range<usize>) -> Result<ModuleRows, Error> {
-        let (places, widths) = (&self.modules[m], &self.widths[m]);
+        let (offsets, widths) = (&self.modules[m], &self.widths[m]);
         let of = |width: usize| rows.start * width..rows.end * width;
         let read = || {
-            let inputs = places.inputs.iter().zip(&widths.inputs);
+            let inputs = offsets.inputs.iter().zip(&widths.inputs);
             Ok(ModuleRows {
                 inputs: inputs
-                    .map(|(place, dim)| self.words(*place, of(*dim)))
+                    .map(|(offset, dim)| self.words(*offset, of(*dim)))
                     .collect::<Result<_, String>>()?,
-                ones: self.words(places.ones, of(widths.one))?,
-                scales: self.words(places.scales, of(1))?,
-                delta: self.words(places.delta, of(widths.delta))?,
+                ones: self.words(offsets.ones, of(widths.one))?,
+                scales: self.words(offsets.scales, of(1))?,
+                delta: self.words(offsets.delta, of(widths.delta))?,
             })
         };
         read().map_err(|why: String| Error::file(&self.path, why))
     }
 
-    /// The little-endian words `values` of what begins at `place`. (The curve library compiles on
-    /// little-endian machines only.)
-    fn words<T: bytemuck::Pod>(&self, place: u64, values: Range<usize>) -> Result<Vec<T>, String> {
+    /// Reads the little-endian words `values` of the tensor at `offset`. (The curve library
+    /// compiles on little-endian machines only.)
+    fn words<T: bytemuck::Pod>(&self, offset: u64, values: Range<usize>) -> Result<Vec<T>, String> {
         let mut words = vec![T::zeroed(); values.len()];
         if words.is_empty() {
             return Ok(words);
         }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = file.seek(SeekFrom::Start(place + (values.start * size_of::<T>()) as u64));
+        let read = file.seek(SeekFrom::Start(offset + (values.start * size_of::<T>()) as u64));
         let read = read.and_then(|_| file.read_exact(bytemuck::cast_slice_mut(&mut words)));
         read.map_err(|e| format!("its rows cannot be read: {e}"))?;
         Ok(words)
@@ -287,13 +283,13 @@ impl TraceReader {
 
 impl RowSource for TraceReader {
     fn count(&self, m: usize) -> usize {
-        self.modules.get(m).map_or(0, |places| places.rows)
+        self.modules.get(m).map_or(0, |offsets| offsets.rows)
     }
 
-    /// The file was held to shapes when it was opened; these have to be the same.
+    /// The shapes were checked when the file was opened, so these must be the same.
     fn check_shape(&self, m: usize, module: &Module) -> Result<(), String> {
         match self.widths.get(m) {
-            Some(own) if *own == Widths::of(module) => Ok(()),
+            Some(widths) if *widths == RowWidths::of(module) => Ok(()),
             _ => Err("the file was opened for modules of other shapes".into()),
         }
     }
@@ -319,22 +315,22 @@ impl RowSource for TraceReader {
         self.words(self.modules[m].delta, values).map(Cow::Owned)
     }
 
-    /// Somebody may write to the file.
+    /// Another process may write to the file.
     fn is_constant(&self) -> bool {
         false
     }
 }
 
-fn present<T>(part: Option<T>, what: &str) -> Result<T, String> {
-    part.ok_or_else(|| format!("tensor `{what}` is missing"))
+fn present<T>(tensor: Option<T>, what: &str) -> Result<T, String> {
+    tensor.ok_or_else(|| format!("tensor `{what}` is missing"))
 }
 
-fn module_places(
+fn module_offsets(
     module: &Module,
     header: &Header,
     unused: &mut BTreeSet<String>,
-) -> Result<Places, String> {
-    // Rows of a tensor, and where it is.
+) -> Result<TensorOffsets, String> {
+    // Removes a tensor from `unused`, and returns its rows and its offset.
     let mut take =
         |suffix: &str, dtype: Dtype, dim: Option<usize>| -> Result<Option<(usize, u64)>, String> {
             let name = format!("{}.{suffix}", module.name);
@@ -367,7 +363,10 @@ fn module_places(
     let scale = take("scale", Dtype::F32, None)?;
     let delta = take("delta", Dtype::I64, Some(module.d_out))?;
     if found.iter().all(Option::is_none) && one.is_none() && scale.is_none() && delta.is_none() {
-        return Ok(Places { inputs: vec![0; module.inputs.len()], ..Places::default() });
+        return Ok(TensorOffsets {
+            inputs: vec![0; module.inputs.len()],
+            ..TensorOffsets::default()
+        });
     }
     let (rows, scales) = present(scale, "scale")?;
     let (delta_rows, delta) = present(delta, "delta")?;
@@ -377,11 +376,11 @@ fn module_places(
     }
     let mut inputs = Vec::new();
     for (input, found) in module.inputs.iter().zip(found) {
-        let (input_rows, place) = present(found, &input.name)?;
+        let (input_rows, offset) = present(found, &input.name)?;
         if input_rows != rows {
             return Err(format!("input `{}` has {input_rows} rows, `scale` {rows}", input.name));
         }
-        inputs.push(place);
+        inputs.push(offset);
     }
-    Ok(Places { rows, inputs, ones, scales, delta })
+    Ok(TensorOffsets { rows, inputs, ones, scales, delta })
 }

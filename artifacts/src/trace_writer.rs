@@ -1,8 +1,8 @@
-//! A trace file that is written piece by piece: the rows are never all in memory.
+//! Writes a trace file in pieces, so that the rows need not fit into memory.
 //!
-//! How many rows each module has is known before the first one is written, and so is the place of
-//! every byte. The file is the one that the `safetensors` crate writes for the same tensors, and
-//! its metadata is sorted: equal rows give equal files.
+//! The number of rows of each module is known before the first row is written, and so is the
+//! position of every byte. The file has the bytes that the `safetensors` crate writes for the same
+//! tensors, with sorted metadata: equal rows give equal files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,52 +22,53 @@ use crate::{
     trace_format::{FORMAT, MAX_HEADER, VERSION},
 };
 
-/// Bytes that may wait to be written, of all tensors together.
-const WAITING: usize = 16 << 20;
-/// Bytes of one tensor that are worth a call of the system.
+/// Most bytes that are buffered, of all tensors together.
+const MAX_BUFFERED: usize = 16 << 20;
+/// Most bytes that are buffered of one tensor: so many are worth a system call.
 const PIECE: usize = 256 << 10;
 
-/// One tensor of the file: where its next bytes go.
+/// One tensor of the file: where its next bytes go, and the bytes that are not written yet.
 #[derive(Debug)]
-struct Place {
+struct TensorWriter {
     at: u64,
-    waiting: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
-/// What one module has in the file, in the order inputs, constant, scales, deltas.
+/// The tensors of one module, in the order inputs, constant, scales, deltas.
 #[derive(Debug)]
-struct Part {
+struct ModuleWriter {
     name: String,
     /// Values of a row of each input.
     dims: Vec<usize>,
     has_bias: bool,
     d_out: usize,
-    /// Rows that it will have.
+    /// Rows that were announced.
     count: usize,
-    /// Rows that it has.
+    /// Rows that were pushed.
     rows: usize,
-    /// Its tensors; none if it will have no rows.
-    places: Vec<Place>,
+    /// Its tensors. Empty if it will have no rows.
+    tensors: Vec<TensorWriter>,
 }
 
-/// A trace that is being written, beside the file that it will be. Dropped before
-/// [`TraceWriter::finish`], nothing is left of it.
+/// A trace that is being written to a temporary file beside `path`. Dropping it before
+/// [`TraceWriter::finish`] removes the temporary file.
 #[derive(Debug)]
 pub struct TraceWriter {
     path: PathBuf,
     file: NamedTempFile,
-    parts: Vec<Part>,
-    /// Bytes of a tensor that are kept back at most.
+    writers: Vec<ModuleWriter>,
+    /// Most bytes that are buffered of one tensor.
     piece: usize,
-    /// Whether the disk took a part of some rows and not the rest.
+    /// Whether some rows were written only in part.
     broken: bool,
 }
 
 impl TraceWriter {
-    /// Begins the file of a session; `counts` are the rows that each of the modules will have.
+    /// Starts the file of a session. `counts` are the rows that each module will have.
     ///
     /// # Errors
-    /// [`Error::File`]: it cannot be written here, or no file has room for so many rows.
+    /// [`Error::File`]: the file cannot be created, or would be larger than the largest file that
+    /// is read.
     pub fn create(
         path: &Path,
         adapter: AdapterId,
@@ -76,37 +77,40 @@ impl TraceWriter {
         counts: &[usize],
     ) -> Result<TraceWriter, Error> {
         let failed = |e: std::io::Error| Error::file(path, e);
-        let (header, mut parts) =
+        let (header, mut writers) =
             layout(adapter, session, modules, counts).map_err(|why| Error::file(path, why))?;
         zklora_files::require_folder_of(path)?;
-        // Of mode 0600: the rows are the user's activations, and what the contributor's weights
-        // answered.
+        // Mode 0600: the rows are the user's activations and the deltas of the contributor's
+        // weights.
         let mut file = zklora_files::temporary_in(zklora_files::folder_of(path)).map_err(failed)?;
         file.write_all(&(header.len() as u64).to_le_bytes())
             .and_then(|()| file.write_all(&header))
             .map_err(failed)?;
         let start = 8 + header.len() as u64;
-        parts.iter_mut().flat_map(|part| &mut part.places).for_each(|place| place.at += start);
-        let tensors = parts.iter().map(|part| part.places.len()).sum::<usize>();
+        writers
+            .iter_mut()
+            .flat_map(|writer| &mut writer.tensors)
+            .for_each(|tensor| tensor.at += start);
+        let tensors = writers.iter().map(|writer| writer.tensors.len()).sum::<usize>();
         Ok(TraceWriter {
             path: path.to_path_buf(),
             file,
-            parts,
-            piece: (WAITING / tensors.max(1)).min(PIECE),
+            writers,
+            piece: (MAX_BUFFERED / tensors.max(1)).min(PIECE),
             broken: false,
         })
     }
 
-    /// Writes rows of a module (index in the manifest) after those that it has, with their deltas.
-    /// Deltas within `rows` are not read.
+    /// Appends rows of a module (index in the manifest), with their deltas. Deltas within `rows`
+    /// are not read.
     ///
     /// # Errors
-    /// [`Error::File`]: rows of another shape, or more than were announced, of which nothing is written; or the disk does not take
-    /// them, and the file cannot be finished.
+    /// [`Error::File`]: rows of another shape, or more than announced: nothing is written. Or a
+    /// write fails: then the file cannot be finished.
     pub fn push(&mut self, module: usize, rows: &ModuleRows, delta: &[i64]) -> Result<(), Error> {
-        let TraceWriter { path, file, parts, piece, broken } = self;
-        let modules = parts.len();
-        let Some(part) = parts.get_mut(module) else {
+        let TraceWriter { path, file, writers, piece, broken } = self;
+        let modules = writers.len();
+        let Some(writer) = writers.get_mut(module) else {
             return Err(Error::file(
                 path,
                 format!("rows of module {module}, and it has {modules} modules"),
@@ -115,40 +119,41 @@ impl TraceWriter {
         if *broken {
             return Err(Error::file(path, "rows before these could not be written"));
         }
-        part.check(rows, delta)
-            .map_err(|why| Error::file(path, format!("module `{}`: {why}", part.name)))?;
+        writer
+            .check(rows, delta)
+            .map_err(|why| Error::file(path, format!("module `{}`: {why}", writer.name)))?;
         let inputs = rows.inputs.iter().map(|input| bytemuck::cast_slice::<i32, u8>(input));
-        let ones = part.has_bias.then(|| bytemuck::cast_slice(&rows.ones));
+        let ones = writer.has_bias.then(|| bytemuck::cast_slice(&rows.ones));
         let numbers = inputs
             .chain(ones)
             .chain([bytemuck::cast_slice(&rows.scales), bytemuck::cast_slice(delta)]);
         *broken = true;
-        for (place, bytes) in part.places.iter_mut().zip(numbers) {
-            place.write(file.as_file(), bytes, *piece).map_err(|e| Error::file(path, e))?;
+        for (tensor, bytes) in writer.tensors.iter_mut().zip(numbers) {
+            tensor.write(file.as_file(), bytes, *piece).map_err(|e| Error::file(path, e))?;
         }
-        part.rows += rows.scales.len();
+        writer.rows += rows.scales.len();
         *broken = false;
         Ok(())
     }
 
-    /// Puts the file in its place, on the disk.
+    /// Syncs the file to disk and moves it to its path.
     ///
     /// # Errors
-    /// [`Error::File`]: rows are missing, or the disk does not take them.
+    /// [`Error::File`]: rows are missing, or a write fails.
     pub fn finish(mut self) -> Result<(), Error> {
         let failed = |e: std::io::Error| Error::file(&self.path, e);
         if self.broken {
             return Err(Error::file(&self.path, "not all of its rows could be written"));
         }
-        if let Some(part) = self.parts.iter().find(|part| part.rows != part.count) {
-            let Part { name, count, rows, .. } = part;
+        if let Some(writer) = self.writers.iter().find(|writer| writer.rows != writer.count) {
+            let ModuleWriter { name, count, rows, .. } = writer;
             return Err(Error::file(
                 &self.path,
                 format!("module `{name}`: {rows} rows were written of {count}"),
             ));
         }
-        for place in self.parts.iter_mut().flat_map(|part| &mut part.places) {
-            place.flush(self.file.as_file()).map_err(failed)?;
+        for tensor in self.writers.iter_mut().flat_map(|writer| &mut writer.tensors) {
+            tensor.flush(self.file.as_file()).map_err(failed)?;
         }
         self.file.as_file().sync_all().map_err(failed)?;
         self.file.persist(&self.path).map_err(|e| Error::file(&self.path, e.error))?;
@@ -156,23 +161,23 @@ impl TraceWriter {
     }
 }
 
-impl Place {
+impl TensorWriter {
     fn write(&mut self, file: &fs::File, bytes: &[u8], piece: usize) -> std::io::Result<()> {
-        if self.waiting.len() + bytes.len() > piece {
+        if self.buffer.len() + bytes.len() > piece {
             self.flush(file)?;
         }
         if bytes.len() > piece {
             return self.put(file, bytes);
         }
-        self.waiting.extend_from_slice(bytes);
+        self.buffer.extend_from_slice(bytes);
         Ok(())
     }
 
     fn flush(&mut self, file: &fs::File) -> std::io::Result<()> {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        self.put(file, &waiting)?;
-        waiting.clear();
-        self.waiting = waiting;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.put(file, &buffer)?;
+        buffer.clear();
+        self.buffer = buffer;
         Ok(())
     }
 
@@ -184,7 +189,7 @@ impl Place {
     }
 }
 
-impl Part {
+impl ModuleWriter {
     fn check(&self, rows: &ModuleRows, delta: &[i64]) -> Result<(), String> {
         let n = rows.scales.len();
         let expect = |what: &str, found: usize, width: usize| match n.checked_mul(width) {
@@ -206,25 +211,26 @@ impl Part {
     }
 }
 
-/// The header without its length, and where each tensor begins after it.
+/// Lays out the file: the header without its length, and the writers with the offsets of their
+/// tensors after it.
 fn layout(
     adapter: AdapterId,
     session: [u8; 32],
     modules: &[Module],
     counts: &[usize],
-) -> Result<(Vec<u8>, Vec<Part>), String> {
+) -> Result<(Vec<u8>, Vec<ModuleWriter>), String> {
     if counts.len() != modules.len() {
         return Err(format!("{} numbers of rows for {} modules", counts.len(), modules.len()));
     }
-    // Each tensor with the module that it is of, and its place among that module's tensors.
+    // Each tensor with its module, and its index among that module's tensors.
     let mut tensors: Vec<(String, Dtype, Vec<usize>, usize, usize)> = Vec::new();
-    let mut parts = Vec::with_capacity(modules.len());
+    let mut writers = Vec::with_capacity(modules.len());
     for (m, (module, n)) in modules.iter().zip(counts).enumerate() {
         let first = tensors.len();
         if *n > 0 {
             let mut add = |suffix: &str, dtype, shape| {
-                let place = tensors.len() - first;
-                tensors.push((format!("{}.{suffix}", module.name), dtype, shape, m, place));
+                let index = tensors.len() - first;
+                tensors.push((format!("{}.{suffix}", module.name), dtype, shape, m, index));
             };
             module
                 .inputs
@@ -236,48 +242,53 @@ fn layout(
             add("scale", Dtype::F32, vec![*n]);
             add("delta", Dtype::I64, vec![*n, module.d_out]);
         }
-        parts.push(Part {
+        writers.push(ModuleWriter {
             name: module.name.clone(),
             dims: module.inputs.iter().map(|input| input.dim).collect(),
             has_bias: module.has_bias(),
             d_out: module.d_out,
             count: *n,
             rows: 0,
-            places: (first..tensors.len()).map(|_| Place { at: 0, waiting: Vec::new() }).collect(),
+            tensors: (first..tensors.len())
+                .map(|_| TensorWriter { at: 0, buffer: Vec::new() })
+                .collect(),
         });
     }
-    // As `safetensors` has them: the widest first, then by name.
+    // In the order of `safetensors`: the widest type first, then by name.
     tensors.sort_by(|(left_name, left, ..), (right_name, right, ..)| {
         right.cmp(left).then(left_name.cmp(right_name))
     });
     let (mut names, mut header, mut end) =
         (BTreeSet::new(), Header { adapter, session, tensors: Vec::new() }, 0usize);
-    for (name, dtype, shape, module, place) in tensors {
+    for (name, dtype, shape, module, index) in tensors {
         let bytes =
             shape.iter().try_fold(dtype.bitsize() / 8, |bytes, dim| bytes.checked_mul(*dim));
         let next = bytes
             .and_then(|bytes| end.checked_add(bytes))
             .filter(|next| *next as u64 <= zklora_files::MAX_FILE);
         let next = next.ok_or_else(|| {
-            format!("its rows have more than {} bytes, which nobody reads", zklora_files::MAX_FILE)
+            format!(
+                "its rows would take more than {} bytes: no trace so large is read",
+                zklora_files::MAX_FILE
+            )
         })?;
         if !names.insert(name.clone()) {
             return Err(format!("two of its tensors have the name `{name}`"));
         }
-        parts[module].places[place].at = end as u64;
+        writers[module].tensors[index].at = end as u64;
         header.tensors.push((name, TensorInfo { dtype, shape, data_offsets: (end, next) }));
         end = next;
     }
     let mut bytes = serde_json::to_vec(&header).map_err(|e| e.to_string())?;
-    // The numbers begin at a multiple of their size.
+    // The first tensor begins at a multiple of 8 bytes.
     bytes.resize(bytes.len().next_multiple_of(8), b' ');
     if bytes.len() as u64 > MAX_HEADER {
         return Err(format!("its header has {} bytes, at most {MAX_HEADER} are read", bytes.len()));
     }
-    Ok((bytes, parts))
+    Ok((bytes, writers))
 }
 
-/// What stands before the numbers.
+/// The header of the file.
 struct Header {
     adapter: AdapterId,
     session: [u8; 32],

@@ -1,4 +1,4 @@
-//! Verifying a session: the proof, and whether the session is the user's own.
+//! Verifies a session: the proof, and that the session is the user's own.
 
 use zklora_proof::{
     checked_manifest::CheckedManifest,
@@ -13,13 +13,14 @@ use crate::{Error, own_session::OwnSession};
 /// Longest proof file that is read, in bytes.
 pub const MAX_PROOF: u64 = 1 << 24;
 
-/// Verifies a proof of a session. `own` is what the user knows of the session without the trace.
+/// Verifies a proof of a session. `own` is what the user knows about the session without the trace.
+/// Every front end verifies through this function, so that none skips that comparison.
 ///
 /// # Errors
-/// [`Error::NotYours`] if the trace is of another session or of other activations;
-/// [`Error::Proof`] if the proof shows nothing about the trace.
+/// [`Error::NotYours`] if the trace has another session id or other activations. [`Error::Proof`]
+/// if the proof does not verify.
 pub fn verify(
-    pinned: &CheckedManifest,
+    manifest: &CheckedManifest,
     trace: &Trace<'_>,
     own: &OwnSession<'_>,
     proof: &[u8],
@@ -27,6 +28,6 @@ pub fn verify(
     keys: &KeyStore,
     policy: SrsPolicy,
 ) -> Result<Verdict, Error> {
-    own.check(pinned, trace)?;
-    Ok(verifier::verify(srs, keys, pinned, trace, proof, policy)?)
+    own.check(manifest, trace)?;
+    Ok(verifier::verify(srs, keys, manifest, trace, proof, policy)?)
 }

@@ -1,5 +1,4 @@
-//! `private/weights.bin`: the integers of an adapter, the artefact that a buyer receives
-//! (`docs/formats.md`).
+//! `private/weights.bin`: the integers of an adapter, which a buyer receives (`docs/formats.md`).
 //!
 //! Magic, version, then for each pair two vectors: length (u64) and 32-bit integers, little-endian.
 //! Shapes come from the manifest, so no length in the file decides an allocation.
@@ -8,7 +7,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 use zklora_proof::{
-    manifest::{Manifest, TermKind},
+    manifest::Manifest,
     weights::{PairWeights, Weights},
 };
 
@@ -36,8 +35,8 @@ pub fn to_bytes(weights: &Weights) -> Zeroizing<Vec<u8>> {
 /// Reads the file's bytes as the weights of `manifest`.
 ///
 /// # Errors
-/// [`Error::File`] if this is no weights file; [`zklora_proof::Error::Weights`] if it is one that
-/// does not fit the manifest.
+/// [`Error::File`] if this is not a weights file; [`zklora_proof::Error::Weights`] if it does not
+/// fit the manifest.
 pub fn parse(path: &Path, bytes: &[u8], manifest: &Manifest) -> Result<Weights, Error> {
     let refuse = |why: &'static str| Error::file(path, why);
     let misfit = |why: &str| zklora_proof::Error::Weights(format!("{}: {why}", path.display()));
@@ -49,8 +48,7 @@ pub fn parse(path: &Path, bytes: &[u8], manifest: &Manifest) -> Result<Weights, 
     let mut pairs = Vec::new();
     for module in &manifest.modules {
         for term in &module.terms {
-            let a_len = term.input.map_or(0, |input| module.inputs[input].dim);
-            let b_len = if term.kind == TermKind::Scale { 0 } else { module.d_out };
+            let (a_len, b_len) = module.side_lengths(term);
             for _ in 0..term.rank {
                 let mut vector = |expected: usize| -> Result<Vec<i32>, Error> {
                     let (values, tail) = take_vector(rest, expected).ok_or_else(|| {

@@ -254,8 +254,8 @@ fn what_cannot_be_a_trace_is_not_begun() {
     let one = || module("a", &[2], false, 1);
     refuse(&path, &[one()], &[1, 1], "2 numbers of rows for 1 modules");
     refuse(&path, &[one(), one()], &[1, 1], "two of its tensors have the name `a.delta`");
-    refuse(&path, &[one()], &[usize::MAX / 2], "bytes, which nobody reads");
-    refuse(&path, &[one()], &[(64 << 30) / 8], "bytes, which nobody reads");
+    refuse(&path, &[one()], &[usize::MAX / 2], "bytes: no trace so large is read");
+    refuse(&path, &[one()], &[(64 << 30) / 8], "bytes: no trace so large is read");
     refuse(&folder.path().join("none/trace"), &[one()], &[1], "its folder does not exist");
     assert!(names_in(folder.path()).is_empty());
 }

@@ -3,11 +3,11 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use zklora_bench::kernels::kernels;
+use zklora_bench::hot_functions::hot_functions;
 
 fn all(criterion: &mut Criterion) {
-    for kernel in kernels().unwrap() {
-        criterion.bench_function(kernel.name, |bencher| bencher.iter(|| kernel.run()));
+    for function in hot_functions().unwrap() {
+        criterion.bench_function(function.name, |bencher| bencher.iter(|| function.run()));
     }
 }
 

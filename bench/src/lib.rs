@@ -3,9 +3,11 @@
 //!
 //! Nothing here is needed to prove, verify or serve.
 
-pub mod against;
+mod compared;
 pub mod error;
-pub mod kernels;
+pub mod ezkl_comparison;
+pub mod hot_functions;
+mod integer_vs_float;
 pub mod network_bench;
 pub mod proof_bench;
 

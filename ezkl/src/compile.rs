@@ -15,7 +15,7 @@ use super::{
     circuit_options::{CircuitOptions, Visibility},
     folder::{self, CIRCUIT, MAX_VK, PK, SETTINGS, Srs, Staging, VK},
     interface::Interface,
-    manifest::{FORMAT, FORMAT_VERSION, Manifest, Module, Pinned, check_name},
+    manifest::{CheckedManifest, FORMAT, FORMAT_VERSION, Manifest, Module, check_name},
     settings::Settings,
     srs_file::{self, SrsFile},
 };
@@ -65,7 +65,7 @@ pub struct ModuleReport {
 /// What compile did.
 pub struct Compiled {
     /// The manifest.
-    pub pinned: Pinned,
+    pub manifest: CheckedManifest,
     /// What became of each module.
     pub modules: Vec<ModuleReport>,
 }
@@ -108,7 +108,7 @@ pub fn compile(
     drop(maker);
     let manifest = manifest(given.base_model, modules);
     let bytes = manifest.to_bytes()?;
-    let pinned = Pinned::parse(&bytes, None)?;
+    let manifest = CheckedManifest::parse(&bytes, None)?;
     zklora_files::write(
         &staging.out().join("public").join(artifacts::MANIFEST),
         &bytes,
@@ -118,7 +118,7 @@ pub fn compile(
         return Err(EzklError::Cancelled.into());
     }
     staging.publish(options.out)?;
-    Ok(Compiled { pinned, modules: reports })
+    Ok(Compiled { manifest, modules: reports })
 }
 
 fn manifest(base_model: BaseModel, modules: Vec<Module>) -> Manifest {

@@ -17,7 +17,7 @@ use zklora_session::ledger;
 
 use super::{
     Check, EzklError,
-    manifest::{self, Module, Pinned},
+    manifest::{self, CheckedManifest, Module},
     settings::{self, Settings},
     srs_file,
 };
@@ -71,7 +71,7 @@ pub fn is_ezkl(folder: &Path) -> Result<bool, Error> {
 pub struct Public {
     folder: PathBuf,
     /// The manifest.
-    pub pinned: Pinned,
+    pub manifest: CheckedManifest,
 }
 
 /// A circuit's public files, whose digests are those of the manifest.
@@ -85,19 +85,19 @@ impl Public {
     pub fn load(folder: &Path, pin: Option<&AdapterId>) -> Result<Public, Error> {
         let folder = artifacts::public_folder(folder)?;
         let bytes = zklora_files::read(&folder.join(artifacts::MANIFEST), manifest::MAX_BYTES)?;
-        Ok(Public { pinned: Pinned::parse(&bytes, pin)?, folder })
+        Ok(Public { manifest: CheckedManifest::parse(&bytes, pin)?, folder })
     }
 
     /// Reads a trace of this adapter.
     pub fn trace(&self, path: &Path) -> Result<SessionRows, Error> {
-        let trace = SessionRows::read_shapes(path, self.pinned.id(), &self.pinned.shapes())?;
-        super::rows::check_scales(&self.pinned, &trace)?;
+        let trace = SessionRows::read_shapes(path, self.manifest.id(), &self.manifest.shapes())?;
+        super::rows::check_scales(&self.manifest, &trace)?;
         Ok(trace)
     }
 
     /// Writes a trace of this adapter.
     pub fn write_trace(&self, trace: &SessionRows, path: &Path) -> Result<(), Error> {
-        Ok(trace.write_shapes(path, &self.pinned.shapes())?)
+        Ok(trace.write_shapes(path, &self.manifest.shapes())?)
     }
 
     /// Reads and checks a module's settings and key.

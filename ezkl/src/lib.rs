@@ -24,6 +24,7 @@ pub mod manifest;
 mod proof_file;
 pub mod prove;
 pub mod record;
+mod row_verifier;
 pub mod rows;
 pub mod settings;
 mod srs_file;

@@ -98,17 +98,17 @@ pub struct Manifest {
 
 /// A manifest whose rules hold, and its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pinned {
+pub struct CheckedManifest {
     manifest: Manifest,
     id: AdapterId,
 }
 
-impl Pinned {
+impl CheckedManifest {
     /// Parses a manifest; with a pin, its id must be that.
     ///
     /// # Errors
     /// [`Check::Pin`] if it is another one; a text that says which rule does not hold.
-    pub fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<Pinned, EzklError> {
+    pub fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<CheckedManifest, EzklError> {
         let id = AdapterId(*blake3::hash(bytes).as_bytes());
         if let Some(pin) = pin
             && *pin != id
@@ -119,11 +119,11 @@ impl Pinned {
             ));
         }
         let manifest = parse(bytes).map_err(|why| EzklError::answer("manifest.json", why))?;
-        Ok(Pinned { manifest, id })
+        Ok(CheckedManifest { manifest, id })
     }
 
     /// What it says.
-    pub fn manifest(&self) -> &Manifest {
+    pub fn contents(&self) -> &Manifest {
         &self.manifest
     }
 

@@ -9,6 +9,11 @@ use super::{Check, EzklError, circuit_options::Visibility, felt, manifest::Modul
 /// Largest proof file that is read, in bytes.
 pub(super) const MAX_BYTES: u64 = 1 << 28;
 
+/// Name of a row's proof in a folder of proofs.
+pub(super) fn proof_name(module: &str, row: usize) -> String {
+    format!("{module}.{row:06}.json")
+}
+
 #[derive(Deserialize)]
 struct File {
     instances: Vec<Vec<String>>,

@@ -13,15 +13,11 @@ use super::{
     circuit_options::Visibility,
     folder::{Artifacts, CIRCUIT, Keys, PK, Srs, Staging},
     manifest::Module,
-    record::check_witness,
-    rows, verify,
+    proof_file::proof_name,
+    row_verifier::RowVerifier,
+    rows,
 };
 use crate::Error;
-
-/// Name of a row's proof within the folder.
-pub(super) fn proof_name(module: &str, row: usize) -> String {
-    format!("{module}.{row:06}.json")
-}
 
 /// Proves every row of a session that this folder served, and verifies each proof, before the
 /// folder gets its name. Gives back the bytes of all proofs.
@@ -54,7 +50,7 @@ pub fn prove(
     let mut ezkl = Ezkl::start(python, staging.work())?;
     let mut bytes = 0;
     for (place, (module, rows)) in
-        artifacts.public.pinned.modules().iter().zip(&trace.modules).enumerate()
+        artifacts.public.manifest.modules().iter().zip(&trace.modules).enumerate()
     {
         if rows.scales.is_empty() {
             continue;
@@ -63,11 +59,11 @@ pub fn prove(
         let (compiled, pk) = (artifacts.private(module, CIRCUIT)?, artifacts.private(module, PK)?);
         let srs = artifacts.public.srs(module, srs)?;
         let work = Circuit::new(staging.work().join(place.to_string()), &module.name)?;
-        let circuit =
-            Proven { module, keys: &keys, compiled: &compiled, pk: &pk, srs: &srs, work: &work };
+        let prover =
+            RowProver { module, keys: &keys, compiled: &compiled, pk: &pk, srs: &srs, work: &work };
         for row in 0..rows.scales.len() {
             progress(&format!("prove {}, row {row}", module.name));
-            bytes += circuit.row(&mut ezkl, rows, row, &staging.out())?;
+            bytes += prover.prove(&mut ezkl, rows, row, &staging.out())?;
         }
     }
     drop(ezkl);
@@ -78,7 +74,7 @@ pub fn prove(
     Ok(bytes)
 }
 
-struct Proven<'a> {
+struct RowProver<'a> {
     module: &'a Module,
     keys: &'a Keys,
     compiled: &'a Path,
@@ -87,8 +83,8 @@ struct Proven<'a> {
     work: &'a Circuit<'a>,
 }
 
-impl Proven<'_> {
-    fn row(
+impl RowProver<'_> {
+    fn prove(
         &self,
         ezkl: &mut Ezkl<'_>,
         rows: &ModuleRows,
@@ -106,7 +102,7 @@ impl Proven<'_> {
         let input = rows::input_data(module, &own);
         let (witness, _) =
             self.work.witness(ezkl, &what, &input, self.compiled, keys, Visibility::Private)?;
-        check_witness(module, &own, &witness, &what)?;
+        witness.check_row(&own, module.d_out, &what)?;
         if witness.output != rows.delta[row * module.d_out..(row + 1) * module.d_out] {
             let why = format!("{what}: the delta is not what the circuit computes");
             return Err(EzklError::refused(Check::Trace, why).into());
@@ -114,13 +110,9 @@ impl Proven<'_> {
         let proof = out.join(proof_name(&module.name, row));
         let files = Proving { circuit: self.compiled, pk: self.pk, srs: self.srs, proof: &proof };
         self.work.prove(ezkl, &what, &files)?;
-        let checked = verify::Circuit {
-            module,
-            keys: self.keys,
-            srs: self.srs,
-            work: self.work.path("verify"),
-        };
-        checked.row(ezkl, rows, row, &proof)?;
+        let verifier =
+            RowVerifier { module, keys: self.keys, srs: self.srs, work: self.work.path("verify") };
+        verifier.verify(ezkl, rows, row, &proof)?;
         Ok(std::fs::metadata(&proof).map_err(|e| Error::file(&proof, e))?.len())
     }
 }

@@ -9,7 +9,7 @@ use zklora_proof::masks::os_bytes;
 use zklora_session::ledger::{Book, Entry, Ledger, Rows};
 
 use super::{
-    EzklError, Python,
+    Python,
     child::Ezkl,
     circuit::Circuit,
     folder::{Artifacts, CIRCUIT},
@@ -38,11 +38,11 @@ pub fn record(
         Some(session) => session,
         None => *os_bytes()?,
     };
-    let pinned = &artifacts.public.pinned;
+    let manifest = &artifacts.public.manifest;
     let scratch = zklora_files::scratch()?;
     let mut ezkl = Ezkl::start(python, scratch.path())?;
     let mut modules = Vec::new();
-    for (place, module) in pinned.modules().iter().enumerate() {
+    for (place, module) in manifest.modules().iter().enumerate() {
         modules.push(match activations.modules.get(&module.name) {
             None => ModuleRows::none(&module.shape()),
             Some(inputs) => {
@@ -60,8 +60,8 @@ pub fn record(
         });
     }
     drop(ezkl);
-    let trace = SessionRows { adapter: pinned.id(), session, modules };
-    let counts: Rows = pinned
+    let trace = SessionRows { adapter: manifest.id(), session, modules };
+    let counts: Rows = manifest
         .modules()
         .iter()
         .zip(&trace.modules)
@@ -109,34 +109,6 @@ fn delta(
         None,
         super::circuit_options::Visibility::Private,
     )?;
-    check_witness(module, &own, &witness, what)?;
+    witness.check_row(&own, module.d_out, what)?;
     Ok(witness.output)
-}
-
-/// Whether a witness is about the row that it was made for.
-pub(super) fn check_witness(
-    module: &Module,
-    row: &[&[i32]],
-    witness: &super::witness::Witness,
-    what: &str,
-) -> Result<(), Error> {
-    let same = witness.inputs.len() == row.len()
-        && witness
-            .inputs
-            .iter()
-            .zip(row)
-            .all(|(theirs, own)| theirs.iter().copied().eq(own.iter().map(|v| i64::from(*v))));
-    if !same {
-        return Err(EzklError::answer(
-            format!("EZKL's witness of {what}"),
-            "its inputs are not those of the row",
-        )
-        .into());
-    }
-    if witness.output.len() != module.d_out {
-        let why =
-            format!("{} output values, the manifest has {}", witness.output.len(), module.d_out);
-        return Err(EzklError::answer(format!("EZKL's witness of {what}"), why).into());
-    }
-    Ok(())
 }

@@ -1,15 +1,14 @@
 //! Rows of a session as EZKL's circuits take them: every value of a module has the same scale, a
 //! power of two.
 
-use zklora_artifacts::Error as Artifact;
 use zklora_artifacts::{
-    activations::Activations, module_rows::ModuleRows, session_rows::SessionRows,
+    Error as Artifact, activations::Activations, module_rows::ModuleRows, session_rows::SessionRows,
 };
 use zklora_proof::trace::TraceDigest;
 
 use super::{
     Check, EzklError,
-    manifest::{Module, Pinned},
+    manifest::{CheckedManifest, Module},
 };
 use crate::Error;
 
@@ -72,8 +71,8 @@ pub fn input_data(module: &Module, row: &[&[i32]]) -> serde_json::Value {
 
 /// Whether a trace has the scales that its circuits have: otherwise its integers are other numbers
 /// than those of a proof.
-pub fn check_scales(pinned: &Pinned, trace: &SessionRows) -> Result<(), EzklError> {
-    for (module, rows) in pinned.modules().iter().zip(&trace.modules) {
+pub fn check_scales(manifest: &CheckedManifest, trace: &SessionRows) -> Result<(), EzklError> {
+    for (module, rows) in manifest.modules().iter().zip(&trace.modules) {
         let own = scale(module);
         if let Some(row) = rows.scales.iter().position(|s| s.to_bits() != own.to_bits()) {
             let (name, theirs) = (&module.name, rows.scales[row]);
@@ -91,11 +90,11 @@ pub fn check_scales(pinned: &Pinned, trace: &SessionRows) -> Result<(), EzklErro
 /// # Errors
 /// [`Error::NotYours`] names the module, and the row if one differs.
 pub fn check_inputs(
-    pinned: &Pinned,
+    manifest: &CheckedManifest,
     trace: &SessionRows,
     activations: &Activations,
 ) -> Result<(), Error> {
-    for (module, rows) in pinned.modules().iter().zip(&trace.modules) {
+    for (module, rows) in manifest.modules().iter().zip(&trace.modules) {
         let not_yours = |what: String| {
             Err(Artifact::NotYours(format!("the trace is not of your activations: {what}")).into())
         };

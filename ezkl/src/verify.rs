@@ -4,25 +4,17 @@
 //! manifest, the SRS is the user's file with the pinned digest, and what EZKL is given to verify
 //! holds the public values of the user's trace and the bytes of the proof.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
-use serde_json::json;
-use zklora_artifacts::{
-    module_rows::ModuleRows, own_session::OwnSession, session_rows::SessionRows,
-};
-use zklora_files::Access;
+use zklora_artifacts::{own_session::OwnSession, session_rows::SessionRows};
 
 use super::{
     Check, EzklError, Python,
     child::Ezkl,
-    circuit::argument,
-    folder::{Keys, Public, SETTINGS, Srs, VK},
+    folder::{Public, Srs},
     manifest::Module,
-    proof_file::{self, ProofFile, Statement},
-    prove::proof_name,
+    proof_file::proof_name,
+    row_verifier::RowVerifier,
     rows,
 };
 use crate::Error;
@@ -60,13 +52,13 @@ pub fn verify(
 ) -> Result<Verdict, Error> {
     own.check_id(&trace.session)?;
     if let Some(activations) = own.inputs {
-        rows::check_inputs(&public.pinned, trace, activations)?;
+        rows::check_inputs(&public.manifest, trace, activations)?;
     }
-    let modules = public.pinned.modules();
+    let modules = public.manifest.modules();
     if trace.rows() == 0 {
         return Err(Error::input("the trace has no rows: there is nothing to verify"));
     }
-    rows::check_scales(&public.pinned, trace)?;
+    rows::check_scales(&public.manifest, trace)?;
     require_exactly(proofs, modules, trace)?;
     let mut verdict = Verdict {
         rows: modules
@@ -87,7 +79,7 @@ pub fn verify(
         }
         let (keys, srs_path) =
             (public.keys(module)?, public.copied_srs(module, srs, scratch.path())?);
-        let circuit = Circuit {
+        let verifier = RowVerifier {
             module,
             keys: &keys,
             srs: &srs_path,
@@ -95,8 +87,12 @@ pub fn verify(
         };
         for row in 0..rows.scales.len() {
             progress(&format!("verify {}, row {row}", module.name));
-            verdict.proof_bytes +=
-                circuit.row(&mut ezkl, rows, row, &proofs.join(proof_name(&module.name, row)))?;
+            verdict.proof_bytes += verifier.verify(
+                &mut ezkl,
+                rows,
+                row,
+                &proofs.join(proof_name(&module.name, row)),
+            )?;
         }
         if !module.param_visibility.binds() {
             verdict.unbound.push(module.name.clone());
@@ -133,64 +129,5 @@ fn require_exactly(proofs: &Path, modules: &[Module], trace: &SessionRows) -> Re
             expected.len()
         )),
         None => Ok(()),
-    }
-}
-
-/// A module's circuit, from checked files.
-pub(super) struct Circuit<'a> {
-    pub module: &'a Module,
-    pub keys: &'a Keys,
-    pub srs: &'a Path,
-    /// A folder for what EZKL is given.
-    pub work: PathBuf,
-}
-
-impl Circuit<'_> {
-    /// Verifies the proof of a row, and gives back its size in bytes.
-    pub fn row(
-        &self,
-        ezkl: &mut Ezkl<'_>,
-        rows: &ModuleRows,
-        row: usize,
-        path: &Path,
-    ) -> Result<u64, Error> {
-        let module = self.module;
-        let what = format!("{}, row {row}", module.name);
-        let bytes = zklora_files::read(path, proof_file::MAX_BYTES)?;
-        let proof = ProofFile::parse(&bytes)
-            .map_err(|why| EzklError::refused(Check::Proof, format!("{what}: {why}")))?;
-        let delta = &rows.delta[row * module.d_out..(row + 1) * module.d_out];
-        let statement = Statement { module, inputs: rows::row(module, rows, row), delta };
-        let named = |e| match e {
-            EzklError::Refused { check, why } => {
-                EzklError::Refused { check, why: format!("{what}: {why}") }
-            }
-            e => e,
-        };
-        let given = proof.for_row(&statement).map_err(named)?;
-        zklora_files::create_folder(&self.work, Access::Private)?;
-        let file = |name: &str| self.work.join(name);
-        zklora_files::write(&file("proof.json"), given.to_string().as_bytes(), Access::Private)?;
-        // Once a circuit.
-        if row == 0 || !file(VK).is_file() {
-            zklora_files::write(&file(SETTINGS), &self.keys.settings, Access::Private)?;
-            zklora_files::write(&file(VK), &self.keys.vk, Access::Private)?;
-        }
-        let args = json!({
-            "proof_path": argument(&file("proof.json"))?,
-            "settings_path": argument(&file(SETTINGS))?,
-            "vk_path": argument(&file(VK))?,
-            "srs_path": argument(self.srs)?,
-        });
-        match ezkl.call("verify", &what, args) {
-            Ok(_) => Ok(bytes.len() as u64),
-            // It was given checked files; what it does not accept is the proof.
-            Err(EzklError::Failed { why, .. }) => Err(EzklError::refused(
-                Check::Proof,
-                format!("{what}: EZKL does not accept this proof ({why})"),
-            )
-            .into()),
-            Err(e) => Err(e.into()),
-        }
     }
 }

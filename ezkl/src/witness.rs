@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::{circuit_options::Visibility, felt};
+use super::{EzklError, circuit_options::Visibility, felt};
 
 /// Largest witness that is read, in bytes: 2^20 features in and out, with what EZKL repeats for
 /// people.
@@ -64,6 +64,28 @@ impl Witness {
         };
         check_weights(&weights, visibility)?;
         Ok(Witness { inputs, output: integers(output)?, weights })
+    }
+
+    /// Checks that this is the witness of a row: its inputs, and `d_out` outputs.
+    pub(super) fn check_row(
+        &self,
+        row: &[&[i32]],
+        d_out: usize,
+        what: &str,
+    ) -> Result<(), EzklError> {
+        let refuse = |why: String| Err(EzklError::answer(format!("EZKL's witness of {what}"), why));
+        let same = self.inputs.len() == row.len()
+            && self.inputs.iter().zip(row).all(|(found, expected)| {
+                found.iter().copied().eq(expected.iter().map(|v| i64::from(*v)))
+            });
+        if !same {
+            return refuse("its inputs are not those of the row".into());
+        }
+        if self.output.len() != d_out {
+            let found = self.output.len();
+            return refuse(format!("{found} output values, the manifest has {d_out}"));
+        }
+        Ok(())
     }
 }
 

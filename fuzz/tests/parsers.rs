@@ -17,7 +17,7 @@ use zklora_artifacts::{
     activation_commitment::{Commitment, RowProof, Values},
     activations::Activations,
     folder::Public,
-    secrets,
+    secret_files,
     session_rows::SessionRows,
     trace_reader::TraceReader,
     weights_file,
@@ -99,7 +99,7 @@ struct Contributor {
     folder: tempfile::TempDir,
     srs: Srs,
     keys: KeyStore,
-    pinned: CheckedManifest,
+    manifest: CheckedManifest,
 }
 
 impl Contributor {
@@ -123,16 +123,16 @@ fn contributor() -> &'static Contributor {
         };
         let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
         let inputs =
-            Activations::read(&case.join("input.npy"), artifacts.pinned.modules(), None).unwrap();
+            Activations::read(&case.join("input.npy"), artifacts.manifest.modules(), None).unwrap();
         let (trace, _) = record::record(&artifacts, &inputs, None, None).unwrap();
-        trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
+        trace.write(&folder.path().join("trace.safetensors"), &artifacts.manifest).unwrap();
         let prove = |rows: &Trace<'_>| prove::prove(&artifacts, rows, &srs, &keys);
         fs::write(
             folder.path().join("session.pf"),
-            trace.with_trace(&artifacts.pinned, prove).unwrap(),
+            trace.with_trace(&artifacts.manifest, prove).unwrap(),
         )
         .unwrap();
-        Contributor { folder, srs, keys, pinned: artifacts.pinned }
+        Contributor { folder, srs, keys, manifest: artifacts.manifest }
     })
 }
 
@@ -186,9 +186,9 @@ fn adapter_config() {
 fn manifest() {
     let original = contributor().bytes("public/manifest.json");
     fuzz(std::slice::from_ref(&original), |bytes| {
-        if let Ok(pinned) = CheckedManifest::parse(bytes) {
-            assert_eq!(pinned.manifest().to_bytes().unwrap(), bytes);
-            assert_eq!(pinned.id() == contributor().pinned.id(), bytes == original);
+        if let Ok(manifest) = CheckedManifest::parse(bytes) {
+            assert_eq!(manifest.contents().to_bytes().unwrap(), bytes);
+            assert_eq!(manifest.id() == contributor().manifest.id(), bytes == original);
         }
     });
 }
@@ -213,10 +213,10 @@ fn trace() {
         let _ = SessionRows::info(&path);
         let digest = |rows: &Trace<'_>| Ok(rows.digest());
         let in_memory =
-            SessionRows::read(&path, &c.pinned).and_then(|t| t.with_trace(&c.pinned, digest));
+            SessionRows::read(&path, &c.manifest).and_then(|t| t.with_trace(&c.manifest, digest));
         assert_eq!(
             in_memory.ok(),
-            TraceReader::trace(&path, &c.pinned).map(|rows| rows.digest()).ok()
+            TraceReader::trace(&path, &c.manifest).map(|rows| rows.digest()).ok()
         );
     });
 }
@@ -226,7 +226,7 @@ fn trace() {
 fn proof() {
     let c = contributor();
     fuzz(&[c.bytes("session.pf")], |bytes| {
-        if let Ok(proof) = Proof::parse(bytes, &c.pinned.layout()) {
+        if let Ok(proof) = Proof::parse(bytes, &c.manifest.layout()) {
             assert_eq!(proof.to_bytes(), bytes);
         }
     });
@@ -237,8 +237,8 @@ fn weights_and_opening() {
     let c = contributor();
     fuzz(&[c.bytes("private/weights.bin"), c.bytes("private/opening")], |bytes| {
         let (_folder, path) = file("private", bytes);
-        let _ = weights_file::parse(&path, bytes, c.pinned.manifest());
-        let _ = secrets::read_opening(&path);
+        let _ = weights_file::parse(&path, bytes, c.manifest.contents());
+        let _ = secret_files::read_opening(&path);
     });
 }
 
@@ -251,7 +251,7 @@ fn activations() {
     fuzz(&[npy, tensors, json], |bytes| {
         for name in ["x.npy", "x.safetensors", "x.json"] {
             let (_folder, path) = file(name, bytes);
-            let _ = Activations::read(&path, c.pinned.modules(), None);
+            let _ = Activations::read(&path, c.manifest.modules(), None);
         }
     });
 }
@@ -267,7 +267,7 @@ fn batches_and_answers() {
     let contributor = contributor();
     let trace = SessionRows::read(
         &contributor.folder.path().join("trace.safetensors"),
-        &contributor.pinned,
+        &contributor.manifest,
     )
     .unwrap();
     let honest = Batch {
@@ -276,20 +276,20 @@ fn batches_and_answers() {
         calls: vec![Call { module: 0, rows: 0 }],
     };
     let answer = batch::deltas_to_wire(3, vec![trace.modules[0].delta.clone()]);
-    assert!(batch::parse(&honest, &contributor.pinned).is_ok());
+    assert!(batch::parse(&honest, &contributor.manifest).is_ok());
     fuzz(&[honest.encode_to_vec(), answer.encode_to_vec()], |bytes| {
         if let Ok(batch) = Batch::decode(bytes)
-            && let Ok(calls) = batch::parse(&batch, &contributor.pinned)
+            && let Ok(calls) = batch::parse(&batch, &contributor.manifest)
         {
             assert_eq!(calls.len(), batch.counts().count());
-            let module = &contributor.pinned.modules()[0];
+            let module = &contributor.manifest.modules()[0];
             assert!(
                 calls.iter().all(|call| call.rows.inputs[0].len()
                     == call.rows.scales.len() * module.inputs[0].dim)
             );
         }
         if let Ok(answer) = InferResponse::decode(bytes)
-            && let Ok(deltas) = batch::parse_answer(&honest, &answer, &contributor.pinned)
+            && let Ok(deltas) = batch::parse_answer(&honest, &answer, &contributor.manifest)
         {
             assert_eq!(deltas[0].len(), trace.modules[0].delta.len());
         }
@@ -410,6 +410,6 @@ fn adapter_ids_and_srs_files() {
     fuzz(&[json], |bytes| {
         let _ = String::from_utf8_lossy(bytes).parse::<AdapterId>();
         let (_folder, path) = file("ceremony.json", bytes);
-        let _ = zklora_artifacts::srs_store::load(Some(&path));
+        let _ = zklora_artifacts::srs_file::load(Some(&path));
     });
 }

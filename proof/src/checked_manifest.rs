@@ -98,7 +98,7 @@ impl CheckedManifest {
     }
 
     /// The document.
-    pub fn manifest(&self) -> &Manifest {
+    pub fn contents(&self) -> &Manifest {
         &self.manifest
     }
 

@@ -133,7 +133,7 @@ pub fn audit(
     manifest.check_srs(srs)?;
     // The commitments below skip integers of another shape and truncate wider ones.
     weights.check(manifest.modules())?;
-    let delivered = commit_pairs(srs, manifest.modules(), manifest.manifest().k, weights, key)?;
+    let delivered = commit_pairs(srs, manifest.modules(), manifest.contents().k, weights, key)?;
     let mut differing: Vec<usize> = commitments(manifest.modules())
         .zip(&delivered)
         .zip(manifest.pairs().iter())

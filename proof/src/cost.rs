@@ -12,7 +12,7 @@ use crate::{
     Error,
     field::{F, powers},
     layout::{Layout, columns_for, data_rows},
-    manifest::{Manifest, Point, TermKind, parse_point},
+    manifest::{Manifest, Point, parse_point},
     msm::{msm, small_msm, to_affine},
     pairs::Pairs,
     settings::Settings,
@@ -130,10 +130,9 @@ pub fn estimate(
     let layout = Settings::of(&pairs, manifest.k)?.layout;
     let mut commitments = 0;
     for module in &mut manifest.modules {
-        for term in &mut module.terms {
+        let lengths: Vec<_> = module.terms.iter().map(|term| module.side_lengths(term)).collect();
+        for (term, (a, b)) in module.terms.iter_mut().zip(lengths) {
             let columns = |length: usize| vec![Point([0; 48]); columns_for(length, srs.k())];
-            let a = term.input.map_or(0, |input| module.inputs[input].dim);
-            let b = if term.kind == TermKind::Scale { 0 } else { module.d_out };
             let side =
                 |length: usize| if length == 0 { vec![] } else { vec![columns(length); term.rank] };
             (term.a, term.b) = (side(a), side(b));

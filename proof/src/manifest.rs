@@ -171,6 +171,17 @@ impl Module {
         self.terms.iter().any(|term| term.kind == TermKind::Bias)
     }
 
+    /// Integers on the A side and on the B side of each pair of a term; 0 for a side that the kind
+    /// does not have.
+    pub fn side_lengths(&self, term: &Term) -> (usize, usize) {
+        let input = term.input.and_then(|input| self.inputs.get(input));
+        let b = match term.kind {
+            TermKind::LowRank | TermKind::Bias => self.d_out,
+            TermKind::Scale => 0,
+        };
+        (input.map_or(0, |input| input.dim), b)
+    }
+
     /// The output scale of a row whose activations have scale 1.
     pub fn output_scale(&self) -> f64 {
         self.scaling * power_of_two(self.scale_log2)
@@ -255,19 +266,15 @@ impl Manifest {
     pub(crate) fn check_commitments(&self) -> Result<(), Error> {
         for module in &self.modules {
             for term in &module.terms {
-                let a_columns =
-                    term.input.map_or(0, |input| columns_for(module.inputs[input].dim, self.k));
-                let b_columns = columns_for(module.d_out, self.k);
-                let (a_count, b_count) = match term.kind {
-                    TermKind::LowRank => (term.rank, term.rank),
-                    TermKind::Bias => (0, 1),
-                    TermKind::Scale => (1, 0),
+                let (a_length, b_length) = module.side_lengths(term);
+                let fits = |side: &[Vec<Point>], length| {
+                    let (count, columns) = match length {
+                        0 => (0, 0),
+                        length => (term.rank, columns_for(length, self.k)),
+                    };
+                    side.len() == count && side.iter().all(|vector| vector.len() == columns)
                 };
-                let fits = |side: &[Vec<Point>], count, columns| {
-                    side.len() == count
-                        && side.iter().all(|vector: &Vec<Point>| vector.len() == columns)
-                };
-                if !fits(&term.a, a_count, a_columns) || !fits(&term.b, b_count, b_columns) {
+                if !fits(&term.a, a_length) || !fits(&term.b, b_length) {
                     return Err(refuse(format!(
                         "module `{}`: the number of commitments does not fit its shape",
                         module.name

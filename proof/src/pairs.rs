@@ -80,7 +80,8 @@ impl Pairs {
                         Some(ASide { group: at, len: group.len })
                     }
                 };
-                let b = (term.kind != TermKind::Scale).then_some(module.d_out);
+                let (_, b_length) = module.side_lengths(term);
+                let b = (b_length > 0).then_some(b_length);
                 if pairs.len() + term.rank > MAX_PAIRS {
                     return Err(refuse(format!("more than {MAX_PAIRS} pairs")));
                 }

@@ -14,7 +14,7 @@ pub const MAX_ROWS: usize = 1 << 28;
 /// The rows of one module, all invocations of the session stacked. A module that was not called has
 /// none.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Rows<'a> {
+pub struct RowSlices<'a> {
     /// One slice per input of the module: `[N, dim]` integers, row-major.
     pub inputs: &'a [&'a [i32]],
     /// For modules with a bias: the integer that stands for 1, one a row. Empty otherwise.
@@ -25,7 +25,7 @@ pub struct Rows<'a> {
     pub delta: &'a [i64],
 }
 
-impl Rows<'_> {
+impl RowSlices<'_> {
     /// Number of rows N.
     pub fn count(&self) -> usize {
         self.scales.len()
@@ -33,7 +33,7 @@ impl Rows<'_> {
 }
 
 /// The rows of all modules in memory, as a row source.
-pub(crate) struct RowsInMemory<'a>(pub Vec<Rows<'a>>);
+pub(crate) struct RowsInMemory<'a>(pub Vec<RowSlices<'a>>);
 
 /// A part of a slice. An error for a short slice, although the shapes were checked before.
 fn part<T: Clone>(all: &[T], values: Range<usize>) -> Result<Cow<'_, [T]>, String> {
@@ -94,7 +94,7 @@ pub(crate) fn check_count(rows: usize) -> Result<(), String> {
 }
 
 /// Checks that the parts have the lengths that the manifest's shapes require.
-fn check_shape(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
+fn check_shape(module: &Module, rows: &RowSlices<'_>) -> Result<(), String> {
     check_activation_shape(module, rows)?;
     let n = rows.count();
     if rows.delta.len() != n * module.d_out {
@@ -103,7 +103,7 @@ fn check_shape(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn check_activation_shape(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
+fn check_activation_shape(module: &Module, rows: &RowSlices<'_>) -> Result<(), String> {
     let n = rows.count();
     if rows.inputs.len() != module.inputs.len() {
         return Err(format!(
@@ -133,7 +133,7 @@ fn check_activation_shape(module: &Module, rows: &Rows<'_>) -> Result<(), String
 ///
 /// # Errors
 /// What is wrong, and in which row.
-pub fn check_activations(module: &Module, rows: &Rows<'_>) -> Result<(), String> {
+pub fn check_activations(module: &Module, rows: &RowSlices<'_>) -> Result<(), String> {
     check_count(rows.count())?;
     check_activation_shape(module, rows)?;
     for (i, values) in rows.inputs.iter().enumerate() {

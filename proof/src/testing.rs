@@ -12,7 +12,7 @@ use crate::{
     manifest::{BaseModel, FORMAT, Input, Manifest, Module, Term, TermKind, VERSION},
     masks::{MaskKey, Seed},
     prover::Prover,
-    rows::Rows,
+    rows::RowSlices,
     srs::Srs,
     trace::Trace,
     verifier::{SrsPolicy, Verdict, verify},
@@ -128,14 +128,8 @@ pub fn random_pairs(draft: &Manifest) -> Vec<PairWeights> {
         };
         for term in &module.terms {
             for _ in 0..term.rank {
-                out.push(PairWeights {
-                    a: term.input.map_or(vec![], |i| vector(module.inputs[i].dim, module.a_bits)),
-                    b: if term.kind == TermKind::Scale {
-                        vec![]
-                    } else {
-                        vector(module.d_out, module.b_bits)
-                    },
-                });
+                let (a, b) = module.side_lengths(term);
+                out.push(PairWeights { a: vector(a, module.a_bits), b: vector(b, module.b_bits) });
             }
         }
     }
@@ -265,7 +259,7 @@ pub fn with_rows<T>(
     let modules = rows
         .iter()
         .zip(&inputs)
-        .map(|(r, inputs)| Rows { inputs, ones: &r.ones, scales: &r.scales, delta: &r.delta })
+        .map(|(r, inputs)| RowSlices { inputs, ones: &r.ones, scales: &r.scales, delta: &r.delta })
         .collect();
     Ok(f(&Trace::new(checked, context, modules)?))
 }

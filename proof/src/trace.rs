@@ -10,7 +10,7 @@ use crate::{
     checked_manifest::CheckedManifest,
     manifest::{AdapterId, Module},
     row_source::{self, Piece, RowSource},
-    rows::{self, Rows, RowsInMemory},
+    rows::{self, RowSlices, RowsInMemory},
 };
 
 /// BLAKE3 of a session's canonical content.
@@ -42,7 +42,7 @@ impl<'a> Trace<'a> {
     pub fn new(
         manifest: &CheckedManifest,
         context: [u8; 32],
-        modules: Vec<Rows<'a>>,
+        modules: Vec<RowSlices<'a>>,
     ) -> Result<Trace<'a>, Error> {
         if modules.len() != manifest.modules().len() {
             return Err(Error::Trace(format!(

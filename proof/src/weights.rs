@@ -140,8 +140,7 @@ impl Weights {
 fn check_module(module: &Module, pairs: &[PairWeights]) -> Result<(), String> {
     let mut rest = pairs.iter();
     for term in &module.terms {
-        let a_len = term.input.map_or(0, |input| module.inputs[input].dim);
-        let b_len = if term.kind == TermKind::Scale { 0 } else { module.d_out };
+        let (a_len, b_len) = module.side_lengths(term);
         for pair in rest.by_ref().take(term.rank) {
             if pair.a.len() != a_len || pair.b.len() != b_len {
                 return Err(format!(

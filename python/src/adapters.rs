@@ -13,7 +13,7 @@ use zklora_proof::{
 };
 use zklora_runtime::{
     Error, compile as compiling,
-    infer::{Source, applies_to, sources},
+    infer::{InputSource, applies_to, input_sources},
 };
 
 use crate::{error::Failure, globals, worker};
@@ -52,10 +52,10 @@ impl Module {
 }
 
 /// The modules of an adapter, in the order of its manifest.
-fn modules(pinned: &CheckedManifest) -> Result<Vec<Module>, Failure> {
+fn modules(manifest: &CheckedManifest) -> Result<Vec<Module>, Failure> {
     let of = |module: &manifest::Module| {
         let refuse = |why| Failure::Input(format!("module `{}`: {why}", module.name));
-        let sources = sources(module).map_err(refuse)?;
+        let sources = input_sources(module).map_err(refuse)?;
         let low_rank = module.terms.iter().filter(|term| term.kind == TermKind::LowRank);
         Ok(Module {
             name: module.name.clone(),
@@ -66,13 +66,13 @@ fn modules(pinned: &CheckedManifest) -> Result<Vec<Module>, Failure> {
             },
             reads: sources
                 .iter()
-                .map(|source| if *source == Source::Layer { "layer" } else { "base" })
+                .map(|source| if *source == InputSource::LayerInput { "layer" } else { "base" })
                 .collect(),
             d_out: module.d_out,
             rank: low_rank.map(|term| term.rank).sum(),
         })
     };
-    pinned.modules().iter().map(of).collect()
+    manifest.modules().iter().map(of).collect()
 }
 
 /// The public description of an adapter. Its digest is the adapter id.
@@ -98,23 +98,23 @@ impl Manifest {
         worker::run(py, None, move |_| {
             if path.is_file() {
                 let bytes = zklora_files::read(&path, manifest::MAX_BYTES as u64)?;
-                let pinned = match &pin {
+                let manifest = match &pin {
                     Some(pin) => CheckedManifest::parse_pinned(&bytes, pin),
                     None => CheckedManifest::parse(&bytes),
                 };
-                return Ok(Manifest(Arc::new(pinned.map_err(Error::from)?)));
+                return Ok(Manifest(Arc::new(manifest.map_err(Error::from)?)));
             }
             let public =
                 artifacts::Public::load(&path, pin.as_ref(), &*globals::srs()?, globals::keys())?;
-            Ok(Manifest(Arc::new(public.pinned)))
+            Ok(Manifest(Arc::new(public.manifest)))
         })
     }
 
     /// Writes the manifest file, which a user can pin.
     fn save(&self, py: Python<'_>, path: PathBuf) -> Result<(), Failure> {
-        let pinned = Arc::clone(&self.0);
+        let manifest = Arc::clone(&self.0);
         worker::run(py, None, move |_| {
-            let bytes = pinned.manifest().to_bytes().map_err(Error::from)?;
+            let bytes = manifest.contents().to_bytes().map_err(Error::from)?;
             Ok(zklora_files::write(&path, &bytes, Access::Public)?)
         })
     }
@@ -134,13 +134,13 @@ impl Manifest {
     /// The name of the base model.
     #[getter]
     fn base_model(&self) -> String {
-        self.0.manifest().base_model.name.clone()
+        self.0.contents().base_model.name.clone()
     }
 
     /// The fingerprint of the base model's weights, if the contributor gave it.
     #[getter]
     fn base_fingerprint(&self) -> Option<String> {
-        self.0.manifest().base_model.fingerprint.clone()
+        self.0.contents().base_model.fingerprint.clone()
     }
 
     fn __repr__(&self) -> String {
@@ -172,26 +172,26 @@ impl Artifacts {
     /// The public part.
     #[getter]
     fn manifest(&self) -> Manifest {
-        Manifest(Arc::new(self.0.pinned.clone()))
+        Manifest(Arc::new(self.0.manifest.clone()))
     }
 
     /// The adapter id, 64 hex digits.
     #[getter]
     fn adapter_id(&self) -> String {
-        self.0.pinned.id().to_string()
+        self.0.manifest.id().to_string()
     }
 
     /// The modules.
     #[getter]
     fn modules(&self) -> Result<Vec<Module>, Failure> {
-        modules(&self.0.pinned)
+        modules(&self.0.manifest)
     }
 
     fn __repr__(&self) -> String {
         format!(
             "Artifacts({}, {} modules, private part not shown)",
-            self.0.pinned.id(),
-            self.0.pinned.modules().len()
+            self.0.manifest.id(),
+            self.0.manifest.modules().len()
         )
     }
 }

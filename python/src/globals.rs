@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use zklora_artifacts::srs_store;
+use zklora_artifacts::srs_file;
 use zklora_proof::{keys::KeyStore, srs::Srs};
 use zklora_runtime::Error;
 use zklora_session::client::Network;
@@ -27,7 +27,7 @@ fn cached<T>(
 
 /// The Ethereum ceremony.
 pub fn srs() -> Result<Arc<Srs>, Error> {
-    cached(&SRS, || Ok(srs_store::load(None)?))
+    cached(&SRS, || Ok(srs_file::load(None)?))
 }
 
 /// Keys by layout.

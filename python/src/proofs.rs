@@ -6,7 +6,7 @@ use pyo3::{prelude::*, types::PyBytes};
 use zklora_artifacts::{
     activations::Activations,
     own_session::OwnSession,
-    secrets,
+    secret_files,
     verify::{self as verification, MAX_PROOF},
 };
 use zklora_files::Access;
@@ -26,10 +26,10 @@ use crate::{
 /// Arrays by module, as Python passes them.
 type Arrays<'py> = BTreeMap<String, Vec<Rows<'py>>>;
 
-fn activations(pinned: &CheckedManifest, arrays: &Arrays<'_>) -> Result<Activations, Failure> {
+fn activations(manifest: &CheckedManifest, arrays: &Arrays<'_>) -> Result<Activations, Failure> {
     let mut activations = Activations::default();
     for (name, inputs) in arrays {
-        arrays::check(&pinned.modules()[trace::index(pinned, name)?], inputs)?;
+        arrays::check(&manifest.modules()[trace::index(manifest, name)?], inputs)?;
         let inputs = inputs
             .iter()
             .map(|rows| Ok(arrays::values(name, rows)?.to_vec()))
@@ -58,10 +58,10 @@ pub fn record(
 ) -> Result<Trace, Failure> {
     let artifacts = Arc::clone(&artifacts.0);
     let session = session_id.map(|text| bytes32("session_id", text)).transpose()?;
-    let activations = self::activations(&artifacts.pinned, &activations)?;
+    let activations = self::activations(&artifacts.manifest, &activations)?;
     worker::run(py, None, move |_| {
         let (file, _) = recording::record(&artifacts, &activations, session, max_rows)?;
-        Ok(Trace::in_memory(file, Arc::new(artifacts.pinned.clone())))
+        Ok(Trace::in_memory(file, Arc::new(artifacts.manifest.clone())))
     })
 }
 
@@ -78,7 +78,7 @@ pub fn prove<'py>(
     let proof = worker::run(py, progress.as_ref(), move |told| {
         told.step("prove", 0, 1);
         let srs = globals::srs()?;
-        let proof = storage.with_trace(&artifacts.pinned, |rows| {
+        let proof = storage.with_trace(&artifacts.manifest, |rows| {
             Ok(proving::prove(&artifacts, rows, &srs, globals::keys())?)
         })?;
         told.step("proven", 1, 1);
@@ -99,15 +99,16 @@ pub fn verify(
     session_id: Option<&str>,
     activations: Option<Arrays<'_>>,
 ) -> Result<BTreeMap<String, usize>, Failure> {
-    let (pinned, storage) = (Arc::clone(&manifest.0), Arc::clone(&trace.storage));
+    let (manifest, storage) = (Arc::clone(&manifest.0), Arc::clone(&trace.storage));
     let own = session_id.map(|text| bytes32("session_id", text)).transpose()?;
-    let activations = activations.map(|arrays| self::activations(&pinned, &arrays)).transpose()?;
+    let activations =
+        activations.map(|arrays| self::activations(&manifest, &arrays)).transpose()?;
     worker::run(py, None, move |_| {
         let (srs, keys) = (globals::srs()?, globals::keys());
-        let verdict = storage.with_trace(&pinned, |rows| {
+        let verdict = storage.with_trace(&manifest, |rows| {
             let (own, policy) =
                 (OwnSession { id: own, inputs: activations.as_ref() }, SrsPolicy::TrustedOnly);
-            Ok(verification::verify(&pinned, rows, &own, &proof, &srs, keys, policy)?)
+            Ok(verification::verify(&manifest, rows, &own, &proof, &srs, keys, policy)?)
         })?;
         Ok(verdict.rows.into_iter().collect())
     })
@@ -133,9 +134,9 @@ pub fn check_proof_format(
     manifest: &Manifest,
     proof: Vec<u8>,
 ) -> Result<(), Failure> {
-    let pinned = Arc::clone(&manifest.0);
+    let manifest = Arc::clone(&manifest.0);
     worker::run(py, None, move |_| {
-        Proof::parse(&proof, &pinned.layout()).map_err(Failure::from)?;
+        Proof::parse(&proof, &manifest.layout()).map_err(Failure::from)?;
         Ok(())
     })
 }
@@ -151,17 +152,17 @@ pub fn audit(
     opening: PathBuf,
     base: Option<PathBuf>,
 ) -> Result<(Vec<(String, String)>, bool), Failure> {
-    let pinned = Arc::clone(&manifest.0);
+    let manifest = Arc::clone(&manifest.0);
     worker::run(py, None, move |_| {
-        let (adapter, key) = secrets::read_opening(&opening)?;
-        if adapter != pinned.id() {
+        let (adapter, key) = secret_files::read_opening(&opening)?;
+        if adapter != manifest.id() {
             tracing::warn!(
                 "the opening says that it is for adapter {adapter}, but this manifest is of {}",
-                pinned.id()
+                manifest.id()
             );
         }
         let report =
-            auditing::audit(&delivered, base.as_deref(), &pinned, &key, &*globals::srs()?)?;
+            auditing::audit(&delivered, base.as_deref(), &manifest, &key, &*globals::srs()?)?;
         let not_compared = report.base_model.not_compared();
         if let Some(why) = not_compared {
             tracing::warn!("{}: base model: {why}", delivered.display());

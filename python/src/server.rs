@@ -30,7 +30,7 @@ pub struct Server {
     running: Mutex<Option<Running>>,
     address: std::net::SocketAddr,
     scheme: &'static str,
-    pinned: Arc<CheckedManifest>,
+    manifest: Arc<CheckedManifest>,
 }
 
 #[pymethods]
@@ -79,7 +79,7 @@ impl Server {
             };
             let srs = globals::srs()?;
             let artifacts = artifacts::Artifacts::load(&artifacts, &srs, globals::keys())?;
-            let pinned = Arc::new(artifacts.pinned.clone());
+            let manifest = Arc::new(artifacts.manifest.clone());
             let listening =
                 serving::start(artifacts, (*srs).clone(), Default::default(), &options)?;
             let address = listening.address;
@@ -97,7 +97,7 @@ impl Server {
                 running: Mutex::new(Some(Running { stop, thread })),
                 address,
                 scheme,
-                pinned,
+                manifest,
             })
         })
     }
@@ -135,11 +135,11 @@ impl Server {
     /// The adapter's manifest.
     #[getter]
     fn manifest(&self) -> Manifest {
-        Manifest(Arc::clone(&self.pinned))
+        Manifest(Arc::clone(&self.manifest))
     }
 
     fn __repr__(&self) -> String {
-        format!("Server({}, adapter {})", self.url(), self.pinned.id())
+        format!("Server({}, adapter {})", self.url(), self.manifest.id())
     }
 }
 

@@ -43,7 +43,7 @@ const CLOSED: &str = "this session is closed: open another one";
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Session {
     session: Arc<Shared>,
-    pinned: Arc<CheckedManifest>,
+    manifest: Arc<CheckedManifest>,
     url: String,
     id: [u8; 32],
     folder: PathBuf,
@@ -122,7 +122,7 @@ impl Session {
         };
         worker::run(py, None, move |_| {
             let remote = Remote::connect(options, &globals::network()?)?;
-            let pinned = Arc::new(remote.pinned.clone());
+            let manifest = Arc::new(remote.manifest.clone());
             let session = UserSession::open(remote, &folder)?;
             let id = *session.id();
             let shared = Shared {
@@ -130,7 +130,7 @@ impl Session {
                 closed: AtomicBool::new(false),
                 finished: OnceLock::new(),
             };
-            Ok(Session { session: Arc::new(shared), pinned, url, id, folder })
+            Ok(Session { session: Arc::new(shared), manifest, url, id, folder })
         })
     }
 
@@ -143,12 +143,12 @@ impl Session {
     ) -> Result<Pending, Failure> {
         process::check_process()?;
         let calls = self.quantized(py, &calls)?;
-        let (shared, pinned) = (Arc::clone(&self.session), Arc::clone(&self.pinned));
+        let (shared, manifest) = (Arc::clone(&self.session), Arc::clone(&self.manifest));
         let work = worker::start(move |_| {
             shared.with(|session| {
                 let deltas = session.deltas(&calls)?;
                 let each = calls.iter().zip(deltas).map(|((at, rows), delta)| {
-                    let module = &pinned.modules()[*at];
+                    let module = &manifest.modules()[*at];
                     (
                         zklora_artifacts::quantized_rows::dequantized(module, &rows.scales, &delta),
                         module.d_out,
@@ -210,9 +210,9 @@ impl Session {
 
     /// The user's record so far.
     fn trace(&self, py: Python<'_>) -> Result<Trace, Failure> {
-        let (shared, pinned) = (Arc::clone(&self.session), Arc::clone(&self.pinned));
+        let (shared, manifest) = (Arc::clone(&self.session), Arc::clone(&self.manifest));
         worker::run(py, None, move |_| {
-            shared.with(|session| Ok(Trace::in_memory(session.trace()?, pinned)))
+            shared.with(|session| Ok(Trace::in_memory(session.trace()?, manifest)))
         })
     }
 
@@ -249,7 +249,7 @@ impl Session {
     /// The manifest of the contributor's adapter.
     #[getter]
     fn manifest(&self) -> Manifest {
-        Manifest(Arc::clone(&self.pinned))
+        Manifest(Arc::clone(&self.manifest))
     }
 
     /// The session id, 64 hex digits.
@@ -271,7 +271,7 @@ impl Session {
     }
 
     fn __repr__(&self) -> String {
-        format!("Session({}, adapter {})", self.url, self.pinned.id())
+        format!("Session({}, adapter {})", self.url, self.manifest.id())
     }
 }
 
@@ -285,8 +285,8 @@ impl Session {
         let mut known: Vec<(InputKey, Arc<ModuleRows>)> = Vec::new();
         let mut quantized = Vec::with_capacity(calls.len());
         for (name, inputs) in calls {
-            let at = trace::index(&self.pinned, name)?;
-            let module = &self.pinned.modules()[at];
+            let at = trace::index(&self.manifest, name)?;
+            let module = &self.manifest.modules()[at];
             arrays::check(module, inputs)?;
             let slices = inputs
                 .iter()

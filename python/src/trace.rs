@@ -48,14 +48,16 @@ impl TraceStorage {
     /// digested.
     pub fn with_trace<T>(
         &self,
-        pinned: &CheckedManifest,
+        manifest: &CheckedManifest,
         f: impl FnOnce(&Checked<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         match self {
-            TraceStorage::Memory(file) => file.with_trace(pinned, f),
-            TraceStorage::File(reader) => {
-                f(&Checked::read(pinned, reader.session, Arc::clone(reader) as Arc<dyn RowSource>)?)
-            }
+            TraceStorage::Memory(file) => file.with_trace(manifest, f),
+            TraceStorage::File(reader) => f(&Checked::read(
+                manifest,
+                reader.session,
+                Arc::clone(reader) as Arc<dyn RowSource>,
+            )?),
         }
     }
 }
@@ -65,12 +67,12 @@ impl TraceStorage {
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Trace {
     pub storage: Arc<TraceStorage>,
-    pub pinned: Arc<CheckedManifest>,
+    pub manifest: Arc<CheckedManifest>,
 }
 
 impl Trace {
-    pub fn in_memory(file: SessionRows, pinned: Arc<CheckedManifest>) -> Trace {
-        Trace { storage: Arc::new(TraceStorage::Memory(file)), pinned }
+    pub fn in_memory(file: SessionRows, manifest: Arc<CheckedManifest>) -> Trace {
+        Trace { storage: Arc::new(TraceStorage::Memory(file)), manifest }
     }
 }
 
@@ -79,10 +81,10 @@ impl Trace {
     /// Opens a trace of the adapter of this manifest. Its rows stay in the file.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf, manifest: &Manifest) -> Result<Trace, Failure> {
-        let pinned = Arc::clone(&manifest.0);
+        let manifest = Arc::clone(&manifest.0);
         worker::run(py, None, move |_| {
-            let reader = TraceReader::open(&path, pinned.id(), pinned.modules())?;
-            Ok(Trace { storage: Arc::new(TraceStorage::File(Arc::new(reader))), pinned })
+            let reader = TraceReader::open(&path, manifest.id(), manifest.modules())?;
+            Ok(Trace { storage: Arc::new(TraceStorage::File(Arc::new(reader))), manifest })
         })
     }
 
@@ -99,10 +101,10 @@ impl Trace {
 
     /// Writes the trace, readable only by its owner because it contains activations.
     fn save(&self, py: Python<'_>, path: PathBuf) -> Result<(), Failure> {
-        let (storage, pinned) = (Arc::clone(&self.storage), Arc::clone(&self.pinned));
+        let (storage, manifest) = (Arc::clone(&self.storage), Arc::clone(&self.manifest));
         worker::run(py, None, move |_| match &*storage {
-            TraceStorage::Memory(file) => Ok(file.write(&path, &pinned)?),
-            TraceStorage::File(reader) => Ok(reader.copy(&path, pinned.modules())?),
+            TraceStorage::Memory(file) => Ok(file.write(&path, &manifest)?),
+            TraceStorage::File(reader) => Ok(reader.copy(&path, manifest.modules())?),
         })
     }
 
@@ -122,7 +124,7 @@ impl Trace {
     #[getter]
     fn rows(&self) -> BTreeMap<String, usize> {
         let each = self
-            .pinned
+            .manifest
             .modules()
             .iter()
             .enumerate()
@@ -136,8 +138,8 @@ impl Trace {
         py: Python<'py>,
         module: &str,
     ) -> Result<Bound<'py, PyArray2<f32>>, Failure> {
-        let at = index(&self.pinned, module)?;
-        let module = &self.pinned.modules()[at];
+        let at = index(&self.manifest, module)?;
+        let module = &self.manifest.modules()[at];
         let values = match &*self.storage {
             TraceStorage::Memory(file) => {
                 let rows = &file.modules[at];
@@ -146,10 +148,10 @@ impl Trace {
                 })
             }
             TraceStorage::File(reader) => {
-                let (reader, pinned) = (Arc::clone(reader), Arc::clone(&self.pinned));
+                let (reader, manifest) = (Arc::clone(reader), Arc::clone(&self.manifest));
                 // Not in a forked child, which shares the file position with its parent.
                 worker::run(py, None, move |_| {
-                    let (module, rows) = (&pinned.modules()[at], reader.count(at));
+                    let (module, rows) = (&manifest.modules()[at], reader.count(at));
                     let unreadable =
                         |why: String| Failure::Input(format!("module `{}`: {why}", module.name));
                     let scales = reader.scales(at, 0..rows).map_err(unreadable)?;
@@ -162,7 +164,8 @@ impl Trace {
     }
 
     fn __repr__(&self) -> String {
-        let rows = (0..self.pinned.modules().len()).map(|at| self.storage.count(at)).sum::<usize>();
+        let rows =
+            (0..self.manifest.modules().len()).map(|at| self.storage.count(at)).sum::<usize>();
         format!("Trace(adapter {}, session {}, {rows} rows)", self.adapter_id(), self.session_id())
     }
 }
@@ -198,13 +201,13 @@ fn counts(rows: impl Iterator<Item = u64>) -> Vec<u64> {
 ///
 /// # Errors
 /// [`Failure::Input`]: there is no such module.
-pub fn index(pinned: &CheckedManifest, name: &str) -> Result<usize, Failure> {
-    let found = pinned.modules().iter().position(|module| module.name == name);
+pub fn index(manifest: &CheckedManifest, name: &str) -> Result<usize, Failure> {
+    let found = manifest.modules().iter().position(|module| module.name == name);
     found.ok_or_else(|| {
-        let known = pinned.modules().first().map_or("", |module| module.name.as_str());
+        let known = manifest.modules().first().map_or("", |module| module.name.as_str());
         Failure::Input(format!(
             "the adapter has no module `{name}`: it has {}, such as `{known}`",
-            pinned.modules().len()
+            manifest.modules().len()
         ))
     })
 }

@@ -85,18 +85,18 @@ pub struct Difference {
 pub fn audit(
     delivered: &Path,
     base: Option<&Path>,
-    pinned: &CheckedManifest,
+    manifest: &CheckedManifest,
     key: &MaskKey,
     srs: &Srs,
 ) -> Result<Report, Error> {
-    let modules = pinned.modules().len();
-    let committed = pinned.manifest().base_model.fingerprint.as_deref();
+    let modules = manifest.modules().len();
+    let committed = manifest.contents().base_model.fingerprint.as_deref();
     // A file of integers says nothing about a base model.
     let mut base_model = BaseModel::of(committed, None);
     let report = |base_model, differences| Ok(Report { modules, base_model, differences });
     let weights = if delivered.is_file() {
         let bytes = Zeroizing::new(zklora_files::read(delivered, zklora_files::MAX_FILE)?);
-        match weights_file::parse(delivered, &bytes, pinned.manifest()) {
+        match weights_file::parse(delivered, &bytes, manifest.contents()) {
             // Other shapes, or integers beyond the manifest's widths and bounds: a weights file,
             // but not of this adapter.
             Err(zklora_artifacts::Error::Proof(zklora_proof::Error::Weights(why))) => {
@@ -109,11 +109,11 @@ pub fn audit(
         }
     } else {
         let (sources, fingerprint) = delivered_sources(delivered, base)?;
-        let draft = draft_like(pinned.manifest(), &sources);
+        let draft = draft_like(manifest.contents(), &sources);
         let mut differences: Vec<Difference> =
             draft.differences.into_iter().map(|(module, why)| Difference { module, why }).collect();
         let known: std::collections::HashSet<&str> =
-            pinned.modules().iter().map(|m| m.name.as_str()).collect();
+            manifest.modules().iter().map(|m| m.name.as_str()).collect();
         differences.extend(sources.iter().filter(|s| !known.contains(s.name.as_str())).map(|s| {
             Difference { module: s.name.clone(), why: "delivered, but never committed to".into() }
         }));
@@ -129,9 +129,9 @@ pub fn audit(
         if !differences.is_empty() {
             return report(base_model, differences);
         }
-        Weights::new(pinned.manifest(), draft.pairs)?
+        Weights::new(manifest.contents(), draft.pairs)?
     };
-    let differing = commit::audit(srs, pinned, &weights, key)?;
+    let differing = commit::audit(srs, manifest, &weights, key)?;
     // With a wrong key every module differs: say so instead of blaming the weights.
     let why = if differing.len() == modules {
         "its integers under this opening give other commitments (all modules differ: is this the opening of this adapter?)"

@@ -11,8 +11,8 @@ use zklora_artifacts::{
     activations::Activations,
     folder as artifacts,
     folder::Artifacts,
-    lock::{Lock, digest, keyed_digest},
-    secrets, weights_file,
+    lock_file::{LockFile, digest, keyed_digest},
+    secret_files, weights_file,
 };
 use zklora_compiler::{
     Explanation,
@@ -85,7 +85,7 @@ pub type Committed = (Manifest, Weights, MaskKey);
 
 /// Everything that a compilation gives, in memory. Files in the order in which they are written.
 struct Build {
-    pinned: CheckedManifest,
+    manifest: CheckedManifest,
     weights: Weights,
     mask_key: MaskKey,
     reports: Vec<ModuleReport>,
@@ -98,10 +98,10 @@ struct Build {
 pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Compiled, Error> {
     let own_seed = options.out.join("private").join(artifacts::SEED);
     let seed = match (options.seed_file, own_seed.exists()) {
-        (Some(path), false) => secrets::read_seed(path)?,
+        (Some(path), false) => secret_files::read_seed(path)?,
         (Some(path), true) => {
-            let seed = secrets::read_seed(path)?;
-            if secrets::read_seed(&own_seed)?.expose() != seed.expose() {
+            let seed = secret_files::read_seed(path)?;
+            if secret_files::read_seed(&own_seed)?.expose() != seed.expose() {
                 return Err(Error::file(
                     &own_seed,
                     "this folder has another seed, which would be lost: choose another --out",
@@ -109,7 +109,7 @@ pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Comp
             }
             seed
         }
-        (None, true) => secrets::read_seed(&own_seed)?,
+        (None, true) => secret_files::read_seed(&own_seed)?,
         (None, false) => Seed::generate()?,
     };
     let build = build(options, &seed, srs, keys)?;
@@ -123,7 +123,7 @@ pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Comp
     Ok(Compiled {
         replaced,
         files: build.files.iter().map(|(name, bytes, _)| (name.clone(), bytes.len())).collect(),
-        artifacts: Artifacts::new(out, build.pinned, build.weights, build.mask_key),
+        artifacts: Artifacts::new(out, build.manifest, build.weights, build.mask_key),
         reports: build.reports,
     })
 }
@@ -136,7 +136,7 @@ fn replaced(out: &Path, build: &Build) -> Result<Option<AdapterId>, Error> {
         return Ok(None);
     }
     let old = AdapterId(*blake3::hash(&zklora_files::read(&path, MAX_FILE)?).as_bytes());
-    if old == build.pinned.id() {
+    if old == build.manifest.id() {
         return Ok(None);
     }
     if !ledger::read(&out.join("private").join(artifacts::LEDGER))?.is_empty() {
@@ -179,7 +179,7 @@ pub fn check_locked(
     if !seed_file.exists() {
         return Err(Error::file(seed_file, "no seed here: name it with --seed-file"));
     }
-    let seed = secrets::read_seed(seed_file)?;
+    let seed = secret_files::read_seed(seed_file)?;
     let build = build(options, &seed, srs, keys)?;
     let mut checks = Vec::new();
     for (name, bytes, _) in &build.files {
@@ -210,7 +210,7 @@ fn changed_inputs(out: &Path, build: &Build) -> Result<Vec<FileCheck>, Error> {
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let parse = |bytes: &[u8]| serde_json::from_slice::<Lock>(bytes).ok();
+    let parse = |bytes: &[u8]| serde_json::from_slice::<LockFile>(bytes).ok();
     let regenerated = build
         .files
         .iter()
@@ -281,11 +281,12 @@ impl Build {
         keys: &KeyStore,
     ) -> Result<Build, Error> {
         let manifest_bytes = manifest.to_bytes()?;
-        let pinned = CheckedManifest::parse(&manifest_bytes)?;
-        let settings = pinned.settings().to_bytes()?;
-        let vk = keys.get(srs, pinned.layout())?.vk_bytes();
+        let manifest = CheckedManifest::parse(&manifest_bytes)?;
+        let settings = manifest.settings().to_bytes()?;
+        let vk = keys.get(srs, manifest.layout())?.vk_bytes();
         let weights_bytes = weights_file::to_bytes(&weights);
-        let mut lock = Lock::new(pinned.id().to_string(), manifest.srs_digest.clone());
+        let mut lock =
+            LockFile::new(manifest.id().to_string(), manifest.contents().srs_digest.clone());
         lock.inputs = inputs;
         let outputs = [
             (artifacts::MANIFEST, &manifest_bytes),
@@ -296,7 +297,7 @@ impl Build {
             outputs.map(|(name, bytes)| (format!("public/{name}"), digest(bytes))).into();
         lock.outputs
             .insert(format!("private/{}", artifacts::WEIGHTS), keyed_digest(seed, &weights_bytes));
-        let opening = secrets::opening_bytes(&pinned.id(), &mask_key)?;
+        let opening = secret_files::opening_bytes(&manifest.id(), &mask_key)?;
         // Private first, the seed before all: a crash in between leaves the old manifest beside
         // secrets that name the new one, which `Artifacts::load` refuses with the advice to
         // compile again.
@@ -304,7 +305,7 @@ impl Build {
         let public =
             |name: &str, bytes| (format!("public/{name}"), Zeroizing::new(bytes), Access::Public);
         let files = vec![
-            private(artifacts::SEED, secrets::seed_bytes(seed)),
+            private(artifacts::SEED, secret_files::seed_bytes(seed)),
             private(artifacts::OPENING, opening),
             private(artifacts::WEIGHTS, weights_bytes),
             public(artifacts::SETTINGS, settings),
@@ -312,7 +313,7 @@ impl Build {
             public(artifacts::LOCK, lock.to_bytes()),
             public(artifacts::MANIFEST, manifest_bytes),
         ];
-        Ok(Build { pinned, weights, mask_key, reports: Vec::new(), files })
+        Ok(Build { manifest, weights, mask_key, reports: Vec::new(), files })
     }
 
     fn write(&self, out: &Path) -> Result<(), Error> {
@@ -336,7 +337,7 @@ pub fn write_committed(
 ) -> Result<Artifacts, Error> {
     let build = Build::of(committed, BTreeMap::new(), seed, srs, keys)?;
     build.write(out)?;
-    Ok(Artifacts::new(out, build.pinned, build.weights, build.mask_key))
+    Ok(Artifacts::new(out, build.manifest, build.weights, build.mask_key))
 }
 
 /// Name of the calibration file among a lock's inputs; no module is called so, for it has a space.

@@ -1,5 +1,8 @@
-//! Text and numbers as they stand in a page. All text comes from somebody else: nothing reaches the
-//! page but through [`text`].
+//! Text and numbers of an HTML page. All text is untrusted: it reaches the page only through [`text`].
+//!
+//! Numbers are formatted here and not by `indicatif`, which the command line uses: it would bring a
+//! terminal library into this crate, and it has no format for significant digits, shares or times
+//! below a second.
 
 use std::fmt::Write;
 

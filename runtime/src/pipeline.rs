@@ -7,7 +7,7 @@ use std::{
 };
 
 use zklora_artifacts::{
-    activations::Activations, folder::Public, own_session::OwnSession, srs_store, synthetic,
+    activations::Activations, folder::Public, own_session::OwnSession, srs_file, synthetic,
     trace_reader::TraceReader, verify,
 };
 use zklora_files::Access;
@@ -25,10 +25,10 @@ use crate::{
     precision::{Precision, precision},
 };
 
-/// The steps, in order.
+/// The steps of the pipeline, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub enum PipelineStep {
     /// Loading the SRS (from the cache after the first run).
     Srs,
     /// PEFT folder to ONNX files.
@@ -43,22 +43,22 @@ pub enum Stage {
     Verify,
 }
 
-impl std::fmt::Display for Stage {
+impl std::fmt::Display for PipelineStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Stage::Srs => "load the SRS",
-            Stage::Export => "export to ONNX",
-            Stage::Compile => "compile and commit",
-            Stage::Record => "run on activations",
-            Stage::Prove => "prove",
-            Stage::Verify => "verify",
+            PipelineStep::Srs => "load the SRS",
+            PipelineStep::Export => "export to ONNX",
+            PipelineStep::Compile => "compile and commit",
+            PipelineStep::Record => "run on activations",
+            PipelineStep::Prove => "prove",
+            PipelineStep::Verify => "verify",
         })
     }
 }
 
 /// Where the activations come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rows {
+pub enum ActivationSource {
     /// A file that [`Activations::read`] takes.
     File(PathBuf),
     /// This many pseudo-random rows for every module.
@@ -73,7 +73,7 @@ pub struct Options<'a> {
     /// weights.
     pub base: Option<&'a Path>,
     /// The activations.
-    pub rows: Rows,
+    pub rows: ActivationSource,
     /// Where everything is written: `onnx/`, `public/`, `private/`, `trace.safetensors`,
     /// `session.pf`.
     pub out: &'a Path,
@@ -97,7 +97,7 @@ pub struct Summary {
     /// Quantised against float.
     pub precision: Precision,
     /// Wall time of each stage.
-    pub times: Vec<(Stage, Duration)>,
+    pub times: Vec<(PipelineStep, Duration)>,
     /// Bytes of the proof.
     pub proof_bytes: usize,
     /// Bytes of the manifest.
@@ -111,7 +111,10 @@ pub struct Summary {
 }
 
 /// Runs every stage; `progress` is told before each.
-pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Summary, Error> {
+pub fn run(
+    options: &Options<'_>,
+    progress: &mut dyn FnMut(PipelineStep),
+) -> Result<Summary, Error> {
     let mut times = Vec::new();
     let mut timed = Timed { times: &mut times, progress };
     let out = options.out;
@@ -119,15 +122,15 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
     let (onnx, trace_path, proof_path) =
         (out.join("onnx"), out.join("trace.safetensors"), out.join("session.pf"));
 
-    let srs: Srs = timed.stage(Stage::Srs, || Ok(srs_store::load(options.srs)?))?;
-    let adapter = timed.stage(Stage::Export, || {
+    let srs: Srs = timed.stage(PipelineStep::Srs, || Ok(srs_file::load(options.srs)?))?;
+    let adapter = timed.stage(PipelineStep::Export, || {
         let adapter = Adapter::load_with_base(options.adapter, options.base)?;
         zklora_files::create_folder(&onnx, Access::Private)?;
         zklora_models::export::export(&adapter, &[], &onnx)?;
         Ok(adapter)
     })?;
     let keys = KeyStore::default();
-    let artifacts = timed.stage(Stage::Compile, || {
+    let artifacts = timed.stage(PipelineStep::Compile, || {
         let paths = [onnx.clone()];
         Ok(compile::compile(
             &compile::Options { paths: &paths, out, seed_file: None, calibrate: None },
@@ -137,38 +140,42 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
         .artifacts)
     })?;
     let activations = match &options.rows {
-        Rows::File(path) => Activations::read(path, artifacts.pinned.modules(), None)?,
-        Rows::Synthetic(rows) => synthetic::activations(artifacts.pinned.modules(), *rows),
+        ActivationSource::File(path) => {
+            Activations::read(path, artifacts.manifest.modules(), None)?
+        }
+        ActivationSource::Synthetic(rows) => {
+            synthetic::activations(artifacts.manifest.modules(), *rows)
+        }
     };
-    let trace = timed.stage(Stage::Record, || {
+    let trace = timed.stage(PipelineStep::Record, || {
         let (trace, _) = record::record(&artifacts, &activations, None, None)?;
-        trace.write(&trace_path, &artifacts.pinned)?;
+        trace.write(&trace_path, &artifacts.manifest)?;
         Ok(trace)
     })?;
     // What the rows are needed for is taken from them here, so that the user's reading does not
     // compete with them for memory.
-    let precision = precision(&adapter, &artifacts.pinned, &activations, &trace);
+    let precision = precision(&adapter, &artifacts.manifest, &activations, &trace);
     let modules =
         (trace.modules.len(), trace.modules.iter().filter(|m| !m.scales.is_empty()).count());
     let rows = trace.rows();
     drop(activations);
-    let proof = timed.stage(Stage::Prove, || {
+    let proof = timed.stage(PipelineStep::Prove, || {
         let prove = |rows: &Trace<'_>| prove::prove(&artifacts, rows, &srs, &keys);
-        let proof = trace.with_trace(&artifacts.pinned, prove)?;
+        let proof = trace.with_trace(&artifacts.manifest, prove)?;
         zklora_files::write(&proof_path, &proof, Access::Public)?;
         Ok(proof)
     })?;
     drop(trace);
-    let pin = artifacts.pinned.id();
-    let verdict = timed.stage(Stage::Verify, || {
+    let pin = artifacts.manifest.id();
+    let verdict = timed.stage(PipelineStep::Verify, || {
         // As the user: nothing but the pin, the public folder, the own trace and the proof file;
         // keys derived anew.
         let keys = KeyStore::default();
         let public = Public::load(out, Some(&pin), &srs, &keys)?;
-        let trace = TraceReader::trace(&trace_path, &public.pinned)?;
+        let trace = TraceReader::trace(&trace_path, &public.manifest)?;
         let proof = zklora_files::read(&proof_path, verify::MAX_PROOF)?;
         let own = OwnSession::default();
-        Ok(verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, options.policy)?)
+        Ok(verify::verify(&public.manifest, &trace, &own, &proof, &srs, &keys, options.policy)?)
     })?;
     Ok(Summary {
         base_model: adapter.base_model.name.clone(),
@@ -177,7 +184,7 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
         parameters: adapter.parameters(),
         precision,
         proof_bytes: proof.len(),
-        manifest_bytes: artifacts.pinned.manifest().to_bytes()?.len(),
+        manifest_bytes: artifacts.manifest.contents().to_bytes()?.len(),
         ceremony: verdict.ceremony,
         verdict,
         times,
@@ -186,14 +193,14 @@ pub fn run(options: &Options<'_>, progress: &mut dyn FnMut(Stage)) -> Result<Sum
 }
 
 struct Timed<'a> {
-    times: &'a mut Vec<(Stage, Duration)>,
-    progress: &'a mut dyn FnMut(Stage),
+    times: &'a mut Vec<(PipelineStep, Duration)>,
+    progress: &'a mut dyn FnMut(PipelineStep),
 }
 
 impl Timed<'_> {
     fn stage<T>(
         &mut self,
-        stage: Stage,
+        stage: PipelineStep,
         work: impl FnOnce() -> Result<T, Error>,
     ) -> Result<T, Error> {
         (self.progress)(stage);

@@ -20,13 +20,13 @@ pub struct Precision {
 /// activations.
 pub fn precision(
     adapter: &Adapter,
-    pinned: &CheckedManifest,
+    manifest: &CheckedManifest,
     activations: &Activations,
     trace: &SessionRows,
 ) -> Precision {
     let mut out = Precision::default();
     let (mut all_error, mut all_float) = (0.0, 0.0);
-    for (module, rows) in pinned.modules().iter().zip(&trace.modules) {
+    for (module, rows) in manifest.modules().iter().zip(&trace.modules) {
         let lora = adapter.modules.iter().find(|m| m.name == module.name);
         let (Some(lora), Some(inputs)) = (lora, activations.modules.get(&module.name)) else {
             continue;

@@ -20,7 +20,7 @@ impl ServedAdapter {
 
     /// The deltas of rows of module `m` that fit it: `[N, d_out]`.
     pub fn compute(&self, m: usize, rows: &ModuleRows) -> Vec<i64> {
-        let (modules, weights) = (self.artifacts.pinned.modules(), &self.artifacts.weights);
+        let (modules, weights) = (self.artifacts.manifest.modules(), &self.artifacts.weights);
         let deltas = self.deltas.get_or_init(|| Deltas::new(modules, weights));
         deltas.compute(modules, weights, m, rows)
     }

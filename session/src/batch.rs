@@ -10,7 +10,7 @@ use zklora_artifacts::module_rows::{ModuleRows, words};
 use zklora_proof::{
     checked_manifest::CheckedManifest,
     manifest::Module,
-    rows::{self, Rows as TraceRows},
+    rows::{self, RowSlices},
 };
 
 use crate::wire::{self, Batch, InferResponse};
@@ -28,12 +28,12 @@ pub struct Call {
 ///
 /// # Errors
 /// What is wrong with it, and where: text for the peer.
-pub fn parse(batch: &Batch, pinned: &CheckedManifest) -> Result<Vec<Call>, String> {
-    if batch.calls.is_empty() || batch.calls.len() > pinned.modules().len() {
+pub fn parse(batch: &Batch, manifest: &CheckedManifest) -> Result<Vec<Call>, String> {
+    if batch.calls.is_empty() || batch.calls.len() > manifest.modules().len() {
         return Err(format!(
             "{} calls: expected 1 to {}, one a module",
             batch.calls.len(),
-            pinned.modules().len()
+            manifest.modules().len()
         ));
     }
     if batch.rows.len() > batch.calls.len() {
@@ -45,20 +45,20 @@ pub fn parse(batch: &Batch, pinned: &CheckedManifest) -> Result<Vec<Call>, Strin
             parse_rows(rows).map(Arc::new).map_err(|why| format!("set {at} of rows: {why}"))
         })
         .collect::<Result<_, _>>()?;
-    let (mut called, mut read) = (vec![false; pinned.modules().len()], vec![false; rows.len()]);
+    let (mut called, mut read) = (vec![false; manifest.modules().len()], vec![false; rows.len()]);
     let mut calls = Vec::with_capacity(batch.calls.len());
     for call in &batch.calls {
         let (module, set) = (call.module as usize, call.rows as usize);
-        let (Some(manifest), Some(own)) = (pinned.modules().get(module), rows.get(set)) else {
+        let (Some(declared), Some(own)) = (manifest.modules().get(module), rows.get(set)) else {
             return Err(format!(
                 "a call of module {module} with set {set} of rows: there is no such module or set"
             ));
         };
         if std::mem::replace(&mut called[module], true) {
-            return Err(format!("module `{}` is called twice in one batch", manifest.name));
+            return Err(format!("module `{}` is called twice in one batch", declared.name));
         }
         read[set] = true;
-        check(manifest, own).map_err(|why| format!("module `{}`: {why}", manifest.name))?;
+        check(declared, own).map_err(|why| format!("module `{}`: {why}", declared.name))?;
         calls.push(Call { module, rows: Arc::clone(own) });
     }
     match read.iter().position(|read| !read) {
@@ -95,7 +95,7 @@ fn check(module: &Module, rows: &ModuleRows) -> Result<(), String> {
     let inputs: Vec<&[i32]> = rows.inputs.iter().map(Vec::as_slice).collect();
     rows::check_activations(
         module,
-        &TraceRows { inputs: &inputs, ones: &rows.ones, scales: &rows.scales, delta: &[] },
+        &RowSlices { inputs: &inputs, ones: &rows.ones, scales: &rows.scales, delta: &[] },
     )
 }
 
@@ -153,7 +153,7 @@ impl AsRef<[u8]> for Owned {
 pub fn parse_answer(
     batch: &Batch,
     answer: &InferResponse,
-    pinned: &CheckedManifest,
+    manifest: &CheckedManifest,
 ) -> Result<Vec<Vec<i64>>, String> {
     if answer.sequence != batch.sequence {
         return Err(format!("it answers batch {}, not {}", answer.sequence, batch.sequence));
@@ -163,7 +163,7 @@ pub fn parse_answer(
     }
     let mut deltas = Vec::with_capacity(answer.deltas.len());
     for ((module, rows), bytes) in batch.counts().zip(&answer.deltas) {
-        let Some(module) = pinned.modules().get(module) else {
+        let Some(module) = manifest.modules().get(module) else {
             return Err("there is no such module".into());
         };
         if bytes.len() as u64 != rows * module.d_out as u64 * 8 {

@@ -51,7 +51,7 @@ pub(crate) fn prove_served(
     let prover = Prover {
         srs,
         keys,
-        manifest: &artifacts.pinned,
+        manifest: &artifacts.manifest,
         weights: &artifacts.weights,
         mask_key: &artifacts.mask_key,
     };

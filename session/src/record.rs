@@ -34,7 +34,7 @@ pub fn record(
         Some(session) => session,
         None => *os_bytes()?,
     };
-    let modules = artifacts.pinned.modules();
+    let modules = artifacts.manifest.modules();
     let deltas = Deltas::new(modules, &artifacts.weights);
     let modules = (0..modules.len())
         .into_par_iter()
@@ -43,21 +43,21 @@ pub fn record(
             None => Ok(ModuleRows::none(&modules[m])),
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let trace = SessionRows { adapter: artifacts.pinned.id(), session, modules };
-    let digest = trace.with_trace::<_, Error>(&artifacts.pinned, |t| Ok(t.digest()))?;
+    let trace = SessionRows { adapter: artifacts.manifest.id(), session, modules };
+    let digest = trace.with_trace::<_, Error>(&artifacts.manifest, |t| Ok(t.digest()))?;
     let mut ledger = Ledger::lock(&artifacts.ledger())?;
-    let mut served = Served::count(ledger.book(), &artifacts.pinned)?;
+    let mut served = Served::count(ledger.book(), &artifacts.manifest)?;
     let more: Vec<(usize, u64)> =
         trace.modules.iter().map(|rows| rows.scales.len() as u64).enumerate().collect();
-    served.check(&artifacts.pinned, &more, max_rows)?;
-    ledger.append(Entry::recorded(&session, digest, rows_of(&artifacts.pinned, &trace)))?;
+    served.check(&artifacts.manifest, &more, max_rows)?;
+    ledger.append(Entry::recorded(&session, digest, rows_of(&artifacts.manifest, &trace)))?;
     more.iter().for_each(|(module, rows)| served.add(LOCAL, *module, *rows));
     Ok((trace, served))
 }
 
 /// Rows of each module that has any.
-fn rows_of(pinned: &CheckedManifest, trace: &SessionRows) -> Rows {
-    let rows = pinned
+fn rows_of(manifest: &CheckedManifest, trace: &SessionRows) -> Rows {
+    let rows = manifest
         .modules()
         .iter()
         .zip(&trace.modules)
@@ -72,7 +72,7 @@ fn module_rows(
     inputs: &[Vec<f32>],
 ) -> Result<ModuleRows, Error> {
     let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-    let modules = artifacts.pinned.modules();
+    let modules = artifacts.manifest.modules();
     let mut rows = quantized(&modules[m], &inputs)?;
     rows.delta = deltas.compute(modules, &artifacts.weights, m, &rows);
     Ok(rows)

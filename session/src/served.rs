@@ -25,14 +25,14 @@ impl Served {
     ///
     /// # Errors
     /// [`Error::File`] if such a log is gone or damaged: then what was served is not known.
-    pub fn count(book: &Book, pinned: &CheckedManifest) -> Result<Served, Error> {
+    pub fn count(book: &Book, manifest: &CheckedManifest) -> Result<Served, Error> {
         let logs: Vec<_> = book.open_logs().collect();
-        let modules = pinned.modules().len();
+        let modules = manifest.modules().len();
         let rows = logs
             .par_iter()
             .map(|(client, log)| Ok((*client, session_log::contents(log, modules)?.rows)));
         let rows = rows.collect::<Result<Vec<_>, Error>>()?;
-        let mut served = Served::of_ended(book, pinned);
+        let mut served = Served::of_ended(book, manifest);
         for (client, rows) in rows {
             rows.iter().enumerate().for_each(|(module, rows)| served.add(client, module, *rows));
         }
@@ -40,8 +40,8 @@ impl Served {
     }
 
     /// The rows of the sessions that have ended.
-    pub fn of_ended(book: &Book, pinned: &CheckedManifest) -> Served {
-        let modules = pinned.modules();
+    pub fn of_ended(book: &Book, manifest: &CheckedManifest) -> Served {
+        let modules = manifest.modules();
         let index: HashMap<&str, usize> =
             modules.iter().enumerate().map(|(m, module)| (module.name.as_str(), m)).collect();
         let mut served = Served { total: vec![0; modules.len()], clients: BTreeMap::new() };
@@ -81,7 +81,7 @@ impl Served {
     /// [`Error::Budget`] names the module that would not.
     pub fn check(
         &self,
-        pinned: &CheckedManifest,
+        manifest: &CheckedManifest,
         more: &[(usize, u64)],
         limit: Option<u64>,
     ) -> Result<(), Error> {
@@ -92,7 +92,7 @@ impl Served {
                 return Err(Error::Budget(format!(
                     "module `{}` would have served {rows} rows in all, the limit is {limit}: what rows give away adds up over all \
                      sessions and users (docs/security.md)",
-                    pinned.modules()[*module].name
+                    manifest.modules()[*module].name
                 )));
             }
         }

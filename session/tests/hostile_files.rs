@@ -13,9 +13,9 @@ use zklora_artifacts::{
     activations::Activations,
     folder::{Artifacts, Public},
     own_session::OwnSession,
-    secrets,
+    secret_files,
     session_rows::SessionRows,
-    srs_store,
+    srs_file,
     trace_reader::TraceReader,
     verify, weights_file,
 };
@@ -58,13 +58,14 @@ fn contributor() -> &'static Contributor {
         };
         let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
         let inputs =
-            Activations::read(&onnx().join("input.npy"), artifacts.pinned.modules(), None).unwrap();
+            Activations::read(&onnx().join("input.npy"), artifacts.manifest.modules(), None)
+                .unwrap();
         let (trace, _) = record::record(&artifacts, &inputs, None, None).unwrap();
-        trace.write(&folder.path().join("trace.safetensors"), &artifacts.pinned).unwrap();
+        trace.write(&folder.path().join("trace.safetensors"), &artifacts.manifest).unwrap();
         let prove = |rows: &Trace<'_>| prove::prove(&artifacts, rows, &srs, &keys);
         fs::write(
             folder.path().join("session.pf"),
-            trace.with_trace(&artifacts.pinned, prove).unwrap(),
+            trace.with_trace(&artifacts.manifest, prove).unwrap(),
         )
         .unwrap();
         Contributor { folder, srs, keys, trace }
@@ -90,24 +91,24 @@ fn edited(name: &str, edit: impl FnOnce(&mut Vec<u8>)) -> (tempfile::TempDir, Pa
 fn what_was_written_reads_back_the_same() {
     let (c, artifacts) = (contributor(), load());
     assert_eq!(
-        SessionRows::read(&c.path("trace.safetensors"), &artifacts.pinned).unwrap(),
+        SessionRows::read(&c.path("trace.safetensors"), &artifacts.manifest).unwrap(),
         c.trace
     );
     let proof = fs::read(c.path("session.pf")).unwrap();
     let verify = |rows: &Trace<'_>| verify(&artifacts, rows, &proof);
-    c.trace.with_trace(&artifacts.pinned, verify).unwrap();
+    c.trace.with_trace(&artifacts.manifest, verify).unwrap();
     // Held in memory or read in pieces: it is the same session.
-    let read = TraceReader::trace(&c.path("trace.safetensors"), &artifacts.pinned).unwrap();
+    let read = TraceReader::trace(&c.path("trace.safetensors"), &artifacts.manifest).unwrap();
     assert_eq!((read.rows(), *read.context()), (c.trace.rows(), c.trace.session));
     self::verify(&artifacts, &read, &proof).unwrap();
     let proof = prove::prove(&artifacts, &read, &c.srs, &c.keys).unwrap();
-    c.trace.with_trace(&artifacts.pinned, |rows| self::verify(&artifacts, rows, &proof)).unwrap();
+    c.trace.with_trace(&artifacts.manifest, |rows| self::verify(&artifacts, rows, &proof)).unwrap();
 }
 
 fn verify(artifacts: &Artifacts, rows: &Trace<'_>, proof: &[u8]) -> Result<(), Error> {
     let c = contributor();
     let (own, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
-    verify::verify(&artifacts.pinned, rows, &own, proof, &c.srs, &c.keys, policy)?;
+    verify::verify(&artifacts.manifest, rows, &own, proof, &c.srs, &c.keys, policy)?;
     Ok(())
 }
 
@@ -129,7 +130,7 @@ fn tensors_that_end_beyond_what_can_be_counted_are_refused() {
     });
     for answer in [
         SessionRows::info(&path).map(|_| ()),
-        TraceReader::trace(&path, &load().pinned).map(|_| ()),
+        TraceReader::trace(&path, &load().manifest).map(|_| ()),
     ] {
         assert!(
             matches!(&answer, Err(e) if e.to_string().contains("its header describes")),
@@ -140,13 +141,13 @@ fn tensors_that_end_beyond_what_can_be_counted_are_refused() {
 
 #[test]
 fn a_file_opened_for_modules_of_other_shapes_is_refused() {
-    let (c, pinned) = (contributor(), load().pinned);
+    let (c, manifest) = (contributor(), load().manifest);
     let reader =
-        TraceReader::open(&c.path("trace.safetensors"), pinned.id(), pinned.modules()).unwrap();
-    let mut other = pinned.modules()[0].clone();
+        TraceReader::open(&c.path("trace.safetensors"), manifest.id(), manifest.modules()).unwrap();
+    let mut other = manifest.modules()[0].clone();
     assert!(reader.check_shape(0, &other).is_ok());
     other.d_out += 1;
-    for (m, module) in [(0, &other), (1, &pinned.modules()[0])] {
+    for (m, module) in [(0, &other), (1, &manifest.modules()[0])] {
         assert!(reader.check_shape(m, module).unwrap_err().contains("other shapes"));
     }
     assert_eq!(reader.count(1), 0);
@@ -154,12 +155,13 @@ fn a_file_opened_for_modules_of_other_shapes_is_refused() {
 
 #[test]
 fn activations_with_another_number_of_inputs_are_not_those_of_the_trace() {
-    let (c, pinned) = (contributor(), load().pinned);
-    let trace = TraceReader::trace(&c.path("trace.safetensors"), &pinned).unwrap();
-    let mut inputs = Activations::read(&onnx().join("input.npy"), pinned.modules(), None).unwrap();
-    OwnSession { id: None, inputs: Some(&inputs) }.check(&pinned, &trace).unwrap();
+    let (c, manifest) = (contributor(), load().manifest);
+    let trace = TraceReader::trace(&c.path("trace.safetensors"), &manifest).unwrap();
+    let mut inputs =
+        Activations::read(&onnx().join("input.npy"), manifest.modules(), None).unwrap();
+    OwnSession { id: None, inputs: Some(&inputs) }.check(&manifest, &trace).unwrap();
     inputs.modules.values_mut().for_each(|parts| parts.push(Vec::new()));
-    let answer = OwnSession { id: None, inputs: Some(&inputs) }.check(&pinned, &trace);
+    let answer = OwnSession { id: None, inputs: Some(&inputs) }.check(&manifest, &trace);
     assert!(
         matches!(&answer, Err(e) if e.to_string().contains("its inputs are not")),
         "{answer:?}"
@@ -175,7 +177,7 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
     let (last, short) = (original.len() - 1, original.len() - 8);
     for (change, why) in [(last, "changed while they were read"), (short, "cannot be read")] {
         let (_folder, path) = edited("trace.safetensors", |_| {});
-        let trace = TraceReader::trace(&path, &artifacts.pinned).unwrap();
+        let trace = TraceReader::trace(&path, &artifacts.manifest).unwrap();
         let mut bytes = original.clone();
         bytes[last] ^= 1;
         bytes.truncate(change + 1);
@@ -205,9 +207,9 @@ fn reads(name: &str, path: &Path, folder: &Path, artifacts: &Artifacts) -> bool 
     match name {
         "trace.safetensors" => {
             let digest = |rows: &Trace<'_>| Ok(rows.digest());
-            let in_memory = SessionRows::read(path, &artifacts.pinned)
-                .and_then(|t| t.with_trace(&artifacts.pinned, digest));
-            let in_pieces = TraceReader::trace(path, &artifacts.pinned).map(|rows| rows.digest());
+            let in_memory = SessionRows::read(path, &artifacts.manifest)
+                .and_then(|t| t.with_trace(&artifacts.manifest, digest));
+            let in_pieces = TraceReader::trace(path, &artifacts.manifest).map(|rows| rows.digest());
             assert_eq!(
                 in_memory.as_ref().ok(),
                 in_pieces.as_ref().ok(),
@@ -216,9 +218,10 @@ fn reads(name: &str, path: &Path, folder: &Path, artifacts: &Artifacts) -> bool 
             in_memory.is_ok()
         }
         "private/weights.bin" => {
-            weights_file::parse(path, &fs::read(path).unwrap(), artifacts.pinned.manifest()).is_ok()
+            weights_file::parse(path, &fs::read(path).unwrap(), artifacts.manifest.contents())
+                .is_ok()
         }
-        "private/opening" => secrets::read_opening(path).is_ok(),
+        "private/opening" => secret_files::read_opening(path).is_ok(),
         _ => Public::load(folder, None, &c.srs, &c.keys).is_ok(),
     }
 }
@@ -236,8 +239,8 @@ proptest! {
         let accepted = reads(name, &path, folder.path(), &artifacts);
         if name == "public/manifest.json" && accepted {
             let c = contributor();
-            let changed = Public::load(folder.path(), None, &c.srs, &c.keys).unwrap().pinned;
-            prop_assert_ne!(changed.id(), artifacts.pinned.id());
+            let changed = Public::load(folder.path(), None, &c.srs, &c.keys).unwrap().manifest;
+            prop_assert_ne!(changed.id(), artifacts.manifest.id());
         }
     }
 
@@ -248,14 +251,14 @@ proptest! {
         for name in ["trace.safetensors", "x.npy", "x.json", "x.safetensors", "manifest.json", "opening", "ledger"] {
             let path = folder.path().join(name);
             fs::write(&path, &bytes).unwrap();
-            let _ = SessionRows::read(&path, &artifacts.pinned);
+            let _ = SessionRows::read(&path, &artifacts.manifest);
             let _ = SessionRows::info(&path);
-            let _ = Activations::read(&path, artifacts.pinned.modules(), None);
-            let _ = secrets::read_opening(&path);
-            let _ = secrets::read_seed(&path);
-            let _ = srs_store::load(Some(&path));
+            let _ = Activations::read(&path, artifacts.manifest.modules(), None);
+            let _ = secret_files::read_opening(&path);
+            let _ = secret_files::read_seed(&path);
+            let _ = srs_file::load(Some(&path));
             let _ = zklora_session::ledger::read(&path);
-            let _ = weights_file::parse(&path, &bytes, artifacts.pinned.manifest());
+            let _ = weights_file::parse(&path, &bytes, artifacts.manifest.contents());
             let _ = zklora_proof::checked_manifest::CheckedManifest::parse(&bytes);
         }
     }
@@ -289,7 +292,7 @@ fn private_and_public_parts_of_different_adapters_do_not_load_together() {
 #[test]
 fn activations_that_are_not_numbers_or_do_not_fit_are_refused_by_row() {
     let artifacts = load();
-    let module = &artifacts.pinned.modules()[0];
+    let module = &artifacts.manifest.modules()[0];
     let row = |x: f32| {
         let mut inputs = vec![0.5; module.inputs[0].dim * 2];
         inputs[module.inputs[0].dim + 1] = x;

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zklora_artifacts::{module_rows::ModuleRows, srs_store};
+use zklora_artifacts::{module_rows::ModuleRows, srs_file};
 use zklora_proof::{keys::KeyStore, manifest::Module, verifier::SrsPolicy};
 use zklora_session::{
     Error,
@@ -113,7 +113,7 @@ fn rows_of(modules: &[Module], count: usize, number: u64) -> Vec<(usize, Arc<Mod
 
 fn finish(session: &mut UserSession) -> Result<Finished, Error> {
     session.finish(
-        &srs_store::load(None)?,
+        &srs_file::load(None)?,
         &KeyStore::default(),
         SrsPolicy::TrustedOnly,
         &mut |_| {},
@@ -225,7 +225,7 @@ fn soak_1000_short_sessions_leave_no_more_than_their_count() {
                     let folder = home.path().join(number.to_string());
                     let remote = Remote::connect(options(&server.url), &network).unwrap();
                     let mut session = UserSession::open(remote, &folder).unwrap();
-                    let calls = rows_of(session.remote().pinned.modules(), 1, number);
+                    let calls = rows_of(session.remote().manifest.modules(), 1, number);
                     session.deltas(&calls).unwrap();
                     let finished = finish(&mut session).unwrap();
                     add(&mut proven.lock().unwrap(), of_verdict(&finished));
@@ -307,7 +307,7 @@ fn the_user_of_a_million_rows() {
     let (url, folder) = said.split_once(' ').unwrap();
     let remote = Remote::connect(options(url), &Arc::new(Network::start().unwrap())).unwrap();
     let mut session = UserSession::open(remote, Path::new(folder)).unwrap();
-    let modules = session.remote().pinned.modules().to_vec();
+    let modules = session.remote().manifest.modules().to_vec();
     for number in 0..1_000_000 / (modules.len() as u64 * 500) {
         session.deltas(&rows_of(&modules, 500, number)).unwrap();
     }
@@ -434,7 +434,7 @@ fn one_session(
 ) -> Result<Vec<(String, u64)>, Error> {
     let remote = Remote::connect(options(url), network)?;
     let mut session = UserSession::open(remote, folder)?;
-    let modules = session.remote().pinned.modules().to_vec();
+    let modules = session.remote().manifest.modules().to_vec();
     for batch in 0..8 {
         session.deltas(&rows_of(&modules, 4, number * 8 + batch))?;
         thread::sleep(Duration::from_millis(20));

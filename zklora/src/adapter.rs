@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use zklora_artifacts::{
-    activations::Activations, folder::Artifacts, srs_store, trace_reader::TraceReader,
+    activations::Activations, folder::Artifacts, srs_file, trace_reader::TraceReader,
 };
 use zklora_files::Access;
 use zklora_proof::{keys::KeyStore, srs::Srs};
@@ -32,7 +32,7 @@ impl Adapter {
     /// # Errors
     /// A file is missing or damaged, or the parts belong to different adapters.
     pub fn open(folder: &Path) -> Result<Adapter, Error> {
-        let (srs, keys) = (srs_store::load(None)?, KeyStore::default());
+        let (srs, keys) = (srs_file::load(None)?, KeyStore::default());
         Ok(Adapter { artifacts: Artifacts::load(folder, &srs, &keys)?, srs, keys })
     }
 
@@ -69,7 +69,7 @@ impl Adapter {
     #[cfg(feature = "compile")]
     pub fn compile(onnx: &[PathBuf], out: &Path) -> Result<Adapter, Error> {
         use zklora_runtime::compile::{Options, compile};
-        let (srs, keys) = (srs_store::load(None)?, KeyStore::default());
+        let (srs, keys) = (srs_file::load(None)?, KeyStore::default());
         let options = Options { paths: onnx, out, seed_file: None, calibrate: None };
         let artifacts = compile(&options, &srs, &keys)?.artifacts;
         Ok(Adapter { artifacts, srs, keys })
@@ -77,7 +77,7 @@ impl Adapter {
 
     /// The adapter id, which users pin before a session.
     pub fn id(&self) -> AdapterId {
-        self.artifacts.pinned.id()
+        self.artifacts.manifest.id()
     }
 
     /// The folder that users get.
@@ -97,10 +97,10 @@ impl Adapter {
         trace: &Path,
     ) -> Result<usize, Error> {
         zklora_files::require_folder_of(trace)?;
-        let inputs = Activations::read(inputs, self.artifacts.pinned.modules(), None)?;
+        let inputs = Activations::read(inputs, self.artifacts.manifest.modules(), None)?;
         let session = Some(session_id.to_bytes());
         let (rows, _) = record::record(&self.artifacts, &inputs, session, None)?;
-        rows.write(trace, &self.artifacts.pinned)?;
+        rows.write(trace, &self.artifacts.manifest)?;
         Ok(rows.rows())
     }
 
@@ -120,7 +120,7 @@ impl Adapter {
     /// ```
     pub fn prove(&self, trace: &Path, proof: &Path) -> Result<(), Error> {
         zklora_files::require_folder_of(proof)?;
-        let trace = TraceReader::trace(trace, &self.artifacts.pinned)?;
+        let trace = TraceReader::trace(trace, &self.artifacts.manifest)?;
         let bytes = prove::prove(&self.artifacts, &trace, &self.srs, &self.keys)?;
         Ok(zklora_files::write(proof, &bytes, Access::Public)?)
     }

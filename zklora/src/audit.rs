@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use zklora_artifacts::{folder::Public, secrets};
+use zklora_artifacts::{folder::Public, secret_files};
 use zklora_proof::keys::KeyStore;
 
 use crate::{AdapterId, Error, Verifier, error::Inner};
@@ -56,12 +56,12 @@ impl Verifier {
         base: Option<&Path>,
         opening: &Path,
     ) -> Result<Audit, Error> {
-        let Public { pinned } = Public::load(public, Some(pin), &self.srs, &KeyStore::default())?;
-        let (found, key) = secrets::read_opening(opening)?;
+        let Public { manifest } = Public::load(public, Some(pin), &self.srs, &KeyStore::default())?;
+        let (found, key) = secret_files::read_opening(opening)?;
         if found != *pin {
-            return Err(Inner::Opening { found, pinned: *pin }.into());
+            return Err(Inner::Opening { found, manifest: *pin }.into());
         }
-        let report = zklora_runtime::audit::audit(delivered, base, &pinned, &key, &self.srs)?;
+        let report = zklora_runtime::audit::audit(delivered, base, &manifest, &key, &self.srs)?;
         let differences = report.differences.into_iter();
         let differences =
             differences.map(|found| Difference { module: found.module, why: found.why });

@@ -26,7 +26,10 @@ pub(crate) enum Inner {
     SessionId(String),
     #[cfg(feature = "compile")]
     #[error("the opening is of adapter {found}, not of {pinned}: ask for the one of your adapter")]
-    Opening { found: zklora_proof::manifest::AdapterId, pinned: zklora_proof::manifest::AdapterId },
+    Opening {
+        found: zklora_proof::manifest::AdapterId,
+        manifest: zklora_proof::manifest::AdapterId,
+    },
 }
 
 impl Error {

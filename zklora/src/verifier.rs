@@ -6,7 +6,7 @@ use zklora_artifacts::{
     activations::Activations,
     folder::Public,
     own_session::OwnSession,
-    srs_store,
+    srs_file,
     trace_reader::TraceReader,
     verify::{self, MAX_PROOF},
 };
@@ -54,7 +54,7 @@ impl Verifier {
     /// The build is damaged.
     pub fn ethereum() -> Result<Verifier, Error> {
         Ok(Verifier {
-            srs: srs_store::load(None)?,
+            srs: srs_file::load(None)?,
             keys: KeyStore::default(),
             policy: SrsPolicy::TrustedOnly,
         })
@@ -74,7 +74,7 @@ impl Verifier {
     /// ```
     pub fn insecure_with_ceremony(file: &Path) -> Result<Verifier, Error> {
         Ok(Verifier {
-            srs: srs_store::load(Some(file))?,
+            srs: srs_file::load(Some(file))?,
             keys: KeyStore::default(),
             policy: SrsPolicy::AllowUntrusted,
         })
@@ -168,14 +168,14 @@ impl Verifier {
         trace: &Path,
         proof: &Path,
     ) -> Result<Verdict, Error> {
-        let Public { pinned } = Public::load(public, Some(pin), &self.srs, &self.keys)?;
-        let read = |path| Activations::read(path, pinned.modules(), None);
+        let Public { manifest } = Public::load(public, Some(pin), &self.srs, &self.keys)?;
+        let read = |path| Activations::read(path, manifest.modules(), None);
         let inputs = inputs.map(read).transpose()?;
-        let trace = TraceReader::trace(trace, &pinned)?;
+        let trace = TraceReader::trace(trace, &manifest)?;
         let own = OwnSession { id: Some(session_id.to_bytes()), inputs: inputs.as_ref() };
         let proof = zklora_files::read(proof, MAX_PROOF)?;
         let (srs, keys) = (&self.srs, &self.keys);
-        let verdict = verify::verify(&pinned, &trace, &own, &proof, srs, keys, self.policy)?;
+        let verdict = verify::verify(&manifest, &trace, &own, &proof, srs, keys, self.policy)?;
         Ok(Verdict { adapter: verdict.adapter, rows: verdict.rows, ceremony: verdict.ceremony })
     }
 }

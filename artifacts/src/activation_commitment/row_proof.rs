@@ -1,7 +1,7 @@
-//! One row of committed values, shown without the others: `docs/formats.md`, "Row proof".
+//! Proves one row of committed values without the others (`docs/formats.md`, "Row proof").
 //!
-//! It shows the nonce, and hashes of neighbours: `docs/security.md` says what can be guessed from
-//! them.
+//! A proof reveals the nonce and hashes of neighbouring values. `docs/security.md` says what can be
+//! guessed from them.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use zklora_files::Access;
 
 use super::{
-    Commitment, hex32,
+    commitment::{Commitment, hex32, nothing},
     tree::{self, PathError, Shape, Tree},
     values::{MAX_VALUES, Values},
 };
@@ -19,10 +19,10 @@ const FORMAT: &str = "zklora-activation-row";
 const VERSION: u32 = 1;
 const MAX_PROOF: u64 = 1 << 28;
 
-/// Some values that follow each other, the nonce, and the nodes that lead from them to the root.
+/// Consecutive values, the nonce, and the nodes that lead from them to the root.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowProof {
-    /// How many values the commitment is over, as the prover says.
+    /// Number of committed values, as the prover claims.
     pub count: usize,
     /// Position of the first value of the row.
     pub first: usize,
@@ -60,7 +60,7 @@ impl RowProof {
         columns: Option<usize>,
     ) -> Result<RowProof, Error> {
         let range = values.row(row, columns)?;
-        let tree = Tree::new(&values.numbers, &commitment.nonce).ok_or_else(super::nothing)?;
+        let tree = Tree::new(&values.numbers, &commitment.nonce).ok_or_else(nothing)?;
         let proof = RowProof {
             count: values.numbers.len(),
             first: range.start,
@@ -107,8 +107,8 @@ impl RowProof {
         })
     }
 
-    /// Checks that the row is at its position under this root; `count`: how many values the checker
-    /// knows the root to be over.
+    /// Checks that the row is at its position under this root. `count` is the number of committed
+    /// values, if the checker knows it.
     ///
     /// # Errors
     /// [`Error::Claim`] says which check failed.
@@ -147,12 +147,12 @@ impl RowProof {
         Ok(bytes)
     }
 
-    /// Writes the proof. The file is private: it shows the row and the nonce.
+    /// Writes the proof. The file is private, because it has the row and the nonce.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         Ok(zklora_files::write(path, &self.to_bytes()?, Access::Private)?)
     }
 
-    /// Reads a proof. Whether it holds, [`RowProof::check`] says.
+    /// Reads a proof. [`RowProof::check`] checks it.
     pub fn read(path: &Path) -> Result<RowProof, Error> {
         RowProof::parse(path, &zklora_files::read(path, MAX_PROOF)?)
     }

@@ -1,19 +1,19 @@
-//! The Merkle tree: leaf = BLAKE3(value as big-endian f64 ‖ nonce), node = BLAKE3(left ‖ right); a
-//! level of an odd number of nodes, but for the root's, is padded with one node of 32 zero bytes.
+//! The Merkle tree: leaf = BLAKE3(value as big-endian f64 ‖ nonce), node = BLAKE3(left ‖ right). A
+//! level below the root with an odd number of nodes is padded with one node of 32 zero bytes.
 //!
-//! No level is kept: a node is computed from the values below it, so memory is that of the values.
-//! A leaf hashes 40 bytes and a node 64, so none can pass for the other; nobody knows 64 or 40
-//! bytes whose hash is all zeros, so no node can pass for padding.
+//! No level is stored: a node is computed from the values below it, so the values are all that
+//! takes memory. A leaf hashes 40 bytes and a node 64, so neither can pass for the other. No input
+//! is known whose hash is all zeros, so no node can pass for padding.
 
 use std::ops::Range;
 
 /// A hash of the tree.
 pub type Node = [u8; 32];
 
-/// What a level of an odd number of nodes is padded with.
+/// The node that pads a level with an odd number of nodes.
 pub const PADDING: Node = [0; 32];
 
-/// Levels from which on the two halves of a subtree are computed at the same time.
+/// Lowest level whose two halves are computed in parallel.
 const PARALLEL_FROM: u32 = 13;
 
 /// The hash of a value.
@@ -107,7 +107,7 @@ impl<'a> Tree<'a> {
     }
 }
 
-/// Why nodes lead to no root.
+/// Why a path is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathError {
     /// Fewer or more nodes than the shape asks for.

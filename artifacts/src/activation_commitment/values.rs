@@ -1,7 +1,7 @@
-//! The values of `{"input_data": [...]}`: numbers in lists, nested or not, flattened in order, and
-//! where each row ends.
+//! Reads the values of `{"input_data": [...]}`: numbers in lists, nested or not, flattened in
+//! order, and where each row ends.
 //!
-//! Reads as a stream, into one list of numbers. Must not know what is done with them.
+//! The parser is a stream into one list of numbers. It must not depend on commitments.
 
 use std::{fmt, path::Path};
 
@@ -107,11 +107,11 @@ impl Values {
     }
 }
 
-/// `-0` is the integer zero to Python, which has no negative one; to `serde_json` it is the float
-/// -0.0. So the sign goes.
+/// Removes the sign of the integer `-0`: Python reads it as the integer zero, but `serde_json` as
+/// the float -0.0.
 ///
-/// An integer's `-0` is not part of an exponent and no digit, point or exponent follows. Inside a
-/// string the edit does no harm: no string is used but the key, which has no `-`.
+/// An integer's `-0` is not part of an exponent and no digit, point or exponent follows. The edit
+/// may change other strings: only the key is used, and it has no `-`.
 fn integer_zeros_have_no_sign(bytes: &mut [u8]) {
     for at in 0..bytes.len().saturating_sub(1) {
         if bytes[at] == b'-'
@@ -153,7 +153,7 @@ impl<'de> Visitor<'de> for File {
     }
 }
 
-/// Whether a key is the one that is looked for; no key is kept.
+/// Whether a key is `input_data`, without storing the key.
 struct IsKey;
 
 impl<'de> DeserializeSeed<'de> for IsKey {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{profile::Profile, stage::Stage};
+use super::{bench_stage::BenchStage, profile::Profile};
 
 /// Time of one piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -176,7 +176,7 @@ pub struct Figure {
     /// What was measured.
     pub item: Item,
     /// In which stage.
-    pub stage: Stage,
+    pub stage: BenchStage,
     /// What it took.
     #[serde(flatten)]
     pub cost: Cost,
@@ -200,7 +200,7 @@ pub struct Measured {
     /// Sizes in bytes.
     pub sizes: BTreeMap<Size, u64>,
     /// Peak memory of each stage's process.
-    pub peak_memory: BTreeMap<Stage, u64>,
+    pub peak_memory: BTreeMap<BenchStage, u64>,
 }
 
 impl Measured {
@@ -218,7 +218,7 @@ impl Measured {
     }
 
     /// Adds what a stage measured.
-    pub fn add(&mut self, stage: Stage, report: StageReport) {
+    pub fn add(&mut self, stage: BenchStage, report: StageReport) {
         self.figures.extend(report.costs.into_iter().map(|(item, cost)| Figure {
             item,
             stage,

@@ -1,4 +1,7 @@
 //! Curves with logarithmic axes as one self-contained SVG file, readable in light and in dark.
+//!
+//! Not the crate `plotters`: its SVG has fixed colours and no classes, so it cannot follow the
+//! reader's light or dark style, and its points have no tooltips.
 
 use std::fmt::Write;
 

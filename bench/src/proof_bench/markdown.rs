@@ -5,8 +5,8 @@ use std::fmt::Write;
 use zklora_runtime::html::{bytes, count};
 
 use super::{
+    bench_stage::BenchStage,
     figures::{Item, Measured, Size},
-    stage::Stage,
     targets::{Judged, Quantity},
 };
 use crate::Error;
@@ -124,7 +124,13 @@ pub fn section(machine: &str, measured: &[Measured], judged: &[Judged]) -> Strin
         line(&mut out, cells.into_iter().chain(times));
     }
     out.push_str("\nCPU time of the same, and peak memory of the process of each stage:\n\n");
-    let stages = [Stage::Commit, Stage::Record, Stage::Prove, Stage::Verify, Stage::Process];
+    let stages = [
+        BenchStage::Commit,
+        BenchStage::Record,
+        BenchStage::Prove,
+        BenchStage::Verify,
+        BenchStage::Process,
+    ];
     let peaks = stages.map(|stage| format!("peak, {stage}"));
     let mut names = vec!["profile", "commit", "record", "prove", "verify"];
     names.extend(peaks.iter().map(String::as_str));

@@ -6,104 +6,24 @@
 //! on a folder; the caller decides in which process it runs, so that the peak memory is that of one
 //! stage. Nothing here judges: [`targets`] puts the figures beside what was wanted.
 
-mod adapter;
+mod bench_stage;
 mod figures;
 pub mod loglog;
 mod markdown;
+mod measure;
 mod profile;
 mod scaling;
-mod stage;
+mod synthetic_adapter;
 pub mod targets;
+mod task;
 mod usage;
 
-use std::path::Path;
-
-pub(crate) use adapter::{draft as synthetic_draft, pairs as synthetic_pairs};
+pub use bench_stage::{ALL_STAGES, BenchStage};
 pub use figures::{Cost, Figure, Item, Measured, Size, StageReport};
 pub use markdown::{BEGIN, END, replace_section, section};
+pub use measure::measure;
 pub use profile::{PROFILES, Profile, Shape};
 pub use scaling::{Axis, Curve, Point, curves, drawing};
-pub use stage::{Stage, Task, files_of};
+pub(crate) use synthetic_adapter::{draft as synthetic_draft, pairs as synthetic_pairs};
+pub use task::{Task, files_of};
 pub use usage::{cpu_seconds, machine};
-
-use crate::Error;
-
-/// Every stage, in the order in which they need each other's files.
-pub const ALL_STAGES: [Stage; 8] = [
-    Stage::Commit,
-    Stage::StartUp,
-    Stage::Record,
-    Stage::Pass,
-    Stage::Pieces,
-    Stage::Prove,
-    Stage::Verify,
-    Stage::Row,
-];
-
-/// Runs stages one after the other; `run` is given each and decides in which process it runs.
-///
-/// # Errors
-/// Those of the stages.
-pub fn measure(
-    profile: &Profile,
-    rows: usize,
-    folder: &Path,
-    srs: Option<&Path>,
-    stages: &[Stage],
-    run: &mut dyn FnMut(&Task) -> Result<StageReport, Error>,
-) -> Result<Measured, Error> {
-    let mut measured = Measured::of(profile, rows);
-    for stage in stages {
-        let task = Task {
-            stage: *stage,
-            profile: profile.clone(),
-            rows,
-            folder: folder.to_path_buf(),
-            srs: srs.map(Path::to_path_buf),
-        };
-        measured.add(*stage, run(&task)?);
-    }
-    Ok(measured)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use zklora_artifacts::{
-        folder::Public, own_session::OwnSession, srs_store, trace_reader::TraceReader, verify,
-    };
-    use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
-
-    use super::*;
-
-    #[test]
-    fn the_smallest_profile_gives_a_session_that_verifies_and_every_figure() {
-        let folder = tempfile::tempdir().unwrap();
-        let profile = Profile::named("module").unwrap();
-        let measured =
-            measure(&profile, 3, folder.path(), None, &ALL_STAGES, &mut |task| task.run()).unwrap();
-        assert_eq!((measured.modules, measured.parameters), (1, 4 * (768 + 2304)));
-        for item in Item::ALL.into_iter().filter(|item| !item.is_of_a_process()) {
-            assert!(measured.cost(item).is_some_and(|cost| cost.seconds > 0.0), "{item}");
-        }
-        let (srs, keys) = (srs_store::load(None).unwrap(), KeyStore::default());
-        let public = Public::load(&folder.path().join("artifacts"), None, &srs, &keys).unwrap();
-        for rows in [1, 3] {
-            let (trace, proof) = files_of(folder.path(), rows);
-            let trace = TraceReader::trace(&trace, &public.pinned).unwrap();
-            assert_eq!(trace.rows(), rows);
-            let proof = zklora_files::read(&proof, verify::MAX_PROOF).unwrap();
-            assert_eq!(Some(proof.len() as u64), measured.size(Size::Proof));
-            let (own, policy) = (OwnSession::default(), SrsPolicy::TrustedOnly);
-            verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, policy).unwrap();
-        }
-        // Every target of this profile has a figure beside it, but for those of processes of their
-        // own.
-        let judged = targets::judge(std::slice::from_ref(&measured));
-        let missing: Vec<_> = judged
-            .iter()
-            .filter(|j| j.target.profile == "module" && j.measured.is_none())
-            .collect();
-        assert!(missing.iter().all(|j| j.target.quantity.is_of_a_process()), "{missing:?}");
-    }
-}

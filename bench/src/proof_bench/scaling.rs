@@ -5,11 +5,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{
+    bench_stage::BenchStage,
     figures::{Item, Measured, StageReport},
-    loglog::{Line, Panel},
-    measure,
+    loglog::{self, Line, Panel},
+    measure::measure,
     profile::Profile,
-    stage::{Stage, Task},
+    task::Task,
 };
 use crate::Error;
 
@@ -56,8 +57,14 @@ pub struct Curve {
     pub points: Vec<Point>,
 }
 
-const STAGES: [Stage; 6] =
-    [Stage::Commit, Stage::Record, Stage::Pass, Stage::Pieces, Stage::Prove, Stage::Verify];
+const STAGES: [BenchStage; 6] = [
+    BenchStage::Commit,
+    BenchStage::Record,
+    BenchStage::Pass,
+    BenchStage::Pieces,
+    BenchStage::Prove,
+    BenchStage::Verify,
+];
 
 /// The lines of the drawing: a name, and the figures that add up to it.
 const LINES: [(&str, &[Item]); 7] = [
@@ -134,7 +141,7 @@ pub fn drawing(title: &str, curves: &[Curve]) -> String {
                 .collect(),
         })
         .collect();
-    super::loglog::drawing(title, "seconds", &panels)
+    loglog::drawing(title, "seconds", &panels)
 }
 
 #[cfg(test)]
@@ -152,11 +159,11 @@ mod tests {
             let seconds = (task.rows * task.profile.parameters()) as f64 * 1e-9;
             let cost = Cost { seconds, cpu_seconds: seconds };
             let items = match task.stage {
-                Stage::Commit => vec![Item::Commit],
-                Stage::Record => vec![Item::Record],
-                Stage::Pass => vec![Item::Digest, Item::Projection],
-                Stage::Pieces => vec![Item::PassInPieces],
-                Stage::Prove => vec![Item::Prove, Item::ProveOneRow],
+                BenchStage::Commit => vec![Item::Commit],
+                BenchStage::Record => vec![Item::Record],
+                BenchStage::Pass => vec![Item::Digest, Item::Projection],
+                BenchStage::Pieces => vec![Item::PassInPieces],
+                BenchStage::Prove => vec![Item::Prove, Item::ProveOneRow],
                 _ => vec![Item::Verify, Item::VerifyOneRow],
             };
             report.costs.extend(items.into_iter().map(|item| (item, cost)));

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use super::{
+    bench_stage::BenchStage,
     figures::{Item, Measured, Size},
-    stage::Stage,
 };
 
 /// What a target is about.
@@ -14,7 +14,7 @@ pub enum Quantity {
     /// Seconds of these together.
     Seconds(&'static [Item]),
     /// Bytes of peak memory of a stage.
-    Memory(Stage),
+    Memory(BenchStage),
     /// Bytes.
     Bytes(Size),
     /// The time of the second over the time of the first: the speed of the first as a share of the
@@ -27,7 +27,7 @@ impl Quantity {
     pub fn is_of_a_process(self) -> bool {
         match self {
             Quantity::Seconds(items) => items.iter().any(|item| item.is_of_a_process()),
-            Quantity::Memory(stage) => stage == Stage::Process,
+            Quantity::Memory(stage) => stage == BenchStage::Process,
             Quantity::Bytes(_) | Quantity::Speed(..) => false,
         }
     }
@@ -74,7 +74,7 @@ const START_UP_WITHOUT_CACHE: &[Item] = &[Item::Srs, Item::Manifest, Item::Verif
 /// of one row a module.
 pub const TARGETS: [Target; 20] = [
     target("llama-3.3-70b", "commit to 11.8 M weights", Quantity::Seconds(&[Item::Commit]), 8.0),
-    target("llama-3.3-70b", "memory of it", Quantity::Memory(Stage::Commit), 500.0 * MB),
+    target("llama-3.3-70b", "memory of it", Quantity::Memory(BenchStage::Commit), 500.0 * MB),
     target(
         "llama-3.3-70b",
         "keys (vk and pk)",
@@ -87,7 +87,7 @@ pub const TARGETS: [Target; 20] = [
         Quantity::Seconds(&[Item::ProveOneRow]),
         1.5,
     ),
-    target("llama-3.3-70b", "memory of proving", Quantity::Memory(Stage::Prove), 500.0 * MB),
+    target("llama-3.3-70b", "memory of proving", Quantity::Memory(BenchStage::Prove), 500.0 * MB),
     target(
         "llama-3.3-70b",
         "zklora verify, besides the pass",
@@ -172,7 +172,7 @@ mod tests {
         report.costs.extend([(Item::PassOneCore, cost(4.0)), (Item::MemcpyOneCore, cost(3.0))]);
         report.costs.insert(Item::Prove, cost(0.5));
         report.sizes.insert(Size::Proof, 1500);
-        measured.add(Stage::Pass, report);
+        measured.add(BenchStage::Pass, report);
         let judged = judge(std::slice::from_ref(&measured));
         let of = |what: &str| {
             judged

@@ -1,4 +1,4 @@
-//! Holds the instruction counts of the kernels to `runtime/benches/instructions.json`: wall time is
+//! Holds the instruction counts of the kernels to `bench/benches/instructions.json`: wall time is
 //! noise in CI, counts are not.
 //!
 //! A count is of valgrind's callgrind, on one core. Its processor has AVX2 and nothing wider where
@@ -20,7 +20,7 @@ mod counts;
 use std::{collections::BTreeMap, path::Path};
 
 use counts::{Counts, compare};
-use zklora_bench::kernels::{kernels, run_counted};
+use zklora_bench::hot_functions::{hot_functions, run_counted};
 
 const COUNTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.json");
 
@@ -36,7 +36,7 @@ fn kernels_take_no_more_instructions_than_recorded() {
         );
         return;
     }
-    let names: Vec<&str> = kernels().unwrap().iter().map(|kernel| kernel.name).collect();
+    let names: Vec<&str> = hot_functions().unwrap().iter().map(|function| function.name).collect();
     let instructions = callgrind::count("kernel_driver");
     assert_eq!(instructions.len(), names.len(), "one dump for each kernel: {instructions:?}");
     let counted = Counts {
@@ -70,9 +70,9 @@ fn kernels_take_no_more_instructions_than_recorded() {
 fn kernel_driver() {
     // The pool's only thread is this one: what the kernels hand out to threads is counted, too.
     rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global().unwrap();
-    for kernel in kernels().unwrap() {
-        kernel.run();
-        run_counted(&kernel);
+    for function in hot_functions().unwrap() {
+        function.run();
+        run_counted(&function);
     }
 }
 

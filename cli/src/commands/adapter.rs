@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_artifacts::{folder::Public, secrets, srs_store};
+use zklora_artifacts::{folder::Public, secret_files, srs_file};
 use zklora_compiler::calibrate::Measured;
 use zklora_models::{Adapter, Kind};
 use zklora_proof::{cost::Estimate, keys::KeyStore};
@@ -53,7 +53,7 @@ pub fn export(args: &args::Export, output: &Output) -> Outcome {
 }
 
 pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
-    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let spinner = output.spinner();
     spinner.set_message("compile and commit");
@@ -116,15 +116,15 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         }
     }
     output.table(&table);
-    let pinned = &compiled.artifacts.pinned;
+    let manifest = &compiled.artifacts.manifest;
     if let Some(old) = compiled.replaced {
         output
             .warn(format!("this replaces adapter {old} in this folder, which had served no rows"));
     }
-    let layout = pinned.layout();
+    let layout = manifest.layout();
     output.result(
         &json!({
-            "adapter_id": pinned.id().to_string(),
+            "adapter_id": manifest.id().to_string(),
             "ceremony": srs.provenance().to_string(),
             "files": compiled.files.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
             "layout": layout,
@@ -154,7 +154,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
                         .map_or(0, |(_, size)| *size as u64),
                 ),
             ),
-            ("Adapter id", format!("{} (what users pin before a session)", pinned.id())),
+            ("Adapter id", format!("{} (what users pin before a session)", manifest.id())),
         ],
     );
     Ok(ExitCode::SUCCESS)
@@ -242,7 +242,7 @@ fn base_model(report: &audit::Report, name: &str) -> String {
 }
 
 pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
-    let srs = srs_store::load(args.srs.file.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.file.srs.as_deref())?;
     policy(&args.srs).check(&srs).map_err(Error::from)?;
     let keys = KeyStore::default();
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
@@ -250,20 +250,20 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
         output
             .warn("no --adapter-id: the adapter is compared with a manifest that you did not pin");
     }
-    let (adapter, key) = secrets::read_opening(&args.opening)?;
-    if adapter != public.pinned.id() {
+    let (adapter, key) = secret_files::read_opening(&args.opening)?;
+    if adapter != public.manifest.id() {
         output.warn(format!(
             "the opening says that it is for adapter {adapter}, but this manifest is of {}",
-            public.pinned.id()
+            public.manifest.id()
         ));
     }
-    let report = audit::audit(&args.adapter, args.base.as_deref(), &public.pinned, &key, &srs)?;
+    let report = audit::audit(&args.adapter, args.base.as_deref(), &public.manifest, &key, &srs)?;
     let same = report.differences.is_empty();
     let mut table = vec![
-        ("Adapter id", public.pinned.id().to_string()),
+        ("Adapter id", public.manifest.id().to_string()),
         ("SRS", srs.provenance().to_string()),
         ("Modules", count(report.modules)),
-        ("Base model", base_model(&report, &public.pinned.manifest().base_model.name)),
+        ("Base model", base_model(&report, &public.manifest.contents().base_model.name)),
     ];
     table
         .extend(report.differences.iter().map(|d| ("Differs", format!("{}: {}", d.module, d.why))));
@@ -278,7 +278,7 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
     output.result(
         &json!({
             "accepted": same,
-            "adapter_id": public.pinned.id().to_string(),
+            "adapter_id": public.manifest.id().to_string(),
             "ceremony": srs.provenance().to_string(),
             "pinned": args.adapter_id.is_some(),
             "modules": report.modules,

@@ -4,7 +4,9 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use serde_json::json;
 use zklora_bench::{
-    against::{self, Comparison, Options, Outcome as Stopped, Shape, Side, Stage},
+    ezkl_comparison::{
+        self, ComparedStage, Comparison, Options, Outcome as Stopped, Shape, SystemReport,
+    },
     proof_bench::Profile,
 };
 use zklora_files::Access;
@@ -38,13 +40,14 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
         srs: args.srs.srs.as_deref(),
     };
     let spinner = output.spinner();
-    let compared = against::compare(&options, &super::ezkl::python(&own.python), &mut |step| {
-        spinner.set_message(step.to_string())
-    });
+    let compared =
+        ezkl_comparison::compare(&options, &super::ezkl::python(&own.python), &mut |step| {
+            spinner.set_message(step.to_string())
+        });
     spinner.finish_and_clear();
     let compared = compared?;
     if let Some(html) = &own.html {
-        zklora_files::write(html, against::page(&compared).as_bytes(), Access::Public)?;
+        zklora_files::write(html, ezkl_comparison::page(&compared).as_bytes(), Access::Public)?;
     }
     print(&compared, output);
     Ok(ExitCode::SUCCESS)
@@ -69,14 +72,14 @@ fn subject(args: &args::Bench, scratch: &std::path::Path) -> anyhow::Result<(Pat
             .into());
         }
     };
-    Ok((scratch.to_path_buf(), against::synthetic_adapter(shape, scratch)?.to_string()))
+    Ok((scratch.to_path_buf(), ezkl_comparison::synthetic_adapter(shape, scratch)?.to_string()))
 }
 
 fn time(s: f64) -> String {
     seconds(Duration::from_secs_f64(s.max(0.0)))
 }
 
-fn cell(side: &Side, stage: Stage) -> Vec<String> {
+fn cell(side: &SystemReport, stage: ComparedStage) -> Vec<String> {
     match side.stage(stage) {
         Stopped::Done(f) => {
             vec![time(f.seconds), time(f.cpu_seconds), f.peak_bytes.map_or("unknown".into(), bytes)]
@@ -95,7 +98,7 @@ fn print(compared: &Comparison, output: &Output) {
         let found = compared.ratios.iter().find(|ratio| ratio.what == what);
         found.map_or(String::new(), |ratio| ratio_text(ratio.ratio))
     };
-    for stage in Stage::ALL {
+    for stage in ComparedStage::ALL {
         let mut line = vec![stage.name().to_string()];
         line.extend(cell(native, stage));
         line.extend(cell(ezkl, stage));
@@ -111,13 +114,13 @@ fn print(compared: &Comparison, output: &Output) {
         )
     };
     let or_none = |value: Option<u64>| value.map_or("none".into(), bytes);
-    let sum = |side: &Side| side.seconds().map_or("unknown".into(), time);
-    let error = |side: &Side| {
+    let sum = |side: &SystemReport| side.seconds().map_or("unknown".into(), time);
+    let error = |side: &SystemReport| {
         side.accuracy.map_or("unknown".into(), |a| {
             format!("{:.1e} (largest {:.1e})", a.relative_rms, a.largest)
         })
     };
-    let logrows = |side: &Side| side.logrows.map_or("unknown".into(), |k| format!("2^{k}"));
+    let logrows = |side: &SystemReport| side.logrows.map_or("unknown".into(), |k| format!("2^{k}"));
     let mut rows = vec![
         ("Module", format!("{}, rows: {}", compared.module, count(compared.rows))),
         ("Circuit", format!("zklora {} rows, EZKL {} rows", logrows(native), logrows(ezkl))),

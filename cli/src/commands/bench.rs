@@ -3,12 +3,12 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_artifacts::srs_store;
+use zklora_artifacts::srs_file;
 use zklora_bench::network_bench::{self, Compared};
 use zklora_proof::verifier::SrsPolicy;
 use zklora_runtime::{
     pipeline,
-    pipeline::{Options, Rows, Stage},
+    pipeline::{ActivationSource, Options, PipelineStep},
 };
 
 use super::{Outcome, profile_bench};
@@ -23,8 +23,14 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
         return network(args, adapter, model, output);
     }
     let rows: &[u32] = if args.rows.is_empty() { &[64, 640, 6400] } else { &args.rows };
-    let stages =
-        [Stage::Srs, Stage::Export, Stage::Compile, Stage::Record, Stage::Prove, Stage::Verify];
+    let stages = [
+        PipelineStep::Srs,
+        PipelineStep::Export,
+        PipelineStep::Compile,
+        PipelineStep::Record,
+        PipelineStep::Prove,
+        PipelineStep::Verify,
+    ];
     let mut table = vec![
         [
             "rows a module",
@@ -46,7 +52,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
         let options = Options {
             adapter,
             base: args.base.as_deref(),
-            rows: Rows::Synthetic(*rows as usize),
+            rows: ActivationSource::Synthetic(*rows as usize),
             out: out.path(),
             srs: args.srs.srs.as_deref(),
             policy: SrsPolicy::AllowUntrusted,
@@ -57,7 +63,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
         });
         spinner.finish_and_clear();
         let summary = summary?;
-        let time = |stage: Stage| {
+        let time = |stage: PipelineStep| {
             summary
                 .times
                 .iter()
@@ -96,7 +102,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
 }
 
 fn network(args: &args::Bench, adapter: &Path, model: &Path, output: &Output) -> Outcome {
-    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.srs.as_deref())?;
     let scratch = zklora_files::scratch()?;
     let options = network_bench::Options {
         adapter,

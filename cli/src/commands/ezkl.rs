@@ -112,7 +112,7 @@ fn print_compiled(compiled: &Compiled, args: &args::Compile, output: &Output) {
         ]
     }));
     output.table(&table);
-    let pinned = &compiled.pinned;
+    let pinned = &compiled.manifest;
     let unbound = pinned.modules().iter().any(|module| !module.param_visibility.binds());
     if unbound {
         output.warn(
@@ -159,7 +159,7 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
     let artifacts = Artifacts::load(&args.artifacts)?;
     // Rows are counted before they are written, so check first that the trace can be written.
     zklora_files::require_folder_of(&args.out)?;
-    let pinned = &artifacts.public.pinned;
+    let pinned = &artifacts.public.manifest;
     let activations = Activations::read(&args.inputs, &pinned.shapes(), args.module.as_deref())?;
     let session = args.session_id.map(|args::SessionId(id)| id);
     let spinner = output.spinner();
@@ -225,7 +225,7 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     );
     spinner.finish_and_clear();
     let size = proven?;
-    let id = artifacts.public.pinned.id();
+    let id = artifacts.public.manifest.id();
     output.result(
         &json!({
             "adapter_id": id.to_string(),
@@ -244,7 +244,7 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
 pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let public = Public::load(&args.public, args.adapter_id.as_ref())?;
     let trace = public.trace(&args.trace)?;
-    let shapes = public.pinned.shapes();
+    let shapes = public.manifest.shapes();
     let activations = super::session::own_inputs(args, &shapes)?;
     let own = super::session::own_session(args, activations.as_ref());
     let spinner = output.spinner();
@@ -282,7 +282,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
         verdict.rows.iter().filter(|(_, rows)| *rows == 0).map(|(name, _)| name.as_str()).collect();
     let called = || {
         public
-            .pinned
+            .manifest
             .modules()
             .iter()
             .filter(|module| rows.iter().any(|(name, _)| *name == module.name))
@@ -302,7 +302,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             "Adapter id",
             format!(
                 "{}{}",
-                public.pinned.id(),
+                public.manifest.id(),
                 if pinned { " (your pin)" } else { " (NOT PINNED)" }
             ),
         ),
@@ -352,7 +352,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
         &json!({
             "accepted": true,
             "activations_compared": args.inputs.is_some(),
-            "adapter_id": public.pinned.id().to_string(),
+            "adapter_id": public.manifest.id().to_string(),
             "backend": format!("ezkl {}", ezkl::VERSION),
             "pinned": pinned,
             "proof_bytes": verdict.proof_bytes,

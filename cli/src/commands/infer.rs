@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use zklora_artifacts::srs_store;
+use zklora_artifacts::srs_file;
 use zklora_models::language_model::Sampling;
 use zklora_proof::keys::KeyStore;
 use zklora_runtime::{
@@ -24,7 +24,7 @@ const MAX_TEXT: u64 = 64 << 20;
 
 pub fn infer(args: &args::Infer, output: &Output) -> Outcome {
     let options = options(args)?;
-    let srs = srs_store::load(args.srs.file.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.file.srs.as_deref())?;
     let spinner = output.spinner();
     let outcome = infer::run(&options, &srs, &KeyStore::default(), &mut |event| match event {
         Event::Step(step) => spinner.set_message(step),

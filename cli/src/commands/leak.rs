@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::{Value, json};
-use zklora_artifacts::{folder::Artifacts, srs_store};
+use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_files::Access;
 use zklora_proof::{keys::KeyStore, manifest::AdapterId};
 use zklora_runtime::{
@@ -22,7 +22,7 @@ pub fn leak(args: &Leak, output: &Output) -> Outcome {
     if let Some(file) = &args.plot {
         zklora_files::require_folder_of(file)?;
     }
-    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.srs.as_deref())?;
     let artifacts = Artifacts::load(&args.artifacts, &srs, &KeyStore::default())?;
     let spinner = output.spinner();
     let measured = leak::measure(artifacts, &options(args), &mut |step| spinner.set_message(step));

@@ -13,7 +13,7 @@ use serde_json::json;
 use zklora_bench::{
     Error, proof_bench,
     proof_bench::{
-        ALL_STAGES, Cost, Curve, Item, Measured, PROFILES, Profile, Stage, StageReport, Task,
+        ALL_STAGES, BenchStage, Cost, Curve, Item, Measured, PROFILES, Profile, StageReport, Task,
         files_of, targets,
     },
 };
@@ -124,14 +124,14 @@ fn measure(
     };
     let mut measured =
         proof_bench::measure(profile, rows, folder.path(), srs, &ALL_STAGES, &mut run)?;
-    progress(format!("{}, {rows} rows: {}", profile.name, Stage::Process));
+    progress(format!("{}, {rows} rows: {}", profile.name, BenchStage::Process));
     let mut report = StageReport::default();
     for (item, rows) in [(Item::ProcessOneRow, 1), (Item::Process, rows)] {
         let (cost, peak) = verify_in_own_process(folder.path(), rows, srs)?;
         report.costs.insert(item, cost);
         report.peak_memory = peak;
     }
-    measured.add(Stage::Process, report);
+    measured.add(BenchStage::Process, report);
     Ok(measured)
 }
 
@@ -207,7 +207,7 @@ fn figures(measured: &Measured) -> Vec<Vec<String>> {
         count(measured.rows)
     );
     let mut table = vec![vec![title, "wall".into(), "CPU".into(), "peak memory".into()]];
-    let last: BTreeMap<Stage, Item> =
+    let last: BTreeMap<BenchStage, Item> =
         measured.figures.iter().map(|figure| (figure.stage, figure.item)).collect();
     for figure in &measured.figures {
         let mut line =
@@ -292,7 +292,7 @@ fn growth(curve: &Curve) -> Vec<Vec<String>> {
         );
         line.push(own.size(proof_bench::Size::Proof).map_or(String::new(), bytes));
         line.extend(
-            [Stage::Pieces, Stage::Prove, Stage::Verify].map(|stage| {
+            [BenchStage::Pieces, BenchStage::Prove, BenchStage::Verify].map(|stage| {
                 own.peak_memory.get(&stage).map_or(String::new(), |peak| bytes(*peak))
             }),
         );

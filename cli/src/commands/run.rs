@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use serde_json::json;
 use zklora_runtime::{
     pipeline,
-    pipeline::{Options, Rows, Stage, Summary},
+    pipeline::{ActivationSource, Options, PipelineStep, Summary},
 };
 
 use super::{Outcome, policy};
@@ -38,28 +38,28 @@ pub fn run(args: &args::Run, output: &Output) -> Outcome {
     };
     let spinner = output.spinner();
     let result =
-        pipeline::run(&options, &mut |stage: Stage| spinner.set_message(stage.to_string()));
+        pipeline::run(&options, &mut |stage: PipelineStep| spinner.set_message(stage.to_string()));
     spinner.finish_and_clear();
     print(&result?, &rows, args.out.as_deref(), output);
     Ok(ExitCode::SUCCESS)
 }
 
-fn rows(args: &args::Run) -> Rows {
+fn rows(args: &args::Run) -> ActivationSource {
     let own = args.adapter.join("activations.safetensors");
     match (&args.trace, args.rows) {
-        (Some(file), _) => Rows::File(file.clone()),
-        (None, Some(rows)) => Rows::Synthetic(rows as usize),
-        (None, None) if own.is_file() => Rows::File(own),
-        (None, None) => Rows::Synthetic(DEFAULT_ROWS),
+        (Some(file), _) => ActivationSource::File(file.clone()),
+        (None, Some(rows)) => ActivationSource::Synthetic(rows as usize),
+        (None, None) if own.is_file() => ActivationSource::File(own),
+        (None, None) => ActivationSource::Synthetic(DEFAULT_ROWS),
     }
 }
 
-fn print(summary: &Summary, rows: &Rows, out: Option<&Path>, output: &Output) {
+fn print(summary: &Summary, rows: &ActivationSource, out: Option<&Path>, output: &Output) {
     let (modules, called) = summary.modules;
     let total: std::time::Duration = summary.times.iter().map(|(_, time)| *time).sum();
     let source = match rows {
-        Rows::File(path) => format!("activations of {}", path.display()),
-        Rows::Synthetic(_) => "pseudo-random activations".into(),
+        ActivationSource::File(path) => format!("activations of {}", path.display()),
+        ActivationSource::Synthetic(_) => "pseudo-random activations".into(),
     };
     let times: serde_json::Map<_, _> = summary
         .times

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_artifacts::{folder::Artifacts, srs_store};
+use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore};
 use zklora_session::{
     served::{Leakage, Served},
@@ -18,16 +18,16 @@ use crate::{
 
 pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
     log::to_stderr(args.log_format);
-    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
     let options = options(args)?;
-    let pinned = artifacts.pinned.clone();
-    let given_away = leak::given_away(&args.artifacts, &pinned.id());
+    let manifest = artifacts.manifest.clone();
+    let given_away = leak::given_away(&args.artifacts, &manifest.id());
     let listening = server::start(artifacts, srs, keys, &options)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", listening.address);
-    announce(&url, &pinned, &listening, &options, given_away, output);
+    announce(&url, &manifest, &listening, &options, given_away, output);
     listening.run_until(signal())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -111,13 +111,13 @@ fn set_aside(restored: &server::Restored) -> String {
 
 fn announce(
     url: &str,
-    pinned: &CheckedManifest,
+    manifest: &CheckedManifest,
     listening: &server::Listening,
     options: &ServerOptions,
     (given_away, measured): leak::GivenAway,
     output: &Output,
 ) {
-    let figures = Figures::of(pinned, &listening.served, options.limits.max_rows);
+    let figures = Figures::of(manifest, &listening.served, options.limits.max_rows);
     let restored = &listening.restored;
     let identity =
         match (&options.tokens, options.tls.as_ref().and_then(|tls| tls.client_ca.as_ref())) {
@@ -137,11 +137,11 @@ fn announce(
             "Serving",
             format!(
                 "{url}, {} modules for {}",
-                pinned.modules().len(),
-                pinned.manifest().base_model.name
+                manifest.modules().len(),
+                manifest.contents().base_model.name
             ),
         ),
-        ("Adapter id", format!("{} (users pin it before the session)", pinned.id())),
+        ("Adapter id", format!("{} (users pin it before the session)", manifest.id())),
         ("Users", identity.to_string()),
         (
             "Sessions",
@@ -196,7 +196,7 @@ fn announce(
     );
     output.result(
         &json!({
-            "adapter_id": pinned.id().to_string(),
+            "adapter_id": manifest.id().to_string(),
             "budget": BUDGET,
             "leakage": {
                 "some": figures.least.some,
@@ -233,8 +233,8 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(pinned: &CheckedManifest, served: &Served, limit: Option<u64>) -> Figures {
-        let each: Vec<Leakage> = pinned.modules().iter().map(Leakage::of).collect();
+    fn of(manifest: &CheckedManifest, served: &Served, limit: Option<u64>) -> Figures {
+        let each: Vec<Leakage> = manifest.modules().iter().map(Leakage::of).collect();
         let least = |of: fn(&Leakage) -> u64| each.iter().map(of).min().unwrap_or(0);
         let reach = |leakage: &Leakage, rows: u64| {
             limit.is_none_or(|limit| limit.max(rows) >= leakage.packed)

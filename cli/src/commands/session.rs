@@ -8,7 +8,7 @@ use zklora_artifacts::{
     folder::{Artifacts, Public},
     own_session::OwnSession,
     session_rows::SessionRows,
-    srs_store,
+    srs_file,
     trace_reader::TraceReader,
     verify,
 };
@@ -25,19 +25,19 @@ use crate::{
 };
 
 pub fn record(args: &args::Record, output: &Output) -> Outcome {
-    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.srs.as_deref())?;
     let artifacts = Artifacts::load(&args.artifacts, &srs, &KeyStore::default())?;
     // Rows are counted before they are written, so check first that the trace can be written.
     zklora_files::require_folder_of(&args.out)?;
     let activations =
-        Activations::read(&args.inputs, artifacts.pinned.modules(), args.module.as_deref())?;
+        Activations::read(&args.inputs, artifacts.manifest.modules(), args.module.as_deref())?;
     let session = args.session_id.map(|args::SessionId(id)| id);
     let (trace, served) = record::record(&artifacts, &activations, session, args.max_rows)?;
-    trace.write(&args.out, &artifacts.pinned)?;
+    trace.write(&args.out, &artifacts.manifest)?;
     let limit = args
         .max_rows
         .map_or("no limit".into(), |limit| format!("the limit is {}", count(limit as usize)));
-    let modules = artifacts.pinned.modules().iter().map(|module| module.name.as_str());
+    let modules = artifacts.manifest.modules().iter().map(|module| module.name.as_str());
     let in_all: std::collections::BTreeMap<&str, u64> =
         modules.zip(served.total.iter().copied()).filter(|(_, rows)| *rows > 0).collect();
     let called = activations.modules.len();
@@ -56,7 +56,7 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
             format!("up to {} rows a module, {limit}", count(served.most() as usize)),
         ),
     ];
-    let (given_away, measured) = leak::given_away(&args.artifacts, &artifacts.pinned.id());
+    let (given_away, measured) = leak::given_away(&args.artifacts, &artifacts.manifest.id());
     table.extend(given_away);
     table.push(("Trace", args.out.display().to_string()));
     output.result(
@@ -90,11 +90,11 @@ pub fn info(file: &Path, output: &Output) -> Outcome {
 }
 
 pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
-    let srs = srs_store::load(args.srs.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
     zklora_files::require_folder_of(&args.out)?;
-    let trace = TraceReader::trace(&args.trace, &artifacts.pinned)?;
+    let trace = TraceReader::trace(&args.trace, &artifacts.manifest)?;
     let spinner = output.spinner();
     spinner.set_message("prove");
     let proof = prove::prove(&artifacts, &trace, &srs, &keys);
@@ -103,7 +103,7 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
     zklora_files::write(&args.out, &proof, Access::Public)?;
     output.result(
         &json!({
-            "adapter_id": artifacts.pinned.id().to_string(),
+            "adapter_id": artifacts.manifest.id().to_string(),
             "bytes": proof.len(),
             "out": path(&args.out),
             "rows": trace.rows(),
@@ -111,7 +111,7 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
         &[
             (
                 "Proven",
-                format!("{} rows of adapter {}", count(trace.rows()), artifacts.pinned.id()),
+                format!("{} rows of adapter {}", count(trace.rows()), artifacts.manifest.id()),
             ),
             ("Proof", format!("{}, {}", args.out.display(), bytes(proof.len() as u64))),
         ],
@@ -137,15 +137,15 @@ pub(super) fn own_session<'a>(
 }
 
 pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
-    let srs = srs_store::load(args.srs.file.srs.as_deref())?;
+    let srs = srs_file::load(args.srs.file.srs.as_deref())?;
     let keys = KeyStore::default();
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
-    let trace = TraceReader::trace(&args.trace, &public.pinned)?;
-    let activations = own_inputs(args, public.pinned.modules())?;
+    let trace = TraceReader::trace(&args.trace, &public.manifest)?;
+    let activations = own_inputs(args, public.manifest.modules())?;
     let own = own_session(args, activations.as_ref());
     let proof = zklora_files::read(&args.proof, verify::MAX_PROOF)?;
     let policy = policy(&args.srs);
-    let verdict = verify::verify(&public.pinned, &trace, &own, &proof, &srs, &keys, policy)?;
+    let verdict = verify::verify(&public.manifest, &trace, &own, &proof, &srs, &keys, policy)?;
     let rows: usize = verdict.rows.iter().map(|(_, rows)| rows).sum();
     let empty: Vec<&str> =
         verdict.rows.iter().filter(|(_, rows)| *rows == 0).map(|(name, _)| name.as_str()).collect();

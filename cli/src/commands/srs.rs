@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use serde_json::json;
-use zklora_artifacts::srs_store;
+use zklora_artifacts::srs_file;
 use zklora_proof::srs::Srs;
 
 use super::Outcome;
@@ -14,12 +14,12 @@ use crate::{
 };
 
 pub fn info(args: &args::SrsFile, output: &Output) -> Outcome {
-    print(&srs_store::load(args.srs.as_deref())?, "as stated", output)
+    print(&srs_file::load(args.srs.as_deref())?, "as stated", output)
 }
 
 pub fn verify(args: &args::SrsFile, output: &Output) -> Outcome {
     let srs = match &args.srs {
-        Some(path) => srs_store::load(Some(path))?,
+        Some(path) => srs_file::load(Some(path))?,
         // Reads the ceremony's own file rather than the built-in copy, and checks every point and
         // both pairing equations.
         None => {

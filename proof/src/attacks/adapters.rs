@@ -184,5 +184,5 @@ fn settings_of_another_layout_are_another_digest() {
 fn a_manifest_parses_to_what_was_committed() {
     let session = session();
     let again = CheckedManifest::parse(&session.manifest.to_bytes().unwrap()).unwrap();
-    assert_eq!((again.manifest(), again.id()), (&session.manifest, session.checked.id()));
+    assert_eq!((again.contents(), again.id()), (&session.manifest, session.checked.id()));
 }

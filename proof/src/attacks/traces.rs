@@ -4,7 +4,7 @@ use crate::{
     Error,
     error::Check,
     manifest::TermKind,
-    rows::Rows,
+    rows::RowSlices,
     testing::{OwnedRows, Session, Shape, keys, lora, with_rows},
     trace::Trace,
     verifier::{SrsPolicy, verify},
@@ -105,8 +105,8 @@ fn more_rows_than_the_projection_can_sum_are_refused() {
     let session = session();
     // Zero pages that are never touched: the number of rows is checked first.
     let scales = vec![0.0f32; crate::rows::MAX_ROWS + 1];
-    let rows = Rows { inputs: &[&[]], scales: &scales, ..Rows::default() };
-    let none = Rows { inputs: &[&[]], ..Rows::default() };
+    let rows = RowSlices { inputs: &[&[]], scales: &scales, ..RowSlices::default() };
+    let none = RowSlices { inputs: &[&[]], ..RowSlices::default() };
     let answer = Trace::new(&session.checked, [0; 32], vec![rows, none, none, none]);
     assert!(
         matches!(&answer, Err(Error::Trace(why)) if why.contains("268435457 rows: more than")),
@@ -237,18 +237,19 @@ fn a_trace_checked_against_another_adapter_is_refused() {
 fn the_digest_separates_what_is_in_the_rows() {
     let session = Session::of(&[lora(2, 1, 2, 2), lora(2, 1, 2, 2)]);
     let x: [&[i32]; 1] = [&[1, 2, 3, 4]];
-    let row = |scales: &'static [f32], delta: &'static [i64]| Rows {
+    let row = |scales: &'static [f32], delta: &'static [i64]| RowSlices {
         inputs: &x,
         ones: &[],
         scales,
         delta,
     };
-    let digest =
-        |modules: Vec<Rows<'_>>| Trace::new(&session.checked, [0; 32], modules).unwrap().digest().0;
+    let digest = |modules: Vec<RowSlices<'_>>| {
+        Trace::new(&session.checked, [0; 32], modules).unwrap().digest().0
+    };
     let full = row(&[1.0, 2.0], &[5, 6, 7, 8]);
     let all = [
-        digest(vec![full, Rows { inputs: &[&[]], ..Rows::default() }]),
-        digest(vec![Rows { inputs: &[&[]], ..Rows::default() }, full]),
+        digest(vec![full, RowSlices { inputs: &[&[]], ..RowSlices::default() }]),
+        digest(vec![RowSlices { inputs: &[&[]], ..RowSlices::default() }, full]),
         digest(vec![full, full]),
         digest(vec![full, row(&[2.0, 1.0], &[5, 6, 7, 8])]),
         digest(vec![full, row(&[1.0, 2.0], &[5, 6, 8, 7])]),

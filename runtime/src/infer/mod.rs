@@ -2,21 +2,20 @@
 //! verified proof of every session.
 //!
 //! ```text
-//! contributors ─ describe → manifests ─ points → injection points ─ LanguageModel::load
-//! text ─ logits ─(at each point)→ mixture: quantise, ask every contributor, add up → logits → loss, tokens
+//! contributors ─ describe → manifests ─ injection_points → injection points ─ LanguageModel::load
+//! text ─ logits ─(at each point)→ delta_injector: quantise, ask every contributor, add up → logits → loss, tokens
 //! sessions ─ finish → proofs, verdicts → EffectReport
 //! ```
 
-mod base;
-mod mixture;
-mod points;
+mod base_model;
+mod delta_injector;
+mod injection_points;
 mod run;
 
-pub(crate) use base::{compare, fingerprint};
-pub(crate) use mixture::one_hot;
-pub use mixture::{Mixture, Mode};
-pub(crate) use points::{Part, Point, points};
-pub use points::{Source, applies_to, sources};
-pub use run::patched;
+pub(crate) use base_model::{compare, fingerprint};
+pub(crate) use delta_injector::one_hot;
+pub use delta_injector::{DeltaInjector, Mode};
+pub use injection_points::{InputSource, applies_to, input_sources};
+pub(crate) use injection_points::{Point, PointModule, points};
 pub(crate) use run::tokenizer;
-pub use run::{Event, Generation, InferOptions, Outcome, run};
+pub use run::{Event, Generation, InferOptions, Outcome, patched, run};

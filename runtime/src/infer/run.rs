@@ -14,9 +14,9 @@ use zklora_session::client::{
 };
 
 use super::{
-    base,
-    mixture::{Mixture, Mode},
-    points::{Point, points},
+    base_model,
+    delta_injector::{DeltaInjector, Mode},
+    injection_points::{Point, points},
 };
 use crate::{
     Error,
@@ -110,9 +110,9 @@ pub fn run(
                 "{}: THE ADAPTER IS NOT PINNED. It serves {}. Without a pin from before the session, nothing shows that the adapter was \
                  fixed beforehand: write {}={} to pin it.",
                 contributor.url,
-                remote.pinned.id(),
+                remote.manifest.id(),
                 contributor.url,
-                remote.pinned.id()
+                remote.manifest.id()
             )));
         }
         remotes.push(remote);
@@ -134,19 +134,23 @@ pub fn run(
         }
         sessions.push(session);
     }
-    let mixture = Arc::new(Mixture::new(options.mode, points, sessions));
+    let injector = Arc::new(DeltaInjector::new(options.mode, points, sessions));
     let tokenizer = tokenizer(&options.base, options.tokenizer.as_deref())?;
     progress(Event::Step(format!("load {}", options.base.display())));
-    let model = LanguageModel::load(&options.base, &injections, Arc::clone(&mixture) as _)?;
+    let model = LanguageModel::load(&options.base, &injections, Arc::clone(&injector) as _)?;
     if !options.allow_other_base {
-        let own = base::fingerprint(options.base_weights.as_deref(), model.metadata())?;
-        for contributor in 0..mixture.contributors() {
-            let seat = mixture.seat(contributor);
-            base::compare(seat.session.url(), &seat.session.remote().pinned, own.as_deref())?;
+        let own = base_model::fingerprint(options.base_weights.as_deref(), model.metadata())?;
+        for contributor in 0..injector.contributor_count() {
+            let entry = injector.contributor(contributor);
+            base_model::compare(
+                entry.session.url(),
+                &entry.session.remote().manifest,
+                own.as_deref(),
+            )?;
         }
     }
 
-    let mut run = Run { options, model, tokenizer, mixture, measured: Measured::default() };
+    let mut run = Run { options, model, tokenizer, injector, measured: Measured::default() };
     let interrupted = run.measure(progress).err();
     let contributors = run.finish(srs, keys, progress);
     let report = run.report(contributors);
@@ -171,7 +175,7 @@ fn points_of<'a>(
     maps: &[(String, String)],
 ) -> Result<Vec<Point>, Error> {
     let known: Vec<_> =
-        remotes.map(|remote| (remote.options.url.as_str(), &remote.pinned)).collect();
+        remotes.map(|remote| (remote.options.url.as_str(), &remote.manifest)).collect();
     points(&known, maps)
 }
 
@@ -180,12 +184,12 @@ pub fn patched(
     base: &Path,
     mode: Mode,
     sessions: Vec<UserSession>,
-) -> Result<(LanguageModel, Arc<Mixture>), Error> {
+) -> Result<(LanguageModel, Arc<DeltaInjector>), Error> {
     let points = points_of(sessions.iter().map(UserSession::remote), &[])?;
     let injections: Vec<_> = points.iter().map(|point| point.injection.clone()).collect();
-    let mixture = Arc::new(Mixture::new(mode, points, sessions));
-    let model = LanguageModel::load(base, &injections, Arc::clone(&mixture) as _)?;
-    Ok((model, mixture))
+    let injector = Arc::new(DeltaInjector::new(mode, points, sessions));
+    let model = LanguageModel::load(base, &injections, Arc::clone(&injector) as _)?;
+    Ok((model, injector))
 }
 
 /// What the passes gave.
@@ -201,7 +205,7 @@ struct Run<'a> {
     options: &'a InferOptions,
     model: LanguageModel,
     tokenizer: Tokenizer,
-    mixture: Arc<Mixture>,
+    injector: Arc<DeltaInjector>,
     measured: Measured,
 }
 
@@ -214,7 +218,7 @@ impl Run<'_> {
                 .model
                 .max_tokens()
                 .map_or(self.options.context, |most| most.min(self.options.context));
-            self.mixture.turn(false);
+            self.injector.turn(false);
             let base = loss(&self.model, &tokens, context)?;
             progress(Event::Step("loss with the adapters".into()));
             let adapted = self.adapted(|run| Ok(loss(&run.model, &tokens, context)?))?;
@@ -235,7 +239,7 @@ impl Run<'_> {
             let stop = self.tokenizer.end_of_text();
             let base = if generation.compare {
                 progress(Event::Step("text of the base model".into()));
-                self.mixture.turn(false);
+                self.injector.turn(false);
                 let (tokens, _) =
                     generate(&self.model, &prompt, &generation.sampling, &stop, |_| true)?;
                 Some(self.tokenizer.decode(&tokens)?)
@@ -268,13 +272,13 @@ impl Run<'_> {
     /// Runs passes with deltas. If one ends because a contributor failed, the error is that
     /// contributor's.
     fn adapted<T>(&mut self, work: impl FnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
-        self.mixture.turn(true);
+        self.injector.turn(true);
         let start = Instant::now();
         let result = work(self);
         self.measured.forward_seconds += start.elapsed().as_secs_f64();
         result.map_err(|error| {
-            let failures = (0..self.mixture.contributors())
-                .filter_map(|c| Some(self.mixture.seat(c).failure.as_ref()?.to_string()));
+            let failures = (0..self.injector.contributor_count())
+                .filter_map(|c| Some(self.injector.contributor(c).failure.as_ref()?.to_string()));
             match failures.collect::<Vec<_>>() {
                 none if none.is_empty() => error,
                 some => Error::Interrupted(some.join("; ")),
@@ -292,7 +296,7 @@ impl Run<'_> {
         progress(Event::Step("wait for proofs".into()));
         let (said, heard) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
-            let finishing: Vec<_> = (0..self.mixture.contributors())
+            let finishing: Vec<_> = (0..self.injector.contributor_count())
                 .map(|contributor| {
                     let said = said.clone();
                     scope.spawn(move || self.finish_one(contributor, srs, keys, &said))
@@ -325,15 +329,15 @@ impl Run<'_> {
         said: &std::sync::mpsc::Sender<Event>,
     ) -> ContributorReport {
         let result = {
-            let mut seat = self.mixture.seat(contributor);
-            let url = seat.session.url().to_string();
-            let failure = seat.failure.as_ref().map(ToString::to_string);
+            let mut entry = self.injector.contributor(contributor);
+            let url = entry.session.url().to_string();
+            let failure = entry.failure.as_ref().map(ToString::to_string);
             if failure.is_some() {
                 // It was waited for already. What it served until then is proven if it is there (a
                 // limit of rows was reached, say).
-                seat.session.lose_patience();
+                entry.session.lose_patience();
             }
-            let finished = if seat.session.rows() == 0 {
+            let finished = if entry.session.rows() == 0 {
                 Err((
                     Verdict::Failed,
                     "no rows were answered: there is nothing to prove".to_string(),
@@ -343,7 +347,7 @@ impl Run<'_> {
                     // The listener lives as long as this scope.
                     let _ = said.send(Event::Proof(url.clone(), progress));
                 };
-                seat.session.finish(srs, keys, self.options.policy, tell).map_err(|error| {
+                entry.session.finish(srs, keys, self.options.policy, tell).map_err(|error| {
                     let verdict =
                         if error.is_refusal() { Verdict::Rejected } else { Verdict::Failed };
                     (verdict, error.to_string())
@@ -363,18 +367,19 @@ impl Run<'_> {
         contributor: usize,
         result: Result<Finished, (Verdict, String)>,
     ) -> ContributorReport {
-        let seat = self.mixture.seat(contributor);
-        let (session, remote) = (&seat.session, seat.session.remote());
+        let entry = self.injector.contributor(contributor);
+        let (session, remote) = (&entry.session, entry.session.remote());
         let rows = session.rows_per_module();
         let (finished, refused) = match result {
             Ok(finished) => (Some(finished), None),
             Err(refused) => (None, Some(refused)),
         };
         let statistics = &session.statistics;
-        let ended_early = seat.failure.as_ref().map(|failure| format!("it ended early: {failure}"));
+        let ended_early =
+            entry.failure.as_ref().map(|failure| format!("it ended early: {failure}"));
         ContributorReport {
             url: session.url().to_string(),
-            adapter_id: remote.pinned.id().to_string(),
+            adapter_id: remote.manifest.id().to_string(),
             pinned: remote.options.pin.is_some(),
             session_id: hex::encode(session.id()),
             modules: rows.len(),
@@ -397,9 +402,9 @@ impl Run<'_> {
     fn report(&mut self, contributors: Vec<ContributorReport>) -> EffectReport {
         let Measured { loss, generated, forward_seconds, forward_passes } =
             std::mem::take(&mut self.measured);
-        let norms = self.mixture.norms();
+        let norms = self.injector.norms();
         let points = self.model.points().iter().map(|found| {
-            let (norms, point) = (norms[found.point], &self.mixture.points()[found.point]);
+            let (norms, point) = (norms[found.point], &self.injector.points()[found.point]);
             let values = (norms.rows * point.injection.base_dim).max(1) as f64;
             PointReport {
                 module: found.module.clone(),
@@ -407,7 +412,7 @@ impl Run<'_> {
                 base_rms: (norms.base / values).sqrt(),
                 delta_rms: (norms.delta / values).sqrt(),
                 relative: (norms.base > 0.0).then(|| (norms.delta / norms.base).sqrt()),
-                contributors: point.parts.iter().map(|part| part.contributor).collect(),
+                contributors: point.modules.iter().map(|module| module.contributor).collect(),
             }
         });
         let points = points.filter(|point| point.rows > 0).collect();

@@ -1,5 +1,5 @@
-//! What somebody knows of one module from rows and their deltas: the linear map of least norm that
-//! agrees with all of them.
+//! What an attacker learns about one module from rows and their deltas: the linear map of least
+//! norm that agrees with all of them.
 //!
 //! For rows X and deltas D that is `W = pinv(X)·D`, as an equation of everything that a row is
 //! multiplied with. It is built row by row (Gram-Schmidt): with `X = L·Q`, Q of orthonormal rows,
@@ -14,9 +14,9 @@ use zeroize::Zeroize;
 /// (Integers of 24 bits are rows to within 2⁻²³; deltas are exact, so that noise is not blown up.)
 const CUTOFF: f64 = 1e-6;
 
-/// Rows of a module and their deltas, in real numbers.
+/// Rows of a module and their deltas in real numbers: one equation per row.
 #[derive(Debug, Clone)]
-pub(super) struct Rows {
+pub(super) struct Equations {
     /// What is multiplied with an unknown matrix: features, and a 1 for an unknown bias. `[n,
     /// d_in]`
     pub x: Array2<f64>,
@@ -27,16 +27,16 @@ pub(super) struct Rows {
     pub delta: Array2<f64>,
 }
 
-impl Rows {
+impl Equations {
     /// One after the other; none if there are none.
-    pub fn joined(parts: &[Rows]) -> Option<Rows> {
-        let join = |of: &dyn Fn(&Rows) -> ArrayView2<'_, f64>| {
+    pub fn joined(parts: &[Equations]) -> Option<Equations> {
+        let join = |of: &dyn Fn(&Equations) -> ArrayView2<'_, f64>| {
             // (all are of one module, so they are equally wide)
             ndarray::concatenate(Axis(0), &parts.iter().map(of).collect::<Vec<_>>()).ok()
         };
         let y =
             parts.iter().map(|rows| rows.y.as_ref().map(|y| y.view())).collect::<Option<Vec<_>>>();
-        Some(Rows {
+        Some(Equations {
             x: join(&|rows| rows.x.view())?,
             y: y.and_then(|y| ndarray::concatenate(Axis(0), &y).ok()),
             delta: join(&|rows| rows.delta.view())?,
@@ -65,7 +65,7 @@ impl Drop for Fit {
 
 impl Fit {
     /// Fits the maps.
-    pub fn of(rows: &Rows) -> Fit {
+    pub fn of(rows: &Equations) -> Fit {
         let (n, d_out) = rows.delta.dim();
         let zeros = |columns| Array2::zeros((n, columns));
         let mut fit = Fit {
@@ -79,7 +79,7 @@ impl Fit {
         fit
     }
 
-    fn add(&mut self, row: usize, rows: &Rows) {
+    fn add(&mut self, row: usize, rows: &Equations) {
         let x = rows.x.row(row);
         let mut rest = x.to_owned();
         let mut delta = rows.delta.row(row).to_owned();
@@ -153,7 +153,7 @@ impl Fit {
 
     /// For each number of rows (in rising order), the squared distance between what the fit gives
     /// for `rows` and their true deltas.
-    pub fn errors(&self, sizes: &[usize], rows: &Rows) -> Vec<f64> {
+    pub fn errors(&self, sizes: &[usize], rows: &Equations) -> Vec<f64> {
         let known = self.deltas.nrows();
         if known == 0 {
             return vec![squares(&rows.delta); sizes.len()];
@@ -214,18 +214,18 @@ mod tests {
             Adapter { map: values(d_in, rank, 1).dot(&values(rank, d_out, 2)), scales: None }
         }
 
-        fn rows(&self, x: Array2<f64>, seed: u64) -> Rows {
+        fn rows(&self, x: Array2<f64>, seed: u64) -> Equations {
             let y = self.scales.as_ref().map(|_| values(x.nrows(), self.map.ncols(), seed));
             let mut delta = x.dot(&self.map);
             if let (Some(y), Some(scales)) = (&y, &self.scales) {
                 delta += &(y * scales);
             }
-            Rows { x, y, delta }
+            Equations { x, y, delta }
         }
     }
 
     /// The share of the deltas of `rows` that a fit from its first n rows leaves unknown.
-    fn unknown(fit: &Fit, n: usize, rows: &Rows) -> f64 {
+    fn unknown(fit: &Fit, n: usize, rows: &Equations) -> f64 {
         let given = fit.apply(n, rows.x.view(), rows.y.as_ref().map(|y| y.view()));
         let error = squares(&(given - &rows.delta)) / squares(&rows.delta);
         let [other] = fit.errors(&[n], rows)[..] else { return f64::NAN };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Measurement;
+use super::measurement::Measurement;
 use crate::{
     html::{percent, text},
     svg::{self, Scale},
@@ -68,7 +68,7 @@ pub fn plot(measured: &Measurement) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{FORMAT, Recovered, Spread, VERSION},
+        super::measurement::{FORMAT, Recovered, Spread, VERSION},
         *,
     };
 

@@ -9,18 +9,18 @@ use zklora_models::language_model::{Activations, InjectionCall, Injector};
 use zklora_session::adapter::ServedAdapter;
 
 use super::{
-    fit::{Fit, Rows, squares},
-    rows::{Seen, Shape},
+    equations::{EquationShape, SeenTokens},
+    fit::{Equations, Fit, squares},
 };
 use crate::{
     Error,
-    infer::{Point, Source, one_hot},
+    infer::{InputSource, Point, PointModule, one_hot},
 };
 
 /// Whose deltas are added, and what is noted on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pass {
-    /// Nobody's.
+    /// None: the base model alone.
     Base,
     /// The adapter's, as they would be served; rows and deltas are noted.
     Watched,
@@ -51,14 +51,14 @@ impl Distance {
 pub(super) struct Probe {
     artifacts: Arc<ServedAdapter>,
     points: Vec<Point>,
-    seen: Seen,
+    seen: SeenTokens,
     state: Mutex<State>,
 }
 
 struct State {
     pass: Arc<Pass>,
     /// What was watched, a module.
-    rows: Vec<Vec<Rows>>,
+    rows: Vec<Vec<Equations>>,
     /// What was compared, a module.
     distances: Vec<Distance>,
     fits: Arc<Vec<Fit>>,
@@ -76,19 +76,19 @@ struct Job<'a> {
 /// What came of it.
 struct Done {
     deltas: Vec<f64>,
-    rows: Option<Rows>,
+    rows: Option<Equations>,
     distance: Option<Distance>,
 }
 
 impl Probe {
     /// `tokens` are those whose rows are seen: of an embedding, nothing is known of others.
     pub fn new(artifacts: Arc<ServedAdapter>, points: Vec<Point>, tokens: &[u32]) -> Probe {
-        let mut seen = Seen::new();
+        let mut seen = SeenTokens::new();
         for token in tokens {
             let next = seen.len();
             seen.entry(*token as usize).or_insert(next);
         }
-        let modules = artifacts.pinned.modules().len();
+        let modules = artifacts.manifest.modules().len();
         let state = State {
             pass: Arc::new(Pass::Base),
             rows: (0..modules).map(|_| Vec::new()).collect(),
@@ -109,10 +109,10 @@ impl Probe {
 
     /// Fits every module to the rows that were watched, and forgets the rows.
     pub fn fit(&self) {
-        let rows: Vec<Vec<Rows>> = self.state().rows.iter_mut().map(std::mem::take).collect();
-        let modules = self.artifacts.pinned.modules();
-        let fit = |(rows, d_out): (Vec<Rows>, usize)| {
-            Rows::joined(&rows).map_or_else(|| Fit::of_nothing(d_out), |rows| Fit::of(&rows))
+        let rows: Vec<Vec<Equations>> = self.state().rows.iter_mut().map(std::mem::take).collect();
+        let modules = self.artifacts.manifest.modules();
+        let fit = |(rows, d_out): (Vec<Equations>, usize)| {
+            Equations::joined(&rows).map_or_else(|| Fit::of_nothing(d_out), |rows| Fit::of(&rows))
         };
         let fits = rows
             .into_par_iter()
@@ -132,36 +132,37 @@ impl Probe {
             Activations::Dense { values, .. } => (values, false),
             Activations::Ids(_) => (one_hot, true),
         };
-        let parts = call.points.iter().enumerate();
-        let parts = parts
-            .flat_map(|(at, point)| self.points[*point].parts.iter().map(move |part| (at, part)));
-        let job = |(at, part): (usize, &crate::infer::Part)| Job {
+        let modules = call.points.iter().enumerate().flat_map(|(at, point)| {
+            self.points[*point].modules.iter().map(move |module| (at, module))
+        });
+        let job = |(at, module): (usize, &PointModule)| Job {
             at,
-            module: part.module,
-            inputs: part
+            module: module.module,
+            inputs: module
                 .inputs
                 .iter()
-                .map(|source| if *source == Source::Layer { x } else { call.base[at] })
+                .map(|source| if *source == InputSource::LayerInput { x } else { call.base[at] })
                 .collect(),
-            of_tokens: part
+            of_tokens: module
                 .inputs
                 .iter()
-                .map(|source| tokens && *source == Source::Layer)
+                .map(|source| tokens && *source == InputSource::LayerInput)
                 .collect(),
         };
-        parts.map(job).collect()
+        modules.map(job).collect()
     }
 
     /// The deltas of a module in real numbers, row by row.
     fn answer(&self, job: &Job<'_>, pass: &Pass, fits: &[Fit]) -> Result<Done, Error> {
-        let module = &self.artifacts.pinned.modules()[job.module];
+        let module = &self.artifacts.manifest.modules()[job.module];
         let mut quantized = zklora_artifacts::quantized_rows::quantized(module, &job.inputs)?;
         quantized.delta = match pass {
             // (what the thief does not have is not computed)
             Pass::Stolen(_) => vec![0; quantized.scales.len() * module.d_out],
             _ => self.artifacts.compute(job.module, &quantized),
         };
-        let rows = Shape::of(module, &job.of_tokens).rows(module, &quantized, &self.seen);
+        let rows =
+            EquationShape::of(module, &job.of_tokens).equations(module, &quantized, &self.seen);
         let fit = || {
             let missing = || {
                 Error::input(format!(

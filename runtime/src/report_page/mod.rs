@@ -4,7 +4,7 @@
 //! Text of the report (names, URLs, errors, generated text) is untrusted; it goes through
 //! `html::text`, and the page forbids scripts and loading by a content security policy of its own.
 
-mod points;
+mod point_groups;
 
 use std::fmt::Write;
 
@@ -208,7 +208,7 @@ fn effects(out: &mut String, points: &[PointReport]) {
         out,
         "<p>Size of the deltas compared with what the base layer gives, ‖delta‖ / ‖base‖. All plots have the same scale.{note}</p><div class=\"plots\">"
     );
-    for group in points::groups(points) {
+    for group in point_groups::groups(points) {
         let bars: Vec<svg::Bar> = group
             .points
             .iter()

@@ -47,7 +47,7 @@ impl UserSession {
         let deltas_bytes: usize = answer.deltas.iter().map(bytes::Bytes::len).sum();
         // Held to the manifest before it is kept.
         let deltas =
-            parse_answer(batch, &answer, &self.remote.pinned).map_err(|why| self.failed(why))?;
+            parse_answer(batch, &answer, &self.remote.manifest).map_err(|why| self.failed(why))?;
         // Should it be lost, the same batch is sent again, and answered with the same deltas.
         let place = self.log.append_later(Event::Answered(answer.clone()));
         self.pending = None;
@@ -160,7 +160,7 @@ impl UserSession {
 
     /// How far the session is at the contributor's; it is opened there if it is not known.
     pub(super) fn open_again(&mut self) -> Result<(SessionState, u64), Trouble> {
-        let adapter_id = bytes::Bytes::copy_from_slice(&self.remote.pinned.id().0);
+        let adapter_id = bytes::Bytes::copy_from_slice(&self.remote.manifest.id().0);
         let request = OpenSessionRequest { session: Some(self.reference()), adapter_id };
         let mut client = self.remote.client()?;
         let opened = in_time(self.remote.options.call_timeout, client.open_session(request));

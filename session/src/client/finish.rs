@@ -118,7 +118,7 @@ impl UserSession {
         self.log.sync()?;
         // The answer to a batch of before may have come.
         self.write_trace()?;
-        let trace = TraceReader::trace(&self.folder.join(TRACE), &self.remote.pinned)?;
+        let trace = TraceReader::trace(&self.folder.join(TRACE), &self.remote.manifest)?;
         let start = Instant::now();
         let deadline = tokio::time::Instant::now() + self.remote.options.proof_timeout;
         let mut stages = Stages::new(progress);
@@ -127,7 +127,8 @@ impl UserSession {
         stages.tell(Progress::Verifying);
         let start = Instant::now();
         let own = OwnSession { id: Some(self.id), inputs: None };
-        let verdict = verify::verify(&self.remote.pinned, &trace, &own, &proof, srs, keys, policy)?;
+        let verdict =
+            verify::verify(&self.remote.manifest, &trace, &own, &proof, srs, keys, policy)?;
         let verify_time = start.elapsed();
         zklora_files::write(&self.folder.join(PROOF), &proof, Access::Public)?;
         zklora_files::remove(&self.folder.join(LOG))?;
@@ -141,7 +142,7 @@ impl UserSession {
             return Ok(());
         }
         self.log.flush()?;
-        self.record.write_trace(&path, self.id, &self.remote.pinned)?;
+        self.record.write_trace(&path, self.id, &self.remote.manifest)?;
         self.traced = Some(self.record.next);
         Ok(())
     }

@@ -125,13 +125,13 @@ impl Record {
     }
 
     /// A batch of the log, with its rows.
-    pub fn outgoing(&self, batch: Batch, pinned: &CheckedManifest) -> Result<Outgoing, String> {
-        let calls = parse(&batch, pinned)?;
+    pub fn outgoing(&self, batch: Batch, manifest: &CheckedManifest) -> Result<Outgoing, String> {
+        let calls = parse(&batch, manifest)?;
         let mut sets: Vec<Option<(Arc<ModuleRows>, Vec<RowDigest>)>> = vec![None; batch.rows.len()];
         for (call, on_wire) in calls.iter().zip(&batch.calls) {
             // Every set is read by a call: `parse` sees to it.
             sets[on_wire.rows as usize].get_or_insert_with(|| {
-                (Arc::clone(&call.rows), self.digests(&call.rows, &dims(pinned, call.module)))
+                (Arc::clone(&call.rows), self.digests(&call.rows, &dims(manifest, call.module)))
             });
         }
         Ok(Outgoing { batch, sets: sets.into_iter().flatten().collect() })
@@ -241,30 +241,35 @@ impl Record {
         &self,
         path: &Path,
         session: [u8; 32],
-        pinned: &CheckedManifest,
+        manifest: &CheckedManifest,
     ) -> Result<(), Error> {
         let counts = self.rows_per_module();
         let mut writer =
-            TraceWriter::create(path, pinned.id(), session, pinned.modules(), &counts)?;
-        self.each(pinned, &mut |module, rows, delta| Ok(writer.push(module, rows, delta)?))?;
+            TraceWriter::create(path, manifest.id(), session, manifest.modules(), &counts)?;
+        self.each(manifest, &mut |module, rows, delta| Ok(writer.push(module, rows, delta)?))?;
         Ok(writer.finish()?)
     }
 
     /// Everything, in memory. What is in the log has to be in the file.
-    pub fn trace(&self, session: [u8; 32], pinned: &CheckedManifest) -> Result<SessionRows, Error> {
-        let mut modules: Vec<ModuleRows> = pinned.modules().iter().map(ModuleRows::none).collect();
-        self.each(pinned, &mut |module, rows, delta| {
+    pub fn trace(
+        &self,
+        session: [u8; 32],
+        manifest: &CheckedManifest,
+    ) -> Result<SessionRows, Error> {
+        let mut modules: Vec<ModuleRows> =
+            manifest.modules().iter().map(ModuleRows::none).collect();
+        self.each(manifest, &mut |module, rows, delta| {
             modules[module].extend(rows, delta);
             Ok(())
         })?;
-        Ok(SessionRows { adapter: pinned.id(), session, modules })
+        Ok(SessionRows { adapter: manifest.id(), session, modules })
     }
 
-    fn each(&self, pinned: &CheckedManifest, visit: &mut Visit<'_>) -> Result<(), Error> {
+    fn each(&self, manifest: &CheckedManifest, visit: &mut Visit<'_>) -> Result<(), Error> {
         let refuse = |why: String| Error::file(&self.path, why);
         answered(&self.path, &mut |batch, answer| {
-            let calls = parse(&batch, pinned).map_err(refuse)?;
-            let deltas = parse_answer(&batch, &answer, pinned).map_err(refuse)?;
+            let calls = parse(&batch, manifest).map_err(refuse)?;
+            let deltas = parse_answer(&batch, &answer, manifest).map_err(refuse)?;
             calls
                 .iter()
                 .zip(&deltas)
@@ -274,6 +279,6 @@ impl Record {
 }
 
 /// Features of each input of a module.
-pub(super) fn dims(pinned: &CheckedManifest, module: usize) -> Vec<usize> {
-    pinned.modules()[module].inputs.iter().map(|input| input.dim).collect()
+pub(super) fn dims(manifest: &CheckedManifest, module: usize) -> Vec<usize> {
+    manifest.modules()[module].inputs.iter().map(|input| input.dim).collect()
 }

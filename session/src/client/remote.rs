@@ -25,7 +25,7 @@ pub struct Remote {
     /// How it is reached.
     pub options: ContributorOptions,
     /// The adapter.
-    pub pinned: CheckedManifest,
+    pub manifest: CheckedManifest,
     /// Its limits.
     pub limits: wire::Limits,
     /// Rows of the most served module before this session.
@@ -73,11 +73,11 @@ impl Remote {
                 wire::VERSION
             )));
         }
-        let pinned = known_manifests::parse(&manifest, options.pin.as_ref())?;
+        let manifest = known_manifests::parse(&manifest, options.pin.as_ref())?;
         let limits = limits.unwrap_or_default();
         let mut remote = Remote {
             options,
-            pinned,
+            manifest,
             limits,
             rows_served,
             connector,
@@ -119,8 +119,8 @@ impl Remote {
         let write = |name: &str, bytes: &[u8]| {
             zklora_files::write(&folder.join(name), bytes, Access::Public)
         };
-        write(artifacts::MANIFEST, &self.pinned.manifest().to_bytes()?)?;
-        Ok(write(artifacts::SETTINGS, &self.pinned.settings().to_bytes()?)?)
+        write(artifacts::MANIFEST, &self.manifest.contents().to_bytes()?)?;
+        Ok(write(artifacts::SETTINGS, &self.manifest.settings().to_bytes()?)?)
     }
 
     /// Bytes that one message may have, in either direction.

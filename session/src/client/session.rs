@@ -101,18 +101,18 @@ impl UserSession {
                 folder.display()
             )));
         }
-        let pinned = &remote.pinned;
+        let manifest = &remote.manifest;
         let mut pairs = Pairs::default();
         let (log, id, key, record) = if path.exists() {
             let header = session_log::header(&path)?;
             check_header(&header, &remote, folder)?;
-            let mut record = Record::of(&path, pinned.modules().len())?;
+            let mut record = Record::of(&path, manifest.modules().len())?;
             // One event after the other: a session may be larger than the memory.
             let (log, header) = SessionLog::open_with_places(&path, &mut |event, place| {
                 let Some((batch, answer)) = pairs.next(&path, event)? else { return Ok(()) };
                 let replay = || {
-                    let deltas = parse_answer(&batch, &answer, pinned)?;
-                    record.remember(&record.outgoing(batch, pinned)?, &answer, deltas, place)
+                    let deltas = parse_answer(&batch, &answer, manifest)?;
+                    record.remember(&record.outgoing(batch, manifest)?, &answer, deltas, place)
                 };
                 replay().map_err(|why| Error::file(&path, why))
             })?;
@@ -125,16 +125,16 @@ impl UserSession {
         } else {
             let (id, key) = (*os_bytes()?, zeroize::Zeroizing::new(*os_bytes()?));
             let header =
-                Header::new(pinned.id().to_string(), remote.options.url.clone(), &id, &key);
+                Header::new(manifest.id().to_string(), remote.options.url.clone(), &id, &key);
             let log = SessionLog::create(&path, &header)?;
-            (log, id, key, Record::of(&path, pinned.modules().len())?)
+            (log, id, key, Record::of(&path, manifest.modules().len())?)
         };
         let public = folder.join(PUBLIC);
         zklora_files::create_folder(&public, Access::Public)?;
         zklora_files::sweep(folder);
         zklora_files::sweep(&public);
         remote.write_public(&public)?;
-        let pending = pairs.sent.map(|batch| record.outgoing(batch, pinned).map(Arc::new));
+        let pending = pairs.sent.map(|batch| record.outgoing(batch, manifest).map(Arc::new));
         let pending = pending.transpose().map_err(|why| Error::file(&path, why))?;
         let resumed = record.rows();
         let mut session = UserSession {
@@ -197,7 +197,7 @@ impl UserSession {
                 let digests = same.map(|(_, digests)| Arc::clone(digests));
                 digests.unwrap_or_else(|| {
                     let digests =
-                        Arc::new(self.record.digests(rows, &dims(&self.remote.pinned, *module)));
+                        Arc::new(self.record.digests(rows, &dims(&self.remote.manifest, *module)));
                     known.push((Arc::as_ptr(rows), Arc::clone(&digests)));
                     digests
                 })
@@ -225,7 +225,7 @@ impl UserSession {
         }
         let mut out = Vec::with_capacity(calls.len());
         for ((module, _), digests) in calls.iter().zip(&digests) {
-            let width = self.remote.pinned.modules()[*module].d_out;
+            let width = self.remote.manifest.modules()[*module].d_out;
             // Every row was known or has just been answered.
             let delta = self.record.deltas(&self.log, *module, width, digests)?;
             out.push(delta.ok_or_else(|| self.failed("a row was not answered"))?);
@@ -263,9 +263,9 @@ impl UserSession {
                 .filter(|row| unknown(&digests[*row]) && seen.insert(digests[*row]))
                 .collect();
             self.statistics.reused += (digests.len() - missing.len()) * modules.len();
-            let dims = dims(&self.remote.pinned, modules[0]);
+            let dims = dims(&self.remote.manifest, modules[0]);
             let outputs: usize =
-                modules.iter().map(|m| self.remote.pinned.modules()[*m].d_out * 8).sum();
+                modules.iter().map(|m| self.remote.manifest.modules()[*m].d_out * 8).sum();
             let row_bytes = outputs.max(dims.iter().sum::<usize>() * 4 + 16).max(1);
             // A tenth is left for what surrounds the numbers.
             let most = self.remote.message_bytes() / 10 * 9;
@@ -307,16 +307,16 @@ impl UserSession {
     pub fn trace(&self) -> Result<SessionRows, Error> {
         if !self.folder.join(LOG).exists() {
             // It is finished.
-            return Ok(SessionRows::read(&self.folder.join(TRACE), &self.remote.pinned)?);
+            return Ok(SessionRows::read(&self.folder.join(TRACE), &self.remote.manifest)?);
         }
         self.log.flush()?;
-        self.record.trace(self.id, &self.remote.pinned)
+        self.record.trace(self.id, &self.remote.manifest)
     }
 }
 
 /// Whether a log is of a session with this contributor.
 fn check_header(header: &Header, remote: &Remote, folder: &Path) -> Result<(), Error> {
-    let (adapter, url) = (remote.pinned.id(), &remote.options.url);
+    let (adapter, url) = (remote.manifest.id(), &remote.options.url);
     if header.adapter_id != adapter.to_string() {
         return Err(Error::input(format!(
             "{} holds a session with adapter {}, this contributor serves {adapter}: name another folder",

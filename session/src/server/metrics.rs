@@ -239,7 +239,7 @@ impl Source {
         let (artifacts, counts) = (&self.workshop.artifacts, &self.workshop.sessions.counts);
         let (totals, clients) = counts.sums();
         let names: Vec<&str> =
-            artifacts.pinned.modules().iter().map(|module| module.name.as_str()).collect();
+            artifacts.manifest.modules().iter().map(|module| module.name.as_str()).collect();
         let now = Registry::new();
         let family = |name: &str, help: &str, labels: &[&str]| {
             let family = IntGaugeVec::new(Opts::new(name, help), labels)?;
@@ -293,7 +293,7 @@ impl Source {
             "The adapter and this program.",
             &["adapter", "version"],
         )?;
-        set(&info, &[&artifacts.pinned.id().to_string(), env!("CARGO_PKG_VERSION")], 1);
+        set(&info, &[&artifacts.manifest.id().to_string(), env!("CARGO_PKG_VERSION")], 1);
         if let Some(bytes) = resident_memory() {
             single("process_resident_memory_bytes", "Memory of this process.", bytes)?;
         }

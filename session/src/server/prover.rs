@@ -274,7 +274,7 @@ fn prove(workshop: &Workshop, session: &Session) -> Result<Stage, Error> {
     let Workshop { artifacts, srs, keys, sessions } = workshop;
     let path = session.trace_path();
     let rows = session.write_trace(artifacts, &path)?;
-    let trace = TraceReader::trace(&path, &artifacts.pinned)?;
+    let trace = TraceReader::trace(&path, &artifacts.manifest)?;
     let digest = trace.digest();
     sessions.counts.ended(Entry::ended(
         &session.id,

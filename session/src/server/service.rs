@@ -72,11 +72,11 @@ impl Service {
         stopping: watch::Receiver<bool>,
     ) -> Result<Service, crate::Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let pinned = &workshop.artifacts.pinned;
+        let manifest = &workshop.artifacts.manifest;
         let description = DescribeResponse {
             version: wire::VERSION,
-            manifest: pinned.manifest().to_bytes()?.into(),
-            settings: pinned.settings().to_bytes()?.into(),
+            manifest: manifest.contents().to_bytes()?.into(),
+            settings: manifest.settings().to_bytes()?.into(),
             limits: Some(limits.to_wire()),
             // The last field: what comes before it is the same in every answer.
             rows_served: 0,
@@ -131,7 +131,7 @@ impl Contributor for Service {
     ) -> Result<Response<OpenSessionResponse>, Status> {
         let client = client(&request)?;
         let request = request.into_inner();
-        let own = self.0.workshop.artifacts.pinned.id();
+        let own = self.0.workshop.artifacts.manifest.id();
         if request.adapter_id[..] != own.0 {
             return Err(Status::failed_precondition(format!(
                 "this server serves adapter {own}, you asked for {}: check the URL, or get the manifest again",
@@ -367,7 +367,7 @@ async fn compute(
 /// What the answer will take, and what surrounds its numbers; a batch that no adapter can answer
 /// takes nothing.
 fn answer_bytes(batch: &Batch, shared: &Shared) -> usize {
-    let modules = shared.workshop.artifacts.pinned.modules();
+    let modules = shared.workshop.artifacts.manifest.modules();
     let deltas = |(module, rows): (usize, u64)| {
         let d_out = modules.get(module).map_or(0, |module| module.d_out);
         d_out

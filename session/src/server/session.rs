@@ -219,7 +219,7 @@ impl Session {
         counts: &Counts,
         limits: &Limits,
     ) -> Result<InferResponse, Status> {
-        let calls = batch::parse(&batch, &artifacts.pinned)
+        let calls = batch::parse(&batch, &artifacts.manifest)
             .map_err(|why| Status::invalid_argument(format!("batch {}: {why}", batch.sequence)))?;
         let digest = batch::digest(&batch);
         let mut inner = self.lock();
@@ -252,7 +252,7 @@ impl Session {
         check_size(&batch, artifacts, limits)?;
         let more: Vec<(usize, u64)> = batch.counts().collect();
         check_session(&inner.rows, &more, artifacts, limits)?;
-        let counted = counts.reserve(&self.client, &more, &artifacts.pinned, limits)?;
+        let counted = counts.reserve(&self.client, &more, &artifacts.manifest, limits)?;
         let (sequence, deltas) = (batch.sequence, deltas(&calls, artifacts));
         let answer = answer_digest(sequence, &deltas);
         self.write(&mut inner, Event::Served { answer, batch }, artifacts, counts)?;
@@ -302,7 +302,7 @@ impl Session {
         // than was served.
         let log = if batches == 0 && !path.exists() {
             let header = Header::new(
-                artifacts.pinned.id().to_string(),
+                artifacts.manifest.id().to_string(),
                 self.client.clone(),
                 &self.id,
                 self.key_hash.as_bytes(),
@@ -373,10 +373,10 @@ impl Session {
     /// answers that left, as a trace: batch by batch, so that it needs the memory of one.
     /// Returns the rows of each module that has any.
     pub fn write_trace(&self, artifacts: &ServedAdapter, out: &Path) -> Result<Rows, Error> {
-        let (path, pinned) = (self.log_path(), &artifacts.pinned);
-        let modules = pinned.modules();
+        let (path, manifest) = (self.log_path(), &artifacts.manifest);
+        let modules = manifest.modules();
         let contents = session_log::contents(&path, modules.len())?;
-        if contents.header.adapter_id != pinned.id().to_string() {
+        if contents.header.adapter_id != manifest.id().to_string() {
             let why =
                 format!("it is of adapter {}, not of the one served", contents.header.adapter_id);
             return Err(Error::file(&path, why));
@@ -384,10 +384,10 @@ impl Session {
         let too_many = |_| Error::file(&path, "it has more rows than this machine can address");
         let counts = contents.rows.iter().map(|rows| usize::try_from(*rows).map_err(too_many));
         let counts = counts.collect::<Result<Vec<_>, _>>()?;
-        let mut trace = TraceWriter::create(out, pinned.id(), self.id, modules, &counts)?;
+        let mut trace = TraceWriter::create(out, manifest.id(), self.id, modules, &counts)?;
         session_log::read(&path, &mut |event| {
             let Event::Served { answer: digest, batch } = event else { return Ok(()) };
-            let calls = batch::parse(&batch, pinned).map_err(|why| Error::file(&path, why))?;
+            let calls = batch::parse(&batch, manifest).map_err(|why| Error::file(&path, why))?;
             let deltas = deltas(&calls, artifacts);
             if answer_digest(batch.sequence, &deltas) != digest {
                 let why = "the adapter computes other deltas than those that left";
@@ -501,7 +501,7 @@ fn check_size(batch: &Batch, artifacts: &Artifacts, limits: &Limits) -> Result<(
             batch.sequence, limits.max_batch_rows
         )));
     }
-    let modules = artifacts.pinned.modules();
+    let modules = artifacts.manifest.modules();
     let answer: u64 =
         batch.counts().map(|(module, rows)| rows * modules[module].d_out as u64 * 8).sum();
     if answer > limits.max_message_bytes as u64 {
@@ -540,7 +540,7 @@ fn check_session(
 
 /// Bytes of a row of a trace: activations, scale, the constant 1, deltas.
 fn row_bytes(artifacts: &Artifacts, module: usize) -> u64 {
-    let module = &artifacts.pinned.modules()[module];
+    let module = &artifacts.manifest.modules()[module];
     let words = module.inputs.iter().map(|input| input.dim).sum::<usize>()
         + 1
         + usize::from(module.has_bias());

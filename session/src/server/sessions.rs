@@ -61,13 +61,13 @@ impl Counts {
         &'a self,
         client: &'a str,
         more: &'a [(usize, u64)],
-        pinned: &CheckedManifest,
+        manifest: &CheckedManifest,
         limits: &Limits,
     ) -> Result<Counted<'a>, Status> {
         let mut inner = self.lock();
         inner
             .1
-            .check(pinned, more, limits.max_rows)
+            .check(manifest, more, limits.max_rows)
             .map_err(|e| Cause::Budget.of(Status::resource_exhausted(e.to_string())))?;
         more.iter().for_each(|(module, rows)| inner.1.add(client, *module, *rows));
         Ok(Counted { counts: self, client, more, kept: false })
@@ -205,12 +205,12 @@ impl Sessions {
             known.insert(*id, session);
         };
         // What the ledger calls open is counted in its log, wherever it is.
-        let modules = artifacts.pinned.modules().len();
+        let modules = artifacts.manifest.modules().len();
         let open: Vec<_> = book.open_logs().collect();
         let read = open
             .par_iter()
             .map(|(client, log)| Ok((*client, *log, session_log::contents(log, modules)?)));
-        let mut served = Served::of_ended(&book, &artifacts.pinned);
+        let mut served = Served::of_ended(&book, &artifacts.manifest);
         let mut can_go_on = 0;
         for (client, log, contents) in read.collect::<Result<Vec<_>, Error>>()? {
             contents
@@ -449,7 +449,7 @@ fn enter(
     book: &Book,
     artifacts: &Artifacts,
 ) -> Result<Option<Entry>, Error> {
-    let (path, modules) = (log_path(folder, id), artifacts.pinned.modules());
+    let (path, modules) = (log_path(folder, id), artifacts.manifest.modules());
     let named = book.of_log(id, &path);
     if named.is_some_and(|known| !known.to_check) {
         return Ok(None);
@@ -510,7 +510,7 @@ fn check_adapter(
     header: &session_log::Header,
     artifacts: &Artifacts,
 ) -> Result<(), Error> {
-    if header.adapter_id == artifacts.pinned.id().to_string() {
+    if header.adapter_id == artifacts.manifest.id().to_string() {
         return Ok(());
     }
     let why = format!(

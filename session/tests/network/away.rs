@@ -126,8 +126,8 @@ fn one_that_stays_silent_is_given_up_after_a_new_connection_and_says_where_the_s
     let error = finish(&mut session).unwrap_err().to_string();
     assert!(error.contains("gone for"), "{error}");
     let trace = user.path().join("trace.safetensors");
-    let pinned = load(contributor.path()).pinned;
-    assert_eq!(TraceReader::trace(&trace, &pinned).unwrap().counts(), [1; 4]);
+    let manifest = load(contributor.path()).manifest;
+    assert_eq!(TraceReader::trace(&trace, &manifest).unwrap().counts(), [1; 4]);
     assert!(user.path().join("rows.log").exists() && !user.path().join("session.pf").exists());
     drop(session);
     // The batch without an answer is in the proof, too.
@@ -136,7 +136,7 @@ fn one_that_stays_silent_is_given_up_after_a_new_connection_and_says_where_the_s
     let mut session =
         UserSession::open(Remote::connect(own, &network()).unwrap(), user.path()).unwrap();
     finish(&mut session).unwrap();
-    assert_eq!(TraceReader::trace(&trace, &pinned).unwrap().counts(), [2; 4]);
+    assert_eq!(TraceReader::trace(&trace, &manifest).unwrap().counts(), [2; 4]);
     assert!(!user.path().join("rows.log").exists());
     // What was recorded can be looked at afterwards.
     assert_eq!(session.trace().unwrap().rows(), 8);

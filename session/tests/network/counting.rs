@@ -26,7 +26,7 @@ use crate::{
 fn counted(folder: &Path) -> Vec<u64> {
     let artifacts = load(folder);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    Served::count(ledger.book(), &artifacts.pinned).unwrap().total
+    Served::count(ledger.book(), &artifacts.manifest).unwrap().total
 }
 
 fn log_in(data: &Path, session: &SessionRef) -> PathBuf {
@@ -51,10 +51,10 @@ fn finish_and_remove(server: &Server, session: &SessionRef, batches: u64, data: 
 async fn reopened(
     server: &Server,
     session: &SessionRef,
-    pinned: &CheckedManifest,
+    manifest: &CheckedManifest,
 ) -> Result<(), Status> {
     let mut client = raw::client(&server.url()).await;
-    raw::open(&mut client, session, &pinned.id().0).await.map(drop)
+    raw::open(&mut client, session, &manifest.id().0).await.map(drop)
 }
 
 fn assert_used(result: Result<(), Status>) {
@@ -65,7 +65,7 @@ fn assert_used(result: Result<(), Status>) {
 
 fn recorded(folder: &Path, rows: usize, session: Option<[u8; 32]>) -> Result<(), Error> {
     let artifacts = load(folder);
-    let activations: Activations = synthetic::activations(artifacts.pinned.modules(), rows);
+    let activations: Activations = synthetic::activations(artifacts.manifest.modules(), rows);
     record::record(&artifacts, &activations, session, None).map(drop)
 }
 
@@ -81,19 +81,19 @@ fn an_id_whose_log_was_removed_begins_no_second_session() {
         ..Server::options(contributor.path())
     };
     let server = Server::with(contributor.path(), &options);
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let session = wait(async {
         let mut client = raw::client(&server.url()).await;
-        begun(&mut client, &pinned, 1).await.0
+        begun(&mut client, &manifest, 1).await.0
     });
     finish_and_remove(&server, &session, 1, &data_of(contributor.path()));
     server.stop();
     let server = Server::with(contributor.path(), &options);
     wait(async {
-        assert_used(reopened(&server, &session, &pinned).await);
+        assert_used(reopened(&server, &session, &manifest).await);
         // Nor with another key.
         let other = SessionRef { key: fresh().key, ..session.clone() };
-        assert_used(reopened(&server, &other, &pinned).await);
+        assert_used(reopened(&server, &other, &manifest).await);
         let mut client = raw::client(&server.url()).await;
         let status = talk(&mut client, &session).await.err().unwrap();
         assert_eq!(status.code(), Code::PermissionDenied);
@@ -106,10 +106,10 @@ fn an_id_whose_log_was_removed_begins_no_second_session() {
 fn a_recording_does_not_hide_the_rows_of_an_open_session() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let session = wait(async {
         let mut client = raw::client(&server.url()).await;
-        begun(&mut client, &pinned, 8).await.0
+        begun(&mut client, &manifest, 8).await.0
     });
     server.stop();
     assert_eq!(counted(contributor.path()), [8; 4]);
@@ -126,7 +126,7 @@ fn a_recording_does_not_hide_the_rows_of_an_open_session() {
     // Nor does the network go on with one.
     let server = Server::start(contributor.path());
     let taken = SessionRef { id: vec![7; 32].into(), ..fresh() };
-    wait(async { assert_used(reopened(&server, &taken, &pinned).await) });
+    wait(async { assert_used(reopened(&server, &taken, &manifest).await) });
 }
 
 #[test]
@@ -137,15 +137,15 @@ fn another_data_folder_is_no_second_budget() {
         data: elsewhere.path().to_path_buf(),
         ..Server::options(contributor.path())
     };
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let server = Server::start(contributor.path());
     let session = wait(async {
         let mut client = raw::client(&server.url()).await;
-        begun(&mut client, &pinned, 3).await.0
+        begun(&mut client, &manifest, 3).await.0
     });
     server.stop();
     let server = Server::with(contributor.path(), &other);
-    wait(async { assert_used(reopened(&server, &session, &pinned).await) });
+    wait(async { assert_used(reopened(&server, &session, &manifest).await) });
     server.stop();
     assert_eq!(counted(contributor.path()), [3; 4]);
     // A copy of the log is counted too: nobody can tell which one went on. Neither does.
@@ -153,7 +153,7 @@ fn another_data_folder_is_no_second_budget() {
         .unwrap();
     for options in [&other, &Server::options(contributor.path())] {
         let server = Server::with(contributor.path(), options);
-        wait(async { assert_used(reopened(&server, &session, &pinned).await) });
+        wait(async { assert_used(reopened(&server, &session, &manifest).await) });
         server.stop();
         assert_eq!(counted(contributor.path()), [6; 4]);
     }
@@ -163,10 +163,10 @@ fn another_data_folder_is_no_second_budget() {
 fn lines_of_older_ledgers_hide_nothing() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let (open, ended) = wait(async {
         let mut client = raw::client(&server.url()).await;
-        (begun(&mut client, &pinned, 5).await.0, begun(&mut client, &pinned, 2).await.0)
+        (begun(&mut client, &manifest, 5).await.0, begun(&mut client, &manifest, 2).await.0)
     });
     finish_and_remove(&server, &ended, 1, &data_of(contributor.path()));
     server.stop();
@@ -179,14 +179,14 @@ fn lines_of_older_ledgers_hide_nothing() {
         serde_json::to_string(&entry).unwrap() + "\n"
     };
     let mut lines: String = ledger::read(&path).unwrap().into_iter().map(old).collect();
-    let rows = pinned.modules().iter().map(|module| (module.name.clone(), 1)).collect();
+    let rows = manifest.modules().iter().map(|module| (module.name.clone(), 1)).collect();
     lines += &old(Entry::recorded(&id(&open), zklora_proof::trace::TraceDigest([1; 32]), rows));
     fs::write(&path, &lines).unwrap();
     assert_eq!(counted(contributor.path()), [5 + 2 + 1; 4]);
     let server = Server::start(contributor.path());
     wait(async {
-        assert_used(reopened(&server, &open, &pinned).await);
-        assert_used(reopened(&server, &ended, &pinned).await);
+        assert_used(reopened(&server, &open, &manifest).await);
+        assert_used(reopened(&server, &ended, &manifest).await);
     });
     server.stop();
     assert_eq!(counted(contributor.path()), [5 + 2 + 1; 4]);
@@ -196,7 +196,7 @@ fn lines_of_older_ledgers_hide_nothing() {
 fn sessions_whose_folder_moves_go_on_and_count_once() {
     let contributor = artifacts();
     let home = tempfile::tempdir().unwrap();
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let at = |name: &str| ServerOptions {
         data: home.path().join(name),
         ..Server::options(contributor.path())
@@ -205,7 +205,7 @@ fn sessions_whose_folder_moves_go_on_and_count_once() {
     let (open, ended) = wait(async {
         let mut client = raw::client(&server.url()).await;
         let (open, ended) =
-            (begun(&mut client, &pinned, 5).await.0, begun(&mut client, &pinned, 2).await.0);
+            (begun(&mut client, &manifest, 5).await.0, begun(&mut client, &manifest, 2).await.0);
         raw::finish(&mut client, &ended, 1).await.unwrap();
         (open, ended)
     });
@@ -215,7 +215,7 @@ fn sessions_whose_folder_moves_go_on_and_count_once() {
     let goes_on = |name: &str| {
         let server = Server::with(contributor.path(), &at(name));
         wait(async {
-            reopened(&server, &open, &pinned).await.unwrap();
+            reopened(&server, &open, &manifest).await.unwrap();
             fetch(&mut raw::client(&server.url()).await, &ended).await.unwrap();
         });
         server.stop();
@@ -258,10 +258,10 @@ fn sessions_whose_folder_moves_go_on_and_count_once() {
 fn a_log_that_was_begun_twice_under_an_older_version_counts_with_all_of_its_rows() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let session = wait(async {
         let mut client = raw::client(&server.url()).await;
-        let session = begun(&mut client, &pinned, 6).await.0;
+        let session = begun(&mut client, &manifest, 6).await.0;
         raw::finish(&mut client, &session, 1).await.unwrap();
         session
     });
@@ -283,9 +283,10 @@ fn a_log_that_was_begun_twice_under_an_older_version_counts_with_all_of_its_rows
     for _ in 0..2 {
         let server = Server::start(contributor.path());
         wait(async {
-            let opened = raw::open(&mut raw::client(&server.url()).await, &session, &pinned.id().0)
-                .await
-                .unwrap();
+            let opened =
+                raw::open(&mut raw::client(&server.url()).await, &session, &manifest.id().0)
+                    .await
+                    .unwrap();
             assert_ne!(opened.state(), zklora_session::wire::SessionState::Open);
         });
         server.stop();
@@ -326,7 +327,7 @@ fn random_lives_of_a_folder_are_counted_to_the_row() {
 fn random_life(dice: &mut Dice, seed: u64) -> usize {
     let (contributor, home, elsewhere) =
         (artifacts(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let mut folder = contributor.path().to_path_buf();
     // One outside of the folder, which is named by its full path.
     let mut outside = elsewhere.path().join("data");
@@ -359,9 +360,9 @@ fn random_life(dice: &mut Dice, seed: u64) -> usize {
                 let rows = 1 + dice.roll(3);
                 let said = wait(async {
                     let mut client = raw::client(&server.url()).await;
-                    let opened = raw::open(&mut client, session, &pinned.id().0).await?;
+                    let opened = raw::open(&mut client, session, &manifest.id().0).await?;
                     let mut talk = talk(&mut client, session).await?;
-                    talk.say(batch(&pinned, opened.next_sequence, rows, step))
+                    talk.say(batch(&manifest, opened.next_sequence, rows, step))
                         .await
                         .map(|_| opened.next_sequence)
                 });

@@ -74,7 +74,7 @@ fn a_servers_log_that_is_torn_anywhere_in_its_last_record_goes_on() {
     let ends = ends(&whole);
     assert_eq!(ends.len(), 4);
     let reference = reference_of(user.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     // Every byte of what surrounds the payload, and some of it.
     let cuts = (ends[2]..ends[2] + FRAME + 2)
         .step_by(3)
@@ -85,7 +85,7 @@ fn a_servers_log_that_is_torn_anywhere_in_its_last_record_goes_on() {
         server = Server::with(contributor.path(), &options);
         let opened = wait(async {
             let mut client = raw::client(&server.url()).await;
-            raw::open(&mut client, &reference, &pinned.id().0).await.unwrap()
+            raw::open(&mut client, &reference, &manifest.id().0).await.unwrap()
         });
         assert_eq!((opened.state(), opened.next_sequence), (SessionState::Open, 2), "cut at {cut}");
         assert_eq!(connect(&server.url(), None).unwrap().rows_served, 2);
@@ -213,12 +213,12 @@ fn sessions_that_wait_for_their_proof_are_proven_after_a_restart() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let options = again(contributor.path(), &server);
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let sessions: Vec<SessionRef> = wait(async {
         let mut client = raw::client(&server.url()).await;
         let mut sessions = Vec::new();
         for _ in 0..3 {
-            let (session, _talk) = begun(&mut client, &pinned, 1).await;
+            let (session, _talk) = begun(&mut client, &manifest, 1).await;
             sessions.push(session);
         }
         for session in &sessions {
@@ -238,7 +238,7 @@ fn sessions_that_wait_for_their_proof_are_proven_after_a_restart() {
             // Ended is ended, whatever happened to the server.
             let mut talk = talk(&mut client, session).await.unwrap();
             assert_eq!(
-                talk.say(batch(&pinned, 1, 1, 5)).await.unwrap_err().code(),
+                talk.say(batch(&manifest, 1, 1, 5)).await.unwrap_err().code(),
                 Code::FailedPrecondition
             );
         }
@@ -282,8 +282,9 @@ fn a_session_whose_proof_killed_the_server_again_and_again_is_set_aside() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let options = again(contributor.path(), &server);
-    let pinned = load(contributor.path()).pinned;
-    let session = wait(async { begun(&mut raw::client(&server.url()).await, &pinned, 2).await.0 });
+    let manifest = load(contributor.path()).manifest;
+    let session =
+        wait(async { begun(&mut raw::client(&server.url()).await, &manifest, 2).await.0 });
     server.stop();
     // It ended, and three attempts to prove it did not come back.
     let log = contributor
@@ -319,11 +320,11 @@ fn a_session_whose_proof_killed_the_server_again_and_again_is_set_aside() {
 #[test]
 fn a_server_that_is_stopped_while_it_proves_did_not_die() {
     let contributor = artifacts();
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     for _ in 0..4 {
         let server = Server::start(contributor.path());
         let session =
-            wait(async { begun(&mut raw::client(&server.url()).await, &pinned, 1).await.0 });
+            wait(async { begun(&mut raw::client(&server.url()).await, &manifest, 1).await.0 });
         wait(async {
             let request =
                 zklora_session::wire::FinishRequest { session: Some(session.clone()), sequence: 1 };

@@ -40,17 +40,17 @@ fn signed<T>(message: T, token: &str) -> tonic::Request<T> {
     request
 }
 
-fn open(pinned: &CheckedManifest, session: &SessionRef) -> OpenSessionRequest {
-    let adapter_id = bytes::Bytes::copy_from_slice(&pinned.id().0);
+fn open(manifest: &CheckedManifest, session: &SessionRef) -> OpenSessionRequest {
+    let adapter_id = bytes::Bytes::copy_from_slice(&manifest.id().0);
     OpenSessionRequest { session: Some(session.clone()), adapter_id }
 }
 
 /// A session of one batch is ended: what its owner hears first.
-async fn ended(client: &mut RawClient, token: &str, pinned: &CheckedManifest) -> FinishResponse {
+async fn ended(client: &mut RawClient, token: &str, manifest: &CheckedManifest) -> FinishResponse {
     let session = fresh();
-    client.open_session(signed(open(pinned, &session), token)).await.unwrap();
+    client.open_session(signed(open(manifest, &session), token)).await.unwrap();
     let (requests, outgoing) = tokio::sync::mpsc::channel(2);
-    let kinds = [Kind::Start(session.clone()), Kind::Batch(batch(pinned, 0, 30, 0))];
+    let kinds = [Kind::Start(session.clone()), Kind::Batch(batch(manifest, 0, 30, 0))];
     kinds
         .into_iter()
         .for_each(|kind| requests.try_send(InferRequest { kind: Some(kind) }).unwrap());
@@ -67,14 +67,14 @@ fn a_queue_of_one_identity_does_not_come_before_the_session_of_another() {
     let contributor = artifacts();
     let limits = Limits { proving_threads: 1, ..Limits::default() };
     let server = Server::with(contributor.path(), &with_tokens(contributor.path(), limits));
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     wait(async {
         let mut client = raw::client(&server.url()).await;
         let mut last = 0;
         for _ in 0..24 {
-            last = ended(&mut client, MALLORY, &pinned).await.ahead;
+            last = ended(&mut client, MALLORY, &manifest).await.ahead;
         }
-        let alice = ended(&mut client, ALICE, &pinned).await.ahead;
+        let alice = ended(&mut client, ALICE, &manifest).await.ahead;
         // The one that is being proven, and one whose turn it is.
         assert!(
             last > 3 && alice <= 2,
@@ -91,12 +91,12 @@ fn who_has_too_many_sessions_that_wait_for_their_proof_ends_no_more_of_them() {
         contributor.path(),
         &ServerOptions { limits, ..Server::options(contributor.path()) },
     );
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     wait(async {
         let mut client = raw::client(&server.url()).await;
         let mut sessions = Vec::new();
         for _ in 0..3 {
-            sessions.push(begun(&mut client, &pinned, 60).await.0);
+            sessions.push(begun(&mut client, &manifest, 60).await.0);
         }
         let finish =
             |session: &SessionRef| FinishRequest { session: Some(session.clone()), sequence: 1 };
@@ -111,7 +111,7 @@ fn who_has_too_many_sessions_that_wait_for_their_proof_ends_no_more_of_them() {
         );
         // Those that wait may be asked for again, and the other goes on.
         client.finish(finish(&sessions[1])).await.unwrap();
-        let state = raw::open(&mut client, &sessions[2], &pinned.id().0).await.unwrap();
+        let state = raw::open(&mut client, &sessions[2], &manifest.id().0).await.unwrap();
         assert_eq!((state.state(), state.next_sequence), (SessionState::Open, 1));
         raw::finish(&mut client, &sessions[0], 1).await.unwrap();
         raw::finish(&mut client, &sessions[2], 1).await.unwrap();
@@ -125,19 +125,19 @@ fn sessions_that_are_not_proven_shut_nobody_out() {
     // 64 sessions may be in memory.
     let limits = Limits { max_sessions: 1, proving_threads: 1, ..Limits::default() };
     let options = ServerOptions { limits, ..Server::options(path) };
-    let pinned = load(path).pinned;
+    let manifest = load(path).manifest;
     let data = path.join("private/sessions");
     let server = Server::with(path, &options);
     let (open, ended) = wait(async {
         let mut client = raw::client(&server.url()).await;
-        let open = begun(&mut client, &pinned, 1).await.0;
+        let open = begun(&mut client, &manifest, 1).await.0;
         let mut ended = Vec::new();
         while ended.len() < 70 {
             let session = fresh();
-            raw::open(&mut client, &session, &pinned.id().0).await.unwrap();
+            raw::open(&mut client, &session, &manifest.id().0).await.unwrap();
             // The place of the stream before may not be free yet.
             let Ok(mut talk) = raw::talk(&mut client, &session).await else { continue };
-            talk.say(batch(&pinned, 0, 1, 0)).await.unwrap();
+            talk.say(batch(&manifest, 0, 1, 0)).await.unwrap();
             ended.push(session);
         }
         (open, ended)
@@ -153,19 +153,19 @@ fn sessions_that_are_not_proven_shut_nobody_out() {
     let server = Server::with(path, &options);
     wait(async {
         let mut client = raw::client(&server.url()).await;
-        let next = raw::open(&mut client, &open, &pinned.id().0).await.unwrap().next_sequence;
+        let next = raw::open(&mut client, &open, &manifest.id().0).await.unwrap().next_sequence;
         assert_eq!(next, 1);
         for _ in 0..130 {
-            raw::open(&mut client, &fresh(), &pinned.id().0).await.unwrap();
+            raw::open(&mut client, &fresh(), &manifest.id().0).await.unwrap();
         }
         // What had to go from the memory is found again.
         for session in ended.iter().step_by(2) {
-            let state = raw::open(&mut client, session, &pinned.id().0).await.unwrap().state();
+            let state = raw::open(&mut client, session, &manifest.id().0).await.unwrap().state();
             assert_eq!(state, SessionState::Failed);
             let why = fetch(&mut client, session).await.unwrap_err();
             assert!(why.code() == Code::Internal && why.message().contains("set aside"), "{why}");
         }
-        let state = raw::open(&mut client, &ended[1], &pinned.id().0).await.unwrap().state();
+        let state = raw::open(&mut client, &ended[1], &manifest.id().0).await.unwrap().state();
         assert_eq!(state, SessionState::Proving);
     });
 }
@@ -177,7 +177,8 @@ fn what_was_counted_under_larger_limits_is_answered_again() {
     let artifacts = load(path);
     let user = tempfile::tempdir().unwrap();
     let server = Server::start(path);
-    let mut session = party::open(&server.url(), Some(artifacts.pinned.id()), user.path()).unwrap();
+    let mut session =
+        party::open(&server.url(), Some(artifacts.manifest.id()), user.path()).unwrap();
     let calls = party::calls(&session, 900, 0);
     session.deltas(&calls).unwrap();
     drop(session);
@@ -190,7 +191,8 @@ fn what_was_counted_under_larger_limits_is_answered_again() {
     let limits = Limits { max_batch_rows: 100, max_session_rows: 4000, ..Limits::default() };
     let server =
         Server::with(path, &ServerOptions { limits, listen: address, ..Server::options(path) });
-    let mut session = party::open(&server.url(), Some(artifacts.pinned.id()), user.path()).unwrap();
+    let mut session =
+        party::open(&server.url(), Some(artifacts.manifest.id()), user.path()).unwrap();
     assert_eq!(session.rows(), 3600);
     let more = party::calls(&session, 3, 5000);
     assert_eq!(session.deltas(&more).unwrap(), party::expected(&artifacts, &more));
@@ -199,9 +201,9 @@ fn what_was_counted_under_larger_limits_is_answered_again() {
     wait(async {
         let mut client = raw::client(&server.url()).await;
         let session = fresh();
-        raw::open(&mut client, &session, &artifacts.pinned.id().0).await.unwrap();
+        raw::open(&mut client, &session, &artifacts.manifest.id().0).await.unwrap();
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
-        let why = talk.say(batch(&artifacts.pinned, 0, 101, 0)).await.unwrap_err();
+        let why = talk.say(batch(&artifacts.manifest, 0, 101, 0)).await.unwrap_err();
         assert!(
             why.code() == Code::ResourceExhausted && why.message().contains("split it"),
             "{why}"
@@ -226,7 +228,7 @@ fn streams_that_say_nothing_take_no_places() {
     let contributor = artifacts();
     let limits = Limits { max_sessions: 4, idle: Duration::from_secs(20), ..Limits::default() };
     let server = Server::with(contributor.path(), &with_tokens(contributor.path(), limits));
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     wait(async {
         let mut kept = Vec::new();
         let mut client = raw::client(&server.url()).await;
@@ -239,7 +241,7 @@ fn streams_that_say_nothing_take_no_places() {
             });
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-        ended(&mut client, ALICE, &pinned).await;
+        ended(&mut client, ALICE, &manifest).await;
         // Nor do those that name a session that is not theirs.
         let other = InferRequest { kind: Some(Kind::Start(fresh())) };
         let why = client.infer(signed(tokio_stream::once(other), MALLORY)).await.err().unwrap();
@@ -260,11 +262,11 @@ fn a_folder_that_is_away_for_a_moment_is_waited_for() {
     let contributor = artifacts();
     let path = contributor.path();
     let server = Server::start(path);
-    let pinned = load(path).pinned;
+    let manifest = load(path).manifest;
     let (data, away) = (path.join("private/sessions"), path.join("private/away"));
     wait(async {
         let mut client = raw::client(&server.url()).await;
-        let (session, _talk) = begun(&mut client, &pinned, 3).await;
+        let (session, _talk) = begun(&mut client, &manifest, 3).await;
         fs::rename(&data, &away).unwrap();
         client.finish(FinishRequest { session: Some(session.clone()), sequence: 1 }).await.unwrap();
         tokio::time::sleep(Duration::from_millis(500)).await;

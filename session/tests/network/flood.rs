@@ -84,19 +84,19 @@ fn deltas_that_are_not_read_are_bounded_and_leave_others_their_share() {
     tokens(contributor.path());
     let held = 24 * MIB;
     let server = Child::start(contributor.path(), &format!("held={held} idle=60000"), "").unwrap();
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     // One set of rows that all modules read: the answer is several times as long as the question.
-    let mut question = batch(&pinned, 0, 2048, 0);
+    let mut question = batch(&manifest, 0, 2048, 0);
     question.rows.truncate(1);
     question.calls =
-        (0..pinned.modules().len() as u32).map(|module| Call { module, rows: 0 }).collect();
-    let answer: usize = pinned.modules().iter().map(|module| module.d_out * 8 * 2048).sum();
+        (0..manifest.modules().len() as u32).map(|module| Call { module, rows: 0 }).collect();
+    let answer: usize = manifest.modules().iter().map(|module| module.d_out * 8 * 2048).sum();
     let kind = |kind: Kind| message(&InferRequest { kind: Some(kind) });
     let question = kind(Kind::Batch(question));
     is_served(&server.url(), contributor.path(), "bob");
     // Before the flood: once her share is taken, even this is refused.
     let sessions: Vec<SessionRef> = (0..96).map(|_| fresh()).collect();
-    open_as_alice(&server.url(), &sessions, &pinned.id().0);
+    open_as_alice(&server.url(), &sessions, &manifest.id().0);
     let before = server.memory();
     let mut flood = Vec::new();
     for sessions in sessions.chunks(4) {
@@ -145,10 +145,10 @@ fn progress_that_is_not_read_ends_the_connection() {
     let mut options = Server::options(contributor.path());
     options.limits.idle = Duration::from_millis(800);
     let server = Server::with(contributor.path(), &options);
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let session = wait(async {
         let mut client = raw::client(&server.url()).await;
-        raw::begun(&mut client, &pinned, 1).await.0
+        raw::begun(&mut client, &manifest, 1).await.0
     });
     let ask = [message(&FinishRequest { session: Some(session), sequence: 1 })];
     // A user that reads nothing at all, and one that takes what it is sent and has no window for

@@ -9,7 +9,7 @@ fn a_session_over_a_socket_is_proven_and_both_sides_keep_it() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let user = tempfile::tempdir().unwrap();
-    let pin = load(contributor.path()).pinned.id();
+    let pin = load(contributor.path()).manifest.id();
     let mut session = open(&server.url(), Some(pin), user.path()).unwrap();
     let first = calls(&session, 5, 0);
     let deltas = session.deltas(&first).unwrap();

@@ -57,7 +57,7 @@ fn refused(options: ContributorOptions, why: &str) {
 fn clients(folder: &Path) -> Vec<(String, Vec<u64>)> {
     let artifacts = load(folder);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    Served::count(ledger.book(), &artifacts.pinned).unwrap().clients.into_iter().collect()
+    Served::count(ledger.book(), &artifacts.manifest).unwrap().clients.into_iter().collect()
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn user(folder: &Path, url: &str, total: usize) {
         UserSession::open(remote, &folder.join("session")).unwrap()
     };
     let mut session = open();
-    assert_eq!(session.remote().pinned.modules()[0].inputs[0].dim, 64);
+    assert_eq!(session.remote().manifest.modules()[0].inputs[0].dim, 64);
     for from in (0..total).step_by(BATCH) {
         let to = total.min(from + BATCH);
         assert_eq!(session.deltas(&[(0, rows(from, to))]).unwrap()[0].len(), (to - from) * 64);

@@ -21,7 +21,7 @@ fn right(
     rows: usize,
     seed: usize,
 ) -> InferResponse {
-    let deltas = expected(artifacts, &rows_of(&artifacts.pinned, rows, seed));
+    let deltas = expected(artifacts, &rows_of(&artifacts.manifest, rows, seed));
     zklora_session::batch::deltas_to_wire(batch.sequence, deltas)
 }
 
@@ -43,11 +43,11 @@ fn two_hundred_sessions_at_once_each_get_their_own_deltas() {
                     (clients[user % clients.len()].clone(), artifacts.clone());
                 tokio::spawn(async move {
                     let session = fresh();
-                    raw::open(&mut client, &session, &artifacts.pinned.id().0).await.unwrap();
+                    raw::open(&mut client, &session, &artifacts.manifest.id().0).await.unwrap();
                     let mut talk = talk(&mut client, &session).await.unwrap();
                     for sequence in 0..BATCHES {
                         let seed = user * BATCHES + sequence;
-                        let batch = batch(&artifacts.pinned, sequence as u64, 1, seed);
+                        let batch = batch(&artifacts.manifest, sequence as u64, 1, seed);
                         let right = right(&artifacts, &batch, 1, seed);
                         assert_eq!(talk.say(batch).await.unwrap(), right, "user {user}");
                     }
@@ -84,21 +84,27 @@ fn two_hundred_sessions_at_once_each_get_their_own_deltas() {
     });
     let keys = zklora_proof::keys::KeyStore::default();
     for (user, proof) in sample.iter().zip(proofs) {
-        let pinned = &artifacts.pinned;
-        let mut modules: Vec<_> =
-            pinned.modules().iter().map(zklora_artifacts::module_rows::ModuleRows::none).collect();
+        let manifest = &artifacts.manifest;
+        let mut modules: Vec<_> = manifest
+            .modules()
+            .iter()
+            .map(zklora_artifacts::module_rows::ModuleRows::none)
+            .collect();
         for seed in user * BATCHES..(user + 1) * BATCHES {
-            let calls = rows_of(pinned, 1, seed);
+            let calls = rows_of(manifest, 1, seed);
             for ((module, rows), delta) in calls.iter().zip(expected(&artifacts, &calls)) {
                 modules[*module].extend(rows, &delta);
             }
         }
         let session = sessions[*user].id[..].try_into().unwrap();
-        let trace =
-            zklora_artifacts::session_rows::SessionRows { adapter: pinned.id(), session, modules };
+        let trace = zklora_artifacts::session_rows::SessionRows {
+            adapter: manifest.id(),
+            session,
+            modules,
+        };
         trace
-            .with_trace::<_, zklora_artifacts::Error>(pinned, |rows| {
-                Ok(verifier::verify(srs(), &keys, pinned, rows, &proof, SrsPolicy::TrustedOnly)?)
+            .with_trace::<_, zklora_artifacts::Error>(manifest, |rows| {
+                Ok(verifier::verify(srs(), &keys, manifest, rows, &proof, SrsPolicy::TrustedOnly)?)
             })
             .unwrap();
     }
@@ -124,7 +130,7 @@ fn proofs_do_not_starve_inference() {
     let mut options = Server::options(contributor.path());
     options.limits.proving_threads = 1;
     let server = Server::with(contributor.path(), &options);
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let user = tempfile::tempdir().unwrap();
     let mut session = open(&server.url(), None, user.path()).unwrap();
     latency(&mut session, 0..10);
@@ -133,7 +139,7 @@ fn proofs_do_not_starve_inference() {
         let mut client = raw::client(&server.url()).await;
         let mut waiting = Vec::new();
         for _ in 0..8 {
-            let (session, _talk) = begun(&mut client, &pinned, 4).await;
+            let (session, _talk) = begun(&mut client, &manifest, 4).await;
             let (mut client, session) = (client.clone(), session.clone());
             waiting.push(tokio::spawn(async move {
                 raw::finish(&mut client, &session, 1).await.unwrap()
@@ -170,7 +176,7 @@ fn a_server_that_is_stopped_and_started_under_its_users_loses_nothing() {
         .map(|user| {
             let (url, known) = (url.clone(), known.clone());
             let folder = tempfile::tempdir().unwrap();
-            let mut session = open(&url, Some(known.pinned.id()), folder.path()).unwrap();
+            let mut session = open(&url, Some(known.manifest.id()), folder.path()).unwrap();
             std::thread::spawn(move || {
                 for seed in user * BATCHES..(user + 1) * BATCHES {
                     let calls = calls(&session, 1, seed);

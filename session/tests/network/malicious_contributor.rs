@@ -40,7 +40,7 @@ impl Lies for Honest {}
 
 /// A session with the pinned adapter, with 3 batches, through a liar.
 fn session(proxy: &Proxy, folder: &Path, user: &Path) -> Result<UserSession, Error> {
-    let mut session = open(&proxy.url(), Some(load(folder).pinned.id()), user)?;
+    let mut session = open(&proxy.url(), Some(load(folder).manifest.id()), user)?;
     for seed in 0..3 {
         session.deltas(&calls(&session, 2, 2 * seed))?;
     }
@@ -141,11 +141,11 @@ fn verdict_with_digest(server: &Server, folder: &Path, lies: impl Lies) -> Error
     let user = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(&server.url(), WithDigest(lies, Arc::clone(&digest)));
     let mut session = session(&proxy, folder, user.path()).unwrap();
-    let pinned = load(folder).pinned;
+    let manifest = load(folder).manifest;
     let own = session
         .trace()
         .unwrap()
-        .with_trace::<_, Artifact>(&pinned, |rows| Ok(rows.digest()))
+        .with_trace::<_, Artifact>(&manifest, |rows| Ok(rows.digest()))
         .unwrap();
     *digest.lock().unwrap() = Bytes::copy_from_slice(&own.0);
     let error = finish(&mut session).expect_err("the user is content");
@@ -188,8 +188,8 @@ impl Lies for Beyond {
 fn a_delta_beyond_the_certified_bound_is_refused_at_once() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
-    let bits = pinned.modules()[2].delta_bits;
+    let manifest = load(contributor.path()).manifest;
+    let bits = manifest.modules()[2].delta_bits;
     let proxy = Proxy::start(&server.url(), Beyond(bits));
     let user = tempfile::tempdir().unwrap();
     let mut session = open(&proxy.url(), None, user.path()).unwrap();
@@ -222,8 +222,8 @@ impl Lies for Swap {
 fn deltas_of_another_adapter_in_the_middle_of_a_session_are_not_proven() {
     let (contributor, other) = (artifacts(), impostor());
     let (server, impostor) = (Server::start(contributor.path()), Server::start(other.path()));
-    let pinned = load(contributor.path()).pinned;
-    assert_ne!(pinned.id(), load(other.path()).pinned.id());
+    let manifest = load(contributor.path()).manifest;
+    assert_ne!(manifest.id(), load(other.path()).manifest.id());
     let user = tempfile::tempdir().unwrap();
     let proxy = Proxy::start(&server.url(), Swap(impostor.url()));
     let mut session = session(&proxy, contributor.path(), user.path()).unwrap();
@@ -256,12 +256,12 @@ impl Lies for OtherProof {
 fn a_proof_of_another_session_with_the_same_rows_is_rejected() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let other = raw::wait(async {
         let mut client = raw::client(&server.url()).await;
-        let (session, mut talk) = raw::begun(&mut client, &pinned, 2).await;
+        let (session, mut talk) = raw::begun(&mut client, &manifest, 2).await;
         for sequence in 1..3 {
-            talk.say(raw::batch(&pinned, sequence, 2, 2 * sequence as usize)).await.unwrap();
+            talk.say(raw::batch(&manifest, sequence, 2, 2 * sequence as usize)).await.unwrap();
         }
         raw::finish(&mut client, &session, 3).await.unwrap();
         session
@@ -323,12 +323,12 @@ impl Lies for Manifest {
 fn a_manifest_that_is_not_the_pinned_one_ends_it_before_anything_is_sent() {
     let (contributor, other) = (artifacts(), impostor());
     let server = Server::start(contributor.path());
-    let pin = load(contributor.path()).pinned;
-    let bytes = pin.manifest().to_bytes().unwrap();
+    let pin = load(contributor.path()).manifest;
+    let bytes = pin.contents().to_bytes().unwrap();
     let mut changed = bytes.clone();
     let at = changed.len() / 2;
     changed[at] ^= 1;
-    let another = load(other.path()).pinned.manifest().to_bytes().unwrap();
+    let another = load(other.path()).manifest.contents().to_bytes().unwrap();
     for manifest in [
         another,
         changed,

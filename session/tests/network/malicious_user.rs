@@ -37,7 +37,7 @@ fn assert_says<T>(result: Result<T, Status>, code: Code, text: &str) {
 fn counted(folder: &Path) -> Served {
     let artifacts = load(folder);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    Served::count(ledger.book(), &artifacts.pinned).unwrap()
+    Served::count(ledger.book(), &artifacts.manifest).unwrap()
 }
 
 fn rows_served(url: &str) -> u64 {
@@ -54,9 +54,9 @@ fn with_limits(folder: &Path, limits: Limits) -> Server {
 fn batches_that_no_adapter_can_answer_are_refused_and_not_counted() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
-    let x_bits = pinned.modules()[0].x_bits;
-    let good = || batch(&pinned, 0, 2, 0);
+    let manifest = load(contributor.path()).manifest;
+    let x_bits = manifest.modules()[0].x_bits;
+    let good = || batch(&manifest, 0, 2, 0);
     let scale = |value: f32| {
         let mut batch = good();
         batch.rows[0].scales = Bytes::from([1f32.to_le_bytes(), value.to_le_bytes()].concat());
@@ -137,14 +137,14 @@ fn batches_that_no_adapter_can_answer_are_refused_and_not_counted() {
     wait(async {
         let mut client = client(&server.url()).await;
         let session = fresh();
-        open(&mut client, &session, &pinned.id().0).await.unwrap();
+        open(&mut client, &session, &manifest.id().0).await.unwrap();
         for (name, batch, text) in invalid {
             println!("{name}");
             let mut talk = talk(&mut client, &session).await.unwrap();
             assert_says(talk.say(batch).await, Code::InvalidArgument, text);
         }
         // None of them is part of the session.
-        let opened = open(&mut client, &session, &pinned.id().0).await.unwrap();
+        let opened = open(&mut client, &session, &manifest.id().0).await.unwrap();
         assert_eq!((opened.state(), opened.next_sequence), (SessionState::Open, 0));
         // The largest activations that there may be are served.
         let mut talk = talk(&mut client, &session).await.unwrap();
@@ -158,13 +158,13 @@ fn batches_that_no_adapter_can_answer_are_refused_and_not_counted() {
 fn streams_that_do_not_keep_to_the_order_are_ended() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     wait(async {
         let mut client = client(&server.url()).await;
         let session = fresh();
-        open(&mut client, &session, &pinned.id().0).await.unwrap();
+        open(&mut client, &session, &manifest.id().0).await.unwrap();
         let start = "the first message of a stream names its session";
-        let first = stream(&mut client, Some(Kind::Batch(batch(&pinned, 0, 1, 0)))).await;
+        let first = stream(&mut client, Some(Kind::Batch(batch(&manifest, 0, 1, 0)))).await;
         assert_says(first, Code::InvalidArgument, start);
         assert_says(stream(&mut client, None).await, Code::InvalidArgument, start);
         let only = "only batches are expected";
@@ -177,26 +177,26 @@ fn streams_that_do_not_keep_to_the_order_are_ended() {
         // Gaps, and places in the past with other content.
         let mut gap = talk(&mut client, &session).await.unwrap();
         assert_says(
-            gap.say(batch(&pinned, 1, 1, 0)).await,
+            gap.say(batch(&manifest, 1, 1, 0)).await,
             Code::OutOfRange,
             "batch 1 came, batch 0 is next",
         );
         let mut far = talk(&mut client, &session).await.unwrap();
         assert_says(
-            far.say(batch(&pinned, u64::MAX, 1, 0)).await,
+            far.say(batch(&manifest, u64::MAX, 1, 0)).await,
             Code::OutOfRange,
             "batch 0 is next",
         );
         let mut good = talk(&mut client, &session).await.unwrap();
-        let answer = good.say(batch(&pinned, 0, 2, 0)).await.unwrap();
+        let answer = good.say(batch(&manifest, 0, 2, 0)).await.unwrap();
         // The same, byte for byte, is answered the same and not counted.
-        assert_eq!(good.say(batch(&pinned, 0, 2, 0)).await.unwrap(), answer);
+        assert_eq!(good.say(batch(&manifest, 0, 2, 0)).await.unwrap(), answer);
         assert_says(
-            good.say(batch(&pinned, 0, 2, 1)).await,
+            good.say(batch(&manifest, 0, 2, 1)).await,
             Code::FailedPrecondition,
             "sent before with other content",
         );
-        assert_eq!(open(&mut client, &session, &pinned.id().0).await.unwrap().next_sequence, 1);
+        assert_eq!(open(&mut client, &session, &manifest.id().0).await.unwrap().next_sequence, 1);
     });
     assert_eq!(rows_served(&server.url()), 2);
     assert_serves(&server, contributor.path());
@@ -206,10 +206,10 @@ fn streams_that_do_not_keep_to_the_order_are_ended() {
 fn only_who_opened_a_session_goes_on_with_it() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     wait(async {
         let mut client = client(&server.url()).await;
-        let (session, _talk) = begun(&mut client, &pinned, 1).await;
+        let (session, _talk) = begun(&mut client, &manifest, 1).await;
         let other = SessionRef { id: session.id.clone(), key: fresh().key };
         let unknown = fresh();
         let no = "no session of yours has this id and key";
@@ -218,7 +218,7 @@ fn only_who_opened_a_session_goes_on_with_it() {
             assert_says(finish(&mut client, stranger, 1).await, Code::PermissionDenied, no);
             assert_says(fetch(&mut client, stranger).await, Code::PermissionDenied, no);
         }
-        assert_says(open(&mut client, &other, &pinned.id().0).await, Code::PermissionDenied, no);
+        assert_says(open(&mut client, &other, &manifest.id().0).await, Code::PermissionDenied, no);
         // Ids and keys of other lengths, among them names of files.
         let of = |id: &[u8], key: &[u8]| SessionRef {
             id: Bytes::copy_from_slice(id),
@@ -235,7 +235,7 @@ fn only_who_opened_a_session_goes_on_with_it() {
         ] {
             let length = "an id of 32 bytes and a key of 32 bytes";
             assert_says(
-                open(&mut client, &reference, &pinned.id().0).await,
+                open(&mut client, &reference, &manifest.id().0).await,
                 Code::InvalidArgument,
                 length,
             );
@@ -247,8 +247,8 @@ fn only_who_opened_a_session_goes_on_with_it() {
         assert_says(nobody, Code::InvalidArgument, "names no session");
         // An id that reads like a path is a name of 64 hex digits.
         let path = of(traversal.as_bytes(), &[7; 32]);
-        open(&mut client, &path, &pinned.id().0).await.unwrap();
-        talk(&mut client, &path).await.unwrap().say(batch(&pinned, 0, 1, 0)).await.unwrap();
+        open(&mut client, &path, &manifest.id().0).await.unwrap();
+        talk(&mut client, &path).await.unwrap().say(batch(&manifest, 0, 1, 0)).await.unwrap();
         assert_says(
             open(&mut client, &fresh(), &[7; 32]).await,
             Code::FailedPrecondition,
@@ -274,17 +274,17 @@ fn only_who_opened_a_session_goes_on_with_it() {
 fn a_session_ends_once_with_all_of_its_batches_and_stays_ended() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     wait(async {
         let mut client = client(&server.url()).await;
         let empty = fresh();
-        open(&mut client, &empty, &pinned.id().0).await.unwrap();
+        open(&mut client, &empty, &manifest.id().0).await.unwrap();
         assert_says(
             finish(&mut client, &empty, 0).await,
             Code::FailedPrecondition,
             "nothing to prove",
         );
-        let (session, mut talk) = begun(&mut client, &pinned, 2).await;
+        let (session, mut talk) = begun(&mut client, &manifest, 2).await;
         assert_says(fetch(&mut client, &session).await, Code::FailedPrecondition, "has not ended");
         for wrong in [0, 2, u64::MAX] {
             let text = format!("you count {wrong} batches, this server 1");
@@ -297,9 +297,9 @@ fn a_session_ends_once_with_all_of_its_batches_and_stays_ended() {
         let stages = finish(&mut client, &session, 1).await.unwrap();
         // Neither the old stream nor a new one adds rows.
         let ended = "this session has ended";
-        assert_says(talk.say(batch(&pinned, 1, 1, 9)).await, Code::FailedPrecondition, ended);
+        assert_says(talk.say(batch(&manifest, 1, 1, 9)).await, Code::FailedPrecondition, ended);
         let mut later = raw::talk(&mut client, &session).await.unwrap();
-        assert_says(later.say(batch(&pinned, 1, 1, 9)).await, Code::FailedPrecondition, ended);
+        assert_says(later.say(batch(&manifest, 1, 1, 9)).await, Code::FailedPrecondition, ended);
         // Finishing again tells the same, and there is one proof.
         let again = finish(&mut client, &session, 1).await.unwrap();
         assert_eq!(stages.last().unwrap().trace_digest, again.last().unwrap().trace_digest);
@@ -314,22 +314,22 @@ fn a_session_ends_once_with_all_of_its_batches_and_stays_ended() {
 #[test]
 fn limits_of_rows_hold_to_the_row() {
     let contributor = artifacts();
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let limits = Limits { max_batch_rows: 4, max_session_rows: 24, ..Limits::default() };
     let server = with_limits(contributor.path(), limits);
     wait(async {
         let mut client = client(&server.url()).await;
-        let (session, mut talk) = begun(&mut client, &pinned, 4).await;
+        let (session, mut talk) = begun(&mut client, &manifest, 4).await;
         let split = "5 rows of a module, this server takes 4: split it";
-        assert_says(talk.say(batch(&pinned, 1, 5, 0)).await, Code::ResourceExhausted, split);
+        assert_says(talk.say(batch(&manifest, 1, 5, 0)).await, Code::ResourceExhausted, split);
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
         // 16 are there: 12 more are too many, 8 are not.
         let too_many = "the session would have 28 rows, this server proves at most 24";
-        assert_says(talk.say(batch(&pinned, 1, 3, 4)).await, Code::ResourceExhausted, too_many);
+        assert_says(talk.say(batch(&manifest, 1, 3, 4)).await, Code::ResourceExhausted, too_many);
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
-        talk.say(batch(&pinned, 1, 2, 4)).await.unwrap();
+        talk.say(batch(&manifest, 1, 2, 4)).await.unwrap();
         let too_many = "would have 28 rows";
-        assert_says(talk.say(batch(&pinned, 2, 1, 6)).await, Code::ResourceExhausted, too_many);
+        assert_says(talk.say(batch(&manifest, 2, 1, 6)).await, Code::ResourceExhausted, too_many);
         assert_eq!(
             finish(&mut client, &session, 2).await.unwrap().last().unwrap().trace_digest.len(),
             32
@@ -342,22 +342,22 @@ fn limits_of_rows_hold_to_the_row() {
 #[test]
 fn a_session_takes_no_more_memory_than_its_limit() {
     let contributor = artifacts();
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     // A row: activations and scale in 32 bits each, deltas in 64.
     let row = |module: &Module| {
         (module.inputs.iter().map(|x| x.dim).sum::<usize>() + 1) * 4 + module.d_out * 8
     };
-    let row: u64 = pinned.modules().iter().map(|module| row(module) as u64).sum();
+    let row: u64 = manifest.modules().iter().map(|module| row(module) as u64).sum();
     let limits = Limits { max_session_bytes: 5 * row - 1, ..Limits::default() };
     let server = with_limits(contributor.path(), limits);
     wait(async {
         let mut client = client(&server.url()).await;
-        let (session, mut talk) = begun(&mut client, &pinned, 3).await;
+        let (session, mut talk) = begun(&mut client, &manifest, 3).await;
         let too_much =
             format!("a trace of {} bytes, this server proves at most {}", 5 * row, 5 * row - 1);
-        assert_says(talk.say(batch(&pinned, 1, 2, 3)).await, Code::ResourceExhausted, &too_much);
+        assert_says(talk.say(batch(&manifest, 1, 2, 3)).await, Code::ResourceExhausted, &too_much);
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
-        talk.say(batch(&pinned, 1, 1, 3)).await.unwrap();
+        talk.say(batch(&manifest, 1, 1, 3)).await.unwrap();
         finish(&mut client, &session, 2).await.unwrap();
     });
     assert_serves(&server, contributor.path());
@@ -366,16 +366,16 @@ fn a_session_takes_no_more_memory_than_its_limit() {
 #[test]
 fn an_answer_that_no_message_may_hold_is_not_computed() {
     let contributor = artifacts();
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     // 4 modules with 192 outputs in all: 1536 bytes a row.
     let server =
         with_limits(contributor.path(), Limits { max_message_bytes: 6000, ..Limits::default() });
     wait(async {
         let mut client = client(&server.url()).await;
         let session = fresh();
-        open(&mut client, &session, &pinned.id().0).await.unwrap();
+        open(&mut client, &session, &manifest.id().0).await.unwrap();
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
-        let mut shared = batch(&pinned, 0, 4, 0);
+        let mut shared = batch(&manifest, 0, 4, 0);
         // Every module reads the same rows: small to send, large to answer.
         shared.rows.truncate(1);
         shared.calls.iter_mut().for_each(|call| call.rows = 0);
@@ -385,7 +385,7 @@ fn an_answer_that_no_message_may_hold_is_not_computed() {
             "would be answered with 6144 bytes",
         );
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
-        let long = talk.say(batch(&pinned, 0, 8, 0)).await;
+        let long = talk.say(batch(&manifest, 0, 8, 0)).await;
         assert_says(long, Code::OutOfRange, "message length too large");
     });
     assert_eq!(rows_served(&server.url()), 0);
@@ -394,18 +394,18 @@ fn an_answer_that_no_message_may_hold_is_not_computed() {
 
 /// Sessions on threads, a row of every module a batch, until the server says no. How many batches
 /// were answered.
-async fn drain(mut client: RawClient, pinned: CheckedManifest, seed: usize) -> (u64, Status) {
+async fn drain(mut client: RawClient, manifest: CheckedManifest, seed: usize) -> (u64, Status) {
     let session = fresh();
-    open(&mut client, &session, &pinned.id().0).await.unwrap();
+    open(&mut client, &session, &manifest.id().0).await.unwrap();
     let mut talk = talk(&mut client, &session).await.unwrap();
     let mut sequence = 0;
     loop {
-        match talk.say(batch(&pinned, sequence, 1, seed)).await {
+        match talk.say(batch(&manifest, sequence, 1, seed)).await {
             Ok(_) => sequence += 1,
             Err(status) => return (sequence, status),
         }
         // Repeating costs nothing.
-        talk.say(batch(&pinned, sequence - 1, 1, seed)).await.unwrap();
+        talk.say(batch(&manifest, sequence - 1, 1, seed)).await.unwrap();
     }
 }
 
@@ -413,13 +413,14 @@ async fn drain(mut client: RawClient, pinned: CheckedManifest, seed: usize) -> (
 fn the_budget_is_exact_shared_by_all_sessions_and_kept_over_a_restart() {
     let contributor = artifacts();
     let limits = Limits { max_rows: Some(37), ..Limits::default() };
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let limit = "would have served 38 rows in all, the limit is 37";
     let server = with_limits(contributor.path(), limits.clone());
     wait(async {
         let client = client(&server.url()).await;
-        let sessions: Vec<_> =
-            (0..8).map(|seed| tokio::spawn(drain(client.clone(), pinned.clone(), seed))).collect();
+        let sessions: Vec<_> = (0..8)
+            .map(|seed| tokio::spawn(drain(client.clone(), manifest.clone(), seed)))
+            .collect();
         let mut answered = 0;
         for session in sessions {
             let (batches, status) = session.await.unwrap();
@@ -434,12 +435,12 @@ fn the_budget_is_exact_shared_by_all_sessions_and_kept_over_a_restart() {
     let server = with_limits(contributor.path(), limits);
     wait(async {
         let mut client = client(&server.url()).await;
-        let (batches, status) = drain(client.clone(), pinned.clone(), 99).await;
+        let (batches, status) = drain(client.clone(), manifest.clone(), 99).await;
         assert_eq!(batches, 0);
         assert_says(Err::<(), _>(status), Code::ResourceExhausted, limit);
         // A batch with one row too many for one module is refused as a whole.
         let session = fresh();
-        open(&mut client, &session, &pinned.id().0).await.unwrap();
+        open(&mut client, &session, &manifest.id().0).await.unwrap();
     });
     assert_eq!(rows_served(&server.url()), 37);
 }
@@ -451,19 +452,19 @@ fn a_user_whose_rows_the_budget_refuses_still_gets_the_proof_of_those_before() {
     let artifacts = load(contributor.path());
     let user = tempfile::tempdir().unwrap();
     let mut session = user_open(&server.url(), None, user.path()).unwrap();
-    let first = rows_of(&artifacts.pinned, 4, 0);
+    let first = rows_of(&artifacts.manifest, 4, 0);
     assert_eq!(session.deltas(&first).unwrap(), expected(&artifacts, &first));
     for seed in [4, 8] {
-        let refused = session.deltas(&rows_of(&artifacts.pinned, 2, seed)).unwrap_err();
+        let refused = session.deltas(&rows_of(&artifacts.manifest, 2, seed)).unwrap_err();
         assert!(refused.to_string().contains("the limit is 5"), "{refused}");
     }
     // The user's process ends with this error, and another one goes on.
     drop(session);
     let mut session = user_open(&server.url(), None, user.path()).unwrap();
     assert_eq!(session.rows(), 16);
-    let fits = rows_of(&artifacts.pinned, 1, 12);
+    let fits = rows_of(&artifacts.manifest, 1, 12);
     assert_eq!(session.deltas(&fits).unwrap(), expected(&artifacts, &fits));
-    session.deltas(&rows_of(&artifacts.pinned, 1, 13)).unwrap_err();
+    session.deltas(&rows_of(&artifacts.manifest, 1, 13)).unwrap_err();
     let rows: usize =
         user_finish(&mut session).unwrap().verdict.rows.iter().map(|(_, rows)| rows).sum();
     assert_eq!(rows, 20);
@@ -472,29 +473,29 @@ fn a_user_whose_rows_the_budget_refuses_still_gets_the_proof_of_those_before() {
 #[test]
 fn rows_whose_log_cannot_be_written_are_given_back() {
     let contributor = artifacts();
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let server = with_limits(contributor.path(), Limits { max_rows: Some(4), ..Limits::default() });
     let sessions = contributor.path().join("private/sessions");
     let aside = contributor.path().join("private/aside");
     wait(async {
         let mut client = client(&server.url()).await;
         let session = fresh();
-        open(&mut client, &session, &pinned.id().0).await.unwrap();
+        open(&mut client, &session, &manifest.id().0).await.unwrap();
         // Its folder is away, as when a disk is.
         std::fs::rename(&sessions, &aside).unwrap();
         for _ in 0..3 {
             let mut talk = talk(&mut client, &session).await.unwrap();
             assert_says(
-                talk.say(batch(&pinned, 0, 4, 0)).await,
+                talk.say(batch(&manifest, 0, 4, 0)).await,
                 Code::Unavailable,
                 "cannot write its log",
             );
         }
         std::fs::rename(&aside, &sessions).unwrap();
         let mut talk = talk(&mut client, &session).await.unwrap();
-        talk.say(batch(&pinned, 0, 4, 0)).await.unwrap();
+        talk.say(batch(&manifest, 0, 4, 0)).await.unwrap();
         assert_says(
-            talk.say(batch(&pinned, 1, 1, 0)).await,
+            talk.say(batch(&manifest, 1, 1, 0)).await,
             Code::ResourceExhausted,
             "the limit is 4",
         );
@@ -507,11 +508,11 @@ fn rows_whose_log_cannot_be_written_are_given_back() {
 #[test]
 fn a_log_that_disappears_under_a_session_ends_it() {
     let contributor = artifacts();
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let server = Server::start(contributor.path());
     wait(async {
         let mut client = client(&server.url()).await;
-        let (session, talk) = begun(&mut client, &pinned, 1).await;
+        let (session, talk) = begun(&mut client, &manifest, 1).await;
         drop(talk);
         let log = contributor
             .path()
@@ -525,7 +526,7 @@ fn a_log_that_disappears_under_a_session_ends_it() {
         // A log that begins with batch 1 would prove, and count, less than was served.
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
         assert_says(
-            talk.say(batch(&pinned, 1, 1, 1)).await,
+            talk.say(batch(&manifest, 1, 1, 1)).await,
             Code::Unavailable,
             "cannot write its log",
         );
@@ -537,16 +538,16 @@ fn a_log_that_disappears_under_a_session_ends_it() {
 #[test]
 fn sessions_that_are_only_opened_do_not_fill_the_server() {
     let contributor = artifacts();
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let server = with_limits(contributor.path(), Limits { max_sessions: 2, ..Limits::default() });
     wait(async {
         let mut client = client(&server.url()).await;
-        let (kept, mut talk) = begun(&mut client, &pinned, 1).await;
+        let (kept, mut talk) = begun(&mut client, &manifest, 1).await;
         for _ in 0..1000 {
-            open(&mut client, &fresh(), &pinned.id().0).await.unwrap();
+            open(&mut client, &fresh(), &manifest.id().0).await.unwrap();
         }
         // A session with rows is not pushed out.
-        talk.say(batch(&pinned, 1, 1, 1)).await.unwrap();
+        talk.say(batch(&manifest, 1, 1, 1)).await.unwrap();
         finish(&mut client, &kept, 2).await.unwrap();
     });
     assert_serves(&server, contributor.path());
@@ -555,22 +556,22 @@ fn sessions_that_are_only_opened_do_not_fill_the_server() {
 #[test]
 fn sessions_with_rows_do_not_fill_the_server_either() {
     let contributor = artifacts();
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     // 64 sessions are known at the same time.
     let limits = Limits { max_sessions: 1, ..Limits::default() };
     let server = with_limits(contributor.path(), limits.clone());
     let (open_one, proven_one) = wait(async {
         let mut client = client(&server.url()).await;
-        let (proven, _) = begun(&mut client, &pinned, 1).await;
+        let (proven, _) = begun(&mut client, &manifest, 1).await;
         finish(&mut client, &proven, 1).await.unwrap();
-        let (left, _) = begun(&mut client, &pinned, 1).await;
+        let (left, _) = begun(&mut client, &manifest, 1).await;
         for _ in 0..70 {
             // One place for streams: the one before has to be seen to be gone.
             let session = fresh();
-            open(&mut client, &session, &pinned.id().0).await.unwrap();
+            open(&mut client, &session, &manifest.id().0).await.unwrap();
             loop {
                 match talk(&mut client, &session).await {
-                    Ok(mut talk) => break drop(talk.say(batch(&pinned, 0, 1, 0)).await.unwrap()),
+                    Ok(mut talk) => break drop(talk.say(batch(&manifest, 0, 1, 0)).await.unwrap()),
                     Err(status) => {
                         assert_says(Err::<(), _>(status), Code::Unavailable, "exchange batches")
                     }
@@ -585,18 +586,18 @@ fn sessions_with_rows_do_not_fill_the_server_either() {
         wait(async {
             let mut client = client(&server.url()).await;
             assert_eq!(
-                open(&mut client, &open_one, &pinned.id().0).await.unwrap().next_sequence,
+                open(&mut client, &open_one, &manifest.id().0).await.unwrap().next_sequence,
                 1
             );
             assert_eq!(
-                open(&mut client, &proven_one, &pinned.id().0).await.unwrap().state(),
+                open(&mut client, &proven_one, &manifest.id().0).await.unwrap().state(),
                 SessionState::Proven
             );
             fetch(&mut client, &proven_one).await.unwrap();
             let stranger = SessionRef { id: open_one.id.clone(), key: fresh().key };
             let no = "no session of yours";
             assert_says(
-                open(&mut client, &stranger, &pinned.id().0).await,
+                open(&mut client, &stranger, &manifest.id().0).await,
                 Code::PermissionDenied,
                 no,
             );
@@ -619,13 +620,13 @@ fn sessions_with_rows_do_not_fill_the_server_either() {
 fn a_second_stream_takes_the_session_over() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     wait(async {
         let mut client = client(&server.url()).await;
-        let (session, mut first) = begun(&mut client, &pinned, 1).await;
+        let (session, mut first) = begun(&mut client, &manifest, 1).await;
         let mut second = talk(&mut client, &session).await.unwrap();
         assert_says(first.next().await, Code::Aborted, "another stream goes on with this session");
-        second.say(batch(&pinned, 1, 1, 1)).await.unwrap();
+        second.say(batch(&manifest, 1, 1, 1)).await.unwrap();
         finish(&mut client, &session, 2).await.unwrap();
     });
     assert_eq!(rows_served(&server.url()), 2);
@@ -635,21 +636,21 @@ fn a_second_stream_takes_the_session_over() {
 fn streams_and_finishes_that_race_leave_one_proof_of_all_rows_that_were_answered() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let mut total = 0;
     for round in 0..4u64 {
         total += wait(async {
             let mut client = client(&server.url()).await;
-            let (session, _first) = begun(&mut client, &pinned, 1).await;
+            let (session, _first) = begun(&mut client, &manifest, 1).await;
             let racers: Vec<_> = (0..4)
                 .map(|racer: usize| {
-                    let (mut client, session, pinned) =
-                        (client.clone(), session.clone(), pinned.clone());
+                    let (mut client, session, manifest) =
+                        (client.clone(), session.clone(), manifest.clone());
                     tokio::spawn(async move {
                         if racer.is_multiple_of(2) {
                             let mut talk = talk(&mut client, &session).await.ok()?;
                             // The same content: whoever comes second repeats it.
-                            talk.say(batch(&pinned, 1, 1, 7)).await.ok().map(|_| ())
+                            talk.say(batch(&manifest, 1, 1, 7)).await.ok().map(|_| ())
                         } else {
                             finish(&mut client, &session, round % 2 + 1).await.ok().map(|_| ())
                         }
@@ -660,7 +661,8 @@ fn streams_and_finishes_that_race_leave_one_proof_of_all_rows_that_were_answered
             for racer in racers {
                 done.push(racer.await.unwrap().is_some());
             }
-            let batches = open(&mut client, &session, &pinned.id().0).await.unwrap().next_sequence;
+            let batches =
+                open(&mut client, &session, &manifest.id().0).await.unwrap().next_sequence;
             finish(&mut client, &session, batches).await.unwrap();
             fetch(&mut client, &session).await.unwrap();
             // A batch that was answered is part of the session.
@@ -677,12 +679,12 @@ fn streams_and_finishes_that_race_leave_one_proof_of_all_rows_that_were_answered
 fn a_finish_that_is_given_up_at_any_moment_is_proven_all_the_same() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     wait(async {
         for round in 0..8u64 {
             // A connection of its own, which goes away with the request.
             let mut given_up = client(&server.url()).await;
-            let (session, talk) = begun(&mut given_up, &pinned, 1).await;
+            let (session, talk) = begun(&mut given_up, &manifest, 1).await;
             drop(talk);
             let reference = session.clone();
             let request = tokio::spawn(async move { finish(&mut given_up, &reference, 1).await });
@@ -700,13 +702,13 @@ fn a_finish_that_is_given_up_at_any_moment_is_proven_all_the_same() {
 fn what_can_be_asked_without_a_session_is_public() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     let description = wait(async {
         let mut client = client(&server.url()).await;
         client.describe(DescribeRequest { version: 1 }).await.unwrap().into_inner()
     });
-    assert_eq!(description.manifest, pinned.manifest().to_bytes().unwrap());
-    assert_eq!(description.settings, pinned.settings().to_bytes().unwrap());
+    assert_eq!(description.manifest, manifest.contents().to_bytes().unwrap());
+    assert_eq!(description.settings, manifest.settings().to_bytes().unwrap());
     assert_eq!(
         Arc::new(description).limits.unwrap().max_batch_rows,
         Limits::default().max_batch_rows

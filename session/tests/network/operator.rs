@@ -48,15 +48,15 @@ fn stored(path: &Path, session: &SessionRef) -> Stored {
 fn counted(path: &Path) -> Vec<u64> {
     let artifacts = load(path);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    Served::count(ledger.book(), &artifacts.pinned).unwrap().total
+    Served::count(ledger.book(), &artifacts.manifest).unwrap().total
 }
 
 /// A session with one batch of these rows; finished and fetched if so.
 fn session(server: &Server, path: &Path, rows: usize, finished: bool, fetched: bool) -> SessionRef {
-    let pinned = load(path).pinned;
+    let manifest = load(path).manifest;
     wait(async {
         let mut client = raw::client(&server.url()).await;
-        let session = begun(&mut client, &pinned, rows).await.0;
+        let session = begun(&mut client, &manifest, rows).await.0;
         if finished {
             raw::finish(&mut client, &session, 1).await.unwrap();
         }
@@ -68,10 +68,10 @@ fn session(server: &Server, path: &Path, rows: usize, finished: bool, fetched: b
 }
 
 fn assert_used(server: &Server, path: &Path, session: &SessionRef) {
-    let pinned = load(path).pinned;
+    let manifest = load(path).manifest;
     wait(async {
         let mut client = raw::client(&server.url()).await;
-        let status = raw::open(&mut client, session, &pinned.id().0).await.unwrap_err();
+        let status = raw::open(&mut client, session, &manifest.id().0).await.unwrap_err();
         assert_eq!(status.code(), Code::FailedPrecondition, "{status:?}");
         assert!(status.message().contains("a session of this id was served before"), "{status:?}");
         assert!(talk(&mut client, session).await.is_err());
@@ -85,7 +85,7 @@ fn a_folder_shows_what_became_of_each_session() {
     let path = contributor.path();
     assert!(folder(path).sessions().unwrap().is_empty() && !folder(path).is_served());
     let artifacts = load(path);
-    let activations = synthetic::activations(artifacts.pinned.modules(), 2);
+    let activations = synthetic::activations(artifacts.manifest.modules(), 2);
     record::record(&artifacts, &activations, Some([9; 32]), None).unwrap();
     let server = Server::start(path);
     let open = session(&server, path, 3, false, false);
@@ -192,8 +192,8 @@ fn files_of_fetched_sessions_are_removed_beside_a_running_server() {
         let mut client = raw::client(&server.url()).await;
         fetch(&mut client, &second).await.unwrap();
         fetch(&mut client, &proven).await.unwrap();
-        let pinned = load(path).pinned;
-        talk(&mut client, &open).await.unwrap().say(batch(&pinned, 1, 1, 7)).await.unwrap();
+        let manifest = load(path).manifest;
+        talk(&mut client, &open).await.unwrap().say(batch(&manifest, 1, 1, 7)).await.unwrap();
     });
     server.stop();
     // Whatever is beside its log: an open session has its rows nowhere else.
@@ -349,7 +349,7 @@ fn twenty_one_thousand_sessions_are_listed_in_a_second() {
     fs::create_dir_all(&data).unwrap();
     let data = data.canonicalize().unwrap();
     let rows: Rows =
-        load(path).pinned.modules().iter().map(|module| (module.name.clone(), 7)).collect();
+        load(path).manifest.modules().iter().map(|module| (module.name.clone(), 7)).collect();
     let mut lines = String::new();
     for number in 0..SESSIONS {
         let id = *blake3::hash(&number.to_le_bytes()).as_bytes();
@@ -420,20 +420,20 @@ fn metrics_say_what_happens_while_it_happens() {
         ..Server::options(path)
     };
     let server = Server::with(path, &options);
-    let pinned = load(path).pinned;
-    let module = &pinned.modules()[0].name;
+    let manifest = load(path).manifest;
+    let module = &manifest.modules()[0].name;
     let series = |name: &str, label: &str, of: &str| format!("zklora_{name}{{{label}=\"{of}\"}}");
     let page = scrape(metrics);
     assert_eq!(value(&page, &series("rows_served", "module", module)), 0.0);
     assert_eq!(value(&page, &series("refusals_total", "cause", "budget")), 0.0);
     let (mut talk, session) = wait(async {
         let mut client = raw::client(&server.url()).await;
-        let (session, mut talk) = begun(&mut client, &pinned, 3).await;
-        talk.say(batch(&pinned, 1, 2, 4)).await.unwrap();
+        let (session, mut talk) = begun(&mut client, &manifest, 3).await;
+        talk.say(batch(&manifest, 1, 2, 4)).await.unwrap();
         (talk, session)
     });
     let page = scrape(metrics);
-    for module in pinned.modules() {
+    for module in manifest.modules() {
         assert_eq!(value(&page, &series("rows_served", "module", &module.name)), 5.0);
         assert_eq!(value(&page, &series("rows_left", "module", &module.name)), 5.0);
     }
@@ -449,13 +449,13 @@ fn metrics_say_what_happens_while_it_happens() {
     // Refused for its budget, for its bytes, for its order, for its id, and for whose it is.
     wait(async {
         let mut client = raw::client(&server.url()).await;
-        talk.say(batch(&pinned, 2, 6, 4)).await.unwrap_err();
+        talk.say(batch(&manifest, 2, 6, 4)).await.unwrap_err();
         let mut again = raw::talk(&mut client, &session).await.unwrap();
-        let mut bad = batch(&pinned, 2, 1, 4);
+        let mut bad = batch(&manifest, 2, 1, 4);
         bad.rows[0].count = 7;
         again.say(bad).await.unwrap_err();
         let mut again = raw::talk(&mut client, &session).await.unwrap();
-        again.say(batch(&pinned, 5, 1, 4)).await.unwrap_err();
+        again.say(batch(&manifest, 5, 1, 4)).await.unwrap_err();
         raw::talk(&mut client, &fresh()).await.err().unwrap();
         client
             .finish(FinishRequest { session: Some(session.clone()), sequence: 9 })
@@ -494,7 +494,7 @@ fn metrics_say_what_happens_while_it_happens() {
     );
     wait(async {
         let mut client = raw::client(&server.url()).await;
-        raw::open(&mut client, &fresh(), &pinned.id().0).await.unwrap_err();
+        raw::open(&mut client, &fresh(), &manifest.id().0).await.unwrap_err();
     });
     let page = scrape(metrics);
     assert_eq!(value(&page, &series("refusals_total", "cause", "identity")), 1.0);

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use zklora_artifacts::{folder::Artifacts, module_rows::ModuleRows, srs_store, synthetic};
+use zklora_artifacts::{folder::Artifacts, module_rows::ModuleRows, srs_file, synthetic};
 use zklora_proof::{
     checked_manifest::CheckedManifest, keys::KeyStore, manifest::AdapterId, srs::Srs,
     verifier::SrsPolicy,
@@ -26,7 +26,7 @@ pub fn fixture(name: &str) -> PathBuf {
 /// The built-in SRS, from a cache of the tests' own.
 pub fn srs() -> &'static Srs {
     static SRS: OnceLock<Srs> = OnceLock::new();
-    SRS.get_or_init(|| srs_store::load(None).unwrap())
+    SRS.get_or_init(|| srs_file::load(None).unwrap())
 }
 
 /// An adapter folder, compiled.
@@ -184,16 +184,16 @@ pub fn open(url: &str, pin: Option<AdapterId>, folder: &Path) -> Result<UserSess
 
 /// Pseudo-random rows for every module, from a seed that makes them differ.
 pub fn calls(session: &UserSession, rows: usize, seed: usize) -> Vec<(usize, Arc<ModuleRows>)> {
-    rows_of(&session.remote().pinned, rows, seed)
+    rows_of(&session.remote().manifest, rows, seed)
 }
 
 /// The same, without a session.
 pub fn rows_of(
-    pinned: &CheckedManifest,
+    manifest: &CheckedManifest,
     rows: usize,
     seed: usize,
 ) -> Vec<(usize, Arc<ModuleRows>)> {
-    let modules = pinned.modules();
+    let modules = manifest.modules();
     let activations = synthetic::activations(modules, rows + seed);
     modules
         .iter()
@@ -228,7 +228,7 @@ pub fn finish(session: &mut UserSession) -> Result<Finished, Error> {
 
 /// What the adapter computes for these calls, from its weights and nothing else.
 pub fn expected(artifacts: &Artifacts, calls: &[(usize, Arc<ModuleRows>)]) -> Vec<Vec<i64>> {
-    let modules = artifacts.pinned.modules();
+    let modules = artifacts.manifest.modules();
     let of = |(m, rows): &(usize, Arc<ModuleRows>)| {
         let (module, own) = (&modules[*m], artifacts.weights.of_module(modules, *m));
         let mut delta = vec![0i64; rows.scales.len() * module.d_out];
@@ -253,7 +253,7 @@ pub fn expected(artifacts: &Artifacts, calls: &[(usize, Arc<ModuleRows>)]) -> Ve
 pub fn assert_serves(server: &Server, folder: &Path) {
     let user = tempfile::tempdir().unwrap();
     let artifacts = load(folder);
-    let mut session = open(&server.url(), Some(artifacts.pinned.id()), user.path()).unwrap();
+    let mut session = open(&server.url(), Some(artifacts.manifest.id()), user.path()).unwrap();
     let calls = calls(&session, 2, 1000);
     assert_eq!(session.deltas(&calls).unwrap(), expected(&artifacts, &calls));
     finish(&mut session).unwrap();

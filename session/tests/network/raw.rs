@@ -99,9 +99,9 @@ impl Talk {
 }
 
 /// A good batch: `rows` rows for every module.
-pub fn batch(pinned: &CheckedManifest, sequence: u64, rows: usize, seed: usize) -> Batch {
+pub fn batch(manifest: &CheckedManifest, sequence: u64, rows: usize, seed: usize) -> Batch {
     let mut batch = Batch { sequence, ..Batch::default() };
-    for (module, rows) in rows_of(pinned, rows, seed) {
+    for (module, rows) in rows_of(manifest, rows, seed) {
         batch.calls.push(Call { module: module as u32, rows: batch.rows.len() as u32 });
         batch.rows.push(to_wire(&rows));
     }
@@ -111,13 +111,13 @@ pub fn batch(pinned: &CheckedManifest, sequence: u64, rows: usize, seed: usize) 
 /// A session with one answered batch.
 pub async fn begun(
     client: &mut RawClient,
-    pinned: &CheckedManifest,
+    manifest: &CheckedManifest,
     rows: usize,
 ) -> (SessionRef, Talk) {
     let session = fresh();
-    open(client, &session, &pinned.id().0).await.unwrap();
+    open(client, &session, &manifest.id().0).await.unwrap();
     let mut talk = talk(client, &session).await.unwrap();
-    talk.say(batch(pinned, 0, rows, 0)).await.unwrap();
+    talk.say(batch(manifest, 0, rows, 0)).await.unwrap();
     (session, talk)
 }
 

@@ -80,11 +80,11 @@ fn bytes_that_are_no_request_end_their_connection_and_nothing_else() {
 fn messages_that_are_none_are_answered_with_a_status() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     wait(async {
         let mut client = raw::client(&server.url()).await;
         let session = fresh();
-        raw::open(&mut client, &session, &pinned.id().0).await.unwrap();
+        raw::open(&mut client, &session, &manifest.id().0).await.unwrap();
         // Two bytes each on the wire, a hundred in memory.
         let many = Batch { rows: vec![Rows::default(); 3_000_000], ..Batch::default() };
         let mut talk = talk(&mut client, &session).await.unwrap();
@@ -96,7 +96,7 @@ fn messages_that_are_none_are_answered_with_a_status() {
         assert!(status.message().contains("more parts than 65536"), "{status}");
         // More than a message may have.
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
-        let mut long = batch(&pinned, 0, 1, 0);
+        let mut long = batch(&manifest, 0, 1, 0);
         long.rows[0].inputs[0] = vec![0; 17 << 20].into();
         let status = talk.say(long).await.unwrap_err();
         assert!(
@@ -225,10 +225,10 @@ fn a_stream_that_is_silent_ends_and_its_session_does_not() {
     let contributor = artifacts();
     let limits = Limits { idle: Duration::from_millis(400), max_sessions: 1, ..Limits::default() };
     let server = with_limits(contributor.path(), limits);
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     wait(async {
         let mut client = raw::client(&server.url()).await;
-        let (session, mut talk) = begun(&mut client, &pinned, 1).await;
+        let (session, mut talk) = begun(&mut client, &manifest, 1).await;
         let status = talk.next().await.unwrap_err();
         assert!(
             status.code() == Code::DeadlineExceeded
@@ -245,7 +245,7 @@ fn a_stream_that_is_silent_ends_and_its_session_does_not() {
         assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status}");
         drop(requests);
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
-        talk.say(batch(&pinned, 1, 1, 1)).await.unwrap();
+        talk.say(batch(&manifest, 1, 1, 1)).await.unwrap();
         raw::finish(&mut client, &session, 2).await.unwrap();
     });
 }
@@ -255,22 +255,22 @@ fn a_user_that_does_not_read_its_answers_loses_its_place() {
     let contributor = artifacts();
     let limits = Limits { idle: Duration::from_millis(400), max_sessions: 1, ..Limits::default() };
     let server = with_limits(contributor.path(), limits);
-    let pinned = load(contributor.path()).pinned;
+    let manifest = load(contributor.path()).manifest;
     wait(async {
         let mut client = raw::client(&server.url()).await;
         let session = fresh();
-        raw::open(&mut client, &session, &pinned.id().0).await.unwrap();
+        raw::open(&mut client, &session, &manifest.id().0).await.unwrap();
         let unread = talk(&mut client, &session).await.unwrap();
         for sequence in 0..6 {
-            unread.send(Some(Kind::Batch(batch(&pinned, sequence, 500, 0)))).await;
+            unread.send(Some(Kind::Batch(batch(&manifest, sequence, 500, 0)))).await;
         }
         let mut other = raw::client(&server.url()).await;
         let start = Instant::now();
         loop {
             let session = fresh();
-            raw::open(&mut other, &session, &pinned.id().0).await.unwrap();
+            raw::open(&mut other, &session, &manifest.id().0).await.unwrap();
             match talk(&mut other, &session).await {
-                Ok(mut talk) => break drop(talk.say(batch(&pinned, 0, 1, 0)).await.unwrap()),
+                Ok(mut talk) => break drop(talk.say(batch(&manifest, 0, 1, 0)).await.unwrap()),
                 Err(status) => assert_eq!(status.code(), Code::Unavailable),
             }
             assert!(start.elapsed() < Duration::from_secs(10), "the place is not given back");

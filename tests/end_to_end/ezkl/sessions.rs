@@ -103,7 +103,7 @@ pub fn copy(from: &Path, to: &Path) {
 /// Exports an adapter of this shape. Its weights are the same at every run; `other` changes them.
 pub fn export(shape: &str, folder: &Path, other: bool) -> PathBuf {
     let adapter = folder.join("adapter");
-    zklora_bench::against::synthetic_adapter(shape.parse().unwrap(), &adapter).unwrap();
+    zklora_bench::ezkl_comparison::synthetic_adapter(shape.parse().unwrap(), &adapter).unwrap();
     if other {
         // The signs of the last weights.
         let weights = adapter.join("adapter_model.safetensors");

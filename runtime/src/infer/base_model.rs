@@ -25,8 +25,12 @@ pub(crate) fn fingerprint(
 ///
 /// # Errors
 /// [`Error::Input`]: another base model, or one that cannot be compared. A manifest without a fingerprint is not compared.
-pub(crate) fn compare(url: &str, pinned: &CheckedManifest, own: Option<&str>) -> Result<(), Error> {
-    let base = &pinned.manifest().base_model;
+pub(crate) fn compare(
+    url: &str,
+    manifest: &CheckedManifest,
+    own: Option<&str>,
+) -> Result<(), Error> {
+    let base = &manifest.contents().base_model;
     let Some(theirs) = &base.fingerprint else { return Ok(()) };
     let refuse = |why: String| {
         Err(Error::input(format!(

@@ -1,4 +1,5 @@
-//! The seed and the opening as files: mode 0600, never printed.
+//! The files of the seed and of the opening (the mask key that a buyer receives): mode 0600, never
+//! printed.
 
 use std::path::Path;
 
@@ -38,8 +39,8 @@ pub fn seed_bytes(seed: &Seed) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
-/// The mask key of one adapter, as it is delivered after payment. It opens no other adapter of the
-/// same seed.
+/// The mask key of one adapter, which the contributor delivers after payment. It opens no other
+/// adapter of the same seed.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OpeningFile {
@@ -71,7 +72,7 @@ pub fn opening_bytes(adapter: &AdapterId, key: &MaskKey) -> Result<Zeroizing<Vec
         .map_err(|e| Error::Input(format!("the opening cannot be written: {e}")))
 }
 
-/// Reads an opening and the id of the adapter that it is for.
+/// Reads an opening, and the id of its adapter.
 pub fn read_opening(path: &Path) -> Result<(AdapterId, MaskKey), Error> {
     let bytes = Zeroizing::new(zklora_files::read(path, MAX_SECRET_FILE)?);
     let refuse = |why: &str| Error::file(path, format!("not an opening: {why}"));

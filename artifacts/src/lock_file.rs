@@ -1,19 +1,20 @@
-//! `zklora.lock`: digests of every input and output of a compilation, so that CI can regenerate and
-//! compare.
+//! `zklora.lock`: the digests of every input and output of a compilation. CI regenerates the files
+//! and compares.
 //!
 //! Public files are digested with plain BLAKE3. Private ones (ONNX files, weights) are digested
-//! under a key derived from the seed: a plain hash of weights would confirm a guess of them.
+//! under a key derived from the seed, because a plain hash would let an attacker confirm a guess of
+//! the weights.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use zklora_proof::{PROTOCOL_VERSION, manifest, masks::Seed};
 
-/// The lock file.
+/// The content of `zklora.lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Lock {
-    /// The adapter that the inputs give.
+pub struct LockFile {
+    /// Id of the adapter that the inputs compile to.
     pub adapter_id: String,
     /// `zklora-lock`.
     pub format: String,
@@ -31,16 +32,16 @@ pub struct Lock {
     pub version: u32,
 }
 
-impl Lock {
-    /// A lock without inputs and outputs.
-    pub fn new(adapter_id: String, srs: String) -> Lock {
+impl LockFile {
+    /// A lock file without inputs and outputs.
+    pub fn new(adapter_id: String, srs: String) -> LockFile {
         let formats = [
             ("manifest", manifest::VERSION),
             ("protocol", PROTOCOL_VERSION),
             ("settings", PROTOCOL_VERSION),
             ("weights", 1),
         ];
-        Lock {
+        LockFile {
             adapter_id,
             format: "zklora-lock".into(),
             formats: formats.map(|(name, version)| (name.to_string(), version)).into(),

@@ -1,4 +1,5 @@
-//! The kernels with fixed inputs: what `cargo bench` times and what the test `instructions` counts.
+//! The functions that cost most, alone and with fixed inputs: what `cargo bench` times and what the
+//! test `instructions` counts.
 //!
 //! Inputs are the same at every run and on every machine. They are small, because counting
 //! instructions is fifty times slower than running them, and take the same paths through the code
@@ -17,7 +18,7 @@ use zklora_proof::{
     pairs::Pairs,
     projection::{Projection, Sums, row_weights},
     prover::{combine_b, products},
-    rows::Rows,
+    rows::RowSlices,
     srs::Srs,
     trace::Trace,
     weights::Weights,
@@ -31,19 +32,19 @@ use crate::{
 
 /// Bits of the points' small scalars, without the sign.
 const BITS: u32 = 15;
-/// Rows of the kernels over a trace.
+/// Rows of the functions over a trace.
 const ROWS: usize = 160;
 
-/// A piece of work that can be repeated.
-pub struct Kernel {
+/// A call with fixed inputs that can be repeated.
+pub struct HotFunction {
     /// Its name, in the file of counts and in reports.
     pub name: &'static str,
     work: Box<dyn Fn()>,
 }
 
-impl Kernel {
-    fn new<T>(name: &'static str, work: impl Fn() -> T + 'static) -> Kernel {
-        Kernel {
+impl HotFunction {
+    fn new<T>(name: &'static str, work: impl Fn() -> T + 'static) -> HotFunction {
+        HotFunction {
             name,
             work: Box::new(move || {
                 std::hint::black_box(work());
@@ -57,10 +58,10 @@ impl Kernel {
     }
 }
 
-/// [`Kernel::run`] between two calls of [`count_boundary`].
-pub fn run_counted(kernel: &Kernel) {
+/// [`HotFunction::run`] between two calls of [`count_boundary`].
+pub fn run_counted(function: &HotFunction) {
     count_boundary();
-    kernel.run();
+    function.run();
     count_boundary();
 }
 
@@ -90,8 +91,8 @@ fn small_adapter(srs: &Srs) -> Result<(Artifacts, CheckedManifest), Error> {
     let pairs = synthetic_pairs(&profile);
     let draft = synthetic_draft(&profile, &pairs, srs.k())?;
     let (manifest, weights, key) = commit(srs, &draft, pairs, &Seed::from_bytes([7; 32]))?;
-    let pinned = CheckedManifest::parse(&manifest.to_bytes()?)?;
-    Ok((Artifacts::new(std::path::Path::new(""), pinned.clone(), weights, key), pinned))
+    let manifest = CheckedManifest::parse(&manifest.to_bytes()?)?;
+    Ok((Artifacts::new(std::path::Path::new(""), manifest.clone(), weights, key), manifest))
 }
 
 /// Pairs and weights that were not committed to.
@@ -102,11 +103,11 @@ fn weights() -> Result<(Pairs, Weights), Error> {
     Ok((Pairs::of(&draft.modules)?, Weights::new(&draft, pairs)?))
 }
 
-/// All kernels.
+/// All of them.
 ///
 /// # Errors
 /// None that depend on the machine, but for a missing source of random numbers.
-pub fn kernels() -> Result<Vec<Kernel>, Error> {
+pub fn hot_functions() -> Result<Vec<HotFunction>, Error> {
     let (pairs, weights) = weights()?;
     let (pairs, weights) = (Arc::new(pairs), Arc::new(weights));
     let base = F::from(0x9E37_79B9_7F4A_7C15);
@@ -132,9 +133,9 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
         (0..points.len() as i64).map(|i| ((i * 40_503) % 65_521 - 32_760) as i32).collect();
     let own_points = points.clone();
 
-    let (artifacts, pinned) = small_adapter(&srs)?;
-    let module = artifacts.pinned.modules()[0].clone();
-    let floats = synthetic::activations(artifacts.pinned.modules(), ROWS);
+    let (artifacts, manifest) = small_adapter(&srs)?;
+    let module = artifacts.manifest.modules()[0].clone();
+    let floats = synthetic::activations(artifacts.manifest.modules(), ROWS);
     let floats = floats.modules.into_values().flatten().next().unwrap_or_default();
     let mut rows = zklora_artifacts::quantized_rows::quantized(&module, &[&floats])?;
     let adapter = ServedAdapter::new(artifacts);
@@ -145,37 +146,37 @@ pub fn kernels() -> Result<Vec<Kernel>, Error> {
     let (x_rho, x_rows, d_rho, d_rows, digest_rows, delta_rows) =
         (rho.clone(), rows.clone(), rho, rows.clone(), rows.clone(), rows);
     Ok(vec![
-        Kernel::new("products of small integers", move || products(&pairs, &weights, &public)),
-        Kernel::new("combination of small integers", move || {
+        HotFunction::new("products of small integers", move || products(&pairs, &weights, &public)),
+        HotFunction::new("combination of small integers", move || {
             combine_b(&own_pairs, &own_weights, &factors)
         }),
-        Kernel::new("multi-exponentiation, field elements", move || msm(&points, &scalars)),
-        Kernel::new("multi-exponentiation, 16-bit integers", move || {
+        HotFunction::new("multi-exponentiation, field elements", move || msm(&points, &scalars)),
+        HotFunction::new("multi-exponentiation, 16-bit integers", move || {
             small_msm(&own_points, &integers, BITS)
         }),
-        Kernel::new("projection of activations", move || {
+        HotFunction::new("projection of activations", move || {
             let mut sums = Sums::default();
             sums.add_inputs(&x_rho, &x_rows.inputs[0], d_in);
             sums.finish()
         }),
-        Kernel::new("projection of deltas", move || {
+        HotFunction::new("projection of deltas", move || {
             let mut sums = Sums::default();
             sums.add_deltas(&d_rho, &d_rows.delta, d_out, module.delta_bits);
             sums.finish()
         }),
-        Kernel::new("range checks and digest", move || {
+        HotFunction::new("range checks and digest", move || {
             let rows = &digest_rows;
             let inputs = [&rows.inputs[0][..]];
-            let rows = Rows {
+            let rows = RowSlices {
                 inputs: &inputs,
                 ones: &rows.ones,
                 scales: &rows.scales,
                 delta: &rows.delta,
             };
-            Trace::new(&pinned, [3; 32], vec![rows]).map(|trace| trace.digest())
+            Trace::new(&manifest, [3; 32], vec![rows]).map(|trace| trace.digest())
         }),
-        Kernel::new("deltas", move || adapter.compute(0, &delta_rows)),
-        Kernel::new("quantisation of rows", move || {
+        HotFunction::new("deltas", move || adapter.compute(0, &delta_rows)),
+        HotFunction::new("quantisation of rows", move || {
             zklora_artifacts::quantized_rows::quantized(&module, &[&floats])
         }),
     ])

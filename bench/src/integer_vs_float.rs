@@ -4,8 +4,10 @@ use ndarray::Array2;
 use zklora_artifacts::{folder::Artifacts, synthetic};
 use zklora_session::deltas::Deltas;
 
-use super::{Compared, timed};
-use crate::Error;
+use crate::{
+    Error,
+    compared::{Compared, timed},
+};
 
 /// Compares `rows` rows of every module; modules that are not one low-rank term are left out on
 /// both sides.
@@ -14,7 +16,7 @@ pub(crate) fn compare(
     rows: usize,
     repetitions: usize,
 ) -> Result<Compared, Error> {
-    let modules = artifacts.pinned.modules();
+    let modules = artifacts.manifest.modules();
     let activations = synthetic::activations(modules, rows);
     let deltas = Deltas::new(modules, &artifacts.weights);
     let mut cases = Vec::new();
@@ -36,7 +38,7 @@ pub(crate) fn compare(
     }
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let one = one.map_err(|e| Error::input(format!("a thread cannot be started: {e}")))?;
-    let (mut own, mut other) = (Vec::new(), Vec::new());
+    let (mut integer_times, mut float_times) = (Vec::new(), Vec::new());
     one.install(|| {
         for _ in 0..repetitions {
             let integers = timed(|| {
@@ -51,10 +53,10 @@ pub(crate) fn compare(
                 });
                 Ok::<_, Error>(())
             })?;
-            own.push(integers);
-            other.push(floats);
+            integer_times.push(integers);
+            float_times.push(floats);
         }
         Ok::<_, Error>(())
     })?;
-    Ok(Compared::of(own, other))
+    Ok(Compared::of(integer_times, float_times))
 }

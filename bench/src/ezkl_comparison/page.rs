@@ -7,7 +7,7 @@ use zklora_runtime::{
     svg::Scale,
 };
 
-use super::{Comparison, Outcome, Side, Stage};
+use super::comparison::{ComparedStage, Comparison, Figures, Outcome, SystemReport};
 
 /// What the bars need beyond the style of all pages.
 const BARS: &str = ".native{fill:var(--two)}.other{fill:var(--warn)}.box{display:inline-block;width:.8em;height:.8em;margin:0 .4em 0 1em}";
@@ -45,7 +45,7 @@ pub fn page(comparison: &Comparison) -> String {
         },
     ];
     for Plot { title, of, shown } in plots {
-        let rows: Vec<Row> = Stage::ALL
+        let rows: Vec<Row> = ComparedStage::ALL
             .iter()
             .map(|stage| {
                 let [native, other] = sides.map(|side| match side.stage(*stage) {
@@ -58,15 +58,19 @@ pub fn page(comparison: &Comparison) -> String {
         figure(&mut out, title, &rows, shown);
     }
     let absent = || "none".to_string();
-    let size = |name: &str, of: fn(&Side) -> Option<f64>| Row {
+    let size = |name: &str, of: fn(&SystemReport) -> Option<f64>| Row {
         name: name.into(),
         native: of(sides[0]).ok_or_else(absent),
         other: of(sides[1]).ok_or_else(absent),
     };
     let rows = [
         size("proofs", |s| s.proof_bytes.map(|b| b as f64)),
-        size("public files", |s| s.stage(Stage::Setup).figures().map(|_| s.public_bytes as f64)),
-        size("private files", |s| s.stage(Stage::Setup).figures().map(|_| s.private_bytes as f64)),
+        size("public files", |s| {
+            s.stage(ComparedStage::Setup).figures().map(|_| s.public_bytes as f64)
+        }),
+        size("private files", |s| {
+            s.stage(ComparedStage::Setup).figures().map(|_| s.private_bytes as f64)
+        }),
     ];
     figure(&mut out, "Sizes", &rows, |b| bytes(b as u64));
     let rows = [
@@ -95,7 +99,7 @@ pub fn page(comparison: &Comparison) -> String {
     out
 }
 
-fn logrows(side: &Side) -> String {
+fn logrows(side: &SystemReport) -> String {
     side.logrows.map_or("unknown".into(), |k| format!("2<sup>{k}</sup>"))
 }
 
@@ -112,7 +116,7 @@ pub(super) fn words(outcome: &Outcome) -> String {
 /// A figure of every stage.
 struct Plot {
     title: &'static str,
-    of: fn(&super::Figures) -> Option<f64>,
+    of: fn(&Figures) -> Option<f64>,
     shown: fn(f64) -> String,
 }
 

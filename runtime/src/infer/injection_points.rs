@@ -1,4 +1,4 @@
-//! From the modules of manifests to points of the base model.
+//! Finds the layers of the base model that the modules of manifests belong to.
 
 use std::collections::BTreeMap;
 
@@ -10,31 +10,31 @@ use zklora_proof::{
 
 use crate::Error;
 
-/// What a module reads.
+/// Where the values of a module's input come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// What the base layer reads.
-    Layer,
-    /// What the base layer puts out.
-    Base,
+pub enum InputSource {
+    /// The input of the base layer.
+    LayerInput,
+    /// The output of the base layer.
+    LayerOutput,
 }
 
 /// One contributor's module at a point.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Part {
+pub(crate) struct PointModule {
     /// Index of the contributor.
     pub contributor: usize,
     /// Index in its manifest.
     pub module: usize,
-    /// What each of the module's inputs is.
-    pub inputs: Vec<Source>,
+    /// Where the values of each of the module's inputs come from.
+    pub inputs: Vec<InputSource>,
 }
 
-/// A place of the base model, and everything that is added there.
+/// A layer of the base model, and the modules whose deltas are added to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Point {
     pub injection: InjectionPoint,
-    pub parts: Vec<Part>,
+    pub modules: Vec<PointModule>,
 }
 
 /// The points of all contributors; adapters on the same layer share one.
@@ -46,26 +46,29 @@ pub(crate) fn points(
     maps: &[(String, String)],
 ) -> Result<Vec<Point>, Error> {
     let mut points: Vec<Point> = Vec::new();
-    let mut places: BTreeMap<(String, bool), usize> = BTreeMap::new();
-    for (contributor, (url, pinned)) in contributors.iter().enumerate() {
-        for (index, module) in pinned.modules().iter().enumerate() {
+    let mut known_points: BTreeMap<(String, bool), usize> = BTreeMap::new();
+    for (contributor, (url, manifest)) in contributors.iter().enumerate() {
+        for (index, module) in manifest.modules().iter().enumerate() {
             let refuse = |why: String| zklora_session::Error::Contributor {
                 url: (*url).to_string(),
                 why: format!("module `{}`: {why}", module.name),
             };
-            let inputs = sources(module).map_err(refuse)?;
+            let inputs = input_sources(module).map_err(refuse)?;
             let applies_to = applies_to(module, &inputs);
-            let part = Part { contributor, module: index, inputs };
-            let x_dim = part.dim(module, Source::Layer);
-            if part.dim(module, Source::Base).is_some_and(|dim| dim != module.d_out) {
+            let point_module = PointModule { contributor, module: index, inputs };
+            let x_dim = point_module.dim(module, InputSource::LayerInput);
+            if point_module
+                .dim(module, InputSource::LayerOutput)
+                .is_some_and(|dim| dim != module.d_out)
+            {
                 return Err(
                     refuse("its input `base` has other features than its output".into()).into()
                 );
             }
-            let place = (module.name.clone(), applies_to == AppliesTo::Input);
-            match places.get(&place) {
+            let key = (module.name.clone(), applies_to == AppliesTo::Input);
+            match known_points.get(&key) {
                 None => {
-                    places.insert(place, points.len());
+                    known_points.insert(key, points.len());
                     let tensor = maps
                         .iter()
                         .find(|(name, _)| *name == module.name)
@@ -77,7 +80,7 @@ pub(crate) fn points(
                         base_dim: module.d_out,
                         tensor,
                     };
-                    points.push(Point { injection, parts: vec![part] });
+                    points.push(Point { injection, modules: vec![point_module] });
                 }
                 Some(at) => {
                     let point = &mut points[*at];
@@ -90,7 +93,7 @@ pub(crate) fn points(
                         .into());
                     }
                     known.x_dim = known.x_dim.or(x_dim);
-                    point.parts.push(part);
+                    point.modules.push(point_module);
                 }
             }
         }
@@ -104,26 +107,26 @@ pub(crate) fn points(
     }
 }
 
-impl Part {
-    fn dim(&self, module: &Module, source: Source) -> Option<usize> {
+impl PointModule {
+    fn dim(&self, module: &Module, source: InputSource) -> Option<usize> {
         self.inputs
             .iter()
             .zip(&module.inputs)
-            .find(|(own, _)| **own == source)
+            .find(|(found, _)| **found == source)
             .map(|(_, input)| input.dim)
     }
 }
 
-/// What each input of a module is. Inputs are known by the names that `zklora export` gives them;
-/// the only input of a module from elsewhere is the layer's.
+/// Where the values of each input come from. Inputs are known by the names that `zklora export`
+/// gives them; the only input of a module from elsewhere is the layer's.
 ///
 /// # Errors
 /// Says which input is neither.
-pub fn sources(module: &Module) -> Result<Vec<Source>, String> {
+pub fn input_sources(module: &Module) -> Result<Vec<InputSource>, String> {
     let source = |name: &str| match name {
-        "base" => Some(Source::Base),
-        "x" => Some(Source::Layer),
-        _ if module.inputs.len() == 1 => Some(Source::Layer),
+        "base" => Some(InputSource::LayerOutput),
+        "x" => Some(InputSource::LayerInput),
+        _ if module.inputs.len() == 1 => Some(InputSource::LayerInput),
         _ => None,
     };
     let named = module.inputs.iter().map(|input| {
@@ -134,20 +137,20 @@ pub fn sources(module: &Module) -> Result<Vec<Source>, String> {
             )
         })
     });
-    let sources: Vec<Source> = named.collect::<Result<_, _>>()?;
+    let sources: Vec<InputSource> = named.collect::<Result<_, _>>()?;
     if sources.is_empty() {
         return Err("it takes no inputs: there is nothing to send".into());
     }
     Ok(sources)
 }
 
-/// Where the deltas go; `inputs` are the module's [`sources`]. A module that only scales what the
-/// layer reads, feature by feature, changes the layer's input (IA3 on feedforward layers); all
+/// Where the deltas go; `inputs` are the module's [`input_sources`]. A module that only scales what
+/// the layer reads, feature by feature, changes the layer's input (IA3 on feedforward layers); all
 /// others add to its output.
-pub fn applies_to(module: &Module, inputs: &[Source]) -> AppliesTo {
+pub fn applies_to(module: &Module, inputs: &[InputSource]) -> AppliesTo {
     let scales_x = module.terms.iter().all(|term| {
         term.kind == TermKind::Scale
-            && term.input.and_then(|input| inputs.get(input)) == Some(&Source::Layer)
+            && term.input.and_then(|input| inputs.get(input)) == Some(&InputSource::LayerInput)
     });
     if scales_x { AppliesTo::Input } else { AppliesTo::Output }
 }

@@ -1,11 +1,11 @@
-//! One stage on a folder: what the commands do, measured.
+//! Measures one stage on a folder: the library calls of the commands.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use zklora_artifacts::{
     folder as artifacts, folder::Artifacts, own_session::OwnSession, session_rows::SessionRows,
-    srs_store, synthetic, trace_reader::TraceReader, verify,
+    srs_file, synthetic, trace_reader::TraceReader, verify,
 };
 use zklora_files::{Access, MAX_FILE};
 use zklora_proof::{
@@ -17,58 +17,19 @@ use zklora_runtime::{compile, pipeline::peak_memory};
 use zklora_session::{deltas::Deltas, prove, record};
 
 use super::{
-    adapter,
+    bench_stage::BenchStage,
     figures::{Cost, Item, Size, StageReport},
     profile::Profile,
+    synthetic_adapter,
     usage::{cost, cost_of, timed},
 };
-use crate::{Error, network_bench::float};
-
-/// A part of the pipeline that one process measures. Later ones need the files of earlier ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// Integers to artifacts.
-    Commit,
-    /// What `zklora verify` does before it reads a proof.
-    StartUp,
-    /// Activations to a trace.
-    Record,
-    /// Digest and projection, of rows in memory.
-    Pass,
-    /// The same of a file that is read in pieces, as the commands do.
-    Pieces,
-    /// Keys, and the proof.
-    Prove,
-    /// Verifying, in a process that has everything in memory.
-    Verify,
-    /// One delta row of a large module.
-    Row,
-    /// `zklora verify`.
-    Process,
-}
-
-impl std::fmt::Display for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Stage::Commit => "commit",
-            Stage::StartUp => "start up",
-            Stage::Record => "record",
-            Stage::Pass => "pass over the trace",
-            Stage::Pieces => "pass in pieces",
-            Stage::Prove => "prove",
-            Stage::Verify => "verify",
-            Stage::Row => "one row of a large module",
-            Stage::Process => "zklora verify",
-        })
-    }
-}
+use crate::{Error, integer_vs_float};
 
 /// What a process is asked to measure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// The stage.
-    pub stage: Stage,
+    pub stage: BenchStage,
     /// The adapter's shapes.
     pub profile: Profile,
     /// Rows of every module.
@@ -88,21 +49,21 @@ impl Task {
     /// Measures.
     ///
     /// # Errors
-    /// Those of the library calls; [`Error::Input`] for [`Stage::Process`], which the caller has to
-    /// start.
+    /// Those of the library calls; [`Error::Input`] for [`BenchStage::Process`], which the caller
+    /// has to start.
     pub fn run(&self) -> Result<StageReport, Error> {
         let mut report = StageReport::default();
-        let srs = srs_store::load(self.srs.as_deref())?;
+        let srs = srs_file::load(self.srs.as_deref())?;
         match self.stage {
-            Stage::Commit => self.commit(&srs, &mut report)?,
-            Stage::StartUp => self.start_up(&mut report)?,
-            Stage::Record => self.record(&srs, &mut report)?,
-            Stage::Pass => self.pass(&mut report)?,
-            Stage::Pieces => self.pieces(&mut report)?,
-            Stage::Prove => self.prove(&srs, &mut report)?,
-            Stage::Verify => self.verify(&srs, &mut report)?,
-            Stage::Row => self.row(&srs, &mut report)?,
-            Stage::Process => {
+            BenchStage::Commit => self.commit(&srs, &mut report)?,
+            BenchStage::StartUp => self.start_up(&mut report)?,
+            BenchStage::Record => self.record(&srs, &mut report)?,
+            BenchStage::Pass => self.pass(&mut report)?,
+            BenchStage::Pieces => self.pieces(&mut report)?,
+            BenchStage::Prove => self.prove(&srs, &mut report)?,
+            BenchStage::Verify => self.verify(&srs, &mut report)?,
+            BenchStage::Row => self.row(&srs, &mut report)?,
+            BenchStage::Process => {
                 return Err(Error::input("only a process of its own can measure this"));
             }
         }
@@ -120,12 +81,12 @@ impl Task {
     }
 
     fn commit(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
-        let pairs = adapter::pairs(&self.profile);
-        let draft = adapter::draft(&self.profile, &pairs, srs.k())?;
+        let pairs = synthetic_adapter::pairs(&self.profile);
+        let draft = synthetic_adapter::draft(&self.profile, &pairs, srs.k())?;
         let seed = Seed::generate()?;
         // Made anew for every run, so that no second copy adds to the peak memory.
         let mut first = Some(pairs);
-        let pairs = || Ok(first.take().unwrap_or_else(|| adapter::pairs(&self.profile)));
+        let pairs = || Ok(first.take().unwrap_or_else(|| synthetic_adapter::pairs(&self.profile)));
         let (committing, committed) =
             cost_of(pairs, |pairs| Ok(commit(srs, &draft, pairs, &seed)?))?;
         report.costs.insert(Item::Commit, committing);
@@ -149,12 +110,12 @@ impl Task {
     }
 
     fn start_up(&self, report: &mut StageReport) -> Result<(), Error> {
-        let (loading, srs) = cost(|| Ok(srs_store::load(self.srs.as_deref())?))?;
-        let (parsing, pinned) = cost(|| self.pinned())?;
-        let (bytes, points) = (pinned.manifest().to_bytes()?, pinned.points_to_bytes());
+        let (loading, srs) = cost(|| Ok(srs_file::load(self.srs.as_deref())?))?;
+        let (parsing, manifest) = cost(|| self.pinned())?;
+        let (bytes, points) = (manifest.contents().to_bytes()?, manifest.points_to_bytes());
         let (knowing, _) = cost(|| Ok(CheckedManifest::parse_with_points(&bytes, &points)?))?;
         report.costs.insert(Item::KnownManifest, knowing);
-        let (deriving, _) = cost(|| Ok(KeyStore::default().get(&srs, pinned.layout())?))?;
+        let (deriving, _) = cost(|| Ok(KeyStore::default().get(&srs, manifest.layout())?))?;
         report.costs.extend([
             (Item::Srs, loading),
             (Item::Manifest, parsing),
@@ -167,21 +128,21 @@ impl Task {
     /// the rows.
     fn record(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
         let artifacts = Artifacts::load(&self.artifacts(), srs, &KeyStore::default())?;
-        let modules = artifacts.pinned.modules();
+        let modules = artifacts.manifest.modules();
         let activations = synthetic::activations(modules, 1);
         let (one, _) = record::record(&artifacts, &activations, None, None)?;
-        one.write(&files_of(&self.folder, 1).0, &artifacts.pinned)?;
+        one.write(&files_of(&self.folder, 1).0, &artifacts.manifest)?;
         let activations = synthetic::activations(modules, self.rows);
         // Every run is a session of its own; the last one is kept.
         let (recording, (trace, _)) =
             cost(|| Ok(record::record(&artifacts, &activations, None, None)?))?;
         report.costs.insert(Item::Record, recording);
         drop(activations);
-        trace.write(&files_of(&self.folder, self.rows).0, &artifacts.pinned)?;
-        let laid_out = Deltas::new(artifacts.pinned.modules(), &artifacts.weights);
+        trace.write(&files_of(&self.folder, self.rows).0, &artifacts.manifest)?;
+        let laid_out = Deltas::new(artifacts.manifest.modules(), &artifacts.weights);
         let deltas = || {
             for (m, rows) in trace.modules.iter().enumerate() {
-                let (modules, weights) = (artifacts.pinned.modules(), &artifacts.weights);
+                let (modules, weights) = (artifacts.manifest.modules(), &artifacts.weights);
                 std::hint::black_box(laid_out.compute(modules, weights, m, rows));
             }
             Ok(())
@@ -196,20 +157,20 @@ impl Task {
     }
 
     fn pass(&self, report: &mut StageReport) -> Result<(), Error> {
-        let pinned = self.pinned()?;
-        let file = SessionRows::read(&self.trace(self.rows), &pinned)?;
+        let manifest = self.pinned()?;
+        let file = SessionRows::read(&self.trace(self.rows), &manifest)?;
         let opening = any_challenges();
-        let digest = || file.with_trace(&pinned, |trace| Ok(trace.digest()));
+        let digest = || file.with_trace(&manifest, |trace| Ok(trace.digest()));
         report.costs.insert(Item::Digest, cost(digest)?.0);
         let project = |trace: &Trace<'_>| {
-            cost(|| Ok(std::hint::black_box(Projection::of(&pinned, trace, &opening)?)))
+            cost(|| Ok(std::hint::black_box(Projection::of(&manifest, trace, &opening)?)))
         };
-        report.costs.insert(Item::Projection, file.with_trace(&pinned, project)?.0);
+        report.costs.insert(Item::Projection, file.with_trace(&manifest, project)?.0);
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let one = one.map_err(|e| Error::input(format!("a thread cannot be started: {e}")))?;
         let both = || {
-            file.with_trace(&pinned, |trace| {
-                Ok(std::hint::black_box(Projection::of(&pinned, trace, &opening)?))
+            file.with_trace(&manifest, |trace| {
+                Ok(std::hint::black_box(Projection::of(&manifest, trace, &opening)?))
             })
         };
         report.costs.insert(Item::PassOneCore, one.install(|| cost(both))?.0);
@@ -225,11 +186,11 @@ impl Task {
 
     /// The file is read twice: checked and digested, then projected and digested again.
     fn pieces(&self, report: &mut StageReport) -> Result<(), Error> {
-        let pinned = self.pinned()?;
+        let manifest = self.pinned()?;
         let opening = any_challenges();
         let pass = || {
-            let trace = TraceReader::trace(&self.trace(self.rows), &pinned)?;
-            Ok(std::hint::black_box(Projection::of(&pinned, &trace, &opening)?))
+            let trace = TraceReader::trace(&self.trace(self.rows), &manifest)?;
+            Ok(std::hint::black_box(Projection::of(&manifest, &trace, &opening)?))
         };
         report.costs.insert(Item::PassInPieces, cost(pass)?.0);
         Ok(())
@@ -237,7 +198,7 @@ impl Task {
 
     fn prove(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
         let artifacts = Artifacts::load(&self.artifacts(), srs, &KeyStore::default())?;
-        let layout = artifacts.pinned.layout();
+        let layout = artifacts.manifest.layout();
         let keys = KeyStore::default();
         let fresh = || Ok(KeyStore::default().get(srs, layout)?);
         report
@@ -248,7 +209,7 @@ impl Task {
         report.costs.insert(Item::KeysAgain, cost(again)?.0);
         for (item, rows) in [(Item::ProveOneRow, 1), (Item::Prove, self.rows)] {
             let prove = || {
-                let trace = TraceReader::trace(&self.trace(rows), &artifacts.pinned)?;
+                let trace = TraceReader::trace(&self.trace(rows), &artifacts.manifest)?;
                 Ok(prove::prove(&artifacts, &trace, srs, &keys)?)
             };
             let (proving, proof) = cost(prove)?;
@@ -260,14 +221,14 @@ impl Task {
     }
 
     fn verify(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
-        let pinned = self.pinned()?;
+        let manifest = self.pinned()?;
         let keys = KeyStore::default();
         for (item, rows) in [(Item::VerifyOneRow, 1), (Item::Verify, self.rows)] {
             let proof = zklora_files::read(&files_of(&self.folder, rows).1, verify::MAX_PROOF)?;
             let verify = || {
-                let trace = TraceReader::trace(&self.trace(rows), &pinned)?;
+                let trace = TraceReader::trace(&self.trace(rows), &manifest)?;
                 let (own, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
-                Ok(verify::verify(&pinned, &trace, &own, &proof, srs, &keys, policy)?)
+                Ok(verify::verify(&manifest, &trace, &own, &proof, srs, &keys, policy)?)
             };
             report.costs.insert(item, cost(verify)?.0);
         }
@@ -276,14 +237,14 @@ impl Task {
 
     fn row(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
         let profile = Profile::large_module();
-        let pairs = adapter::pairs(&profile);
-        let draft = adapter::draft(&profile, &pairs, srs.k())?;
+        let pairs = synthetic_adapter::pairs(&profile);
+        let draft = synthetic_adapter::draft(&profile, &pairs, srs.k())?;
         let seed = Seed::generate()?;
         let committed = commit(srs, &draft, pairs, &seed)?;
         let keys = KeyStore::default();
         let artifacts =
             compile::write_committed(&self.folder.join("row"), committed, &seed, srs, &keys)?;
-        let compared = float::compare(&artifacts, 1, 100)?;
+        let compared = integer_vs_float::compare(&artifacts, 1, 100)?;
         // On one thread, which does nothing else: its CPU time is the wall time.
         let one = |seconds| Cost { seconds, cpu_seconds: seconds };
         report.costs.extend([

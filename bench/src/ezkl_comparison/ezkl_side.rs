@@ -19,8 +19,9 @@ use zklora_ezkl::{
 };
 
 use super::{
-    Figures, Outcome, Run, Side, Stage,
+    comparison::{ComparedStage, Figures, Outcome, SystemReport},
     measure::{measured, size},
+    run::Run,
 };
 use crate::Error;
 
@@ -29,8 +30,8 @@ pub(super) fn run(
     run: &mut Run<'_>,
     onnx: &Path,
     given: &Activations,
-) -> Result<(Side, Option<f64>), Error> {
-    let mut side = Side::new(format!("EZKL {VERSION}"));
+) -> Result<(SystemReport, Option<f64>), Error> {
+    let mut side = SystemReport::new(format!("EZKL {VERSION}"));
     let bytes = zklora_files::read(onnx, zklora_files::MAX_FILE)?;
     let source =
         OnnxModel { name: run.options.module.into(), onnx: bytes, folder: None, scaling: None };
@@ -41,21 +42,23 @@ pub(super) fn run(
         Stages { run, circuit: &circuit, interface: &interface, side: &mut side, given };
     let outcome = stages.all(&source, &mut srs_seconds);
     match outcome {
-        Ok(()) | Err(Halt::Stopped) => {}
-        Err(Halt::Error(error)) => return Err(error),
+        Ok(()) | Err(Ended::ByStage) => {}
+        Err(Ended::ByError(error)) => return Err(error),
     }
     Ok((side, srs_seconds))
 }
 
-/// Why no further stage is run.
-enum Halt {
-    Stopped,
-    Error(Error),
+/// Why no further stage runs.
+enum Ended {
+    /// A stage failed or hit a limit: the report says why.
+    ByStage,
+    /// The comparison cannot go on.
+    ByError(Error),
 }
 
-impl<E: Into<Error>> From<E> for Halt {
-    fn from(error: E) -> Halt {
-        Halt::Error(error.into())
+impl<E: Into<Error>> From<E> for Ended {
+    fn from(error: E) -> Ended {
+        Ended::ByError(error.into())
     }
 }
 
@@ -63,7 +66,7 @@ struct Stages<'a, 'r> {
     run: &'a mut Run<'r>,
     circuit: &'a Circuit<'a>,
     interface: &'a Interface,
-    side: &'a mut Side,
+    side: &'a mut SystemReport,
     given: &'a Activations,
 }
 
@@ -71,9 +74,9 @@ impl Stages<'_, '_> {
     /// One stage in a process of its own, within the limits.
     fn stage<T>(
         &mut self,
-        stage: Stage,
+        stage: ComparedStage,
         work: impl FnOnce(&mut Ezkl<'_>) -> Result<(T, Vec<Cost>), Error>,
-    ) -> Result<T, Halt> {
+    ) -> Result<T, Ended> {
         (self.run.progress)(&format!("EZKL: {}", stage.name()));
         let mut ezkl = Ezkl::start(self.run.python, self.run.folder)?;
         ezkl.limit_all();
@@ -90,7 +93,7 @@ impl Stages<'_, '_> {
                 Ok(made)
             }
             Err(Error::Ezkl(ezkl::Error::Ezkl(EzklError::Cancelled))) => {
-                Err(Halt::Error(EzklError::Cancelled.into()))
+                Err(Ended::ByError(EzklError::Cancelled.into()))
             }
             Err(error) => {
                 let limit = self.run.python.timeout.as_secs();
@@ -104,12 +107,12 @@ impl Stages<'_, '_> {
                     other => other.to_string(),
                 };
                 self.side.set(stage, Outcome::Stopped(why));
-                Err(Halt::Stopped)
+                Err(Ended::ByStage)
             }
         }
     }
 
-    fn all(&mut self, source: &OnnxModel, srs_seconds: &mut Option<f64>) -> Result<(), Halt> {
+    fn all(&mut self, source: &OnnxModel, srs_seconds: &mut Option<f64>) -> Result<(), Ended> {
         let (circuit, interface) = (self.circuit, self.interface);
         // The same export: ONNX is what both begin with.
         let modules = [self.run.options.module.to_string()];
@@ -117,32 +120,33 @@ impl Stages<'_, '_> {
         zklora_files::create_folder(&again, zklora_files::Access::Private)?;
         let (_, took) =
             measured(|| Ok(zklora_models::export::export(self.run.adapter, &modules, &again)?))?;
-        self.side.set(Stage::Export, Outcome::Done(took));
+        self.side.set(ComparedStage::Export, Outcome::Done(took));
         write_onnx(circuit, source)?;
         let empty = Vec::new();
         let inputs = self.given.modules.get(self.run.options.module).unwrap_or(&empty).clone();
         let calibration = floats(interface, &inputs, 4);
         let options = self.run.options.circuit.clone();
-        let settings = self.stage(Stage::Settings, |ezkl| {
+        let settings = self.stage(ComparedStage::Settings, |ezkl| {
             Ok(circuit.settings(ezkl, interface, &options, &calibration)?)
         })?;
         self.side.logrows = Some(settings.logrows);
         let srs = self.srs(&settings, srs_seconds)?;
-        self.stage(Stage::Setup, |ezkl| Ok(((), vec![circuit.setup(ezkl, &srs)?])))?;
+        self.stage(ComparedStage::Setup, |ezkl| Ok(((), vec![circuit.setup(ezkl, &srs)?])))?;
         self.side.public_bytes =
             [SETTINGS, VK].iter().map(|file| size(&circuit.path(file), &[])).sum();
         self.side.private_bytes =
             [CIRCUIT, PK].iter().map(|file| size(&circuit.path(file), &[])).sum();
         let module = Module::described(self.run.options.module, interface, &settings);
         let mut rows = rows::quantized(&module, &inputs)?;
-        rows.delta = self.stage(Stage::Witness, |ezkl| witnesses(ezkl, circuit, &module, &rows))?;
+        rows.delta =
+            self.stage(ComparedStage::Witness, |ezkl| witnesses(ezkl, circuit, &module, &rows))?;
         let scale = (-f64::from(module.output_scale)).exp2();
         let deltas: Vec<f64> = rows.delta.iter().map(|d| *d as f64 * scale).collect();
         self.side.accuracy = self.run.accuracy(&deltas, self.given);
         let proofs =
-            self.stage(Stage::Prove, |ezkl| proofs(ezkl, circuit, &module, &rows, &srs))?;
+            self.stage(ComparedStage::Prove, |ezkl| proofs(ezkl, circuit, &module, &rows, &srs))?;
         self.side.proof_bytes = Some(proofs.iter().map(|proof| size(proof, &[])).sum());
-        self.stage(Stage::Verify, |ezkl| {
+        self.stage(ComparedStage::Verify, |ezkl| {
             let costs = proofs.iter().enumerate().map(|(row, proof)| {
                 let args = json!({
                     "proof_path": argument(proof)?, "settings_path": argument(&circuit.path(SETTINGS))?,
@@ -155,7 +159,7 @@ impl Stages<'_, '_> {
     }
 
     /// The SRS: no stage, for it is made once for many circuits.
-    fn srs(&mut self, settings: &Settings, seconds: &mut Option<f64>) -> Result<PathBuf, Halt> {
+    fn srs(&mut self, settings: &Settings, seconds: &mut Option<f64>) -> Result<PathBuf, Ended> {
         if let Some(file) = self.run.options.ezkl_srs {
             return Ok(std::path::absolute(file).map_err(|e| Error::file(file, e))?);
         }
@@ -168,10 +172,10 @@ impl Stages<'_, '_> {
             Err(EzklError::Cancelled) => return Err(EzklError::Cancelled.into()),
             Err(error) => {
                 self.side.set(
-                    Stage::Setup,
+                    ComparedStage::Setup,
                     Outcome::Stopped(format!("no SRS: {error}; name one with --ezkl-srs")),
                 );
-                return Err(Halt::Stopped);
+                return Err(Ended::ByStage);
             }
         }
         Ok(path)

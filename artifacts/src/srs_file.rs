@@ -1,4 +1,4 @@
-//! Where the SRS comes from: the Ethereum ceremony, or a file.
+//! Loads an SRS: from a ceremony file, or the built-in one of the Ethereum ceremony.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::Error;
 /// Largest SRS file that is read, in bytes: 2^20 points as hex.
 const MAX_SRS_FILE: u64 = 1 << 28;
 
-/// The SRS of `file`, or the Ethereum ceremony, which is part of the program.
+/// Loads the SRS of `file`, or the Ethereum ceremony, which is part of the program.
 pub fn load(file: Option<&Path>) -> Result<Srs, Error> {
     match file {
         Some(path) => from_json(path, &zklora_files::read(path, MAX_SRS_FILE)?),

@@ -10,7 +10,7 @@ use zklora_artifacts::module_rows::ModuleRows;
 use zklora_models::language_model::{Activations, InjectionCall, Injector};
 use zklora_session::client::UserSession;
 
-use super::points::{Point, Source};
+use super::injection_points::{InputSource, Point};
 use crate::Error;
 
 /// What becomes of the base layer's output.
@@ -40,16 +40,16 @@ pub(crate) struct Norms {
 }
 
 /// A contributor's session, and why it failed if it did.
-pub(crate) struct Seat {
+pub(crate) struct Contributor {
     pub session: UserSession,
     pub failure: Option<Error>,
 }
 
 /// The injector of the user's model.
-pub struct Mixture {
+pub struct DeltaInjector {
     mode: Mode,
     points: Vec<Point>,
-    seats: Vec<Mutex<Seat>>,
+    contributors: Vec<Mutex<Contributor>>,
     /// Off: the base model alone.
     on: AtomicBool,
     norms: Mutex<Vec<Norms>>,
@@ -64,14 +64,14 @@ struct Job {
     rows: Arc<ModuleRows>,
 }
 
-impl Mixture {
-    pub(crate) fn new(mode: Mode, points: Vec<Point>, sessions: Vec<UserSession>) -> Mixture {
-        let seats = sessions
+impl DeltaInjector {
+    pub(crate) fn new(mode: Mode, points: Vec<Point>, sessions: Vec<UserSession>) -> DeltaInjector {
+        let contributors = sessions
             .into_iter()
-            .map(|session| Mutex::new(Seat { session, failure: None }))
+            .map(|session| Mutex::new(Contributor { session, failure: None }))
             .collect();
         let norms = Mutex::new(vec![Norms::default(); points.len()]);
-        Mixture { mode, points, seats, on: AtomicBool::new(true), norms }
+        DeltaInjector { mode, points, contributors, on: AtomicBool::new(true), norms }
     }
 
     /// With or without deltas.
@@ -89,54 +89,55 @@ impl Mixture {
 
     /// Bytes of activations sent and of deltas received so far, by all contributors.
     pub fn traffic(&self) -> (u64, u64) {
-        (0..self.seats.len()).fold((0, 0), |(sent, received), contributor| {
-            let seat = self.seat(contributor);
-            (sent + seat.session.statistics.sent, received + seat.session.statistics.received)
+        (0..self.contributors.len()).fold((0, 0), |(sent, received), contributor| {
+            let entry = self.contributor(contributor);
+            (sent + entry.session.statistics.sent, received + entry.session.statistics.received)
         })
     }
 
     /// Seconds of every call so far, and its bytes of activations and of deltas.
     pub fn calls(&self) -> (Vec<f64>, Vec<(usize, usize)>) {
         let mut all = (Vec::new(), Vec::new());
-        for contributor in 0..self.seats.len() {
-            let seat = self.seat(contributor);
-            all.0.extend(&seat.session.statistics.seconds);
-            all.1.extend(&seat.session.statistics.sizes);
+        for contributor in 0..self.contributors.len() {
+            let entry = self.contributor(contributor);
+            all.0.extend(&entry.session.statistics.seconds);
+            all.1.extend(&entry.session.statistics.sizes);
         }
         all
     }
 
-    pub(crate) fn contributors(&self) -> usize {
-        self.seats.len()
+    pub(crate) fn contributor_count(&self) -> usize {
+        self.contributors.len()
     }
 
-    pub(crate) fn seat(&self, contributor: usize) -> MutexGuard<'_, Seat> {
-        self.seats[contributor].lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn contributor(&self, contributor: usize) -> MutexGuard<'_, Contributor> {
+        self.contributors[contributor].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The rows of every part of the call, quantised; parts that get the same integers share them.
+    /// The quantised rows of every module of the call. Modules that get the same integers share
+    /// them.
     fn jobs(&self, call: &InjectionCall<'_>) -> Result<Vec<Job>, Error> {
         let one_hot = one_hot(call, self.layer_dim(call));
         let x: &[f32] = match call.x {
             Activations::Dense { values, .. } => values,
             Activations::Ids(_) => &one_hot,
         };
-        // (contributor is no part of the key: rows are the same whoever gets them)
+        // The rows are the same for every contributor, so the key does not name one.
         let mut shared: Vec<((u32, bool), Arc<ModuleRows>)> = Vec::new();
         let mut jobs = Vec::new();
         for (at, point) in call.points.iter().enumerate() {
-            for part in &self.points[*point].parts {
-                let seat = self.seat(part.contributor);
-                let module = &seat.session.remote().pinned.modules()[part.module];
-                let only_x = part.inputs == [Source::Layer];
+            for point_module in &self.points[*point].modules {
+                let entry = self.contributor(point_module.contributor);
+                let module = &entry.session.remote().manifest.modules()[point_module.module];
+                let only_x = point_module.inputs == [InputSource::LayerInput];
                 let key = (module.x_bits, module.has_bias());
                 let known = shared.iter().find(|(other, _)| only_x && *other == key);
                 let rows = match known {
                     Some((_, rows)) => Arc::clone(rows),
                     None => {
-                        let inputs = part.inputs.iter().map(|source| match source {
-                            Source::Layer => x,
-                            Source::Base => call.base[at],
+                        let inputs = point_module.inputs.iter().map(|source| match source {
+                            InputSource::LayerInput => x,
+                            InputSource::LayerOutput => call.base[at],
                         });
                         let rows = Arc::new(zklora_artifacts::quantized_rows::quantized(
                             module,
@@ -148,7 +149,12 @@ impl Mixture {
                         rows
                     }
                 };
-                jobs.push(Job { at, contributor: part.contributor, module: part.module, rows });
+                jobs.push(Job {
+                    at,
+                    contributor: point_module.contributor,
+                    module: point_module.module,
+                    rows,
+                });
             }
         }
         Ok(jobs)
@@ -162,27 +168,27 @@ impl Mixture {
     /// stop the others.
     fn ask(&self, jobs: &[Job]) -> Vec<Option<Vec<Vec<i64>>>> {
         let of = |contributor: usize| -> Vec<(usize, Arc<ModuleRows>)> {
-            let own = jobs.iter().filter(|job| job.contributor == contributor);
-            own.map(|job| (job.module, Arc::clone(&job.rows))).collect()
+            let mine = jobs.iter().filter(|job| job.contributor == contributor);
+            mine.map(|job| (job.module, Arc::clone(&job.rows))).collect()
         };
         let ask = |contributor: usize| {
             let calls = of(contributor);
             if calls.is_empty() {
                 return Some(Vec::new());
             }
-            let mut seat = self.seat(contributor);
-            if seat.failure.is_some() {
+            let mut entry = self.contributor(contributor);
+            if entry.failure.is_some() {
                 return None;
             }
-            match seat.session.deltas(&calls) {
+            match entry.session.deltas(&calls) {
                 Ok(deltas) => Some(deltas),
                 Err(error) => {
-                    seat.failure = Some(error.into());
+                    entry.failure = Some(error.into());
                     None
                 }
             }
         };
-        match self.seats.len() {
+        match self.contributors.len() {
             1 => vec![ask(0)],
             several => std::thread::scope(|scope| {
                 let asking: Vec<_> =
@@ -193,7 +199,7 @@ impl Mixture {
     }
 }
 
-impl Injector for Mixture {
+impl Injector for DeltaInjector {
     fn inject(
         &self,
         call: &InjectionCall<'_>,
@@ -207,10 +213,10 @@ impl Injector for Mixture {
             // Its error is kept with the session; the pass ends, for there is no such thing as half
             // an adapter.
             let Some(deltas) = deltas else { return Err(Box::new(Stopped { contributor })) };
-            let seat = self.seat(contributor);
-            let own = jobs.iter().filter(|job| job.contributor == contributor);
-            for (job, delta) in own.zip(deltas) {
-                let module = &seat.session.remote().pinned.modules()[job.module];
+            let entry = self.contributor(contributor);
+            let answered = jobs.iter().filter(|job| job.contributor == contributor);
+            for (job, delta) in answered.zip(deltas) {
+                let module = &entry.session.remote().manifest.modules()[job.module];
                 let scale = module.output_scale();
                 let rows = delta.chunks_exact(module.d_out).zip(&job.rows.scales);
                 for ((delta, row_scale), sum) in
@@ -225,10 +231,10 @@ impl Injector for Mixture {
         }
         let mut norms = self.norms.lock().unwrap_or_else(PoisonError::into_inner);
         let adapted = call.points.iter().zip(&call.base).zip(&sums).map(|((point, base), sum)| {
-            let own = &mut norms[*point];
-            own.rows += call.rows;
-            own.base += base.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
-            own.delta += sum.iter().map(|v| v * v).sum::<f64>();
+            let norms = &mut norms[*point];
+            norms.rows += call.rows;
+            norms.base += base.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
+            norms.delta += sum.iter().map(|v| v * v).sum::<f64>();
             match self.mode {
                 Mode::AddDelta => base
                     .iter()
@@ -242,7 +248,7 @@ impl Injector for Mixture {
     }
 }
 
-/// A contributor failed; its seat says why.
+/// A contributor failed; its entry says why.
 #[derive(Debug, thiserror::Error)]
 #[error("contributor {contributor} failed")]
 struct Stopped {

@@ -4,7 +4,7 @@ use std::{path::Path, time::Instant};
 
 use zklora_runtime::pipeline::peak_memory;
 
-use super::Figures;
+use super::comparison::Figures;
 use crate::{Error, proof_bench::cpu_seconds};
 
 /// Does work and measures it. The peak is of this process during the work, where the system lets it

@@ -1,4 +1,4 @@
-//! From a module's quantised rows to the equations that somebody solves who has them.
+//! Turns a module's quantised rows into the equations that an attacker with these rows solves.
 
 use std::collections::HashMap;
 
@@ -6,11 +6,11 @@ use ndarray::{Array2, s};
 use zklora_artifacts::module_rows::ModuleRows;
 use zklora_proof::manifest::{Module, TermKind};
 
-use super::fit::Rows;
+use super::fit::Equations;
 
-/// What of a module's inputs is unknown how: all of this is public.
+/// Which inputs of a module are multiplied with what kind of unknown. All of this is public.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Shape {
+pub(super) struct EquationShape {
     /// Inputs that are multiplied with an unknown matrix, and whether each is a choice of tokens
     /// (rows with a single 1).
     linear: Vec<(usize, bool)>,
@@ -19,15 +19,15 @@ pub(super) struct Shape {
     bias: bool,
 }
 
-/// The places of tokens that were seen. A token that was not is no direction that anything is known
-/// of.
-pub(super) type Seen = HashMap<usize, usize>;
+/// The column of each token that was seen. Tokens that were not seen have none, because nothing is
+/// known about them.
+pub(super) type SeenTokens = HashMap<usize, usize>;
 
-impl Shape {
+impl EquationShape {
     /// The shape of a module; `of_tokens` says for each input whether it is a choice of tokens.
-    pub fn of(module: &Module, of_tokens: &[bool]) -> Shape {
+    pub fn of(module: &Module, of_tokens: &[bool]) -> EquationShape {
         let tokens = |input: usize| of_tokens.get(input).copied().unwrap_or(false);
-        let mut shape = Shape { linear: Vec::new(), scaled: None, bias: module.has_bias() };
+        let mut shape = EquationShape { linear: Vec::new(), scaled: None, bias: module.has_bias() };
         for term in &module.terms {
             let Some(input) = term.input else { continue };
             let scale = term.kind == TermKind::Scale && !tokens(input);
@@ -43,7 +43,7 @@ impl Shape {
     }
 
     /// Rows in real numbers: `delta = x·W + y∘g` holds exactly, up to the rounding of `f64`.
-    pub fn rows(&self, module: &Module, rows: &ModuleRows, seen: &Seen) -> Rows {
+    pub fn equations(&self, module: &Module, rows: &ModuleRows, seen: &SeenTokens) -> Equations {
         let n = rows.scales.len();
         let real = |row: usize, integer: i32| f64::from(integer) * f64::from(rows.scales[row]);
         let width =
@@ -79,7 +79,7 @@ impl Shape {
         let delta = Array2::from_shape_fn((n, module.d_out), |(row, k)| {
             rows.delta[row * module.d_out + k] as f64 * scale * f64::from(rows.scales[row])
         });
-        Rows { x, y, delta }
+        Equations { x, y, delta }
     }
 }
 
@@ -115,14 +115,14 @@ mod tests {
     fn a_plain_module_is_its_features_and_a_one_for_the_bias() {
         let module =
             module(&[(3, "x")], vec![term(TermKind::LowRank, Some(0)), term(TermKind::Bias, None)]);
-        let shape = Shape::of(&module, &[false]);
+        let shape = EquationShape::of(&module, &[false]);
         let rows = ModuleRows {
             inputs: vec![vec![1, 2, 3, 4, 5, 6]],
             ones: vec![10, 4],
             scales: vec![0.5, 0.25],
             delta: vec![2, 4, 8, 16],
         };
-        let real = shape.rows(&module, &rows, &Seen::new());
+        let real = shape.equations(&module, &rows, &SeenTokens::new());
         assert_eq!(real.x, ndarray::array![[0.5, 1.0, 1.5, 5.0], [1.0, 1.25, 1.5, 1.0]]);
         // 3 · 2^-1 · scale of the row
         assert_eq!(real.delta, ndarray::array![[1.5, 3.0], [3.0, 6.0]]);
@@ -133,7 +133,7 @@ mod tests {
     fn of_tokens_only_those_that_were_seen_are_directions() {
         let terms = vec![term(TermKind::LowRank, Some(0)), term(TermKind::Scale, Some(1))];
         let module = module(&[(100_000, "x"), (2, "base")], terms);
-        let shape = Shape::of(&module, &[true, false]);
+        let shape = EquationShape::of(&module, &[true, false]);
         let mut one_hot = vec![0; 200_000];
         (one_hot[77], one_hot[100_005]) = (8, 8);
         let rows = ModuleRows {
@@ -142,7 +142,7 @@ mod tests {
             scales: vec![0.125, 0.125],
             delta: vec![0; 4],
         };
-        let real = shape.rows(&module, &rows, &Seen::from([(3, 0), (77, 1)]));
+        let real = shape.equations(&module, &rows, &SeenTokens::from([(3, 0), (77, 1)]));
         assert_eq!(real.x, ndarray::array![[0.0, 1.0], [0.0, 0.0]]);
         assert_eq!(real.y, Some(ndarray::array![[0.125, 0.25], [0.375, 0.5]]));
     }
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_second_scaled_input_is_a_matrix() {
         let terms = vec![term(TermKind::Scale, Some(0)), term(TermKind::Scale, Some(1))];
-        let shape = Shape::of(&module(&[(2, "x"), (2, "base")], terms), &[false, false]);
-        assert_eq!(shape, Shape { linear: vec![(1, false)], scaled: Some(0), bias: false });
+        let shape = EquationShape::of(&module(&[(2, "x"), (2, "base")], terms), &[false, false]);
+        assert_eq!(shape, EquationShape { linear: vec![(1, false)], scaled: Some(0), bias: false });
     }
 }

@@ -14,7 +14,7 @@ pub struct Group<'a> {
 
 /// Path before the first number, the number, and what is after it: `model.layers`, 3,
 /// `self_attn.q_proj`.
-fn parts(module: &str) -> Option<(&str, u32, &str)> {
+fn split_at_layer(module: &str) -> Option<(&str, u32, &str)> {
     let mut start = 0;
     for part in module.split('.') {
         let end = start + part.len();
@@ -40,9 +40,9 @@ pub fn groups(points: &[PointReport]) -> Vec<Group<'_>> {
     let mut by_key: std::collections::HashMap<Key, Vec<(u32, &PointReport)>> =
         std::collections::HashMap::new();
     let mut alone = Vec::new();
-    for (place, point) in points.iter().enumerate() {
-        let Some((before, layer, kind)) = parts(&point.module) else {
-            alone.push((place, point));
+    for (position, point) in points.iter().enumerate() {
+        let Some((before, layer, kind)) = split_at_layer(&point.module) else {
+            alone.push((position, point));
             continue;
         };
         by_key
@@ -54,14 +54,14 @@ pub fn groups(points: &[PointReport]) -> Vec<Group<'_>> {
             .push((layer, point));
     }
     order.retain(|key| by_key.get(key).is_some_and(|members| members.len() > 1));
-    for (place, point) in points.iter().enumerate() {
-        if parts(&point.module).is_some_and(|(before, _, kind)| {
+    for (position, point) in points.iter().enumerate() {
+        if split_at_layer(&point.module).is_some_and(|(before, _, kind)| {
             by_key.get(&(before, kind)).is_some_and(|m| m.len() == 1)
         }) {
-            alone.push((place, point));
+            alone.push((position, point));
         }
     }
-    alone.sort_by_key(|(place, _)| *place);
+    alone.sort_by_key(|(position, _)| *position);
     let last = |kind: &str| kind.rsplit('.').next().unwrap_or(kind).to_string();
     let mut uses: std::collections::HashMap<String, usize> = std::collections::HashMap::new();
     for (_, kind) in &order {
@@ -81,8 +81,10 @@ pub fn groups(points: &[PointReport]) -> Vec<Group<'_>> {
         })
         .collect();
     if !alone.is_empty() {
-        let points =
-            alone.into_iter().map(|(place, point)| ((place + 1).to_string(), point)).collect();
+        let points = alone
+            .into_iter()
+            .map(|(position, point)| ((position + 1).to_string(), point))
+            .collect();
         out.push(Group { title: "other modules".into(), points, by_layer: false });
     }
     out

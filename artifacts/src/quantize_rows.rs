@@ -148,8 +148,11 @@ mod tests {
         quantize_inputs(&[(x, dim)], 24, false).map(|rows| (rows.inputs.concat(), rows.scales))
     }
 
+    /// Integers, scales and the integers of the constant 1.
+    type RowsWithOne = (Vec<i32>, Vec<f32>, Vec<i32>);
+
     /// As [`rows`] for rows of one value, with the integers of the constant 1.
-    fn rows_with_one(x: &[f32]) -> Result<(Vec<i32>, Vec<f32>, Vec<i32>), RowError> {
+    fn rows_with_one(x: &[f32]) -> Result<RowsWithOne, RowError> {
         quantize_inputs(&[(x, 1)], 24, true)
             .map(|rows| (rows.inputs.concat(), rows.scales, rows.ones.unwrap()))
     }

@@ -148,10 +148,9 @@ mod tests {
         quantize_inputs(&[(x, dim)], 24, false).map(|rows| (rows.inputs.concat(), rows.scales))
     }
 
-    /// As [`rows`] for rows of one value, with the integers of the constant 1.
-    fn rows_with_one(x: &[f32]) -> Result<(Vec<i32>, Vec<f32>, Vec<i32>), RowError> {
+    /// Rows of one value at 24 bits, with the integers of the constant 1.
+    fn rows_with_one(x: &[f32]) -> Result<QuantizedRows, RowError> {
         quantize_inputs(&[(x, 1)], 24, true)
-            .map(|rows| (rows.inputs.concat(), rows.scales, rows.ones.unwrap()))
     }
 
     #[test]
@@ -167,7 +166,8 @@ mod tests {
 
     #[test]
     fn the_constant_one_is_exact() {
-        let (x, scales, ones) = rows_with_one(&[0.5, 100.0]).unwrap();
+        let rows = rows_with_one(&[0.5, 100.0]).unwrap();
+        let (x, scales, ones) = (rows.inputs.concat(), rows.scales, rows.ones.unwrap());
         assert_eq!(ones, [8_388_607, 83_886]);
         assert!(x[1] <= 8_388_607 && (f64::from(x[1]) * f64::from(scales[1]) - 100.0).abs() < 1e-4);
         assert!((f64::from(ones[1]) * f64::from(scales[1]) - 1.0).abs() < 1e-7);

@@ -1,5 +1,4 @@
-//! EZKL's proof file: public values and proof bytes. What else is in it is for people, and is not
-//! looked at.
+//! EZKL's proof file: public values and proof bytes. Other fields are informative and are ignored.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,7 +31,7 @@ pub(super) struct ProofFile {
     proof: Vec<u8>,
 }
 
-/// The row that a proof has to be about.
+/// The row that a proof must be about.
 pub(super) struct Statement<'a> {
     pub module: &'a Module,
     /// The integers of each input.
@@ -61,8 +60,9 @@ impl ProofFile {
         Ok(ProofFile { instances: file.instances, proof: file.proof })
     }
 
-    /// Compares the public values with the row, and what fixes the weights with the manifest; gives
-    /// back a proof file for EZKL that holds nothing of this one but the proof's bytes.
+    /// Compares the public values with the row, and the values that fix the weights with the
+    /// manifest. Returns a new proof file for EZKL: the only part of this file in it is the proof's
+    /// bytes.
     ///
     /// # Errors
     /// [`Check::PublicValues`] or [`Check::Weights`].
@@ -127,7 +127,7 @@ impl ProofFile {
     }
 }
 
-/// How EZKL's witness writes the point that stands in a proof as 64 bytes.
+/// Converts a point of 64 bytes in a proof to the form that EZKL's witness has.
 fn compressed(point: &[u8]) -> String {
     let (x, y) = point.split_at(32);
     let mut bytes: Vec<u8> = x.iter().rev().copied().collect();
@@ -160,9 +160,9 @@ fn difference(statement: &Statement<'_>, place: usize, hashes: usize, found: &st
         )
     } else {
         let place = place - features;
-        let own = statement.delta[place] as f64 * (-f64::from(module.output_scale)).exp2();
+        let expected = statement.delta[place] as f64 * (-f64::from(module.output_scale)).exp2();
         format!(
-            "feature {place} of the delta is {} in the proof, {own} in your trace",
+            "feature {place} of the delta is {} in the proof, {expected} in your trace",
             number(module.output_scale)
         )
     };

@@ -1,4 +1,4 @@
-//! Proving a recorded session: a folder with one EZKL proof a row.
+//! Proves a recorded session: one EZKL proof per row, in a folder.
 
 use std::path::Path;
 
@@ -19,12 +19,12 @@ use super::{
 };
 use crate::Error;
 
-/// Proves every row of a session that this folder served, and verifies each proof, before the
-/// folder gets its name. Gives back the bytes of all proofs.
+/// Proves every row of a session that this folder served. Each proof is verified before the folder
+/// of proofs appears at `out`. Returns the size of all proofs in bytes.
 ///
 /// # Errors
-/// [`Error::NotServed`] if the ledger does not know exactly these rows; [`Check::Trace`] if a row
-/// is not what the circuit computes.
+/// [`zklora_session::Error::NotServed`] if the ledger does not have exactly these rows;
+/// [`Check::Trace`] if a delta is not that of the circuit.
 pub fn prove(
     artifacts: &Artifacts,
     trace: &SessionRows,
@@ -93,16 +93,16 @@ impl RowProver<'_> {
     ) -> Result<u64, Error> {
         let module = self.module;
         let what = format!("{}, row {row}", module.name);
-        let own = rows::row(module, rows, row);
+        let inputs = rows::row(module, rows, row);
         let vk = self.work.path("pinned-vk.key");
         zklora_files::write(&vk, &self.keys.vk, Access::Private)?;
-        // Commitments to the parameters are part of the witness, and need both.
+        // The witness has the commitments to the parameters, which need the key and the SRS.
         let keys =
             (module.param_visibility == Visibility::Polycommit).then_some((vk.as_path(), self.srs));
-        let input = rows::input_data(module, &own);
+        let input = rows::input_data(module, &inputs);
         let (witness, _) =
             self.work.witness(ezkl, &what, &input, self.compiled, keys, Visibility::Private)?;
-        witness.check_row(&own, module.d_out, &what)?;
+        witness.check_row(&inputs, module.d_out, &what)?;
         if witness.output != rows.delta[row * module.d_out..(row + 1) * module.d_out] {
             let why = format!("{what}: the delta is not what the circuit computes");
             return Err(EzklError::refused(Check::Trace, why).into());

@@ -7,18 +7,18 @@ use std::fmt::Write;
 
 use crate::html::text;
 
-/// How a value becomes a height above the axis.
+/// How a value maps to a height above the axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scale {
     /// From the first to the second.
     Linear(f64, f64),
-    /// Powers of ten, from the first exponent to the second; what is below stands on the axis.
+    /// Powers of ten, from the first exponent to the second. Smaller values are drawn on the axis.
     Decades(i32, i32),
 }
 
 impl Scale {
-    /// A scale from zero on, or of powers of ten if the positive values differ by more than a
-    /// factor of 2000.
+    /// A linear scale from zero, or one of powers of ten if the positive values differ by more than
+    /// a factor of 2000.
     pub fn of_sizes(values: impl Iterator<Item = f64> + Clone) -> Scale {
         let positive = || values.clone().filter(|v| v.is_finite() && *v > 0.0);
         let (least, most) = (positive().fold(f64::MAX, f64::min), positive().fold(0.0, f64::max));
@@ -32,19 +32,19 @@ impl Scale {
         Scale::Linear(0.0, round_up(most))
     }
 
-    /// A scale that fits the values, and does not begin at zero.
+    /// A linear scale that fits the values. It need not begin at zero.
     pub fn around(values: impl Iterator<Item = f64> + Clone) -> Scale {
         let finite = || values.clone().filter(|v| v.is_finite());
         let (least, most) = (finite().fold(f64::MAX, f64::min), finite().fold(f64::MIN, f64::max));
         if least > most {
             return Scale::Linear(0.0, 1.0);
         }
-        // Halves: the difference of two finite numbers need not be one.
+        // Halves, because the difference of two finite numbers may overflow.
         let margin = ((most / 2.0 - least / 2.0) * 0.2).max(most.abs() * 0.01).max(1e-9);
         Scale::Linear((least - margin).max(f64::MIN / 4.0), (most + margin).min(f64::MAX / 4.0))
     }
 
-    /// Between 0 and 1.
+    /// The height of a value, between 0 and 1.
     pub fn place(self, value: f64) -> f64 {
         let share = match self {
             Scale::Linear(low, high) => (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0),
@@ -86,7 +86,7 @@ fn round_step(x: f64) -> f64 {
     round_up_to(x, &[1.0, 2.0, 5.0, 10.0])
 }
 
-/// A number, perhaps with a unit, without zeros at its end.
+/// Removes trailing zeros from a number, which may have a unit.
 fn short(label: &str) -> String {
     let (number, unit) = label
         .split_once(' ')
@@ -119,8 +119,7 @@ impl Frame {
         LEFT + (self.width - LEFT - RIGHT) * place / count.max(1) as f64
     }
 
-    /// The picture's beginning, the horizontal lines, and at most about eight marks along the
-    /// horizontal axis.
+    /// Begins the picture: horizontal lines, and about eight marks along the horizontal axis.
     fn begin(
         &self,
         label: &str,
@@ -167,17 +166,17 @@ impl Frame {
     }
 }
 
-/// One bar: what stands below it, what a pointer shows, and its value, if there is one.
+/// One bar of a plot.
 pub struct Bar {
-    /// Below the axis.
+    /// The label below the axis.
     pub name: String,
-    /// Shown when pointed at.
+    /// The tooltip.
     pub full: String,
-    /// The height.
+    /// The height, if there is a value.
     pub value: Option<f64>,
 }
 
-/// Bars from the axis up.
+/// Draws bars.
 pub fn bars(
     label: &str,
     axis: &str,
@@ -212,10 +211,11 @@ pub fn bars(
     out
 }
 
-/// Most points of a line; more are averaged in groups.
+/// Most points of a line. More are averaged in groups.
 const POINTS: usize = 240;
 
-/// Two lines over the same places: `first` (class `one`) and `second` (class `two`).
+/// Draws two lines over the same positions: the first values of the pairs (class `one`) and the
+/// second (class `two`).
 pub fn lines(
     label: &str,
     axis: &str,
@@ -234,7 +234,7 @@ pub fn lines(
     curves(label, axis, &names, &[("one", first), ("two", second)], scale, shown)
 }
 
-/// Lines over the same named places, each with its class.
+/// Draws lines over the same named positions, each with its class.
 pub fn curves(
     label: &str,
     axis: &str,

@@ -1,8 +1,7 @@
-//! An [`EffectReport`] as one HTML page that loads nothing: no scripts, no fonts, no pictures from
-//! elsewhere.
+//! Renders an [`EffectReport`] as one HTML page that loads nothing: no scripts, fonts or pictures.
 //!
-//! Text of the report (names, URLs, errors, generated text) is untrusted; it goes through
-//! `html::text`, and the page forbids scripts and loading by a content security policy of its own.
+//! Text of the report (names, URLs, errors, generated text) is untrusted. It goes through
+//! `html::text`, and the page's content security policy forbids scripts and loading.
 
 mod point_groups;
 
@@ -62,7 +61,7 @@ fn plural(number: usize, noun: &str) -> String {
     format!("{} {noun}{ending}", count(number))
 }
 
-/// What a session's end means, in one sentence.
+/// The meaning of a verdict in one sentence.
 pub fn meaning(contributor: &ContributorReport) -> &'static str {
     match (contributor.verdict, contributor.pinned) {
         (Verdict::Accepted, true) => {
@@ -288,7 +287,7 @@ fn traffic(out: &mut String, contributors: &[ContributorReport]) {
         time(c.latency.as_ref().map(|l| of(l) / 1e3))
     };
     line("Rows sent and answered", &|c| count(c.rows));
-    line("Rows answered from the own record", &|c| count(c.rows_reused));
+    line("Rows answered from your record", &|c| count(c.rows_reused));
     line("Calls", &|c| count(c.calls));
     line("Reconnections", &|c| count(c.reconnections));
     line("Sent", &|c| bytes(c.bytes_sent));

@@ -10,7 +10,7 @@ use zklora_artifacts::module_rows::{ModuleRows, words};
 use zklora_proof::{
     checked_manifest::CheckedManifest,
     manifest::Module,
-    rows::{self, Rows as TraceRows},
+    rows::{self, RowSlices},
 };
 
 use crate::wire::{self, Batch, InferResponse};
@@ -95,7 +95,7 @@ fn check(module: &Module, rows: &ModuleRows) -> Result<(), String> {
     let inputs: Vec<&[i32]> = rows.inputs.iter().map(Vec::as_slice).collect();
     rows::check_activations(
         module,
-        &TraceRows { inputs: &inputs, ones: &rows.ones, scales: &rows.scales, delta: &[] },
+        &RowSlices { inputs: &inputs, ones: &rows.ones, scales: &rows.scales, delta: &[] },
     )
 }
 

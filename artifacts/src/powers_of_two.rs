@@ -1,5 +1,5 @@
-//! Powers of two by their bits: exact on every machine, unlike `ln` and `powf` of the system's
-//! library.
+//! Powers of two and binary logarithms by the bits of an `f64`: exact on every machine, unlike `ln`
+//! and `powf` of the system's library.
 
 /// `2^exponent`, for exponents of normal numbers; clamped to that range.
 pub fn pow2(exponent: i32) -> f64 {
@@ -12,7 +12,7 @@ pub fn floor_log2(value: f64) -> i32 {
     ((value.to_bits() >> 52) & 0x7ff) as i32 - 1023
 }
 
-/// The largest integer of a signed width, `2^(bits-1) - 1`: ranges are symmetric.
+/// The largest integer of a symmetric signed range, `2^(bits-1) - 1`.
 pub fn largest(bits: u32) -> i64 {
     (1i64 << (bits - 1)) - 1
 }

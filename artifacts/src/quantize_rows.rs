@@ -92,7 +92,7 @@ pub fn quantize_inputs(
     };
     for row in 0..rows {
         let slices = inputs.iter().map(|(x, dim)| &x[row * dim..(row + 1) * dim]);
-        // Two passes without a branch in them, rather than one with: both become vector
+        // Two passes without branches instead of one with a branch: both compile to vector
         // instructions.
         if !slices
             .clone()
@@ -115,7 +115,7 @@ pub fn quantize_inputs(
         };
         quantized.scales.push(scale);
         for (integers, slice) in quantized.inputs.iter_mut().zip(slices) {
-            // To the nearest integer, halves away from zero: the conversion cuts the fraction off.
+            // Rounds to the nearest integer, halves away from zero: the conversion truncates.
             let integer = |value: &f32| {
                 let exact = (f64::from(*value) / f64::from(scale)).clamp(-limit, limit);
                 (exact + 0.5f64.copysign(exact)) as i32

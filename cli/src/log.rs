@@ -27,7 +27,7 @@ use crate::args::LogFormat;
 /// Installs the log. `ZKLORA_LOG` sets the filter; by default, events of sessions are logged.
 pub fn to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_env("ZKLORA_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("warn,zklora_runtime=info"));
+        .unwrap_or_else(|_| EnvFilter::new("warn,zklora_session=info,zklora_runtime=info"));
     // No colours: `Escaped` would escape their terminal codes, too.
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);

@@ -1,8 +1,9 @@
-//! Bit widths by measurement: quantise with each candidate, run real activations, keep the smallest
-//! error.
+//! Chooses bit widths by measurement: quantises with each candidate, runs real activations, and
+//! keeps the smallest error.
 //!
-//! Without activations the choice is by prediction ([`crate::quantize::Bits`]). Either way the
-//! bound is certified for every activation that a user may send, not only for those seen here.
+//! Without activations, bit widths are chosen by prediction ([`crate::quantize::Bits`]). In both
+//! cases the bound is certified for every activation that a user may send, not only for those seen
+//! here.
 
 use zklora_artifacts::quantize_rows::quantize_inputs;
 
@@ -14,7 +15,7 @@ use crate::{
 /// Most rows of a module that are measured.
 pub const MAX_ROWS: usize = 1024;
 
-/// Errors of dequantised deltas against the float map, over the rows that were measured.
+/// Errors of dequantised deltas against the float map, over the measured rows.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Measured {
     /// `√(Σ (dequantised − float)² / Σ float²)`; 0 if all float deltas are zero.
@@ -29,7 +30,7 @@ pub struct Measured {
 /// map, whole rows).
 ///
 /// # Errors
-/// [`QuantizeError`]: as [`quantize`], or inputs that do not fit the map or are not finite.
+/// [`QuantizeError`]: those of [`quantize`], and inputs that do not fit the map or are not finite.
 pub fn calibrate(
     map: &LinearMap,
     scaling: Option<f64>,
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn calibration_is_never_worse_than_the_prediction_on_what_it_saw() {
+    fn calibration_is_never_worse_than_the_prediction_on_the_same_rows() {
         for crest in [1.0, 30.0, 3000.0] {
             let (map, inputs) = case(crest);
             let predicted =

@@ -1,7 +1,8 @@
-//! ONNX modules to the draft of a manifest and its private integers: ingest, quantise, lay out.
+//! Compiles ONNX modules into the draft of a manifest and its private integers: ingests, quantises
+//! and lays out each module.
 //!
-//! Works in memory and is deterministic: the same sources give the same draft on any machine and
-//! thread count. Commitments are `zklora-proof`'s, files are `zklora-runtime`'s.
+//! Works in memory and is deterministic: the same models give the same draft on every machine and
+//! with any number of threads. Knows neither commitments nor files.
 
 use std::path::PathBuf;
 
@@ -20,21 +21,21 @@ use crate::{
     quantize::{Bits, QuantizeError, Quantized, QuantizedTerm, quantize},
 };
 
-/// One module as ONNX.
+/// The ONNX model of one module.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct OnnxModel {
     /// Module name.
     pub name: String,
     /// The file's bytes.
     pub onnx: Vec<u8>,
-    /// Where tensors are that the file keeps in other files; none: all data are in the file.
+    /// The folder of the model's external data; none if all data are in the file.
     pub folder: Option<PathBuf>,
-    /// The public LoRA scaling, if the exporter says; none: it is folded into the weights and
-    /// stays private.
+    /// The public LoRA scaling, if the exporter states it; otherwise the scaling is folded into
+    /// the weights and stays private.
     pub scaling: Option<f64>,
 }
 
-/// What became of one module.
+/// Sizes, bit widths and warnings of one compiled module.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ModuleReport {
     /// Module name.
@@ -49,9 +50,9 @@ pub struct ModuleReport {
     pub parameters: usize,
     /// Bits of activations, A and B, and of a delta.
     pub bits: [u32; 4],
-    /// The error on the activations that compile was given to calibrate with.
+    /// The error on the calibration activations, if there were any.
     pub measured: Option<Measured>,
-    /// What its owner should know before publishing, in words.
+    /// Warnings for the adapter's owner, before anything is published.
     pub warnings: Vec<String>,
 }
 
@@ -68,7 +69,7 @@ pub struct Draft {
     pub reports: Vec<ModuleReport>,
 }
 
-/// Why nothing was compiled.
+/// Why modules were not compiled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompileError {
@@ -83,41 +84,45 @@ pub enum CompileError {
         /// Why.
         source: QuantizeError,
     },
-    /// Two modules have one name.
+    /// Two modules have the same name.
     #[error(
-        "two modules are called `{0}`: every module needs a name of its own (rename one of the files)"
+        "two modules are called `{0}`: every module needs its own name (rename one of the files)"
     )]
     DuplicateName(String),
 }
 
-/// Compiles modules in the order given. Modules that `calibration` has activations for get the bit
-/// widths that measure best on them; the others, and all without it, those that predict best.
+/// Compiles modules in the order given. A module with activations in `calibration` gets the bit
+/// widths with the smallest measured error; any other module gets those with the smallest predicted
+/// error.
+///
+/// # Errors
+/// [`CompileError`] says which module cannot be compiled.
 pub fn draft(
     base_model: BaseModel,
     k: u32,
-    sources: &[Source],
+    models: &[OnnxModel],
     calibration: Option<&Calibration>,
 ) -> Result<Draft, CompileError> {
     let mut names = std::collections::HashSet::new();
-    if let Some(source) = sources.iter().find(|source| !names.insert(source.name.as_str())) {
-        return Err(CompileError::DuplicateName(source.name.clone()));
+    if let Some(model) = models.iter().find(|model| !names.insert(model.name.as_str())) {
+        return Err(CompileError::DuplicateName(model.name.clone()));
     }
-    let modules = sources
+    let modules = models
         .par_iter()
-        .map(|source| {
+        .map(|model| {
             let Ingested { map, warnings, .. } =
-                ingest_in(&source.onnx, &source.name, source.folder.as_deref())?;
-            let failed = |e| CompileError::Quantize { module: source.name.clone(), source: e };
+                ingest_in(&model.onnx, &model.name, model.folder.as_deref())?;
+            let failed = |e| CompileError::Quantize { module: model.name.clone(), source: e };
             let (quantized, measured) = match calibration
-                .and_then(|c| c.get(&source.name))
+                .and_then(|c| c.get(&model.name))
                 .filter(|inputs| inputs.iter().any(|x| !x.is_empty()))
             {
                 Some(inputs) => {
                     let (quantized, measured) =
-                        calibrate(&map, source.scaling, inputs).map_err(failed)?;
+                        calibrate(&map, model.scaling, inputs).map_err(failed)?;
                     (quantized, Some(measured))
                 }
-                None => (quantize(&map, source.scaling, None).map_err(failed)?, None),
+                None => (quantize(&map, model.scaling, None).map_err(failed)?, None),
             };
             let (module, pairs) = lay_out(&map, quantized);
             Ok((module, pairs, measured, warnings))
@@ -153,23 +158,21 @@ pub fn draft(
     Ok(draft)
 }
 
-/// Integers for an existing manifest, or why some modules cannot have them.
+/// The integers of delivered modules for an existing manifest, and the modules that differ from it.
 pub struct DraftLike {
     /// The integers, complete only if there are no differences.
     pub pairs: Vec<PairWeights>,
-    /// Module name and what differs.
+    /// Module name and difference.
     pub differences: Vec<(String, String)>,
 }
 
-/// Quantises delivered modules with the bit widths and scaling that `manifest` names, so that the
-/// same weights give the same integers whatever this build would have chosen.
-pub fn draft_like(manifest: &Manifest, sources: &[Source]) -> DraftLike {
+/// Quantises delivered modules with the bit widths and scaling of `manifest`, so the same weights
+/// give the same integers even if this build would choose other bit widths.
+pub fn draft_like(manifest: &Manifest, models: &[OnnxModel]) -> DraftLike {
     let work = manifest.modules.par_iter().map(|module| {
-        let source = sources
-            .iter()
-            .find(|source| source.name == module.name)
-            .ok_or("it was not delivered")?;
-        let ingested = ingest_in(&source.onnx, &source.name, source.folder.as_deref());
+        let model =
+            models.iter().find(|model| model.name == module.name).ok_or("it was not delivered")?;
+        let ingested = ingest_in(&model.onnx, &model.name, model.folder.as_deref());
         let map = ingested.map_err(|e| e.to_string())?.map;
         let bits = Bits { x: module.x_bits, a: module.a_bits, b: module.b_bits };
         let quantized = quantize(&map, Some(module.scaling), Some(bits))
@@ -258,8 +261,8 @@ fn lay_out(map: &LinearMap, quantized: Quantized) -> (Module, Vec<PairWeights>) 
     (module, pairs)
 }
 
-/// Names of the inputs in traces: `x` for a single one; else the graph's own, kept apart from each
-/// other and from the trace's other tensors.
+/// Names of the inputs in traces: `x` for a single input; otherwise the graph's names, made
+/// different from each other and from the names of the trace's other tensors.
 fn input_names(map: &LinearMap) -> Vec<Input> {
     if let [only] = map.inputs.as_slice()
         && only.name != "base"

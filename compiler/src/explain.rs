@@ -1,6 +1,6 @@
-//! What the compiler made of an ONNX file, node by node: for `compile --explain`.
+//! Explains what the compiler made of an ONNX file, node by node, for `compile --explain`.
 //!
-//! For the owner of the adapter: shapes, and scalar factors; no other values of weights.
+//! For the owner of the adapter: shows shapes and scalar factors, and no other values of weights.
 
 use std::{fmt, path::Path};
 
@@ -22,7 +22,7 @@ pub struct Explanation {
     pub inputs: Vec<InputShape>,
     /// Length of an output row.
     pub d_out: usize,
-    /// Where the rows of the output are in the graph's tensor.
+    /// Layout of the rows of the output in the graph's tensor.
     pub layout: Layout,
     /// The scalar factor that all terms have in common.
     pub scale: f64,
@@ -30,7 +30,7 @@ pub struct Explanation {
     pub steps: Vec<NodeOutcome>,
     /// The terms whose sum, times `scale`, is a row of the output.
     pub terms: Vec<TermShape>,
-    /// What to know before publishing.
+    /// Warnings for the owner of the adapter, before anything is published.
     pub warnings: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub struct InputShape {
     pub name: String,
     /// Length of a row.
     pub dim: usize,
-    /// Where its rows are in the graph's tensor.
+    /// Layout of its rows in the graph's tensor.
     pub layout: Layout,
 }
 
@@ -75,10 +75,10 @@ pub enum TermShape {
     },
 }
 
-/// Explains an ONNX model; `folder` is where tensors outside of the file are.
+/// Explains an ONNX model; `folder` holds its external data.
 ///
 /// # Errors
-/// As [`ingest_in`]: a model that is refused is explained by its error.
+/// As [`ingest_in`]: the error of a refused model is its explanation.
 pub fn explain(
     bytes: &[u8],
     name: &str,
@@ -123,8 +123,8 @@ impl From<Ingested> for Explanation {
 }
 
 impl Explanation {
-    /// The explanation for people, line by line. Names are as they are in the file: whoever shows a
-    /// line escapes it.
+    /// The explanation for people, line by line. Names are as in the file; the caller escapes each
+    /// line before it is shown.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![self.name.clone()];
@@ -133,12 +133,12 @@ impl Explanation {
                 "  input  {}: rows of {}{}",
                 input.name,
                 input.dim,
-                placed(input.layout)
+                layout_text(input.layout)
             ));
         }
-        lines.push(format!("  output rows of {}{}", self.d_out, placed(self.layout)));
+        lines.push(format!("  output rows of {}{}", self.d_out, layout_text(self.layout)));
         lines.push("  nodes".into());
-        // What is lined up is what will be shown.
+        // Columns are aligned by the escaped text, which is what is shown.
         let cells = |of: fn(&NodeOutcome) -> &str| {
             self.steps.iter().map(|step| shown(of(step))).collect::<Vec<_>>()
         };
@@ -158,7 +158,7 @@ impl Explanation {
 }
 
 impl fmt::Display for Explanation {
-    /// [`Explanation::lines`], each as it may be shown.
+    /// [`Explanation::lines`], escaped.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines().iter().try_for_each(|line| writeln!(out, "{}", shown(line)))
     }
@@ -176,7 +176,7 @@ impl fmt::Display for TermShape {
     }
 }
 
-fn placed(layout: Layout) -> String {
+fn layout_text(layout: Layout) -> String {
     match layout {
         Layout::FeaturesLast => String::new(),
         Layout::FeaturesFirst { positions } => {

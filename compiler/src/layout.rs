@@ -1,18 +1,17 @@
-//! Where the rows and features of a map are in a tensor.
+//! The layout of a map's rows and features in a tensor of the ONNX graph.
 //!
-//! Knows shapes only. Everything else in the crate works on rows; this is for whoever holds the
-//! tensor of the ONNX graph.
+//! Knows shapes only. The rest of the crate works on rows; this converts tensors to rows and back.
 
-/// How the row-major buffer of a tensor is made of rows of features.
+/// How a tensor's row-major buffer is divided into rows of features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 #[non_exhaustive]
 pub enum Layout {
-    /// `[…rows…, features]`: a row's features are neighbours. Linear layers.
+    /// `[…rows…, features]`: a row's features are neighbours, as in linear layers.
     #[default]
     FeaturesLast,
-    /// `[batch, features, …positions…]`: row `batch * positions + position` is what the tensor
-    /// holds at that position. Convolutions with a kernel of size 1.
+    /// `[batch, features, …positions…]`: row `batch * positions + position` has the values of the
+    /// tensor at that position, as in convolutions with a kernel of size 1.
     FeaturesFirst {
         /// Number of positions (height times width).
         positions: usize,
@@ -20,18 +19,17 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The layout with this many neighbouring values that belong to one feature.
+    /// The layout in which this many neighbouring values belong to one feature.
     pub(crate) fn with_positions(positions: usize) -> Self {
         if positions == 1 { Self::FeaturesLast } else { Self::FeaturesFirst { positions } }
     }
 
-    /// The tensor's values as rows of `dim` features each; an incomplete last block of the tensor
-    /// is left out.
+    /// The tensor's values as rows of `dim` features each; an incomplete last block is dropped.
     #[must_use]
     pub fn rows_of<T: Copy>(self, tensor: &[T], dim: usize) -> Vec<T> {
         match self {
             Self::FeaturesLast => tensor.to_vec(),
-            Self::FeaturesFirst { positions } => swap(tensor, dim, positions),
+            Self::FeaturesFirst { positions } => transpose_blocks(tensor, dim, positions),
         }
     }
 
@@ -40,20 +38,20 @@ impl Layout {
     pub fn tensor_of<T: Copy>(self, rows: &[T], dim: usize) -> Vec<T> {
         match self {
             Self::FeaturesLast => rows.to_vec(),
-            Self::FeaturesFirst { positions } => swap(rows, positions, dim),
+            Self::FeaturesFirst { positions } => transpose_blocks(rows, positions, dim),
         }
     }
 }
 
 /// Transposes every `outer x inner` block.
-fn swap<T: Copy>(values: &[T], outer: usize, inner: usize) -> Vec<T> {
-    let mut swapped = Vec::with_capacity(values.len());
+fn transpose_blocks<T: Copy>(values: &[T], outer: usize, inner: usize) -> Vec<T> {
+    let mut transposed = Vec::with_capacity(values.len());
     for block in values.chunks_exact(outer.saturating_mul(inner).max(1)) {
         for i in 0..inner {
-            swapped.extend((0..outer).map(|o| block[o * inner + i]));
+            transposed.extend((0..outer).map(|o| block[o * inner + i]));
         }
     }
-    swapped
+    transposed
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! From an ONNX file to certified integers: the compiler of zklora.
+//! The compiler of zklora: from an ONNX file to integers with a certified bound.
 //!
-//! The data flows one way. [`mod@ingest`] reads an ONNX file through tract and proves to itself
-//! that the graph is linear in its inputs, which gives a [`LinearMap`]; [`mod@quantize`] turns that
-//! map into integer matrices with a certified bound on every product. Neither knows anything about
-//! proofs, columns or files on the proof's side.
+//! [`mod@ingest`] reads an ONNX file through tract and checks that the graph is affine in its
+//! inputs, which gives a [`LinearMap`]. [`mod@quantize`] turns the map into integer matrices with a
+//! certified bound on every delta. [`mod@compile`] does both for all modules of an adapter. This
+//! crate knows the manifest of a proof, but neither commitments nor artifact files.
 
 pub mod calibrate;
 pub mod compile;

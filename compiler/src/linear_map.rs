@@ -1,8 +1,7 @@
-//! What an adapter module computes, in one normal form: `delta = scale * (sum of terms)`, row by
-//! row.
+//! The normal form of an adapter module: `delta = scale * (sum of terms)`, row by row, in real
+//! numbers.
 //!
-//! Real numbers only. Knows neither where the map came from (`ingest`) nor what becomes of it
-//! (`quantize`).
+//! Knows neither the origin of a map (`ingest`) nor its use (`quantize`).
 
 use thiserror::Error;
 
@@ -17,8 +16,7 @@ pub struct LinearMap {
     pub inputs: Vec<InputSpec>,
     /// Length of an output row.
     pub d_out: usize,
-    /// The product of all constant scalar factors that all terms have in common (for LoRA, alpha /
-    /// r).
+    /// The product of the constant scalar factors that all terms have (for LoRA, alpha / r).
     pub scale: f64,
     /// The summands, before `scale`. Never empty.
     pub terms: Vec<Term>,
@@ -73,7 +71,7 @@ pub enum LinearMapError {
         /// Inputs given.
         got: usize,
     },
-    /// An input is not a whole number of rows, or not the same number as the first input.
+    /// An input is not a whole number of rows, or has another number of rows than the first input.
     #[error("input `{input}` has {len} values: expected {rows} row(s) of {dim}")]
     InputLength {
         /// The input's name.
@@ -85,7 +83,7 @@ pub enum LinearMapError {
         /// Length of one row.
         dim: usize,
     },
-    /// The map itself does not fit together.
+    /// The sizes in the map do not fit together.
     #[error("term {term} of `{name}` does not fit: {what}")]
     Term {
         /// The map's name.

@@ -1,17 +1,16 @@
-//! Dense real matrices, row-major, with every shape checked where a matrix is made.
+//! Dense real matrices, row-major, whose shapes are checked when they are created.
 //!
-//! Knows nothing of ONNX or integers; only the few operations that ingesting needs.
+//! Knows nothing of ONNX or integers; has only the operations that ingesting needs.
 
 use thiserror::Error;
 
-/// The largest number of elements that one matrix may hold (2 GiB of `f64`).
+/// Most elements of one matrix (2 GiB of `f64`).
 pub const MAX_ELEMENTS: usize = 1 << 28;
 
-/// Elements of the right factor that stay in a core's cache while the whole product takes them (256
-/// KiB).
+/// Elements of the right factor in one block of a product, which stays in a core's cache (256 KiB).
 const BLOCK: usize = 1 << 15;
 
-/// Why a matrix could not be made.
+/// Why a matrix cannot be created.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MatrixError {
@@ -32,7 +31,7 @@ pub enum MatrixError {
         cols: usize,
     },
     /// The data does not have `rows * cols` elements.
-    #[error("a {rows} x {cols} matrix cannot be made of {len} elements")]
+    #[error("a {rows} x {cols} matrix cannot have {len} elements")]
     Length {
         /// Number of rows asked for.
         rows: usize,
@@ -106,7 +105,7 @@ impl Matrix {
     }
 
     /// The product `self * right`. Every element is summed in the order of the inner dimension, so
-    /// its bits are the same anywhere.
+    /// its bits are the same on every machine.
     ///
     /// # Errors
     /// [`MatrixError`] if the inner dimensions differ or the product is too large.
@@ -137,9 +136,9 @@ impl Matrix {
     pub fn gather_columns(&self, columns: &[Option<usize>]) -> Result<Matrix, MatrixError> {
         let mut gathered = Matrix::zeros(self.rows, columns.len())?;
         for (row, out) in gathered.data.chunks_exact_mut(columns.len()).enumerate() {
-            let source = self.row(row);
+            let from = self.row(row);
             for (value, column) in out.iter_mut().zip(columns) {
-                *value = column.map_or(0.0, |column| source[column]);
+                *value = column.map_or(0.0, |column| from[column]);
             }
         }
         Ok(gathered)
@@ -165,14 +164,14 @@ impl Matrix {
     }
 }
 
-/// Adds the row vector `vector * matrix` to `out`. Lengths are the caller's business.
+/// Adds the row vector `vector * matrix` to `out`. The caller must pass fitting lengths.
 pub(crate) fn add_vector_times_matrix(vector: &[f64], matrix: &Matrix, out: &mut [f64]) {
     add_vector_times_rows(vector, &matrix.data, out);
 }
 
-/// Adds the first numbers of `vector` times `rows`, each as long as `out`. Four rows at a time, so
-/// that `out` is read and written a quarter as often; the order of the additions, and with it the
-/// result, is that of one row after the other.
+/// Adds `rows`, each as long as `out`, times the first numbers of `vector` to `out`. Works on four
+/// rows at a time, so `out` is read and written a quarter as often. The order of the additions, and
+/// so the result, is the same as for one row after the other.
 fn add_vector_times_rows(vector: &[f64], rows: &[f64], out: &mut [f64]) {
     let cols = out.len();
     let (mut fours, mut values) = (rows.chunks_exact(4 * cols), vector.chunks_exact(4));

@@ -1,4 +1,4 @@
-//! The ONNX files that a compilation reads, by path or from a folder that `export` wrote.
+//! Reads the ONNX files of a compilation, by path or from a folder that `export` wrote.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 use zklora_files::MAX_FILE;
 use zklora_proof::manifest::BaseModel;
 
-use crate::{IngestError, compile::Source, ingest};
+use crate::{IngestError, compile::OnnxModel, ingest};
 
 /// Why the files to compile cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -17,14 +17,14 @@ pub enum SourceError {
     /// A file or folder cannot be read.
     #[error(transparent)]
     File(#[from] zklora_files::Error),
-    /// A folder is not one that `export` wrote.
+    /// A folder was not written by `export`.
     #[error(transparent)]
     Export(#[from] zklora_models::Error),
     /// A file is not an ONNX file, or names external data that cannot be used.
     #[error(transparent)]
     Ingest(#[from] IngestError),
     /// No path was given.
-    #[error("nothing to compile: name ONNX files, or a folder that export wrote")]
+    #[error("nothing to compile: pass ONNX files, or a folder that export wrote")]
     Nothing,
 }
 
@@ -34,18 +34,21 @@ impl SourceError {
     }
 }
 
-/// What there is to compile.
+/// The modules to compile.
 pub struct Sources {
     /// The modules.
-    pub modules: Vec<Source>,
+    pub modules: Vec<OnnxModel>,
     /// The base model, if an export folder names one.
     pub base_model: BaseModel,
-    /// BLAKE3 of the files of each module (with its external data) and of each export index. Never
-    /// published as it is.
+    /// BLAKE3 of the files of each module (with its external data) and of each export index. These
+    /// digests must not be published.
     pub digests: BTreeMap<String, blake3::Hash>,
 }
 
-/// The ONNX sources of paths.
+/// Reads the ONNX files and export folders at these paths.
+///
+/// # Errors
+/// [`SourceError`]: a file cannot be read, or two export folders have different base models.
 pub fn sources(paths: &[PathBuf]) -> Result<Sources, SourceError> {
     let mut sources = Sources {
         modules: Vec::new(),
@@ -62,7 +65,7 @@ pub fn sources(paths: &[PathBuf]) -> Result<Sources, SourceError> {
             if sources.base_model != BaseModel::default() && sources.base_model != base {
                 return Err(SourceError::file(
                     path,
-                    "this export is for another base model than the one before it",
+                    "this export has another base model than the one before it; compile them separately",
                 ));
             }
             sources.base_model = base;
@@ -76,7 +79,8 @@ pub fn sources(paths: &[PathBuf]) -> Result<Sources, SourceError> {
             }
         } else {
             let stem = path.file_stem().and_then(|stem| stem.to_str());
-            let name = stem.ok_or_else(|| SourceError::file(path, "its name is not UTF-8"))?;
+            let name = stem
+                .ok_or_else(|| SourceError::file(path, "its name is not UTF-8; rename the file"))?;
             sources.add(name.to_string(), path, None)?;
         }
     }
@@ -101,7 +105,7 @@ impl Sources {
             digest.update(blake3::hash(&zklora_files::read(&file, MAX_FILE)?).as_bytes());
         }
         self.digests.insert(name.clone(), digest.finalize());
-        self.modules.push(Source { name, onnx, folder, scaling });
+        self.modules.push(OnnxModel { name, onnx, folder, scaling });
         Ok(())
     }
 }

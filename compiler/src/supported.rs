@@ -1,7 +1,6 @@
-//! The text of `docs/onnx.md`: what the compiler accepts, from its operators and from the cases
-//! that are tested.
+//! Writes the text of `docs/onnx.md`: the supported operators and the tested files.
 //!
-//! This module only writes text: the test that has the fixtures gathers the cases.
+//! Text only: the test that has the fixtures collects the cases.
 
 use std::fmt::Write;
 
@@ -12,13 +11,13 @@ use crate::ingest::supported_operators;
 pub struct Case {
     /// The folder's name.
     pub name: String,
-    /// What it is and how it was made.
+    /// Its content, and how it was created.
     pub origin: String,
     /// Version of the ONNX operator set.
     pub opset: i64,
     /// The operators in it, each once, in alphabetical order.
     pub operators: Vec<String>,
-    /// What the compiler makes of it.
+    /// The compiler's result.
     pub verdict: String,
 }
 

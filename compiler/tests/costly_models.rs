@@ -1,4 +1,4 @@
-//! Small models that ask for terabytes or hours are refused before any of it is spent.
+//! Small models that would take terabytes or hours are refused before they take memory or time.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ use models::{
     along, assert_refused, compiled, floats, ints, model, model_of, node, refusal, repeated, value,
 };
 
-/// `y = x · w + f(bomb)`, where `bomb` is what the nodes make.
+/// `y = x · w + f(bomb)`, where the nodes compute `bomb`.
 fn with_constant(
     mut nodes: Vec<pb::NodeProto>,
     initializers: Vec<pb::TensorProto>,
@@ -65,7 +65,7 @@ fn constants_that_would_not_fit_are_never_computed() {
 }
 
 #[test]
-fn constants_that_double_again_and_again_are_refused() {
+fn constants_that_double_repeatedly_are_refused() {
     let mut nodes: Vec<_> = (0..40)
         .map(|i| {
             let from = if i == 0 { "one".to_string() } else { format!("c{}", i - 1) };
@@ -84,7 +84,7 @@ fn constants_that_double_again_and_again_are_refused() {
 }
 
 #[test]
-fn sums_that_double_again_and_again_are_refused() {
+fn sums_that_double_repeatedly_are_refused() {
     let mut nodes = vec![node("MatMul", &["x", "w"], "d0")];
     nodes.extend(
         (0..40).map(|i| node("Add", &[&format!("d{i}"), &format!("d{i}")], &format!("d{}", i + 1))),
@@ -136,7 +136,7 @@ fn products_of_constants_that_would_take_minutes_are_refused() {
 }
 
 #[test]
-fn constants_that_a_small_file_makes_large_are_refused() {
+fn large_constants_of_small_files_are_refused() {
     let count = [("a", 0), ("n", 1 << 26), ("c", 1)];
     let scalar =
         |(name, value): (&str, i64)| pb::TensorProto { dims: vec![], ..ints(name, &[value]) };
@@ -173,7 +173,7 @@ fn sizes_that_grow_into_long_formulas_are_refused() {
     );
 }
 
-/// `x · w`, doubled to 1024 terms, then `operator` again and again.
+/// `x · w`, doubled to 1024 terms, then `operator` applied `count` times.
 fn thousand_terms(operator: &str, other: &[&str], count: usize) -> pb::ModelProto {
     let mut nodes = vec![node("MatMul", &["x", "w"], "d0")];
     nodes.extend(
@@ -184,7 +184,7 @@ fn thousand_terms(operator: &str, other: &[&str], count: usize) -> pb::ModelProt
 }
 
 #[test]
-fn a_thousand_terms_thousands_of_times_are_refused() {
+fn operators_on_a_thousand_terms_are_refused_after_thousands_of_times() {
     for hostile in [
         thousand_terms("Neg", &[], 3000),
         thousand_terms("Mul", &["f"], 3000),
@@ -196,7 +196,7 @@ fn a_thousand_terms_thousands_of_times_are_refused() {
 }
 
 #[test]
-fn one_long_row_again_and_again_is_refused() {
+fn a_long_row_that_is_added_or_multiplied_hundreds_of_times_is_refused() {
     let width = 1 << 20;
     for operator in ["Add", "Mul"] {
         let row = floats("r", &[width], &(0..width).map(|i| (i + 1) as f32).collect::<Vec<_>>());
@@ -241,7 +241,7 @@ fn rows_that_are_too_long_are_refused() {
 }
 
 #[test]
-fn features_that_are_only_moved_are_refused_where_that_takes_a_huge_matrix() {
+fn moving_features_is_refused_where_it_takes_a_huge_matrix() {
     let order: Vec<i64> = (0..1 << 14).rev().collect();
     let nodes = vec![along(1, "Gather", &["x", "order"], "y")];
     let reversed = model_of(vec![value("x", &[1, 1 << 14])], nodes, vec![ints("order", &order)]);

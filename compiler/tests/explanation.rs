@@ -1,8 +1,9 @@
-//! An explanation names every node of the file, and warnings name their remedy.
+//! Explanations name every node of the file, and warnings name a remedy.
 
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::PathBuf};
+
 use zklora_compiler::{Explanation, explain};
 
 fn explained(case: &str) -> Explanation {
@@ -11,7 +12,7 @@ fn explained(case: &str) -> Explanation {
 }
 
 #[test]
-fn every_node_says_what_it_became() {
+fn every_node_has_an_outcome() {
     let explanation = explained("peft_delta_3d_op17");
     let text = explanation.to_string();
     assert!(

@@ -1,16 +1,17 @@
-//! Tensors in other files are read from the model's own folder, whole, or not at all.
+//! Tensors in other files are read completely, from the model's folder, or refused.
 
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};
+
 use tract_onnx::pb;
 use zklora_compiler::{ingest, ingest_file, ingest_in};
 
 mod models;
 use models::{bytes, plain};
 
-/// The plain model with its weight said to be elsewhere.
-fn elsewhere(entries: &[(&str, &str)]) -> Vec<u8> {
+/// The plain model with its weight as external data.
+fn with_external_weight(entries: &[(&str, &str)]) -> Vec<u8> {
     let mut model = plain();
     let weight = &mut model.graph.as_mut().unwrap().initializer[0];
     weight.float_data.clear();
@@ -32,15 +33,17 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn refusal(entries: &[(&str, &str)], folder: &Path) -> String {
-    let error = ingest_in(&elsewhere(entries), "m", Some(folder)).unwrap_err().to_string();
+    let error =
+        ingest_in(&with_external_weight(entries), "m", Some(folder)).unwrap_err().to_string();
     assert!(error.contains("external data of tensor `w`"), "{error}");
     error
 }
 
 #[test]
-fn a_model_can_be_had_in_one_file() {
+fn a_model_can_be_written_as_one_file() {
     let folder = folder();
-    let model = elsewhere(&[("location", "weights.bin"), ("offset", "16"), ("length", "48")]);
+    let model =
+        with_external_weight(&[("location", "weights.bin"), ("offset", "16"), ("length", "48")]);
     let whole = ingest::embedded(&model, "m", Some(folder.path())).unwrap();
     assert_eq!(
         ingest_in(&whole, "m", None).unwrap().map,
@@ -58,14 +61,15 @@ fn a_model_can_be_had_in_one_file() {
 #[test]
 fn the_named_part_of_a_file_is_the_weight() {
     let folder = folder();
-    let model = elsewhere(&[("location", "weights.bin"), ("offset", "16"), ("length", "48")]);
+    let model =
+        with_external_weight(&[("location", "weights.bin"), ("offset", "16"), ("length", "48")]);
     let map = ingest_in(&model, "m", Some(folder.path())).unwrap().map;
     assert_eq!(map.apply(&[&[1.0, 0.0, 0.0, 0.0]]).unwrap(), [4.0, 5.0, 6.0]);
     // The length may be left out where the rest of the file is the tensor, and a file may be named
     // with its folder.
     fs::write(
         folder.path().join("m.onnx"),
-        elsewhere(&[("location", "./weights.bin"), ("offset", "16")]),
+        with_external_weight(&[("location", "./weights.bin"), ("offset", "16")]),
     )
     .unwrap();
     assert_eq!(ingest_file(&folder.path().join("m.onnx")).unwrap().map, map);
@@ -73,7 +77,8 @@ fn the_named_part_of_a_file_is_the_weight() {
 
 #[test]
 fn bytes_alone_have_no_files_beside_them() {
-    let error = ingest(&elsewhere(&[("location", "weights.bin")]), "m").unwrap_err().to_string();
+    let error =
+        ingest(&with_external_weight(&[("location", "weights.bin")]), "m").unwrap_err().to_string();
     assert!(
         error.contains("`w`") && error.contains("only the bytes of the model were given"),
         "{error}"
@@ -106,7 +111,7 @@ fn paths_out_of_the_folder_are_refused() {
 
 #[cfg(unix)]
 #[test]
-fn links_out_of_the_folder_and_things_that_are_no_files_are_refused() {
+fn links_out_of_the_folder_and_special_files_are_refused() {
     let outer = folder();
     let inner = outer.path().join("inner");
     fs::create_dir(&inner).unwrap();

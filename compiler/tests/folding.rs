@@ -1,5 +1,5 @@
-//! Constants that a graph computes have the bits that their exact values round to, whatever the
-//! machine's f32 kernels would give.
+//! Constants that a graph computes are their exact values, rounded, independent of the machine's
+//! f32 kernels.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ use zklora_compiler::ingest;
 mod models;
 use models::{bytes, floats, model, node};
 
-/// In f32 and from left to right this is 0; fused or in another order it is something else.
+/// The sum in f32 from left to right is 0; fused or in another order it is another number.
 const CANCELLING: [f32; 3] = [1.0e8, 1.0, -1.0e8];
 
 fn deltas(model: &pb::ModelProto) -> Vec<f64> {
@@ -37,7 +37,7 @@ fn sums_of_constants_are_exact() {
 
 #[test]
 fn operators_behind_such_constants_are_computed_too() {
-    // Neg and Transpose are exact, but what they take is not known to tract any more.
+    // Neg and Transpose are exact, but tract does not know their operands any more.
     let left = floats("l", &[3, 3], &CANCELLING.repeat(3));
     let right = floats("r", &[3, 4], &[1.0; 12]);
     let nodes = vec![
@@ -74,7 +74,7 @@ fn weights_that_the_graph_casts_to_bf16_are_rounded() {
 
 #[test]
 fn inputs_keep_the_names_of_the_file() {
-    // tract calls an input like the node behind it if that does nothing.
+    // tract gives an input the name of the node behind it if that node does nothing.
     let nodes = vec![node("Identity", &["x"], "same"), node("MatMul", &["same", "w"], "y")];
     let map =
         ingest(&bytes(&model(nodes, vec![floats("w", &[4, 3], &[0.5; 12])])), "named").unwrap();
@@ -111,7 +111,7 @@ fn weights_cast_to_integers_that_cannot_hold_them_are_refused() {
         };
         model(nodes, vec![floats("w", &[4, 1], &[1.25; 4]), f])
     };
-    // Folded by tract, and by the compiler itself.
+    // tract folds the first, the compiler the second.
     for product in ["Mul", "MatMul"] {
         let error = ingest(&bytes(&graph(200.0, product)), "cast").unwrap_err().to_string();
         assert!(error.contains("`node_i`") && error.contains("cannot hold it"), "{error}");
@@ -120,9 +120,8 @@ fn weights_cast_to_integers_that_cannot_hold_them_are_refused() {
 }
 
 #[test]
-fn weights_that_are_quantised_in_the_graph_are_what_comes_out() {
-    // Fake quantisation: round(w / s) · s, the products before it being computed by the compiler
-    // itself.
+fn weights_that_the_graph_quantises_are_the_quantised_ones() {
+    // Fake quantisation: round(w / s) · s; the compiler computes the product before it.
     let nodes = vec![
         node("MatMul", &["l", "r"], "w"),
         node("QuantizeLinear", &["v", "s", "z"], "q"),

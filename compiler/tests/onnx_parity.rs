@@ -1,6 +1,6 @@
-//! Every folder of fixtures/onnx is an ONNX module with the output that onnxruntime computed; every
-//! folder of fixtures/onnx-refused is one that must be refused, with the words that its error must
-//! contain. Adding a case needs no code.
+//! Checks every folder of fixtures/onnx, an ONNX module with the output of onnxruntime, and every
+//! folder of fixtures/onnx-refused, a module that must be refused with the words in `expect.txt`.
+//! Adding a case needs no code.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -8,13 +8,15 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+
 use zklora_artifacts::quantize_rows::quantize_inputs;
 use zklora_compiler::{IngestError, Ingested, QuantizedTerm, Term, ingest, ingest_file, quantize};
 
 mod npy;
 use npy::read_npy;
 
-/// Of the largest output; a case computed in half precision says otherwise in `tolerance.txt`.
+/// Tolerance relative to the largest output; a case in half precision has its own in
+/// `tolerance.txt`.
 const TOLERANCE: f64 = 1e-4;
 
 fn cases(folder: &str) -> Vec<PathBuf> {
@@ -38,10 +40,10 @@ fn inputs_of(ingested: &Ingested, case: &Path) -> Vec<Vec<f64>> {
             .map(|input| read_npy(&case.join(format!("input.{}.npy", input.name))))
             .collect(),
     };
-    let places = ingested.inputs.iter().zip(&ingested.map.inputs);
+    let layouts = ingested.inputs.iter().zip(&ingested.map.inputs);
     tensors
         .iter()
-        .zip(places)
+        .zip(layouts)
         .map(|(tensor, (layout, spec))| layout.rows_of(tensor, spec.dim))
         .collect()
 }
@@ -154,8 +156,7 @@ fn a_weight_that_is_not_a_number_is_refused_with_its_tensor() {
     let root =
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/onnx/peft_delta_3d_op17");
     let mut bytes = fs::read(root.join("model.onnx")).unwrap();
-    // Eight bytes of ones in the middle of the weights cover at least one whole f32, which becomes
-    // NaN.
+    // Eight bytes of ones in the middle of the weights cover at least one f32, which becomes NaN.
     let middle = bytes.len() / 2;
     bytes[middle..middle + 8].fill(0xff);
     let error = ingest(&bytes, "poisoned").unwrap_err();

@@ -1,14 +1,15 @@
-//! `docs/onnx.md` is what the compiler supports and what its cases show. `ZKLORA_WRITE_DOCS=1`
-//! writes the page anew.
+//! Checks that `docs/onnx.md` lists the supported operators and the results of all cases.
+//! `ZKLORA_WRITE_DOCS=1` writes the page.
 
 #![allow(clippy::unwrap_used)]
 
-use prost::Message;
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
+
+use prost::Message;
 use tract_onnx::pb;
 use zklora_compiler::{
     Ingested, Layout, Term, ingest_file,

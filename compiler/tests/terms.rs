@@ -1,5 +1,5 @@
-//! The terms of a map are the fewest and smallest that its graph gives: ranks are those of the true
-//! factors, however the graph moves features around, and what is one thing becomes one term.
+//! A map has the fewest and smallest terms that its graph allows: ranks are those of the weights'
+//! factors, however the graph moves features, and parts of one input become one term.
 
 #![allow(clippy::unwrap_used)]
 
@@ -54,7 +54,7 @@ fn a_split_or_picked_input_of_real_width_keeps_the_rank_of_its_factors() {
 }
 
 #[test]
-fn an_input_that_was_split_and_is_whole_again_is_one_term() {
+fn an_input_that_is_split_and_joined_is_one_term() {
     let mut split = along(1, "Split", &["base", "parts"], "q");
     split.output.extend(["k".into(), "v".into()]);
     let nodes = vec![
@@ -92,7 +92,7 @@ fn features_that_are_only_moved_have_the_rank_of_those_that_are_used() {
 }
 
 #[test]
-fn constants_added_one_after_the_other_are_one_row() {
+fn repeatedly_added_constants_are_one_row() {
     let row = floats("c", &[4], &[1.0, -2.0, 0.25, 4.0]);
     let sum = model(repeated("Add", "x", &["c"], 300), vec![row]);
     let map = compiled(&sum);
@@ -103,7 +103,7 @@ fn constants_added_one_after_the_other_are_one_row() {
 }
 
 #[test]
-fn a_constant_added_to_every_output_in_parts_is_still_warned_about() {
+fn a_constant_added_to_every_output_in_two_steps_is_warned_about() {
     let nodes = vec![
         node("MatMul", &["x", "w"], "d"),
         node("Add", &["d", "s"], "e"),
@@ -135,7 +135,7 @@ fn long_terms_are_explained_in_brief() {
 }
 
 #[test]
-fn the_difference_of_a_single_feature_to_itself_is_no_matrix() {
+fn the_difference_of_a_single_feature_to_itself_has_no_matrix() {
     let nothing = model_of(vec![value("x", &[1, 1])], vec![node("Sub", &["x", "x"], "y")], vec![]);
     assert_eq!(shapes(&compiled(&nothing)), ["scale 1", "scale 1"]);
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use zklora_artifacts::{activations::Activations, folder as artifacts, synthetic};
-use zklora_compiler::{compile::Source, sources::sources};
+use zklora_compiler::{compile::OnnxModel, sources::sources};
 use zklora_files::Access;
 use zklora_proof::manifest::BaseModel;
 
@@ -132,7 +132,7 @@ fn manifest(base_model: BaseModel, modules: Vec<Module>) -> Manifest {
 }
 
 /// Inputs and outputs of a graph.
-pub fn interface(source: &Source) -> Result<Interface, Error> {
+pub fn interface(source: &OnnxModel) -> Result<Interface, Error> {
     Interface::read(&source.onnx)
         .map_err(|why| Error::input(format!("module `{}`: {why}", source.name)))
 }
@@ -163,7 +163,7 @@ fn blank(name: &str) -> Module {
 /// The rows to calibrate on: the user's, or else pseudo-random ones.
 fn calibration(
     options: &Options<'_>,
-    sources: &[Source],
+    sources: &[OnnxModel],
     interfaces: &[Interface],
 ) -> Result<Activations, Error> {
     let shapes: Vec<_> =
@@ -197,7 +197,7 @@ pub fn floats(interface: &Interface, inputs: &[Vec<f32>], most: usize) -> Value 
 
 /// Writes an ONNX file into the circuit's folder, with the weights embedded, because EZKL reads no
 /// external data.
-pub fn write_onnx(circuit: &Circuit<'_>, source: &Source) -> Result<(), Error> {
+pub fn write_onnx(circuit: &Circuit<'_>, source: &OnnxModel) -> Result<(), Error> {
     let onnx =
         zklora_compiler::ingest::embedded(&source.onnx, &source.name, source.folder.as_deref());
     let onnx = onnx.map_err(|e| Error::Compile(e.into()))?;
@@ -215,7 +215,7 @@ impl Maker<'_> {
     fn module(
         &mut self,
         place: usize,
-        source: &Source,
+        source: &OnnxModel,
         interface: &Interface,
         rows: &Activations,
     ) -> Result<(Module, ModuleReport), Error> {

@@ -1,4 +1,4 @@
-//! What went wrong with a file, and whether it passes by itself.
+//! Errors of files, and their kinds.
 
 use std::{
     fmt::Display,
@@ -6,20 +6,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is wrong with a file or folder, and what to do about it.
+/// An error about a file or folder.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", .path.display())]
 pub struct Error {
-    /// Which file or folder.
+    /// The file or folder.
     pub path: PathBuf,
-    /// What is wrong with it, and what to do.
+    /// What is wrong, and what to do.
     pub why: String,
-    /// What kind of error it is.
+    /// The kind of error.
     pub kind: Kind,
 }
 
 impl Error {
-    /// An [`io::Error`], given as it is, decides the kind; any other text means [`Kind::Content`].
+    /// If `why` is an [`io::Error`], it determines the kind; otherwise the kind is
+    /// [`Kind::Content`].
     pub fn new(path: &Path, why: impl Display + 'static) -> Error {
         let io_error: Option<&io::Error> = (&why as &dyn std::any::Any).downcast_ref();
         let kind = io_error.map_or(Kind::Content, Kind::of);
@@ -31,22 +32,23 @@ impl Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// This process, or this machine, has too many files open. It passes.
+    /// This process or this machine has too many open files. The error is temporary.
     TooManyOpen,
-    /// The disk, or the user's share of it, is full. It passes.
+    /// The disk or the user's quota is full. The error is temporary.
     DiskFull,
     /// Another error of the operating system.
     System,
-    /// A folder, a pipe or a device instead of a file.
+    /// A folder, pipe or device instead of a regular file.
     NotAFile,
     /// The file is larger than the limit for its kind.
     TooLarge,
-    /// What the file holds, or where it is, is not what it must be.
+    /// The content or the location of the file is wrong.
     Content,
 }
 
 impl Kind {
-    /// Whether the operating system reported the error: it may pass, so a caller may try again.
+    /// Whether the operating system reported the error. Such an error may be temporary, so a caller
+    /// may try again.
     pub fn is_of_system(self) -> bool {
         matches!(self, Kind::TooManyOpen | Kind::DiskFull | Kind::System)
     }
@@ -60,9 +62,10 @@ impl Kind {
     }
 }
 
-/// Whether no file can be opened, and no connection accepted, because too many are open.
+/// Whether the error means that no file can be opened and no connection accepted, because too many
+/// are open.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
-    // EMFILE and ENFILE have no `io::ErrorKind`; their numbers are the same on every Unix.
+    // EMFILE and ENFILE have no `io::ErrorKind`. Their numbers are the same on every Unix.
     cfg!(unix) && matches!(error.raw_os_error(), Some(24 | 23))
 }
 
@@ -71,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_the_system_has_its_kind() {
+    fn an_io_error_determines_the_kind() {
         let of = |code| Error::new(Path::new("log"), io::Error::from_raw_os_error(code)).kind;
         if cfg!(target_os = "linux") {
             let (emfile, enfile, enospc, edquot, enoent) = (24, 23, 28, 122, 2);

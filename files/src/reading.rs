@@ -1,5 +1,4 @@
-//! Reading files that an attacker may have written: regular files only, and never more than a
-//! limit.
+//! Reads files that an attacker may have written: regular files only, and at most a limit.
 
 use std::{
     fs::{self, File},
@@ -12,7 +11,7 @@ use crate::{Error, Kind};
 /// Largest trace, activation or ONNX file that is read, in bytes.
 pub const MAX_FILE: u64 = 64 << 30;
 
-/// Opens a regular file of at most `limit` bytes, and says how long it is.
+/// Opens a regular file of at most `limit` bytes, and returns its length.
 ///
 /// # Errors
 /// [`Kind::NotAFile`], [`Kind::TooLarge`], or an error of the operating system.
@@ -24,14 +23,14 @@ pub fn open(path: &Path, limit: u64) -> Result<(File, u64), Error> {
     Ok((File::open(path).map_err(|e| Error::new(path, e))?, metadata.len()))
 }
 
-/// The whole content of a regular file of at most `limit` bytes.
+/// Reads the whole content of a regular file of at most `limit` bytes.
 ///
 /// # Errors
 /// Those of [`open()`]. A file that grows beyond the limit while it is read is [`Kind::TooLarge`].
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     let (file, length) = open(path, limit)?;
     let mut content = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-    // One byte more than the limit shows that the file has grown.
+    // Reading one byte more than the limit detects a file that grew after it was opened.
     file.take(limit.saturating_add(1))
         .read_to_end(&mut content)
         .map_err(|e| Error::new(path, e))?;
@@ -39,7 +38,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
     Ok(content)
 }
 
-/// The first bytes of a regular file: `most` of them, or all.
+/// Reads the first `most` bytes of a regular file, or all if it is shorter.
 ///
 /// # Errors
 /// [`Kind::NotAFile`], or an error of the operating system.

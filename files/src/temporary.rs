@@ -1,18 +1,16 @@
-//! Files and folders that are there only while something is made, and what a killed process left of
-//! them.
+//! Temporary files and folders, and the removal of those that killed processes left behind.
 //!
-//! A file that is there whole or not at all is written under another name in the same folder, and
-//! renamed. A process that is killed leaves what it had written, which may be large or hold a
-//! secret. So each temporary file is called `.zklora-*.tmp`, each temporary folder
-//! `zklora-scratch-*`, and the process that makes one holds a lock (`flock`) on it, or on the file
-//! `.lock` in it, for as long as it needs it. The system frees the lock however the process ends.
-//! Whoever next makes something temporary in the same folder removes those whose lock is free
-//! ([`sweep`]).
+//! A killed process leaves its temporary files, which may be large or hold a secret. So each
+//! temporary file has a name `.zklora-*.tmp` and each temporary folder `zklora-scratch-*`, and the
+//! process that creates one holds a lock (`flock`) on the file, or on the file `.lock` in the
+//! folder, as long as it needs it. The operating system releases the lock however the process ends.
+//! The next process that creates a temporary file or folder in the same place removes those that no
+//! process locks ([`sweep`]).
 
 use std::{
     collections::HashSet,
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
 };
@@ -22,40 +20,11 @@ use tempfile::{Builder, NamedTempFile, TempDir};
 const FILE_PREFIX: &str = ".zklora-";
 const FILE_SUFFIX: &str = ".tmp";
 const FOLDER_PREFIX: &str = "zklora-scratch-";
-/// In a temporary folder: what its process holds the lock of.
+/// The file in a temporary folder that its process locks.
 const LOCK: &str = ".lock";
-/// Times that something is made anew because a sweep of another process was faster than its lock.
+/// Most times that a file or folder is created again because another process swept it before it was
+/// locked.
 const ATTEMPTS: usize = 32;
-
-/// Who may read a file that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Anyone whom the folder lets in.
-    Public,
-    /// The owner only (mode 0600).
-    Private,
-}
-
-/// Writes to a temporary name in the same folder, flushes, renames: a crash leaves the old file or
-/// the new one.
-///
-/// # Errors
-/// Those of the operating system; then the old file is as it was.
-pub fn write(path: &Path, bytes: &[u8], access: Access) -> io::Result<()> {
-    let mut temporary = temporary_in(folder_of(path))?;
-    temporary.write_all(bytes)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = if access == Access::Private { 0o600 } else { 0o644 };
-        temporary.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    }
-    #[cfg(not(unix))]
-    let _ = access;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|e| e.error)?;
-    Ok(())
-}
 
 /// The folder that a file is in.
 pub fn folder_of(path: &Path) -> &Path {
@@ -65,8 +34,8 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// A file of mode 0600 in this folder, under a lock, to be renamed by its owner or removed when it
-/// is dropped. What killed processes left in the folder is removed, once a process.
+/// Creates a locked file of mode 0600 in this folder. The caller renames it; otherwise it is
+/// removed when it is dropped. The first call in a process sweeps the folder.
 ///
 /// # Errors
 /// Those of the operating system.
@@ -81,17 +50,16 @@ pub fn temporary_in(folder: &Path) -> io::Result<NamedTempFile> {
     Err(raced())
 }
 
-/// A temporary folder of mode 0700, under a lock; removed with all that is in it when it is
-/// dropped.
+/// A locked temporary folder of mode 0700, which is removed with its content when it is dropped.
 #[derive(Debug)]
 pub struct Scratch {
     folder: TempDir,
-    /// Freed after the folder is gone: fields are dropped in this order.
+    /// Released after the folder is removed: fields are dropped in this order.
     _lock: File,
 }
 
 impl Scratch {
-    /// In the system's folder for temporary files (`$TMPDIR`).
+    /// Creates one in the system's folder for temporary files (`$TMPDIR`).
     ///
     /// # Errors
     /// Those of the operating system.
@@ -99,7 +67,7 @@ impl Scratch {
         Scratch::within(&std::env::temp_dir())
     }
 
-    /// In this folder, in which what killed processes left is removed, once a process.
+    /// Creates one in this folder. The first call in a process sweeps the folder.
     ///
     /// # Errors
     /// Those of the operating system.
@@ -110,7 +78,7 @@ impl Scratch {
             #[cfg(unix)]
             folder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
             let folder = folder.prefix(FOLDER_PREFIX).tempdir_in(parent)?;
-            // A sweep may take the folder away while it is empty.
+            // A sweep may remove the folder while it is empty.
             match File::create_new(folder.path().join(LOCK)) {
                 Ok(lock) if hold(&lock) => return Ok(Scratch { folder, _lock: lock }),
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -120,7 +88,7 @@ impl Scratch {
         Err(raced())
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -128,22 +96,24 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // The lock file goes last, with the folder: if this is killed half way, a sweep can still
-        // tell.
+        // The lock file is removed last, with the folder. If the process is killed before, a sweep
+        // can still recognise the folder.
         empty(self.path());
     }
 }
 
 fn raced() -> io::Error {
-    io::Error::other("another process removes what is made here, again and again")
+    io::Error::other(
+        "another process keeps removing new temporary files here; stop it and try again",
+    )
 }
 
-/// Takes the lock of a file that was just made. False: a sweep was faster and removes it.
+/// Locks a new file. False: a sweep locked it first and removes it.
 fn hold(file: &File) -> bool {
     match file.try_lock() {
         Ok(()) => is_linked(file),
         Err(TryLockError::WouldBlock) => false,
-        // A file system without locks: a sweep gets none either, and removes nothing.
+        // The file system has no locks, so sweeps get none and remove nothing.
         Err(TryLockError::Error(_)) => true,
     }
 }
@@ -161,7 +131,7 @@ fn is_linked(_: &File) -> bool {
 
 /// Folders that this process has swept.
 static SWEPT: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
-/// Most of them that are remembered: a server writes to a folder for each session.
+/// Most folders that are remembered: a server writes to one folder per session.
 const REMEMBERED: usize = 4096;
 
 fn sweep_once(folder: &Path) {
@@ -175,15 +145,15 @@ fn sweep_once(folder: &Path) {
     }
 }
 
-/// Removes temporary files and folders that processes of this user left here when they were killed:
-/// those with the names above that no process holds the lock of. Links are neither followed nor
-/// removed, and nothing of another user is touched. What cannot be removed stays.
+/// Removes the temporary files and folders in `folder` that killed processes of this user left:
+/// those with the names above that no process locks. Never follows or removes links, and never
+/// touches files of other users. Files that cannot be removed stay.
 pub fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        // What fails here is tried again by the next process.
+        // The next process tries again after a failure.
         let _ = if name.starts_with(FILE_PREFIX) && name.ends_with(FILE_SUFFIX) {
             remove_file(&entry.path())
         } else if name.starts_with(FOLDER_PREFIX) {
@@ -211,18 +181,19 @@ fn remove_folder(path: &Path) -> io::Result<()> {
             empty(path);
             fs::remove_dir_all(path)
         }
-        // Its process was killed before it made the lock. Whatever is not empty is somebody's.
+        // Its process was killed before it created the lock file. A folder with content belongs to
+        // another program; `remove_dir` fails on it.
         Err(e) if e.kind() == io::ErrorKind::NotFound => fs::remove_dir(path),
         _ => Ok(()),
     }
 }
 
-/// Removes all that is in a temporary folder, but for its lock.
+/// Removes the content of a temporary folder except its lock file.
 fn empty(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_name() != LOCK) {
         let is_folder = entry.file_type().is_ok_and(|found| found.is_dir());
-        // What stays is named by what comes next: the folder cannot be removed.
+        // After a failure here, removing the folder fails, too, and reports it.
         let _ = if is_folder {
             fs::remove_dir_all(entry.path())
         } else {
@@ -231,14 +202,14 @@ fn empty(folder: &Path) {
     }
 }
 
-/// The lock of a regular file of this user, if no process holds it.
+/// Locks a regular file of this user, unless a process holds the lock.
 fn free_lock(path: &Path) -> io::Result<Option<File>> {
     let found = fs::symlink_metadata(path)?;
     if !found.is_file() || !is_own(&found) {
         return Ok(None);
     }
     let file = open(path)?;
-    // What was opened is what was looked at.
+    // The opened file must be the one whose metadata was checked.
     let opened = file.metadata()?;
     if !opened.is_file() || !is_same(&found, &opened) {
         return Ok(None);
@@ -249,8 +220,8 @@ fn free_lock(path: &Path) -> io::Result<Option<File>> {
 #[cfg(unix)]
 fn open(path: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
-    // Neither a link is followed, nor does a pipe that took the place of the file wait for a
-    // writer.
+    // NOFOLLOW does not follow links; NONBLOCK does not wait for the writer of a pipe that replaced
+    // the file.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
 }
@@ -264,7 +235,7 @@ fn open(path: &Path) -> io::Result<File> {
 #[cfg(unix)]
 pub fn is_own(found: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
-    /// Whose a file is that this process makes.
+    /// Owner of the files that this process creates.
     static OWN: OnceLock<Option<u32>> = OnceLock::new();
     let own = OWN.get_or_init(|| Some(tempfile::tempfile().ok()?.metadata().ok()?.uid()));
     *own == Some(found.uid())
@@ -302,39 +273,27 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_the_finished_file_is_left() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        write(&path, b"one", Access::Public).unwrap();
-        write(&path, b"two", Access::Private).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        fs::create_dir(dir.path().join("taken")).unwrap();
-        write(&dir.path().join("taken"), b"x", Access::Private).unwrap_err();
-        assert_eq!(names(dir.path()), ["f", "taken"]);
-    }
-
-    #[test]
-    fn what_nobody_holds_is_removed_and_what_somebody_holds_is_not() {
+    fn a_sweep_removes_unlocked_temporaries_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let (file, folder) =
             (temporary_in(dir.path()).unwrap(), Scratch::within(dir.path()).unwrap());
         fs::write(folder.path().join("seed"), "secret").unwrap();
-        // As a killed process leaves them.
+        // Left by a killed process.
         fs::write(dir.path().join(".zklora-old.tmp"), "rows").unwrap();
         let old = dir.path().join("zklora-scratch-old");
         fs::create_dir_all(old.join("private")).unwrap();
         fs::write(old.join("private/seed"), "secret").unwrap();
         fs::write(old.join(LOCK), "").unwrap();
         fs::create_dir(dir.path().join("zklora-scratch-empty")).unwrap();
-        // Somebody else's.
+        // Files of other programs.
         fs::write(dir.path().join("zklora.tmp"), "").unwrap();
         fs::create_dir_all(dir.path().join("zklora-session-1/in")).unwrap();
         fs::create_dir_all(dir.path().join("zklora-scratch-mine/in")).unwrap();
         sweep(dir.path());
-        let held = [file.path(), folder.path()]
+        let locked = [file.path(), folder.path()]
             .map(|path| path.file_name().unwrap().to_str().unwrap().to_string());
         let mut expected =
-            vec!["zklora-scratch-mine", "zklora-session-1", "zklora.tmp", &held[0], &held[1]];
+            vec!["zklora-scratch-mine", "zklora-session-1", "zklora.tmp", &locked[0], &locked[1]];
         expected.sort_unstable();
         assert_eq!(names(dir.path()), expected);
         assert!(folder.path().join("seed").exists());
@@ -355,8 +314,8 @@ mod tests {
         fs::create_dir(&swept).unwrap();
         symlink(precious.join("data"), swept.join(".zklora-a.tmp")).unwrap();
         symlink(&precious, swept.join("zklora-scratch-a")).unwrap();
-        // A folder whose lock is a link, and one that holds a link: the link goes, not what it
-        // names.
+        // A folder whose lock is a link, and one that contains a link: the link is removed, not its
+        // target.
         fs::create_dir(swept.join("zklora-scratch-b")).unwrap();
         symlink(precious.join("data"), swept.join("zklora-scratch-b").join(LOCK)).unwrap();
         fs::create_dir(swept.join("zklora-scratch-c")).unwrap();
@@ -374,20 +333,20 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_temporary_folder_lets_its_owner_in_alone() {
+    fn a_temporary_folder_is_accessible_to_its_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let scratch = Scratch::new().unwrap();
         assert_eq!(fs::metadata(scratch.path()).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
-    fn a_sweep_that_is_faster_than_the_lock_makes_the_file_anew() {
+    fn a_file_that_was_swept_or_locked_first_is_not_held() {
         let dir = tempfile::tempdir().unwrap();
         let file = tempfile::tempfile_in(dir.path()).unwrap();
-        assert!(!hold(&file), "it has no name any more");
+        assert!(!hold(&file), "the file has no name any more");
         let named = NamedTempFile::new_in(dir.path()).unwrap();
         let other = File::open(named.path()).unwrap();
         other.lock().unwrap();
-        assert!(!hold(named.as_file()), "somebody else holds it");
+        assert!(!hold(named.as_file()), "another process holds the lock");
     }
 }

@@ -1,25 +1,23 @@
-//! Text that somebody else wrote, as it may be shown: the one place that escapes it for people, and
-//! the one that does so for machines.
+//! Escapes text from other parties before it is shown to people or written for machines.
 //!
-//! Names of tensors and modules, what a parser quotes, messages of peers: an attacker chooses them.
-//! A line break among them would make a line that looks like this program's own ("Verdict
-//! ACCEPTED"), a code of the terminal would move the cursor, a mark of direction would turn a word
-//! around, and a letter that is drawn as nothing would make two names look equal.
+//! An attacker chooses the names of tensors and modules, the text that a parser quotes, and the
+//! messages of a peer. A line break in them could fake a line of this program ("Verdict ACCEPTED"),
+//! a terminal code could move the cursor, a direction mark could reverse a word, and an invisible
+//! character could make two names look equal.
 //!
-//! This is the lowest crate that all that show text are built on (compiler, runtime, command and
-//! Python package). Who shows something passes it through here as the last step: a caller that
-//! forgets to do so before does no harm, and to do so twice changes nothing.
+//! The command and the Python package escape all text as the last step before they show it.
+//! Escaping earlier is harmless, because escaping twice gives the same text.
 
 use std::fmt::{self, Display, Write};
 
 use serde::Serialize;
 use unicode_general_category::{GeneralCategory, get_general_category};
 
-/// Whether a character shows itself, in its place, and does nothing else.
+/// Whether a character is visible, stays in its place, and has no other effect.
 ///
-/// Not plain are control characters (line breaks and tabs among them), marks that change the
-/// direction of writing, other invisible characters, line and paragraph separators, tags, and code
-/// points that have no meaning or a private one.
+/// The following are not plain: control characters (including line breaks and tabs), marks that
+/// change the direction of writing, other invisible characters, line and paragraph separators,
+/// tags, and code points that are unassigned or for private use.
 pub fn is_plain(c: char) -> bool {
     use GeneralCategory as Of;
     if c.is_ascii() {
@@ -36,12 +34,12 @@ pub fn is_plain(c: char) -> bool {
             | Of::Surrogate
             | Of::Unassigned
     );
-    !dangerous && !is_drawn_as_nothing(c)
+    !dangerous && !is_invisible(c)
 }
 
-/// Letters and marks that Unicode wants drawn as nothing ("default ignorable") and that no category
-/// of [`is_plain`] has.
-fn is_drawn_as_nothing(c: char) -> bool {
+/// Letters and marks that Unicode defines as invisible ("default ignorable") and that are in none
+/// of the categories of [`is_plain`].
+fn is_invisible(c: char) -> bool {
     matches!(
         c,
         '\u{34f}'
@@ -55,17 +53,17 @@ fn is_drawn_as_nothing(c: char) -> bool {
     )
 }
 
-/// Text for people, on one line: what is not plain is shown as what it is (`\n`, `\u{202e}`).
+/// Text for people, on one line: characters that are not plain are escaped (`\n`, `\u{202e}`).
 ///
-/// A backslash stays one, so that escaped text can be escaped again and is the same.
+/// Backslashes are not escaped, so escaping text twice gives the same text.
 pub fn shown(text: impl Display) -> String {
     let mut out = Escaping(String::new());
-    // A `String` takes every text; only a `Display` that fails by itself ends early.
+    // Writing to a `String` cannot fail. A `Display` that returns an error ends the text early.
     let _ = write!(out, "{text}");
     out.0
 }
 
-/// [`shown`], and cut after `most` characters of the original.
+/// As [`shown`], cut after `most` characters of the original.
 pub fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         None => shown(text),
@@ -73,8 +71,8 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// [`shown`], with every run of white space as one space. Of a long text, the start and the end
-/// remain: the start of a library's error says where it happened, the end says what happened.
+/// As [`shown`], with every run of white space as one space. A long text is cut in the middle: the
+/// start of a library's error says where it happened, and the end says what happened.
 pub fn condensed(text: impl Display) -> String {
     const WHOLE: usize = 600;
     const START: usize = 400;
@@ -99,9 +97,9 @@ impl Write for Escaping {
     }
 }
 
-/// Compact JSON that is ASCII throughout: every other character is a `\uXXXX`, two of them beyond
-/// the basic plane. So it is on one line, does nothing to a terminal, and is the same value to
-/// every reader.
+/// Compact JSON in ASCII: every other character is written as `\uXXXX`, or as two of them beyond
+/// the basic plane. The result is on one line, has no effect on a terminal, and is the same value
+/// for every reader.
 ///
 /// # Errors
 /// Those of [`serde_json::to_string`].
@@ -109,8 +107,8 @@ pub fn json(value: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
     serde_json::to_string(value).map(|text| json_in_ascii(&text))
 }
 
-/// JSON without line breaks between its parts, which has other characters than ASCII in its strings
-/// alone: there, each may be written as a code.
+/// Escapes the characters of compact JSON that are not ASCII. Such characters occur only in its
+/// strings, where `\uXXXX` has the same meaning.
 pub fn json_in_ascii(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
@@ -118,7 +116,7 @@ pub fn json_in_ascii(json: &str) -> String {
             out.push(c);
         } else {
             for unit in c.encode_utf16(&mut [0; 2]) {
-                // A `String` takes every text.
+                // Writing to a `String` cannot fail.
                 let _ = write!(out, "\\u{unit:04x}");
             }
         }
@@ -129,7 +127,7 @@ pub fn json_in_ascii(json: &str) -> String {
 /// Longest text of a peer that is shown, in characters.
 const LONGEST: usize = 600;
 
-/// A peer's text as it may be shown: [`shortened`] to 600 characters.
+/// A peer's text, escaped and cut after 600 characters ([`shortened`]).
 pub fn printable(text: &str) -> String {
     shortened(text, LONGEST)
 }
@@ -142,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_moves_hides_or_turns_text_is_not_plain() {
+    fn control_direction_and_invisible_characters_are_not_plain() {
         let plain = "az AZ09~ äöß éé 你好 שלום نص हिन्दी 😀 · × ⟨x⟩ ‖ ₂ … – “ ” „";
         assert!(plain.chars().all(is_plain), "{}", shown(plain));
         let not_plain = [
@@ -176,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_break_a_code_and_a_turned_word_are_shown_as_what_they_are() {
+    fn line_breaks_terminal_codes_and_direction_marks_are_escaped() {
         assert_eq!(
             shown("x\nVerdict  ACCEPTED\r\u{1b}[2K\u{202e}\u{2028}"),
             r"x\nVerdict  ACCEPTED\r\u{1b}[2K\u{202e}\u{2028}"
@@ -201,7 +199,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_shown_is_plain_and_shown_again_is_the_same(text in any::<String>()) {
+        fn shown_text_is_plain_and_stays_the_same_when_shown_again(text in any::<String>()) {
             let once = shown(&text);
             prop_assert!(once.chars().all(is_plain));
             prop_assert_eq!(shown(&once), once);

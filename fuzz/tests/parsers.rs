@@ -1,9 +1,8 @@
-//! Every parser of hostile input, on files of the fixtures that were edited at random. A target
-//! fails if it panics, or if it accepts what it must not.
+//! Fuzzes every parser of hostile input, on randomly edited files of the fixtures. A target fails
+//! if it panics, or if it accepts what it must not.
 //!
 //! Each target runs for a second under `cargo test`. With `cargo bolero test --package zklora-fuzz
-//! TARGET` (from the registry) libFuzzer drives the same targets with coverage, for as long as one
-//! likes.
+//! TARGET` (from the registry) libFuzzer runs the same targets with coverage, without a time limit.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::{
@@ -137,7 +136,7 @@ fn contributor() -> &'static Contributor {
     })
 }
 
-/// A file with these bytes, in a folder of its own.
+/// A file with these bytes, in a new folder.
 fn file(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
@@ -181,7 +180,7 @@ fn adapter_config() {
     });
 }
 
-/// What is accepted is canonical: the same bytes come out again, under another id unless nothing
+/// An accepted manifest is canonical: it encodes to the same bytes, and its id differs if anything
 /// was changed.
 #[test]
 fn manifest() {
@@ -222,7 +221,7 @@ fn trace() {
     });
 }
 
-/// What is parsed has one encoding.
+/// A parsed proof encodes to the same bytes.
 #[test]
 fn proof() {
     let c = contributor();
@@ -257,7 +256,7 @@ fn activations() {
     });
 }
 
-/// Batches and answers off the wire: what is taken fits the manifest.
+/// Batches and answers of the protocol: accepted ones fit the manifest.
 #[test]
 fn batches_and_answers() {
     use prost::Message;
@@ -297,7 +296,7 @@ fn batches_and_answers() {
     });
 }
 
-/// Logs of sessions: what is read is a beginning of what was written.
+/// Logs of sessions: the records that are read are a prefix of those that were written.
 #[test]
 fn session_logs() {
     use zklora_session::{
@@ -329,7 +328,7 @@ fn session_logs() {
     });
 }
 
-/// Base models: an error, or a model that runs or says why not.
+/// Base models: an error, or a model that runs or fails with an error.
 #[test]
 fn base_models_and_tokenizers() {
     use zklora_models::language_model::{Identity, LanguageModel, Tokenizer};
@@ -347,14 +346,18 @@ fn base_models_and_tokenizers() {
     });
 }
 
-/// Whatever is read has a page, and the page has no markup of the report's.
+/// Every accepted report has a page, and the page has no markup from the report.
 #[test]
 fn reports() {
-    let seed = br#"{"format":"zklora-report","version":1,"base_model":"<script>","mode":"add-delta","loss":{"base":3.5,"adapted":1e-7,
-        "base_perplexity":1e300,"adapted_perplexity":2,"tokens":10,"windows":[{"tokens":5,"base":3.5,"adapted":2.25},{"tokens":5,
-        "base":0,"adapted":-1e9}]},"generated":{"prompt":"<script>","adapted":"a","base":null,"tokens":1},"contributors":[],"points":[
-        {"module":"m.0.q","rows":4,"base_rms":1,"delta_rms":0.5,"relative":0.5,"contributors":[0]},{"module":"m.1.q","rows":4,
-        "base_rms":1,"delta_rms":5e-9,"relative":5e-9,"contributors":[0]}],"forward_seconds":1.5,"forward_passes":1}"#;
+    let seed =
+        br#"{"format":"zklora-report","version":1,"base_model":"<script>","mode":"add-delta",
+        "loss":{"base":3.5,"adapted":1e-7,"base_perplexity":1e300,"adapted_perplexity":2,
+        "tokens":10,"windows":[{"tokens":5,"base":3.5,"adapted":2.25},{"tokens":5,"base":0,
+        "adapted":-1e9}]},"generated":{"prompt":"<script>","adapted":"a","base":null,"tokens":1},
+        "contributors":[],"points":[{"module":"m.0.q","rows":4,"base_rms":1,"delta_rms":0.5,
+        "relative":0.5,"contributors":[0]},{"module":"m.1.q","rows":4,"base_rms":1,
+        "delta_rms":5e-9,"relative":5e-9,"contributors":[0]}],"forward_seconds":1.5,
+        "forward_passes":1}"#;
     fuzz(&[seed.to_vec()], |bytes| {
         let (_folder, path) = file("report.json", bytes);
         if let Ok(report) = EffectReport::read(&path) {
@@ -364,7 +367,7 @@ fn reports() {
     });
 }
 
-/// Lists that are read again have the same commitment.
+/// Values that are written and read again have the same commitment.
 #[test]
 fn committed_values_and_commitments() {
     let folder = fixture("activation_commitments");
@@ -385,7 +388,7 @@ fn committed_values_and_commitments() {
     });
 }
 
-/// Only what was proven is accepted: an edit of a row proof that changes what it says is refused.
+/// A row proof whose claim was edited is refused.
 #[test]
 fn row_proofs() {
     let path = Path::new("fuzzed.json");

@@ -1,20 +1,20 @@
-//! What can go wrong with an adapter, a base model or an export, one variant per reason.
+//! Errors of adapters, exports and language models: one variant per cause.
 //!
-//! Messages say what, where and what to do. Text that comes out of a file is escaped and shortened
-//! before it is shown, for it may be hostile. Must not know how anything is read.
+//! A message says what is wrong, where, and what to do. Text from a file may be hostile, so it is
+//! escaped and shortened before it is shown. Must not know how files are read.
 
 use std::path::PathBuf;
 
 use zklora_files::text;
 
-/// Why an adapter or base model was not read or not run, or an export not written.
+/// Why an adapter or a base model was not read, an export not written, or a language model not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be read or written.
     #[error(transparent)]
     File(#[from] zklora_files::Error),
-    /// A file is not the JSON that it should be.
+    /// A file is not valid JSON.
     #[error("{} is not valid JSON: {}", .path.display(), shown(.reason))]
     Json {
         /// The file.
@@ -22,20 +22,20 @@ pub enum Error {
         /// What the parser said.
         reason: String,
     },
-    /// A key of `adapter_config.json` is wrong, or changes what the adapter computes in a way that
-    /// is not supported.
+    /// A key of `adapter_config.json` has a wrong value, or a value that changes the delta in an
+    /// unsupported way.
     #[error("{}: key {} is {}: {reason}", .path.display(), quoted(.key), shown(.value))]
     Config {
         /// The `adapter_config.json`.
         path: PathBuf,
         /// The key.
         key: String,
-        /// Its value, as JSON; `missing` if it is not there.
+        /// Its value, as JSON; `missing` if the file has no such key.
         value: String,
         /// What is wrong with it and what to do.
         reason: String,
     },
-    /// The folder holds its weights as a pickle only.
+    /// The folder holds its weights only as a pickle.
     #[error(
         "{} is a Python pickle, which can run code when it is read; if you trust the file, convert it in its folder: \
          python -c \"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in \
@@ -47,7 +47,7 @@ pub enum Error {
         /// The `adapter_model.bin`.
         path: PathBuf,
     },
-    /// A file that the folder must hold is not there.
+    /// A folder lacks a file that it must have.
     #[error("{} does not exist: {hint}", .path.display())]
     Missing {
         /// The file.
@@ -55,8 +55,8 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
-    /// A folder holds no adapter itself, but its subfolders hold several.
-    #[error("{} holds several adapters, {}: give the folder of one of them", .path.display(), listed(.names))]
+    /// A folder holds no adapter, but several of its subfolders do.
+    #[error("{} holds several adapters, {}: pass the folder of one of them", .path.display(), listed(.names))]
     SeveralAdapters {
         /// The folder.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A tensor is not one that a supported adapter has, or not of its shape or type.
+    /// A tensor is not part of a supported adapter, or has another shape or type than it must have.
     #[error("{}: tensor {}: {reason}", .path.display(), quoted(.tensor))]
     Tensor {
         /// The file.
@@ -83,8 +83,8 @@ pub enum Error {
     },
     /// A weight is NaN or infinite.
     #[error(
-        "{}: module {}: tensor {} holds {value} at position {position}: an adapter with weights that are not finite \
-         cannot be proven; train it again or use an earlier checkpoint",
+        "{}: module {}: tensor {} holds {value} at position {position}: weights must be finite; train the adapter again \
+         or use an earlier checkpoint",
         .path.display(), quoted(.module), quoted(.tensor)
     )]
     NotFinite {
@@ -99,7 +99,7 @@ pub enum Error {
         /// `NaN`, `inf` or `-inf`.
         value: f64,
     },
-    /// A module is called something that cannot be a file name.
+    /// The name of a module cannot be the name of a file.
     #[error("module name {}: {reason}", quoted(.module))]
     ModuleName {
         /// The name.
@@ -107,7 +107,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A module's fields do not fit together, so that it has no ONNX form.
+    /// The fields of a module do not fit together, so that it has no ONNX form.
     #[error("module {}: {reason}", quoted(.module))]
     Module {
         /// The module.
@@ -115,15 +115,23 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
+    /// The matrices of a module, written out, exceed a limit.
+    #[error("module {} is too large: {reason}", quoted(.module))]
+    ModuleTooLarge {
+        /// The module.
+        module: String,
+        /// Which limit, and what to do.
+        reason: String,
+    },
     /// A pattern given on the command line matches no module.
-    #[error("no module matches {}; near it: {}", quoted(.glob), listed(.near))]
+    #[error("no module matches {}; similar names: {}", quoted(.glob), listed(.similar))]
     NoSuchModule {
         /// The pattern.
         glob: String,
-        /// Names of modules that are spelled most like it, nearest first.
-        near: Vec<String>,
+        /// The module names with the most similar spelling, most similar first.
+        similar: Vec<String>,
     },
-    /// A file is no ONNX model that can be run here.
+    /// A file is not an ONNX language model of a supported form.
     #[error("{}: {reason}", .path.display())]
     Onnx {
         /// The file.
@@ -131,31 +139,74 @@ pub enum Error {
         /// What is wrong with it and what to do.
         reason: String,
     },
-    /// A language model has no layer of the name that an adapter's module has.
+    /// tract cannot run the graph of an ONNX file.
+    #[error("{}: cannot be run: {what}", .path.display())]
+    Unrunnable {
+        /// The file.
+        path: PathBuf,
+        /// What tract said, on one line.
+        what: String,
+    },
+    /// A language model has no layer with the name of an adapter's module.
     #[error(
-        "the model has no layer called {}; near it: {}; give the tensor that the layer puts out with --map {}=TENSOR",
-        quoted(.module), listed(.near), shown(.module)
+        "the model has no layer called {}; similar names: {}; pass the output tensor of the layer with --map {}=TENSOR",
+        quoted(.module), listed(.similar), shown(.module)
     )]
     NoSuchLayer {
         /// The module.
         module: String,
-        /// Names of layers that are spelled most like it, nearest first.
-        near: Vec<String>,
+        /// The layer names with the most similar spelling, most similar first.
+        similar: Vec<String>,
     },
-    /// Several layers of a language model may be the one that an adapter's module means.
+    /// Several layers of a language model match the name of an adapter's module.
     #[error(
-        "{} may be any of the layers {}; give the tensor that the right one puts out with --map {}=TENSOR",
+        "{} may be any of the layers {}; pass the output tensor of the right one with --map {}=TENSOR",
         quoted(.module), listed(.layers), shown(.module)
     )]
     AmbiguousLayer {
         /// The module.
         module: String,
-        /// The layers and what they put out, in the order of the graph.
+        /// The layers and their outputs, in the order of the graph.
         layers: Vec<String>,
     },
-    /// A tensor of a language model has not the size that an adapter's module needs.
+    /// Two modules of an adapter mean one layer of a language model.
     #[error(
-        "module {}: tensor {} of the model has {found} features where the adapter has {expected}; the adapter belongs to another base model, or --map names the wrong tensor",
+        "module {} is the layer with the output {}, which another module is, too; a layer can be adapted once",
+        quoted(.module), quoted(.output)
+    )]
+    LayerTaken {
+        /// The second module.
+        module: String,
+        /// The layer's output, by its name in the ONNX file.
+        output: String,
+    },
+    /// A tensor given with `--map` is not the output of a layer.
+    #[error("module {}: --map names the tensor {}, {reason}", quoted(.module), quoted(.tensor))]
+    MappedTensor {
+        /// The module.
+        module: String,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong with it and what to do.
+        reason: String,
+    },
+    /// A tensor of a language model is not of the type that deltas are added in.
+    #[error(
+        "module {}: tensor {} is of type {found} in the model; export the model in float32",
+        quoted(.module), quoted(.tensor)
+    )]
+    LayerType {
+        /// The module.
+        module: String,
+        /// The tensor, by its name in the ONNX file.
+        tensor: String,
+        /// Its type.
+        found: String,
+    },
+    /// A tensor of a language model has another size than an adapter's module.
+    #[error(
+        "module {}: tensor {} of the model has {found} features where the adapter has {expected}; the adapter belongs to \
+         another base model, or --map names the wrong tensor",
         quoted(.module), quoted(.tensor)
     )]
     LayerSize {
@@ -168,13 +219,29 @@ pub enum Error {
         /// Features that the tensor has.
         found: usize,
     },
-    /// Tokens that a language model cannot take in.
+    /// Tokens that a language model cannot read.
     #[error("{0}")]
     Tokens(String),
-    /// What was to be injected into a language model could not be computed.
+    /// An option of generation or evaluation is out of its range.
+    #[error("{0}")]
+    Options(String),
+    /// tract failed while it ran a language model.
+    #[error("the model cannot be run on {tokens} tokens: {what}")]
+    Run {
+        /// Number of tokens.
+        tokens: usize,
+        /// What tract said, on one line.
+        what: String,
+    },
+    /// All logits of a token are NaN, so no token can be chosen.
+    #[error(
+        "the model's logits are all NaN; its weights, or the deltas that were added, are damaged"
+    )]
+    NanLogits,
+    /// The injector failed.
     #[error(transparent)]
     Injector(Box<dyn std::error::Error + Send + Sync>),
-    /// A file is no tokenizer, or it cannot read a text.
+    /// A file is not a tokenizer, or the tokenizer fails on a text.
     #[error("{}: {}", .path.display(), shown(.reason))]
     Tokenizer {
         /// The `tokenizer.json`.
@@ -182,8 +249,8 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A list of files (`export.json`, `model.safetensors.index.json`) says something that cannot
-    /// be right.
+    /// A list of files (`export.json`, `model.safetensors.index.json`) contradicts itself or leaves
+    /// its folder.
     #[error("{}: {}", .path.display(), shown(.reason))]
     Index {
         /// The list.
@@ -191,12 +258,18 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A check of zklora's own work failed.
+    #[error("internal error: {what}; this is a bug in zklora, please report it")]
+    Internal {
+        /// Which check.
+        what: String,
+    },
 }
 
-/// Longest piece of a file's own text that a message repeats, in characters.
+/// Longest piece of text from a file that a message repeats, in characters.
 const SHOWN: usize = 160;
 
-/// `text` as it may be shown ([`text::shortened`]), cut after [`SHOWN`] characters.
+/// `text`, escaped and cut after [`SHOWN`] characters ([`text::shortened`]).
 pub(crate) fn shown(text: &str) -> String {
     text::shortened(text, SHOWN)
 }

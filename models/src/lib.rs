@@ -1,8 +1,9 @@
-//! Adapters and base models as files: PEFT folders in, one ONNX file per submodule out.
+//! Adapters and base models in floating point, in two halves that do not know each other.
 //!
-//! This crate is for reading what `peft` and Hugging Face save and for writing what the compiler
-//! takes in. It must not know about quantisation, commitments or proofs: everything here is in
-//! floating point and nothing here is secret by itself.
+//! * `adapter` reads the folders that `peft` and Hugging Face save ([`peft`]) and writes one ONNX
+//!   file per submodule for the compiler ([`mod@export`]). It needs tract's protobuf types only.
+//! * [`language_model`] runs a base model from an ONNX file, with deltas added at its layers. It
+//!   needs tract's inference, optimiser and runtime.
 //!
 //! ```text
 //! PEFT folder ─ peft::Adapter::load(_with_base) → Adapter ─ export::export → <module>.onnx per module + export.json
@@ -10,24 +11,22 @@
 //! base model as ONNX ─ language_model::LanguageModel::load → logits, with deltas that an Injector adds
 //! ```
 //!
-//! Everything that is read may be hostile: every length is bounded before it is used, and whatever
-//! is not understood is an [`Error`] that names the file and the key, tensor or module, never a
-//! panic and never a guess.
+//! This crate must not know about quantisation, commitments or proofs. Nothing in it is secret by
+//! itself. All files may be hostile: every length is bounded before it is used, and anything that
+//! is not understood is an [`Error`] that names the file and the key, tensor or module. It never
+//! panics and never guesses.
 
-mod base_model;
-mod base_weights;
+mod adapter;
+mod applies_to;
 mod error;
-pub mod export;
 pub mod language_model;
-mod module_name;
-mod near;
 pub mod panics;
-pub mod peft;
-mod strict_json;
-mod tensor_file;
+mod similar_names;
 
+pub use adapter::{export, peft};
+pub use applies_to::AppliesTo;
 pub use error::Error;
 pub use export::{ExportIndex, ExportedModule, export, onnx_model, read_index};
 pub use peft::{
-    Adapter, AdapterModule, AppliesTo, BaseModel, Form, Kind, LoraWeights, ModuleInput, fingerprint,
+    Adapter, AdapterModule, BaseModel, Form, Kind, LoraWeights, ModuleInput, fingerprint,
 };

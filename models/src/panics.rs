@@ -1,8 +1,8 @@
-//! Panics of tract on damaged files become values, without a word on stderr.
+//! Catches the panics of tract on damaged files, without a message on stderr.
 //!
-//! The process has one panic hook. It is replaced once by one that says nothing while this thread
-//! is inside [`catch`] and otherwise does what the hook before it did, so panics anywhere else look
-//! as they always do.
+//! A process has one panic hook. [`catch`] replaces it once by a hook that is silent while the
+//! panicking thread is inside `catch` and calls the previous hook otherwise. Panics outside `catch`
+//! are reported as before.
 
 use std::{
     cell::Cell,
@@ -11,33 +11,33 @@ use std::{
 };
 
 thread_local! {
-    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+    static SILENT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work` returns, or none if it panics.
+/// Returns what `work` returns, or none if it panics. The panic is not reported.
 pub fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     static INSTALL: Once = Once::new();
     INSTALL.call_once(|| {
         let previous = take_hook();
         set_hook(Box::new(move |info| {
-            // A thread whose locals are gone already is not inside `catch`.
-            if !CAUGHT.try_with(Cell::get).unwrap_or(false) {
+            // A thread whose locals are already dropped is not inside `catch`.
+            if !SILENT.try_with(Cell::get).unwrap_or(false) {
                 previous(info);
             }
         }));
     });
-    let outer = CAUGHT.replace(true);
+    let outer = SILENT.replace(true);
     let result = catch_unwind(AssertUnwindSafe(work));
-    CAUGHT.set(outer);
+    SILENT.set(outer);
     result.ok()
 }
 
-/// Runs `work`, which is not tract's, inside [`catch`]: its panics are caught too, but not in
-/// silence.
+/// Runs `work` inside [`catch`] with its panics reported: for callbacks, whose panics are bugs and
+/// not damaged files.
 pub(crate) fn reported<T>(work: impl FnOnce() -> T) -> T {
-    let outer = CAUGHT.replace(false);
+    let outer = SILENT.replace(false);
     let result = work();
-    CAUGHT.set(outer);
+    SILENT.set(outer);
     result
 }
 
@@ -47,12 +47,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn panics_are_caught_and_the_thread_speaks_again_afterwards() {
+    fn panics_are_caught_and_later_ones_are_reported_again() {
         assert_eq!(catch(|| 1), Some(1));
         assert_eq!(catch(|| -> u8 { panic!("hidden") }), None);
-        assert!(!CAUGHT.get());
+        assert!(!SILENT.get());
         assert_eq!(
-            catch(|| catch(|| -> u8 { panic!("hidden") }).is_none() && CAUGHT.get()),
+            catch(|| catch(|| -> u8 { panic!("hidden") }).is_none() && SILENT.get()),
             Some(true)
         );
     }

@@ -1,5 +1,5 @@
-//! What `export` writes: ONNX that computes the same deltas in tract, the same bytes every time,
-//! nothing half-written.
+//! `export` writes ONNX that computes the same deltas in tract, with the same bytes every time, and
+//! leaves nothing half-written.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -95,7 +95,7 @@ fn the_same_adapter_gives_the_same_bytes() {
 }
 
 #[test]
-fn the_index_reads_back_and_says_what_is_there() {
+fn the_index_reads_back_and_lists_the_files() {
     let mut adapter = Adapter::load(&fixture("gpt2_lora_bias")).unwrap();
     adapter.base_model.fingerprint = Some("0f".repeat(32));
     let out = tempfile::tempdir().unwrap();
@@ -113,7 +113,7 @@ fn the_index_reads_back_and_says_what_is_there() {
 }
 
 #[test]
-fn the_index_says_what_goes_in_and_where_the_delta_is_added() {
+fn the_index_states_the_inputs_and_where_the_delta_is_added() {
     let entry = |name: &str, module: &str| {
         let out = tempfile::tempdir().unwrap();
         let index = export(&load(name), &[module.into()], out.path()).unwrap();

@@ -1,5 +1,5 @@
-//! Language models run as torch runs them, adapted ones as peft does, and growing sequences keep
-//! their rows.
+//! Language models give the logits of torch, adapted ones those of peft, and growing sequences keep
+//! the bits of their rows.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
@@ -9,10 +9,13 @@ use std::sync::Arc;
 use support::language::{
     Local, MODELS, Recorder, all_linear, base, plain, points_of, recorded, worst,
 };
-use zklora_models::language_model::{
-    Identity, InjectionCall, Injector, LanguageModel, Sampling, Stop, Tokenizer, generate, loss,
+use zklora_models::{
+    Error, fingerprint,
+    language_model::{
+        Identity, InjectionCall, Injector, LanguageModel, Sampling, StopReason, Tokenizer,
+        generate, loss,
+    },
 };
-use zklora_models::{Error, fingerprint};
 
 /// Largest difference between logits of tract and of torch.
 const TOLERANCE: f32 = 1e-4;
@@ -93,8 +96,8 @@ fn points_that_read_the_same_activations_are_asked_for_together() {
     }
 }
 
-/// Every tensor that the injector sees and every logit, for lengths on both sides of the steps that
-/// sequences are padded to.
+/// Compares every tensor that the injector sees and every logit, for lengths on both sides of the
+/// steps that sequences are padded to.
 #[test]
 fn rows_of_a_growing_sequence_keep_their_bits() {
     for model in MODELS {
@@ -128,8 +131,8 @@ fn rows_of_a_growing_sequence_keep_their_bits() {
 }
 
 #[derive(Debug, thiserror::Error, PartialEq)]
-#[error("the prover is on holiday")]
-struct Holiday;
+#[error("the contributor cannot be reached")]
+struct Unreachable;
 
 struct Failing;
 
@@ -138,7 +141,7 @@ impl Injector for Failing {
         &self,
         _: &InjectionCall<'_>,
     ) -> Result<Vec<Vec<f32>>, Box<dyn std::error::Error + Send + Sync>> {
-        Err(Box::new(Holiday))
+        Err(Box::new(Unreachable))
     }
 }
 
@@ -148,7 +151,7 @@ fn an_injectors_error_comes_back_as_itself() {
     let model =
         LanguageModel::load(&base("tiny-llama/dynamo.onnx"), &points, Arc::new(Failing)).unwrap();
     let Err(Error::Injector(error)) = model.logits(&[1]) else { panic!("the injector fails") };
-    assert_eq!(error.downcast_ref::<Holiday>(), Some(&Holiday));
+    assert_eq!(error.downcast_ref::<Unreachable>(), Some(&Unreachable));
 }
 
 struct TooShort;
@@ -179,7 +182,7 @@ fn an_injectors_answer_must_have_the_size_of_the_base() {
 }
 
 #[test]
-fn tokens_that_the_model_has_no_place_for_are_errors() {
+fn tokens_that_the_model_cannot_read_are_errors() {
     let model = plain("tiny-gpt2/legacy");
     for (ids, expected) in [
         (vec![], "no token"),
@@ -198,20 +201,20 @@ fn generation_is_deterministic_and_stops() {
     let tokenizer = Tokenizer::load(&base("tiny-llama/tokenizer.json")).unwrap();
     let prompt = tokenizer.encode("In the beginning").unwrap();
     let greedy = Sampling { max_new_tokens: 12, ..Sampling::default() };
-    let mut heard = Vec::new();
-    let told = |id| {
-        heard.push(id);
+    let mut reported = Vec::new();
+    let on_token = |id| {
+        reported.push(id);
         true
     };
-    let (ids, stop) = generate(&model, &prompt, &greedy, &[], told).unwrap();
-    assert_eq!((ids.len(), stop), (12, Stop::Length));
-    assert_eq!(ids, heard);
+    let (ids, stop) = generate(&model, &prompt, &greedy, &[], on_token).unwrap();
+    assert_eq!((ids.len(), stop), (12, StopReason::Length));
+    assert_eq!(ids, reported);
     let (early, stop) = generate(&model, &prompt, &greedy, &ids[3..4], |_| true).unwrap();
-    assert_eq!(stop, Stop::EndOfText);
+    assert_eq!(stop, StopReason::EndOfText);
     assert!(early.len() <= 3 && ids.starts_with(&early));
     assert_eq!(
         generate(&model, &prompt, &greedy, &[], |_| false).unwrap(),
-        (ids[..1].to_vec(), Stop::Callback)
+        (ids[..1].to_vec(), StopReason::Callback)
     );
     let drawn = Sampling { temperature: 1.0, top_k: 20, top_p: 0.95, seed: 1, ..greedy };
     let draw = |sampling: &Sampling| generate(&model, &prompt, sampling, &[], |_| true).unwrap().0;
@@ -220,7 +223,7 @@ fn generation_is_deterministic_and_stops() {
 
     let short = plain("tiny-gpt2/dynamo");
     let (ids, stop) = generate(&short, &[1; 126], &greedy_for(10), &[], |_| true).unwrap();
-    assert_eq!((ids.len(), stop), (3, Stop::Positions));
+    assert_eq!((ids.len(), stop), (3, StopReason::Positions));
 }
 
 fn greedy_for(max_new_tokens: usize) -> Sampling {
@@ -240,13 +243,14 @@ fn the_loss_is_that_of_the_logits() {
     );
     let mean = windows.iter().map(|w| w.nll).sum::<f64>()
         / windows.iter().map(|w| w.tokens as f64).sum::<f64>();
-    // The model was trained on such text: far below the ln 257 = 5.5 of not knowing anything.
+    // The model was trained on such text, so the loss is far below ln 257 = 5.5, that of a uniform
+    // guess.
     assert!(mean > 0.5 && mean < 3.0, "{mean}");
-    assert!(matches!(loss(&model, &ids, 1), Err(Error::Tokens(_))));
+    assert!(matches!(loss(&model, &ids, 1), Err(Error::Options(_))));
 }
 
 #[test]
-fn text_goes_to_tokens_and_back() {
+fn text_becomes_tokens_and_text_again() {
     let tokenizer = Tokenizer::load(&base("tiny-gpt2/tokenizer.json")).unwrap();
     let ids = tokenizer.encode("let x = 5; // ok").unwrap();
     assert_eq!(ids[..4], [75, 68, 83, 220]);

@@ -1,16 +1,17 @@
-//! What a language model is not loaded from, and which layer is not guessed.
+//! Files that are not loaded as language models, and layers that are not guessed.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use prost::Message;
 use support::language::{base, point, recorded, worst};
 use tract_onnx::pb::{GraphProto, ModelProto, StringStringEntryProto, tensor_proto::DataLocation};
-use zklora_models::language_model::{Identity, InjectionPoint, LanguageModel};
-use zklora_models::{AppliesTo, Error};
+use zklora_models::{
+    AppliesTo, Error,
+    language_model::{Identity, InjectionPoint, LanguageModel},
+};
 
 fn read(model: &str) -> ModelProto {
     ModelProto::decode(&*std::fs::read(base(model)).unwrap()).unwrap()
@@ -39,17 +40,17 @@ fn text(result: Result<LanguageModel, Error>) -> String {
 }
 
 #[test]
-fn a_name_without_a_layer_gets_near_names() {
+fn a_name_without_a_layer_gets_similar_names() {
     for style in ["legacy", "dynamo"] {
         let model = base(&format!("tiny-llama/{style}.onnx"));
         for module in ["model.layers.1.self_attn.q_prj", "layers.1", "ayers.1.self_attn.q_proj"] {
-            let Err(Error::NoSuchLayer { near, .. }) = load(&model, &[point(module, 64, 64)])
+            let Err(Error::NoSuchLayer { similar, .. }) = load(&model, &[point(module, 64, 64)])
             else {
                 panic!("{module}")
             };
-            assert_eq!(near.len(), 5);
+            assert_eq!(similar.len(), 5);
             if module.ends_with("q_prj") {
-                assert!(near[0].ends_with("model.layers.1.self_attn.q_proj"), "{near:?}");
+                assert!(similar[0].ends_with("model.layers.1.self_attn.q_proj"), "{similar:?}");
             }
         }
     }
@@ -83,15 +84,15 @@ fn a_tensor_that_is_mapped_is_taken() {
         assert_eq!(by_name.points()[0].tensor, tensor);
         let error = text(load(&model, &[mapped("no_such")]));
         assert!(
-            error.contains("`no_such`, which no node of the model makes; near it: "),
+            error.contains("`no_such`, which no node of the model produces; similar names: "),
             "{error}"
         );
         let error = text(load(&model, &[mapped("input_ids")]));
-        assert!(error.contains("which no node of the model makes"), "{error}");
+        assert!(error.contains("which no node of the model produces"), "{error}");
     }
     let mask = InjectionPoint { tensor: Some("matmul".into()), ..point("whatever", 64, 64) };
     let error = text(load(&base("tiny-llama/dynamo.onnx"), &[mask]));
-    assert!(error.contains("which is not what a linear layer"), "{error}");
+    assert!(error.contains("which is not the output of a linear layer"), "{error}");
 }
 
 #[test]
@@ -132,8 +133,8 @@ fn a_layer_is_adapted_once() {
     assert!(error.contains("a layer can be adapted once"), "{error}");
 }
 
-/// One matrix is the embedding and the last layer, under one name; which is meant depends on where
-/// the node comes from.
+/// One matrix is the embedding and the last layer, under one name; the origin of the node tells the
+/// two apart.
 #[test]
 fn tied_matrices_are_told_apart() {
     for style in ["legacy", "dynamo"] {
@@ -153,8 +154,8 @@ fn tied_matrices_are_told_apart() {
         let (ids, expected) = recorded(&model.with_file_name("logits.safetensors"));
         assert!(worst(&loaded.logits(&ids).unwrap().values, &expected) < 1e-4);
     }
-    // Without the metadata both are called after the matrix, and the sizes tell them apart; nothing
-    // says which the embedding is.
+    // Without the metadata both have the name of the matrix, and the sizes tell them apart; nothing
+    // states which one is the embedding.
     let loaded = changed("tiny-gpt2/dynamo.onnx", &[point("lm_head", 64, 257)], |_| {}).unwrap();
     assert_eq!(loaded.points()[0].tensor, "logits");
     let result = changed("tiny-gpt2/dynamo.onnx", &[point("transformer.wte", 257, 64)], |_| {});
@@ -164,8 +165,8 @@ fn tied_matrices_are_told_apart() {
     changed("tiny-gpt2/dynamo.onnx", &[mapped], |_| {}).unwrap();
 }
 
-/// Without metadata of nodes, the names of the matrices are enough for layers whose matrices the
-/// exporter did not turn.
+/// Without metadata of nodes, the names of the matrices suffice for layers whose matrices the
+/// exporter did not transpose.
 #[test]
 fn names_of_matrices_find_layers_too() {
     let points = [
@@ -209,7 +210,7 @@ fn a_model_with_a_cache_is_refused_with_a_way_out() {
 }
 
 #[test]
-fn what_is_no_language_model_is_refused() {
+fn files_that_are_not_language_models_are_refused() {
     let error = text(changed("tiny-llama/legacy.onnx", &[], |graph| {
         graph.input.retain(|input| input.name != "input_ids");
     }));
@@ -233,7 +234,7 @@ fn damaged_files_are_errors() {
         std::fs::write(&path, &whole[..cut]).unwrap();
         assert!(load(&path, &points).is_err(), "{cut} bytes");
     }
-    // One byte after the other is another one; most changes of weights load, and none may panic.
+    // Change single bytes: most changes of weights load, and none may panic.
     for at in (0..whole.len()).step_by(whole.len() / 150) {
         let mut bytes = whole.clone();
         bytes[at] = bytes[at].wrapping_add(1 + (at % 250) as u8);
@@ -254,7 +255,7 @@ fn nodes_that_read_from_each_other_are_an_error() {
     assert!(text(result).contains("in a circle"));
 }
 
-/// Tensors in another file: beside the model they are read, and nothing else is opened.
+/// Tensors in a file beside the model are read, and no other file is opened.
 #[test]
 fn external_data_stays_in_the_folder() {
     let dir = tempfile::tempdir().unwrap();
@@ -282,11 +283,11 @@ fn external_data_stays_in_the_folder() {
     #[cfg(unix)]
     std::os::unix::fs::symlink(dir.path().join("outside"), folder.join("link")).unwrap();
     for (location, expected) in [
-        ("../outside", "not inside the model's folder"),
-        ("/etc/passwd", "not inside the model's folder"),
-        ("link", "a link out of the model's folder"),
+        ("../outside", "not a relative path inside the folder"),
+        ("/etc/passwd", "not a relative path inside the folder"),
+        ("link", "a link out of the folder"),
         ("absent", "keep it beside the model"),
-        (".", "which is not a file"),
+        (".", "is not a file"),
     ] {
         let mut moved = proto.clone();
         moved.graph.as_mut().unwrap().initializer[0].external_data[0].value = location.into();

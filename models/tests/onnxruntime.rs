@@ -1,19 +1,21 @@
 //! Exported files run in onnxruntime, an implementation of ONNX that shares no code with ours.
 //!
-//! The test makes a Python environment with pinned packages in the target folder, once, with
-//! whatever package index pip is configured for. Without Python or an index it says so on stderr
-//! and passes, unless `CI` is set: then it fails.
+//! The test creates a Python environment with pinned packages in the target folder, once, from the
+//! package index that pip is configured for. Without Python or an index it prints the reason on
+//! stderr and passes; if `CI` is set, it fails.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
 
 use support::{TRACED, load, recorded};
 use zklora_models::export;
 
-/// Packages with their hashes, and the file that they are in.
+/// Packages with their hashes, and the file that lists them.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/requirements.txt");
 
@@ -48,18 +50,19 @@ fn onnxruntime_computes_what_peft_computed() {
         }
         let result =
             Command::new(&python).arg(&script).arg(out.path()).arg(TOLERANCE).output().unwrap();
-        assert!(result.status.success(), "{name}: {}", said(&result));
+        assert!(result.status.success(), "{name}: {}", output_of(&result));
         let summary: serde_json::Value = serde_json::from_slice(&result.stdout).unwrap();
         assert_eq!(summary["checked"], modules.len(), "{name}");
         assert_eq!(summary["onnxruntime"], version());
     }
 }
 
-/// Python with [`REQUIREMENTS`], in `onnxruntime-env` of the target folder; or why there is none.
+/// The path of a Python with [`REQUIREMENTS`], in `onnxruntime-env` of the target folder; or why
+/// there is none.
 fn environment() -> Result<PathBuf, String> {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("onnxruntime-env");
     let python = dir.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    // Written last, so that an interrupted set-up is made again; holds what is installed.
+    // Lists the installed packages. Written last, so that an interrupted set-up is repeated.
     let stamp = dir.join("requirements.txt");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENTS) {
         return Ok(python);
@@ -79,7 +82,7 @@ fn environment() -> Result<PathBuf, String> {
     Ok(python)
 }
 
-/// The version of onnxruntime that is asked for.
+/// The required version of onnxruntime.
 fn version() -> &'static str {
     let line = REQUIREMENTS.lines().find_map(|line| line.strip_prefix("onnxruntime==")).unwrap();
     line.trim_end_matches('\\').trim()
@@ -88,10 +91,10 @@ fn version() -> &'static str {
 fn run(command: &mut Command) -> Result<(), String> {
     let output =
         command.output().map_err(|error| format!("{:?}: {error}", command.get_program()))?;
-    if output.status.success() { Ok(()) } else { Err(said(&output)) }
+    if output.status.success() { Ok(()) } else { Err(output_of(&output)) }
 }
 
-fn said(output: &Output) -> String {
+fn output_of(output: &Output) -> String {
     format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),

@@ -1,4 +1,4 @@
-//! What `Adapter::load` reads is what peft computes with.
+//! `Adapter::load` reads the numbers that peft computes with.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -77,8 +77,7 @@ fn the_first_pattern_in_the_file_wins() {
     assert_eq!(adapter.modules.iter().map(|m| m.scaling).collect::<Vec<_>>(), [6.0, 10.0]);
 }
 
-/// All four matrices are 2 × 2 or 3 × 3, so that nothing but name and config can tell which way
-/// round they are.
+/// The matrices are square, so only their names state the orientation.
 #[test]
 fn orientation_does_not_come_from_the_shape() {
     for fan_in_fan_out in [false, true] {
@@ -96,7 +95,7 @@ fn orientation_does_not_come_from_the_shape() {
 }
 
 #[test]
-fn a_transposed_matrix_is_refused_and_not_turned() {
+fn a_transposed_matrix_is_refused_and_not_transposed_back() {
     let mut folder = Folder::plain();
     folder.f32("base_model.model.m.lora_A.weight", &[3, 2], &[1.0; 6]);
     let error = Adapter::load(folder.write().path()).unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! What is not supported, or not right, is refused with an error that names it; nothing makes the
-//! reader panic.
+//! Unsupported or invalid adapters are refused with an error that names the reason; no input makes
+//! the reader panic.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -47,11 +47,11 @@ fn every_unsupported_setting_is_refused_by_name() {
         ("use_dora", "true"),
         ("use_qalora", "true"),
         ("velora_config", "{}"),
-        // Not of any known peft.
+        // Unknown to every version of peft.
         ("use_tomorrow", "true"),
         ("use_tomorrow", r#""yes""#),
         ("tomorrow_size", "0"),
-        // Of a known key, but not of its type.
+        // A known key with a value of another type.
         ("use_rslora", r#""true""#),
         ("lora_bias", "1"),
         ("revision", "3"),
@@ -84,8 +84,8 @@ fn a_setting_that_is_off_is_accepted() {
     for value in ["true", "false", r#""gaussian""#, r#""orthogonal""#, r#""eva""#, r#""mica""#] {
         load_with(&format!("\"init_lora_weights\": {value}")).unwrap();
     }
-    // peft warns that it ignores these unless init_lora_weights names their method, and that key is
-    // refused by itself.
+    // peft warns that it ignores these unless init_lora_weights names their method, and that value
+    // is refused.
     for key in ["corda_config", "eva_config", "loftq_config", "lora_ga_config"] {
         load_with(&format!(r#""{key}": {{"some": 4}}, "init_lora_weights": true"#)).unwrap();
         let error = load_with(&format!(r#""{key}": {{"some": 4}}, "init_lora_weights": "loftq""#))
@@ -124,7 +124,7 @@ fn other_adapter_types_and_wrong_numbers_are_refused() {
 }
 
 #[test]
-fn tensors_that_are_not_of_a_module_are_refused_by_name() {
+fn tensors_that_belong_to_no_module_are_refused_by_name() {
     for (tensor, hint) in [
         ("base_model.model.lm_head.weight", "vocabulary was resized"),
         ("base_model.model.m.original.weight", "lora_A.weight"),
@@ -245,7 +245,7 @@ fn fixtures_that_cannot_be_read_say_why() {
 fn files_that_are_too_long_are_not_read() {
     let dir = write_folder(&vec![b' '; (1 << 20) + 1], &Folder::plain().weights());
     assert!(matches!(Adapter::load(dir.path()), Err(Error::File(e)) if e.kind == Kind::TooLarge));
-    // A sparse file: 17 GiB that take no room.
+    // A sparse file of 17 GiB takes no space on the disk.
     let dir = Folder::plain().write();
     let weights = std::fs::OpenOptions::new()
         .write(true)
@@ -277,7 +277,7 @@ fn any_flipped_bit_in_the_header_is_refused_or_read_without_a_panic() {
             let mut changed = weights.clone();
             changed[byte] ^= 1 << bit;
             std::fs::write(dir.path().join("adapter_model.safetensors"), changed).unwrap();
-            // Some flips give another valid name; what matters is that a result comes back.
+            // Some flips give another valid name. Only a panic fails the test.
             if let Ok(adapter) = Adapter::load(dir.path()) {
                 assert_eq!(adapter.modules.len(), 1);
             }

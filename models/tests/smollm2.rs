@@ -1,18 +1,16 @@
-//! SmolLM2-135M, too large for the repository: what holds for the small models holds for it, and
-//! how long it takes.
+//! Runs the checks of the small models on SmolLM2-135M, which is too large for the repository, and
+//! prints times.
 //!
 //! ```sh
 //! ZKLORA_SMOLLM2=OUT cargo test --release --workspace --test smollm2 -- --ignored --nocapture
 //! ```
 //!
-//! with the folder OUT of `models/make/smollm2.py`.
+//! OUT is the folder that `models/make/smollm2.py` wrote.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod support;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use support::language::{Local, Recorder, points_of, worst};
 use zklora_models::language_model::{Identity, LanguageModel, Tokenizer};

@@ -1,5 +1,4 @@
-//! Adapter types other than plain LoRA: what they need, what of them is refused, and hostile
-//! tensors.
+//! Adapter types other than plain LoRA: what they need, what is refused, and hostile tensors.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -84,7 +83,7 @@ fn every_other_type_is_refused_by_name_with_those_that_are_supported() {
 }
 
 #[test]
-fn what_else_was_trained_is_refused_for_every_type() {
+fn other_trained_weights_are_refused_for_every_type() {
     for kind in ["LORA", "ADALORA", "VERA", "IA3", "LOHA", "LOKR"] {
         for (key, value) in
             [("modules_to_save", r#"["score"]"#), ("bias", r#""all""#), ("tomorrow", "1")]
@@ -93,12 +92,12 @@ fn what_else_was_trained_is_refused_for_every_type() {
             assert!(error.contains(&format!("key `{key}`")), "{kind}: {error}");
         }
     }
-    // A key of another type is not a known one.
+    // A key of another type is unknown.
     assert!(refused(&folder("IA3", r#""alpha": 2"#, &[]), None).contains("key `alpha`"));
 }
 
 #[test]
-fn dora_and_vera_say_that_they_need_the_base_model() {
+fn dora_and_vera_need_the_base_model() {
     for (name, key) in [("gpt2_dora_r4", "`use_dora`"), ("gpt2_vera_r8", "`peft_type`")] {
         let error = Adapter::load(&fixture(name)).unwrap_err().to_string();
         assert!(error.contains(key) && error.contains("--base"), "{error}");
@@ -115,7 +114,7 @@ fn dora_and_vera_say_that_they_need_the_base_model() {
 /// W = [[1, 4], [0, 2]] and s·BA = [[3, 0], [0, 0]]: norms √32 and 2 as stored, √25 and √20
 /// transposed.
 #[test]
-fn a_square_base_layer_lies_as_fan_in_fan_out_says() {
+fn fan_in_fan_out_states_the_orientation_of_a_square_base_layer() {
     let base =
         base_of(&[("m.weight", &[2, 2], &[1.0, 4.0, 0.0, 2.0]), ("m.bias", &[2], &[0.5, 0.0])]);
     for (transposed, norms) in [(false, [32f64.sqrt(), 2.0]), (true, [4.0, 20f64.sqrt()])] {
@@ -163,8 +162,8 @@ fn dora_on(layers: &[(&str, usize, usize)], fan_in_fan_out: bool) -> Folder {
     adapter
 }
 
-/// The config says how the layer that was wrapped last is stored, so it may be wrong for a square
-/// layer of the other class.
+/// The config states the orientation of the layer that was wrapped last, so it may be wrong for a
+/// square layer of the other class.
 #[test]
 fn square_layers_are_refused_among_layers_of_both_classes_unless_something_confirms_the_config() {
     let base = base_of(&[
@@ -194,12 +193,12 @@ fn square_layers_are_refused_among_layers_of_both_classes_unless_something_confi
     ] {
         load(layers, fan_in_fan_out).unwrap();
     }
-    // Another layer of the class speaks against the config.
+    // Another layer of the class contradicts the config.
     assert!(load(&[c_proj, c_attn], false).unwrap_err().contains("`c_proj.weight`"));
 }
 
 #[test]
-fn a_tied_head_with_a_bias_of_its_own_has_it_taken_from_what_came_out_of_the_base() {
+fn the_bias_of_a_tied_head_is_subtracted_from_the_base_output() {
     let base = base_of(&[
         ("model.embed_tokens.weight", &[2, 2], &[1.0, 0.0, 0.0, 1.0]),
         ("lm_head.bias", &[2], &[0.5, 0.25]),
@@ -242,7 +241,7 @@ fn a_base_layer_that_does_not_fit_is_refused() {
     assert!(
         dora(&[("m.weight", &[2, 2], &[1.0; 4]), ("m.bias", &[3], &[1.0; 3])]).contains("m.bias")
     );
-    // The second output's weights are all zero: nothing to divide by.
+    // The second output's weights are all zero, so their norm is, too.
     assert!(dora(&[("m.weight", &[2, 2], &[1.0, 1.0, 0.0, 0.0])]).contains("output 1"));
     let bias = folder("LORA", r#""r": 1, "use_dora": true, "lora_bias": true"#, &DORA);
     assert!(refused(&bias, None).contains("`lora_bias`"));
@@ -272,7 +271,7 @@ fn a_copy_of_a_base_weight_must_be_the_base_weight() {
 }
 
 #[test]
-fn vera_without_its_projections_says_what_to_do() {
+fn vera_without_its_projections_is_refused_with_a_remedy() {
     let lambdas: [Tensor; 2] =
         [("vera_lambda_b", &[2], &[1.0; 2]), ("vera_lambda_d", &[1], &[1.0])];
     assert!(
@@ -319,7 +318,7 @@ fn ia3_tells_input_from_output_by_the_shape_that_peft_saved() {
 }
 
 #[test]
-fn adalora_masks_have_to_be_masks() {
+fn adalora_masks_must_be_lists_of_init_r_booleans() {
     let tensors: [Tensor; 3] = [
         ("lora_A", &[1, 2], &[1.0, 2.0]),
         ("lora_E", &[1, 1], &[3.0]),
@@ -382,7 +381,7 @@ fn loha_and_lokr_refuse_convolutions_and_shapes_that_do_not_fit() {
     assert!(delta("LOKR", "", &[w1, w2, ("lokr_t2", &[1, 1, 3, 3], &[1.0; 9])]).is_err());
 }
 
-/// A Kronecker product of 2³⁰ numbers out of a file of 256 kilobytes.
+/// A Kronecker product of 2³⁰ numbers from a file of 256 kilobytes.
 #[test]
 fn small_files_cannot_ask_for_much_memory() {
     let ones = vec![1.0; 1 << 15];
@@ -390,7 +389,8 @@ fn small_files_cannot_ask_for_much_memory() {
         let lokr = folder("LOKR", "", &[("lokr_w1", &shape, &ones), ("lokr_w2", &shape, &ones)]);
         let error = Adapter::load(lokr.write().path()).unwrap_err();
         assert!(
-            matches!(error, Error::Module { .. }) && error.to_string().contains("module `m`"),
+            matches!(error, Error::ModuleTooLarge { .. })
+                && error.to_string().contains("module `m`"),
             "{error}"
         );
     }

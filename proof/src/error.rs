@@ -103,7 +103,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether this is a "no" about a claim rather than an unusable input or a failure here.
+    /// Whether the error rejects a claim. Other errors mean an unusable input, or a failure of this
+    /// program or of the machine.
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,

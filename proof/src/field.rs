@@ -159,9 +159,10 @@ impl std::ops::DerefMut for Secret {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use ff::PrimeField;
     use proptest::prelude::*;
+
+    use super::*;
 
     proptest! {
         #[test]

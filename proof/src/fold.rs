@@ -98,8 +98,9 @@ pub fn interpolation(r: F) -> Round {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use rand_core::OsRng;
+
+    use super::*;
 
     fn random(length: usize) -> Vec<F> {
         (0..length).map(|_| F::random(OsRng)).collect()

@@ -71,9 +71,10 @@ pub fn to_affine(points: &[G1]) -> Vec<G1Affine> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
     use super::*;
     use crate::field::{from_i64, from_wide};
-    use proptest::prelude::*;
 
     fn points(count: usize) -> Vec<G1Affine> {
         to_affine(

@@ -1,4 +1,4 @@
-//! Commitments to activations: byte for byte those of the original ZKLoRA.
+//! Commitments to activations, byte for byte like those of the original ZKLoRA.
 
 use std::path::PathBuf;
 
@@ -13,8 +13,8 @@ pub fn commit_activations(py: Python<'_>, path: PathBuf) -> Result<String, Failu
     worker::run(py, None, move |_| Ok(Commitment::new(&Values::read(&path)?)?.to_string()))
 }
 
-/// Whether `commitment` is to exactly the values of a JSON file. Text that is no commitment is a
-/// commitment to nothing.
+/// Whether `commitment` is to exactly the values of a JSON file. False for text that is not a
+/// commitment.
 #[pyfunction]
 pub fn verify_commitment(
     py: Python<'_>,

@@ -1,4 +1,4 @@
-//! Adapters: from a PEFT folder to artifacts, and what is public of them.
+//! Adapters: from a PEFT folder to artifacts, and their manifests.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -16,21 +16,21 @@ use zklora_runtime::{
     infer::{InputSource, applies_to, input_sources},
 };
 
-use crate::{error::Failure, parameters, worker};
+use crate::{error::Failure, globals, worker};
 
-/// One module of an adapter: what its manifest says of it.
+/// One module of an adapter, as its manifest describes it.
 #[pyclass(frozen, get_all, module = "zklora._native")]
 pub struct Module {
-    /// Its name, which is that of the layer in the base model.
+    /// The name of the module, and of its layer in the base model.
     name: String,
     /// Name and number of features of each input.
     inputs: Vec<(String, usize)>,
-    /// What each input is: `"layer"` (what the layer reads) or `"base"` (what the base layer puts
-    /// out).
+    /// The source of each input: `"layer"` (the layer's input) or `"base"` (the base layer's
+    /// output).
     reads: Vec<&'static str>,
     /// Whether deltas are added to the layer's `"output"` or to its `"input"`.
     applies_to: &'static str,
-    /// Features of a delta.
+    /// Number of features of a delta.
     d_out: usize,
     /// Sum of the ranks of its low-rank terms.
     rank: usize,
@@ -82,15 +82,15 @@ pub struct Manifest(pub Arc<CheckedManifest>);
 /// An adapter id of 64 hex digits.
 ///
 /// # Errors
-/// [`Failure::Input`] says that it is none.
+/// [`Failure::Input`] if the text is not an adapter id.
 pub fn parse_id(text: &str) -> Result<AdapterId, Failure> {
     text.parse().map_err(|e: zklora_proof::Error| Failure::Input(e.to_string()))
 }
 
 #[pymethods]
 impl Manifest {
-    /// Reads a manifest file, or the one of a public folder; with `adapter_id` it must have that
-    /// id.
+    /// Reads a manifest file, or the manifest of a public folder. With `adapter_id`, it must have
+    /// that id.
     #[staticmethod]
     #[pyo3(signature = (path, adapter_id=None))]
     fn load(py: Python<'_>, path: PathBuf, adapter_id: Option<&str>) -> Result<Manifest, Failure> {
@@ -104,17 +104,13 @@ impl Manifest {
                 };
                 return Ok(Manifest(Arc::new(manifest.map_err(Error::from)?)));
             }
-            let public = artifacts::Public::load(
-                &path,
-                pin.as_ref(),
-                &*parameters::srs()?,
-                parameters::keys(),
-            )?;
+            let public =
+                artifacts::Public::load(&path, pin.as_ref(), &*globals::srs()?, globals::keys())?;
             Ok(Manifest(Arc::new(public.manifest)))
         })
     }
 
-    /// Writes the manifest file: what a user pins.
+    /// Writes the manifest file, which a user can pin.
     fn save(&self, py: Python<'_>, path: PathBuf) -> Result<(), Failure> {
         let manifest = Arc::clone(&self.0);
         worker::run(py, None, move |_| {
@@ -152,7 +148,7 @@ impl Manifest {
     }
 }
 
-/// A contributor's artifact folder, with its private part. Nothing private can be read from Python.
+/// A contributor's artifact folder, with its private part, which Python cannot read.
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Artifacts(pub Arc<artifacts::Artifacts>);
 
@@ -162,8 +158,7 @@ impl Artifacts {
     #[staticmethod]
     fn load(py: Python<'_>, folder: PathBuf) -> Result<Artifacts, Failure> {
         worker::run(py, None, move |_| {
-            let loaded =
-                artifacts::Artifacts::load(&folder, &*parameters::srs()?, parameters::keys())?;
+            let loaded = artifacts::Artifacts::load(&folder, &*globals::srs()?, globals::keys())?;
             Ok(Artifacts(Arc::new(loaded)))
         })
     }
@@ -174,7 +169,7 @@ impl Artifacts {
         self.0.folder.clone()
     }
 
-    /// What is public.
+    /// The public part.
     #[getter]
     fn manifest(&self) -> Manifest {
         Manifest(Arc::new(self.0.manifest.clone()))
@@ -201,7 +196,7 @@ impl Artifacts {
     }
 }
 
-/// PEFT folder to one ONNX file a module; returns the modules' names.
+/// Exports a PEFT folder to one ONNX file per module; returns the modules' names.
 #[pyfunction]
 #[pyo3(signature = (adapter, out, base=None, modules=Vec::new(), progress=None))]
 pub fn export_adapter(
@@ -224,7 +219,7 @@ pub fn export_adapter(
     })
 }
 
-/// ONNX files, or folders that `export_adapter` wrote, to an artifact folder.
+/// Compiles ONNX files, or folders that `export_adapter` wrote, to an artifact folder.
 #[pyfunction]
 #[pyo3(signature = (paths, out, seed_file=None, calibrate=None, progress=None))]
 pub fn compile(
@@ -237,12 +232,12 @@ pub fn compile(
 ) -> Result<Artifacts, Failure> {
     worker::run(py, progress.as_ref(), move |told| {
         told.step("load the SRS", 0, 2);
-        let srs = parameters::srs()?;
+        let srs = globals::srs()?;
         SrsPolicy::TrustedOnly.check(&srs).map_err(Error::from)?;
         told.step("compile and commit", 1, 2);
         let (seed_file, calibrate) = (seed_file.as_deref(), calibrate.as_deref());
         let options = compiling::Options { paths: &paths, out: &out, seed_file, calibrate };
-        let compiled = compiling::compile(&options, &srs, parameters::keys())?;
+        let compiled = compiling::compile(&options, &srs, globals::keys())?;
         if let Some(old) = compiled.replaced {
             tracing::warn!("{}: replaces adapter {old}, which had served no rows", out.display());
         }
@@ -251,13 +246,13 @@ pub fn compile(
     })
 }
 
-/// The fingerprint of a base model's folder, as manifests name it.
+/// The fingerprint of a base model's folder, as in manifests.
 #[pyfunction]
 pub fn base_fingerprint(py: Python<'_>, folder: PathBuf) -> Result<String, Failure> {
     worker::run(py, None, move |_| Ok(zklora_models::fingerprint(&folder).map_err(Error::from)?))
 }
 
-/// Foreign text for a message: escaped as the command does it, and cut after `most` characters.
+/// Foreign text for a message: escaped like the command line's, and cut after `most` characters.
 #[pyfunction]
 #[pyo3(signature = (text, most=None))]
 pub fn shown(text: &str, most: Option<usize>) -> String {

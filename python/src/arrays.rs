@@ -1,4 +1,4 @@
-//! Arrays of NumPy as slices of floats, and floats as arrays.
+//! Converts NumPy arrays to slices of floats, and floats to arrays.
 
 use numpy::{PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
@@ -11,7 +11,7 @@ pub type Rows<'py> = PyReadonlyArray2<'py, f32>;
 /// The values, without a copy.
 ///
 /// # Errors
-/// [`Failure::Input`] if they do not lie row by row in memory.
+/// [`Failure::Input`] if the array is not contiguous in row-major order.
 pub fn values<'a>(module: &str, rows: &'a Rows<'_>) -> Result<&'a [f32], Failure> {
     rows.as_slice().map_err(|_| {
         Failure::Input(format!(
@@ -20,7 +20,7 @@ pub fn values<'a>(module: &str, rows: &'a Rows<'_>) -> Result<&'a [f32], Failure
     })
 }
 
-/// Checks that the arrays are what a module reads.
+/// Checks that the arrays have the shapes of a module's inputs.
 ///
 /// # Errors
 /// [`Failure::Input`] names module, input and dimensions.
@@ -29,7 +29,7 @@ pub fn check(module: &zklora_proof::manifest::Module, inputs: &[Rows<'_>]) -> Re
     if inputs.len() != module.inputs.len() {
         let names: Vec<&str> = module.inputs.iter().map(|input| input.name.as_str()).collect();
         return refuse(format!(
-            "{} arrays, it takes {}: {}",
+            "{} arrays, but it takes {}: {}",
             inputs.len(),
             names.len(),
             names.join(", ")
@@ -38,7 +38,7 @@ pub fn check(module: &zklora_proof::manifest::Module, inputs: &[Rows<'_>]) -> Re
     for (array, input) in inputs.iter().zip(&module.inputs) {
         if array.shape()[1] != input.dim {
             return refuse(format!(
-                "rows of {} features, its input `{}` has {}",
+                "rows of {} features, but its input `{}` has {}",
                 array.shape()[1],
                 input.name,
                 input.dim

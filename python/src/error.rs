@@ -1,4 +1,4 @@
-//! Errors of the runtime as exceptions of `zklora.errors`.
+//! Converts errors of the runtime to exceptions of `zklora.errors`.
 
 use pyo3::prelude::*;
 use zklora_artifacts::Error as Artifact;
@@ -10,17 +10,17 @@ use zklora_session::Error as Session;
 /// Why a call failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// The runtime says no, or cannot go on.
+    /// An error of the runtime.
     Runtime(Error),
-    /// An argument that the runtime never saw.
+    /// An argument that was refused before the runtime was called.
     Input(String),
-    /// A server or session that was closed.
+    /// The server or session is closed.
     Closed(&'static str),
-    /// The threads are in another process.
+    /// The process was forked after the threads were started.
     Forked,
-    /// A thread ended without an answer.
+    /// A thread ended without a result.
     Lost,
-    /// An exception that Python raised meanwhile: Ctrl-C, or one of a callback.
+    /// An exception that Python raised: Ctrl-C, or one of a callback.
     Python(PyErr),
 }
 
@@ -69,13 +69,16 @@ impl Failure {
             Failure::Closed(what) => ("ClosedError", (*what).to_string()),
             Failure::Forked => (
                 "ZkloraError",
-                "this process was forked from one that had used zklora, and threads do not survive a fork: start processes with \
-                 multiprocessing's `spawn` method, or use zklora only after the fork"
+                "this process was forked from one that had used zklora, and threads do not survive \
+                 a fork: start processes with multiprocessing's `spawn` method, or use zklora only \
+                 after the fork"
                     .into(),
             ),
             Failure::Lost => (
                 "ZkloraError",
-                "a thread of zklora ended without a result; the reason is on standard error, please report it".into(),
+                "a thread of zklora ended without a result: please report this, with the message \
+                 on standard error"
+                    .into(),
             ),
             Failure::Python(error) => ("ZkloraError", error.to_string()),
         }
@@ -90,7 +93,9 @@ fn class_of(error: &Error) -> &'static str {
         Error::Session(Session::Artifact(Artifact::File(_))) => "FileError",
         Error::Session(
             Session::Internal(_)
-            | Session::Artifact(Artifact::Proof(Proof::Library(_) | Proof::Randomness(_))),
+            | Session::Artifact(Artifact::Proof(
+                Proof::Internal(_) | Proof::Library(_) | Proof::Randomness(_),
+            )),
         ) => "ZkloraError",
         _ => "InputError",
     }
@@ -103,13 +108,13 @@ impl From<Failure> for PyErr {
             other => other,
         };
         let (class, message) = failure.class();
-        // It may quote files and peers: on one line, and nothing that a terminal acts on.
+        // The message may quote files and peers: escaped, it is one line without terminal codes.
         let message = shown(message);
         Python::attach(|py| {
             let raised = || py.import("zklora.errors")?.getattr(class)?.call1((message,));
             match raised() {
                 Ok(exception) => PyErr::from_value(exception),
-                // The package is not importable, say at the interpreter's end.
+                // The package cannot be imported, for example at the interpreter's end.
                 Err(error) => error,
             }
         })

@@ -2,19 +2,19 @@
 //!
 //! ```text
 //! adapters: export, compile → Artifacts, Manifest ─ proofs: record → Trace, prove, verify, audit
-//! server: a contributor's gRPC server ─ session: the user's side, rows in, deltas out, a verified proof at the end
+//! server: a contributor's gRPC server
+//! session: the user's side: rows in, deltas out, a verified proof at the end
 //! ```
 //!
-//! Heavy work runs in a thread of its own without the interpreter's lock (`worker`). Nothing here
-//! calls Python from such a thread: what it has to say (progress, log records) waits in a queue
-//! until a Python thread takes it.
+//! Heavy work runs in its own thread without the interpreter's lock (`worker`). Such a thread never
+//! calls Python: its progress and log records wait in a queue until a Python thread takes them.
 
 mod activation_commitment;
 mod adapters;
 mod arrays;
 mod error;
+mod globals;
 mod logging;
-mod parameters;
 mod process;
 mod proofs;
 mod server;

@@ -1,7 +1,7 @@
-//! What the runtime logs, for Python's `logging`: records wait in a queue, and the next Python
-//! thread that comes by hands them on.
+//! Passes the runtime's log records to Python's `logging`: they wait in a queue for the next Python
+//! thread that calls the module.
 //!
-//! No thread of the runtime ever calls Python, so none can hang when the interpreter ends.
+//! No thread of the runtime calls Python, so none can hang when the interpreter ends.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use tracing::{
 use tracing_subscriber::{Layer, layer::Context, prelude::*};
 use zklora_files::text::shown;
 
-/// Records that wait at most; older ones are lost.
+/// Limit for the number of waiting records; the oldest are dropped.
 const WAITING: usize = 1000;
 
 /// Python's level, and the text.
@@ -45,7 +45,7 @@ impl<S: Subscriber> Layer<S> for Queue {
         if queue.len() == WAITING {
             queue.pop_front();
         }
-        // It may quote files and peers: one record is one line.
+        // The record may quote files and peers: escaped, it is one line.
         queue.push_back((level, shown(format_args!("{}{}", text.message, text.fields))));
     }
 }
@@ -58,7 +58,7 @@ struct Text {
 
 impl Visit for Text {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // A `String` takes every text.
+        // Writing to a `String` does not fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
@@ -66,12 +66,12 @@ impl Visit for Text {
     }
 }
 
-/// Sends what is logged to the queue, unless this process has another subscriber.
+/// Sends log records to the queue, unless this process already has a subscriber.
 pub fn install() {
     let _ = tracing_subscriber::registry().with(Queue).try_init();
 }
 
-/// Hands waiting records to `logging.getLogger("zklora")`.
+/// Passes waiting records to `logging.getLogger("zklora")`.
 pub fn forward(py: Python<'_>) -> PyResult<()> {
     let waiting: Vec<Record> =
         QUEUE.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
@@ -85,7 +85,7 @@ pub fn forward(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Hands waiting records to `logging`: for a thread that otherwise waits in Python.
+/// Passes waiting records to `logging`, from a thread that otherwise waits in Python.
 #[pyfunction]
 pub fn drain_log(py: Python<'_>) -> PyResult<()> {
     if crate::process::is_forked() { Ok(()) } else { forward(py) }

@@ -1,5 +1,5 @@
-//! The process that started the threads. A forked child has none of them: whoever waits for one
-//! there waits for ever.
+//! Detects forks. A forked child has none of its parent's threads, and a call that waits for one
+//! would wait forever.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,13 +7,13 @@ use pyo3::prelude::*;
 
 use crate::error::Failure;
 
-/// The process that first used a thread; 0: none yet.
+/// The process that first started a thread; 0: none yet.
 static STARTED_IN: AtomicU32 = AtomicU32::new(0);
 
-/// Refuses to go on in a child that was forked after the threads were started.
+/// Fails in a child that was forked after threads were started.
 ///
 /// # Errors
-/// `ZkloraError`, with what to do instead.
+/// `ZkloraError`, which says what to do instead.
 #[pyfunction]
 pub fn check_process() -> Result<(), Failure> {
     let own = std::process::id();
@@ -24,14 +24,14 @@ pub fn check_process() -> Result<(), Failure> {
     }
 }
 
-/// Descriptors that a child must not keep after a fork: files with a lock, and a server's sockets.
+/// Descriptors that a child must not keep after a fork: locked files, and a server's sockets.
 #[pyfunction]
 pub fn not_inherited() -> Vec<i32> {
     zklora_session::close_in_child::descriptors()
 }
 
-/// Whether this process is such a child. What belongs to the parent's threads must not even be
-/// dropped there.
+/// Whether this process was forked after threads were started. Such a child must not even drop
+/// objects that belong to the parent's threads.
 pub fn is_forked() -> bool {
     let started = STARTED_IN.load(Ordering::Relaxed);
     started != 0 && started != std::process::id()

@@ -1,4 +1,4 @@
-//! Recording, proving, verifying, and the audit after payment.
+//! Records, proves, verifies, and audits after payment.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -18,12 +18,12 @@ use crate::{
     adapters::{Artifacts, Manifest},
     arrays::{self, Rows},
     error::Failure,
-    parameters,
+    globals,
     trace::{self, Trace},
     worker,
 };
 
-/// Arrays by module, as Python gives them.
+/// Arrays by module, as Python passes them.
 type Arrays<'py> = BTreeMap<String, Vec<Rows<'py>>>;
 
 fn activations(manifest: &CheckedManifest, arrays: &Arrays<'_>) -> Result<Activations, Failure> {
@@ -46,7 +46,7 @@ fn bytes32(what: &str, text: &str) -> Result<[u8; 32], Failure> {
     Ok(bytes)
 }
 
-/// Runs the quantised adapter on activations, and counts the rows in the ledger of the artifacts.
+/// Runs the quantised adapter on activations, and counts the rows in the artifacts' ledger.
 #[pyfunction]
 #[pyo3(signature = (artifacts, activations, session_id=None, max_rows=None))]
 pub fn record(
@@ -74,12 +74,12 @@ pub fn prove<'py>(
     trace: &Trace,
     progress: Option<Py<PyAny>>,
 ) -> Result<Bound<'py, PyBytes>, Failure> {
-    let (artifacts, held) = (Arc::clone(&artifacts.0), Arc::clone(&trace.held));
+    let (artifacts, storage) = (Arc::clone(&artifacts.0), Arc::clone(&trace.storage));
     let proof = worker::run(py, progress.as_ref(), move |told| {
         told.step("prove", 0, 1);
-        let srs = parameters::srs()?;
-        let proof = held.with_trace(&artifacts.manifest, |rows| {
-            Ok(proving::prove(&artifacts, rows, &srs, parameters::keys())?)
+        let srs = globals::srs()?;
+        let proof = storage.with_trace(&artifacts.manifest, |rows| {
+            Ok(proving::prove(&artifacts, rows, &srs, globals::keys())?)
         })?;
         told.step("proven", 1, 1);
         Ok(proof)
@@ -87,8 +87,8 @@ pub fn prove<'py>(
     Ok(PyBytes::new(py, &proof))
 }
 
-/// Verifies a proof against a manifest and the verifier's own trace; returns the rows of every
-/// module. Whether the manifest is the pinned one is settled when it is loaded.
+/// Verifies a proof against a manifest and the verifier's own trace; returns the number of rows of
+/// every module. The caller checks the pin when it loads the manifest.
 #[pyfunction]
 #[pyo3(signature = (manifest, trace, proof, session_id=None, activations=None))]
 pub fn verify(
@@ -99,13 +99,13 @@ pub fn verify(
     session_id: Option<&str>,
     activations: Option<Arrays<'_>>,
 ) -> Result<BTreeMap<String, usize>, Failure> {
-    let (manifest, held) = (Arc::clone(&manifest.0), Arc::clone(&trace.held));
+    let (manifest, storage) = (Arc::clone(&manifest.0), Arc::clone(&trace.storage));
     let own = session_id.map(|text| bytes32("session_id", text)).transpose()?;
     let activations =
         activations.map(|arrays| self::activations(&manifest, &arrays)).transpose()?;
     worker::run(py, None, move |_| {
-        let (srs, keys) = (parameters::srs()?, parameters::keys());
-        let verdict = held.with_trace(&manifest, |rows| {
+        let (srs, keys) = (globals::srs()?, globals::keys());
+        let verdict = storage.with_trace(&manifest, |rows| {
             let (own, policy) =
                 (OwnSession { id: own, inputs: activations.as_ref() }, SrsPolicy::TrustedOnly);
             Ok(verification::verify(&manifest, rows, &own, &proof, &srs, keys, policy)?)
@@ -121,13 +121,13 @@ pub fn read_proof<'py>(py: Python<'py>, path: PathBuf) -> Result<Bound<'py, PyBy
     Ok(PyBytes::new(py, &proof))
 }
 
-/// Writes a proof file: beside, and renamed.
+/// Writes a proof file atomically.
 #[pyfunction]
 pub fn write_proof(py: Python<'_>, path: PathBuf, proof: Vec<u8>) -> Result<(), Failure> {
     worker::run(py, None, move |_| Ok(zklora_files::write(&path, &proof, Access::Public)?))
 }
 
-/// Whether bytes have the form of a proof of this adapter. Shows nothing about any row.
+/// Checks that bytes have the form of a proof of this adapter. Proves nothing about any row.
 #[pyfunction]
 pub fn check_proof_format(
     py: Python<'_>,
@@ -142,7 +142,7 @@ pub fn check_proof_format(
 }
 
 /// Compares a delivered adapter with the committed one; returns module and reason of every
-/// difference.
+/// difference, and whether the base models were compared.
 #[pyfunction]
 #[pyo3(signature = (manifest, delivered, opening, base=None))]
 pub fn audit(
@@ -162,7 +162,7 @@ pub fn audit(
             );
         }
         let report =
-            auditing::audit(&delivered, base.as_deref(), &manifest, &key, &*parameters::srs()?)?;
+            auditing::audit(&delivered, base.as_deref(), &manifest, &key, &*globals::srs()?)?;
         let not_compared = report.base_model.not_compared();
         if let Some(why) = not_compared {
             tracing::warn!("{}: base model: {why}", delivered.display());

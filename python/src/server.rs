@@ -1,4 +1,4 @@
-//! A contributor's gRPC server in this process.
+//! Runs a contributor's gRPC server in this process.
 
 use std::{
     net::ToSocketAddrs,
@@ -16,7 +16,7 @@ use zklora_session::{
     server::{Limits, ServerOptions, ServerTls, Tokens},
 };
 
-use crate::{adapters::Manifest, error::Failure, parameters, process, worker};
+use crate::{adapters::Manifest, error::Failure, globals, process, worker};
 
 /// A server that listens.
 struct Running {
@@ -24,7 +24,7 @@ struct Running {
     thread: JoinHandle<Result<(), zklora_session::Error>>,
 }
 
-/// Serves the deltas of an artifact folder until it is stopped, or dropped.
+/// Serves the deltas of an artifact folder until it is stopped or dropped.
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Server {
     running: Mutex<Option<Running>>,
@@ -35,9 +35,12 @@ pub struct Server {
 
 #[pymethods]
 impl Server {
-    /// Starts to listen; port 0 is any free one.
+    /// Starts to listen; port 0 picks any free port.
     #[new]
-    #[pyo3(signature = (artifacts, host, port, *, data=None, max_rows=None, token_file=None, tls_cert=None, tls_key=None, client_ca=None, insecure=false))]
+    #[pyo3(signature = (
+        artifacts, host, port, *, data=None, max_rows=None, token_file=None, tls_cert=None,
+        tls_key=None, client_ca=None, insecure=false
+    ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -54,15 +57,15 @@ impl Server {
     ) -> Result<Server, Failure> {
         worker::run(py, None, move |_| {
             let unknown = |why: String| {
-                Failure::Input(format!("{host}:{port} is no address to listen on: {why}"))
+                Failure::Input(format!("{host}:{port} is not an address to listen on: {why}"))
             };
             let mut addresses =
                 (host.as_str(), port).to_socket_addrs().map_err(|e| unknown(e.to_string()))?;
-            let listen = addresses.next().ok_or_else(|| unknown("it has none".into()))?;
+            let listen = addresses.next().ok_or_else(|| unknown("it has no address".into()))?;
             let tls = match (tls_cert, tls_key) {
                 (Some(certificate), Some(key)) => Some(ServerTls { certificate, key, client_ca }),
                 (None, None) if client_ca.is_none() => None,
-                _ => return Err(Failure::Input("TLS takes both tls_cert and tls_key".into())),
+                _ => return Err(Failure::Input("TLS needs both tls_cert and tls_key".into())),
             };
             let scheme = if tls.is_some() { "https" } else { "http" };
             let options = ServerOptions {
@@ -74,8 +77,8 @@ impl Server {
                 data: data.unwrap_or_else(|| serving::default_data(&artifacts)),
                 limits: Limits { max_rows, ..Limits::default() },
             };
-            let srs = parameters::srs()?;
-            let artifacts = artifacts::Artifacts::load(&artifacts, &srs, parameters::keys())?;
+            let srs = globals::srs()?;
+            let artifacts = artifacts::Artifacts::load(&artifacts, &srs, globals::keys())?;
             let manifest = Arc::new(artifacts.manifest.clone());
             let listening =
                 serving::start(artifacts, (*srs).clone(), Default::default(), &options)?;
@@ -84,12 +87,12 @@ impl Server {
             let thread =
                 std::thread::Builder::new().name("zklora-server".into()).spawn(move || {
                     listening.run_until(async move {
-                        // A sender that is dropped stops it, too.
+                        // Dropping the sender stops the server, too.
                         let _ = stopped.await;
                     })
                 });
             let thread =
-                thread.map_err(|e| Failure::Input(format!("a thread cannot be started: {e}")))?;
+                thread.map_err(|e| Failure::Input(format!("cannot start a thread: {e}")))?;
             Ok(Server {
                 running: Mutex::new(Some(Running { stop, thread })),
                 address,
@@ -107,7 +110,7 @@ impl Server {
         worker::run(py, None, move |_| Ok(thread.join().map_err(|_| Failure::Lost)??))
     }
 
-    /// Whether it listens.
+    /// Whether the server listens.
     #[getter]
     fn is_running(&self) -> bool {
         if process::is_forked() {
@@ -117,19 +120,19 @@ impl Server {
         running.as_ref().is_some_and(|running| !running.thread.is_finished())
     }
 
-    /// The port that it listens on.
+    /// The port that the server listens on.
     #[getter]
     fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// Where users reach it.
+    /// The URL at which users reach the server.
     #[getter]
     fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// What is public of the adapter.
+    /// The adapter's manifest.
     #[getter]
     fn manifest(&self) -> Manifest {
         Manifest(Arc::clone(&self.manifest))
@@ -149,10 +152,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if process::is_forked() {
-            // The parent's thread is not here; nothing may wait for it.
+            // The parent's thread does not exist here, so do not wait for it.
             std::mem::forget(self.running.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         } else {
-            // The thread sees that the sender is gone, and ends by itself.
+            // Dropping the sender ends the thread.
             drop(self.take());
         }
     }

@@ -1,4 +1,4 @@
-//! The user's side of a session with one contributor.
+//! Runs the user's side of a session with one contributor.
 
 use std::{
     path::PathBuf,
@@ -21,26 +21,25 @@ use crate::{
     adapters::{Manifest, parse_id},
     arrays::{self, Rows},
     error::Failure,
-    parameters, process,
+    globals, process,
     trace::{self, Trace},
     worker::{self, Work},
 };
 
-/// A session that several threads may work with.
+/// A session that several threads may use.
 struct Shared {
-    /// The session, while it is open. Whoever works with it holds the lock.
+    /// The session, while it is open. A thread that uses it holds the lock.
     session: Mutex<Option<UserSession>>,
-    /// Whether it was closed, maybe while somebody works with it: whoever has the lock then drops
-    /// it.
+    /// Whether the session was closed, maybe while a thread uses it: that thread then drops it.
     closed: AtomicBool,
-    /// What its proof showed, once it was verified. It is known even if nobody was waiting any
-    /// more.
+    /// The result of the verified proof. It is kept even if the call that waited for it was
+    /// interrupted.
     finished: OnceLock<Finished>,
 }
 
 const CLOSED: &str = "this session is closed: open another one";
 
-/// Rows to a contributor, deltas back, an own record of both, and a verified proof at the end.
+/// Sends rows to a contributor, receives deltas, records both, and verifies the proof.
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Session {
     session: Arc<Shared>,
@@ -51,7 +50,7 @@ pub struct Session {
 }
 
 impl Shared {
-    /// Works with the open session.
+    /// Calls `work` with the open session.
     fn with<T>(
         &self,
         work: impl FnOnce(&mut UserSession) -> Result<T, Failure>,
@@ -67,7 +66,7 @@ impl Shared {
         result
     }
 
-    /// From now on it is closed. Waits for nobody.
+    /// Closes the session without waiting for other threads.
     fn close(&self) {
         self.closed.store(true, Ordering::Release);
         if let Ok(mut session) = self.session.try_lock() {
@@ -78,9 +77,13 @@ impl Shared {
 
 #[pymethods]
 impl Session {
-    /// Connects, holds the manifest to the pin, and opens the session whose record is in `folder`.
+    /// Connects, checks the manifest against the pin, and opens the session with its record in
+    /// `folder`.
     #[new]
-    #[pyo3(signature = (url, folder, *, adapter_id=None, token_file=None, tls_ca=None, tls_cert=None, tls_key=None, insecure=false, timeout=60.0, patience=30.0, proof_timeout=3600.0, moved=false))]
+    #[pyo3(signature = (
+        url, folder, *, adapter_id=None, token_file=None, tls_ca=None, tls_cert=None, tls_key=None,
+        insecure=false, timeout=60.0, patience=30.0, proof_timeout=3600.0, moved=false
+    ))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -103,7 +106,7 @@ impl Session {
         };
         if tls_cert.is_some() != tls_key.is_some() {
             return Err(Failure::Input(
-                "a client certificate takes both tls_cert and tls_key".into(),
+                "a client certificate needs both tls_cert and tls_key".into(),
             ));
         }
         let options = ContributorOptions {
@@ -118,7 +121,7 @@ impl Session {
             moved,
         };
         worker::run(py, None, move |_| {
-            let remote = Remote::connect(options, &parameters::network()?)?;
+            let remote = Remote::connect(options, &globals::network()?)?;
             let manifest = Arc::new(remote.manifest.clone());
             let session = UserSession::open(remote, &folder)?;
             let id = *session.id();
@@ -131,8 +134,8 @@ impl Session {
         })
     }
 
-    /// Sends rows of some modules, all in one message; arrays that are the same object are sent
-    /// once. Returns at once: the answer is waited for with [`Pending::result`].
+    /// Sends rows of several modules in one message; arrays that are the same object are sent once.
+    /// Returns immediately: [`Pending::result`] waits for the answer.
     fn submit(
         &self,
         py: Python<'_>,
@@ -157,12 +160,12 @@ impl Session {
         Ok(Pending(Mutex::new(Some(work))))
     }
 
-    /// Ends the session: the contributor's proof of every row is asked for and verified. Afterwards
-    /// the session is closed, and this call says the same again: the verdict is not lost if
+    /// Ends the session: requests the contributor's proof of all rows, verifies it, and closes the
+    /// session. A repeated call returns the same report, so that the verdict is not lost if
     /// `progress` raised an exception.
     ///
-    /// If there is no proof, because the contributor is away, the session stays open and the call
-    /// can be repeated.
+    /// If there is no proof, because the contributor is not reachable, the session stays open and
+    /// the call can be repeated.
     #[pyo3(signature = (progress=None))]
     fn finish<'py>(
         &self,
@@ -171,7 +174,7 @@ impl Session {
     ) -> Result<Bound<'py, PyDict>, Failure> {
         let shared = Arc::clone(&self.session);
         let finished = worker::run(py, progress.as_ref(), move |told| {
-            let srs = parameters::srs()?;
+            let srs = globals::srs()?;
             let mut tell = |progress| match progress {
                 Progress::Queued(ahead) => told.step(format!("{ahead} proofs before ours"), 0, 3),
                 Progress::Proving => told.step("proving", 1, 3),
@@ -179,18 +182,13 @@ impl Session {
             };
             let ended = shared.with(|session| {
                 if shared.finished.get().is_none() {
-                    let finished = session.finish(
-                        &srs,
-                        parameters::keys(),
-                        SrsPolicy::TrustedOnly,
-                        &mut tell,
-                    )?;
+                    let finished =
+                        session.finish(&srs, globals::keys(), SrsPolicy::TrustedOnly, &mut tell)?;
                     let _ = shared.finished.set(finished);
                 }
                 Ok(())
             });
-            // Another call may have verified the proof before this one, or without anybody waiting
-            // for it.
+            // An earlier call may have verified the proof, maybe after it was interrupted.
             let Some(finished) = shared.finished.get().cloned() else {
                 return Err(ended.err().unwrap_or(Failure::Closed(CLOSED)));
             };
@@ -210,7 +208,7 @@ impl Session {
         Ok(report)
     }
 
-    /// The own record so far.
+    /// The user's record so far.
     fn trace(&self, py: Python<'_>) -> Result<Trace, Failure> {
         let (shared, manifest) = (Arc::clone(&self.session), Arc::clone(&self.manifest));
         worker::run(py, None, move |_| {
@@ -218,7 +216,7 @@ impl Session {
         })
     }
 
-    /// Rows of all modules that were answered so far, and that the proof will be about.
+    /// Number of answered rows of all modules, which the proof will cover.
     #[getter]
     fn rows(&self, py: Python<'_>) -> Result<usize, Failure> {
         let shared = Arc::clone(&self.session);
@@ -240,15 +238,15 @@ impl Session {
         Ok(report)
     }
 
-    /// Closes the session without a proof, and waits for nobody. Its record stays in the folder,
-    /// and a new session there goes on with it.
+    /// Closes the session without a proof and without waiting for other threads. Its record stays
+    /// in the folder, and a new session there resumes from it.
     fn close(&self, py: Python<'_>) -> Result<(), Failure> {
         process::check_process()?;
         py.detach(|| self.session.close());
         Ok(())
     }
 
-    /// What is public of the contributor's adapter.
+    /// The manifest of the contributor's adapter.
     #[getter]
     fn manifest(&self) -> Manifest {
         Manifest(Arc::clone(&self.manifest))
@@ -260,13 +258,13 @@ impl Session {
         hex::encode(self.id)
     }
 
-    /// Where the contributor is.
+    /// The contributor's URL.
     #[getter]
     fn url(&self) -> &str {
         &self.url
     }
 
-    /// Where the record is.
+    /// The folder of the record.
     #[getter]
     fn folder(&self) -> PathBuf {
         self.folder.clone()
@@ -278,13 +276,13 @@ impl Session {
 }
 
 impl Session {
-    /// The rows as integers; modules that read the same array with the same widths share them.
+    /// The rows as integers. Modules that read the same array with the same widths share them.
     fn quantized(
         &self,
         py: Python<'_>,
         calls: &[(String, Vec<Rows<'_>>)],
     ) -> Result<Vec<(usize, Arc<ModuleRows>)>, Failure> {
-        let mut known: Vec<(Key, Arc<ModuleRows>)> = Vec::new();
+        let mut known: Vec<(InputKey, Arc<ModuleRows>)> = Vec::new();
         let mut quantized = Vec::with_capacity(calls.len());
         for (name, inputs) in calls {
             let at = trace::index(&self.manifest, name)?;
@@ -294,11 +292,11 @@ impl Session {
                 .iter()
                 .map(|rows| arrays::values(name, rows))
                 .collect::<Result<Vec<_>, _>>()?;
-            let places = slices
+            let slices_of_inputs = slices
                 .iter()
                 .zip(&module.inputs)
                 .map(|(slice, input)| (slice.as_ptr(), slice.len(), input.dim));
-            let key = (places.collect(), module.x_bits, module.has_bias());
+            let key = (slices_of_inputs.collect(), module.x_bits, module.has_bias());
             let rows = match known.iter().find(|(other, _)| *other == key) {
                 Some((_, rows)) => Arc::clone(rows),
                 None => {
@@ -316,29 +314,29 @@ impl Session {
     }
 }
 
-/// Where the inputs of a module are, how many values and features they have, and how they are
-/// quantised. (Arrays that begin at the same place may be of other lengths.)
-type Key = (Vec<(*const f32, usize, usize)>, u32, bool);
+/// Identifies quantised rows: address, number of values and features of each input, and how they
+/// are quantised. (Arrays with the same address may have different lengths.)
+type InputKey = (Vec<(*const f32, usize, usize)>, u32, bool);
 
 impl Drop for Session {
     fn drop(&mut self) {
         if process::is_forked() {
-            // It belongs to threads of the parent: nothing may wait for them.
+            // The session belongs to threads of the parent, so do not wait for them.
             std::mem::forget(Arc::clone(&self.session));
         }
     }
 }
 
-/// Deltas of each call, with their number of features.
+/// The deltas of each call, with their number of features.
 type Deltas = Vec<(Vec<f32>, usize)>;
 
-/// Rows that were sent, and deltas of each.
+/// Rows that were sent, and the deltas to come.
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Pending(Mutex<Option<Work<Deltas>>>);
 
 #[pymethods]
 impl Pending {
-    /// Waits for the deltas, float32 `[rows, d_out]` for each call. Can be asked once.
+    /// Waits for the deltas, float32 `[rows, d_out]` for each call. Can be called once.
     fn result<'py>(&self, py: Python<'py>) -> Result<Vec<Bound<'py, PyArray2<f32>>>, Failure> {
         let work = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let work = work.ok_or(Failure::Closed("the result was taken already"))?;

@@ -1,4 +1,4 @@
-//! A session's rows, as either party keeps them.
+//! Traces: a session's rows, as either party keeps them.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -13,38 +13,38 @@ use zklora_session::session_log;
 
 use crate::{adapters::Manifest, arrays, error::Failure, worker};
 
-/// Where the rows are.
-pub enum Held {
+/// The rows of a trace, in memory or in a file.
+pub enum TraceStorage {
     Memory(SessionRows),
-    /// In a file that may be larger than the memory, or say so: it is read in pieces, and only when
-    /// that is asked for.
+    /// In a file that may be larger than the memory, or claims to be: it is read on demand, in
+    /// pieces.
     File(Arc<TraceReader>),
 }
 
-impl Held {
+impl TraceStorage {
     fn adapter(&self) -> String {
         match self {
-            Held::Memory(file) => file.adapter.to_string(),
-            Held::File(reader) => reader.adapter.to_string(),
+            TraceStorage::Memory(file) => file.adapter.to_string(),
+            TraceStorage::File(reader) => reader.adapter.to_string(),
         }
     }
 
     pub fn session(&self) -> &[u8; 32] {
         match self {
-            Held::Memory(file) => &file.session,
-            Held::File(reader) => &reader.session,
+            TraceStorage::Memory(file) => &file.session,
+            TraceStorage::File(reader) => &reader.session,
         }
     }
 
-    /// Rows of the module at this place.
+    /// Number of rows of the module at this index.
     fn count(&self, at: usize) -> usize {
         match self {
-            Held::Memory(file) => file.modules.get(at).map_or(0, |rows| rows.scales.len()),
-            Held::File(reader) => reader.count(at),
+            TraceStorage::Memory(file) => file.modules.get(at).map_or(0, |rows| rows.scales.len()),
+            TraceStorage::File(reader) => reader.count(at),
         }
     }
 
-    /// Calls `f` with the rows as the proof system takes them: checked against the manifest and
+    /// Calls `f` with the rows in the proof system's form: checked against the manifest and
     /// digested.
     pub fn with_trace<T>(
         &self,
@@ -52,8 +52,8 @@ impl Held {
         f: impl FnOnce(&Checked<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         match self {
-            Held::Memory(file) => file.with_trace(manifest, f),
-            Held::File(reader) => f(&Checked::read(
+            TraceStorage::Memory(file) => file.with_trace(manifest, f),
+            TraceStorage::File(reader) => f(&Checked::read(
                 manifest,
                 reader.session,
                 Arc::clone(reader) as Arc<dyn RowSource>,
@@ -62,17 +62,17 @@ impl Held {
     }
 }
 
-/// The rows of a session: activations that went out and deltas that came back, as integers with a
-/// scale a row.
+/// The rows of a session: activations sent and deltas received, as integers with one scale per
+/// row.
 #[pyclass(frozen, module = "zklora._native")]
 pub struct Trace {
-    pub held: Arc<Held>,
+    pub storage: Arc<TraceStorage>,
     pub manifest: Arc<CheckedManifest>,
 }
 
 impl Trace {
     pub fn in_memory(file: SessionRows, manifest: Arc<CheckedManifest>) -> Trace {
-        Trace { held: Arc::new(Held::Memory(file)), manifest }
+        Trace { storage: Arc::new(TraceStorage::Memory(file)), manifest }
     }
 }
 
@@ -84,11 +84,11 @@ impl Trace {
         let manifest = Arc::clone(&manifest.0);
         worker::run(py, None, move |_| {
             let reader = TraceReader::open(&path, manifest.id(), manifest.modules())?;
-            Ok(Trace { held: Arc::new(Held::File(Arc::new(reader))), manifest })
+            Ok(Trace { storage: Arc::new(TraceStorage::File(Arc::new(reader))), manifest })
         })
     }
 
-    /// What a trace file says of itself, whatever its manifest, as [`log_info`] does.
+    /// Reads a trace file without its manifest: see [`log_info`].
     #[staticmethod]
     fn info_of(py: Python<'_>, path: PathBuf) -> Result<(String, u64, String, Vec<u64>), Failure> {
         worker::run(py, None, move |_| {
@@ -99,28 +99,28 @@ impl Trace {
         })
     }
 
-    /// Writes the trace, readable by its owner only: it holds activations.
+    /// Writes the trace, readable only by its owner because it contains activations.
     fn save(&self, py: Python<'_>, path: PathBuf) -> Result<(), Failure> {
-        let (held, manifest) = (Arc::clone(&self.held), Arc::clone(&self.manifest));
-        worker::run(py, None, move |_| match &*held {
-            Held::Memory(file) => Ok(file.write(&path, &manifest)?),
-            Held::File(reader) => Ok(reader.copy(&path, manifest.modules())?),
+        let (storage, manifest) = (Arc::clone(&self.storage), Arc::clone(&self.manifest));
+        worker::run(py, None, move |_| match &*storage {
+            TraceStorage::Memory(file) => Ok(file.write(&path, &manifest)?),
+            TraceStorage::File(reader) => Ok(reader.copy(&path, manifest.modules())?),
         })
     }
 
     /// The adapter id, 64 hex digits.
     #[getter]
     fn adapter_id(&self) -> String {
-        self.held.adapter()
+        self.storage.adapter()
     }
 
     /// The session id, 64 hex digits.
     #[getter]
     fn session_id(&self) -> String {
-        hex::encode(self.held.session())
+        hex::encode(self.storage.session())
     }
 
-    /// Rows of every module that was called.
+    /// Number of rows of every module that was called.
     #[getter]
     fn rows(&self) -> BTreeMap<String, usize> {
         let each = self
@@ -128,7 +128,7 @@ impl Trace {
             .modules()
             .iter()
             .enumerate()
-            .map(|(at, m)| (m.name.clone(), self.held.count(at)));
+            .map(|(at, m)| (m.name.clone(), self.storage.count(at)));
         each.filter(|(_, rows)| *rows > 0).collect()
     }
 
@@ -140,16 +140,16 @@ impl Trace {
     ) -> Result<Bound<'py, PyArray2<f32>>, Failure> {
         let at = index(&self.manifest, module)?;
         let module = &self.manifest.modules()[at];
-        let values = match &*self.held {
-            Held::Memory(file) => {
+        let values = match &*self.storage {
+            TraceStorage::Memory(file) => {
                 let rows = &file.modules[at];
                 py.detach(|| {
                     zklora_artifacts::quantized_rows::dequantized(module, &rows.scales, &rows.delta)
                 })
             }
-            Held::File(reader) => {
+            TraceStorage::File(reader) => {
                 let (reader, manifest) = (Arc::clone(reader), Arc::clone(&self.manifest));
-                // Not in a forked child: it would share the place in the file with its parent.
+                // Not in a forked child, which shares the file position with its parent.
                 worker::run(py, None, move |_| {
                     let (module, rows) = (&manifest.modules()[at], reader.count(at));
                     let unreadable =
@@ -164,14 +164,15 @@ impl Trace {
     }
 
     fn __repr__(&self) -> String {
-        let rows = (0..self.manifest.modules().len()).map(|at| self.held.count(at)).sum::<usize>();
+        let rows =
+            (0..self.manifest.modules().len()).map(|at| self.storage.count(at)).sum::<usize>();
         format!("Trace(adapter {}, session {}, {rows} rows)", self.adapter_id(), self.session_id())
     }
 }
 
-/// What the log of a user's session says: the adapter id, the rows that were sent and not taken
-/// back, the session id, and the rows of each module in order of size (a log knows no names). None
-/// and 0 if its writer died before the session began.
+/// Reads the log of a user's session: the adapter id, the number of rows that were sent and not
+/// taken back, the session id, and the sorted numbers of rows of the modules (a log has no names).
+/// `None` and 0 if its writer died before the session began.
 #[pyfunction]
 #[allow(clippy::type_complexity)]
 pub fn log_info(
@@ -189,14 +190,14 @@ pub fn log_info(
     })
 }
 
-/// The rows of each module that has any, in order of size.
+/// The sorted numbers of rows of the modules that have rows.
 fn counts(rows: impl Iterator<Item = u64>) -> Vec<u64> {
     let mut counts: Vec<u64> = rows.filter(|rows| *rows > 0).collect();
     counts.sort_unstable();
     counts
 }
 
-/// The place of a module in the manifest.
+/// The index of a module in the manifest.
 ///
 /// # Errors
 /// [`Failure::Input`]: there is no such module.

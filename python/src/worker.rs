@@ -1,4 +1,4 @@
-//! Work in a thread of its own, while Python waits without its lock and looks for Ctrl-C.
+//! Runs work in its own thread, while Python waits without its lock and checks for Ctrl-C.
 
 use std::{
     collections::VecDeque,
@@ -13,14 +13,14 @@ use pyo3::prelude::*;
 
 use crate::{error::Failure, logging, process};
 
-/// How often a waiting call looks for signals and log records.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often a waiting call checks for signals and log records.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Steps that wait for a slow listener: of more, the oldest are forgotten. Work may tell them
-/// faster than `progress` takes them.
-const MOST_WAITING: usize = 16;
+/// Limit for the number of waiting steps; the oldest are dropped. Work may report steps faster than
+/// `progress` handles them.
+const MAX_WAITING: usize = 16;
 
-/// How far some work is: its stage, and how many stages of how many are done.
+/// The progress of work: its stage, and the numbers of finished and of all stages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     pub stage: String,
@@ -28,14 +28,14 @@ pub struct Step {
     pub total: usize,
 }
 
-/// Tells the waiting call how far the work is.
+/// Reports progress to the waiting call.
 #[derive(Clone, Default)]
 pub struct Reporter(Arc<Mutex<VecDeque<Step>>>);
 
 impl Reporter {
     pub fn step(&self, stage: impl Into<String>, done: usize, total: usize) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() == MOST_WAITING {
+        if waiting.len() == MAX_WAITING {
             waiting.pop_front();
         }
         waiting.push_back(Step { stage: stage.into(), done, total });
@@ -46,7 +46,7 @@ impl Reporter {
     }
 }
 
-/// Work that is being done. Whoever drops this leaves it alone: it goes on to its end.
+/// Running work. Dropping this does not stop the work.
 pub struct Work<T> {
     result: Receiver<Result<T, Failure>>,
     steps: Reporter,
@@ -64,10 +64,10 @@ pub fn start<T: Send + 'static>(
     let steps = Reporter::default();
     let reporter = steps.clone();
     let thread = std::thread::Builder::new().name("zklora".into()).spawn(move || {
-        // Whoever waited may have been interrupted.
+        // Fails if the waiting call was interrupted.
         let _ = sender.send(work(&reporter));
     });
-    thread.map_err(|e| Failure::Input(format!("a thread cannot be started: {e}")))?;
+    thread.map_err(|e| Failure::Input(format!("cannot start a thread: {e}")))?;
     Ok(Work { result, steps })
 }
 
@@ -75,13 +75,13 @@ impl<T: Send> Work<T> {
     /// Waits for the result; `progress` is called with stage, done and total.
     ///
     /// # Errors
-    /// What the work failed with; or an exception of a signal handler or of `progress`: then the
-    /// work goes on without anybody waiting.
+    /// The work's error; or an exception of a signal handler or of `progress`: then the work
+    /// continues, and its result is dropped.
     pub fn wait(self, py: Python<'_>, progress: Option<&Py<PyAny>>) -> Result<T, Failure> {
         let Work { result: mut receiver, steps } = self;
         loop {
             let (back, result) = py.detach(move || {
-                let result = receiver.recv_timeout(LOOK);
+                let result = receiver.recv_timeout(CHECK_INTERVAL);
                 (receiver, result)
             });
             receiver = back;

@@ -410,7 +410,7 @@ def test_patching_twice_adds_the_deltas_once(contributor, tokenizer, tmp_path, i
     client.init_and_patch()
     assert client.forward_loss(TEXT) == once != base
     # Another way of patching is refused.
-    with pytest.raises(zklora.InputError, match="q_proj` has the deltas of .* already"):
+    with pytest.raises(zklora.InputError, match="q_proj` already has the deltas of"):
         zklora.patching.Patches(client.model).add(client.comms[0], "add_delta")
     client.unpatch()
     assert client.forward_loss(TEXT) == base and not wrapped_layers(client.model)

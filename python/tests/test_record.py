@@ -110,7 +110,7 @@ def test_what_a_pin_may_be(contributor, tmp_path):
     for pin in ["no such file", "0" * 63, "0" * 65, "g" * 64, "\uff10" * 64, tmp_path]:
         with pytest.raises(zklora.InputError):
             _pins.pin(pin)
-    with pytest.raises(zklora.InputError, match="int is no pin"):
+    with pytest.raises(zklora.InputError, match="int is not a pin"):
         _pins.pin(3)
 
 
@@ -165,7 +165,7 @@ def test_a_folder_of_proofs_is_a_path(tmp_path, ignore_unchecked):
         == zklora.batch_verify_proofs(tmp_path)
         == (0.0, 0)
     )
-    with pytest.raises(zklora.InputError, match="int is no folder of proofs"):
+    with pytest.raises(zklora.InputError, match="int is not a folder of proofs"):
         zklora.batch_verify_proofs(3)
 
 
@@ -240,16 +240,18 @@ def test_a_trace_with_as_many_rows_of_other_modules_is_not_the_session(contribut
     comm.lora_forward(Q_PROJ.replace("q_proj", "v_proj"), rows[:3])
     path, trace = (
         tmp_path / "rows.log",
-        zklora._record._Rows("a trace", contributor.adapter_id, 8, comm.session.session_id, [3, 5]),
+        zklora._user_record._Rows(
+            "a trace", contributor.adapter_id, 8, comm.session.session_id, [3, 5]
+        ),
     )
     comm.close()
-    zklora._record.Record._add_log(None, path, trace)
+    zklora._user_record.Record._add_log(None, path, trace)
     trace.per_module = [4, 4]
     with pytest.raises(
         zklora.VerificationError,
         match="8 rows were sent in this session and its trace.safetensors has 8, or others",
     ):
-        zklora._record.Record._add_log(None, path, trace)
+        zklora._user_record.Record._add_log(None, path, trace)
 
 
 def test_a_trace_without_a_proof_is_refused(contributor, rows, tmp_path):

@@ -140,7 +140,7 @@ def test_what_was_not_checked_is_said_loudly(comm, rows):
 
 
 @pytest.mark.parametrize("stage", ["verifying", "verified"])
-def test_a_verdict_that_nobody_waited_for_is_said_again(comm, rows, stage):
+def test_the_verdict_of_an_interrupted_wait_is_returned_again(comm, rows, stage):
     class Stop(Exception):
         pass
 
@@ -194,7 +194,7 @@ def test_a_closed_session_and_a_module_that_is_not_served(comm, rows):
         comm.end_inference()
 
 
-def test_nobody_listens(tmp_path):
+def test_no_server_listens(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -278,7 +278,7 @@ class TamperingProxy:
 
 
 @pytest.mark.parametrize("when", ["manifest", "deltas"])
-def test_whoever_changes_a_byte_on_the_way_is_found_out(contributor, rows, tmp_path, when):
+def test_a_byte_that_was_changed_on_the_way_is_detected(contributor, rows, tmp_path, when):
     proxy = TamperingProxy(contributor.port)
     own = zklora.Contributor(proxy.url, contributor.adapter_id, patience=0, timeout=5)
     comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / "session")
@@ -299,7 +299,7 @@ def test_whoever_changes_a_byte_on_the_way_is_found_out(contributor, rows, tmp_p
     proxy.close()
 
 
-def test_closing_waits_for_nobody(contributor, rows, tmp_path):
+def test_closing_does_not_wait(contributor, rows, tmp_path):
     proxy = TamperingProxy(contributor.port)
     own = zklora.Contributor(proxy.url, contributor.adapter_id, patience=5, timeout=5)
     comm = zklora.BaseModelToLoRAComm(contributor=own, session_dir=tmp_path / "session")

@@ -1,4 +1,4 @@
-"""Zero-knowledge proofs for LoRA adapters: two-party inference beside transformers and peft.
+"""Zero-knowledge proofs for LoRA adapters: two-party inference with transformers and peft.
 
 * Contributor: ``LoRAServer`` and ``AServerTCP``.
 * Base-model user: ``BaseModelClient``, or ``remote_lora`` around an existing model.

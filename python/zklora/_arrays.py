@@ -39,7 +39,6 @@ def to_rows(values, features, name):
     array = to_numpy(values, name)
     if array.ndim == 0 or array.shape[-1] != features:
         raise InputError(
-            f"{name}: shape {list(array.shape)}, but {features} features are expected in the last "
-            "dimension"
+            f"{name}: shape {list(array.shape)}, expected {features} features in the last dimension"
         )
     return array.reshape(-1, features), array.shape[:-1]

@@ -8,7 +8,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 use zklora_artifacts::weights_file;
 use zklora_compiler::{
-    compile::{Source, draft_like},
+    compile::{OnnxModel, draft_like},
     sources::sources,
 };
 use zklora_models::Adapter;
@@ -148,7 +148,7 @@ pub fn audit(
 fn delivered_sources(
     folder: &Path,
     base: Option<&Path>,
-) -> Result<(Vec<Source>, Option<String>), Error> {
+) -> Result<(Vec<OnnxModel>, Option<String>), Error> {
     if folder.join("export.json").is_file() {
         let sources = sources(&[folder.to_path_buf()])?;
         return Ok((sources.modules, sources.base_model.fingerprint));
@@ -158,12 +158,12 @@ fn delivered_sources(
 }
 
 /// The modules of an adapter as ONNX, in memory.
-pub fn adapter_sources(adapter: &Adapter) -> Result<Vec<Source>, Error> {
+pub fn adapter_sources(adapter: &Adapter) -> Result<Vec<OnnxModel>, Error> {
     adapter
         .modules
         .iter()
         .map(|module| {
-            Ok(Source {
+            Ok(OnnxModel {
                 name: module.name.clone(),
                 onnx: zklora_models::onnx_model(module)?,
                 folder: None,

@@ -1,10 +1,10 @@
-//! Commitments to activations: made, checked, and one row of them shown to somebody else.
+//! Commitments to activations: commit, check, and prove one row to another party.
 
 use std::{fs, path::PathBuf};
 
 use crate::{zk, zklora::fixture};
 
-/// A folder with activations and a commitment to them; gives back its root, too.
+/// A folder with activations, the file of the activations, a commitment to them, and its root.
 fn committed(json: &str) -> (tempfile::TempDir, PathBuf, PathBuf, String) {
     let folder = tempfile::tempdir().unwrap();
     let (values, commitment) =

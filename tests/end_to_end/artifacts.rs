@@ -1,4 +1,4 @@
-//! What compile writes: reproducible, private where it must be, whole or not at all.
+//! The files of `compile`: reproducible, with private files private, and written atomically.
 
 use std::fs;
 
@@ -236,7 +236,7 @@ fn points_that_were_kept_and_changed_are_not_used_and_made_again() {
             .unwrap()
             .to_string()
     };
-    // Whoever delivers a manifest that nobody pinned fills no folder.
+    // A manifest that is not pinned does not fill the cache.
     let id = run(&[]);
     assert!(!cache.exists());
     let verify = || run(&["--adapter-id", &id]);

@@ -77,7 +77,7 @@ fn one_changed_integer_is_refused_by_the_name_of_its_module() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.bin");
     let mut bytes = fs::read(session().path("artifacts/private/weights.bin")).unwrap();
-    // Behind magic, version and the first vector's length lies the first integer of module 0.
+    // The first integer of module 0 follows magic, version and the first vector's length.
     bytes[17] ^= 1;
     fs::write(&path, bytes).unwrap();
     let run = audit(&path, &opening()).refused(1, "model.layers.0.self_attn.q_proj");
@@ -160,11 +160,11 @@ fn an_audit_says_when_the_base_model_was_not_compared() {
         );
         assert_eq!(json, "not_delivered", "{}", delivered.display());
     }
-    // The manifest has none.
+    // The manifest has no fingerprint.
     let (text, json) = audit(&session.path("artifacts"), &path("onnx"), &self::opening(), &[]);
     assert!(text.contains("Base model  NOT COMPARED: the manifest has no fingerprint"), "{text}");
     assert_eq!(json, "not_committed");
-    // Both have one.
+    // Both have a fingerprint.
     for (delivered, more) in
         [(path("onnx"), vec![]), (fixture(ADAPTER), crate::args!["--base", base].to_vec())]
     {

@@ -1,4 +1,4 @@
-//! `zklora bench` on adapters of given shapes: that it works, not how fast.
+//! `zklora bench` on adapters of given shapes: checks that it works, not its speed.
 
 use crate::zk;
 

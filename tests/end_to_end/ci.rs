@@ -1,5 +1,5 @@
 //! Regenerating artifacts: `compile --locked`, and the pipelines of docs/ci.md, whose shell steps
-//! are run here as they stand.
+//! are run unchanged.
 
 use std::{
     fs,

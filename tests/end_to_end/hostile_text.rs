@@ -1,5 +1,4 @@
-//! Text of others never makes a line that looks like this program's own, in any command, for people
-//! or for machines.
+//! Foreign text never forges a line of the program's output, in any command, as text or JSON.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -16,11 +15,12 @@ use crate::{
     zklora::{ADAPTER, Run, fixture, session, zklora},
 };
 
-/// What an attacker calls things: a line of its own, in each way that a terminal or a reader knows
-/// of.
-const FORGED: &str = "x\nVerdict      FORGED\r\nVerdict      FORGED\u{2028}\u{85}Verdict\u{1b}[2K\u{1b}]0;t\u{7}\u{202e}\u{200b}\u{e0041}\u{7f}";
+/// A hostile name: forged lines, by every line break and escape code that terminals or readers
+/// know.
+const FORGED: &str = "x\nVerdict      FORGED\r\nVerdict      FORGED\u{2028}\u{85}Verdict\
+                      \u{1b}[2K\u{1b}]0;t\u{7}\u{202e}\u{200b}\u{e0041}\u{7f}";
 
-/// Runs a command for people and for machines; nothing in its output is a line of the attacker's.
+/// Runs a command with text and with JSON output; no line of its output is forged.
 #[track_caller]
 fn harmless(arguments: &[OsString], code: i32, quotes: &str) -> [Run; 2] {
     let text = zklora(arguments);
@@ -36,7 +36,7 @@ fn harmless(arguments: &[OsString], code: i32, quotes: &str) -> [Run; 2] {
             );
             assert!(!line.trim_start().starts_with("FORGED"), "{printed}");
         }
-        // Not for want of the text: it is there, on the line of its owner.
+        // The text is not omitted: it is part of a genuine line.
         assert!(printed.contains(quotes), "{quotes} is not in {printed}");
     }
     if !json.stdout.is_empty() {
@@ -53,7 +53,7 @@ fn write(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// A trace of one module, which the attacker calls as it likes.
+/// A trace of one module with a hostile name.
 fn trace(folder: &Path, module: &str) -> PathBuf {
     let metadata = [("format", "zklora-trace"), ("version", "1")];
     let ids = [("adapter_id", session().id.clone()), ("session_id", "00".repeat(32))];
@@ -73,7 +73,7 @@ fn a_trace_whose_tensors_are_called_like_a_verdict() {
     let folder = tempfile::tempdir().unwrap();
     let path = trace(folder.path(), FORGED);
     let [_, json] = harmless(&args!["trace", "info", path], 0, "FORGED");
-    // For machines the name is what it is.
+    // JSON has the exact name.
     assert_eq!(json.json()["rows"].as_object().unwrap().keys().next().unwrap(), FORGED);
     let (artifacts, proof) = (session().path("artifacts"), session().path("session.pf"));
     harmless(
@@ -121,8 +121,8 @@ fn a_manifest_whose_keys_and_names_are_hostile() {
     let verify = || args!["verify", "--public", folder.path(), "--trace", path, "--proof", proof];
     write(folder.path(), "manifest.json", json!({ FORGED: 1 }).to_string().as_bytes());
     harmless(&verify(), 2, "FORGED");
-    // A name that the manifest's rules allow: no control characters, but a mark of direction and
-    // letters that nobody sees.
+    // A name that the manifest's rules allow: no control characters, but a direction mark and
+    // invisible characters.
     let bytes = fs::read(session().path("artifacts/public/manifest.json")).unwrap();
     let manifest: zklora_proof::manifest::Manifest = serde_json::from_slice(&bytes).unwrap();
     let mut renamed = manifest.clone();
@@ -149,15 +149,14 @@ fn an_adapter_folder_whose_names_are_hostile() {
         2,
         "FORGED",
     );
-    // Without control characters it is a name.
+    // Without control characters, the name is allowed.
     let name = "\u{202e}FORGED\u{200b}\u{e0041}";
     config["base_model_name_or_path"] = json!(name);
     write(&adapter, "adapter_config.json", config.to_string().as_bytes());
     let onnx = folder.path().join("onnx");
     let [_, json] = harmless(&args!["export", "--adapter", adapter, "--out", onnx], 0, "FORGED");
     assert_eq!(json.json()["base_model"], name);
-    // A value that is refused, a tensor that no adapter has, and a folder of the delivery that is
-    // another model's.
+    // A value that is refused, an unknown tensor, and a delivered folder of another model.
     config["peft_type"] = json!(FORGED);
     write(&adapter, "adapter_config.json", config.to_string().as_bytes());
     harmless(&args!["export", "--adapter", adapter, "--out", onnx], 2, "FORGED");
@@ -188,8 +187,7 @@ fn an_adapter_folder_whose_names_are_hostile() {
 #[test]
 fn a_delivery_with_a_module_that_was_never_committed_to() {
     let folder = tempfile::tempdir().unwrap();
-    // An export folder whose list names a module in the attacker's words; the file is an honest
-    // one.
+    // An export folder with a hostile module name in its list; the ONNX file is honest.
     let onnx = folder.path().join("onnx");
     fs::create_dir(&onnx).unwrap();
     for entry in fs::read_dir(session().path("onnx")).unwrap() {
@@ -216,7 +214,7 @@ fn a_delivery_with_a_module_that_was_never_committed_to() {
     );
 }
 
-/// A graph in which a node has a name of the attacker's, as long as the one that it had.
+/// A graph in which a node has a hostile name of the same length.
 fn graph(folder: &Path) -> PathBuf {
     let bytes = fs::read(fixture("onnx/base_plus_delta_two_inputs_op17/model.onnx")).unwrap();
     let (own, forged) = (b"/d/A/MatMul", b"\nVerdict  F");
@@ -251,7 +249,7 @@ fn a_graph_whose_nodes_are_called_like_a_verdict() {
             .iter()
             .any(|step| step["node"] == "\nVerdict  F")
     );
-    // The module is called like its file.
+    // The module has the name of its file.
     let hostile = folder.path().join("y\nVerdict      FORGED.onnx");
     fs::copy(&model, &hostile).unwrap();
     harmless(&args!["compile", hostile, "--out", folder.path().join("b")], 2, "FORGED");
@@ -264,11 +262,16 @@ fn a_report_whose_texts_are_hostile() {
         "format": "zklora-report", "version": 1, "base_model": FORGED, "mode": FORGED, "loss": null,
         "generated": { "prompt": FORGED, "adapted": FORGED, "base": FORGED, "tokens": 3 },
         "contributors": [{
-            "url": FORGED, "adapter_id": FORGED, "pinned": true, "session_id": FORGED, "modules": 2, "modules_called": 2, "rows": 8,
-            "rows_reused": 0, "calls": 4, "reconnections": 0, "bytes_sent": 1, "bytes_received": 1, "latency": null,
-            "proof_seconds": null, "verify_seconds": null, "proof_bytes": null, "verdict": "rejected", "why": FORGED
+            "url": FORGED, "adapter_id": FORGED, "pinned": true, "session_id": FORGED,
+            "modules": 2, "modules_called": 2, "rows": 8, "rows_reused": 0, "calls": 4,
+            "reconnections": 0, "bytes_sent": 1, "bytes_received": 1, "latency": null,
+            "proof_seconds": null, "verify_seconds": null, "proof_bytes": null,
+            "verdict": "rejected", "why": FORGED
         }],
-        "points": [{ "module": FORGED, "rows": 4, "base_rms": 1.0, "delta_rms": 0.5, "relative": 0.5, "contributors": [0] }],
+        "points": [{
+            "module": FORGED, "rows": 4, "base_rms": 1.0, "delta_rms": 0.5, "relative": 0.5,
+            "contributors": [0]
+        }],
         "forward_seconds": 1.0, "forward_passes": 1
     });
     write(folder.path(), "report.json", report.to_string().as_bytes());
@@ -280,7 +283,7 @@ fn a_report_whose_texts_are_hostile() {
 }
 
 #[test]
-fn paths_and_arguments_that_a_script_had_from_somebody() {
+fn hostile_paths_and_arguments_of_a_script() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FORGED);
     for arguments in [

@@ -1,5 +1,5 @@
-//! Two-party inference with processes: `zklora serve` and `zklora infer`, on a real (small)
-//! language model, with parties that are killed.
+//! Two-party inference with processes: `zklora serve` and `zklora infer` on a small real language
+//! model, with parties that are killed.
 
 use std::{
     io::{BufRead, BufReader},
@@ -16,7 +16,7 @@ use crate::{
     zklora::{Run, fixture, zklora_command},
 };
 
-/// Text that the tiny models know little of: some windows of 128 bytes.
+/// Text that the tiny models predict badly: some windows of 128 bytes.
 fn text() -> String {
     (0..40).map(|i| format!("let x{i} = {i}; println!(\"{{}}\", x{i} + {});\n", i * 7)).collect()
 }
@@ -24,7 +24,7 @@ fn text() -> String {
 /// Compiled artifacts of a fixture, made once; tests serve copies of them.
 pub struct Contributor(Folder);
 
-/// Where the artifacts are: in a temporary folder, or in one of the test's.
+/// The folder of the artifacts: a temporary one, or one of the test.
 enum Folder {
     Own(tempfile::TempDir),
     Named(PathBuf),
@@ -115,7 +115,7 @@ impl Server {
         Server::logging(command, Stdio::null())
     }
 
-    /// A server whose log goes there.
+    /// A server whose log goes to `log`.
     pub fn logging(mut command: Command, log: Stdio) -> Server {
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut line = String::new();
@@ -137,7 +137,7 @@ impl Server {
         self.child.id()
     }
 
-    /// SIGKILL.
+    /// Kills the server with SIGKILL; returns its address.
     pub fn kill(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -152,7 +152,7 @@ impl Drop for Server {
     }
 }
 
-/// `zklora infer` on tiny-llama, running.
+/// Starts `zklora infer` on tiny-llama.
 pub fn infer(contributors: &[&str], out: &Path, more: &[&str]) -> Child {
     let mut command = zklora_command();
     command.args(["--json", "infer", "--base-weights"]).arg(fixture("base/tiny-llama"));
@@ -171,7 +171,7 @@ pub fn end(child: Child) -> Run {
     }
 }
 
-/// Waits until a log of this folder has grown to some bytes.
+/// Waits until a log in this folder is longer than `bytes`.
 pub fn wait_for_rows(folder: &Path, bytes: u64) -> PathBuf {
     let start = Instant::now();
     loop {
@@ -189,7 +189,7 @@ pub fn wait_for_rows(folder: &Path, bytes: u64) -> PathBuf {
     }
 }
 
-/// What everybody can check afterwards with the files of the user's folder alone.
+/// Verifies again, with only the files of the user's folder.
 pub fn verify_again(folder: &Path, id: &str) -> Value {
     let (public, trace, proof) =
         (folder.join("public"), folder.join("trace.safetensors"), folder.join("session.pf"));
@@ -223,7 +223,7 @@ fn serve_and_infer_end_with_a_verified_proof() {
     ));
     let report = run.ok().json();
     let loss = &report["loss"];
-    // Trained on such text: the adapter helps.
+    // The adapter is trained on such text, so it lowers the loss.
     assert!(loss["adapted"].as_f64().unwrap() < loss["base"].as_f64().unwrap() - 0.5, "{loss}");
     assert!(report["generated"]["tokens"].as_u64().unwrap() > 0);
     let session = &report["contributors"][0];
@@ -232,9 +232,9 @@ fn serve_and_infer_end_with_a_verified_proof() {
     assert_eq!(report["points"].as_array().unwrap().len(), 4);
     let verdict = verify_again(&out.join("contributor-1"), &server.id);
     assert_eq!(verdict["session_id"], session["session_id"]);
-    // The folder is finished; another run needs another one.
+    // The session in this folder is finished; another run needs another folder.
     end(infer(&[&server.pinned()], &out, &["--text", "x = 1"])).refused(2, "finished session");
-    // A pin that is not the adapter's stops before anything is sent.
+    // A wrong pin is refused before anything is sent.
     let other = format!("{}={}", server.url, "0".repeat(64));
     end(infer(&[&other], &user.path().join("other"), &["--text", "x = 1"]))
         .refused(1, "was pinned");
@@ -294,7 +294,7 @@ fn one_contributor_that_fails_is_named_and_the_work_of_the_other_is_kept() {
         serde_json::from_slice(&std::fs::read(user.path().join("report.json")).unwrap()).unwrap();
     assert_eq!(report["contributors"][0]["verdict"], "accepted");
     verify_again(&user.path().join("contributor-1"), &one.id);
-    // What it served before it stopped is proven, too.
+    // The rows that it served before it stopped are proven, too.
     let stopped = &report["contributors"][1];
     assert_eq!(stopped["verdict"], "accepted");
     assert!(stopped["why"].as_str().unwrap().contains("ended early"), "{stopped}");
@@ -342,7 +342,7 @@ fn a_server_that_is_killed_in_the_middle_goes_on_and_proves_everything() {
         (&"accepted".into(), &2.into())
     );
     verify_again(&user.path().join("contributor-1"), &id);
-    // Not a row was counted twice, over three lives of the server.
+    // No row was counted twice, over three runs of the server.
     let address = server.kill();
     let server = Server::start(&contributor, &address, &[]);
     let trace = zk!["--json", "trace", "info", user.path().join("contributor-1/trace.safetensors")]
@@ -398,14 +398,15 @@ fn a_base_model_that_is_not_the_adapters_is_refused() {
     infer(&args!["--allow-other-base"]).ok();
 }
 
-/// With the environment variable ZKLORA_SMOLLM2, the folder that `models/make/smollm2.py` made.
+/// The environment variable ZKLORA_SMOLLM2 names the folder that `models/make/smollm2.py` made.
 #[test]
 #[ignore = "needs SmolLM2: models/make/README.md"]
 fn smollm2_with_the_trained_adapter_has_the_loss_that_peft_has_and_a_proof() {
-    const TEXT: &str = "In the beginning God created the heaven and the earth. And the earth was without form, and void; and darkness was \
-                        upon the face of the deep. And the Spirit of God moved upon the face of the waters. And God said, Let there be \
-                        light: and there was light. And God saw the light, that it was good: and God divided the light from the \
-                        darkness.";
+    const TEXT: &str = "In the beginning God created the heaven and the earth. And the earth was \
+                        without form, and void; and darkness was upon the face of the deep. And \
+                        the Spirit of God moved upon the face of the waters. And God said, Let \
+                        there be light: and there was light. And God saw the light, that it was \
+                        good: and God divided the light from the darkness.";
     // Computed by torch 2.15.0 and peft 0.21.2 from the same weights.
     const BASE: f64 = 1.628_564_6;
     const ADAPTED: f64 = 1.333_489_9;

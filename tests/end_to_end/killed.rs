@@ -1,5 +1,4 @@
-//! What a killed process leaves is removed by the next one, and what a living process works on is
-//! not.
+//! The next process removes what a killed process left, but not the files of a running process.
 
 use std::{
     fs,
@@ -25,7 +24,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// `zklora run` in this folder for temporary files.
+/// `zklora run` with this folder for temporary files.
 fn pipeline(temporary: &Path, rows: &str) -> Command {
     let mut command = zklora_command();
     command
@@ -34,7 +33,7 @@ fn pipeline(temporary: &Path, rows: &str) -> Command {
     command
 }
 
-/// Waits for a file of this name somewhere in the folders of a folder.
+/// Waits for a file of this name in a subfolder.
 fn wait_for(folder: &Path, child: &mut Child, name: &str) -> PathBuf {
     let start = Instant::now();
     loop {
@@ -55,10 +54,10 @@ fn wait_for(folder: &Path, child: &mut Child, name: &str) -> PathBuf {
 #[test]
 fn the_seed_of_a_killed_run_is_removed_by_the_next_and_that_of_a_living_one_is_not() {
     let temporary = tempfile::tempdir().unwrap();
-    let quiet = |command: &mut Command| {
+    let start_silently = |command: &mut Command| {
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
-    let mut killed = quiet(&mut pipeline(temporary.path(), "2000"));
+    let mut killed = start_silently(&mut pipeline(temporary.path(), "2000"));
     let seed = wait_for(temporary.path(), &mut killed, "private/seed");
     killed.kill().unwrap();
     killed.wait().unwrap();
@@ -67,7 +66,7 @@ fn the_seed_of_a_killed_run_is_removed_by_the_next_and_that_of_a_living_one_is_n
     assert!(left.len() == 1 && left[0].starts_with("zklora-scratch-"), "{left:?}");
 
     let living = Scratch::within(temporary.path()).unwrap();
-    assert!(!seed.exists(), "whoever makes the next one removes it");
+    assert!(!seed.exists(), "creating the next folder removes it");
     fs::write(living.path().join("seed"), "secret").unwrap();
     run(&mut pipeline(temporary.path(), "1")).ok();
     assert!(living.path().join("seed").exists());
@@ -91,8 +90,8 @@ fn a_run_removes_what_a_killed_run_left() {
     assert!(names(temporary.path()).is_empty(), "{:?}", names(temporary.path()));
 }
 
-/// The system ends the process in the middle of the file (SIGXFSZ, which like SIGKILL lets it do
-/// nothing more).
+/// The system ends the process in the middle of the file: SIGXFSZ, which like SIGKILL leaves it no
+/// time to clean up.
 #[test]
 fn half_a_trace_of_a_killed_record_is_removed_by_the_next_and_that_of_a_living_one_is_not() {
     let out = tempfile::tempdir().unwrap();

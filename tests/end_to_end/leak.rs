@@ -1,5 +1,5 @@
-//! `zklora leak`: what few rows give away, measured on real (small) adapters, and what other
-//! commands say of it.
+//! `zklora leak`: measures what a few rows reveal of small real adapters, and how other commands
+//! report the result.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{
     zklora::{Run, fixture, zklora, zklora_command},
 };
 
-/// An adapter of a tiny base model, compiled.
+/// A compiled adapter of a tiny base model.
 fn compiled(adapter: &str, base: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
@@ -31,7 +31,7 @@ fn compiled(adapter: &str, base: &str) -> tempfile::TempDir {
     ]
     .ok();
     zk!["compile", path("onnx"), "--out", path("artifacts")].ok();
-    // Text such as the trained ones were trained on; the tiny models have a token a byte.
+    // Text like the training data of the trained adapters. The tiny models have one token per byte.
     let text: String = (0..60)
         .map(|i| format!("let x{i} = {i}; println!(\"{{}}\", x{i} + {});\n", i * 7))
         .collect();
@@ -60,7 +60,7 @@ fn shares(measured: &Value, of: impl Fn(&Value) -> &Value) -> Vec<f64> {
         .collect()
 }
 
-/// What `serve` says until it comes to exact recovery.
+/// The output of `serve` up to the lines about exact recovery.
 fn served(artifacts: PathBuf) -> String {
     let mut command = zklora_command();
     command.args(args!["serve", "--listen", "127.0.0.1:0", "--artifacts", artifacts]);
@@ -111,7 +111,7 @@ fn what_rows_give_away_is_measured_kept_and_said_wherever_rows_leave() {
         &["--rows", "64", "--held-out-tokens", "256", "--plot", plot.to_str().unwrap()],
     );
     let measured = measured.ok().json();
-    // Nobody was shown anything, so nothing is counted.
+    // No row was sent, so none is counted.
     assert_eq!(fs::read(path("artifacts/private/served.jsonl")).unwrap(), ledger);
     assert_eq!((&measured["format"], &measured["version"]), (&"zklora-leak".into(), &1.into()));
     assert_eq!((&measured["modules"], &measured["held_out_tokens"]), (&4.into(), &256.into()));
@@ -120,7 +120,7 @@ fn what_rows_give_away_is_measured_kept_and_said_wherever_rows_leave() {
         measured["adapted_loss"].as_f64().unwrap() < measured["base_loss"].as_f64().unwrap() - 0.5,
         "{measured}"
     );
-    // The last fit has as many rows as features: it knows nearly everything.
+    // The last fit has as many rows as features, so it recovers nearly everything.
     let (gain, energy) =
         (shares(&measured, |r| &r["gain"]), shares(&measured, |r| &r["energy"]["median"]));
     assert!(gain[6] > 0.9 && energy[6] > 0.9 && energy.is_sorted(), "{gain:?} {energy:?}");
@@ -144,7 +144,7 @@ fn what_rows_give_away_is_measured_kept_and_said_wherever_rows_leave() {
         assert!(said.contains(&first) && said.contains("after payment"), "{first}: {said}");
         assert!(!said.contains("never measured"), "{said}");
     }
-    // Other weights in the folder: the measurement is not theirs.
+    // With other weights in the folder, the measurement does not apply.
     let mut other: Value = measured.clone();
     other["adapter_id"] = "0".repeat(64).into();
     fs::write(&kept, other.to_string()).unwrap();
@@ -186,8 +186,8 @@ fn what_was_seen_is_known_whatever_the_kind_of_term() {
         ("llama_embedding_dora_r2", "tiny-llama"),
     ] {
         let folder = compiled(adapter, base);
-        // The held-out text is the one that was seen: of an embedding, nothing is known of other
-        // tokens.
+        // The held-out text is the text of the rows: of an embedding, they reveal nothing about
+        // other tokens.
         let text = folder.path().join("text");
         let same =
             ["--held-out", text.to_str().unwrap(), "--rows", "512", "--held-out-tokens", "512"];
@@ -219,7 +219,7 @@ fn what_cannot_be_measured_is_refused_and_nothing_is_kept() {
     fs::write(path("bytes"), [0xff; 500]).unwrap();
     refused(&["--held-out", path("bytes").to_str().unwrap()], "bytes: not text in UTF-8");
     refused(&["--map", "nothing=tensor"], "no contributor has a module of this name");
-    // Another base model has no such layers; and one of other weights is not the adapter's.
+    // One base model lacks the layers, another has other weights than the adapter's.
     leak(folder.path(), "tiny-gpt2", &[]).refused(2, "self_attn");
     let (model, weights) = (fixture("base/tiny-llama/dynamo.onnx"), fixture("base/tiny-gpt2"));
     let wrong = zk![

@@ -1,4 +1,4 @@
-//! What a user does, through the `zklora` binary, with what they see: output, files, exit codes.
+//! Tests of the `zklora` binary as a user runs it: output, files, exit codes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod activation_commitment;

@@ -1,4 +1,4 @@
-//! What an operator sees of a server: its metrics, its log, and `zklora sessions`.
+//! An operator's view of a server: metrics, log, and `zklora sessions`.
 
 use std::{
     collections::BTreeMap,
@@ -43,7 +43,7 @@ fn only_id(contributor: &Contributor) -> String {
     list["sessions"][0]["id"].as_str().unwrap().to_string()
 }
 
-/// Rows of the module that has most.
+/// The largest number of rows of a module.
 fn most(rows: &Value) -> Option<u64> {
     rows.as_object().unwrap().values().filter_map(Value::as_u64).max()
 }
@@ -99,7 +99,7 @@ fn an_operator_watches_a_session_and_removes_what_is_left_of_it() {
     let session = &listed["sessions"][0];
     let rows = session["rows_in_all"].as_u64().unwrap();
     assert!(rows > 0 && listed["server_runs"] == true, "{listed}\n{report}");
-    // Metrics: as many rows as the ledger has.
+    // The metrics have the ledger's numbers of rows.
     let page = scrape(&metrics);
     let value =
         |series: &str| *page.get(series).unwrap_or_else(|| panic!("no {series} in {page:?}"));
@@ -117,7 +117,7 @@ fn an_operator_watches_a_session_and_removes_what_is_left_of_it() {
     assert_eq!(value("zklora_proof_seconds_count"), 1.0);
     assert_eq!(value("zklora_sessions{state=\"proven\"}"), 1.0);
     assert!(value("zklora_batches_total") > 0.0 && value("zklora_sent_bytes_total") > 0.0);
-    // The log: an object a line, with the rows of what began, ended and was proven.
+    // The log has one object per line, with the rows of each event.
     let text = fs::read_to_string(&log).unwrap();
     let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let event = |message: &str| {
@@ -131,7 +131,7 @@ fn an_operator_watches_a_session_and_removes_what_is_left_of_it() {
         (Some(rows), Some(rows))
     );
     assert!(event("proven")["seconds"].is_f64() && event("proof fetched")["time"].is_string());
-    // The folder.
+    // The sessions in the folder.
     let id = session["id"].as_str().unwrap().to_string();
     assert_eq!(
         (session["state"].as_str(), session["client"].as_str()),
@@ -199,8 +199,8 @@ fn an_operator_gives_a_session_up_and_has_another_one_tried_again() {
     assert_eq!((&left["rows"], left["state"].as_str()), (&open["rows"], Some("abandoned")));
     let server = Server::start(&contributor, &address, &[]);
     assert_eq!(server.said["rows_served"].as_u64(), most(&open["rows"]));
-    // Its user begins another one, which is proven; then it looks as if proofs of it had killed
-    // servers.
+    // The user begins another session, which is proven. Then its files simulate proofs of it that
+    // killed servers.
     end(infer(&[&pinned], &user.path().join("one"), &["--text", &text]))
         .refused(2, "was served before");
     end(infer(&[&pinned], &user.path().join("two"), &["--text", "x = 1"])).ok();
@@ -267,9 +267,12 @@ fn sessions_are_named_by_what_is_known_and_foreign_text_stays_in_its_cell() {
     zk!["sessions", "list"].refused(2, "--artifacts DIR");
     zk!["sessions", "--artifacts", contributor.path().join("public")]
         .refused(2, "name the folder that compile wrote");
-    // A name that a damaged ledger has.
+    // A hostile name in a damaged ledger.
     let ledger = contributor.path().join("private/served.jsonl");
-    let line = r#"{"client":"eve\u001b[2J\u202e","log":"sessions/x.rows","rows":{},"session":"\u001b]0;x","v":3}"#;
+    let line = concat!(
+        r#"{"client":"eve\u001b[2J\u202e","log":"sessions/x.rows","rows":{},"#,
+        r#""session":"\u001b]0;x","v":3}"#
+    );
     let mut text = fs::read_to_string(&ledger).unwrap();
     text.push_str(&format!("{line}\n"));
     fs::write(&ledger, text).unwrap();

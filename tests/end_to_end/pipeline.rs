@@ -1,4 +1,4 @@
-//! The main job: the whole pipeline, and the same in single commands.
+//! The whole pipeline, as one command and in single commands.
 
 use crate::{
     zk,
@@ -32,8 +32,8 @@ fn run_on_real_activations_is_precise_and_says_which_modules_were_called() {
     assert!(json["precision"]["relative_rms"].as_f64().unwrap() < 1e-4, "{json}");
 }
 
-/// Every adapter of the fixtures that is supported, on its real activations; some kinds need the
-/// base model's weights.
+/// Every supported adapter of the fixtures, on its real activations. Some kinds need the base
+/// model's weights.
 #[test]
 fn every_supported_adapter_of_the_fixtures_runs_precisely() {
     let mut seen = 0;

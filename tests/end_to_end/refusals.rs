@@ -1,4 +1,4 @@
-//! Inputs that cannot be used: exit code 2, and a sentence that says what, where and what to do.
+//! Unusable inputs: exit code 2, and an error that says what, where and what to do.
 
 use crate::{
     zk,
@@ -29,8 +29,8 @@ fn a_base_model_of_another_architecture_is_refused_by_the_weight_that_it_lacks()
     let (adapter, base) = (fixture("adapters/gpt2_dora_r4"), fixture("base/tiny-llama"));
     zk!["run", "--adapter", adapter, "--base", base]
         .refused(2, "transformer.h.0.attn.c_attn.weight");
-    // Also where the adapter itself does not need it: its fingerprint would be a false label in the
-    // manifest.
+    // Also if the adapter does not need the base model: the manifest would have a wrong
+    // fingerprint.
     let (adapter, base) = (fixture("adapters/llama_qv_r4"), fixture("base/tiny-gpt2"));
     zk!["run", "--adapter", adapter, "--base", base]
         .refused(2, "model.layers.0.self_attn.q_proj.weight");

@@ -1,4 +1,4 @@
-//! A report of a run is shown as a table, as JSON, and as a page.
+//! `zklora report` shows a report as a table, as JSON, and as an HTML page.
 
 use std::fs;
 
@@ -8,14 +8,20 @@ use crate::zk;
 
 fn report() -> serde_json::Value {
     json!({
-        "format": "zklora-report", "version": 1, "base_model": "model.onnx", "mode": "add-delta", "loss": null, "generated": null,
+        "format": "zklora-report", "version": 1, "base_model": "model.onnx", "mode": "add-delta",
+        "loss": null, "generated": null,
         "contributors": [{
-            "url": "https://a.example", "adapter_id": "ab", "pinned": true, "session_id": "cd", "modules": 2, "modules_called": 2,
-            "rows": 8, "rows_reused": 0, "calls": 4, "reconnections": 0, "bytes_sent": 1, "bytes_received": 1, "latency": null,
-            "proof_seconds": null, "verify_seconds": null, "proof_bytes": null, "verdict": "rejected",
+            "url": "https://a.example", "adapter_id": "ab", "pinned": true, "session_id": "cd",
+            "modules": 2, "modules_called": 2, "rows": 8, "rows_reused": 0, "calls": 4,
+            "reconnections": 0, "bytes_sent": 1, "bytes_received": 1, "latency": null,
+            "proof_seconds": null, "verify_seconds": null, "proof_bytes": null,
+            "verdict": "rejected",
             "why": "<b>no\nContributor  Verdict ACCEPTED"
         }],
-        "points": [{ "module": "model.layers.0.q_proj", "rows": 4, "base_rms": 1.0, "delta_rms": 0.5, "relative": 0.5, "contributors": [0] }],
+        "points": [{
+            "module": "model.layers.0.q_proj", "rows": 4, "base_rms": 1.0, "delta_rms": 0.5,
+            "relative": 0.5, "contributors": [0]
+        }],
         "forward_seconds": 1.0, "forward_passes": 1
     })
 }

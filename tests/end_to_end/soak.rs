@@ -1,7 +1,7 @@
-//! Long runs with everything that fails in passing: kills, many sessions, a session larger than the
-//! memory, a full disk. Nothing may be lost, and every row that left has to be counted, to the row.
+//! Long runs with transient failures: kills, many sessions, a session larger than the memory, a
+//! full disk. Nothing may be lost, and every row that was sent must be counted exactly once.
 //!
-//! Some minutes each, so they run by name:
+//! Each test takes some minutes, so they run only by name:
 //!
 //! ```text
 //! cargo test --release --workspace --test end_to_end -- --ignored --nocapture soak
@@ -22,8 +22,8 @@ use std::{
 
 use zklora_artifacts::{module_rows::ModuleRows, srs_file};
 use zklora_proof::{keys::KeyStore, manifest::Module, verifier::SrsPolicy};
-use zklora_session::Error;
 use zklora_session::{
+    Error,
     client::{ClientTls, ContributorOptions, Finished, Network, Remote, UserSession},
     ledger,
 };
@@ -33,7 +33,7 @@ use crate::{
     zklora::zklora_command,
 };
 
-/// Numbers that look random and are the same at every run.
+/// Pseudo-random numbers from a fixed seed.
 struct Dice(blake3::OutputReader);
 
 impl Dice {
@@ -57,7 +57,7 @@ fn add(all: &mut Rows, more: impl IntoIterator<Item = (String, u64)>) {
     more.into_iter().for_each(|(module, rows)| *all.entry(module).or_default() += rows);
 }
 
-/// What the ledger of a folder whose sessions have all ended says.
+/// The ledger's rows of a folder whose sessions have all ended.
 fn counted(artifacts: &Path) -> Rows {
     let book = ledger::book(&artifacts.join("private/served.jsonl")).unwrap();
     assert_eq!(book.open_logs().count(), 0, "sessions are open");
@@ -88,7 +88,7 @@ fn options(url: &str) -> ContributorOptions {
     }
 }
 
-/// `count` rows for every module that no other number of this test gives.
+/// `count` rows for every module, different for every `number`.
 fn rows_of(modules: &[Module], count: usize, number: u64) -> Vec<(usize, Arc<ModuleRows>)> {
     let each = modules.iter().enumerate().map(|(m, module)| {
         let inputs: Vec<Vec<f32>> = module
@@ -157,7 +157,7 @@ fn soak_100_kills_of_server_and_users_lose_and_double_nothing() {
         thread::sleep(Duration::from_millis(50 + dice.roll(1500)));
         for (out, text, child) in &mut users {
             let Some(status) = child.try_wait().unwrap() else { continue };
-            // Killed, or done; whoever could not reach the server in time comes again.
+            // Killed, or done. A user that could not reach the server in time starts again.
             if is_finished(out) {
                 finished.push(out.clone());
                 (*out, *text) = begin();
@@ -193,7 +193,8 @@ fn soak_100_kills_of_server_and_users_lose_and_double_nothing() {
     server.kill();
     assert_eq!(counted(contributor.path()), proven);
     println!(
-        "{kills} kills ({of_server} of the server), {} sessions, {} rows, each proven and counted once, {:.0} s",
+        "{kills} kills ({of_server} of the server), {} sessions, {} rows, each proven and counted \
+         once, {:.0} s",
         finished.len(),
         proven.values().sum::<u64>(),
         start.elapsed().as_secs_f64()
@@ -243,17 +244,17 @@ fn soak_1000_short_sessions_leave_no_more_than_their_count() {
     let restart = restart.elapsed().as_secs_f64();
     assert_eq!(server.said["sessions"]["proven"], SESSIONS);
     println!(
-        "{SESSIONS} sessions in {took:.0} s; the server's memory after a tenth {early} MiB, at the end {late} MiB; \
-         started again in {restart:.2} s; every row counted once"
+        "{SESSIONS} sessions in {took:.0} s; the server's memory after a tenth {early} MiB, at the \
+         end {late} MiB; restarted in {restart:.2} s; every row counted once"
     );
     assert!(late < early + 64 && restart < 2.0, "it grows");
 }
 
-/// Memory that either party may have, in MiB.
+/// Memory limit of either party, in MiB.
 const LIMIT: u64 = 512;
 
-/// A command whose address space is limited. Threads and the allocator set addresses aside that
-/// they never use, so this is more than [`LIMIT`].
+/// A command whose address space is limited. Threads and the allocator reserve addresses that they
+/// never use, so its limit is larger than [`LIMIT`].
 fn limited(command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell
@@ -300,7 +301,7 @@ fn soak_a_million_rows_in_one_session_within_512_mb() {
 }
 
 #[test]
-#[ignore = "the user of `soak_a_million_rows_in_one_session_within_512_mb`, in a process of its own"]
+#[ignore = "started by `soak_a_million_rows_in_one_session_within_512_mb` in its own process"]
 fn the_user_of_a_million_rows() {
     let Ok(said) = std::env::var(MILLION) else { return };
     let (url, folder) = said.split_once(' ').unwrap();
@@ -315,18 +316,19 @@ fn the_user_of_a_million_rows() {
     assert_eq!(of_verdict(&finished).iter().map(|(_, rows)| rows).sum::<u64>(), 1_000_000);
     let peak = memory(std::process::id(), "VmHWM");
     println!(
-        "user: peak memory {served} MiB before the end, {peak} MiB after it; the proof took {:.1} s, its verification {:.1} s",
+        "user: peak memory {served} MiB before the end, {peak} MiB after it; the proof took \
+         {:.1} s, its verification {:.1} s",
         finished.proof_time.as_secs_f64(),
         finished.verify_time.as_secs_f64()
     );
     assert!(peak < LIMIT, "the user");
 }
 
-/// A small file system in memory, unmounted when it is dropped.
+/// A small file system in memory, unmounted on drop.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// None where this process may not mount one.
+    /// `None` if this process may not mount file systems.
     fn mount(megabytes: u32) -> Option<SmallDisk> {
         let folder = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -360,7 +362,7 @@ fn soak_50_sessions_on_a_disk_that_fills_up_and_is_emptied_lose_nothing() {
     let start = Instant::now();
     thread::scope(|scope| {
         scope.spawn(|| {
-            // Full for a while, then empty for a while.
+            // Fills the disk for a while, then empties it for a while.
             let path = disk.0.path().join("filler");
             let mut dice = Dice::new(2);
             let end = Instant::now() + Duration::from_secs(600);
@@ -383,7 +385,7 @@ fn soak_50_sessions_on_a_disk_that_fills_up_and_is_emptied_lose_nothing() {
                             return;
                         }
                         let folder = disk.0.path().join(format!("user-{number}"));
-                        // As somebody who runs the same command again.
+                        // Like a user who runs the same command again.
                         let start = Instant::now();
                         let finished = loop {
                             match one_session(&server.url, &network, &folder, number) {
@@ -414,7 +416,8 @@ fn soak_50_sessions_on_a_disk_that_fills_up_and_is_emptied_lose_nothing() {
     let proven = proven.into_inner().unwrap();
     assert_eq!(counted(contributor.path()), proven);
     println!(
-        "{SESSIONS} sessions, {} rows, on a disk that was full {} times: each proven and counted once; users began again {} times, {:.0} s",
+        "{SESSIONS} sessions, {} rows, on a disk that was full {} times: each proven and counted \
+         once; users began again {} times, {:.0} s",
         proven.values().sum::<u64>(),
         fills.into_inner(),
         failures.into_inner(),
@@ -422,7 +425,7 @@ fn soak_50_sessions_on_a_disk_that_fills_up_and_is_emptied_lose_nothing() {
     );
 }
 
-/// A whole session, or the rest of one. Its rows, from the verdict.
+/// Runs a whole session, or the rest of one; returns its rows, from the verdict.
 fn one_session(
     url: &str,
     network: &Arc<Network>,

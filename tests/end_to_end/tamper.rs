@@ -1,4 +1,4 @@
-//! Files of a session that somebody changed: refused with exit code 1, and the check is named.
+//! Tampered files of a session: refused with exit code 1, and the error names the failed check.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ fn write(folder: &tempfile::TempDir, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// Where a tensor's data begin in a safetensors file.
+/// The offset of a tensor's data in a safetensors file.
 fn start_of(tensor: &str, bytes: &[u8]) -> usize {
     let tensors = safetensors::SafeTensors::deserialize(bytes).unwrap();
     tensors.tensor(tensor).unwrap().data().as_ptr() as usize - bytes.as_ptr() as usize
@@ -51,7 +51,7 @@ fn a_delta_beyond_the_certified_bound_is_a_no_like_any_other_false_one() {
 }
 
 #[test]
-fn a_trace_that_somebody_else_recorded_can_be_held_to_the_users_own_session() {
+fn a_trace_that_another_party_recorded_is_checked_against_the_users_own_session() {
     let session = session();
     let activations = fixture(crate::zklora::ADAPTER).join("activations.safetensors");
     let id =
@@ -107,7 +107,7 @@ fn rows_beyond_the_contributors_limit_are_not_served() {
     };
     let ledger = copy.path().join("private/served.jsonl");
     let before = fs::read(&ledger).unwrap();
-    // The session of all tests has served 12 rows a module already.
+    // The tests' shared session has already served 12 rows per module.
     record("23", "a").refused(1, "would have served 24 rows in all, the limit is 23");
     assert_eq!(fs::read(&ledger).unwrap(), before);
     assert!(!folder.path().join("a").exists());
@@ -134,7 +134,7 @@ fn a_changed_cut_or_prolonged_proof_is_refused() {
 }
 
 /// Parsing refuses a commitment that is the identity. So does a verifier that finds the manifest's
-/// points in the own cache.
+/// points in its cache.
 #[test]
 fn an_identity_among_kept_points_is_refused_as_in_the_manifest() {
     use zklora_proof::{
@@ -204,7 +204,7 @@ fn the_contributor_proves_only_rows_that_it_served_and_publishes_nothing_false()
     let out = folder.path().join("false.pf");
     zk!["prove", "--artifacts", session().path("artifacts"), "--trace", trace, "--out", out]
         .refused(1, "not a session that");
-    // Even if the ledger knew the rows: the ledger is not what keeps false statements out.
+    // The same without the ledger: it is not the ledger that prevents false statements.
     let copy = session().copy_of_artifacts();
     let ledger = copy.path().join("private/served.jsonl");
     fs::remove_file(&ledger).unwrap();
@@ -262,7 +262,7 @@ fn parameters_of_an_unknown_ceremony_are_refused_unless_the_user_says_otherwise(
         "--insecure-srs"
     ]
     .ok();
-    // And one SRS does not verify what another one committed to.
+    // A proof does not verify with another SRS than that of its commitments.
     let session = session();
     session
         .verify_unpinned(&args!["--srs", file, "--insecure-srs"])

@@ -1,4 +1,4 @@
-//! Running the binary, and a session that went through every command, made once for all tests.
+//! Runs the binary, and makes a session with all commands, once for all tests.
 
 use std::{
     ffi::OsString,
@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-/// What a run of the binary gave back.
+/// The result of a run of the binary.
 pub struct Run {
     pub code: i32,
     pub stdout: String,
@@ -44,10 +44,10 @@ impl Run {
     }
 }
 
-/// How long a command of a test may take: what hangs fails.
+/// Time limit for a command, so that a hanging command fails.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
-/// As [`Command::output`], within [`LIMIT`].
+/// Like [`Command::output`], within [`LIMIT`].
 pub fn output(command: &mut Command) -> Result<Output, String> {
     let program = command.get_program().to_owned();
     let failed = |e: std::io::Error| format!("{program:?}: {e}");
@@ -94,7 +94,7 @@ pub fn zklora<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> R
     zklora_with(&[], args)
 }
 
-/// The same with these variables, too.
+/// The same with more environment variables.
 pub fn zklora_with<S: AsRef<std::ffi::OsStr>>(
     variables: &[(&str, &Path)],
     args: impl IntoIterator<Item = S>,
@@ -102,7 +102,7 @@ pub fn zklora_with<S: AsRef<std::ffi::OsStr>>(
     run(zklora_command().args(args).envs(variables.iter().copied()))
 }
 
-/// What a command gave back.
+/// Runs a command.
 pub fn run(command: &mut Command) -> Run {
     let output = output(command).expect("the binary runs");
     Run {
@@ -223,8 +223,8 @@ pub fn session() -> &'static Session {
     })
 }
 
-/// A ceremony of this test's own, in the format of the consensus specifications: τ is known, so it
-/// is worth nothing.
+/// A ceremony of the tests, in the format of the consensus specifications. Its τ is known, so it is
+/// insecure.
 pub fn foreign_ceremony() -> String {
     let srs = zklora_proof::srs::Srs::insecure_dev(12).unwrap();
     srs.to_json()

@@ -16,7 +16,7 @@ pub fn root() -> PathBuf {
 }
 
 /// All files with one of these extensions, as sorted paths relative to the root. Leaves out
-/// generated and hidden folders, except `.github`.
+/// generated and hidden folders, except `.github` and `.ci`.
 pub fn with_extensions(extensions: &[&str]) -> Vec<PathBuf> {
     let (root, mut found) = (root(), Vec::new());
     let mut folders = vec![root.clone()];
@@ -27,7 +27,7 @@ pub fn with_extensions(extensions: &[&str]) -> Vec<PathBuf> {
             let name = name.to_str().unwrap_or(".");
             let kind = entry.file_type().unwrap();
             if kind.is_dir() {
-                let hidden = name.starts_with('.') && name != ".github";
+                let hidden = name.starts_with('.') && name != ".github" && name != ".ci";
                 if !hidden && !GENERATED.contains(&name) && !path.join("pyvenv.cfg").exists() {
                     folders.push(path);
                 }
@@ -40,4 +40,13 @@ pub fn with_extensions(extensions: &[&str]) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// [`with_extensions`], with `/` in the paths and the text of each file.
+pub fn texts(extensions: &[&str]) -> Vec<(String, String)> {
+    let text = |path: PathBuf| {
+        let text = fs::read_to_string(root().join(&path)).unwrap();
+        (path.to_str().unwrap().replace('\\', "/"), text)
+    };
+    with_extensions(extensions).into_iter().map(text).collect()
 }

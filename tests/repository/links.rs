@@ -2,116 +2,97 @@
 //! pages of `docs`, because they are also a book, and the book lists all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path};
 
-use crate::tracked;
+use crate::{files, markdown};
 
-/// Text without code: fenced blocks and spans in backticks.
-fn prose(text: &str) -> String {
-    let mut out = String::new();
-    let mut fenced = false;
-    for line in text.lines() {
-        if line.trim_start().starts_with("```") {
-            fenced = !fenced;
-        } else if !fenced {
-            let outside = line.split('`').step_by(2);
-            out.push_str(&outside.collect::<Vec<_>>().join("`"));
-        }
-        out.push('\n');
-    }
-    out
+/// The pages by path, with their text.
+fn pages() -> BTreeMap<String, String> {
+    files::texts(&["md"]).into_iter().collect()
 }
 
-/// The targets of `[text](target)`.
-fn links(text: &str) -> Vec<String> {
-    let parts = prose(text);
-    let targets = parts.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
-    targets.map(|(target, _)| target.to_string()).collect()
-}
-
-/// The anchors of the headings, as hosts of git repositories and mdBook make them, and those that
-/// are written out.
-fn anchors(text: &str) -> BTreeSet<String> {
-    let mut anchors = BTreeSet::new();
-    let mut fenced = false;
-    for line in text.lines() {
-        fenced ^= line.trim_start().starts_with("```");
-        let heading = line.trim_start_matches('#');
-        if !fenced && heading.len() < line.len() && heading.starts_with(' ') {
-            let kept = heading.trim().to_lowercase();
-            let kept = kept.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-            anchors.insert(kept.map(|c| if c == ' ' { '-' } else { c }).collect());
-        }
-        for written in line.split("<a id=\"").skip(1) {
-            anchors.insert(written.split('"').next().unwrap_or_default().to_string());
+/// The path of the repository that `target` names in the file `from`. None outside of it.
+fn resolved(from: &str, target: &str) -> Option<String> {
+    let mut parts: Vec<&str> = from.split('/').collect();
+    parts.pop();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
         }
     }
-    anchors
+    Some(parts.join("/"))
 }
 
-/// The path of `target`, seen from the file `from`.
-fn resolve(from: &str, target: &str) -> String {
-    let joined = Path::new(from).parent().unwrap_or(Path::new("")).join(target);
-    let mut parts: Vec<String> = Vec::new();
-    for component in joined.components() {
-        match component {
-            Component::ParentDir => drop(parts.pop()),
-            Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
-            _ => {}
-        }
+/// What is wrong with a link to `target` in the page `name`, if anything is.
+fn wrong(
+    name: &str,
+    target: &str,
+    pages: &BTreeMap<String, String>,
+    exists: &dyn Fn(&str) -> bool,
+) -> Option<String> {
+    if target.contains("://") || target.starts_with("mailto:") {
+        return None;
     }
-    parts.join("/")
-}
-
-fn pages() -> Option<BTreeMap<String, String>> {
-    Some(tracked::files()?.into_iter().filter(|(name, _)| name.ends_with(".md")).collect())
+    let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+    let path = if file.is_empty() { Some(name.to_string()) } else { resolved(name, file) };
+    let Some(path) = path else {
+        return Some("is outside of the repository: link to a file of it".into());
+    };
+    if !exists(&path) {
+        return Some(format!("leads nowhere: {path} does not exist"));
+    }
+    if name.starts_with("docs/") && !path.starts_with("docs/") {
+        return Some("leaves the book: link to a page of docs, or name the file".into());
+    }
+    let anchors = pages.get(&path).map(|page| markdown::anchors(page)).unwrap_or_default();
+    if !anchor.is_empty() && !anchors.iter().any(|known| known == anchor) {
+        return Some(format!("leads nowhere: {path} has only the anchors {}", anchors.join(", ")));
+    }
+    None
 }
 
 #[test]
 fn every_link_leads_to_a_file_and_a_heading() {
-    let Some(pages) = pages() else { return };
-    let mut wrong = Vec::new();
+    let pages = pages();
+    let exists = |path: &str| files::root().join(path).exists();
+    let mut found = Vec::new();
     for (name, text) in &pages {
-        for link in links(text) {
-            if link.contains("://") {
-                continue;
-            }
-            let (target, anchor) = link.split_once('#').unwrap_or((&link, ""));
-            let path = if target.is_empty() { name.clone() } else { resolve(name, target) };
-            let exists = tracked::root().join(&path).exists();
-            let has_anchor = anchor.is_empty()
-                || pages.get(&path).is_some_and(|to| anchors(to).contains(anchor));
-            let leaves = name.starts_with("docs/") && !path.starts_with("docs/");
-            if !exists || !has_anchor || leaves {
-                wrong.push(format!("{name}: {link}"));
+        for (line, target) in markdown::links(text) {
+            if let Some(why) = wrong(name, &target, &pages, &exists) {
+                found.push(format!("{name}:{line}: the link {target} {why}"));
             }
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "these links lead nowhere, or out of the book:\n{}",
-        wrong.join("\n")
-    );
+    assert!(found.is_empty(), "{} wrong links:\n{}", found.len(), found.join("\n"));
 }
 
 #[test]
 fn the_book_has_every_page() {
-    let Some(pages) = pages() else { return };
+    let pages = pages();
+    let summary = markdown::links(&pages["docs/SUMMARY.md"]);
     let listed: BTreeSet<String> =
-        links(&pages["docs/SUMMARY.md"]).iter().map(|link| format!("docs/{link}")).collect();
+        summary.iter().map(|(_, target)| format!("docs/{target}")).collect();
     let all: BTreeSet<String> = pages
         .into_keys()
         .filter(|name| name.starts_with("docs/") && name != "docs/SUMMARY.md")
         .collect();
-    assert_eq!(listed, all);
+    assert_eq!(listed, all, "list every page of docs in docs/SUMMARY.md, and no other");
 }
 
 #[test]
-fn links_and_anchors_are_read_as_markdown_means_them() {
-    assert_eq!(links("a [b](c.md#d) `[e](f)` [g](h)\n```\n[i](j)\n```\n"), ["c.md#d", "h"]);
-    let text =
-        "# A: b `c`\n## Row proof (JSON, version 1)\n<a id=\"step-9\"></a>\n```sh\n# no\n```\n";
-    let expected = ["a-b-c", "row-proof-json-version-1", "step-9"];
-    assert_eq!(anchors(text), expected.map(String::from).into());
-    assert_eq!(resolve("docs/a.md", "../b/c.md"), "b/c.md");
+fn a_wrong_link_is_named_with_what_is_wrong() {
+    let pages = BTreeMap::from([("docs/a.md".to_string(), "# A\n## B c\n".to_string())]);
+    let exists = |path: &str| ["docs/a.md", "README.md"].contains(&path);
+    let wrong = |target: &str| wrong("docs/x.md", target, &pages, &exists);
+    for right in ["a.md#b-c", "a.md", "https://example.org#x", "mailto:a@example.org"] {
+        assert_eq!(wrong(right), None, "{right}");
+    }
+    assert!(wrong("a.md#b").unwrap().contains("has only the anchors a, b-c"));
+    assert!(wrong("b.md").unwrap().contains("docs/b.md does not exist"));
+    assert!(wrong("../README.md").unwrap().contains("leaves the book"));
+    assert!(wrong("../../x.md").unwrap().contains("outside of the repository"));
+    assert_eq!(resolved("docs/a.md", "../b/c.md"), Some("b/c.md".into()));
 }

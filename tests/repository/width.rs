@@ -5,7 +5,7 @@
 //! A longer line is accepted if it cannot be wrapped: a single word (an address), a row of a
 //! Markdown table, or a line of a script or of TOML that holds a string.
 
-use crate::tracked;
+use crate::files;
 
 const WIDTH: usize = 100;
 
@@ -59,7 +59,9 @@ fn long_lines(language: Language, text: &str) -> Vec<usize> {
 
 #[test]
 fn no_line_is_longer_than_100_columns() {
-    let Some(files) = tracked::files() else { return };
+    let mut files = files::texts(&["rs", "py", "pyi", "proto", "sh", "toml"]);
+    let script = std::fs::read_to_string(files::root().join(".ci/run")).unwrap();
+    files.push((".ci/run".into(), script));
     let mut found = Vec::new();
     for (name, text) in &files {
         if let Some(language) = language(name) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use zklora_artifacts::{activations::Activations, module_rows::ModuleRows};
-use zklora_compiler::compile::Source;
+use zklora_compiler::compile::OnnxModel;
 use zklora_ezkl::{
     self as ezkl, EzklError, VERSION,
     child::{Cost, Ezkl},
@@ -34,7 +34,7 @@ pub(super) fn run(
     let mut side = SystemReport::new(format!("EZKL {VERSION}"));
     let bytes = zklora_files::read(onnx, zklora_files::MAX_FILE)?;
     let source =
-        Source { name: run.options.module.into(), onnx: bytes, folder: None, scaling: None };
+        OnnxModel { name: run.options.module.into(), onnx: bytes, folder: None, scaling: None };
     let interface = interface(&source)?;
     let circuit = Circuit::new(run.folder.join("ezkl"), run.options.module)?;
     let mut srs_seconds = None;
@@ -112,7 +112,7 @@ impl Stages<'_, '_> {
         }
     }
 
-    fn all(&mut self, source: &Source, srs_seconds: &mut Option<f64>) -> Result<(), Ended> {
+    fn all(&mut self, source: &OnnxModel, srs_seconds: &mut Option<f64>) -> Result<(), Ended> {
         let (circuit, interface) = (self.circuit, self.interface);
         // The same export as the native proof's: both start from ONNX.
         let modules = [self.run.options.module.to_string()];

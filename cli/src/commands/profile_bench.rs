@@ -10,9 +10,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use serde_json::json;
-use zklora_bench::Error;
 use zklora_bench::{
-    proof_bench,
+    Error, proof_bench,
     proof_bench::{
         ALL_STAGES, BenchStage, Cost, Curve, Item, Measured, PROFILES, Profile, StageReport, Task,
         files_of, targets,

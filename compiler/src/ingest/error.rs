@@ -1,8 +1,8 @@
-//! Why a file cannot be ingested, always with the place in the file and what to do about it.
+//! Errors of ingesting: the reason, the place in the file, and what to do.
 
 use thiserror::Error;
 
-use crate::{linear_map::LinearMapError, matrix::MatrixError};
+use crate::matrix::MatrixError;
 
 /// Why an ONNX file is not accepted.
 #[derive(Debug, Error)]
@@ -21,7 +21,7 @@ pub enum IngestError {
         /// The limit.
         limit: usize,
     },
-    /// The file is not an ONNX model, or one that contradicts itself.
+    /// The file is not an ONNX model, or it contradicts itself.
     #[error("`{name}` is not a valid ONNX model: {what}")]
     Malformed {
         /// The module.
@@ -39,7 +39,7 @@ pub enum IngestError {
         /// What is wrong and what to do.
         what: String,
     },
-    /// The graph as a whole has a shape that no module has.
+    /// The graph as a whole cannot be a module.
     #[error("`{name}`: {what}")]
     Graph {
         /// The module.
@@ -59,7 +59,7 @@ pub enum IngestError {
         /// What is wrong and what to do.
         reason: String,
     },
-    /// A node asks for more memory or time than any adapter needs.
+    /// A node needs more memory or time than the limits allow.
     #[error("`{name}`: node `{node}` ({operator}) asks for too much: {reason}")]
     TooMuch {
         /// The module.
@@ -89,21 +89,38 @@ pub enum IngestError {
         /// What tract said, with the node that it names.
         what: String,
     },
-    /// The resulting map does not fit together, which is a mistake of this crate.
-    #[error(transparent)]
-    Map(#[from] LinearMapError),
+    /// tract or the compiler panicked.
+    #[error(
+        "`{name}`: analysing it failed unexpectedly: the file is damaged, or has a graph that tract cannot analyse; \
+         export it again, and simplified (for example by onnxsim)"
+    )]
+    Panicked {
+        /// The module.
+        name: String,
+    },
+    /// A check of the compiler's own work failed.
+    #[error(
+        "`{name}`: internal error: {what}; this is a bug in zklora, please report it with the file"
+    )]
+    Internal {
+        /// The module.
+        name: String,
+        /// Which check.
+        what: String,
+    },
 }
 
-/// Why one operator cannot be lowered; the walk adds node and operator.
+/// Why an operator or an expression is refused; the caller adds the node.
 #[derive(Debug, Clone)]
 pub(super) enum Reason {
     /// The operator or the way it is used is not linear or not supported.
     NotLinear(String),
-    /// It is linear, as far as is known, but a limit on memory or time is reached: no other reading
-    /// of the graph helps.
+    /// A limit on memory or time is exceeded; no other reading of the graph helps.
     TooMuch(String),
-    /// The constant with this number among the node's inputs is not finite.
+    /// The constant with this index among the node's inputs is not finite.
     NonFinite(usize),
+    /// A check of the compiler's own work failed.
+    Internal(String),
 }
 
 impl Reason {

@@ -7,8 +7,8 @@
 //!    fields before it decodes; `functions` replaces calls of local functions by their nodes (with
 //!    `function_defaults` and `operator_versions`); `screen` and `screen_tensor` check sizes, names
 //!    and order; `node_names` makes names unique; `external_data` reads tensors in other files;
-//!    `bfloat16`, `einsum_ellipsis`, `einsum_pairs` and `empty_reductions` rewrite what tract does
-//!    not read.
+//!    `bfloat16`, `einsum_ellipsis`, `einsum_pairs` and `empty_reductions` rewrite forms that tract
+//!    does not read.
 //! 2. `typed_graph`: `ModelProto` → tract's typed graph. `graph` drives tract, with `builders` for
 //!    operators that tract reads differently from ONNX; `dimensions` names the open dimensions of
 //!    inputs; `inference` infers shapes and folds constants node by node, within the limits of

@@ -1,4 +1,4 @@
-//! The stages in order: from the bytes of an ONNX file to the affine map of a row.
+//! Runs the stages in order, from the bytes of an ONNX file to the affine map of a row.
 
 use std::path::Path;
 
@@ -24,25 +24,22 @@ use super::{
 };
 use crate::{layout::Layout, linear_map::LinearMap};
 
-/// What became of an ONNX model.
+/// The result of ingesting an ONNX model.
 #[derive(Debug, Clone)]
 pub struct Ingested {
     /// The map of a row.
     pub map: LinearMap,
-    /// Where the rows of each of the map's inputs are in the graph's tensor.
+    /// Layout of the rows of each of the map's inputs in the graph's tensor.
     pub inputs: Vec<Layout>,
-    /// Where the rows of the output are in the graph's tensor.
+    /// Layout of the rows of the output in the graph's tensor.
     pub output: Layout,
-    /// What the user should know before publishing anything, in words.
+    /// Warnings for the owner of the adapter, before anything is published.
     pub warnings: Vec<String>,
-    /// What became of each node of the graph.
+    /// The outcome of each node of the graph.
     pub steps: Vec<NodeOutcome>,
 }
 
-/// The affine map that an ONNX model computes for every row of its inputs, all data being in
-/// `bytes`.
-///
-/// See [`ingest_in`], which also says more about the result.
+/// As [`ingest_in`], for a model whose data are all in `bytes`. Returns only the map.
 ///
 /// # Errors
 /// As [`ingest_in`].
@@ -50,8 +47,8 @@ pub fn ingest(bytes: &[u8], name: &str) -> Result<LinearMap, IngestError> {
     ingest_in(bytes, name, None).map(|ingested| ingested.map)
 }
 
-/// [`ingest_in`] for a file, with its folder; the module is called like the file without its
-/// extension.
+/// As [`ingest_in`], for a file. The module's name is that of the file without its extension, and
+/// external data are in the file's folder.
 ///
 /// # Errors
 /// As [`ingest_in`], and [`IngestError::File`].
@@ -63,26 +60,21 @@ pub fn ingest_file(path: &Path) -> Result<Ingested, IngestError> {
     ingest_in(&bytes, &name, path.parent())
 }
 
-/// The affine map that an ONNX model computes for every row of its inputs; `folder` is where
-/// tensors outside of the file are.
+/// Finds the affine map that an ONNX model computes for every row of its inputs. `folder` holds the
+/// model's external data.
 ///
 /// The features of each input and of the output are the last part of their row-major buffers:
-/// `[rows, d]`, `[batch, seq, d]` or a flat `[1, rows * d]` are the same to the map. Where they are
-/// not (images), the [`Layout`]s say where rows are. A graph that mixes rows (a mean over all of
-/// them, a 3 x 3 convolution) is the map of all of these as one row, if their number is fixed.
+/// `[rows, d]`, `[batch, seq, d]` and a flat `[1, rows * d]` give the same map. Where they are not
+/// (images), the [`Layout`]s state where rows are. For a graph that mixes rows (a mean over all of
+/// them, a 3 x 3 convolution), one row of the map holds all of these rows, if their number is
+/// fixed.
 ///
 /// # Errors
 /// [`IngestError`] says which node is not linear, or what is wrong with the file, and what to do.
-/// Never panics: a panic inside tract becomes an error.
+/// Never panics: a panic inside tract becomes [`IngestError::Panicked`].
 pub fn ingest_in(bytes: &[u8], name: &str, folder: Option<&Path>) -> Result<Ingested, IngestError> {
-    panics::catch(|| ingest_unguarded(bytes, name, folder)).unwrap_or_else(|| {
-        Err(IngestError::Malformed {
-            name: name.into(),
-            what: "analysing it failed unexpectedly: the file is damaged, or has a graph that tract cannot analyse; export it \
-                   again, and simplified (for example by onnxsim)"
-                .into(),
-        })
-    })
+    panics::catch(|| ingest_unguarded(bytes, name, folder))
+        .unwrap_or_else(|| Err(IngestError::Panicked { name: name.into() }))
 }
 
 fn ingest_unguarded(
@@ -107,7 +99,7 @@ fn ingest_unguarded(
     })
 }
 
-/// What becomes of a model that has been screened and written as tract reads it.
+/// Ingests a model after the stage on the protobuf.
 fn analysed(proto: &pb::ModelProto, name: &str) -> Result<Ingested, IngestError> {
     let graph = typed(proto, name)?;
     let Interpretation { affine, steps } = interpretation(proto, &graph, name)?;
@@ -118,8 +110,8 @@ fn analysed(proto: &pb::ModelProto, name: &str) -> Result<Ingested, IngestError>
     Ok(Ingested { map, inputs, output, warnings, steps })
 }
 
-/// The first of some ways to read the graph that gives a map; if none does, the error of the most
-/// direct one. A graph that asks for too much is not read again.
+/// Tries several ways to read the graph, and returns the first result; if all fail, the error of
+/// the most direct way. A graph that exceeds a limit is not read again.
 fn interpretation(
     proto: &pb::ModelProto,
     graph: &Graph,
@@ -137,8 +129,8 @@ fn interpretation(
     {
         return Ok(interpretation);
     }
-    // Decluttering resolves more (sizes computed in the graph), at the price of less familiar node
-    // names.
+    // Decluttering resolves more (sizes computed in the graph), but node names become less
+    // familiar.
     if let Some(model) = graph.decluttered()
         && let Ok(interpretation) = interpret(&model, graph, name, Images::PositionsAsRows)
     {

@@ -1,7 +1,7 @@
-//! The choice of bit widths: the smallest predicted error among those whose bound fits.
+//! Chooses bit widths: the smallest predicted error among those whose bound may fit.
 //!
-//! Works on statistics of the weights, computed once; the exact certificate on integers is
-//! `bound`'s.
+//! Works on statistics of the weights, which are computed once; `bound` computes the exact
+//! certificate on the integers.
 
 use zklora_artifacts::{
     powers_of_two::{fitting_exponent, largest, pow2},
@@ -141,7 +141,7 @@ impl WeightStatistics {
     pub fn candidates(&self) -> Vec<Bits> {
         let mut rated = vec![];
         for (a, b) in AUTOMATIC_WEIGHTS.flat_map(|a| AUTOMATIC_WEIGHTS.map(move |b| (a, b))) {
-            // Factors of an element scale are rounded to b bits but committed on the A side, which
+            // Factors of an element scale are rounded to b bits, but committed on the A side, which
             // has a bits.
             if self.scales_elements && a < b {
                 continue;
@@ -150,8 +150,8 @@ impl WeightStatistics {
             let weight_error = self.weight_error(a, b, scale_log2);
             for x in AUTOMATIC_X {
                 let bits = Bits { x, a, b };
-                // Rounding moves the exact bound a little; the certificate decides, this only skips
-                // the hopeless.
+                // Rounding changes the exact bound a little. The certificate decides; this estimate
+                // only skips widths far above the bound.
                 let estimate = self.largest_gain / pow2(scale_log2) * pow2(x as i32 - 1);
                 if estimate < 1.1 * pow2(63) {
                     let step = CREST_FACTOR / pow2(x as i32 - 1);
@@ -185,8 +185,8 @@ impl WeightStatistics {
     }
 }
 
-/// The smallest power of two, as an exponent of at least 0, that a row reaching `max` needs on top
-/// of the output step.
+/// The smallest exponent of at least 0 for which a row with the largest value `max` fits, if it is
+/// divided by that power of two times the output step.
 pub(super) fn shift(max: f64, b_bits: u32, scale_log2: i32) -> u32 {
     if max > 0.0 {
         (fitting_exponent(max, largest(b_bits)) - scale_log2).max(0).unsigned_abs()
@@ -195,11 +195,11 @@ pub(super) fn shift(max: f64, b_bits: u32, scale_log2: i32) -> u32 {
     }
 }
 
-/// Largest absolute value, sum of absolute values and sum of squares, or what is wrong with the
-/// numbers.
+/// Largest absolute value, sum of absolute values and sum of squares; the error says what is wrong
+/// with the numbers.
 ///
-/// A vector is zero or reaches a size for which products and quotients with any other cannot
-/// overflow or become subnormal.
+/// A vector is zero, or its largest value is in a range in which products and quotients of two such
+/// values neither overflow nor become subnormal.
 fn norms(values: impl Iterator<Item = f64>) -> Result<(f64, f64, f64), String> {
     let (mut max, mut sum, mut power) = (0.0f64, 0.0, 0.0);
     for value in values {

@@ -1,4 +1,4 @@
-//! The certificate: how large a delta can become, computed exactly from the integers.
+//! Certifies how large a delta can become, exactly, from the integers.
 
 use super::quantized::QuantizedTerm;
 
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_intermediate_is_refused_even_if_nothing_comes_of_it() {
+    fn a_large_intermediate_is_refused_even_if_the_delta_is_zero() {
         assert_eq!(delta_bits(&[low_rank(i32::MAX, 0)], 33), None);
         assert_eq!(delta_bits(&[QuantizedTerm::Bias { shift: 60, b: vec![1] }], 4), None);
         assert_eq!(delta_bits(&[QuantizedTerm::Bias { shift: 59, b: vec![1] }], 4), Some(63));

@@ -1,4 +1,4 @@
-//! Why a map or a row cannot be quantised.
+//! Errors of quantising maps and applying quantised modules.
 
 use thiserror::Error;
 use zklora_artifacts::quantize_rows::RowError;
@@ -20,7 +20,7 @@ pub enum QuantizeError {
         /// The scaling given.
         scaling: f64,
     },
-    /// Weights that are NaN, infinite, huge or so small that their scale is not a normal number.
+    /// Weights are NaN, infinite, too large or too small for a scale that is a normal number.
     #[error("term {term} of `{name}` has {what}; repair the weights")]
     Weights {
         /// The module.
@@ -30,7 +30,7 @@ pub enum QuantizeError {
         /// What is wrong.
         what: String,
     },
-    /// Bit widths outside of what the format allows.
+    /// A bit width that the format does not allow.
     #[error("{which} = {bits} bits is outside {min}..={max}")]
     BitRange {
         /// Which width.
@@ -67,13 +67,13 @@ pub enum QuantizeError {
     /// Rows of activations cannot be quantised.
     #[error(transparent)]
     Rows(#[from] RowError),
-    /// Inputs that do not fit the module.
+    /// The inputs do not fit the module.
     #[error("inputs do not fit: {what}")]
     Inputs {
         /// What does not fit.
         what: String,
     },
-    /// An integer outside of the public bound.
+    /// An activation is outside the public bound.
     #[error("row {row} of input {input} has the value {value}, which is not below 2^{bits}")]
     OutOfRange {
         /// Index of the input; the number of inputs for the constant 1.

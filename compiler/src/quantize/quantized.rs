@@ -11,8 +11,8 @@ pub struct Quantized {
     pub a_bits: u32,
     /// Weights of `B`, of biases and of element scales satisfy `|B_q| < 2^(b_bits-1)`.
     pub b_bits: u32,
-    /// Every delta that in-range activations can give satisfies `|D_q| < 2^delta_bits`; at most
-    /// 63. The only thing about the bound that may be published.
+    /// Every delta of activations in range satisfies `|D_q| < 2^delta_bits`; at most 63. Nothing
+    /// else about the bound may be published.
     pub delta_bits: u32,
     /// The public LoRA scaling.
     pub scaling: f64,

@@ -1,4 +1,5 @@
-//! The plain integer reference: what every other implementation of a quantised module must compute.
+//! Computes deltas with integers: the reference for every other implementation of a quantised
+//! module.
 
 use zklora_artifacts::powers_of_two::pow2;
 
@@ -10,7 +11,7 @@ use super::{
 impl Quantized {
     /// The exact integer deltas, `[rows, d_out]`.
     ///
-    /// `inputs[i]` is `[rows, d_i]`; `ones` holds, per row, the integer that stands for 1 at the
+    /// `inputs[i]` is `[rows, d_i]`; `ones` has, for each row, the integer that stands for 1 at the
     /// row's scale, and is needed only for modules with a bias.
     ///
     /// # Errors
@@ -50,7 +51,7 @@ impl Quantized {
         }
         self.check_range(inputs.len(), ones, 1)?;
 
-        // No sum here can overflow: all stay below the certified bound, see `bound`.
+        // No sum can overflow: all are below the certified bound, see `bound`.
         let mut delta = vec![0i64; rows * d_out];
         for (row, out) in delta.chunks_exact_mut(d_out.max(1)).enumerate() {
             for term in &self.terms {

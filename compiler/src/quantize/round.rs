@@ -1,4 +1,4 @@
-//! Rounding of real weights to integers, once bit widths are chosen.
+//! Rounds real weights to integers, for chosen bit widths.
 
 use zklora_artifacts::powers_of_two::{largest, pow2};
 
@@ -11,8 +11,9 @@ use crate::linear_map::{LinearMap, Term};
 
 /// The integer terms and the exponent of the output step.
 ///
-/// Column `j` of `A` is divided by its own step `max|A_j| / (2^(a_bits-1) - 1)`, which stays
-/// private: row `j` of `B` takes it over. All of `B` is then divided by one step, a power of two.
+/// Column `j` of `A` is divided by its own step `max|A_j| / (2^(a_bits-1) - 1)`. The step stays
+/// private: row `j` of `B` is multiplied by it. All of `B` is then divided by one step, a power of
+/// two.
 pub(super) fn round(
     map: &LinearMap,
     statistics: &WeightStatistics,
@@ -37,7 +38,7 @@ pub(super) fn round(
                 for j in 0..a.cols {
                     let column = || a.data.iter().skip(j).step_by(a.cols);
                     let max = column().fold(0.0f64, |max, value| max.max(value.abs()));
-                    // A column of zeros has no step; its row of B is of no effect and becomes zero
+                    // A column of zeros has no step. Its row of B has no effect and becomes zero,
                     // too.
                     let a_step = if max > 0.0 { max / a_limit } else { 1.0 };
                     let b_factor = if max > 0.0 { a_step / pow2(scale_log2) } else { 0.0 };

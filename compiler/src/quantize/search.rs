@@ -10,8 +10,8 @@ use super::{
 };
 use crate::linear_map::LinearMap;
 
-/// How far the map's scale may be from the public scaling without the ratio being folded into the
-/// weights.
+/// Largest relative difference between the map's scale and the public scaling for which the ratio
+/// is not folded into the weights.
 const SCALING_TOLERANCE: f64 = 1e-6;
 
 /// Quantises a map.
@@ -22,7 +22,8 @@ const SCALING_TOLERANCE: f64 = 1e-6;
 /// error (see [`Bits`]) whose bound is certified.
 ///
 /// # Errors
-/// [`QuantizeError`]: a malformed map, weights out of range, or no bit widths that keep deltas below 2^63.
+/// [`QuantizeError`]: a malformed map, weights out of range, or no bit widths that keep deltas below
+/// 2^63.
 pub fn quantize(
     map: &LinearMap,
     scaling: Option<f64>,
@@ -49,7 +50,7 @@ pub fn quantize(
     }
     for bits in statistics.candidates() {
         match attempt(bits) {
-            // The estimate was too hopeful; take the next best.
+            // The estimate was too low; try the next candidate.
             Err(QuantizeError::Bound { .. }) => {}
             decided => return decided,
         }
@@ -57,8 +58,8 @@ pub fn quantize(
     Err(QuantizeError::NoBits { name: map.name.clone() })
 }
 
-/// The best predicted bit widths for each automatic width of the activations, best first: what
-/// calibration chooses among.
+/// The candidates for calibration: for each automatic width of the activations, the bit widths with
+/// the smallest predicted error, best first.
 ///
 /// # Errors
 /// [`QuantizeError`]: a malformed map or weights out of range.

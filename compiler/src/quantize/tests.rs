@@ -1,5 +1,5 @@
-//! The promises of quantisation: the bound really bounds, nothing overflows, deltas are close,
-//! results are reproducible.
+//! Tests of quantisation: the bound holds, nothing overflows, deltas are close, and results are
+//! reproducible.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use crate::{
     matrix::Matrix,
 };
 
-/// A small generator with a fixed sequence on every machine (xorshift64*).
+/// A random generator with the same sequence on every machine (xorshift64*).
 struct Random(u64);
 
 impl Random {
@@ -194,7 +194,8 @@ fn activations_out_of_range_and_missing_ones_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// For every output: the activations whose signs push all products the same way, at the largest size allowed.
+    /// For every output: the largest activations allowed, with the signs that make all products
+    /// positive.
     #[test]
     fn extreme_activations_stay_within_the_certified_bound(
         seed in 1u64.., d_in in 1usize..40, r in 1usize..5, d_out in 1usize..20, extra in 0usize..4,
@@ -211,7 +212,7 @@ proptest! {
         let map = map(d_in, d_out, terms);
         let bits = forced.map(|(x, a, b)| Bits { x, a, b });
         let quantized = match quantize(&map, None, bits) {
-            // Forced widths may be too wide for the terms; that refusal is the other half of the promise.
+            // Forced widths may be too wide for the terms, and are then refused.
             Err(QuantizeError::Bound { .. }) if bits.is_some() => return Ok(()),
             decided => decided.unwrap(),
         };

@@ -1,9 +1,10 @@
-//! Writes small ONNX models for tests, sane or not.
+//! Builds small ONNX models for tests, valid or not.
 
 #![allow(dead_code, clippy::unwrap_used)] // Every test uses some of these.
 
-use prost::Message;
 use std::time::{Duration, Instant};
+
+use prost::Message;
 use tract_onnx::pb::{self, tensor_proto::DataType};
 use zklora_compiler::{LinearMap, ingest};
 
@@ -29,7 +30,7 @@ pub fn ints(name: &str, values: &[i64]) -> pb::TensorProto {
     }
 }
 
-/// A node called like its output.
+/// A node named after its output.
 pub fn node(operator: &str, inputs: &[&str], output: &str) -> pb::NodeProto {
     pb::NodeProto {
         op_type: operator.into(),
@@ -47,8 +48,8 @@ pub fn along(axis: i64, operator: &str, inputs: &[&str], output: &str) -> pb::No
     pb::NodeProto { attribute: vec![attribute], ..node(operator, inputs, output) }
 }
 
-/// `first`, then `operator` again and again, each time on the last value and `other`: `count` nodes
-/// that end in `y`.
+/// `operator` applied `count` times, first to `first` and then to the last value, with `other`; the
+/// result is `y`.
 pub fn repeated(operator: &str, first: &str, other: &[&str], count: usize) -> Vec<pb::NodeProto> {
     let name = |i: usize| if i == count { "y".to_string() } else { format!("{operator}{i}") };
     let inputs = |i: usize| if i == 0 { first.to_string() } else { name(i) };
@@ -96,7 +97,7 @@ pub fn model_of(
     }
 }
 
-/// `y = x · w` with w 4 × 3, for tests that break one thing about it.
+/// `y = x · w` with w 4 × 3, for tests that change one property of it.
 pub fn plain() -> pb::ModelProto {
     model(vec![node("MatMul", &["x", "w"], "y")], vec![floats("w", &[4, 3], &[0.5; 12])])
 }
@@ -106,8 +107,8 @@ pub fn bytes(model: &pb::ModelProto) -> Vec<u8> {
     model.encode_to_vec()
 }
 
-/// Generous for a busy machine; what is refused here would take hours or all memory.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Generous for a busy machine; without the checks these models would take hours or all memory.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Why a model is refused, within reasonable time and length.
 pub fn refusal(model: &pb::ModelProto) -> String {
@@ -118,20 +119,20 @@ pub fn refusal(model: &pb::ModelProto) -> String {
 pub fn refusal_of_bytes(bytes: &[u8]) -> String {
     let start = Instant::now();
     let error = ingest(bytes, "hostile").map(|_| ()).unwrap_err().to_string();
-    assert!(start.elapsed() < PATIENCE, "took {:?}: {error}", start.elapsed());
+    assert!(start.elapsed() < TIME_LIMIT, "took {:?}: {error}", start.elapsed());
     assert!(error.len() < 1500 && !error.contains("unexpectedly"), "{error}");
     error
 }
 
-/// The map of a model that has to be compiled within reasonable time.
+/// The map of a model that must compile within reasonable time.
 pub fn compiled(model: &pb::ModelProto) -> LinearMap {
     let start = Instant::now();
     let map = ingest(&bytes(model), "compiled").unwrap();
-    assert!(start.elapsed() < PATIENCE, "took {:?}", start.elapsed());
+    assert!(start.elapsed() < TIME_LIMIT, "took {:?}", start.elapsed());
     map
 }
 
-/// A model is refused with all of these words.
+/// Asserts that a model is refused with all of these words.
 pub fn assert_refused(model: &pb::ModelProto, words: &[&str]) {
     let error = refusal(model);
     for word in words {

@@ -1,27 +1,25 @@
-//! The ONNX file of a language model: read, and its tensors in other files checked before anything
+//! Reads the ONNX file of a language model, and checks its tensors in other files before tract
 //! opens them.
 //!
-//! Nothing outside the model's own folder is opened. Must not know what the graph means.
+//! No file outside the model's folder is opened. Must not know what the graph means.
 
-use std::{
-    collections::HashSet,
-    path::{Component, Path},
-};
+use std::{collections::HashSet, path::Path};
 
 use prost::Message;
 use tract_onnx::pb::{
     self,
     tensor_proto::{DataLocation, DataType},
 };
+use zklora_files::resolve_inside;
 
 use super::{opaque, surgery};
 use crate::Error;
 
-/// Longest ONNX file: protobuf ends at 2 GiB.
+/// Longest ONNX file: protobuf messages have at most 2 GiB.
 const MAX_FILE: u64 = i32::MAX as u64;
-/// The most that the tensors in other files may take together, in bytes.
+/// Most bytes of all tensors in other files together.
 const MAX_EXTERNAL: u64 = 64 << 30;
-/// The most nodes of a graph.
+/// Most nodes of a graph.
 const MAX_NODES: usize = 100_000;
 
 /// The model, and the module that each node of its graph comes from.
@@ -29,9 +27,11 @@ pub(super) fn read(path: &Path) -> Result<(pb::ModelProto, Vec<Option<String>>),
     let bytes = zklora_files::read(path, MAX_FILE)?;
     let refuse = |reason: String| Error::Onnx { path: path.to_owned(), reason };
     let model = pb::ModelProto::decode(bytes.as_slice())
-        .map_err(|error| refuse(format!("is no ONNX model, or is cut short: {error}")))?;
-    let graph =
-        model.graph.as_ref().ok_or_else(|| refuse("is no ONNX model: it has no graph".into()))?;
+        .map_err(|error| refuse(format!("is not an ONNX model, or is cut short: {error}")))?;
+    let graph = model
+        .graph
+        .as_ref()
+        .ok_or_else(|| refuse("is not an ONNX model: it has no graph".into()))?;
     if graph.node.len() > MAX_NODES {
         return Err(refuse(format!(
             "has {} nodes, over the limit of {MAX_NODES}",
@@ -45,7 +45,7 @@ pub(super) fn read(path: &Path) -> Result<(pb::ModelProto, Vec<Option<String>>),
     Ok((model, scopes))
 }
 
-/// Every tensor is made once, and no node is one of those that are put in later.
+/// Every tensor is produced once, and no node has an operator that zklora adds later.
 fn check_names(graph: &pb::GraphProto) -> Result<(), String> {
     let stored = graph.initializer.iter().map(|tensor| tensor.name.as_str());
     let made = graph
@@ -56,7 +56,10 @@ fn check_names(graph: &pb::GraphProto) -> Result<(), String> {
         .filter(|name| !name.is_empty());
     let mut seen = HashSet::new();
     if let Some(twice) = stored.chain(made).find(|name| !seen.insert(*name)) {
-        return Err(format!("makes the tensor {} twice", crate::error::quoted(twice)));
+        return Err(format!(
+            "produces the tensor {} twice; export the model again",
+            crate::error::quoted(twice)
+        ));
     }
     match graph
         .node
@@ -64,20 +67,19 @@ fn check_names(graph: &pb::GraphProto) -> Result<(), String> {
         .find(|node| [surgery::OPERATOR, opaque::OPERATOR].contains(&node.op_type.as_str()))
     {
         Some(node) => Err(format!(
-            "has the node {}, which is zklora's own; give the model as it was exported",
+            "has the node {} with an operator that zklora adds itself; pass the model as it was exported",
             crate::error::quoted(&node.name)
         )),
         None => Ok(()),
     }
 }
 
-/// Tensors hold as much as their shapes say, and those in other files are in the model's folder.
+/// Tensors have as many bytes as their shapes need, and tensors in other files are in the model's
+/// folder.
 fn check_tensors(graph: &pb::GraphProto, folder: &Path) -> Result<(), String> {
     let attributes = graph.node.iter().flat_map(|node| &node.attribute);
-    let tensors = graph
-        .initializer
-        .iter()
-        .chain(attributes.flat_map(|held| held.t.iter().chain(&held.tensors)));
+    let tensors =
+        graph.initializer.iter().chain(attributes.flat_map(|of| of.t.iter().chain(&of.tensors)));
     let mut left = MAX_EXTERNAL;
     for tensor in tensors {
         let refuse =
@@ -115,7 +117,7 @@ fn bytes_of(tensor: &pb::TensorProto) -> Result<u64, String> {
         .dims
         .iter()
         .try_fold(element, |bytes: u64, &dim| bytes.checked_mul(u64::try_from(dim).ok()?));
-    bytes.ok_or_else(|| format!("has the shape {:?}, which is none or too large", tensor.dims))
+    bytes.ok_or_else(|| format!("has the shape {:?}, which is negative or too large", tensor.dims))
 }
 
 fn check_external(tensor: &pb::TensorProto, folder: &Path, needed: u64) -> Result<(), String> {
@@ -137,35 +139,20 @@ fn check_external(tensor: &pb::TensorProto, folder: &Path, needed: u64) -> Resul
             })
             .transpose()
     };
-    let location = entry("location")?.ok_or("is in another file, but which is not said")?;
-    let shown = crate::error::quoted(location);
-    let plain = |component| matches!(component, Component::Normal(_) | Component::CurDir);
-    if location.is_empty()
-        || location.contains(['\\', '\0'])
-        || !Path::new(location).components().all(plain)
-    {
-        return Err(format!("is in {shown}, which is not inside the model's folder"));
-    }
-    let missing =
-        |error| format!("is in {shown}, which cannot be read: {error}; keep it beside the model");
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let folder = folder.canonicalize().map_err(missing)?;
-    let path = folder.join(location).canonicalize().map_err(missing)?;
-    if !path.starts_with(&folder) {
-        return Err(format!("is in {shown}, a link out of the model's folder"));
-    }
-    let metadata = path.metadata().map_err(missing)?;
-    if !metadata.is_file() {
-        return Err(format!("is in {shown}, which is not a file"));
-    }
+    let location = entry("location")?
+        .ok_or("is in another file whose name is missing; export the model again")?;
+    let path = resolve_inside(folder, location)
+        .map_err(|error| format!("is in another file: {error}; keep it beside the model"))?;
+    let size =
+        path.metadata().map_err(|error| format!("is in `{}`: {error}", path.display()))?.len();
     let offset = number("offset")?.unwrap_or(0);
-    let rest = metadata.len().saturating_sub(offset);
+    let rest = size.saturating_sub(offset);
     let length = number("length")?.unwrap_or(rest);
     if length != needed || length > rest {
         return Err(format!(
-            "needs {needed} bytes; {length} bytes from byte {offset} of {shown}, which has {}, are not that: the file is cut short or \
-             another model's",
-            metadata.len()
+            "needs {needed} bytes, but the model names {length} bytes from byte {offset} of {}, which has {size}: the file is \
+             cut short or belongs to another model",
+            crate::error::quoted(location)
         ));
     }
     Ok(())

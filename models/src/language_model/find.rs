@@ -1,33 +1,32 @@
-//! Which layer of the graph each injection point means.
+//! Finds the layer of the graph that each injection point names.
 //!
-//! A module's name is compared with what the exporter noted about the layers; what a wrapper put
-//! before it (`m.model.layers…`) does not matter. Where the exporter noted nothing, the name of the
-//! layer's matrix says it: less reliable, for tied matrices have one name. Must not change the
-//! graph.
+//! A module's name is compared with the module names that the exporter wrote into the file; a
+//! prefix from a wrapper (`m.model.layers…`) is ignored. Where the exporter wrote none, the name of
+//! the layer's matrix is used. That is less reliable, because tied matrices share one name. Must
+//! not change the graph.
 
 use std::collections::HashSet;
 
 use super::{
-    layers::{Layer, Tensors},
+    layers::{GraphTensors, Layer},
     point::InjectionPoint,
 };
-use crate::{AppliesTo, Error, near::near};
+use crate::{AppliesTo, Error, similar_names::similar_names};
 
 /// The layer of a point.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
+pub(super) struct FoundLayer {
     pub layer: Layer,
-    /// What the layer puts out where the delta is added; for a point at the input, the layer's
-    /// output all the same.
+    /// The output that the delta is added to; for a point at the input, the layer's output, too.
     pub output: String,
 }
 
 /// The layer of each point, in their order.
 pub(super) fn find(
     points: &[InjectionPoint],
-    tensors: &Tensors<'_>,
+    tensors: &GraphTensors<'_>,
     layers: &[Layer],
-) -> Result<Vec<Found>, Error> {
+) -> Result<Vec<FoundLayer>, Error> {
     let mut taken = HashSet::new();
     let mut found = Vec::with_capacity(points.len());
     for point in points {
@@ -37,11 +36,8 @@ pub(super) fn find(
         };
         check_sizes(point, &this)?;
         if !taken.insert((this.layer.node, point.applies_to == AppliesTo::Input)) {
-            let reason = format!(
-                "is the layer that puts out {}, which another module is, too; a layer can be adapted once",
-                crate::error::quoted(&this.layer.output)
-            );
-            return Err(Error::Module { module: point.module.clone(), reason });
+            let (module, output) = (point.module.clone(), this.layer.output);
+            return Err(Error::LayerTaken { module, output });
         }
         found.push(this);
     }
@@ -51,29 +47,35 @@ pub(super) fn find(
 fn by_tensor(
     point: &InjectionPoint,
     tensor: &str,
-    tensors: &Tensors<'_>,
+    tensors: &GraphTensors<'_>,
     layers: &[Layer],
-) -> Result<Found, Error> {
-    let refuse = |reason: String| Error::Module { module: point.module.clone(), reason };
-    let shown = crate::error::quoted(tensor);
+) -> Result<FoundLayer, Error> {
+    let refuse = |reason: String| Error::MappedTensor {
+        module: point.module.clone(),
+        tensor: tensor.to_owned(),
+        reason,
+    };
     if tensors.producer(tensor).is_none() {
-        let near: Vec<String> =
-            near(tensor, tensors.names()).iter().map(|name| crate::error::quoted(name)).collect();
+        let similar: Vec<String> = similar_names(tensor, tensors.names())
+            .iter()
+            .map(|name| crate::error::quoted(name))
+            .collect();
         return Err(refuse(format!(
-            "--map names the tensor {shown}, which no node of the model makes; near it: {}",
-            near.join(", ")
+            "which no node of the model produces; similar names: {}",
+            similar.join(", ")
         )));
     }
     let layer = tensors.layer_of(tensor, layers).ok_or_else(|| {
-        refuse(format!(
-            "--map names the tensor {shown}, which is not what a linear layer (MatMul or Gemm with a stored matrix) or an embedding \
-             (Gather) puts out; name the output of such a node"
-        ))
+        refuse(
+            "which is not the output of a linear layer (MatMul or Gemm with a stored matrix) or of an embedding (Gather); \
+             name the output of such a node"
+                .into(),
+        )
     })?;
-    Ok(Found { layer: layer.clone(), output: tensor.to_owned() })
+    Ok(FoundLayer { layer: layer.clone(), output: tensor.to_owned() })
 }
 
-fn by_name(point: &InjectionPoint, layers: &[Layer]) -> Result<Found, Error> {
+fn by_name(point: &InjectionPoint, layers: &[Layer]) -> Result<FoundLayer, Error> {
     let called =
         |name: &Option<String>| name.as_deref().is_some_and(|name| ends_with(name, &point.module));
     let mut candidates: Vec<&Layer> = layers.iter().filter(|layer| called(&layer.scope)).collect();
@@ -81,8 +83,7 @@ fn by_name(point: &InjectionPoint, layers: &[Layer]) -> Result<Found, Error> {
         candidates = layers.iter().filter(|layer| called(&layer.weight)).collect();
     }
     if let [_, _, ..] = candidates.as_slice() {
-        // A matrix may be an embedding at one end of the model and a linear layer at the other; the
-        // sizes tell them apart.
+        // One matrix may be the embedding and the last linear layer; the sizes tell the two apart.
         let fitting: Vec<&Layer> =
             candidates.iter().copied().filter(|layer| fits(point, layer)).collect();
         if !fitting.is_empty() {
@@ -90,10 +91,10 @@ fn by_name(point: &InjectionPoint, layers: &[Layer]) -> Result<Found, Error> {
         }
     }
     match candidates.as_slice() {
-        [layer] => Ok(Found { layer: (*layer).clone(), output: layer.output.clone() }),
+        [layer] => Ok(FoundLayer { layer: (*layer).clone(), output: layer.output.clone() }),
         [] => Err(Error::NoSuchLayer {
             module: point.module.clone(),
-            near: near(&point.module, layers.iter().map(Layer::name)),
+            similar: similar_names(&point.module, layers.iter().map(Layer::name)),
         }),
         several => {
             let layers = several
@@ -105,12 +106,12 @@ fn by_name(point: &InjectionPoint, layers: &[Layer]) -> Result<Found, Error> {
     }
 }
 
-/// Whether `module` is `name`, or its last parts.
+/// Whether `module` is `name`, or the last of its parts between dots.
 fn ends_with(name: &str, module: &str) -> bool {
     name.strip_suffix(module).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// The sizes that do not fit: whether it is the input, what is wanted, what is there.
+/// The first size that does not fit: whether it is the input's, the wanted size, the found size.
 fn misfit(point: &InjectionPoint, layer: &Layer) -> Option<(bool, usize, usize)> {
     let [d_in, d_out] = layer.size;
     let base = match point.applies_to {
@@ -118,22 +119,17 @@ fn misfit(point: &InjectionPoint, layer: &Layer) -> Option<(bool, usize, usize)>
         AppliesTo::Input => (true, point.base_dim, d_in),
     };
     let x = point.x_dim.map(|x_dim| (true, x_dim, d_in));
-    [Some(base), x].into_iter().flatten().find(|(_, wanted, there)| wanted != there)
+    [Some(base), x].into_iter().flatten().find(|(_, wanted, found)| wanted != found)
 }
 
 fn fits(point: &InjectionPoint, layer: &Layer) -> bool {
     misfit(point, layer).is_none()
 }
 
-fn check_sizes(point: &InjectionPoint, found: &Found) -> Result<(), Error> {
-    let Some((of_input, expected, there)) = misfit(point, &found.layer) else { return Ok(()) };
-    let tensor = if of_input { &found.layer.x } else { &found.output };
-    Err(Error::LayerSize {
-        module: point.module.clone(),
-        tensor: tensor.clone(),
-        expected,
-        found: there,
-    })
+fn check_sizes(point: &InjectionPoint, layer: &FoundLayer) -> Result<(), Error> {
+    let Some((of_input, expected, found)) = misfit(point, &layer.layer) else { return Ok(()) };
+    let tensor = if of_input { &layer.layer.x } else { &layer.output };
+    Err(Error::LayerSize { module: point.module.clone(), tensor: tensor.clone(), expected, found })
 }
 
 #[cfg(test)]

@@ -1,60 +1,60 @@
-//! A text goes on: one token after the other is chosen and appended.
+//! Continues a text: chooses one token after another and appends it.
 //!
-//! Without a cache of keys and values: every token runs the whole sequence again, and what was
-//! injected for its beginning is asked for again with the same activations (see
+//! There is no cache of keys and values: every new token runs the whole sequence again, and the
+//! injector is called again with the same activations for the earlier tokens (see
 //! [`LanguageModel::logits`]). Must not know about text.
 
 use super::{
-    LanguageModel,
+    model::LanguageModel,
     sampling::{Sampler, Sampling},
 };
 use crate::Error;
 
-/// Why no more tokens came.
+/// Why generation stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// The model put out one of the stop tokens, which is not among the tokens returned.
+pub enum StopReason {
+    /// The model chose one of the stop tokens, which is not among the tokens returned.
     EndOfText,
-    /// As many tokens as were asked for.
+    /// The requested number of tokens was reached.
     Length,
     /// The model cannot read more tokens at once.
     Positions,
-    /// The call-back asked for it.
+    /// The callback returned false.
     Callback,
 }
 
-/// Appends tokens to `prompt` and returns the new ones. `on_token` is told each at once; if it
-/// returns false, that is the last.
+/// Appends tokens to `prompt` and returns the new ones. `on_token` is called with each as soon as
+/// it is chosen; if it returns false, generation stops.
 ///
 /// # Errors
-/// Those of [`LanguageModel::logits`], and sampling options that make no sense.
+/// Those of [`LanguageModel::logits`], and [`Error::Options`] for sampling options out of range.
 pub fn generate(
     model: &LanguageModel,
     prompt: &[u32],
     sampling: &Sampling,
     stop: &[u32],
     mut on_token: impl FnMut(u32) -> bool,
-) -> Result<(Vec<u32>, Stop), Error> {
+) -> Result<(Vec<u32>, StopReason), Error> {
     let mut sampler = Sampler::new(sampling)?;
     let mut ids = prompt.to_vec();
     let ended = loop {
         let new = ids.len() - prompt.len();
         if new >= sampling.max_new_tokens {
-            break Stop::Length;
+            break StopReason::Length;
         }
-        // A prompt that is too long itself is an error, which the model words.
+        // A prompt that is too long is an error, which `logits` reports.
         if new > 0 && model.max_tokens().is_some_and(|most| ids.len() > most) {
-            break Stop::Positions;
+            break StopReason::Positions;
         }
         let logits = model.logits(&ids)?;
         let row = logits.row(ids.len() - 1).unwrap_or_default();
         let next = sampler.next(row)?;
         if stop.contains(&next) {
-            break Stop::EndOfText;
+            break StopReason::EndOfText;
         }
         ids.push(next);
         if !on_token(next) {
-            break Stop::Callback;
+            break StopReason::Callback;
         }
     };
     Ok((ids.split_off(prompt.len()), ended))

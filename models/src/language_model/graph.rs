@@ -1,6 +1,6 @@
-//! From the changed ONNX graph to a plan that tract runs.
+//! Turns the changed ONNX graph into a plan that tract runs, and runs it.
 //!
-//! The only part that knows how tract is driven. Panics of tract on damaged files become errors.
+//! Only this file drives tract. Panics of tract on damaged files become errors.
 
 use std::{path::Path, sync::Arc};
 
@@ -16,7 +16,7 @@ use zklora_files::text::condensed;
 use super::{
     interface::Input,
     opaque,
-    operator::{self, Failed, Inject, Turn},
+    operator::{self, ForwardPass, Inject, InjectorError},
     point::{FoundPoint, InjectionPoint},
     surgery,
 };
@@ -40,27 +40,29 @@ pub(super) fn load(
 ) -> Result<Loaded, Error> {
     let refuse = |reason: String| Error::Onnx { path: path.to_owned(), reason };
     panics::catch(|| {
-        let typed = typed(proto, path, inputs).map_err(|error| refuse(cannot_run(&error)))?;
+        let typed = typed(proto, path, inputs).map_err(|error| unrunnable(path, &error))?;
         check_sizes(&typed, path, points, found)?;
         let vocabulary = vocabulary(&typed).map_err(&refuse)?;
         let plan = typed
             .into_optimized()
             .and_then(|model| model.into_runnable())
-            .map_err(|error| refuse(cannot_run(&error)))?;
+            .map_err(|error| unrunnable(path, &error))?;
         Ok(Loaded { plan, vocabulary })
     })
     .unwrap_or_else(|| {
-        Err(refuse("cannot be run: tract stopped at something that it does not expect".into()))
+        let what = "tract panicked, because the file is damaged or has a graph that tract does not support".into();
+        Err(Error::Unrunnable { path: path.to_owned(), what })
     })
 }
 
-fn cannot_run(error: &TractError) -> String {
-    format!("cannot be run: {}", condensed(format_args!("{error:#}")))
+fn unrunnable(path: &Path, error: &TractError) -> Error {
+    Error::Unrunnable { path: path.to_owned(), what: condensed(format_args!("{error:#}")) }
 }
 
 fn typed(mut proto: pb::ModelProto, path: &Path, inputs: &[Input]) -> TractResult<TypedModel> {
     let mut onnx = tract_onnx::onnx().with_ignore_output_types(true).with_ignore_value_info(true);
-    // Files that shrink while they are read must not end the process, as mapped ones would.
+    // A mapped file that shrinks while it is read would kill the process; a file that is read does
+    // not.
     onnx.provider = Arc::new(FopenDataResolver);
     onnx.op_register.insert(surgery::OPERATOR, operator::build);
     onnx.op_register.insert(opaque::OPERATOR, opaque::build);
@@ -89,7 +91,7 @@ fn typed(mut proto: pb::ModelProto, path: &Path, inputs: &[Input]) -> TractResul
     model.into_typed()
 }
 
-/// Checks what tract found out about the tensors of the points.
+/// Checks the types and sizes that tract inferred for the tensors of the points.
 fn check_sizes(
     model: &TypedModel,
     path: &Path,
@@ -109,18 +111,14 @@ fn check_sizes(
                 (node.inputs[0], &found.input, asked.x_dim),
             ];
             for (outlet, tensor, wanted) in wanted {
-                let fact = model.outlet_fact(outlet).map_err(|error| Error::Onnx {
-                    path: path.to_owned(),
-                    reason: condensed(format_args!("{error:#}")),
-                })?;
+                let fact = model.outlet_fact(outlet).map_err(|error| unrunnable(path, &error))?;
                 let is_base = outlet != node.inputs[0] || asked.x_dim.is_none();
                 if is_base && fact.datum_type != f32::datum_type() {
-                    let reason = format!(
-                        "{} is of type {:?} in the model; export it in float32",
-                        crate::error::quoted(tensor),
-                        fact.datum_type
-                    );
-                    return Err(Error::Module { module: asked.module.clone(), reason });
+                    return Err(Error::LayerType {
+                        module: asked.module.clone(),
+                        tensor: tensor.clone(),
+                        found: format!("{:?}", fact.datum_type),
+                    });
                 }
                 let features = fact.shape.last().and_then(|last| last.to_usize().ok());
                 if let (Some(expected), Some(features), true) =
@@ -144,10 +142,13 @@ fn vocabulary(model: &TypedModel) -> Result<usize, String> {
     let fact = model.output_fact(0).map_err(|error| condensed(format_args!("{error:#}")))?;
     match fact.shape.dims() {
         [_, _, last] if fact.datum_type == f32::datum_type() => last.to_usize().map_err(|_| {
-            format!("puts out logits of {last} tokens of the vocabulary, not of a fixed number")
+            format!(
+                "outputs {last} logits for each token; export it with a fixed size of the vocabulary"
+            )
         }),
         _ => Err(format!(
-            "puts out {fact:?} instead of float32 logits [1, tokens, vocabulary]; export the model with its language modelling head"
+            "outputs {fact:?} instead of float32 logits [1, tokens, vocabulary]; export the model with its language \
+             modelling head"
         )),
     }
 }
@@ -157,9 +158,9 @@ pub(super) fn run(
     plan: &Arc<Plan>,
     inputs: &[Input],
     ids: &[u32],
-    turn: Turn,
+    pass: ForwardPass,
 ) -> Result<Vec<f32>, Error> {
-    let (rows, padded) = (turn.rows, turn.padded);
+    let (rows, padded) = (pass.rows, pass.padded);
     let attempt = || -> TractResult<Vec<f32>> {
         let values = inputs.iter().enumerate().map(|(at, input)| {
             let value = |at: usize| match input {
@@ -174,25 +175,24 @@ pub(super) fn run(
         });
         let values = values.collect::<TractResult<TVec<TValue>>>()?;
         let mut state = plan.spawn()?;
-        state.turn_state.shared.insert(turn);
+        state.turn_state.shared.insert(pass);
         let outputs = state.run(values)?;
-        let logits = outputs.first().ok_or_else(|| TractError::msg("the model put nothing out"))?;
+        let logits = outputs.first().ok_or_else(|| TractError::msg("the model has no output"))?;
         let [1, length, vocabulary] = *logits.shape() else {
             return Err(TractError::msg(format!("the logits have the shape {:?}", logits.shape())));
         };
         if length != padded {
             return Err(TractError::msg(format!(
-                "the model put out logits of {length} tokens for {padded}"
+                "the model returned logits of {length} tokens for {padded}"
             )));
         }
         Ok(logits.try_as_plain_ram()?.as_slice::<f32>()?[..rows * vocabulary].to_vec())
     };
-    let failed =
-        |what: String| Error::Tokens(format!("the model cannot be run on {rows} tokens: {what}"));
-    panics::catch(attempt)
-        .ok_or_else(|| failed("tract, or what is injected, stopped unexpectedly".into()))?
-        .map_err(|error| match error.downcast::<Failed>() {
-            Ok(Failed(error)) => Error::Injector(error),
+    let failed = |what: String| Error::Run { tokens: rows, what };
+    panics::catch(attempt).ok_or_else(|| failed("tract or the injector panicked".into()))?.map_err(
+        |error| match error.downcast::<InjectorError>() {
+            Ok(InjectorError(error)) => Error::Injector(error),
             Err(error) => failed(condensed(format_args!("{error:#}"))),
-        })
+        },
+    )
 }

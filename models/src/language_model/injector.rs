@@ -1,17 +1,18 @@
-//! The call-back: activations go out, what takes the place of a layer's output or input comes back.
+//! The callback of a language model: it gets activations and returns the tensors that take the
+//! place of a layer's output or input.
 //!
-//! Must not know how a model is run, nor what computes the deltas.
+//! Must not know how a model is run, nor how deltas are computed.
 
-/// What is computed elsewhere for points that read the same activations.
+/// Computes the adapted tensors of points that read the same activations.
 pub trait Injector: Send + Sync {
-    /// Returns, for each point of the call, what takes the place of its base tensor: `[rows, d]`,
-    /// row-major.
+    /// Returns, for each point of the call, the tensor that takes the place of its base tensor:
+    /// `[rows, d]`, row-major.
     ///
     /// Called once per forward pass for every group of points, in the order of the graph; a later
-    /// group's activations depend on what an earlier one was given.
+    /// group's activations depend on the answer for an earlier one.
     ///
     /// # Errors
-    /// Ends the forward pass; [`crate::Error::Injector`] holds the error as it is.
+    /// An error ends the forward pass; the caller gets it unchanged in [`crate::Error::Injector`].
     fn inject(
         &self,
         call: &InjectionCall<'_>,
@@ -21,9 +22,9 @@ pub trait Injector: Send + Sync {
 /// One group of points during one forward pass.
 #[derive(Debug)]
 pub struct InjectionCall<'a> {
-    /// Indices into the list that [`super::LanguageModel::load`] was given.
+    /// Indices into the list of points that was passed to [`super::LanguageModel::load`].
     pub points: &'a [usize],
-    /// What the layers read, for rows `0..rows`.
+    /// The tensor that the layers read, rows `0..rows`.
     pub x: Activations<'a>,
     /// For each point, the tensor that its delta is added to: `[rows, d]`, row-major.
     pub base: Vec<&'a [f32]>,
@@ -31,7 +32,7 @@ pub struct InjectionCall<'a> {
     pub rows: usize,
 }
 
-/// What layers read.
+/// The input of layers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activations<'a> {
     /// The input of linear layers: `[rows, dim]`, row-major.
@@ -41,11 +42,11 @@ pub enum Activations<'a> {
         /// Features of a row.
         dim: usize,
     },
-    /// The input of embeddings: a token number per row.
+    /// The input of embeddings: a token id per row.
     Ids(&'a [i64]),
 }
 
-/// Adds nothing: the model computes what it computes by itself.
+/// Adds nothing: the model computes the same as without an injector.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Identity;
 

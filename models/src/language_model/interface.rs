@@ -1,7 +1,7 @@
-//! What goes into the model and what comes out: token numbers in, logits out, and nothing that a
-//! caller could not give.
+//! Checks the inputs and outputs of the model: token ids in, logits out, and no input that a caller
+//! cannot fill in.
 //!
-//! Must not know what is in between.
+//! Must not know the nodes in between.
 
 use tract_onnx::pb::{self, tensor_shape_proto::dimension::Value, type_proto};
 
@@ -18,8 +18,8 @@ pub(super) enum Input {
 
 const LOGITS: &str = "logits";
 
-/// The inputs of the model, in their order; what else is put out than the logits is dropped from
-/// the graph.
+/// The inputs of the model, in their order. Outputs other than the logits are removed from the
+/// graph.
 pub(super) fn check(graph: &mut pb::GraphProto) -> Result<Vec<Input>, String> {
     let stored: std::collections::HashSet<&str> =
         graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
@@ -33,31 +33,37 @@ pub(super) fn check(graph: &mut pb::GraphProto) -> Result<Vec<Input>, String> {
             other => {
                 let shown = crate::error::quoted(other);
                 return Err(format!(
-                    "takes the input {shown}, but only input_ids, attention_mask and position_ids can be given; a model with a cache of \
-                     keys and values is exported without it by calling it with use_cache=False (optimum: --task text-generation, \
+                    "takes the input {shown}, but only input_ids, attention_mask and position_ids are supported; to export a model \
+                     without its cache of keys and values, call it with use_cache=False (optimum: --task text-generation, \
                      without -with-past)"
                 ));
             }
         });
     }
     if !inputs.contains(&Input::Ids) {
-        return Err("has no input called input_ids; export a causal language model that takes token numbers".into());
+        return Err(
+            "has no input called input_ids; export a causal language model that takes token ids"
+                .into(),
+        );
     }
     fed().try_for_each(check_shape)?;
     let at = graph.output.iter().position(|output| output.name == LOGITS).unwrap_or(0);
     if graph.output.is_empty() {
-        return Err("puts nothing out".into());
+        return Err("has no output; export the model again".into());
     }
     graph.output = vec![graph.output.swap_remove(at)];
     Ok(inputs)
 }
 
-/// A batch that may be 1, and a sequence of any length.
+/// The batch may be 1, and the sequence may have any length.
 fn check_shape(input: &pb::ValueInfoProto) -> Result<(), String> {
     let Some(type_proto::Value::TensorType(tensor)) =
         input.r#type.as_ref().and_then(|of| of.value.as_ref())
     else {
-        return Err(format!("does not say what type its input {} has", input.name));
+        return Err(format!(
+            "does not state the type of its input {}; export the model again",
+            crate::error::quoted(&input.name)
+        ));
     };
     let Some(shape) = &tensor.shape else { return Ok(()) };
     let sizes: Vec<Option<i64>> = shape
@@ -75,7 +81,7 @@ fn check_shape(input: &pb::ValueInfoProto) -> Result<(), String> {
         )),
         _ => Err(format!(
             "its input {} is not one sequence, [1, tokens]: export it for a batch of 1",
-            input.name
+            crate::error::quoted(&input.name)
         )),
     }
 }

@@ -1,5 +1,5 @@
-//! The linear layers and embeddings of an ONNX graph: what each reads, what it puts out, and what
-//! it may be called.
+//! The linear layers and embeddings of an ONNX graph, with their inputs, outputs and possible
+//! names.
 //!
 //! A layer is a MatMul or Gemm with a stored matrix, or a Gather of rows of one. Must not know
 //! about adapters.
@@ -21,9 +21,9 @@ pub(super) struct Layer {
     pub input: usize,
     /// The tensor that the layer reads.
     pub x: String,
-    /// What the layer puts out, after its bias.
+    /// The layer's output, after its bias.
     pub output: String,
-    /// Its module, as the exporter noted it.
+    /// Its module, if the exporter wrote it into the file.
     pub scope: Option<String>,
     /// The name of its matrix without `.weight`.
     pub weight: Option<String>,
@@ -32,14 +32,14 @@ pub(super) struct Layer {
 }
 
 impl Layer {
-    /// What the layer is called in messages.
+    /// The layer's name in messages.
     pub fn name(&self) -> &str {
         self.scope.as_deref().or(self.weight.as_deref()).unwrap_or(&self.output)
     }
 }
 
 /// A graph with its tensors by name.
-pub(super) struct Tensors<'a> {
+pub(super) struct GraphTensors<'a> {
     graph: &'a pb::GraphProto,
     stored: HashMap<&'a str, &'a pb::TensorProto>,
     producers: HashMap<&'a str, usize>,
@@ -47,9 +47,9 @@ pub(super) struct Tensors<'a> {
     outputs: HashSet<&'a str>,
 }
 
-impl<'a> Tensors<'a> {
+impl<'a> GraphTensors<'a> {
     pub fn of(graph: &'a pb::GraphProto) -> Self {
-        let mut tensors = Tensors {
+        let mut tensors = GraphTensors {
             graph,
             stored: graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect(),
             producers: HashMap::new(),
@@ -73,12 +73,12 @@ impl<'a> Tensors<'a> {
         tensors
     }
 
-    /// The node that makes a tensor.
+    /// The node that produces a tensor.
     pub fn producer(&self, tensor: &str) -> Option<usize> {
         self.producers.get(tensor).copied()
     }
 
-    /// Names of all tensors that nodes make, in the order of the graph.
+    /// Names of all tensors that nodes produce, in the order of the graph.
     pub fn names(&self) -> impl Iterator<Item = &'a str> {
         self.graph
             .node
@@ -158,8 +158,8 @@ impl<'a> Tensors<'a> {
         Some(Layer { node: at, input, x: x.clone(), output, scope, weight, size })
     }
 
-    /// What comes out of the addition of a bias in the same module, if that is all that is done
-    /// with `output`; otherwise `output`.
+    /// The result of adding a bias in the same module, if that is the only use of `output`;
+    /// otherwise `output`.
     fn after_bias(
         &self,
         output: &str,
@@ -188,8 +188,8 @@ impl<'a> Tensors<'a> {
         (0..self.graph.node.len()).filter_map(|at| self.layer(at, scopes)).collect()
     }
 
-    /// The layer behind a tensor that the user named: the node that makes it, or that makes what a
-    /// bias is added to or what is only given another shape.
+    /// The layer behind a tensor that the user named: the node that produces it, before a bias and
+    /// before changes of shape.
     pub fn layer_of<'l>(&self, tensor: &str, layers: &'l [Layer]) -> Option<&'l Layer> {
         let mut name = tensor;
         for _ in 0..CHAIN {

@@ -1,8 +1,8 @@
-//! How well a model predicts a text: negative log-likelihoods.
+//! Measures how well a model predicts a text: negative log-likelihoods.
 //!
 //! Must not know where the tokens come from.
 
-use super::{LanguageModel, Logits};
+use super::model::{LanguageModel, Logits};
 use crate::Error;
 
 /// One window of a text.
@@ -14,15 +14,16 @@ pub struct Window {
     pub nll: f64,
 }
 
-/// The loss over windows of `context` tokens that do not overlap; a last piece of one token, which
-/// predicts nothing, is left out. The mean loss is the sum of `nll` over the sum of `tokens`.
+/// The loss over windows of `context` tokens that do not overlap. A last window of one token
+/// predicts nothing and is left out. The mean loss is the sum of `nll` over the sum of `tokens`.
 ///
 /// # Errors
-/// A context of less than two tokens, and those of [`LanguageModel::logits`].
+/// [`Error::Options`] for a context of less than two tokens, and those of
+/// [`LanguageModel::logits`].
 pub fn loss(model: &LanguageModel, ids: &[u32], context: usize) -> Result<Vec<Window>, Error> {
     if context < 2 {
-        return Err(Error::Tokens(format!(
-            "a context of {context} tokens predicts nothing; give at least 2"
+        return Err(Error::Options(format!(
+            "a context of {context} tokens predicts nothing; use at least 2"
         )));
     }
     let windows = ids.chunks(context).filter(|window| window.len() > 1);
@@ -37,7 +38,7 @@ fn of_window(logits: &Logits, window: &[u32]) -> Window {
     Window { tokens: window.len() - 1, nll }
 }
 
-/// `ln Σ exp(row) − row[id]`, in f64; the largest logit is taken out of the sum so that nothing
+/// `ln Σ exp(row) − row[id]`, in f64. The largest logit is subtracted before `exp`, so that no term
 /// overflows.
 fn negative_log_likelihood(row: &[f32], id: usize) -> Option<f64> {
     let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));

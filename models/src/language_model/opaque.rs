@@ -1,9 +1,9 @@
-//! An operator that hands on its input and says nothing about its values.
+//! An identity operator that hides the values of its input from tract's optimiser.
 //!
-//! tract 0.23.9 keeps track of what the elements of a Range are, through comparisons up to the mask
-//! of causal attention, and folds that mask into one constant of wrong size (`FoldUniformMask`
-//! takes `column <= row` for a boundary at one place). So what comes out of a Range is hidden from
-//! it. Must not know what the numbers are for.
+//! tract 0.23.9 follows the elements of a Range through comparisons up to the mask of causal
+//! attention, and folds that mask into one constant of the wrong size (`FoldUniformMask` takes
+//! `column <= row` for a boundary at one place). Hiding the output of every Range prevents this.
+//! Must not know the use of the numbers.
 
 use tract_onnx::{
     model::ParsingContext,
@@ -17,7 +17,7 @@ use super::surgery::{DOMAIN, Names};
 /// The operator.
 pub(super) const OPERATOR: &str = "ZkloraOpaque";
 
-/// Hides what comes out of every Range.
+/// Hides the output of every Range.
 pub(super) fn hide_ranges(graph: &mut GraphProto) {
     let mut names = Names::of(graph);
     let mut nodes = Vec::with_capacity(graph.node.len());

@@ -1,8 +1,8 @@
-//! The operator that is put into tract's graph: it hands activations to the injector and its answer
-//! to the graph.
+//! tract's operator of an injection: it passes activations to the injector and the answer to the
+//! graph.
 //!
-//! The injector is not part of the operator, so that operators stay values: it comes with each run,
-//! see [`Turn`]. Must not know where in the graph it is.
+//! tract compares operators by value, so the injector is not part of the operator: each run brings
+//! it along in [`ForwardPass`]. Must not know its position in the graph.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use super::{
 };
 use crate::panics;
 
-/// What a run brings along.
-pub(super) struct Turn {
+/// The data of one run of the model.
+pub(super) struct ForwardPass {
     pub injector: Arc<dyn Injector>,
-    /// Tokens, from the first; what follows is padding.
+    /// Number of tokens; padding follows them.
     pub rows: usize,
-    /// Tokens and padding.
+    /// Number of tokens and padding together.
     pub padded: usize,
 }
 
 /// An injector's error on its way through tract.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Failed(pub Box<dyn std::error::Error + Send + Sync>);
+pub(super) struct InjectorError(pub Box<dyn std::error::Error + Send + Sync>);
 
 /// tract's operator for a node of [`surgery`].
 pub(super) fn build(
@@ -44,8 +44,8 @@ pub(super) fn build(
     Ok((expand(Inject { points }), vec![]))
 }
 
-/// Inputs: what the layers read, then the base of each point. Outputs: what takes the place of each
-/// base.
+/// Inputs: the tensor that the layers read, then the base of each point. Outputs: the tensors that
+/// take the place of the bases.
 #[derive(Debug, Clone, Hash, PartialEq, Eq)]
 pub(super) struct Inject {
     pub points: Vec<usize>,
@@ -95,7 +95,7 @@ impl Op for Inject {
 
 impl TypedOp for Inject {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        // Of the base, type and shape only: what is known about its values does not hold for the
+        // Only the type and shape of the base: known values of the base are not those of the
         // result.
         Ok(inputs.iter().skip(1).map(|base| base.datum_type.fact(base.shape.clone())).collect())
     }
@@ -105,8 +105,9 @@ impl TypedOp for Inject {
 
 impl EvalOp for Inject {
     fn eval(&self, ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let turn = ctx.shared.and_then(|shared| shared.get::<Turn>()).context("no injector")?;
-        let adapted = self.adapted(turn, &inputs)?;
+        let pass =
+            ctx.shared.and_then(|shared| shared.get::<ForwardPass>()).context("no injector")?;
+        let adapted = self.adapted(pass, &inputs)?;
         let mut outputs = tvec!();
         for (base, adapted) in inputs.into_iter().skip(1).zip(adapted) {
             let mut output = base.into_tensor();
@@ -117,56 +118,56 @@ impl EvalOp for Inject {
         Ok(outputs)
     }
 
-    // There is nothing to compute without an injector.
+    // Without an injector there is no value.
     not_out_of_plan!();
 }
 
 impl Inject {
-    /// What the injector makes of the rows that are tokens.
-    fn adapted(&self, turn: &Turn, inputs: &[TValue]) -> TractResult<Vec<Vec<f32>>> {
+    /// The injector's answer for the rows that are tokens.
+    fn adapted(&self, pass: &ForwardPass, inputs: &[TValue]) -> TractResult<Vec<Vec<f32>>> {
         let ids;
         let x = match inputs[0].datum_type() {
             DatumType::F32 => Activations::Dense {
-                values: rows(&inputs[0], turn)?,
+                values: rows(&inputs[0], pass)?,
                 dim: inputs[0].shape().last().copied().unwrap_or(0),
             },
             _ => {
                 ids = inputs[0].cast_to::<i64>()?;
                 let all = ids.try_as_plain_ram()?.as_slice::<i64>()?;
                 ensure!(
-                    all.len() == turn.padded,
+                    all.len() == pass.padded,
                     "an embedding reads {} token numbers for {} tokens",
                     all.len(),
-                    turn.padded
+                    pass.padded
                 );
-                Activations::Ids(&all[..turn.rows])
+                Activations::Ids(&all[..pass.rows])
             }
         };
         let base =
-            inputs[1..].iter().map(|base| rows(base, turn)).collect::<TractResult<Vec<_>>>()?;
+            inputs[1..].iter().map(|base| rows(base, pass)).collect::<TractResult<Vec<_>>>()?;
         let sizes: Vec<usize> = base.iter().map(|base| base.len()).collect();
-        let call = InjectionCall { points: &self.points, x, base, rows: turn.rows };
-        let adapted = panics::reported(|| turn.injector.inject(&call))
-            .map_err(|error| TractError::new(Failed(error)))?;
+        let call = InjectionCall { points: &self.points, x, base, rows: pass.rows };
+        let adapted = panics::reported(|| pass.injector.inject(&call))
+            .map_err(|error| TractError::new(InjectorError(error)))?;
         let returned: Vec<usize> = adapted.iter().map(Vec::len).collect();
         if returned != sizes {
             let what = format!(
                 "the injector returned tensors of {returned:?} values where {sizes:?} are needed"
             );
-            return Err(TractError::new(Failed(what.into())));
+            return Err(TractError::new(InjectorError(what.into())));
         }
         Ok(adapted)
     }
 }
 
-/// The part of a tensor `[…, features]` that belongs to tokens, of which there is one in each row.
-fn rows<'a>(tensor: &'a Tensor, turn: &Turn) -> TractResult<&'a [f32]> {
+/// The rows of a tensor `[…, features]` that belong to tokens, one row for each.
+fn rows<'a>(tensor: &'a Tensor, pass: &ForwardPass) -> TractResult<&'a [f32]> {
     let features = tensor.shape().last().copied().unwrap_or(0);
     ensure!(
-        tensor.len() == features * turn.padded,
-        "a layer that is adapted works on a tensor {:?}, which has not one row for each of {} tokens; adapt layers of the whole sequence",
+        tensor.len() == features * pass.padded,
+        "an adapted layer works on a tensor {:?}, which does not have one row for each of {} tokens; adapt layers of the whole sequence",
         tensor.shape(),
-        turn.padded
+        pass.padded
     );
-    Ok(&tensor.try_as_plain_ram()?.as_slice::<f32>()?[..features * turn.rows])
+    Ok(&tensor.try_as_plain_ram()?.as_slice::<f32>()?[..features * pass.rows])
 }

@@ -1,6 +1,6 @@
-//! Choosing a token from a row of logits, the same one every time for the same seed.
+//! Chooses a token from a row of logits; the same seed gives the same tokens.
 //!
-//! Must not know how logits come about.
+//! Must not know where logits come from.
 
 use rand_chacha::{
     ChaCha20Rng,
@@ -12,15 +12,15 @@ use crate::Error;
 /// How tokens are chosen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
-    /// The most tokens that are generated.
+    /// Most tokens that are generated.
     pub max_new_tokens: usize,
-    /// 0: always the likeliest token. Otherwise logits are divided by it.
+    /// 0 always chooses the most likely token; otherwise logits are divided by it.
     pub temperature: f32,
-    /// Only so many of the likeliest tokens are in the draw; 0 for all.
+    /// Draws among this many of the most likely tokens; 0 for all.
     pub top_k: usize,
-    /// Only the likeliest tokens that together reach this probability are in the draw; 1 for all.
+    /// Draws among the most likely tokens that together reach this probability; 1 for all.
     pub top_p: f32,
-    /// Of the random numbers (ChaCha20).
+    /// Seed of the random numbers (ChaCha20).
     pub seed: u64,
 }
 
@@ -30,7 +30,7 @@ impl Default for Sampling {
     }
 }
 
-/// Chooses one token after the other.
+/// Chooses tokens, with a state of random numbers.
 pub(super) struct Sampler<'a> {
     sampling: &'a Sampling,
     random: ChaCha20Rng,
@@ -40,25 +40,25 @@ impl<'a> Sampler<'a> {
     pub fn new(sampling: &'a Sampling) -> Result<Self, Error> {
         let Sampling { temperature, top_p, .. } = sampling;
         if !temperature.is_finite() || *temperature < 0.0 {
-            return Err(Error::Tokens(format!(
-                "the temperature {temperature} is not a number from 0 on"
+            return Err(Error::Options(format!(
+                "the temperature is {temperature}; it must be a number of at least 0"
             )));
         }
         if !(*top_p > 0.0 && *top_p <= 1.0) {
-            return Err(Error::Tokens(format!(
-                "top-p is {top_p}; give a probability over 0 and up to 1"
+            return Err(Error::Options(format!(
+                "top-p is {top_p}; it must be a probability above 0 and at most 1"
             )));
         }
         Ok(Sampler { sampling, random: ChaCha20Rng::seed_from_u64(sampling.seed) })
     }
 
-    /// The next token. Of equally likely ones, the first comes first.
+    /// The next token. Among equally likely tokens, the one with the smallest id comes first.
     pub fn next(&mut self, row: &[f32]) -> Result<u32, Error> {
         let mut order: Vec<usize> = (0..row.len()).filter(|&id| !row[id].is_nan()).collect();
-        let likeliest =
-            *order.iter().max_by(|&&a, &&b| row[a].total_cmp(&row[b]).then(b.cmp(&a))).ok_or_else(
-                || Error::Tokens("the model puts out no number for any token (NaN)".into()),
-            )?;
+        let likeliest = *order
+            .iter()
+            .max_by(|&&a, &&b| row[a].total_cmp(&row[b]).then(b.cmp(&a)))
+            .ok_or(Error::NanLogits)?;
         if self.sampling.temperature == 0.0 {
             return Ok(likeliest as u32);
         }
@@ -68,7 +68,7 @@ impl<'a> Sampler<'a> {
         }
         let largest = f64::from(row[likeliest]);
         let temperature = f64::from(self.sampling.temperature);
-        // An infinite logit leaves no other token a chance.
+        // With an infinite logit, all finite ones have weight 0.
         let weight = |id: usize| match f64::from(row[id]) - largest {
             difference if difference.is_nan() => 1.0,
             difference => (difference / temperature).exp(),
@@ -127,7 +127,7 @@ mod tests {
         assert!(nucleus.contains(&1) && nucleus.contains(&3) && !nucleus.contains(&0));
         for wrong in [Sampling { top_p: 0.0, ..all.clone() }, Sampling { temperature: -1.0, ..all }]
         {
-            assert!(matches!(Sampler::new(&wrong), Err(Error::Tokens(_))));
+            assert!(matches!(Sampler::new(&wrong), Err(Error::Options(_))));
         }
     }
 }

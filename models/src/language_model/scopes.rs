@@ -1,9 +1,9 @@
-//! Which module of the base model each node of an ONNX file comes from.
+//! Reads which module of the base model each node of an ONNX file comes from.
 //!
-//! torch's exporters leave it in different places: the older one in the node's name
-//! (`/model/layers.0/self_attn/q_proj/MatMul`), the newer one in the node's metadata
-//! (`pkg.torch.onnx.name_scopes`), which tract's protobuf of a node does not have and is read here
-//! from the same bytes. Must not know what the nodes compute.
+//! torch's exporters write it in different places: the older one into the node's name
+//! (`/model/layers.0/self_attn/q_proj/MatMul`), the newer one into the node's metadata
+//! (`pkg.torch.onnx.name_scopes`). tract's protobuf type of a node lacks the metadata, so it is
+//! decoded here from the same bytes. Must not know what the nodes compute.
 
 use prost::Message;
 use tract_onnx::pb;
@@ -31,9 +31,9 @@ struct NodeWithMetadata {
 }
 
 /// The module of each node of the main graph, in their order: a path with dots, or none if the file
-/// does not say.
+/// does not state it.
 pub(super) fn of_nodes(bytes: &[u8], graph: &pb::GraphProto) -> Vec<Option<String>> {
-    // The bytes are a ModelProto already; if they are none of these, the file only does not say.
+    // The bytes have been decoded as a ModelProto. If this decoding fails, there is no metadata.
     let metadata = ModelWithMetadata::decode(bytes)
         .ok()
         .and_then(|model| model.graph)

@@ -1,37 +1,36 @@
-//! The graph is changed so that what the injector computes flows into it.
+//! Inserts injection nodes into the graph.
 //!
-//! Points that read the same tensor become one node, which takes in that tensor and every point's
-//! base and puts out what takes the place of each base. Must not know what is injected or how
-//! graphs are run.
+//! Points that read the same tensor become one node. Its inputs are that tensor and every point's
+//! base; its outputs take the place of the bases. Must not know what is injected or how graphs are
+//! run.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tract_onnx::pb::{self, AttributeProto, NodeProto, attribute_proto::AttributeType};
 
 use super::{
-    find::Found,
+    find::FoundLayer,
     point::{FoundPoint, InjectionPoint},
 };
 use crate::AppliesTo;
 
-/// The operator of the nodes that are put in.
+/// The operator of the inserted nodes.
 pub(super) const OPERATOR: &str = "ZkloraInject";
 /// Its attribute: the indices of its points.
 pub(super) const POINTS: &str = "points";
-/// The domain of all operators that are put in.
+/// The domain of all inserted operators.
 pub(super) const DOMAIN: &str = "zklora";
 
-/// Puts the nodes in. Returns the points in the order of the graph, or none if the graph has no
-/// order.
+/// Inserts the nodes. Returns the points in the order of the graph, or none if the graph has a
+/// cycle.
 pub(super) fn inject(
     graph: &mut pb::GraphProto,
     points: &[InjectionPoint],
-    found: &[Found],
+    found: &[FoundLayer],
 ) -> Option<Vec<FoundPoint>> {
     let mut names = Names::of(graph);
     let mut at: Vec<FoundPoint> = Vec::with_capacity(points.len());
-    // Inputs first: what is added to the output of the same layer then depends on the changed
-    // input.
+    // Inputs first: a delta at the output of the same layer then depends on the changed input.
     for applies_to in [AppliesTo::Input, AppliesTo::Output] {
         let mut groups: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
         for (point, layer) in
@@ -46,7 +45,7 @@ pub(super) fn inject(
             let mut input = vec![x.clone()];
             let mut output = Vec::with_capacity(group.len());
             for &point in &group {
-                let Found { layer, output: tensor } = &found[point];
+                let FoundLayer { layer, output: tensor } = &found[point];
                 let fresh = names.fresh();
                 let adapted = match applies_to {
                     AppliesTo::Input => {
@@ -55,8 +54,8 @@ pub(super) fn inject(
                         fresh
                     }
                     AppliesTo::Output => {
-                        // The base is renamed instead of every reader of it, so that outputs of the
-                        // graph keep their names, too.
+                        // Rename the base instead of every reader of it, so that outputs of the
+                        // graph keep their names.
                         rename_output(graph, tensor, &fresh);
                         input.push(fresh);
                         tensor.clone()
@@ -114,7 +113,7 @@ fn rename_output(graph: &mut pb::GraphProto, from: &str, to: &str) {
     }
 }
 
-/// Names that nothing in the graph has.
+/// Makes names that are not used in the graph.
 pub(super) struct Names {
     taken: HashSet<String>,
     next: usize,
@@ -141,8 +140,8 @@ impl Names {
     }
 }
 
-/// Every node after those that it reads from, otherwise in the order as it is. None if nodes read
-/// from each other.
+/// Puts every node after those that it reads from, and otherwise keeps the order. None if there is
+/// a cycle.
 fn sort(graph: &mut pb::GraphProto) -> Option<()> {
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); graph.node.len()];
     let mut missing = vec![0usize; graph.node.len()];

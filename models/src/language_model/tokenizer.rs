@@ -1,4 +1,4 @@
-//! Text to token numbers and back, as a `tokenizer.json` says.
+//! Converts text to token ids and back, with a `tokenizer.json`.
 //!
 //! Must not know which model the tokens are for.
 
@@ -12,8 +12,8 @@ use crate::{Error, panics};
 /// Longest `tokenizer.json` that is read, in bytes.
 const MAX_FILE: u64 = 256 << 20;
 
-/// What models end a text or a turn with.
-const ENDS: [&str; 9] = [
+/// Special tokens that models end a text or a turn with.
+const END_TOKENS: [&str; 9] = [
     "<|endoftext|>",
     "<|im_end|>",
     "</s>",
@@ -41,7 +41,7 @@ impl Tokenizer {
     /// Reads a `tokenizer.json`.
     ///
     /// # Errors
-    /// A file that is too long, unreadable or not a tokenizer.
+    /// The file is too long, unreadable or not a tokenizer.
     pub fn load(path: &Path) -> Result<Tokenizer, Error> {
         let content = zklora_files::read(path, MAX_FILE)?;
         let refuse = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
@@ -50,14 +50,14 @@ impl Tokenizer {
         let mut inner = panics::catch(|| tokenizers::Tokenizer::from_str(text))
             .ok_or_else(|| refuse("is not a tokenizer.json".into()))?
             .map_err(|error| refuse(format!("is not a tokenizer.json: {error}")))?;
-        // Files may ask to cut texts or fill them up, which would silently change what is
+        // A file may ask for truncation or padding, which would silently change the text that is
         // evaluated.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| refuse(error.to_string()))?;
         Ok(Tokenizer { path: path.to_owned(), inner })
     }
 
-    /// The tokens of a text, with those that the tokenizer puts around every text.
+    /// The tokens of a text, including the special tokens that the tokenizer adds to every text.
     ///
     /// # Errors
     /// A text that the tokenizer cannot split.
@@ -67,8 +67,8 @@ impl Tokenizer {
         Ok(encoding.map_err(|error| self.error(&error.to_string()))?.get_ids().to_vec())
     }
 
-    /// The text of tokens, special tokens left out. A character of which only a part is there comes
-    /// as `�`.
+    /// The text of tokens, without special tokens. A character of which a part is missing becomes
+    /// `�`.
     ///
     /// # Errors
     /// Tokens that the tokenizer cannot join.
@@ -78,12 +78,12 @@ impl Tokenizer {
         text.map_err(|error| self.error(&error.to_string()))
     }
 
-    /// Numbers of the special tokens that models end a text or a turn with, as far as the tokenizer
-    /// has them.
+    /// Ids of the special tokens that models end a text or a turn with, as far as the tokenizer has
+    /// them.
     pub fn end_of_text(&self) -> Vec<u32> {
         let special = self.inner.get_added_tokens_decoder();
         let ends = |(_, token): &(&u32, &tokenizers::AddedToken)| {
-            token.special && ENDS.contains(&token.content.as_str())
+            token.special && END_TOKENS.contains(&token.content.as_str())
         };
         let mut ids: Vec<u32> = special.iter().filter(ends).map(|(&id, _)| id).collect();
         ids.sort_unstable();
@@ -93,7 +93,7 @@ impl Tokenizer {
     fn error(&self, reason: &str) -> Error {
         Error::Tokenizer {
             path: self.path.clone(),
-            reason: format!("the tokenizer fails on this: {reason}"),
+            reason: format!("the tokenizer fails on this text or these tokens: {reason}"),
         }
     }
 }

@@ -1,16 +1,20 @@
-//! What the tests of language models share: the small models, what torch and peft compute with
-//! them, and injectors.
+//! Shared by the tests of language models: the small models, the logits of torch and peft, and
+//! injectors.
 #![allow(dead_code)]
 
-use std::error::Error;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
 
 use safetensors::SafeTensors;
-use zklora_models::language_model::{
-    Activations, Identity, InjectionCall, InjectionPoint, Injector, LanguageModel,
+use zklora_models::{
+    Adapter, AppliesTo,
+    language_model::{
+        Activations, Identity, InjectionCall, InjectionPoint, Injector, LanguageModel,
+    },
 };
-use zklora_models::{Adapter, AppliesTo};
 
 /// Every small model, from each exporter of torch.
 pub const MODELS: [&str; 6] = [
@@ -105,7 +109,7 @@ pub fn points_of(adapter: &Adapter) -> Vec<InjectionPoint> {
     adapter.modules.iter().map(point).collect()
 }
 
-/// Computes an adapter's deltas on the spot.
+/// Computes an adapter's deltas in this process.
 pub struct Local(pub Adapter);
 
 impl Injector for Local {
@@ -138,7 +142,7 @@ impl Injector for Local {
     }
 }
 
-/// Changes nothing and writes down what it sees: for each tensor its features and values.
+/// Changes nothing and records each tensor that it gets: the number of features and the values.
 #[derive(Default)]
 pub struct Recorder {
     pub seen: Mutex<Vec<(usize, Vec<f32>)>>,

@@ -1,11 +1,12 @@
-//! What the tests of this crate share: the fixture adapters, and adapter folders made up on the
-//! spot.
+//! Shared by the tests of this crate: the fixture adapters, and adapter folders that tests create.
 #![allow(dead_code)]
 
 pub mod language;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use zklora_models::{Adapter, AdapterModule, ModuleInput};
@@ -51,11 +52,11 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/adapters").join(name)
 }
 
-/// What went into a module and what peft added.
+/// The inputs of a module and the delta that peft added.
 pub struct Recorded {
     /// `[rows, d_in]`
     pub x: Vec<f32>,
-    /// What came out of the base layer, `[rows, d_out]`, if it was recorded.
+    /// The output of the base layer, `[rows, d_out]`, if it was recorded.
     pub base: Option<Vec<f32>>,
     /// `[rows, d_out]`
     pub delta: Vec<f32>,
@@ -98,8 +99,8 @@ pub fn recorded(name: &str) -> BTreeMap<String, Recorded> {
         .collect()
 }
 
-/// Asserts that two results agree to `tolerance` of the largest expected value: errors of an f32
-/// dot product are relative to its terms, not to its possibly small sum.
+/// Asserts that two results agree to `tolerance` times the largest expected value, because errors
+/// of an f32 dot product are relative to its terms and not to its sum, which may be small.
 pub fn assert_close(
     found: impl IntoIterator<Item = f64>,
     expected: &[f64],
@@ -115,7 +116,7 @@ pub fn assert_close(
     }
 }
 
-/// An adapter folder to be written; starts as a valid one of one module.
+/// The content of an adapter folder.
 #[derive(Clone)]
 pub struct Folder {
     /// `adapter_config.json`
@@ -149,7 +150,7 @@ impl Folder {
         self.tensors.push((name.to_owned(), dtype, shape.to_vec(), bytes));
     }
 
-    /// Takes a tensor out.
+    /// Removes a tensor.
     pub fn remove(&mut self, name: &str) {
         self.tensors.retain(|(other, ..)| other != name);
     }
@@ -168,7 +169,7 @@ impl Folder {
     }
 }
 
-/// An adapter folder of these two files.
+/// An adapter folder with these two files.
 pub fn write_folder(config: &[u8], weights: &[u8]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("adapter_config.json"), config).unwrap();

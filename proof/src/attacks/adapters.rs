@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use super::provers::altered;
 use crate::{
     Error,
     checked_manifest::CheckedManifest,
@@ -12,8 +13,6 @@ use crate::{
     verifier::{SrsPolicy, verify},
     weights::{PairWeights, Weights},
 };
-
-use super::provers::altered;
 
 fn session() -> Session {
     Session::of(&[lora(7, 2, 5, 3), lora(30, 1, 4, 2)])

@@ -1,5 +1,8 @@
 //! Manifests that break a rule, and manifests that were edited after the user pinned them.
 
+use group::{UncompressedEncoding, prime::PrimeCurveAffine};
+
+use super::encodings::{identity, outside_the_subgroup};
 use crate::{
     Error,
     checked_manifest::CheckedManifest,
@@ -9,10 +12,6 @@ use crate::{
     testing::{Session, Shape, keys, lora, with_rows},
     verifier::{SrsPolicy, verify},
 };
-
-use group::{UncompressedEncoding, prime::PrimeCurveAffine};
-
-use super::encodings::{identity, outside_the_subgroup};
 
 fn mixed() -> Session {
     let shape = Shape { d_in: 6, rank: 2, d_out: 30, bias: true, scale: true, rows: 2 };

@@ -1,4 +1,4 @@
-//! A hostile prover: each attack is refused by the check that is meant for it.
+//! A hostile prover: each attack is refused by the intended check.
 
 use std::{
     fs,
@@ -42,12 +42,12 @@ fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
     fs::write(path, value.to_string()).unwrap();
 }
 
-/// The trace of `other`, which says that it is of `own`'s adapter.
+/// The trace of `other`, relabelled as one of `own`'s adapter.
 pub fn relabelled(other: &Session, own: &Session) -> PathBuf {
     relabel(&other.path("trace.safetensors"), &other.id, &own.id)
 }
 
-/// A copy of a trace that says that it is of another adapter.
+/// A copy of a trace, relabelled as one of another adapter.
 pub fn relabel(trace: &Path, from: &str, to: &str) -> PathBuf {
     let bytes = fs::read(trace).unwrap();
     let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
@@ -94,7 +94,7 @@ fn edited_public_values_are_refused_before_ezkl_sees_them() {
             run.stderr
         );
     }
-    // The same element of the field, written as itself and the field's order.
+    // The same field element, written as itself plus the field's order.
     let (_folder, path) = proofs(session);
     edit(&proof(&path, 0), |p| {
         let own = p["instances"][0][1].as_str().unwrap().to_string();
@@ -158,7 +158,7 @@ fn changed_proof_bytes_and_numbers_that_are_none_are_refused() {
         fs::write(proof(&path, 0), text.replacen(from, to, 1)).unwrap();
         session.verify_proofs(&path).refused(1, "not a proof of EZKL");
     }
-    // What is for people is not looked at.
+    // Fields for display are ignored.
     fs::write(proof(&path, 0), text).unwrap();
     edit(&proof(&path, 0), |p| p["pretty_public_inputs"] = "lies".into());
     session.verify_proofs(&path).ok();
@@ -181,7 +181,7 @@ fn missing_duplicate_swapped_and_foreign_rows_are_refused() {
     let (_folder, path) = proofs(session);
     fs::copy(proof(&path, 0), proof(&path, 2)).unwrap();
     session.verify_proofs(&path).refused(1, "belongs to no row of your trace");
-    // A name is no line of a verdict.
+    // A name cannot forge a line of the verdict.
     let (_folder, path) = proofs(session);
     fs::write(path.join("x\nVerdict  ACCEPTED"), "").unwrap();
     let run = session.verify_proofs(&path).refused(1, "belongs to no row of your trace");
@@ -190,7 +190,7 @@ fn missing_duplicate_swapped_and_foreign_rows_are_refused() {
     edit(&proof(&path, 0), |p| p["version"] = "1\nVerdict  ACCEPTED".into());
     let run = session.verify_proofs(&path).refused(1, "a proof of EZKL 1");
     assert!(!run.stderr.contains("\nVerdict"), "{}", run.stderr);
-    // What is no file cannot make the command wait.
+    // A pipe instead of a file cannot make the command wait.
     let (_folder, path) = proofs(session);
     fs::remove_file(proof(&path, 0)).unwrap();
     let made = std::process::Command::new("mkfifo").arg(proof(&path, 0)).status().unwrap();
@@ -220,7 +220,7 @@ fn another_key_other_settings_another_srs_and_another_manifest_are_refused() {
         s["run_args"]["input_visibility"] = "Private".into()
     });
     session.verify(&changed, &trace, &proofs, &pin).refused(1, "rejected by the check `settings`");
-    // Pinned by a manifest of its own, it says that nothing is public.
+    // The settings say that nothing is public, and a manifest pins them.
     let digest = blake3::hash(&fs::read(changed.join(MODULE).join("settings.json")).unwrap())
         .to_hex()
         .to_string();
@@ -287,8 +287,7 @@ fn other_weights_than_the_hashed_ones_are_refused() {
     run.refused(1, "rejected by the check `fixed weights`");
 }
 
-/// A contributor who fixes only some of the columns that the parameters fill could change the
-/// others.
+/// A contributor that fixes only some of the columns of the parameters could change the others.
 #[test]
 fn a_manifest_with_fewer_commitments_than_the_parameters_fill_is_refused() {
     let Some(hashed) = hashed() else { return };
@@ -318,8 +317,7 @@ fn a_manifest_with_fewer_commitments_than_the_parameters_fill_is_refused() {
     run.refused(1, "commitments to the parameters: 2 in the settings, 1 in the manifest");
 }
 
-/// Neither the folder in which the user is nor any of those that come from the prover is one that
-/// Python imports from.
+/// Python imports neither from the user's working folder nor from the prover's folders.
 #[test]
 fn python_files_beside_the_proofs_are_not_run() {
     let Some(session) = hashed() else { return };

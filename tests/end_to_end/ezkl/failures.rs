@@ -1,5 +1,5 @@
-//! EZKL that is missing, of another version, killed, stuck, too large or out of space: a clear
-//! error, and nothing half-written.
+//! EZKL is missing, has another version, is killed, hangs, needs too much memory or fills the disk:
+//! a clear error, and no incomplete file.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,7 @@ use crate::{
     zklora::{Run, zklora_with},
 };
 
-/// Takes the place of the package and is the package, but for one function, which does what
-/// `EZKL_FAULT` says.
+/// Wraps the package and replaces one function by a fault that `EZKL_FAULT` names.
 const FAULTY: &str = r#"
 import os, sys, time
 sys.path.remove(os.path.dirname(os.path.abspath(__file__)))
@@ -48,7 +47,7 @@ def fault(*args, **named):
     if kind == "none":
         return None
     if kind == "swap":
-        # Somebody writes to the user's file, after it was looked at.
+        # Another process writes to the user's file, after it was checked.
         with open(os.environ["EZKL_SWAP"], "r+b") as file:
             file.write(bytes(1000))
     made = true(*args, **named)
@@ -57,21 +56,22 @@ def fault(*args, **named):
         open(named["output"], "w").write(text.replace('"outputs":[["', '"outputs":[[NaN,"', 1))
     if kind == "other":
         text = open(named["output"]).read()
-        open(named["output"], "w").write(text.replace('"inputs":[["', '"inputs":[["' + "00" * 32 + '","', 1))
+        more = '"inputs":[["' + "00" * 32 + '","'
+        open(named["output"], "w").write(text.replace('"inputs":[["', more, 1))
     return made
 setattr(real, name, fault)
 sys.modules["ezkl"] = real
 "#;
 
-struct Place {
+struct Workspace {
     folder: tempfile::TempDir,
     python: &'static Path,
 }
 
-impl Place {
-    fn new() -> Option<Place> {
+impl Workspace {
+    fn new() -> Option<Workspace> {
         let python = python()?;
-        let place = Place { folder: tempfile::tempdir().unwrap(), python };
+        let place = Workspace { folder: tempfile::tempdir().unwrap(), python };
         std::fs::create_dir_all(place.path("faulty")).unwrap();
         std::fs::create_dir_all(place.path("work")).unwrap();
         std::fs::write(place.path("faulty/ezkl.py"), FAULTY).unwrap();
@@ -106,7 +106,7 @@ impl Place {
         self.run(fault, &compile, &[&SMALL[..], more].concat())
     }
 
-    /// Nothing is left where outputs go.
+    /// Checks that the folder of outputs has only these files.
     #[track_caller]
     fn nothing_but(&self, names: &[&str]) {
         let mut left: Vec<String> = std::fs::read_dir(self.path("work"))
@@ -121,7 +121,7 @@ impl Place {
 #[test]
 fn an_interpreter_or_package_that_is_missing_or_another_is_said_with_the_command_that_installs_it()
 {
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     let onnx = place.path("onnx");
     let out = place.path("work/artifacts");
     let compile = |variables: &[(&str, &Path)], more: &[std::ffi::OsString]| {
@@ -133,7 +133,7 @@ fn an_interpreter_or_package_that_is_missing_or_another_is_said_with_the_command
     compile(&[("ZKLORA_EZKL_PYTHON", Path::new("/nowhere/python"))], &[])
         .refused(2, "`/nowhere/python` does not start");
     compile(&[], &args!["--ezkl-python", "true"]).refused(2, "it ended: exit code 0");
-    // Without site packages there is no package.
+    // Without site packages, the package is missing.
     let bare = place.path("bare");
     std::fs::write(&bare, "#!/bin/sh\nexec python3 -S \"$@\"\n").unwrap();
     use std::os::unix::fs::PermissionsExt;
@@ -154,7 +154,7 @@ fn an_interpreter_or_package_that_is_missing_or_another_is_said_with_the_command
 
 #[test]
 fn a_process_that_is_killed_stuck_too_large_or_without_space_leaves_nothing_behind() {
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     place.compile("kill:setup", &[]).refused(2, "died in `setup`").refused(2, "killed by signal 9");
     place.nothing_but(&[]);
     place
@@ -195,7 +195,7 @@ fn a_process_that_is_killed_stuck_too_large_or_without_space_leaves_nothing_behi
 
 #[test]
 fn witnesses_that_are_not_numbers_or_not_of_the_row_are_refused_and_count_no_rows() {
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     place.compile("", &[]).ok();
     inputs(16, 1, &place.path("x.json"));
     let (artifacts, trace) = (place.path("work/artifacts"), place.path("work/trace.safetensors"));
@@ -228,7 +228,7 @@ fn witnesses_that_are_not_numbers_or_not_of_the_row_are_refused_and_count_no_row
     assert!(!artifacts.join("private/served.jsonl").exists());
     place.run("", &record, &["--max-rows", "1"]).ok();
     place.run("", &record, &["--max-rows", "1"]).refused(1, "the limit is 1");
-    // A proof that is interrupted is not there.
+    // An interrupted proof leaves no file.
     let prove = args![
         "prove",
         "--artifacts",
@@ -243,12 +243,11 @@ fn witnesses_that_are_not_numbers_or_not_of_the_row_are_refused_and_count_no_row
     place.nothing_but(&["artifacts", "trace.safetensors"]);
 }
 
-/// Ctrl-C ends the command and the process that it started, and nothing is left of what it was
-/// doing.
+/// Ctrl-C ends the command and its process, and leaves no files.
 #[test]
 #[cfg(target_os = "linux")]
 fn an_interrupted_command_ends_its_own_process_and_leaves_nothing() {
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     for signal in ["INT", "KILL"] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_zklora"));
         command.args(args![
@@ -289,18 +288,21 @@ fn an_interrupted_command_ends_its_own_process_and_leaves_nothing() {
         };
         let ended = std::time::Instant::now();
         while !gone() {
-            assert!(ended.elapsed().as_secs() < 30, "the process that was started goes on");
+            assert!(
+                ended.elapsed().as_secs() < 30,
+                "the process that was started is still running"
+            );
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
     assert!(!place.path("work/artifacts").exists());
 }
 
-/// Files may grow to 200 KiB only, as on a disk that is full: EZKL's own writes fail in the middle.
+/// Limits files to 200 KiB to simulate a full disk: EZKL's own writes fail in the middle.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_disk_that_is_full_leaves_nothing_behind() {
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     let mut limited = std::process::Command::new("bash");
     limited.args([
         "-c",
@@ -320,7 +322,7 @@ fn a_disk_that_is_full_leaves_nothing_behind() {
 #[test]
 fn only_a_verification_of_the_package_that_says_yes_is_one() {
     let Some(session) = super::sessions::hashed() else { return };
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     let path = |name: &str| session.path(name);
     let verify = args![
         "verify",
@@ -337,7 +339,7 @@ fn only_a_verification_of_the_package_that_says_yes_is_one() {
     place.run("kill:verify", &verify, &[]).refused(2, "killed by signal 9");
     place.run("hang:verify", &verify, &["--ezkl-timeout", "3"]).refused(2, "took longer than 3s");
     place.run("none:verify", &verify, &[]).refused(1, "rejected by the check `EZKL's own`");
-    // What the package prints is no answer.
+    // Output of the package is not an answer.
     place
         .run("forge:verify", &verify, &[])
         .refused(1, "EZKL does not accept this proof (ValueError: no)");
@@ -347,7 +349,7 @@ fn only_a_verification_of_the_package_that_says_yes_is_one() {
 #[test]
 fn an_srs_that_is_changed_after_it_was_looked_at_is_not_used() {
     let Some(session) = super::sessions::hashed() else { return };
-    let Some(place) = Place::new() else { return };
+    let Some(place) = Workspace::new() else { return };
     let (public, srs) = (session.path("artifacts/public"), place.path("own.srs"));
     std::fs::copy(public.join("insecure-dev-12.srs"), &srs).unwrap();
     let (trace, proofs) = (session.path("trace.safetensors"), session.path("session.pf"));

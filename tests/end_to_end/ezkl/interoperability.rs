@@ -1,4 +1,4 @@
-//! Both ways with EZKL's own Python API.
+//! Interoperability with EZKL's own Python API, in both directions.
 
 use super::{
     python::{python, script},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{args, zklora::zklora};
 
-/// A run as EZKL's users write it, on the exported file.
+/// A typical run with EZKL's API, on the exported file.
 const RUN: &str = r#"
 import asyncio, inspect, ezkl
 async def done(made):
@@ -15,13 +15,15 @@ async def run():
     args = ezkl.PyRunArgs()
     args.param_visibility = "fixed"
     args.variables = [("rows", 1)]
-    args.logrows, args.input_scale, args.param_scale, args.decomp_base, args.decomp_legs = 11, 10, 10, 256, 4
+    args.logrows, args.input_scale, args.param_scale = 11, 10, 10
+    args.decomp_base, args.decomp_legs = 256, 4
     await done(ezkl.gen_settings("model.onnx", "settings.json", py_run_args=args))
     await done(ezkl.compile_circuit("model.onnx", "model.compiled", "settings.json"))
     await done(ezkl.gen_srs("kzg.srs", 11))
     await done(ezkl.setup("model.compiled", "vk.key", "pk.key", srs_path="kzg.srs"))
     await done(ezkl.gen_witness("input.json", "model.compiled", "witness.json"))
-    await done(ezkl.prove("witness.json", "model.compiled", "pk.key", "proof.json", srs_path="kzg.srs"))
+    proof = ezkl.prove("witness.json", "model.compiled", "pk.key", "proof.json", srs_path="kzg.srs")
+    await done(proof)
 asyncio.run(run())
 "#;
 
@@ -71,7 +73,7 @@ fn a_run_of_ezkls_own_api_on_an_exported_file_verifies() {
     ];
     let verdict = zklora([&verify[..], &srs].concat()).ok().json();
     assert_eq!((&verdict["accepted"], &verdict["weights_bound"]), (&true.into(), &true.into()));
-    // A user who has neither circuit nor proving key can make the same pin.
+    // A user without circuit and proving key can compute the same pin.
     for file in ["model.compiled", "pk.key"] {
         std::fs::remove_file(path(file)).unwrap();
     }
@@ -108,8 +110,10 @@ fn files_that_zklora_writes_verify_with_ezkl_itself() {
     let Some(session) = hashed() else { return };
     let public = session.path("artifacts/public");
     let code = format!(
-        "import ezkl\nfor row in (0, 1):\n  assert ezkl.verify(f'{proofs}/{MODULE}.{{row:06}}.json', '{public}/{MODULE}/settings.json', \
-         '{public}/{MODULE}/vk.key', srs_path='{public}/insecure-dev-12.srs')",
+        "import ezkl\n\
+         for row in (0, 1):\n  assert ezkl.verify(f'{proofs}/{MODULE}.{{row:06}}.json', \
+         '{public}/{MODULE}/settings.json', '{public}/{MODULE}/vk.key', \
+         srs_path='{public}/insecure-dev-12.srs')",
         proofs = session.path("session.pf").display(),
         public = public.display(),
     );

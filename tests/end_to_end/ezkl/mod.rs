@@ -1,8 +1,8 @@
 //! The EZKL backend through the `zklora` binary, with the real package.
 //!
-//! The tests make a Python environment with the pinned package in the target folder, once, with
-//! whatever package index pip is configured for. Without Python or an index they say so on stderr
-//! and pass, unless `CI` is set: then they fail.
+//! The tests create a Python environment with the pinned package in the target folder, once, from
+//! pip's configured package index. Without Python or an index, they say so on stderr and pass; if
+//! `CI` is set, they fail.
 
 mod attacks;
 mod failures;

@@ -1,9 +1,9 @@
-//! An ONNX file with a named dimension, and weights in another file: written field by field, for no
-//! exporter is at hand here.
+//! Writes an ONNX file with a named dimension and external weights, field by field, because no
+//! exporter is available here.
 
 use std::path::{Path, PathBuf};
 
-/// A field of a protobuf message that has a length.
+/// A length-delimited field of a protobuf message.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     let mut length = bytes.len();
@@ -21,7 +21,7 @@ fn number(field: u8, value: u8) -> Vec<u8> {
     vec![field << 3, value]
 }
 
-/// `name`, of this many rows and columns, in `part/weights.bin` from this offset.
+/// The weight `name`, with its shape and its offset in `part/weights.bin`.
 fn weight(name: &str, rows: u8, columns: u8, offset: u8) -> Vec<u8> {
     let length = 4 * u32::from(rows) * u32::from(columns);
     let entry = |key: &str, value: String| {
@@ -50,7 +50,7 @@ fn product(left: &str, right: &str, output: &str) -> Vec<u8> {
     [names, field(4, b"MatMul")].concat()
 }
 
-/// Writes `x · A · B` with A of 16×2 and B of 2×16 into a folder, and gives back the file.
+/// Writes `x · A · B` with A of 16×2 and B of 2×16 into a folder; returns the file.
 pub fn external(folder: &Path) -> PathBuf {
     std::fs::create_dir_all(folder.join("part")).unwrap();
     let weights: Vec<u8> =

@@ -1,4 +1,4 @@
-//! Python with the package, or with one that fails as a test wants it.
+//! Python environments with the package.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,10 +8,10 @@ use std::{
 
 use crate::zklora::output;
 
-/// The package with its hashes, and the file that it is in.
+/// The requirements file of the package, with hashes.
 const REQUIREMENTS: &str = include_str!("requirements.txt");
 
-/// Python with the package; none if it cannot be had and `CI` is not set.
+/// Python with the package; `None` if it cannot be installed and `CI` is not set.
 pub fn python() -> Option<&'static Path> {
     static PYTHON: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match PYTHON.get_or_init(environment) {
@@ -27,7 +27,7 @@ pub fn python() -> Option<&'static Path> {
 fn environment() -> Result<PathBuf, String> {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("ezkl-env");
     let python = dir.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    // Written last, so that an interrupted set-up is made again; holds what is installed.
+    // Records what is installed. Written last, so that an interrupted set-up is repeated.
     let stamp = dir.join("requirements.txt");
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENTS) {
         return Ok(python);

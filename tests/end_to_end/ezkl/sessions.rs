@@ -1,4 +1,4 @@
-//! Sessions that went through compile, record and prove, made once for all tests.
+//! Makes sessions by compile, record and prove, once for all tests.
 
 use std::{
     ffi::OsString,
@@ -46,14 +46,15 @@ impl Session {
         with_ezkl(self.python, &[&own[..], more].concat())
     }
 
-    /// Verifies with everything as it was, and `--insecure-dev-srs`.
+    /// Verifies with the original files, and `--insecure-dev-srs`.
     pub fn verify_proofs(&self, proofs: &Path) -> Run {
         let pin = args!["--adapter-id", self.id, "--insecure-dev-srs"];
         self.verify(&self.path("artifacts/public"), &self.path("trace.safetensors"), proofs, &pin)
     }
 }
 
-/// The binary with this Python. EZKL may wait for ever on what does not fit: it is stopped.
+/// Runs the binary with this Python. EZKL may hang on a circuit that does not fit, so it has a time
+/// limit.
 pub fn with_ezkl(python: &Path, arguments: &[OsString]) -> Run {
     zklora([arguments, &args!["--ezkl-python", python, "--ezkl-timeout", "300"]].concat())
 }
@@ -99,8 +100,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Exports an adapter of this shape. Its weights are the same at every run; `other` makes others of
-/// them.
+/// Exports an adapter of this shape. Its weights are the same at every run; `other` changes them.
 pub fn export(shape: &str, folder: &Path, other: bool) -> PathBuf {
     let adapter = folder.join("adapter");
     zklora_bench::ezkl_comparison::synthetic_adapter(shape.parse().unwrap(), &adapter).unwrap();
@@ -116,7 +116,7 @@ pub fn export(shape: &str, folder: &Path, other: bool) -> PathBuf {
     onnx
 }
 
-/// EZKL's input file for this many rows.
+/// Writes EZKL's input file with this many rows.
 pub fn inputs(features: usize, rows: usize, path: &Path) {
     let values: Vec<f32> =
         (0..features * rows).map(|i| ((i * 37 % 101) as f32 - 50.0) / 40.0).collect();
@@ -146,7 +146,7 @@ pub fn session_of(
     Session { id: compiled["adapter_id"].as_str().unwrap().to_string(), folder, python }
 }
 
-/// Two rows of 16×2×16, with weights that are bound by their hash.
+/// A session of two rows of 16×2×16, with weights that are bound by their hash.
 pub fn hashed() -> Option<&'static Session> {
     static SESSION: OnceLock<Session> = OnceLock::new();
     let python = python()?;
@@ -180,8 +180,7 @@ fn a_16x2x16_module_goes_through_compile_prove_and_verify() {
 }
 
 #[test]
-fn a_64x4x64_module_goes_through_compile_prove_and_verify_and_its_private_weights_are_said_to_be_unbound()
- {
+fn a_64x4x64_module_goes_through_compile_prove_and_verify_with_unbound_private_weights() {
     let Some(python) = python() else { return };
     let session = session_of(python, "64x4x64", 64, 1, "private", false);
     let run = session.verify_proofs(&session.path("session.pf")).ok();
@@ -203,9 +202,9 @@ fn commitments_and_keys_bind_weights_and_refuse_others() {
     }
 }
 
-/// EZKL's private parameters fix nothing: the very thing that docs/ezkl.md warns of.
+/// EZKL's private parameters bind nothing: docs/ezkl.md warns of that.
 #[test]
-fn private_weights_of_somebody_else_pass_and_the_verdict_says_so() {
+fn private_weights_of_another_adapter_pass_and_the_verdict_says_so() {
     let Some(python) = python() else { return };
     let own = session_of(python, "16x2x16", 16, 1, "private", false);
     let folder = tempfile::tempdir().unwrap();
@@ -214,8 +213,8 @@ fn private_weights_of_somebody_else_pass_and_the_verdict_says_so() {
     let vk = |artifacts: &Path| {
         std::fs::read(artifacts.join("public").join(MODULE).join("vk.key")).unwrap()
     };
-    // EZKL lays out the same graph in more ways than one: the key is the pinned one at every second
-    // attempt or so.
+    // EZKL lays out the same graph in several ways: about every second attempt gives the pinned
+    // key.
     let srs = own.path("artifacts/public/insecure-dev-11.srs");
     let more = [&args!["--srs", srs][..], &SMALL.map(OsString::from)].concat();
     let attempt =

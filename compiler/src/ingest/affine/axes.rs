@@ -1,11 +1,11 @@
-//! What each axis of a tensor stands for: rows, features, or the flat buffer of an input not yet
-//! divided into the two.
+//! The meaning of each axis of a tensor: rows, features, or the flat buffer of an input that is not
+//! divided into the two yet.
 //!
 //! An axis is a list of *atoms*, most significant first. An atom with stride `s` and extent `n` is
 //! the digit `i` in `offset = … + s·i + …`, `0 ≤ i < n`, of the flat index of its space. Splitting
 //! and merging atoms is exact, so reshapes and transposes lose nothing, and two tensors have their
-//! rows in the same order exactly if their normal forms are equal. Extents may be symbolic. Knows
-//! nothing of operators or weights.
+//! rows in the same order if and only if their normal forms are equal. Extents may be symbolic.
+//! Knows nothing of operators or weights.
 
 use tract_onnx::tract_core::internal::{AxisOp, TDim};
 
@@ -92,13 +92,14 @@ impl Axes {
         Self::new(self.0.iter().map(|atoms| atoms.iter().map(change).collect()).collect())
     }
 
-    /// The same axes with every atom that goes beyond `at` in the flat index of its space cut
-    /// there, where that can be done. Not in normal form: the parts are still two atoms.
+    /// The same axes, with every atom that crosses offset `at` of its space split there, where that
+    /// is possible. Not in normal form: the parts stay two atoms.
     pub fn split_at(&self, at: usize) -> Self {
         let cut = |atom: &Atom| -> Vec<Atom> {
             let low = concrete(&atom.stride)
                 .filter(|stride| *stride > 0 && *stride < at && at.is_multiple_of(*stride));
-            let Some((low, high)) = low.and_then(|stride| parts(&atom.extent, at / stride)) else {
+            let Some((low, high)) = low.and_then(|stride| split_extent(&atom.extent, at / stride))
+            else {
                 return vec![atom.clone()];
             };
             let stride = product(&atom.stride, &low);
@@ -110,7 +111,7 @@ impl Axes {
         Self(self.0.iter().map(|atoms| atoms.iter().flat_map(cut).collect()).collect())
     }
 
-    /// What is rows of each axis.
+    /// The atoms of each axis that are rows.
     pub fn rows(&self) -> Vec<Vec<Atom>> {
         let is_row = |atom: &&Atom| atom.space == Space::Row;
         self.0.iter().map(|axis| axis.iter().filter(is_row).cloned().collect()).collect()
@@ -155,7 +156,7 @@ pub(in crate::ingest) fn concrete_extent(atoms: &[Atom]) -> Option<usize> {
     atoms.iter().try_fold(1usize, |extent, atom| extent.checked_mul(concrete(&atom.extent)?))
 }
 
-/// The offset, in the flat index of their space, of every index along an axis. None if extents are
+/// The offset in the flat index of their space, for every index along an axis. None if extents are
 /// symbolic or huge.
 pub(in crate::ingest) fn offsets(atoms: &[Atom]) -> Option<Vec<usize>> {
     let extent = concrete_extent(atoms).filter(|extent| *extent <= crate::matrix::MAX_ELEMENTS)?;
@@ -169,13 +170,13 @@ pub(in crate::ingest) fn offsets(atoms: &[Atom]) -> Option<Vec<usize>> {
     Some(offsets)
 }
 
-/// Are these, in some order, all digits of the flat index `0..extent`?
+/// Whether these are, in some order, all digits of the flat index `0..extent`.
 pub(in crate::ingest) fn tile(atoms: &[Atom], extent: usize) -> bool {
     order_from(atoms, &TDim::from(1)).is_some() && concrete_extent(atoms) == Some(extent)
 }
 
-/// The atoms from the least significant on, if each stride is the last one times the last extent,
-/// beginning at `stride`.
+/// The atoms from the least significant one, if the first stride is `stride` and each further
+/// stride is the previous one times the previous extent.
 pub(in crate::ingest) fn order_from(atoms: &[Atom], stride: &TDim) -> Option<Vec<Atom>> {
     let mut left: Vec<&Atom> = atoms.iter().collect();
     let mut ordered = Vec::with_capacity(atoms.len());
@@ -188,7 +189,7 @@ pub(in crate::ingest) fn order_from(atoms: &[Atom], stride: &TDim) -> Option<Vec
     Some(ordered)
 }
 
-/// Does the size come from stretching one size to another, of which nobody knows which is longer?
+/// Whether the size comes from broadcasting two sizes of which it is not known which is longer.
 pub(in crate::ingest) fn broadcasts(dim: &TDim) -> bool {
     match dim {
         TDim::Broadcast(_) => true,
@@ -200,17 +201,18 @@ pub(in crate::ingest) fn broadcasts(dim: &TDim) -> bool {
     }
 }
 
-/// A dimension's value, if it is not symbolic.
+/// The value of a dimension, if it is not symbolic.
 pub(in crate::ingest) fn concrete(dim: &TDim) -> Option<usize> {
     dim.as_i64().and_then(|value| usize::try_from(value).ok())
 }
 
+/// The product of two dimensions, simplified.
 pub(in crate::ingest) fn product(a: &TDim, b: &TDim) -> TDim {
     (a.clone() * b).simplify()
 }
 
 /// The extents of an atom's two parts, if the lower one has `low` and the higher one more than 1.
-fn parts(extent: &TDim, low: usize) -> Option<(TDim, TDim)> {
+fn split_extent(extent: &TDim, low: usize) -> Option<(TDim, TDim)> {
     let low_dim = TDim::from(i64::try_from(low).ok()?);
     let high = (extent.clone() / low).simplify();
     let exact =
@@ -218,6 +220,7 @@ fn parts(extent: &TDim, low: usize) -> Option<(TDim, TDim)> {
     exact.then_some((low_dim, high))
 }
 
+/// Merges neighbours and removes atoms of extent 1.
 fn normal(atoms: Vec<Atom>) -> Vec<Atom> {
     let mut merged: Vec<Atom> = Vec::with_capacity(atoms.len());
     for atom in atoms {
@@ -268,7 +271,7 @@ fn regroup(atoms: Vec<Atom>, extents: &[TDim]) -> Result<Vec<Vec<Atom>>, Reason>
     if left.is_empty() { Ok(axes) } else { Err(torn()) }
 }
 
-/// How much of an atom the axis still takes, if that is a proper part of it.
+/// The extent of the part of an atom that completes the axis, if that is not the whole atom.
 fn part_that_fits(filled: &TDim, extent: &TDim, atom: &TDim) -> Option<usize> {
     let wanted = product(filled, atom);
     if wanted == *extent {

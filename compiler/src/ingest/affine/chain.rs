@@ -1,24 +1,24 @@
-//! One term of an affine expression: an input, or the constant 1, times factors that are never
-//! multiplied out here.
+//! One term of an affine expression: an input, or the constant 1, times factors that are not
+//! multiplied out yet.
 //!
-//! Knows what a chain is made of and how it is repeated for joined rows; not which operators make
-//! chains, nor what terms of a map they become.
+//! Knows the parts of a chain and how it is repeated for joined rows, not the operators that make
+//! chains, nor the terms of a map that they become.
 
 use std::sync::Arc;
 
 use crate::{ingest::error::Reason, matrix::Matrix};
 
-/// `factors · source · links[0] · links[1] · …`, applied to every row.
+/// `factors · start · links[0] · links[1] · …`, applied to every row.
 #[derive(Clone, Debug)]
 pub(in crate::ingest) struct Chain {
-    pub source: ChainStart,
+    pub start: ChainStart,
     /// Constant scalar factors, kept apart so that the public scaling can be told from the private
     /// weights.
     pub factors: Vec<f64>,
     pub links: Vec<Link>,
 }
 
-/// What a chain begins with.
+/// The first factor of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ingest) enum ChainStart {
     /// A row of an input.
@@ -26,10 +26,10 @@ pub(in crate::ingest) enum ChainStart {
         input: usize,
         /// Its length.
         dim: usize,
-        /// How many neighbouring values of the input's buffer are of the same feature (of
-        /// different rows); mostly 1.
+        /// How many neighbouring values of the input's buffer belong to the same feature (of
+        /// different rows); usually 1.
         positions: usize,
-        /// How many rows were joined to this one; mostly 1.
+        /// How many rows are joined to this one; usually 1.
         joined: usize,
     },
     /// The constant 1, of length 1.
@@ -41,20 +41,19 @@ pub(in crate::ingest) enum ChainStart {
 pub(in crate::ingest) enum Link {
     Dense(Arc<Matrix>),
     Diagonal(Arc<Vec<f64>>),
-    /// Features in other places, some of them left out or repeated: as a matrix it would cost as
-    /// much as a dense one.
+    /// Moves features, and omits or repeats some. As a matrix it would cost as much as a dense one.
     Select(Arc<Selection>),
 }
 
-/// Feature `k` of the result is feature `columns[k]` of the `from` before it, or zero.
+/// Feature `k` of the result is feature `columns[k]` of `from` features, or zero.
 #[derive(Clone, Debug)]
 pub(in crate::ingest) struct Selection {
     pub from: usize,
     pub columns: Vec<Option<usize>>,
 }
 
-/// Adds a constant factor to others that are kept apart. Signs cancel, so that thousands of
-/// negations leave nothing behind.
+/// Adds a constant factor to the list of scalar factors. Signs cancel, so thousands of negations
+/// leave no factor.
 pub(in crate::ingest) fn multiply(factors: &mut Vec<f64>, factor: f64) {
     match factors.iter().position(|known| *known == -1.0) {
         _ if factor == 1.0 => {}
@@ -68,21 +67,20 @@ pub(in crate::ingest) fn multiply(factors: &mut Vec<f64>, factor: f64) {
 impl Chain {
     /// A constant row.
     pub fn row(row: Matrix) -> Self {
-        Self { source: ChainStart::One, factors: vec![], links: vec![Link::Dense(Arc::new(row))] }
+        Self { start: ChainStart::One, factors: vec![], links: vec![Link::Dense(Arc::new(row))] }
     }
 
-    /// The constant row that this is, if it is nothing else.
+    /// The constant row, if the chain is one.
     pub fn as_row(&mut self) -> Option<&mut Arc<Matrix>> {
-        match (self.source, &self.factors[..], &mut self.links[..]) {
+        match (self.start, &self.factors[..], &mut self.links[..]) {
             (ChainStart::One, [], [Link::Dense(row)]) => Some(row),
             _ => None,
         }
     }
 
-    /// Selects features of the result. A constant row is no longer than its selection and stays a
-    /// row.
+    /// Selects features of the result. A constant row stays a row.
     pub fn select(&mut self, selection: &Arc<Selection>) -> Result<(), Reason> {
-        match (self.source, &mut self.links[..]) {
+        match (self.start, &mut self.links[..]) {
             (ChainStart::One, [Link::Dense(row)]) => {
                 *row = Arc::new(row.gather_columns(&selection.columns)?)
             }
@@ -96,7 +94,7 @@ impl Chain {
         let mut links = Vec::with_capacity(self.links.len());
         for (index, link) in self.links.iter().enumerate() {
             links.push(match link {
-                Link::Dense(row) if self.source == ChainStart::One && index == 0 => {
+                Link::Dense(row) if self.start == ChainStart::One && index == 0 => {
                     let columns: Vec<_> =
                         (0..copies).flat_map(|_| (0..row.cols).map(Some)).collect();
                     Link::Dense(Arc::new(row.gather_columns(&columns)?))
@@ -106,7 +104,7 @@ impl Chain {
                 Link::Select(selection) => Link::Select(Arc::new(selection.repeated(copies))),
             });
         }
-        let source = match self.source {
+        let start = match self.start {
             ChainStart::Input { positions, .. } if positions > 1 => {
                 return Err(Reason::new(
                     "it mixes positions of an image after a convolution that has them as rows",
@@ -122,12 +120,12 @@ impl Chain {
             },
             ChainStart::One => ChainStart::One,
         };
-        Ok(Self { source, factors: self.factors, links })
+        Ok(Self { start, factors: self.factors, links })
     }
 }
 
 impl Link {
-    /// What identifies the link among those that are alive.
+    /// Identifies the link among those that are alive.
     pub fn address(&self) -> usize {
         match self {
             Self::Dense(matrix) => Arc::as_ptr(matrix) as usize,

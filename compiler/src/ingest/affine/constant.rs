@@ -1,7 +1,6 @@
-//! Constant tensors as finite `f64` numbers with a shape.
+//! Reads constant tensors as finite `f64` numbers with a shape.
 //!
-//! The only place where weights leave tract; knows nothing of rows and features beyond what it is
-//! asked about.
+//! Weights leave tract only here.
 
 use tract_onnx::tract_core::internal::{DatumType, Tensor};
 
@@ -16,7 +15,7 @@ pub(in crate::ingest) struct Constant {
 }
 
 impl Constant {
-    /// Reads the tensor that is input `slot` of a node.
+    /// Reads a tensor, which is input `slot` of a node.
     pub fn read(tensor: &Tensor, slot: usize) -> Result<Self, Reason> {
         if !(tensor.datum_type().is_float() || tensor.datum_type().is_integer()) {
             return Err(Reason::new(format!(
@@ -42,8 +41,8 @@ impl Constant {
         self.data.first().copied().filter(|first| self.data.iter().all(|value| value == first))
     }
 
-    /// The constant as one value per feature, for an elementwise operation with a tensor of these
-    /// axes.
+    /// The constant as one value per feature, for an elementwise operation with a tensor that has
+    /// these axes.
     pub fn per_feature(&self, axes: &Axes, width: usize) -> Result<Vec<f64>, Reason> {
         if let Some(value) = self.uniform() {
             return Ok(vec![value; width]);
@@ -51,8 +50,8 @@ impl Constant {
         if self.shape.len() != axes.rank() {
             return Err(Reason::new("its operands have different ranks"));
         }
-        // Pairs of an offset into the constant and the feature that it meets.
-        let mut places: Vec<(usize, usize)> = vec![(0, 0)];
+        // Pairs of an offset into the constant and the feature that it applies to.
+        let mut pairs: Vec<(usize, usize)> = vec![(0, 0)];
         let mut stride = self.data.len();
         for (atoms, extent) in axes.iter().zip(&self.shape) {
             stride /= extent;
@@ -60,12 +59,12 @@ impl Constant {
                 let features: Vec<_> =
                     atoms.iter().filter(|atom| atom.space == Space::Feature).cloned().collect();
                 let spread = offsets(&features).ok_or_else(too_long)?;
-                places = cross(&places, spread.iter().map(|feature| (0, *feature)));
+                pairs = cross(&pairs, spread.iter().map(|feature| (0, *feature)));
             } else if atoms.iter().all(|atom| atom.space == Space::Feature) {
                 let along =
                     offsets(atoms).filter(|along| along.len() == *extent).ok_or_else(broadcast)?;
-                places = cross(
-                    &places,
+                pairs = cross(
+                    &pairs,
                     along.iter().enumerate().map(|(i, feature)| (i * stride, *feature)),
                 );
             } else {
@@ -73,30 +72,31 @@ impl Constant {
                     "its constant differs from row to row; only constants that are the same for all rows are linear maps of a row",
                 ));
             }
-            if places.len() > width {
+            if pairs.len() > width {
                 return Err(broadcast());
             }
         }
         let mut values = vec![0.0; width];
-        for (place, feature) in places {
-            *values.get_mut(feature).ok_or_else(broadcast)? = self.data[place];
+        for (offset, feature) in pairs {
+            *values.get_mut(feature).ok_or_else(broadcast)? = self.data[offset];
         }
         Ok(values)
     }
 }
 
-/// Is a cast to this type the identity on real numbers, up to rounding?
+/// Whether a cast to this type is the identity on real numbers, up to rounding.
 pub(in crate::ingest) fn keeps_reals(to: DatumType) -> bool {
     to.is_float()
 }
 
+/// Every pair plus every pair along a further axis.
 fn cross(
-    places: &[(usize, usize)],
+    pairs: &[(usize, usize)],
     along: impl Iterator<Item = (usize, usize)> + Clone,
 ) -> Vec<(usize, usize)> {
-    places
+    pairs
         .iter()
-        .flat_map(|(place, feature)| along.clone().map(move |(p, f)| (place + p, feature + f)))
+        .flat_map(|(offset, feature)| along.clone().map(move |(o, f)| (offset + o, feature + f)))
         .collect()
 }
 

@@ -1,4 +1,4 @@
-//! What a value of the graph is, in words for a person.
+//! Describes a value of the graph in words, for `compile --explain`.
 
 use super::{
     chain::{Chain, ChainStart, Link},
@@ -6,9 +6,9 @@ use super::{
     value::Value,
 };
 
-/// So many terms are written out.
+/// Most terms that are written out.
 const SHOWN: usize = 4;
-/// So many parts of a term are written out.
+/// Most parts of a term that are written out.
 const SHOWN_PARTS: usize = 12;
 
 pub(in crate::ingest) fn describe(value: &Value) -> String {
@@ -34,12 +34,12 @@ fn describe_affine(affine: &Affine) -> String {
 }
 
 fn describe_chain(chain: &Chain) -> String {
-    let source = match chain.source {
+    let source = match chain.start {
         ChainStart::Input { input, dim, .. } => Some(format!("input {input} ({dim})")),
         ChainStart::One => None,
     };
     let factors = chain.factors.iter().map(|factor| format!("{factor}"));
-    let links = chain.links.iter().map(|link| match (link, chain.source) {
+    let links = chain.links.iter().map(|link| match (link, chain.start) {
         (Link::Dense(matrix), ChainStart::One) if matrix.rows == 1 => {
             format!("[constant row of {}]", matrix.cols)
         }

@@ -1,9 +1,8 @@
-//! The abstract value of a tensor: a constant, an untouched input, or an affine expression of the
-//! inputs.
+//! Affine expressions of the inputs: sums of chains, with the meaning of their axes.
 //!
-//! An affine expression is a sum of terms, each an input (or the constant 1) times a chain of
-//! matrices that are never multiplied out here, so that low rank survives. Knows how expressions
-//! combine, not which ONNX operators combine them.
+//! Each term is an input (or the constant 1) times a chain of matrices that are not multiplied out
+//! here, so low rank survives. Knows how expressions combine, not which ONNX operators combine
+//! them.
 
 use std::sync::Arc;
 
@@ -15,14 +14,13 @@ use super::{
 };
 use crate::{ingest::error::Reason, matrix::Matrix};
 
-/// The most terms of one expression: adding a value to itself again and again doubles their number
-/// each time.
+/// Most terms of one expression. Adding a value to itself doubles their number each time.
 const MAX_TERMS: usize = 1 << 10;
 
-/// The most elements of all matrices over joined rows.
+/// Most elements of all matrices over joined rows.
 const MAX_JOINED: usize = 1 << 27;
 
-/// The most features of a row: a constant for every one of them costs no more than a weight matrix.
+/// Most features of a row: one constant for each costs no more than a weight matrix.
 const MAX_WIDTH: usize = 1 << 22;
 
 /// A sum of terms over rows and features.
@@ -41,7 +39,7 @@ impl Affine {
         Self { axes, width, terms: self.terms }
     }
 
-    /// The same expression with its features seen through other axes.
+    /// The same expression with other axes.
     pub fn with_axes(self, axes: Axes) -> Self {
         Self { axes, ..self }
     }
@@ -52,8 +50,8 @@ impl Affine {
         self
     }
 
-    /// The expression whose feature `k` is feature `columns[k]` of this one, or zero. Its axes are
-    /// left to the caller.
+    /// The expression whose feature `k` is feature `columns[k]` of this one, or zero. The caller
+    /// sets its axes.
     pub fn selected(mut self, columns: Vec<Option<usize>>) -> Result<Self, Reason> {
         let width = columns.len();
         let selection = Arc::new(Selection { from: self.width, columns });
@@ -67,8 +65,8 @@ impl Affine {
         self.times(Link::Diagonal(Arc::new(factors)), width, axes)
     }
 
-    /// Adds a constant row, given as one value per feature. Rows that nothing has been done to are
-    /// one row.
+    /// Adds a constant row, given as one value per feature. It is added to a constant row that has
+    /// no factors yet, if there is one.
     pub fn plus_row(mut self, row: Vec<f64>) -> Result<Self, Reason> {
         let row = Matrix::new(1, self.width, row)?;
         match self.terms.iter_mut().find_map(Chain::as_row) {
@@ -82,7 +80,7 @@ impl Affine {
         Ok(self)
     }
 
-    /// The sum of two expressions, after making their rows and features the same where that is
+    /// The sum of two expressions, after their rows and features are made equal where that is
     /// possible.
     pub fn plus(self, other: Affine) -> Result<Self, Reason> {
         let (mut left, mut right) = (self, other);
@@ -90,8 +88,8 @@ impl Affine {
             && left.spread_over(&right.axes)?.is_none()
             && right.spread_over(&left.axes)?.is_none()
         {
-            // One side mixes rows (a mean over all of them, say): take all rows of the other as one
-            // long row.
+            // One side mixes rows (for example by a mean over all of them): treat all rows of the
+            // other side as one long row.
             (left, right) = (left.with_rows_as_features()?, right.with_rows_as_features()?);
         }
         if left.axes != right.axes {
@@ -123,8 +121,8 @@ impl Affine {
         Ok(Some(self.clone().times(ones, width, axes.clone())))
     }
 
-    /// The same expression as a map of all rows at once: `I_rows ⊗ link` for every link, no rows
-    /// left.
+    /// The same expression as a map of all rows at once: `I_rows ⊗ link` for every link, and no
+    /// rows.
     pub fn with_rows_as_features(self) -> Result<Self, Reason> {
         let rows: Vec<Atom> =
             self.axes.flat_atoms().filter(|atom| atom.space == Space::Row).collect();
@@ -135,7 +133,7 @@ impl Affine {
             return Ok(self);
         }
         let overflow = || Reason::new("all rows together are too long");
-        // Block matrices of all rows grow with the square of their number.
+        // Block matrices over all rows grow with the square of the number of rows.
         let elements = self.terms.iter().flat_map(|term| &term.links).try_fold(
             0usize,
             |sum, link| match link {
@@ -171,7 +169,7 @@ impl Affine {
     }
 }
 
-/// Refuses rows that are too long.
+/// Refuses rows with too many features.
 pub(in crate::ingest) fn check_width(width: usize) -> Result<(), Reason> {
     if width <= MAX_WIDTH {
         return Ok(());

@@ -1,8 +1,8 @@
-//! How much memory and work the expressions of a graph are.
+//! Limits the memory and work of all expressions of a graph.
 //!
 //! One small tensor may be the matrix of thousands of nodes, and one node may copy thousands of
-//! terms. What is made is counted and never discounted: that bounds the time as well. Knows
-//! expressions, not the graph.
+//! terms. Everything that is created is counted, and nothing is subtracted when it is dropped, so
+//! time is limited as well. Knows expressions, not the graph.
 
 use std::collections::HashSet;
 
@@ -12,20 +12,20 @@ use super::{
 };
 use crate::ingest::error::Reason;
 
-/// The most elements of all matrices together (2 GiB).
+/// Most elements of all matrices together (2 GiB).
 const MAX_MATRICES: usize = 1 << 28;
-/// The most elements of all rows, diagonals and selections together (256 MiB): adapters have a few
-/// for each feature.
+/// Most elements of all rows, diagonals and selections together (256 MiB); adapters have a few for
+/// each feature.
 pub(in crate::ingest) const MAX_VECTORS: usize = 1 << 25;
-/// The most parts that all terms together consist of.
+/// Most parts of all terms together.
 const MAX_PARTS: usize = 1 << 24;
 
-/// A place in a selection is twice as large as a number.
+/// An entry of a selection takes twice the memory of a number.
 pub(in crate::ingest) const SELECTED: usize = 2;
-/// A term without factors and links takes as much memory as so many of them.
+/// A term without factors and links takes the memory of this many parts.
 const TERM: usize = 8;
 
-/// What has been made so far.
+/// The totals of everything that has been created.
 #[derive(Default)]
 pub(in crate::ingest) struct ExpressionSize {
     matrices: usize,
@@ -34,8 +34,8 @@ pub(in crate::ingest) struct ExpressionSize {
 }
 
 impl ExpressionSize {
-    /// Counts what a node made: all terms of its outputs, and the links that its inputs, which are
-    /// still alive, do not have.
+    /// Counts the outputs of a node: all of their terms, and their links except those that the
+    /// inputs share.
     pub fn add(&mut self, outputs: &[Value], inputs: &[Value]) -> Result<(), Reason> {
         let mut seen: HashSet<usize> =
             terms(inputs).flat_map(|term| &term.links).map(Link::address).collect();
@@ -43,7 +43,7 @@ impl ExpressionSize {
             self.parts = self.parts.saturating_add(TERM + term.factors.len() + term.links.len());
             for link in term.links.iter().filter(|link| seen.insert(link.address())) {
                 let (kind, elements) = match link {
-                    Link::Dense(row) if row.rows == 1 && term.source == ChainStart::One => {
+                    Link::Dense(row) if row.rows == 1 && term.start == ChainStart::One => {
                         (&mut self.vectors, row.cols)
                     }
                     Link::Dense(matrix) => (&mut self.matrices, matrix.data.len()),

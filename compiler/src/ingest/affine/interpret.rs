@@ -1,6 +1,6 @@
-//! Abstract interpretation of the typed graph, in evaluation order.
+//! Evaluates the typed graph over abstract values, in evaluation order.
 //!
-//! Knows the graph and what each value stands for; what an operator does is in `operators`.
+//! Knows the graph and its values; the effect of each operator is in `operators`.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -37,28 +37,29 @@ use crate::ingest::{
     },
 };
 
-/// The values that nodes not yet evaluated need, each with the number of times that they do.
+/// The values that later nodes need, each with its number of uses.
 struct Values {
     known: HashMap<OutletId, Value>,
     uses: HashMap<OutletId, usize>,
 }
 
-/// What the rows of an image are, where both are possible.
+/// The rows of an image, where both readings are possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::ingest) enum Images {
-    /// Every position is a row, its channels are the features.
+    /// Every position is a row, and its channels are the features.
     PositionsAsRows,
     /// The whole image is one row.
     AsOneRow,
 }
 
-/// The value of a graph, and the steps to it.
+/// The value of a graph, and the outcome of each node.
 pub(in crate::ingest) struct Interpretation {
     pub affine: Affine,
     pub steps: Vec<NodeOutcome>,
 }
 
-/// The value of the only output of `model`, the graph's or a form of it, as an affine expression.
+/// The value of the only output of `model`, which is the graph's model or its decluttered form, as
+/// an affine expression.
 pub(in crate::ingest) fn interpret(
     model: &TypedModel,
     Graph { origins, withheld, stored, .. }: &Graph,
@@ -103,7 +104,10 @@ pub(in crate::ingest) fn interpret(
         Some(Value::Constant(_) | Value::Filled(..)) => {
             return Err(graph("its output does not depend on any input".into()));
         }
-        None => return Err(graph("its output is never computed".into())),
+        None => {
+            let what = "the output was not computed".into();
+            return Err(IngestError::Internal { name: name.into(), what });
+        }
     };
     Ok(Interpretation { affine, steps })
 }
@@ -116,7 +120,7 @@ impl Values {
         Self { known: HashMap::new(), uses }
     }
 
-    /// The values of a node's inputs, which are forgotten once nothing else needs them.
+    /// The values of a node's inputs, which are dropped after their last use.
     fn take_all(&mut self, outlets: &[OutletId]) -> Result<Vec<Value>, Reason> {
         let take = |outlet: &OutletId| match self.uses.get_mut(outlet) {
             Some(uses) if *uses > 1 => {
@@ -129,7 +133,7 @@ impl Values {
             .iter()
             .map(take)
             .collect::<Option<_>>()
-            .ok_or_else(|| Reason::new("an input of it is never computed"))
+            .ok_or_else(|| Reason::Internal("an input of a node was not computed".into()))
     }
 
     fn add(&mut self, id: usize, outputs: Vec<Value>) {
@@ -157,7 +161,7 @@ fn evaluate(
         return Ok(known);
     }
     if let Some(input) = model.inputs.iter().position(|outlet| outlet.node == node.id) {
-        let fact = facts.first().ok_or_else(|| Reason::new("an input without a type"))?;
+        let fact = facts.first().ok_or_else(|| Reason::Internal("an input has no type".into()))?;
         if !fact.datum_type.is_float() {
             return Err(Reason::new(format!(
                 "an input of type {:?}; inputs must be floating-point numbers",
@@ -193,8 +197,8 @@ fn evaluate(
     }
 }
 
-/// One number in a shape that depends on a symbolic size (zeros for all rows, say), which no tensor
-/// can hold.
+/// One number in a shape that depends on a symbolic size (for example zeros for all rows), which no
+/// tensor can hold.
 fn filled(op: &dyn TypedOp, inputs: &[Value]) -> Option<Value> {
     let shape = &op.downcast_ref::<MultiBroadcastTo>()?.shape;
     let [Value::Constant(tensor)] = inputs else { return None };
@@ -240,7 +244,7 @@ fn fold(
     };
     let outputs = match in_double_precision(node.op.as_ref(), &tensors).and_then(narrow) {
         Ok(outputs) => outputs,
-        // The few operators that know no f64.
+        // A few operators do not support f64.
         Err(_) => match node
             .op
             .eval_out_of_plan(tensors.into_iter().map(IntoTValue::into_tvalue).collect())
@@ -254,7 +258,7 @@ fn fold(
     Ok(outputs.into_iter().map(Value::Constant).collect())
 }
 
-/// What an operator makes of constants, in f64: see `withhold`.
+/// Evaluates an operator on constants in f64; see `typed_graph::withheld`.
 fn in_double_precision(op: &dyn TypedOp, tensors: &[Arc<Tensor>]) -> TractResult<TVec<TValue>> {
     let wide = tensors.iter().map(|tensor| match tensor.datum_type().is_float() {
         true => Ok(tensor.cast_to::<f64>()?.into_owned().into_tvalue()),
@@ -270,7 +274,8 @@ fn in_double_precision(op: &dyn TypedOp, tensors: &[Arc<Tensor>]) -> TractResult
     outputs.ok_or_else(|| format_err!("it does not only depend on its inputs"))
 }
 
-/// Dropout is the identity unless it is live, which tract decides from its constant inputs.
+/// Dropout is the identity unless it is in training mode, which tract decides from its constant
+/// inputs.
 fn dropout(model: &TypedModel, node: &TypedNode, inputs: &[Value]) -> Result<Vec<Value>, Reason> {
     match node.op.declutter(model, node) {
         Ok(Some(_)) if !inputs.is_empty() => Ok(inputs[..1].to_vec()),
@@ -280,15 +285,14 @@ fn dropout(model: &TypedModel, node: &TypedNode, inputs: &[Value]) -> Result<Vec
     }
 }
 
-/// Does the value have the inferred shape, as far as both are known?
+/// Whether the value has the inferred shape, as far as both are known.
 fn has_shape(value: &Value, dims: &[TDim]) -> bool {
     let axes = match value {
         Value::Constant(_) | Value::Filled(..) => return true,
         Value::Input(view) => &view.axes,
         Value::Affine(affine) => &affine.axes,
     };
-    // A number of rows that is open becomes a fixed one, or one that depends on it, by repeating
-    // rows.
+    // If a symbolic number of rows becomes a fixed one, or a broadcast one, rows are repeated.
     let agree = |(axis, dim): (&[_], &TDim)| match (concrete(&extent(axis)), concrete(dim)) {
         (Some(found), Some(inferred)) => found == inferred,
         (None, Some(_)) => false,
@@ -312,6 +316,9 @@ fn explain(
             IngestError::NotLinear { name, node: origin, operator, reason }
         }
         Reason::TooMuch(reason) => IngestError::TooMuch { name, node: origin, operator, reason },
+        Reason::Internal(what) => {
+            IngestError::Internal { name, what: format!("node `{origin}` ({operator}): {what}") }
+        }
         Reason::NonFinite(slot) => {
             let tensor =
                 node.inputs.get(slot).map_or(&node.name, |outlet| &model.node(outlet.node).name);

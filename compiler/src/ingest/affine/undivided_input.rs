@@ -1,8 +1,6 @@
-//! An input whose buffer has not yet been divided into rows and features: its first use decides
-//! how.
+//! An input whose buffer is not divided into rows and features yet: its first use decides how.
 //!
-//! Knows where atoms begin and end in a buffer; which division an operator needs is the operator's
-//! to say.
+//! Knows where atoms start and end in a buffer; each operator decides which division it needs.
 
 use tract_onnx::tract_core::internal::TDim;
 
@@ -13,7 +11,7 @@ use super::{
 };
 use crate::ingest::error::Reason;
 
-/// The most scalar factors that are kept apart.
+/// Most scalar factors that are kept separate.
 const MAX_FACTORS: usize = 1 << 4;
 
 /// An undivided input, at most reshaped and scaled.
@@ -21,9 +19,10 @@ const MAX_FACTORS: usize = 1 << 4;
 pub(in crate::ingest) struct UndividedInput {
     pub input: usize,
     pub axes: Axes,
-    /// Constant scalar factors: scaling says nothing about where rows are.
+    /// Constant scalar factors: scaling does not determine where rows are.
     pub factors: Vec<f64>,
-    /// Convolutions take the whole image as one row, even where its positions could be rows.
+    /// Whether convolutions take the whole image as one row, even where its positions could be
+    /// rows.
     pub whole: bool,
 }
 
@@ -43,8 +42,8 @@ impl UndividedInput {
         self.divided_at(1, width)
     }
 
-    /// Divides the buffer into rows whose features are those along `axes`; what follows them in the
-    /// buffer are positions.
+    /// Divides the buffer into rows whose features are those along `axes`; the values after them in
+    /// the buffer are positions.
     pub fn divided_by_axes(&self, axes: &[usize]) -> Result<Affine, Reason> {
         let symbolic = || {
             Reason::new("its channels or positions have a symbolic size; export with fixed ones")
@@ -70,9 +69,9 @@ impl UndividedInput {
             .and_then(|end| i64::try_from(end).ok())
             .ok_or_else(uneven)?;
         let start = TDim::from(i64::try_from(positions).map_err(|_| uneven())?);
-        // An axis of a flat buffer may go beyond the end of a row, or begin before its features do.
+        // An axis of a flat buffer may cross the end of a row, or start before its features.
         let axes = self.axes.split_at(positions).split_at(positions.saturating_mul(width));
-        // Where an atom ends in the buffer decides what it is: symbolic ends are beyond the
+        // The end of an atom in the buffer decides its space; symbolic ends are beyond the
         // features.
         let ends_by = |atom: &Atom, limit: i64| {
             product(&atom.stride, &atom.extent).as_i64().is_some_and(|e| e <= limit)
@@ -104,15 +103,15 @@ impl UndividedInput {
                 Atom { space: Space::Feature, stride, extent: atom.extent.clone() }
             }
         });
-        let source = ChainStart::Input { input: self.input, dim: width, positions, joined: 1 };
+        let start = ChainStart::Input { input: self.input, dim: width, positions, joined: 1 };
         Ok(Affine {
             axes,
             width,
-            terms: vec![Chain { source, factors: self.factors.clone(), links: vec![] }],
+            terms: vec![Chain { start, factors: self.factors.clone(), links: vec![] }],
         })
     }
 
-    /// Divides the buffer so that rows and features are where they are in `other`, if that is
+    /// Divides the buffer so that rows and features are the same as in `other`, if that is
     /// possible.
     pub fn divided_like(&self, other: &Affine) -> Result<Affine, Reason> {
         let plain = self.divided(other.width);
@@ -121,7 +120,8 @@ impl UndividedInput {
             let by_axis =
                 (0..self.axes.rank()).filter_map(|axis| self.divided_by_axes(&[axis]).ok());
             let by_axis: Vec<Affine> = by_axis.collect();
-            // A single feature (the mean of a row, say) is spread over all those of the same row.
+            // A single feature (for example the mean of a row) is broadcast over all features of
+            // its row.
             let has_its_rows =
                 |affine: &Affine| other.width == 1 && affine.axes.rows() == other.axes.rows();
             let alike = by_axis.iter().find(|affine| is_like(affine));

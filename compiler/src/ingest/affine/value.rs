@@ -9,15 +9,15 @@ use tract_onnx::tract_core::internal::{TDim, Tensor};
 
 use super::{expression::Affine, undivided_input::UndividedInput};
 
-/// What is known about one tensor of the graph.
+/// The value of one tensor of the graph.
 #[derive(Clone, Debug)]
 pub(in crate::ingest) enum Value {
-    /// It does not depend on the inputs.
+    /// A tensor that does not depend on the inputs.
     Constant(Arc<Tensor>),
-    /// It is this number everywhere, in a shape that depends on symbolic sizes.
+    /// One number everywhere, in a shape that depends on symbolic sizes.
     Filled(f64, Vec<TDim>),
-    /// It is one of the inputs, at most reshaped.
+    /// One of the inputs, reshaped or scaled at most.
     Input(UndividedInput),
-    /// It is affine in the inputs.
+    /// An affine expression of the inputs.
     Affine(Affine),
 }

@@ -1,5 +1,5 @@
-//! A chain without its selections and diagonals: the matrices beside them absorb them, for less
-//! than it costs to copy these.
+//! Multiplies the selections and diagonals of a chain into the matrices beside them, at less than
+//! the cost of copying these.
 //!
 //! Knows links and matrices, not the terms that they become.
 
@@ -10,8 +10,7 @@ use crate::{
     matrix::{Matrix, MatrixError},
 };
 
-/// Feature `k` of the result is feature `columns[k].0` of the `from` before it, times
-/// `columns[k].1`.
+/// Feature `k` of the result is feature `columns[k].0` of `from` features, times `columns[k].1`.
 #[derive(Clone, Debug)]
 pub(in crate::ingest) struct ScaledSelection {
     from: usize,
@@ -20,48 +19,48 @@ pub(in crate::ingest) struct ScaledSelection {
 
 /// `head · matrices[0] · matrices[1] · … · tail`.
 pub(in crate::ingest) struct Absorbed {
-    /// There only if it leaves features out and a matrix follows: cheaper to multiply with once
-    /// that product is small.
+    /// Set only if it omits features and a matrix follows: multiplying by it is cheaper after the
+    /// product of the matrices is small.
     pub head: Option<ScaledSelection>,
     pub matrices: Vec<Matrix>,
-    /// There only if it makes more features than there were, or if there are no matrices.
+    /// Set only if it increases the number of features, or if there are no matrices.
     pub tail: Option<ScaledSelection>,
 }
 
-/// Multiplies every selection and diagonal of a chain that begins with `dim` features into the
-/// matrix where it costs less.
+/// Multiplies every selection and diagonal of a chain that starts with `dim` features into the
+/// neighbouring matrix where it costs less.
 pub(in crate::ingest) fn absorb(links: Vec<Link>, dim: usize) -> Result<Absorbed, MatrixError> {
     let mut absorbed = Absorbed { head: None, matrices: vec![], tail: None };
     let mut width = dim;
     for link in links {
         match link {
             Link::Diagonal(factors) => {
-                let picked = absorbed.tail.get_or_insert_with(|| ScaledSelection::all(width));
-                picked
+                let selection = absorbed.tail.get_or_insert_with(|| ScaledSelection::all(width));
+                selection
                     .columns
                     .iter_mut()
                     .zip(factors.iter())
                     .for_each(|((_, all), factor)| *all *= factor);
             }
-            Link::Select(selection) => {
-                let picked = absorbed.tail.take().unwrap_or_else(|| ScaledSelection::all(width));
-                width = selection.columns.len();
-                absorbed.tail = Some(picked.select(&selection.columns));
+            Link::Select(selected) => {
+                let selection = absorbed.tail.take().unwrap_or_else(|| ScaledSelection::all(width));
+                width = selected.columns.len();
+                absorbed.tail = Some(selection.select(&selected.columns));
             }
             Link::Dense(matrix) => {
                 let mut matrix = Arc::unwrap_or_clone(matrix);
                 width = matrix.cols;
                 match (absorbed.tail.take(), absorbed.matrices.pop()) {
-                    (Some(picked), None) if picked.columns.len() < picked.from => {
-                        absorbed.head = Some(picked)
+                    (Some(selection), None) if selection.columns.len() < selection.from => {
+                        absorbed.head = Some(selection)
                     }
-                    (Some(picked), Some(last)) if !picked.widens() => {
-                        absorbed.matrices.push(picked.columns_of(last)?);
+                    (Some(selection), Some(last)) if !selection.widens() => {
+                        absorbed.matrices.push(selection.columns_of(last)?);
                     }
-                    (picked, last) => {
+                    (selection, last) => {
                         absorbed.matrices.extend(last);
-                        if let Some(picked) = picked {
-                            matrix = picked.rows_of(matrix)?;
+                        if let Some(selection) = selection {
+                            matrix = selection.rows_of(matrix)?;
                         }
                     }
                 }
@@ -73,7 +72,7 @@ pub(in crate::ingest) fn absorb(links: Vec<Link>, dim: usize) -> Result<Absorbed
         && let Some(last) = absorbed.matrices.pop()
     {
         absorbed.matrices.push(match absorbed.tail.take() {
-            Some(picked) => picked.columns_of(last)?,
+            Some(selection) => selection.columns_of(last)?,
             None => last,
         });
     }
@@ -96,14 +95,14 @@ impl ScaledSelection {
         self.columns.len() > self.from
     }
 
-    /// The factor of every feature, if all stay where they are.
+    /// The factor of every feature, if no feature moves.
     pub fn as_diagonal(&self) -> Option<Vec<f64>> {
         let stays = |(k, (from, factor)): (usize, &(usize, f64))| *from == k || *factor == 0.0;
         (self.from == self.columns.len() && self.columns.iter().enumerate().all(stays))
             .then(|| self.columns.iter().map(|(_, factor)| *factor).collect())
     }
 
-    /// Adds the other to this one, if no feature of the result comes from both.
+    /// Adds the other selection to this one, if no feature of the result comes from both.
     pub fn join(&mut self, other: &Self) -> bool {
         let mut pairs = self.columns.iter().zip(&other.columns);
         if self.from != other.from
@@ -128,8 +127,8 @@ impl ScaledSelection {
             }
             return Ok(matrix);
         }
-        let mut picked = Matrix::zeros(matrix.rows, self.columns.len())?;
-        let rows = picked
+        let mut selection = Matrix::zeros(matrix.rows, self.columns.len())?;
+        let rows = selection
             .data
             .chunks_exact_mut(self.columns.len())
             .zip(matrix.data.chunks_exact(matrix.cols));
@@ -138,7 +137,7 @@ impl ScaledSelection {
                 .zip(&self.columns)
                 .for_each(|(value, (from, factor))| *value = row[*from] * factor);
         }
-        Ok(picked)
+        Ok(selection)
     }
 
     /// `self · matrix`
@@ -151,8 +150,8 @@ impl ScaledSelection {
         Ok(spread)
     }
 
-    /// The features that are used, in order. One at least, for a term of zeros has to have some
-    /// rank.
+    /// The features that are used, in order; at least one, because a term of zeros needs a rank,
+    /// too.
     pub fn used(&self) -> Vec<usize> {
         let used = self.columns.iter().filter(|(_, factor)| *factor != 0.0).map(|(from, _)| *from);
         let mut used: Vec<usize> = used
@@ -163,17 +162,17 @@ impl ScaledSelection {
         used
     }
 
-    /// The product of two matrices that this is, its rank the number of features that are `used`.
+    /// The selection as a product of two matrices, whose rank is the number of `used` features.
     pub fn factorised(&self, used: &[usize]) -> Result<(Matrix, Matrix), MatrixError> {
         let mut a = Matrix::zeros(self.from, used.len())?;
-        let mut place = vec![0; self.from];
+        let mut rank_of = vec![0; self.from];
         for (rank, from) in used.iter().enumerate() {
             a.data[from * used.len() + rank] = 1.0;
-            place[*from] = rank;
+            rank_of[*from] = rank;
         }
         let mut b = Matrix::zeros(used.len(), self.columns.len())?;
         for (k, (from, factor)) in self.columns.iter().enumerate() {
-            b.data[place[*from] * self.columns.len() + k] = *factor;
+            b.data[rank_of[*from] * self.columns.len() + k] = *factor;
         }
         Ok((a, b))
     }
@@ -183,7 +182,7 @@ impl ScaledSelection {
         self
     }
 
-    /// Features before and after.
+    /// The number of features before and after.
     pub fn size(&self) -> (usize, usize) {
         (self.from, self.columns.len())
     }

@@ -1,7 +1,7 @@
-//! From the affine expression of the output to a [`LinearMap`] and the places of its rows in the
-//! graph's tensors.
+//! Turns the affine expression of the output into a [`LinearMap`] and the layouts of its rows in
+//! the graph's tensors.
 //!
-//! Knows what a module must look like as a whole; the operators and weights were dealt with before.
+//! Checks the requirements on a module as a whole. Knows neither operators nor weights.
 
 use tract_onnx::tract_core::internal::TDim;
 
@@ -18,15 +18,16 @@ use crate::{
     linear_map::{InputSpec, LinearMap},
 };
 
-/// A map and where its rows are.
+/// A map and the layouts of its rows.
 pub(in crate::ingest) struct Lowered {
     pub map: LinearMap,
     pub inputs: Vec<Layout>,
     pub output: Layout,
-    /// The most rows of the graph that are one row of the map.
+    /// Most rows of the graph that are one row of the map.
     pub joined: usize,
 }
 
+/// Lowers the expression of the output of a graph with these inputs.
 pub(in crate::ingest) fn lower(
     affine: Affine,
     inputs: &[String],
@@ -36,6 +37,7 @@ pub(in crate::ingest) fn lower(
     let said = |reason: Reason| match reason {
         Reason::NotLinear(what) | Reason::TooMuch(what) => refuse(what),
         Reason::NonFinite(_) => refuse("a product of weights is not finite".into()),
+        Reason::Internal(what) => IngestError::Internal { name: name.into(), what },
     };
     let (output, affine) = output_layout(affine).map_err(said)?;
     let width = affine.width;
@@ -57,12 +59,13 @@ pub(in crate::ingest) fn lower(
         scale: terms.scale,
         terms: terms.terms,
     };
-    map.check()?;
+    map.check()
+        .map_err(|error| IngestError::Internal { name: name.into(), what: error.to_string() })?;
     Ok(Lowered { map, inputs: layouts, output, joined })
 }
 
-/// The output's buffer must be all rows in the order of the input, each with all its features, up
-/// to positions. The features are put in the order that they have there.
+/// Checks that the output's buffer holds all rows in the order of the input, each with all its
+/// features, up to positions. Puts the features into the order of the buffer.
 fn output_layout(affine: Affine) -> Result<(Layout, Affine), Reason> {
     let transposed = || {
         Reason::new(

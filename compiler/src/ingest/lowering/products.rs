@@ -1,8 +1,8 @@
-//! One chain of factors becomes one term, cut at its smallest inner dimension so that a
-//! factorisation of rank r stays one.
+//! Multiplies out a chain of factors into one term, as two factors on both sides of the smallest
+//! inner dimension, so a factorisation of rank r keeps its rank.
 //!
-//! Matrices are multiplied out here and only here, and what that costs is paid before it is done.
-//! Knows nothing of the sum that the term is part of.
+//! Matrices are multiplied only here, and a budget is charged before each product. Knows nothing of
+//! the sum that the term is part of.
 
 use std::collections::HashSet;
 
@@ -19,30 +19,31 @@ use crate::{
     matrix::{Matrix, MatrixError},
 };
 
-/// The most multiplications for all terms together: seconds.
+/// Most multiplications for all terms together, which take seconds.
 const MAX_WORK: usize = 1 << 34;
-/// Copying a number costs as much as so many multiplications.
+/// Cost of copying a number, in multiplications.
 const COPY: usize = 8;
-/// Elements that terms may have whatever the weights (512 MiB), and so many for each element of
-/// these: a dense matrix becomes two factors, one of them an identity.
+/// Elements that terms may have for any weights (512 MiB), and further elements for each weight: a
+/// dense matrix becomes two factors, one of which is an identity.
 const FREE_ELEMENTS: usize = 1 << 26;
 const PER_WEIGHT: usize = 4;
-/// The most elements of all terms together (2.5 GiB).
+/// Most elements of all terms together (2.5 GiB).
 const MAX_ELEMENTS: usize = 5 << 26;
-/// The most elements of all terms that only move features of an input, nearly all of them zeros.
+/// Most elements of all terms that only move features of an input; nearly all of them are zeros.
 const MAX_PASSED: usize = 1 << 28;
 
-/// What is left to be computed.
+/// The multiplications and elements that remain.
 pub(in crate::ingest) struct ProductBudget {
     work: usize,
     elements: usize,
     passed: usize,
 }
 
-/// What a chain becomes.
+/// The result of multiplying out a chain.
 pub(in crate::ingest) enum Product {
     Term(Term),
-    /// Features of an input, at most scaled: other features of it can join them.
+    /// Features of an input, moved and scaled. Products of this form with the same input can be
+    /// joined.
     Moved {
         input: usize,
         selection: ScaledSelection,
@@ -89,7 +90,7 @@ impl ProductBudget {
         Ok(())
     }
 
-    /// As [`ProductBudget::pair`], for a pair of which nearly everything is zeros that are never
+    /// As [`ProductBudget::pair`], for matrices that consist almost only of zeros, which are not
     /// written.
     fn passed(&mut self, from: usize, rank: usize, to: usize) -> Result<(), Reason> {
         let elements = from.checked_add(to).and_then(|sum| sum.checked_mul(rank));
@@ -104,9 +105,9 @@ impl ProductBudget {
     }
 }
 
-/// The chain that begins with `source` and ends with `width` features, multiplied out.
+/// The chain that starts with `start` and ends with `width` features, multiplied out.
 pub(in crate::ingest) fn multiplied_out(
-    source: ChainStart,
+    start: ChainStart,
     links: Vec<Link>,
     width: usize,
     budget: &mut ProductBudget,
@@ -119,15 +120,15 @@ pub(in crate::ingest) fn multiplied_out(
         };
         budget.work(numbers.checked_mul(COPY))?;
     }
-    let (input, dim) = match source {
+    let (input, dim) = match start {
         ChainStart::Input { input, dim, .. } => (Some(input), dim),
         ChainStart::One => (None, 1),
     };
     budget.pair(0, 1, width)?;
     let Absorbed { head, matrices, tail } = absorb(links, dim)?;
-    let start = matrices.first().map(|first| first.rows);
+    let first = matrices.first().map(|first| first.rows);
     let dims: Vec<usize> =
-        start.into_iter().chain(matrices.iter().map(|matrix| matrix.cols)).collect();
+        first.into_iter().chain(matrices.iter().map(|matrix| matrix.cols)).collect();
     let Some(input) = input else {
         budget.work(work(&dims, 0))?;
         let row = product_from_left(matrices, 1)?;
@@ -151,13 +152,13 @@ pub(in crate::ingest) fn multiplied_out(
 }
 
 impl Product {
-    /// Are both features of the same input?
+    /// Whether both move features of the same input.
     pub fn is_like(&self, other: &Self) -> bool {
         matches!((self, other), (Self::Moved { input, .. }, Self::Moved { input: other, .. }) if input == other)
     }
 
-    /// Takes the other in, if both select features of one input and no feature of the result comes
-    /// from both.
+    /// Joins the other product to this one, if both move features of one input and no feature of
+    /// the result comes from both.
     pub fn join(&mut self, other: &Self) -> bool {
         match (self, other) {
             (Self::Moved { input, selection }, Self::Moved { input: other, selection: more }) => {
@@ -203,14 +204,15 @@ fn columns_of(selection: Option<ScaledSelection>, matrix: Matrix) -> Result<Matr
     }
 }
 
-/// The number of matrices left of the smallest dimension; inner ones win ties, so that both factors
-/// are real ones.
+/// The number of matrices to the left of the smallest dimension. Among equal dimensions an inner
+/// one is chosen, so that neither factor is an identity.
 fn smallest_dimension(dims: &[usize]) -> usize {
     let inner = |at: usize| at > 0 && at + 1 < dims.len();
     (0..dims.len()).min_by_key(|at| (dims[*at], !inner(*at))).unwrap_or(0)
 }
 
-/// The multiplications for the products left and right of a cut, each multiplied from the cut on.
+/// The multiplications for the products to the left and to the right of a dimension, each
+/// multiplied starting from that dimension.
 fn work(dims: &[usize], at: usize) -> Option<usize> {
     let matrices = dims.iter().zip(dims.iter().skip(1)).enumerate();
     let multiplied = matrices.filter(|(index, _)| *index != at && index + 1 != at);

@@ -1,8 +1,8 @@
-//! The last step: an affine expression becomes the scale and the terms of a
+//! Turns an affine expression into the scale and the terms of a
 //! [`LinearMap`](crate::linear_map::LinearMap).
 //!
-//! What one chain becomes is `multiply`'s business; here they become a sum: scalar factors that all
-//! have are taken out of it, biases are joined, and so are selections of one input.
+//! `products` multiplies out each chain. This file forms the sum: it takes out the scalar factors
+//! that all terms have, and joins biases and selections of one input.
 
 use super::products::{Product, ProductBudget, multiplied_out};
 use crate::{
@@ -16,26 +16,25 @@ use crate::{
     linear_map::Term,
 };
 
-/// The common scale and the terms of an expression, and how each input is divided (no rows of an
-/// unused one).
+/// The common scale and the terms of an expression, and the division of each input into rows.
 pub(in crate::ingest) struct ScaledTerms {
     pub scale: f64,
     pub terms: Vec<Term>,
     pub rows: Vec<RowDivision>,
 }
 
-/// How an input is divided into rows.
+/// The division of an input into rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::ingest) struct RowDivision {
     /// Length of a row; 0 if the input is not used.
     pub dim: usize,
     /// Neighbouring values of the same feature.
     pub positions: usize,
-    /// The most rows that were joined to one in any term.
+    /// Most rows that are joined to one in any term.
     pub joined: usize,
 }
 
-/// Cuts all chains of `affine`, for a graph with `inputs` inputs.
+/// The terms of `affine`, for a graph with `inputs` inputs.
 pub(in crate::ingest) fn scaled_terms(
     affine: Affine,
     inputs: usize,
@@ -44,15 +43,15 @@ pub(in crate::ingest) fn scaled_terms(
     let width = affine.width;
     let mut budget = ProductBudget::of(&affine);
     let mut products: Vec<(Vec<f64>, Product)> = Vec::with_capacity(affine.terms.len());
-    for Chain { source, factors, links } in affine.terms {
-        let product = multiplied_out(source, links, width, &mut budget)?;
-        // A bias of zero (as Gemm exports write it) is no term, and must not veto a common scale.
+    for Chain { start, factors, links } in affine.terms {
+        let product = multiplied_out(start, links, width, &mut budget)?;
+        // A bias of zero (exports of Gemm write it) is not a term. It would prevent a common scale.
         if matches!(&product, Product::Term(Term::Bias { b }) if b.iter().all(|value| *value == 0.0))
         {
             continue;
         }
-        // The parts of an input that was split and is whole again are one term. One attempt: each
-        // costs a pass over the row.
+        // The parts of an input that was split and joined again are one term. Only one attempt is
+        // made, because each takes a pass over the row.
         let alike = products
             .iter_mut()
             .rev()
@@ -84,7 +83,7 @@ pub(in crate::ingest) fn scaled_terms(
 fn divisions(affine: &Affine, inputs: usize) -> Result<Vec<RowDivision>, Reason> {
     let mut divisions = vec![RowDivision::default(); inputs];
     for chain in &affine.terms {
-        let ChainStart::Input { input, dim, positions, joined } = chain.source else { continue };
+        let ChainStart::Input { input, dim, positions, joined } = chain.start else { continue };
         let own = RowDivision { dim, positions, joined };
         match divisions.get_mut(input) {
             Some(unused) if unused.dim == 0 => *unused = own,
@@ -97,18 +96,18 @@ fn divisions(affine: &Affine, inputs: usize) -> Result<Vec<RowDivision>, Reason>
     Ok(divisions)
 }
 
-/// Takes the factors that all terms have, with multiplicity, out of them.
+/// Removes the factors that all terms have, with multiplicity, and returns them.
 fn common_factors(terms: &mut [(Vec<f64>, Product)]) -> Vec<f64> {
     let candidates = terms.first().map_or(vec![], |(factors, _)| factors.clone());
     let mut common = vec![];
     for factor in candidates {
-        let places: Option<Vec<usize>> = terms
+        let positions: Option<Vec<usize>> = terms
             .iter()
             .map(|(factors, _)| factors.iter().position(|other| *other == factor))
             .collect();
-        if let Some(places) = places {
-            for ((factors, _), place) in terms.iter_mut().zip(places) {
-                factors.remove(place);
+        if let Some(positions) = positions {
+            for ((factors, _), position) in terms.iter_mut().zip(positions) {
+                factors.remove(position);
             }
             common.push(factor);
         }

@@ -1,11 +1,11 @@
-//! What the owner of an adapter should know about its map before anything is published.
+//! Warns the owner of an adapter about costs and leaks of its map, before anything is published.
 //!
 //! Knows terms and layouts, not the graph that they came from.
 
 use super::linear_map::Lowered;
 use crate::{layout::Layout, linear_map::Term};
 
-/// Words of warning, in the order of their weight.
+/// The warnings, most important first.
 pub(in crate::ingest) fn warnings(lowered: &Lowered) -> Vec<String> {
     [constant_added_everywhere(lowered), mixed_rows(lowered), dense(lowered), positions(lowered)]
         .into_iter()
@@ -24,14 +24,14 @@ fn constant_added_everywhere(lowered: &Lowered) -> Option<String> {
     (has_weights && map.d_out > 1 && constant != 0.0).then(|| {
         format!(
             "`{}` adds one constant to every output, as the original ZKLoRA exporter does with the sum of all weights \
-             (A.sum() + B.sum()): whoever sees a delta of a zero input learns that sum. Export the delta alone, for \
-             example with `zklora export`",
+             (A.sum() + B.sum()): a user who sees the delta of a zero input learns that sum. Export the delta alone, for example \
+             with `zklora export`",
             map.name
         )
     })
 }
 
-/// A mean over all rows makes one long row of all of them.
+/// A mean over all rows joins them to one long row.
 fn mixed_rows(lowered: &Lowered) -> Option<String> {
     let map = &lowered.map;
     (lowered.joined > 1).then(|| {
@@ -46,7 +46,7 @@ fn mixed_rows(lowered: &Lowered) -> Option<String> {
     })
 }
 
-/// A matrix of full rank is committed to as that many pairs, one of its factors being an identity.
+/// A matrix of full rank is committed to as that many pairs; one of its factors is an identity.
 fn dense(lowered: &Lowered) -> Option<String> {
     let map = &lowered.map;
     let full = |term: &Term| match term {

@@ -1,9 +1,8 @@
-//! bf16 becomes f32 in the protobuf, exactly: tract has no bf16.
+//! Widens bf16 to f32 in the protobuf, because tract has no bf16.
 //!
 //! Covers initialisers, attributes (Constant, ConstantOfShape), the types of inputs and outputs,
-//! and the targets of Cast and EyeLike. Weights that the graph casts to bf16 are rounded first.
-//! Rounding of intermediate bf16 results is not imitated: the map is the one that the weights
-//! define.
+//! and the targets of Cast and EyeLike. Weights that the graph casts to bf16 are rounded. Rounding
+//! of intermediate bf16 results is not imitated: the map is the one that the weights define.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +12,7 @@ use tract_onnx::pb::{self, tensor_proto::DataType};
 const BF16: i32 = DataType::Bfloat16 as i32;
 const F32: i32 = DataType::Float as i32;
 
-/// Widens every bf16 tensor and type of the model's graph.
+/// Widens every bf16 tensor and type of the graph.
 pub(in crate::ingest) fn widen_bf16(proto: &mut pb::ModelProto) {
     let Some(graph) = proto.graph.as_mut() else { return };
     round_cast_weights(graph);
@@ -34,7 +33,7 @@ pub(in crate::ingest) fn widen_bf16(proto: &mut pb::ModelProto) {
     }
 }
 
-/// Puts a rounded copy in the place of each f32 weight that a node casts to bf16.
+/// Replaces each f32 weight that a node casts to bf16 by a rounded copy.
 fn round_cast_weights(graph: &mut pb::GraphProto) {
     let is_cast = |node: &pb::NodeProto| {
         let to = node.attribute.iter().find(|attribute| attribute.name == "to");
@@ -98,7 +97,7 @@ fn widen_tensor(tensor: &mut pb::TensorProto) {
         return;
     }
     tensor.data_type = F32;
-    // ONNX keeps bf16 either as little-endian bytes or as 16 bits in each int32.
+    // ONNX stores bf16 as little-endian bytes, or as 16 bits in each int32.
     if tensor.raw_data.is_empty() {
         tensor.float_data = tensor
             .int32_data
@@ -113,7 +112,7 @@ fn widen_tensor(tensor: &mut pb::TensorProto) {
                 [low, high] => {
                     f32_of_bf16(u16::from_le_bytes([*low, *high])).to_le_bytes().to_vec()
                 }
-                // A half element: the reader's check of the length will refuse the tensor.
+                // Half an element. Screening has refused such tensors before.
                 odd => odd.to_vec(),
             })
             .collect();

@@ -1,7 +1,7 @@
-//! From bytes to the protobuf, in memory proportional to the file.
+//! Decodes the bytes of a file, in memory proportional to the file.
 //!
-//! A message of two bytes can decode to a structure of hundreds, so messages are counted on the
-//! wire before anything is decoded. Knows the wire format and where ONNX nests messages, nothing of
+//! A message of two bytes can decode to a struct of hundreds, so the fields are counted in the wire
+//! format before anything is decoded. Knows the wire format and the nesting of ONNX messages, not
 //! their meaning.
 
 use tract_onnx::{pb, prelude::Framework};
@@ -9,15 +9,16 @@ use zklora_files::text::condensed;
 
 use crate::ingest::error::IngestError;
 
-/// The largest ONNX file: protobuf itself ends at 2 GiB.
+/// Largest ONNX file, in bytes. Protobuf messages have at most 2 GiB.
 pub const MAX_FILE_BYTES: usize = 1 << 30;
 
-/// The most fields of a model, weights not counted (packed weights are one field).
+/// Most fields of a model, without weights (packed weights are one field).
 const MAX_FIELDS: usize = 1 << 20;
 
-/// Deeper than any model without subgraphs.
+/// Deepest nesting that is counted: more than in any model without subgraphs.
 const MAX_DEPTH: usize = 16;
 
+/// Decodes a model after counting its fields.
 pub(in crate::ingest) fn decode(
     mut bytes: &[u8],
     name: &str,
@@ -37,7 +38,7 @@ pub(in crate::ingest) fn decode(
     })
 }
 
-/// Messages that contain others without a bound of their own.
+/// Messages that contain any number of other messages.
 #[derive(Clone, Copy)]
 enum Message {
     Model,
@@ -46,12 +47,12 @@ enum Message {
     Node,
     Attribute,
     Tensor,
-    /// Types, shapes, entries: everything in them counts.
+    /// Types, shapes and entries, of which every field is counted.
     Other,
 }
 
 impl Message {
-    /// The message in a field, or none if it is a string, bytes or packed numbers.
+    /// The type of message in a field, or none if the field is a string, bytes or packed numbers.
     fn inside(self, field: u64) -> Option<Self> {
         Some(match (self, field) {
             (Self::Model, 7) => Self::Graph,
@@ -64,15 +65,15 @@ impl Message {
             (Self::Graph, 11..=15) | (Self::Attribute, 14 | 15 | 22 | 23) => Self::Other,
             (Self::Node, 5) | (Self::Function, 11) => Self::Attribute,
             (Self::Attribute, 6 | 11) => Self::Graph,
-            // TypeProto, Tensor and Shape in a ValueInfo, by the numbers of their fields.
+            // Field numbers of TypeProto, Tensor and Shape in a ValueInfo.
             (Self::Other, 1 | 2) => Self::Other,
             _ => return None,
         })
     }
 }
 
-/// Counts down `left` for every field. None if it runs out or the bytes are no such message, which
-/// the decoder will say better.
+/// Decrements `left` for every field. None if it reaches 0 or the bytes are not such a message,
+/// which the decoder reports in more detail.
 fn count(mut bytes: &[u8], message: Message, depth: usize, left: &mut usize) -> Option<()> {
     while !bytes.is_empty() {
         *left = left.checked_sub(1)?;
@@ -96,7 +97,7 @@ fn count(mut bytes: &[u8], message: Message, depth: usize, left: &mut usize) -> 
             && depth < MAX_DEPTH
             && let Some(inside) = message.inside(key >> 3)
         {
-            // A string where a message was guessed ends early; that costs nothing.
+            // If the field is a string instead of the assumed message, counting ends early.
             let _ = count(field, inside, depth + 1, left);
             if *left == 0 {
                 return None;

@@ -1,11 +1,12 @@
-//! Einsum equations with an ellipsis are written so that every operand has one.
+//! Rewrites Einsum equations with an ellipsis so that every operand has one.
 //!
-//! tract 0.23 gives an operand without an ellipsis one axis of it, which shifts the axes of the
-//! output. An ellipsis may stand for no axis at all, so adding it changes nothing. Knows equations,
-//! not operands.
+//! tract 0.23 assigns one axis of the ellipsis to an operand without one, which shifts the axes of
+//! the output. An ellipsis may stand for no axes, so adding it does not change the result. Knows
+//! equations, not operands.
 
 use tract_onnx::pb;
 
+/// Completes the equation of every Einsum.
 pub(in crate::ingest) fn complete_ellipses(proto: &mut pb::ModelProto) {
     let nodes = proto
         .graph
@@ -21,7 +22,7 @@ pub(in crate::ingest) fn complete_ellipses(proto: &mut pb::ModelProto) {
     }
 }
 
-/// The equation with an ellipsis in every operand, if there is one in any.
+/// The equation with an ellipsis in every operand, if any operand has one.
 fn completed(equation: &str) -> Option<String> {
     let (operands, output) = equation.split_once("->")?;
     if !operands.contains("...") {

@@ -1,10 +1,11 @@
-//! An Einsum of more than two operands becomes a chain of Einsums of two, as tract and `operators`
-//! know them.
+//! Splits an Einsum of more than two operands into a chain of Einsums of two, the only form that
+//! the compiler's operators support.
 //!
-//! A label is summed over as soon as no other operand and not the output has it, so the chain
-//! computes the same. It begins with the operand that depends on the graph's input and takes
-//! neighbours, so that the factors of a low-rank product stay factors; constants that only scale
-//! another constant are multiplied into it first. Knows equations and names, not values.
+//! A label is summed over as soon as neither another operand nor the output has it, so the chain
+//! computes the same. It starts with the operand that depends on the graph's input and continues
+//! with operands that share a label, so the factors of a low-rank product stay factors. Constants
+//! that only scale another constant are multiplied into it first. Knows equations and names, not
+//! values.
 
 use std::collections::HashSet;
 
@@ -12,12 +13,13 @@ use tract_onnx::pb;
 
 use super::screen::MAX_NODES;
 
-/// More operands than any adapter has; ordering them takes time with the cube of their number.
+/// Most operands of an Einsum. Ordering them takes time with the cube of their number.
 const MAX_OPERANDS: usize = 16;
 
-/// Stands for `...` among labels.
+/// The label that stands for `...`.
 const ELLIPSIS: char = '.';
 
+/// Splits every Einsum of more than two operands.
 pub(in crate::ingest) fn split_into_pairs(proto: &mut pb::ModelProto) {
     let Some(graph) = proto.graph.as_mut() else { return };
     if !graph.node.iter().any(is_long) {
@@ -27,8 +29,8 @@ pub(in crate::ingest) fn split_into_pairs(proto: &mut pb::ModelProto) {
         graph.initializer.iter().map(|tensor| tensor.name.clone()).collect();
     let inputs =
         graph.input.iter().map(|input| input.name.clone()).filter(|name| !given.contains(name));
-    // Operands in the order of the file: in another order a chain may begin elsewhere, which is as
-    // correct.
+    // Nodes in the order of the file. In another order a chain may start with another operand,
+    // which is also correct.
     let mut dependent: HashSet<String> = inputs.collect();
     let mut taken: HashSet<String> = given.iter().chain(&dependent).cloned().collect();
     for node in &graph.node {
@@ -59,7 +61,8 @@ struct Operand {
     constant: bool,
 }
 
-/// The nodes that compute a long Einsum; none if it is none or its equation is not understood.
+/// The nodes that compute a long Einsum; none if the node is not one, or its equation is not
+/// understood.
 fn pairs(
     node: &pb::NodeProto,
     dependent: &HashSet<String>,
@@ -119,7 +122,7 @@ fn pairs(
     Some(made)
 }
 
-/// Which two operands to contract now.
+/// The two operands to contract next.
 fn next_pair(left: &[Operand]) -> Option<(usize, usize)> {
     let pairs = || {
         (0..left.len())
@@ -165,8 +168,8 @@ fn parsed(equation: &str) -> Option<(Vec<Vec<char>>, Vec<char>)> {
         once.sort_unstable();
         once
     });
-    // An ellipsis that is summed over, or that only some operands have, is left to whoever reads
-    // the node.
+    // Equations with an ellipsis that is summed over, or that only some operands have, stay as they
+    // are; a later stage reads or refuses them.
     let with_ellipsis = operands.iter().filter(|labels| labels.contains(&ELLIPSIS)).count();
     let consistent = if output.contains(&ELLIPSIS) {
         with_ellipsis == operands.len()
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_low_rank_product_stays_one_wherever_its_input_is() {
+    fn a_low_rank_product_keeps_its_factors_for_any_position_of_the_input() {
         assert_eq!(equations("bd,dr,ro->bo", &["x", "a", "b"]), ["bd,dr->br", "br,ro->bo"]);
         assert_eq!(equations("ro,dr,bd->bo", &["b", "a", "x"]), ["bd,dr->br", "br,ro->bo"]);
         assert_eq!(
@@ -221,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_stays() {
+    fn equations_that_are_not_understood_stay() {
         assert!(equations("bd,dr->br", &["x", "a"]).is_empty());
         assert!(equations("...d,dr,ro->...o", &["x", "a", "b"]).is_empty());
         assert!(equations("b1,dr,ro->bo", &["x", "a", "b"]).is_empty());

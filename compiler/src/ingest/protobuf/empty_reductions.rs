@@ -1,14 +1,14 @@
-//! A reduction that is told to reduce nothing is an Identity: tract 0.23 reduces all axes then.
+//! Replaces reductions over no axes by Identity, because tract 0.23 reduces all axes instead.
 //!
-//! `noop_with_empty_axes` says that without axes nothing is to be done; otherwise all axes are
-//! meant.
+//! With `noop_with_empty_axes`, empty axes mean that nothing is reduced; without it, all axes are.
 
 use tract_onnx::pb;
 
-/// Operators whose result is their input if they reduce no axis, with the operator set since which
-/// they know that.
+/// Operators that return their input if they reduce no axis, with the operator set that added
+/// `noop_with_empty_axes`.
 const REDUCTIONS: [(&str, i64); 2] = [("ReduceSum", 13), ("ReduceMean", 18)];
 
+/// Replaces every reduction over no axes.
 pub(in crate::ingest) fn replace_by_identity(proto: &mut pb::ModelProto) {
     let version =
         proto.opset_import.iter().find(|import| matches!(import.domain.as_str(), "" | "ai.onnx"));
@@ -30,14 +30,14 @@ pub(in crate::ingest) fn replace_by_identity(proto: &mut pb::ModelProto) {
         .map(|tensor| tensor.name.clone());
     let empty: std::collections::HashSet<String> = constants.chain(initialisers).collect();
     for node in &mut graph.node {
-        let knows =
+        let supports_noop =
             REDUCTIONS.iter().any(|(name, since)| node.op_type == *name && version >= *since);
-        let told = node
+        let is_noop = node
             .attribute
             .iter()
             .any(|attribute| attribute.name == "noop_with_empty_axes" && attribute.i == 1);
-        if knows
-            && told
+        if supports_noop
+            && is_noop
             && node.input.get(1).is_none_or(|axes| axes.is_empty() || empty.contains(axes))
         {
             node.op_type = "Identity".into();

@@ -1,26 +1,24 @@
-//! Tensors stored beside the model ("external data") are read into the protobuf, before anything
-//! looks at it.
+//! Loads tensors that are stored beside the model ("external data") into the protobuf.
 //!
-//! The only part of ingesting that opens files by name, and the name comes from the model: nothing
-//! outside the model's own folder is ever opened, and no more is read than the tensor's shape
-//! needs.
+//! Only this part of ingesting opens files whose names come from the model. It never opens a file
+//! outside the model's folder, and reads only as many bytes as the tensor's shape needs.
 
 use std::{
-    fs::{File, metadata},
     io::{Read, Seek, SeekFrom},
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use prost::Message;
 use tract_onnx::pb::{self, tensor_proto::DataLocation};
+use zklora_files::{open, resolve_inside};
 
 use super::{decode::decode, screen::tensors, screen_tensor::bytes_per_element};
 use crate::ingest::error::IngestError;
 
-/// The most that all external tensors of a model may take together.
+/// Most bytes of all external tensors of a model together.
 pub const MAX_EXTERNAL_BYTES: usize = 1 << 30;
 
-/// Reads every external tensor of the graph from `folder`. Shapes have been screened.
+/// Loads every external tensor of the graph from `folder`. Shapes must have been screened.
 pub(in crate::ingest) fn load(
     proto: &mut pb::ModelProto,
     name: &str,
@@ -48,8 +46,7 @@ pub(in crate::ingest) fn load(
     Ok(())
 }
 
-/// The files, besides its own, that a model's tensors are in; each once, in the order of their
-/// paths.
+/// The files that hold a model's external tensors, each once, in the order of their paths.
 ///
 /// # Errors
 /// [`IngestError`]: a damaged model, or a location that leaves `folder`.
@@ -68,12 +65,12 @@ pub fn external_files(
             what,
         };
         let location = entry(tensor, "location").map_err(refuse)?.unwrap_or_default();
-        files.insert(resolve(folder, location).map_err(refuse)?);
+        files.insert(resolve_inside(folder, location).map_err(|error| refuse(error.to_string()))?);
     }
     Ok(files.into_iter().collect())
 }
 
-/// The same model in one file: for readers that know of no other.
+/// The same model with all tensors in one file, for readers without external data.
 ///
 /// # Errors
 /// [`IngestError`]: a damaged model, or a tensor that cannot be read.
@@ -96,7 +93,7 @@ fn bytes_of(
     left: usize,
 ) -> Result<Vec<u8>, String> {
     let folder = folder.ok_or(
-        "only the bytes of the model were given, and this tensor is in another file; name the .onnx file in its folder, \
+        "only the bytes of the model were given, and this tensor is in another file; pass the path of the .onnx file, \
          or save the model with all data in one file",
     )?;
     let needed = size_of(tensor)?;
@@ -107,10 +104,9 @@ fn bytes_of(
     }
     let location = entry(tensor, "location")?.ok_or("it names no file")?;
     let offset = number(tensor, "offset")?.unwrap_or(0);
-    let path = resolve(folder, location)?;
-    let mut file =
-        File::open(path).map_err(|error| format!("`{location}` cannot be opened: {error}"))?;
-    let size = file.metadata().map_err(|error| format!("`{location}`: {error}"))?.len();
+    let path = resolve_inside(folder, location).map_err(|error| error.to_string())?;
+    let (mut file, size) = open(&path, u64::MAX)
+        .map_err(|error| format!("`{location}` cannot be opened: {}", error.why))?;
     let rest = size.checked_sub(offset).ok_or_else(|| {
         format!("it begins at byte {offset} of `{location}`, which has only {size} bytes")
     })?;
@@ -131,7 +127,7 @@ fn bytes_of(
     Ok(bytes)
 }
 
-/// Bytes that the tensor's shape and type need.
+/// Number of bytes that the tensor's shape and type need.
 fn size_of(tensor: &pb::TensorProto) -> Result<usize, String> {
     let element = bytes_per_element(tensor.data_type)
         .ok_or_else(|| format!("numbers of type {} are not supported", tensor.data_type))?;
@@ -140,29 +136,6 @@ fn size_of(tensor: &pb::TensorProto) -> Result<usize, String> {
         .iter()
         .try_fold(element, |bytes: usize, dim| bytes.checked_mul(usize::try_from(*dim).ok()?));
     bytes.ok_or_else(|| format!("its shape {:?} is too large", tensor.dims))
-}
-
-/// The file that `location` names, which must be in `folder` even after links are followed.
-fn resolve(folder: &Path, location: &str) -> Result<PathBuf, String> {
-    let plain = |component| matches!(component, Component::Normal(_) | Component::CurDir);
-    if location.is_empty()
-        || location.contains(['\\', '\0'])
-        || !Path::new(location).components().all(plain)
-    {
-        return Err(format!("`{location}` is not a relative path inside the model's folder"));
-    }
-    let unreadable = |error| format!("`{location}` cannot be found beside the model: {error}");
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let folder = folder.canonicalize().map_err(unreadable)?;
-    let path = folder.join(location).canonicalize().map_err(unreadable)?;
-    if !path.starts_with(&folder) {
-        return Err(format!("`{location}` is a link out of the model's folder"));
-    }
-    // Asked before opening: opening a pipe would wait for a writer.
-    if !metadata(&path).map_err(unreadable)?.is_file() {
-        return Err(format!("`{location}` is not a file"));
-    }
-    Ok(path)
 }
 
 fn number(tensor: &pb::TensorProto, key: &str) -> Result<Option<u64>, String> {

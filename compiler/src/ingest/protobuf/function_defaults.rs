@@ -1,7 +1,7 @@
-//! The values that a model's functions give their attributes where a call does not.
+//! Reads the default values of the attributes of a model's functions.
 //!
-//! tract's reader of the file leaves these out, so they are read beside it, and nothing else is.
-//! Knows the numbers of the fields in onnx.proto.
+//! tract's protobuf types lack them, so they are decoded separately from the same bytes, with the
+//! field numbers of onnx.proto.
 
 use prost::Message;
 use tract_onnx::pb;

@@ -1,6 +1,7 @@
-//! Local functions of the model are replaced by their nodes; tract does not know functions.
+//! Replaces the calls of a model's local functions by the nodes of the functions, because tract
+//! does not support functions.
 //!
-//! Names inside a function get the call's name in front, so error messages still lead to the place.
+//! Names inside a function get the name of the call as a prefix, so errors still name the call.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,7 @@ use tract_onnx::pb;
 use super::{function_defaults, operator_versions::is_same, screen::MAX_NODES};
 use crate::ingest::error::IngestError;
 
-/// Functions may call functions this deep; ONNX forbids recursion.
+/// Deepest nesting of function calls; ONNX forbids recursion.
 const MAX_DEPTH: usize = 16;
 
 /// Replaces every call of a local function by the function's nodes; `bytes` are the model's.
@@ -30,10 +31,10 @@ pub(in crate::ingest) fn inline_functions(
             function.name.clone().unwrap_or_default(),
         );
         versions_agree(function, &proto.opset_import).map_err(refuse)?;
-        let of_it = |(domain, name, _): &&(String, String, _)| {
+        let matching = |(domain, name, _): &&(String, String, _)| {
             (domain_of(domain), name) == (key.0.clone(), &key.1)
         };
-        let given = defaults.iter().find(of_it).map_or(&[][..], |(_, _, given)| given);
+        let given = defaults.iter().find(matching).map_or(&[][..], |(_, _, given)| given);
         if functions.insert(key.clone(), (function.clone(), given)).is_some() {
             return Err(refuse(format!("two functions are called `{}`", key.1)));
         }
@@ -41,7 +42,7 @@ pub(in crate::ingest) fn inline_functions(
     proto.functions.clear();
     let Some(graph) = proto.graph.as_mut() else { return Ok(()) };
     let mut done = vec![];
-    // The nodes still to look at, the next one last, with the number of calls that they are inside.
+    // Stack of the remaining nodes, with the depth of calls that each is in.
     let mut waiting: Vec<(pb::NodeProto, usize)> =
         graph.node.drain(..).rev().map(|node| (node, 0)).collect();
     while let Some((node, depth)) = waiting.pop() {
@@ -72,8 +73,8 @@ fn domain_of(domain: &str) -> String {
     if domain == "ai.onnx" { String::new() } else { domain.into() }
 }
 
-/// Do the function's operators mean the same in the model, which may import another version of
-/// their operator set?
+/// Checks that the function's operators have the same meaning in the model, which may import
+/// another version of their operator set.
 fn versions_agree(
     function: &pb::FunctionProto,
     by_model: &[pb::OperatorSetIdProto],
@@ -86,13 +87,13 @@ fn versions_agree(
         else {
             continue;
         };
-        let of_it = function
+        let nodes = function
             .node
             .iter()
             .filter(|node| domain_of(&node.domain) == domain_of(&import.domain));
         let of_onnx = domain_of(&import.domain).is_empty();
         let between = import.version.min(model.version)..=import.version.max(model.version);
-        if let Some(other) = of_it
+        if let Some(other) = nodes
             .map(|node| &node.op_type)
             .find(|operator| !of_onnx || !is_same(operator, &between))
         {
@@ -108,7 +109,7 @@ fn versions_agree(
     Ok(())
 }
 
-/// The nodes of one call of a function whose attributes have these defaults.
+/// The nodes of one call of a function; `defaults` are those of the function's attributes.
 fn instance(
     function: &pb::FunctionProto,
     defaults: &[pb::AttributeProto],
@@ -132,7 +133,7 @@ fn instance(
     {
         if names.insert(formal, actual.clone()).is_some() {
             return Err(format!(
-                "function `{}` returns an input as it is; give it an Identity",
+                "function `{}` returns an input unchanged; add an Identity to the function",
                 call.op_type
             ));
         }
@@ -155,7 +156,7 @@ fn instance(
         for attribute in
             node.attribute.iter_mut().filter(|attribute| !attribute.ref_attr_name.is_empty())
         {
-            // What the call leaves out has the value that the function says, if it says one.
+            // An attribute that the call omits has the function's default, if there is one.
             let mut given = call.attribute.iter().chain(defaults);
             let given =
                 given.find(|given| given.name == attribute.ref_attr_name).ok_or_else(|| {

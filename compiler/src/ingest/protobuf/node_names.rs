@@ -1,8 +1,7 @@
-//! Every node gets a name of its own, because tract calls constants, inputs and nodes by one set of
-//! names.
+//! Makes the names of nodes unique, because tract has one set of names for constants, inputs and
+//! nodes.
 //!
-//! Names that are unique already stay, so errors name what is in the file; the others get a number
-//! behind.
+//! Unique names stay, so errors use the names of the file; others get a number as a suffix.
 
 use std::collections::HashSet;
 

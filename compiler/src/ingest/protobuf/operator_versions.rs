@@ -1,12 +1,12 @@
-//! In which versions of ONNX's operator set an operator changed its form or meaning.
+//! Lists the versions of ONNX's operator set in which an operator changed its form or meaning.
 //!
-//! For functions that import another version than their model. Lists what adapters consist of; of
-//! any other operator nothing is known. New attributes and inputs that may be left out are no
-//! change, and neither are further types.
+//! This is for functions that import another version than their model. The list has the operators
+//! that adapters consist of; nothing is known of others. New optional attributes or inputs and
+//! further types do not count as changes.
 
 use std::ops::RangeInclusive;
 
-/// Operators, and the versions since which they are to be read differently.
+/// Operators, and the versions that changed them.
 const CHANGES: &[(&str, &[i64])] = &[
     ("Add", &[7]),
     ("Cast", &[6]),
@@ -39,7 +39,7 @@ const CHANGES: &[(&str, &[i64])] = &[
     ("Where", &[]),
 ];
 
-/// Does an operator mean the same in all these versions, as far as is known here?
+/// Whether an operator is known to have the same meaning in all these versions.
 pub(in crate::ingest) fn is_same(operator: &str, versions: &RangeInclusive<i64>) -> bool {
     let known = CHANGES.iter().find(|(name, _)| *name == operator);
     known.is_some_and(|(_, changes)| {
@@ -56,6 +56,6 @@ mod tests {
         assert!(is_same("ReduceSum", &(13..=17)));
         assert!(!is_same("ReduceSum", &(12..=13)));
         assert!(is_same("MatMul", &(7..=23)));
-        assert!(!is_same("Softmax", &(13..=17)), "nothing is known of it");
+        assert!(!is_same("Softmax", &(13..=17)), "the operator is not in the list");
     }
 }

@@ -1,7 +1,6 @@
-//! Sizes, names and references are checked in the protobuf, before tract allocates or infers
-//! anything.
+//! Checks sizes, names and references in the protobuf before tract allocates or infers anything.
 //!
-//! Knows the file format's limits, not the meaning of the graph.
+//! Knows the limits of the file format, not the meaning of the graph.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,15 +9,14 @@ use tract_onnx::pb;
 use super::{node_names::name_of, screen_tensor};
 use crate::ingest::error::IngestError;
 
-/// The most nodes of a graph.
+/// Most nodes of a graph.
 pub(in crate::ingest) const MAX_NODES: usize = 10_000;
-/// The most values of an input, as far as its shape is fixed.
+/// Most values of an input, counting its fixed dimensions.
 const MAX_INPUT: usize = 1 << 26;
-/// Longest name of a symbolic dimension: names may be whole expressions, which are parsed by
-/// recursion.
+/// Longest name of a symbolic dimension. tract parses names as expressions, by recursion.
 const MAX_SYMBOL: usize = 64;
 
-/// Refuses what is too large, empty or inconsistent.
+/// Refuses a model that is too large, empty or inconsistent.
 pub(in crate::ingest) fn screen(proto: &pb::ModelProto, name: &str) -> Result<(), IngestError> {
     let malformed = |what: String| IngestError::Malformed { name: name.into(), what };
     let graph = proto.graph.as_ref().ok_or_else(|| malformed("it has no graph".into()))?;
@@ -44,7 +42,7 @@ pub(in crate::ingest) fn screen(proto: &pb::ModelProto, name: &str) -> Result<()
     screen_names(graph).and_then(|()| screen_order(graph)).map_err(malformed)
 }
 
-/// Refuses tensors whose data do not fit their shape. Tensors of other files have been read.
+/// Refuses tensors whose data do not fit their shape. Tensors in other files must have been loaded.
 pub(in crate::ingest) fn screen_payloads(
     proto: &pb::ModelProto,
     name: &str,
@@ -52,7 +50,7 @@ pub(in crate::ingest) fn screen_payloads(
     proto.graph.iter().flat_map(tensors).try_for_each(|tensor| screen_tensor::payload(tensor, name))
 }
 
-/// All tensors of the graph: initialisers and those in attributes.
+/// All tensors of the graph: initialisers, and tensors in attributes.
 pub(in crate::ingest) fn tensors(graph: &pb::GraphProto) -> impl Iterator<Item = &pb::TensorProto> {
     let attributes = graph.node.iter().flat_map(|node| &node.attribute);
     graph
@@ -61,8 +59,7 @@ pub(in crate::ingest) fn tensors(graph: &pb::GraphProto) -> impl Iterator<Item =
         .chain(attributes.flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)))
 }
 
-/// The oldest operator set whose operators mean what they mean today: before it, some broadcast
-/// along an axis of their own.
+/// The oldest supported operator set. Before it, some operators broadcast along an explicit axis.
 const MIN_OPSET: i64 = 7;
 
 fn screen_version(proto: &pb::ModelProto) -> Result<(), String> {
@@ -76,7 +73,7 @@ fn screen_version(proto: &pb::ModelProto) -> Result<(), String> {
     }
 }
 
-/// Operators whose result is another one every time.
+/// Operators with random results.
 const RANDOM: &[&str] = &[
     "Bernoulli",
     "Multinomial",
@@ -86,11 +83,11 @@ const RANDOM: &[&str] = &[
     "RandomUniformLike",
 ];
 
-/// Operators that tract 0.23 computes wrongly, also on constants.
+/// Operators that tract 0.23 computes wrongly, even on constants.
 const WRONG: &[&str] = &["Celu", "GlobalLpPool"];
 
-/// Refuses weights without elements. Operators that adapters do not consist of may have inputs that
-/// are empty to be left out.
+/// Refuses weights without elements. For operators that are not listed here, an empty input may
+/// mean that the input is omitted.
 fn screen_empty(graph: &pb::GraphProto) -> Result<(), String> {
     const COMPUTE: [&str; 8] = ["MatMul", "Gemm", "Einsum", "Conv", "Add", "Sub", "Mul", "Div"];
     let initialisers = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor));
@@ -202,7 +199,7 @@ fn screen_input(input: &pb::ValueInfoProto, name: &str) -> Result<(), IngestErro
     Ok(())
 }
 
-/// Every value has one name and is made once.
+/// Checks that every value has one name and is produced once.
 fn screen_names(graph: &pb::GraphProto) -> Result<(), String> {
     let mut initialisers = HashSet::new();
     if let Some(twice) =
@@ -214,14 +211,14 @@ fn screen_names(graph: &pb::GraphProto) -> Result<(), String> {
     if let Some(twice) = graph.input.iter().find(|input| !inputs.insert(input.name.as_str())) {
         return Err(format!("two inputs are called `{}`", twice.name));
     }
-    // Old models list initialisers among the inputs as well: that is one value, not two.
+    // Old models list initialisers as inputs, too; these are not duplicates.
     let mut made: HashSet<&str> = initialisers.union(&inputs).copied().collect();
     for node in &graph.node {
         if let Some(twice) =
             node.output.iter().find(|output| !output.is_empty() && !made.insert(output.as_str()))
         {
             return Err(format!(
-                "node `{}` makes `{twice}`, which is made elsewhere too",
+                "node `{}` makes `{twice}`, which is made elsewhere too; export the model again",
                 name_of(node)
             ));
         }
@@ -232,7 +229,7 @@ fn screen_names(graph: &pb::GraphProto) -> Result<(), String> {
     }
 }
 
-/// Every node can be computed after others: nothing is missing and nothing waits for itself.
+/// Checks that the nodes have an order: no input is missing, and there is no cycle.
 fn screen_order(graph: &pb::GraphProto) -> Result<(), String> {
     let mut maker: HashMap<&str, usize> = HashMap::new();
     for (at, node) in graph.node.iter().enumerate() {

@@ -1,12 +1,13 @@
-//! One stored tensor: its shape is sane and its data fit the shape.
+//! Checks one stored tensor: the limits of its shape, and that its data fit the shape.
 
 use tract_onnx::pb::{self, tensor_proto::DataType};
 
 use crate::{ingest::error::IngestError, matrix::MAX_ELEMENTS};
 
+/// Most dimensions of a tensor.
 pub(in crate::ingest) const MAX_RANK: usize = 8;
 
-/// Refuses shapes that are too large. Empty tensors are valid: they stand for what is left out.
+/// Refuses shapes that are too large. Empty tensors are valid: they stand for omitted inputs.
 pub(in crate::ingest) fn shape(tensor: &pb::TensorProto, name: &str) -> Result<(), IngestError> {
     let malformed = |what: String| IngestError::Malformed { name: name.into(), what };
     if tensor.dims.len() > MAX_RANK {
@@ -23,7 +24,7 @@ pub(in crate::ingest) fn shape(tensor: &pb::TensorProto, name: &str) -> Result<(
     Ok(())
 }
 
-/// Is it an empty tensor of floating-point numbers?
+/// Whether it is an empty tensor of floating-point numbers.
 pub(in crate::ingest) fn is_empty(tensor: &pb::TensorProto) -> bool {
     let float = matches!(
         DataType::try_from(tensor.data_type),
@@ -32,7 +33,7 @@ pub(in crate::ingest) fn is_empty(tensor: &pb::TensorProto) -> bool {
     float && elements(tensor) == Some(0)
 }
 
-/// Refuses a tensor that stores more or fewer elements than its shape has.
+/// Refuses a tensor whose number of stored elements is not that of its shape.
 pub(in crate::ingest) fn payload(tensor: &pb::TensorProto, name: &str) -> Result<(), IngestError> {
     let Some(expected) = elements(tensor) else { return Ok(()) };
     let Some(width) = bytes_per_element(tensor.data_type) else { return Ok(()) };
@@ -59,7 +60,7 @@ pub(in crate::ingest) fn payload(tensor: &pb::TensorProto, name: &str) -> Result
     Err(IngestError::Malformed { name: name.into(), what })
 }
 
-/// Bytes of one element of `raw_data`; none for types that cannot be in an adapter.
+/// Bytes of one element of `raw_data`; none for unsupported types.
 pub(in crate::ingest) fn bytes_per_element(data_type: i32) -> Option<usize> {
     match DataType::try_from(data_type) {
         Ok(DataType::Bool | DataType::Uint8 | DataType::Int8) => Some(1),

@@ -1,7 +1,7 @@
-//! How much memory and work the folding of a graph's constants may take.
+//! Limits the memory and the work of folding a graph's constants.
 //!
-//! tract folds constants during inference, the interpreter folds those that are withheld from
-//! tract; both pay from one kind of budget. Knows sizes and names of operators, not the graph.
+//! tract folds constants during inference; the interpreter folds those that are withheld from
+//! tract. Each has a budget of this kind. Knows sizes and names of operators, not the graph.
 
 use std::sync::Arc;
 
@@ -10,21 +10,21 @@ use tract_onnx::{
     tract_hir::internal::{Tensor, TypedOp},
 };
 
-/// The most elements of one constant that the graph computes.
+/// Most elements of one constant that the graph computes.
 const MAX_FOLDED: usize = 1 << 26;
-/// The most elements of all constants that the graph computes: so many, so many more for each
-/// element that the file stores, and not more than the last.
+/// Most elements of all constants that the graph computes: `FREE_FOLDED`, plus `PER_STORED` for
+/// each element that the file stores, and at most `MAX_FOLDED_TOTAL`.
 const FREE_FOLDED: usize = 1 << 25;
 const PER_STORED: usize = 8;
 const MAX_FOLDED_TOTAL: usize = 1 << 28;
-/// The most multiplications for computing constants: seconds.
+/// Most multiplications for computing constants, which take seconds.
 const MAX_WORK: usize = 1 << 34;
 
-/// Why a constant cannot be paid for.
+/// Why a constant cannot be folded: its size is not known.
 pub(in crate::ingest) const UNKNOWN_SIZE: &str = "how many elements its result has is not known beforehand: that depends on a symbolic dimension or on \
      values, or is far too many; export with fixed sizes, or store the result instead";
 
-/// What is left to be computed.
+/// The elements and multiplications that remain.
 pub(in crate::ingest) struct FoldingBudget {
     limit: usize,
     elements: usize,
@@ -32,15 +32,15 @@ pub(in crate::ingest) struct FoldingBudget {
 }
 
 impl FoldingBudget {
-    /// For a file that stores so many elements of tensors.
+    /// The budget of a file that stores `stored` elements of tensors.
     pub fn new(stored: usize) -> Self {
         let limit =
             stored.saturating_mul(PER_STORED).saturating_add(FREE_FOLDED).min(MAX_FOLDED_TOTAL);
         Self { limit, elements: limit, work: MAX_WORK }
     }
 
-    /// Pays for constants of `elements` elements computed with `work` multiplications, or says what
-    /// is too much.
+    /// Pays for constants of `elements` elements that take `work` multiplications. The error says
+    /// which limit is exceeded.
     pub fn pay(&mut self, elements: Option<usize>, work: Option<usize>) -> Result<(), String> {
         let elements = elements.ok_or(UNKNOWN_SIZE)?;
         if elements > MAX_FOLDED {
@@ -56,7 +56,8 @@ impl FoldingBudget {
     }
 }
 
-/// A bound on the multiplications of an operator on constants, given the elements of its result.
+/// An upper bound on the multiplications of an operator on constants, given the elements of its
+/// result.
 pub(in crate::ingest) fn work(operator: &str, values: &[Arc<Tensor>], out: usize) -> Option<usize> {
     let inputs = values
         .iter()
@@ -72,8 +73,7 @@ pub(in crate::ingest) fn work(operator: &str, values: &[Arc<Tensor>], out: usize
     out.checked_mul(per_element)?.checked_add(inputs)
 }
 
-/// As [`work`], for an operator of the typed graph, whose contractions are exactly as long as their
-/// axes.
+/// As [`work`], for an operator of the typed graph; the bound for contractions is exact.
 pub(in crate::ingest) fn work_of(
     op: &dyn TypedOp,
     values: &[Arc<Tensor>],
@@ -88,7 +88,7 @@ pub(in crate::ingest) fn work_of(
     })
 }
 
-/// Operators that look at a bounded number of elements for each element that they make.
+/// Operators that read a bounded number of elements for each element of their result.
 fn is_elementwise(operator: &str) -> bool {
     const NAMES: [&str; 35] = [
         "Add",

@@ -1,9 +1,9 @@
-//! Every dimension of an input gets a size or a symbol, whatever the file calls it.
+//! Gives every dimension of an input a size or a symbol.
 //!
-//! ONNX lets a dimension have no name at all (the way to say "any number of rows"), or any text as
-//! one. tract reads names as expressions and leaves what it cannot read unknown, which it then
-//! refuses to work with. Equal names are equal dimensions, as in ONNX. Knows inputs alone; what
-//! inference finds out about the rest follows from them.
+//! In ONNX a dimension may have no name (which means any number of rows), or any text as its name.
+//! tract parses names as expressions, leaves a dimension unknown if that fails, and then refuses to
+//! work with it. Equal names mean equal dimensions, as in ONNX. Knows inputs only; inference
+//! derives all other dimensions from them.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use tract_onnx::{
 
 use crate::ingest::error::IngestError;
 
-/// Puts a symbol in every dimension of an input that has neither a size nor a symbol yet.
+/// Gives a symbol to every dimension of an input that has neither a size nor a symbol.
 pub(in crate::ingest) fn name_open_dimensions(
     model: &mut InferenceModel,
     proto: &pb::ModelProto,
@@ -38,7 +38,7 @@ pub(in crate::ingest) fn name_open_dimensions(
         };
         for axis in 0..usize::try_from(rank).unwrap_or(0) {
             let known = fact.shape.dim(axis).and_then(|dim| dim.concretize());
-            // A name like `-1` reads as a number that is no size.
+            // tract parses a name like `-1` as a number, which is not a valid size.
             if known.is_some_and(|dim| dim.as_i64().is_none_or(|size| size > 0)) {
                 continue;
             }
@@ -53,11 +53,11 @@ pub(in crate::ingest) fn name_open_dimensions(
     Ok(())
 }
 
-/// Gives the symbolic dimensions of all inputs the names of those of the first, one by one. Were
-/// any of them others?
+/// Gives the symbolic dimensions of all inputs the names of those of the first input, one by one.
+/// Returns whether any name changed.
 ///
-/// An exporter may name the rows of two inputs differently although the graph only fits equal ones.
-/// Rows of all inputs of a module are as many, so nothing is lost by saying so.
+/// An exporter may give the rows of two inputs different names although the graph needs them to be
+/// equal. All inputs of a module have the same number of rows, so this loses nothing.
 pub(in crate::ingest) fn share_symbols(proto: &mut pb::ModelProto) -> bool {
     let Some(graph) = proto.graph.as_mut() else { return false };
     let given: HashSet<&str> =
@@ -98,7 +98,7 @@ fn symbolic_dimensions(input: &mut pb::ValueInfoProto) -> Vec<&mut Option<Value>
     dims.filter(|value| !matches!(value, Some(Value::DimValue(_)))).collect()
 }
 
-/// The name of a dimension, where it says which one it is.
+/// The name of a dimension, unless it is one that means "unknown".
 fn name_of<'a>(proto: &'a pb::ModelProto, input: &str, axis: usize) -> Option<&'a str> {
     let input =
         proto.graph.iter().flat_map(|graph| &graph.input).find(|info| info.name == input)?;

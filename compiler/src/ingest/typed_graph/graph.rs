@@ -1,6 +1,7 @@
-//! From protobuf to tract's typed graph, with the ONNX names of nodes kept for error messages.
+//! Turns the protobuf into tract's typed graph, and keeps the ONNX names of nodes for error
+//! messages.
 //!
-//! The only place that knows how tract is driven; it knows nothing of linear maps.
+//! Only this file drives tract; it knows nothing of linear maps.
 
 use std::collections::HashMap;
 
@@ -21,27 +22,27 @@ use super::{
 };
 use crate::ingest::error::IngestError;
 
-/// The most nodes of a graph that is decluttered.
+/// Most nodes of a graph that is decluttered.
 const MAX_DECLUTTERED: usize = 1 << 11;
-/// The most elements compared in decluttering it, if every constant is compared to all others of
-/// its size.
+/// Most elements that decluttering compares, if it compares every constant with all others of its
+/// size.
 const MAX_COMPARED: usize = 1 << 32;
 
 /// A typed graph and the ONNX nodes that it came from.
 pub(in crate::ingest) struct Graph {
     pub model: TypedModel,
     pub origins: Origins,
-    /// Names of the inputs, as the file has them: the model's sources may be called like the nodes
-    /// behind them.
+    /// Names of the inputs in the file. The model's sources may have the names of the nodes behind
+    /// them.
     pub inputs: Vec<String>,
-    /// Constants that are sources in the model.
+    /// Constants that were replaced by sources in the model.
     pub withheld: Withheld,
     /// Elements of all tensors in the file.
     pub stored: usize,
 }
 
-/// Infers types and shapes and folds constants. Declared types of intermediate values are ignored:
-/// they are redundant.
+/// Infers types and shapes and folds constants. Declared types of intermediate values are redundant
+/// and ignored.
 pub(in crate::ingest) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Graph, IngestError> {
     let analysis = |what: String| IngestError::Analysis { name: name.into(), what };
     let parsed = builders::onnx()
@@ -51,7 +52,7 @@ pub(in crate::ingest) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Gra
         return Err(analysis(format!("no node makes {:?}", parsed.unresolved_inputs)));
     }
     let origins = Origins::of(proto);
-    // Nodes that nothing needs are not worth computing.
+    // Remove nodes that the output does not need, so they are not computed.
     let mut model = parsed
         .model
         .eliminate_dead_branches()
@@ -68,7 +69,7 @@ pub(in crate::ingest) fn typed(proto: &pb::ModelProto, name: &str) -> Result<Gra
     let inputs: Vec<String> = file.filter(|name| !origins.is_initializer(name)).collect();
     if inputs.len() != model.inputs.len() {
         return Err(analysis(format!(
-            "it has {} inputs, but {} in the file",
+            "tract finds {} inputs, but the file has {}",
             model.inputs.len(),
             inputs.len()
         )));
@@ -82,7 +83,7 @@ fn stored(proto: &pb::ModelProto) -> usize {
     let attributes = graphs()
         .flat_map(|graph| &graph.node)
         .flat_map(|node| &node.attribute)
-        .flat_map(|held| &held.t);
+        .flat_map(|attribute| &attribute.t);
     let tensors = graphs().flat_map(|graph| &graph.initializer).chain(attributes);
     let elements = tensors.map(|tensor| {
         tensor
@@ -94,15 +95,14 @@ fn stored(proto: &pb::ModelProto) -> usize {
 }
 
 impl Graph {
-    /// The model with everything resolved that tract can resolve, if that succeeds and does not
-    /// take too long.
+    /// The model after tract's decluttering, if that succeeds and does not take too long.
     pub fn decluttered(&self) -> Option<TypedModel> {
         if !self.can_be_decluttered() {
             return None;
         }
         let mut model = self.model.clone();
-        // As inputs of the model, sources keep their shape: their tensors are not there to be
-        // transposed with them.
+        // Sources keep their shape only if they are inputs of the model. Otherwise tract may
+        // transpose them, without their tensors.
         let sources = model
             .nodes()
             .iter()
@@ -111,13 +111,13 @@ impl Graph {
         let sources: Vec<usize> = sources.collect();
         model.inputs.extend(sources.into_iter().map(|node| OutletId::new(node, 0)));
         let decluttered = panics::catch(|| model.into_decluttered().ok()).flatten()?;
-        // It takes a broadcast of an open size for nothing.
+        // Decluttering may remove a broadcast of an open size, which changes the shape.
         let same_shape = output_shape(&decluttered)
             .is_some_and(|shape| output_shape(&self.model) == Some(shape));
         same_shape.then_some(decluttered)
     }
 
-    /// Decluttering compares constants with each other.
+    /// Whether decluttering is fast enough: it compares constants with each other.
     fn can_be_decluttered(&self) -> bool {
         let mut alike: HashMap<usize, usize> = HashMap::new();
         let outputs = self.model.nodes().iter().flat_map(|node| &node.outputs);

@@ -1,8 +1,9 @@
-//! Limits on what a graph may make tract compute while it folds constants.
+//! Infers the facts of a graph node by node, and checks the cost of each constant before tract
+//! folds it.
 //!
 //! A few bytes can ask for terabytes (`ConstantOfShape`, `Expand`, an outer product), and tract
-//! evaluates an operator before it looks at how large the result is. So inference runs here one
-//! node at a time: shapes first, then a check, then values.
+//! evaluates an operator before it checks the size of the result. So inference handles one node at
+//! a time: first shapes, then a check, then values.
 
 use tract_onnx::tract_hir::{
     internal::{Factoid, InferenceFact, InferenceModel, TDim, TVec, Tensor},
@@ -19,12 +20,12 @@ use super::{
 };
 use crate::ingest::error::IngestError;
 
-/// The most elements of a value that depends on the input, as far as its shape is fixed.
+/// Most elements of a value that depends on the input, counting its fixed dimensions.
 const MAX_INFERRED: usize = 1 << 32;
-/// Rounds of inference: facts flow forwards in one and backwards in the next.
+/// Most rounds of inference. Facts flow forwards in one round and backwards in the next.
 const MAX_ROUNDS: usize = 8;
 
-/// Infers all facts of the model and evaluates constant nodes, never a node whose result is too
+/// Infers all facts of the model and evaluates constant nodes, except those whose result is too
 /// large.
 pub(in crate::ingest) fn infer_within_limits(
     model: &mut InferenceModel,
@@ -38,8 +39,7 @@ pub(in crate::ingest) fn infer_within_limits(
     for _ in 0..MAX_ROUNDS {
         let mut changed = false;
         for id in order {
-            // tract panics on some nodes that are not in order, and on some that are: the node is
-            // named either way.
+            // tract panics on some invalid nodes, and on some valid ones. The error names the node.
             let inferred = panics::catch(|| infer_node(model, *id, &mut budget, &mut paid[*id]));
             changed |= inferred.unwrap_or_else(|| Err(NodeError::Panicked)).map_err(|stop| {
                 let typed = &model.nodes()[*id].name;
@@ -63,6 +63,7 @@ pub(in crate::ingest) fn infer_within_limits(
     Err(analysis("its shapes do not settle".into()))
 }
 
+/// Why inference stopped at a node.
 enum NodeError {
     Panicked,
     Refused(String),
@@ -76,7 +77,7 @@ impl From<tract_onnx::prelude::TractError> for NodeError {
     }
 }
 
-/// One step of inference at one node. Did it find out anything?
+/// One step of inference at one node. Returns whether any fact changed.
 fn infer_node(
     model: &mut InferenceModel,
     id: usize,
@@ -103,7 +104,7 @@ fn infer_node(
             "the compiler does not know this operator; export with others, or compute it beforehand".into(),
         ));
     }
-    // These compute their value along with their shape, from the shape of their input.
+    // These operators compute their value together with their shape.
     let like = operator.ends_with("Like").then(|| inputs.first().and_then(elements)).flatten();
     if !*paid && let Some(elements) = like {
         budget.pay(Some(elements), Some(elements)).map_err(NodeError::TooMuch)?;

@@ -1,6 +1,6 @@
-//! Numbers that tract 0.23 would read otherwise than other runtimes: starts and ends of Slice, of
-//! which it keeps 32 bits, and numbers cast to an integer type that cannot hold them, which ONNX
-//! leaves open.
+//! Refuses integers that tract 0.23 reads differently from other runtimes: starts and ends of
+//! Slice, of which tract keeps 32 bits, and casts to an integer type that cannot hold the number,
+//! whose result ONNX does not define.
 //!
 //! Knows tract's operators and their constant inputs, not the tensor that is sliced.
 
@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use tract_onnx::tract_hir::internal::{Datum, DatumType, Tensor};
 
-/// What tract itself takes for "to the last", whatever the step, besides what fits in 32 bits.
+/// The value beyond 32 bits that tract reads as "to the last" for any step.
 const LAST: i64 = i64::MAX;
 
-/// What tract takes for "to the first"; forwards, it would take it for "to the last".
+/// The values that tract reads as "to the first" for a negative step. For a positive step it would
+/// read them as "to the last".
 const FIRST: [i64; 2] = [i64::MIN, i64::MIN + 1];
 
-/// Says what is wrong with the starts or ends (inputs 1 and 2) of a slice, if anything is.
+/// Checks the starts and ends (inputs 1 and 2) of a slice.
 pub(in crate::ingest) fn check_slice(
     operator: &str,
     inputs: &[Option<Arc<Tensor>>],
@@ -22,11 +23,11 @@ pub(in crate::ingest) fn check_slice(
     if operator != "StridedSlice" {
         return Ok(());
     }
-    // With four inputs the last one may be axes or steps; then nothing is known to go backwards.
+    // With four inputs the last one may be axes or steps; then no step is known to be negative.
     let steps = wide(inputs.get(4))?.unwrap_or_default();
     for (at, starts) in [(1, true), (2, false)] {
-        for (place, value) in wide(inputs.get(at))?.unwrap_or_default().into_iter().enumerate() {
-            let backwards = steps.get(place).is_some_and(|step| *step < 0);
+        for (index, value) in wide(inputs.get(at))?.unwrap_or_default().into_iter().enumerate() {
+            let backwards = steps.get(index).is_some_and(|step| *step < 0);
             let known = !starts && (value == LAST || backwards && FIRST.contains(&value));
             if i32::try_from(value).is_err() && !known {
                 return Err(format!(
@@ -38,7 +39,7 @@ pub(in crate::ingest) fn check_slice(
     Ok(())
 }
 
-/// Says what is wrong with a cast of these constants, if anything is.
+/// Checks a cast of these constants.
 pub(in crate::ingest) fn check_cast(
     operator: &str,
     tensor: &Tensor,
@@ -66,8 +67,8 @@ pub(in crate::ingest) fn check_cast(
     }
 }
 
-/// The integers of a constant that tract would cut. Dimensions are exact, and tract has no other
-/// wide type.
+/// The values of an i64 constant, which tract would cut to 32 bits. Dimensions are exact, and tract
+/// has no other wide type.
 fn wide(input: Option<&Option<Arc<Tensor>>>) -> Result<Option<Vec<i64>>, String> {
     let Some(tensor) =
         input.and_then(Option::as_ref).filter(|tensor| tensor.datum_type() == i64::datum_type())
@@ -105,14 +106,17 @@ mod tests {
     }
 
     #[test]
-    fn ends_that_tract_would_read_otherwise_are_refused() {
+    fn ends_that_tract_reads_differently_are_refused() {
         let slice = |start: i64, end: i64, step: i64| {
             let list = |value: i64| Some(tensor1(&[value]).into_arc_tensor());
             check_slice("StridedSlice", &[None, list(start), list(end), list(0), list(step)])
         };
         assert_eq!(slice(0, i64::MAX, 1), Ok(()));
         assert_eq!(slice(-1, i64::MIN, -1), Ok(()));
-        assert!(slice(0, i64::MIN, 1).is_err(), "forwards there is nothing before the first");
+        assert!(
+            slice(0, i64::MIN, 1).is_err(),
+            "with a positive step, nothing is before the first"
+        );
         assert!(slice(0, 1 << 40, 1).is_err() && slice(i64::MIN, 2, 1).is_err());
     }
 }

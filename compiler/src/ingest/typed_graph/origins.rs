@@ -1,4 +1,4 @@
-//! The ONNX nodes and initialisers that the nodes of tract's typed graph come from, by name.
+//! Maps nodes of tract's typed graph back to the ONNX nodes and initialisers that they come from.
 //!
 //! Error messages and explanations use the names of the file. Knows names only.
 
@@ -15,14 +15,14 @@ pub(in crate::ingest) struct Origins {
     tensors: HashSet<String>,
 }
 
-/// What became of one node of the ONNX graph.
+/// What the compiler made of one node of the ONNX graph.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct NodeOutcome {
     /// The node's name.
     pub node: String,
     /// Its ONNX operator.
     pub operator: String,
-    /// What its output is, in words.
+    /// Its output, in words.
     pub became: String,
 }
 
@@ -65,15 +65,15 @@ impl Origins {
         longest.map_or((typed_name, typed_operator), |(name, operator)| (name, operator))
     }
 
-    /// The initialiser behind a constant of the typed graph, which may have the number of its
-    /// outlet behind its name.
+    /// The initialiser behind a constant of the typed graph, whose name may end in the number of
+    /// its outlet.
     pub fn of_constant<'a>(&self, typed_name: &'a str) -> &'a str {
         let numbered = typed_name.strip_suffix(".0").filter(|name| self.tensors.contains(*name));
         numbered.filter(|_| !self.tensors.contains(typed_name)).unwrap_or(typed_name)
     }
 
-    /// One step for every ONNX node: the last of those seen in the typed graph, which may have
-    /// several nodes for one of ONNX.
+    /// One outcome for every ONNX node: the last of those seen in the typed graph, which may have
+    /// several nodes for one ONNX node.
     pub fn all_steps(&self, seen: Vec<NodeOutcome>) -> Vec<NodeOutcome> {
         let mut seen: HashMap<String, String> =
             seen.into_iter().map(|step| (step.node, step.became)).collect();

@@ -1,11 +1,11 @@
-//! Constants that tract must not compute with, because how it rounds depends on the machine.
+//! Withholds constants from tract where its rounding depends on the machine.
 //!
-//! tract folds constants in the graph's own precision, with the kernels that the CPU at hand has: a
-//! product or a sum in f32 ends in other last bits where there is no fused multiply-add. Artifacts
-//! must be the same on any machine, so floating-point constants that reach such an operator over
-//! constants alone become sources of known shape here, and `walk` evaluates what depends on them,
-//! in f64, for which tract has one kernel. Operators whose result is the exact one, rounded once
-//! (IEEE 754), stay tract's.
+//! tract folds constants in the graph's own precision, with the kernels of the CPU. Without fused
+//! multiply-add, a product or a sum in f32 has other last bits. Artifacts must be the same on every
+//! machine. So floating-point constants that reach such an operator over constants alone become
+//! sources of known shape here, and `affine::interpret` evaluates the nodes that depend on them in
+//! f64, for which tract has one kernel. tract still folds operators whose result is the exact one,
+//! rounded once (IEEE 754).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,7 +19,7 @@ use tract_onnx::tract_hir::{
 
 use super::origins::Origins;
 
-/// ONNX operators whose result has the same bits on any machine: they move numbers, or round the
+/// ONNX operators whose result has the same bits on every machine: they move numbers, or round the
 /// exact result once.
 const EXACT: &[&str] = &[
     "Abs",
@@ -48,7 +48,7 @@ const EXACT: &[&str] = &[
     "QuantizeLinear",
     "Reciprocal",
     "Reshape",
-    // Not exact between pixels, but tract wants to know its scales, and works them out one at a
+    // Not exact between pixels, but tract needs to know its scales, and computes them one at a
     // time.
     "Resize",
     "Slice",
@@ -63,11 +63,10 @@ const EXACT: &[&str] = &[
     "Where",
 ];
 
-/// Tensors by the name of the node that held them.
+/// The withheld tensors, by the name of their node.
 pub(in crate::ingest) type Withheld = HashMap<String, Arc<Tensor>>;
 
-/// Takes the constants out of the model that reach an operator which is not exact, over constants
-/// alone.
+/// Replaces by sources the constants that reach an inexact operator over constants alone.
 pub(in crate::ingest) fn withhold(
     model: &mut InferenceModel,
     order: &[usize],
@@ -82,7 +81,7 @@ pub(in crate::ingest) fn withhold(
         if folds || node.op_is::<Const>() {
             constant.insert(id);
         }
-        // A node that is none of the file's is a part of one that is, and has its operator.
+        // A node that is not in the file is a part of a node in the file, and has its operator.
         if folds && !EXACT.contains(&origins.of_node(&node.name, "").1) {
             reached.push(id);
         }

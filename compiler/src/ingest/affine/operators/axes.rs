@@ -1,4 +1,4 @@
-//! Transpose, Reshape, Squeeze, Unsqueeze, Flatten, and an Expand that changes nothing.
+//! Transpose, Reshape, Squeeze, Unsqueeze, Flatten, and Expand without a change of shape.
 
 use tract_onnx::tract_core::internal::{AxisOp, ShapeFact, TDim};
 

@@ -1,4 +1,4 @@
-//! Where with a constant condition: features of one value beside features of another.
+//! Where with a constant condition: takes some features from one value and the others from another.
 
 use tract_onnx::tract_core::internal::{DatumType, Tensor};
 
@@ -21,7 +21,7 @@ pub(super) fn choose(inputs: &[Value]) -> Result<Value, Reason> {
     };
     let mask = mask(condition)?;
     let parts = [(yes, 1, 1.0), (no, 2, 0.0)];
-    // The side that depends on the input says where rows and features are.
+    // The side that depends on the input determines rows and features.
     let frame = parts.iter().find(|(value, ..)| !matches!(value, Value::Constant(_)));
     let frame = divided(frame.ok_or_else(unsupported)?.0)?;
     let chosen = mask.per_feature(&frame.axes, frame.width)?;

@@ -1,4 +1,4 @@
-//! Concat along the features: each part is padded with zero columns and the parts are added.
+//! Concat along the features: pads each part with zero columns and adds the parts.
 
 use tract_onnx::tract_core::internal::TDim;
 
@@ -56,7 +56,7 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
     let mut start = 0;
     for (slot, ((input, part), width)) in inputs.iter().zip(parts).zip(widths).enumerate() {
         if width == 0 {
-            // Zeros of no width, as exporters pad on the side where nothing is missing.
+            // A part of width 0: exporters write it where nothing is padded.
             continue;
         }
         if let Value::Constant(tensor) = input {
@@ -88,7 +88,7 @@ pub(super) fn concat(axis: usize, inputs: &[Value]) -> Result<Value, Reason> {
     Ok(Value::Affine(joined))
 }
 
-/// Refuses too many features; every part is selected into all of them.
+/// Refuses too many features; every part becomes a selection of that length.
 fn check_joined(parts: usize, total: usize) -> Result<(), Reason> {
     check_width(total)?;
     if parts.saturating_mul(total) <= MAX_VECTORS / SELECTED {
@@ -99,8 +99,7 @@ fn check_joined(parts: usize, total: usize) -> Result<(), Reason> {
     )))
 }
 
-/// Parts side by side along an axis that each of them has with length 1: features are counted part
-/// by part.
+/// Joins parts along an axis of length 1 in each: features are numbered part by part.
 fn stack(
     axis: usize,
     frame: Affine,
@@ -112,8 +111,8 @@ fn stack(
     let total = width.checked_mul(count).ok_or_else(unlike)?;
     check_joined(count, total)?;
     let dim = |value: usize| i64::try_from(value).map(TDim::from).map_err(|_| unlike());
-    let places = vec![Atom { space: Space::Feature, stride: dim(width)?, extent: dim(count)? }];
-    let axes = frame.axes.with_axis(axis, places);
+    let parts_axis = vec![Atom { space: Space::Feature, stride: dim(width)?, extent: dim(count)? }];
+    let axes = frame.axes.with_axis(axis, parts_axis);
     let mut stacked: Option<Affine> = None;
     let mut row = vec![0.0; total];
     for (slot, (input, part)) in inputs.iter().zip(parts).enumerate() {
@@ -152,7 +151,7 @@ fn stack(
     }))
 }
 
-/// The axis of a part of this many features: an axis of length 1 has no atoms.
+/// The axis of a part with this many features; an axis of length 1 has no atoms.
 fn features_or_unit(width: usize) -> Vec<Atom> {
     if width == 1 { vec![] } else { features(width) }
 }

@@ -1,8 +1,8 @@
-//! Conv as the linear map that it is.
+//! Conv as a linear map.
 //!
 //! A kernel of size 1 multiplies the channels of every position by one matrix: positions are rows,
-//! channels features. Any other convolution mixes positions: the whole image is one row, and the
-//! kernel is unrolled into a matrix over all of it.
+//! and channels are features. Any other convolution mixes positions: the whole image is one row,
+//! and the kernel is unrolled into a matrix over the image.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub(super) const SUPPORTED: &[Supported] = &[Supported {
               otherwise the whole image is one row and the kernel is unrolled, up to 2^25 elements",
 }];
 
-/// The most elements that an unrolled kernel may have.
+/// Most elements of an unrolled kernel.
 const MAX_UNROLLED: usize = 1 << 25;
 
 const CHANNELS: usize = 1;
@@ -74,15 +74,15 @@ pub(super) fn convolve(op: &Conv, inputs: &[Value]) -> Result<Value, Reason> {
     Ok(Value::Affine(affine.plus_row(row)?))
 }
 
-/// The input with channels as features, if the kernel never looks beyond one position and positions
-/// can be rows.
+/// The input with channels as features, if the kernel covers one position only and positions can be
+/// rows.
 fn positions_as_rows(op: &Conv, input: &Value) -> Result<Option<Affine>, Reason> {
     let spec = &op.pool_spec;
     let spatial = 0..spec.rank();
-    let looks_at_one =
+    let is_pointwise =
         spec.kernel_shape.iter().chain(spec.strides().iter()).all(|extent| *extent == 1);
     let padded = spatial.into_iter().any(|axis| !spec.padding.valid_dim(axis, true));
-    if !looks_at_one || padded || op.group != 1 {
+    if !is_pointwise || padded || op.group != 1 {
         return Ok(None);
     }
     match input {
@@ -106,7 +106,7 @@ fn pointwise(op: &Conv, kernel: &Constant, affine: Affine) -> Result<Affine, Rea
     Ok(affine.times(Link::Dense(Arc::new(matrix)), width, axes))
 }
 
-/// The input with everything but the batch axis as features.
+/// The input with all axes except the batch as features.
 fn image_as_row(input: &Value) -> Result<Affine, Reason> {
     let affine = match input {
         Value::Affine(affine) => affine.clone(),
@@ -163,14 +163,14 @@ fn unrolled(op: &Conv, kernel: &Constant, affine: Affine) -> Result<Affine, Reas
     let mut matrix = Matrix::zeros(affine.width, width)?;
     let (strides, dilations) = (op.pool_spec.strides(), op.pool_spec.dilations());
     for position in 0..positions {
-        let place = digits(position, &out_extents);
+        let index = digits(position, &out_extents);
         for tap in 0..taps {
-            // The feature offset of the pixel under this tap; outside the image, in the padding,
-            // there is none.
+            // The feature offset of the pixel under this tap; none in the padding outside the
+            // image.
             let pixel = digits(tap, &op.pool_spec.kernel_shape).iter().enumerate().try_fold(
                 0,
                 |offset, (axis, tap)| {
-                    let at = place[axis]
+                    let at = index[axis]
                         .checked_mul(strides[axis])?
                         .checked_add(tap.checked_mul(dilations[axis])?)?;
                     let at = at.checked_sub(geometry[axis].pad_before)?;
@@ -205,7 +205,7 @@ fn digit(stride: usize, extent: usize) -> Vec<Atom> {
     vec![Atom { space: Space::Feature, stride: dim(stride), extent: dim(extent) }]
 }
 
-/// The index of every axis that a row-major flat index stands for.
+/// The index along every axis, from a row-major flat index.
 fn digits(mut flat: usize, extents: &[usize]) -> Vec<usize> {
     let mut digits = vec![0; extents.len()];
     for (digit, extent) in digits.iter_mut().zip(extents).rev() {

@@ -1,4 +1,4 @@
-//! Which family an operator of the typed graph belongs to, and the table of all families.
+//! Applies an operator of the typed graph by its family, and lists what each family supports.
 
 use tract_onnx::tract_core::{
     internal::{AxisOp, TypedOp},
@@ -63,7 +63,7 @@ const SUPPORTED: &[Supported] = &[
 pub(in crate::ingest) fn apply(op: &dyn TypedOp, inputs: &[Value]) -> Result<Value, Reason> {
     if inputs.iter().any(|input| matches!(input, Value::Filled(..))) && !op.is::<TypedConcat>() {
         return Err(Reason::new(
-            "it takes a constant whose shape depends on a symbolic size; such a one can only be joined to features, so export with \
+            "it takes a constant whose shape depends on a symbolic size; such a constant can only be joined to features, so export with \
              fixed sizes",
         ));
     }

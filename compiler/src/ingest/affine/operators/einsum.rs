@@ -1,8 +1,8 @@
-//! Contraction with a constant: MatMul, Gemm and Einsum arrive here as one operator.
+//! Contraction with a constant: tract turns MatMul, Gemm and Einsum into one operator.
 //!
-//! Each label of the equation is, seen from the side that depends on the input: *kept* (rows),
-//! *contracted* (all features, exactly), or *new* (only on the constant's side; these become the
-//! new features).
+//! For the operand that depends on the input, each label of the equation is *kept* (rows),
+//! *contracted* (all features, and only those), or *new* (only in the constant; the new labels
+//! become the new features).
 
 use std::sync::Arc;
 
@@ -30,21 +30,21 @@ pub(super) const SUPPORTED: &[Supported] = &[Supported {
               positions",
 }];
 
-/// One label of the equation: its position in the linear operand, in the constant and in the
-/// output.
+/// One label of the equation: its axis in the operand that depends on the input, in the constant
+/// and in the output.
 struct Label {
     linear: Option<usize>,
     constant: Option<usize>,
     output: Option<usize>,
 }
 
-/// What a label of the constant does to the matrix that it becomes.
+/// The role of one axis of the constant in the matrix.
 enum Role {
-    /// Index `i` is the feature `self[i]` that is contracted.
+    /// Index `i` contracts the feature with this entry.
     Contracted(Vec<usize>),
     /// Index `i` is the new feature `i * stride`.
     New { stride: usize },
-    /// Summed over, or of length 1.
+    /// The axis is summed over, or has length 1.
     Ignored,
 }
 
@@ -99,7 +99,7 @@ fn contracted_atoms(axes: &Axes, labels: &[Label]) -> Vec<Atom> {
     contracted.filter_map(|label| label.linear).flat_map(|axis| axes.axis(axis).to_vec()).collect()
 }
 
-/// Are all features contracted, and nothing else?
+/// Whether all features are contracted, and nothing else.
 fn contracts_features(affine: &Affine, labels: &[Label]) -> bool {
     let contracted = contracted_atoms(&affine.axes, labels);
     contracted.iter().all(|atom| atom.space == Space::Feature) && tile(&contracted, affine.width)
@@ -113,8 +113,8 @@ fn divided_for(value: &Value, labels: &[Label]) -> Result<Affine, Reason> {
             let last = view.divided(
                 width.ok_or_else(|| Reason::new("it contracts an axis of symbolic length"))?,
             );
-            // Axes before the last one (a transposed input, channels before positions): positions
-            // are rows.
+            // If axes before the last one are contracted (a transposed input, or channels before
+            // positions), positions are rows.
             if !last.as_ref().is_ok_and(|affine| contracts_features(affine, labels)) && !view.whole
             {
                 let contracted = labels.iter().filter(|label| label.output.is_none());

@@ -99,7 +99,7 @@ pub(super) fn binary(name: &str, inputs: &[Value]) -> Result<Value, Reason> {
     Ok(Value::Affine(affine))
 }
 
-/// The expression behind a value; an untouched input is divided along its last axis.
+/// A value as an expression; an undivided input is divided along its last axis.
 pub(super) fn divided(value: &Value) -> Result<Affine, Reason> {
     match value {
         Value::Affine(affine) => Ok(affine.clone()),
@@ -108,7 +108,7 @@ pub(super) fn divided(value: &Value) -> Result<Affine, Reason> {
     }
 }
 
-/// Two expressions; an untouched input is divided as the other operand's features are.
+/// Two values as expressions; an undivided input is divided like the other operand.
 fn both_divided(left: &Value, right: &Value) -> Result<(Affine, Affine), Reason> {
     match (left, right) {
         (Value::Affine(left), Value::Input(view)) => Ok((left.clone(), view.divided_like(left)?)),
@@ -124,7 +124,7 @@ fn plus_constant(affine: Affine, constant: Constant, sign: f64) -> Result<Affine
     affine.plus_row(row.into_iter().map(|value| sign * value).collect())
 }
 
-/// A value times a number, which leaves an untouched input undivided.
+/// A value times a number; an undivided input stays undivided.
 fn scaled(value: &Value, factor: f64) -> Result<Value, Reason> {
     Ok(match value {
         Value::Input(view) => Value::Input(view.clone().scaled(factor)),

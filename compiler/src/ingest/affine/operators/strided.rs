@@ -15,8 +15,8 @@ use crate::ingest::{
     error::Reason,
 };
 
-/// Ends from here on mean the end of the axis, as exporters write it where the length of the axis
-/// is symbolic.
+/// Ends of at least this value mean the end of the axis; exporters write them where the length of
+/// the axis is symbolic.
 const FAR: i64 = i32::MAX as i64;
 
 pub(super) fn slice(op: &StridedSlice, inputs: &[Value]) -> Result<Value, Reason> {
@@ -88,7 +88,7 @@ fn dims(tensor: &Tensor) -> Option<Vec<TDim>> {
     if tensor.datum_type() == TDim::datum_type() {
         return Some(tensor.to_plain_array_view::<TDim>().ok()?.iter().cloned().collect());
     }
-    // By way of i64: tract's own cast to dimensions keeps 32 bits.
+    // Via i64: tract's own cast to dimensions keeps 32 bits.
     let integers = tensor.cast_to::<i64>().ok()?;
     Some(
         integers
@@ -100,8 +100,7 @@ fn dims(tensor: &Tensor) -> Option<Vec<TDim>> {
     )
 }
 
-/// The indices that are picked of an axis, as ONNX defines them; none if start, end or step are
-/// symbolic.
+/// The selected indices of an axis, as ONNX defines them; none if start, end or step are symbolic.
 fn indices(length: usize, start: &TDim, end: &TDim, step: &TDim) -> Option<Vec<usize>> {
     let (start, end, step) =
         (start.as_i64()?, end.as_i64()?, step.as_i64().filter(|step| *step != 0)?);
@@ -138,7 +137,7 @@ mod tests {
         assert_eq!(picked(-1, i64::MIN, -2), [4, 2, 0]);
         assert_eq!(picked(9, 0, -1), [4, 3, 2, 1]);
         assert!(picked(3, 3, 1).is_empty() && picked(0, 9, -1).is_empty());
-        // Backwards a start is clamped to the first index, as onnxruntime does.
+        // With a negative step, a start is clamped to the first index, as in onnxruntime.
         assert_eq!(picked(-9, -9, -1), [0]);
     }
 }

@@ -1,7 +1,8 @@
-//! Cast to int64, exactly: tract 0.23 makes dimensions of it, by way of 32 bits.
+//! Cast to int64 without loss. tract 0.23 turns the numbers into dimensions, and keeps only 32
+//! bits.
 //!
-//! Exporters write "to the end" of a slice as the largest int64, and cast it; cut to 32 bits it is
-//! -1, and the slice is one too short.
+//! Exporters write "to the end" of a slice as the largest int64, and cast it. Cut to 32 bits it is
+//! -1, and the slice is too short by one.
 
 use tract_onnx::{
     model::ParsingContext,

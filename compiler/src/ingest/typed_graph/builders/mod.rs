@@ -1,8 +1,7 @@
-//! ONNX operators that tract reads wrongly, or not in all their forms, are built here instead: one
-//! file each.
+//! Builds ONNX operators that tract reads wrongly, or not in all their forms: one file each.
 //!
-//! A builder makes tract's operator from a node of the file. It knows tract's inference, not linear
-//! maps; what an operator does to a map is in `operators`.
+//! A builder turns a node of the file into tract's operator. It knows tract's inference, not linear
+//! maps; the effect of an operator on a map is in `affine::operators`.
 
 pub(in crate::ingest) mod cast;
 mod pad;
@@ -10,7 +9,7 @@ mod squeeze;
 
 use tract_onnx::Onnx;
 
-/// tract's reader of ONNX with the operators of this folder.
+/// tract's ONNX reader with the operators of this folder.
 pub(in crate::ingest) fn onnx() -> Onnx {
     let mut onnx = tract_onnx::onnx().with_ignore_output_types(true).with_ignore_value_info(true);
     onnx.op_register.insert("Cast", cast::build);

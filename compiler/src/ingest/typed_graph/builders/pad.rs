@@ -1,8 +1,8 @@
-//! Pad, where pads may be negative and may be for some axes only.
+//! Pad with negative pads, and with pads for some axes only.
 //!
-//! tract 0.23 takes negative pads for huge ones, knows the result's size only along the axes that
-//! are named, and pads with a constant in any mode if there is one. A negative pad is a crop: it
-//! becomes a slice, and what is padded afterwards is never negative.
+//! tract 0.23 reads negative pads as huge ones, infers the result's size only along the axes that
+//! are listed, and pads with a constant in every mode if there is one. A negative pad is a crop: it
+//! becomes a slice, so the remaining pads are not negative.
 
 use tract_onnx::{
     model::{ParsingContext, optional_inputs},
@@ -40,10 +40,10 @@ pub(super) fn build(
 #[derive(Debug, Clone, Hash, PartialEq, Eq)]
 struct Pad {
     mode: Mode,
-    /// As an attribute of the node; otherwise the second input.
+    /// The pads if they are an attribute of the node; otherwise they are the second input.
     pads: Option<Vec<i64>>,
     value: Value,
-    /// The number of the input that lists axes.
+    /// Index of the input that lists the axes.
     axes: Option<usize>,
 }
 
@@ -54,11 +54,11 @@ enum Mode {
     Reflect,
 }
 
-/// What is put around a tensor, if that is a constant.
+/// The constant to pad with.
 #[derive(Debug, Clone, Hash, PartialEq, Eq)]
 enum Value {
     Attribute(Arc<Tensor>),
-    /// The number of the input; without one it is zero.
+    /// Index of the input; without one the value is zero.
     Input(Option<usize>),
 }
 
@@ -74,7 +74,7 @@ fn integers(tensor: &Tensor) -> TractResult<Vec<i64>> {
     Ok(tensor.cast_to::<i64>()?.to_plain_array_view::<i64>()?.iter().copied().collect())
 }
 
-/// What is added before and after every axis of a tensor of this rank.
+/// The pads before and after every axis of a tensor of this rank.
 fn along(rank: usize, pads: &[i64], axes: Option<&[i64]>) -> TractResult<Vec<(i64, i64)>> {
     let signed = i64::try_from(rank)?;
     let axes: Vec<i64> = axes.map_or_else(|| (0..signed).collect(), <[i64]>::to_vec);
@@ -107,7 +107,7 @@ impl Expansion for Pad {
         if let Value::Input(Some(value)) = self.value {
             s.equals(&inputs[0].datum_type, &inputs[value].datum_type)?;
         }
-        // All that says how much is padded must be known; the values of the tensor itself need not.
+        // The pads and axes must be known; the values of the tensor need not be.
         let known: Vec<_> = (1..inputs.len())
             .filter(|at| self.value != Value::Input(Some(*at)))
             .map(|at| &inputs[at].value)
@@ -174,7 +174,7 @@ impl Expansion for Pad {
             let end = fact.shape[axis].clone() + *after.min(&0);
             ensure!(
                 (end.clone() - &start).as_i64().is_some_and(|left| left >= 0),
-                "it takes away more than there is of axis {axis}, or its length is symbolic"
+                "it crops more than the length of axis {axis}, or that length is symbolic"
             );
             wire = model.wire_node(
                 format!("{prefix}.crop-{axis}"),

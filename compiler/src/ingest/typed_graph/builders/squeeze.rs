@@ -1,5 +1,5 @@
-//! Squeeze without axes before operator set 13, and with axes in any order: tract 0.23 wants them,
-//! and in ascending order.
+//! Squeeze without axes before operator set 13, and with axes in any order. tract 0.23 requires
+//! axes, in ascending order.
 
 use tract_onnx::{
     model::ParsingContext,
@@ -23,11 +23,11 @@ pub(super) fn build(
     Ok((expand(Squeeze { axes: listed }), vec![]))
 }
 
-/// Where the axes to remove are.
+/// The axes to remove.
 #[derive(Debug, Clone, Hash, PartialEq, Eq)]
 enum Axes {
     These(Vec<i64>),
-    /// In the second input.
+    /// Listed in the second input.
     Input,
     /// All axes of length 1.
     Units,

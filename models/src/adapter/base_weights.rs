@@ -1,0 +1,210 @@
+//! Looks up the weights of a base model by the name of a module, and reads them one at a time.
+//!
+//! Must not know about adapters, nor the orientation of a weight.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    Error,
+    adapter::{base_model::open_shards, tensor_file::TensorFile},
+};
+
+/// Names of the token table that an output layer is tied to, if the file has no weight for that
+/// layer.
+const TIED: &[&str] = &[
+    "model.embed_tokens",
+    "transformer.wte",
+    "gpt_neox.embed_in",
+    "model.decoder.embed_tokens",
+    "embed_tokens",
+    "wte",
+];
+
+/// A base model folder whose headers have been read.
+pub(crate) struct BaseWeights {
+    dir: PathBuf,
+    shards: Vec<TensorFile>,
+    /// Shard of every tensor.
+    shard_of: HashMap<String, usize>,
+}
+
+/// A tensor of a base model.
+#[derive(Debug, Clone)]
+pub(crate) struct BaseTensor {
+    shard: usize,
+    name: String,
+}
+
+impl BaseWeights {
+    /// Opens a folder that `save_pretrained` wrote.
+    pub(crate) fn open(dir: &Path) -> Result<BaseWeights, Error> {
+        let shards = open_shards(dir)?;
+        let shard_of = shards
+            .iter()
+            .enumerate()
+            .flat_map(|(shard, file)| file.names().into_iter().map(move |name| (name, shard)))
+            .collect();
+        Ok(BaseWeights { dir: dir.to_owned(), shards, shard_of })
+    }
+
+    /// The weight of a module, the first that exists of:
+    ///
+    /// 1. `<module>.weight`;
+    /// 2. without the first part of the name, because base models are saved without the head
+    ///    (`h.0.attn.c_attn.weight` for `transformer.h.0.attn.c_attn`);
+    /// 3. for `lm_head`, the token table that it is tied to;
+    /// 4. the only name that ends in the module's, because models are saved with the head
+    ///    (`model.layers.0…` for `layers.0…`).
+    pub(crate) fn weight(&self, module: &str) -> Result<BaseTensor, Error> {
+        self.stored_name(module).and_then(|name| self.tensor(&name, ".weight")).ok_or_else(|| Error::Tensor {
+            path: self.dir.clone(),
+            tensor: format!("{module}.weight"),
+            reason:
+                "is not in this base model, although the adapter changes that module; pass the folder of the model \
+                     that the adapter was trained on (or the file has another name for the layer)"
+                    .into(),
+        })
+    }
+
+    /// The bias of a module, if it has one; looked up as [`BaseWeights::weight`].
+    pub(crate) fn bias(&self, module: &str) -> Option<BaseTensor> {
+        // The module's own names only: a head that is tied to the token table has its own bias.
+        self.own_names(module)
+            .map(str::to_owned)
+            .chain(self.only_name_ending_in(module))
+            .find_map(|name| self.tensor(&name, ".bias"))
+    }
+
+    /// The module's name, and the same name without its first part.
+    fn own_names<'m>(&self, module: &'m str) -> impl Iterator<Item = &'m str> {
+        [Some(module), module.split_once('.').map(|(_, rest)| rest)].into_iter().flatten()
+    }
+
+    /// The module's name in the file.
+    fn stored_name(&self, module: &str) -> Option<String> {
+        let tied: &[&str] = if module == "lm_head" { TIED } else { &[] };
+        let mut known = self.own_names(module).chain(tied.iter().copied());
+        known
+            .find(|name| self.tensor(name, ".weight").is_some())
+            .map(str::to_owned)
+            .or_else(|| self.only_name_ending_in(module))
+    }
+
+    /// The only module whose name ends in this one after a dot.
+    fn only_name_ending_in(&self, module: &str) -> Option<String> {
+        let end = format!(".{module}.weight");
+        let mut found =
+            self.shard_of.keys().filter(|name| !module.is_empty() && name.ends_with(&end));
+        match (found.next(), found.next()) {
+            (Some(only), None) => only.strip_suffix(".weight").map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    fn tensor(&self, module: &str, end: &str) -> Option<BaseTensor> {
+        let name = format!("{module}{end}");
+        self.shard_of.get(&name).map(|&shard| BaseTensor { shard, name })
+    }
+
+    /// Shape of a tensor.
+    pub(crate) fn shape(&self, tensor: &BaseTensor) -> Result<Vec<usize>, Error> {
+        Ok(self.shards[tensor.shard].info(&tensor.name)?.shape.clone())
+    }
+
+    /// A tensor's values, row-major, all finite.
+    pub(crate) fn read(&mut self, tensor: &BaseTensor) -> Result<Vec<f32>, Error> {
+        let values = self.shards[tensor.shard].read_f32(&tensor.name)?;
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(at) => Err(self.error(tensor, format!("holds {} at position {at}", values[at]))),
+        }
+    }
+
+    /// BLAKE3 of type, shape and content of a tensor.
+    pub(crate) fn digest(&mut self, tensor: &BaseTensor) -> Result<blake3::Hash, Error> {
+        self.shards[tensor.shard].digest(&tensor.name)
+    }
+
+    /// An error about a tensor.
+    pub(crate) fn error(&self, tensor: &BaseTensor, reason: String) -> Error {
+        self.shards[tensor.shard].tensor_error(&tensor.name, reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use safetensors::{Dtype, tensor::TensorView};
+
+    use super::*;
+
+    fn model(names: &[&str]) -> (tempfile::TempDir, BaseWeights) {
+        let dir = tempfile::tempdir().unwrap();
+        let views = names
+            .iter()
+            .map(|name| (*name, TensorView::new(Dtype::F32, vec![1, 1], &[0; 4]).unwrap()));
+        std::fs::write(
+            dir.path().join("model.safetensors"),
+            safetensors::serialize(views, None).unwrap(),
+        )
+        .unwrap();
+        let base = BaseWeights::open(dir.path()).unwrap();
+        (dir, base)
+    }
+
+    #[test]
+    fn a_module_is_found_by_its_name_then_without_the_head_then_tied() {
+        let (_dir, base) = model(&[
+            "transformer.h.0.weight",
+            "h.0.weight",
+            "h.1.weight",
+            "h.1.bias",
+            "wte.weight",
+        ]);
+        let found = |module: &str| base.weight(module).map(|tensor| tensor.name);
+        assert_eq!(found("transformer.h.0").unwrap(), "transformer.h.0.weight");
+        assert_eq!(found("transformer.h.1").unwrap(), "h.1.weight");
+        assert_eq!(base.bias("transformer.h.1").unwrap().name, "h.1.bias");
+        assert!(base.bias("transformer.h.0").is_none());
+        assert_eq!(found("lm_head").unwrap(), "wte.weight");
+        for absent in ["transformer.h.2", "h", "0", "x.y.h.1", ""] {
+            let error = found(absent).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("`{absent}.weight`")) && error.contains("trained on"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_module_of_a_model_that_was_saved_with_its_head_is_found_if_it_is_the_only_one() {
+        let (_dir, base) = model(&[
+            "model.layers.0.q.weight",
+            "model.layers.0.q.bias",
+            "a.layers.1.q.weight",
+            "b.layers.1.q.weight",
+        ]);
+        assert_eq!(base.weight("layers.0.q").unwrap().name, "model.layers.0.q.weight");
+        assert_eq!(base.bias("layers.0.q").unwrap().name, "model.layers.0.q.bias");
+        for other in ["layers.1.q", "yers.0.q", "q", ""] {
+            assert!(base.weight(other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_tied_head_has_the_bias_of_its_own_name() {
+        let (_dir, base) =
+            model(&["lm_head.bias", "model.embed_tokens.weight", "model.embed_tokens.bias"]);
+        assert_eq!(base.weight("lm_head").unwrap().name, "model.embed_tokens.weight");
+        assert_eq!(base.bias("lm_head").unwrap().name, "lm_head.bias");
+    }
+
+    #[test]
+    fn a_head_with_its_own_weight_is_not_tied() {
+        let (_dir, base) = model(&["lm_head.weight", "model.embed_tokens.weight"]);
+        assert_eq!(base.weight("lm_head").unwrap().name, "lm_head.weight");
+    }
+}

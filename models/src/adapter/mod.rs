@@ -1,0 +1,12 @@
+//! Adapters in: PEFT folders are read (`peft`), and written as one ONNX file per submodule
+//! (`export`).
+//!
+//! Of tract, only the protobuf types are used here: nothing is run.
+
+mod base_model;
+mod base_weights;
+pub mod export;
+mod module_name;
+pub mod peft;
+mod strict_json;
+mod tensor_file;

@@ -1,0 +1,33 @@
+//! Reads an adapter that `peft` saved: a folder with `adapter_config.json` and
+//! `adapter_model.safetensors`.
+//!
+//! The result is what `peft` 0.21 computes at inference, module by module ([`AdapterModule`]): LoRA
+//! and DoRA of linear layers and embeddings, AdaLoRA, VeRA, (IA)³, LoHa and LoKr. Settings that
+//! change the result in any other way are refused by name. Must not know about ONNX, and never
+//! guesses the orientation of an adapter's tensor: the name of the tensor states it.
+
+mod adalora;
+mod adapter;
+mod base_layer;
+mod base_model;
+mod config;
+mod dora;
+mod folder;
+mod ia3;
+mod loha;
+mod lokr;
+mod lora;
+mod module;
+mod module_tensors;
+mod modules;
+mod pattern;
+mod pattern_syntax;
+mod step;
+mod vera;
+
+pub use adapter::Adapter;
+pub use base_model::BaseModel;
+pub use module::{AdapterModule, Branch, Form, Kind, LoraWeights, ModuleInput};
+pub use step::{Action, Step};
+
+pub use super::base_model::fingerprint;

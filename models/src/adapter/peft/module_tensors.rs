@@ -1,0 +1,239 @@
+//! Sorts the tensors of an adapter file into modules by their names, and reads them with their
+//! shapes checked.
+//!
+//! The name alone states the role and the orientation of a tensor. Must not know what is computed
+//! with it.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Error,
+    adapter::{module_name, tensor_file::TensorFile},
+};
+
+/// The prefix that `peft` puts before the name of every module.
+pub(super) const PREFIX: &str = "base_model.model.";
+
+/// Most numbers that all modules together may have beyond those of the file. LoHa, LoKr and VeRA
+/// write out more numbers than the file holds, so a small file could ask for any amount of memory.
+const MAX_DERIVED: usize = 1 << 30;
+
+/// Most such numbers of one module; a larger matrix cannot be compiled.
+const MAX_DERIVED_OF_MODULE: usize = 1 << 28;
+
+/// Names of the tensors of one module, by the end of the name.
+pub(super) type TensorsBySuffix = BTreeMap<&'static str, String>;
+
+/// An adapter file that is being read, with the number of further numbers that modules may have.
+pub(super) struct AdapterTensors<'a> {
+    file: &'a mut TensorFile,
+    left: usize,
+}
+
+/// The expected size of a dimension.
+#[derive(Clone, Copy)]
+pub(super) enum Dim {
+    /// This size.
+    Is(usize),
+    /// Any size; the text names the dimension.
+    Any(&'static str),
+}
+
+impl<'a> AdapterTensors<'a> {
+    pub(super) fn of(file: &'a mut TensorFile) -> AdapterTensors<'a> {
+        AdapterTensors { file, left: MAX_DERIVED }
+    }
+
+    /// Sorts all tensors except `shared` into modules. Every tensor must have one of the suffixes;
+    /// `hint` describes a tensor that has none.
+    pub(super) fn sort(
+        &self,
+        suffixes: &[&'static str],
+        shared: &[&str],
+        hint: impl Fn(&str) -> Option<&'static str>,
+    ) -> Result<BTreeMap<String, TensorsBySuffix>, Error> {
+        let mut modules: BTreeMap<String, TensorsBySuffix> = BTreeMap::new();
+        for tensor in self.file.names().into_iter().filter(|name| !shared.contains(&name.as_str()))
+        {
+            let refuse = |reason: &str| Err(self.file.tensor_error(&tensor, reason.into()));
+            let Some(name) = tensor.strip_prefix(PREFIX) else {
+                return refuse(
+                    "does not begin with `base_model.model.`, as tensors from peft's save_pretrained do; save the adapter with peft",
+                );
+            };
+            let found =
+                suffixes.iter().find_map(|suffix| Some((name.strip_suffix(suffix)?, *suffix)));
+            let Some((module, suffix)) = found else {
+                let known: Vec<&str> =
+                    suffixes.iter().map(|suffix| suffix.trim_start_matches('.')).collect();
+                let of_type = format!(
+                    "is none of {} of a module; only those can be proven",
+                    known.join(", ")
+                );
+                return refuse(hint(name).unwrap_or(&of_type));
+            };
+            modules.entry(module.to_owned()).or_default().insert(suffix, tensor.clone());
+        }
+        if modules.is_empty() {
+            let reason = "holds no tensor, so there is no adapter in it".into();
+            return Err(Error::Safetensors { path: self.file.path().to_owned(), reason });
+        }
+        for name in modules.keys() {
+            module_name::check(name)?;
+        }
+        Ok(modules)
+    }
+
+    /// An error about one tensor.
+    pub(super) fn error(&self, tensor: &str, reason: impl Into<String>) -> Error {
+        self.file.tensor_error(tensor, reason.into())
+    }
+
+    /// BLAKE3 of type, shape and content of a tensor.
+    pub(super) fn digest(&mut self, tensor: &str) -> Result<blake3::Hash, Error> {
+        self.file.digest(tensor)
+    }
+
+    /// Whether the file has a tensor.
+    pub(super) fn has(&self, tensor: &str) -> bool {
+        self.file.info(tensor).is_ok()
+    }
+
+    /// The dimensions of a tensor, which must be `expected` and not zero.
+    pub(super) fn dims<const N: usize>(
+        &self,
+        tensor: &str,
+        expected: [Dim; N],
+    ) -> Result<[usize; N], Error> {
+        let found = &self.file.info(tensor)?.shape;
+        let fits = |found: &[usize; N]| {
+            found.iter().zip(expected).all(|(&size, dim)| match dim {
+                Dim::Is(wanted) => size == wanted,
+                Dim::Any(_) => true,
+            })
+        };
+        if found.contains(&0) {
+            return Err(self.error(
+                tensor,
+                format!("has no elements: its shape is {found:?}; save the adapter again"),
+            ));
+        }
+        if let Some(dims) = <[usize; N]>::try_from(found.as_slice()).ok().filter(fits) {
+            return Ok(dims);
+        }
+        let expected: Vec<String> = expected
+            .iter()
+            .map(|dim| match dim {
+                Dim::Is(size) => size.to_string(),
+                Dim::Any(what) => (*what).to_owned(),
+            })
+            .collect();
+        let reason = format!(
+            "has the shape {found:?} where [{}] is expected by the config and the other tensors; the two files may be \
+             of different adapters, or the module is a convolution, which is not supported",
+            expected.join(", ")
+        );
+        Err(self.error(tensor, reason))
+    }
+
+    /// A tensor's values, all finite.
+    pub(super) fn values(&mut self, module: &str, tensor: &str) -> Result<Vec<f32>, Error> {
+        let values = self.file.read_f32(tensor)?;
+        match values.iter().position(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(position) => Err(Error::NotFinite {
+                path: self.file.path().to_owned(),
+                module: module.to_owned(),
+                tensor: tensor.to_owned(),
+                position,
+                value: f64::from(values[position]),
+            }),
+        }
+    }
+
+    /// Reserves `numbers` more numbers for a module.
+    ///
+    /// # Errors
+    /// [`Error::ModuleTooLarge`] if they exceed the limit of a module or of all modules together.
+    pub(super) fn reserve(&mut self, module: &str, numbers: Option<usize>) -> Result<(), Error> {
+        let allowed = numbers.filter(|&numbers| numbers <= MAX_DERIVED_OF_MODULE);
+        self.left = allowed.and_then(|numbers| self.left.checked_sub(numbers)).ok_or_else(|| Error::ModuleTooLarge {
+            module: module.to_owned(),
+            reason: format!(
+                "its matrices have more than {MAX_DERIVED_OF_MODULE} numbers when written out, or those of all modules have \
+                 more than {MAX_DERIVED}; train with lower ranks"
+            ),
+        })?;
+        Ok(())
+    }
+}
+
+/// One module's tensors.
+pub(super) struct ModuleTensors<'t, 'f> {
+    pub(super) file: &'t mut AdapterTensors<'f>,
+    /// Name of the module.
+    pub(super) name: String,
+    pub(super) by_suffix: TensorsBySuffix,
+}
+
+impl ModuleTensors<'_, '_> {
+    /// Whether the module has a tensor.
+    pub(super) fn has(&self, suffix: &str) -> bool {
+        self.by_suffix.contains_key(suffix)
+    }
+
+    /// Name of a tensor that the module must have.
+    fn tensor(&self, suffix: &str) -> Result<&str, Error> {
+        self.by_suffix.get(suffix).map(String::as_str).ok_or_else(|| {
+            self.error(
+                suffix,
+                "is missing, although the module or the config needs it; save the adapter again",
+            )
+        })
+    }
+
+    /// Dimensions of a tensor, see [`AdapterTensors::dims`].
+    pub(super) fn dims<const N: usize>(
+        &self,
+        suffix: &str,
+        expected: [Dim; N],
+    ) -> Result<[usize; N], Error> {
+        self.file.dims(self.tensor(suffix)?, expected)
+    }
+
+    /// A tensor's values, all finite. Call [`ModuleTensors::dims`] first.
+    pub(super) fn values(&mut self, suffix: &str) -> Result<Vec<f32>, Error> {
+        let tensor = self.tensor(suffix)?.to_owned();
+        self.file.values(&self.name, &tensor)
+    }
+
+    /// A matrix `[rows, cols]` with its dimensions.
+    pub(super) fn matrix(&mut self, suffix: &str, expected: [Dim; 2]) -> Result<Matrix, Error> {
+        let [rows, cols] = self.dims(suffix, expected)?;
+        Ok(Matrix { rows, cols, values: self.values(suffix)? })
+    }
+
+    /// Reserves numbers that are not in the file, see [`AdapterTensors::reserve`].
+    pub(super) fn reserve(&mut self, numbers: Option<usize>) -> Result<(), Error> {
+        self.file.reserve(&self.name, numbers)
+    }
+
+    /// An error about one tensor of the module.
+    pub(super) fn error(&self, suffix: &str, reason: impl Into<String>) -> Error {
+        self.file.error(&format!("{PREFIX}{}{suffix}", self.name), reason)
+    }
+}
+
+/// A matrix, row-major.
+pub(super) struct Matrix {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) values: Vec<f32>,
+}
+
+impl Matrix {
+    /// The row with this index.
+    pub(super) fn row(&self, at: usize) -> &[f32] {
+        &self.values[at * self.cols..][..self.cols]
+    }
+}

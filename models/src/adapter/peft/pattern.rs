@@ -1,0 +1,127 @@
+//! Matches `rank_pattern` and `alpha_pattern`, settings by module name, as `peft` does.
+//!
+//! `peft.utils.other.get_pattern_key` takes the first key, in the order of the file, for which
+//! Python's `re.match(rf"(.*\.)?({key})$", name)` succeeds; if none does, `dict.get(name)` still
+//! finds a key that is literally the name. Must not know what the values mean.
+
+use regex::{Regex, RegexBuilder};
+
+use super::pattern_syntax;
+
+/// Most keys in one table.
+const MAX_KEYS: usize = 4096;
+
+/// Longest key, in bytes.
+const MAX_KEY_BYTES: usize = 1024;
+
+/// Limit on one compiled pattern, in bytes; `((a{100}){100}){100}` is over it.
+const MAX_COMPILED: usize = 1 << 18;
+
+/// Values by pattern, in the order of the file.
+#[derive(Debug)]
+pub(super) struct PatternTable<T> {
+    entries: Vec<(String, Regex, T)>,
+}
+
+/// A key that cannot be used, and why.
+#[derive(Debug, PartialEq)]
+pub(super) struct BadPattern {
+    pub(super) key: String,
+    pub(super) reason: String,
+}
+
+impl<T> PatternTable<T> {
+    pub(super) fn new(entries: Vec<(String, T)>) -> Result<Self, BadPattern> {
+        if entries.len() > MAX_KEYS {
+            let reason =
+                format!("is one of {} patterns, over the limit of {MAX_KEYS}", entries.len());
+            return Err(BadPattern {
+                key: entries.into_iter().next().map_or_else(String::new, |(key, _)| key),
+                reason,
+            });
+        }
+        let entries = entries
+            .into_iter()
+            .map(|(key, value)| match compile(&key) {
+                Ok(regex) => Ok((key, regex, value)),
+                Err(reason) => Err(BadPattern { key, reason }),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(PatternTable { entries })
+    }
+
+    /// The value for a module, if any pattern matches its name.
+    pub(super) fn get(&self, module: &str) -> Option<&T> {
+        self.entries
+            .iter()
+            // `re.match` matches only at the start. If any match starts there, the leftmost does.
+            .find(|(_, regex, _)| regex.find(module).is_some_and(|found| found.start() == 0))
+            .or_else(|| self.entries.iter().find(|(key, _, _)| key == module))
+            .map(|(_, _, value)| value)
+    }
+}
+
+fn compile(key: &str) -> Result<Regex, String> {
+    if key.len() > MAX_KEY_BYTES {
+        return Err(format!("is {} bytes long, over the limit of {MAX_KEY_BYTES}", key.len()));
+    }
+    pattern_syntax::check(key)?;
+    RegexBuilder::new(&format!(r"(.*\.)?({key})$"))
+        .size_limit(MAX_COMPILED)
+        .dfa_size_limit(MAX_COMPILED)
+        .build()
+        .map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => {
+                "is a pattern that takes too much memory; simplify it".into()
+            }
+            _ => "is not a regular expression".into(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn table(keys: &[&str]) -> PatternTable<usize> {
+        PatternTable::new(
+            keys.iter().enumerate().map(|(at, key)| ((*key).to_owned(), at)).collect(),
+        )
+        .unwrap()
+    }
+
+    /// Checked against `get_pattern_key` of peft 0.21.2, see the table in
+    /// fixtures/make/pattern_keys.py.
+    #[test]
+    fn keys_match_as_in_peft() {
+        let known = include_str!("../../../tests/data/pattern_keys.tsv");
+        let mut cases = 0;
+        for line in known.lines().filter(|line| !line.starts_with('#')) {
+            let mut fields = line.split('\t');
+            let (name, keys, expected) =
+                (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
+            let keys: Vec<&str> = keys.split(' ').collect();
+            let expected = (expected != "-").then(|| expected.parse::<usize>().unwrap());
+            assert_eq!(table(&keys).get(name).copied(), expected, "{line}");
+            cases += 1;
+        }
+        assert!(cases > 20);
+    }
+
+    #[test]
+    fn hostile_patterns_are_errors() {
+        let long = "a".repeat(MAX_KEY_BYTES + 1);
+        for key in
+            ["(", ")", "a))(b", "[", "*", "((a{1000}){1000}){1000}", r"(a)\1", "(?=a)", &long]
+        {
+            assert!(PatternTable::new(vec![(key.to_owned(), 1)]).is_err(), "{key}");
+        }
+        assert!(PatternTable::new((0..=MAX_KEYS).map(|at| (at.to_string(), 1)).collect()).is_err());
+    }
+
+    #[test]
+    fn a_pattern_that_backtracks_in_python_takes_no_time() {
+        let name = "a".repeat(200) + "!";
+        assert_eq!(table(&["(a*)*(a*)*(a*)*b"]).get(&name), None);
+    }
+}

@@ -1,0 +1,181 @@
+//! The user's side: verifying a session.
+
+use std::path::Path;
+
+use zklora_artifacts::{
+    activations::Activations,
+    folder::Public,
+    own_session::OwnSession,
+    srs_file,
+    trace_reader::TraceReader,
+    verify::{self, MAX_PROOF},
+};
+use zklora_proof::{keys::KeyStore, srs::Srs, verifier::SrsPolicy};
+
+use crate::{AdapterId, Ceremony, Error, SessionId};
+
+/// Verifies sessions. It keeps what is the same for all of them: make one, and use it from any
+/// thread.
+///
+/// ```
+/// let verifier = zklora::Verifier::ethereum()?;
+/// assert!(verifier.ceremony().is_trusted());
+/// # Ok::<(), zklora::Error>(())
+/// ```
+pub struct Verifier {
+    pub(crate) srs: Srs,
+    keys: KeyStore,
+    policy: SrsPolicy,
+}
+
+/// What an accepted proof says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verdict {
+    /// The adapter that computed every delta of the trace.
+    pub adapter: AdapterId,
+    /// Rows of every module. Nothing is claimed about a module without rows.
+    pub rows: Vec<(String, usize)>,
+    /// The ceremony that the verdict rests on.
+    pub ceremony: Ceremony,
+}
+
+impl Verdict {
+    /// Rows of all modules together.
+    pub fn total_rows(&self) -> usize {
+        self.rows.iter().map(|(_, rows)| rows).sum()
+    }
+}
+
+impl Verifier {
+    /// Trusts the Ethereum KZG ceremony of 2023, which is part of this crate, and no other.
+    ///
+    /// # Errors
+    /// The build is damaged.
+    pub fn ethereum() -> Result<Verifier, Error> {
+        Ok(Verifier {
+            srs: srs_file::load(None)?,
+            keys: KeyStore::default(),
+            policy: SrsPolicy::TrustedOnly,
+        })
+    }
+
+    /// Trusts the ceremony of a file, in the JSON format of Ethereum's consensus specifications.
+    /// The party that knows its secret can prove anything.
+    ///
+    /// # Errors
+    /// The file holds no valid ceremony.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = &dir.path().join("ceremony.json");
+    /// std::fs::write(path, "{}").unwrap();
+    /// assert!(zklora::Verifier::insecure_with_ceremony(path).is_err());
+    /// ```
+    pub fn insecure_with_ceremony(file: &Path) -> Result<Verifier, Error> {
+        Ok(Verifier {
+            srs: srs_file::load(Some(file))?,
+            keys: KeyStore::default(),
+            policy: SrsPolicy::AllowUntrusted,
+        })
+    }
+
+    /// The ceremony that verdicts rest on.
+    pub fn ceremony(&self) -> Ceremony {
+        self.srs.provenance()
+    }
+
+    /// Verifies the proof of a session of which the user recorded the trace.
+    ///
+    /// * `pin`: the id that the user had before the session. A later id shows next to nothing: an
+    ///   adapter for a few known rows is easily made.
+    /// * `session_id`: the id that the user drew.
+    /// * `public`: the folder `public` of the artifacts, or the folder that holds it.
+    /// * `trace`: the trace, `.safetensors`. Another party may have recorded it if
+    ///   [`Verifier::verify_inputs`] is used instead.
+    /// * `proof`: the proof, `.pf`.
+    ///
+    /// # Errors
+    /// [`Error::is_refusal`] tells a "no" from files that cannot be used.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # let session = &Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/session");
+    /// let verifier = zklora::Verifier::ethereum()?;
+    /// let (public, trace) = (session.join("public"), session.join("trace.safetensors"));
+    /// let proof = session.join("session.pf");
+    /// let (pin, session_id) = ("ADAPTER_ID".parse()?, "SESSION_ID".parse()?);
+    ///
+    /// let verdict = verifier.verify(&pin, &session_id, &public, &trace, &proof)?;
+    /// assert_eq!(verdict.adapter, pin);
+    ///
+    /// // The same proof for another session is refused.
+    /// let other = zklora::SessionId::random()?;
+    /// let refused = verifier.verify(&pin, &other, &public, &trace, &proof).unwrap_err();
+    /// assert!(refused.is_refusal());
+    /// # Ok::<(), zklora::Error>(())
+    /// ```
+    pub fn verify(
+        &self,
+        pin: &AdapterId,
+        session_id: &SessionId,
+        public: &Path,
+        trace: &Path,
+        proof: &Path,
+    ) -> Result<Verdict, Error> {
+        self.verify_own(pin, session_id, None, public, trace, proof)
+    }
+
+    /// [`Verifier::verify`] for a trace that the contributor recorded: its activations must be those
+    /// of `inputs`, a `.safetensors` file with a tensor `<module>.<input>` for each input.
+    ///
+    /// # Errors
+    /// Those of [`Verifier::verify`], and a refusal if the activations differ.
+    ///
+    /// ```
+    /// # use std::path::Path;
+    /// # let session = &Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/session");
+    /// # let (pin, session_id) = ("ADAPTER_ID".parse()?, "SESSION_ID".parse()?);
+    /// let verdict = zklora::Verifier::ethereum()?.verify_inputs(
+    ///     &pin,
+    ///     &session_id,
+    ///     &session.join("inputs.safetensors"),
+    ///     &session.join("public"),
+    ///     &session.join("trace.safetensors"),
+    ///     &session.join("session.pf"),
+    /// )?;
+    /// assert_eq!(verdict.adapter, pin);
+    /// # Ok::<(), zklora::Error>(())
+    /// ```
+    pub fn verify_inputs(
+        &self,
+        pin: &AdapterId,
+        session_id: &SessionId,
+        inputs: &Path,
+        public: &Path,
+        trace: &Path,
+        proof: &Path,
+    ) -> Result<Verdict, Error> {
+        self.verify_own(pin, session_id, Some(inputs), public, trace, proof)
+    }
+
+    fn verify_own(
+        &self,
+        pin: &AdapterId,
+        session_id: &SessionId,
+        inputs: Option<&Path>,
+        public: &Path,
+        trace: &Path,
+        proof: &Path,
+    ) -> Result<Verdict, Error> {
+        let Public { manifest } = Public::load(public, Some(pin), &self.srs, &self.keys)?;
+        let read = |path| Activations::read(path, manifest.modules(), None);
+        let inputs = inputs.map(read).transpose()?;
+        let trace = TraceReader::trace(trace, &manifest)?;
+        let own = OwnSession { id: Some(session_id.to_bytes()), inputs: inputs.as_ref() };
+        let proof = zklora_files::read(proof, MAX_PROOF)?;
+        let (srs, keys) = (&self.srs, &self.keys);
+        let verdict = verify::verify(&manifest, &trace, &own, &proof, srs, keys, self.policy)?;
+        Ok(Verdict { adapter: verdict.adapter, rows: verdict.rows, ceremony: verdict.ceremony })
+    }
+}

@@ -36,8 +36,8 @@ pub struct Options<'a> {
     pub circuit: CircuitOptions,
     /// Which SRS.
     pub srs: Srs<'a>,
-    /// A folder with the files of an EZKL run for the only ONNX file: settings.json, vk.key and, to
-    /// prove, model.compiled and pk.key.
+    /// A folder with the files of an EZKL run for the only ONNX file: settings.json, vk.key and,
+    /// to prove, model.compiled and pk.key.
     pub run: Option<&'a Path>,
 }
 

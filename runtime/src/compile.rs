@@ -61,7 +61,8 @@ pub struct Compiled {
 /// The result of `--locked` for one file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct FileCheck {
-    /// Path in the folder, or `input <module>` for an ONNX file whose digest is not the locked one.
+    /// Path in the folder, or `input <module>` for an ONNX file whose digest is not the locked
+    /// one.
     pub path: String,
     /// How the file compares.
     pub state: FileState,

@@ -1,4 +1,5 @@
-//! Text and numbers of an HTML page. All text is untrusted: it reaches the page only through [`text`].
+//! Text and numbers of an HTML page. All text is untrusted: it reaches the page only through
+//! [`text`].
 //!
 //! Numbers are formatted here and not by `indicatif`, which the command line uses: it would bring a
 //! terminal library into this crate, and it has no format for significant digits, shares or times

@@ -69,8 +69,8 @@ pub enum ActivationSource {
 pub struct Options<'a> {
     /// The PEFT folder.
     pub adapter: &'a Path,
-    /// The folder of the base model. Its fingerprint goes into the manifest, and DoRA and VeRA need
-    /// its weights.
+    /// The folder of the base model. Its fingerprint goes into the manifest, and DoRA and VeRA
+    /// need its weights.
     pub base: Option<&'a Path>,
     /// The activations.
     pub rows: ActivationSource,

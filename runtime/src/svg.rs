@@ -1,7 +1,7 @@
 //! Plots as inline SVG. Every coordinate is finite for any numbers.
 //!
-//! Not the crate `plotters`: its SVG has fixed colours and no classes, so a plot could not follow the
-//! page's light and dark style, and it has neither tooltips nor labels for screen readers.
+//! Not the crate `plotters`: its SVG has fixed colours and no classes, so a plot could not follow
+//! the page's light and dark style, and it has neither tooltips nor labels for screen readers.
 
 use std::fmt::Write;
 

@@ -178,8 +178,8 @@ pub struct Comparison {
     pub native: SystemReport,
     /// EZKL.
     pub ezkl: SystemReport,
-    /// Time to make EZKL's insecure SRS, in seconds. It is not a stage, because one SRS serves many
-    /// circuits.
+    /// Time to make EZKL's insecure SRS, in seconds. It is not a stage, because one SRS serves
+    /// many circuits.
     pub ezkl_srs_seconds: Option<f64>,
     /// Ratios of everything that both systems finished.
     pub ratios: Vec<Ratio>,

@@ -19,7 +19,8 @@ const CUTOFF: f64 = 1e-6;
 pub(super) struct Equations {
     /// The factors of an unknown matrix: features, and a 1 for an unknown bias. `[n, d_in]`
     pub x: Array2<f64>,
-    /// The factors of an unknown vector, feature by feature: `[n, d_out]`, if there is such a term.
+    /// The factors of an unknown vector, feature by feature: `[n, d_out]`, if there is such a
+    /// term.
     pub y: Option<Array2<f64>>,
     /// `[n, d_out]`
     pub delta: Array2<f64>,

@@ -29,7 +29,8 @@ pub struct Measurement {
     pub base_model: String,
     /// BLAKE3 of the text that the rows are of.
     pub text: String,
-    /// BLAKE3 of the text that was held out. Equal to `text` if the rest of that text was held out.
+    /// BLAKE3 of the text that was held out. Equal to `text` if the rest of that text was held
+    /// out.
     pub held_out: String,
     /// Tokens that were held out.
     pub held_out_tokens: usize,

@@ -100,8 +100,8 @@ pub fn compile(
         Maker { options, staging: &staging, ezkl: Ezkl::start(python, staging.work())?, progress };
     let mut modules = Vec::new();
     let mut reports = Vec::new();
-    for (place, (source, interface)) in given.modules.iter().zip(&interfaces).enumerate() {
-        let (module, report) = maker.module(place, source, interface, &rows)?;
+    for (index, (source, interface)) in given.modules.iter().zip(&interfaces).enumerate() {
+        let (module, report) = maker.module(index, source, interface, &rows)?;
         modules.push(module);
         reports.push(report);
     }
@@ -214,13 +214,13 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn module(
         &mut self,
-        place: usize,
+        index: usize,
         source: &OnnxModel,
         interface: &Interface,
         rows: &Activations,
     ) -> Result<(Module, ModuleReport), Error> {
         let name = source.name.as_str();
-        let circuit = Circuit::new(self.staging.work().join(format!("circuit-{place}")), name)?;
+        let circuit = Circuit::new(self.staging.work().join(format!("circuit-{index}")), name)?;
         let mut costs = Vec::new();
         let row = match rows.modules.get(name) {
             Some(inputs) => floats(interface, inputs, 1),

@@ -49,7 +49,7 @@ pub fn prove(
     let staging = Staging::beside(out)?;
     let mut ezkl = Ezkl::start(python, staging.work())?;
     let mut bytes = 0;
-    for (place, (module, rows)) in
+    for (index, (module, rows)) in
         artifacts.public.manifest.modules().iter().zip(&trace.modules).enumerate()
     {
         if rows.scales.is_empty() {
@@ -58,7 +58,7 @@ pub fn prove(
         let keys = artifacts.public.keys(module)?;
         let (compiled, pk) = (artifacts.private(module, CIRCUIT)?, artifacts.private(module, PK)?);
         let srs = artifacts.public.srs(module, srs)?;
-        let work = Circuit::new(staging.work().join(place.to_string()), &module.name)?;
+        let work = Circuit::new(staging.work().join(index.to_string()), &module.name)?;
         let prover =
             RowProver { module, keys: &keys, compiled: &compiled, pk: &pk, srs: &srs, work: &work };
         for row in 0..rows.scales.len() {

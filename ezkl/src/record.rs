@@ -42,12 +42,12 @@ pub fn record(
     let scratch = zklora_files::scratch()?;
     let mut ezkl = Ezkl::start(python, scratch.path())?;
     let mut modules = Vec::new();
-    for (place, module) in manifest.modules().iter().enumerate() {
+    for (index, module) in manifest.modules().iter().enumerate() {
         modules.push(match activations.modules.get(&module.name) {
             None => ModuleRows::none(&module.shape()),
             Some(inputs) => {
                 let mut rows = rows::quantized(module, inputs)?;
-                let circuit = Circuit::new(scratch.path().join(place.to_string()), &module.name)?;
+                let circuit = Circuit::new(scratch.path().join(index.to_string()), &module.name)?;
                 let compiled = artifacts.private(module, CIRCUIT)?;
                 for row in 0..rows.scales.len() {
                     let what = format!("{}, row {row}", module.name);

@@ -34,13 +34,13 @@ pub fn quantized(module: &Module, inputs: &[Vec<f32>]) -> Result<ModuleRows, Err
         }
         count = Some(values.len() / input.dim);
         let factor = f64::from(module.input_scale).exp2();
-        let integer = |(place, value): (usize, &f32)| {
+        let integer = |(index, value): (usize, &f32)| {
             let integer = (f64::from(*value) * factor).round();
             // The comparison is false for NaN.
             if integer.abs() <= f64::from(i32::MAX) {
                 return Ok(integer as i32);
             }
-            let row = place / input.dim;
+            let row = index / input.dim;
             Err(refuse(format!(
                 "row {row}: {value} is not finite, or too large for a scale of 2^{}",
                 module.input_scale

@@ -73,7 +73,7 @@ pub fn verify(
     };
     let scratch = zklora_files::scratch()?;
     let mut ezkl = Ezkl::start(python, scratch.path())?;
-    for (place, (module, rows)) in modules.iter().zip(&trace.modules).enumerate() {
+    for (index, (module, rows)) in modules.iter().zip(&trace.modules).enumerate() {
         if rows.scales.is_empty() {
             continue;
         }
@@ -83,7 +83,7 @@ pub fn verify(
             module,
             keys: &keys,
             srs: &srs_path,
-            work: scratch.path().join(place.to_string()),
+            work: scratch.path().join(index.to_string()),
         };
         for row in 0..rows.scales.len() {
             progress(&format!("verify {}, row {row}", module.name));

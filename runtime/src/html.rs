@@ -63,8 +63,8 @@ pub fn percent(x: f64) -> String {
 pub fn count(number: usize) -> String {
     let digits = number.to_string();
     let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -100,20 +100,20 @@ pub fn table(out: &mut String, caption: &str, rows: &[Vec<String>]) {
         out,
         "<div class=\"scroll\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\"><table><caption>{caption}</caption>"
     );
-    for (place, row) in rows.iter().enumerate() {
-        out.push_str(match place {
+    for (index, row) in rows.iter().enumerate() {
+        out.push_str(match index {
             0 => "<thead><tr>",
             1 => "<tbody><tr>",
             _ => "<tr>",
         });
         for (column, cell) in row.iter().enumerate() {
-            let _ = match (place, column) {
+            let _ = match (index, column) {
                 (0, _) => write!(out, "<th scope=\"col\">{cell}</th>"),
                 (_, 0) => write!(out, "<th scope=\"row\">{cell}</th>"),
                 _ => write!(out, "<td>{cell}</td>"),
             };
         }
-        out.push_str(if place == 0 { "</tr></thead>" } else { "</tr>" });
+        out.push_str(if index == 0 { "</tr></thead>" } else { "</tr>" });
     }
     out.push_str(if rows.len() > 1 { "</tbody></table></div>" } else { "</table></div>" });
 }

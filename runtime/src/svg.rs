@@ -45,7 +45,7 @@ impl Scale {
     }
 
     /// The height of a value, between 0 and 1.
-    pub fn place(self, value: f64) -> f64 {
+    pub fn fraction(self, value: f64) -> f64 {
         let share = match self {
             Scale::Linear(low, high) => (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0),
             Scale::Decades(_, _) if value <= 0.0 => 0.0,
@@ -111,12 +111,12 @@ const BOTTOM: f64 = 40.0;
 
 impl Frame {
     fn y(&self, value: f64) -> f64 {
-        TOP + (self.height - TOP - BOTTOM) * (1.0 - self.scale.place(value))
+        TOP + (self.height - TOP - BOTTOM) * (1.0 - self.scale.fraction(value))
     }
 
-    /// The left end of the `place`-th of `count` steps along the horizontal axis.
-    fn x(&self, place: f64, count: usize) -> f64 {
-        LEFT + (self.width - LEFT - RIGHT) * place / count.max(1) as f64
+    /// The position on the horizontal axis of step `at` of `count`. Halves are between steps.
+    fn x(&self, at: f64, count: usize) -> f64 {
+        LEFT + (self.width - LEFT - RIGHT) * at / count.max(1) as f64
     }
 
     /// Begins the picture: horizontal lines, and about eight marks along the horizontal axis.
@@ -146,11 +146,11 @@ impl Frame {
                 text(&short(&shown(mark))),
             );
         }
-        for (place, name) in along.iter().enumerate().step_by(along.len().div_ceil(8).max(1)) {
+        for (index, name) in along.iter().enumerate().step_by(along.len().div_ceil(8).max(1)) {
             let _ = write!(
                 out,
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-                self.x(place as f64 + 0.5, along.len()),
+                self.x(index as f64 + 0.5, along.len()),
                 height - BOTTOM + 16.0,
                 text(name),
             );
@@ -189,13 +189,13 @@ pub fn bars(
     let mut out = frame.begin(label, axis, &shown, &names);
     let step = frame.x(1.0, bars.len()) - frame.x(0.0, bars.len());
     let bottom = frame.height - BOTTOM;
-    for (place, bar) in bars.iter().enumerate() {
+    for (index, bar) in bars.iter().enumerate() {
         let Some(value) = bar.value else { continue };
         let y = frame.y(value);
         let _ = write!(
             out,
             "<rect class=\"bar\" x=\"{:.2}\" y=\"{y:.2}\" width=\"{:.2}\" height=\"{:.2}\" rx=\"{:.2}\"><title>{}: {}</title></rect>",
-            frame.x(place as f64, bars.len()) + step * 0.12,
+            frame.x(index as f64, bars.len()) + step * 0.12,
             (step * 0.76).min(40.0),
             bottom - y,
             (step * 0.15).min(2.0),
@@ -229,7 +229,7 @@ pub fn lines(
     let series = [mean(|pair| pair.0), mean(|pair| pair.1)];
     let scale = Scale::around(series.iter().flatten().copied());
     let names: Vec<String> =
-        (0..series[0].len()).map(|place| (place * group + 1).to_string()).collect();
+        (0..series[0].len()).map(|index| (index * group + 1).to_string()).collect();
     let [first, second] = series;
     curves(label, axis, &names, &[("one", first), ("two", second)], scale, shown)
 }
@@ -246,13 +246,13 @@ pub fn curves(
     let frame = Frame { width: 820.0, height: 270.0, scale };
     let mut out = frame.begin(label, axis, &shown, names);
     for (class, values) in series {
-        let at = |place: usize| (frame.x(place as f64 + 0.5, names.len()), frame.y(values[place]));
+        let at = |index: usize| (frame.x(index as f64 + 0.5, names.len()), frame.y(values[index]));
         let points: Vec<String> =
             (0..values.len()).map(at).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = write!(out, "<polyline class=\"line {class}\" points=\"{}\"/>", points.join(" "));
         if values.len() <= 64 {
-            for ((place, value), name) in values.iter().enumerate().zip(names) {
-                let (x, y) = at(place);
+            for ((index, value), name) in values.iter().enumerate().zip(names) {
+                let (x, y) = at(index);
                 let _ = write!(
                     out,
                     "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{}: {}</title></circle>",

@@ -146,7 +146,7 @@ fn figure(out: &mut String, title: &str, rows: &[Row], shown: impl Fn(f64) -> St
     let low = (least.log10() - 0.05).floor() as i32;
     let scale = Scale::Decades(low, (most.log10().ceil() as i32).max(low + 1));
     let height = STEP * rows.len() as f64 + 30.0;
-    let x = |value: f64| LEFT + (WIDTH - LEFT - RIGHT) * scale.place(value);
+    let x = |value: f64| LEFT + (WIDTH - LEFT - RIGHT) * scale.fraction(value);
     let heading = text(title);
     let _ = write!(
         out,
@@ -165,8 +165,8 @@ fn figure(out: &mut String, title: &str, rows: &[Row], shown: impl Fn(f64) -> St
             text(&shown(mark))
         );
     }
-    for (place, row) in rows.iter().enumerate() {
-        let top = STEP * place as f64 + 4.0;
+    for (index, row) in rows.iter().enumerate() {
+        let top = STEP * index as f64 + 4.0;
         let _ = write!(
             out,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",

@@ -58,9 +58,9 @@ impl EquationShape {
             for (row, values) in rows.inputs[input].chunks_exact(dim).enumerate() {
                 for (feature, value) in values.iter().enumerate().filter(|(_, value)| **value != 0)
                 {
-                    let place = if tokens { seen.get(&feature).copied() } else { Some(feature) };
-                    if let Some(place) = place {
-                        columns[[row, place]] = real(row, *value);
+                    let index = if tokens { seen.get(&feature).copied() } else { Some(feature) };
+                    if let Some(index) = index {
+                        columns[[row, index]] = real(row, *value);
                     }
                 }
             }

@@ -28,13 +28,13 @@ pub(super) struct Equations {
 
 impl Equations {
     /// Concatenates equations. `None` without any.
-    pub fn joined(parts: &[Equations]) -> Option<Equations> {
+    pub fn joined(all: &[Equations]) -> Option<Equations> {
         let join = |of: &dyn Fn(&Equations) -> ArrayView2<'_, f64>| {
             // All are of one module, so they have the same width.
-            ndarray::concatenate(Axis(0), &parts.iter().map(of).collect::<Vec<_>>()).ok()
+            ndarray::concatenate(Axis(0), &all.iter().map(of).collect::<Vec<_>>()).ok()
         };
         let y =
-            parts.iter().map(|rows| rows.y.as_ref().map(|y| y.view())).collect::<Option<Vec<_>>>();
+            all.iter().map(|rows| rows.y.as_ref().map(|y| y.view())).collect::<Option<Vec<_>>>();
         Some(Equations {
             x: join(&|rows| rows.x.view())?,
             y: y.and_then(|y| ndarray::concatenate(Axis(0), &y).ok()),
@@ -141,10 +141,10 @@ impl Fit {
         if n == 0 {
             return Array2::zeros((x.nrows(), self.deltas.ncols()));
         }
-        let parts = x.dot(&self.directions.slice(s![..n, ..]).t());
-        let mut out = parts.dot(&self.deltas.slice(s![..n, ..]));
+        let coefficients = x.dot(&self.directions.slice(s![..n, ..]).t());
+        let mut out = coefficients.dot(&self.deltas.slice(s![..n, ..]));
         if let (Some(y), Some(scaled), Some(scales)) = (y, &self.scaled, self.scales(n)) {
-            out += &((&y - &parts.dot(&scaled.slice(s![..n, ..]))) * &scales);
+            out += &((&y - &coefficients.dot(&scaled.slice(s![..n, ..]))) * &scales);
         }
         out
     }
@@ -156,13 +156,13 @@ impl Fit {
         if known == 0 {
             return vec![squares(&rows.delta); sizes.len()];
         }
-        let parts = rows.x.dot(&self.directions.t());
+        let coefficients = rows.x.dot(&self.directions.t());
         let mut error = rows.delta.clone();
         let mut rest = rows.y.clone();
         let mut done = 0;
         let mut out = Vec::with_capacity(sizes.len());
         for n in sizes.iter().map(|n| *n.min(&known)) {
-            let more = parts.slice(s![.., done..n]);
+            let more = coefficients.slice(s![.., done..n]);
             error -= &more.dot(&self.deltas.slice(s![done..n, ..]));
             if let (Some(rest), Some(scaled)) = (&mut rest, &self.scaled) {
                 *rest -= &more.dot(&scaled.slice(s![done..n, ..]));

@@ -101,11 +101,11 @@ pub fn measure(
     let distances = probe.distances();
     let gain = base_loss - adapted_loss;
     let mut recovered = Vec::new();
-    for (place, &rows) in sizes.iter().enumerate() {
+    for (index, &rows) in sizes.iter().enumerate() {
         progress(format!("held-out text: with what {rows} rows a module give"));
         let loss = loss(Pass::Stolen(rows))?;
         let gain = (gain > 0.0).then(|| (base_loss - loss) / gain);
-        recovered.push(Recovered { rows, loss, gain, energy: energy(&distances, place) });
+        recovered.push(Recovered { rows, loss, gain, energy: energy(&distances, index) });
     }
     Ok(Measurement {
         format: FORMAT.into(),
@@ -165,11 +165,11 @@ fn split<'a>(
 }
 
 /// The share of the deltas' energy that the fits of a size give, over the modules that have any.
-fn energy(distances: &[Distance], place: usize) -> Option<Spread> {
+fn energy(distances: &[Distance], index: usize) -> Option<Spread> {
     let shares = distances.iter().filter(|distance| distance.deltas > 0.0);
     Spread::of(
         shares
-            .filter_map(|distance| Some(1.0 - distance.errors.get(place)? / distance.deltas))
+            .filter_map(|distance| Some(1.0 - distance.errors.get(index)? / distance.deltas))
             .collect(),
     )
 }

@@ -135,7 +135,7 @@ impl Measurement {
     pub fn sentence(&self) -> String {
         let told = |recovered: &&Recovered| [1, 8].contains(&recovered.rows);
         let last = self.recovered.last().filter(|last| !told(last));
-        let parts = self.recovered.iter().filter(told).chain(last).map(|recovered| {
+        let clauses = self.recovered.iter().filter(told).chain(last).map(|recovered| {
             let rows = if recovered.rows == 1 {
                 "1 row".into()
             } else {
@@ -154,7 +154,7 @@ impl Measurement {
         });
         format!(
             "measured: {} (zklora leak; at least that much)",
-            parts.collect::<Vec<_>>().join("; ")
+            clauses.collect::<Vec<_>>().join("; ")
         )
     }
 }

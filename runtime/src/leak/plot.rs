@@ -49,8 +49,8 @@ pub fn plot(measured: &Measurement) -> String {
          <title>{0}</title><style>{STYLE}</style><text class=\"title\" x=\"16\" y=\"28\">{0}</text>",
         text(&title),
     );
-    for (place, (class, name, _)) in series.iter().enumerate() {
-        let x = 16.0 + 330.0 * place as f64;
+    for (index, (class, name, _)) in series.iter().enumerate() {
+        let x = 16.0 + 330.0 * index as f64;
         let _ = write!(
             out,
             "<line class=\"line {class}\" x1=\"{x}\" x2=\"{}\" y1=\"52\" y2=\"52\"/><text x=\"{}\" y=\"56\">{}</text>",

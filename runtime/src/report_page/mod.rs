@@ -97,7 +97,7 @@ fn verdicts(out: &mut String, contributors: &[ContributorReport]) {
         ),
     };
     out.push_str("<div class=\"grid2\">");
-    for (place, contributor) in contributors.iter().enumerate() {
+    for (index, contributor) in contributors.iter().enumerate() {
         let (class, word) = match (contributor.verdict, contributor.pinned) {
             (Verdict::Accepted, true) => ("accepted", "✓ ACCEPTED"),
             (Verdict::Accepted, false) => ("unpinned", "! ACCEPTED, NOT PINNED"),
@@ -107,7 +107,7 @@ fn verdicts(out: &mut String, contributors: &[ContributorReport]) {
         let _ = write!(
             out,
             "<article class=\"card verdict {class}\"><h3>Contributor {}</h3><span class=\"word\">{word}</span><p>{}</p>",
-            place + 1,
+            index + 1,
             meaning(contributor)
         );
         if let Some(why) = &contributor.why {
@@ -175,9 +175,9 @@ fn losses(out: &mut String, loss: &Losses) {
         );
         let mut rows =
             vec![["window", "tokens", "base", "adapted", "difference"].map(String::from).to_vec()];
-        rows.extend(loss.windows.iter().enumerate().map(|(place, w)| {
+        rows.extend(loss.windows.iter().enumerate().map(|(index, w)| {
             vec![
-                count(place + 1),
+                count(index + 1),
                 count(w.tokens),
                 number(w.base),
                 number(w.adapted),
@@ -249,12 +249,12 @@ fn effects(out: &mut String, points: &[PointReport]) {
             .map(String::from)
             .to_vec(),
     ];
-    rows.extend(points.iter().enumerate().map(|(place, point)| {
+    rows.extend(points.iter().enumerate().map(|(index, point)| {
         let from: Vec<String> =
             point.contributors.iter().map(|c| c.saturating_add(1).to_string()).collect();
         vec![
             format!("<bdi>{}</bdi>", text(&point.module)),
-            count(place + 1),
+            count(index + 1),
             count(point.rows),
             number(point.base_rms),
             number(point.delta_rms),

@@ -114,7 +114,7 @@ impl Frame {
         TOP + (self.height - TOP - BOTTOM) * (1.0 - self.scale.fraction(value))
     }
 
-    /// The position on the horizontal axis of step `at` of `count`. Halves are between steps.
+    /// The left end of step `at` of `count` on the horizontal axis. Its middle is at `at + 0.5`.
     fn x(&self, at: f64, count: usize) -> f64 {
         LEFT + (self.width - LEFT - RIGHT) * at / count.max(1) as f64
     }

@@ -215,7 +215,10 @@ fn parse(bytes: &[u8]) -> Result<Manifest, String> {
     let manifest: Manifest = serde_json::from_slice(bytes)
         .map_err(|e| format!("not a manifest of EZKL circuits: {e}"))?;
     if manifest.format != FORMAT || manifest.version != FORMAT_VERSION {
-        return Err(format!("format or version is another than {FORMAT} {FORMAT_VERSION}"));
+        return Err(format!(
+            "format `{:.40}` version {}: this build reads `{FORMAT}` version {FORMAT_VERSION}",
+            manifest.format, manifest.version
+        ));
     }
     if manifest.ezkl != VERSION {
         return Err(format!("for EZKL {:.40}, this build works with {VERSION}", manifest.ezkl));

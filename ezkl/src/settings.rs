@@ -123,20 +123,21 @@ impl Settings {
             }
         };
         let column = (1usize << args.logrows).saturating_sub(BLINDING_ROWS);
-        let commitments =
-            match (visibility, file.module_sizes.polycommit.as_slice(), column) {
-                (Visibility::Polycommit, [values], 1..) if *values > 0 => values / column + 1,
-                (Visibility::Polycommit, sizes, _) => {
-                    return Err(format!(
-                        "its parameters are committed to, but their number is {sizes:?}"
-                    ));
-                }
-                (_, [], _) => 0,
-                _ => return Err(
-                    "something else than the parameters of a `polycommit` circuit is committed to"
+        let commitments = match (visibility, file.module_sizes.polycommit.as_slice(), column) {
+            (Visibility::Polycommit, [values], 1..) if *values > 0 => values / column + 1,
+            (Visibility::Polycommit, sizes, _) => {
+                return Err(format!(
+                    "its parameters are committed to, but their number is {sizes:?}"
+                ));
+            }
+            (_, [], _) => 0,
+            _ => {
+                return Err(
+                    "this circuit commits (`polycommit`) to values that are not its parameters"
                         .into(),
-                ),
-            };
+                );
+            }
+        };
         Ok(Settings {
             logrows: args.logrows,
             visibility,
@@ -207,7 +208,7 @@ mod tests {
             ),
             ("/run_args/param_visibility", json!({"Encrypted": {}}), "not supported"),
             ("/run_args/param_visibility", "KZGCommit".into(), "their number is []"),
-            ("/module_sizes/polycommit", json!([65]), "something else than the parameters"),
+            ("/module_sizes/polycommit", json!([65]), "values that are not its parameters"),
             ("/run_args/logrows", 64.into(), "logrows"),
             ("/model_output_scales", json!([-3]), "scale of its output"),
             ("/model_input_scales", json!([1, 2]), "one scale in common"),

@@ -40,7 +40,7 @@ pub(crate) fn compare(
     };
     match found {
         None => refuse(
-            "yours says nothing of its weights: name their folder with --base-weights (the safetensors that the ONNX file was made of)".into(),
+            "yours has no fingerprint: name the folder of its weights with --base-weights (the safetensors that the ONNX file was made from)".into(),
         ),
         Some(found) if found != expected => refuse(format!("yours has {found}: use the model that the adapter was trained on")),
         Some(_) => Ok(()),

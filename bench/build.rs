@@ -1,4 +1,4 @@
-//! The messages and services of `proto`.
+//! Compiles the messages and services of `proto`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");

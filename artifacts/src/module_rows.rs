@@ -26,7 +26,7 @@ impl ModuleRows {
         self.inputs
             .iter_mut()
             .zip(&rows.inputs)
-            .for_each(|(own, more)| own.extend_from_slice(more));
+            .for_each(|(values, more)| values.extend_from_slice(more));
         self.ones.extend_from_slice(&rows.ones);
         self.scales.extend_from_slice(&rows.scales);
         self.delta.extend_from_slice(delta);

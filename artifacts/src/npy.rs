@@ -1,4 +1,5 @@
-//! Reads arrays of floats in NumPy's `.npy` format (versions 1 to 3, little-endian f4 or f8, C order).
+//! Reads arrays of floats in NumPy's `.npy` format (versions 1 to 3, little-endian f4 or f8, C
+//! order).
 //!
 //! Not the crate `npyz` (0.9.1): it allocates as many bytes as a header claims to have (4 GiB for a
 //! file of 12 bytes), multiplies the dimensions without a check for overflow, and brings eleven

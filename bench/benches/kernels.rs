@@ -1,5 +1,5 @@
-//! Times of the kernels: `cargo bench --workspace`. Wall time, so only on a quiet machine; the test
-//! `instructions` counts instead.
+//! Times the hot functions: `cargo bench --workspace --bench kernels`. Wall time is only meaningful
+//! on an idle machine. The test `instructions` counts instructions instead.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -1,13 +1,13 @@
-//! A time beside another time of the same run.
+//! Compares two times of the same run.
 
 use std::time::Instant;
 
-/// A time and what it is compared with; medians of the repetitions, in seconds.
+/// A time and the time that it is compared with: medians of the repetitions, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Compared {
-    /// Of this program.
+    /// Time of this program.
     pub own: f64,
-    /// Of what it is compared with.
+    /// Time of the other side.
     pub other: f64,
     /// own / other.
     pub ratio: f64,
@@ -25,7 +25,7 @@ fn median(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Seconds that some work takes.
+/// Measures some work, in seconds.
 pub(crate) fn timed<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<f64, E> {
     let start = Instant::now();
     work()?;

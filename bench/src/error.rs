@@ -1,4 +1,4 @@
-//! What can go wrong in a measurement.
+//! Errors of measurements.
 
 use std::path::Path;
 
@@ -6,18 +6,20 @@ use zklora_artifacts::Error as Artifact;
 use zklora_runtime::Error as Runtime;
 use zklora_session::Error as Session;
 
-/// What went wrong, where, and what to do about it.
+/// The message says what went wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// What was measured failed.
+    /// The measured work failed.
     #[error(transparent)]
     Runtime(#[from] Runtime),
     /// EZKL failed.
+    #[cfg(feature = "ezkl")]
     #[error(transparent)]
     Ezkl(#[from] zklora_ezkl::Error),
 }
 
+#[cfg(feature = "ezkl")]
 impl From<zklora_ezkl::EzklError> for Error {
     fn from(error: zklora_ezkl::EzklError) -> Error {
         Error::Ezkl(error.into())
@@ -55,7 +57,7 @@ impl From<zklora_models::Error> for Error {
 }
 
 impl Error {
-    /// What is wrong with a file. An [`std::io::Error`], given as it is, keeps its kind.
+    /// An error about a file. An [`std::io::Error`] that is passed unchanged keeps its kind.
     pub fn file(path: &Path, why: impl std::fmt::Display + 'static) -> Error {
         Error::Runtime(Runtime::file(path, why))
     }
@@ -65,11 +67,12 @@ impl Error {
         Error::Runtime(Runtime::input(why))
     }
 
-    /// Whether this is a "no" about a claim (exit code 1) rather than an unusable input (exit code
-    /// 2).
+    /// Whether a claim was checked and rejected (exit code 1). Otherwise the input is unusable
+    /// (exit code 2).
     pub fn is_refusal(&self) -> bool {
         match self {
             Error::Runtime(error) => error.is_refusal(),
+            #[cfg(feature = "ezkl")]
             Error::Ezkl(error) => error.is_refusal(),
         }
     }

@@ -1,8 +1,8 @@
 //! The functions that cost most, alone and with fixed inputs: what `cargo bench` times and what the
 //! test `instructions` counts.
 //!
-//! Inputs are the same at every run and on every machine. They are small, because counting
-//! instructions is fifty times slower than running them, and take the same paths through the code
+//! Inputs are the same in every run and on every machine. They are small, because counting
+//! instructions is fifty times slower than running them. They take the same paths through the code
 //! as large ones.
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ const ROWS: usize = 160;
 
 /// A call with fixed inputs that can be repeated.
 pub struct HotFunction {
-    /// Its name, in the file of counts and in reports.
+    /// Its name in the file of counts and in reports.
     pub name: &'static str,
     work: Box<dyn Fn()>,
 }
@@ -52,26 +52,26 @@ impl HotFunction {
         }
     }
 
-    /// Does the work once.
+    /// Calls the function once.
     pub fn run(&self) {
         (self.work)();
     }
 }
 
-/// [`HotFunction::run`] between two calls of [`count_boundary`].
+/// Calls [`HotFunction::run`] between two calls of [`count_boundary`].
 pub fn run_counted(function: &HotFunction) {
     count_boundary();
     function.run();
     count_boundary();
 }
 
-/// Does nothing. A profiler can be told of it by its name.
+/// Does nothing. A profiler can refer to it by name.
 #[inline(never)]
 pub fn count_boundary() {
     std::hint::black_box(());
 }
 
-/// `count` different points: the multiples of `first`.
+/// `count` different points: multiples of `first`.
 fn points(first: G1Affine, count: usize) -> Vec<G1Affine> {
     let multiples = std::iter::successors(Some(G1::from(first)), |point| Some(*point + first));
     to_affine(&multiples.take(count).collect::<Vec<_>>())
@@ -95,7 +95,7 @@ fn small_adapter(srs: &Srs) -> Result<(Artifacts, CheckedManifest), Error> {
     Ok((Artifacts::new(std::path::Path::new(""), manifest.clone(), weights, key), manifest))
 }
 
-/// Pairs and weights that were not committed to.
+/// Pairs and weights without a commitment.
 fn weights() -> Result<(Pairs, Weights), Error> {
     let profile = shapes(2, 768, 8, 2304);
     let pairs = synthetic_pairs(&profile);
@@ -106,7 +106,7 @@ fn weights() -> Result<(Pairs, Weights), Error> {
 /// All of them.
 ///
 /// # Errors
-/// None that depend on the machine, but for a missing source of random numbers.
+/// Only a missing source of random numbers.
 pub fn hot_functions() -> Result<Vec<HotFunction>, Error> {
     let (pairs, weights) = weights()?;
     let (pairs, weights) = (Arc::new(pairs), Arc::new(weights));
@@ -125,7 +125,7 @@ pub fn hot_functions() -> Result<Vec<HotFunction>, Error> {
     let factors = powers(base, pairs.len() + 1)[1..].to_vec();
     let (own_pairs, own_weights) = (pairs.clone(), weights.clone());
 
-    // 32 points, whose secret is known.
+    // An insecure SRS of 32 points.
     let srs = Srs::insecure_dev(5)?;
     let points = Arc::new(points(srs.lagrange()[0], 512));
     let scalars = powers(base * base, points.len() + 8)[8..].to_vec();

@@ -1,4 +1,4 @@
-//! The deltas of a pass as integers and as `f32`, on one thread each.
+//! Compares the time of integer deltas with the same products in `f32`, on one thread each.
 
 use ndarray::Array2;
 use zklora_artifacts::{folder::Artifacts, synthetic};
@@ -9,8 +9,8 @@ use crate::{
     compared::{Compared, timed},
 };
 
-/// Compares `rows` rows of every module; modules that are not one low-rank term are left out on
-/// both sides.
+/// Compares `rows` rows of every module. Modules with other terms than one of low rank are left out
+/// on both sides.
 pub(crate) fn compare(
     artifacts: &Artifacts,
     rows: usize,

@@ -1,10 +1,10 @@
-//! Measurements: the proof, the network, the functions that cost most, and the comparison with
-//! EZKL.
+//! Measures the proof, the network and the functions that cost most, and compares with EZKL.
 //!
-//! Nothing here is needed to prove, verify or serve.
+//! Proving, verifying and serving do not need this crate.
 
 mod compared;
 pub mod error;
+#[cfg(feature = "ezkl")]
 pub mod ezkl_comparison;
 pub mod hot_functions;
 mod integer_vs_float;

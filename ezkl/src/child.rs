@@ -1,6 +1,6 @@
-//! One Python process that answers calls, held to its limits. It leads a process group of its own,
-//! and only that group is ever killed; on Linux it also ends with the thread that started it,
-//! however that ends.
+//! Runs one Python process that answers calls, within limits of time and memory. The process leads
+//! its own process group, and only that group is ever killed. On Linux it also ends when the thread
+//! that started it ends.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -24,17 +24,17 @@ const DRIVER: &str = include_str!("driver.py");
 /// Longest answer that is read, in bytes.
 const MAX_LINE: u64 = 1 << 20;
 
-/// How much of stderr is kept, and how much is shown, in bytes.
+/// How many bytes of stderr are kept, and how many are shown.
 const KEPT: usize = 64 << 10;
 const SHOWN: usize = 3000;
 
-/// How often limits are looked at.
+/// How often the limits are checked.
 const STEP: Duration = Duration::from_millis(25);
 
-/// How long the interpreter may take to start.
+/// Most time for the interpreter to start.
 const START: Duration = Duration::from_secs(120);
 
-/// What a call took.
+/// The time and memory of a call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct Cost {
     /// Wall time, in seconds.
@@ -57,14 +57,14 @@ pub struct Ezkl<'a> {
 }
 
 impl<'a> Ezkl<'a> {
-    /// Starts the interpreter in `folder` and looks for the package.
+    /// Starts the interpreter in `folder` and checks the version of the package.
     ///
     /// # Errors
     /// [`EzklError::Interpreter`], or [`EzklError::Package`] with the command that installs the
     /// package.
     pub fn start(python: &'a Python, folder: &Path) -> Result<Ezkl<'a>, Error> {
         let interpreter = &python.interpreter;
-        // A path is relative to where the user is, not to the folder in which the process works.
+        // A relative path refers to the user's current folder, not to `folder`.
         let program = match interpreter.components().count() {
             0 | 1 => interpreter.clone(),
             _ => std::path::absolute(interpreter).map_err(|e| Error::file(interpreter, e))?,
@@ -116,12 +116,12 @@ impl<'a> Ezkl<'a> {
         }
     }
 
-    /// All calls from now on together may take the time of one.
+    /// From now on, all calls together get the time limit of one.
     pub fn limit_all(&mut self) {
         self.until = Some(Instant::now() + self.python.timeout);
     }
 
-    /// Calls a function of the package. `what` tells the user on what.
+    /// Calls a function of the package. `what` names its subject for error messages.
     pub fn call(&mut self, call: &'static str, what: &str, args: Value) -> Result<Cost, EzklError> {
         self.calls += 1;
         let request = json!({ "id": self.calls, "call": call, "args": args });
@@ -163,7 +163,7 @@ impl<'a> Ezkl<'a> {
         }
     }
 
-    /// The next line of the process, within its limits.
+    /// Reads the next line of the process, within the limits.
     fn line(
         &mut self,
         call: &'static str,
@@ -208,7 +208,7 @@ impl<'a> Ezkl<'a> {
     }
 
     fn died(&mut self, call: &'static str, what: &str) -> EzklError {
-        // Its output has ended; it may still be about to.
+        // Its output has ended, but the process may still be ending.
         let deadline = Instant::now() + Duration::from_secs(5);
         let status = loop {
             match self.child.try_wait() {
@@ -218,7 +218,7 @@ impl<'a> Ezkl<'a> {
             }
         };
         let stderr = self.last_words();
-        // How a Rust program ends that is given no memory.
+        // A Rust program that gets no memory ends with this message.
         if stderr.contains("memory allocation of ") {
             return self.too_large(call, what);
         }
@@ -230,7 +230,7 @@ impl<'a> Ezkl<'a> {
         }
     }
 
-    /// The end of what the process wrote to stderr, for people.
+    /// The end of stderr, in one printable line.
     fn last_words(&self) -> String {
         let Ok(kept) = self.stderr.lock() else { return String::new() };
         let text = String::from_utf8_lossy(&kept[kept.len().saturating_sub(SHOWN)..]).into_owned();
@@ -244,10 +244,10 @@ impl<'a> Ezkl<'a> {
         }
     }
 
-    /// Kills the process and what it started, and nothing else.
+    /// Kills the process and its descendants, and nothing else.
     fn kill(&mut self) {
-        // The group is the process's own, and its number is taken for as long as the process has
-        // not been waited for.
+        // The process leads the group, and the system does not reuse its number before the process
+        // was waited for.
         #[cfg(unix)]
         if let Ok(None) = self.child.try_wait() {
             let group = format!("-{}", self.child.id());
@@ -265,7 +265,7 @@ impl<'a> Ezkl<'a> {
 
 impl Drop for Ezkl<'_> {
     fn drop(&mut self) {
-        // Without input it ends by itself; it holds nothing that is worth waiting for.
+        // The process would end without input, but there is nothing to wait for.
         self.input = None;
         self.kill();
     }
@@ -275,7 +275,7 @@ fn how(status: ExitStatus) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
         return match signal {
-            9 => "killed by signal 9 (by somebody, or by the system for want of memory)".into(),
+            9 => "killed by signal 9 (by a user, or by the system because memory ran out)".into(),
             signal => format!("killed by signal {signal}"),
         };
     }

@@ -1,4 +1,4 @@
-//! The files of one circuit while they are made, and EZKL's steps on them.
+//! The files of one circuit in the making, and EZKL's steps on them.
 
 use std::path::{Path, PathBuf};
 
@@ -28,14 +28,14 @@ pub struct Circuit<'a> {
     name: &'a str,
 }
 
-/// A path as an argument of EZKL's functions.
+/// Converts a path to an argument of EZKL's functions.
 pub fn argument(path: &Path) -> Result<&str, Error> {
     path.to_str()
         .ok_or_else(|| Error::file(path, "EZKL takes only names that are UTF-8: choose another"))
 }
 
 impl<'a> Circuit<'a> {
-    /// An empty circuit in this folder, which is made if it does not exist.
+    /// An empty circuit in this folder, which is created if it does not exist.
     pub fn new(folder: PathBuf, name: &'a str) -> Result<Circuit<'a>, Error> {
         zklora_files::create_folder(&folder, Access::Private)?;
         Ok(Circuit { folder, name })
@@ -64,8 +64,8 @@ impl<'a> Circuit<'a> {
         Ok(zklora_files::write(&self.path(file), bytes.as_bytes(), Access::Private)?)
     }
 
-    /// Settings, calibrated on rows if the options say so, and the compiled circuit. `calibration`
-    /// is EZKL's input file.
+    /// Makes the settings, calibrated on rows if the options say so, and compiles the circuit.
+    /// `calibration` is EZKL's input file.
     pub fn settings(
         &self,
         ezkl: &mut Ezkl<'_>,
@@ -95,21 +95,22 @@ impl<'a> Circuit<'a> {
         Ok((self.read_settings()?, costs))
     }
 
-    /// The settings that EZKL wrote.
+    /// Reads the settings that EZKL wrote.
     pub fn read_settings(&self) -> Result<Settings, Error> {
         let bytes = zklora_files::read(&self.path(SETTINGS), settings::MAX_BYTES)?;
         Settings::parse(&bytes)
             .map_err(|why| EzklError::answer(format!("{SETTINGS} of `{}`", self.name), why).into())
     }
 
-    /// Proving and verifying key.
+    /// Makes the proving and the verifying key.
     pub fn setup(&self, ezkl: &mut Ezkl<'_>, srs: &Path) -> Result<Cost, Error> {
         let mut args = self.args([("model", CIRCUIT), ("vk_path", VK), ("pk_path", PK)])?;
         args["srs_path"] = argument(srs)?.into();
         Ok(ezkl.call("setup", self.name, args)?)
     }
 
-    /// The witness of a row. With `keys`, what is published about the parameters is computed, too.
+    /// Computes the witness of a row. With `keys`, the witness also has the public values of the
+    /// parameters.
     pub fn witness(
         &self,
         ezkl: &mut Ezkl<'_>,
@@ -133,13 +134,13 @@ impl<'a> Circuit<'a> {
         Ok((witness, cost))
     }
 
-    /// Whether the last witness satisfies the circuit, without keys.
+    /// Checks that the last witness satisfies the circuit. Needs no keys.
     pub fn mock(&self, ezkl: &mut Ezkl<'_>) -> Result<Cost, Error> {
         let args = self.args([("witness", WITNESS), ("model", CIRCUIT)])?;
         Ok(ezkl.call("mock", self.name, args)?)
     }
 
-    /// A proof of the last witness, written to `proof`.
+    /// Proves the last witness and writes the proof to `proof`.
     pub fn prove(
         &self,
         ezkl: &mut Ezkl<'_>,
@@ -155,7 +156,7 @@ impl<'a> Circuit<'a> {
     }
 }
 
-/// The files that a proof is made with and written to.
+/// The files that proving reads, and the file that it writes.
 pub struct Proving<'a> {
     /// The compiled circuit.
     pub circuit: &'a Path,

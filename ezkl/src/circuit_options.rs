@@ -1,14 +1,13 @@
-//! How EZKL is to make a circuit: presets, scales, rows, and what its proofs show of the
-//! parameters.
+//! How EZKL makes a circuit: presets, scales, rows, and what its proofs show about the parameters.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// What EZKL does with the parameters (`docs/ezkl.md` says what each gives and does not give).
+/// How a proof treats the parameters. `docs/ezkl.md` says what each choice shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Visibility {
-    /// In each proof anew, bound to nothing.
+    /// Committed to in each proof anew, and bound to nothing.
     Private,
     /// Their Poseidon hash is a public value of every proof.
     Hashed,
@@ -29,7 +28,7 @@ impl Visibility {
         }
     }
 
-    /// What ties the weights of a proof to the manifest, for people.
+    /// A sentence for users: what ties the weights of a proof to the manifest.
     pub fn binding(self) -> &'static str {
         match self {
             Visibility::Private => "NOT BOUND: each row may have been proven with other weights",
@@ -43,7 +42,7 @@ impl Visibility {
         }
     }
 
-    /// Whether a manifest fixes the weights.
+    /// Whether the manifest fixes the weights.
     pub fn binds(self) -> bool {
         self != Visibility::Private
     }
@@ -53,7 +52,7 @@ impl Visibility {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Preset {
-    /// EZKL chooses scales and rows by calibration, for few resources.
+    /// EZKL chooses scales and rows by calibration, to use few resources.
     Auto,
     /// What the original ZKLoRA did: scales of 7, 2^20 rows, no calibration.
     ZkloraPaper,
@@ -72,18 +71,18 @@ pub enum Target {
 /// How to make a circuit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CircuitOptions {
-    /// What is not said otherwise.
+    /// The preset for everything that the other fields do not set.
     pub preset: Preset,
     /// log₂ of the rows of the circuit.
     pub logrows: Option<u32>,
-    /// Fixed-point bits of inputs and of parameters: no calibration then, unless a target is
-    /// named, too.
+    /// Fixed-point bits of inputs and of parameters. They turn calibration off, unless there is a
+    /// target.
     pub scales: Option<(u32, u32)>,
     /// What calibration aims at.
     pub target: Option<Target>,
     /// Base and number of digits of EZKL's range checks; the table has as many rows as the base.
     pub decomposition: Option<(u32, u32)>,
-    /// What is shown of the parameters.
+    /// What proofs show about the parameters.
     pub visibility: Visibility,
 }
 
@@ -101,7 +100,7 @@ impl Default for CircuitOptions {
     }
 }
 
-/// What the original ZKLoRA called `logrows`, and the scales that EZKL takes if nothing is said.
+/// The `logrows` of the original ZKLoRA, and EZKL's default scale.
 const PAPER_LOGROWS: u32 = 20;
 const DEFAULT_SCALE: u32 = 7;
 
@@ -129,7 +128,7 @@ impl CircuitOptions {
         args
     }
 
-    /// Whether and for what EZKL calibrates.
+    /// EZKL's name of the calibration target. `None` without calibration.
     pub(super) fn calibration(&self) -> Option<&'static str> {
         let by_itself = self.preset == Preset::Auto && self.scales.is_none();
         match self.target.or(by_itself.then_some(Target::Resources))? {

@@ -1,4 +1,4 @@
-//! ONNX files to EZKL circuits: `zklora compile --backend ezkl`.
+//! Compiles ONNX files to EZKL circuits: `zklora compile --backend ezkl`.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::Error;
 
-/// Rows that circuits are calibrated on if the user has none.
+/// Number of rows that circuits are calibrated on.
 const CALIBRATION_ROWS: usize = 4;
 
 /// What to compile.
@@ -36,12 +36,12 @@ pub struct Options<'a> {
     pub circuit: CircuitOptions,
     /// Which SRS.
     pub srs: Srs<'a>,
-    /// A folder with settings.json, vk.key and, to prove, model.compiled and pk.key: keys that
-    /// EZKL made for the one ONNX file.
+    /// A folder with the files of an EZKL run for the only ONNX file: settings.json, vk.key and,
+    /// to prove, model.compiled and pk.key.
     pub run: Option<&'a Path>,
 }
 
-/// What became of a module.
+/// The circuit of one module.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ModuleReport {
     /// Name.
@@ -58,19 +58,19 @@ pub struct ModuleReport {
     pub vk_bytes: u64,
     /// Bytes of the proving key, if there is one.
     pub pk_bytes: u64,
-    /// Wall time that EZKL took for all of its steps, in seconds.
+    /// Wall time of all of EZKL's steps, in seconds.
     pub seconds: f64,
 }
 
-/// What compile did.
+/// The result of a compilation.
 pub struct Compiled {
     /// The manifest.
     pub manifest: CheckedManifest,
-    /// What became of each module.
+    /// The circuit of each module.
     pub modules: Vec<ModuleReport>,
 }
 
-/// Compiles; `progress` is told what is done next.
+/// Compiles. `progress` gets the name of each step before it runs.
 pub fn compile(
     options: &Options<'_>,
     python: &Python,
@@ -100,8 +100,8 @@ pub fn compile(
         Maker { options, staging: &staging, ezkl: Ezkl::start(python, staging.work())?, progress };
     let mut modules = Vec::new();
     let mut reports = Vec::new();
-    for (place, (source, interface)) in given.modules.iter().zip(&interfaces).enumerate() {
-        let (module, report) = maker.module(place, source, interface, &rows)?;
+    for (index, (source, interface)) in given.modules.iter().zip(&interfaces).enumerate() {
+        let (module, report) = maker.module(index, source, interface, &rows)?;
         modules.push(module);
         reports.push(report);
     }
@@ -137,7 +137,7 @@ pub fn interface(source: &OnnxModel) -> Result<Interface, Error> {
         .map_err(|why| Error::input(format!("module `{}`: {why}", source.name)))
 }
 
-/// A module before it has keys: shapes alone.
+/// The shapes of a module that has no keys yet.
 pub fn shape_of(name: &str, interface: &Interface) -> zklora_proof::manifest::Module {
     let inputs = interface.inputs.clone();
     zklora_proof::manifest::Module { inputs, ..blank(name).shape() }
@@ -160,7 +160,7 @@ fn blank(name: &str) -> Module {
     }
 }
 
-/// Rows to calibrate on: the user's, or pseudo-random ones.
+/// The rows to calibrate on: the user's, or else pseudo-random ones.
 fn calibration(
     options: &Options<'_>,
     sources: &[OnnxModel],
@@ -170,21 +170,23 @@ fn calibration(
         sources.iter().zip(interfaces).map(|(s, interface)| shape_of(&s.name, interface)).collect();
     let mut rows = synthetic::activations(&shapes, CALIBRATION_ROWS);
     if let Some(path) = options.calibrate {
-        let own = Activations::read(path, &shapes, None)?;
-        for (name, inputs) in &own.modules {
+        let given = Activations::read(path, &shapes, None)?;
+        for (name, inputs) in &given.modules {
             if let Some(value) = inputs.iter().flatten().find(|v| !v.is_finite()) {
                 return Err(Error::file(
                     path,
-                    format!("module `{name}`: {value} is no number to calibrate on"),
+                    format!(
+                        "module `{name}`: {value} cannot be calibrated on: only finite numbers can"
+                    ),
                 ));
             }
         }
-        rows.modules.extend(own.modules);
+        rows.modules.extend(given.modules);
     }
     Ok(rows)
 }
 
-/// EZKL's input file for the first `most` rows of a module, one after another.
+/// EZKL's input file for the first `most` rows of a module.
 pub fn floats(interface: &Interface, inputs: &[Vec<f32>], most: usize) -> Value {
     let first = |(values, dim): (&Vec<f32>, usize)| {
         values.iter().take(dim * most).map(|v| f64::from(*v)).collect::<Vec<f64>>()
@@ -193,7 +195,8 @@ pub fn floats(interface: &Interface, inputs: &[Vec<f32>], most: usize) -> Value 
     json!({ "input_data": inputs.iter().zip(dims).map(first).collect::<Vec<_>>() })
 }
 
-/// Writes an ONNX file to where EZKL reads it, with the weights in it: EZKL opens no other file.
+/// Writes an ONNX file into the circuit's folder, with the weights embedded, because EZKL reads no
+/// external data.
 pub fn write_onnx(circuit: &Circuit<'_>, source: &OnnxModel) -> Result<(), Error> {
     let onnx =
         zklora_compiler::ingest::embedded(&source.onnx, &source.name, source.folder.as_deref());
@@ -211,13 +214,13 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn module(
         &mut self,
-        place: usize,
+        index: usize,
         source: &OnnxModel,
         interface: &Interface,
         rows: &Activations,
     ) -> Result<(Module, ModuleReport), Error> {
         let name = source.name.as_str();
-        let circuit = Circuit::new(self.staging.work().join(format!("circuit-{place}")), name)?;
+        let circuit = Circuit::new(self.staging.work().join(format!("circuit-{index}")), name)?;
         let mut costs = Vec::new();
         let row = match rows.modules.get(name) {
             Some(inputs) => floats(interface, inputs, 1),
@@ -255,7 +258,7 @@ impl Maker<'_> {
         let (srs, srs_path) = self.srs(&settings, &mut costs)?;
         if self.options.run.is_none() {
             (self.progress)(&format!("{name}: mock proof of one row"));
-            // Nothing is published about the parameters before there are keys.
+            // Without keys, a witness has no public values of the parameters.
             let none = Visibility::Private;
             let (_, cost) =
                 circuit.witness(&mut self.ezkl, name, &row, &circuit.path(CIRCUIT), None, none)?;
@@ -280,7 +283,7 @@ impl Maker<'_> {
         Ok((module, report))
     }
 
-    /// What fixes the parameters.
+    /// Computes the values that fix the parameters.
     fn weights(
         &mut self,
         circuit: &Circuit<'_>,
@@ -309,7 +312,7 @@ impl Maker<'_> {
         Ok(witness.weights)
     }
 
-    /// The SRS for a circuit, made by EZKL if the user said so and named no file.
+    /// The SRS for a circuit. EZKL makes it if the user allowed that and named no file.
     fn srs(
         &mut self,
         settings: &Settings,
@@ -351,7 +354,7 @@ impl Maker<'_> {
         self.staging.out().join(part).join(module).join(file)
     }
 
-    /// Moves what is kept to where it belongs, and describes it.
+    /// Moves the files that are kept into the artifact folder, and describes the module.
     fn keep(
         &self,
         circuit: &Circuit<'_>,
@@ -395,7 +398,7 @@ impl Maker<'_> {
     }
 }
 
-/// Only its owner may read it.
+/// Restricts a file to its owner.
 fn restrict(path: &Path) -> Result<(), Error> {
     #[cfg(unix)]
     {

@@ -1,15 +1,16 @@
 """Calls functions of the ezkl package for zklora: JSON lines in, JSON lines out.
 
-A request is {"id": N, "call": NAME, "args": {...}}. The answers to it are {"id": N, "progress": NAME} and then either
-{"id": N, "ok": VALUE, "seconds": S, "cpu_seconds": S, "peak_bytes": N} or {"id": N, "error": TEXT}. The first line says what was
-found: {"ezkl": VERSION or null, "why": TEXT}. The process ends with its input. Whatever else is printed goes to stderr.
+The first line of the output names the installed version: {"ezkl": VERSION or null, "why": TEXT}.
+A request is {"id": N, "call": NAME, "args": {...}}. Its answers are {"id": N, "progress": NAME} and
+then either {"id": N, "ok": VALUE, "seconds": S, "cpu_seconds": S, "peak_bytes": N} or
+{"id": N, "error": TEXT}. The process ends with its input. All other output goes to stderr.
 
-Arguments: the parent's process number, the version that is wanted, and how many MiB of memory may be used.
+Arguments: the parent's process number, the required version, and the memory limit in MiB.
 """
 
 import sys
 
-# Nothing is imported from the folder that this runs in.
+# Import nothing from the current folder.
 sys.path[:] = [folder for folder in sys.path if folder]
 
 import asyncio
@@ -20,12 +21,20 @@ import os
 import time
 
 CALLS = (
-    "gen_settings", "calibrate_settings", "compile_circuit", "gen_srs", "setup", "gen_witness", "mock", "prove", "verify",
+    "gen_settings",
+    "calibrate_settings",
+    "compile_circuit",
+    "gen_srs",
+    "setup",
+    "gen_witness",
+    "mock",
+    "prove",
+    "verify",
 )
 
 
 def end_with_parent(parent):
-    """A parent that is killed cannot stop this process: the kernel does (Linux)."""
+    """Asks the kernel to kill this process when its parent ends (Linux)."""
     if not sys.platform.startswith("linux"):
         return
     import ctypes
@@ -41,9 +50,9 @@ def end_with_parent(parent):
 
 
 def limit_memory(mebibytes):
-    """The parent looks at resident memory now and then; this refuses what would grow past the limit between two looks.
+    """Limits address space, because the parent checks resident memory only at intervals.
 
-    Address space is more than what is resident: libraries, and for each core a stack and an arena of malloc.
+    Address space exceeds resident memory by libraries, and by a stack and a malloc arena per core.
     """
     try:
         import resource
@@ -55,14 +64,17 @@ def limit_memory(mebibytes):
 
 
 def take_stdout():
-    """The answers' stream: what the package prints must not mix with them."""
+    """Returns the stream of answers, and sends other output to stderr."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers
 
 
 def peak():
-    """Largest memory of this program so far. The figure of getrusage includes that of the parent before it became this program."""
+    """Returns the largest memory of this program so far.
+
+    The figure of getrusage includes the parent's memory at the time of the fork.
+    """
     try:
         with open("/proc/self/status", encoding="ascii") as lines:
             for line in lines:
@@ -101,12 +113,12 @@ async def answer(ezkl, request, say):
         made = await call(ezkl, request["call"], request["args"])
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic of the package is no Exception
+    except BaseException as error:  # a panic of the package is not an Exception
         say({"id": request["id"], "error": f"{type(error).__name__}: {error}"[:4000]})
         return
     say({
         "id": request["id"],
-        # A verification that says anything but yes is none.
+        # A verification succeeds only if it returns True.
         "ok": made is True if request["call"] == "verify" else made is not False,
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,

@@ -1,4 +1,4 @@
-//! What can go wrong with EZKL, and which check refused a proof.
+//! Errors of the EZKL backend, and the checks that can reject a proof.
 
 use std::{path::Path, time::Duration};
 
@@ -8,11 +8,11 @@ use zklora_session::Error as Session;
 
 use super::VERSION;
 
-/// What went wrong, where, and what to do about it.
+/// The message says what went wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file, an input or a ledger is not what it must be.
+    /// A file, an input or a ledger is invalid.
     #[error(transparent)]
     Session(#[from] Session),
     /// The files to compile could not be read.
@@ -21,7 +21,7 @@ pub enum Error {
     /// A graph could not be compiled.
     #[error(transparent)]
     Compile(#[from] zklora_compiler::CompileError),
-    /// EZKL gave no result, or a result of it was refused.
+    /// EZKL gave no result, or its result was rejected.
     #[error(transparent)]
     Ezkl(#[from] EzklError),
 }
@@ -45,7 +45,7 @@ impl From<zklora_proof::Error> for Error {
 }
 
 impl Error {
-    /// What is wrong with a file. An [`std::io::Error`], given as it is, keeps its kind.
+    /// An error about a file. An [`std::io::Error`] that is passed unchanged keeps its kind.
     pub fn file(path: &Path, why: impl std::fmt::Display + 'static) -> Error {
         Error::Session(Session::file(path, why))
     }
@@ -55,8 +55,8 @@ impl Error {
         Error::Session(Session::input(why))
     }
 
-    /// Whether this is a "no" about a claim (exit code 1) rather than an unusable input (exit code
-    /// 2).
+    /// Whether a claim was checked and rejected (exit code 1). Otherwise the input is unusable
+    /// (exit code 2).
     pub fn is_refusal(&self) -> bool {
         match self {
             Error::Session(error) => error.is_refusal(),
@@ -66,14 +66,14 @@ impl Error {
     }
 }
 
-/// The check that refused a claim.
+/// The check that rejected a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
     /// The manifest is not the one that was pinned.
     Pin,
-    /// The SRS is not the pinned one, or one that whoever made it can forge proofs with.
+    /// The SRS is not the pinned one, or its maker can forge proofs with it.
     Srs,
-    /// The settings are not the pinned ones, or they say something else than the manifest.
+    /// The settings are not the pinned ones, or they contradict the manifest.
     Settings,
     /// The verifying key is not the pinned one.
     VerifyingKey,
@@ -83,9 +83,9 @@ pub enum Check {
     PublicValues,
     /// The proof is about other weights than those that the manifest fixes.
     Weights,
-    /// EZKL does not accept the proof.
+    /// EZKL rejected the proof.
     Proof,
-    /// The trace is not what the circuit computes.
+    /// The deltas of the trace are not those of the circuit.
     Trace,
 }
 
@@ -105,18 +105,18 @@ impl std::fmt::Display for Check {
     }
 }
 
-/// Why EZKL gave no result, or why a result was refused.
+/// Why EZKL gave no result, or why its result was rejected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EzklError {
-    /// There is no such interpreter.
+    /// The interpreter does not start.
     #[error(
         "the Python interpreter `{python}` does not start: {why}. Name another with --ezkl-python or $ZKLORA_EZKL_PYTHON"
     )]
     Interpreter {
-        /// What was to be started.
+        /// The interpreter.
         python: String,
-        /// Why it did not.
+        /// Why it does not start.
         why: String,
     },
     /// The package is missing or of another version.
@@ -124,7 +124,7 @@ pub enum EzklError {
         "{found}: this build drives ezkl {VERSION}. Install it with: {python} -m pip install ezkl=={VERSION}"
     )]
     Package {
-        /// What there is instead.
+        /// What was found instead.
         found: String,
         /// The interpreter.
         python: String,
@@ -136,9 +136,9 @@ pub enum EzklError {
         call: &'static str,
         /// On what.
         what: String,
-        /// What it said.
+        /// Its message.
         why: String,
-        /// The end of what it wrote to stderr, if it did.
+        /// The end of its stderr, or nothing.
         stderr: String,
     },
     /// The process ended before it answered.
@@ -152,10 +152,10 @@ pub enum EzklError {
         what: String,
         /// How it ended.
         how: String,
-        /// The end of what it wrote to stderr, if it did.
+        /// The end of its stderr, or nothing.
         stderr: String,
     },
-    /// A call took longer than it may.
+    /// A call hit the time limit.
     #[error(
         "EZKL was stopped in `{call}` ({what}): it took longer than {limit:?} (--ezkl-timeout)"
     )]
@@ -167,7 +167,7 @@ pub enum EzklError {
         /// The limit.
         limit: Duration,
     },
-    /// The process used more memory than it may.
+    /// The process hit the memory limit.
     #[error(
         "EZKL was stopped in `{call}` ({what}): it needs more than {limit} MiB of memory (--ezkl-memory)"
     )]
@@ -182,7 +182,7 @@ pub enum EzklError {
     /// The user stopped it.
     #[error("stopped; nothing was written")]
     Cancelled,
-    /// EZKL or somebody else wrote a file that cannot be used.
+    /// A file from EZKL or from another party cannot be used.
     #[error("{file}: {why}")]
     Answer {
         /// Which file.
@@ -190,7 +190,7 @@ pub enum EzklError {
         /// What is wrong with it.
         why: String,
     },
-    /// The answer is no.
+    /// The claim was rejected.
     #[error("rejected by the check `{check}`: {why}")]
     Refused {
         /// Which check.
@@ -202,7 +202,7 @@ pub enum EzklError {
 
 impl EzklError {
     pub(crate) fn refused(check: Check, why: impl Into<String>) -> EzklError {
-        // It may quote what others wrote; a line that looks like a verdict must not be among it.
+        // The text may quote another party, and no line of it may look like a verdict.
         EzklError::Refused { check, why: printable(&why.into()) }
     }
 

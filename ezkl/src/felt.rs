@@ -1,11 +1,11 @@
-//! Elements of the scalar field of BN254, as EZKL writes them: 32 bytes, least significant first,
-//! in hex.
+//! Reads and writes elements of the scalar field of BN254 in EZKL's format: 32 bytes as hex, least
+//! significant first.
 
 /// The field's order, least significant word first.
 const ORDER: [u64; 4] =
     [0x43e1_f593_f000_0001, 0x2833_e848_79b9_7091, 0xb850_45b6_8181_585d, 0x3064_4e72_e131_a029];
 
-/// A field element as a small signed integer: the upper half of the field is negative.
+/// Reads a field element as a small signed integer. The upper half of the field is negative.
 pub(super) fn parse(text: &str) -> Result<i64, String> {
     let words = words(text)?;
     if let [low, 0, 0, 0] = words
@@ -34,12 +34,12 @@ fn words(text: &str) -> Result<[u64; 4], String> {
     Ok(words)
 }
 
-/// Whether a text is one canonical element, written in lower case.
+/// Whether a text is one canonical element in lower case.
 pub(super) fn is_element(text: &str) -> bool {
     words(text).is_ok() && !text.bytes().any(|b| b.is_ascii_uppercase())
 }
 
-/// How EZKL writes a small integer.
+/// Writes a small integer as EZKL does.
 pub(super) fn encode(value: i64) -> String {
     let magnitude = [value.unsigned_abs(), 0, 0, 0];
     let words = if value < 0 { minus(ORDER, magnitude) } else { magnitude };

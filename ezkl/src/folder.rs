@@ -1,7 +1,7 @@
-//! An EZKL adapter's artifact folder: `public/` for everybody, `private/` for the contributor alone
+//! An EZKL adapter's artifact folder: `public/` for all users, `private/` for the contributor alone
 //! (`docs/formats.md`).
 //!
-//! It is made beside its final name and renamed, so that nothing half-written has that name.
+//! The folder is built under a temporary name and renamed, so it is never incomplete.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::Error;
 
-/// EZKL's names of a circuit's files, within a folder named after the module.
+/// The settings. EZKL's names of a circuit's files, in a folder with the name of the module.
 pub const SETTINGS: &str = "settings.json";
 /// The verifying key.
 pub const VK: &str = "vk.key";
@@ -35,7 +35,7 @@ pub const CIRCUIT: &str = "model.compiled";
 /// Largest verifying key that is read, in bytes.
 pub(super) const MAX_VK: u64 = 1 << 30;
 
-/// Name of an SRS that EZKL made, within `public/`.
+/// Name of an SRS that EZKL made, in `public/`.
 pub fn dev_srs(logrows: u32) -> String {
     format!("insecure-dev-{logrows}.srs")
 }
@@ -45,14 +45,14 @@ pub fn dev_srs(logrows: u32) -> String {
 pub struct Srs<'a> {
     /// A file that the user named.
     pub file: Option<&'a Path>,
-    /// Make or accept one of EZKL's `gen_srs`: whoever runs it can forge proofs.
+    /// Make or accept an SRS of EZKL's `gen_srs`. The party that runs `gen_srs` can forge proofs.
     pub insecure_dev: bool,
 }
 
 /// Whether an artifact folder was compiled for EZKL.
 ///
 /// # Errors
-/// As [`artifacts::public_folder`], and for a manifest that is too large.
+/// Those of [`artifacts::public_folder`], and a manifest that is too large.
 pub fn is_ezkl(folder: &Path) -> Result<bool, Error> {
     #[derive(Deserialize)]
     struct Format {
@@ -63,11 +63,11 @@ pub fn is_ezkl(folder: &Path) -> Result<bool, Error> {
         &path,
         manifest::MAX_BYTES.max(zklora_proof::manifest::MAX_BYTES as u64),
     )?;
-    // What is no manifest at all is refused with more words by those who read it.
+    // The parsers of the manifest give a better error for a file that is not a manifest.
     Ok(serde_json::from_slice::<Format>(&bytes).is_ok_and(|file| file.format == manifest::FORMAT))
 }
 
-/// What is public about an adapter.
+/// The public part of an adapter.
 pub struct Public {
     folder: PathBuf,
     /// The manifest.
@@ -103,7 +103,7 @@ impl Public {
     /// Reads and checks a module's settings and key.
     ///
     /// # Errors
-    /// [`Check::Settings`] or [`Check::VerifyingKey`]: nothing is used whose digest is not pinned.
+    /// [`Check::Settings`] or [`Check::VerifyingKey`]: the digest of a file is not the pinned one.
     pub(super) fn keys(&self, module: &Module) -> Result<Keys, Error> {
         let folder = self.folder.join(&module.name);
         let read = |name: &str, most: u64, digest: &str, check| {
@@ -124,18 +124,19 @@ impl Public {
         Ok(Keys { settings, vk: read(VK, MAX_VK, &module.vk_digest, Check::VerifyingKey)? })
     }
 
-    /// The SRS file of a module, whose digest is that of the manifest.
+    /// The SRS file of a module. Its digest must be that of the manifest.
     ///
     /// # Errors
-    /// [`Check::Srs`] if it is another one, or one that EZKL made and that the user did not allow.
+    /// [`Check::Srs`] if the digest differs, or if EZKL made the SRS and the user did not allow
+    /// that.
     pub(super) fn srs(&self, module: &Module, srs: &Srs<'_>) -> Result<PathBuf, Error> {
         let path = self.srs_path(module, srs)?;
         require_digest(&path, &path, module)?;
         std::path::absolute(&path).map_err(|e| Error::file(&path, e))
     }
 
-    /// A copy of that file in `folder`: what is checked is then what is used, whoever writes to the
-    /// file meanwhile.
+    /// Copies that file into `folder`, so that the checked bytes are the used bytes even if another
+    /// process writes to the file.
     ///
     /// # Errors
     /// As [`Public::srs`].
@@ -160,7 +161,7 @@ impl Public {
 
     fn srs_path(&self, module: &Module, srs: &Srs<'_>) -> Result<PathBuf, Error> {
         if module.srs_insecure && !srs.insecure_dev {
-            let why = "these keys were made with an INSECURE SRS of EZKL's gen_srs: whoever ran it can forge proofs. To go on all the same: \
+            let why = "these keys were made with an INSECURE SRS: the party that ran EZKL's gen_srs can forge proofs. To use them anyway, pass \
                        --insecure-dev-srs";
             return Err(EzklError::refused(Check::Srs, why).into());
         }
@@ -175,7 +176,7 @@ impl Public {
     }
 }
 
-/// Whether a file is the SRS of a module. `named` is what the user calls it.
+/// Checks that a file is the SRS of a module. `named` is its name for the error message.
 fn require_digest(named: &Path, file: &Path, module: &Module) -> Result<(), Error> {
     let found = srs_file::inspect(named, file)?;
     if found.digest != module.srs_digest {
@@ -207,27 +208,27 @@ impl Artifacts {
     /// A private file of a module.
     ///
     /// # Errors
-    /// If it is not there: a folder that was made from keys of an EZKL run need not have it.
+    /// The file is missing. A folder made from the keys of an EZKL run need not have it.
     pub(super) fn private(&self, module: &Module, name: &str) -> Result<PathBuf, Error> {
         let path = self.folder.join("private").join(&module.name).join(name);
         if !path.is_file() {
             return Err(Error::file(
                 &path,
-                "not here: this folder can verify, but neither record nor prove",
+                "this file is missing: the folder can verify, but neither record nor prove",
             ));
         }
         std::path::absolute(&path).map_err(|e| Error::file(&path, e))
     }
 
-    /// Where sessions are counted.
+    /// Path of the ledger.
     pub fn ledger(&self) -> PathBuf {
         self.folder.join("private").join(artifacts::LEDGER)
     }
 }
 
-/// A folder that is being made, beside the one that it will be.
+/// A folder in the making, beside its final path.
 pub(super) struct Staging {
-    /// Removed at the end, with all that is still in it.
+    /// Removed at the end, with everything that is still in it.
     scratch: zklora_files::Scratch,
 }
 
@@ -242,18 +243,18 @@ impl Staging {
         Ok(Staging { scratch })
     }
 
-    /// What will be the folder.
+    /// The folder that [`Staging::publish`] moves.
     pub fn out(&self) -> PathBuf {
         self.scratch.path().join("out")
     }
 
-    /// A place for what is not kept.
+    /// A folder for temporary files.
     pub fn work(&self) -> &Path {
         self.scratch.path()
     }
 
-    /// Waits until everything is on the disk, and gives the folder its name. What had the name
-    /// before is removed.
+    /// Syncs everything to disk and moves the folder to its final path. Removes the folder that was
+    /// there.
     pub fn publish(self, out: &Path) -> Result<(), Error> {
         sync(&self.out())?;
         let old = self.scratch.path().join("old");
@@ -282,7 +283,7 @@ fn sync(path: &Path) -> Result<(), Error> {
     fs::File::open(path).and_then(|file| file.sync_all()).map_err(failed)
 }
 
-/// Whether a folder may be written here: nothing, an empty folder, or an EZKL adapter that has
+/// Checks that `out` may be replaced: it does not exist, is empty, or is an EZKL adapter that has
 /// served no rows.
 pub(super) fn may_replace(out: &Path) -> Result<(), Error> {
     let failed = |e| Error::file(out, e);
@@ -295,13 +296,13 @@ pub(super) fn may_replace(out: &Path) -> Result<(), Error> {
     if !out.join("public").join(artifacts::MANIFEST).is_file() || !is_ezkl(out)? {
         return Err(Error::file(
             out,
-            "something else than an EZKL adapter lies here: choose another --out",
+            "this is not the folder of an EZKL adapter: choose another --out",
         ));
     }
     if !ledger::read(&out.join("private").join(artifacts::LEDGER))?.is_empty() {
         return Err(Error::file(
             out,
-            "an adapter lies here and has served rows: choose another --out",
+            "the adapter in this folder has served rows: choose another --out",
         ));
     }
     Ok(())

@@ -1,7 +1,6 @@
-//! The inputs and the output of an ONNX graph, as far as EZKL and a trace need them: names, symbols
-//! and numbers of features.
+//! Reads the inputs and the output of an ONNX graph: names, symbols and numbers of features.
 //!
-//! Only a few fields of the file are read; what the graph computes is EZKL's business.
+//! Only these fields of the file are read. EZKL reads the rest.
 
 use std::collections::BTreeSet;
 
@@ -67,10 +66,10 @@ struct Dim {
 /// Most features of an input or output.
 pub const MAX_FEATURES: usize = 1 << 20;
 
-/// What goes into a graph and how many features come out, for one row: every symbol stands for 1.
+/// The inputs of a graph for one row: every symbol stands for 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// Inputs in the graph's order; an only input is called `x`, as everywhere.
+    /// Inputs in the graph's order. A single input is called `x`, as in all manifests.
     pub inputs: Vec<Input>,
     /// Names of the symbolic dimensions.
     pub symbols: BTreeSet<String>,
@@ -93,7 +92,7 @@ impl Interface {
                 graph.output.len()
             ));
         };
-        // Its size is what EZKL says; a shape that is left out has no symbols.
+        // EZKL reports the size of the output. An output without a shape has no symbols.
         if shape(output).is_some() {
             features(output, &mut symbols)?;
         }

@@ -1,10 +1,10 @@
-//! EZKL as a second backend: the `ezkl` package from PyPI, driven as a subprocess, behind the same
+//! EZKL as a second backend: runs the `ezkl` package from PyPI as a subprocess, behind the same
 //! commands.
 //!
-//! EZKL proves one row at a time and checks nothing about who made the keys. What ties a session
-//! together is here: a manifest that the user pins ([`manifest`]), public values that are taken
-//! from the user's own trace ([`verify`]), and digests that are compared before a file is used.
-//! What EZKL can and cannot show is in `docs/ezkl.md`.
+//! EZKL proves one row at a time and does not check the origin of the keys. This crate ties a
+//! session together: the user pins a manifest ([`manifest`]), public values come from the user's
+//! own trace ([`verify`]), and digests are compared before a file is used. `docs/ezkl.md` says what
+//! EZKL can and cannot show.
 //!
 //! ```text
 //! ONNX ─ compile::compile → manifest, settings, vk (public/), compiled circuit, pk (private/)
@@ -34,6 +34,6 @@ pub mod witness;
 pub use error::{Check, Error, EzklError};
 pub use limits::{Cancel, Python};
 
-/// The version of the `ezkl` package that this build drives. Another one has other formats and
+/// The version of the `ezkl` package that this build runs. Other versions have other formats and
 /// other circuits.
 pub const VERSION: &str = "23.0.5";

@@ -1,4 +1,4 @@
-//! Which interpreter runs EZKL, how long and how large it may get, and how it is stopped.
+//! Which interpreter runs EZKL, its limits of time and memory, and how it is stopped.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,17 +12,18 @@ use std::{
 /// The environment variable that names the interpreter.
 pub const PYTHON_VARIABLE: &str = "ZKLORA_EZKL_PYTHON";
 
-/// Set by a signal handler or another thread; every EZKL process that looks at it is stopped.
+/// A flag that a signal handler or another thread sets. It stops every EZKL process that was
+/// started with it.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// Stops what looks at this.
+    /// Stops the processes.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was stopped.
+    /// Whether [`Cancel::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -33,11 +34,11 @@ impl Cancel {
 pub struct Python {
     /// The interpreter.
     pub interpreter: PathBuf,
-    /// How long a call may take.
+    /// Time limit of a call.
     pub timeout: Duration,
-    /// How much memory the process may use, in MiB (Linux).
+    /// Memory limit of the process, in MiB (Linux).
     pub memory: u64,
-    /// Stops it.
+    /// Stops the process.
     pub cancel: Cancel,
 }
 
@@ -48,7 +49,7 @@ impl Python {
         named.map(Path::to_path_buf).or(set.map(PathBuf::from)).unwrap_or_else(|| "python3".into())
     }
 
-    /// Nine tenths of this machine's memory, in MiB; 64 GiB where the system does not tell.
+    /// Nine tenths of this machine's memory, in MiB. 64 GiB if the system does not report it.
     pub fn default_memory() -> u64 {
         let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
             let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;

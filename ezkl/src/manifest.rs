@@ -1,5 +1,5 @@
-//! What the user pins of an EZKL adapter: shapes, scales, and the digests of settings, verifying
-//! keys and SRS.
+//! The manifest of an EZKL adapter, which the user pins: shapes, scales, and the digests of
+//! settings, verifying keys and SRS.
 //!
 //! Canonical JSON: sorted keys, no white space, one encoding for each value. Its BLAKE3 is the
 //! adapter id.
@@ -40,28 +40,28 @@ pub struct Module {
     pub inputs: Vec<Input>,
     /// log₂ of the rows of the circuit.
     pub logrows: u32,
-    /// Name: letters, digits, `.`, `_` and `-`, for folders are named after it.
+    /// Name: letters, digits, `.`, `_` and `-`, because folders have this name.
     pub name: String,
     /// A delta in floats is `integer · 2^-output_scale`.
     pub output_scale: u32,
-    /// What the proofs show of the parameters.
+    /// How proofs treat the parameters.
     pub param_visibility: Visibility,
     /// BLAKE3 of `settings.json`.
     pub settings_digest: String,
     /// BLAKE3 of the SRS file.
     pub srs_digest: String,
-    /// Whether the SRS was made by EZKL's `gen_srs`: whoever ran it can forge proofs.
+    /// Whether EZKL's `gen_srs` made the SRS. The party that ran it can forge proofs.
     pub srs_insecure: bool,
     /// BLAKE3 of `vk.key`.
     pub vk_digest: String,
-    /// What fixes the parameters: their Poseidon hash, or KZG commitments to them; nothing if they
-    /// are private or part of the key.
+    /// The values that fix the parameters: their Poseidon hash, or KZG commitments to them. Empty
+    /// if they are private or part of the key.
     pub weights: Vec<String>,
 }
 
 impl Module {
-    /// What a circuit's settings say, with no digest and no weights; its SRS is taken to be
-    /// insecure until somebody says whose it is.
+    /// A module as a circuit's settings describe it, without digests and weights. Its SRS counts as
+    /// insecure until the caller sets its origin.
     pub fn described(name: &str, interface: &Interface, settings: &Settings) -> Module {
         Module {
             d_out: settings.output,
@@ -96,7 +96,7 @@ pub struct Manifest {
     pub version: u32,
 }
 
-/// A manifest whose rules hold, and its id.
+/// A manifest that obeys every rule, and its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckedManifest {
     manifest: Manifest,
@@ -104,10 +104,10 @@ pub struct CheckedManifest {
 }
 
 impl CheckedManifest {
-    /// Parses a manifest; with a pin, its id must be that.
+    /// Parses and checks a manifest. With a pin, it must have that id.
     ///
     /// # Errors
-    /// [`Check::Pin`] if it is another one; a text that says which rule does not hold.
+    /// [`Check::Pin`] if the id differs; [`EzklError::Answer`] names the rule that is broken.
     pub fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<CheckedManifest, EzklError> {
         let id = AdapterId(*blake3::hash(bytes).as_bytes());
         if let Some(pin) = pin
@@ -122,7 +122,7 @@ impl CheckedManifest {
         Ok(CheckedManifest { manifest, id })
     }
 
-    /// What it says.
+    /// The document.
     pub fn contents(&self) -> &Manifest {
         &self.manifest
     }
@@ -137,14 +137,14 @@ impl CheckedManifest {
         &self.manifest.modules
     }
 
-    /// The modules as traces and activations know them: names, inputs and outputs.
+    /// The modules in the form that traces and activations use: names, inputs and outputs.
     pub fn shapes(&self) -> Vec<manifest::Module> {
         self.manifest.modules.iter().map(Module::shape).collect()
     }
 }
 
 impl Module {
-    /// The module as traces and activations know it.
+    /// The module in the form that traces and activations use.
     pub(super) fn shape(&self) -> manifest::Module {
         manifest::Module {
             a_bits: 0,
@@ -160,17 +160,17 @@ impl Module {
         }
     }
 
-    /// Whether settings say what the manifest says of this module.
+    /// Checks that settings agree with this module.
     ///
     /// # Errors
     /// Names the first difference.
     pub(super) fn fits(&self, settings: &Settings) -> Result<(), String> {
         let dims: Vec<usize> = self.inputs.iter().map(|input| input.dim).collect();
-        let differs = |what: &str, ours: String, theirs: String| {
-            if ours == theirs {
+        let differs = |what: &str, declared: String, found: String| {
+            if declared == found {
                 Ok(())
             } else {
-                Err(format!("{what}: {theirs} in the settings, {ours} in the manifest"))
+                Err(format!("{what}: {found} in the settings, {declared} in the manifest"))
             }
         };
         differs("inputs", format!("{dims:?}"), format!("{:?}", settings.inputs))?;
@@ -192,7 +192,7 @@ impl Module {
             settings.visibility.name().into(),
         )?;
         if self.param_visibility == Visibility::Polycommit {
-            // One that is missing would leave a column of parameters free.
+            // A missing commitment would leave a column of parameters free.
             differs(
                 "commitments to the parameters",
                 self.weights.len().to_string(),
@@ -215,7 +215,10 @@ fn parse(bytes: &[u8]) -> Result<Manifest, String> {
     let manifest: Manifest = serde_json::from_slice(bytes)
         .map_err(|e| format!("not a manifest of EZKL circuits: {e}"))?;
     if manifest.format != FORMAT || manifest.version != FORMAT_VERSION {
-        return Err(format!("format or version is another than {FORMAT} {FORMAT_VERSION}"));
+        return Err(format!(
+            "format `{:.40}` version {}: this build reads `{FORMAT}` version {FORMAT_VERSION}",
+            manifest.format, manifest.version
+        ));
     }
     if manifest.ezkl != VERSION {
         return Err(format!("for EZKL {:.40}, this build works with {VERSION}", manifest.ezkl));
@@ -236,7 +239,7 @@ fn parse(bytes: &[u8]) -> Result<Manifest, String> {
     Ok(manifest)
 }
 
-/// Whether a folder can be named after a module.
+/// Checks that a folder can have the name of a module.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     if (1..=MAX_NAME).contains(&name.len())

@@ -1,5 +1,4 @@
-//! EZKL's proof file: public values and proof bytes. What else is in it is for people, and is not
-//! looked at.
+//! EZKL's proof file: public values and proof bytes. Other fields are informative and are ignored.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,7 +31,7 @@ pub(super) struct ProofFile {
     proof: Vec<u8>,
 }
 
-/// The row that a proof has to be about.
+/// The row that a proof must be about.
 pub(super) struct Statement<'a> {
     pub module: &'a Module,
     /// The integers of each input.
@@ -61,8 +60,9 @@ impl ProofFile {
         Ok(ProofFile { instances: file.instances, proof: file.proof })
     }
 
-    /// Compares the public values with the row, and what fixes the weights with the manifest; gives
-    /// back a proof file for EZKL that holds nothing of this one but the proof's bytes.
+    /// Compares the public values with the row, and the values that fix the weights with the
+    /// manifest. Returns a new proof file for EZKL: the only part of this file in it is the proof's
+    /// bytes.
     ///
     /// # Errors
     /// [`Check::PublicValues`] or [`Check::Weights`].
@@ -89,8 +89,8 @@ impl ProofFile {
                 format!("it has {} public values, the row has {}", found.len(), expected.len());
             return Err(EzklError::refused(Check::PublicValues, why));
         }
-        if let Some(place) = (0..expected.len()).find(|place| found[*place] != expected[*place]) {
-            return Err(difference(statement, place, hash.len(), &found[place]));
+        if let Some(index) = (0..expected.len()).find(|index| found[*index] != expected[*index]) {
+            return Err(difference(statement, index, hash.len(), &found[index]));
         }
         if module.param_visibility == Visibility::Polycommit {
             self.check_commitments(&module.weights)?;
@@ -117,8 +117,8 @@ impl ProofFile {
                 "it is about other weights than those that the manifest commits to",
             )
         };
-        for (place, commitment) in weights.iter().enumerate() {
-            let point = self.proof.get(place * 64..place * 64 + 64).ok_or_else(other)?;
+        for (index, commitment) in weights.iter().enumerate() {
+            let point = self.proof.get(index * 64..index * 64 + 64).ok_or_else(other)?;
             if compressed(point) != *commitment {
                 return Err(other());
             }
@@ -127,7 +127,7 @@ impl ProofFile {
     }
 }
 
-/// How EZKL's witness writes the point that stands in a proof as 64 bytes.
+/// Converts a point of 64 bytes in a proof to the form that EZKL's witness has.
 fn compressed(point: &[u8]) -> String {
     let (x, y) = point.split_at(32);
     let mut bytes: Vec<u8> = x.iter().rev().copied().collect();
@@ -139,30 +139,30 @@ fn compressed(point: &[u8]) -> String {
     hex::encode(bytes)
 }
 
-fn difference(statement: &Statement<'_>, place: usize, hashes: usize, found: &str) -> EzklError {
+fn difference(statement: &Statement<'_>, index: usize, hashes: usize, found: &str) -> EzklError {
     let module = statement.module;
-    if place < hashes {
+    if index < hashes {
         return EzklError::refused(
             Check::Weights,
             "it is about other weights than those whose hash is in the manifest",
         );
     }
-    let place = place - hashes;
+    let index = index - hashes;
     let features: usize = module.inputs.iter().map(|input| input.dim).sum();
     let number = |scale: u32| match felt::parse(found) {
         Ok(integer) => format!("{}", integer as f64 * (-f64::from(scale)).exp2()),
         Err(_) => "no number".into(),
     };
-    let why = if place < features {
+    let why = if index < features {
         format!(
-            "feature {place} of the inputs is {} in the proof, another in your trace",
+            "feature {index} of the inputs is {} in the proof, another in your trace",
             number(module.input_scale)
         )
     } else {
-        let place = place - features;
-        let own = statement.delta[place] as f64 * (-f64::from(module.output_scale)).exp2();
+        let index = index - features;
+        let expected = statement.delta[index] as f64 * (-f64::from(module.output_scale)).exp2();
         format!(
-            "feature {place} of the delta is {} in the proof, {own} in your trace",
+            "feature {index} of the delta is {} in the proof, {expected} in your trace",
             number(module.output_scale)
         )
     };

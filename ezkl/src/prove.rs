@@ -1,4 +1,4 @@
-//! Proving a recorded session: a folder with one EZKL proof a row.
+//! Proves a recorded session: one EZKL proof per row, in a folder.
 
 use std::path::Path;
 
@@ -19,12 +19,12 @@ use super::{
 };
 use crate::Error;
 
-/// Proves every row of a session that this folder served, and verifies each proof, before the
-/// folder gets its name. Gives back the bytes of all proofs.
+/// Proves every row of a session that this folder served. Each proof is verified before the folder
+/// of proofs appears at `out`. Returns the size of all proofs in bytes.
 ///
 /// # Errors
-/// [`Error::NotServed`] if the ledger does not know exactly these rows; [`Check::Trace`] if a row
-/// is not what the circuit computes.
+/// [`zklora_session::Error::NotServed`] if the ledger does not have exactly these rows;
+/// [`Check::Trace`] if a delta is not that of the circuit.
 pub fn prove(
     artifacts: &Artifacts,
     trace: &SessionRows,
@@ -49,7 +49,7 @@ pub fn prove(
     let staging = Staging::beside(out)?;
     let mut ezkl = Ezkl::start(python, staging.work())?;
     let mut bytes = 0;
-    for (place, (module, rows)) in
+    for (index, (module, rows)) in
         artifacts.public.manifest.modules().iter().zip(&trace.modules).enumerate()
     {
         if rows.scales.is_empty() {
@@ -58,7 +58,7 @@ pub fn prove(
         let keys = artifacts.public.keys(module)?;
         let (compiled, pk) = (artifacts.private(module, CIRCUIT)?, artifacts.private(module, PK)?);
         let srs = artifacts.public.srs(module, srs)?;
-        let work = Circuit::new(staging.work().join(place.to_string()), &module.name)?;
+        let work = Circuit::new(staging.work().join(index.to_string()), &module.name)?;
         let prover =
             RowProver { module, keys: &keys, compiled: &compiled, pk: &pk, srs: &srs, work: &work };
         for row in 0..rows.scales.len() {
@@ -93,16 +93,16 @@ impl RowProver<'_> {
     ) -> Result<u64, Error> {
         let module = self.module;
         let what = format!("{}, row {row}", module.name);
-        let own = rows::row(module, rows, row);
+        let inputs = rows::row(module, rows, row);
         let vk = self.work.path("pinned-vk.key");
         zklora_files::write(&vk, &self.keys.vk, Access::Private)?;
-        // Commitments to the parameters are part of the witness, and need both.
+        // The witness has the commitments to the parameters, which need the key and the SRS.
         let keys =
             (module.param_visibility == Visibility::Polycommit).then_some((vk.as_path(), self.srs));
-        let input = rows::input_data(module, &own);
+        let input = rows::input_data(module, &inputs);
         let (witness, _) =
             self.work.witness(ezkl, &what, &input, self.compiled, keys, Visibility::Private)?;
-        witness.check_row(&own, module.d_out, &what)?;
+        witness.check_row(&inputs, module.d_out, &what)?;
         if witness.output != rows.delta[row * module.d_out..(row + 1) * module.d_out] {
             let why = format!("{what}: the delta is not what the circuit computes");
             return Err(EzklError::refused(Check::Trace, why).into());

@@ -1,4 +1,4 @@
-//! Running EZKL's circuits on activations: the integers of a session, counted before they leave.
+//! Runs EZKL's circuits on activations, and enters the rows in the ledger before it returns them.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,14 @@ use super::{
 };
 use crate::Error;
 
-/// Computes every delta with EZKL, row by row, and enters the session in the ledger. Also says how
-/// many rows of each module were served then, over all sessions.
+/// Computes every delta with EZKL, row by row, and enters the session in the ledger. Also returns
+/// how many rows of each module were served over all sessions.
 ///
-/// `session` is the user's 32 fresh bytes; none: they are drawn here. `max_rows` is the most that a
+/// `session` is the user's 32 random bytes. `None` draws them here. `max_rows` is the most that a
 /// module may serve over all sessions.
 ///
 /// # Errors
-/// [`Error::Budget`] if the limit would be exceeded: then nothing was served.
+/// [`zklora_session::Error::Budget`] if the limit would be exceeded. Then no row is served.
 pub fn record(
     artifacts: &Artifacts,
     activations: &Activations,
@@ -42,12 +42,12 @@ pub fn record(
     let scratch = zklora_files::scratch()?;
     let mut ezkl = Ezkl::start(python, scratch.path())?;
     let mut modules = Vec::new();
-    for (place, module) in manifest.modules().iter().enumerate() {
+    for (index, module) in manifest.modules().iter().enumerate() {
         modules.push(match activations.modules.get(&module.name) {
             None => ModuleRows::none(&module.shape()),
             Some(inputs) => {
                 let mut rows = rows::quantized(module, inputs)?;
-                let circuit = Circuit::new(scratch.path().join(place.to_string()), &module.name)?;
+                let circuit = Circuit::new(scratch.path().join(index.to_string()), &module.name)?;
                 let compiled = artifacts.private(module, CIRCUIT)?;
                 for row in 0..rows.scales.len() {
                     let what = format!("{}, row {row}", module.name);
@@ -82,8 +82,8 @@ pub fn record(
     Ok((trace, served))
 }
 
-/// Rows of these modules over all sessions, with `more` of them. (No server serves an EZKL folder:
-/// none is open.)
+/// Rows of these modules over all sessions, `more` included. (No server serves an EZKL folder, so
+/// no session is open.)
 fn served(book: &Book, more: &Rows) -> Rows {
     let earlier =
         |name: &String| book.rows().values().filter_map(|rows| rows.get(name)).sum::<u64>();
@@ -99,8 +99,8 @@ fn delta(
     row: usize,
     what: &str,
 ) -> Result<Vec<i64>, Error> {
-    let own = rows::row(module, rows, row);
-    let input = rows::input_data(module, &own);
+    let inputs = rows::row(module, rows, row);
+    let input = rows::input_data(module, &inputs);
     let (witness, _) = circuit.witness(
         ezkl,
         what,
@@ -109,6 +109,6 @@ fn delta(
         None,
         super::circuit_options::Visibility::Private,
     )?;
-    witness.check_row(&own, module.d_out, what)?;
+    witness.check_row(&inputs, module.d_out, what)?;
     Ok(witness.output)
 }

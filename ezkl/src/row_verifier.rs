@@ -25,12 +25,12 @@ pub(super) struct RowVerifier<'a> {
     pub module: &'a Module,
     pub keys: &'a Keys,
     pub srs: &'a Path,
-    /// A folder for what EZKL is given.
+    /// A folder for the files that EZKL reads.
     pub work: PathBuf,
 }
 
 impl RowVerifier<'_> {
-    /// Verifies the proof of a row, and gives back its size in bytes.
+    /// Verifies the proof of a row, and returns its size in bytes.
     pub fn verify(
         &self,
         ezkl: &mut Ezkl<'_>,
@@ -55,7 +55,7 @@ impl RowVerifier<'_> {
         zklora_files::create_folder(&self.work, Access::Private)?;
         let file = |name: &str| self.work.join(name);
         zklora_files::write(&file("proof.json"), given.to_string().as_bytes(), Access::Private)?;
-        // Once a circuit.
+        // Once per circuit.
         if row == 0 || !file(VK).is_file() {
             zklora_files::write(&file(SETTINGS), &self.keys.settings, Access::Private)?;
             zklora_files::write(&file(VK), &self.keys.vk, Access::Private)?;
@@ -68,7 +68,7 @@ impl RowVerifier<'_> {
         });
         match ezkl.call("verify", &what, args) {
             Ok(_) => Ok(bytes.len() as u64),
-            // It was given checked files; what it does not accept is the proof.
+            // The other files were checked, so EZKL rejects the proof.
             Err(EzklError::Failed { why, .. }) => Err(EzklError::refused(
                 Check::Proof,
                 format!("{what}: EZKL does not accept this proof ({why})"),

@@ -1,4 +1,4 @@
-//! Rows of a session as EZKL's circuits take them: every value of a module has the same scale, a
+//! Rows of a session in the form of EZKL's circuits: every value of a module has the same scale, a
 //! power of two.
 
 use zklora_artifacts::{
@@ -17,11 +17,11 @@ pub fn scale(module: &Module) -> f32 {
     (-(module.input_scale as f32)).exp2()
 }
 
-/// A module's activations as integers, without deltas: `round(x · 2^input_scale)`, halves away from
-/// zero, as EZKL rounds.
+/// Quantises a module's activations: `round(x · 2^input_scale)`, halves away from zero, as EZKL
+/// rounds. The deltas stay empty.
 ///
 /// # Errors
-/// Names module, row and value of one that is not finite or does not fit into 32 bits.
+/// Names the module, the row and the value that is not finite or does not fit into 32 bits.
 pub fn quantized(module: &Module, inputs: &[Vec<f32>]) -> Result<ModuleRows, Error> {
     let refuse = |why: String| Error::input(format!("module `{}`: {why}", module.name));
     let mut rows = ModuleRows { inputs: Vec::new(), ..ModuleRows::default() };
@@ -34,15 +34,15 @@ pub fn quantized(module: &Module, inputs: &[Vec<f32>]) -> Result<ModuleRows, Err
         }
         count = Some(values.len() / input.dim);
         let factor = f64::from(module.input_scale).exp2();
-        let integer = |(place, value): (usize, &f32)| {
+        let integer = |(index, value): (usize, &f32)| {
             let integer = (f64::from(*value) * factor).round();
-            // The comparison is false for what is not a number.
+            // The comparison is false for NaN.
             if integer.abs() <= f64::from(i32::MAX) {
                 return Ok(integer as i32);
             }
-            let row = place / input.dim;
+            let row = index / input.dim;
             Err(refuse(format!(
-                "row {row}: {value} is no number, or too large for a scale of 2^{}",
+                "row {row}: {value} is not finite, or too large for a scale of 2^{}",
                 module.input_scale
             )))
         };
@@ -69,15 +69,15 @@ pub fn input_data(module: &Module, row: &[&[i32]]) -> serde_json::Value {
     serde_json::json!({ "input_data": row.iter().map(floats).collect::<Vec<_>>() })
 }
 
-/// Whether a trace has the scales that its circuits have: otherwise its integers are other numbers
-/// than those of a proof.
+/// Checks that a trace has the scales of its circuits. Otherwise its integers stand for other
+/// numbers than those of a proof.
 pub fn check_scales(manifest: &CheckedManifest, trace: &SessionRows) -> Result<(), EzklError> {
     for (module, rows) in manifest.modules().iter().zip(&trace.modules) {
-        let own = scale(module);
-        if let Some(row) = rows.scales.iter().position(|s| s.to_bits() != own.to_bits()) {
-            let (name, theirs) = (&module.name, rows.scales[row]);
+        let expected = scale(module);
+        if let Some(row) = rows.scales.iter().position(|s| s.to_bits() != expected.to_bits()) {
+            let (name, found) = (&module.name, rows.scales[row]);
             let why = format!(
-                "module `{name}`, row {row} has the scale {theirs} in the trace, the circuit has {own}"
+                "module `{name}`, row {row} has the scale {found} in the trace, the circuit has {expected}"
             );
             return Err(EzklError::refused(Check::PublicValues, why));
         }
@@ -85,10 +85,10 @@ pub fn check_scales(manifest: &CheckedManifest, trace: &SessionRows) -> Result<(
     Ok(())
 }
 
-/// Whether a trace that somebody else recorded holds exactly these activations.
+/// Checks that a trace of another party holds exactly these activations.
 ///
 /// # Errors
-/// [`Error::NotYours`] names the module, and the row if one differs.
+/// [`Artifact::NotYours`] names the module, and the row if one differs.
 pub fn check_inputs(
     manifest: &CheckedManifest,
     trace: &SessionRows,
@@ -98,22 +98,22 @@ pub fn check_inputs(
         let not_yours = |what: String| {
             Err(Artifact::NotYours(format!("the trace is not of your activations: {what}")).into())
         };
-        let own = match activations.modules.get(&module.name) {
+        let expected = match activations.modules.get(&module.name) {
             Some(inputs) => quantized(module, inputs)?,
             None => ModuleRows::none(&module.shape()),
         };
-        let (theirs, yours) = (rows.scales.len(), own.scales.len());
-        if theirs != yours {
-            return not_yours(format!("module `{}` has {theirs} rows, yours {yours}", module.name));
+        let (found, own) = (rows.scales.len(), expected.scales.len());
+        if found != own {
+            return not_yours(format!("module `{}` has {found} rows, yours {own}", module.name));
         }
-        if let Some(r) = (0..yours).find(|r| row(module, rows, *r) != row(module, &own, *r)) {
+        if let Some(r) = (0..own).find(|r| row(module, rows, *r) != row(module, &expected, *r)) {
             return not_yours(format!("module `{}`, row {r}, has other values", module.name));
         }
     }
     Ok(())
 }
 
-/// Digest of what a trace holds, for the ledger.
+/// The digest of a trace in the ledger.
 pub fn digest(trace: &SessionRows) -> TraceDigest {
     let mut hasher = blake3::Hasher::new_derive_key("zklora v1 ezkl trace");
     let mut absorb = |bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! EZKL's settings file: what is read of it, and what has to be in it for a proof to mean anything.
+//! Reads EZKL's settings file, and refuses settings whose proofs would be meaningless.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -12,8 +12,8 @@ pub const MAX_BYTES: u64 = 1 << 24;
 /// them.
 const MAX_SCALE: i32 = 24;
 
-/// Rows of a column that EZKL's circuits leave for blinding, also where there is none: no
-/// parameters are in them.
+/// Rows of a column that EZKL's circuits reserve for blinding, even without blinding. They hold no
+/// parameters.
 const BLINDING_ROWS: usize = 6;
 
 #[derive(Deserialize)]
@@ -28,7 +28,7 @@ struct File {
 
 #[derive(Deserialize)]
 struct ModuleSizes {
-    /// How many values are committed to.
+    /// Number of committed values.
     polycommit: Vec<usize>,
 }
 
@@ -41,14 +41,14 @@ struct RunArgs {
     ignore_range_check_inputs_outputs: bool,
 }
 
-/// What matters of a circuit's settings.
+/// The settings of a circuit that this crate uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The circuit has 2^`logrows` rows.
     pub logrows: u32,
     /// How a proof treats the parameters.
     pub visibility: Visibility,
-    /// How many commitments a proof begins with: columns that the parameters fill.
+    /// Number of commitments that a proof begins with: columns that the parameters fill.
     pub commitments: usize,
     /// Features of each input.
     pub inputs: Vec<usize>,
@@ -64,8 +64,8 @@ impl Settings {
     /// Reads settings.
     ///
     /// # Errors
-    /// Says what is wrong, in particular what would make a proof meaningless: inputs or outputs
-    /// that are not public, checks of their ranges switched off.
+    /// Says what is wrong. Among others: inputs or outputs that are not public, or range checks
+    /// that are switched off, either of which would make a proof meaningless.
     pub fn parse(bytes: &[u8]) -> Result<Settings, String> {
         let file: File = serde_json::from_slice(bytes)
             .map_err(|e| format!("not settings of EZKL {VERSION}: {e}"))?;
@@ -123,20 +123,21 @@ impl Settings {
             }
         };
         let column = (1usize << args.logrows).saturating_sub(BLINDING_ROWS);
-        let commitments =
-            match (visibility, file.module_sizes.polycommit.as_slice(), column) {
-                (Visibility::Polycommit, [values], 1..) if *values > 0 => values / column + 1,
-                (Visibility::Polycommit, sizes, _) => {
-                    return Err(format!(
-                        "its parameters are committed to, but their number is {sizes:?}"
-                    ));
-                }
-                (_, [], _) => 0,
-                _ => return Err(
-                    "something else than the parameters of a `polycommit` circuit is committed to"
+        let commitments = match (visibility, file.module_sizes.polycommit.as_slice(), column) {
+            (Visibility::Polycommit, [values], 1..) if *values > 0 => values / column + 1,
+            (Visibility::Polycommit, sizes, _) => {
+                return Err(format!(
+                    "its parameters are committed to, but their number is {sizes:?}"
+                ));
+            }
+            (_, [], _) => 0,
+            _ => {
+                return Err(
+                    "this circuit commits (`polycommit`) to values that are not its parameters"
                         .into(),
-                ),
-            };
+                );
+            }
+        };
         Ok(Settings {
             logrows: args.logrows,
             visibility,
@@ -207,7 +208,7 @@ mod tests {
             ),
             ("/run_args/param_visibility", json!({"Encrypted": {}}), "not supported"),
             ("/run_args/param_visibility", "KZGCommit".into(), "their number is []"),
-            ("/module_sizes/polycommit", json!([65]), "something else than the parameters"),
+            ("/module_sizes/polycommit", json!([65]), "values that are not its parameters"),
             ("/run_args/logrows", 64.into(), "logrows"),
             ("/model_output_scales", json!([-3]), "scale of its output"),
             ("/model_input_scales", json!([1, 2]), "one scale in common"),

@@ -1,4 +1,4 @@
-//! SRS files of EZKL: KZG parameters over BN254. (The Ethereum ceremony is over BLS12-381 and
+//! Reads SRS files of EZKL: KZG parameters over BN254. (The Ethereum ceremony is over BLS12-381 and
 //! cannot be used.)
 
 use std::{io::Read, path::Path};
@@ -24,10 +24,11 @@ const fn size(logrows: u32) -> u64 {
 /// Largest file that is read, in bytes.
 pub(super) const MAX_BYTES: u64 = size(MAX_LOGROWS);
 
-/// Reads a file once, whatever its size. Errors call it `path`; it may be a copy of that.
+/// Digests a file in one pass, without loading it. Errors call it `path`: `file` may be a copy of
+/// that.
 ///
 /// # Errors
-/// Says if the file cannot hold the points that it says it holds.
+/// The size of the file does not fit its number of points.
 pub(super) fn inspect(path: &Path, file: &Path) -> Result<SrsFile, Error> {
     let (mut file, length) = zklora_files::open(file, MAX_BYTES)?;
     let mut start = [0u8; 4];

@@ -1,8 +1,8 @@
-//! Verifying a folder of EZKL proofs against the user's pin and the user's own trace.
+//! Verifies a folder of EZKL proofs against the user's pin and the user's own trace.
 //!
-//! Nothing that comes with the proofs is believed: settings and keys have the digests of the pinned
-//! manifest, the SRS is the user's file with the pinned digest, and what EZKL is given to verify
-//! holds the public values of the user's trace and the bytes of the proof.
+//! The verifier trusts nothing that comes with the proofs: settings and keys must have the digests
+//! of the pinned manifest, the SRS is the user's file with the pinned digest, and the proof file
+//! that EZKL verifies is built from the user's trace and the bytes of the proof.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -26,7 +26,7 @@ pub struct Verdict {
     pub rows: Vec<(String, usize)>,
     /// Modules with rows whose weights nothing fixes.
     pub unbound: Vec<String>,
-    /// Whether an SRS was used that its maker can forge proofs with.
+    /// Whether the maker of an SRS can forge proofs with it.
     pub srs_insecure: bool,
     /// Digests of the SRS files.
     pub srs: BTreeSet<String>,
@@ -36,11 +36,11 @@ pub struct Verdict {
 
 /// Verifies one proof for every row of the trace.
 ///
-/// `own` is what the user knows of the session without the trace.
+/// `own` is what the user knows about the session without the trace.
 ///
 /// # Errors
-/// [`EzklError::Refused`] names the check; [`zklora_artifacts::Error::NotYours`] if the trace is of
-/// another session or of other activations.
+/// [`EzklError::Refused`] names the check. [`zklora_artifacts::Error::NotYours`] if the trace has
+/// another session id or other activations.
 pub fn verify(
     public: &Public,
     trace: &SessionRows,
@@ -73,7 +73,7 @@ pub fn verify(
     };
     let scratch = zklora_files::scratch()?;
     let mut ezkl = Ezkl::start(python, scratch.path())?;
-    for (place, (module, rows)) in modules.iter().zip(&trace.modules).enumerate() {
+    for (index, (module, rows)) in modules.iter().zip(&trace.modules).enumerate() {
         if rows.scales.is_empty() {
             continue;
         }
@@ -83,7 +83,7 @@ pub fn verify(
             module,
             keys: &keys,
             srs: &srs_path,
-            work: scratch.path().join(place.to_string()),
+            work: scratch.path().join(index.to_string()),
         };
         for row in 0..rows.scales.len() {
             progress(&format!("verify {}, row {row}", module.name));
@@ -103,7 +103,7 @@ pub fn verify(
     Ok(verdict)
 }
 
-/// Whether the folder holds one file for each row of the trace, and nothing else.
+/// Checks that the folder has one file for each row of the trace, and no other file.
 fn require_exactly(proofs: &Path, modules: &[Module], trace: &SessionRows) -> Result<(), Error> {
     let mut expected = BTreeSet::new();
     for (module, rows) in modules.iter().zip(&trace.modules) {

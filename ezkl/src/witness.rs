@@ -1,12 +1,12 @@
-//! EZKL's witness file: the integers of inputs and output, and what is published about the
+//! Reads EZKL's witness file: the integers of inputs and output, and the public values of the
 //! parameters.
 
 use serde::Deserialize;
 
 use super::{EzklError, circuit_options::Visibility, felt};
 
-/// Largest witness that is read, in bytes: 2^20 features in and out, with what EZKL repeats for
-/// people.
+/// Largest witness that is read, in bytes: 2^20 features in and out, and EZKL's readable copies of
+/// them.
 pub const MAX_BYTES: u64 = 1 << 30;
 
 #[derive(Deserialize)]
@@ -15,7 +15,7 @@ struct File {
     outputs: Vec<Vec<String>>,
     #[serde(default)]
     processed_params: Option<Processed>,
-    /// What is not used is read all the same: a number that is none makes a file that is not JSON.
+    /// Unused fields are parsed, too, so that a number such as NaN makes the file invalid.
     #[serde(flatten)]
     _rest: std::collections::BTreeMap<String, serde_json::Value>,
 }
@@ -28,14 +28,14 @@ struct Processed {
     polycommit: Option<Vec<Vec<String>>>,
 }
 
-/// What one row gives.
+/// The witness of one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Witness {
     /// The integers of each input.
     pub inputs: Vec<Vec<i64>>,
     /// The integers of the output.
     pub output: Vec<i64>,
-    /// What is published about the parameters: a hash, or commitments.
+    /// The public values of the parameters: a hash, or commitments.
     pub weights: Vec<String>,
 }
 
@@ -89,7 +89,7 @@ impl Witness {
     }
 }
 
-/// Whether these can be what is published about parameters: field elements, or compressed points.
+/// Checks that these can be the public values of parameters: field elements, or compressed points.
 pub fn check_weights(weights: &[String], visibility: Visibility) -> Result<(), String> {
     let point = |text: &String| {
         text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))

@@ -1,7 +1,7 @@
-//! After payment: are the delivered weights the committed ones? (docs/protocol.md, "Audit")
+//! Compares delivered weights with the committed ones, after payment (docs/protocol.md, "Audit").
 //!
-//! The artefact of record is the integers. A delivered PEFT folder is exported and quantised again,
-//! with the bit widths that the manifest names; a delivered `weights.bin` is taken as it is.
+//! The commitment is to integers. A delivered PEFT folder is exported and quantised again, with the
+//! bit widths of the manifest. A delivered `weights.bin` is used unchanged.
 
 use std::path::Path;
 
@@ -18,29 +18,29 @@ use zklora_proof::{
 
 use crate::Error;
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
     /// Modules of the manifest that were compared.
     pub modules: usize,
     /// Whether the delivered adapter is for the base model that the manifest names.
     pub base_model: BaseModel,
-    /// What differs: empty means that the delivered adapter is the committed one.
+    /// The differences. Empty means that the delivered adapter is the committed one.
     pub differences: Vec<Difference>,
 }
 
-/// What the fingerprints of the base model say. Deltas do not depend on it: an adapter can be the
-/// committed one, and its delivery say nothing about the model that it is for.
+/// Result of comparing the fingerprints of the base model. Deltas do not depend on them: the
+/// delivery of a committed adapter may have no fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BaseModel {
-    /// Both sides have the same.
+    /// Both have the same fingerprint.
     Same,
-    /// The delivered folder is for another model.
+    /// The delivered folder is for another base model.
     Different,
-    /// The manifest has none, so that there is nothing to compare with.
+    /// The manifest has no fingerprint.
     NotCommitted,
-    /// The manifest has one, and what was delivered has none.
+    /// The manifest has a fingerprint, the delivery has none.
     NotDelivered,
 }
 
@@ -54,7 +54,7 @@ impl BaseModel {
         }
     }
 
-    /// Why the base model was not compared, if it was not.
+    /// Why the base model was not compared. `None` if it was.
     pub fn not_compared(self) -> Option<&'static str> {
         match self {
             BaseModel::Same | BaseModel::Different => None,
@@ -69,19 +69,19 @@ impl BaseModel {
     }
 }
 
-/// One module that is not the committed one.
+/// A difference between the delivered and the committed adapter.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Difference {
     /// Module name.
     pub module: String,
-    /// In what it differs.
+    /// How it differs.
     pub why: String,
 }
 
-/// Compares a delivered adapter with the pinned manifest. `delivered` is a PEFT folder, a folder
-/// that export wrote, or a `weights.bin`.
+/// Compares a delivered adapter with the manifest. `delivered` is a PEFT folder, a folder that
+/// export wrote, or a `weights.bin`.
 ///
-/// `base` is the base model's folder, which some kinds of PEFT folders need.
+/// `base` is the folder of the base model, which some kinds of adapters need.
 pub fn audit(
     delivered: &Path,
     base: Option<&Path>,
@@ -91,14 +91,14 @@ pub fn audit(
 ) -> Result<Report, Error> {
     let modules = manifest.modules().len();
     let committed = manifest.contents().base_model.fingerprint.as_deref();
-    // A file of integers says nothing about a base model.
+    // A weights file has no fingerprint.
     let mut base_model = BaseModel::of(committed, None);
     let report = |base_model, differences| Ok(Report { modules, base_model, differences });
     let weights = if delivered.is_file() {
         let bytes = Zeroizing::new(zklora_files::read(delivered, zklora_files::MAX_FILE)?);
         match weights_file::parse(delivered, &bytes, manifest.contents()) {
-            // Other shapes, or integers beyond the manifest's widths and bounds: a weights file,
-            // but not of this adapter.
+            // A weights file of another adapter: its shapes, or the sizes of its integers, do not
+            // fit the manifest.
             Err(zklora_artifacts::Error::Proof(zklora_proof::Error::Weights(why))) => {
                 return report(
                     base_model,
@@ -132,7 +132,7 @@ pub fn audit(
         Weights::new(manifest.contents(), draft.pairs)?
     };
     let differing = commit::audit(srs, manifest, &weights, key)?;
-    // With a wrong key every module differs: say so instead of blaming the weights.
+    // With a wrong key every module differs, so the message names that cause.
     let why = if differing.len() == modules {
         "its integers under this opening give other commitments (all modules differ: is this the opening of this adapter?)"
     } else {
@@ -144,7 +144,7 @@ pub fn audit(
     )
 }
 
-/// The modules of a folder, and the fingerprint of the base model if it is known.
+/// The modules of a folder, and the fingerprint of the base model if there is one.
 fn delivered_sources(
     folder: &Path,
     base: Option<&Path>,

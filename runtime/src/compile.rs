@@ -1,5 +1,5 @@
-//! ONNX files to an artifact folder: `zklora compile`. The same inputs, seed and SRS give the same
-//! bytes on any machine.
+//! Compiles ONNX files to an artifact folder: `zklora compile`. The same inputs, seed and SRS give
+//! the same bytes on any machine.
 
 use std::{
     collections::BTreeMap,
@@ -34,41 +34,41 @@ use zklora_session::ledger;
 
 use crate::Error;
 
-/// What compile was asked to do.
+/// What to compile.
 pub struct Options<'a> {
     /// ONNX files, or folders that export wrote.
     pub paths: &'a [PathBuf],
     /// Where `public/` and `private/` go.
     pub out: &'a Path,
-    /// A seed to use instead of the folder's own or a fresh one.
+    /// The seed file to use instead of the folder's seed or a fresh one.
     pub seed_file: Option<&'a Path>,
-    /// Activations to choose bit widths with.
+    /// Activations to calibrate bit widths on.
     pub calibrate: Option<&'a Path>,
 }
 
-/// What compile did.
+/// The result of a compilation.
 pub struct Compiled {
-    /// The artifacts, as they lie on disk.
+    /// The artifacts, as they are on disk.
     pub artifacts: Artifacts,
-    /// The adapter that the folder held before, if it was another one.
+    /// The other adapter that was in the folder before, if any.
     pub replaced: Option<AdapterId>,
-    /// What became of each module.
+    /// The report of each module.
     pub reports: Vec<ModuleReport>,
     /// The bytes of every file, by path within the folder.
     pub files: Vec<(String, usize)>,
 }
 
-/// What `--locked` found of one file.
+/// The result of `--locked` for one file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct FileCheck {
-    /// Path within the folder; `input <module>` for an ONNX file whose digest is not the locked
+    /// Path in the folder, or `input <module>` for an ONNX file whose digest is not the locked
     /// one.
     pub path: String,
-    /// What is there.
+    /// How the file compares.
     pub state: FileState,
 }
 
-/// How a file compares with what was regenerated.
+/// How a file compares with the regenerated one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
@@ -76,14 +76,14 @@ pub enum FileState {
     Same,
     /// Other bytes.
     Different,
-    /// Not there.
+    /// The file is missing.
     Missing,
 }
 
-/// What [`commit::commit`] gives.
+/// The result of [`commit::commit`].
 pub type Committed = (Manifest, Weights, MaskKey);
 
-/// Everything that a compilation gives, in memory. Files in the order in which they are written.
+/// The result of a compilation in memory. The files are in the order in which they are written.
 struct Build {
     manifest: CheckedManifest,
     weights: Weights,
@@ -92,9 +92,8 @@ struct Build {
     files: Vec<(String, Zeroizing<Vec<u8>>, Access)>,
 }
 
-/// Compiles, commits and writes the folder. The seed is the one of `seed_file`, else the one that
-/// the folder already has, else a fresh one: the same inputs in the same folder give the same
-/// bytes.
+/// Compiles, commits and writes the folder. The seed is that of `seed_file`, else the folder's,
+/// else a fresh one, so the same inputs in the same folder give the same bytes.
 pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Compiled, Error> {
     let own_seed = options.out.join("private").join(artifacts::SEED);
     let seed = match (options.seed_file, own_seed.exists()) {
@@ -117,7 +116,7 @@ pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Comp
     let replaced = replaced(out, &build)?;
     build.write(out)?;
     if options.calibrate.is_none() {
-        // Measured errors of an earlier compilation would be those of other integers.
+        // A calibration report of an earlier compilation would be about other integers.
         zklora_files::remove(&out.join("private").join(artifacts::CALIBRATION))?;
     }
     Ok(Compiled {
@@ -128,8 +127,8 @@ pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Comp
     })
 }
 
-/// The other adapter that lies in the folder, if any. One that has served rows is not replaced: its
-/// sessions could no longer be proven, nor its buyers be given the opening.
+/// The other adapter that is in the folder, if any. An adapter that has served rows is not
+/// replaced: its sessions could no longer be proven, and its buyers could not get the opening.
 fn replaced(out: &Path, build: &Build) -> Result<Option<AdapterId>, Error> {
     let path = out.join("public").join(artifacts::MANIFEST);
     if !path.exists() {
@@ -143,14 +142,14 @@ fn replaced(out: &Path, build: &Build) -> Result<Option<AdapterId>, Error> {
         return Err(Error::file(
             out,
             format!(
-                "adapter {old} lies here and has served rows, and these inputs give another: choose another --out"
+                "adapter {old} in this folder has served rows, and these inputs give another adapter: choose another --out"
             ),
         ));
     }
     Ok(Some(old))
 }
 
-/// What each module's graph became, node by node; writes nothing.
+/// Explains what each module's graph compiles to, node by node. Writes nothing.
 pub fn explain(options: &Options<'_>) -> Result<Vec<Explanation>, Error> {
     let sources = sources(options.paths)?;
     let explained = sources
@@ -160,15 +159,15 @@ pub fn explain(options: &Options<'_>) -> Result<Vec<Explanation>, Error> {
     explained.map(|e| e.map_err(|e| Error::Compile(e.into()))).collect()
 }
 
-/// What compiling, proving and verifying will cost on this machine: reads and quantises the
-/// modules, commits to nothing.
+/// Estimates what compiling, proving and verifying cost on this machine. Reads and quantises the
+/// modules, but does not commit.
 pub fn plan(options: &Options<'_>, srs: &Srs) -> Result<Estimate, Error> {
     let Sources { modules, base_model, .. } = sources(options.paths)?;
     let draft = draft(base_model, srs.k(), &modules, None)?;
     Ok(cost::estimate(srs, &draft.manifest, &OperationTimes::measure(srs))?)
 }
 
-/// Regenerates everything in memory and compares it with what lies in the folder; writes nothing.
+/// Regenerates everything in memory and compares it with the folder. Writes nothing.
 pub fn check_locked(
     options: &Options<'_>,
     srs: &Srs,
@@ -184,7 +183,7 @@ pub fn check_locked(
     let mut checks = Vec::new();
     for (name, bytes, _) in &build.files {
         let path = options.out.join(name);
-        // A pipeline that has the seed need not keep the other private files.
+        // A CI pipeline that has the seed need not keep the other private files.
         let state = if !path.exists() {
             if name.starts_with("private/") {
                 continue;
@@ -203,7 +202,7 @@ pub fn check_locked(
     Ok(checks)
 }
 
-/// ONNX files whose keyed digest is not the one in the folder's lock.
+/// ONNX files whose keyed digest is not the one in the folder's lock file.
 fn changed_inputs(out: &Path, build: &Build) -> Result<Vec<FileCheck>, Error> {
     let name = format!("public/{}", artifacts::LOCK);
     let path = out.join(&name);
@@ -218,7 +217,8 @@ fn changed_inputs(out: &Path, build: &Build) -> Result<Vec<FileCheck>, Error> {
         .map_or(&[][..], |(_, bytes, _)| bytes);
     let (Some(old), Some(new)) = (parse(&zklora_files::read(&path, MAX_FILE)?), parse(regenerated))
     else {
-        // A damaged lock is reported as a file that differs; it cannot say which inputs do.
+        // A damaged lock file is reported as a file that differs. It cannot tell which inputs
+        // changed.
         return Ok(Vec::new());
     };
     let modules: std::collections::BTreeSet<&String> =
@@ -239,7 +239,7 @@ fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Resu
     let calibration = match options.calibrate {
         None => None,
         Some(path) => {
-            // A first draft says which inputs the modules have.
+            // A first draft gives the inputs of the modules.
             let modules = draft(base_model.clone(), srs.k(), &sources, None)?.manifest.modules;
             let bytes = zklora_files::read(path, MAX_FILE)?;
             Some((Activations::parse(path, &bytes, &modules, None)?.modules, bytes))
@@ -271,8 +271,7 @@ fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Resu
 }
 
 impl Build {
-    /// The files of an adapter that was committed to. `inputs`: keyed digests for the lock, by
-    /// name.
+    /// The files of a committed adapter. `inputs` has the keyed digests for the lock file, by name.
     fn of(
         (manifest, weights, mask_key): Committed,
         inputs: BTreeMap<String, String>,
@@ -298,9 +297,9 @@ impl Build {
         lock.outputs
             .insert(format!("private/{}", artifacts::WEIGHTS), keyed_digest(seed, &weights_bytes));
         let opening = secret_files::opening_bytes(&manifest.id(), &mask_key)?;
-        // Private first, the seed before all: a crash in between leaves the old manifest beside
-        // secrets that name the new one, which `Artifacts::load` refuses with the advice to
-        // compile again.
+        // Private files are first, and the seed is the very first. After a crash in between, the
+        // old manifest is beside secrets of the new one: `Artifacts::load` refuses that and advises
+        // to compile again.
         let private = |name: &str, bytes| (format!("private/{name}"), bytes, Access::Private);
         let public =
             |name: &str, bytes| (format!("public/{name}"), Zeroizing::new(bytes), Access::Public);
@@ -326,8 +325,8 @@ impl Build {
     }
 }
 
-/// Writes the artifact folder of an adapter that came as integers, not as ONNX: what the benchmarks
-/// commit to.
+/// Writes the artifact folder of an adapter that was given as integers, not as ONNX. The benchmarks
+/// use it.
 pub fn write_committed(
     out: &Path,
     committed: Committed,
@@ -340,10 +339,11 @@ pub fn write_committed(
     Ok(Artifacts::new(out, build.manifest, build.weights, build.mask_key))
 }
 
-/// Name of the calibration file among a lock's inputs; no module is called so, for it has a space.
+/// Name of the calibration file among a lock file's inputs. No module has this name, because it
+/// contains spaces.
 const CALIBRATION: &str = "(calibration activations: pass the file with --calibrate)";
 
-/// The measured errors, per module. Private: they are exact functions of the weights.
+/// The measured errors per module. Private, because they are exact functions of the weights.
 fn calibration_report(reports: &[ModuleReport]) -> Vec<u8> {
     let modules: BTreeMap<&str, _> =
         reports.iter().map(|r| (r.name.as_str(), (r.bits, r.measured))).collect();

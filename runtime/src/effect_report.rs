@@ -1,6 +1,7 @@
-//! What an adapter did to a base model in one run, and what it cost: the content of `report.json`.
+//! The content of `report.json`: the effect of adapters on a base model in one run, and its cost.
 //!
-//! Written by `zklora infer`, shown by `zklora report`. Must not know how it is shown.
+//! `zklora infer` writes it, and `zklora report` shows it. This module must not depend on how it is
+//! shown.
 
 use std::path::Path;
 
@@ -27,13 +28,13 @@ pub struct EffectReport {
     pub base_model: String,
     /// `add-delta` or `replace`.
     pub mode: String,
-    /// How well the text is predicted, if a loss was asked for.
+    /// Losses on the text, if they were requested.
     pub loss: Option<Losses>,
-    /// What was generated, if anything.
+    /// The generated text, if any.
     pub generated: Option<Generated>,
-    /// One entry a contributor.
+    /// One entry per contributor.
     pub contributors: Vec<ContributorReport>,
-    /// One entry an injection point that was called, in the order of the model.
+    /// One entry per injection point that was called, in the order of the model.
     pub points: Vec<PointReport>,
     /// Wall time of the adapted forward passes, in seconds.
     pub forward_seconds: f64,
@@ -71,15 +72,15 @@ pub struct WindowLoss {
     pub adapted: f64,
 }
 
-/// Text that was generated with the deltas.
+/// Text that the adapted model generated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generated {
-    /// What was given.
+    /// The prompt.
     pub prompt: String,
-    /// What the adapted model went on with.
+    /// The continuation by the adapted model.
     pub adapted: String,
-    /// What the base model alone goes on with, sampled in the same way.
+    /// The continuation by the base model alone, sampled in the same way.
     pub base: Option<String>,
     /// Tokens of `adapted`.
     pub tokens: usize,
@@ -103,7 +104,7 @@ pub struct ContributorReport {
     pub modules_called: usize,
     /// Rows that were sent and answered.
     pub rows: usize,
-    /// Rows that were answered from the own record, because they were the same as earlier ones.
+    /// Rows that were answered from the user's record, because they were equal to earlier ones.
     pub rows_reused: usize,
     /// Calls over the network.
     pub calls: usize,
@@ -115,7 +116,7 @@ pub struct ContributorReport {
     pub bytes_received: u64,
     /// Latency of a call.
     pub latency: Option<Latency>,
-    /// Seconds from the request to end the session to the proof being here.
+    /// Seconds from the request to end the session to the arrival of the proof.
     pub proof_seconds: Option<f64>,
     /// Seconds of the verification.
     pub verify_seconds: Option<f64>,
@@ -123,7 +124,7 @@ pub struct ContributorReport {
     pub proof_bytes: Option<usize>,
     /// `accepted`, `rejected`, or `failed` (no proof).
     pub verdict: Verdict,
-    /// Why not, if it is not accepted; why it ended early, if it did.
+    /// Why the session was not accepted, or why it ended early.
     pub why: Option<String>,
 }
 
@@ -131,9 +132,9 @@ pub struct ContributorReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// The proof was verified against the own record.
+    /// The proof was verified against the user's record.
     Accepted,
-    /// There is a proof, and it does not prove the own record.
+    /// There is a proof, but it does not verify against the user's record.
     Rejected,
     /// There is no proof.
     Failed,
@@ -154,7 +155,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Percentiles (nearest rank) of times in seconds; none if there are none.
+    /// Percentiles (nearest rank) of times in seconds. `None` without times.
     pub fn of(mut seconds: Vec<f64>) -> Option<Latency> {
         seconds.sort_by(f64::total_cmp);
         let max = *seconds.last()?;
@@ -165,7 +166,7 @@ impl Latency {
     }
 }
 
-/// What the deltas did at one injection point.
+/// The effect of the deltas at one injection point.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PointReport {
@@ -173,14 +174,14 @@ pub struct PointReport {
     pub module: String,
     /// Rows that went through.
     pub rows: usize,
-    /// Root mean square of what the base layer gave (or got, where the delta is added to the
+    /// Root mean square of the base layer's output (of its input, where the delta is added to the
     /// input).
     pub base_rms: f64,
     /// Root mean square of the deltas, all contributors together.
     pub delta_rms: f64,
-    /// ‖delta‖ / ‖base‖; none if the base is zero.
+    /// ‖delta‖ / ‖base‖. `None` if the base is zero.
     pub relative: Option<f64>,
-    /// Which contributors (by index) have this module.
+    /// Indices of the contributors that have this module.
     pub contributors: Vec<usize>,
 }
 
@@ -189,7 +190,7 @@ impl EffectReport {
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::file(path, e))?;
         bytes.push(b'\n');
-        // It holds the user's text.
+        // Private, because the report has the user's text.
         Ok(zklora_files::write(path, &bytes, Access::Private)?)
     }
 

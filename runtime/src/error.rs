@@ -1,15 +1,15 @@
-//! What can go wrong in a command, and whether it means "no" or "unusable input".
+//! Errors of the commands. [`Error::is_refusal`] tells a rejected claim from unusable input.
 
 use std::path::Path;
 
 use zklora_artifacts::Error as Artifact;
 use zklora_session::Error as Session;
 
-/// What went wrong, where, and what to do about it.
+/// The message says what went wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file, a proof, an input or the other party is not what it must be.
+    /// A file, a proof, an input or the other party is at fault.
     #[error(transparent)]
     Session(#[from] Session),
     /// The adapter could not be read or exported.
@@ -21,7 +21,7 @@ pub enum Error {
     /// A graph could not be compiled.
     #[error(transparent)]
     Compile(#[from] zklora_compiler::CompileError),
-    /// A run ended early, because contributors failed: the text names each.
+    /// A run ended early because contributors failed. The text names each of them.
     #[error("{0}")]
     Interrupted(String),
 }
@@ -45,7 +45,7 @@ impl From<zklora_proof::Error> for Error {
 }
 
 impl Error {
-    /// What is wrong with a file. An [`std::io::Error`], given as it is, keeps its kind.
+    /// An error about a file. An [`std::io::Error`] that is passed unchanged keeps its kind.
     pub fn file(path: &Path, why: impl std::fmt::Display + 'static) -> Error {
         Error::Session(Session::file(path, why))
     }
@@ -63,8 +63,8 @@ impl Error {
         }
     }
 
-    /// Whether this is a "no" about a claim (exit code 1) rather than an unusable input (exit code
-    /// 2).
+    /// Whether a claim was checked and rejected (exit code 1). Otherwise the input is unusable
+    /// (exit code 2).
     pub fn is_refusal(&self) -> bool {
         matches!(self, Error::Session(error) if error.is_refusal())
     }

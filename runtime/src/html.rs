@@ -1,4 +1,5 @@
-//! Text and numbers of an HTML page. All text is untrusted: it reaches the page only through [`text`].
+//! Text and numbers of an HTML page. All text is untrusted: it reaches the page only through
+//! [`text`].
 //!
 //! Numbers are formatted here and not by `indicatif`, which the command line uses: it would bring a
 //! terminal library into this crate, and it has no format for significant digits, shares or times
@@ -11,8 +12,9 @@ use zklora_files::text::is_plain;
 /// The style sheet of every page, for light and for dark screens.
 pub const STYLE: &str = include_str!("style.css");
 
-/// Text, with what means something to HTML written as references, and what is not plain
-/// ([`is_plain`]; but for new lines and tabs, which are blanks in a page) written as a code.
+/// Escapes text: characters with a meaning in HTML become references, and characters that are not
+/// plain ([`is_plain`]) become codes. Line breaks and tabs stay, because a page shows them as
+/// blanks.
 pub fn text(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
     for c in raw.chars() {
@@ -30,7 +32,7 @@ pub fn text(raw: &str) -> String {
     out
 }
 
-/// A number with four significant digits.
+/// Formats a number with four significant digits.
 pub fn number(x: f64) -> String {
     if !x.is_finite() {
         return "–".into();
@@ -46,7 +48,7 @@ pub fn number(x: f64) -> String {
     format!("{x:.decimals$}")
 }
 
-/// A share, in per cent with three significant digits.
+/// Formats a share as per cent with three significant digits.
 pub fn percent(x: f64) -> String {
     let x = x * 100.0;
     match x.abs() {
@@ -57,12 +59,12 @@ pub fn percent(x: f64) -> String {
     }
 }
 
-/// A count with its thousands apart.
+/// Formats a count with separated thousands.
 pub fn count(number: usize) -> String {
     let digits = number.to_string();
     let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -70,7 +72,7 @@ pub fn count(number: usize) -> String {
     out
 }
 
-/// A size in the unit that fits.
+/// Formats a number of bytes in the unit that fits.
 pub fn bytes(count: u64) -> String {
     match count {
         0..1024 => format!("{count} B"),
@@ -80,7 +82,7 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
-/// A time in seconds, in the unit that fits.
+/// Formats a time in seconds in the unit that fits.
 pub fn seconds(time: f64) -> String {
     match time {
         t if !t.is_finite() || t < 0.0 => "–".into(),
@@ -91,26 +93,27 @@ pub fn seconds(time: f64) -> String {
     }
 }
 
-/// A table: the first row is the header, the first cell of each row names it. Cells are HTML.
+/// Appends a table: the first row is its header, and the first cell of each row is the row's
+/// header. Cells are HTML.
 pub fn table(out: &mut String, caption: &str, rows: &[Vec<String>]) {
     let _ = write!(
         out,
         "<div class=\"scroll\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\"><table><caption>{caption}</caption>"
     );
-    for (place, row) in rows.iter().enumerate() {
-        out.push_str(match place {
+    for (index, row) in rows.iter().enumerate() {
+        out.push_str(match index {
             0 => "<thead><tr>",
             1 => "<tbody><tr>",
             _ => "<tr>",
         });
         for (column, cell) in row.iter().enumerate() {
-            let _ = match (place, column) {
+            let _ = match (index, column) {
                 (0, _) => write!(out, "<th scope=\"col\">{cell}</th>"),
                 (_, 0) => write!(out, "<th scope=\"row\">{cell}</th>"),
                 _ => write!(out, "<td>{cell}</td>"),
             };
         }
-        out.push_str(if place == 0 { "</tr></thead>" } else { "</tr>" });
+        out.push_str(if index == 0 { "</tr></thead>" } else { "</tr>" });
     }
     out.push_str(if rows.len() > 1 { "</tbody></table></div>" } else { "</table></div>" });
 }

@@ -1,10 +1,10 @@
-//! What the commands of `zklora` do, from PEFT folder to verdict. Nothing here prints.
+//! The work behind the commands of `zklora`, from PEFT folder to verdict. Nothing here prints.
 //!
 //! ```text
 //! PEFT folder ─ pipeline ─ compile → artifacts ─ record → trace ─ prove → proof ─ verify → verdict
 //! text ─ infer: a language model with the deltas of contributors → effect_report → report_page
 //! delivered adapter + opening ─ audit → which modules differ
-//! artifacts + text ─ leak → what rows give away
+//! artifacts + text ─ leak → how much rows leak
 //! ```
 
 pub mod audit;

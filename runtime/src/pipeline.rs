@@ -1,5 +1,5 @@
-//! The whole pipeline on one adapter, through the same files that the two parties would exchange:
-//! `zklora run`.
+//! Runs the whole pipeline on one adapter, through the files that the two parties exchange: `zklora
+//! run`.
 
 use std::{
     path::{Path, PathBuf},
@@ -39,7 +39,7 @@ pub enum PipelineStep {
     Record,
     /// The proof.
     Prove,
-    /// Reading everything back as a user would, and verifying.
+    /// Reading all files as a user, and verifying.
     Verify,
 }
 
@@ -69,13 +69,12 @@ pub enum ActivationSource {
 pub struct Options<'a> {
     /// The PEFT folder.
     pub adapter: &'a Path,
-    /// The base model's folder: its fingerprint goes into the manifest, and DoRA and VeRA need its
-    /// weights.
+    /// The folder of the base model. Its fingerprint goes into the manifest, and DoRA and VeRA
+    /// need its weights.
     pub base: Option<&'a Path>,
     /// The activations.
     pub rows: ActivationSource,
-    /// Where everything is written: `onnx/`, `public/`, `private/`, `trace.safetensors`,
-    /// `session.pf`.
+    /// The folder for `onnx/`, `public/`, `private/`, `trace.safetensors` and `session.pf`.
     pub out: &'a Path,
     /// An SRS file instead of the Ethereum ceremony.
     pub srs: Option<&'a Path>,
@@ -83,7 +82,7 @@ pub struct Options<'a> {
     pub policy: SrsPolicy,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct Summary {
     /// Name of the base model, as the adapter's configuration has it.
@@ -94,23 +93,23 @@ pub struct Summary {
     pub rows: usize,
     /// Parameters of the adapter.
     pub parameters: usize,
-    /// Quantised against float.
+    /// Errors of the quantised deltas against the float adapter.
     pub precision: Precision,
-    /// Wall time of each stage.
+    /// Wall time of each step.
     pub times: Vec<(PipelineStep, Duration)>,
     /// Bytes of the proof.
     pub proof_bytes: usize,
     /// Bytes of the manifest.
     pub manifest_bytes: usize,
-    /// What the verifier said.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Whose ceremony the SRS is.
+    /// The ceremony of the SRS.
     pub ceremony: Provenance,
-    /// Largest resident memory of this process so far, in bytes, where the system tells.
+    /// Largest resident memory of this process so far, in bytes, if the system reports it.
     pub peak_memory: Option<u64>,
 }
 
-/// Runs every stage; `progress` is told before each.
+/// Runs every step. `progress` gets each step before it runs.
 pub fn run(
     options: &Options<'_>,
     progress: &mut dyn FnMut(PipelineStep),
@@ -152,8 +151,8 @@ pub fn run(
         trace.write(&trace_path, &artifacts.manifest)?;
         Ok(trace)
     })?;
-    // What the rows are needed for is taken from them here, so that the user's reading does not
-    // compete with them for memory.
+    // The rows are used up here, so that verifying, which reads them again, does not compete for
+    // memory.
     let precision = precision(&adapter, &artifacts.manifest, &activations, &trace);
     let modules =
         (trace.modules.len(), trace.modules.iter().filter(|m| !m.scales.is_empty()).count());
@@ -168,8 +167,8 @@ pub fn run(
     drop(trace);
     let pin = artifacts.manifest.id();
     let verdict = timed.stage(PipelineStep::Verify, || {
-        // As the user: nothing but the pin, the public folder, the own trace and the proof file;
-        // keys derived anew.
+        // As the user: only the pin, the public folder, the user's trace and the proof file, with
+        // newly derived keys.
         let keys = KeyStore::default();
         let public = Public::load(out, Some(&pin), &srs, &keys)?;
         let trace = TraceReader::trace(&trace_path, &public.manifest)?;

@@ -1,4 +1,4 @@
-//! How far the dequantised deltas are from the float adapter's.
+//! Compares the dequantised deltas with those of the float adapter.
 
 use zklora_artifacts::{activations::Activations, session_rows::SessionRows};
 use zklora_models::Adapter;
@@ -16,7 +16,7 @@ pub struct Precision {
     pub worst: Option<(String, f64)>,
 }
 
-/// Compares the trace with what the float adapter computes in 64-bit arithmetic on the unquantised
+/// Compares the trace with the float adapter, computed in 64-bit arithmetic on the unquantised
 /// activations.
 pub fn precision(
     adapter: &Adapter,

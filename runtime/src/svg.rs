@@ -1,24 +1,24 @@
 //! Plots as inline SVG. Every coordinate is finite for any numbers.
 //!
-//! Not the crate `plotters`: its SVG has fixed colours and no classes, so a plot could not follow the
-//! page's light and dark style, and it has neither tooltips nor labels for screen readers.
+//! Not the crate `plotters`: its SVG has fixed colours and no classes, so a plot could not follow
+//! the page's light and dark style, and it has neither tooltips nor labels for screen readers.
 
 use std::fmt::Write;
 
 use crate::html::text;
 
-/// How a value becomes a height above the axis.
+/// How a value maps to a height above the axis.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scale {
     /// From the first to the second.
     Linear(f64, f64),
-    /// Powers of ten, from the first exponent to the second; what is below stands on the axis.
+    /// Powers of ten, from the first exponent to the second. Smaller values are drawn on the axis.
     Decades(i32, i32),
 }
 
 impl Scale {
-    /// A scale from zero on, or of powers of ten if the positive values differ by more than a
-    /// factor of 2000.
+    /// A linear scale from zero, or one of powers of ten if the positive values differ by more than
+    /// a factor of 2000.
     pub fn of_sizes(values: impl Iterator<Item = f64> + Clone) -> Scale {
         let positive = || values.clone().filter(|v| v.is_finite() && *v > 0.0);
         let (least, most) = (positive().fold(f64::MAX, f64::min), positive().fold(0.0, f64::max));
@@ -32,20 +32,20 @@ impl Scale {
         Scale::Linear(0.0, round_up(most))
     }
 
-    /// A scale that fits the values, and does not begin at zero.
+    /// A linear scale that fits the values. It need not begin at zero.
     pub fn around(values: impl Iterator<Item = f64> + Clone) -> Scale {
         let finite = || values.clone().filter(|v| v.is_finite());
         let (least, most) = (finite().fold(f64::MAX, f64::min), finite().fold(f64::MIN, f64::max));
         if least > most {
             return Scale::Linear(0.0, 1.0);
         }
-        // Halves: the difference of two finite numbers need not be one.
+        // Halves, because the difference of two finite numbers may overflow.
         let margin = ((most / 2.0 - least / 2.0) * 0.2).max(most.abs() * 0.01).max(1e-9);
         Scale::Linear((least - margin).max(f64::MIN / 4.0), (most + margin).min(f64::MAX / 4.0))
     }
 
-    /// Between 0 and 1.
-    pub fn place(self, value: f64) -> f64 {
+    /// The height of a value, between 0 and 1.
+    pub fn fraction(self, value: f64) -> f64 {
         let share = match self {
             Scale::Linear(low, high) => (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0),
             Scale::Decades(_, _) if value <= 0.0 => 0.0,
@@ -86,7 +86,7 @@ fn round_step(x: f64) -> f64 {
     round_up_to(x, &[1.0, 2.0, 5.0, 10.0])
 }
 
-/// A number, perhaps with a unit, without zeros at its end.
+/// Removes trailing zeros from a number, which may have a unit.
 fn short(label: &str) -> String {
     let (number, unit) = label
         .split_once(' ')
@@ -111,16 +111,15 @@ const BOTTOM: f64 = 40.0;
 
 impl Frame {
     fn y(&self, value: f64) -> f64 {
-        TOP + (self.height - TOP - BOTTOM) * (1.0 - self.scale.place(value))
+        TOP + (self.height - TOP - BOTTOM) * (1.0 - self.scale.fraction(value))
     }
 
-    /// The left end of the `place`-th of `count` steps along the horizontal axis.
-    fn x(&self, place: f64, count: usize) -> f64 {
-        LEFT + (self.width - LEFT - RIGHT) * place / count.max(1) as f64
+    /// The left end of step `at` of `count` on the horizontal axis. Its middle is at `at + 0.5`.
+    fn x(&self, at: f64, count: usize) -> f64 {
+        LEFT + (self.width - LEFT - RIGHT) * at / count.max(1) as f64
     }
 
-    /// The picture's beginning, the horizontal lines, and at most about eight marks along the
-    /// horizontal axis.
+    /// Begins the picture: horizontal lines, and about eight marks along the horizontal axis.
     fn begin(
         &self,
         label: &str,
@@ -147,11 +146,11 @@ impl Frame {
                 text(&short(&shown(mark))),
             );
         }
-        for (place, name) in along.iter().enumerate().step_by(along.len().div_ceil(8).max(1)) {
+        for (index, name) in along.iter().enumerate().step_by(along.len().div_ceil(8).max(1)) {
             let _ = write!(
                 out,
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-                self.x(place as f64 + 0.5, along.len()),
+                self.x(index as f64 + 0.5, along.len()),
                 height - BOTTOM + 16.0,
                 text(name),
             );
@@ -167,17 +166,17 @@ impl Frame {
     }
 }
 
-/// One bar: what stands below it, what a pointer shows, and its value, if there is one.
+/// One bar of a plot.
 pub struct Bar {
-    /// Below the axis.
+    /// The label below the axis.
     pub name: String,
-    /// Shown when pointed at.
+    /// The tooltip.
     pub full: String,
-    /// The height.
+    /// The height, if there is a value.
     pub value: Option<f64>,
 }
 
-/// Bars from the axis up.
+/// Draws bars.
 pub fn bars(
     label: &str,
     axis: &str,
@@ -190,13 +189,13 @@ pub fn bars(
     let mut out = frame.begin(label, axis, &shown, &names);
     let step = frame.x(1.0, bars.len()) - frame.x(0.0, bars.len());
     let bottom = frame.height - BOTTOM;
-    for (place, bar) in bars.iter().enumerate() {
+    for (index, bar) in bars.iter().enumerate() {
         let Some(value) = bar.value else { continue };
         let y = frame.y(value);
         let _ = write!(
             out,
             "<rect class=\"bar\" x=\"{:.2}\" y=\"{y:.2}\" width=\"{:.2}\" height=\"{:.2}\" rx=\"{:.2}\"><title>{}: {}</title></rect>",
-            frame.x(place as f64, bars.len()) + step * 0.12,
+            frame.x(index as f64, bars.len()) + step * 0.12,
             (step * 0.76).min(40.0),
             bottom - y,
             (step * 0.15).min(2.0),
@@ -212,10 +211,11 @@ pub fn bars(
     out
 }
 
-/// Most points of a line; more are averaged in groups.
+/// Most points of a line. More are averaged in groups.
 const POINTS: usize = 240;
 
-/// Two lines over the same places: `first` (class `one`) and `second` (class `two`).
+/// Draws two lines over the same positions: the first values of the pairs (class `one`) and the
+/// second (class `two`).
 pub fn lines(
     label: &str,
     axis: &str,
@@ -229,12 +229,12 @@ pub fn lines(
     let series = [mean(|pair| pair.0), mean(|pair| pair.1)];
     let scale = Scale::around(series.iter().flatten().copied());
     let names: Vec<String> =
-        (0..series[0].len()).map(|place| (place * group + 1).to_string()).collect();
+        (0..series[0].len()).map(|index| (index * group + 1).to_string()).collect();
     let [first, second] = series;
     curves(label, axis, &names, &[("one", first), ("two", second)], scale, shown)
 }
 
-/// Lines over the same named places, each with its class.
+/// Draws lines over the same named positions, each with its class.
 pub fn curves(
     label: &str,
     axis: &str,
@@ -246,13 +246,13 @@ pub fn curves(
     let frame = Frame { width: 820.0, height: 270.0, scale };
     let mut out = frame.begin(label, axis, &shown, names);
     for (class, values) in series {
-        let at = |place: usize| (frame.x(place as f64 + 0.5, names.len()), frame.y(values[place]));
+        let at = |index: usize| (frame.x(index as f64 + 0.5, names.len()), frame.y(values[index]));
         let points: Vec<String> =
             (0..values.len()).map(at).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = write!(out, "<polyline class=\"line {class}\" points=\"{}\"/>", points.join(" "));
         if values.len() <= 64 {
-            for ((place, value), name) in values.iter().enumerate().zip(names) {
-                let (x, y) = at(place);
+            for ((index, value), name) in values.iter().enumerate().zip(names) {
+                let (x, y) = at(index);
                 let _ = write!(
                     out,
                     "<circle class=\"dot {class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{}: {}</title></circle>",

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::Error;
 
-/// Runs both. A stage that fails or hits a limit ends its side, and is reported; what is wrong with
-/// the input is an error.
+/// Runs both systems. A stage that fails or hits a limit is reported and ends its system's run.
+/// Invalid input is an error.
 pub fn compare(
     options: &Options<'_>,
     python: &Python,
@@ -27,7 +27,7 @@ pub fn compare(
             names.join(", ")
         )));
     };
-    // Missing packages are an error of the user's, not a stage that failed.
+    // A missing package is an error of the input, not a failed stage.
     drop(zklora_ezkl::child::Ezkl::start(python, scratch.path())?);
     zklora_files::create_folder(&scratch.path().join("onnx"), Access::Private)?;
     let mut run = Run { options, python, folder: scratch.path(), adapter: &adapter, progress };

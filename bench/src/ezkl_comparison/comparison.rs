@@ -1,4 +1,4 @@
-//! What a comparison found: the stages of both systems, and the ratios.
+//! The result of a comparison: the stages of both systems, and the ratios.
 
 use serde::Serialize;
 use zklora_ezkl::circuit_options::CircuitOptions;
@@ -32,7 +32,7 @@ impl ComparedStage {
         ComparedStage::Verify,
     ];
 
-    /// Its name, for people.
+    /// Its name for users.
     pub fn name(self) -> &'static str {
         match self {
             ComparedStage::Export => "export",
@@ -45,14 +45,14 @@ impl ComparedStage {
     }
 }
 
-/// What a stage took.
+/// The cost of a stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Figures {
     /// Wall time, in seconds.
     pub seconds: f64,
     /// Processor time of all threads, in seconds.
     pub cpu_seconds: f64,
-    /// Largest memory of the process during the stage, in bytes, where the system tells.
+    /// Largest memory of the process during the stage, in bytes, if the system reports it.
     pub peak_bytes: Option<u64>,
 }
 
@@ -60,18 +60,18 @@ pub struct Figures {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// At its end.
+    /// It finished.
     Done(Figures),
-    /// The system has no such stage; its work is part of the next.
+    /// The system has no such stage. The work is part of the next one.
     InNext,
     /// It hit a limit or failed: why.
     Stopped(String),
-    /// A stage before it did not end.
+    /// An earlier stage did not finish.
     NotRun,
 }
 
 impl Outcome {
-    /// Its figures, if it ended.
+    /// Its figures, if it finished.
     pub fn figures(&self) -> Option<&Figures> {
         if let Outcome::Done(figures) = self { Some(figures) } else { None }
     }
@@ -93,13 +93,13 @@ pub struct SystemReport {
     pub name: String,
     /// Every stage.
     pub stages: Vec<(ComparedStage, Outcome)>,
-    /// What users get before the session, without the SRS, in bytes.
+    /// Files that users get before the session, without the SRS, in bytes.
     pub public_bytes: u64,
-    /// What the contributor keeps, in bytes.
+    /// Files that the contributor keeps, in bytes.
     pub private_bytes: u64,
     /// All proofs of the session, in bytes.
     pub proof_bytes: Option<u64>,
-    /// How far the deltas are from the float adapter's.
+    /// Errors of the deltas.
     pub accuracy: Option<Accuracy>,
     /// log₂ of the circuit's rows.
     pub logrows: Option<u32>,
@@ -135,7 +135,7 @@ impl SystemReport {
             .map_or(&Outcome::NotRun, |(_, outcome)| outcome)
     }
 
-    /// Wall time of all stages that ended, if all did.
+    /// Wall time of all stages, if all finished.
     pub fn seconds(&self) -> Option<f64> {
         self.stages
             .iter()
@@ -152,7 +152,7 @@ impl SystemReport {
     }
 }
 
-/// How many times as much EZKL takes.
+/// A ratio of EZKL's figure to the native proof's.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Ratio {
     /// Of what.
@@ -172,15 +172,16 @@ pub struct Comparison {
     pub cores: usize,
     /// Limit of each stage, in seconds.
     pub limit_seconds: f64,
-    /// How EZKL's circuit was made.
+    /// Options of EZKL's circuit.
     pub circuit: CircuitOptions,
     /// The native proof.
     pub native: SystemReport,
     /// EZKL.
     pub ezkl: SystemReport,
-    /// Making EZKL's insecure SRS, in seconds; no stage, for one is used for many circuits.
+    /// Time to make EZKL's insecure SRS, in seconds. It is not a stage, because one SRS serves
+    /// many circuits.
     pub ezkl_srs_seconds: Option<f64>,
-    /// Ratios of what both ended.
+    /// Ratios of everything that both systems finished.
     pub ratios: Vec<Ratio>,
 }
 

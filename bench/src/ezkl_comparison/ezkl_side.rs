@@ -1,4 +1,4 @@
-//! EZKL's stages. Each runs in a process of its own, so that its memory is its own.
+//! Runs EZKL's stages. Each runs in its own process, so that its memory is measured alone.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::Error;
 
-/// Runs all stages that can be run; also says how long EZKL took to make its SRS.
+/// Runs all stages until one fails. Also returns the time that EZKL took to make its SRS.
 pub(super) fn run(
     run: &mut Run<'_>,
     onnx: &Path,
@@ -52,7 +52,7 @@ pub(super) fn run(
 enum Ended {
     /// A stage failed or hit a limit: the report says why.
     ByStage,
-    /// The comparison cannot go on.
+    /// An error of the input, or a cancellation.
     ByError(Error),
 }
 
@@ -71,7 +71,7 @@ struct Stages<'a, 'r> {
 }
 
 impl Stages<'_, '_> {
-    /// One stage in a process of its own, within the limits.
+    /// Runs one stage in its own process, within the limits.
     fn stage<T>(
         &mut self,
         stage: ComparedStage,
@@ -114,7 +114,7 @@ impl Stages<'_, '_> {
 
     fn all(&mut self, source: &OnnxModel, srs_seconds: &mut Option<f64>) -> Result<(), Ended> {
         let (circuit, interface) = (self.circuit, self.interface);
-        // The same export: ONNX is what both begin with.
+        // The same export as the native proof's: both start from ONNX.
         let modules = [self.run.options.module.to_string()];
         let again = self.run.folder.join("onnx-again");
         zklora_files::create_folder(&again, zklora_files::Access::Private)?;
@@ -158,7 +158,7 @@ impl Stages<'_, '_> {
         })
     }
 
-    /// The SRS: no stage, for it is made once for many circuits.
+    /// Makes the SRS. It is not a stage, because one SRS serves many circuits.
     fn srs(&mut self, settings: &Settings, seconds: &mut Option<f64>) -> Result<PathBuf, Ended> {
         if let Some(file) = self.run.options.ezkl_srs {
             return Ok(std::path::absolute(file).map_err(|e| Error::file(file, e))?);
@@ -211,7 +211,8 @@ fn proofs(
     let (compiled, pk, vk) = (circuit.path(CIRCUIT), circuit.path(PK), circuit.path(VK));
     for row in 0..rows.scales.len() {
         let (what, proof) = (format!("row {row}"), circuit.path(&format!("proof-{row}.json")));
-        // Its time was counted in the stage before; commitments to parameters need the keys.
+        // The time of witnesses was counted in the previous stage. Commitments to parameters need
+        // the keys.
         let input = rows::input_data(module, &rows::row(module, rows, row));
         let keys =
             (module.param_visibility == Visibility::Polycommit).then_some((vk.as_path(), srs));

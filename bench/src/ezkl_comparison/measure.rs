@@ -1,4 +1,4 @@
-//! Wall time, processor time and memory of work in this process.
+//! Measures wall time, processor time and memory of work in this process.
 
 use std::{path::Path, time::Instant};
 
@@ -7,8 +7,8 @@ use zklora_runtime::pipeline::peak_memory;
 use super::comparison::Figures;
 use crate::{Error, proof_bench::cpu_seconds};
 
-/// Does work and measures it. The peak is of this process during the work, where the system lets it
-/// be set back (Linux).
+/// Does work and measures it. The peak is that of this process during the work, if the system can
+/// reset it (Linux).
 pub(super) fn measured<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<(T, Figures), Error> {
     let reset = std::fs::write("/proc/self/clear_refs", "5").is_ok();
     let (wall, cpu) = (Instant::now(), cpu_seconds().unwrap_or(0.0));
@@ -21,7 +21,7 @@ pub(super) fn measured<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<(T,
     Ok((made, figures))
 }
 
-/// Bytes of a file, or of all files below a folder; files of these names are left out.
+/// Size of a file, or of all files below a folder except those with these names.
 pub(super) fn size(path: &Path, without: &[&str]) -> u64 {
     let Ok(metadata) = std::fs::metadata(path) else { return 0 };
     if metadata.is_file() {

@@ -1,4 +1,5 @@
-//! The native proof and EZKL on the same module, rows and machine: `zklora bench --against ezkl`.
+//! Compares the native proof with EZKL on the same module, rows and machine: `zklora bench
+//! --against ezkl`.
 
 mod compare;
 mod comparison;

@@ -1,4 +1,4 @@
-//! The native proof's stages. They run in this process.
+//! Runs the native proof's stages, in this process.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::Error;
 
-/// Runs all stages; gives back what they took and the exported ONNX file.
+/// Runs all stages. Returns their costs and the path of the exported ONNX file.
 pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(SystemReport, PathBuf), Error> {
     let mut side = SystemReport::new(concat!("zklora ", env!("CARGO_PKG_VERSION")).into());
     let limit = run.python.timeout.as_secs_f64();
@@ -65,7 +65,7 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(SystemReport
     step(run, "verify");
     let pin = artifacts.manifest.id();
     let (_, took) = measured(|| {
-        // As the user: keys derived anew, everything read again.
+        // As the user: keys are derived again, and everything is read again.
         let keys = KeyStore::default();
         let public = Public::load(&out, Some(&pin), &srs, &keys)?;
         let trace = TraceReader::trace(&trace_path, &public.manifest)?;

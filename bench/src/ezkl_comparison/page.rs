@@ -1,4 +1,5 @@
-//! A [`Comparison`] as one HTML page that loads nothing, with bars on a scale of powers of ten.
+//! Renders a [`Comparison`] as one HTML page that loads nothing, with bars on a scale of powers of
+//! ten.
 
 use std::fmt::Write;
 
@@ -9,7 +10,7 @@ use zklora_runtime::{
 
 use super::comparison::{ComparedStage, Comparison, Figures, Outcome, SystemReport};
 
-/// What the bars need beyond the style of all pages.
+/// Style of the bars, beside that of all pages.
 const BARS: &str = ".native{fill:var(--two)}.other{fill:var(--warn)}.box{display:inline-block;width:.8em;height:.8em;margin:0 .4em 0 1em}";
 
 /// The page.
@@ -103,7 +104,7 @@ fn logrows(side: &SystemReport) -> String {
     side.logrows.map_or("unknown".into(), |k| format!("2<sup>{k}</sup>"))
 }
 
-/// How a stage ended that has no figures.
+/// The label of a stage without figures.
 pub(super) fn words(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Done(_) => String::new(),
@@ -141,11 +142,11 @@ fn figure(out: &mut String, title: &str, rows: &[Row], shown: impl Fn(f64) -> St
     if most <= 0.0 {
         return;
     }
-    // The least value has a bar, too: the axis begins a decade below it at most.
+    // The axis begins at most a decade below the least value, so that it has a bar, too.
     let low = (least.log10() - 0.05).floor() as i32;
     let scale = Scale::Decades(low, (most.log10().ceil() as i32).max(low + 1));
     let height = STEP * rows.len() as f64 + 30.0;
-    let x = |value: f64| LEFT + (WIDTH - LEFT - RIGHT) * scale.place(value);
+    let x = |value: f64| LEFT + (WIDTH - LEFT - RIGHT) * scale.fraction(value);
     let heading = text(title);
     let _ = write!(
         out,
@@ -164,8 +165,8 @@ fn figure(out: &mut String, title: &str, rows: &[Row], shown: impl Fn(f64) -> St
             text(&shown(mark))
         );
     }
-    for (place, row) in rows.iter().enumerate() {
-        let top = STEP * place as f64 + 4.0;
+    for (index, row) in rows.iter().enumerate() {
+        let top = STEP * index as f64 + 4.0;
         let _ = write!(
             out,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",

@@ -1,4 +1,4 @@
-//! What a comparison is run on, and the float adapter that deltas are compared with.
+//! The input of a comparison, and the float adapter that deltas are compared with.
 
 use std::path::Path;
 
@@ -19,13 +19,13 @@ pub struct Options<'a> {
     pub rows: usize,
     /// How EZKL makes its circuit.
     pub circuit: CircuitOptions,
-    /// EZKL's SRS file; none: EZKL makes an insecure one, which is as fast.
+    /// EZKL's SRS file. `None` lets EZKL make an insecure one, which is as fast.
     pub ezkl_srs: Option<&'a Path>,
     /// A ceremony file for the native proof.
     pub srs: Option<&'a Path>,
 }
 
-/// What both systems are run with.
+/// What both systems run with.
 pub(super) struct Run<'a> {
     pub options: &'a Options<'a>,
     pub python: &'a Python,

@@ -1,4 +1,4 @@
-//! A synthetic PEFT adapter of one module, for shapes that no adapter at hand has.
+//! Writes a synthetic PEFT adapter of one module, for any shape.
 
 use std::{collections::HashMap, path::Path};
 
@@ -35,8 +35,8 @@ impl std::str::FromStr for Shape {
     }
 }
 
-/// Writes a PEFT folder with one LoRA module of this shape, the same at every run, and gives back
-/// the module's name.
+/// Writes a PEFT folder with one LoRA module of this shape, the same in every run. Returns the
+/// module's name.
 pub fn synthetic_adapter(shape: Shape, out: &Path) -> Result<&'static str, Error> {
     const NAME: &str = "model.layers.0.self_attn.v_proj";
     zklora_files::create_folder(out, Access::Private)?;

@@ -1,4 +1,5 @@
-//! A gRPC service that answers with as many bytes as it is told to: what the network alone costs.
+//! A gRPC service that answers with a requested number of bytes. It measures the cost of the
+//! network alone.
 
 use std::{pin::Pin, time::Instant};
 
@@ -38,8 +39,8 @@ impl echo_server::Echo for Echo {
     }
 }
 
-/// Seconds of exchanges with these numbers of bytes, there and back, one after the other over one
-/// stream.
+/// Measures exchanges with these numbers of bytes, there and back, one after the other over one
+/// stream. In seconds.
 pub(super) fn measure(sizes: &[(usize, usize)]) -> Result<Vec<f64>, Error> {
     let failed = |e: &dyn std::fmt::Display| Error::input(format!("the echo service: {e}"));
     let runtime =

@@ -29,7 +29,7 @@ use crate::{
 pub struct Options<'a> {
     /// The PEFT folder that a contributor serves.
     pub adapter: &'a Path,
-    /// The base model's folder, which DoRA and VeRA need.
+    /// The folder of the base model, which DoRA and VeRA need.
     pub base: Option<&'a Path>,
     /// The base model, ONNX.
     pub model: &'a Path,
@@ -37,11 +37,11 @@ pub struct Options<'a> {
     pub tokens: usize,
     /// Passes of each kind.
     pub repetitions: usize,
-    /// For files that are removed by the caller.
+    /// A folder for files. The caller removes it.
     pub scratch: &'a Path,
 }
 
-/// What was measured.
+/// The result.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Measured {
     /// Tokens of a pass.
@@ -58,7 +58,7 @@ pub struct Measured {
     pub deltas: Compared,
 }
 
-/// Measures; kinds take turns, so that a busy machine slows them all.
+/// Measures. The kinds of passes take turns, so that a busy machine slows all of them.
 pub fn measure(
     options: &Options<'_>,
     srs: &Srs,
@@ -92,17 +92,17 @@ pub fn measure(
     let mut bytes = (0, 0);
     for repetition in 0..=options.repetitions {
         progress(&format!("pass {repetition} of {}", options.repetitions));
-        // Other tokens every time: rows that were answered before would not be sent.
+        // Each pass has other tokens, because rows that were answered before are not sent again.
         let ids = tokens(limit, alone.vocabulary(), repetition);
         let before = mixture.traffic();
-        let own = timed(|| model.logits(&ids))?;
-        let other = timed(|| alone.logits(&ids))?;
+        let adapted = timed(|| model.logits(&ids))?;
+        let base = timed(|| alone.logits(&ids))?;
         let after = mixture.traffic();
         bytes = (after.0 - before.0, after.1 - before.1);
-        // The first pass warms everything up.
+        // The first pass is a warm-up.
         if repetition > 0 {
-            with.push(own);
-            without.push(other);
+            with.push(adapted);
+            without.push(base);
         }
     }
     progress("echo");

@@ -2,23 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A part of the pipeline that one process measures. Later ones need the files of earlier ones.
+/// A part of the pipeline that one process measures. Later stages need the files of earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BenchStage {
     /// Integers to artifacts.
     Commit,
-    /// What `zklora verify` does before it reads a proof.
+    /// The start of `zklora verify`, before it reads a proof.
     StartUp,
     /// Activations to a trace.
     Record,
     /// Digest and projection, of rows in memory.
     Pass,
-    /// The same of a file that is read in pieces, as the commands do.
+    /// Digest and projection of a file that is read in pieces, as by the commands.
     Pieces,
     /// Keys, and the proof.
     Prove,
-    /// Verifying, in a process that has everything in memory.
+    /// Verifying in a process that has everything in memory.
     Verify,
     /// One delta row of a large module.
     Row,

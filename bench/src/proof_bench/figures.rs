@@ -1,4 +1,4 @@
-//! What was measured, by name.
+//! The measured figures, by name.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub struct Cost {
     pub cpu_seconds: f64,
 }
 
-/// What takes time.
+/// Work that takes time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Item {
@@ -25,19 +25,19 @@ pub enum Item {
     WriteArtifacts,
     /// Loading the SRS.
     Srs,
-    /// Parsing the manifest, every point decompressed and checked.
+    /// Parsing the manifest: every point is decompressed and checked.
     Manifest,
-    /// The same with the points that were kept when it was parsed before.
+    /// Parsing the manifest with cached points.
     KnownManifest,
     /// Deriving the verifying key.
     VerifyingKey,
     /// Deriving the proving key.
     ProvingKey,
-    /// Asking for keys that this process has.
+    /// Getting keys that this process already has.
     KeysAgain,
     /// Quantised activations to deltas: quantising, deltas, digest, ledger.
     Record,
-    /// Of it the integer deltas.
+    /// The integer deltas alone, a part of `Record`.
     Deltas,
     /// Range checks and digest of the trace.
     Digest,
@@ -49,17 +49,17 @@ pub enum Item {
     PassInPieces,
     /// Copying the same bytes on one core.
     MemcpyOneCore,
-    /// Proving a session of one row a module: what does not depend on the rows.
+    /// Proving a session of one row per module: the cost that does not depend on the rows.
     ProveOneRow,
     /// Proving the session.
     Prove,
-    /// Verifying a session of one row a module: what does not depend on the rows.
+    /// Verifying a session of one row per module: the cost that does not depend on the rows.
     VerifyOneRow,
     /// Verifying the session.
     Verify,
-    /// `zklora verify` in a process of its own, one row a module.
+    /// `zklora verify` in its own process, one row per module.
     ProcessOneRow,
-    /// `zklora verify` in a process of its own.
+    /// `zklora verify` in its own process.
     Process,
     /// One delta row of a module of 8192×16×8192 as integers, on one core.
     RowIntegers,
@@ -131,7 +131,7 @@ impl std::fmt::Display for Item {
     }
 }
 
-/// What takes bytes.
+/// Data that takes space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Size {
@@ -159,14 +159,14 @@ impl std::fmt::Display for Size {
     }
 }
 
-/// What one stage measured.
+/// The figures of one stage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StageReport {
     /// Times.
     pub costs: BTreeMap<Item, Cost>,
     /// Sizes.
     pub sizes: BTreeMap<Size, u64>,
-    /// Largest resident memory of the process, in bytes, where the system tells.
+    /// Largest resident memory of the process, in bytes, if the system reports it.
     pub peak_memory: Option<u64>,
 }
 
@@ -175,14 +175,14 @@ pub struct StageReport {
 pub struct Figure {
     /// What was measured.
     pub item: Item,
-    /// In which stage.
+    /// The stage.
     pub stage: BenchStage,
-    /// What it took.
+    /// The time.
     #[serde(flatten)]
     pub cost: Cost,
 }
 
-/// Everything about one profile.
+/// All figures of one profile.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Measured {
     /// Name of the profile.
@@ -193,7 +193,7 @@ pub struct Measured {
     pub modules: usize,
     /// Weights of all modules.
     pub parameters: usize,
-    /// Rows a module.
+    /// Rows per module.
     pub rows: usize,
     /// Times.
     pub figures: Vec<Figure>,
@@ -217,7 +217,7 @@ impl Measured {
         }
     }
 
-    /// Adds what a stage measured.
+    /// Adds the figures of a stage.
     pub fn add(&mut self, stage: BenchStage, report: StageReport) {
         self.figures.extend(report.costs.into_iter().map(|(item, cost)| Figure {
             item,

@@ -103,14 +103,14 @@ pub fn drawing(title: &str, unit: &str, panels: &[Panel]) -> String {
         text(title),
         text(unit),
     );
-    for (place, panel) in panels.iter().enumerate() {
-        draw(&mut out, panel, place as f64 * WIDTH, vertical, unit);
+    for (index, panel) in panels.iter().enumerate() {
+        draw(&mut out, panel, index as f64 * WIDTH, vertical, unit);
     }
-    for (place, name) in
+    for (index, name) in
         panels.first().iter().flat_map(|panel| &panel.lines).map(|line| &line.name).enumerate()
     {
-        let (x, y) = (width - LEGEND + 8.0, TOP + 10.0 + 24.0 * place as f64);
-        let (colour, dash) = (place % COLOURS, DASHES[place % COLOURS]);
+        let (x, y) = (width - LEGEND + 8.0, TOP + 10.0 + 24.0 * index as f64);
+        let (colour, dash) = (index % COLOURS, DASHES[index % COLOURS]);
         let _ = write!(
             out,
             "<line class=\"line c{colour}\" stroke-dasharray=\"{dash}\" x1=\"{x}\" x2=\"{}\" y1=\"{y}\" y2=\"{y}\"/>\
@@ -168,8 +168,8 @@ fn draw(out: &mut String, panel: &Panel, left: f64, vertical: Decades, unit: &st
         (TOP + bottom) / 2.0,
         text(unit),
     );
-    for (place, line) in panel.lines.iter().enumerate() {
-        let (colour, dash) = (place % COLOURS, DASHES[place % COLOURS]);
+    for (index, line) in panel.lines.iter().enumerate() {
+        let (colour, dash) = (index % COLOURS, DASHES[index % COLOURS]);
         let points: Vec<String> =
             drawn(line).map(|(px, py)| format!("{:.1},{:.1}", x(px), y(py))).collect();
         let _ = write!(

@@ -1,4 +1,4 @@
-//! The section of `docs/benchmarks.md` that the command writes.
+//! Writes the generated section of `docs/benchmarks.md`.
 
 use std::fmt::Write;
 
@@ -16,10 +16,10 @@ pub const BEGIN: &str = "<!-- Written by `zklora bench --all --markdown docs/ben
 /// Last line of the section.
 pub const END: &str = "<!-- End of what the command wrote. -->";
 
-/// Replaces what stands between the two markers.
+/// Replaces the text between the two markers.
 ///
 /// # Errors
-/// If the text does not have each of them once, in that order.
+/// The text does not have each marker once, in that order.
 pub fn replace_section(text: &str, section: &str) -> Result<String, Error> {
     let refuse = || {
         Error::input(format!(
@@ -34,7 +34,7 @@ pub fn replace_section(text: &str, section: &str) -> Result<String, Error> {
     Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", section.trim()))
 }
 
-/// A time with three significant digits.
+/// Formats a time with three significant digits.
 fn time(seconds: f64) -> String {
     match seconds {
         s if s >= 100.0 => format!("{s:.0} s"),
@@ -48,7 +48,7 @@ fn time(seconds: f64) -> String {
 }
 
 impl Quantity {
-    /// A value with its unit. Memory and sizes are in decimal units, as the targets are.
+    /// Formats a value with its unit. Memory and sizes are in decimal units, as in the targets.
     pub fn shown(self, value: f64) -> String {
         match self {
             Quantity::Seconds(_) => time(value),
@@ -60,7 +60,7 @@ impl Quantity {
 }
 
 impl Judged {
-    /// Profile, what, measured, target, and whether it is met.
+    /// The cells of a table row: profile, what, measured, target, and whether it is met.
     pub fn cells(&self) -> [String; 5] {
         let limit = self.target.quantity.shown(self.target.limit);
         let sign = if matches!(self.target.quantity, Quantity::Speed(..)) { "≥" } else { "≤" };
@@ -79,7 +79,7 @@ impl Judged {
     }
 }
 
-/// Columns of the table of stages: a name, and the figure or size.
+/// Columns of the table of stages: name and figure.
 const COLUMNS: [(&str, Item); 9] = [
     ("commit", Item::Commit),
     ("record", Item::Record),
@@ -116,11 +116,15 @@ pub fn section(machine: &str, measured: &[Measured], judged: &[Judged]) -> Strin
     let mut names = vec!["profile", "modules", "weights", "rows a module"];
     names.extend(COLUMNS.map(|(name, _)| name));
     header(&mut out, &names);
-    for own in measured {
-        let cells =
-            [own.profile.clone(), own.shapes.clone(), count(own.parameters), count(own.rows)];
+    for profile in measured {
+        let cells = [
+            profile.profile.clone(),
+            profile.shapes.clone(),
+            count(profile.parameters),
+            count(profile.rows),
+        ];
         let times = COLUMNS
-            .map(|(_, item)| own.cost(item).map_or(String::new(), |cost| time(cost.seconds)));
+            .map(|(_, item)| profile.cost(item).map_or(String::new(), |cost| time(cost.seconds)));
         line(&mut out, cells.into_iter().chain(times));
     }
     out.push_str("\nCPU time of the same, and peak memory of the process of each stage:\n\n");
@@ -135,21 +139,21 @@ pub fn section(machine: &str, measured: &[Measured], judged: &[Judged]) -> Strin
     let mut names = vec!["profile", "commit", "record", "prove", "verify"];
     names.extend(peaks.iter().map(String::as_str));
     header(&mut out, &names);
-    for own in measured {
+    for profile in measured {
         let times = [Item::Commit, Item::Record, Item::Prove, Item::Verify]
-            .map(|item| own.cost(item).map_or(String::new(), |cost| time(cost.cpu_seconds)));
-        let peaks =
-            stages.map(|stage| own.peak_memory.get(&stage).copied().map_or(String::new(), bytes));
-        line(&mut out, [own.profile.clone()].into_iter().chain(times).chain(peaks));
+            .map(|item| profile.cost(item).map_or(String::new(), |cost| time(cost.cpu_seconds)));
+        let peaks = stages
+            .map(|stage| profile.peak_memory.get(&stage).copied().map_or(String::new(), bytes));
+        line(&mut out, [profile.profile.clone()].into_iter().chain(times).chain(peaks));
     }
     out.push_str("\nSizes:\n\n");
     let sizes = [Size::Proof, Size::Manifest, Size::VerifyingKey, Size::Weights, Size::Trace];
     let names: Vec<String> =
         ["profile".into()].into_iter().chain(sizes.map(|size| size.to_string())).collect();
     header(&mut out, &names.iter().map(String::as_str).collect::<Vec<_>>());
-    for own in measured {
-        let cells = sizes.map(|size| own.size(size).map_or(String::new(), bytes));
-        line(&mut out, [own.profile.clone()].into_iter().chain(cells));
+    for profile in measured {
+        let cells = sizes.map(|size| profile.size(size).map_or(String::new(), bytes));
+        line(&mut out, [profile.profile.clone()].into_iter().chain(cells));
     }
     out
 }

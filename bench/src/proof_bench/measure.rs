@@ -10,7 +10,7 @@ use super::{
 };
 use crate::Error;
 
-/// Runs stages one after the other; `run` is given each and decides in which process it runs.
+/// Runs stages one after the other. `run` gets each task and decides in which process it runs.
 ///
 /// # Errors
 /// Those of the stages.
@@ -68,8 +68,8 @@ mod tests {
             let (own, policy) = (OwnSession::default(), SrsPolicy::TrustedOnly);
             verify::verify(&public.manifest, &trace, &own, &proof, &srs, &keys, policy).unwrap();
         }
-        // Every target of this profile has a figure beside it, but for those of processes of their
-        // own.
+        // Every target of this profile has a figure, except those that only another process can
+        // measure.
         let judged = targets::judge(std::slice::from_ref(&measured));
         let missing: Vec<_> = judged
             .iter()

@@ -1,10 +1,10 @@
-//! What committing, proving and verifying cost on this machine, for adapters of given shapes:
-//! `zklora bench --profile`.
+//! Measures what committing, proving and verifying cost on this machine, for adapters of given
+//! shapes: `zklora bench --profile`.
 //!
-//! Weights are synthetic integers, so neither ONNX nor quantised weights are involved; everything
-//! else goes through the files and the library calls of the commands. A [`Task`] measures one stage
-//! on a folder; the caller decides in which process it runs, so that the peak memory is that of one
-//! stage. Nothing here judges: [`targets`] puts the figures beside what was wanted.
+//! Weights are synthetic integers, so neither ONNX nor quantisation is involved. Everything else
+//! uses the files and the library calls of the commands. A [`Task`] measures one stage on a folder.
+//! The caller runs each in its own process, so that the peak memory is that of one stage.
+//! [`targets`] compares the figures with the targets.
 
 mod bench_stage;
 mod figures;

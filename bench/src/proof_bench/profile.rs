@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// One module: `d_in × rank × d_out`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
-    /// What it stands on.
+    /// The layer that the module belongs to.
     pub projection: String,
     /// Input features.
     pub d_in: usize,
@@ -76,13 +76,12 @@ impl Profile {
         Some(Profile { name: name.into(), layers, shapes })
     }
 
-    /// One module of 8192×16×8192: what a server computes one row of for
-    /// [`super::Item::RowIntegers`].
+    /// One module of 8192×16×8192. [`super::Item::RowIntegers`] is the time of one of its rows.
     pub(super) fn large_module() -> Profile {
         Profile { name: "row".into(), layers: 1, shapes: vec![Shape::of("o_proj", 8192, 16, 8192)] }
     }
 
-    /// One narrow module of 64×4×64: what sessions of very many rows are made of.
+    /// One narrow module of 64×4×64, for sessions of very many rows.
     pub(super) fn narrow_module() -> Profile {
         Profile { name: "narrow".into(), layers: 1, shapes: vec![Shape::of("q_proj", 64, 4, 64)] }
     }
@@ -112,7 +111,7 @@ impl Profile {
         self.layers * self.shapes.iter().map(|s| s.rank * (s.d_in + s.d_out)).sum::<usize>()
     }
 
-    /// The shapes in short: `24 × 768×8×2304`.
+    /// The shapes in short, for example `24 × 768×8×2304`.
     pub fn summary(&self) -> String {
         let each = |s: &Shape| format!("{} × {}×{}×{}", self.layers, s.d_in, s.rank, s.d_out);
         self.shapes.iter().map(each).collect::<Vec<_>>().join(", ")

@@ -1,4 +1,4 @@
-//! How costs grow with rows, modules and rank.
+//! Measures how costs grow with rows, modules and rank.
 
 use std::path::Path;
 
@@ -14,11 +14,11 @@ use super::{
 };
 use crate::Error;
 
-/// What is varied.
+/// The quantity that varies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Axis {
-    /// Rows a module: ×1, ×10, ×100.
+    /// Rows per module: ×1, ×10, ×100.
     Rows,
     /// Modules: ×1, ×2, ×4.
     Modules,
@@ -39,19 +39,19 @@ impl std::fmt::Display for Axis {
     }
 }
 
-/// One place on an axis.
+/// One point on an axis.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Point {
-    /// The number that is varied.
+    /// Its value.
     pub at: usize,
-    /// What was measured there.
+    /// The figures at this value.
     pub measured: Measured,
 }
 
-/// Everything along one axis.
+/// All points of one axis.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Curve {
-    /// What is varied.
+    /// The quantity that varies.
     pub axis: Axis,
     /// From small to large.
     pub points: Vec<Point>,
@@ -66,7 +66,7 @@ const STAGES: [BenchStage; 6] = [
     BenchStage::Verify,
 ];
 
-/// The lines of the drawing: a name, and the figures that add up to it.
+/// The lines of the drawing: name, and the figures that are added up.
 const LINES: [(&str, &[Item]); 7] = [
     ("commit", &[Item::Commit]),
     ("record", &[Item::Record]),
@@ -77,8 +77,8 @@ const LINES: [(&str, &[Item]); 7] = [
     ("verify, one row", &[Item::VerifyOneRow]),
 ];
 
-/// Measures along all axes, from a profile with some rows on. `run` is told of each [`Task`]; every
-/// point has a folder of its own in `scratch`, which is removed after it.
+/// Measures along all axes, starting from a profile and a number of rows. `run` gets each [`Task`].
+/// Every point has its own folder in `scratch`, which is removed afterwards.
 ///
 /// # Errors
 /// Those of the stages.
@@ -117,7 +117,7 @@ pub fn curves(
     Ok(curves)
 }
 
-/// The curves as one SVG file.
+/// Draws the curves as one SVG file.
 pub fn drawing(title: &str, curves: &[Curve]) -> String {
     let seconds = |measured: &Measured, items: &[Item]| -> Option<f64> {
         items.iter().map(|item| measured.cost(*item).map(|cost| cost.seconds)).sum()

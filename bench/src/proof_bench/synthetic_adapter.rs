@@ -1,4 +1,4 @@
-//! An adapter of given shapes: synthetic integers of 16 bits, the same at every run.
+//! Makes an adapter of given shapes: synthetic integers of 16 bits, the same in every run.
 
 use rayon::prelude::*;
 use zklora_proof::{
@@ -15,7 +15,7 @@ use crate::Error;
 /// Bits of every weight, sign included.
 const WEIGHT_BITS: u32 = 16;
 
-/// The integers, one entry a pair.
+/// The integers, one entry per pair.
 pub(crate) fn pairs(profile: &Profile) -> Vec<PairWeights> {
     let shapes: Vec<_> = profile
         .modules()
@@ -45,13 +45,13 @@ fn integers(stream: &mut blake3::OutputReader, count: usize) -> Vec<i32> {
     bytes.chunks_exact(8).map(|word| centred(word) / 4).collect()
 }
 
-/// What is published about it, before it is committed to: activations have as many bits as the
-/// bound on deltas leaves, 24 at most.
+/// The manifest before the commitment. Activations have as many bits as the bound on deltas leaves,
+/// at most 24.
 pub(crate) fn draft(profile: &Profile, pairs: &[PairWeights], k: u32) -> Result<Manifest, Error> {
     let mut rest = pairs;
     let mut modules = Vec::new();
     for (name, shape) in profile.modules() {
-        let (own, tail) = rest.split_at(shape.rank);
+        let (integers, tail) = rest.split_at(shape.rank);
         rest = tail;
         let mut module = Module {
             a_bits: WEIGHT_BITS,
@@ -76,7 +76,7 @@ pub(crate) fn draft(profile: &Profile, pairs: &[PairWeights], k: u32) -> Result<
             Error::input(format!("module `{}`: its deltas would not fit in 63 bits", module.name))
         };
         // The bound doubles with every further bit.
-        let bits = 128 - certified_bound(&module, own).ok_or_else(wide)?.leading_zeros();
+        let bits = 128 - certified_bound(&module, integers).ok_or_else(wide)?.leading_zeros();
         let x_bits = (1 + MAX_DELTA_BITS.saturating_sub(bits)).min(MAX_X_BITS);
         if bits > MAX_DELTA_BITS {
             return Err(wide());

@@ -1,4 +1,5 @@
-//! The targets of issue 5, as data, and what was measured beside each. Meant for two quiet cores.
+//! The performance targets (issue 5) as data, and the comparison with figures. They are for two
+//! idle cores.
 
 use serde::Serialize;
 
@@ -7,18 +8,18 @@ use super::{
     figures::{Item, Measured, Size},
 };
 
-/// What a target is about.
+/// The quantity that a target limits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantity {
-    /// Seconds of these together.
+    /// Sum of these times, in seconds.
     Seconds(&'static [Item]),
-    /// Bytes of peak memory of a stage.
+    /// Peak memory of a stage, in bytes.
     Memory(BenchStage),
     /// Bytes.
     Bytes(Size),
-    /// The time of the second over the time of the first: the speed of the first as a share of the
-    /// second's.
+    /// The time of the second item over the time of the first: the speed of the first as a share of
+    /// the second's.
     Speed(Item, Item),
 }
 
@@ -46,13 +47,13 @@ impl Quantity {
 /// One target.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Target {
-    /// The profile that it is for.
+    /// Its profile.
     pub profile: &'static str,
-    /// In words.
+    /// Its name.
     pub what: &'static str,
-    /// What it is about.
+    /// The quantity.
     pub quantity: Quantity,
-    /// The most (for a speed: the least).
+    /// The limit: an upper one, but for a speed a lower one.
     pub limit: f64,
 }
 
@@ -69,9 +70,9 @@ const MB: f64 = 1e6;
 const START_UP: &[Item] = &[Item::Srs, Item::KnownManifest, Item::VerifyingKey];
 const START_UP_WITHOUT_CACHE: &[Item] = &[Item::Srs, Item::Manifest, Item::VerifyingKey];
 
-/// Of the rows of the issue, all but the comparison with EZKL, which needs another program, and the
+/// All targets of the issue, except the comparison with EZKL, which needs another program, and the
 /// growth of the pass, which [`super::curves`] shows. "Besides the pass" is the cost of a session
-/// of one row a module.
+/// of one row per module.
 pub const TARGETS: [Target; 20] = [
     target("llama-3.3-70b", "commit to 11.8 M weights", Quantity::Seconds(&[Item::Commit]), 8.0),
     target("llama-3.3-70b", "memory of it", Quantity::Memory(BenchStage::Commit), 500.0 * MB),
@@ -130,19 +131,19 @@ pub const TARGETS: [Target; 20] = [
     target("module", "start of verify, without it", Quantity::Seconds(START_UP_WITHOUT_CACHE), 0.3),
 ];
 
-/// A target and what was measured.
+/// A target and its measured value.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Judged {
     /// The target.
     #[serde(flatten)]
     pub target: Target,
-    /// None if it was not measured.
+    /// The value. `None` if it was not measured.
     pub measured: Option<f64>,
-    /// Whether it is met.
+    /// Whether the target is met. `None` if it was not measured.
     pub met: Option<bool>,
 }
 
-/// The targets of the profiles that were measured.
+/// Compares the measured profiles with their targets.
 pub fn judge(measured: &[Measured]) -> Vec<Judged> {
     let of = |target: &Target| {
         let profile = measured.iter().find(|measured| measured.profile == target.profile)?;

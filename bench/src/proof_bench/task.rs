@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{Error, integer_vs_float};
 
-/// What a process is asked to measure.
+/// The work of one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// The stage.
@@ -34,23 +34,23 @@ pub struct Task {
     pub profile: Profile,
     /// Rows of every module.
     pub rows: usize,
-    /// Where all stages of one profile keep their files.
+    /// The folder for the files of all stages of one profile.
     pub folder: PathBuf,
     /// An SRS file instead of the Ethereum ceremony.
     pub srs: Option<PathBuf>,
 }
 
-/// Trace and proof of a session of `rows` rows a module, in a stage's folder.
+/// Paths of the trace and of the proof of a session of `rows` rows per module.
 pub fn files_of(folder: &Path, rows: usize) -> (PathBuf, PathBuf) {
     (folder.join(format!("{rows}.safetensors")), folder.join(format!("{rows}.pf")))
 }
 
 impl Task {
-    /// Measures.
+    /// Runs and measures the stage.
     ///
     /// # Errors
-    /// Those of the library calls; [`Error::Input`] for [`BenchStage::Process`], which the caller
-    /// has to start.
+    /// Those of the library calls, and [`BenchStage::Process`], which the caller must start as a
+    /// process.
     pub fn run(&self) -> Result<StageReport, Error> {
         let mut report = StageReport::default();
         let srs = srs_file::load(self.srs.as_deref())?;
@@ -84,7 +84,7 @@ impl Task {
         let pairs = synthetic_adapter::pairs(&self.profile);
         let draft = synthetic_adapter::draft(&self.profile, &pairs, srs.k())?;
         let seed = Seed::generate()?;
-        // Made anew for every run, so that no second copy adds to the peak memory.
+        // Made for every run, so that no second copy adds to the peak memory.
         let mut first = Some(pairs);
         let pairs = || Ok(first.take().unwrap_or_else(|| synthetic_adapter::pairs(&self.profile)));
         let (committing, committed) =
@@ -124,8 +124,7 @@ impl Task {
         Ok(())
     }
 
-    /// Besides the session itself, one of a single row: what it costs is what does not depend on
-    /// the rows.
+    /// Also records a session of one row, whose cost is the part that does not depend on the rows.
     fn record(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
         let artifacts = Artifacts::load(&self.artifacts(), srs, &KeyStore::default())?;
         let modules = artifacts.manifest.modules();
@@ -133,7 +132,7 @@ impl Task {
         let (one, _) = record::record(&artifacts, &activations, None, None)?;
         one.write(&files_of(&self.folder, 1).0, &artifacts.manifest)?;
         let activations = synthetic::activations(modules, self.rows);
-        // Every run is a session of its own; the last one is kept.
+        // Every run records a new session. The last one is kept.
         let (recording, (trace, _)) =
             cost(|| Ok(record::record(&artifacts, &activations, None, None)?))?;
         report.costs.insert(Item::Record, recording);
@@ -245,7 +244,7 @@ impl Task {
         let artifacts =
             compile::write_committed(&self.folder.join("row"), committed, &seed, srs, &keys)?;
         let compared = integer_vs_float::compare(&artifacts, 1, 100)?;
-        // On one thread, which does nothing else: its CPU time is the wall time.
+        // One thread does all the work, so its CPU time is the wall time.
         let one = |seconds| Cost { seconds, cpu_seconds: seconds };
         report.costs.extend([
             (Item::RowIntegers, one(compared.own)),
@@ -255,12 +254,12 @@ impl Task {
     }
 }
 
-/// What the rows are projected with: it takes the same time with any.
+/// The challenges of the projection. The time does not depend on them.
 fn any_challenges() -> FirstChallenges {
     FirstChallenges { s0: [1; 32], rho_key: [2; 32], gamma: F::from(3), c: F::from(5) }
 }
 
-/// The numbers of a trace as bytes, in the order in which they are digested.
+/// The numbers of a trace as bytes, in the order of the digest.
 fn slices(trace: &SessionRows) -> impl Iterator<Item = &[u8]> {
     trace.modules.iter().flat_map(|rows| {
         let inputs = rows.inputs.iter().map(|values| bytemuck::cast_slice(values));

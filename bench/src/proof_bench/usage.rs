@@ -1,4 +1,4 @@
-//! Wall and CPU time of this process, and what machine it runs on.
+//! Measures wall and CPU time of this process, and describes the machine.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use cpu_time::ProcessTime;
 use super::figures::Cost;
 use crate::Error;
 
-/// Runs of one measurement: as many as fit, at least one.
+/// Most runs of one measurement, and the time for them. There is at least one run.
 const RUNS: usize = 5;
 const BUDGET: Duration = Duration::from_secs(2);
 
-/// The cost of `work`, without that of `prepare`: of the fastest of up to five runs in two seconds,
-/// because what else the machine does only ever adds to it. Gives the last result, too.
+/// The cost of `work` without that of `prepare`: the fastest of up to five runs in two seconds,
+/// because other work of the machine only adds time. Also returns the last result.
 pub(super) fn cost_of<P, T>(
     mut prepare: impl FnMut() -> Result<P, Error>,
     mut work: impl FnMut(P) -> Result<T, Error>,
@@ -44,7 +44,7 @@ pub(super) fn timed<P, T>(
     Ok((Cost { seconds, cpu_seconds: cpu }, result))
 }
 
-/// [`cost_of`] with nothing to prepare.
+/// [`cost_of`] without preparation.
 pub(super) fn cost<T>(mut work: impl FnMut() -> Result<T, Error>) -> Result<(Cost, T), Error> {
     cost_of(|| Ok(()), |()| work())
 }

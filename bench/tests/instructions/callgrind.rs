@@ -1,4 +1,4 @@
-//! Running a test of this program under callgrind.
+//! Runs a test of this program under callgrind.
 
 use std::process::{Command, Stdio};
 
@@ -17,7 +17,7 @@ pub fn is_installed() -> bool {
 /// Instructions between each two calls of `count_boundary` in the test `driver`: from the first to
 /// the second, from the third to the fourth, and so on.
 ///
-/// One core, because the multi-exponentiation divides its work by their number.
+/// It uses one core, because the multi-exponentiation divides its work by the number of cores.
 pub fn count(driver: &str) -> Vec<u64> {
     let folder = tempfile::tempdir().unwrap();
     let core = first_core();
@@ -30,7 +30,7 @@ pub fn count(driver: &str) -> Vec<u64> {
         .output()
         .unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    // A dump has what was counted since the one before it: out.1, out.2, …
+    // A dump (out.1, out.2, …) has the counts since the previous dump.
     (1..)
         .map(|number| folder.path().join(format!("out.{number}")))
         .map_while(|path| std::fs::read_to_string(path).ok())

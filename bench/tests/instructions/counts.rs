@@ -1,23 +1,23 @@
-//! The recorded counts, and how others compare with them.
+//! The recorded counts, and their comparison with new ones.
 
 use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-/// The most that a count may grow by without anybody noticing, in per cent.
+/// Largest growth of a count that passes, in per cent.
 const GROWTH: u128 = 10;
 
-/// What to do about a difference.
-pub const ADVICE: &str = "If this is meant, renew the file and say why in the commit:\n\
+/// Advice about a difference.
+pub const ADVICE: &str = "If the change is intended, renew the file and say why in the commit:\n\
     ZKLORA_WRITE_INSTRUCTIONS=1 cargo test --release --workspace --test instructions";
 
-/// Instructions of every kernel.
+/// Instructions of every hot function.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Whether the machine has AVX2.
     pub avx2: bool,
-    /// By name of the kernel.
+    /// Counts by name of the function.
     pub instructions: BTreeMap<String, u64>,
     /// The compiler.
     pub rustc: String,
@@ -35,7 +35,7 @@ impl Counts {
     }
 }
 
-/// What is wrong; nothing, if no kernel takes a tenth more instructions than recorded.
+/// The problems. Empty if no function takes more than a tenth more instructions than recorded.
 pub fn compare(recorded: &Counts, counted: &Counts) -> Vec<String> {
     let compilers = if recorded.rustc == counted.rustc {
         String::new()
@@ -61,7 +61,7 @@ pub fn compare(recorded: &Counts, counted: &Counts) -> Vec<String> {
     let gone =
         recorded.instructions.keys().filter(|name| !counted.instructions.contains_key(*name));
     problems
-        .extend(gone.map(|name| format!("`{name}` is in the file, but there is no such kernel")));
+        .extend(gone.map(|name| format!("`{name}` is in the file, but there is no such function")));
     problems
 }
 
@@ -80,7 +80,7 @@ fn a_tenth_more_passes_and_more_than_that_does_not() {
 }
 
 #[test]
-fn kernels_that_are_new_or_gone_are_named_and_so_is_another_compiler() {
+fn functions_that_are_new_or_gone_are_named_and_so_is_another_compiler() {
     let recorded = counts("rustc 1", &[("a", 1000), ("old", 5)]);
     let problems = compare(&recorded, &counts("rustc 2", &[("a", 2000), ("new", 5)]));
     assert_eq!(problems.len(), 3);

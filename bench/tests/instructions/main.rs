@@ -1,17 +1,17 @@
-//! Holds the instruction counts of the kernels to `bench/benches/instructions.json`: wall time is
-//! noise in CI, counts are not.
+//! Compares the instruction counts of the hot functions with `bench/benches/instructions.json`. In
+//! CI, wall time is noise and counts are not.
 //!
-//! A count is of valgrind's callgrind, on one core. Its processor has AVX2 and nothing wider where
-//! the real one has, so counts are the same on machines with AVX2. To renew the file after a change
-//! that is meant:
+//! Valgrind's callgrind counts, on one core. Its processor has AVX2 if the real one has, and
+//! nothing wider, so counts are the same on all machines with AVX2. To renew the file after an
+//! intended change:
 //!
 //! ```text
 //! ZKLORA_WRITE_INSTRUCTIONS=1 cargo test --release --workspace --test instructions
 //! ```
 //!
 //! Without valgrind (`.ci/run` installs it where it can), the test says so and counts nothing.
-//! Another compiler gives other counts: they are then not compared, and the file is to be renewed
-//! with it.
+//! Another compiler gives other counts, which are not compared. Renew the file with each new
+//! compiler.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod callgrind;
@@ -25,20 +25,20 @@ use zklora_bench::hot_functions::{hot_functions, run_counted};
 const COUNTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.json");
 
 #[test]
-fn kernels_take_no_more_instructions_than_recorded() {
+fn hot_functions_take_no_more_instructions_than_recorded() {
     if cfg!(debug_assertions) || !cfg!(target_arch = "x86_64") {
         println!("NOT COUNTED: counts are of a release build for x86-64");
         return;
     }
     if !callgrind::is_installed() {
         println!(
-            "NOT COUNTED: valgrind or taskset is missing. Install valgrind to check that no kernel became slower."
+            "NOT COUNTED: valgrind or taskset is missing. Install valgrind to check that no function became slower."
         );
         return;
     }
     let names: Vec<&str> = hot_functions().unwrap().iter().map(|function| function.name).collect();
-    let instructions = callgrind::count("kernel_driver");
-    assert_eq!(instructions.len(), names.len(), "one dump for each kernel: {instructions:?}");
+    let instructions = callgrind::count("hot_function_driver");
+    assert_eq!(instructions.len(), names.len(), "one dump for each function: {instructions:?}");
     let counted = Counts {
         avx2: cfg!(target_arch = "x86_64") && std::arch::is_x86_feature_detected!("avx2"),
         instructions: names
@@ -64,11 +64,13 @@ fn kernels_take_no_more_instructions_than_recorded() {
     assert!(problems.is_empty(), "{}\n{}", problems.join("\n"), counts::ADVICE);
 }
 
-/// What callgrind runs: every kernel once to warm up, then once to be counted, all in this thread.
+/// Callgrind runs this: every function once as a warm-up, then once to be counted, all in this
+/// thread.
 #[test]
 #[ignore = "run by the test above, under callgrind"]
-fn kernel_driver() {
-    // The pool's only thread is this one: what the kernels hand out to threads is counted, too.
+fn hot_function_driver() {
+    // This thread is the only one of the pool, so the work that functions hand to threads is
+    // counted, too.
     rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build_global().unwrap();
     for function in hot_functions().unwrap() {
         function.run();

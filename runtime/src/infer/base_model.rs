@@ -1,4 +1,4 @@
-//! Whether the user's base model is the one that an adapter was made for.
+//! Checks that the user's base model is the one that an adapter was made for.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -6,11 +6,11 @@ use zklora_proof::checked_manifest::CheckedManifest;
 
 use crate::Error;
 
-/// Where `models/make` writes the fingerprint of the weights that it exports.
+/// Metadata key in which `models/make` stores the fingerprint of the exported weights.
 pub(super) const FINGERPRINT: &str = "zklora.base_fingerprint";
 
-/// The fingerprint of the user's base model: of the folder of its weights, else what its ONNX file
-/// says.
+/// The fingerprint of the user's base model: of the folder of its weights, else the one in its ONNX
+/// file.
 pub(crate) fn fingerprint(
     weights: Option<&Path>,
     metadata: &BTreeMap<String, String>,
@@ -21,28 +21,28 @@ pub(crate) fn fingerprint(
     }
 }
 
-/// Compares it with what a manifest names.
+/// Compares it with the fingerprint in a manifest. A manifest without one is not compared.
 ///
 /// # Errors
-/// [`Error::Input`]: another base model, or one that cannot be compared. A manifest without a fingerprint is not compared.
+/// An input error: another base model, or one without a fingerprint.
 pub(crate) fn compare(
     url: &str,
     manifest: &CheckedManifest,
-    own: Option<&str>,
+    found: Option<&str>,
 ) -> Result<(), Error> {
     let base = &manifest.contents().base_model;
-    let Some(theirs) = &base.fingerprint else { return Ok(()) };
+    let Some(expected) = &base.fingerprint else { return Ok(()) };
     let refuse = |why: String| {
         Err(Error::input(format!(
-            "{url}: this adapter is for the base model `{}` with fingerprint {theirs}; {why}, or pass --allow-other-base",
+            "{url}: this adapter is for the base model `{}` with fingerprint {expected}; {why}, or pass --allow-other-base",
             base.name
         )))
     };
-    match own {
+    match found {
         None => refuse(
-            "yours says nothing of its weights: name their folder with --base-weights (the safetensors that the ONNX file was made of)".into(),
+            "yours has no fingerprint: name the folder of its weights with --base-weights (the safetensors that the ONNX file was made from)".into(),
         ),
-        Some(own) if own != theirs => refuse(format!("yours has {own}: use the model that the adapter was trained on")),
+        Some(found) if found != expected => refuse(format!("yours has {found}: use the model that the adapter was trained on")),
         Some(_) => Ok(()),
     }
 }

@@ -1,5 +1,5 @@
-//! What takes the place of a layer's output: the base model's own, and the deltas of every
-//! contributor that has the layer.
+//! Replaces a layer's output by the base model's own output plus the deltas of every contributor
+//! that has the layer.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -13,12 +13,12 @@ use zklora_session::client::UserSession;
 use super::injection_points::{InputSource, Point};
 use crate::Error;
 
-/// What becomes of the base layer's output.
+/// How deltas change the base layer's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// base + delta: the adapted model.
     AddDelta,
-    /// The delta alone, as the original ZKLoRA did by default.
+    /// The delta alone: the default of the original ZKLoRA.
     Replace,
 }
 
@@ -31,7 +31,7 @@ impl std::fmt::Display for Mode {
     }
 }
 
-/// Sums of squares at a point, over all rows that went through.
+/// Sums of squares at a point, over all rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Norms {
     pub rows: usize,
@@ -39,7 +39,7 @@ pub(crate) struct Norms {
     pub delta: f64,
 }
 
-/// A contributor's session, and why it failed if it did.
+/// A contributor's session, and its first error, if it failed.
 pub(crate) struct Contributor {
     pub session: UserSession,
     pub failure: Option<Error>,
@@ -50,14 +50,14 @@ pub struct DeltaInjector {
     mode: Mode,
     points: Vec<Point>,
     contributors: Vec<Mutex<Contributor>>,
-    /// Off: the base model alone.
+    /// If off, the base model runs alone.
     on: AtomicBool,
     norms: Mutex<Vec<Norms>>,
 }
 
-/// Rows of one contributor's module in one call, with the deltas that came back.
+/// The rows of one contributor's module in one call.
 struct Job {
-    /// Place of the point in the call.
+    /// Index of the point in the call.
     at: usize,
     contributor: usize,
     module: usize,
@@ -74,7 +74,7 @@ impl DeltaInjector {
         DeltaInjector { mode, points, contributors, on: AtomicBool::new(true), norms }
     }
 
-    /// With or without deltas.
+    /// Turns deltas on or off.
     pub(crate) fn turn(&self, on: bool) {
         self.on.store(on, Ordering::Relaxed);
     }
@@ -95,7 +95,7 @@ impl DeltaInjector {
         })
     }
 
-    /// Seconds of every call so far, and its bytes of activations and of deltas.
+    /// Seconds of every call so far, and the bytes of its activations and deltas.
     pub fn calls(&self) -> (Vec<f64>, Vec<(usize, usize)>) {
         let mut all = (Vec::new(), Vec::new());
         for contributor in 0..self.contributors.len() {
@@ -164,7 +164,7 @@ impl DeltaInjector {
         call.points.iter().find_map(|point| self.points[*point].injection.x_dim).unwrap_or(0)
     }
 
-    /// Asks every contributor at the same time; one that fails is remembered by name and does not
+    /// Asks all contributors at the same time. An error is stored with its contributor and does not
     /// stop the others.
     fn ask(&self, jobs: &[Job]) -> Vec<Option<Vec<Vec<i64>>>> {
         let of = |contributor: usize| -> Vec<(usize, Arc<ModuleRows>)> {
@@ -210,8 +210,8 @@ impl Injector for DeltaInjector {
         let jobs = self.jobs(call)?;
         let mut sums: Vec<Vec<f64>> = call.base.iter().map(|base| vec![0.0; base.len()]).collect();
         for (contributor, deltas) in self.ask(&jobs).into_iter().enumerate() {
-            // Its error is kept with the session; the pass ends, for there is no such thing as half
-            // an adapter.
+            // Its error is stored with the session. The pass ends, because the output would miss
+            // the contributor's deltas.
             let Some(deltas) = deltas else { return Err(Box::new(Stopped { contributor })) };
             let entry = self.contributor(contributor);
             let answered = jobs.iter().filter(|job| job.contributor == contributor);
@@ -248,19 +248,19 @@ impl Injector for DeltaInjector {
     }
 }
 
-/// A contributor failed; its entry says why.
+/// A contributor failed. The error is stored with its session.
 #[derive(Debug, thiserror::Error)]
 #[error("contributor {contributor} failed")]
 struct Stopped {
     contributor: usize,
 }
 
-/// Rows that select an entry of an embedding each; nothing for other layers.
+/// Rows that each select one entry of an embedding. Empty for other layers.
 pub(crate) fn one_hot(call: &InjectionCall<'_>, dim: usize) -> Vec<f32> {
     let Activations::Ids(ids) = call.x else { return Vec::new() };
     let mut rows = vec![0f32; ids.len() * dim];
     for (row, id) in ids.iter().enumerate() {
-        // Out of range: the base model refused the token before.
+        // The base model has refused tokens that are out of range.
         if let Some(cell) =
             usize::try_from(*id).ok().filter(|id| *id < dim).map(|id| &mut rows[row * dim + id])
         {

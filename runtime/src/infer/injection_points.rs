@@ -40,7 +40,8 @@ pub(crate) struct Point {
 /// The points of all contributors; adapters on the same layer share one.
 ///
 /// # Errors
-/// [`Error::Contributor`] names a module that fits no layer, or not the other adapter's.
+/// [`zklora_session::Error::Contributor`] names a module that fits no layer, or that does not fit
+/// the module of another adapter.
 pub(crate) fn points(
     contributors: &[(&str, &CheckedManifest)],
     maps: &[(String, String)],
@@ -118,10 +119,10 @@ impl PointModule {
 }
 
 /// Where the values of each input come from. Inputs are known by the names that `zklora export`
-/// gives them; the only input of a module from elsewhere is the layer's.
+/// gives them. A single input with another name is the layer's input.
 ///
 /// # Errors
-/// Says which input is neither.
+/// Names an input that is neither.
 pub fn input_sources(module: &Module) -> Result<Vec<InputSource>, String> {
     let source = |name: &str| match name {
         "base" => Some(InputSource::LayerOutput),
@@ -144,9 +145,9 @@ pub fn input_sources(module: &Module) -> Result<Vec<InputSource>, String> {
     Ok(sources)
 }
 
-/// Where the deltas go; `inputs` are the module's [`input_sources`]. A module that only scales what
-/// the layer reads, feature by feature, changes the layer's input (IA3 on feedforward layers); all
-/// others add to its output.
+/// Where the deltas go; `inputs` are the module's [`input_sources`]. A module that only scales the
+/// layer's input, feature by feature, changes that input (IA3 on feedforward layers). All others
+/// add to the layer's output.
 pub fn applies_to(module: &Module, inputs: &[InputSource]) -> AppliesTo {
     let scales_x = module.terms.iter().all(|term| {
         term.kind == TermKind::Scale

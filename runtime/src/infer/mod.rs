@@ -1,5 +1,5 @@
-//! Running the user's own base model with adapters that contributors serve: losses, text, and a
-//! verified proof of every session.
+//! Runs the user's base model with adapters that contributors serve: losses, text, and a verified
+//! proof of every session.
 //!
 //! ```text
 //! contributors ─ describe → manifests ─ injection_points → injection points ─ LanguageModel::load

@@ -1,4 +1,4 @@
-//! One run: connect, load, measure, generate, prove, report.
+//! One run of `zklora infer`: connect, load, measure, generate, prove, report.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,17 +26,17 @@ use crate::{
     },
 };
 
-/// Names within the folder of a run.
+/// Name of the report in the folder of a run.
 pub const REPORT: &str = "report.json";
 
-/// Text to go on with.
+/// Text to continue.
 #[derive(Debug, Clone)]
 pub struct Generation {
-    /// What comes before.
+    /// The prompt.
     pub prompt: String,
     /// How tokens are chosen.
     pub sampling: Sampling,
-    /// Also let the base model alone go on, to compare.
+    /// Whether the base model alone continues the prompt, too, for comparison.
     pub compare: bool,
 }
 
@@ -44,55 +44,54 @@ pub struct Generation {
 pub struct InferOptions {
     /// The base model, ONNX.
     pub base: PathBuf,
-    /// Its tokenizer; none: `tokenizer.json` beside the base model.
+    /// Its tokenizer. `None` is `tokenizer.json` beside the base model.
     pub tokenizer: Option<PathBuf>,
     /// The folder of its weights, to compare fingerprints.
     pub base_weights: Option<PathBuf>,
-    /// Go on with another base model than the adapters are for.
+    /// Accept another base model than the adapters are for.
     pub allow_other_base: bool,
-    /// Who serves deltas.
+    /// The contributors.
     pub contributors: Vec<ContributorOptions>,
-    /// What becomes of the base layer's output.
+    /// How deltas change the base layer's output.
     pub mode: Mode,
-    /// Layers that are not found by their names: module and ONNX tensor.
+    /// Layers that are not found by name: module and ONNX tensor.
     pub maps: Vec<(String, String)>,
     /// Text whose loss is measured.
     pub text: Option<String>,
-    /// Tokens that the model sees at once.
+    /// Tokens per window.
     pub context: usize,
     /// Text that is generated.
     pub generation: Option<Generation>,
-    /// Where everything is kept.
+    /// The folder of the run.
     pub out: PathBuf,
     /// Accept an SRS file of a ceremony that this program does not know.
     pub policy: SrsPolicy,
 }
 
-/// What the user may want to see while it runs.
+/// Progress of a run, for the user.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A step began.
     Step(String),
-    /// What the user should know.
+    /// A warning.
     Warning(String),
-    /// How far a proof is.
+    /// Progress of a proof, by URL.
     Proof(String, Progress),
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
     /// The report, as it is in the folder.
     pub report: EffectReport,
-    /// Why the run ended early, if it did. The sessions were proven all the same, as far as they
-    /// went.
+    /// Why the run ended early, if it did. The sessions are proven anyway, up to that point.
     pub interrupted: Option<Error>,
 }
 
 /// Runs everything.
 ///
 /// # Errors
-/// What went wrong before a session began. Later, errors are in the report, by contributor.
+/// Errors before the sessions begin. Later errors are in the report, by contributor.
 pub fn run(
     options: &InferOptions,
     srs: &Srs,
@@ -119,15 +118,15 @@ pub fn run(
     }
     let points = points_of(remotes.iter(), &options.maps)?;
     let injections: Vec<_> = points.iter().map(|point| point.injection.clone()).collect();
-    // Nothing is sent before the first forward pass (but for a batch that an earlier run left
-    // without its answer).
+    // Nothing is sent before the first forward pass, except a batch that an earlier run left
+    // unanswered.
     let mut sessions = Vec::new();
     for (index, remote) in remotes.into_iter().enumerate() {
         let session =
             UserSession::open(remote, &options.out.join(format!("contributor-{}", index + 1)))?;
         if session.resumed > 0 {
             progress(Event::Step(format!(
-                "{}: going on with a session of {} rows",
+                "{}: resuming a session of {} rows",
                 session.url(),
                 session.resumed
             )));
@@ -139,13 +138,14 @@ pub fn run(
     progress(Event::Step(format!("load {}", options.base.display())));
     let model = LanguageModel::load(&options.base, &injections, Arc::clone(&injector) as _)?;
     if !options.allow_other_base {
-        let own = base_model::fingerprint(options.base_weights.as_deref(), model.metadata())?;
+        let fingerprint =
+            base_model::fingerprint(options.base_weights.as_deref(), model.metadata())?;
         for contributor in 0..injector.contributor_count() {
             let entry = injector.contributor(contributor);
             base_model::compare(
                 entry.session.url(),
                 &entry.session.remote().manifest,
-                own.as_deref(),
+                fingerprint.as_deref(),
             )?;
         }
     }
@@ -158,7 +158,7 @@ pub fn run(
     Ok(Outcome { report, interrupted })
 }
 
-/// The tokenizer of a base model: the file that was named, or `tokenizer.json` beside the model.
+/// Loads the tokenizer of a base model: the named file, or `tokenizer.json` beside the model.
 pub(crate) fn tokenizer(base: &Path, named: Option<&Path>) -> Result<Tokenizer, Error> {
     let path = named.map_or_else(|| base.with_file_name("tokenizer.json"), Path::to_path_buf);
     if named.is_none() && !path.exists() {
@@ -179,7 +179,7 @@ fn points_of<'a>(
     points(&known, maps)
 }
 
-/// A base model whose layers get the deltas of these sessions, found by their names.
+/// Loads a base model whose layers get the deltas of these sessions. Layers are found by name.
 pub fn patched(
     base: &Path,
     mode: Mode,
@@ -192,7 +192,7 @@ pub fn patched(
     Ok((model, injector))
 }
 
-/// What the passes gave.
+/// The results of the passes.
 #[derive(Default)]
 struct Measured {
     loss: Option<Losses>,
@@ -269,8 +269,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Runs passes with deltas. If one ends because a contributor failed, the error is that
-    /// contributor's.
+    /// Runs passes with deltas. If a pass ends because contributors failed, the error is theirs.
     fn adapted<T>(&mut self, work: impl FnOnce(&Self) -> Result<T, Error>) -> Result<T, Error> {
         self.injector.turn(true);
         let start = Instant::now();
@@ -286,7 +285,7 @@ impl Run<'_> {
         })
     }
 
-    /// Ends every session that has rows and did not fail, all at the same time.
+    /// Ends all sessions at the same time.
     fn finish(
         &self,
         srs: &Srs,
@@ -333,8 +332,8 @@ impl Run<'_> {
             let url = entry.session.url().to_string();
             let failure = entry.failure.as_ref().map(ToString::to_string);
             if failure.is_some() {
-                // It was waited for already. What it served until then is proven if it is there (a
-                // limit of rows was reached, say).
+                // The run has waited for this contributor before. If it still answers, for example
+                // because a row limit was reached, it proves the rows that it served.
                 entry.session.lose_patience();
             }
             let finished = if entry.session.rows() == 0 {
@@ -344,7 +343,7 @@ impl Run<'_> {
                 ))
             } else {
                 let tell = &mut |progress| {
-                    // The listener lives as long as this scope.
+                    // The receiver lives as long as this scope.
                     let _ = said.send(Event::Proof(url.clone(), progress));
                 };
                 entry.session.finish(srs, keys, self.options.policy, tell).map_err(|error| {
@@ -354,7 +353,7 @@ impl Run<'_> {
                 })
             };
             match (finished, failure) {
-                // The first failure says more than those that follow from it.
+                // The first failure says more than those that it causes.
                 (Err((Verdict::Failed, _)), Some(failure)) => Err((Verdict::Failed, failure)),
                 (finished, _) => finished,
             }
@@ -436,7 +435,7 @@ fn name(path: &Path) -> String {
         .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The losses of all windows together, each token counted once.
+/// The losses of all windows together, weighted by tokens.
 fn total(windows: Vec<WindowLoss>) -> Losses {
     let tokens: usize = windows.iter().map(|window| window.tokens).sum();
     let mean = |of: fn(&WindowLoss) -> f64| {

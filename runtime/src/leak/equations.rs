@@ -11,10 +11,10 @@ use super::fit::Equations;
 /// Which inputs of a module are multiplied with what kind of unknown. All of this is public.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct EquationShape {
-    /// Inputs that are multiplied with an unknown matrix, and whether each is a choice of tokens
-    /// (rows with a single 1).
+    /// Inputs that are multiplied with an unknown matrix, and whether each selects tokens (rows
+    /// with a single 1).
     linear: Vec<(usize, bool)>,
-    /// The input that is multiplied with an unknown number for each feature.
+    /// The input whose features are multiplied with unknown numbers.
     scaled: Option<usize>,
     bias: bool,
 }
@@ -24,25 +24,25 @@ pub(super) struct EquationShape {
 pub(super) type SeenTokens = HashMap<usize, usize>;
 
 impl EquationShape {
-    /// The shape of a module; `of_tokens` says for each input whether it is a choice of tokens.
+    /// The shape of a module. `of_tokens` says for each input whether it selects tokens.
     pub fn of(module: &Module, of_tokens: &[bool]) -> EquationShape {
         let tokens = |input: usize| of_tokens.get(input).copied().unwrap_or(false);
         let mut shape = EquationShape { linear: Vec::new(), scaled: None, bias: module.has_bias() };
         for term in &module.terms {
             let Some(input) = term.input else { continue };
             let scale = term.kind == TermKind::Scale && !tokens(input);
-            if scale && shape.scaled.is_none_or(|own| own == input) {
+            if scale && shape.scaled.is_none_or(|known| known == input) {
                 shape.scaled = Some(input);
-            } else if !shape.linear.iter().any(|(own, _)| *own == input) {
-                // (a second scaled input as a matrix, which it is: less is known of it than could
-                // be)
+            } else if !shape.linear.iter().any(|(known, _)| *known == input) {
+                // A second scaled input counts as a matrix. That is correct, but uses less than is
+                // known.
                 shape.linear.push((input, tokens(input)));
             }
         }
         shape
     }
 
-    /// Rows in real numbers: `delta = x·W + y∘g` holds exactly, up to the rounding of `f64`.
+    /// The equations of rows: `delta = x·W + y∘g` holds up to the rounding of `f64`.
     pub fn equations(&self, module: &Module, rows: &ModuleRows, seen: &SeenTokens) -> Equations {
         let n = rows.scales.len();
         let real = |row: usize, integer: i32| f64::from(integer) * f64::from(rows.scales[row]);
@@ -54,13 +54,13 @@ impl EquationShape {
         let mut first = 0;
         for &(input, tokens) in &self.linear {
             let (dim, width) = (module.inputs[input].dim, width(input, tokens));
-            let mut own = x.slice_mut(s![.., first..first + width]);
+            let mut columns = x.slice_mut(s![.., first..first + width]);
             for (row, values) in rows.inputs[input].chunks_exact(dim).enumerate() {
                 for (feature, value) in values.iter().enumerate().filter(|(_, value)| **value != 0)
                 {
-                    let place = if tokens { seen.get(&feature).copied() } else { Some(feature) };
-                    if let Some(place) = place {
-                        own[[row, place]] = real(row, *value);
+                    let index = if tokens { seen.get(&feature).copied() } else { Some(feature) };
+                    if let Some(index) = index {
+                        columns[[row, index]] = real(row, *value);
                     }
                 }
             }

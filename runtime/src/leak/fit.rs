@@ -3,39 +3,38 @@
 //!
 //! For rows X and deltas D that is `W = pinv(X)·D`, as an equation of everything that a row is
 //! multiplied with. It is built row by row (Gram-Schmidt): with `X = L·Q`, Q of orthonormal rows,
-//! `W = Qᵀ·(L⁻¹·D)`. Row i of Q and of `L⁻¹·D` depends on the rows up to i alone, so the first n of
-//! them are the fit from n rows: one pass gives the fits of all n. No matrix of d_in x d_in is
-//! made, and no library for eigenvalues is needed. Must not know of files or models.
+//! `W = Qᵀ·(L⁻¹·D)`. Row i of Q and of `L⁻¹·D` depends only on the rows up to i, so the first n of
+//! them are the fit from n rows: one pass gives the fits for all n. It needs neither a matrix of
+//! d_in x d_in nor a library for eigenvalues. This module must not depend on files or models.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use zeroize::Zeroize;
 
-/// A row whose part outside of what was seen is shorter than this share of it says nothing new.
-/// (Integers of 24 bits are rows to within 2⁻²³; deltas are exact, so that noise is not blown up.)
+/// A row adds nothing if its part outside the span of earlier rows is shorter than this share of
+/// it. (Integers of 24 bits are rows to within 2⁻²³. Deltas are exact, so noise is not amplified.)
 const CUTOFF: f64 = 1e-6;
 
 /// Rows of a module and their deltas in real numbers: one equation per row.
 #[derive(Debug, Clone)]
 pub(super) struct Equations {
-    /// What is multiplied with an unknown matrix: features, and a 1 for an unknown bias. `[n,
-    /// d_in]`
+    /// The factors of an unknown matrix: features, and a 1 for an unknown bias. `[n, d_in]`
     pub x: Array2<f64>,
-    /// What is multiplied feature by feature with an unknown vector: `[n, d_out]`, if there is
-    /// such a term.
+    /// The factors of an unknown vector, feature by feature: `[n, d_out]`, if there is such a
+    /// term.
     pub y: Option<Array2<f64>>,
     /// `[n, d_out]`
     pub delta: Array2<f64>,
 }
 
 impl Equations {
-    /// One after the other; none if there are none.
-    pub fn joined(parts: &[Equations]) -> Option<Equations> {
+    /// Concatenates equations. `None` without any.
+    pub fn joined(all: &[Equations]) -> Option<Equations> {
         let join = |of: &dyn Fn(&Equations) -> ArrayView2<'_, f64>| {
-            // (all are of one module, so they are equally wide)
-            ndarray::concatenate(Axis(0), &parts.iter().map(of).collect::<Vec<_>>()).ok()
+            // All are of one module, so they have the same width.
+            ndarray::concatenate(Axis(0), &all.iter().map(of).collect::<Vec<_>>()).ok()
         };
         let y =
-            parts.iter().map(|rows| rows.y.as_ref().map(|y| y.view())).collect::<Option<Vec<_>>>();
+            all.iter().map(|rows| rows.y.as_ref().map(|y| y.view())).collect::<Option<Vec<_>>>();
         Some(Equations {
             x: join(&|rows| rows.x.view())?,
             y: y.and_then(|y| ndarray::concatenate(Axis(0), &y).ok()),
@@ -44,9 +43,9 @@ impl Equations {
     }
 }
 
-/// The maps that agree with the first rows, for every number of them.
+/// The maps that agree with the first n rows, for every n.
 pub(super) struct Fit {
-    /// Q: an orthonormal row for each row that said something new, zeros for the others.
+    /// Q: an orthonormal row for each row that added a direction, zeros for the others.
     directions: Array2<f64>,
     /// `L⁻¹·D`
     deltas: Array2<f64>,
@@ -56,7 +55,7 @@ pub(super) struct Fit {
 
 impl Drop for Fit {
     fn drop(&mut self) {
-        // (made by `zeros`, so in one piece)
+        // `zeros` makes them contiguous.
         for values in [Some(&mut self.deltas), self.scaled.as_mut()].into_iter().flatten() {
             values.as_slice_mut().unwrap_or_default().zeroize();
         }
@@ -85,8 +84,7 @@ impl Fit {
         let mut delta = rows.delta.row(row).to_owned();
         let mut y = rows.y.as_ref().map(|y| y.row(row).to_owned());
         let size = length(x).hypot(y.as_ref().map_or(0.0, |y| length(y.view())));
-        // Twice is enough: the second pass takes away what rounding left of the directions in the
-        // first.
+        // Two passes are enough: the second removes the rounding errors of the first.
         for _ in 0..2 {
             for before in 0..row {
                 let direction = self.directions.row(before);
@@ -102,8 +100,8 @@ impl Fit {
         }
         let new = length(rest.view());
         let is_new = new > CUTOFF * length(x);
-        // A row without a new direction is an equation for the scales alone: with a small divisor
-        // it weighs much there.
+        // A row without a new direction is an equation for the scales alone. A small divisor gives
+        // it a large weight there.
         let divisor = if is_new { new } else { CUTOFF * size };
         if divisor > 0.0 {
             if is_new {
@@ -116,14 +114,14 @@ impl Fit {
         }
     }
 
-    /// The fit of a module of which nothing was seen.
+    /// The fit of a module without rows.
     pub fn of_nothing(d_out: usize) -> Fit {
         Fit { directions: Array2::zeros((0, 0)), deltas: Array2::zeros((0, d_out)), scaled: None }
     }
 
     /// The scales g that `D = X·W + y∘g` has for the least `‖W‖² + ‖g‖²`, from the first `n` rows.
-    /// Column by column that is a matrix and one more row, y, for which the formula of Sherman
-    /// and Morrison gives g.
+    /// Each column is a matrix with one more row, y, for which the Sherman-Morrison formula gives
+    /// g.
     fn scales(&self, n: usize) -> Option<Array1<f64>> {
         let (scaled, deltas) =
             (self.scaled.as_ref()?.slice(s![..n, ..]), self.deltas.slice(s![..n, ..]));
@@ -132,7 +130,7 @@ impl Fit {
         Some(above / (below + 1.0))
     }
 
-    /// The deltas that the fit from the first `n` rows gives for other rows.
+    /// Applies the fit from the first `n` rows to other rows.
     pub fn apply(
         &self,
         n: usize,
@@ -143,10 +141,10 @@ impl Fit {
         if n == 0 {
             return Array2::zeros((x.nrows(), self.deltas.ncols()));
         }
-        let parts = x.dot(&self.directions.slice(s![..n, ..]).t());
-        let mut out = parts.dot(&self.deltas.slice(s![..n, ..]));
+        let coefficients = x.dot(&self.directions.slice(s![..n, ..]).t());
+        let mut out = coefficients.dot(&self.deltas.slice(s![..n, ..]));
         if let (Some(y), Some(scaled), Some(scales)) = (y, &self.scaled, self.scales(n)) {
-            out += &((&y - &parts.dot(&scaled.slice(s![..n, ..]))) * &scales);
+            out += &((&y - &coefficients.dot(&scaled.slice(s![..n, ..]))) * &scales);
         }
         out
     }
@@ -158,13 +156,13 @@ impl Fit {
         if known == 0 {
             return vec![squares(&rows.delta); sizes.len()];
         }
-        let parts = rows.x.dot(&self.directions.t());
+        let coefficients = rows.x.dot(&self.directions.t());
         let mut error = rows.delta.clone();
         let mut rest = rows.y.clone();
         let mut done = 0;
         let mut out = Vec::with_capacity(sizes.len());
         for n in sizes.iter().map(|n| *n.min(&known)) {
-            let more = parts.slice(s![.., done..n]);
+            let more = coefficients.slice(s![.., done..n]);
             error -= &more.dot(&self.deltas.slice(s![done..n, ..]));
             if let (Some(rest), Some(scaled)) = (&mut rest, &self.scaled) {
                 *rest -= &more.dot(&scaled.slice(s![done..n, ..]));

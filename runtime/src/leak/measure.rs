@@ -1,4 +1,4 @@
-//! Runs the base model over a text and its rest, and compares what the fits give.
+//! Runs the measurement: fits on one part of a text, losses on another.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use crate::{Error, infer};
 const MAX_TEXT: u64 = 64 << 20;
 /// Fewest tokens that give rows.
 const LEAST_ROWS: usize = 16;
-/// Fewest tokens that are held out: a loss over fewer says little.
+/// Fewest tokens that are held out. A loss over fewer tokens says little.
 const LEAST_HELD_OUT: usize = 64;
 
 /// What to measure.
@@ -27,23 +27,23 @@ const LEAST_HELD_OUT: usize = 64;
 pub struct Options {
     /// The base model, ONNX.
     pub base: PathBuf,
-    /// Its tokenizer; none: `tokenizer.json` beside the base model.
+    /// Its tokenizer. `None` is `tokenizer.json` beside the base model.
     pub tokenizer: Option<PathBuf>,
     /// The folder of its weights, to compare fingerprints.
     pub base_weights: Option<PathBuf>,
-    /// Go on with another base model than the adapter is for.
+    /// Accept another base model than the adapter is for.
     pub allow_other_base: bool,
-    /// Layers that are not found by their names: module and ONNX tensor.
+    /// Layers that are not found by name: module and ONNX tensor.
     pub maps: Vec<(String, String)>,
     /// The text that the rows are of.
     pub text: PathBuf,
-    /// The text that is held out; none: the rest of the same.
+    /// The text that is held out. `None` is the rest of `text`.
     pub held_out: Option<PathBuf>,
-    /// Most rows a module.
+    /// Most rows per module.
     pub rows: usize,
     /// Most tokens that are held out.
     pub held_out_tokens: usize,
-    /// Tokens that the model sees at once.
+    /// Tokens per window.
     pub context: usize,
 }
 
@@ -72,8 +72,8 @@ pub fn measure(
     let probe = Arc::new(Probe::new(Arc::clone(&artifacts), points, seen));
     let model = LanguageModel::load(&options.base, &injections, Arc::clone(&probe) as _)?;
     if !options.allow_other_base {
-        let own = infer::fingerprint(options.base_weights.as_deref(), model.metadata())?;
-        infer::compare(&name, &artifacts.manifest, own.as_deref())?;
+        let fingerprint = infer::fingerprint(options.base_weights.as_deref(), model.metadata())?;
+        infer::compare(&name, &artifacts.manifest, fingerprint.as_deref())?;
     }
     let context = model.max_tokens().map_or(options.context, |most| most.min(options.context));
     let loss = |pass: Pass| -> Result<f64, Error> {
@@ -81,7 +81,7 @@ pub fn measure(
         let windows = loss(&model, held_out, context)?;
         let tokens: usize = windows.iter().map(|window| window.tokens).sum();
         let mean = windows.iter().map(|window| window.nll).sum::<f64>() / tokens.max(1) as f64;
-        // (a file could not hold it, and a share of it would be none)
+        // JSON has no NaN, and no share of it could be computed.
         if mean.is_finite() {
             Ok(mean)
         } else {
@@ -101,11 +101,11 @@ pub fn measure(
     let distances = probe.distances();
     let gain = base_loss - adapted_loss;
     let mut recovered = Vec::new();
-    for (place, &rows) in sizes.iter().enumerate() {
+    for (index, &rows) in sizes.iter().enumerate() {
         progress(format!("held-out text: with what {rows} rows a module give"));
         let loss = loss(Pass::Stolen(rows))?;
         let gain = (gain > 0.0).then(|| (base_loss - loss) / gain);
-        recovered.push(Recovered { rows, loss, gain, energy: energy(&distances, place) });
+        recovered.push(Recovered { rows, loss, gain, energy: energy(&distances, index) });
     }
     Ok(Measurement {
         format: FORMAT.into(),
@@ -145,7 +145,7 @@ fn split<'a>(
     };
     let (seen, rest) = match other {
         Some(other) => (tokens, other),
-        // Half and half, if it is short.
+        // A short text is split in half.
         None => tokens.split_at(options.rows.min(tokens.len() / 2)),
     };
     match (&options.held_out, seen.len(), rest.len()) {
@@ -165,11 +165,11 @@ fn split<'a>(
 }
 
 /// The share of the deltas' energy that the fits of a size give, over the modules that have any.
-fn energy(distances: &[Distance], place: usize) -> Option<Spread> {
+fn energy(distances: &[Distance], index: usize) -> Option<Spread> {
     let shares = distances.iter().filter(|distance| distance.deltas > 0.0);
     Spread::of(
         shares
-            .filter_map(|distance| Some(1.0 - distance.errors.get(place)? / distance.deltas))
+            .filter_map(|distance| Some(1.0 - distance.errors.get(index)? / distance.deltas))
             .collect(),
     )
 }

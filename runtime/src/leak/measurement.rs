@@ -1,4 +1,4 @@
-//! What a measurement found, as it is kept beside the adapter (`docs/formats.md`).
+//! The file of a measurement, beside the adapter (`docs/formats.md`).
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ pub const FORMAT: &str = "zklora-leak";
 pub const VERSION: u32 = 1;
 const MAX_FILE: u64 = 1 << 20;
 
-/// How much of what an adapter does is recovered from how many rows.
+/// How much of an adapter's effect is recovered, by number of rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
@@ -29,11 +29,12 @@ pub struct Measurement {
     pub base_model: String,
     /// BLAKE3 of the text that the rows are of.
     pub text: String,
-    /// BLAKE3 of the text that was held out; the same, if it is the rest of that text.
+    /// BLAKE3 of the text that was held out. Equal to `text` if the rest of that text was held
+    /// out.
     pub held_out: String,
     /// Tokens that were held out.
     pub held_out_tokens: usize,
-    /// Tokens that the model saw at once.
+    /// Tokens per window.
     pub context: usize,
     /// Modules that were measured.
     pub modules: usize,
@@ -41,17 +42,17 @@ pub struct Measurement {
     pub base_loss: f64,
     /// Loss with the adapter.
     pub adapted_loss: f64,
-    /// What is recovered from more and more rows.
+    /// One entry per number of rows, rising.
     pub recovered: Vec<Recovered>,
 }
 
-/// What is recovered from some rows a module.
+/// The recovery from some number of rows per module.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recovered {
-    /// Rows a module.
+    /// Rows per module.
     pub rows: usize,
-    /// Loss on the held-out tokens with the fits in the adapter's place.
+    /// Loss on the held-out tokens with the fits instead of the adapter.
     pub loss: f64,
     /// (base loss − this loss) / (base loss − adapted loss); none if the adapter gains nothing on
     /// the held-out tokens.
@@ -60,20 +61,20 @@ pub struct Recovered {
     pub energy: Option<Spread>,
 }
 
-/// A share, over the modules.
+/// The spread of a share over the modules.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spread {
-    /// Of the module where it is least.
+    /// The least share of a module.
     pub least: f64,
-    /// Of the module in the middle.
+    /// The median.
     pub median: f64,
-    /// Of the module where it is most.
+    /// The largest share of a module.
     pub most: f64,
 }
 
 impl Spread {
-    /// Of some shares.
+    /// The spread of these shares. `None` without any.
     pub(super) fn of(mut shares: Vec<f64>) -> Option<Spread> {
         shares.sort_by(f64::total_cmp);
         let (least, most) = (*shares.first()?, *shares.last()?);
@@ -87,7 +88,7 @@ impl Spread {
     }
 }
 
-/// What is said of an adapter that was not measured.
+/// The sentence for an adapter that was not measured.
 const NEVER: &str = "never measured: run zklora leak. Of a SmolLM2-135M adapter of rank 4, 1 to 8 ordinary rows a module \
                      gave 80 to 102 % of its gain";
 
@@ -96,8 +97,8 @@ fn path(artifacts: &Path) -> PathBuf {
 }
 
 impl Measurement {
-    /// Writes it into an artifacts' folder. For its owner's eyes: it says how good the adapter is,
-    /// and on which text.
+    /// Writes it into an artifact folder. The file is private, because it tells how good the
+    /// adapter is, and on which text.
     pub fn write(&self, artifacts: &Path) -> Result<PathBuf, Error> {
         let path = path(artifacts);
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|e| Error::file(&path, e))?;
@@ -106,11 +107,11 @@ impl Measurement {
         Ok(path)
     }
 
-    /// The measurement of this adapter in its artifacts' folder; none if there is none, or one of
-    /// another adapter.
+    /// Reads the measurement of this adapter from its artifact folder. `None` if there is none, or
+    /// one of another adapter.
     ///
     /// # Errors
-    /// A file that is not one, or of another version.
+    /// The file is not a measurement, or has another version.
     pub fn read(artifacts: &Path, adapter: &AdapterId) -> Result<Option<Measurement>, Error> {
         let path = path(artifacts);
         if !path.exists() {
@@ -130,11 +131,11 @@ impl Measurement {
         Ok((measured.adapter_id == adapter.to_string()).then_some(measured))
     }
 
-    /// In one sentence: the first number of rows, eight, and the last.
+    /// A sentence with the results for one row, for eight and for the largest number.
     pub fn sentence(&self) -> String {
         let told = |recovered: &&Recovered| [1, 8].contains(&recovered.rows);
         let last = self.recovered.last().filter(|last| !told(last));
-        let parts = self.recovered.iter().filter(told).chain(last).map(|recovered| {
+        let clauses = self.recovered.iter().filter(told).chain(last).map(|recovered| {
             let rows = if recovered.rows == 1 {
                 "1 row".into()
             } else {
@@ -153,17 +154,17 @@ impl Measurement {
         });
         format!(
             "measured: {} (zklora leak; at least that much)",
-            parts.collect::<Vec<_>>().join("; ")
+            clauses.collect::<Vec<_>>().join("; ")
         )
     }
 }
 
-/// A share in per cent.
+/// Formats a share as per cent.
 pub fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// What is known of what rows give away, in a sentence, and the measurement if there is one.
+/// A sentence about how much rows leak, and the measurement if there is one.
 pub fn known(artifacts: &Path, adapter: &AdapterId) -> (String, Option<Measurement>) {
     match Measurement::read(artifacts, adapter) {
         Ok(Some(measured)) => (measured.sentence(), Some(measured)),

@@ -1,7 +1,8 @@
-//! How much of what an adapter does somebody recovers from a few ordinary rows: `zklora leak`.
+//! Measures how much of an adapter's effect an attacker recovers from a few ordinary rows: `zklora
+//! leak`.
 //!
-//! The contributor measures it alone, with the own adapter: no row leaves the machine, nobody is
-//! shown anything, so nothing is entered in the ledger.
+//! The contributor runs it alone on their own adapter. No row leaves the machine, so the ledger
+//! gets no entry.
 //!
 //! ```text
 //! first part of a text ─ base model with the adapter's deltas → rows and deltas, as a user has them
@@ -9,8 +10,9 @@
 //! rest of the text     ─ base model; with the adapter; with each stolen adapter → losses, distances of deltas
 //! ```
 //!
-//! These are lower bounds of what leaks. A thief can choose the inputs, weigh directions by how
-//! common they are in the base model, round the fit to integers of few bits, or train on from it.
+//! The results are lower bounds of the leak. An attacker can also choose the inputs, weight
+//! directions by how common they are in the base model, round the fit to integers of few bits, or
+//! use the fit as the start of training.
 
 mod equations;
 mod fit;

@@ -1,4 +1,4 @@
-//! A measurement as one self-contained SVG file, readable in light and in dark.
+//! Draws a measurement as one self-contained SVG file, readable in light and in dark.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ const STYLE: &str = "svg{background:#fff;color:#1b1f24;font:13px system-ui,sans-
 @media(prefers-color-scheme:dark){svg{background:#14171b;color:#e7eaee;--soft:#9aa4b1;--line:#333a43;\
 --one:#98a3b1;--two:#6aabff}}";
 
-/// The file: shares over the number of rows.
+/// The content of the file: shares over the number of rows.
 pub fn plot(measured: &Measurement) -> String {
     let names: Vec<String> =
         measured.recovered.iter().map(|recovered| recovered.rows.to_string()).collect();
@@ -49,8 +49,8 @@ pub fn plot(measured: &Measurement) -> String {
          <title>{0}</title><style>{STYLE}</style><text class=\"title\" x=\"16\" y=\"28\">{0}</text>",
         text(&title),
     );
-    for (place, (class, name, _)) in series.iter().enumerate() {
-        let x = 16.0 + 330.0 * place as f64;
+    for (index, (class, name, _)) in series.iter().enumerate() {
+        let x = 16.0 + 330.0 * index as f64;
         let _ = write!(
             out,
             "<line class=\"line {class}\" x1=\"{x}\" x2=\"{}\" y1=\"52\" y2=\"52\"/><text x=\"{}\" y=\"56\">{}</text>",
@@ -59,7 +59,7 @@ pub fn plot(measured: &Measurement) -> String {
             text(name),
         );
     }
-    // The plot is a picture in the picture, below the title.
+    // The plot is nested in the picture, below the title.
     out.push_str(&inner.replacen("<svg ", "<svg y=\"72\" width=\"820\" height=\"270\" ", 1));
     out.push_str("</svg>\n");
     out

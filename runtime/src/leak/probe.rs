@@ -1,6 +1,5 @@
-//! What takes the place of a layer's output while a leak is measured: the base model's own, with
-//! the adapter's deltas, or with those of a fit. Nothing leaves the process, so no ledger counts
-//! anything.
+//! Replaces a layer's output while a leak is measured: by the base model's own output, plus the
+//! deltas of the adapter or of a fit. Nothing leaves the process, so no ledger counts the rows.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,14 +16,14 @@ use crate::{
     infer::{InputSource, Point, PointModule, one_hot},
 };
 
-/// Whose deltas are added, and what is noted on the way.
+/// Which deltas are added, and what is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pass {
     /// None: the base model alone.
     Base,
-    /// The adapter's, as they would be served; rows and deltas are noted.
+    /// The adapter's, as they would be served. Rows and deltas are recorded.
     Watched,
-    /// The adapter's; it is noted how far the fits from so many rows are from them.
+    /// The adapter's. The distances of the fits from so many rows are recorded.
     Compared(Vec<usize>),
     /// Those of the fits from so many rows.
     Stolen(usize),
@@ -43,7 +42,7 @@ impl Distance {
     fn add(&mut self, more: &Distance) {
         self.deltas += more.deltas;
         self.errors.resize(more.errors.len(), 0.0);
-        self.errors.iter_mut().zip(&more.errors).for_each(|(own, more)| *own += more);
+        self.errors.iter_mut().zip(&more.errors).for_each(|(error, more)| *error += more);
     }
 }
 
@@ -57,23 +56,23 @@ pub(super) struct Probe {
 
 struct State {
     pass: Arc<Pass>,
-    /// What was watched, a module.
+    /// The recorded equations, by module.
     rows: Vec<Vec<Equations>>,
-    /// What was compared, a module.
+    /// The recorded distances, by module.
     distances: Vec<Distance>,
     fits: Arc<Vec<Fit>>,
 }
 
 /// One module in one call.
 struct Job<'a> {
-    /// Place of the point in the call.
+    /// Index of the point in the call.
     at: usize,
     module: usize,
     inputs: Vec<&'a [f32]>,
     of_tokens: Vec<bool>,
 }
 
-/// What came of it.
+/// The result of a job.
 struct Done {
     deltas: Vec<f64>,
     rows: Option<Equations>,
@@ -81,7 +80,8 @@ struct Done {
 }
 
 impl Probe {
-    /// `tokens` are those whose rows are seen: of an embedding, nothing is known of others.
+    /// `tokens` are those whose rows the attacker sees. About other entries of an embedding nothing
+    /// is known.
     pub fn new(artifacts: Arc<ServedAdapter>, points: Vec<Point>, tokens: &[u32]) -> Probe {
         let mut seen = SeenTokens::new();
         for token in tokens {
@@ -102,12 +102,12 @@ impl Probe {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the next passes do.
+    /// Sets what the next passes do.
     pub fn turn(&self, pass: Pass) {
         self.state().pass = Arc::new(pass);
     }
 
-    /// Fits every module to the rows that were watched, and forgets the rows.
+    /// Fits every module to the recorded rows, and drops the rows.
     pub fn fit(&self) {
         let rows: Vec<Vec<Equations>> = self.state().rows.iter_mut().map(std::mem::take).collect();
         let modules = self.artifacts.manifest.modules();
@@ -122,7 +122,7 @@ impl Probe {
         self.state().fits = Arc::new(fits);
     }
 
-    /// How far the fits of each module were from its deltas; modules in the order of the manifest.
+    /// The recorded distances of each module, in the order of the manifest.
     pub fn distances(&self) -> Vec<Distance> {
         self.state().distances.clone()
     }
@@ -157,7 +157,7 @@ impl Probe {
         let module = &self.artifacts.manifest.modules()[job.module];
         let mut quantized = zklora_artifacts::quantized_rows::quantized(module, &job.inputs)?;
         quantized.delta = match pass {
-            // (what the thief does not have is not computed)
+            // The attacker does not have these deltas.
             Pass::Stolen(_) => vec![0; quantized.scales.len() * module.d_out],
             _ => self.artifacts.compute(job.module, &quantized),
         };

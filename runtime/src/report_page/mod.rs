@@ -1,8 +1,7 @@
-//! An [`EffectReport`] as one HTML page that loads nothing: no scripts, no fonts, no pictures from
-//! elsewhere.
+//! Renders an [`EffectReport`] as one HTML page that loads nothing: no scripts, fonts or pictures.
 //!
-//! Text of the report (names, URLs, errors, generated text) is untrusted; it goes through
-//! `html::text`, and the page forbids scripts and loading by a content security policy of its own.
+//! Text of the report (names, URLs, errors, generated text) is untrusted. It goes through
+//! `html::text`, and the page's content security policy forbids scripts and loading.
 
 mod point_groups;
 
@@ -62,7 +61,7 @@ fn plural(number: usize, noun: &str) -> String {
     format!("{} {noun}{ending}", count(number))
 }
 
-/// What a session's end means, in one sentence.
+/// The meaning of a verdict in one sentence.
 pub fn meaning(contributor: &ContributorReport) -> &'static str {
     match (contributor.verdict, contributor.pinned) {
         (Verdict::Accepted, true) => {
@@ -98,7 +97,7 @@ fn verdicts(out: &mut String, contributors: &[ContributorReport]) {
         ),
     };
     out.push_str("<div class=\"grid2\">");
-    for (place, contributor) in contributors.iter().enumerate() {
+    for (index, contributor) in contributors.iter().enumerate() {
         let (class, word) = match (contributor.verdict, contributor.pinned) {
             (Verdict::Accepted, true) => ("accepted", "✓ ACCEPTED"),
             (Verdict::Accepted, false) => ("unpinned", "! ACCEPTED, NOT PINNED"),
@@ -108,7 +107,7 @@ fn verdicts(out: &mut String, contributors: &[ContributorReport]) {
         let _ = write!(
             out,
             "<article class=\"card verdict {class}\"><h3>Contributor {}</h3><span class=\"word\">{word}</span><p>{}</p>",
-            place + 1,
+            index + 1,
             meaning(contributor)
         );
         if let Some(why) = &contributor.why {
@@ -176,9 +175,9 @@ fn losses(out: &mut String, loss: &Losses) {
         );
         let mut rows =
             vec![["window", "tokens", "base", "adapted", "difference"].map(String::from).to_vec()];
-        rows.extend(loss.windows.iter().enumerate().map(|(place, w)| {
+        rows.extend(loss.windows.iter().enumerate().map(|(index, w)| {
             vec![
-                count(place + 1),
+                count(index + 1),
                 count(w.tokens),
                 number(w.base),
                 number(w.adapted),
@@ -250,12 +249,12 @@ fn effects(out: &mut String, points: &[PointReport]) {
             .map(String::from)
             .to_vec(),
     ];
-    rows.extend(points.iter().enumerate().map(|(place, point)| {
+    rows.extend(points.iter().enumerate().map(|(index, point)| {
         let from: Vec<String> =
             point.contributors.iter().map(|c| c.saturating_add(1).to_string()).collect();
         vec![
             format!("<bdi>{}</bdi>", text(&point.module)),
-            count(place + 1),
+            count(index + 1),
             count(point.rows),
             number(point.base_rms),
             number(point.delta_rms),
@@ -288,7 +287,7 @@ fn traffic(out: &mut String, contributors: &[ContributorReport]) {
         time(c.latency.as_ref().map(|l| of(l) / 1e3))
     };
     line("Rows sent and answered", &|c| count(c.rows));
-    line("Rows answered from the own record", &|c| count(c.rows_reused));
+    line("Rows answered from your record", &|c| count(c.rows_reused));
     line("Calls", &|c| count(c.calls));
     line("Reconnections", &|c| count(c.reconnections));
     line("Sent", &|c| bytes(c.bytes_sent));

@@ -1,19 +1,18 @@
-//! Injection points in groups that a reader can compare: the same kind of module over the layers.
+//! Groups injection points for comparison: the same kind of module over the layers.
 
 use crate::effect_report::PointReport;
 
-/// Points that belong in one plot.
+/// Points of one plot.
 pub struct Group<'a> {
-    /// `q_proj`, or a longer name if two groups would have the same.
+    /// `q_proj`, or a longer name if two groups would have this one.
     pub title: String,
-    /// Each with what stands below its bar: the layer, or its place in the report.
+    /// Each point with the label of its bar: the layer, or its position in the report.
     pub points: Vec<(String, &'a PointReport)>,
-    /// Whether what stands below the bars are layers.
+    /// Whether the labels are layers.
     pub by_layer: bool,
 }
 
-/// Path before the first number, the number, and what is after it: `model.layers`, 3,
-/// `self_attn.q_proj`.
+/// Splits a path at its first number: `model.layers`, 3, `self_attn.q_proj`.
 fn split_at_layer(module: &str) -> Option<(&str, u32, &str)> {
     let mut start = 0;
     for part in module.split('.') {
@@ -32,8 +31,8 @@ fn split_at_layer(module: &str) -> Option<(&str, u32, &str)> {
     None
 }
 
-/// The groups in the order of their first points; points that are alone in their kind come last,
-/// together.
+/// The groups in the order of their first points. Points that are the only one of their kind come
+/// last, in one group.
 pub fn groups(points: &[PointReport]) -> Vec<Group<'_>> {
     type Key<'a> = (&'a str, &'a str);
     let mut order: Vec<Key> = Vec::new();

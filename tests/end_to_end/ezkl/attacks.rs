@@ -362,7 +362,7 @@ fn manifests_that_lead_out_of_their_folder_or_are_not_canonical_are_refused() {
     let text = fs::read_to_string(&manifest).unwrap();
     for (from, to, why) in [
         (MODULE, "../../etc", "a name has"),
-        ("\"version\":1", "\"version\":2", "format or version"),
+        ("\"version\":1", "\"version\":2", "this build reads"),
         ("{\"base_model\"", "{ \"base_model\"", "not canonical"),
         ("23.0.5", "99.0.0", "this build works with"),
         ("\"logrows\":12", "\"logrows\":99", "out of range"),

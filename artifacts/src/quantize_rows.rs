@@ -148,9 +148,13 @@ mod tests {
         quantize_inputs(&[(x, dim)], 24, false).map(|rows| (rows.inputs.concat(), rows.scales))
     }
 
-    /// Rows of one value at 24 bits, with the integers of the constant 1.
-    fn rows_with_one(x: &[f32]) -> Result<QuantizedRows, RowError> {
+    /// Integers, scales and the integers of the constant 1.
+    type RowsWithOne = (Vec<i32>, Vec<f32>, Vec<i32>);
+
+    /// As [`rows`] for rows of one value, with the integers of the constant 1.
+    fn rows_with_one(x: &[f32]) -> Result<RowsWithOne, RowError> {
         quantize_inputs(&[(x, 1)], 24, true)
+            .map(|rows| (rows.inputs.concat(), rows.scales, rows.ones.unwrap()))
     }
 
     #[test]
@@ -166,8 +170,7 @@ mod tests {
 
     #[test]
     fn the_constant_one_is_exact() {
-        let rows = rows_with_one(&[0.5, 100.0]).unwrap();
-        let (x, scales, ones) = (rows.inputs.concat(), rows.scales, rows.ones.unwrap());
+        let (x, scales, ones) = rows_with_one(&[0.5, 100.0]).unwrap();
         assert_eq!(ones, [8_388_607, 83_886]);
         assert!(x[1] <= 8_388_607 && (f64::from(x[1]) * f64::from(scales[1]) - 100.0).abs() < 1e-4);
         assert!((f64::from(ones[1]) * f64::from(scales[1]) - 1.0).abs() < 1e-7);

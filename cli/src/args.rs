@@ -2,21 +2,27 @@
 //! of options that commands share.
 
 pub mod activation_commitment;
+#[cfg(feature = "bench")]
 pub mod against;
 pub mod ezkl;
 pub mod leak;
 pub mod report;
+#[cfg(feature = "server")]
 pub mod sessions;
 
 mod audit;
+#[cfg(feature = "bench")]
 mod bench;
 mod compile;
 mod completions;
 mod export;
+#[cfg(feature = "server")]
 mod infer;
 mod man;
+mod mapping;
 mod prove;
 mod run;
+#[cfg(feature = "server")]
 mod serve;
 mod session_id;
 mod srs;
@@ -25,21 +31,25 @@ mod verify;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "bench")]
+pub use self::bench::Bench;
 pub use self::{
     audit::Audit,
-    bench::Bench,
     compile::Compile,
     completions::Completions,
     export::Export,
-    infer::{Infer, Mode},
     man::Man,
     prove::Prove,
     run::Run,
-    serve::{LogFormat, Serve},
     session_id::SessionId,
     srs::{SrsCommand, SrsFile, TrustedSrs},
     trace::{Record, TraceCommand},
     verify::Verify,
+};
+#[cfg(feature = "server")]
+pub use self::{
+    infer::{Infer, Mode},
+    serve::{LogFormat, Serve},
 };
 
 /// Prove that every delta of a session came from one committed LoRA adapter, without revealing its
@@ -94,6 +104,7 @@ zklora compile onnx --out artifacts --backend ezkl --srs kzg17.srs --param-visib
 --proof session.pf --adapter-id 3f…"
     )]
     Verify(Verify),
+    #[cfg(feature = "server")]
     /// Serve an adapter's deltas over the network, count the rows served, and prove every session.
     /// Serve only users who may learn what the adapter does: after payment or under contract.
     #[command(after_help = "Example: zklora serve --artifacts artifacts --listen 127.0.0.1:7443 \
@@ -101,9 +112,11 @@ zklora compile onnx --out artifacts --backend ezkl --srs kzg17.srs --param-visib
 Stop it with Ctrl-C or SIGTERM. Sessions survive a restart: start it again with the same folder to \
 resume them. docs/operations.md describes how to run a server.")]
     Serve(Serve),
+    #[cfg(feature = "server")]
     /// Inspect and maintain the sessions that an artifacts folder has served.
     #[command(after_help = "Example: zklora sessions --artifacts artifacts")]
     Sessions(sessions::Sessions),
+    #[cfg(feature = "server")]
     /// Run your own base model with adapters that contributors serve: loss, text, your own record,
     /// and a verified proof.
     #[command(after_help = "Example: zklora infer --base model.onnx \
@@ -130,6 +143,7 @@ first tokens, fits every module by least norm, and measures the fits in place of
 held-out text. Better attacks recover more: docs/security.md. The result is kept in \
 private/leak.json; serve and trace record print it.")]
     Leak(leak::Leak),
+    #[cfg(feature = "bench")]
     /// Measure on this machine: the pipeline of an adapter, or every stage for adapters of given
     /// shapes.
     #[command(

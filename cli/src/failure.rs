@@ -7,12 +7,17 @@ pub fn is_refusal(error: &anyhow::Error) -> bool {
     fn of<E: Error + Send + Sync + 'static>(error: &anyhow::Error, test: fn(&E) -> bool) -> bool {
         error.downcast_ref().is_some_and(test)
     }
+    let of_features = [
+        #[cfg(feature = "ezkl")]
+        of(error, zklora_ezkl::Error::is_refusal),
+        #[cfg(feature = "bench")]
+        of(error, zklora_bench::Error::is_refusal),
+    ];
     of(error, zklora_proof::Error::is_refusal)
         || of(error, zklora_artifacts::Error::is_refusal)
         || of(error, zklora_session::Error::is_refusal)
         || of(error, zklora_runtime::Error::is_refusal)
-        || of(error, zklora_ezkl::Error::is_refusal)
-        || of(error, zklora_bench::Error::is_refusal)
+        || of_features.contains(&true)
 }
 
 /// Adds the flag that accepts what a library refused. The libraries know no flags.

@@ -4,8 +4,11 @@
 mod args;
 mod commands;
 mod failure;
+#[cfg(feature = "server")]
 mod log;
 mod output;
+#[cfg(any(feature = "ezkl", feature = "server"))]
+mod stop_signal;
 
 use std::{ffi::OsString, process::ExitCode};
 

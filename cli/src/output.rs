@@ -83,6 +83,7 @@ impl Spinner {
         self.0.set_message(shown(step));
     }
 
+    #[cfg(feature = "server")]
     /// Hides the spinner while `print` prints.
     pub fn suspend(&self, print: impl FnOnce()) {
         self.0.suspend(print);

@@ -12,12 +12,11 @@ pub mod compile;
 pub mod effect_report;
 pub mod error;
 pub mod html;
-#[cfg(feature = "network")]
 pub mod infer;
-#[cfg(feature = "network")]
 pub mod leak;
 pub mod pipeline;
 pub mod precision;
+pub mod process;
 pub mod report_page;
 pub mod svg;
 

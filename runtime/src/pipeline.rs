@@ -23,6 +23,7 @@ use zklora_session::{prove, record};
 use crate::{
     Error, compile,
     precision::{Precision, precision},
+    process::peak_memory,
 };
 
 /// The steps of the pipeline, in order.
@@ -208,11 +209,4 @@ impl Timed<'_> {
         self.times.push((stage, start.elapsed()));
         Ok(result)
     }
-}
-
-/// Largest resident memory of this process so far (Linux: `VmHWM`).
-pub fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

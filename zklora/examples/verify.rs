@@ -45,8 +45,8 @@ fn verify(
 fn verify_example() -> Result<Verdict, Error> {
     let session = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/session");
     verify(
-        "ADAPTER_ID",
-        "SESSION_ID",
+        "514cb3aaeb990f228033d3619571550e59cc0da546f6db3793c9ecfe4caae3e7",
+        "ce4a8b2582d104f3d37c588b050dbfdfb848f9bc9e3864c1f3dd8bd4819577cc",
         &session.join("public"),
         &session.join("trace.safetensors"),
         &session.join("session.pf"),

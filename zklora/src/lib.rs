@@ -16,8 +16,8 @@
 //!
 //! let session = Path::new("examples/session");
 //! # let session = &Path::new(env!("CARGO_MANIFEST_DIR")).join(session);
-//! let pin = "ADAPTER_ID".parse()?;
-//! let session_id = "SESSION_ID".parse()?;
+//! let pin = "514cb3aaeb990f228033d3619571550e59cc0da546f6db3793c9ecfe4caae3e7".parse()?;
+//! let session_id = "ce4a8b2582d104f3d37c588b050dbfdfb848f9bc9e3864c1f3dd8bd4819577cc".parse()?;
 //!
 //! let verdict = zklora::Verifier::ethereum()?.verify(
 //!     &pin,

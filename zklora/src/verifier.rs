@@ -104,7 +104,7 @@ impl Verifier {
     /// let verifier = zklora::Verifier::ethereum()?;
     /// let (public, trace) = (session.join("public"), session.join("trace.safetensors"));
     /// let proof = session.join("session.pf");
-    /// let (pin, session_id) = ("ADAPTER_ID".parse()?, "SESSION_ID".parse()?);
+    /// let (pin, session_id) = ("514cb3aaeb990f228033d3619571550e59cc0da546f6db3793c9ecfe4caae3e7".parse()?, "ce4a8b2582d104f3d37c588b050dbfdfb848f9bc9e3864c1f3dd8bd4819577cc".parse()?);
     ///
     /// let verdict = verifier.verify(&pin, &session_id, &public, &trace, &proof)?;
     /// assert_eq!(verdict.adapter, pin);
@@ -135,7 +135,7 @@ impl Verifier {
     /// ```
     /// # use std::path::Path;
     /// # let session = &Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/session");
-    /// # let (pin, session_id) = ("ADAPTER_ID".parse()?, "SESSION_ID".parse()?);
+    /// # let (pin, session_id) = ("514cb3aaeb990f228033d3619571550e59cc0da546f6db3793c9ecfe4caae3e7".parse()?, "ce4a8b2582d104f3d37c588b050dbfdfb848f9bc9e3864c1f3dd8bd4819577cc".parse()?);
     /// let verdict = zklora::Verifier::ethereum()?.verify_inputs(
     ///     &pin,
     ///     &session_id,

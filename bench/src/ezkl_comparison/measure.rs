@@ -2,10 +2,10 @@
 
 use std::{path::Path, time::Instant};
 
-use zklora_runtime::pipeline::peak_memory;
+use zklora_runtime::process::{cpu_seconds, peak_memory};
 
 use super::comparison::Figures;
-use crate::{Error, proof_bench::cpu_seconds};
+use crate::Error;
 
 /// Does work and measures it. The peak is that of this process during the work, if the system can
 /// reset it (Linux).

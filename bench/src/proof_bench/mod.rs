@@ -26,4 +26,4 @@ pub use profile::{PROFILES, Profile, Shape};
 pub use scaling::{Axis, Curve, Point, curves, drawing};
 pub(crate) use synthetic_adapter::{draft as synthetic_draft, pairs as synthetic_pairs};
 pub use task::{Task, files_of};
-pub use usage::{cpu_seconds, machine};
+pub use usage::machine;

@@ -13,7 +13,7 @@ use zklora_proof::{
     masks::Seed, projection::Projection, srs::Srs, trace::Trace, transcript::FirstChallenges,
     verifier::SrsPolicy,
 };
-use zklora_runtime::{compile, pipeline::peak_memory};
+use zklora_runtime::{compile, process::peak_memory};
 use zklora_session::{deltas::Deltas, prove, record};
 
 use super::{

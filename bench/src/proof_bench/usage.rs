@@ -49,11 +49,6 @@ pub(super) fn cost<T>(mut work: impl FnMut() -> Result<T, Error>) -> Result<(Cos
     cost_of(|| Ok(()), |()| work())
 }
 
-/// CPU time of this process so far, user and system, all threads.
-pub fn cpu_seconds() -> Option<f64> {
-    ProcessTime::try_now().ok().map(|time| time.as_duration().as_secs_f64())
-}
-
 /// Cores and model of the processor.
 pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use zklora_ezkl::{circuit_options as circuit, circuit_options::CircuitOptions};
 
 /// The proof system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -117,29 +116,4 @@ fn scales(text: &str) -> Result<(u32, u32), String> {
 
 fn decomposition(text: &str) -> Result<(u32, u32), String> {
     pair(text, 2..=1 << 20, 1..=32)
-}
-
-impl Circuit {
-    /// The options in the library's types.
-    pub fn options(&self) -> CircuitOptions {
-        CircuitOptions {
-            preset: match self.preset {
-                Preset::Auto => circuit::Preset::Auto,
-                Preset::ZkloraPaper => circuit::Preset::ZkloraPaper,
-            },
-            logrows: self.logrows,
-            scales: self.scales,
-            target: self.calibration_target.map(|target| match target {
-                Target::Resources => circuit::Target::Resources,
-                Target::Accuracy => circuit::Target::Accuracy,
-            }),
-            decomposition: self.decomposition,
-            visibility: match self.param_visibility {
-                ParamVisibility::Private => circuit::Visibility::Private,
-                ParamVisibility::Hashed => circuit::Visibility::Hashed,
-                ParamVisibility::Polycommit => circuit::Visibility::Polycommit,
-                ParamVisibility::Fixed => circuit::Visibility::Fixed,
-            },
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use zklora_proof::manifest::AdapterId;
 
-use super::TrustedSrs;
+use super::{TrustedSrs, mapping::mapping};
 
 /// A contributor on the command line: `URL` or `URL=ADAPTER_ID`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,12 +50,6 @@ fn token_file(text: &str) -> Result<TokenFile, String> {
         }
         _ => TokenFile { url: None, file: text.into() },
     })
-}
-
-/// Parses a value of `--map`: a module and an ONNX tensor.
-pub(super) fn mapping(text: &str) -> Result<(String, String), String> {
-    let (module, tensor) = text.split_once('=').ok_or("expected MODULE=TENSOR")?;
-    Ok((module.to_string(), tensor.to_string()))
 }
 
 /// How a delta changes the output of its base layer.

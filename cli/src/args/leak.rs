@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::{SrsFile, infer::mapping};
+use super::{SrsFile, mapping::mapping};
 
 /// `zklora leak`
 #[derive(ClapArgs)]

@@ -35,7 +35,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
         base: args.base.as_deref(),
         module: &module,
         rows,
-        circuit: own.circuit.options(),
+        circuit: super::ezkl::circuit_options(&own.circuit),
         ezkl_srs: own.ezkl_srs.as_deref(),
         srs: args.srs.srs.as_deref(),
     };

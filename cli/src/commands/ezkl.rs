@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
 use zklora_artifacts::activations::Activations;
+pub use zklora_ezkl::folder::is_ezkl;
 use zklora_ezkl::{
     self as ezkl, Cancel, Python,
+    circuit_options::{self as circuit, CircuitOptions},
     compile::{self, Compiled},
-    folder::{Artifacts, Public, Srs, is_ezkl},
+    folder::{Artifacts, Public, Srs},
 };
 use zklora_runtime::Error;
 
@@ -26,7 +28,7 @@ pub(super) fn python(args: &Interpreter) -> Python {
     let set = cancel.clone();
     std::thread::spawn(move || {
         if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            runtime.block_on(super::serve::signal());
+            runtime.block_on(crate::stop_signal::signal());
             set.cancel();
         }
     });
@@ -83,7 +85,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         paths: &args.paths,
         out: &args.out,
         calibrate: args.calibrate.as_deref(),
-        circuit: args.circuit.options(),
+        circuit: circuit_options(&args.circuit),
         srs: srs(&args.srs, &args.insecure),
         run: args.ezkl_run.as_deref(),
     };
@@ -367,4 +369,28 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
         &table,
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The options of a circuit in the library's types.
+pub(super) fn circuit_options(args: &args::ezkl::Circuit) -> CircuitOptions {
+    use args::ezkl::{ParamVisibility, Preset, Target};
+    CircuitOptions {
+        preset: match args.preset {
+            Preset::Auto => circuit::Preset::Auto,
+            Preset::ZkloraPaper => circuit::Preset::ZkloraPaper,
+        },
+        logrows: args.logrows,
+        scales: args.scales,
+        target: args.calibration_target.map(|target| match target {
+            Target::Resources => circuit::Target::Resources,
+            Target::Accuracy => circuit::Target::Accuracy,
+        }),
+        decomposition: args.decomposition,
+        visibility: match args.param_visibility {
+            ParamVisibility::Private => circuit::Visibility::Private,
+            ParamVisibility::Hashed => circuit::Visibility::Hashed,
+            ParamVisibility::Polycommit => circuit::Visibility::Polycommit,
+            ParamVisibility::Fixed => circuit::Visibility::Fixed,
+        },
+    }
 }

@@ -3,26 +3,33 @@
 
 mod activation_commitment;
 mod adapter;
+#[cfg(feature = "bench")]
 mod against;
+#[cfg(feature = "bench")]
 mod bench;
+#[cfg_attr(not(feature = "ezkl"), path = "ezkl_absent.rs")]
 mod ezkl;
+#[cfg(feature = "server")]
 mod infer;
 mod leak;
 mod man;
+#[cfg(feature = "bench")]
 mod profile_bench;
 mod report;
 mod run;
+#[cfg(feature = "server")]
 mod serve;
 mod session;
+#[cfg(feature = "server")]
 mod sessions;
 mod srs;
 
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use zklora_ezkl::folder::is_ezkl;
 use zklora_proof::verifier::SrsPolicy;
 
+use self::ezkl::is_ezkl;
 use crate::{
     args::{Args, Command, SrsCommand, TraceCommand, TrustedSrs, ezkl::Backend},
     output::Output,
@@ -64,11 +71,14 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         Command::Prove(args) => session::prove(&args, output),
         Command::Verify(args) if ezkl::chosen(&args)? => ezkl::verify(&args, output),
         Command::Verify(args) => session::verify(&args, output),
+        #[cfg(feature = "server")]
         Command::Serve(args) => {
             ezkl::refuse(&args.artifacts, "served over the network")?;
             serve::serve(&args, output)
         }
+        #[cfg(feature = "server")]
         Command::Sessions(args) => sessions::sessions(&args, output),
+        #[cfg(feature = "server")]
         Command::Infer(args) => infer::infer(&args, output),
         Command::Report(args) => report::report(&args, output),
         Command::Leak(args) => {
@@ -78,7 +88,9 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
             )?;
             leak::leak(&args, output)
         }
+        #[cfg(feature = "bench")]
         Command::Bench(args) if args.against.against.is_some() => against::bench(&args, output),
+        #[cfg(feature = "bench")]
         Command::Bench(args) => bench::bench(&args, output),
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -14,6 +14,7 @@ use super::{Outcome, leak};
 use crate::{
     args, log,
     output::{Output, count},
+    stop_signal,
 };
 
 pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
@@ -28,7 +29,7 @@ pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", listening.address);
     announce(&url, &manifest, &listening, &options, given_away, output);
-    listening.run_until(signal())?;
+    listening.run_until(stop_signal::signal())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -75,22 +76,6 @@ fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
             ..defaults
         },
     })
-}
-
-/// Resolves at Ctrl-C or SIGTERM.
-pub(super) async fn signal() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }
 
 /// The limitation of the row limit.

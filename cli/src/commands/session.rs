@@ -12,10 +12,9 @@ use zklora_artifacts::{
     trace_reader::TraceReader,
     verify,
 };
-use zklora_bench::proof_bench::cpu_seconds;
 use zklora_files::Access;
 use zklora_proof::{keys::KeyStore, manifest::Module};
-use zklora_runtime::pipeline::peak_memory;
+use zklora_runtime::process::{cpu_seconds, peak_memory};
 use zklora_session::{prove, record};
 
 use super::{Outcome, leak, policy};

@@ -27,10 +27,15 @@ const AUTOMATIC_WEIGHTS: std::ops::RangeInclusive<u32> = 6..=18;
 ///
 /// The automatic choice predicts the relative error of a delta, `ε² = N/S + c²/(12·4^(x-1))`.
 /// Rounding to a grid of step 1 adds uniform noise of variance 1/12 (Bennett, "Spectra of quantized
-/// signals", 1948). For independent activations of equal power the signal is `S = Σ_j ‖A_j‖²‖B_j‖²
-/// + Σ 4^shift ‖b‖² + Σ 4^shift ‖g‖²` and the noise of rounded weights `N = Σ_j (d_in ‖B_j‖² +
-/// d_out ‖A_j‖²)/12 + Σ 4^shift d_out/12`, all in integer units. Activations are rounded at
-/// `2^(x-1)/c` steps per root mean square, `c` being [`CREST_FACTOR`].
+/// signals", 1948). For independent activations of equal power, the signal `S` and the noise `N` of
+/// rounded weights are, in integer units:
+///
+/// ```text
+/// S = Σ_j ‖A_j‖²‖B_j‖² + Σ 4^shift ‖b‖² + Σ 4^shift ‖g‖²
+/// N = Σ_j (d_in ‖B_j‖² + d_out ‖A_j‖²)/12 + Σ 4^shift d_out/12
+/// ```
+///
+/// Activations are rounded at `2^(x-1)/c` steps per root mean square; `c` is [`CREST_FACTOR`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bits {
     /// Bits of activations.

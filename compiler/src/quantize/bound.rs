@@ -2,12 +2,14 @@
 
 use super::quantized::QuantizedTerm;
 
-/// The smallest `n`, `1 ≤ n ≤ 63`, with `max_k 2^(x_bits-1) · (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k|
-/// + Σ 2^shift·|g_k|) < 2^n`.
+/// The smallest `n`, `1 ≤ n ≤ 63`, that bounds every delta:
 ///
-/// The sum of absolute values bounds every partial sum in any order as well. None if there is no
-/// such `n`, or if some `2^(x_bits-1) · ‖A_j‖₁`, which bounds the intermediate `x·A_j`, reaches
-/// 2^63.
+/// ```text
+/// max_k 2^(x_bits-1) · (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k| + Σ 2^shift·|g_k|) < 2^n
+/// ```
+///
+/// The sum of absolute values also bounds every partial sum in any order. None if there is no such
+/// `n`, or if some `2^(x_bits-1) · ‖A_j‖₁`, which bounds the intermediate `x·A_j`, reaches 2^63.
 pub(super) fn delta_bits(terms: &[QuantizedTerm], x_bits: u32) -> Option<u32> {
     let x_limit = 1u128.checked_shl(x_bits.checked_sub(1)?)?;
     let mut gains: Vec<u128> = vec![];

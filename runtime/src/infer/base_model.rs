@@ -1,7 +1,9 @@
-//! Checks that the user's base model is the one that an adapter was made for.
+//! The user's base model: its tokenizer, and the check that it is the one that an adapter was made
+//! for.
 
 use std::{collections::BTreeMap, path::Path};
 
+use zklora_models::language_model::Tokenizer;
 use zklora_proof::checked_manifest::CheckedManifest;
 
 use crate::Error;
@@ -45,4 +47,16 @@ pub(crate) fn compare(
         Some(found) if found != expected => refuse(format!("yours has {found}: use the model that the adapter was trained on")),
         Some(_) => Ok(()),
     }
+}
+
+/// Loads the tokenizer of a base model: the named file, or `tokenizer.json` beside the model.
+pub(crate) fn tokenizer(base: &Path, named: Option<&Path>) -> Result<Tokenizer, Error> {
+    let path = named.map_or_else(|| base.with_file_name("tokenizer.json"), Path::to_path_buf);
+    if named.is_none() && !path.exists() {
+        return Err(Error::input(format!(
+            "{} does not exist: name the tokenizer.json of the base model with --tokenizer",
+            path.display()
+        )));
+    }
+    Ok(Tokenizer::load(&path)?)
 }

@@ -10,7 +10,7 @@ use zklora_artifacts::module_rows::ModuleRows;
 use zklora_models::language_model::{Activations, InjectionCall, Injector};
 use zklora_session::client::UserSession;
 
-use super::injection_points::{InputSource, Point};
+use super::injection_points::{InputSource, Point, one_hot};
 use crate::Error;
 
 /// How deltas change the base layer's output.
@@ -253,19 +253,4 @@ impl Injector for DeltaInjector {
 #[error("contributor {contributor} failed")]
 struct Stopped {
     contributor: usize,
-}
-
-/// Rows that each select one entry of an embedding. Empty for other layers.
-pub(crate) fn one_hot(call: &InjectionCall<'_>, dim: usize) -> Vec<f32> {
-    let Activations::Ids(ids) = call.x else { return Vec::new() };
-    let mut rows = vec![0f32; ids.len() * dim];
-    for (row, id) in ids.iter().enumerate() {
-        // The base model has refused tokens that are out of range.
-        if let Some(cell) =
-            usize::try_from(*id).ok().filter(|id| *id < dim).map(|id| &mut rows[row * dim + id])
-        {
-            *cell = 1.0;
-        }
-    }
-    rows
 }

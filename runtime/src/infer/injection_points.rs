@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use zklora_models::{AppliesTo, language_model::InjectionPoint};
+use zklora_models::{
+    AppliesTo,
+    language_model::{Activations, InjectionCall, InjectionPoint},
+};
 use zklora_proof::{
     checked_manifest::CheckedManifest,
     manifest::{Module, TermKind},
@@ -154,4 +157,19 @@ pub fn applies_to(module: &Module, inputs: &[InputSource]) -> AppliesTo {
             && term.input.and_then(|input| inputs.get(input)) == Some(&InputSource::LayerInput)
     });
     if scales_x { AppliesTo::Input } else { AppliesTo::Output }
+}
+
+/// Rows that each select one entry of an embedding. Empty for other layers.
+pub(crate) fn one_hot(call: &InjectionCall<'_>, dim: usize) -> Vec<f32> {
+    let Activations::Ids(ids) = call.x else { return Vec::new() };
+    let mut rows = vec![0f32; ids.len() * dim];
+    for (row, id) in ids.iter().enumerate() {
+        // The base model has refused tokens that are out of range.
+        if let Some(cell) =
+            usize::try_from(*id).ok().filter(|id| *id < dim).map(|id| &mut rows[row * dim + id])
+        {
+            *cell = 1.0;
+        }
+    }
+    rows
 }

@@ -9,14 +9,16 @@
 //! ```
 
 mod base_model;
+#[cfg(feature = "network")]
 mod delta_injector;
 mod injection_points;
+#[cfg(feature = "network")]
 mod run;
 
-pub(crate) use base_model::{compare, fingerprint};
-pub(crate) use delta_injector::one_hot;
+pub(crate) use base_model::{compare, fingerprint, tokenizer};
+#[cfg(feature = "network")]
 pub use delta_injector::{DeltaInjector, Mode};
 pub use injection_points::{InputSource, applies_to, input_sources};
-pub(crate) use injection_points::{Point, PointModule, points};
-pub(crate) use run::tokenizer;
+pub(crate) use injection_points::{Point, PointModule, one_hot, points};
+#[cfg(feature = "network")]
 pub use run::{Event, Generation, InferOptions, Outcome, patched, run};

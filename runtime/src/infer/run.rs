@@ -14,7 +14,7 @@ use zklora_session::client::{
 };
 
 use super::{
-    base_model,
+    base_model::{self, tokenizer},
     delta_injector::{DeltaInjector, Mode},
     injection_points::{Point, points},
 };
@@ -156,18 +156,6 @@ pub fn run(
     let report = run.report(contributors);
     report.write(&options.out.join(REPORT))?;
     Ok(Outcome { report, interrupted })
-}
-
-/// Loads the tokenizer of a base model: the named file, or `tokenizer.json` beside the model.
-pub(crate) fn tokenizer(base: &Path, named: Option<&Path>) -> Result<Tokenizer, Error> {
-    let path = named.map_or_else(|| base.with_file_name("tokenizer.json"), Path::to_path_buf);
-    if named.is_none() && !path.exists() {
-        return Err(Error::input(format!(
-            "{} does not exist: name the tokenizer.json of the base model with --tokenizer",
-            path.display()
-        )));
-    }
-    Ok(Tokenizer::load(&path)?)
 }
 
 fn points_of<'a>(

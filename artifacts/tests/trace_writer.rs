@@ -125,8 +125,8 @@ fn shapes() -> impl Strategy<Value = Vec<(Module, usize)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// However the rows come, the file is the same, byte for byte; it is what `SessionRows::write` writes, and what is read is what was
-    /// written.
+    /// The file does not depend on how the rows are split: it has the bytes that
+    /// `SessionRows::write` writes, and reading gives the rows that were written.
     #[test]
     fn pieces_give_the_file_that_is_written_at_once(shapes in shapes(), steps in prop::collection::vec((any::<prop::sample::Index>(), 1usize..9), 0..400)) {
         let (modules, counts): (Vec<Module>, Vec<usize>) = shapes.into_iter().unzip();

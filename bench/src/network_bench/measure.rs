@@ -85,7 +85,7 @@ pub fn measure(
     let session = UserSession::open(remote, &options.scratch.join("user"))?;
     progress("load the base model");
     let alone = LanguageModel::load(options.model, &[], Arc::new(Identity))?;
-    let (model, mixture) = infer::patched(options.model, Mode::AddDelta, vec![session])?;
+    let (model, injector) = infer::patched(options.model, Mode::AddDelta, vec![session])?;
 
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let limit = alone.max_tokens().map_or(options.tokens, |most| most.min(options.tokens));
@@ -94,10 +94,10 @@ pub fn measure(
         progress(&format!("pass {repetition} of {}", options.repetitions));
         // Each pass has other tokens, because rows that were answered before are not sent again.
         let ids = tokens(limit, alone.vocabulary(), repetition);
-        let before = mixture.traffic();
+        let before = injector.traffic();
         let adapted = timed(|| model.logits(&ids))?;
         let base = timed(|| alone.logits(&ids))?;
-        let after = mixture.traffic();
+        let after = injector.traffic();
         bytes = (after.0 - before.0, after.1 - before.1);
         // The first pass is a warm-up.
         if repetition > 0 {
@@ -106,7 +106,7 @@ pub fn measure(
         }
     }
     progress("echo");
-    let (calls, sizes) = mixture.calls();
+    let (calls, sizes) = injector.calls();
     let echoes = echo::measure(&sizes)?;
     server.stop()?;
     Ok(Measured {

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! contributors ─ describe → manifests ─ injection_points → injection points ─ LanguageModel::load
-//! text ─ logits ─(at each point)→ delta_injector: quantise, ask every contributor, add up → logits → loss, tokens
+//! text ─ forward pass → logits → loss, tokens
+//!        └ at each injection point ─ delta_injector: quantise, ask every contributor, add up
 //! sessions ─ finish → proofs, verdicts → EffectReport
 //! ```
 

@@ -5,9 +5,10 @@
 //! gets no entry.
 //!
 //! ```text
-//! first part of a text ─ base model with the adapter's deltas → rows and deltas, as a user has them
-//!                      ─ fit of least norm, module by module → a stolen adapter for every number of rows
-//! rest of the text     ─ base model; with the adapter; with each stolen adapter → losses, distances of deltas
+//! first part of a text ─ base model with the adapter's deltas → the rows and deltas of a user
+//!     ─ fit of least norm, module by module → a stolen adapter for every number of rows
+//! rest of the text ─ base model; with the adapter; with each stolen adapter
+//!     → losses, distances of deltas
 //! ```
 //!
 //! The results are lower bounds of the leak. An attacker can also choose the inputs, weight

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use tonic::Status;
-use zklora_artifacts::{folder as artifacts, manifest_cache as known_manifests};
+use zklora_artifacts::{folder as artifacts, manifest_cache};
 use zklora_files::{Access, text::printable};
 use zklora_proof::{checked_manifest::CheckedManifest, manifest};
 
@@ -73,7 +73,7 @@ impl Remote {
                 wire::VERSION
             )));
         }
-        let manifest = known_manifests::parse(&manifest, options.pin.as_ref())?;
+        let manifest = manifest_cache::parse(&manifest, options.pin.as_ref())?;
         let limits = limits.unwrap_or_default();
         let mut remote = Remote {
             options,

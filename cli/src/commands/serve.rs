@@ -6,7 +6,8 @@ use serde_json::json;
 use zklora_artifacts::{folder::Artifacts, srs_store};
 use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore};
 use zklora_session::{
-    served::{Leakage, Served},
+    leakage::Leakage,
+    rows_served::RowsServed,
     server::{self, Limits, ServerOptions, ServerTls, Tokens},
 };
 
@@ -233,7 +234,7 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(pinned: &CheckedManifest, served: &Served, limit: Option<u64>) -> Figures {
+    fn of(pinned: &CheckedManifest, served: &RowsServed, limit: Option<u64>) -> Figures {
         let each: Vec<Leakage> = pinned.modules().iter().map(Leakage::of).collect();
         let least = |of: fn(&Leakage) -> u64| each.iter().map(of).min().unwrap_or(0);
         let reach = |leakage: &Leakage, rows: u64| {

@@ -331,7 +331,7 @@ impl Run<'_> {
             if failure.is_some() {
                 // It was waited for already. What it served until then is proven if it is there (a
                 // limit of rows was reached, say).
-                seat.session.lose_patience();
+                seat.session.stop_retrying();
             }
             let finished = if seat.session.rows() == 0 {
                 Err((

@@ -90,6 +90,7 @@ fn class_of(error: &Error) -> &'static str {
         Error::Session(Session::Artifact(Artifact::File(_))) => "FileError",
         Error::Session(
             Session::Internal(_)
+            | Session::System(_)
             | Session::Artifact(Artifact::Proof(Proof::Library(_) | Proof::Randomness(_))),
         ) => "ZkloraError",
         _ => "InputError",

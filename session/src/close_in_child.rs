@@ -1,9 +1,9 @@
 //! File descriptors that a forked child has to close.
 //!
 //! A lock belongs to the open file and a port to the open socket. A child that was forked without
-//! running another program shares both with its parent. While it lives, no other process could serve
-//! from the folder or at the port. A program that forks gets the descriptors here and closes them in
-//! the child; this crate does not close them.
+//! running another program shares both with its parent. While it lives, no other process could
+//! serve from the folder or at the port. A program that forks gets the descriptors here and closes
+//! them in the child; this crate does not close them.
 
 use std::{
     collections::BTreeSet,

@@ -9,8 +9,8 @@ use zklora_proof::manifest::{Module, TermKind};
 /// measures that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leakage {
-    /// `B` up to a small unimodular change, by lattice reduction: slightly more than the rank; 1 for
-    /// a bias or an elementwise scale.
+    /// `B` up to a small unimodular change, by lattice reduction: slightly more than the rank; 1
+    /// for a bias or an elementwise scale.
     pub some: u64,
     /// All of `A·B`, with packed inputs: d_in · a_bits / (x_bits + a_bits + log₂ d_in).
     pub packed: u64,

@@ -17,7 +17,7 @@ pub struct RowsServed {
 }
 
 impl RowsServed {
-    /// RowCounter the rows of a ledger, and of the logs of the sessions that it says are open.
+    /// Counts the rows of a ledger, and of the logs of its open sessions.
     ///
     /// # Errors
     /// [`Error::Artifact`]: a log is missing or damaged, so the rows are not known.
@@ -91,8 +91,9 @@ impl RowsServed {
             let rows = self.total[*module].saturating_add(*rows);
             if rows > limit {
                 return Err(Error::Budget(format!(
-                    "module `{}` would have served {rows} rows in all, the limit is {limit}: rows leak \
-                     more of the adapter over all sessions and users together (docs/security.md)",
+                    "module `{}` would have served {rows} rows in all, the limit is {limit}: rows \
+                     leak more of the adapter over all sessions and users together \
+                     (docs/security.md)",
                     manifest.modules()[*module].name
                 )));
             }

@@ -129,7 +129,8 @@ pub fn parse_answer(
         let delta: Vec<i64> = words(bytes);
         if let Some(at) = delta.iter().position(|d| d.unsigned_abs() >= 1u64 << module.delta_bits) {
             return Err(format!(
-                "module `{}`: row {}: delta {} is outside the certified bound 2^{}: no adapter of this manifest computes it",
+                "module `{}`: row {}: delta {} is outside the certified bound 2^{}: no adapter \
+                 of this manifest computes it",
                 module.name,
                 at / module.d_out,
                 delta[at],

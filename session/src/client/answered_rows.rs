@@ -10,9 +10,9 @@ use zklora_proof::rows::MAX_ROWS;
 /// The digest of a row: of the integers of all inputs, the constant and the scale.
 ///
 /// Half of a keyed BLAKE3 is enough. Two rows with one digest would get one delta, and the second
-/// would not be in the log. By chance that does not happen: 2^28 rows are far from 2^64. An attacker
-/// who chooses the text, and so the rows, cannot find such rows without the key. Each process draws
-/// its own key, keeps it in memory, and uses it for nothing else.
+/// would not be in the log. By chance that does not happen: 2^28 rows are far from 2^64. An
+/// attacker who chooses the text, and so the rows, cannot find such rows without the key. Each
+/// process draws its own key, keeps it in memory, and uses it for nothing else.
 pub(super) type RowDigest = [u8; 16];
 
 /// The digest of each row. `dims` are the features of the inputs.
@@ -99,7 +99,8 @@ impl AnsweredRows {
         self.answers[answer].1
     }
 
-    /// Adds the rows of an answer whose deltas are at `offset`. The caller checks that there is room.
+    /// Adds the rows of an answer whose deltas are at `offset`. The caller checks that there is
+    /// room.
     pub fn push(&mut self, digests: &[RowDigest], offset: u64) {
         self.answers.push((self.count, offset));
         for (row, digest) in (self.count..).zip(digests) {

@@ -23,8 +23,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// PEM files for TLS.
 #[derive(Debug, Clone, Default)]
 pub struct ClientTls {
-    /// The authority that signed the contributor's certificate; none means the authorities that this
-    /// machine trusts.
+    /// The authority that signed the contributor's certificate; none means the authorities that
+    /// this machine trusts.
     pub ca: Option<PathBuf>,
     /// The user's certificate and key, if the contributor requires one.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -154,19 +154,22 @@ fn endpoint(options: &ContributorOptions) -> Result<Endpoint, Error> {
         Some("https") => {
             let mut tls = ClientTlsConfig::new();
             tls = match &options.tls.ca {
-                Some(ca) => tls.ca_certificate(Certificate::from_pem(zklora_files::read(ca, MAX_PEM)?)),
+                Some(ca) => {
+                    tls.ca_certificate(Certificate::from_pem(zklora_files::read(ca, MAX_PEM)?))
+                }
                 None => tls.with_native_roots(),
             };
             if let Some((certificate, key)) = &options.tls.identity {
                 let key = zeroize::Zeroizing::new(zklora_files::read(key, MAX_PEM)?);
-                tls = tls.identity(Identity::from_pem(zklora_files::read(certificate, MAX_PEM)?, &key));
+                tls = tls
+                    .identity(Identity::from_pem(zklora_files::read(certificate, MAX_PEM)?, &key));
             }
             endpoint.tls_config(tls).map_err(|e| refuse(format!("TLS: {}", causes(&e))))
         }
         Some("http") if options.insecure || is_loopback(&uri) => Ok(endpoint),
         Some("http") => Err(refuse(
-            "plaintext to another machine: anyone on the network path can read activations, deltas and \
-             tokens; use https, or pass --insecure"
+            "plaintext to another machine: anyone on the network path can read activations, \
+             deltas and tokens; use https, or pass --insecure"
                 .into(),
         )),
         _ => Err(refuse("the URL begins with neither http:// nor https://".into())),

@@ -94,13 +94,13 @@ pub struct Finished {
 }
 
 impl UserSession {
-    /// Ends the session: writes the trace, requests the proof, and verifies it. The folder then holds
-    /// all that `zklora verify` needs. The trace is written before any call to the contributor, so a
-    /// folder shows that a session has no proof yet.
+    /// Ends the session: writes the trace, requests the proof, and verifies it. The folder then
+    /// holds all that `zklora verify` needs. The trace is written before any call to the
+    /// contributor, so a folder shows that a session has no proof yet.
     ///
     /// # Errors
-    /// [`Error::Artifact`]: the proof is rejected. [`Error::Contributor`]: there is no proof yet; the
-    /// same call can be repeated.
+    /// [`Error::Artifact`]: the proof is rejected. [`Error::Contributor`]: there is no proof yet;
+    /// the same call can be repeated.
     pub fn finish(
         &mut self,
         srs: &Srs,

@@ -2,8 +2,8 @@
 //!
 //! The log holds the rows and the deltas. Memory holds a digest and a number of each row, and the
 //! latest deltas. Deltas that are read for the base model are not checked against the checksums of
-//! the log. The trace is written from a reading that is checked, and the verdict is about the trace,
-//! so a byte that the disk changed ends in a refusal.
+//! the log. The trace is written from a reading that is checked, and the verdict is about the
+//! trace, so a byte that the disk changed ends in a refusal.
 
 use std::{
     fs,
@@ -66,8 +66,8 @@ impl AnsweredBatches {
     }
 }
 
-/// Passes every answered batch of a log to `visit`, one after the other, so that memory is needed for
-/// one.
+/// Passes every answered batch of a log to `visit`, one after the other, so that memory is needed
+/// for one.
 pub(super) fn read_answered(
     path: &Path,
     visit: &mut dyn FnMut(Batch, InferResponse) -> Result<(), Error>,
@@ -232,7 +232,8 @@ impl LogIndex {
         Ok(Some(deltas))
     }
 
-    /// Reads little-endian words of the log. (The curve library supports only little-endian machines.)
+    /// Reads little-endian words of the log. (The curve library supports only little-endian
+    /// machines.)
     fn read(&self, offset: u64, out: &mut [i64]) -> Result<(), Error> {
         let mut file = &self.file;
         let read = file

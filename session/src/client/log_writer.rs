@@ -34,7 +34,8 @@ pub(super) struct LogWriter {
     /// None only while this is dropped.
     commands: Option<SyncSender<Command>>,
     thread: Option<JoinHandle<()>>,
-    /// Where the next record will begin. Events are written in order, and no other process appends.
+    /// Where the next record will begin. Events are written in order, and no other process
+    /// appends.
     end: u64,
 }
 
@@ -83,7 +84,7 @@ impl LogWriter {
         offset
     }
 
-    /// Schedulable until everything can be read from the file.
+    /// Waits until everything can be read from the file.
     ///
     /// # Errors
     /// [`Error::Artifact`]: the disk does not take them.

@@ -110,8 +110,8 @@ fn check_header(header: &Header, remote: &Remote, folder: &Path) -> Result<(), E
     }
     if header.peer != *url && !remote.options.moved {
         return Err(Error::input(format!(
-            "{} holds a session with {}, and this is {url}: name another folder, or pass --moved if \
-             it is the same contributor",
+            "{} holds a session with {}, and this is {url}: name another folder, or pass --moved \
+             if it is the same contributor",
             folder.display(),
             header.peer
         )));

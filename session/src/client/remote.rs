@@ -68,8 +68,8 @@ impl Remote {
         let DescribeResponse { version, manifest, limits, rows_served, .. } = description;
         if version != wire::VERSION {
             return Err(failed(format!(
-                "it speaks version {version} of the protocol, this program version {}: use the same \
-                 version of zklora on both sides",
+                "it speaks version {version} of the protocol, this program version {}: use the \
+                 same version of zklora on both sides",
                 wire::VERSION
             )));
         }
@@ -99,7 +99,7 @@ impl Remote {
     }
 
     fn sized(&self, client: Client) -> Client {
-        // ReservedMemory for what surrounds the deltas.
+        // 64 KiB for the encoding around the deltas.
         client.max_decoding_message_size(self.message_bytes() + (64 << 10))
     }
 
@@ -168,8 +168,8 @@ fn describe_failed(status: Status, url: &str) -> CallError {
         true => Error::Contributor {
             url: url.to_string(),
             why: format!(
-                "it ended the connection ({}): it may require a client certificate of its authority \
-                 (--tls-cert)",
+                "it ended the connection ({}): it may require a client certificate of its \
+                 authority (--tls-cert)",
                 printable(&causes(cause))
             ),
         },

@@ -82,8 +82,8 @@ pub(super) fn is_transient(error: &(dyn StdError + 'static)) -> bool {
         }
         next = error.source();
     }
-    // Without an error of the system, it is one of HTTP/2. An invalid frame size means that the peer
-    // speaks another protocol.
+    // Without an error of the system, it is one of HTTP/2. An invalid frame size means that the
+    // peer speaks another protocol.
     let text = causes(error);
     !["invalid size", "protocol error", "not negotiated"].iter().any(|sign| text.contains(sign))
 }
@@ -127,8 +127,8 @@ impl Backoff {
         self.is_new_connection = false;
     }
 
-    /// After a transient failure, the delay before the next attempt with a new connection. None: the
-    /// connection was a new one, and the time for retries is over.
+    /// After a transient failure, the delay before the next attempt with a new connection. None:
+    /// the connection was a new one, and the time for retries is over.
     pub fn next_delay(&mut self) -> Option<Duration> {
         let left = self.limit.saturating_sub(self.elapsed());
         if std::mem::replace(&mut self.is_new_connection, true) && left.is_zero() {

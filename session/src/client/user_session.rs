@@ -44,8 +44,8 @@ pub struct UserSession {
     pub(super) key: zeroize::Zeroizing<[u8; 32]>,
     pub(super) log: LogWriter,
     pub(super) index: LogIndex,
-    /// The batch that was sent and not answered. It may have been counted, so it is answered before
-    /// another one is sent.
+    /// The batch that was sent and not answered. It may have been counted, so it is answered
+    /// before another one is sent.
     pub(super) pending: Option<Arc<OutgoingBatch>>,
     pub(super) stream: Option<Stream>,
     /// Whether there was a stream, so that the next one is a reconnection.

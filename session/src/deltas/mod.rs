@@ -2,10 +2,10 @@
 //!
 //! `X·A` and `(X·A)·B` are computed in `f64`, where products and sums of integers are exact below
 //! 2⁵³. `t = x·a` is split into `t = h·2²⁶ + l` before it is multiplied with `B`, because `t·b`
-//! needs up to 63 bits. Whether everything stays exact follows from the weights alone and is checked
-//! once ([`Deltas::new`]). Modules where it does not, and terms that are not low-rank, are computed
-//! row by row with [`Weights::delta_row`]. The prover computes with that function, too, so deltas
-//! that are served are checked against it before they are proven.
+//! needs up to 63 bits. Whether everything stays exact follows from the weights alone and is
+//! checked once ([`Deltas::new`]). Modules where it does not, and terms that are not low-rank, are
+//! computed row by row with [`Weights::delta_row`]. The prover computes with that function, too, so
+//! deltas that are served are checked against it before they are proven.
 
 mod kernel;
 mod simd;

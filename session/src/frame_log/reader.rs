@@ -61,7 +61,7 @@ impl<'a> Records<'a> {
         // Before it is opened, because opening a pipe waits for a writer.
         let metadata = fs::metadata(path).map_err(failed)?;
         if !metadata.is_file() {
-            return Err(Error::file(path, "not a regular file"));
+            return Err(Error::file(path, "not a file"));
         }
         let end = metadata.len();
         let mut reader =
@@ -102,8 +102,8 @@ impl<'a> Records<'a> {
             Error::file(
                 path,
                 format!(
-                    "the record at byte {at} is damaged, and other records follow it: restore the file \
-                     from a backup"
+                    "the record at byte {at} is damaged, and other records follow it: restore the \
+                     file from a backup"
                 ),
             )
         };

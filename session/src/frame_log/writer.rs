@@ -41,8 +41,8 @@ impl FrameLog {
     /// A new log (mode 0600) with a first record, on disk before this returns.
     ///
     /// # Errors
-    /// [`Error::Artifact`], also if there is a file of this name. A log that could not be created is
-    /// removed.
+    /// [`Error::Artifact`], also if there is a file of this name. A log that could not be created
+    /// is removed.
     pub fn create(path: &Path, first: &[u8]) -> Result<FrameLog, Error> {
         let mut options = fs::OpenOptions::new();
         options.create_new(true).append(true);
@@ -197,7 +197,7 @@ impl FrameLog {
         Ok(())
     }
 
-    /// Schedulable until everything is on the disk.
+    /// Waits until everything is synced to the disk.
     pub fn sync(&mut self) -> Result<(), Error> {
         self.file.sync_data().map_err(|e| Error::file(&self.path, e))?;
         self.synced = Instant::now();

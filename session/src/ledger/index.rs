@@ -24,8 +24,8 @@ pub struct LedgerSession {
     /// Digest of its rows in the ledger, once it has ended. A log with the same rows is this
     /// session's, at any path.
     pub rows: Option<[u8; 32]>,
-    /// Whether the version that ended it could leave rows out (see [`Entry::from`]), and the log was
-    /// not read again yet.
+    /// Whether the version that ended it could leave rows out (see [`Entry::from`]), and the log
+    /// was not read again yet.
     pub needs_recount: bool,
 }
 
@@ -60,7 +60,8 @@ pub fn digest_of(rows: &Rows) -> [u8; 32] {
 /// What the lines of a ledger add up to.
 #[derive(Debug, Clone, Default)]
 pub struct LedgerIndex {
-    /// By session id. Ledgers of this version have one session of an id; older ones can have several.
+    /// By session id. Ledgers of this version have one session of an id; older ones can have
+    /// several.
     sessions: HashMap<String, Vec<LedgerSession>>,
     /// Rows of the sessions that have ended, by client.
     rows: BTreeMap<String, Rows>,

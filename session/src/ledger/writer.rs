@@ -33,8 +33,8 @@ impl Ledger {
     /// Locks the ledger, which is created if there is none, and reads it.
     ///
     /// # Errors
-    /// [`Error::Artifact`]: another process has locked it, which a server does for as long as it runs;
-    /// or it is damaged.
+    /// [`Error::Artifact`]: the ledger is damaged, or another process has locked it. A server does
+    /// so for as long as it runs.
     pub fn lock(path: &Path) -> Result<Ledger, Error> {
         let mut options = fs::OpenOptions::new();
         options.create(true).read(true).write(true).truncate(false);
@@ -89,8 +89,8 @@ impl Ledger {
         self.append_unchecked(vec![entry])
     }
 
-    /// Appends entries of logs that a server found in its folder at start, all at once: logs that no
-    /// line names, whose rows have to be counted, and logs that were moved. Unlike
+    /// Appends entries of logs that a server found in its folder at start, all at once: logs that
+    /// no line names, whose rows have to be counted, and logs that were moved. Unlike
     /// [`Ledger::append`], it allows ids that the ledger has.
     pub fn append_recovered(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
         if entries.is_empty() { Ok(()) } else { self.append_unchecked(entries) }

@@ -117,7 +117,8 @@ pub(super) fn identify(
     };
     let header = metadata.get("authorization").ok_or_else(|| {
         Status::unauthenticated(
-            "this server requires a token: pass the one that the contributor gave you (--token-file)",
+            "this server requires a token: pass the one that the contributor gave you \
+             (--token-file)",
         )
     })?;
     let token = header.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));

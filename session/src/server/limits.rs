@@ -24,8 +24,8 @@ pub struct Limits {
     pub max_batch_rows: u32,
     /// Most rows of a session, all modules together.
     pub max_session_rows: u64,
-    /// Most bytes of a session's trace: its activations and deltas, which are on the disk beside the
-    /// log while they are proven.
+    /// Most bytes of a session's trace: its activations and deltas, which are on the disk beside
+    /// the log while they are proven.
     pub max_session_bytes: u64,
     /// Most sessions that exchange batches at the same time.
     pub max_sessions: usize,
@@ -98,8 +98,8 @@ impl Limits {
         let longest = limits.max_held_bytes / 4;
         if limits.max_message_bytes > longest {
             tracing::warn!(
-                "messages are limited to {} KiB instead of {}: of {all}, requests and answers may take {} \
-                 MiB",
+                "messages are limited to {} KiB instead of {}: of {all}, requests and answers \
+                 may take {} MiB",
                 longest >> 10,
                 limits.max_message_bytes >> 10,
                 mib(limits.max_held_bytes as u64)
@@ -118,7 +118,8 @@ impl Limits {
         let stream = (windows / limits.max_sessions.max(1) as u64)
             .clamp(*WINDOWS.start(), *WINDOWS.end()) as u32;
         tracing::info!(
-            "{all}: requests and answers may take {} MiB of it, {} KiB a message; {} sessions at the same time, {} connections",
+            "{all}: requests and answers may take {} MiB of it, {} KiB a message; {} sessions at \
+             the same time, {} connections",
             mib(limits.max_held_bytes as u64),
             limits.max_message_bytes >> 10,
             limits.max_sessions,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::wire::{FinishResponse, ProofStage};
 
-/// Interval of the messages to a waiting user. They tell both sides that the other one lives.
+/// Interval of the messages to a waiting user. They tell each side that the other one is alive.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Reports the progress of a proof until it is done or has failed.

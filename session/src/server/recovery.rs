@@ -17,7 +17,7 @@ use super::{
     row_counter::RowCounter,
     session::{Session, Stage},
     sessions::Sessions,
-    unlisted_logs::{Unlisted, check_log, examine},
+    unlisted_logs::{check_log, missing_entry},
 };
 use crate::{
     Error,
@@ -61,7 +61,7 @@ pub(super) fn recover(
     let (mut index, mut entries) = (ledger.index().clone(), Vec::new());
     let mut unlisted_contents = HashMap::new();
     for id in &found.logs {
-        if let Unlisted::Needs(entry, contents) = examine(&folder, id, &index, artifacts)? {
+        if let Some((entry, contents)) = missing_entry(&folder, id, &index, artifacts)? {
             index.apply(entry.clone()).map_err(|why| Error::file(&artifacts.ledger(), why))?;
             entries.push(entry);
             unlisted_contents.insert(log_path(&folder, id), contents);

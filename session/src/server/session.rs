@@ -157,7 +157,7 @@ impl Session {
         self.next.load(Ordering::Acquire)
     }
 
-    /// Attaches a new stream in place of the one before, which sees the new number in its receiver.
+    /// Attaches a new stream. It replaces the stream before, whose receiver sees the new number.
     pub fn attach_stream(&self) -> (u64, watch::Receiver<u64>) {
         let mut number = 0;
         self.stream.send_modify(|current| {

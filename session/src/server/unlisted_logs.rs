@@ -12,35 +12,28 @@ use crate::{
     session_log::{self, Contents, Header},
 };
 
-/// Whether the ledger needs a line for a log.
-pub(super) enum Unlisted {
-    /// It needs this line. The log has these contents.
-    Needs(Entry, Contents),
-    /// Its rows are counted, or it has none.
-    NeedsNothing,
-}
-
-/// Compares a log in the server's folder with the ledger.
+/// Compares a log in the server's folder with the ledger. Returns the line that the ledger needs
+/// for it, if any, and the totals of the log.
 ///
 /// A log is identified by its contents, not by its path. It is the log of a ledger line if it is
 /// the same file, or if that file is gone and the rows are the same. Any other log with the id of a
 /// known session is counted as a further one.
-pub(super) fn examine(
+pub(super) fn missing_entry(
     folder: &Path,
     id: &[u8; 32],
     index: &LedgerIndex,
     artifacts: &Artifacts,
-) -> Result<Unlisted, Error> {
+) -> Result<Option<(Entry, Contents)>, Error> {
     let (path, modules) = (log_path(folder, id), artifacts.pinned.modules());
     let named = index.by_log(id, &path);
     if named.is_some_and(|known| !known.needs_recount) {
-        return Ok(Unlisted::NeedsNothing);
+        return Ok(None);
     }
     // The machine died while the log was created: it has no row, and the ledger has no line.
     if index.by_id(id).is_empty() && frame_log::lacks_first_record(&path)? {
         tracing::warn!("{}: cut before the session was opened; removed", path.display());
         zklora_files::remove(&path)?;
-        return Ok(Unlisted::NeedsNothing);
+        return Ok(None);
     }
     // First, because the log of another adapter may have other modules.
     check_log(&path, &session_log::header(&path)?, artifacts)?;
@@ -55,26 +48,26 @@ pub(super) fn examine(
         // Ended by an older version. If the log has other rows than the line, the session was
         // begun a second time: all rows of the log count.
         let more = if has_same_rows(known) { Rows::new() } else { rows };
-        return Ok(Unlisted::Needs(moved(known, &path, more), contents));
+        return Ok(Some((moved(known, &path, more), contents)));
     }
     let mut others =
         index.by_id(id).iter().filter_map(|known| Some((known, known.log.as_deref()?)));
     // A link to the folder, or the folder mounted elsewhere.
     if let Some((known, from)) = others.clone().find(|(_, from)| is_same_file(from, &path)) {
-        return Ok(Unlisted::Needs(moved(known, from, Rows::new()), contents));
+        return Ok(Some((moved(known, from, Rows::new()), contents)));
     }
     let is_gone = |from: &Path| matches!(from.try_exists(), Ok(false));
     if let Some((known, from)) = others.clone().find(|(known, from)| {
         is_gone(from) && (known.is_open() || known.trace.is_some() && has_same_rows(known))
     }) {
-        return Ok(Unlisted::Needs(moved(known, from, Rows::new()), contents));
+        return Ok(Some((moved(known, from, Rows::new()), contents)));
     }
     // A copy of a session that has ended: its rows are in the ledger, and it cannot be resumed.
     if others.any(|(known, _)| !known.is_open() && has_same_rows(known)) {
-        return Ok(Unlisted::NeedsNothing);
+        return Ok(None);
     }
     let entry = Entry::opened(id, &contents.header.peer, &path);
-    Ok(Unlisted::Needs(entry, contents))
+    Ok(Some((entry, contents)))
 }
 
 /// The session id of a log, which must be of this adapter and named after its session.

@@ -70,7 +70,8 @@ impl Event {
         }
     }
 
-    /// Where in the file the deltas of each call begin, if the answer's payload begins at `payload`.
+    /// Where in the file the deltas of each call begin, if the answer's payload begins at
+    /// `payload`.
     pub(crate) fn delta_positions(answer: &InferResponse, payload: u64) -> Vec<u64> {
         answer.delta_offsets().map(|offset| payload + 1 + offset as u64).collect()
     }

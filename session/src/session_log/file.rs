@@ -34,8 +34,9 @@ impl SessionLog {
         Ok((SessionLog(log), header.ok_or_else(|| no_header(path))?))
     }
 
-    /// As [`SessionLog::open`], and also passes the offset of each payload in the file. Each payload
-    /// must be exactly the encoding of its [`Event`], so that offsets within it can be computed.
+    /// As [`SessionLog::open`], and also passes the offset of each payload in the file. Each
+    /// payload must be exactly the encoding of its [`Event`], so that offsets within it can be
+    /// computed.
     pub(crate) fn open_with_offsets(
         path: &Path,
         visit: &mut dyn FnMut(Event, u64) -> Result<(), Error>,
@@ -48,8 +49,8 @@ impl SessionLog {
                 true => visit(event, offset),
                 false => Err(Error::file(
                     path,
-                    "a record of the log is not encoded as this program does it: use the version of \
-                     zklora that wrote it",
+                    "a record of the log is not encoded as this program does it: use the version \
+                     of zklora that wrote it",
                 )),
             })
         })?;
@@ -98,7 +99,8 @@ fn dispatch(
 fn no_header(path: &Path) -> Error {
     Error::file(
         path,
-        "this log was cut before its first record, and the session was never opened: remove the file",
+        "this log was cut before its first record, and the session was never opened: remove \
+         the file",
     )
 }
 

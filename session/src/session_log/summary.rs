@@ -52,7 +52,8 @@ pub struct Sent {
     pub per_module: BTreeMap<usize, u64>,
 }
 
-/// What a user's log says was sent; none if its writer died before the session began. Writes nothing.
+/// What a user's log says was sent; none if its writer died before the session began. Writes
+/// nothing.
 ///
 /// # Errors
 /// [`Error::Artifact`]: it is damaged, or no user's log.

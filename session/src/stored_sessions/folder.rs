@@ -58,8 +58,8 @@ impl Folder {
     /// All sessions, the newest first. Reads the logs of those whose rows are not in the ledger.
     ///
     /// # Errors
-    /// [`Error::Artifact`]: the ledger or a folder cannot be read. A session whose log cannot be read
-    /// is [`State::Damaged`].
+    /// [`Error::Artifact`]: the ledger or a folder cannot be read. A session whose log cannot be
+    /// read is [`State::Damaged`].
     pub fn sessions(&self) -> Result<Vec<Stored>, Error> {
         let lines = sessions_of(ledger::read(&self.ledger())?);
         let files = Files::list(

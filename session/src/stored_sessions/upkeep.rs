@@ -30,8 +30,8 @@ pub struct Pruned {
     pub failed: Vec<(String, Error)>,
 }
 
-/// Removes log, proof and marker of each session whose proof was first sent this long ago. A dry run
-/// removes nothing.
+/// Removes log, proof and marker of each session whose proof was first sent this long ago. A dry
+/// run removes nothing.
 ///
 /// A server may run meanwhile. It reads these files only for their user, and does not create them
 /// again, because a session that the ledger calls ended takes no rows. The log is removed first:
@@ -80,8 +80,8 @@ fn rows_are_in(index: &LedgerIndex, id: &str, log: &Path) -> bool {
     with_log.peek().is_some() && with_log.all(|known| known.trace.is_some())
 }
 
-/// Abandons a session that is open or set aside: enters its rows in the ledger, and removes its log.
-/// It can neither be resumed nor proven.
+/// Abandons a session that is open or set aside: enters its rows in the ledger, and removes its
+/// log. It can neither be resumed nor proven.
 ///
 /// # Errors
 /// [`Error::Artifact`]: there is no such session, it is in another state, or a server runs.

@@ -109,7 +109,8 @@ impl Metrics {
         self.proven.inc();
     }
 
-    /// Counts a failed attempt to prove a session; `is_final`: the next one follows after a restart.
+    /// Counts a failed attempt to prove a session; `is_final`: the next one follows after a
+    /// restart.
     pub fn proof_failed(&self, is_final: bool) {
         self.proof_failures.inc();
         if is_final {

@@ -100,7 +100,8 @@ async fn respond(
     // On other addresses, anyone who can connect may read the page.
     let named = |host: &hyper::header::HeaderValue| host.to_str().is_ok_and(names_this_machine);
     if local && !request.headers().get_all(HOST).iter().all(named) {
-        let why = "ask by an IP address or as localhost: a proxy has to set the Host header accordingly\n";
+        let why = "ask by an IP address or as localhost: a proxy has to set the Host header \
+                   accordingly\n";
         return text(StatusCode::FORBIDDEN, why.into());
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {

@@ -13,7 +13,7 @@ const MAX_CLIENTS: usize = 1000;
 /// does.
 const OTHERS: &str = "(all others)";
 
-/// The page, made anew for each request.
+/// The page, rendered for each request.
 pub(in crate::server) struct MetricsPage {
     pub state: Arc<ServerState>,
     pub proof_queue: Arc<ProofQueue>,

@@ -362,7 +362,10 @@ impl Interceptor for Version {
 
 #[test]
 fn another_version_of_the_protocol_is_refused() {
-    contributor_says(&verdict(Version), "it speaks version 7 of the protocol, this program version 1");
+    contributor_says(
+        &verdict(Version),
+        "it speaks version 7 of the protocol, this program version 1",
+    );
 }
 
 struct Answers<F>(F);

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_server(network)
         .bytes(".")
         .skip_debug([".zklora.v1.SessionRef"]);
-    for message in ["Batch", "Rows", "InferResponse"] {
+    for message in ["Batch", "Call", "Rows", "InferResponse"] {
         let (from, to) =
             (format!(".zklora.v1.{message}"), format!("crate::bounded_messages::{message}"));
         build = build.extern_path(from, to);

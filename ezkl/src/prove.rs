@@ -39,8 +39,11 @@ pub fn prove(
             "already there: the proofs of a session are a folder of their own",
         ));
     }
-    if !ledger::was_served(&ledger::book(&artifacts.ledger())?, &trace.session, rows::digest(trace))
-    {
+    if !ledger::was_served(
+        &ledger::index(&artifacts.ledger())?,
+        &trace.session,
+        rows::digest(trace),
+    ) {
         return Err(zklora_session::Error::NotServed(format!(
             "these rows are not a session that {} served: only what `trace record` computed is proven",
             artifacts.ledger().display()

@@ -6,7 +6,7 @@ use zklora_artifacts::{
     activations::Activations, module_rows::ModuleRows, session_rows::SessionRows,
 };
 use zklora_proof::masks::os_bytes;
-use zklora_session::ledger::{Book, Entry, Ledger, Rows};
+use zklora_session::ledger::{Entry, Ledger, LedgerIndex, Rows};
 
 use super::{
     Python,
@@ -69,7 +69,7 @@ pub fn record(
         .map(|(module, rows)| (module.name.clone(), rows.scales.len() as u64))
         .collect();
     let mut ledger = Ledger::lock(&artifacts.ledger())?;
-    let served = served(ledger.book(), &counts);
+    let served = served(ledger.index(), &counts);
     if let (Some(limit), Some((name, rows))) =
         (max_rows, served.iter().find(|(_, rows)| max_rows.is_some_and(|l| **rows > l)))
     {
@@ -84,7 +84,7 @@ pub fn record(
 
 /// Rows of these modules over all sessions, `more` included. (No server serves an EZKL folder, so
 /// no session is open.)
-fn served(book: &Book, more: &Rows) -> Rows {
+fn served(book: &LedgerIndex, more: &Rows) -> Rows {
     let earlier =
         |name: &String| book.rows().values().filter_map(|rows| rows.get(name)).sum::<u64>();
     more.iter().map(|(name, rows)| (name.clone(), earlier(name).saturating_add(*rows))).collect()

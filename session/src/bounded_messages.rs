@@ -1,8 +1,9 @@
-//! The messages that hold lists, with a bound on how many parts a list may have.
+//! The messages with lists, and a bound on the number of elements of a list.
 //!
-//! A part of no bytes takes two on the wire and a hundred in memory: a message within every limit
-//! of size would take fifty times its size. So these are not generated: a part beyond the bound
-//! ends the decoding. Field numbers are those of `proto/contributor.proto`.
+//! An empty element takes two bytes on the wire and a hundred in memory, so a message within the
+//! size limit could take fifty times its size. These messages are therefore not generated, and an
+//! element beyond the bound ends the decoding. Field numbers are those of
+//! `proto/contributor.proto`.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::{
@@ -13,27 +14,25 @@ use prost::{
 };
 use zklora_proof::manifest::MAX_MODULES;
 
-use super::wire::Call;
-
-/// Inputs that a module may have, by the rules of the manifest.
+/// Most inputs of a module, by the rules of the manifest.
 const MAX_INPUTS: usize = 16;
 
-/// Rows for some modules. A batch that was sent before, byte for byte, is answered again and not
-/// counted again.
+/// Rows for some modules. A batch that repeats an earlier one byte for byte is answered again and
+/// not counted again.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
     /// Number of the batch within its session.
     pub sequence: u64,
-    /// Integer rows, each sent once however many modules read them.
+    /// Sets of integer rows. A set is sent once for all modules that read it.
     pub rows: Vec<Rows>,
     /// Which module reads which rows.
     pub calls: Vec<Call>,
 }
 
-/// Rows of one kind.
+/// A set of rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rows {
-    /// How many.
+    /// Number of rows.
     pub count: u32,
     /// Per input of the module: count × dim integers, i32 little-endian, row-major.
     pub inputs: Vec<Bytes>,
@@ -46,14 +45,14 @@ pub struct Rows {
 /// The deltas of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InferResponse {
-    /// Which batch.
+    /// The sequence number of the batch.
     pub sequence: u64,
     /// One per call: count × d_out integers, i64 little-endian, row-major.
     pub deltas: Vec<Bytes>,
 }
 
 impl InferResponse {
-    /// Where the deltas of each call begin in the encoded message.
+    /// Offsets of the deltas of each call in the encoded message.
     pub(crate) fn delta_offsets(&self) -> impl Iterator<Item = usize> {
         let first = if self.sequence == 0 { 0 } else { uint64::encoded_len(1, &self.sequence) };
         self.deltas.iter().scan(first, |end, delta| {
@@ -63,13 +62,34 @@ impl InferResponse {
     }
 }
 
-fn room<T>(list: &[T], most: usize) -> Result<(), DecodeError> {
+/// Which module reads which rows of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Message)]
+pub struct Call {
+    /// Index in the manifest.
+    #[prost(uint32, tag = "1")]
+    pub module: u32,
+    /// Index in [`Batch::rows`].
+    #[prost(uint32, tag = "2")]
+    pub rows: u32,
+}
+
+impl Batch {
+    /// Module and number of rows of every call.
+    pub fn counts(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.calls.iter().map(|call| {
+            let rows = self.rows.get(call.rows as usize).map_or(0, |rows| u64::from(rows.count));
+            (call.module as usize, rows)
+        })
+    }
+}
+
+fn check_room<T>(list: &[T], most: usize) -> Result<(), DecodeError> {
     if list.len() < most {
         return Ok(());
     }
-    // There is no other way for a message to say why it is none.
+    // The only way for a message to give a reason.
     #[allow(deprecated)]
-    Err(DecodeError::new(format!("a list has more parts than {most}")))
+    Err(DecodeError::new(format!("a list has more than {most} elements")))
 }
 
 impl Message for Batch {
@@ -91,11 +111,11 @@ impl Message for Batch {
         match tag {
             1 => uint64::merge(wire_type, &mut self.sequence, buf, ctx),
             2 => {
-                room(&self.rows, MAX_MODULES)?;
+                check_room(&self.rows, MAX_MODULES)?;
                 message::merge_repeated(wire_type, &mut self.rows, buf, ctx)
             }
             3 => {
-                room(&self.calls, MAX_MODULES)?;
+                check_room(&self.calls, MAX_MODULES)?;
                 message::merge_repeated(wire_type, &mut self.calls, buf, ctx)
             }
             _ => skip_field(wire_type, tag, buf, ctx),
@@ -137,7 +157,7 @@ impl Message for Rows {
         match tag {
             1 => uint32::merge(wire_type, &mut self.count, buf, ctx),
             2 => {
-                room(&self.inputs, MAX_INPUTS)?;
+                check_room(&self.inputs, MAX_INPUTS)?;
                 bytes_field::merge_repeated(wire_type, &mut self.inputs, buf, ctx)
             }
             3 => bytes_field::merge(wire_type, &mut self.ones, buf, ctx),
@@ -178,7 +198,7 @@ impl Message for InferResponse {
         match tag {
             1 => uint64::merge(wire_type, &mut self.sequence, buf, ctx),
             2 => {
-                room(&self.deltas, MAX_MODULES)?;
+                check_room(&self.deltas, MAX_MODULES)?;
                 bytes_field::merge_repeated(wire_type, &mut self.deltas, buf, ctx)
             }
             _ => skip_field(wire_type, tag, buf, ctx),
@@ -201,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_what_they_were_before_they_were_encoded() {
+    fn messages_survive_encoding() {
         let bytes = |n: u8| Bytes::from(vec![n; n as usize]);
         let rows = Rows {
             count: 3,
@@ -215,7 +235,7 @@ mod tests {
         assert_eq!(Batch::decode(&batch.encode_to_vec()[..]).unwrap(), batch);
         assert_eq!(batch.encode_to_vec().len(), batch.encoded_len());
         assert_eq!(InferResponse::decode(&answer.encode_to_vec()[..]).unwrap(), answer);
-        // Byte for byte as any implementation of proto3 writes them.
+        // The bytes that any implementation of proto3 writes.
         let small = Batch {
             sequence: 1,
             rows: vec![Rows {
@@ -232,12 +252,12 @@ mod tests {
             InferResponse { sequence: 1, deltas: vec![bytes(1)] }.encode_to_vec(),
             [8, 1, 18, 1, 1]
         );
-        // Fields that are not known are passed over.
+        // Unknown fields are skipped.
         assert_eq!(Batch::decode(&[&expected[..], &[0x7a, 1, 9]].concat()[..]).unwrap(), small);
     }
 
     #[test]
-    fn deltas_are_where_they_are_said_to_be() {
+    fn deltas_are_at_their_offsets() {
         for sequence in [0, 1, 127, 128, u64::MAX] {
             let deltas: Vec<Bytes> = [0usize, 1, 127, 128, 20_000, 3]
                 .iter()
@@ -255,8 +275,9 @@ mod tests {
     #[test]
     fn lists_end_at_their_bound() {
         let of = |field: u8, count: usize| [field, 0].repeat(count);
-        let too_many =
-            |error: DecodeError| assert!(error.to_string().contains("more parts than"), "{error}");
+        let too_many = |error: DecodeError| {
+            assert!(error.to_string().contains("a list has more than"), "{error}")
+        };
         for field in [18, 26] {
             assert!(Batch::decode(&of(field, MAX_MODULES)[..]).is_ok());
             too_many(Batch::decode(&of(field, MAX_MODULES + 1)[..]).unwrap_err());

@@ -1,9 +1,9 @@
-//! Descriptors that a forked child must not keep.
+//! File descriptors that a forked child has to close.
 //!
-//! A lock belongs to the open file and a port to the open socket, and a child that was forked
-//! (without running another program) shares both with its parent: while it lives, no other process
-//! could serve from the folder or at the port. Whoever forks looks here for what the child has to
-//! let go of; this crate closes nothing itself.
+//! A lock belongs to the open file and a port to the open socket. A child that was forked without
+//! running another program shares both with its parent. While it lives, no other process could
+//! serve from the folder or at the port. A program that forks gets the descriptors here and closes
+//! them in the child; this crate does not close them.
 
 use std::{
     collections::BTreeSet,
@@ -12,8 +12,7 @@ use std::{
 
 static OPEN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
-/// While it lives, a descriptor is one that a child must not keep. Drop it before the descriptor is
-/// closed.
+/// Lists a descriptor while it lives. Drop it before the descriptor is closed.
 #[derive(Debug)]
 pub struct CloseInChild(Option<i32>);
 
@@ -26,7 +25,7 @@ impl CloseInChild {
         CloseInChild(Some(descriptor))
     }
 
-    /// Where there is no fork, there is nothing to do.
+    /// On systems without fork, nothing is listed.
     #[cfg(not(unix))]
     pub fn new<T>(_open: &T) -> CloseInChild {
         CloseInChild(None)
@@ -54,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_descriptor_is_known_while_its_value_lives() {
+    fn a_descriptor_is_listed_while_its_value_lives() {
         let file = tempfile::tempfile().unwrap();
         let known = CloseInChild::new(&file);
         assert!(descriptors().contains(&file.as_raw_fd()));

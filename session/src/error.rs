@@ -1,4 +1,4 @@
-//! What can go wrong between two parties, and whether it means "no" or "unusable input".
+//! The errors of this crate, and whether one refuses a claim.
 
 use std::path::Path;
 
@@ -13,24 +13,27 @@ pub enum Error {
     /// A file, a proof or an input is not what it must be.
     #[error(transparent)]
     Artifact(#[from] Artifact),
-    /// A session id was used before in this folder.
+    /// The session id was used before in this folder.
     #[error("{0}")]
     Reused(String),
     /// Serving rows would exceed the limit that the contributor set.
     #[error("{0}")]
     Budget(String),
-    /// A contributor could not be reached, refused, or answered what no contributor may answer.
+    /// A contributor could not be reached, refused a request, or broke the protocol.
     #[error("contributor {url}: {why}")]
     Contributor {
-        /// Where it is.
+        /// Its URL.
         url: String,
-        /// What it did or did not do.
+        /// What happened.
         why: String,
     },
-    /// The contributor was asked to prove rows that this adapter folder did not serve.
+    /// This adapter folder did not serve the rows that it was asked to prove.
     #[error("{0}")]
     NotServed(String),
-    /// A part of zklora panicked or broke a rule of its own.
+    /// The operating system refused a resource such as a thread, or the network failed.
+    #[error("{0}")]
+    System(String),
+    /// A part of zklora panicked or violated an invariant.
     #[error("{0}: this is a bug of zklora, please report it")]
     Internal(String),
 }
@@ -48,7 +51,7 @@ impl From<zklora_proof::Error> for Error {
 }
 
 impl Error {
-    /// What is wrong with a file. An [`std::io::Error`], given as it is, keeps its kind.
+    /// An error about a file. An [`std::io::Error`] keeps its kind.
     pub fn file(path: &Path, why: impl std::fmt::Display + 'static) -> Error {
         Error::Artifact(Artifact::file(path, why))
     }
@@ -58,7 +61,7 @@ impl Error {
         Error::Artifact(Artifact::Input(why.into()))
     }
 
-    /// A trace or proof that is not of the user's session.
+    /// A trace or proof of another session.
     pub fn not_yours(why: impl Into<String>) -> Error {
         Error::Artifact(Artifact::NotYours(why.into()))
     }
@@ -71,13 +74,16 @@ impl Error {
         }
     }
 
-    /// Whether this is a "no" about a claim (exit code 1) rather than an unusable input (exit code
+    /// Whether this refuses a claim (exit code 1), rather than reporting unusable input (exit code
     /// 2).
     pub fn is_refusal(&self) -> bool {
         match self {
             Error::Artifact(error) => error.is_refusal(),
             Error::NotServed(_) | Error::Budget(_) => true,
-            Error::Reused(_) | Error::Contributor { .. } | Error::Internal(_) => false,
+            Error::Reused(_)
+            | Error::Contributor { .. }
+            | Error::System(_)
+            | Error::Internal(_) => false,
         }
     }
 
@@ -92,13 +98,13 @@ impl Error {
 
 #[cfg(feature = "network")]
 impl Error {
-    /// What a contributor's gRPC status says.
+    /// The error for a gRPC status of a contributor.
     pub(crate) fn status(url: &str, status: &tonic::Status) -> Error {
         let said = match status.message() {
             "" => format!("{:?}", status.code()),
             message => format!("{} ({:?})", printable(message), status.code()),
         };
-        // The reason for a broken connection is in the cause.
+        // The cause says why a connection broke.
         let cause = std::error::Error::source(status).map(|cause| printable(&causes(cause)));
         let why = match cause {
             Some(cause) if !said.contains(&cause) => format!("{said}: {cause}"),
@@ -107,7 +113,7 @@ impl Error {
         Error::Contributor { url: url.to_string(), why }
     }
 
-    /// The reason without the URL, for a text that names the contributor already.
+    /// The reason without the URL, for a text that already names the contributor.
     pub(crate) fn why_of(self, url: &str) -> String {
         match self {
             Error::Contributor { url: other, why } if other == url => why,
@@ -116,7 +122,7 @@ impl Error {
     }
 }
 
-/// An error with its causes on one line.
+/// An error with its causes, on one line.
 #[cfg(feature = "network")]
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -136,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peers_text_does_nothing_to_a_terminal() {
+    fn control_characters_of_a_peer_are_escaped() {
         let text = "\u{1b}[2Jproven\r\nverified\u{202e}".to_string() + &"x".repeat(10_000);
         let shown = Error::status("http://there", &tonic::Status::internal(text)).to_string();
         let expected = r"contributor http://there: \u{1b}[2Jproven\r\nverified\u{202e}xxx";

@@ -1,13 +1,26 @@
-//! The two-party protocol: rows to a contributor, deltas back, each counted before it leaves, and a
-//! proof at the end.
+//! The two-party protocol: rows to a contributor, deltas back, each row counted before its delta
+//! leaves, and a proof at the end.
 //!
 //! ```text
-//! client ─ wire (batch) → server → deltas → session_log, ledger → prove
+//! client ─ wire → server → batch (check) → rows_served (count) → deltas (compute)
+//!                        → session_log, ledger → prove
 //! ```
 //!
+//! | Where | What |
+//! |---|---|
+//! | [`wire`], [`bounded_messages`] | the messages, with bounded lists |
+//! | [`batch`] | checking, encoding and digesting a batch |
+//! | [`deltas`], [`adapter`] | computing deltas |
+//! | [`rows_served`], [`ledger`] | counting rows, over all sessions |
+//! | [`frame_log`], [`session_log`] | the append-only log of one session |
+//! | `server`, `client` | the two parties, with the feature `network` |
+//! | `stored_sessions` | sessions on the disk, for their operator |
+//! | [`record`], [`prove`] | a session in one process, and the proof of one |
+//! | [`leakage`] | after how many rows a module's integers are known |
+//!
 //! This crate must not know how an adapter is compiled, or what model a row comes from. Without the
-//! feature `network`, what is left needs neither tonic nor tokio: recording and proving in one
-//! process, and the files of both parties.
+//! feature `network`, it needs neither tonic nor tokio, and holds recording and proving in one
+//! process and the files of both parties.
 
 // Without the network, some functions of the logs have no caller.
 #![cfg_attr(not(feature = "network"), allow(dead_code))]
@@ -21,12 +34,17 @@ pub mod close_in_child;
 pub mod deltas;
 pub mod error;
 pub mod frame_log;
+pub mod leakage;
 pub mod ledger;
+#[cfg(feature = "network")]
+pub(crate) mod proof_attempts;
 pub mod prove;
 pub mod record;
-pub mod served;
+pub mod rows_served;
 #[cfg(feature = "network")]
 pub mod server;
+#[cfg(feature = "network")]
+pub(crate) mod session_files;
 pub mod session_log;
 #[cfg(feature = "network")]
 pub mod stored_sessions;

@@ -1,5 +1,5 @@
-//! Running the quantised adapter on activations: the integers of a session, counted before they
-//! leave.
+//! Recording a session in one process: runs the quantised adapter on activations, and counts the
+//! rows before the deltas leave.
 
 use rayon::prelude::*;
 use zklora_artifacts::{
@@ -12,24 +12,24 @@ use crate::{
     Error,
     deltas::Deltas,
     ledger::{Entry, LOCAL, Ledger, Rows},
-    served::Served,
+    rows_served::RowsServed,
 };
 
 /// Quantises the activations row by row, computes every delta, and enters the session in the
-/// ledger. Also says what has been served then, over all sessions.
+/// ledger. Also returns the rows served so far, over all sessions.
 ///
-/// `session` is the user's 32 fresh bytes; none: they are drawn here (both parties are this
-/// process). `max_rows` is the most that a module may serve over all sessions.
+/// `session` is the user's 32 fresh bytes. Without it they are drawn here, where both parties are
+/// this process. `max_rows` is the most that a module may serve over all sessions.
 ///
 /// # Errors
-/// [`Error::Input`] names module and row of activations that are not finite or do not fit;
-/// [`Error::Budget`] if the limit would be exceeded: then nothing was served.
+/// [`Error::Artifact`] names module and row of activations that are not finite or do not fit.
+/// [`Error::Budget`]: the limit would be exceeded, and nothing was served.
 pub fn record(
     artifacts: &Artifacts,
     activations: &Activations,
     session: Option<[u8; 32]>,
     max_rows: Option<u64>,
-) -> Result<(SessionRows, Served), Error> {
+) -> Result<(SessionRows, RowsServed), Error> {
     let session = match session {
         Some(session) => session,
         None => *os_bytes()?,
@@ -46,10 +46,10 @@ pub fn record(
     let trace = SessionRows { adapter: artifacts.manifest.id(), session, modules };
     let digest = trace.with_trace::<_, Error>(&artifacts.manifest, |t| Ok(t.digest()))?;
     let mut ledger = Ledger::lock(&artifacts.ledger())?;
-    let mut served = Served::count(ledger.book(), &artifacts.manifest)?;
+    let mut served = RowsServed::count(ledger.index(), &artifacts.manifest)?;
     let more: Vec<(usize, u64)> =
         trace.modules.iter().map(|rows| rows.scales.len() as u64).enumerate().collect();
-    served.check(&artifacts.manifest, &more, max_rows)?;
+    served.check_limit(&artifacts.manifest, &more, max_rows)?;
     ledger.append(Entry::recorded(&session, digest, rows_of(&artifacts.manifest, &trace)))?;
     more.iter().for_each(|(module, rows)| served.add(LOCAL, *module, *rows));
     Ok((trace, served))

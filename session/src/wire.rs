@@ -1,9 +1,9 @@
-//! The messages and services of `proto/contributor.proto`, as tonic makes them.
+//! The messages and services of `proto/contributor.proto`, as tonic generates them.
 #![allow(missing_docs, clippy::doc_markdown)]
 
 include!(concat!(env!("OUT_DIR"), "/zklora.v1.rs"));
 
-pub use crate::bounded_messages::{Batch, InferResponse, Rows};
+pub use crate::bounded_messages::{Batch, Call, InferResponse, Rows};
 
 impl std::fmt::Debug for SessionRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

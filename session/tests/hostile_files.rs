@@ -1,4 +1,4 @@
-//! Files that somebody changed: refused with a sentence, never a panic, never an allocation by a
+//! Changed files: refused with an error, never a panic, never an allocation by a
 //! length in the file.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -23,8 +23,7 @@ use zklora_proof::{
     keys::KeyStore, row_source::RowSource, srs::Srs, trace::Trace, verifier::SrsPolicy,
 };
 use zklora_runtime::compile;
-use zklora_session::Error;
-use zklora_session::{prove, record};
+use zklora_session::{Error, prove, record};
 
 struct Contributor {
     folder: tempfile::TempDir,
@@ -168,7 +167,7 @@ fn activations_with_another_number_of_inputs_are_not_those_of_the_trace() {
     );
 }
 
-/// A file that is read in pieces, and that somebody writes to after its first reading.
+/// A file that is read in pieces, and that another process changes after the first reading.
 #[test]
 fn a_file_that_changes_while_it_is_read_is_refused() {
     let artifacts = load();

@@ -313,8 +313,8 @@ fn a_contributor_that_goes_away_for_good_is_named_and_nothing_is_shown_of_it() {
         infer(&[&one.pinned(), &two.pinned()], user.path(), &["--text", &text, "--patience", "1"]);
     wait_for_rows(&folder, 200_000);
     let address = two.kill();
-    let run = end(running).refused(2, "gone for 1.").refused(2, &address);
-    run.refused(2, "contributor-2: run the same command again to go on");
+    let run = end(running).refused(2, "unreachable for 1.").refused(2, &address);
+    run.refused(2, "contributor-2: run the same command again to resume it");
     let report: Value =
         serde_json::from_slice(&std::fs::read(user.path().join("report.json")).unwrap()).unwrap();
     let verdicts: Vec<&Value> =

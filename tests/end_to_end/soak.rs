@@ -59,7 +59,7 @@ fn add(all: &mut Rows, more: impl IntoIterator<Item = (String, u64)>) {
 
 /// The ledger's rows of a folder whose sessions have all ended.
 fn counted(artifacts: &Path) -> Rows {
-    let book = ledger::book(&artifacts.join("private/served.jsonl")).unwrap();
+    let book = ledger::index(&artifacts.join("private/served.jsonl")).unwrap();
     assert_eq!(book.open_logs().count(), 0, "sessions are open");
     let mut all = Rows::new();
     book.rows().values().for_each(|rows| add(&mut all, rows.clone()));

@@ -6,7 +6,8 @@ use serde_json::json;
 use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore};
 use zklora_session::{
-    served::{Leakage, Served},
+    leakage::Leakage,
+    rows_served::RowsServed,
     server::{self, Limits, ServerOptions, ServerTls, Tokens},
 };
 
@@ -218,7 +219,7 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(manifest: &CheckedManifest, served: &Served, limit: Option<u64>) -> Figures {
+    fn of(manifest: &CheckedManifest, served: &RowsServed, limit: Option<u64>) -> Figures {
         let each: Vec<Leakage> = manifest.modules().iter().map(Leakage::of).collect();
         let least = |of: fn(&Leakage) -> u64| each.iter().map(of).min().unwrap_or(0);
         let reach = |leakage: &Leakage, rows: u64| {

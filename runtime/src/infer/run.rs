@@ -322,7 +322,7 @@ impl Run<'_> {
             if failure.is_some() {
                 // The run has waited for this contributor before. If it still answers, for example
                 // because a row limit was reached, it proves the rows that it served.
-                entry.session.lose_patience();
+                entry.session.stop_retrying();
             }
             let finished = if entry.session.rows() == 0 {
                 Err((

@@ -11,26 +11,26 @@ use tonic::{
 use zklora_files::text::printable;
 use zklora_proof::manifest::AdapterId;
 
-use super::patience::{Trouble, may_pass, seconds};
+use super::retry::{CallError, is_transient, seconds};
 use crate::{Error, error::causes, wire::contributor_client::ContributorClient};
 
 const MAX_PEM: u64 = 1 << 20;
 const MAX_TOKEN: u64 = 4096;
-/// How long a connection may take, by TCP alone and with TLS.
-const CONNECT: Duration = Duration::from_secs(10);
-const HANDSHAKES: Duration = Duration::from_secs(20);
+/// How long a connection may take: TCP alone, and with TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Files for TLS, PEM.
+/// PEM files for TLS.
 #[derive(Debug, Clone, Default)]
 pub struct ClientTls {
-    /// The authority that signed the contributor's certificate; none: those that this machine
-    /// trusts.
+    /// The authority that signed the contributor's certificate; none means the authorities that
+    /// this machine trusts.
     pub ca: Option<PathBuf>,
-    /// Own certificate and key, if the contributor asks for one.
+    /// The user's certificate and key, if the contributor requires one.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// How to reach a contributor, and what is known of it beforehand.
+/// How to reach a contributor, and what the user knows of it.
 #[derive(Debug, Clone)]
 pub struct ContributorOptions {
     /// `http://…` or `https://…`, with a port.
@@ -41,20 +41,20 @@ pub struct ContributorOptions {
     pub token_file: Option<PathBuf>,
     /// TLS files.
     pub tls: ClientTls,
-    /// Allow plaintext to other addresses than loopback.
+    /// Allow plaintext to addresses other than loopback.
     pub insecure: bool,
     /// How long an answer may take.
     pub call_timeout: Duration,
-    /// How long a contributor that has gone away is waited for.
+    /// How long calls to an unreachable contributor are retried.
     pub patience: Duration,
-    /// How long the proof may take, with the time that it waits for others.
+    /// How long the proof may take, including its time in the queue.
     pub proof_timeout: Duration,
-    /// The contributor may have another URL than when the session began: whoever has the URL now
-    /// gets the session's key.
+    /// Resume a session although the URL of the contributor has changed. The server at the new URL
+    /// gets the session key.
     pub moved: bool,
 }
 
-/// The threads that wait for the network.
+/// The threads of the network.
 pub struct Network(tokio::runtime::Runtime);
 
 impl Network {
@@ -64,7 +64,7 @@ impl Network {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         Ok(Network(
             runtime.map_err(|e| {
-                Error::input(format!("the network's threads cannot be started: {e}"))
+                Error::System(format!("cannot start the threads of the network: {e}"))
             })?,
         ))
     }
@@ -89,43 +89,45 @@ impl Interceptor for Bearer {
 
 pub(super) type Client = ContributorClient<InterceptedService<Channel, Bearer>>;
 
-/// How connections are made: everything that can be wrong with the options was looked at.
+/// Makes connections, from options that were checked.
 pub(super) struct Connector {
     url: String,
     endpoint: Endpoint,
     bearer: Bearer,
-    longest: Duration,
+    timeout: Duration,
 }
 
 impl Connector {
     /// Reads the options, and the files that they name.
     ///
     /// # Errors
-    /// What is wrong with them; nothing was sent to anybody.
+    /// An option or a file is invalid. Nothing was sent.
     pub fn new(options: &ContributorOptions) -> Result<Connector, Error> {
         Ok(Connector {
             url: options.url.clone(),
             endpoint: endpoint(options)?,
             bearer: Bearer(token(options)?),
-            longest: options.call_timeout.min(HANDSHAKES),
+            timeout: options.call_timeout.min(HANDSHAKE_TIMEOUT),
         })
     }
 
     /// Makes a new connection.
-    pub async fn connect(&self) -> Result<Client, Trouble> {
-        let channel = match tokio::time::timeout(self.longest, self.endpoint.connect()).await {
+    pub async fn connect(&self) -> Result<Client, CallError> {
+        let channel = match tokio::time::timeout(self.timeout, self.endpoint.connect()).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => {
                 let why = format!("cannot connect: {}", printable(&causes(&error)));
-                return Err(match may_pass(&error) {
-                    true => Trouble::Away(why),
-                    false => Trouble::Final(Error::Contributor { url: self.url.clone(), why }),
+                return Err(match is_transient(&error) {
+                    true => CallError::Unreachable(why),
+                    false => {
+                        CallError::Permanent(Error::Contributor { url: self.url.clone(), why })
+                    }
                 });
             }
             Err(_) => {
-                return Err(Trouble::Away(format!(
+                return Err(CallError::Unreachable(format!(
                     "cannot connect: no connection within {}",
-                    seconds(self.longest)
+                    seconds(self.timeout)
                 )));
             }
         };
@@ -142,7 +144,7 @@ fn endpoint(options: &ContributorOptions) -> Result<Endpoint, Error> {
         .parse()
         .map_err(|_| refuse("not a URL such as https://example.org:7443".into()))?;
     let endpoint = Endpoint::from(uri.clone())
-        .connect_timeout(CONNECT)
+        .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20))
@@ -152,19 +154,22 @@ fn endpoint(options: &ContributorOptions) -> Result<Endpoint, Error> {
         Some("https") => {
             let mut tls = ClientTlsConfig::new();
             tls = match &options.tls.ca {
-                Some(ca) => tls.ca_certificate(Certificate::from_pem(zklora_files::read(ca, MAX_PEM)?)),
+                Some(ca) => {
+                    tls.ca_certificate(Certificate::from_pem(zklora_files::read(ca, MAX_PEM)?))
+                }
                 None => tls.with_native_roots(),
             };
             if let Some((certificate, key)) = &options.tls.identity {
                 let key = zeroize::Zeroizing::new(zklora_files::read(key, MAX_PEM)?);
-                tls = tls.identity(Identity::from_pem(zklora_files::read(certificate, MAX_PEM)?, &key));
+                tls = tls
+                    .identity(Identity::from_pem(zklora_files::read(certificate, MAX_PEM)?, &key));
             }
             endpoint.tls_config(tls).map_err(|e| refuse(format!("TLS: {}", causes(&e))))
         }
         Some("http") if options.insecure || is_loopback(&uri) => Ok(endpoint),
         Some("http") => Err(refuse(
-            "plaintext to another machine: everybody on the way reads activations, deltas and tokens; use https, or write out \
-             --insecure"
+            "plaintext to another machine: anyone on the network path can read activations, \
+             deltas and tokens; use https, or pass --insecure"
                 .into(),
         )),
         _ => Err(refuse("the URL begins with neither http:// nor https://".into())),
@@ -180,7 +185,7 @@ fn token(options: &ContributorOptions) -> Result<Option<MetadataValue<Ascii>>, E
     let Some(path) = &options.token_file else { return Ok(None) };
     let bytes = zeroize::Zeroizing::new(zklora_files::read(path, MAX_TOKEN)?);
     let text = std::str::from_utf8(&bytes).map_err(|_| Error::file(path, "a token is text"))?;
-    // The contributor's file has a name before the token: a line of it will do.
+    // A line of the contributor's token file, which has a name before the token, is accepted.
     let mut words = text.split_whitespace().rev();
     let token = words.next().ok_or_else(|| Error::file(path, "it holds no token"))?;
     if words.count() > 1 {
@@ -189,7 +194,7 @@ fn token(options: &ContributorOptions) -> Result<Option<MetadataValue<Ascii>>, E
     let header = zeroize::Zeroizing::new(format!("Bearer {token}"));
     let mut value: MetadataValue<Ascii> = header
         .parse()
-        .map_err(|_| Error::file(path, "the token has characters that a header cannot have"))?;
+        .map_err(|_| Error::file(path, "the token has characters that a header cannot contain"))?;
     value.set_sensitive(true);
     Ok(Some(value))
 }

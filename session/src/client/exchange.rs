@@ -1,57 +1,46 @@
-//! Batches out, answers in, over connections that may break or die in silence.
+//! Exchanging batches and answers over connections that may break or stop responding. Calls are
+//! retried, and batches that the contributor lost are sent again.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 
 use super::{
-    patience::{Trouble, is_refusal, seconds},
-    record::{self, Outgoing},
-    session::{LOG, UserSession},
+    log_index::{self, OutgoingBatch},
+    retry::{CallError, is_refusal, seconds},
+    stream::{Stream, with_timeout},
+    user_session::{LOG, UserSession},
 };
 use crate::{
     Error,
     batch::parse_answer,
     session_log::Event,
-    wire::{
-        Batch, InferRequest, InferResponse, OpenSessionRequest, SessionRef, SessionState,
-        infer_request::Kind,
-    },
+    wire::{Batch, InferResponse, OpenSessionRequest, SessionRef, SessionState},
 };
 
-/// An open stream of batches.
-pub(super) struct Stream {
-    batches: mpsc::Sender<InferRequest>,
-    answers: Streaming<InferResponse>,
-}
-
 impl UserSession {
-    /// Gets the answer to a batch of before, or the word that it was not counted.
-    pub(super) fn settle(&mut self) -> Result<(), Error> {
+    /// Gets the answer to the pending batch, if there is one, or learns that it was refused.
+    pub(super) fn resolve_pending(&mut self) -> Result<(), Error> {
         let Some(outgoing) = self.pending.clone() else { return Ok(()) };
         match self.exchange(&outgoing) {
-            // Refused: the session goes on without it.
+            // Refused: the session continues without it.
             Err(_) if self.pending.is_none() => Ok(()),
             done => done,
         }
     }
 
-    /// Sends a batch that is in the log, whatever happens to the connection, and remembers its
-    /// answer.
-    pub(super) fn exchange(&mut self, outgoing: &Outgoing) -> Result<(), Error> {
+    /// Sends a batch that is in the log, retries as needed, and keeps its answer.
+    pub(super) fn exchange(&mut self, outgoing: &OutgoingBatch) -> Result<(), Error> {
         let batch = &outgoing.batch;
         let start = Instant::now();
-        let answer = self.insist(|session| session.send(batch))?;
+        let answer = self.with_retries(|session| session.send(batch))?;
         let deltas_bytes: usize = answer.deltas.iter().map(bytes::Bytes::len).sum();
-        // Held to the manifest before it is kept.
         let deltas =
             parse_answer(batch, &answer, &self.remote.manifest).map_err(|why| self.failed(why))?;
-        // Should it be lost, the same batch is sent again, and answered with the same deltas.
-        let place = self.log.append_later(Event::Answered(answer.clone()));
+        // If a crash loses it, the same batch is sent again and gets the same deltas.
+        let offset = self.log.append_later(Event::Answered(answer.clone()));
         self.pending = None;
-        self.record.remember(outgoing, &answer, deltas, place).map_err(|why| self.failed(why))?;
+        self.index.add(outgoing, &answer, deltas, offset).map_err(Error::Internal)?;
         self.statistics.seconds.push(start.elapsed().as_secs_f64());
         let inputs =
             batch.rows.iter().flat_map(|rows| rows.inputs.iter().chain([&rows.ones, &rows.scales]));
@@ -63,90 +52,83 @@ impl UserSession {
         Ok(())
     }
 
-    /// Tries again while the contributor is away, up to the patience of the options.
-    pub(super) fn insist<T>(
+    /// Retries while the contributor is unreachable, for as long as the options allow.
+    pub(super) fn with_retries<T>(
         &mut self,
-        mut attempt: impl FnMut(&mut UserSession) -> Result<T, Trouble>,
+        mut attempt: impl FnMut(&mut UserSession) -> Result<T, CallError>,
     ) -> Result<T, Error> {
-        self.remote.patience.begin();
+        self.remote.backoff.reset();
         loop {
-            let trouble = match attempt(self) {
+            let error = match attempt(self) {
                 Ok(done) => {
-                    self.remote.patience.heard();
+                    self.remote.backoff.succeeded();
                     return Ok(done);
                 }
-                Err(trouble) => trouble,
+                Err(error) => error,
             };
             self.stream = None;
-            let why = trouble.in_passing(self.url())?;
-            // A connection that died in silence would be used again.
-            self.remote.hang_up();
-            let Some(wait) = self.remote.patience.failed() else {
-                let waited = seconds(self.remote.patience.waited());
-                return Err(
-                    self.failed(format!("gone for {waited}; {} ({why})", self.how_to_go_on()))
-                );
+            let why = error.transient_reason(self.url())?;
+            // A connection that stopped responding must not be used again.
+            self.remote.disconnect();
+            let Some(delay) = self.remote.backoff.next_delay() else {
+                let elapsed = seconds(self.remote.backoff.elapsed());
+                return Err(self.failed(format!(
+                    "unreachable for {elapsed}; {} ({why})",
+                    self.how_to_resume()
+                )));
             };
-            std::thread::sleep(wait);
+            std::thread::sleep(delay);
         }
     }
 
-    /// What the user does when the contributor is away.
-    pub(super) fn how_to_go_on(&self) -> String {
+    /// Advice for a user whose contributor is unreachable.
+    pub(super) fn how_to_resume(&self) -> String {
         format!(
-            "the session is kept in {}: run the same command again to go on",
+            "the session is kept in {}: run the same command again to resume it",
             self.folder.display()
         )
     }
 
-    fn send(&mut self, batch: &Batch) -> Result<InferResponse, Trouble> {
-        let opened_now = self.stream.is_none();
-        if opened_now {
-            self.connect(batch.sequence)?;
-        }
-        let Some(stream) = &mut self.stream else {
-            return Err(Status::unavailable("no stream").into());
+    fn send(&mut self, batch: &Batch) -> Result<InferResponse, CallError> {
+        let (mut stream, is_new) = match self.stream.take() {
+            Some(stream) => (stream, false),
+            None => (self.connect(batch.sequence)?, true),
         };
         let timeout = self.remote.options.call_timeout;
-        self.remote.network.wait(call(stream, batch, timeout)).map_err(|status| {
+        let answer = self.remote.network.wait(stream.call(batch, timeout));
+        self.stream = Some(stream);
+        answer.map_err(|status| {
             if is_refusal(&status) {
                 if let Err(error) = self.log.append(Event::Withdrawn) {
-                    return Trouble::Final(error);
+                    return CallError::Permanent(error);
                 }
                 self.pending = None;
             }
-            // It knew the session a moment ago: one without rows may be forgotten before its first
-            // one comes.
-            if opened_now && status.code() == Code::PermissionDenied {
+            // The session was opened a moment ago. The contributor may forget a session without
+            // rows before its first batch arrives.
+            if is_new && status.code() == Code::PermissionDenied {
                 return Status::unavailable(status.message()).into();
             }
-            Trouble::Status(status)
+            CallError::Status(status)
         })
     }
 
-    /// Opens the session again and starts a stream; what the contributor has lost is sent again.
-    pub(super) fn connect(&mut self, sequence: u64) -> Result<(), Trouble> {
+    /// Opens the session again and starts a stream. Sends batches again that the contributor lost.
+    pub(super) fn connect(&mut self, sequence: u64) -> Result<Stream, CallError> {
         let timeout = self.remote.options.call_timeout;
         let (state, theirs) = self.open_again()?;
         let session = self.reference();
-        let mut client = self.remote.client()?;
-        let mut stream = self.remote.network.wait(async {
-            let (batches, outgoing) = mpsc::channel(1);
-            let start = InferRequest { kind: Some(Kind::Start(session)) };
-            // There is room for one.
-            let _ = batches.try_send(start);
-            let answers =
-                in_time(timeout, client.infer(ReceiverStream::new(outgoing))).await?.into_inner();
-            Ok::<_, Status>(Stream { batches, answers })
-        })?;
+        let client = self.remote.client()?;
+        let mut stream = self.remote.network.wait(Stream::start(client, session, timeout))?;
         if state != SessionState::Open {
-            return Err(Trouble::Final(
+            return Err(CallError::Permanent(
                 self.failed("it says that this session has ended, which you did not ask for"),
             ));
         }
         if theirs > sequence + 1 {
-            return Err(Trouble::Final(self.failed(format!(
-                "it has {theirs} batches of this session, you have {sequence}: somebody else goes on with it; begin a new session"
+            return Err(CallError::Permanent(self.failed(format!(
+                "it has {theirs} batches of this session, you have {sequence}: another process \
+                 uses the session; begin a new one"
             ))));
         }
         if theirs < sequence {
@@ -154,46 +136,47 @@ impl UserSession {
         }
         self.statistics.reconnections += usize::from(self.connected);
         self.connected = true;
-        self.stream = Some(stream);
-        Ok(())
+        Ok(stream)
     }
 
-    /// How far the session is at the contributor's; it is opened there if it is not known.
-    pub(super) fn open_again(&mut self) -> Result<(SessionState, u64), Trouble> {
+    /// The state and the number of batches of the session at the contributor. Opens it there if it
+    /// is not known.
+    pub(super) fn open_again(&mut self) -> Result<(SessionState, u64), CallError> {
         let adapter_id = bytes::Bytes::copy_from_slice(&self.remote.manifest.id().0);
         let request = OpenSessionRequest { session: Some(self.reference()), adapter_id };
         let mut client = self.remote.client()?;
-        let opened = in_time(self.remote.options.call_timeout, client.open_session(request));
+        let opened = with_timeout(self.remote.options.call_timeout, client.open_session(request));
         let opened = self.remote.network.wait(opened)?.into_inner();
         Ok((opened.state(), opened.next_sequence))
     }
 
-    /// The contributor lost the end of its log (its machine died): it computes those batches again,
-    /// to the same deltas.
-    fn send_again(&mut self, stream: &mut Stream, from: u64, to: u64) -> Result<(), Trouble> {
-        // An answer that is not in the file could not be compared.
-        self.log.flush().map_err(Trouble::Final)?;
+    /// Sends batches again that the contributor lost with the end of its log, in a crash of its
+    /// machine. It must compute the same deltas.
+    fn send_again(&mut self, stream: &mut Stream, from: u64, to: u64) -> Result<(), CallError> {
+        // Answers are compared with those in the file.
+        self.log.flush().map_err(CallError::Permanent)?;
         let timeout = self.remote.options.call_timeout;
-        let mut trouble = None;
-        let read = record::answered(&self.folder.join(LOG), &mut |batch, known| {
+        let mut call_error = None;
+        let read = log_index::read_answered(&self.folder.join(LOG), &mut |batch, known| {
             if !(from..to).contains(&batch.sequence) {
                 return Ok(());
             }
-            let told = match self.remote.network.wait(call(stream, &batch, timeout)) {
+            let error = match self.remote.network.wait(stream.call(&batch, timeout)) {
                 Ok(answer) if answer == known => return Ok(()),
-                Ok(_) => Trouble::Final(self.failed(format!(
-                    "batch {}: it answers the same rows with other deltas than before: it will not prove what it said",
+                Ok(_) => CallError::Permanent(self.failed(format!(
+                    "batch {}: it answers the same rows with other deltas than before, so it \
+                     cannot prove its earlier answer",
                     batch.sequence
                 ))),
                 Err(status) => status.into(),
             };
-            trouble = Some(told);
-            // Only to end the reading: the trouble is told.
+            call_error = Some(error);
+            // Ends the reading. `call_error` has the reason.
             Err(self.failed("it did not take the session again"))
         });
-        match (trouble, read) {
-            (Some(trouble), _) => Err(trouble),
-            (None, read) => read.map_err(Trouble::Final),
+        match (call_error, read) {
+            (Some(error), _) => Err(error),
+            (None, read) => read.map_err(CallError::Permanent),
         }
     }
 
@@ -201,34 +184,4 @@ impl UserSession {
         let copy = bytes::Bytes::copy_from_slice;
         SessionRef { id: copy(&self.id), key: copy(&self.key[..]) }
     }
-}
-
-/// An answer within a time.
-pub(super) async fn in_time<T>(
-    timeout: Duration,
-    request: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
-    tokio::time::timeout(timeout, request).await.unwrap_or_else(|_| {
-        Err(Status::deadline_exceeded(format!("no answer within {} s", timeout.as_secs_f64())))
-    })
-}
-
-async fn call(
-    stream: &mut Stream,
-    batch: &Batch,
-    timeout: Duration,
-) -> Result<InferResponse, Status> {
-    in_time(timeout, async {
-        let request = InferRequest { kind: Some(Kind::Batch(batch.clone())) };
-        if stream.batches.send(request).await.is_err() {
-            // The answer side says why the stream ended.
-            return match stream.answers.message().await {
-                Err(status) => Err(status),
-                Ok(_) => Err(Status::unavailable("it ended the stream")),
-            };
-        }
-        let answer = stream.answers.message().await?;
-        answer.ok_or_else(|| Status::unavailable("it ended the stream"))
-    })
-    .await
 }

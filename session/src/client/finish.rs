@@ -1,4 +1,4 @@
-//! The end of a session: the own trace, the contributor's proof, and the verdict.
+//! The end of a session: the user's trace, the contributor's proof, and the verdict.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use zklora_proof::{
 };
 
 use super::{
-    exchange::in_time,
-    patience::Trouble,
-    session::{LOG, PROOF, TRACE, UserSession},
+    retry::CallError,
+    stream::with_timeout,
+    user_session::{LOG, PROOF, TRACE, UserSession},
 };
 use crate::{
     Error,
@@ -23,56 +23,57 @@ use crate::{
     wire::{FetchProofRequest, FinishRequest, FinishResponse, ProofStage, SessionState},
 };
 
-/// How far the proof is.
+/// Progress of the proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// It waits for this many others.
+    /// It waits for this many other proofs.
     Queued(u32),
     /// It is being made.
     Proving,
-    /// It is here and being verified.
+    /// It was received and is being verified.
     Verifying,
 }
 
-/// Messages about the proof that a contributor may send at any time, beyond one a second. It sends
-/// one every two seconds, and one whenever something changes: a queue may get shorter quickly.
-const STAGES_AT_ONCE: u64 = 1000;
+/// Messages about the proof that a contributor may send beyond one a second. It sends one every two
+/// seconds, and one at each change: a queue may get shorter quickly.
+const MAX_BURST: u64 = 1000;
 
-/// What a contributor says of the proof: passed on when it changes, and counted.
-struct Stages<'a> {
+/// The contributor's messages about the proof: counted, and passed on when they change.
+struct ProgressReports<'a> {
     since: Instant,
-    heard: u64,
+    received: u64,
     last: Option<Progress>,
     progress: &'a mut dyn FnMut(Progress),
 }
 
-impl<'a> Stages<'a> {
-    fn new(progress: &'a mut dyn FnMut(Progress)) -> Stages<'a> {
-        Stages { since: Instant::now(), heard: 0, last: None, progress }
+impl<'a> ProgressReports<'a> {
+    fn new(progress: &'a mut dyn FnMut(Progress)) -> ProgressReports<'a> {
+        ProgressReports { since: Instant::now(), received: 0, last: None, progress }
     }
 
-    /// Takes one more message.
+    /// Takes a message.
     ///
     /// # Errors
-    /// There were more of them than there is a reason for.
-    fn hear(&mut self, stage: &FinishResponse) -> Result<(), String> {
-        self.heard += 1;
+    /// There are too many messages.
+    fn receive(&mut self, stage: &FinishResponse) -> Result<(), String> {
+        self.received += 1;
         let seconds = self.since.elapsed().as_secs();
-        if self.heard > STAGES_AT_ONCE.saturating_add(seconds) {
+        if self.received > MAX_BURST.saturating_add(seconds) {
             return Err(format!(
-                "it said {} times within {seconds} s how far the proof is, more often than anything can change",
-                self.heard
+                "it sent {} messages about the progress of the proof within {seconds} s, more than \
+                 can be needed",
+                self.received
             ));
         }
         match stage.stage() {
-            ProofStage::Queued => self.tell(Progress::Queued(stage.ahead)),
+            ProofStage::Queued => self.report(Progress::Queued(stage.ahead)),
             ProofStage::Done => {}
-            _ => self.tell(Progress::Proving),
+            _ => self.report(Progress::Proving),
         }
         Ok(())
     }
 
-    fn tell(&mut self, now: Progress) {
+    fn report(&mut self, now: Progress) {
         if self.last.replace(now) != Some(now) {
             (self.progress)(now);
         }
@@ -82,23 +83,24 @@ impl<'a> Stages<'a> {
 /// A session that was proven and verified.
 #[derive(Debug, Clone)]
 pub struct Finished {
-    /// What the verifier said.
+    /// The verdict of the verifier.
     pub verdict: Verdict,
     /// Bytes of the proof.
     pub proof_bytes: usize,
-    /// From the request to the proof being here.
+    /// Time from the request until the proof was received.
     pub proof_time: Duration,
-    /// Of the verification.
+    /// Time of the verification.
     pub verify_time: Duration,
 }
 
 impl UserSession {
-    /// Ends the session: writes the own trace, asks for the proof, and verifies it. The folder then
-    /// holds all that `zklora verify` needs. The trace is there before anything is waited for:
-    /// a session without its proof can be told from none.
+    /// Ends the session: writes the trace, requests the proof, and verifies it. The folder then
+    /// holds all that `zklora verify` needs. The trace is written before any call to the
+    /// contributor, so a folder shows that a session has no proof yet.
     ///
     /// # Errors
-    /// [`Error::Proof`] or [`Error::NotYours`]: the answer is no. [`Error::Contributor`]: there is no proof; the same call can be tried again.
+    /// [`Error::Artifact`]: the proof is rejected. [`Error::Contributor`]: there is no proof yet;
+    /// the same call can be repeated.
     pub fn finish(
         &mut self,
         srs: &Srs,
@@ -109,22 +111,24 @@ impl UserSession {
         if self.rows() > 0 {
             self.write_trace()?;
         }
-        self.settle()?;
+        self.resolve_pending()?;
         self.stream = None;
         if !self.ended {
             self.log.append(Event::Ended)?;
             self.ended = true;
         }
         self.log.sync()?;
-        // The answer to a batch of before may have come.
+        // The pending batch may have been answered.
         self.write_trace()?;
         let trace = TraceReader::trace(&self.folder.join(TRACE), &self.remote.manifest)?;
         let start = Instant::now();
         let deadline = tokio::time::Instant::now() + self.remote.options.proof_timeout;
-        let mut stages = Stages::new(progress);
-        let proof = self.insist(|session| session.proof(trace.digest(), deadline, &mut stages))?;
+        let mut reports = ProgressReports::new(progress);
+        let proof = self.with_retries(|session| {
+            session.request_proof(trace.digest(), deadline, &mut reports)
+        })?;
         let proof_time = start.elapsed();
-        stages.tell(Progress::Verifying);
+        reports.report(Progress::Verifying);
         let start = Instant::now();
         let own = OwnSession { id: Some(self.id), inputs: None };
         let verdict =
@@ -135,78 +139,79 @@ impl UserSession {
         Ok(Finished { verdict, proof_bytes: proof.len(), proof_time, verify_time })
     }
 
-    /// Writes the trace, unless it is there with all rows.
+    /// Writes the trace, unless it exists with all rows.
     fn write_trace(&mut self) -> Result<(), Error> {
         let path = self.folder.join(TRACE);
-        if self.traced == Some(self.record.next) && path.exists() {
+        if self.traced == Some(self.index.next) && path.exists() {
             return Ok(());
         }
         self.log.flush()?;
-        self.record.write_trace(&path, self.id, &self.remote.manifest)?;
-        self.traced = Some(self.record.next);
+        self.index.write_trace(&path, self.id, &self.remote.manifest)?;
+        self.traced = Some(self.index.next);
         Ok(())
     }
 
-    fn proof(
+    fn request_proof(
         &mut self,
         own: TraceDigest,
         deadline: tokio::time::Instant,
-        told: &mut Stages<'_>,
-    ) -> Result<bytes::Bytes, Trouble> {
+        reports: &mut ProgressReports<'_>,
+    ) -> Result<bytes::Bytes, CallError> {
         let (session, sequence, timeout) =
-            (self.reference(), self.record.next, self.remote.options.call_timeout);
-        // A contributor whose machine died may have lost what it answered.
+            (self.reference(), self.index.next, self.remote.options.call_timeout);
+        // A crash of the contributor's machine may have lost batches that it answered.
         if let (SessionState::Open, theirs) = self.open_again()?
             && theirs < sequence
         {
-            self.connect(sequence)?;
-            self.stream = None;
+            drop(self.connect(sequence)?);
         }
         let mut client = self.remote.client()?;
-        let mut heard = false;
+        let mut has_answered = false;
         let mut flooded = None;
-        let made = async {
+        let exchange = async {
             let request = FinishRequest { session: Some(session.clone()), sequence };
-            let mut stages = in_time(timeout, client.finish(request)).await?.into_inner();
+            let mut stages = with_timeout(timeout, client.finish(request)).await?.into_inner();
             let digest = loop {
-                let stage = in_time(timeout, stages.message()).await?;
+                let stage = with_timeout(timeout, stages.message()).await?;
                 let stage = stage.ok_or_else(|| {
-                    Status::unavailable("it stopped telling how far the proof is")
+                    Status::unavailable("it ended the stream of progress before the proof")
                 })?;
-                heard = true;
-                if let Err(why) = told.hear(&stage) {
+                has_answered = true;
+                if let Err(why) = reports.receive(&stage) {
                     flooded = Some(why);
-                    return Err(Status::cancelled("it is not listened to any more"));
+                    return Err(Status::cancelled("too many messages about the proof"));
                 }
                 if stage.stage() == ProofStage::Done {
                     break stage.trace_digest;
                 }
             };
-            let fetched =
-                in_time(timeout, client.fetch_proof(FetchProofRequest { session: Some(session) }))
-                    .await?;
+            let request = FetchProofRequest { session: Some(session) };
+            let fetched = with_timeout(timeout, client.fetch_proof(request)).await?;
             Ok::<_, Status>((digest, fetched.into_inner().proof))
         };
-        let made =
-            self.remote.network.wait(async { tokio::time::timeout_at(deadline, made).await });
-        if heard {
-            // A proof takes long: what failed before it was there again is no reason to give up.
-            // The deadline is.
-            self.remote.patience.heard();
+        let result =
+            self.remote.network.wait(async { tokio::time::timeout_at(deadline, exchange).await });
+        if has_answered {
+            // A proof takes long. Failures before the contributor was reachable again do not end
+            // the retries; the deadline does.
+            self.remote.backoff.succeeded();
         }
         if let Some(why) = flooded {
-            return Err(Trouble::Final(self.failed(format!("{why}; {}", self.how_to_go_on()))));
+            return Err(CallError::Permanent(
+                self.failed(format!("{why}; {}", self.how_to_resume())),
+            ));
         }
-        let Ok(made) = made else {
-            return Err(Trouble::Final(self.failed(format!(
-                "no proof within {} s; the session is kept in {}: run the same command again to wait longer",
+        let Ok(result) = result else {
+            return Err(CallError::Permanent(self.failed(format!(
+                "no proof within {} s; the session is kept in {}: run the same command again to \
+                 wait longer",
                 self.remote.options.proof_timeout.as_secs(),
                 self.folder.display()
             ))));
         };
-        let (digest, proof) = made?;
+        let (digest, proof) = result?;
         if digest[..] != own.0 {
-            return Err(Trouble::Final(Error::not_yours(format!(
+            return Err(CallError::Permanent(Error::not_yours(format!(
                 "{}: it proves other rows than you have: its digest of the session is {}, yours {}",
                 self.remote.options.url,
                 hex::encode(&digest[..digest.len().min(32)]),

@@ -1,28 +1,32 @@
-//! The base-model user's side of a session: rows to a contributor, deltas back, an own record of
-//! both, and a verified proof.
+//! The user's side of a session: rows to a contributor, deltas back, a log of both, and a verified
+//! proof.
 //!
 //! ```text
-//! connection (TLS, token) → remote: the described and pinned adapter → session: log, send, check, remember → finish: proof, verdict
+//! connection (TLS, token) → remote (the adapter that is served, checked against the pin)
+//! open → request_deltas → exchange (log, send, check, index; retry) → finish (proof, verdict)
 //! ```
 //!
-//! Each session has a folder. Its log holds every row and delta; memory holds a few bytes a row,
-//! and what came last.
+//! Each session has a folder. Its log holds every row and delta. Memory holds a few bytes a row and
+//! the latest deltas.
 //!
-//! Nothing that arrives is trusted: the manifest is held to the pin, answers to the manifest's
-//! bounds, the proof to the own record.
+//! The client trusts nothing that it receives. It checks the manifest against the pin, answers
+//! against the bounds of the manifest, and the proof against its own log.
 
+mod answered_rows;
 mod connection;
+mod delta_cache;
 mod exchange;
 mod finish;
-mod known;
+mod log_index;
 mod log_writer;
-mod patience;
-mod recent;
-mod record;
+mod open;
 mod remote;
-mod session;
+mod request_deltas;
+mod retry;
+mod stream;
+mod user_session;
 
 pub use connection::{ClientTls, ContributorOptions, Network};
 pub use finish::{Finished, Progress};
 pub use remote::Remote;
-pub use session::{Statistics, UserSession};
+pub use user_session::{Statistics, UserSession};

@@ -1,4 +1,4 @@
-//! A contributor that told what it serves.
+//! A contributor whose description was received and checked.
 
 use std::{path::Path, sync::Arc};
 
@@ -9,7 +9,7 @@ use zklora_proof::{checked_manifest::CheckedManifest, manifest};
 
 use super::{
     connection::{Client, Connector, ContributorOptions, Network},
-    patience::{Patience, Trouble, may_pass, seconds},
+    retry::{Backoff, CallError, is_transient, seconds},
 };
 use crate::{
     Error,
@@ -17,59 +17,59 @@ use crate::{
     wire::{self, DescribeRequest, DescribeResponse},
 };
 
-/// Longest answer that is read, whatever the contributor says of its own limit.
-const LONGEST_ANSWER: usize = 64 << 20;
+/// Longest answer that is read, whatever limit the contributor states.
+const MAX_ANSWER: usize = 64 << 20;
 
-/// A contributor with its public description, which was parsed and, with a pin, held to it.
+/// A contributor with its public description, which was checked, against the pin if there is one.
 pub struct Remote {
-    /// How it is reached.
+    /// How to reach it.
     pub options: ContributorOptions,
     /// The adapter.
     pub manifest: CheckedManifest,
-    /// Its limits.
+    /// The limits that it states.
     pub limits: wire::Limits,
     /// Rows of the most served module before this session.
     pub rows_served: u64,
     connector: Connector,
-    /// None after a connection has failed.
+    /// None after a connection failed.
     client: Option<Client>,
-    pub(super) patience: Patience,
+    pub(super) backoff: Backoff,
     pub(super) network: Arc<Network>,
 }
 
 impl Remote {
-    /// Connects and asks what is served. A contributor that is not there, or goes away before it
-    /// answers, is waited for.
+    /// Connects and asks for the description. Retries while the contributor is unreachable.
     ///
     /// # Errors
-    /// [`Error::Contributor`] if it cannot be reached or refuses; [`Error::Proof`] if its manifest
+    /// [`Error::Contributor`]: it cannot be reached, or refuses. [`Error::Artifact`]: its manifest
     /// breaks a rule or is not the pinned one.
     pub fn connect(options: ContributorOptions, network: &Arc<Network>) -> Result<Remote, Error> {
         let failed = |why: String| Error::Contributor { url: options.url.clone(), why };
         let connector = Connector::new(&options)?;
-        let mut patience = Patience::new(options.patience);
+        let mut backoff = Backoff::new(options.patience);
         let (client, description) = loop {
-            let trouble = match network.wait(describe(&connector, &options)) {
+            let error = match network.wait(describe(&connector, &options)) {
                 Ok(described) => break described,
-                Err(trouble) => trouble,
+                Err(error) => error,
             };
-            let why = trouble.in_passing(&options.url)?;
-            match patience.failed() {
-                Some(wait) => std::thread::sleep(wait),
+            let why = error.transient_reason(&options.url)?;
+            match backoff.next_delay() {
+                Some(delay) => std::thread::sleep(delay),
                 None if options.patience.is_zero() => return Err(failed(why)),
                 None => {
                     return Err(failed(format!(
                         "{why}; tried again for {}",
-                        seconds(patience.waited())
+                        seconds(backoff.elapsed())
                     )));
                 }
             }
         };
-        patience.heard();
+        backoff.succeeded();
         let DescribeResponse { version, manifest, limits, rows_served, .. } = description;
         if version != wire::VERSION {
             return Err(failed(format!(
-                "it speaks version {version} of the protocol, this program {}",
+                "it speaks version {version} of the protocol, this program version {}: use the \
+                 same version of zklora on both sides",
                 wire::VERSION
             )));
         }
@@ -82,15 +82,15 @@ impl Remote {
             rows_served,
             connector,
             client: None,
-            patience,
+            backoff,
             network: Arc::clone(network),
         };
         remote.client = Some(remote.sized(client));
         Ok(remote)
     }
 
-    /// A client on the present connection, or on a new one if there is none.
-    pub(super) fn client(&mut self) -> Result<Client, Trouble> {
+    /// A client on the current connection, or on a new one if there is none.
+    pub(super) fn client(&mut self) -> Result<Client, CallError> {
         let client = match self.client.take() {
             Some(client) => client,
             None => self.sized(self.network.wait(self.connector.connect())?),
@@ -99,21 +99,21 @@ impl Remote {
     }
 
     fn sized(&self, client: Client) -> Client {
-        // Room for what surrounds the deltas.
+        // 64 KiB for the encoding around the deltas.
         client.max_decoding_message_size(self.message_bytes() + (64 << 10))
     }
 
-    /// Leaves the present connection: the next call makes a new one.
-    pub(super) fn hang_up(&mut self) {
+    /// Drops the current connection. The next call makes a new one.
+    pub(super) fn disconnect(&mut self) {
         self.client = None;
     }
 
-    /// From now on it is not waited for.
-    pub(super) fn lose_patience(&mut self) {
-        self.patience.end();
+    /// From now on, calls are not retried.
+    pub(super) fn stop_retrying(&mut self) {
+        self.backoff.stop();
     }
 
-    /// Writes the public description into `folder`, as `verify` reads it.
+    /// Writes the public description into `folder`, for `verify`.
     pub fn write_public(&self, folder: &Path) -> Result<(), Error> {
         zklora_files::create_folder(folder, Access::Public)?;
         let write = |name: &str, bytes: &[u8]| {
@@ -123,15 +123,15 @@ impl Remote {
         Ok(write(artifacts::SETTINGS, &self.manifest.settings().to_bytes()?)?)
     }
 
-    /// Bytes that one message may have, in either direction.
+    /// Longest message in either direction, in bytes.
     pub(super) fn message_bytes(&self) -> usize {
         match self.limits.max_message_bytes as usize {
-            0 => LONGEST_ANSWER,
-            own => own.min(LONGEST_ANSWER),
+            0 => MAX_ANSWER,
+            own => own.min(MAX_ANSWER),
         }
     }
 
-    /// Rows of a module that one batch may have.
+    /// Most rows of a module in one batch.
     pub(super) fn batch_rows(&self) -> usize {
         match self.limits.max_batch_rows as usize {
             0 => usize::MAX,
@@ -140,40 +140,40 @@ impl Remote {
     }
 }
 
-/// Connects, and asks what is served.
+/// Connects, and asks for the description.
 async fn describe(
     connector: &Connector,
     options: &ContributorOptions,
-) -> Result<(Client, DescribeResponse), Trouble> {
+) -> Result<(Client, DescribeResponse), CallError> {
     let client = connector.connect().await?;
-    let mut describing =
-        client.clone().max_decoding_message_size(manifest::MAX_BYTES + LONGEST_ANSWER);
+    let mut describing = client.clone().max_decoding_message_size(manifest::MAX_BYTES + MAX_ANSWER);
     let request = describing.describe(DescribeRequest { version: wire::VERSION });
     let Ok(description) = tokio::time::timeout(options.call_timeout, request).await else {
-        let why = format!("it did not say what it serves within {:?}", options.call_timeout);
-        return Err(Trouble::Away(why));
+        let why = format!("it did not answer Describe within {:?}", options.call_timeout);
+        return Err(CallError::Unreachable(why));
     };
     match description {
         Ok(description) => Ok((client, description.into_inner())),
-        Err(status) => Err(undescribed(status, &options.url)),
+        Err(status) => Err(describe_failed(status, &options.url)),
     }
 }
 
-/// Why it did not say what it serves.
-fn undescribed(status: Status, url: &str) -> Trouble {
-    let Some(cause) = std::error::Error::source(&status) else { return Trouble::Status(status) };
-    let passes = may_pass(cause);
+/// Why Describe failed.
+fn describe_failed(status: Status, url: &str) -> CallError {
+    let Some(cause) = std::error::Error::source(&status) else { return CallError::Status(status) };
+    let transient = is_transient(cause);
     let error = match url.starts_with("https:") {
-        // In TLS 1.3 a server refuses a certificate after the client's handshake is over, and hangs
-        // up.
+        // In TLS 1.3 a server refuses a certificate by closing the connection after the client has
+        // finished its handshake.
         true => Error::Contributor {
             url: url.to_string(),
             why: format!(
-                "it ended the connection ({}): it may ask for a client certificate of an authority that it knows",
+                "it ended the connection ({}): it may require a client certificate of its \
+                 authority (--tls-cert)",
                 printable(&causes(cause))
             ),
         },
         false => Error::status(url, &status),
     };
-    if passes { Trouble::Away(error.why_of(url)) } else { Trouble::Final(error) }
+    if transient { CallError::Unreachable(error.why_of(url)) } else { CallError::Permanent(error) }
 }

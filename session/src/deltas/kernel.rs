@@ -1,5 +1,4 @@
-//! `(X·A)·B` on integers in `f64`. Safe code that compilers make vector instructions of; the widths
-//! are chosen for those.
+//! `(X·A)·B` on integers in `f64`: safe code with widths that compilers vectorise.
 
 /// Integers of fewer bits are exact here: the addition of [`MAGIC`] leaves 51 bits and a sign.
 pub(super) const EXACT_BITS: u32 = 51;
@@ -10,11 +9,11 @@ const TWO_TO_SPLIT: f64 = (1u64 << SPLIT) as f64;
 /// 1.5·2⁵²: added to an integer below 2⁵¹, the sum has that integer in its last bits.
 const MAGIC: f64 = 6_755_399_441_055_744.0;
 
-/// `f64`s that are accumulated side by side.
+/// Number of `f64` accumulators side by side.
 const LANES: usize = 8;
-/// Ranks that go through `X` together.
+/// Ranks that are computed in one pass over `X`.
 const RANKS: usize = 4;
-/// Features of `X` that are converted at a time: they stay in the first-level cache.
+/// Features of `X` that are converted at a time, which fit the first-level cache.
 const FEATURES: usize = 1024;
 /// Outputs that are accumulated in registers.
 const OUTPUTS: usize = 16;
@@ -27,7 +26,7 @@ pub(super) struct Shape {
     pub d_out: usize,
 }
 
-/// `a·b + c`, in one rounding or two: all of it is exact.
+/// `a·b + c`, with one rounding or two. Both are exact here.
 #[inline(always)]
 fn multiply_add<const FMA: bool>(a: f64, b: f64, c: f64) -> f64 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
@@ -83,7 +82,7 @@ fn products<const FMA: bool>(x: &[f64], a: [&[f64]; RANKS]) -> [f64; RANKS] {
     let (x, x_rest) = x.as_chunks::<LANES>();
     let a = a.map(|a| a.as_chunks::<LANES>());
     let mut sums = [[0f64; LANES]; RANKS];
-    // Four variables and a zip, not an array and an index: so the sums stay in registers.
+    // Four variables and a zip instead of an array and an index keep the sums in registers.
     let [mut s0, mut s1, mut s2, mut s3] = sums;
     for ((((x, a0), a1), a2), a3) in x.iter().zip(a[0].0).zip(a[1].0).zip(a[2].0).zip(a[3].0) {
         s0 = add_products::<FMA>(x, a0, s0);

@@ -1,11 +1,11 @@
-//! Deltas of many rows, as fast as floats: exact integer arithmetic in `f64`.
+//! Computing deltas of many rows at the speed of floats: exact integer arithmetic in `f64`.
 //!
 //! `X·A` and `(X·A)·B` are computed in `f64`, where products and sums of integers are exact below
-//! 2⁵³. `t = x·a` is split into `t = h·2²⁶ + l` before it is multiplied with `B`, for `t·b` needs
-//! up to 63 bits. Whether everything stays exact follows from the weights alone and is checked once
-//! ([`Deltas::new`]); modules where it does not, and everything but low-rank terms, go row by row
-//! through [`Weights::delta_row`], which the prover computes with, too: what is served here is held
-//! to it before anything is proven.
+//! 2⁵³. `t = x·a` is split into `t = h·2²⁶ + l` before it is multiplied with `B`, because `t·b`
+//! needs up to 63 bits. Whether everything stays exact follows from the weights alone and is
+//! checked once ([`Deltas::new`]). Modules where it does not, and terms that are not low-rank, are
+//! computed row by row with [`Weights::delta_row`]. The prover computes with that function, too, so
+//! deltas that are served are checked against it before they are proven.
 
 mod kernel;
 mod simd;
@@ -24,7 +24,7 @@ const ROWS_AT_ONCE: usize = 64;
 /// The deltas of one adapter.
 #[derive(Debug)]
 pub struct Deltas {
-    /// One entry a module.
+    /// One entry for each module; none for those that are computed row by row.
     modules: Vec<Option<LowRank>>,
 }
 
@@ -68,8 +68,8 @@ impl Deltas {
         self.modules[m].is_some()
     }
 
-    /// The deltas of rows of module `m` that fit it: `[N, d_out]`. `modules` and `weights` are
-    /// those that [`Deltas::new`] was given.
+    /// The deltas of rows of module `m`, which must fit it: `[N, d_out]`. `modules` and `weights`
+    /// are the arguments of [`Deltas::new`].
     pub fn compute(
         &self,
         modules: &[Module],

@@ -1,14 +1,14 @@
-//! The kernel, compiled for the vector instructions that this processor has.
+//! The kernel, compiled for the vector instructions of this processor.
 #![allow(unsafe_code)]
 
 use super::kernel::{self, Shape};
 
-/// [`kernel::low_rank`] with the widest instructions at hand; the numbers are the same with any.
+/// [`kernel::low_rank`] with the widest available instructions. They do not change the result.
 pub(super) fn low_rank(shape: Shape, x: &[i32], a: &[f64], b: &[f64], out: &mut [i64]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-        // SAFETY: `with_avx2` is a safe function whose only demand on its caller is a processor
-        // with AVX2 and FMA. Both have just been found on this processor.
+        // SAFETY: the only requirement of `with_avx2` is a processor with AVX2 and FMA, which was
+        // just checked.
         return unsafe { with_avx2(shape, x, a, b, out) };
     }
     kernel::low_rank::<false>(shape, x, a, b, out);

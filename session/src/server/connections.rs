@@ -1,16 +1,14 @@
-//! Places for connections, and who is let in.
+//! The limits on connections, and which of them are closed.
 //!
-//! A connection that has shown no identity is worth nothing, and costs an attacker nothing: those
-//! have a pool of their own, and when it is full the oldest of them is closed for the next one.
-//! Were the next one to wait instead, as many silent connections as there are places would keep
-//! everybody out, for as long as the attacker opens them anew. As it is, an attacker has to open a
-//! whole pool of connections in the time that an honest user takes for a handshake and a request.
-//! What has shown an identity is never closed for what has not; one identity gets half of the
-//! places.
+//! An attacker can open unidentified connections for free. So these have their own pool, and when
+//! it is full, the oldest of them is closed for the next one. If the next one waited instead, as
+//! many silent connections as the pool holds would keep all users out. As it is, an attacker has to
+//! open a whole pool of connections in the time that an honest user takes for a handshake and a
+//! request. An identified connection is never closed for an unidentified one. One client gets half
+//! of the identified connections.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    io,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,17 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 
-use super::{guarded::Guarded, limits::Limits, log_rate::LogRate};
+use super::{limits::Limits, log_rate::LogRate};
 
-static NOT_ACCEPTED: LogRate = LogRate::new();
 static CLOSED: LogRate = LogRate::new();
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -36,258 +29,198 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The connections of a server.
-pub(super) struct Pool {
-    /// Places of those that have shown no identity.
-    unknown: Arc<Semaphore>,
-    /// How many of the others each identity has.
-    known: Mutex<HashMap<String, usize>>,
-    most: usize,
-    most_each: usize,
+pub(super) struct ConnectionPool {
+    /// Permits of unidentified connections.
+    unidentified: Arc<Semaphore>,
+    /// Number of identified connections, by client.
+    identified: Mutex<HashMap<String, usize>>,
+    max_identified: usize,
+    max_per_client: usize,
     open: Mutex<BTreeMap<u64, Weak<Inner>>>,
-    next: AtomicU64,
+    next_number: AtomicU64,
 }
 
-/// What is known of a connection: its stream and its requests share this.
+/// A connection. Its stream and its requests share it.
 #[derive(Clone)]
 pub(super) struct Connection(Arc<Inner>);
 
 struct Inner {
     number: u64,
-    pool: Arc<Pool>,
-    place: Mutex<Place>,
-    known: AtomicBool,
-    ended: CancellationToken,
-    why: OnceLock<&'static str>,
-    /// When the pieces of answers that it has not taken have to be gone.
-    unread: Mutex<BTreeSet<(Instant, u64)>>,
-    pieces: AtomicU64,
+    pool: Arc<ConnectionPool>,
+    slot: Mutex<Slot>,
+    is_identified: AtomicBool,
+    closed: CancellationToken,
+    close_reason: OnceLock<&'static str>,
+    /// Deadlines of the chunks of responses that were not sent yet.
+    deadlines: Mutex<BTreeSet<(Instant, u64)>>,
+    next_deadline: AtomicU64,
 }
 
-enum Place {
-    Unknown(#[allow(dead_code)] OwnedSemaphorePermit),
-    Known(String),
-    Left,
+enum Slot {
+    Unidentified(#[allow(dead_code)] OwnedSemaphorePermit),
+    Identified(String),
+    Released,
 }
 
-impl Pool {
-    /// With `alone`, there is one identity, and it may have all places.
-    pub fn new(limits: &Limits, alone: bool) -> Arc<Pool> {
-        let most = limits.max_connections;
-        Arc::new(Pool {
-            unknown: Arc::new(Semaphore::new(limits.max_unknown_connections.max(1))),
-            known: Mutex::default(),
-            most,
-            most_each: if alone { most } else { most.div_ceil(2) },
+impl ConnectionPool {
+    /// With `single_client`, there is one identity and it may have all connections.
+    pub fn new(limits: &Limits, single_client: bool) -> Arc<ConnectionPool> {
+        let max = limits.max_connections;
+        Arc::new(ConnectionPool {
+            unidentified: Arc::new(Semaphore::new(limits.max_unknown_connections.max(1))),
+            identified: Mutex::default(),
+            max_identified: max,
+            max_per_client: if single_client { max } else { max.div_ceil(2) },
             open: Mutex::default(),
-            next: AtomicU64::new(0),
+            next_number: AtomicU64::new(0),
         })
     }
 
-    /// A place for a connection that was just made; the oldest without an identity goes for it if
-    /// there is none.
-    async fn admit(self: &Arc<Pool>) -> Option<Connection> {
-        let place = match Arc::clone(&self.unknown).try_acquire_owned() {
-            Ok(place) => place,
+    /// Admits a new connection. If the pool is full, the oldest unidentified connection is closed
+    /// for it.
+    pub async fn admit(self: &Arc<ConnectionPool>) -> Option<Connection> {
+        let permit = match Arc::clone(&self.unidentified).try_acquire_owned() {
+            Ok(permit) => permit,
             Err(_) => {
-                self.end_oldest_unknown(
-                    "too many connections that have shown no identity: this one was the oldest",
+                self.close_oldest_unidentified(
+                    "too many unidentified connections: this one was the oldest",
                 );
-                Arc::clone(&self.unknown).acquire_owned().await.ok()?
+                Arc::clone(&self.unidentified).acquire_owned().await.ok()?
             }
         };
         let inner = Arc::new(Inner {
-            number: self.next.fetch_add(1, Ordering::Relaxed),
+            number: self.next_number.fetch_add(1, Ordering::Relaxed),
             pool: Arc::clone(self),
-            place: Mutex::new(Place::Unknown(place)),
-            known: AtomicBool::new(false),
-            ended: CancellationToken::new(),
-            why: OnceLock::new(),
-            unread: Mutex::default(),
-            pieces: AtomicU64::new(0),
+            slot: Mutex::new(Slot::Unidentified(permit)),
+            is_identified: AtomicBool::new(false),
+            closed: CancellationToken::new(),
+            close_reason: OnceLock::new(),
+            deadlines: Mutex::default(),
+            next_deadline: AtomicU64::new(0),
         });
         lock(&self.open).insert(inner.number, Arc::downgrade(&inner));
         Some(Connection(inner))
     }
 
-    fn end_oldest_unknown(&self, why: &'static str) {
+    pub fn close_oldest_unidentified(&self, why: &'static str) {
         let open = self.all();
         if let Some(oldest) =
-            open.iter().find(|connection| !connection.is_known() && !connection.has_ended())
+            open.iter().find(|connection| !connection.is_identified() && !connection.is_closed())
         {
-            oldest.end(why);
+            oldest.close(why);
         }
     }
 
-    /// Closes all that have shown no identity: nothing of theirs is under way.
-    pub fn end_unknown(&self, why: &'static str) {
+    /// Closes all unidentified connections: they have no requests under way.
+    pub fn close_unidentified(&self, why: &'static str) {
         self.all()
             .iter()
-            .filter(|connection| !connection.is_known())
-            .for_each(|connection| connection.end(why));
+            .filter(|connection| !connection.is_identified())
+            .for_each(|connection| connection.close(why));
     }
 
-    /// All that are open, the oldest first. What is dropped here must not meet the lock: these are
-    /// owned.
+    /// All open connections, the oldest first. They are cloned out of the lock, because dropping
+    /// the last handle of a connection takes it.
     fn all(&self) -> Vec<Connection> {
         lock(&self.open).values().filter_map(Weak::upgrade).map(Connection).collect()
     }
 
-    /// Ends connections that did not read their answers in time.
-    fn sweep(&self, now: Instant) {
+    /// Closes connections that did not read their responses in time.
+    pub fn close_slow_readers(&self, now: Instant) {
         for connection in self.all() {
-            let first = lock(&connection.0.unread).first().map(|(due, _)| *due);
-            if first.is_some_and(|due| due <= now) {
-                connection.end("its answers were not read in time");
+            let first = lock(&connection.0.deadlines).first().map(|(deadline, _)| *deadline);
+            if first.is_some_and(|deadline| deadline <= now) {
+                connection.close("its answers were not read in time");
             }
         }
     }
 }
 
 impl Connection {
-    /// Notes that it has shown an identity. From now on it has one of the places of those.
+    /// Counts the connection as one of this client. A connection keeps its first client.
     ///
     /// # Errors
-    /// `UNAVAILABLE`: there is none.
-    pub fn show(&self, client: &str) -> Result<(), Status> {
-        if self.is_known() {
+    /// `UNAVAILABLE`: the client, or the server, has too many.
+    pub fn identify(&self, client: &str) -> Result<(), Status> {
+        if self.is_identified() {
             return Ok(());
         }
-        let mut place = lock(&self.0.place);
-        if !matches!(*place, Place::Unknown(_)) {
-            // Another request of this moment was first, or it is being closed.
+        let mut slot = lock(&self.0.slot);
+        if !matches!(*slot, Slot::Unidentified(_)) {
+            // A concurrent request was first, or the connection is being closed.
             return Ok(());
         }
         let pool = &self.0.pool;
-        let mut known = lock(&pool.known);
-        let own = known.get(client).copied().unwrap_or(0);
-        let full = |most: usize, whose: &str| {
+        let mut identified = lock(&pool.identified);
+        let own = identified.get(client).copied().unwrap_or(0);
+        let full = |max: usize, whose: &str| {
             Err(Status::unavailable(format!(
-                "{most} connections {whose}are open, more are not taken: try again later"
+                "{max} connections {whose}are open, which is the limit: try again later"
             )))
         };
-        if own >= pool.most_each {
-            return full(pool.most_each, "of yours ");
+        if own >= pool.max_per_client {
+            return full(pool.max_per_client, "of yours ");
         }
-        if known.values().sum::<usize>() >= pool.most {
-            return full(pool.most, "");
+        if identified.values().sum::<usize>() >= pool.max_identified {
+            return full(pool.max_identified, "");
         }
-        known.insert(client.to_string(), own + 1);
-        // This gives the other place back.
-        *place = Place::Known(client.to_string());
-        self.0.known.store(true, Ordering::Relaxed);
+        identified.insert(client.to_string(), own + 1);
+        // This drops the permit of an unidentified connection.
+        *slot = Slot::Identified(client.to_string());
+        self.0.is_identified.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    pub fn is_known(&self) -> bool {
-        self.0.known.load(Ordering::Relaxed)
+    pub fn is_identified(&self) -> bool {
+        self.0.is_identified.load(Ordering::Relaxed)
     }
 
-    fn has_ended(&self) -> bool {
-        self.0.ended.is_cancelled()
+    fn is_closed(&self) -> bool {
+        self.0.closed.is_cancelled()
     }
 
-    /// Closes it: its stream fails the next time that it is looked at, which is now.
-    fn end(&self, why: &'static str) {
-        if self.0.why.set(why).is_ok() {
+    /// Closes the connection. This wakes its stream, which then fails.
+    fn close(&self, why: &'static str) {
+        if self.0.close_reason.set(why).is_ok() {
             CLOSED.info(|| format!("a connection was closed: {why}"));
         }
-        self.0.ended.cancel();
+        self.0.closed.cancel();
     }
 
-    pub fn ended(&self) -> WaitForCancellationFutureOwned {
-        self.0.ended.clone().cancelled_owned()
+    pub fn closed(&self) -> WaitForCancellationFutureOwned {
+        self.0.closed.clone().cancelled_owned()
     }
 
-    pub fn why(&self) -> &'static str {
-        self.0.why.get().copied().unwrap_or("the server closes it")
+    pub fn close_reason(&self) -> &'static str {
+        self.0.close_reason.get().copied().unwrap_or("the server closes it")
     }
 
-    /// Its stream is gone: so is its place.
-    pub fn leave(&self) {
+    /// Gives back the slot of a connection whose stream is gone.
+    pub fn release(&self) {
         lock(&self.0.pool.open).remove(&self.0.number);
-        let left = std::mem::replace(&mut *lock(&self.0.place), Place::Left);
-        if let Place::Known(client) = left {
-            let mut known = lock(&self.0.pool.known);
-            match known.get_mut(&client) {
+        let slot = std::mem::replace(&mut *lock(&self.0.slot), Slot::Released);
+        if let Slot::Identified(client) = slot {
+            let mut identified = lock(&self.0.pool.identified);
+            match identified.get_mut(&client) {
                 Some(own) if *own > 1 => *own -= 1,
-                _ => drop(known.remove(&client)),
+                _ => drop(identified.remove(&client)),
             }
         }
     }
 
-    /// A piece of an answer is on its way, and has to be gone after this time.
-    pub fn is_due(&self, after: Duration) -> (Instant, u64) {
-        let due = (Instant::now() + after, self.0.pieces.fetch_add(1, Ordering::Relaxed));
-        lock(&self.0.unread).insert(due);
-        due
+    /// A chunk of a response was queued, and has to be sent within this time.
+    pub fn add_deadline(&self, after: Duration) -> (Instant, u64) {
+        let number = self.0.next_deadline.fetch_add(1, Ordering::Relaxed);
+        let deadline = (Instant::now() + after, number);
+        lock(&self.0.deadlines).insert(deadline);
+        deadline
     }
 
-    /// It is gone.
-    pub fn was_read(&self, due: (Instant, u64)) {
-        lock(&self.0.unread).remove(&due);
+    /// The chunk was sent.
+    pub fn remove_deadline(&self, deadline: (Instant, u64)) {
+        lock(&self.0.deadlines).remove(&deadline);
     }
 }
-
-/// Accepts connections.
-pub(super) fn accept(
-    listener: TcpListener,
-    pool: Arc<Pool>,
-    limits: &Limits,
-) -> ReceiverStream<io::Result<Guarded>> {
-    let (accepted, incoming) = mpsc::channel(1);
-    let (handshake, idle) = (limits.handshake, limits.idle);
-    tokio::spawn(sweep(
-        Arc::downgrade(&pool),
-        (idle / 8).clamp(Duration::from_millis(20), Duration::from_secs(1)),
-    ));
-    tokio::spawn(async move {
-        // Ends when the server drops the receiver.
-        loop {
-            let stream = tokio::select! {
-                stream = listener.accept() => stream,
-                () = accepted.closed() => return,
-            };
-            let stream = match stream {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Out of descriptors, or a connection that was gone before it was taken: the
-                    // next one may be fine.
-                    NOT_ACCEPTED.warn(|| not_accepted(&error));
-                    if zklora_files::is_out_of_descriptors(&error) {
-                        pool.end_oldest_unknown("this process has too many files open");
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            // Small answers must not wait for more.
-            let _ = stream.set_nodelay(true);
-            let Some(connection) = pool.admit().await else { return };
-            if accepted.send(Ok(Guarded::new(stream, connection, handshake, idle))).await.is_err() {
-                return;
-            }
-        }
-    });
-    ReceiverStream::new(incoming)
-}
-
-fn not_accepted(error: &io::Error) -> String {
-    let advice = if zklora_files::is_out_of_descriptors(error) {
-        ": something else in this process or on this machine holds them; raise the limit (ulimit -n)"
-    } else {
-        ""
-    };
-    format!("a connection was not accepted: {error}{advice}")
-}
-
-async fn sweep(pool: Weak<Pool>, every: Duration) {
-    loop {
-        tokio::time::sleep(every).await;
-        let Some(pool) = pool.upgrade() else { return };
-        pool.sweep(Instant::now());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -297,72 +230,75 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
 
-    fn pool(most: usize, unknown: usize, alone: bool) -> Arc<Pool> {
-        let limits =
-            Limits { max_connections: most, max_unknown_connections: unknown, ..Limits::default() };
-        Pool::new(&limits, alone)
+    fn pool(most: usize, unidentified: usize, single_client: bool) -> Arc<ConnectionPool> {
+        let limits = Limits {
+            max_connections: most,
+            max_unknown_connections: unidentified,
+            ..Limits::default()
+        };
+        ConnectionPool::new(&limits, single_client)
     }
 
     #[test]
-    fn the_oldest_without_an_identity_goes_and_none_with_one() {
+    fn the_oldest_unidentified_connection_is_closed_and_no_identified_one() {
         now(async {
             let pool = pool(4, 2, false);
             let (first, second) = (pool.admit().await.unwrap(), pool.admit().await.unwrap());
-            first.show("alice").unwrap();
+            first.identify("alice").unwrap();
             let third = pool.admit().await.unwrap();
-            // There is no place: the second is closed for the fourth, which waits until its stream
-            // has gone.
+            // The pool is full: the second is closed for the fourth, which waits until its stream
+            // is gone.
             let (again, oldest) = (Arc::clone(&pool), second.clone());
             let fourth = async move { again.admit().await.unwrap() };
             let gone = async move {
-                oldest.ended().await;
-                oldest.leave();
+                oldest.closed().await;
+                oldest.release();
             };
             let (fourth, ()) = tokio::join!(fourth, gone);
-            assert!(second.has_ended() && second.why().contains("the oldest"));
-            assert!(!first.has_ended() && !third.has_ended() && !fourth.has_ended());
+            assert!(second.is_closed() && second.close_reason().contains("the oldest"));
+            assert!(!first.is_closed() && !third.is_closed() && !fourth.is_closed());
         });
     }
 
     #[test]
-    fn one_identity_gets_half_of_the_places_and_all_get_no_more_than_there_are() {
+    fn one_client_gets_half_of_the_connections_and_all_get_no_more_than_the_limit() {
         now(async {
             let pool = pool(4, 8, false);
-            let shown = async |client: &str| {
+            let identified = async |client: &str| {
                 let connection = pool.admit().await.unwrap();
-                let shown = connection.show(client);
-                shown.map(|()| connection)
+                let result = connection.identify(client);
+                result.map(|()| connection)
             };
-            let alice = [shown("alice").await.unwrap(), shown("alice").await.unwrap()];
-            let why = shown("alice").await.err().unwrap();
+            let alice = [identified("alice").await.unwrap(), identified("alice").await.unwrap()];
+            let why = identified("alice").await.err().unwrap();
             assert!(why.message().contains("2 connections of yours"), "{why}");
-            let bob = [shown("bob").await.unwrap(), shown("bob").await.unwrap()];
-            let why = shown("carol").await.err().unwrap();
+            let bob = [identified("bob").await.unwrap(), identified("bob").await.unwrap()];
+            let why = identified("carol").await.err().unwrap();
             assert!(why.message().contains("4 connections are open"), "{why}");
-            alice[0].leave();
-            alice[0].leave();
-            shown("carol").await.unwrap();
-            assert!(shown("dave").await.is_err());
-            // Whoever has a place keeps it, whatever names its requests have.
-            bob[0].show("carol").unwrap();
+            alice[0].release();
+            alice[0].release();
+            identified("carol").await.unwrap();
+            assert!(identified("dave").await.is_err());
+            // An identified connection keeps its client, whatever later requests are named.
+            bob[0].identify("carol").unwrap();
         });
     }
 
     #[test]
-    fn a_connection_that_does_not_read_is_ended_when_its_oldest_piece_is_due() {
+    fn a_connection_that_does_not_read_is_closed_at_its_first_deadline() {
         now(async {
             let pool = pool(4, 4, true);
             let (reads, does_not) = (pool.admit().await.unwrap(), pool.admit().await.unwrap());
             let (second, start) = (Duration::from_secs(1), Instant::now());
-            let due = reads.is_due(second);
-            reads.is_due(20 * second);
-            does_not.is_due(second);
-            reads.was_read(due);
-            pool.sweep(start);
-            assert!(!does_not.has_ended());
-            pool.sweep(start + 10 * second);
-            assert!(does_not.has_ended() && !reads.has_ended());
-            assert_eq!(does_not.why(), "its answers were not read in time");
+            let deadline = reads.add_deadline(second);
+            reads.add_deadline(20 * second);
+            does_not.add_deadline(second);
+            reads.remove_deadline(deadline);
+            pool.close_slow_readers(start);
+            assert!(!does_not.is_closed());
+            pool.close_slow_readers(start + 10 * second);
+            assert!(does_not.is_closed() && !reads.is_closed());
+            assert_eq!(does_not.close_reason(), "its answers were not read in time");
         });
     }
 }

@@ -1,4 +1,4 @@
-//! Who calls: by bearer token, by client certificate, or nobody in particular.
+//! The identity of a client: the name of its bearer token, its certificate, or anonymous.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use tonic::{Status, metadata::MetadataMap};
 
 use crate::Error;
 
-/// Callers of a server without tokens and without client certificates.
+/// The identity of all clients of a server that asks for neither tokens nor certificates.
 pub const ANONYMOUS: &str = "anonymous";
 
 const MAX_TOKEN_FILE: u64 = 1 << 20;
-/// Shortest token, in characters: what a guess of 80 bits needs in hex.
-const SHORTEST: usize = 20;
-const LONGEST: usize = 512;
+/// Shortest token, in characters: 80 bits in hex.
+const MIN_TOKEN: usize = 20;
+const MAX_TOKEN: usize = 512;
 
 /// The tokens that a server accepts. Only their hashes are kept.
 #[derive(Clone)]
@@ -27,11 +27,11 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Reads a token file: one `NAME TOKEN` a line; empty lines and lines that begin with `#` are
-    /// passed over.
+    /// Reads a token file: one `NAME TOKEN` a line. Empty lines and lines that begin with `#` are
+    /// skipped.
     ///
     /// # Errors
-    /// [`Error::File`] says which line is not one, or that others can read the file.
+    /// [`Error::Artifact`] names an invalid line, or says that other users can read the file.
     pub fn read(path: &Path) -> Result<Tokens, Error> {
         let bytes = zeroize::Zeroizing::new(zklora_files::read(path, MAX_TOKEN_FILE)?);
         #[cfg(unix)]
@@ -42,7 +42,10 @@ impl Tokens {
             if mode & 0o077 != 0 {
                 return Err(Error::file(
                     path,
-                    format!("mode {:o}: tokens are secrets; chmod 600 it", mode & 0o777),
+                    format!(
+                        "mode {:o}: other users can read the tokens; chmod 600 it",
+                        mode & 0o777
+                    ),
                 ));
             }
         }
@@ -58,7 +61,7 @@ impl Tokens {
             let (Some(name), Some(token), None) = (parts.next(), parts.next(), parts.next()) else {
                 return Err(refuse("expected a name and a token, separated by a space"));
             };
-            if !(SHORTEST..=LONGEST).contains(&token.len())
+            if !(MIN_TOKEN..=MAX_TOKEN).contains(&token.len())
                 || !token.bytes().all(|b| b.is_ascii_graphic())
             {
                 return Err(refuse(
@@ -70,18 +73,18 @@ impl Tokens {
             }
             let hash = blake3::hash(token.as_bytes());
             if known.iter().any(|(other, known)| other == name || *known == hash) {
-                return Err(refuse("this name or token is in an earlier line"));
+                return Err(refuse("an earlier line has this name or token"));
             }
             known.push((name.to_string(), hash));
         }
         if known.is_empty() {
-            return Err(Error::file(path, "no tokens: one `NAME TOKEN` a line"));
+            return Err(Error::file(path, "no tokens: write one `NAME TOKEN` a line"));
         }
         Ok(Tokens { known })
     }
 
-    /// The name that belongs to a token. Takes the same time for any token of one length: hashes
-    /// are compared, and all of them.
+    /// The name of a token. Takes the same time for any token of one length: it compares hashes,
+    /// and all of them.
     fn name_of(&self, token: &str) -> Option<&str> {
         let hash = blake3::hash(token.as_bytes());
         let mut found = None;
@@ -95,8 +98,12 @@ impl Tokens {
     }
 }
 
-/// The caller's identity: the name of the token where tokens are asked for, else the certificate's
-/// digest, else [`ANONYMOUS`].
+/// The identity of the client, which the middleware puts into each request.
+#[derive(Debug, Clone)]
+pub(super) struct ClientName(pub String);
+
+/// The client's identity: the name of its token if the server asks for tokens, else the digest of
+/// its certificate, else [`ANONYMOUS`].
 pub(super) fn identify(
     tokens: Option<&Tokens>,
     metadata: &MetadataMap,
@@ -110,14 +117,15 @@ pub(super) fn identify(
     };
     let header = metadata.get("authorization").ok_or_else(|| {
         Status::unauthenticated(
-            "this server asks for a token: pass the one that the contributor gave you (--token-file)",
+            "this server requires a token: pass the one that the contributor gave you \
+             (--token-file)",
         )
     })?;
     let token = header.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
     match token.and_then(|token| tokens.name_of(token)) {
         Some(name) => Ok(name.to_string()),
         None => Err(Status::unauthenticated(
-            "this token is not known here: ask the contributor for a new one",
+            "this server does not know this token: ask the contributor for a new one",
         )),
     }
 }
@@ -134,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_names_its_owner_and_nothing_else_does() {
+    fn only_an_exact_token_names_its_owner() {
         let known = tokens("# people\nalice 00000000000000000000a\n\n bob 00000000000000000000b\n")
             .unwrap();
         assert_eq!(known.name_of("00000000000000000000a"), Some("alice"));

@@ -1,5 +1,5 @@
-//! Lines of the log that a stranger can cause: at most one a second, which says how many were left
-//! out. What a user causes may come in a burst before.
+//! Rate limits for log lines that a client can cause: one a second, which says how many were left
+//! out. A kind of line may have a burst before the limit holds.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -8,36 +8,36 @@ use std::{
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// One kind of such lines. Make it `static`.
+/// The rate limit of one kind of line. Make it `static`.
 pub(super) struct LogRate {
     state: Mutex<State>,
-    /// Lines that may come at once after a time without any.
+    /// Lines that may be written at once after a pause.
     burst: u64,
 }
 
 struct State {
-    /// When there was room for one more.
+    /// When a token was last added.
     last: Option<Instant>,
-    room: u64,
+    tokens: u64,
     left_out: u64,
 }
 
 impl LogRate {
     pub const fn new() -> LogRate {
-        LogRate::bursts(1)
+        LogRate::with_burst(1)
     }
 
-    /// So many may come at once; after that, one a second.
-    pub const fn bursts(burst: u64) -> LogRate {
-        LogRate { state: Mutex::new(State { last: None, room: 0, left_out: 0 }), burst }
+    /// Allows this many lines at once, then one a second.
+    pub const fn with_burst(burst: u64) -> LogRate {
+        LogRate { state: Mutex::new(State { last: None, tokens: 0, left_out: 0 }), burst }
     }
 
-    /// Whether a line may be written now. In it, how many were not since the last one, if any.
+    /// Whether a line may be written now, and how many were left out since the last one, if any.
     pub fn admit(&self) -> Option<Option<u64>> {
         self.admit_at(Instant::now()).map(|left_out| (left_out > 0).then_some(left_out))
     }
 
-    /// Whether a line may be written at this time; how many were not since the last one.
+    /// Whether a line may be written at this time, and how many were left out since the last one.
     fn admit_at(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let more = match state.last {
@@ -45,17 +45,18 @@ impl LogRate {
             Some(last) => now.saturating_duration_since(last).as_secs() / EVERY.as_secs(),
         };
         if more > 0 {
-            (state.last, state.room) = (Some(now), state.room.saturating_add(more).min(self.burst));
+            (state.last, state.tokens) =
+                (Some(now), state.tokens.saturating_add(more).min(self.burst));
         }
-        if state.room == 0 {
+        if state.tokens == 0 {
             state.left_out += 1;
             return None;
         }
-        state.room -= 1;
+        state.tokens -= 1;
         Some(std::mem::take(&mut state.left_out))
     }
 
-    /// The line, if it is time for one.
+    /// The line, if it may be written now.
     fn line(&self, text: impl FnOnce() -> String) -> Option<String> {
         Some(match self.admit_at(Instant::now())? {
             0 => text(),
@@ -98,7 +99,7 @@ mod tests {
         assert_eq!(rate.admit_at(at(1500)), None);
         assert_eq!(rate.admit_at(at(60_000)), Some(1));
         assert_eq!(rate.admit_at(at(61_000)), Some(0));
-        let rate = LogRate::bursts(3);
+        let rate = LogRate::with_burst(3);
         let written = |from: u64, to: u64| {
             (from..to).filter(|millis| rate.admit_at(at(*millis)).is_some()).count()
         };

@@ -1,38 +1,59 @@
-//! The contributor's server: deltas over gRPC, each row counted and on disk before it is answered,
-//! proofs beside inference.
+//! The contributor's server: deltas over gRPC. Each row is counted and on disk before it is
+//! answered. Proofs are made beside inference.
 //!
 //! ```text
-//! connections → door: identity, what is held → service (tonic) ─ Infer → sessions → session: check, count, compute, log, answer
-//!                                                              ─ Finish → prover (a thread with its own pool): log → trace → ledger → proof
+//! accept → connection_stream → middleware (client, body limits) → service
+//!
+//! Infer   → infer_stream → serve_batch: check, count, compute, log, answer
+//! Finish  → serve_batch → proof_queue → prover (its own thread): log → trace → ledger → proof
 //! ```
 //!
-//! Secrets stay in [`zklora_artifacts::folder::Artifacts`]; nothing here logs rows, deltas, tokens
-//! or keys.
+//! Secrets stay in [`zklora_artifacts::folder::Artifacts`]. The server never logs rows, deltas,
+//! tokens or keys.
 
-mod answers;
-pub(crate) mod attempts;
+mod accept;
+mod active_sessions;
+mod available_memory;
+mod batch_limits;
+mod blocking_pool;
+mod connection_stream;
 mod connections;
-mod descriptors;
-mod door;
-mod guarded;
-mod held;
+mod context;
+mod fair_queue;
+mod fetch_proof;
+mod file_descriptors;
 mod identity;
+mod infer_stream;
 mod limits;
+mod listening;
 mod log_rate;
-mod memory;
+mod memory_budget;
+mod message_limits;
 mod metrics;
-mod places;
+mod middleware;
+mod options;
+mod proof_progress;
+mod proof_queue;
 mod prover;
-mod queue;
-mod requests;
-mod run;
+mod recovery;
+mod refusals;
+mod request_body;
+mod response_body;
+mod row_counter;
+mod serve_batch;
 mod service;
 mod session;
+mod session_trace;
 mod sessions;
-mod trouble;
-mod workers;
+mod start;
+mod state;
+mod unlisted_logs;
 
 pub use identity::{ANONYMOUS, Tokens};
 pub use limits::Limits;
-pub use run::{Listening, ServerOptions, ServerTls, default_data, start};
-pub use sessions::Restored;
+pub use listening::Listening;
+pub use options::{ServerOptions, ServerTls};
+pub use recovery::Restored;
+pub use start::start;
+
+pub use crate::session_files::default_data;

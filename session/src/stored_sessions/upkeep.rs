@@ -1,18 +1,21 @@
-//! What an operator does with stored sessions: removing files of finished ones, giving one up,
-//! having one proven again.
+//! Commands of the operator that change stored sessions: removing the files of finished ones,
+//! abandoning one, proving one again.
 //!
-//! Rows are never forgotten. A file is removed when the ledger has the rows of its session, on the
-//! disk, and not before.
+//! Rows stay counted. A file is removed only after the ledger has the rows of its session on disk.
 
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{Folder, Names, State, Stored};
+use super::{
+    files::ModuleNames,
+    folder::{Folder, several_logs},
+    stored::{State, Stored},
+};
 use crate::{
     Error,
-    ledger::{Book, Entry, Ledger, Rows},
+    ledger::{Entry, Ledger, LedgerIndex, Rows},
     session_log,
 };
 
@@ -27,26 +30,26 @@ pub struct Pruned {
     pub failed: Vec<(String, Error)>,
 }
 
-/// Removes log, proof and marker of each session whose proof was sent for the first time so long
-/// ago. A dry run removes nothing.
+/// Removes log, proof and marker of each session whose proof was first sent this long ago. A dry
+/// run removes nothing.
 ///
-/// A server may run meanwhile. It reads these files for their user alone, and makes none of them
-/// again: a session of which the ledger knows the end takes no rows. The log goes first, for
-/// without it there is no session, and the server says so. The marker goes last: what a crash
-/// leaves is found by it.
+/// A server may run meanwhile. It reads these files only for their user, and does not create them
+/// again, because a session that the ledger calls ended takes no rows. The log is removed first:
+/// without it the session does not exist for the server. The marker is removed last, so that the
+/// next run finds what a crash left.
 ///
 /// # Errors
-/// [`Error::File`] if the ledger or a folder cannot be read.
+/// [`Error::Artifact`]: the ledger or a folder cannot be read.
 pub fn prune(folder: &Folder, older_than: Duration, dry_run: bool) -> Result<Pruned, Error> {
     let mut pruned = Pruned::default();
-    // A second time, and after the files were looked at: what it calls ended is so on the disk.
+    // Read after the files, so that sessions that it calls ended are so on the disk.
     let sessions = folder.sessions()?;
-    let book = crate::ledger::book(&folder.ledger())?;
+    let index = crate::ledger::index(&folder.ledger())?;
     for session in sessions {
         let Some(log) = session.log.clone() else { continue };
         let finished = matches!(session.state, State::Fetched | State::Removed);
         let old = session.fetched.is_some_and(|age| age >= older_than);
-        if !(finished && old && rows_are_in(&book, &session.id, &log)) {
+        if !(finished && old && rows_are_in(&index, &session.id, &log)) {
             continue;
         }
         let all = [log.clone(), log.with_extension("pf"), log.with_extension("fetched")];
@@ -66,27 +69,27 @@ pub fn prune(folder: &Folder, older_than: Duration, dry_run: bool) -> Result<Pru
     Ok(pruned)
 }
 
-/// Whether the ledger has the rows of this log, and calls nothing open that is kept in it.
-fn rows_are_in(book: &Book, id: &str, log: &Path) -> bool {
+/// Whether the ledger has the rows of this log, and no open session with this log.
+fn rows_are_in(index: &LedgerIndex, id: &str, log: &Path) -> bool {
     let mut bytes = [0u8; 32];
     if hex::decode_to_slice(id, &mut bytes).is_err() {
         return false;
     }
-    let mut of_log =
-        book.of_id(&bytes).iter().filter(|known| known.log.as_deref() == Some(log)).peekable();
-    of_log.peek().is_some() && of_log.all(|known| known.trace.is_some())
+    let mut with_log =
+        index.by_id(&bytes).iter().filter(|known| known.log.as_deref() == Some(log)).peekable();
+    with_log.peek().is_some() && with_log.all(|known| known.trace.is_some())
 }
 
-/// Gives up a session that is open or set aside: its rows are in the ledger then, and its log is
-/// gone. Nobody goes on with it, and nothing of it is proven.
+/// Abandons a session that is open or set aside: enters its rows in the ledger, and removes its
+/// log. It can neither be resumed nor proven.
 ///
 /// # Errors
-/// [`Error::Input`] if there is no such session, if it is neither, or if a server runs.
-pub fn abandon(folder: &Folder, beginning: &str) -> Result<Stored, Error> {
-    // Before anything is locked or made.
-    let id = one(folder, beginning)?.id;
+/// [`Error::Artifact`]: there is no such session, it is in another state, or a server runs.
+pub fn abandon(folder: &Folder, prefix: &str) -> Result<Stored, Error> {
+    // Before the ledger is locked or created.
+    let id = one(folder, prefix)?.id;
     let mut ledger = Ledger::lock(&folder.ledger())?;
-    // Under the lock: no server adds rows to it.
+    // Under the lock, so that no server adds rows to it.
     let mut session = one(folder, &id)?;
     let (bytes, log) = (session_id(&session.id)?, log_of(&session)?);
     match session.state {
@@ -95,21 +98,28 @@ pub fn abandon(folder: &Folder, beginning: &str) -> Result<Stored, Error> {
             ledger.append(Entry::abandoned(&bytes, &session.client, &log, rows.clone()))?;
             session.rows = rows;
         }
-        // The ledger has had its rows since it was first proven.
+        // The ledger has its rows since its first proof.
         State::SetAside => {}
-        // What a crash left.
+        // A crash left its log.
         State::Abandoned if session.log_bytes > 0 => {}
         State::ToProve => {
             return Err(refused(&session, "it has ended, and the next server proves it"));
         }
-        State::NotEntered => return Err(refused(&session, "start a server once, which enters it")),
+        State::NotEntered => {
+            return Err(refused(&session, "start a server once, which enters it in the ledger"));
+        }
         State::LogMissing => {
             return Err(refused(
                 &session,
-                "its rows are not known without its log: restore that from a backup",
+                "its rows are only in its log: restore the log from a backup",
             ));
         }
-        _ => return Err(refused(&session, "only a session that is open or set aside is given up")),
+        _ => {
+            return Err(refused(
+                &session,
+                "only a session that is open or set aside can be abandoned",
+            ));
+        }
     }
     zklora_files::remove(&log)?;
     for extension in ["proving", "trace"] {
@@ -122,27 +132,26 @@ pub fn abandon(folder: &Folder, beginning: &str) -> Result<Stored, Error> {
 /// Lets the next server prove a session again that was set aside.
 ///
 /// # Errors
-/// [`Error::Input`] if there is no such session, or if it was not set aside.
-pub fn retry(folder: &Folder, beginning: &str) -> Result<Stored, Error> {
-    let mut session = one(folder, beginning)?;
+/// [`Error::Artifact`]: there is no such session, or it was not set aside.
+pub fn retry(folder: &Folder, prefix: &str) -> Result<Stored, Error> {
+    let mut session = one(folder, prefix)?;
     if session.state != State::SetAside {
-        return Err(refused(&session, "only a session that was set aside is tried again"));
+        return Err(refused(&session, "only a session that was set aside can be retried"));
     }
     zklora_files::remove(&log_of(&session)?.with_extension("proving"))?;
     session.state = State::ToProve;
     Ok(session)
 }
 
-/// The one session that a command is about: of several logs with one id, the one in the server's
-/// folder.
-fn one(folder: &Folder, beginning: &str) -> Result<Stored, Error> {
-    let mut found = folder.with_id(beginning)?;
+/// The session of a command. Of several logs with one id, it is the one in the server's folder.
+fn one(folder: &Folder, prefix: &str) -> Result<Stored, Error> {
+    let mut found = folder.with_id(prefix)?;
     if found.len() > 1 {
         found.retain(|session| {
             session.log.as_ref().and_then(|log| log.parent()) == Some(&folder.data)
         });
     }
-    let [session] = <[Stored; 1]>::try_from(found).map_err(|found| super::several_logs(&found))?;
+    let [session] = <[Stored; 1]>::try_from(found).map_err(|found| several_logs(&found))?;
     Ok(session)
 }
 
@@ -152,7 +161,8 @@ fn refused(session: &Stored, why: &str) -> Error {
 
 fn session_id(id: &str) -> Result<[u8; 32], Error> {
     let mut bytes = [0u8; 32];
-    let none = |_| Error::input("the ledger has an id that is none: it was changed");
+    let none =
+        |_| Error::input("the ledger has a malformed session id: restore the ledger from a backup");
     hex::decode_to_slice(id, &mut bytes).map(|()| bytes).map_err(none)
 }
 
@@ -162,13 +172,13 @@ fn log_of(session: &Stored) -> Result<PathBuf, Error> {
 
 /// The rows of a log, by the names of its modules.
 fn rows_of(folder: &Folder, log: &Path, id: &str) -> Result<Rows, Error> {
-    let manifest = Names::read(&folder.artifacts)?;
-    let contents = session_log::contents(log, manifest.names.len())?;
-    if contents.header.adapter_id != manifest.adapter || contents.header.session != id {
+    let modules = ModuleNames::read(&folder.artifacts)?;
+    let contents = session_log::contents(log, modules.names.len())?;
+    if contents.header.adapter_id != modules.adapter || hex::encode(contents.header.session) != id {
         return Err(Error::file(
             log,
-            "the log of another adapter or session: its rows are not counted here",
+            "the log of another adapter or session: remove it from this folder",
         ));
     }
-    Ok(manifest.names.into_iter().zip(contents.rows).filter(|(_, rows)| *rows > 0).collect())
+    Ok(modules.names.into_iter().zip(contents.rows).filter(|(_, rows)| *rows > 0).collect())
 }

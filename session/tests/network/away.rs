@@ -10,8 +10,8 @@ use std::{
 
 use zklora_artifacts::trace_reader::TraceReader;
 use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
-use zklora_session::Error;
 use zklora_session::{
+    Error,
     client::{ContributorOptions, Progress, Remote, UserSession},
     server::ServerOptions,
 };
@@ -34,13 +34,13 @@ fn asks(session: &mut UserSession, contributor: &Path, seed: usize) {
     assert_eq!(session.deltas(&calls).unwrap(), expected(&load(contributor), &calls));
 }
 
-/// An address that nobody listens at.
+/// An address without a listener.
 fn unused() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[test]
-fn a_connection_that_died_in_silence_is_replaced_however_long_that_took_to_notice() {
+fn a_connection_that_stopped_responding_is_replaced_after_any_timeout() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     // An answer may take longer than a contributor is waited for, or not.
@@ -76,7 +76,7 @@ fn a_connection_that_died_in_silence_is_replaced_however_long_that_took_to_notic
 }
 
 #[test]
-fn a_connection_may_die_in_silence_after_any_byte() {
+fn a_connection_may_stop_responding_after_any_byte() {
     const CUTS: usize = 12;
     let contributor = artifacts();
     let server = Server::start(contributor.path());
@@ -99,13 +99,13 @@ fn a_connection_may_die_in_silence_after_any_byte() {
     for at in 0..CUTS {
         let cut = total * at / CUTS + at % 3;
         let (connections, was_cut, _) = run(cut);
-        assert!(was_cut && connections >= 2, "nothing was made anew after {cut} of {total} bytes");
+        assert!(was_cut && connections >= 2, "no new connection after {cut} of {total} bytes");
     }
     assert_eq!(connect(&server.url(), None).unwrap().rows_served, 2 * (1 + CUTS as u64));
 }
 
 #[test]
-fn one_that_stays_silent_is_given_up_after_a_new_connection_and_says_where_the_session_is() {
+fn a_silent_contributor_is_given_up_after_a_new_connection_and_the_error_names_the_folder() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let (tap, user) = (Tap::start(server.address), tempfile::tempdir().unwrap());
@@ -117,14 +117,14 @@ fn one_that_stays_silent_is_given_up_after_a_new_connection_and_says_where_the_s
     let start = Instant::now();
     let error = session.deltas(&calls(&session, 1, 1)).unwrap_err().to_string();
     assert!(
-        error.contains("gone for") && error.contains(&user.path().display().to_string()),
+        error.contains("unreachable for") && error.contains(&user.path().display().to_string()),
         "{error}"
     );
     assert!(error.contains("run the same command again"), "{error}");
     assert!(tap.connections() > before && start.elapsed() < Duration::from_secs(20));
-    // The trace of what was answered is there although the proof never comes, and the log goes on.
+    // The trace of what was answered is there although the proof never comes, and the log is kept.
     let error = finish(&mut session).unwrap_err().to_string();
-    assert!(error.contains("gone for"), "{error}");
+    assert!(error.contains("unreachable for"), "{error}");
     let trace = user.path().join("trace.safetensors");
     let manifest = load(contributor.path()).manifest;
     assert_eq!(TraceReader::trace(&trace, &manifest).unwrap().counts(), [1; 4]);
@@ -187,12 +187,12 @@ fn a_server_that_hangs_up_before_it_speaks_is_waited_for() {
 }
 
 #[test]
-fn a_server_that_stays_away_is_given_up_and_it_is_said_how_long_it_was_tried() {
+fn an_unreachable_server_is_given_up_and_the_error_says_after_how_long() {
     let connect = |url: &str, patience: u64| -> (Error, Duration) {
         let start = Instant::now();
         let error = Remote::connect(within(url, 5000, patience), &network())
             .err()
-            .expect("nobody is there");
+            .expect("no server is there");
         (error, start.elapsed())
     };
     let address = unused();
@@ -212,7 +212,7 @@ fn a_server_that_stays_away_is_given_up_and_it_is_said_how_long_it_was_tried() {
 }
 
 #[test]
-fn what_does_not_pass_is_refused_at_once() {
+fn permanent_failures_are_not_retried() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let refused = |options: ContributorOptions, why: &str| {
@@ -227,7 +227,7 @@ fn what_does_not_pass_is_refused_at_once() {
     refused(options("http://192.0.2.1:7443", None), "--insecure");
     let missing = Some(contributor.path().join("missing"));
     refused(ContributorOptions { token_file: missing, ..options(&server.url(), None) }, "missing");
-    // TLS to a server without it, and somebody who speaks HTTP/1.
+    // TLS to a server without it, and a server that speaks HTTP/1.
     refused(options(&server.url().replace("http:", "https:"), None), "cannot connect");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -244,7 +244,7 @@ fn what_does_not_pass_is_refused_at_once() {
 }
 
 #[test]
-fn what_a_killed_process_left_half_written_is_removed_when_the_session_is_opened_again() {
+fn temporary_files_of_a_killed_process_are_removed_when_the_session_is_opened() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let user = tempfile::tempdir().unwrap();
@@ -255,7 +255,7 @@ fn what_a_killed_process_left_half_written_is_removed_when_the_session_is_opened
     let others = [user.path().join("zklora-notes.tmp"), user.path().join(".zklora-notes")];
     leftovers.iter().chain(&others).for_each(|path| fs::write(path, "half").unwrap());
     fs::create_dir(user.path().join(".zklora-folder.tmp")).unwrap();
-    // Somebody else has the session open: nothing of theirs is touched.
+    // Another process has the session open: none of its files is touched.
     assert!(open(&server.url(), None, user.path()).is_err());
     assert!(leftovers.iter().all(|path| path.exists()));
     drop(session);

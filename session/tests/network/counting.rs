@@ -8,11 +8,11 @@ use std::{
 use tonic::{Code, Status};
 use zklora_artifacts::{activations::Activations, synthetic};
 use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore};
-use zklora_session::Error;
 use zklora_session::{
+    Error,
     ledger::{self, Entry, Ledger},
     record,
-    served::Served,
+    rows_served::RowsServed,
     server::{self, Limits, ServerOptions},
     wire::SessionRef,
 };
@@ -26,7 +26,7 @@ use crate::{
 fn counted(folder: &Path) -> Vec<u64> {
     let artifacts = load(folder);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    Served::count(ledger.book(), &artifacts.manifest).unwrap().total
+    RowsServed::count(ledger.index(), &artifacts.manifest).unwrap().total
 }
 
 fn log_in(data: &Path, session: &SessionRef) -> PathBuf {
@@ -123,14 +123,14 @@ fn a_recording_does_not_hide_the_rows_of_an_open_session() {
     recorded(contributor.path(), 2, Some([7; 32])).unwrap();
     assert!(matches!(recorded(contributor.path(), 1, Some([7; 32])), Err(Error::Reused(_))));
     assert_eq!(counted(contributor.path()), [10; 4]);
-    // Nor does the network go on with one.
+    // Nor can one be resumed over the network.
     let server = Server::start(contributor.path());
     let taken = SessionRef { id: vec![7; 32].into(), ..fresh() };
     wait(async { assert_used(reopened(&server, &taken, &manifest).await) });
 }
 
 #[test]
-fn another_data_folder_is_no_second_budget() {
+fn another_data_folder_does_not_double_the_budget() {
     let contributor = artifacts();
     let elsewhere = tempfile::tempdir().unwrap();
     let other = ServerOptions {
@@ -148,7 +148,8 @@ fn another_data_folder_is_no_second_budget() {
     wait(async { assert_used(reopened(&server, &session, &manifest).await) });
     server.stop();
     assert_eq!(counted(contributor.path()), [3; 4]);
-    // A copy of the log is counted too: nobody can tell which one went on. Neither does.
+    // A copy of the log is counted too, because which of them was used is unknown. Neither can be
+    // resumed.
     fs::copy(log_in(&data_of(contributor.path()), &session), log_in(elsewhere.path(), &session))
         .unwrap();
     for options in [&other, &Server::options(contributor.path())] {
@@ -193,7 +194,7 @@ fn lines_of_older_ledgers_hide_nothing() {
 }
 
 #[test]
-fn sessions_whose_folder_moves_go_on_and_count_once() {
+fn sessions_in_a_moved_folder_are_resumed_and_count_once() {
     let contributor = artifacts();
     let home = tempfile::tempdir().unwrap();
     let manifest = load(contributor.path()).manifest;
@@ -313,18 +314,18 @@ impl Dice {
 }
 
 #[test]
-fn random_lives_of_a_folder_are_counted_to_the_row() {
+fn random_histories_of_a_folder_are_counted_exactly() {
     let mut refused = 0;
     for seed in 0..6u64 {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&seed.to_le_bytes());
-        refused += random_life(&mut Dice(hasher.finalize_xof()), seed);
+        refused += random_history(&mut Dice(hasher.finalize_xof()), seed);
     }
     assert!(refused > 20, "{refused} attempts with a used id: this tests little");
 }
 
 /// How many attempts with a used id were refused.
-fn random_life(dice: &mut Dice, seed: u64) -> usize {
+fn random_history(dice: &mut Dice, seed: u64) -> usize {
     let (contributor, home, elsewhere) =
         (artifacts(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let manifest = load(contributor.path()).manifest;
@@ -347,7 +348,7 @@ fn random_life(dice: &mut Dice, seed: u64) -> usize {
     for step in 0..60 {
         let what = format!("seed {seed}, step {step}");
         match dice.roll(11) {
-            // A session, new or with an id that was used, wherever it is by now; then a batch.
+            // A session, new or with an id that was used, at any path; then a batch.
             0..=4 => {
                 let again = dice.roll(3) > 0 && !known.is_empty();
                 let at = if again {

@@ -8,8 +8,8 @@ use std::{
 
 use tonic::Code;
 use zklora_proof::keys::KeyStore;
-use zklora_session::Error;
 use zklora_session::{
+    Error,
     client::UserSession,
     server::{self, Listening, ServerOptions},
     wire::{SessionRef, SessionState},
@@ -61,7 +61,7 @@ fn rows_proven(session: &mut UserSession) -> usize {
 }
 
 #[test]
-fn a_servers_log_that_is_torn_anywhere_in_its_last_record_goes_on() {
+fn a_servers_log_that_is_torn_in_its_last_record_is_resumed() {
     let contributor = artifacts();
     let mut server = Server::start(contributor.path());
     let options = again(contributor.path(), &server);
@@ -101,10 +101,7 @@ fn a_servers_log_that_is_torn_anywhere_in_its_last_record_goes_on() {
 /// Id and key of the session that a user keeps in a folder.
 fn reference_of(user: &Path) -> SessionRef {
     let header = zklora_session::session_log::header(&user.join("rows.log")).unwrap();
-    SessionRef {
-        id: header.session_id().unwrap().to_vec().into(),
-        key: header.key_bytes().unwrap().to_vec().into(),
-    }
+    SessionRef { id: header.session.to_vec().into(), key: header.key.to_vec().into() }
 }
 
 #[test]
@@ -143,7 +140,7 @@ fn a_servers_log_that_is_damaged_before_its_end_is_refused_by_name() {
 }
 
 #[test]
-fn a_log_that_the_ledger_does_not_name_is_entered_and_one_that_is_gone_is_asked_for() {
+fn an_unlisted_log_is_entered_and_a_missing_log_is_an_error() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let options = again(contributor.path(), &server);
@@ -171,7 +168,7 @@ fn a_log_that_the_ledger_does_not_name_is_entered_and_one_that_is_gone_is_asked_
 }
 
 #[test]
-fn a_folder_that_is_moved_with_open_sessions_serves_them_on() {
+fn open_sessions_of_a_moved_folder_are_resumed() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let user = tempfile::tempdir().unwrap();
@@ -250,7 +247,7 @@ fn sessions_that_wait_for_their_proof_are_proven_after_a_restart() {
 }
 
 #[test]
-fn a_proof_that_could_not_be_written_is_made_again_by_itself() {
+fn a_proof_that_could_not_be_written_is_retried() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let user = tempfile::tempdir().unwrap();
@@ -318,7 +315,7 @@ fn a_session_whose_proof_killed_the_server_again_and_again_is_set_aside() {
 }
 
 #[test]
-fn a_server_that_is_stopped_while_it_proves_did_not_die() {
+fn a_stop_during_a_proof_is_not_a_failed_attempt() {
     let contributor = artifacts();
     let manifest = load(contributor.path()).manifest;
     for _ in 0..4 {
@@ -355,7 +352,7 @@ fn rows_that_a_servers_machine_lost_are_sent_again_and_proven() {
         fs::write(&log, &whole[..ends(&whole)[records]]).unwrap();
         Server::with(contributor.path(), &options)
     };
-    // Two of four batches are gone, and the session goes on.
+    // Two of four batches are gone, and the session is resumed.
     server = lose(server, 2);
     talk_on(&mut session, contributor.path(), 4, 1);
     // All are gone, right before the end.
@@ -365,7 +362,7 @@ fn rows_that_a_servers_machine_lost_are_sent_again_and_proven() {
 }
 
 #[test]
-fn a_users_log_that_is_torn_anywhere_goes_on_or_says_what_is_lost() {
+fn a_torn_users_log_is_resumed_or_says_what_is_lost() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let user = tempfile::tempdir().unwrap();
@@ -388,7 +385,7 @@ fn a_users_log_that_is_torn_anywhere_goes_on_or_says_what_is_lost() {
     fs::write(&log, &whole[..ends[2] + 3]).unwrap();
     let mut session = open(&server.url(), None, user.path()).unwrap();
     let error = session.deltas(&calls(&session, 1, 1)).unwrap_err().to_string();
-    assert!(error.contains("somebody else goes on with it"), "{error}");
+    assert!(error.contains("another process uses the session"), "{error}");
     drop(session);
     for cut in
         (ends[4]..ends[6]).step_by(331).chain([ends[5] - 1, ends[5], ends[5] + 1, ends[6] - 1])
@@ -400,9 +397,9 @@ fn a_users_log_that_is_torn_anywhere_goes_on_or_says_what_is_lost() {
         assert_eq!(session.rows(), 12, "cut at {cut}");
     }
     let mut session = open(&server.url(), None, user.path()).unwrap();
-    // Nobody else writes to it meanwhile.
+    // No other process writes to it meanwhile.
     let second = open(&server.url(), None, user.path()).err().unwrap().to_string();
-    assert!(second.contains("another process goes on with this session"), "{second}");
+    assert!(second.contains("another process uses this session"), "{second}");
     assert_eq!(rows_proven(&mut session), 12);
     assert_eq!(connect(&server.url(), None).unwrap().rows_served, 3);
 }
@@ -421,7 +418,8 @@ fn a_users_log_that_is_damaged_before_its_end_is_refused_by_name() {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;
         fs::write(&log, &damaged).unwrap();
-        let error = open(&server.url(), None, user.path()).err().expect("it goes on").to_string();
+        let error =
+            open(&server.url(), None, user.path()).err().expect("it is resumed").to_string();
         assert!(error.contains("rows.log"), "byte {at}: {error}");
     }
     assert_serves(&server, contributor.path());

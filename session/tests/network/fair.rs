@@ -84,7 +84,7 @@ fn a_queue_of_one_identity_does_not_come_before_the_session_of_another() {
 }
 
 #[test]
-fn who_has_too_many_sessions_that_wait_for_their_proof_ends_no_more_of_them() {
+fn a_client_with_too_many_waiting_sessions_cannot_end_another() {
     let contributor = artifacts();
     let limits = Limits { proving_threads: 1, max_waiting_per_client: 2, ..Limits::default() };
     let server = Server::with(
@@ -106,10 +106,10 @@ fn who_has_too_many_sessions_that_wait_for_their_proof_ends_no_more_of_them() {
         let refused = client.finish(finish(&sessions[2])).await.err().unwrap();
         assert_eq!(refused.code(), Code::Unavailable);
         assert!(
-            refused.message().contains("wait for their proof (2): this one stays open"),
+            refused.message().contains("2 sessions of yours wait for their proof"),
             "{refused}"
         );
-        // Those that wait may be asked for again, and the other goes on.
+        // Finish of those that wait can be repeated, and the other one stays open.
         client.finish(finish(&sessions[1])).await.unwrap();
         let state = raw::open(&mut client, &sessions[2], &manifest.id().0).await.unwrap();
         assert_eq!((state.state(), state.next_sequence), (SessionState::Open, 1));
@@ -119,7 +119,7 @@ fn who_has_too_many_sessions_that_wait_for_their_proof_ends_no_more_of_them() {
 }
 
 #[test]
-fn sessions_that_are_not_proven_shut_nobody_out() {
+fn unproven_sessions_do_not_shut_other_clients_out() {
     let contributor = artifacts();
     let path = contributor.path();
     // 64 sessions may be in memory.
@@ -171,7 +171,7 @@ fn sessions_that_are_not_proven_shut_nobody_out() {
 }
 
 #[test]
-fn what_was_counted_under_larger_limits_is_answered_again() {
+fn batches_counted_under_larger_limits_are_answered_again() {
     let contributor = artifacts();
     let path = contributor.path();
     let artifacts = load(path);
@@ -212,7 +212,7 @@ fn what_was_counted_under_larger_limits_is_answered_again() {
 }
 
 #[test]
-fn a_connection_that_says_nothing_does_not_delay_a_stop() {
+fn a_silent_connection_does_not_delay_a_stop() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let silent = std::net::TcpStream::connect(server.address).unwrap();
@@ -224,7 +224,7 @@ fn a_connection_that_says_nothing_does_not_delay_a_stop() {
 }
 
 #[test]
-fn streams_that_say_nothing_take_no_places() {
+fn silent_streams_take_no_permits() {
     let contributor = artifacts();
     let limits = Limits { max_sessions: 4, idle: Duration::from_secs(20), ..Limits::default() };
     let server = Server::with(contributor.path(), &with_tokens(contributor.path(), limits));
@@ -258,7 +258,7 @@ fn streams_that_say_nothing_take_no_places() {
 }
 
 #[test]
-fn a_folder_that_is_away_for_a_moment_is_waited_for() {
+fn proving_is_retried_while_the_folder_is_missing() {
     let contributor = artifacts();
     let path = contributor.path();
     let server = Server::start(path);
@@ -277,7 +277,7 @@ fn a_folder_that_is_away_for_a_moment_is_waited_for() {
 }
 
 #[test]
-fn a_folder_that_was_there_keeps_its_mode() {
+fn an_existing_folder_keeps_its_mode() {
     let contributor = artifacts();
     let home = tempfile::tempdir().unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -194,7 +194,7 @@ fn nothing_but_health_answers_without_a_token() {
         let mut reflection = ServerReflectionClient::new(channel.clone());
         let status = reflection.server_reflection_info(list(None)).await.err().unwrap();
         assert!(
-            status.code() == Code::Unauthenticated && status.message().contains("asks for a token"),
+            status.code() == Code::Unauthenticated && status.message().contains("requires a token"),
             "{status}"
         );
         let mut listed =
@@ -230,7 +230,7 @@ fn requests_without_rows_are_short() {
 }
 
 #[test]
-fn connections_that_say_nothing_make_way_for_those_that_do() {
+fn silent_connections_are_closed_for_new_ones() {
     let contributor = artifacts();
     let mut options = with_tokens(contributor.path());
     options.limits = Limits {
@@ -250,7 +250,7 @@ fn connections_that_say_nothing_make_way_for_those_that_do() {
     };
     let mut silent: Vec<TcpStream> =
         (0..40).map(|_| TcpStream::connect(server.address).unwrap()).collect();
-    // Users come and go while strangers take every place that they can get.
+    // Users come and go while unauthenticated clients take all connections that they can get.
     for user in ["alice", "bob", "alice", "bob"] {
         is_served(&server.url(), contributor.path(), user);
         silent.extend((0..10).map(|_| TcpStream::connect(server.address).unwrap()));
@@ -262,7 +262,7 @@ fn connections_that_say_nothing_make_way_for_those_that_do() {
 }
 
 #[test]
-fn a_stranger_that_takes_nothing_of_what_it_is_sent_is_closed_in_time() {
+fn an_unauthenticated_client_that_reads_nothing_is_closed_in_time() {
     let contributor = artifacts();
     let mut options = Server::options(contributor.path());
     options.limits.handshake = Duration::from_millis(500);
@@ -270,7 +270,7 @@ fn a_stranger_that_takes_nothing_of_what_it_is_sent_is_closed_in_time() {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
     stream.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).unwrap();
-    // Pings, whose answers nobody reads: before long the server waits for room to write, and reads
+    // Pings whose answers are not read: soon the server waits for room to write, and reads
     // nothing.
     let pings = frame(6, 0, 0, &[0; 8]).repeat(1000);
     let start = Instant::now();
@@ -292,7 +292,7 @@ fn a_server_without_enough_descriptors_says_so_and_raises_what_it_may() {
     let limits = "connections=40 unknown=10 sessions=8";
     let why = Child::start(contributor.path(), limits, "ulimit -n 100;").err().expect("it starts");
     assert!(
-        why.contains("this server may need 1") && why.contains("40 connections, 10 more"),
+        why.contains("this server may need 1") && why.contains("40 connections, 10 unidentified"),
         "{why}"
     );
     assert!(why.contains("this process may have 100: raise the limit"), "{why}");
@@ -303,7 +303,7 @@ fn a_server_without_enough_descriptors_says_so_and_raises_what_it_may() {
 }
 
 #[test]
-fn descriptors_that_others_take_are_named_at_a_bounded_rate_and_the_server_goes_on() {
+fn a_server_without_descriptors_logs_at_a_bounded_rate_and_recovers() {
     let contributor = artifacts();
     let limits = "connections=40 unknown=10 sessions=8 handshake=60000";
     let mut server = Child::start(contributor.path(), limits, "ulimit -n 256;").unwrap();
@@ -315,7 +315,7 @@ fn descriptors_that_others_take_are_named_at_a_bounded_rate_and_the_server_goes_
     std::thread::sleep(Duration::from_millis(2500));
     let lines = server.logged("a connection was not accepted");
     assert!((1..=4).contains(&lines), "{lines} lines");
-    assert!(server.logged("something else in this process") > 0);
+    assert!(server.logged("other parts of this process") > 0);
     server.tell("give files back");
     drop(waiting);
     session.deltas(&calls(&session, 1, 0)).unwrap();

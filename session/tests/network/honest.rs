@@ -32,7 +32,7 @@ fn a_session_over_a_socket_is_proven_and_both_sides_keep_it() {
 }
 
 #[test]
-fn a_server_that_stops_in_between_goes_on_where_it_was() {
+fn a_restarted_server_resumes_a_session() {
     let contributor = artifacts();
     let user = tempfile::tempdir().unwrap();
     let server = Server::start(contributor.path());
@@ -52,7 +52,7 @@ fn a_server_that_stops_in_between_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_user_that_dies_goes_on_with_its_record() {
+fn a_restarted_user_resumes_from_its_log() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let user = tempfile::tempdir().unwrap();

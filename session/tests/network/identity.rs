@@ -1,4 +1,4 @@
-//! Who may call, who is called, and what others on the way can do.
+//! Authentication of clients and servers, and attackers on the network path.
 
 use std::{
     fs,
@@ -12,11 +12,11 @@ use rcgen::{
     date_time_ymd,
 };
 use zklora_proof::keys::KeyStore;
-use zklora_session::Error;
 use zklora_session::{
+    Error,
     client::{ClientTls, ContributorOptions, Remote, UserSession},
     ledger::Ledger,
-    served::Served,
+    rows_served::RowsServed,
     server::{self, Limits, ServerOptions, ServerTls, Tokens},
 };
 
@@ -45,7 +45,7 @@ fn with_token(url: &str, folder: &Path, token: &str) -> ContributorOptions {
     ContributorOptions { token_file: Some(secret(folder, "token", token)), ..options(url, None) }
 }
 
-/// It is refused, and at once: whoever has a wrong certificate or token is not kept waiting.
+/// A wrong certificate or token is refused at once, without retries.
 fn refused(options: ContributorOptions, why: &str) {
     let start = std::time::Instant::now();
     let patient = ContributorOptions { patience: Duration::from_secs(600), ..options };
@@ -57,7 +57,7 @@ fn refused(options: ContributorOptions, why: &str) {
 fn clients(folder: &Path) -> Vec<(String, Vec<u64>)> {
     let artifacts = load(folder);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    Served::count(ledger.book(), &artifacts.manifest).unwrap().clients.into_iter().collect()
+    RowsServed::count(ledger.index(), &artifacts.manifest).unwrap().clients.into_iter().collect()
 }
 
 #[test]
@@ -65,8 +65,8 @@ fn only_the_owner_of_a_token_is_served_under_its_name() {
     let contributor = artifacts();
     let server = Server::with(contributor.path(), &with_tokens(contributor.path()));
     let (url, user) = (server.url(), tempfile::tempdir().unwrap());
-    refused(options(&url, None), "this server asks for a token");
-    let unknown = "this token is not known here";
+    refused(options(&url, None), "this server requires a token");
+    let unknown = "this server does not know this token";
     for wrong in [
         "Kq3vT0alice00000000000y",
         &ALICE.to_lowercase(),
@@ -96,7 +96,7 @@ fn only_the_owner_of_a_token_is_served_under_its_name() {
     of_bob.deltas(&calls(&of_bob, 3, 0)).unwrap();
     finish(&mut session).unwrap();
     drop(of_bob);
-    // Id and key alone do not make somebody else's session one's own.
+    // The id and key of a session are not enough for another client.
     let mallory = Remote::connect(with_token(&url, user.path(), ALICE), &network()).unwrap();
     let mut stolen = UserSession::open(mallory, &user.path().join("bob")).unwrap();
     let error = stolen.deltas(&calls(&stolen, 1, 7)).unwrap_err().to_string();
@@ -107,7 +107,7 @@ fn only_the_owner_of_a_token_is_served_under_its_name() {
 }
 
 #[test]
-fn one_identity_does_not_take_the_places_of_another() {
+fn one_client_does_not_take_the_permits_of_another() {
     let contributor = artifacts();
     let mut server = with_tokens(contributor.path());
     server.limits = Limits { max_sessions_per_client: 1, ..Limits::default() };
@@ -151,7 +151,8 @@ fn callers_without_a_token_can_ask_for_health_and_are_closed_in_time() {
             serving.status(),
             tonic_health::pb::health_check_response::ServingStatus::Serving
         );
-        // A stream that nobody ends, and requests with a wrong token, do not keep the connection.
+        // A stream without an end, and requests with a wrong token, do not keep the connection
+        // open.
         let mut watched = health.watch(request("")).await.unwrap().into_inner();
         assert!(raw::open(&mut raw::RawClient::new(channel), &raw::fresh(), &[]).await.is_err());
         while let Ok(Some(_)) = watched.message().await {}
@@ -163,7 +164,7 @@ fn callers_without_a_token_can_ask_for_health_and_are_closed_in_time() {
 }
 
 #[test]
-fn plaintext_leaves_the_machine_only_if_it_is_written_out() {
+fn plaintext_to_other_machines_needs_insecure() {
     let contributor = artifacts();
     let mut everywhere = Server::options(contributor.path());
     everywhere.listen = "0.0.0.0:0".parse().unwrap();
@@ -191,8 +192,7 @@ fn plaintext_leaves_the_machine_only_if_it_is_written_out() {
     for url in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1", "http://127.9.9.9:1"]
     {
         let asked = ContributorOptions { patience: Duration::ZERO, ..options(url, None) };
-        let error =
-            Remote::connect(asked, &network()).err().expect("somebody is there").to_string();
+        let error = Remote::connect(asked, &network()).err().expect("a server answers").to_string();
         assert!(error.contains("cannot connect"), "{error}");
     }
 }
@@ -262,7 +262,7 @@ fn over_tls(
 }
 
 #[test]
-fn a_contributors_certificate_is_held_to_its_authority_name_and_time() {
+fn the_authority_name_and_time_of_a_contributors_certificate_are_checked() {
     let (contributor, folder) = (artifacts(), tempfile::tempdir().unwrap());
     let (ca, other) = (Authority::new(folder.path(), "ca"), Authority::new(folder.path(), "other"));
     let names = ["localhost", "127.0.0.1"];
@@ -328,10 +328,10 @@ fn a_client_certificate_is_demanded_and_is_the_identity_that_the_ledger_names() 
     let stranger = other.sign(folder.path(), "stranger", &["alice"], USER, 2100);
     let server =
         Server::with(contributor.path(), &with_tls(contributor.path(), own, Some(ca.pem.clone())));
-    for nobody in [None, Some(stranger), Some(expired)] {
+    for refused_identity in [None, Some(stranger), Some(expired)] {
         refused(
-            over_tls(&server, &ca, nobody),
-            "it may ask for a client certificate of an authority that it knows",
+            over_tls(&server, &ca, refused_identity),
+            "it may require a client certificate of its authority",
         );
     }
     let user = tempfile::tempdir().unwrap();
@@ -339,7 +339,7 @@ fn a_client_certificate_is_demanded_and_is_the_identity_that_the_ledger_names() 
     let mut session = UserSession::open(remote, user.path()).unwrap();
     session.deltas(&calls(&session, 2, 0)).unwrap();
     drop(session);
-    // Another certificate of the same authority is somebody else.
+    // Another certificate of the same authority is another client.
     let remote = Remote::connect(over_tls(&server, &ca, Some(bob)), &network()).unwrap();
     let mut stolen = UserSession::open(remote, user.path()).unwrap();
     let error = stolen.deltas(&calls(&stolen, 1, 7)).unwrap_err().to_string();
@@ -359,12 +359,12 @@ fn a_client_certificate_is_demanded_and_is_the_identity_that_the_ledger_names() 
 const TRACED: &str = "ZKLORA_TEST_TRACE";
 
 #[test]
-fn nothing_that_is_traced_shows_a_token_a_key_or_a_row() {
+fn log_lines_show_no_token_key_or_row() {
     let Some(path) = std::env::var_os(TRACED) else {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("trace");
         let status = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "identity::nothing_that_is_traced_shows_a_token_a_key_or_a_row"])
+            .args(["--exact", "identity::log_lines_show_no_token_key_or_row"])
             .env(TRACED, &path)
             .status()
             .unwrap();
@@ -387,8 +387,8 @@ fn nothing_that_is_traced_shows_a_token_a_key_or_a_row() {
     let deltas = session.deltas(&calls).unwrap();
     let header =
         zklora_session::session_log::header(&user.path().join("session/rows.log")).unwrap();
-    let key = header.key_bytes().unwrap();
-    refused(with_token(&server.url(), user.path(), "wrong-token-0123456789"), "not known");
+    let key = header.key;
+    refused(with_token(&server.url(), user.path(), "wrong-token-0123456789"), "does not know");
     finish(&mut session).unwrap();
     server.stop();
     let traced = fs::read(&path).unwrap();

@@ -201,6 +201,6 @@ fn a_server_that_is_stopped_and_started_under_its_users_loses_nothing() {
         assert_eq!(rows, 4 * BATCHES);
         reconnections += again;
     }
-    assert!(reconnections > 0, "nobody noticed");
+    assert!(reconnections > 0, "no client reconnected");
     assert_eq!(connect(&url, None).unwrap().rows_served, (USERS * BATCHES) as u64);
 }

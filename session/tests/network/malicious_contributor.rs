@@ -9,17 +9,17 @@ use std::{
     },
     time::Duration,
 };
-use zklora_artifacts::Error as Artifact;
 
 use bytes::Bytes;
 use tonic::Status;
+use zklora_artifacts::Error as Artifact;
 use zklora_proof::{
     error::{Check, Error as Proof},
     keys::KeyStore,
     verifier::SrsPolicy,
 };
-use zklora_session::Error;
 use zklora_session::{
+    Error,
     client::{ContributorOptions, Progress, Remote, UserSession},
     wire::{
         Batch, DescribeResponse, FetchProofResponse, FinishResponse, InferResponse,
@@ -31,12 +31,12 @@ use crate::{
     party::{
         self, Server, artifacts, calls, expected, finish, impostor, load, network, open, options,
     },
-    proxy::{Digest, Lies, Proxy, Route},
+    proxy::{Digest, Interceptor, Proxy, Route},
     raw,
 };
 
 struct Honest;
-impl Lies for Honest {}
+impl Interceptor for Honest {}
 
 /// A session with the pinned adapter, with 3 batches, through a liar.
 fn session(proxy: &Proxy, folder: &Path, user: &Path) -> Result<UserSession, Error> {
@@ -47,12 +47,12 @@ fn session(proxy: &Proxy, folder: &Path, user: &Path) -> Result<UserSession, Err
     Ok(session)
 }
 
-/// What the user's client says to a contributor with these lies.
-fn verdict(lies: impl Lies) -> Error {
+/// The error of the user's client with a contributor behind this interceptor.
+fn verdict(interceptor: impl Interceptor) -> Error {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let user = tempfile::tempdir().unwrap();
-    let proxy = Proxy::start(&server.url(), lies);
+    let proxy = Proxy::start(&server.url(), interceptor);
     let result = session(&proxy, contributor.path(), user.path())
         .and_then(|mut session| finish(&mut session));
     assert!(!user.path().join("session.pf").exists(), "there is a proof");
@@ -73,7 +73,7 @@ fn contributor_says(error: &Error, text: &str) {
 }
 
 #[test]
-fn a_proxy_that_changes_nothing_is_not_noticed() {
+fn a_proxy_that_changes_nothing_is_accepted() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let user = tempfile::tempdir().unwrap();
@@ -91,7 +91,7 @@ fn change(answer: &mut InferResponse, by: i64) {
     answer.deltas[0] = bytes.into();
 }
 
-impl Lies for OneMore {
+impl Interceptor for OneMore {
     fn answered(&self, batch: &Batch, answer: &mut InferResponse) {
         if batch.sequence == 1 {
             change(answer, 1);
@@ -100,7 +100,7 @@ impl Lies for OneMore {
 }
 
 #[test]
-fn one_delta_that_is_off_by_one_is_not_what_is_proven() {
+fn a_delta_that_is_off_by_one_is_not_accepted() {
     let error = verdict(OneMore);
     assert!(
         matches!(&error, Error::Artifact(Artifact::NotYours(why)) if why.contains("it proves other rows than you have")),
@@ -112,7 +112,7 @@ fn one_delta_that_is_off_by_one_is_not_what_is_proven() {
 /// Says of everything that the user's own digest is what was proven.
 struct WithDigest<L>(L, Digest);
 
-impl<L: Lies> Lies for WithDigest<L> {
+impl<L: Interceptor> Interceptor for WithDigest<L> {
     fn described(&self, d: &mut DescribeResponse) {
         self.0.described(d);
     }
@@ -136,10 +136,10 @@ impl<L: Lies> Lies for WithDigest<L> {
 }
 
 /// The same as [`verdict`], with the user's digest in what the liar says.
-fn verdict_with_digest(server: &Server, folder: &Path, lies: impl Lies) -> Error {
+fn verdict_with_digest(server: &Server, folder: &Path, interceptor: impl Interceptor) -> Error {
     let digest = Digest::default();
     let user = tempfile::tempdir().unwrap();
-    let proxy = Proxy::start(&server.url(), WithDigest(lies, Arc::clone(&digest)));
+    let proxy = Proxy::start(&server.url(), WithDigest(interceptor, Arc::clone(&digest)));
     let mut session = session(&proxy, folder, user.path()).unwrap();
     let manifest = load(folder).manifest;
     let own = session
@@ -174,7 +174,7 @@ fn a_proof_of_other_deltas_is_rejected_whatever_digest_comes_with_it() {
 }
 
 struct Beyond(u32);
-impl Lies for Beyond {
+impl Interceptor for Beyond {
     fn answered(&self, batch: &Batch, answer: &mut InferResponse) {
         if batch.sequence == 1 {
             let mut bytes = answer.deltas[2].to_vec();
@@ -205,14 +205,14 @@ fn a_delta_beyond_the_certified_bound_is_refused_at_once() {
     contributor_says(&finish(&mut session).unwrap_err(), "certified bound");
     drop(session);
     contributor_says(&open(&proxy.url(), None, user.path()).err().unwrap(), "certified bound");
-    // Once it is honest again, the session goes on and is proven.
+    // Once it is honest again, the session is resumed and proven.
     let mut session = moved(&server, user.path());
     assert_eq!(session.rows(), 16);
     finish(&mut session).unwrap();
 }
 
 struct Swap(String);
-impl Lies for Swap {
+impl Interceptor for Swap {
     fn route(&self, batch: &Batch) -> Route {
         if batch.sequence == 1 { Route::Elsewhere(self.0.clone()) } else { Route::On }
     }
@@ -246,7 +246,7 @@ fn a_proof_of_fewer_rows_is_rejected_although_every_delta_is_right() {
 }
 
 struct OtherProof(SessionRef);
-impl Lies for OtherProof {
+impl Interceptor for OtherProof {
     fn fetching(&self, session: &mut SessionRef) {
         *session = self.0.clone();
     }
@@ -270,7 +270,7 @@ fn a_proof_of_another_session_with_the_same_rows_is_rejected() {
 }
 
 struct Proofs<F>(F);
-impl<F: Fn(&mut Vec<u8>) + Send + Sync + 'static> Lies for Proofs<F> {
+impl<F: Fn(&mut Vec<u8>) + Send + Sync + 'static> Interceptor for Proofs<F> {
     fn fetched(&self, answer: &mut FetchProofResponse) {
         let mut proof = answer.proof.to_vec();
         (self.0)(&mut proof);
@@ -313,14 +313,14 @@ fn a_proof_that_is_cut_longer_or_changed_is_refused_and_the_true_one_still_accep
 }
 
 struct Manifest(Vec<u8>);
-impl Lies for Manifest {
+impl Interceptor for Manifest {
     fn described(&self, description: &mut DescribeResponse) {
         description.manifest = self.0.clone().into();
     }
 }
 
 #[test]
-fn a_manifest_that_is_not_the_pinned_one_ends_it_before_anything_is_sent() {
+fn a_manifest_that_is_not_the_pinned_one_is_refused_before_anything_is_sent() {
     let (contributor, other) = (artifacts(), impostor());
     let server = Server::start(contributor.path());
     let pin = load(contributor.path()).manifest;
@@ -354,7 +354,7 @@ fn a_manifest_that_is_not_the_pinned_one_ends_it_before_anything_is_sent() {
 }
 
 struct Version;
-impl Lies for Version {
+impl Interceptor for Version {
     fn described(&self, description: &mut DescribeResponse) {
         description.version = 7;
     }
@@ -362,11 +362,14 @@ impl Lies for Version {
 
 #[test]
 fn another_version_of_the_protocol_is_refused() {
-    contributor_says(&verdict(Version), "it speaks version 7 of the protocol, this program 1");
+    contributor_says(
+        &verdict(Version),
+        "it speaks version 7 of the protocol, this program version 1",
+    );
 }
 
 struct Answers<F>(F);
-impl<F: Fn(&mut InferResponse) + Send + Sync + 'static> Lies for Answers<F> {
+impl<F: Fn(&mut InferResponse) + Send + Sync + 'static> Interceptor for Answers<F> {
     fn answered(&self, batch: &Batch, answer: &mut InferResponse) {
         if batch.sequence == 1 {
             (self.0)(answer);
@@ -401,7 +404,7 @@ fn answers_of_another_shape_are_refused() {
 
 /// Answers batch 1 as it answered batch 0.
 struct Replay(std::sync::Mutex<InferResponse>);
-impl Lies for Replay {
+impl Interceptor for Replay {
     fn answered(&self, batch: &Batch, answer: &mut InferResponse) {
         match batch.sequence {
             0 => *self.0.lock().unwrap() = answer.clone(),
@@ -418,9 +421,9 @@ fn an_answer_that_is_replayed_for_other_rows_is_not_proven() {
 }
 
 #[test]
-fn an_answer_that_is_larger_than_any_may_be_is_not_read() {
+fn an_answer_beyond_the_message_limit_is_not_read() {
     struct Oversize;
-    impl Lies for Oversize {
+    impl Interceptor for Oversize {
         fn described(&self, description: &mut DescribeResponse) {
             description.limits.as_mut().unwrap().max_message_bytes = 1 << 20;
         }
@@ -432,20 +435,20 @@ fn an_answer_that_is_larger_than_any_may_be_is_not_read() {
 }
 
 #[test]
-fn an_answer_of_very_many_parts_takes_no_more_memory_than_it_has_bytes() {
+fn an_answer_with_very_many_parts_is_refused_before_it_takes_memory() {
     struct Parts;
-    impl Lies for Parts {
+    impl Interceptor for Parts {
         fn answered(&self, _: &Batch, answer: &mut InferResponse) {
             answer.deltas = vec![Bytes::new(); 1_000_000];
         }
     }
-    contributor_says(&verdict(Parts), "more parts than");
+    contributor_says(&verdict(Parts), "a list has more than");
 }
 
 #[test]
-fn a_contributor_that_does_not_answer_is_named_and_waited_for_no_longer_than_was_said() {
+fn a_contributor_that_does_not_answer_is_named_after_the_timeout() {
     struct Silent;
-    impl Lies for Silent {
+    impl Interceptor for Silent {
         fn route(&self, batch: &Batch) -> Route {
             if batch.sequence == 1 { Route::Nowhere } else { Route::On }
         }
@@ -465,13 +468,13 @@ fn a_contributor_that_does_not_answer_is_named_and_waited_for_no_longer_than_was
     contributor_says(&error, "no answer within 0.3 s");
     assert!(error.to_string().contains(&proxy.url()));
     assert!(start.elapsed() < Duration::from_secs(10));
-    // The session is kept: with the server itself it goes on.
+    // The session is kept, and can be resumed with the server itself.
     drop(session);
     finish(&mut moved(&server, user.path())).unwrap();
 }
 
 struct State(SessionState, u64);
-impl Lies for State {
+impl Interceptor for State {
     fn opened(&self, opened: &mut OpenSessionResponse) {
         opened.set_state(self.0);
         opened.next_sequence += self.1;
@@ -479,11 +482,11 @@ impl Lies for State {
 }
 
 #[test]
-fn a_session_that_is_said_to_have_gone_on_without_its_user_is_given_up() {
-    contributor_says(&verdict(State(SessionState::Open, 2)), "somebody else goes on with it");
+fn a_session_with_unknown_batches_is_refused() {
+    contributor_says(&verdict(State(SessionState::Open, 2)), "another process uses the session");
     contributor_says(
         &verdict(State(SessionState::Open, u64::MAX / 2)),
-        "somebody else goes on with it",
+        "another process uses the session",
     );
     contributor_says(
         &verdict(State(SessionState::Proven, 0)),
@@ -492,14 +495,14 @@ fn a_session_that_is_said_to_have_gone_on_without_its_user_is_given_up() {
 }
 
 struct Refuses(Status);
-impl Lies for Refuses {
+impl Interceptor for Refuses {
     fn route(&self, batch: &Batch) -> Route {
         if batch.sequence == 1 { Route::Refused(self.0.clone()) } else { Route::On }
     }
 }
 
 #[test]
-fn what_a_contributor_says_does_nothing_to_the_users_terminal() {
+fn control_characters_of_a_contributor_are_escaped() {
     let error = verdict(Refuses(Status::permission_denied(
         "\u{1b}[2J\u{1b}[1;1Hproof accepted\r\n\u{202e}",
     )));
@@ -508,9 +511,9 @@ fn what_a_contributor_says_does_nothing_to_the_users_terminal() {
 }
 
 #[test]
-fn a_contributor_that_says_done_with_a_digest_of_no_length_is_not_believed() {
+fn a_done_message_with_an_empty_digest_is_rejected() {
     struct Digests;
-    impl Lies for Digests {
+    impl Interceptor for Digests {
         fn finished(&self, stage: &mut FinishResponse) {
             stage.trace_digest = Bytes::new();
         }
@@ -521,9 +524,9 @@ fn a_contributor_that_says_done_with_a_digest_of_no_length_is_not_believed() {
 
 /// The answer after a reconnection differs from the one before.
 #[test]
-fn a_contributor_that_lost_rows_and_answers_them_otherwise_is_found_out_before_the_end() {
+fn a_contributor_that_answers_lost_rows_with_other_deltas_is_detected() {
     struct Changed(AtomicU64);
-    impl Lies for Changed {
+    impl Interceptor for Changed {
         fn route(&self, batch: &Batch) -> Route {
             // A connection that breaks once, after batch 1.
             let broken = batch.sequence == 2 && self.0.fetch_add(1, Ordering::Relaxed) == 0;
@@ -546,9 +549,9 @@ fn a_contributor_that_lost_rows_and_answers_them_otherwise_is_found_out_before_t
 }
 
 #[test]
-fn a_contributor_that_says_queued_for_ever_is_waited_for_no_longer_than_was_said() {
+fn a_contributor_that_stays_queued_is_waited_for_until_the_timeout() {
     struct Queued;
-    impl Lies for Queued {
+    impl Interceptor for Queued {
         fn finished(&self, stage: &mut FinishResponse) {
             stage.set_stage(ProofStage::Queued);
         }
@@ -571,12 +574,12 @@ fn a_contributor_that_says_queued_for_ever_is_waited_for_no_longer_than_was_said
     );
 }
 
-/// Says for ever how far the proof is: with `changing`, something else every time.
+/// Sends progress messages without end; with `changing`, each one differs from the one before.
 struct Flood {
     changing: bool,
 }
 
-impl Lies for Flood {
+impl Interceptor for Flood {
     fn finished_again(&self, _: &FinishResponse, at: u32) -> Option<FinishResponse> {
         let mut stage = FinishResponse {
             ahead: if self.changing { at } else { 7 },
@@ -588,7 +591,7 @@ impl Lies for Flood {
 }
 
 #[test]
-fn a_contributor_that_says_for_ever_how_far_the_proof_is_is_not_listened_to() {
+fn a_flood_of_progress_messages_ends_the_call() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     for (changing, most) in [(false, 1), (true, 1100)] {
@@ -601,21 +604,18 @@ fn a_contributor_that_says_for_ever_how_far_the_proof_is_is_not_listened_to() {
         let error = session
             .finish(party::srs(), &KeyStore::default(), SrsPolicy::TrustedOnly, &mut progress)
             .unwrap_err();
-        contributor_says(
-            &error,
-            "how far the proof is, more often than anything can change; the session is kept in",
-        );
+        contributor_says(&error, "than can be needed; the session is kept in");
         assert!((1..=most).contains(&told.len()), "{} calls", told.len());
-        // The contributor itself has the proof, and the session goes on with it.
+        // The contributor itself has the proof, and the session is finished with it.
         drop(session);
         finish(&mut moved(&server, user.path())).unwrap();
     }
 }
 
 #[test]
-fn what_is_said_twice_of_a_proof_is_told_once() {
+fn repeated_progress_is_reported_once() {
     struct Stutters;
-    impl Lies for Stutters {
+    impl Interceptor for Stutters {
         fn finished_again(&self, stage: &FinishResponse, at: u32) -> Option<FinishResponse> {
             (at < 100 && stage.stage() != ProofStage::Done).then(|| stage.clone())
         }
@@ -656,7 +656,7 @@ fn a_trace_without_its_log_is_not_written_over() {
 }
 
 #[test]
-fn a_session_goes_on_at_another_url_only_if_that_is_written_out() {
+fn a_session_resumes_at_another_url_only_with_moved() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let user = tempfile::tempdir().unwrap();
@@ -680,7 +680,7 @@ fn a_session_goes_on_at_another_url_only_if_that_is_written_out() {
 #[test]
 fn a_session_that_is_forgotten_before_its_first_row_is_opened_again() {
     struct Forgets(AtomicU64);
-    impl Lies for Forgets {
+    impl Interceptor for Forgets {
         fn route(&self, batch: &Batch) -> Route {
             let first = batch.sequence == 0 && self.0.fetch_add(1, Ordering::Relaxed) == 0;
             if first {

@@ -9,7 +9,7 @@ use zklora_proof::{checked_manifest::CheckedManifest, manifest::Module};
 use zklora_session::{
     frame_log::FrameLog,
     ledger::Ledger,
-    served::Served,
+    rows_served::RowsServed,
     server::Limits,
     wire::{
         Batch, Call, DescribeRequest, FinishRequest, Rows, SessionRef, SessionState,
@@ -34,10 +34,10 @@ fn assert_says<T>(result: Result<T, Status>, code: Code, text: &str) {
 }
 
 /// Rows of every module that a stopped server's folder says were served, and by whom.
-fn counted(folder: &Path) -> Served {
+fn counted(folder: &Path) -> RowsServed {
     let artifacts = load(folder);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    Served::count(ledger.book(), &artifacts.manifest).unwrap()
+    RowsServed::count(ledger.index(), &artifacts.manifest).unwrap()
 }
 
 fn rows_served(url: &str) -> u64 {
@@ -51,7 +51,7 @@ fn with_limits(folder: &Path, limits: Limits) -> Server {
 }
 
 #[test]
-fn batches_that_no_adapter_can_answer_are_refused_and_not_counted() {
+fn invalid_batches_are_refused_and_not_counted() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let manifest = load(contributor.path()).manifest;
@@ -122,7 +122,7 @@ fn batches_that_no_adapter_can_answer_are_refused_and_not_counted() {
         ),
         ("empty", Batch::default(), "0 calls"),
         ("only rows", with(&|b| b.calls.clear()), "0 calls"),
-        ("rows that nobody reads", with(&|b| b.calls[1].rows = 0), "no call reads set 1 of rows"),
+        ("rows that no call reads", with(&|b| b.calls[1].rows = 0), "no call reads set 1 of rows"),
         (
             "more sets than calls",
             with(&|b| b.rows.push(b.rows[0].clone())),
@@ -163,11 +163,11 @@ fn streams_that_do_not_keep_to_the_order_are_ended() {
         let mut client = client(&server.url()).await;
         let session = fresh();
         open(&mut client, &session, &manifest.id().0).await.unwrap();
-        let start = "the first message of a stream names its session";
+        let start = "the first message of a stream must be `start`";
         let first = stream(&mut client, Some(Kind::Batch(batch(&manifest, 0, 1, 0)))).await;
         assert_says(first, Code::InvalidArgument, start);
         assert_says(stream(&mut client, None).await, Code::InvalidArgument, start);
-        let only = "only batches are expected";
+        let only = "only the first message of a stream is `start`";
         let mut twice = talk(&mut client, &session).await.unwrap();
         twice.send(Some(Kind::Start(session.clone()))).await;
         assert_says(twice.next().await, Code::InvalidArgument, only);
@@ -179,13 +179,13 @@ fn streams_that_do_not_keep_to_the_order_are_ended() {
         assert_says(
             gap.say(batch(&manifest, 1, 1, 0)).await,
             Code::OutOfRange,
-            "batch 1 came, batch 0 is next",
+            "batch 1 came, expected batch 0",
         );
         let mut far = talk(&mut client, &session).await.unwrap();
         assert_says(
             far.say(batch(&manifest, u64::MAX, 1, 0)).await,
             Code::OutOfRange,
-            "batch 0 is next",
+            "expected batch 0",
         );
         let mut good = talk(&mut client, &session).await.unwrap();
         let answer = good.say(batch(&manifest, 0, 2, 0)).await.unwrap();
@@ -203,7 +203,7 @@ fn streams_that_do_not_keep_to_the_order_are_ended() {
 }
 
 #[test]
-fn only_who_opened_a_session_goes_on_with_it() {
+fn only_the_client_that_opened_a_session_can_resume_it() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let manifest = load(contributor.path()).manifest;
@@ -287,7 +287,7 @@ fn a_session_ends_once_with_all_of_its_batches_and_stays_ended() {
         let (session, mut talk) = begun(&mut client, &manifest, 2).await;
         assert_says(fetch(&mut client, &session).await, Code::FailedPrecondition, "has not ended");
         for wrong in [0, 2, u64::MAX] {
-            let text = format!("you count {wrong} batches, this server 1");
+            let text = format!("you count {wrong} batches, this server counts 1");
             assert_says(
                 finish(&mut client, &session, wrong).await,
                 Code::FailedPrecondition,
@@ -364,7 +364,7 @@ fn a_session_takes_no_more_memory_than_its_limit() {
 }
 
 #[test]
-fn an_answer_that_no_message_may_hold_is_not_computed() {
+fn an_answer_that_exceeds_the_message_limit_is_not_computed() {
     let contributor = artifacts();
     let manifest = load(contributor.path()).manifest;
     // 4 modules with 192 outputs in all: 1536 bytes a row.
@@ -458,7 +458,7 @@ fn a_user_whose_rows_the_budget_refuses_still_gets_the_proof_of_those_before() {
         let refused = session.deltas(&rows_of(&artifacts.manifest, 2, seed)).unwrap_err();
         assert!(refused.to_string().contains("the limit is 5"), "{refused}");
     }
-    // The user's process ends with this error, and another one goes on.
+    // The user's process ends with this error, and another one resumes.
     drop(session);
     let mut session = user_open(&server.url(), None, user.path()).unwrap();
     assert_eq!(session.rows(), 16);
@@ -554,7 +554,7 @@ fn sessions_that_are_only_opened_do_not_fill_the_server() {
 }
 
 #[test]
-fn sessions_with_rows_do_not_fill_the_server_either() {
+fn sessions_with_rows_do_not_fill_the_server() {
     let contributor = artifacts();
     let manifest = load(contributor.path()).manifest;
     // 64 sessions are known at the same time.
@@ -625,7 +625,7 @@ fn a_second_stream_takes_the_session_over() {
         let mut client = client(&server.url()).await;
         let (session, mut first) = begun(&mut client, &manifest, 1).await;
         let mut second = talk(&mut client, &session).await.unwrap();
-        assert_says(first.next().await, Code::Aborted, "another stream goes on with this session");
+        assert_says(first.next().await, Code::Aborted, "another stream resumed this session");
         second.say(batch(&manifest, 1, 1, 1)).await.unwrap();
         finish(&mut client, &session, 2).await.unwrap();
     });
@@ -649,7 +649,7 @@ fn streams_and_finishes_that_race_leave_one_proof_of_all_rows_that_were_answered
                     tokio::spawn(async move {
                         if racer.is_multiple_of(2) {
                             let mut talk = talk(&mut client, &session).await.ok()?;
-                            // The same content: whoever comes second repeats it.
+                            // The same content: the second sender repeats it.
                             talk.say(batch(&manifest, 1, 1, 7)).await.ok().map(|_| ())
                         } else {
                             finish(&mut client, &session, round % 2 + 1).await.ok().map(|_| ())
@@ -676,7 +676,7 @@ fn streams_and_finishes_that_race_leave_one_proof_of_all_rows_that_were_answered
 }
 
 #[test]
-fn a_finish_that_is_given_up_at_any_moment_is_proven_all_the_same() {
+fn a_cancelled_finish_is_proven() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let manifest = load(contributor.path()).manifest;

@@ -7,16 +7,15 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use zklora_artifacts::Error as Artifact;
 
 use tonic::Code;
-use zklora_artifacts::synthetic;
+use zklora_artifacts::{Error as Artifact, synthetic};
 use zklora_proof::trace::TraceDigest;
-use zklora_session::Error;
 use zklora_session::{
+    Error,
     ledger::{self, Entry, Ledger, Rows},
     record,
-    served::Served,
+    rows_served::RowsServed,
     server::{Limits, ServerOptions, Tokens},
     stored_sessions::{Folder, State, Stored, upkeep},
     wire::{FinishRequest, SessionRef},
@@ -48,7 +47,7 @@ fn stored(path: &Path, session: &SessionRef) -> Stored {
 fn counted(path: &Path) -> Vec<u64> {
     let artifacts = load(path);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    Served::count(ledger.book(), &artifacts.manifest).unwrap().total
+    RowsServed::count(ledger.index(), &artifacts.manifest).unwrap().total
 }
 
 /// A session with one batch of these rows; finished and fetched if so.
@@ -136,7 +135,7 @@ fn a_folder_shows_what_became_of_each_session() {
         error.contains("2 sessions begin with 09090909") && error.contains("give more digits"),
         "{error}"
     );
-    // Without its log nobody knows the rows of an open session.
+    // The rows of an open session are only in its log.
     fs::remove_file(log_of(path, &open)).unwrap();
     assert_eq!(stored(path, &open).state, State::LogMissing);
     fs::write(log_of(path, &open), "these are the operator's").unwrap();
@@ -216,7 +215,7 @@ fn files_of_fetched_sessions_are_removed_beside_a_running_server() {
 }
 
 #[test]
-fn a_log_that_holds_a_session_that_is_open_is_not_removed_whatever_else_it_held() {
+fn the_log_of_an_open_session_is_not_removed() {
     let contributor = artifacts();
     let path = contributor.path();
     let data = path.join("private/sessions");
@@ -271,7 +270,7 @@ fn a_ledger_that_names_another_file_as_a_log_removes_nothing() {
 }
 
 #[test]
-fn an_open_session_is_given_up_with_its_rows_counted() {
+fn an_abandoned_session_has_its_rows_counted() {
     let contributor = artifacts();
     let path = contributor.path();
     let server = Server::start(path);
@@ -307,7 +306,7 @@ fn an_open_session_is_given_up_with_its_rows_counted() {
 }
 
 #[test]
-fn a_session_that_was_set_aside_is_tried_again_or_given_up() {
+fn a_session_that_was_set_aside_is_retried_or_abandoned() {
     let contributor = artifacts();
     let path = contributor.path();
     let server = Server::start(path);
@@ -407,7 +406,7 @@ fn free() -> SocketAddr {
 }
 
 #[test]
-fn metrics_say_what_happens_while_it_happens() {
+fn metrics_follow_a_session() {
     let contributor = artifacts();
     let path = contributor.path();
     let tokens = path.join("tokens");
@@ -485,7 +484,7 @@ fn metrics_say_what_happens_while_it_happens() {
     assert_eq!(value(&page, "zklora_proof_seconds_count"), 1.0);
     assert_eq!(value(&page, "zklora_proof_queue_length"), 0.0);
     server.stop();
-    // Who has no token is counted; what was served before is still.
+    // Requests without a token are counted, and so are the rows served before.
     let metrics = free();
     let tokens = Some(Tokens::read(&tokens).unwrap());
     let server = Server::with(
@@ -513,17 +512,17 @@ fn the_metrics_page_is_bounded_and_says_nothing_else() {
         ask(metrics, "POST /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 3\r\n\r\nabc")
             .starts_with("HTTP/1.1 405")
     );
-    // A name that a stranger's page has, and that leads here.
+    // The host name of an attacker's page that resolves to this machine.
     let named =
         |host: &str| ask(metrics, &format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n"));
-    for stranger in [
+    for host in [
         "evil.example",
         "evil.example:9464",
         "127.0.0.1.evil.example",
         "localhost.evil.example",
         "",
     ] {
-        assert!(named(stranger).starts_with("HTTP/1.1 403"), "{stranger}");
+        assert!(named(host).starts_with("HTTP/1.1 403"), "{host}");
     }
     for own in ["localhost", "LOCALHOST:9464", "127.0.0.1:9464", "[::1]:9464", "[::1]"] {
         assert!(named(own).starts_with("HTTP/1.1 200"), "{own}");
@@ -532,12 +531,12 @@ fn the_metrics_page_is_bounded_and_says_nothing_else() {
         format!("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n", "y".repeat(20_000));
     assert!(!ask(metrics, &long).contains("zklora_"));
     assert!(!ask(metrics, "\u{0}\u{1}\r\n\r\n").contains("zklora_"));
-    // Those who say nothing are cut off, and those behind them are answered.
+    // Silent connections are closed, and those behind them are answered.
     let silent: Vec<TcpStream> = (0..9).map(|_| TcpStream::connect(metrics).unwrap()).collect();
     scrape(metrics);
     drop(silent);
     server.stop();
-    // Elsewhere than on loopback only for whoever writes it out.
+    // Other addresses than loopback need --insecure.
     let options = ServerOptions {
         metrics: Some("0.0.0.0:0".parse().unwrap()),
         ..Server::options(contributor.path())

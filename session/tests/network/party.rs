@@ -13,8 +13,8 @@ use zklora_proof::{
     verifier::SrsPolicy,
 };
 use zklora_runtime::compile;
-use zklora_session::Error;
 use zklora_session::{
+    Error,
     client::{ClientTls, ContributorOptions, Finished, Network, Remote, UserSession},
     server::{self, Limits, ServerOptions},
 };

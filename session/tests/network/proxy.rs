@@ -1,4 +1,4 @@
-//! A contributor that lies: it passes everything on to an honest server, and changes what its test
+//! A malicious contributor: it forwards everything to an honest server, and changes what its test
 //! wants changed.
 
 use std::{
@@ -25,7 +25,7 @@ use zklora_session::wire::{
     infer_request::Kind,
 };
 
-use crate::raw::{self, RawClient, Talk};
+use crate::raw::{self, RawClient, RawStream};
 
 /// What happens to a batch.
 pub enum Route {
@@ -34,14 +34,14 @@ pub enum Route {
     /// A server at this URL answers it in a session of the liar's own; the honest server never sees
     /// it.
     Elsewhere(String),
-    /// Nobody answers it.
+    /// It is not answered.
     Nowhere,
     /// It is refused with this.
     Refused(Status),
 }
 
-/// What a contributor lies about. Without changes it is honest.
-pub trait Lies: Send + Sync + 'static {
+/// The changes of a malicious contributor. The defaults change nothing.
+pub trait Interceptor: Send + Sync + 'static {
     fn described(&self, _: &mut DescribeResponse) {}
     fn opened(&self, _: &mut OpenSessionResponse) {}
     fn route(&self, _: &Batch) -> Route {
@@ -66,14 +66,14 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub fn start(upstream: &str, lies: impl Lies) -> Proxy {
+    pub fn start(upstream: &str, interceptor: impl Interceptor) -> Proxy {
         raw::wait(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let opened = Arc::new(AtomicU64::new(0));
-            let liar = Liar(Arc::new(Inner {
+            let liar = ProxyService(Arc::new(Inner {
                 upstream: raw::client(upstream).await,
-                lies: Box::new(lies),
+                interceptor: Box::new(interceptor),
                 opened: Arc::clone(&opened),
                 swallowed: AtomicU64::new(0),
                 elsewhere: tokio::sync::Mutex::new(HashMap::new()),
@@ -102,27 +102,27 @@ impl Drop for Proxy {
 
 struct Inner {
     upstream: RawClient,
-    lies: Box<dyn Lies>,
+    interceptor: Box<dyn Interceptor>,
     opened: Arc<AtomicU64>,
     /// Batches that the honest server did not see.
     swallowed: AtomicU64,
     /// Own sessions, by URL: the stream and the number of its batches.
-    elsewhere: tokio::sync::Mutex<HashMap<String, (Talk, u64)>>,
+    elsewhere: tokio::sync::Mutex<HashMap<String, (RawStream, u64)>>,
 }
 
 #[derive(Clone)]
-struct Liar(Arc<Inner>);
+struct ProxyService(Arc<Inner>);
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl Contributor for Liar {
+impl Contributor for ProxyService {
     async fn describe(
         &self,
         request: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
         let mut answer = self.0.upstream.clone().describe(request.into_inner()).await?.into_inner();
-        self.0.lies.described(&mut answer);
+        self.0.interceptor.described(&mut answer);
         Ok(Response::new(answer))
     }
 
@@ -134,7 +134,7 @@ impl Contributor for Liar {
         let mut answer =
             self.0.upstream.clone().open_session(request.into_inner()).await?.into_inner();
         answer.next_sequence += self.0.swallowed.load(Ordering::Relaxed);
-        self.0.lies.opened(&mut answer);
+        self.0.interceptor.opened(&mut answer);
         Ok(Response::new(answer))
     }
 
@@ -156,7 +156,7 @@ impl Contributor for Liar {
             while let Ok(Some(InferRequest { kind: Some(Kind::Batch(batch)) })) =
                 incoming.message().await
             {
-                let answer = match inner.lies.route(&batch) {
+                let answer = match inner.interceptor.route(&batch) {
                     Route::On => {
                         let swallowed = inner.swallowed.load(Ordering::Relaxed);
                         talk.say(Batch { sequence: batch.sequence - swallowed, ..batch.clone() })
@@ -171,7 +171,7 @@ impl Contributor for Liar {
                 };
                 let answer = answer.map(|mut answer| {
                     answer.sequence = batch.sequence;
-                    inner.lies.answered(&batch, &mut answer);
+                    inner.interceptor.answered(&batch, &mut answer);
                     answer
                 });
                 if answers.send(answer).await.is_err() {
@@ -198,8 +198,9 @@ impl Contributor for Liar {
                 let stage = match stages.message().await {
                     Ok(None) => break,
                     Ok(Some(mut stage)) => {
-                        inner.lies.finished(&mut stage);
-                        let more = (0..).map_while(|at| inner.lies.finished_again(&stage, at));
+                        inner.interceptor.finished(&mut stage);
+                        let more =
+                            (0..).map_while(|at| inner.interceptor.finished_again(&stage, at));
                         for again in more {
                             if progress.send(Ok(again)).await.is_err() {
                                 return;
@@ -223,10 +224,10 @@ impl Contributor for Liar {
     ) -> Result<Response<FetchProofResponse>, Status> {
         let mut request = request.into_inner();
         if let Some(session) = &mut request.session {
-            self.0.lies.fetching(session);
+            self.0.interceptor.fetching(session);
         }
         let mut answer = self.0.upstream.clone().fetch_proof(request).await?.into_inner();
-        self.0.lies.fetched(&mut answer);
+        self.0.interceptor.fetched(&mut answer);
         Ok(Response::new(answer))
     }
 }

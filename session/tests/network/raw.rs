@@ -1,4 +1,5 @@
-//! A user that may say anything: the generated client, without the checks of the own one.
+//! A user that can send anything: the generated client, without the checks of
+//! [`zklora_session::client`].
 
 use std::{
     sync::{
@@ -43,7 +44,7 @@ pub async fn client(url: &str) -> RawClient {
     ContributorClient::connect(url.to_string()).await.unwrap().max_encoding_message_size(usize::MAX)
 }
 
-/// An id and a key that nobody else has.
+/// A fresh id and key.
 pub fn fresh() -> SessionRef {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -64,24 +65,24 @@ pub async fn open(
 }
 
 /// A stream of batches.
-pub struct Talk {
+pub struct RawStream {
     pub requests: mpsc::Sender<InferRequest>,
     pub answers: Streaming<InferResponse>,
 }
 
 /// A stream whose first message is this.
-pub async fn stream(client: &mut RawClient, first: Option<Kind>) -> Result<Talk, Status> {
+pub async fn stream(client: &mut RawClient, first: Option<Kind>) -> Result<RawStream, Status> {
     let (requests, outgoing) = mpsc::channel(64);
     requests.try_send(InferRequest { kind: first }).unwrap();
     let answers = client.infer(ReceiverStream::new(outgoing)).await?.into_inner();
-    Ok(Talk { requests, answers })
+    Ok(RawStream { requests, answers })
 }
 
-pub async fn talk(client: &mut RawClient, session: &SessionRef) -> Result<Talk, Status> {
+pub async fn talk(client: &mut RawClient, session: &SessionRef) -> Result<RawStream, Status> {
     stream(client, Some(Kind::Start(session.clone()))).await
 }
 
-impl Talk {
+impl RawStream {
     pub async fn send(&self, kind: Option<Kind>) {
         // If the stream is gone, its answers say why.
         let _ = self.requests.send(InferRequest { kind }).await;
@@ -113,7 +114,7 @@ pub async fn begun(
     client: &mut RawClient,
     manifest: &CheckedManifest,
     rows: usize,
-) -> (SessionRef, Talk) {
+) -> (SessionRef, RawStream) {
     let session = fresh();
     open(client, &session, &manifest.id().0).await.unwrap();
     let mut talk = talk(client, &session).await.unwrap();

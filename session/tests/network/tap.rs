@@ -110,7 +110,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, is_client: bool, number: usize, 
     while let Ok(read) = from.read(&mut buffer) {
         if number <= state.silent.load(Ordering::SeqCst) {
             match read {
-                // Who hangs up is not heard either.
+                // A side that hangs up is not read from either.
                 0 => return,
                 _ => continue,
             }

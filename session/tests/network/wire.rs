@@ -44,7 +44,7 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn bytes_that_are_no_request_end_their_connection_and_nothing_else() {
+fn bytes_that_are_no_request_end_only_their_connection() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let noise: Vec<u8> = blake3::hash(b"noise").as_bytes().repeat(64);
@@ -77,7 +77,7 @@ fn bytes_that_are_no_request_end_their_connection_and_nothing_else() {
 }
 
 #[test]
-fn messages_that_are_none_are_answered_with_a_status() {
+fn malformed_messages_are_answered_with_a_status() {
     let contributor = artifacts();
     let server = Server::start(contributor.path());
     let manifest = load(contributor.path()).manifest;
@@ -89,11 +89,11 @@ fn messages_that_are_none_are_answered_with_a_status() {
         let many = Batch { rows: vec![Rows::default(); 3_000_000], ..Batch::default() };
         let mut talk = talk(&mut client, &session).await.unwrap();
         let status = talk.say(many).await.unwrap_err();
-        assert!(status.message().contains("more parts than 65536"), "{status}");
+        assert!(status.message().contains("a list has more than 65536"), "{status}");
         // As the first message, too.
         let many = Batch { rows: vec![Rows::default(); 3_000_000], ..Batch::default() };
         let status = stream(&mut client, Some(Kind::Batch(many))).await.err().unwrap();
-        assert!(status.message().contains("more parts than 65536"), "{status}");
+        assert!(status.message().contains("a list has more than 65536"), "{status}");
         // More than a message may have.
         let mut talk = raw::talk(&mut client, &session).await.unwrap();
         let mut long = batch(&manifest, 0, 1, 0);
@@ -186,7 +186,7 @@ fn a_connection_that_breaks_after_any_number_of_bytes_costs_a_reconnection_and_n
 }
 
 #[test]
-fn connections_that_dribble_bytes_are_closed_in_time_and_honest_users_get_their_places() {
+fn slow_connections_are_closed_in_time_and_honest_users_are_served() {
     let contributor = artifacts();
     let limits =
         Limits { handshake: Duration::from_millis(500), max_connections: 6, ..Limits::default() };
@@ -251,7 +251,7 @@ fn a_stream_that_is_silent_ends_and_its_session_does_not() {
 }
 
 #[test]
-fn a_user_that_does_not_read_its_answers_loses_its_place() {
+fn a_user_that_does_not_read_its_answers_loses_its_permit() {
     let contributor = artifacts();
     let limits = Limits { idle: Duration::from_millis(400), max_sessions: 1, ..Limits::default() };
     let server = with_limits(contributor.path(), limits);
@@ -281,7 +281,7 @@ fn a_user_that_does_not_read_its_answers_loses_its_place() {
 }
 
 #[test]
-fn something_that_is_no_contributor_is_named_in_the_error() {
+fn a_peer_that_is_no_contributor_is_named_in_the_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let case = Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -298,7 +298,7 @@ fn something_that_is_no_contributor_is_named_in_the_error() {
             held.push(stream);
         }
     });
-    for (at, why) in [(0, "did not say what it serves within 400ms"), (1, ""), (2, "")] {
+    for (at, why) in [(0, "did not answer Describe within 400ms"), (1, ""), (2, "")] {
         case.store(at, std::sync::atomic::Ordering::Relaxed);
         let mut options = party::options(&format!("http://{address}"), None);
         options.call_timeout = Duration::from_millis(400);
@@ -306,8 +306,8 @@ fn something_that_is_no_contributor_is_named_in_the_error() {
         let error = Remote::connect(options, &network()).err().unwrap().to_string();
         assert!(error.contains(&address.to_string()) && error.contains(why), "{at}: {error}");
     }
-    let nobody =
+    let unused =
         format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
-    let error = connect(&nobody, None).err().unwrap().to_string();
+    let error = connect(&unused, None).err().unwrap().to_string();
     assert!(error.contains("cannot connect") && error.contains("refused"), "{error}");
 }

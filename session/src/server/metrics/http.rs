@@ -1,5 +1,5 @@
-//! `GET /metrics` over plain HTTP/1: few connections, one request each, of a bounded size and
-//! within a bounded time.
+//! `GET /metrics` over plain HTTP/1: few connections, with one request each, of bounded size and
+//! duration.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -18,61 +18,61 @@ use tokio::{
     sync::{Semaphore, watch},
 };
 
-use super::Source;
+use super::page::MetricsPage;
 
-/// Connections at the same time; others wait in the system's queue.
-const CONNECTIONS: usize = 8;
+/// Most connections at the same time. Others wait in the backlog of the socket.
+const MAX_CONNECTIONS: usize = 8;
 
 /// How long a request may take to arrive, and how long a connection may last.
-const HEADERS: Duration = Duration::from_secs(5);
-const LONGEST: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest request, in bytes: the least that the library takes.
-const REQUEST: usize = 8 << 10;
+/// Longest request, in bytes: the least that hyper allows.
+const MAX_REQUEST: usize = 8 << 10;
 
 /// Answers until the server stops.
 pub(in crate::server) async fn serve(
     listener: TcpListener,
-    source: Arc<Source>,
+    page: Arc<MetricsPage>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let local = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    // Never closed.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    // The semaphore is never closed.
+    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         let Ok((stream, _)) = accepted else {
-            // Out of descriptors: the service's own connections say so in the log.
+            // Out of descriptors. The accept loop of the service logs that.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let source = Arc::clone(&source);
+        let page = Arc::clone(&page);
         tokio::spawn(async move {
-            let _ = tokio::time::timeout(LONGEST, answer(stream, source, local)).await;
-            drop(place);
+            let _ = tokio::time::timeout(CONNECTION_TIMEOUT, answer(stream, page, local)).await;
+            drop(permit);
         });
     }
 }
 
-async fn answer(stream: TcpStream, source: Arc<Source>, local: bool) {
+async fn answer(stream: TcpStream, page: Arc<MetricsPage>, local: bool) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let source = Arc::clone(&source);
-        async move { Ok::<_, Infallible>(respond(&request, source, local).await) }
+        let page = Arc::clone(&page);
+        async move { Ok::<_, Infallible>(respond(&request, page, local).await) }
     });
     let mut http = http1::Builder::new();
     http.keep_alive(false)
-        .max_buf_size(REQUEST)
+        .max_buf_size(MAX_REQUEST)
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS);
-    // A peer that goes away is nobody's fault.
+        .header_read_timeout(HEADER_TIMEOUT);
+    // A peer that disconnects is no error of the server.
     let _ = http.serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// Whether the request names this machine: a page of a stranger, whose name leads here, makes a
-/// browser ask under that name.
+/// Whether the Host header names this machine. In a DNS rebinding attack, a browser sends the name
+/// of the attacker's page.
 fn names_this_machine(host: &str) -> bool {
     let Ok(authority) = host.parse::<hyper::http::uri::Authority>() else { return false };
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -81,7 +81,7 @@ fn names_this_machine(host: &str) -> bool {
 
 async fn respond(
     request: &Request<Incoming>,
-    source: Arc<Source>,
+    page: Arc<MetricsPage>,
     local: bool,
 ) -> Response<Full<Bytes>> {
     let text = |status: StatusCode, text: String| {
@@ -97,10 +97,11 @@ async fn respond(
         }
         response
     };
-    // On other addresses, whoever can connect may read it anyway.
+    // On other addresses, anyone who can connect may read the page.
     let named = |host: &hyper::header::HeaderValue| host.to_str().is_ok_and(names_this_machine);
     if local && !request.headers().get_all(HOST).iter().all(named) {
-        let why = "ask by an address or as localhost: a proxy has to set the header Host so\n";
+        let why = "ask by an IP address or as localhost: a proxy has to set the Host header \
+                   accordingly\n";
         return text(StatusCode::FORBIDDEN, why.into());
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -109,8 +110,8 @@ async fn respond(
     if request.uri().path() != "/metrics" {
         return text(StatusCode::NOT_FOUND, "the page is /metrics\n".into());
     }
-    // It waits for the ledger's lock.
-    match tokio::task::spawn_blocking(move || source.page()).await {
+    // It may wait for the lock of the ledger.
+    match tokio::task::spawn_blocking(move || page.render()).await {
         Ok(Ok(page)) => text(StatusCode::OK, page),
         failed => {
             tracing::error!("the metrics cannot be shown: {failed:?}");

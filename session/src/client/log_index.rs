@@ -1,0 +1,290 @@
+//! The index of a user's log: which rows it has, and where their deltas are.
+//!
+//! The log holds the rows and the deltas. Memory holds a digest and a number of each row, and the
+//! latest deltas. Deltas that are read for the base model are not checked against the checksums of
+//! the log. The trace is written from a reading that is checked, and the verdict is about the
+//! trace, so a byte that the disk changed ends in a refusal.
+
+use std::{
+    fs,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use zklora_artifacts::{
+    module_rows::ModuleRows, session_rows::SessionRows, trace_writer::TraceWriter,
+};
+use zklora_proof::{checked_manifest::CheckedManifest, masks::os_bytes};
+
+use super::{
+    answered_rows::{self, AnsweredRows, RowDigest},
+    delta_cache::DeltaCache,
+    log_writer::LogWriter,
+};
+use crate::{
+    Error,
+    batch::{parse, parse_answer},
+    session_log::{self, Event},
+    wire::{Batch, InferResponse},
+};
+
+/// Takes the index of a module in the manifest, rows of it, and their deltas.
+type Visit<'a> = dyn FnMut(usize, &ModuleRows, &[i64]) -> Result<(), Error> + 'a;
+
+/// A batch with its rows.
+pub(super) struct OutgoingBatch {
+    pub batch: Batch,
+    /// The batch's sets of rows, and the digest of each row.
+    pub sets: Vec<(Arc<ModuleRows>, Vec<RowDigest>)>,
+}
+
+/// Pairs the events of a user's log: each batch with its answer.
+#[derive(Default)]
+pub(super) struct AnsweredBatches {
+    /// The batch that was sent and not answered.
+    pub sent: Option<Batch>,
+    /// Whether the proof was requested.
+    pub ended: bool,
+}
+
+impl AnsweredBatches {
+    /// Takes the next event. Returns a batch with its answer.
+    pub fn next(
+        &mut self,
+        path: &Path,
+        event: Event,
+    ) -> Result<Option<(Batch, InferResponse)>, Error> {
+        match (event, self.sent.take()) {
+            (Event::Sent(batch), None) => self.sent = Some(batch),
+            (Event::Answered(answer), Some(batch)) => return Ok(Some((batch, answer))),
+            (Event::Withdrawn, Some(_)) => {}
+            (Event::Ended, None) => self.ended = true,
+            _ => return Err(Error::file(path, "its events are not those of a user's session")),
+        }
+        Ok(None)
+    }
+}
+
+/// Passes every answered batch of a log to `visit`, one after the other, so that memory is needed
+/// for one.
+pub(super) fn read_answered(
+    path: &Path,
+    visit: &mut dyn FnMut(Batch, InferResponse) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut batches = AnsweredBatches::default();
+    session_log::read(path, &mut |event| match batches.next(path, event)? {
+        Some((batch, answer)) => visit(batch, answer),
+        None => Ok(()),
+    })?;
+    Ok(())
+}
+
+/// The index of a log.
+pub(super) struct LogIndex {
+    path: PathBuf,
+    file: fs::File,
+    /// The key of the row digests.
+    key: zeroize::Zeroizing<[u8; 32]>,
+    modules: Vec<AnsweredRows>,
+    cache: DeltaCache,
+    /// Sequence number of the next batch.
+    pub next: u64,
+}
+
+impl LogIndex {
+    /// The index of an existing log, before its events are added.
+    pub fn of(path: &Path, modules: usize) -> Result<LogIndex, Error> {
+        Ok(LogIndex {
+            path: path.to_path_buf(),
+            file: fs::File::open(path).map_err(|e| Error::file(path, e))?,
+            key: os_bytes()?,
+            modules: (0..modules).map(|_| AnsweredRows::default()).collect(),
+            cache: DeltaCache::default(),
+            next: 0,
+        })
+    }
+
+    /// Rows of every module that were answered.
+    pub fn rows_per_module(&self) -> Vec<usize> {
+        self.modules.iter().map(AnsweredRows::count).collect()
+    }
+
+    /// Rows of all modules that were answered.
+    pub fn rows(&self) -> usize {
+        self.modules.iter().map(AnsweredRows::count).sum()
+    }
+
+    /// The answered rows of a module.
+    pub fn of_module(&self, module: usize) -> &AnsweredRows {
+        &self.modules[module]
+    }
+
+    /// The digest of each row.
+    pub fn digests(&self, rows: &ModuleRows, dims: &[usize]) -> Vec<RowDigest> {
+        answered_rows::digests(&self.key, rows, dims)
+    }
+
+    /// Decodes the rows of a batch.
+    pub fn outgoing(
+        &self,
+        batch: Batch,
+        manifest: &CheckedManifest,
+    ) -> Result<OutgoingBatch, String> {
+        let calls = parse(&batch, manifest)?;
+        let mut sets: Vec<Option<(Arc<ModuleRows>, Vec<RowDigest>)>> = vec![None; batch.rows.len()];
+        for (call, on_wire) in calls.iter().zip(&batch.calls) {
+            // `parse` checks that a call reads every set.
+            sets[on_wire.rows as usize].get_or_insert_with(|| {
+                (Arc::clone(&call.rows), self.digests(&call.rows, &dims(manifest, call.module)))
+            });
+        }
+        Ok(OutgoingBatch { batch, sets: sets.into_iter().flatten().collect() })
+    }
+
+    /// Adds a batch and the deltas of its calls. `payload` is the offset of the answer's payload in
+    /// the log.
+    ///
+    /// # Errors
+    /// What is wrong with the batch.
+    pub fn add(
+        &mut self,
+        OutgoingBatch { batch, sets }: &OutgoingBatch,
+        answer: &InferResponse,
+        deltas: Vec<Vec<i64>>,
+        payload: u64,
+    ) -> Result<(), String> {
+        if batch.sequence != self.next {
+            return Err(format!(
+                "batch {} follows where batch {} is expected",
+                batch.sequence, self.next
+            ));
+        }
+        if let Some(call) =
+            batch.calls.iter().find(|call| !self.has_room(call.module as usize, sets, call.rows))
+        {
+            return Err(format!(
+                "batch {}: more rows of module {} than a session can have",
+                batch.sequence, call.module
+            ));
+        }
+        for ((call, delta), offset) in
+            batch.calls.iter().zip(deltas).zip(Event::delta_positions(answer, payload))
+        {
+            let module = call.module as usize;
+            self.cache.push((module, self.modules[module].answers()), delta);
+            self.modules[module].push(&sets[call.rows as usize].1, offset);
+        }
+        self.next += 1;
+        Ok(())
+    }
+
+    fn has_room(
+        &self,
+        module: usize,
+        sets: &[(Arc<ModuleRows>, Vec<RowDigest>)],
+        set: u32,
+    ) -> bool {
+        self.modules[module].has_room(sets[set as usize].1.len())
+    }
+
+    /// Whether the session can have all rows of a batch.
+    pub fn has_room_for(&self, OutgoingBatch { batch, sets }: &OutgoingBatch) -> bool {
+        batch.calls.iter().all(|call| self.has_room(call.module as usize, sets, call.rows))
+    }
+
+    /// The deltas of rows of a module, each `width` wide. None: a row was not answered.
+    pub fn deltas(
+        &self,
+        log: &LogWriter,
+        module: usize,
+        width: usize,
+        digests: &[RowDigest],
+    ) -> Result<Option<Vec<i64>>, Error> {
+        let known = &self.modules[module];
+        let mut deltas = vec![0i64; digests.len() * width];
+        let Some(rows) =
+            digests.iter().map(|digest| known.row(digest)).collect::<Option<Vec<u32>>>()
+        else {
+            return Ok(None);
+        };
+        let (mut done, mut is_flushed) = (0, false);
+        while done < rows.len() {
+            let (answer, first) = known.answer_of(rows[done]);
+            // Consecutive rows of one answer are read at once.
+            let follows = |at: usize| {
+                rows.get(at).is_some_and(|row| known.answer_of(*row) == (answer, first + at - done))
+            };
+            let run = 1 + (done + 1..).take_while(|at| follows(*at)).count();
+            let out = &mut deltas[done * width..(done + run) * width];
+            match self.cache.get((module, answer)) {
+                Some(all) => out.copy_from_slice(&all[first * width..(first + run) * width]),
+                None => {
+                    // The log writer may not have written it yet.
+                    if !std::mem::replace(&mut is_flushed, true) {
+                        log.flush()?;
+                    }
+                    self.read(known.offset(answer) + (first * width * 8) as u64, out)?;
+                }
+            }
+            done += run;
+        }
+        Ok(Some(deltas))
+    }
+
+    /// Reads little-endian words of the log. (The curve library supports only little-endian
+    /// machines.)
+    fn read(&self, offset: u64, out: &mut [i64]) -> Result<(), Error> {
+        let mut file = &self.file;
+        let read = file
+            .seek(SeekFrom::Start(offset))
+            .and_then(|_| file.read_exact(bytemuck::cast_slice_mut(out)));
+        read.map_err(|e| Error::file(&self.path, format!("cannot read deltas: {e}")))
+    }
+
+    /// Writes all rows and deltas as a trace. The log must be flushed.
+    pub fn write_trace(
+        &self,
+        path: &Path,
+        session: [u8; 32],
+        manifest: &CheckedManifest,
+    ) -> Result<(), Error> {
+        let counts = self.rows_per_module();
+        let mut writer =
+            TraceWriter::create(path, manifest.id(), session, manifest.modules(), &counts)?;
+        self.each(manifest, &mut |module, rows, delta| Ok(writer.push(module, rows, delta)?))?;
+        Ok(writer.finish()?)
+    }
+
+    /// All rows and deltas as a trace in memory. The log must be flushed.
+    pub fn trace(
+        &self,
+        session: [u8; 32],
+        manifest: &CheckedManifest,
+    ) -> Result<SessionRows, Error> {
+        let mut modules: Vec<ModuleRows> =
+            manifest.modules().iter().map(ModuleRows::none).collect();
+        self.each(manifest, &mut |module, rows, delta| {
+            modules[module].extend(rows, delta);
+            Ok(())
+        })?;
+        Ok(SessionRows { adapter: manifest.id(), session, modules })
+    }
+
+    fn each(&self, manifest: &CheckedManifest, visit: &mut Visit<'_>) -> Result<(), Error> {
+        let refuse = |why: String| Error::file(&self.path, why);
+        read_answered(&self.path, &mut |batch, answer| {
+            let calls = parse(&batch, manifest).map_err(refuse)?;
+            let deltas = parse_answer(&batch, &answer, manifest).map_err(refuse)?;
+            calls
+                .iter()
+                .zip(&deltas)
+                .try_for_each(|(call, delta)| visit(call.module, &call.rows, delta))
+        })
+    }
+}
+
+/// Features of each input of a module.
+pub(super) fn dims(manifest: &CheckedManifest, module: usize) -> Vec<usize> {
+    manifest.modules()[module].inputs.iter().map(|input| input.dim).collect()
+}

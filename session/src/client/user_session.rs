@@ -1,0 +1,110 @@
+//! The state of a user's session with one contributor, and its folder.
+
+use std::{path::PathBuf, sync::Arc};
+
+use zklora_artifacts::session_rows::SessionRows;
+
+use super::{
+    log_index::{LogIndex, OutgoingBatch},
+    log_writer::LogWriter,
+    remote::Remote,
+    stream::Stream,
+};
+use crate::Error;
+
+/// Names of files in the folder of a session.
+pub(super) const LOG: &str = "rows.log";
+pub(super) const TRACE: &str = "trace.safetensors";
+pub(super) const PROOF: &str = "session.pf";
+
+/// Figures of a session.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Statistics {
+    /// Rows that were sent and answered.
+    pub rows: usize,
+    /// Rows that the session's log answered.
+    pub reused: usize,
+    /// Bytes of batches.
+    pub sent: u64,
+    /// Bytes of answers.
+    pub received: u64,
+    /// Seconds of each call.
+    pub seconds: Vec<f64>,
+    /// Bytes of the batch and of the answer of each call.
+    pub sizes: Vec<(usize, usize)>,
+    /// Number of reconnections.
+    pub reconnections: usize,
+}
+
+/// An open session with one contributor.
+pub struct UserSession {
+    pub(super) remote: Remote,
+    pub(super) folder: PathBuf,
+    pub(super) id: [u8; 32],
+    pub(super) key: zeroize::Zeroizing<[u8; 32]>,
+    pub(super) log: LogWriter,
+    pub(super) index: LogIndex,
+    /// The batch that was sent and not answered. It may have been counted, so it is answered
+    /// before another one is sent.
+    pub(super) pending: Option<Arc<OutgoingBatch>>,
+    pub(super) stream: Option<Stream>,
+    /// Whether there was a stream, so that the next one is a reconnection.
+    pub(super) connected: bool,
+    /// Whether the proof was requested. Then no row can be added.
+    pub(super) ended: bool,
+    /// Number of batches in the trace that this process wrote.
+    pub(super) traced: Option<u64>,
+    /// Figures so far.
+    pub statistics: Statistics,
+    /// Rows that were in the log when the session was opened.
+    pub resumed: usize,
+}
+
+impl UserSession {
+    /// The URL of the contributor.
+    pub fn url(&self) -> &str {
+        &self.remote.options.url
+    }
+
+    /// The contributor.
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+
+    /// The session id.
+    pub fn id(&self) -> &[u8; 32] {
+        &self.id
+    }
+
+    /// Rows of all modules that were answered.
+    pub fn rows(&self) -> usize {
+        self.index.rows()
+    }
+
+    /// Rows of every module that were answered.
+    pub fn rows_per_module(&self) -> Vec<usize> {
+        self.index.rows_per_module()
+    }
+
+    pub(super) fn failed(&self, why: impl Into<String>) -> Error {
+        Error::Contributor { url: self.remote.options.url.clone(), why: why.into() }
+    }
+
+    /// From now on, an unreachable contributor is an error at once.
+    pub fn stop_retrying(&mut self) {
+        self.remote.stop_retrying();
+    }
+
+    /// The rows and deltas of the log as a trace in memory.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`]: the log cannot be read.
+    pub fn trace(&self) -> Result<SessionRows, Error> {
+        if !self.folder.join(LOG).exists() {
+            // The session is finished.
+            return Ok(SessionRows::read(&self.folder.join(TRACE), &self.remote.manifest)?);
+        }
+        self.log.flush()?;
+        self.index.trace(self.id, &self.remote.manifest)
+    }
+}

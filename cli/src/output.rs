@@ -11,6 +11,7 @@ use std::{fmt::Display, path::Path, process::exit, time::Duration};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use zklora_files::text::{self, shown};
+pub use zklora_runtime::numbers::{bytes, count};
 
 /// The output and its format.
 pub struct Output {
@@ -171,28 +172,6 @@ pub fn seconds(duration: Duration) -> String {
     } else {
         format!("{:.0} ms", s * 1e3)
     }
-}
-
-/// A size in the unit that fits.
-pub fn bytes(count: u64) -> String {
-    match count {
-        0..1024 => format!("{count} B"),
-        1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
-        _ => format!("{:.1} MiB", count as f64 / 1_048_576.0),
-    }
-}
-
-/// A number with thousands separated.
-pub fn count(number: usize) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 #[cfg(test)]

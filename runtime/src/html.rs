@@ -1,13 +1,11 @@
 //! Text and numbers of an HTML page. All text is untrusted: it reaches the page only through
 //! [`text`].
-//!
-//! Numbers are formatted here and not by `indicatif`, which the command line uses: it would bring a
-//! terminal library into this crate, and it has no format for significant digits, shares or times
-//! below a second.
 
 use std::fmt::Write;
 
 use zklora_files::text::is_plain;
+
+pub use crate::numbers::{bytes, count};
 
 /// The style sheet of every page, for light and for dark screens.
 pub const STYLE: &str = include_str!("style.css");
@@ -56,29 +54,6 @@ pub fn percent(x: f64) -> String {
         0.0 => "0 %".into(),
         size if !(1e-3..1e6).contains(&size) => format!("{x:.1e} %"),
         size => format!("{x:.0$} %", (2 - size.log10().floor() as i32).clamp(0, 5) as usize),
-    }
-}
-
-/// Formats a count with separated thousands.
-pub fn count(number: usize) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// Formats a number of bytes in the unit that fits.
-pub fn bytes(count: u64) -> String {
-    match count {
-        0..1024 => format!("{count} B"),
-        1024..1_048_576 => format!("{:.1} KiB", count as f64 / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", count as f64 / 1_048_576.0),
-        _ => format!("{:.1} GiB", count as f64 / 1_073_741_824.0),
     }
 }
 

@@ -14,6 +14,7 @@ pub mod error;
 pub mod html;
 pub mod infer;
 pub mod leak;
+pub mod numbers;
 pub mod pipeline;
 pub mod precision;
 pub mod process;

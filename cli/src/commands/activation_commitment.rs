@@ -6,7 +6,7 @@ use serde_json::json;
 use zklora_artifacts::activation_commitment::{Commitment, RowProof, Values};
 use zklora_files::Access;
 
-use super::{NO, Outcome};
+use super::outcome::{NO, Outcome};
 use crate::{
     args::activation_commitment as args,
     output::{Output, count, path},

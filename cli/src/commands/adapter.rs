@@ -12,7 +12,10 @@ use zklora_runtime::{
     compile::{FileCheck, FileState},
 };
 
-use super::{NO, Outcome, leak, policy};
+use super::{
+    leak,
+    outcome::{NO, Outcome, policy},
+};
 use crate::{
     args,
     output::{Output, bytes, count, path, seconds},

@@ -12,7 +12,7 @@ use zklora_bench::{
 use zklora_files::Access;
 use zklora_runtime::Error;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::{
     args,
     output::{Output, bytes, count, seconds},

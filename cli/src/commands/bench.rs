@@ -11,7 +11,7 @@ use zklora_runtime::{
     pipeline::{ActivationSource, Options, PipelineStep},
 };
 
-use super::{Outcome, profile_bench};
+use super::{outcome::Outcome, profile_bench};
 use crate::{
     args,
     output::{Output, bytes, count, seconds},

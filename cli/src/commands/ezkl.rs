@@ -13,7 +13,7 @@ use zklora_ezkl::{
 };
 use zklora_runtime::Error;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::{
     args::{
         self,

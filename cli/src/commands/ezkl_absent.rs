@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::{
     args::{self, ezkl::Backend},
     output::Output,

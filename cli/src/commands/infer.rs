@@ -13,7 +13,7 @@ use zklora_runtime::{
 };
 use zklora_session::client::{ClientTls, ContributorOptions, Progress};
 
-use super::{NO, Outcome, policy};
+use super::outcome::{NO, Outcome, policy};
 use crate::{
     args,
     output::{Output, bytes, count},

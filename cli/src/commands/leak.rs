@@ -11,7 +11,7 @@ use zklora_runtime::{
     leak::{Measurement, Options, percent},
 };
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::{
     args::leak::Leak,
     output::{Output, count},

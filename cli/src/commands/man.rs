@@ -7,7 +7,7 @@ use clap_mangen::Man;
 use serde_json::json;
 use zklora_files::Access;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::{
     args,
     output::{Output, count, path},

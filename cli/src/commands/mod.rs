@@ -13,6 +13,7 @@ mod ezkl;
 mod infer;
 mod leak;
 mod man;
+mod outcome;
 #[cfg(feature = "bench")]
 mod profile_bench;
 mod report;
@@ -27,19 +28,12 @@ mod srs;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use zklora_proof::verifier::SrsPolicy;
 
-use self::ezkl::is_ezkl;
+use self::{ezkl::is_ezkl, outcome::Outcome};
 use crate::{
-    args::{Args, Command, SrsCommand, TraceCommand, TrustedSrs, ezkl::Backend},
+    args::{Args, Command, SrsCommand, TraceCommand, ezkl::Backend},
     output::Output,
 };
-
-/// The exit code of a command, or why it failed.
-pub type Outcome = anyhow::Result<ExitCode>;
-
-/// Exit code: the answer is no.
-const NO: u8 = 1;
 
 /// Runs a command.
 pub fn execute(command: Command, output: &Output) -> Outcome {
@@ -100,8 +94,4 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         }
         Command::Man(args) => man::man(&args, output),
     }
-}
-
-fn policy(srs: &TrustedSrs) -> SrsPolicy {
-    if srs.insecure_srs { SrsPolicy::AllowUntrusted } else { SrsPolicy::TrustedOnly }
 }

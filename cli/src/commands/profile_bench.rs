@@ -20,7 +20,7 @@ use zklora_bench::{
 use zklora_files::{Access, MAX_FILE};
 use zklora_proof::checked_manifest::CheckedManifest;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::{
     args,
     output::{Output, bytes, count},

@@ -9,7 +9,7 @@ use zklora_runtime::{
     report_page,
 };
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::{
     args::report::Report,
     output::{Output, bytes, count},

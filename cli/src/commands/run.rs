@@ -8,7 +8,7 @@ use zklora_runtime::{
     pipeline::{ActivationSource, Options, PipelineStep, Summary},
 };
 
-use super::{Outcome, policy};
+use super::outcome::{Outcome, policy};
 use crate::{
     args,
     output::{Output, bytes, count, path, seconds},

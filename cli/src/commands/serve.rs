@@ -11,7 +11,7 @@ use zklora_session::{
     server::{self, Limits, ServerOptions, ServerTls, Tokens},
 };
 
-use super::{Outcome, leak};
+use super::{leak, outcome::Outcome};
 use crate::{
     args, log,
     output::{Output, count},

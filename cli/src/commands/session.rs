@@ -17,7 +17,10 @@ use zklora_proof::{keys::KeyStore, manifest::Module};
 use zklora_runtime::process::{cpu_seconds, peak_memory};
 use zklora_session::{prove, record};
 
-use super::{Outcome, leak, policy};
+use super::{
+    leak,
+    outcome::{Outcome, policy},
+};
 use crate::{
     args,
     output::{Output, bytes, count, path},

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use zklora_runtime::Error;
 use zklora_session::stored_sessions::{Folder, State, Stored, upkeep};
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::{
     args::sessions::{List, Prune, Sessions, SessionsCommand},
     output::{Output, bytes, count},

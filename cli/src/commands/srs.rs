@@ -7,7 +7,7 @@ use serde_json::json;
 use zklora_artifacts::srs_file;
 use zklora_proof::srs::Srs;
 
-use super::Outcome;
+use super::outcome::Outcome;
 use crate::{
     args,
     output::{Output, count},

@@ -124,21 +124,24 @@ fn pump(mut from: TcpStream, mut to: TcpStream, is_client: bool, number: usize, 
         if is_client {
             state.sent.lock().unwrap().extend(&buffer[..read]);
         }
-        let left = state.left.load(Ordering::SeqCst);
+        // One atomic step, because both directions of a connection count at the same time.
+        let after = |left: i64| match left {
+            NEVER => NEVER,
+            _ if left < read as i64 => NEVER,
+            _ => left - read as i64,
+        };
+        let count = |left| Some(after(left));
+        let left = state.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, count).unwrap();
         let passes = read.min(usize::try_from(left).unwrap_or(usize::MAX));
         if to.write_all(&buffer[..passes]).is_err() {
             break;
         }
-        if left != NEVER {
-            state.left.fetch_sub(passes as i64, Ordering::SeqCst);
-            if passes < read {
-                state.left.store(NEVER, Ordering::SeqCst);
-                if state.is_silent_cut.load(Ordering::SeqCst) {
-                    state.silent.fetch_max(number, Ordering::SeqCst);
-                    continue;
-                }
-                break;
+        if passes < read {
+            if state.is_silent_cut.load(Ordering::SeqCst) {
+                state.silent.fetch_max(number, Ordering::SeqCst);
+                continue;
             }
+            break;
         }
     }
     let _ = from.shutdown(Shutdown::Both);

@@ -36,14 +36,13 @@ impl Keys {
     /// Derives the verifying key.
     ///
     /// # Errors
-    /// [`Error::Manifest`] if the layout is impossible; [`Error::Internal`] if it has another size
-    /// than the SRS.
+    /// [`Error::Manifest`] if the layout is impossible, or has another size than the SRS.
     pub fn generate(srs: &Srs, layout: Layout) -> Result<Keys, Error> {
         layout.check()?;
         // Commitments under a longer basis are commitments to other polynomials
         // (docs/protocol.md, "Structured reference string").
         if srs.k() != layout.k {
-            return Err(Error::Internal(format!(
+            return Err(Error::Manifest(format!(
                 "the circuit has 2^{} rows, the SRS 2^{} points",
                 layout.k,
                 srs.k()

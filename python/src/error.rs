@@ -2,6 +2,7 @@
 
 use pyo3::prelude::*;
 use zklora_artifacts::Error as Artifact;
+use zklora_compiler::SourceError;
 use zklora_files::text::shown;
 use zklora_proof::Error as Proof;
 use zklora_runtime::Error;
@@ -90,9 +91,11 @@ fn class_of(error: &Error) -> &'static str {
         Error::Session(Session::Budget(_)) => "InputError",
         Error::Session(Session::Contributor { .. }) | Error::Interrupted(_) => "NetworkError",
         _ if error.is_refusal() => "VerificationError",
-        Error::Session(Session::Artifact(Artifact::File(_))) => "FileError",
+        Error::Session(Session::Artifact(Artifact::File(_)))
+        | Error::Source(SourceError::File(_)) => "FileError",
         Error::Session(
             Session::Internal(_)
+            | Session::System(_)
             | Session::Artifact(Artifact::Proof(
                 Proof::Internal(_) | Proof::Library(_) | Proof::Randomness(_),
             )),

@@ -104,10 +104,12 @@ pub fn verify(
     let activations =
         activations.map(|arrays| self::activations(&manifest, &arrays)).transpose()?;
     worker::run(py, None, move |_| {
+        let own = OwnSession { id: own, inputs: activations.as_ref() };
+        // A session of another id is refused before its rows are read.
+        own.check_id(storage.session())?;
         let (srs, keys) = (globals::srs()?, globals::keys());
         let verdict = storage.with_trace(&manifest, |rows| {
-            let (own, policy) =
-                (OwnSession { id: own, inputs: activations.as_ref() }, SrsPolicy::TrustedOnly);
+            let policy = SrsPolicy::TrustedOnly;
             Ok(verification::verify(&manifest, rows, &own, &proof, &srs, keys, policy)?)
         })?;
         Ok(verdict.rows.into_iter().collect())

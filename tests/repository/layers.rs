@@ -31,7 +31,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "bench",
         ],
     ),
-    ("python", &["proof", "files", "artifacts", "models", "session", "runtime"]),
+    ("python", &["proof", "files", "artifacts", "models", "compiler", "session", "runtime"]),
     ("fuzz", &[]),
 ];
 

@@ -4,6 +4,7 @@
 //! Exports and compiles the small PEFT adapter in `examples/adapter`, computes and proves the deltas
 //! of the activations in `examples/session`, verifies them, and audits the delivered adapter.
 //! Everything is written to the folder OUT.
+#![allow(clippy::print_stdout)]
 
 use std::{
     path::{Path, PathBuf},
@@ -18,7 +19,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     match run(Path::new(&out)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(if error.is_refusal() { 1 } else { 2 })
@@ -26,7 +28,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(out: &Path) -> Result<(), Error> {
+/// Whether the audit found the committed adapter.
+fn run(out: &Path) -> Result<bool, Error> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let (peft, inputs) = (examples.join("adapter"), examples.join("session/inputs.safetensors"));
     let (onnx, artifacts) = (out.join("onnx"), out.join("artifacts"));
@@ -53,5 +56,5 @@ fn run(out: &Path) -> Result<(), Error> {
     let opening = artifacts.join("private/opening");
     let audit = verifier.audit(&pin, &public, &peft, None, &opening)?;
     println!("{} modules compared, {} differ", audit.modules, audit.differences.len());
-    Ok(())
+    Ok(audit.is_committed())
 }

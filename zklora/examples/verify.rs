@@ -2,6 +2,7 @@
 //! verify -- ADAPTER_ID SESSION_ID PUBLIC TRACE PROOF`.
 //!
 //! Without arguments it verifies the small session in `examples/session`.
+#![allow(clippy::print_stdout)]
 
 use std::path::Path;
 

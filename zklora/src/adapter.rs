@@ -9,7 +9,7 @@ use zklora_files::Access;
 use zklora_proof::{keys::KeyStore, srs::Srs};
 use zklora_session::{prove, record};
 
-use crate::{AdapterId, Error, SessionId};
+use crate::{AdapterId, Error, SessionId, error::Inner};
 
 /// An adapter in an artifact folder: the public part that users get, and the private weights and
 /// masks.
@@ -32,8 +32,9 @@ impl Adapter {
     /// # Errors
     /// A file is missing or damaged, or the parts belong to different adapters.
     pub fn open(folder: &Path) -> Result<Adapter, Error> {
-        let (srs, keys) = (srs_file::load(None)?, KeyStore::default());
-        Ok(Adapter { artifacts: Artifacts::load(folder, &srs, &keys)?, srs, keys })
+        let (srs, keys) = (srs_file::load(None).map_err(Inner::from)?, KeyStore::default());
+        let artifacts = Artifacts::load(folder, &srs, &keys).map_err(Inner::from)?;
+        Ok(Adapter { artifacts, srs, keys })
     }
 
     /// Writes a PEFT folder as ONNX, one file for each submodule. `base` is the folder of the base
@@ -43,9 +44,8 @@ impl Adapter {
     /// The adapter cannot be read, or is of a kind that is not supported.
     #[cfg(feature = "compile")]
     pub fn export(peft: &Path, base: Option<&Path>, onnx: &Path) -> Result<(), Error> {
-        let adapter = zklora_models::Adapter::load_with_base(peft, base)
-            .map_err(zklora_runtime::Error::from)?;
-        zklora_models::export(&adapter, &[], onnx).map_err(zklora_runtime::Error::from)?;
+        let adapter = zklora_models::Adapter::load_with_base(peft, base).map_err(Inner::from)?;
+        zklora_models::export(&adapter, &[], onnx).map_err(Inner::from)?;
         Ok(())
     }
 
@@ -69,15 +69,15 @@ impl Adapter {
     #[cfg(feature = "compile")]
     pub fn compile(onnx: &[PathBuf], out: &Path) -> Result<Adapter, Error> {
         use zklora_runtime::compile::{Options, compile};
-        let (srs, keys) = (srs_file::load(None)?, KeyStore::default());
+        let (srs, keys) = (srs_file::load(None).map_err(Inner::from)?, KeyStore::default());
         let options = Options { paths: onnx, out, seed_file: None, calibrate: None };
-        let artifacts = compile(&options, &srs, &keys)?.artifacts;
+        let artifacts = compile(&options, &srs, &keys).map_err(Inner::from)?.artifacts;
         Ok(Adapter { artifacts, srs, keys })
     }
 
     /// The adapter id, which users pin before a session.
     pub fn id(&self) -> AdapterId {
-        self.artifacts.manifest.id()
+        self.artifacts.manifest.id().0.into()
     }
 
     /// The folder that users get.
@@ -96,12 +96,15 @@ impl Adapter {
         inputs: &Path,
         trace: &Path,
     ) -> Result<usize, Error> {
-        zklora_files::require_folder_of(trace)?;
-        let inputs = Activations::read(inputs, self.artifacts.manifest.modules(), None)?;
-        let session = Some(session_id.to_bytes());
-        let (rows, _) = record::record(&self.artifacts, &inputs, session, None)?;
-        rows.write(trace, &self.artifacts.manifest)?;
-        Ok(rows.rows())
+        let record = || -> Result<usize, zklora_session::Error> {
+            zklora_files::require_folder_of(trace)?;
+            let inputs = Activations::read(inputs, self.artifacts.manifest.modules(), None)?;
+            let session = Some(session_id.to_bytes());
+            let (rows, _) = record::record(&self.artifacts, &inputs, session, None)?;
+            rows.write(trace, &self.artifacts.manifest)?;
+            Ok(rows.rows())
+        };
+        Ok(record().map_err(Inner::from)?)
     }
 
     /// Proves a session that this adapter served, and writes the proof.
@@ -119,9 +122,12 @@ impl Adapter {
     /// # Ok::<(), zklora::Error>(())
     /// ```
     pub fn prove(&self, trace: &Path, proof: &Path) -> Result<(), Error> {
-        zklora_files::require_folder_of(proof)?;
-        let trace = TraceReader::trace(trace, &self.artifacts.manifest)?;
-        let bytes = prove::prove(&self.artifacts, &trace, &self.srs, &self.keys)?;
-        Ok(zklora_files::write(proof, &bytes, Access::Public)?)
+        let prove = || -> Result<(), zklora_session::Error> {
+            zklora_files::require_folder_of(proof)?;
+            let trace = TraceReader::trace(trace, &self.artifacts.manifest)?;
+            let bytes = prove::prove(&self.artifacts, &trace, &self.srs, &self.keys)?;
+            Ok(zklora_files::write(proof, &bytes, Access::Public)?)
+        };
+        Ok(prove().map_err(Inner::from)?)
     }
 }

@@ -3,18 +3,25 @@
 use std::path::Path;
 
 use zklora_artifacts::{folder::Public, secret_files};
-use zklora_proof::keys::KeyStore;
 
 use crate::{AdapterId, Error, Verifier, error::Inner};
 
 /// What an audit found.
+#[must_use = "an audit that found differences is no error"]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Audit {
     /// Modules that were compared.
     pub modules: usize,
-    /// What differs. Empty: the delivered adapter is the committed one.
+    /// What differs.
     pub differences: Vec<Difference>,
+}
+
+impl Audit {
+    /// Whether the delivered adapter is the committed one.
+    pub fn is_committed(&self) -> bool {
+        self.differences.is_empty()
+    }
 }
 
 /// A module that is not the committed one.
@@ -37,7 +44,7 @@ impl Verifier {
     ///
     /// ```no_run
     /// # use std::path::Path;
-    /// # let pin = zklora::AdapterId([0; 32]);
+    /// # let pin = zklora::AdapterId::from([0; 32]);
     /// let audit = zklora::Verifier::ethereum()?.audit(
     ///     &pin,
     ///     Path::new("public"),
@@ -45,7 +52,7 @@ impl Verifier {
     ///     None,
     ///     Path::new("opening"),
     /// )?;
-    /// assert!(audit.differences.is_empty(), "{:?}", audit.differences);
+    /// assert!(audit.is_committed(), "{:?}", audit.differences);
     /// # Ok::<(), zklora::Error>(())
     /// ```
     pub fn audit(
@@ -56,12 +63,17 @@ impl Verifier {
         base: Option<&Path>,
         opening: &Path,
     ) -> Result<Audit, Error> {
-        let Public { manifest } = Public::load(public, Some(pin), &self.srs, &KeyStore::default())?;
-        let (found, key) = secret_files::read_opening(opening)?;
-        if found != *pin {
-            return Err(Inner::Opening { found, manifest: *pin }.into());
+        let expected = *pin;
+        let load = || {
+            let public = Public::load(public, Some(&pin.inner()), &self.srs, &self.keys)?;
+            Ok::<_, zklora_artifacts::Error>((public, secret_files::read_opening(opening)?))
+        };
+        let (Public { manifest }, (found, key)) = load().map_err(Inner::from)?;
+        if found != pin.inner() {
+            return Err(Inner::Opening { found: found.0.into(), expected }.into());
         }
-        let report = zklora_runtime::audit::audit(delivered, base, &manifest, &key, &self.srs)?;
+        let report = zklora_runtime::audit::audit(delivered, base, &manifest, &key, &self.srs);
+        let report = report.map_err(Inner::from)?;
         let differences = report.differences.into_iter();
         let differences =
             differences.map(|found| Difference { module: found.module, why: found.why });

@@ -1,19 +1,29 @@
 //! One error for all of the crate.
 
+use crate::AdapterId;
+
 /// Why something was not verified, proven or compiled. The text says what is wrong, where, and what
 /// to do.
 ///
+/// Any error of a verification means that nothing was shown. [`Error::is_refusal`] tells a "no" from
+/// an input that cannot be used; only the latter is worth another try, with another input.
+///
 /// ```
 /// let error = "not hex".parse::<zklora::SessionId>().unwrap_err();
-/// assert_eq!(error.to_string(), "`not hex` is not a session id: that is 64 hex digits");
+/// assert_eq!(error.to_string(), "`not hex` is not an id: that is 64 hex digits");
 /// assert!(!error.is_refusal());
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct Error(Inner);
+pub struct Error(#[from] Inner);
 
+/// What the crates below report, and what this one adds.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Inner {
+    #[error(transparent)]
+    File(#[from] zklora_files::Error),
+    #[error(transparent)]
+    Proof(#[from] zklora_proof::Error),
     #[error(transparent)]
     Artifact(#[from] zklora_artifacts::Error),
     #[cfg(feature = "prove")]
@@ -21,15 +31,17 @@ pub(crate) enum Inner {
     Session(#[from] zklora_session::Error),
     #[cfg(feature = "compile")]
     #[error(transparent)]
-    Runtime(#[from] zklora_runtime::Error),
-    #[error("`{0}` is not a session id: that is 64 hex digits")]
-    SessionId(String),
+    Adapter(#[from] zklora_models::Error),
     #[cfg(feature = "compile")]
-    #[error("the opening is of adapter {found}, not of {pinned}: ask for the one of your adapter")]
-    Opening {
-        found: zklora_proof::manifest::AdapterId,
-        manifest: zklora_proof::manifest::AdapterId,
-    },
+    #[error(transparent)]
+    Runtime(#[from] zklora_runtime::Error),
+    #[error("`{0}` is not an id: that is 64 hex digits")]
+    Id(String),
+    #[cfg(feature = "compile")]
+    #[error(
+        "the opening is of adapter {found}, not of {expected}: ask for the one of your adapter"
+    )]
+    Opening { found: AdapterId, expected: AdapterId },
 }
 
 impl Error {
@@ -38,52 +50,17 @@ impl Error {
     /// used, such as a file that does not exist.
     pub fn is_refusal(&self) -> bool {
         match &self.0 {
+            Inner::Proof(error) => error.is_refusal(),
             Inner::Artifact(error) => error.is_refusal(),
             #[cfg(feature = "prove")]
             Inner::Session(error) => error.is_refusal(),
             #[cfg(feature = "compile")]
             Inner::Runtime(error) => error.is_refusal(),
-            Inner::SessionId(_) => false,
             #[cfg(feature = "compile")]
             Inner::Opening { .. } => true,
+            #[cfg(feature = "compile")]
+            Inner::Adapter(_) => false,
+            Inner::File(_) | Inner::Id(_) => false,
         }
-    }
-}
-
-impl From<zklora_artifacts::Error> for Error {
-    fn from(error: zklora_artifacts::Error) -> Error {
-        Error(error.into())
-    }
-}
-
-#[cfg(feature = "prove")]
-impl From<zklora_session::Error> for Error {
-    fn from(error: zklora_session::Error) -> Error {
-        Error(error.into())
-    }
-}
-
-#[cfg(feature = "compile")]
-impl From<zklora_runtime::Error> for Error {
-    fn from(error: zklora_runtime::Error) -> Error {
-        Error(error.into())
-    }
-}
-
-impl From<zklora_files::Error> for Error {
-    fn from(error: zklora_files::Error) -> Error {
-        zklora_artifacts::Error::from(error).into()
-    }
-}
-
-impl From<zklora_proof::Error> for Error {
-    fn from(error: zklora_proof::Error) -> Error {
-        zklora_artifacts::Error::from(error).into()
-    }
-}
-
-impl From<Inner> for Error {
-    fn from(inner: Inner) -> Error {
-        Error(inner)
     }
 }

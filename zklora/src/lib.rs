@@ -1,10 +1,11 @@
 //! Zero-knowledge proofs of what a private LoRA adapter computed.
 //!
-//! A **contributor** has a private adapter and commits to it: whoever gets the public part of that
-//! commitment can compute the **adapter id**. A **user** has the base model. The user sends
-//! activations, the contributor answers with the adapter's deltas, and both keep the **trace**: every
-//! row with its delta. At the end the contributor proves, without showing the weights, that every
-//! delta of the trace came from the adapter with that id.
+//! A **contributor** has a private adapter and publishes a manifest with commitments to its weights.
+//! The **adapter id** is the manifest's hash. A **user** has the base model and records the adapter
+//! id before a session. In the session the user sends activations and the contributor answers with
+//! the adapter's deltas; both keep the **trace**: every row with its delta. At the end the
+//! contributor proves, without showing the weights, that every delta of the trace came from the
+//! adapter with that id.
 //!
 //! # Verifying
 //!
@@ -50,7 +51,7 @@ mod adapter;
 #[cfg(feature = "compile")]
 mod audit;
 mod error;
-mod session_id;
+mod ids;
 mod verifier;
 
 #[cfg(feature = "prove")]
@@ -58,6 +59,5 @@ pub use adapter::Adapter;
 #[cfg(feature = "compile")]
 pub use audit::{Audit, Difference};
 pub use error::Error;
-pub use session_id::SessionId;
-pub use verifier::{Verdict, Verifier};
-pub use zklora_proof::{manifest::AdapterId, srs::Provenance as Ceremony};
+pub use ids::{AdapterId, SessionId};
+pub use verifier::{Ceremony, Verdict, Verifier};

@@ -12,20 +12,44 @@ use zklora_artifacts::{
 };
 use zklora_proof::{keys::KeyStore, srs::Srs, verifier::SrsPolicy};
 
-use crate::{AdapterId, Ceremony, Error, SessionId};
+use crate::{AdapterId, Error, SessionId, error::Inner};
 
 /// Verifies sessions. It keeps what is the same for all of them: make one, and use it from any
 /// thread.
 ///
+/// Calls block, and use all cores: in an async service, call from its pool for blocking work. A
+/// verification reads the trace in pieces, so it needs little memory whatever its size. Checked
+/// points of pinned manifests are kept in `$ZKLORA_CACHE_DIR` (`~/.cache/zklora`), which makes the
+/// next verification of the same adapter faster.
+///
 /// ```
 /// let verifier = zklora::Verifier::ethereum()?;
-/// assert!(verifier.ceremony().is_trusted());
+/// assert_eq!(verifier.ceremony(), zklora::Ceremony::Ethereum);
 /// # Ok::<(), zklora::Error>(())
 /// ```
 pub struct Verifier {
     pub(crate) srs: Srs,
-    keys: KeyStore,
+    pub(crate) keys: KeyStore,
     policy: SrsPolicy,
+}
+
+/// The ceremony whose secret the soundness of every proof rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ceremony {
+    /// The Ethereum KZG ceremony of 2023: one honest contributor of 141,416 suffices.
+    Ethereum,
+    /// Another one. The party that knows its secret can prove any statement.
+    Unknown,
+}
+
+impl std::fmt::Display for Ceremony {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Ceremony::Ethereum => "Ethereum KZG ceremony (2023, 141,416 contributors)",
+            Ceremony::Unknown => "unknown ceremony: insecure unless you know who made its file",
+        })
+    }
 }
 
 /// What an accepted proof says.
@@ -34,6 +58,8 @@ pub struct Verifier {
 pub struct Verdict {
     /// The adapter that computed every delta of the trace.
     pub adapter: AdapterId,
+    /// The session.
+    pub session: SessionId,
     /// Rows of every module. Nothing is claimed about a module without rows.
     pub rows: Vec<(String, usize)>,
     /// The ceremony that the verdict rests on.
@@ -54,7 +80,7 @@ impl Verifier {
     /// The build is damaged.
     pub fn ethereum() -> Result<Verifier, Error> {
         Ok(Verifier {
-            srs: srs_file::load(None)?,
+            srs: srs_file::load(None).map_err(Inner::from)?,
             keys: KeyStore::default(),
             policy: SrsPolicy::TrustedOnly,
         })
@@ -74,7 +100,7 @@ impl Verifier {
     /// ```
     pub fn insecure_with_ceremony(file: &Path) -> Result<Verifier, Error> {
         Ok(Verifier {
-            srs: srs_file::load(Some(file))?,
+            srs: srs_file::load(Some(file)).map_err(Inner::from)?,
             keys: KeyStore::default(),
             policy: SrsPolicy::AllowUntrusted,
         })
@@ -82,17 +108,19 @@ impl Verifier {
 
     /// The ceremony that verdicts rest on.
     pub fn ceremony(&self) -> Ceremony {
-        self.srs.provenance()
+        if self.srs.provenance().is_trusted() { Ceremony::Ethereum } else { Ceremony::Unknown }
     }
 
-    /// Verifies the proof of a session of which the user recorded the trace.
+    /// Verifies the proof of a session of which this user recorded the trace.
+    ///
+    /// A trace from another party can hold rows that the user never sent: use
+    /// [`Verifier::verify_inputs`] for it.
     ///
     /// * `pin`: the id that the user had before the session. A later id shows next to nothing: an
     ///   adapter for a few known rows is easily made.
     /// * `session_id`: the id that the user drew.
     /// * `public`: the folder `public` of the artifacts, or the folder that holds it.
-    /// * `trace`: the trace, `.safetensors`. Another party may have recorded it if
-    ///   [`Verifier::verify_inputs`] is used instead.
+    /// * `trace`: the user's own trace, `.safetensors`.
     /// * `proof`: the proof, `.pf`.
     ///
     /// # Errors
@@ -168,14 +196,25 @@ impl Verifier {
         trace: &Path,
         proof: &Path,
     ) -> Result<Verdict, Error> {
-        let Public { manifest } = Public::load(public, Some(pin), &self.srs, &self.keys)?;
-        let read = |path| Activations::read(path, manifest.modules(), None);
-        let inputs = inputs.map(read).transpose()?;
-        let trace = TraceReader::trace(trace, &manifest)?;
-        let own = OwnSession { id: Some(session_id.to_bytes()), inputs: inputs.as_ref() };
-        let proof = zklora_files::read(proof, MAX_PROOF)?;
-        let (srs, keys) = (&self.srs, &self.keys);
-        let verdict = verify::verify(&manifest, &trace, &own, &proof, srs, keys, self.policy)?;
-        Ok(Verdict { adapter: verdict.adapter, rows: verdict.rows, ceremony: verdict.ceremony })
+        let (pin, srs, keys) = (pin.inner(), &self.srs, &self.keys);
+        let verified = || -> Result<_, zklora_artifacts::Error> {
+            let Public { manifest } = Public::load(public, Some(&pin), srs, keys)?;
+            let id = Some(session_id.to_bytes());
+            let trace = TraceReader::trace(trace, &manifest)?;
+            // A session of another id is refused before the inputs are read.
+            OwnSession { id, inputs: None }.check_id(trace.context())?;
+            let read = |path| Activations::read(path, manifest.modules(), None);
+            let inputs = inputs.map(read).transpose()?;
+            let own = OwnSession { id, inputs: inputs.as_ref() };
+            let proof = zklora_files::read(proof, MAX_PROOF)?;
+            verify::verify(&manifest, &trace, &own, &proof, srs, keys, self.policy)
+        };
+        let verdict = verified().map_err(Inner::from)?;
+        Ok(Verdict {
+            adapter: verdict.adapter.0.into(),
+            session: *session_id,
+            rows: verdict.rows,
+            ceremony: self.ceremony(),
+        })
     }
 }

@@ -246,6 +246,8 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
 pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let public = Public::load(&args.public, args.adapter_id.as_ref())?;
     let trace = public.trace(&args.trace)?;
+    // A session of another id is refused before the inputs are read.
+    super::session::own_session(args, None).check_id(&trace.session)?;
     let shapes = public.manifest.shapes();
     let activations = super::session::own_inputs(args, &shapes)?;
     let own = super::session::own_session(args, activations.as_ref());

@@ -143,6 +143,8 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let keys = KeyStore::default();
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
     let trace = TraceReader::trace(&args.trace, &public.manifest)?;
+    // A session of another id is refused before the inputs are read.
+    own_session(args, None).check_id(trace.context())?;
     let activations = own_inputs(args, public.manifest.modules())?;
     let own = own_session(args, activations.as_ref());
     let proof = zklora_files::read(&args.proof, verify::MAX_PROOF)?;

@@ -40,7 +40,8 @@ impl UserSession {
         // If a crash loses it, the same batch is sent again and gets the same deltas.
         let offset = self.log.append_later(Event::Answered(answer.clone()));
         self.pending = None;
-        self.index.add(outgoing, &answer, deltas, offset).map_err(Error::Internal)?;
+        let added = self.index.add(outgoing, &answer, deltas, offset);
+        added.map_err(|why| self.failed(why))?;
         self.statistics.seconds.push(start.elapsed().as_secs_f64());
         let inputs =
             batch.rows.iter().flat_map(|rows| rows.inputs.iter().chain([&rows.ones, &rows.scales]));

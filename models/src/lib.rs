@@ -9,7 +9,7 @@
 //! PEFT folder ─ peft::Adapter::load or load_with_base → Adapter
 //! Adapter ─ export::export → <module>.onnx per module + export.json
 //! base model folder ─ fingerprint → BLAKE3 of its tensors, kept in export.json
-//! base model as ONNX ─ language_model::LanguageModel::load → logits, with deltas that an Injector adds
+//! base model as ONNX ─ language_model::LanguageModel::load → logits, with an Injector's deltas
 //! ```
 //!
 //! This crate must not know about quantisation, commitments or proofs. It handles float weights,

@@ -2,9 +2,9 @@
 //!
 //! A **contributor** has a private adapter and commits to it: whoever gets the public part of that
 //! commitment can compute the **adapter id**. A **user** has the base model. The user sends
-//! activations, the contributor answers with the adapter's deltas, and both keep the **trace**: every
-//! row with its delta. At the end the contributor proves, without showing the weights, that every
-//! delta of the trace came from the adapter with that id.
+//! activations, the contributor answers with the adapter's deltas, and both keep the **trace**:
+//! every row with its delta. At the end the contributor proves, without showing the weights, that
+//! every delta of the trace came from the adapter with that id.
 //!
 //! # Verifying
 //!

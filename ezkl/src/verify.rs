@@ -1,5 +1,4 @@
-//! Verifies a folder of EZKL proofs against the user's pin and the user's own trace. `row_verifier`
-//! checks the proof of each row: it calls EZKL through `driver.py`.
+//! Verifies a folder of EZKL proofs against the user's pin and the user's own trace.
 //!
 //! The verifier trusts nothing that comes with the proofs: settings and keys must have the digests
 //! of the pinned manifest, the SRS is the user's file with the pinned digest, and the proof file

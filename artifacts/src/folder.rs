@@ -16,21 +16,21 @@ use zklora_proof::{
 
 use crate::{Error, manifest_cache, secret_files, weights_file};
 
-/// Names within `public/`.
+/// The manifest, in `public/`.
 pub const MANIFEST: &str = "manifest.json";
-/// The settings. The verifier derives them itself.
+/// The settings, in `public/`. The verifier derives them itself.
 pub const SETTINGS: &str = "settings.json";
-/// The verifying key. The verifier derives it itself.
+/// The verifying key, in `public/`. The verifier derives it itself.
 pub const VK: &str = "circuit.vk";
 /// Digests of every input and output.
 pub const LOCK: &str = "zklora.lock";
-/// Names within `private/`.
+/// The integers of the weights, in `private/`.
 pub const WEIGHTS: &str = "weights.bin";
-/// The seed of all masks.
+/// The seed of all masks, in `private/`.
 pub const SEED: &str = "seed";
-/// The adapter's mask key.
+/// The adapter's mask key, in `private/`.
 pub const OPENING: &str = "opening";
-/// The errors that calibration measured.
+/// The errors that calibration measured, in `private/`.
 pub const CALIBRATION: &str = "calibration.json";
 /// How much rows leak, as `zklora leak` measured it.
 pub const LEAK: &str = "leak.json";

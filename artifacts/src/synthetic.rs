@@ -20,8 +20,8 @@ pub fn activations(modules: &[Module], rows: usize) -> Activations {
     out
 }
 
-/// Sums of four uniform bytes-pairs, centred: close enough to a normal distribution, and the same
-/// on every machine.
+/// Sums of four uniform 16-bit integers, centred: close enough to a normal distribution, and the
+/// same on every machine.
 fn normal(stream: &mut blake3::OutputReader, rows: usize, dim: usize) -> Vec<f32> {
     let mut bytes = vec![0u8; rows * dim * 8];
     stream.fill(&mut bytes);

@@ -1,5 +1,13 @@
 //! Measures the proof, the network and the functions that cost most, and compares with EZKL.
 //!
+//! ```text
+//! proof_bench: profile → synthetic_adapter → task (a stage in its own process) → figures
+//!              figures → targets, scaling, markdown
+//! network_bench: a server and a user's model in one process → times as ratios
+//! ezkl_comparison: one module → native_side, ezkl_side → comparison → page
+//! hot_functions → `cargo bench`, and the test `instructions`
+//! ```
+//!
 //! Proving, verifying and serving do not need this crate.
 
 mod compared;

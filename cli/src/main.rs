@@ -1,5 +1,11 @@
 //! The `zklora` command: arguments, progress and printing. What the commands do is in the library
 //! crates.
+//!
+//! ```text
+//! arguments → args (clap) → commands (one file each) → a library crate
+//!             result → output (table or JSON) and exit code 0 or 1
+//!             error → exit_code (1 or 2, and advice) → output (stderr)
+//! ```
 
 mod args;
 mod commands;

@@ -10,7 +10,8 @@ Arguments: the parent's process number, the required version, and the memory lim
 
 import sys
 
-# Import nothing from the current folder.
+# Import nothing from the current folder. The other imports must follow this line.
+# ruff: noqa: E402
 sys.path[:] = [folder for folder in sys.path if folder]
 
 import asyncio
@@ -116,14 +117,16 @@ async def answer(ezkl, request, say):
     except BaseException as error:  # a panic of the package is not an Exception
         say({"id": request["id"], "error": f"{type(error).__name__}: {error}"[:4000]})
         return
-    say({
-        "id": request["id"],
-        # A verification succeeds only if it returns True.
-        "ok": made is True if request["call"] == "verify" else made is not False,
-        "seconds": time.perf_counter() - wall,
-        "cpu_seconds": time.process_time() - cpu,
-        "peak_bytes": peak(),
-    })
+    say(
+        {
+            "id": request["id"],
+            # A verification succeeds only if it returns True.
+            "ok": made is True if request["call"] == "verify" else made is not False,
+            "seconds": time.perf_counter() - wall,
+            "cpu_seconds": time.process_time() - cpu,
+            "peak_bytes": peak(),
+        }
+    )
 
 
 def main():

@@ -1,4 +1,4 @@
-//! Where the delta of a module is added: the one word that adapters and language models share.
+//! Where the delta of a module is added: an enum that both `adapter` and `language_model` use.
 
 use serde::{Deserialize, Serialize};
 

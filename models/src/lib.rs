@@ -6,15 +6,16 @@
 //!   needs tract's inference, optimiser and runtime.
 //!
 //! ```text
-//! PEFT folder ─ peft::Adapter::load(_with_base) → Adapter ─ export::export → <module>.onnx per module + export.json
+//! PEFT folder ─ peft::Adapter::load or load_with_base → Adapter
+//! Adapter ─ export::export → <module>.onnx per module + export.json
 //! base model folder ─ fingerprint → BLAKE3 of its tensors, kept in export.json
-//! base model as ONNX ─ language_model::LanguageModel::load → logits, with deltas that an Injector adds
+//! base model as ONNX ─ language_model::LanguageModel::load → logits, with an Injector's deltas
 //! ```
 //!
-//! This crate must not know about quantisation, commitments or proofs. Nothing in it is secret by
-//! itself. All files may be hostile: every length is bounded before it is used, and anything that
-//! is not understood is an [`Error`] that names the file and the key, tensor or module. It never
-//! panics and never guesses.
+//! This crate must not know about quantisation, commitments or proofs. It handles float weights,
+//! which `compiler` later treats as secret. All files may be hostile: every length is bounded
+//! before it is used, and anything that is not understood is an [`Error`] that names the file and
+//! the key, tensor or module. It never panics and never guesses.
 
 mod adapter;
 mod applies_to;

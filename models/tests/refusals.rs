@@ -320,7 +320,7 @@ proptest! {
     #[test]
     fn no_pattern_makes_the_reader_panic(pattern in "[a-z.*+?()|\\[\\]{}\\\\^$0-9,-]{0,24}") {
         let key = serde_json::to_string(&pattern).unwrap();
-        // A pattern may match the module and change its rank, so that the shapes do not fit any more.
+        // A pattern may match the module and change its rank, so that the shapes no longer fit.
         if let Err(error) = load_with(&format!("\"rank_pattern\": {{{key}: 3}}")) {
             let expected = matches!(error, Error::Config { .. } | Error::Tensor { .. });
             prop_assert!(expected, "{}", error);

@@ -60,8 +60,7 @@ impl<'a> Trace<'a> {
     ///
     /// # Errors
     /// [`Error::Trace`] names the module and the row that break a shape or a range,
-    /// [`Error::BeyondBound`] those of a delta that is
-    /// beyond the certified bound.
+    /// [`Error::BeyondBound`] those of a delta that is beyond the certified bound.
     pub fn read(
         manifest: &CheckedManifest,
         context: [u8; 32],

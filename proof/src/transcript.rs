@@ -86,7 +86,7 @@ impl Transcript {
         (transcript, FirstChallenges { s0, rho_key, gamma, c })
     }
 
-    /// Steps 3 and 4: the commitments to T and U, then `β`.
+    /// Step 3: the commitments to T and U, then `β`.
     pub fn products(&mut self, t: &[G1], u: &[G1]) -> F {
         self.absorb_points("T", t);
         self.absorb_points("U", u);
@@ -99,20 +99,20 @@ impl Transcript {
         self.challenge("r")
     }
 
-    /// Step 6: all re-randomised columns, A first, then `χ`.
+    /// Step 6a: all re-randomised columns, A first, then `χ`.
     pub fn columns(&mut self, a: &[G1], b: &[G1]) -> F {
         self.absorb_points("A**", a);
         self.absorb_points("B*", b);
         self.challenge("chi")
     }
 
-    /// Step 6: the nonce commitment of the span proof, and only then `ε`.
+    /// Step 6b: the nonce commitment of the span proof, and only then `ε`.
     pub fn span(&mut self, nonce: &G1) -> F {
         self.absorb_points("R", std::slice::from_ref(nonce));
         self.challenge("epsilon")
     }
 
-    /// Steps 6 and 7: the responses of the span proof, then `η`.
+    /// Step 6c: the responses of the span proof, then `η`.
     pub fn relations(&mut self, responses: &[F; 2]) -> F {
         self.absorb("z1", &responses[0].to_bytes_le());
         self.absorb("z2", &responses[1].to_bytes_le());

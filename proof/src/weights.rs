@@ -85,8 +85,8 @@ impl Weights {
     }
 
     /// Computes one delta row of `module`: `inputs` has its rows, `one` is the integer that stands
-    /// for
-    /// 1. The bound that [`Weights::new`] checked keeps every partial sum within an `i64`.
+    /// for the constant 1. The bound that [`Weights::new`] checked keeps every partial sum within
+    /// an `i64`.
     pub fn delta_row(
         &self,
         module: &Module,

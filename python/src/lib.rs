@@ -1,4 +1,4 @@
-//! The native module of the Python package `zklora`: a thin layer over `zklora-runtime`.
+//! The native module of the Python package `zklora`: a thin layer over the library crates.
 //!
 //! ```text
 //! adapters: export, compile → Artifacts, Manifest ─ proofs: record → Trace, prove, verify, audit

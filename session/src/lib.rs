@@ -2,7 +2,7 @@
 //! leaves, and a proof at the end.
 //!
 //! ```text
-//! client ─ wire → server → batch (check) → rows_served (count) → deltas (compute)
+//! client ─ wire → server → batch (check) → row_totals (count) → deltas (compute)
 //!                        → session_log, ledger → prove
 //! ```
 //!
@@ -11,11 +11,14 @@
 //! | [`wire`], [`bounded_messages`] | the messages, with bounded lists |
 //! | [`batch`] | checking, encoding and digesting a batch |
 //! | [`deltas`], [`adapter`] | computing deltas |
-//! | [`rows_served`], [`ledger`] | counting rows, over all sessions |
+//! | [`row_totals`], [`ledger`] | counting rows, over all sessions |
 //! | [`frame_log`], [`session_log`] | the append-only log of one session |
 //! | `server`, `client` | the two parties, with the feature `network` |
 //! | `stored_sessions` | sessions on the disk, for their operator |
 //! | [`record`], [`prove`] | a session in one process, and the proof of one |
+//! | `proof_attempts` | attempts at a proof, on disk |
+//! | `session_files` | names of the files of a session |
+//! | [`close_in_child`] | file descriptors that a forked child has to close |
 //! | [`leakage`] | after how many rows a module's integers are known |
 //!
 //! This crate must not know how an adapter is compiled, or what model a row comes from. Without the

@@ -1,7 +1,7 @@
 //! The number of times that a server died while it proved a session, in a file beside the log.
 //!
-//! A proof can need more memory than the machine has. The system then kills the server, at every
-//! start again. So the attempt is on disk before it begins. A session with [`MAX_ATTEMPTS`] such
+//! A proof can need more memory than the machine has. The system then kills the server each time it
+//! starts. So the attempt is on disk before it begins. A session with [`MAX_ATTEMPTS`] such
 //! attempts is set aside, and other sessions are proven. Its rows stay counted.
 
 use std::{path::Path, time::Duration};

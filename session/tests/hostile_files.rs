@@ -228,8 +228,8 @@ fn reads(name: &str, path: &Path, folder: &Path, artifacts: &Artifacts) -> bool 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// A changed byte is refused, or it changed a value that the file alone cannot vouch for: then the proof does not verify, or the
-    /// audit says so. In no case does a reader panic.
+    /// A changed byte is refused, or it changed a value that the file alone cannot vouch for: then
+    /// the proof does not verify, or the audit says so. In no case does a reader panic.
     #[test]
     fn a_changed_byte_never_panics_and_a_changed_manifest_is_never_accepted(at in any::<prop::sample::Index>(), mask in 1u8.., which in 0usize..4) {
         let artifacts = load();

@@ -1,8 +1,8 @@
 //! No two files of a crate use each other, directly or through others.
 //!
 //! A file uses another if it names something that is defined there: in a `use`, in a path, or in
-//! the arguments of a macro. Re-exports are followed to the file with the definition, and are no use
-//! by themselves. Tests are left out.
+//! the arguments of a macro. Re-exports are followed to the file with the definition, and are no
+//! use by themselves. Tests are left out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -35,9 +35,10 @@ pub struct Difference {
 }
 
 impl Verifier {
-    /// Compares a delivered adapter with the pinned one. `delivered` is a PEFT folder, a folder that
-    /// [`Adapter::export`](crate::Adapter::export) wrote, or a `weights.bin`; `base` is the base
-    /// model's folder, which DoRA and VeRA need; `opening` is the contributor's file of that name.
+    /// Compares a delivered adapter with the pinned one. `delivered` is a PEFT folder, a folder
+    /// that [`Adapter::export`](crate::Adapter::export) wrote, or a `weights.bin`; `base` is
+    /// the base model's folder, which DoRA and VeRA need; `opening` is the contributor's file
+    /// of that name.
     ///
     /// # Errors
     /// A file cannot be used, or the manifest or the opening is not of the pinned adapter.

@@ -132,9 +132,10 @@ impl Verifier {
     /// let verifier = zklora::Verifier::ethereum()?;
     /// let (public, trace) = (session.join("public"), session.join("trace.safetensors"));
     /// let proof = session.join("session.pf");
-    /// let (pin, session_id) = ("514cb3aaeb990f228033d3619571550e59cc0da546f6db3793c9ecfe4caae3e7".parse()?, "ce4a8b2582d104f3d37c588b050dbfdfb848f9bc9e3864c1f3dd8bd4819577cc".parse()?);
+    /// let pin = "514cb3aaeb990f228033d3619571550e59cc0da546f6db3793c9ecfe4caae3e7".parse()?;
+    /// let id = "ce4a8b2582d104f3d37c588b050dbfdfb848f9bc9e3864c1f3dd8bd4819577cc".parse()?;
     ///
-    /// let verdict = verifier.verify(&pin, &session_id, &public, &trace, &proof)?;
+    /// let verdict = verifier.verify(&pin, &id, &public, &trace, &proof)?;
     /// assert_eq!(verdict.adapter, pin);
     ///
     /// // The same proof for another session is refused.
@@ -154,8 +155,9 @@ impl Verifier {
         self.verify_own(pin, session_id, None, public, trace, proof)
     }
 
-    /// [`Verifier::verify`] for a trace that the contributor recorded: its activations must be those
-    /// of `inputs`, a `.safetensors` file with a tensor `<module>.<input>` for each input.
+    /// [`Verifier::verify`] for a trace that the contributor recorded: its activations must be
+    /// those of `inputs`, a `.safetensors` file with a tensor `<module>.<input>` for each
+    /// input.
     ///
     /// # Errors
     /// Those of [`Verifier::verify`], and a refusal if the activations differ.
@@ -163,10 +165,11 @@ impl Verifier {
     /// ```
     /// # use std::path::Path;
     /// # let session = &Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/session");
-    /// # let (pin, session_id) = ("514cb3aaeb990f228033d3619571550e59cc0da546f6db3793c9ecfe4caae3e7".parse()?, "ce4a8b2582d104f3d37c588b050dbfdfb848f9bc9e3864c1f3dd8bd4819577cc".parse()?);
+    /// # let pin = "514cb3aaeb990f228033d3619571550e59cc0da546f6db3793c9ecfe4caae3e7".parse()?;
+    /// # let id = "ce4a8b2582d104f3d37c588b050dbfdfb848f9bc9e3864c1f3dd8bd4819577cc".parse()?;
     /// let verdict = zklora::Verifier::ethereum()?.verify_inputs(
     ///     &pin,
-    ///     &session_id,
+    ///     &id,
     ///     &session.join("inputs.safetensors"),
     ///     &session.join("public"),
     ///     &session.join("trace.safetensors"),

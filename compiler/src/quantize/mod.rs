@@ -2,10 +2,10 @@
 //! (docs/protocol.md, "Quantisation").
 //!
 //! `search` tries bit widths, which `bits` predicts from the weights; `round` makes the integers;
-//! `bound` certifies them; `reference` computes deltas with them (`quantized` has the types);
-//! `rows` quantises activations. Knows nothing of commitments or fields: the proof only needs
-//! integers that are small. Only the basic IEEE operations are used, in a fixed order, so the same
-//! weights give the same integers on every machine.
+//! `bound` certifies them; `reference` computes deltas with them (`quantized` has the types). The
+//! crate `zklora-artifacts` quantises activations (`row_quantizer`). Knows nothing of commitments
+//! or fields: the proof only needs integers that are small. Only the basic IEEE operations are
+//! used, in a fixed order, so the same weights give the same integers on every machine.
 
 mod bits;
 mod bound;

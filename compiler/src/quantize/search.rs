@@ -22,8 +22,8 @@ const SCALING_TOLERANCE: f64 = 1e-6;
 /// error (see [`Bits`]) whose bound is certified.
 ///
 /// # Errors
-/// [`QuantizeError`]: a malformed map, weights out of range, or no bit widths that keep deltas below
-/// 2^63.
+/// [`QuantizeError`]: a malformed map, weights out of range, or no bit widths that keep deltas
+/// below 2^63.
 pub fn quantize(
     map: &LinearMap,
     scaling: Option<f64>,

@@ -80,7 +80,7 @@ impl Deltas {
         let module = &modules[m];
         let mut delta = vec![0i64; rows.scales.len() * module.d_out];
         match &self.modules[m] {
-            // Not worth another thread.
+            // Few rows: starting threads costs more than it saves.
             Some(low_rank) if rows.scales.len() <= ROWS_AT_ONCE => {
                 low_rank.compute(&rows.inputs[0], &mut delta)
             }

@@ -1,4 +1,5 @@
-//! Permits for sessions that exchange batches: so many in all, so many for one client.
+//! Permits for active sessions, those that exchange batches: a limit for all clients and a limit
+//! for each.
 
 use std::{
     collections::HashMap,
@@ -39,19 +40,18 @@ impl ActiveSessions {
     /// # Errors
     /// `UNAVAILABLE`: none is free. Users retry, because permits are given back.
     pub fn acquire(&self, client: &str) -> Result<ActiveSessionPermit, Status> {
-        let full = |max: usize, whose: &str| {
+        let full = |max: usize, who: &str| {
             Err(Status::unavailable(format!(
-                "{max} sessions {whose}exchange batches already, which is the limit: try again \
-                 later"
+                "{who} already has {max} active sessions, which is the limit: retry later"
             )))
         };
         let mut in_use = self.lock();
         if in_use.values().sum::<usize>() >= self.max {
-            return full(self.max, "");
+            return full(self.max, "this server");
         }
         let own = in_use.get(client).copied().unwrap_or(0);
         if own >= self.max_per_client {
-            return full(self.max_per_client, "of yours ");
+            return full(self.max_per_client, "your client");
         }
         in_use.insert(client.to_string(), own + 1);
         Ok(ActiveSessionPermit { sessions: self.clone(), client: client.to_string() })

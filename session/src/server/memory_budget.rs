@@ -1,4 +1,4 @@
-//! The memory budget for messages: so many bytes in all, so many for one client.
+//! The memory budget for messages, in bytes: a limit for all clients and a limit for each.
 //!
 //! Requests are counted before they are buffered ([`super::request_body`]), responses until the
 //! connection has sent their last byte ([`super::response_body`]). A user that does not read, or

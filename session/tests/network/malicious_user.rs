@@ -573,7 +573,7 @@ fn sessions_with_rows_do_not_fill_the_server() {
                 match talk(&mut client, &session).await {
                     Ok(mut talk) => break drop(talk.say(batch(&manifest, 0, 1, 0)).await.unwrap()),
                     Err(status) => {
-                        assert_says(Err::<(), _>(status), Code::Unavailable, "exchange batches")
+                        assert_says(Err::<(), _>(status), Code::Unavailable, "active sessions")
                     }
                 }
                 tokio::task::yield_now().await;

@@ -1,7 +1,7 @@
 //! Stage 3: abstract interpretation of the typed graph, whose result is an affine expression of the
 //! graph's inputs.
 //!
-//! Matrices are not multiplied here, so that low rank survives.
+//! Matrices are not multiplied here, because a product would lose the low-rank factors.
 
 pub(super) mod axes;
 pub(super) mod chain;

@@ -1,11 +1,11 @@
 //! Withholds constants from tract where its rounding depends on the machine.
 //!
 //! tract folds constants in the graph's own precision, with the kernels of the CPU. Without fused
-//! multiply-add, a product or a sum in f32 has other last bits. Artifacts must be the same on every
-//! machine. So floating-point constants that reach such an operator over constants alone become
-//! sources of known shape here, and `affine::interpret` evaluates the nodes that depend on them in
-//! f64, for which tract has one kernel. tract still folds operators whose result is the exact one,
-//! rounded once (IEEE 754).
+//! multiply-add, a product or a sum in f32 differs in the last bits. Artifacts must be the same on
+//! every machine. So floating-point constants that reach such an operator over constants alone
+//! become sources of known shape here, and `affine::interpret` evaluates the nodes that depend on
+//! them in f64, for which tract has one kernel. tract still folds operators whose result is the
+//! exact one, rounded once (IEEE 754).
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,7 +1,8 @@
 //! Writes an adapter module as an ONNX model, with the protobuf types of `tract_onnx::pb`.
 //!
 //! ```text
-//! x [rows, d_in] ─ Gemm(lora_A, transB) → [rows, rank] ─ Gemm(lora_B, lora_B_bias, transB) → [rows, d_out] ─ Mul(scaling) → delta
+//! x [rows, d_in] ─ Gemm(lora_A, transB) → [rows, rank] ─ Gemm(lora_B, lora_B_bias, transB)
+//!                → [rows, d_out] ─ Mul(scaling) → delta
 //! ```
 //!
 //! This is plain LoRA. In general each branch is a chain of `Gemm` (a matrix, with the row that is

@@ -1,7 +1,7 @@
 //! Numbers for people, in terminals and in pages.
 //!
-//! They are formatted here and not by `indicatif`: it would bring a terminal library into this crate,
-//! and it has no format for significant digits, shares or times below a second.
+//! They are formatted here and not by `indicatif`: it would bring a terminal library into this
+//! crate, and it has no format for significant digits, shares or times below a second.
 
 /// Formats a count with separated thousands.
 pub fn count(number: usize) -> String {

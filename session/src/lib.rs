@@ -2,7 +2,7 @@
 //! leaves, and a proof at the end.
 //!
 //! ```text
-//! client ─ wire → server → batch (check) → rows_served (count) → deltas (compute)
+//! client ─ wire → server → batch (check) → row_totals (count) → deltas (compute)
 //!                        → session_log, ledger → prove
 //! ```
 //!
@@ -11,7 +11,7 @@
 //! | [`wire`], [`bounded_messages`] | the messages, with bounded lists |
 //! | [`batch`] | checking, encoding and digesting a batch |
 //! | [`deltas`], [`adapter`] | computing deltas |
-//! | [`rows_served`], [`ledger`] | counting rows, over all sessions |
+//! | [`row_totals`], [`ledger`] | counting rows, over all sessions |
 //! | [`frame_log`], [`session_log`] | the append-only log of one session |
 //! | `server`, `client` | the two parties, with the feature `network` |
 //! | `stored_sessions` | sessions on the disk, for their operator |
@@ -40,7 +40,7 @@ pub mod ledger;
 pub(crate) mod proof_attempts;
 pub mod prove;
 pub mod record;
-pub mod rows_served;
+pub mod row_totals;
 #[cfg(feature = "network")]
 pub mod server;
 #[cfg(feature = "network")]

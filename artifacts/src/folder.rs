@@ -57,7 +57,7 @@ pub fn adapter_in(folder: &Path) -> Option<AdapterId> {
     let bytes =
         zklora_files::read(&folder.join("public").join(MANIFEST), manifest::MAX_BYTES as u64)
             .ok()?;
-    Some(AdapterId(*blake3::hash(&bytes).as_bytes()))
+    Some(AdapterId::of(&bytes))
 }
 
 /// The public part of an adapter, parsed and checked.

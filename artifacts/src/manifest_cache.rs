@@ -16,11 +16,11 @@ use zklora_proof::{checked_manifest::CheckedManifest, manifest::AdapterId};
 use crate::Error;
 
 /// Fewest points that are cached. Reading the file takes as long as checking some dozens of points.
-const WORTH_KEEPING: usize = 128;
+const MIN_CACHED_POINTS: usize = 128;
 /// Longest file that is read, in bytes: as many points as a manifest can have.
 const MAX_POINTS: u64 = 1 << 28;
 /// Most files in the cache.
-const MOST_KEPT: usize = 64;
+const MAX_FILES: usize = 64;
 const SUFFIX: &str = "points";
 
 /// The cache folder: `$ZKLORA_CACHE_DIR`, else `$XDG_CACHE_HOME/zklora`, else `~/.cache/zklora`.
@@ -68,7 +68,7 @@ fn parse_in(
     bytes: &[u8],
     pin: Option<&AdapterId>,
 ) -> Result<CheckedManifest, Error> {
-    let id = AdapterId(*blake3::hash(bytes).as_bytes());
+    let id = AdapterId::of(bytes);
     if let Some(pin) = pin.filter(|pin| **pin != id) {
         // The error says how the ids differ.
         return Ok(CheckedManifest::parse_pinned(bytes, pin)?);
@@ -82,7 +82,7 @@ fn parse_in(
     let manifest = CheckedManifest::parse(bytes)?;
     let count: usize = manifest.points().iter().map(|pair| pair.a.len() + pair.b.len()).sum();
     if let Some((folder, path)) =
-        folder.zip(path).filter(|_| pin.is_some() && count >= WORTH_KEEPING)
+        folder.zip(path).filter(|_| pin.is_some() && count >= MIN_CACHED_POINTS)
         && zklora_files::create_folder(folder, Access::Public).is_ok()
         && zklora_files::write(&path, &manifest.points_to_bytes(), Access::Public).is_ok()
     {
@@ -91,7 +91,7 @@ fn parse_in(
     Ok(manifest)
 }
 
-/// Removes the oldest files, so that [`MOST_KEPT`] are left. Never removes `new`.
+/// Removes the oldest files, so that [`MAX_FILES`] are left. Never removes `new`.
 fn forget_oldest(folder: &Path, new: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     let points = entries.flatten().map(|entry| entry.path()).filter(|path| {
@@ -103,7 +103,7 @@ fn forget_oldest(folder: &Path, new: &Path) {
     let changed = |path: &PathBuf| path.symlink_metadata().and_then(|found| found.modified()).ok();
     let mut others: Vec<_> = points.map(|path| (changed(&path), path)).collect();
     others.sort();
-    let too_many = (others.len() + 1).saturating_sub(MOST_KEPT);
+    let too_many = (others.len() + 1).saturating_sub(MAX_FILES);
     for (_, path) in others.into_iter().take(too_many) {
         let _ = zklora_files::remove(&path);
     }
@@ -149,7 +149,7 @@ mod tests {
             (crate::srs_file::load(None).unwrap(), zklora_proof::keys::KeyStore::default());
         zklora_runtime::compile::compile(&options, &srs, &keys).unwrap();
         let bytes = std::fs::read(out.join("public/manifest.json")).unwrap();
-        let id = AdapterId(*blake3::hash(&bytes).as_bytes());
+        let id = AdapterId::of(&bytes);
         (folder, bytes, id)
     }
 
@@ -165,7 +165,7 @@ mod tests {
 
         std::fs::create_dir(&cache).unwrap();
         let name = |at: usize| cache.join(format!("{}.points", AdapterId([at as u8; 32])));
-        for at in 0..MOST_KEPT + 5 {
+        for at in 0..MAX_FILES + 5 {
             std::fs::write(name(at), "points").unwrap();
             let age = std::time::Duration::from_secs(1000 - at as u64);
             let file = std::fs::File::options().write(true).open(name(at)).unwrap();
@@ -175,9 +175,9 @@ mod tests {
         parse_in(Some(&cache), &bytes, Some(&id)).unwrap();
         assert!(kept.exists());
         // The six oldest are gone. A file whose name is no adapter id is not.
-        let there: Vec<bool> = (0..MOST_KEPT + 5).map(|at| name(at).exists()).collect();
+        let there: Vec<bool> = (0..MAX_FILES + 5).map(|at| name(at).exists()).collect();
         assert_eq!(there.iter().position(|there| *there), Some(6));
-        assert_eq!(there.iter().filter(|there| **there).count(), MOST_KEPT - 1);
+        assert_eq!(there.iter().filter(|there| **there).count(), MAX_FILES - 1);
         assert!(cache.join("notes.points").exists());
         // The cache is read without a pin, too.
         assert_eq!(parse_in(Some(&cache), &bytes, None).unwrap().id(), id);

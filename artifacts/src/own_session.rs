@@ -10,7 +10,9 @@ use zklora_proof::{
     checked_manifest::CheckedManifest, manifest::Module, row_source::Piece, trace::Trace,
 };
 
-use crate::{Error, activations::Activations, module_rows::ModuleRows, quantized_rows::quantized};
+use crate::{
+    Error, activations::Activations, module_quantizer::quantized, module_rows::ModuleRows,
+};
 
 /// What the user knows about the session without the trace. A field that is `None` is not checked,
 /// which is right for a trace that the user recorded.

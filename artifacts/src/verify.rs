@@ -22,12 +22,12 @@ pub const MAX_PROOF: u64 = 1 << 24;
 pub fn verify(
     manifest: &CheckedManifest,
     trace: &Trace<'_>,
-    own: &OwnSession<'_>,
+    expected: &OwnSession<'_>,
     proof: &[u8],
     srs: &Srs,
     keys: &KeyStore,
     policy: SrsPolicy,
 ) -> Result<Verdict, Error> {
-    own.check(manifest, trace)?;
+    expected.check(manifest, trace)?;
     Ok(verifier::verify(srs, keys, manifest, trace, proof, policy)?)
 }

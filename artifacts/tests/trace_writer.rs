@@ -149,9 +149,9 @@ proptest! {
         prop_assert_eq!(&bytes, &reference(&modules, &counts));
         let all = TraceReader::open(&path, ID, &modules).unwrap().read_all().unwrap();
         prop_assert_eq!((all.adapter, all.session), (ID, SESSION));
-        for ((module, own), n) in modules.iter().zip(&all.modules).zip(&counts) {
+        for ((module, found), n) in modules.iter().zip(&all.modules).zip(&counts) {
             let (expected, delta) = rows(module, 0, *n);
-            prop_assert_eq!(own, &ModuleRows { delta, ..expected });
+            prop_assert_eq!(found, &ModuleRows { delta, ..expected });
         }
     }
 }

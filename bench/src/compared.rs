@@ -6,17 +6,19 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Compared {
     /// Time of this program.
-    pub own: f64,
+    #[serde(rename = "own")]
+    pub zklora_seconds: f64,
     /// Time of the other side.
-    pub other: f64,
-    /// own / other.
+    #[serde(rename = "other")]
+    pub other_seconds: f64,
+    /// `zklora_seconds / other_seconds`.
     pub ratio: f64,
 }
 
 impl Compared {
-    pub(crate) fn of(mut own: Vec<f64>, mut other: Vec<f64>) -> Compared {
-        let (own, other) = (median(&mut own), median(&mut other));
-        Compared { own, other, ratio: own / other }
+    pub(crate) fn of(mut zklora: Vec<f64>, mut other: Vec<f64>) -> Compared {
+        let (zklora_seconds, other_seconds) = (median(&mut zklora), median(&mut other));
+        Compared { zklora_seconds, other_seconds, ratio: zklora_seconds / other_seconds }
     }
 }
 

@@ -123,7 +123,7 @@ pub fn hot_functions() -> Result<Vec<HotFunction>, Error> {
         delta: F::from(0),
     };
     let factors = powers(base, pairs.len() + 1)[1..].to_vec();
-    let (own_pairs, own_weights) = (pairs.clone(), weights.clone());
+    let (combined_pairs, combined_weights) = (pairs.clone(), weights.clone());
 
     // An insecure SRS of 32 points.
     let srs = Srs::insecure_dev(5)?;
@@ -131,13 +131,13 @@ pub fn hot_functions() -> Result<Vec<HotFunction>, Error> {
     let scalars = powers(base * base, points.len() + 8)[8..].to_vec();
     let integers: Vec<i32> =
         (0..points.len() as i64).map(|i| ((i * 40_503) % 65_521 - 32_760) as i32).collect();
-    let own_points = points.clone();
+    let msm_points = points.clone();
 
     let (artifacts, manifest) = small_adapter(&srs)?;
     let module = artifacts.manifest.modules()[0].clone();
     let floats = synthetic::activations(artifacts.manifest.modules(), ROWS);
     let floats = floats.modules.into_values().flatten().next().unwrap_or_default();
-    let mut rows = zklora_artifacts::quantized_rows::quantized(&module, &[&floats])?;
+    let mut rows = zklora_artifacts::module_quantizer::quantized(&module, &[&floats])?;
     let adapter = ServedAdapter::new(artifacts);
     rows.delta = adapter.compute(0, &rows);
     let rows = Arc::new(rows);
@@ -148,11 +148,11 @@ pub fn hot_functions() -> Result<Vec<HotFunction>, Error> {
     Ok(vec![
         HotFunction::new("products of small integers", move || products(&pairs, &weights, &public)),
         HotFunction::new("combination of small integers", move || {
-            combine_b(&own_pairs, &own_weights, &factors)
+            combine_b(&combined_pairs, &combined_weights, &factors)
         }),
         HotFunction::new("multi-exponentiation, field elements", move || msm(&points, &scalars)),
         HotFunction::new("multi-exponentiation, 16-bit integers", move || {
-            small_msm(&own_points, &integers, BITS)
+            small_msm(&msm_points, &integers, BITS)
         }),
         HotFunction::new("projection of activations", move || {
             let mut sums = Sums::default();
@@ -177,7 +177,7 @@ pub fn hot_functions() -> Result<Vec<HotFunction>, Error> {
         }),
         HotFunction::new("deltas", move || adapter.compute(0, &delta_rows)),
         HotFunction::new("quantisation of rows", move || {
-            zklora_artifacts::quantized_rows::quantized(&module, &[&floats])
+            zklora_artifacts::module_quantizer::quantized(&module, &[&floats])
         }),
     ])
 }

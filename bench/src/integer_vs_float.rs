@@ -28,7 +28,7 @@ pub(crate) fn compare(
         if !deltas.is_fast(m) {
             continue;
         }
-        let quantized = zklora_artifacts::quantized_rows::quantized(module, &[&inputs[0]])?;
+        let quantized = zklora_artifacts::module_quantizer::quantized(module, &[&inputs[0]])?;
         let pairs = artifacts.weights.of_module(modules, m);
         let d_in = module.inputs[0].dim;
         let x = Array2::from_shape_fn((rows, d_in), |(row, i)| inputs[0][row * d_in + i]);

@@ -136,7 +136,7 @@ mod tests {
 
     fn logged(format: LogFormat) -> String {
         let kept = Kept::default();
-        let own = kept.clone();
+        let writer = kept.clone();
         let event = || {
             tracing::warn!(
                 peer = "a\nERROR forged",
@@ -148,12 +148,12 @@ mod tests {
         let subscriber = tracing_subscriber::fmt().with_ansi(false);
         match format {
             LogFormat::Text => {
-                let subscriber = subscriber.with_writer(move || Escaped(own.clone())).finish();
+                let subscriber = subscriber.with_writer(move || Escaped(writer.clone())).finish();
                 tracing::subscriber::with_default(subscriber, event);
             }
             LogFormat::Json => {
                 let subscriber =
-                    subscriber.event_format(Objects).with_writer(move || own.clone()).finish();
+                    subscriber.event_format(Objects).with_writer(move || writer.clone()).finish();
                 tracing::subscriber::with_default(subscriber, event);
             }
         }

@@ -9,7 +9,7 @@
 
 mod args;
 mod commands;
-mod failure;
+mod exit_code;
 #[cfg(feature = "server")]
 mod log;
 mod output;
@@ -31,9 +31,8 @@ fn main() -> ExitCode {
     match commands::execute(args.command, &output) {
         Ok(code) => code,
         Err(error) => {
-            // 1: the answer is no. 2: bad usage or unusable input.
-            let code = if failure::is_refusal(&error) { 1 } else { 2 };
-            output.error(&failure::with_advice(error));
+            let code = exit_code::of(&error);
+            output.error(&exit_code::with_advice(error));
             ExitCode::from(code)
         }
     }

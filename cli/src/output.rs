@@ -13,6 +13,8 @@ use serde_json::Value;
 use zklora_files::text::{self, shown};
 pub use zklora_runtime::numbers::{bytes, count};
 
+use crate::exit_code::UNUSABLE;
+
 /// The output and its format.
 pub struct Output {
     json: bool,
@@ -159,7 +161,7 @@ fn write(bytes: &[u8]) {
 
 fn fail(why: &str) -> ! {
     eprintln!("error: {why}");
-    exit(2)
+    exit(i32::from(UNUSABLE))
 }
 
 /// A time with three significant digits.

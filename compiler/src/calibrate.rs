@@ -5,7 +5,7 @@
 //! cases the bound is certified for every activation that a user may send, not only for those seen
 //! here.
 
-use zklora_artifacts::quantize_rows::quantize_inputs;
+use zklora_artifacts::row_quantizer::quantize_inputs;
 
 use crate::{
     LinearMap,

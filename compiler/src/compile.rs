@@ -177,8 +177,8 @@ pub fn draft_like(manifest: &Manifest, models: &[OnnxModel]) -> DraftLike {
         let bits = Bits { x: module.x_bits, a: module.a_bits, b: module.b_bits };
         let quantized = quantize(&map, Some(module.scaling), Some(bits))
             .map_err(|_| "its weights do not fit the bit widths and the bound of the manifest")?;
-        let (own, pairs) = lay_out(&map, quantized);
-        match first_difference(module, &own) {
+        let (delivered, pairs) = lay_out(&map, quantized);
+        match first_difference(module, &delivered) {
             Some(why) => Err(why),
             None => Ok(pairs),
         }
@@ -194,29 +194,30 @@ pub fn draft_like(manifest: &Manifest, models: &[OnnxModel]) -> DraftLike {
     out
 }
 
-fn first_difference(committed: &Module, own: &Module) -> Option<String> {
+fn first_difference(committed: &Module, delivered: &Module) -> Option<String> {
     let dims = |m: &Module| m.inputs.iter().map(|i| i.dim).chain([m.d_out]).collect::<Vec<_>>();
     let names = |m: &Module| m.inputs.iter().map(|i| i.name.clone()).collect::<Vec<_>>();
     let terms =
         |m: &Module| m.terms.iter().map(|t| (t.kind, t.input, t.rank, t.shift)).collect::<Vec<_>>();
-    if dims(committed) != dims(own) || terms(committed).len() != terms(own).len() {
+    if dims(committed) != dims(delivered) || terms(committed).len() != terms(delivered).len() {
         return Some(format!(
             "its shape is {:?}, the manifest says {:?}",
-            dims(own),
+            dims(delivered),
             dims(committed)
         ));
     }
-    if names(committed) != names(own) {
+    if names(committed) != names(delivered) {
         return Some(format!(
             "its inputs are {:?}, the manifest says {:?}",
-            names(own),
+            names(delivered),
             names(committed)
         ));
     }
-    if terms(committed) != terms(own) {
+    if terms(committed) != terms(delivered) {
         return Some("its terms have other ranks or scales than the manifest says".into());
     }
-    if committed.scale_log2 != own.scale_log2 || committed.delta_bits != own.delta_bits {
+    if committed.scale_log2 != delivered.scale_log2 || committed.delta_bits != delivered.delta_bits
+    {
         return Some(
             "its weights quantise to another scale or bound than the manifest says".into(),
         );
@@ -229,7 +230,7 @@ fn lay_out(map: &LinearMap, quantized: Quantized) -> (Module, Vec<PairWeights>) 
     let mut terms = Vec::new();
     let mut pairs = Vec::new();
     for term in quantized.terms {
-        let (kind, input, shift, own): (_, _, _, Vec<PairWeights>) = match term {
+        let (kind, input, shift, term_pairs): (_, _, _, Vec<PairWeights>) = match term {
             QuantizedTerm::LowRank { input, a, b } => (
                 TermKind::LowRank,
                 Some(input),
@@ -243,8 +244,8 @@ fn lay_out(map: &LinearMap, quantized: Quantized) -> (Module, Vec<PairWeights>) 
                 (TermKind::Scale, Some(input), shift, vec![PairWeights { a: g, b: vec![] }])
             }
         };
-        terms.push(Term { a: vec![], b: vec![], input, kind, rank: own.len(), shift });
-        pairs.extend(own);
+        terms.push(Term { a: vec![], b: vec![], input, kind, rank: term_pairs.len(), shift });
+        pairs.extend(term_pairs);
     }
     let module = Module {
         a_bits: quantized.a_bits,

@@ -146,8 +146,8 @@ impl Explanation {
         let longest =
             |cells: &[String]| cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
         let (node, operator) = (longest(&nodes), longest(&operators));
-        for ((own, by), step) in nodes.iter().zip(&operators).zip(&self.steps) {
-            lines.push(format!("    {own:node$}  {by:operator$}  {}", step.became));
+        for ((name, by), step) in nodes.iter().zip(&operators).zip(&self.steps) {
+            lines.push(format!("    {name:node$}  {by:operator$}  {}", step.became));
         }
         lines.push(format!("  delta = {} · (", self.scale));
         lines.extend(self.terms.iter().map(|term| format!("      {term}")));

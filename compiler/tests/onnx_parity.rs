@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use zklora_artifacts::quantize_rows::quantize_inputs;
+use zklora_artifacts::row_quantizer::quantize_inputs;
 use zklora_compiler::{IngestError, Ingested, QuantizedTerm, Term, ingest, ingest_file, quantize};
 
 mod npy;

@@ -109,7 +109,7 @@ impl CheckedManifest {
     /// # Errors
     /// [`Check::Pin`] if the id differs; [`EzklError::Answer`] names the rule that is broken.
     pub fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<CheckedManifest, EzklError> {
-        let id = AdapterId(*blake3::hash(bytes).as_bytes());
+        let id = AdapterId::of(bytes);
         if let Some(pin) = pin
             && *pin != id
         {

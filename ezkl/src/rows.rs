@@ -102,11 +102,16 @@ pub fn check_inputs(
             Some(inputs) => quantized(module, inputs)?,
             None => ModuleRows::none(&module.shape()),
         };
-        let (found, own) = (rows.scales.len(), expected.scales.len());
-        if found != own {
-            return not_yours(format!("module `{}` has {found} rows, yours {own}", module.name));
+        let (found, expected_rows) = (rows.scales.len(), expected.scales.len());
+        if found != expected_rows {
+            return not_yours(format!(
+                "module `{}` has {found} rows, yours {expected_rows}",
+                module.name
+            ));
         }
-        if let Some(r) = (0..own).find(|r| row(module, rows, *r) != row(module, &expected, *r)) {
+        if let Some(r) =
+            (0..expected_rows).find(|r| row(module, rows, *r) != row(module, &expected, *r))
+        {
             return not_yours(format!("module `{}`, row {r}, has other values", module.name));
         }
     }

@@ -3,6 +3,9 @@
 //! The verifier trusts nothing that comes with the proofs: settings and keys must have the digests
 //! of the pinned manifest, the SRS is the user's file with the pinned digest, and the proof file
 //! that EZKL verifies is built from the user's trace and the bytes of the proof.
+//!
+//! This module reads the folder and checks it against the trace. `row_verifier` verifies the proof
+//! of one row: it has the Python process of `child`, which runs `driver.py`, call EZKL.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -36,7 +39,7 @@ pub struct Verdict {
 
 /// Verifies one proof for every row of the trace.
 ///
-/// `own` is what the user knows about the session without the trace.
+/// `expected` is what the user knows about the session without the trace.
 ///
 /// # Errors
 /// [`EzklError::Refused`] names the check. [`zklora_artifacts::Error::NotYours`] if the trace has
@@ -44,14 +47,14 @@ pub struct Verdict {
 pub fn verify(
     public: &Public,
     trace: &SessionRows,
-    own: &OwnSession<'_>,
+    expected: &OwnSession<'_>,
     proofs: &Path,
     srs: &Srs<'_>,
     python: &Python,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Verdict, Error> {
-    own.check_id(&trace.session)?;
-    if let Some(activations) = own.inputs {
+    expected.check_id(&trace.session)?;
+    if let Some(activations) = expected.inputs {
         rows::check_inputs(&public.manifest, trace, activations)?;
     }
     let modules = public.manifest.modules();

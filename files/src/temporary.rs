@@ -237,8 +237,8 @@ pub fn is_own(found: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
     /// Owner of the files that this process creates.
     static OWN: OnceLock<Option<u32>> = OnceLock::new();
-    let own = OWN.get_or_init(|| Some(tempfile::tempfile().ok()?.metadata().ok()?.uid()));
-    *own == Some(found.uid())
+    let user = OWN.get_or_init(|| Some(tempfile::tempfile().ok()?.metadata().ok()?.uid()));
+    *user == Some(found.uid())
 }
 
 /// Whether a file or folder belongs to the user of this process.

@@ -81,7 +81,7 @@ impl CheckedManifest {
         }
         manifest.check_commitments()?;
         let points = points(&manifest)?;
-        let id = AdapterId(*blake3::hash(bytes).as_bytes());
+        let id = AdapterId::of(bytes);
         Ok(CheckedManifest { manifest, id, settings, pairs, points })
     }
 
@@ -90,7 +90,7 @@ impl CheckedManifest {
     /// # Errors
     /// [`Error::Pin`] if the id is another one; those of [`CheckedManifest::parse`].
     pub fn parse_pinned(bytes: &[u8], pin: &AdapterId) -> Result<CheckedManifest, Error> {
-        let found = AdapterId(*blake3::hash(bytes).as_bytes());
+        let found = AdapterId::of(bytes);
         if found != *pin {
             return Err(Error::Pin { pinned: pin.to_string(), found: found.to_string() });
         }

@@ -137,7 +137,9 @@ pub fn audit(
     let mut differing: Vec<usize> = commitments(manifest.modules())
         .zip(&delivered)
         .zip(manifest.pairs().iter())
-        .filter(|(((a, b), [own_a, own_b]), _)| *a != own_a.as_slice() || *b != own_b.as_slice())
+        .filter(|(((a, b), [delivered_a, delivered_b]), _)| {
+            *a != delivered_a.as_slice() || *b != delivered_b.as_slice()
+        })
         .map(|(_, pair)| pair.module)
         .collect();
     differing.dedup();

@@ -55,10 +55,10 @@ pub fn from_parts_of_32_bits(parts: &[i128; 4]) -> F {
         let addend = [*part as u64, (part >> 64) as u64, sign, sign];
         let mut carry = 0u128;
         let mut below = 0u64;
-        for (word, own) in words.iter_mut().zip(addend) {
+        for (word, addend_word) in words.iter_mut().zip(addend) {
             let shifted = (*word << 32) | (below >> 32);
             below = *word;
-            carry += u128::from(shifted) + u128::from(own);
+            carry += u128::from(shifted) + u128::from(addend_word);
             *word = carry as u64;
             carry >>= 64;
         }

@@ -375,6 +375,13 @@ fn check_module(module: &Module) -> Result<(), String> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AdapterId(pub [u8; 32]);
 
+impl AdapterId {
+    /// The id of the adapter whose manifest has these bytes.
+    pub fn of(manifest_bytes: &[u8]) -> AdapterId {
+        AdapterId(*blake3::hash(manifest_bytes).as_bytes())
+    }
+}
+
 impl std::fmt::Display for AdapterId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&hex::encode(self.0))

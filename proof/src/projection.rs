@@ -74,8 +74,9 @@ impl Sums {
             let blocks = rho.par_chunks(BLOCK).zip(rows.par_chunks(BLOCK * dim));
             let sums: Vec<_> = blocks.map(|(rho, rows)| sum(rho, rows, stripe)).collect();
             for sum in sums {
-                for (total, own) in totals.as_flattened_mut().iter_mut().zip(sum.as_flattened()) {
-                    *total += own;
+                for (total, addend) in totals.as_flattened_mut().iter_mut().zip(sum.as_flattened())
+                {
+                    *total += addend;
                 }
             }
         });

@@ -101,7 +101,7 @@ fn check_module(
     trace: &Trace<'_>,
     m: usize,
 ) -> Result<(), Error> {
-    let (module, source, own) = (&modules[m], trace.source(), weights.of_module(modules, m));
+    let (module, source, pairs) = (&modules[m], trace.source(), weights.of_module(modules, m));
     let rows = trace.counts()[m];
     let values = |dim: usize| 0..rows * dim;
     let read = || {
@@ -124,7 +124,13 @@ fn check_module(
                 .zip(&module.inputs)
                 .map(|(x, input)| &x[row * input.dim..(row + 1) * input.dim]);
             let inputs: Vec<&[i32]> = inputs.collect();
-            weights.delta_row(module, own, &inputs, ones.get(row).copied().unwrap_or(0), computed);
+            weights.delta_row(
+                module,
+                pairs,
+                &inputs,
+                ones.get(row).copied().unwrap_or(0),
+                computed,
+            );
             match claimed.iter().zip(computed.iter()).position(|(a, b)| a != b) {
                 None => Ok(()),
                 Some(output) => Err(Error::FalseTrace {
@@ -307,9 +313,9 @@ pub fn products(pairs: &Pairs, weights: &Weights, projection: &Projection) -> (S
 /// `A*_g = Σ_{g(i) = g} b_i A_i` for each group.
 pub(crate) fn combine_a(pairs: &Pairs, weights: &Weights, b: &[F]) -> Vec<Secret> {
     let mut members: Vec<Vec<(&[i32], Limbs)>> = vec![Vec::new(); pairs.groups().len()];
-    for ((pair, own), b) in pairs.iter().zip(weights.pairs()).zip(b) {
+    for ((pair, integers), b) in pairs.iter().zip(weights.pairs()).zip(b) {
         if let Some(side) = pair.a {
-            members[side.group].push((&own.a, limbs(b)));
+            members[side.group].push((&integers.a, limbs(b)));
         }
     }
     members
@@ -321,8 +327,12 @@ pub(crate) fn combine_a(pairs: &Pairs, weights: &Weights, b: &[F]) -> Vec<Secret
 
 /// `B* = Σ_i b_i B_i`.
 pub fn combine_b(pairs: &Pairs, weights: &Weights, b: &[F]) -> Secret {
-    let members: Vec<(&[i32], Limbs)> =
-        weights.pairs().iter().zip(b).map(|(own, b)| (own.b.as_slice(), limbs(b))).collect();
+    let members: Vec<(&[i32], Limbs)> = weights
+        .pairs()
+        .iter()
+        .zip(b)
+        .map(|(integers, b)| (integers.b.as_slice(), limbs(b)))
+        .collect();
     Secret(combine_small(&members, pairs.longest_b()))
 }
 

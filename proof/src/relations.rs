@@ -169,8 +169,8 @@ pub fn combine(relations: &[Relation], eta: F) -> CellWeights {
         add(&mut sum.a, &weights.a, power);
         add(&mut sum.e, &weights.e, power);
         sum.s.resize(sum.s.len().max(weights.s.len()), Vec::new());
-        for (total, own) in sum.s.iter_mut().zip(&weights.s) {
-            add(total, own, power);
+        for (total, addend) in sum.s.iter_mut().zip(&weights.s) {
+            add(total, addend, power);
         }
         sum.constant += power * weights.constant;
         power *= eta;
@@ -178,9 +178,9 @@ pub fn combine(relations: &[Relation], eta: F) -> CellWeights {
     sum
 }
 
-fn add(total: &mut Vec<F>, own: &[F], factor: F) {
-    total.resize(total.len().max(own.len()), F::ZERO);
-    for (t, o) in total.iter_mut().zip(own) {
+fn add(total: &mut Vec<F>, addend: &[F], factor: F) {
+    total.resize(total.len().max(addend.len()), F::ZERO);
+    for (t, o) in total.iter_mut().zip(addend) {
         *t += factor * o;
     }
 }

@@ -384,12 +384,12 @@ mod tests {
             ceremony.to_bytes() == ETHEREUM,
             "proof/src/ethereum.srs is not what the ceremony gives"
         );
-        let own = Srs::ethereum().unwrap();
+        let embedded = Srs::ethereum().unwrap();
         assert_eq!(
-            (own.digest(), own.provenance()),
+            (embedded.digest(), embedded.provenance()),
             (ceremony.digest(), Provenance::EthereumCeremony)
         );
-        assert_eq!(own.lagrange(), ceremony.lagrange());
+        assert_eq!(embedded.lagrange(), ceremony.lagrange());
         assert!(Srs::from_embedded_bytes(&ETHEREUM[1..]).is_err());
     }
 

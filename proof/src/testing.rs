@@ -186,8 +186,8 @@ impl Session {
     ) -> Session {
         let mut rest = &pairs[..];
         for module in &mut draft.modules {
-            let (own, tail) = rest.split_at(module.terms.iter().map(|t| t.rank).sum());
-            let bound = certified_bound(module, own).unwrap();
+            let (module_pairs, tail) = rest.split_at(module.terms.iter().map(|t| t.rank).sum());
+            let bound = certified_bound(module, module_pairs).unwrap();
             module.delta_bits = (128 - bound.leading_zeros()).max(1);
             rest = tail;
         }
@@ -202,7 +202,7 @@ impl Session {
     pub fn compute(&mut self) {
         for (m, module) in self.manifest.modules.iter().enumerate() {
             let rows = &mut self.rows[m];
-            let own = self.weights.of_module(&self.manifest.modules, m);
+            let pairs = self.weights.of_module(&self.manifest.modules, m);
             rows.delta = vec![0; rows.scales.len() * module.d_out];
             for (l, out) in rows.delta.chunks_exact_mut(module.d_out).enumerate() {
                 let inputs: Vec<&[i32]> = module
@@ -213,7 +213,7 @@ impl Session {
                     .collect();
                 self.weights.delta_row(
                     module,
-                    own,
+                    pairs,
                     &inputs,
                     rows.ones.get(l).copied().unwrap_or(0),
                     out,

@@ -2,6 +2,10 @@
 //!
 //! The verifier trusts nothing that comes with the proof. It derives the keys itself; the SRS, the
 //! manifest and the trace are its own.
+//!
+//! A proof that is well-formed is rejected in one of two places. This module rejects with
+//! [`Check::MaskSpan`], [`argument::verify`] with [`Check::Relations`]. A trace that is not of the
+//! user's session is rejected before, by `own_session` of the crate `zklora-artifacts`.
 
 use group::Group;
 

@@ -66,8 +66,8 @@ impl Weights {
         let mut first = 0;
         for module in modules {
             let count = module.terms.iter().map(|term| term.rank).sum::<usize>();
-            let own = &self.pairs[first..first + count];
-            check_module(module, own)
+            let pairs = &self.pairs[first..first + count];
+            check_module(module, pairs)
                 .map_err(|why| Error::Weights(format!("module `{}`: {why}", module.name)))?;
             first += count;
         }

@@ -29,8 +29,8 @@ struct Queue;
 
 impl<S: Subscriber> Layer<S> for Queue {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
-        let own = metadata.target().starts_with("zklora");
-        metadata.level() <= if own { &Level::INFO } else { &Level::WARN }
+        let from_zklora = metadata.target().starts_with("zklora");
+        metadata.level() <= if from_zklora { &Level::INFO } else { &Level::WARN }
     }
 
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {

@@ -16,10 +16,10 @@ static STARTED_IN: AtomicU32 = AtomicU32::new(0);
 /// `ZkloraError`, which says what to do instead.
 #[pyfunction]
 pub fn check_process() -> Result<(), Failure> {
-    let own = std::process::id();
-    match STARTED_IN.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
+    let process = std::process::id();
+    match STARTED_IN.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => Ok(()),
-        Err(started) if started == own => Ok(()),
+        Err(started) if started == process => Ok(()),
         Err(_) => Err(Failure::Forked),
     }
 }

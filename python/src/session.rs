@@ -150,7 +150,11 @@ impl Session {
                 let each = calls.iter().zip(deltas).map(|((at, rows), delta)| {
                     let module = &manifest.modules()[*at];
                     (
-                        zklora_artifacts::quantized_rows::dequantized(module, &rows.scales, &delta),
+                        zklora_artifacts::module_quantizer::dequantized(
+                            module,
+                            &rows.scales,
+                            &delta,
+                        ),
                         module.d_out,
                     )
                 });
@@ -300,10 +304,9 @@ impl Session {
             let rows = match known.iter().find(|(other, _)| *other == key) {
                 Some((_, rows)) => Arc::clone(rows),
                 None => {
-                    let rows =
-                        Arc::new(py.detach(|| {
-                            zklora_artifacts::quantized_rows::quantized(module, &slices)
-                        })?);
+                    let rows = Arc::new(py.detach(|| {
+                        zklora_artifacts::module_quantizer::quantized(module, &slices)
+                    })?);
                     known.push((key, Arc::clone(&rows)));
                     rows
                 }

@@ -144,7 +144,11 @@ impl Trace {
             TraceStorage::Memory(file) => {
                 let rows = &file.modules[at];
                 py.detach(|| {
-                    zklora_artifacts::quantized_rows::dequantized(module, &rows.scales, &rows.delta)
+                    zklora_artifacts::module_quantizer::dequantized(
+                        module,
+                        &rows.scales,
+                        &rows.delta,
+                    )
                 })
             }
             TraceStorage::File(reader) => {
@@ -156,7 +160,7 @@ impl Trace {
                         |why: String| Failure::Input(format!("module `{}`: {why}", module.name));
                     let scales = reader.scales(at, 0..rows).map_err(unreadable)?;
                     let delta = reader.delta(at, 0..rows * module.d_out).map_err(unreadable)?;
-                    Ok(zklora_artifacts::quantized_rows::dequantized(module, &scales, &delta))
+                    Ok(zklora_artifacts::module_quantizer::dequantized(module, &scales, &delta))
                 })?
             }
         };

@@ -95,20 +95,20 @@ struct Build {
 /// Compiles, commits and writes the folder. The seed is that of `seed_file`, else the folder's,
 /// else a fresh one, so the same inputs in the same folder give the same bytes.
 pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Compiled, Error> {
-    let own_seed = options.out.join("private").join(artifacts::SEED);
-    let seed = match (options.seed_file, own_seed.exists()) {
+    let folder_seed = options.out.join("private").join(artifacts::SEED);
+    let seed = match (options.seed_file, folder_seed.exists()) {
         (Some(path), false) => secret_files::read_seed(path)?,
         (Some(path), true) => {
             let seed = secret_files::read_seed(path)?;
-            if secret_files::read_seed(&own_seed)?.expose() != seed.expose() {
+            if secret_files::read_seed(&folder_seed)?.expose() != seed.expose() {
                 return Err(Error::file(
-                    &own_seed,
+                    &folder_seed,
                     "this folder has another seed, which would be lost: choose another --out",
                 ));
             }
             seed
         }
-        (None, true) => secret_files::read_seed(&own_seed)?,
+        (None, true) => secret_files::read_seed(&folder_seed)?,
         (None, false) => Seed::generate()?,
     };
     let build = build(options, &seed, srs, keys)?;
@@ -134,7 +134,7 @@ fn replaced(out: &Path, build: &Build) -> Result<Option<AdapterId>, Error> {
     if !path.exists() {
         return Ok(None);
     }
-    let old = AdapterId(*blake3::hash(&zklora_files::read(&path, MAX_FILE)?).as_bytes());
+    let old = AdapterId::of(&zklora_files::read(&path, MAX_FILE)?);
     if old == build.manifest.id() {
         return Ok(None);
     }
@@ -173,8 +173,8 @@ pub fn check_locked(
     srs: &Srs,
     keys: &KeyStore,
 ) -> Result<Vec<FileCheck>, Error> {
-    let own_seed = options.out.join("private").join(artifacts::SEED);
-    let seed_file = options.seed_file.unwrap_or(&own_seed);
+    let folder_seed = options.out.join("private").join(artifacts::SEED);
+    let seed_file = options.seed_file.unwrap_or(&folder_seed);
     if !seed_file.exists() {
         return Err(Error::file(seed_file, "no seed here: name it with --seed-file"));
     }

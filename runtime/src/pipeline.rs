@@ -174,8 +174,16 @@ pub fn run(
         let public = Public::load(out, Some(&pin), &srs, &keys)?;
         let trace = TraceReader::trace(&trace_path, &public.manifest)?;
         let proof = zklora_files::read(&proof_path, verify::MAX_PROOF)?;
-        let own = OwnSession::default();
-        Ok(verify::verify(&public.manifest, &trace, &own, &proof, &srs, &keys, options.policy)?)
+        let expected = OwnSession::default();
+        Ok(verify::verify(
+            &public.manifest,
+            &trace,
+            &expected,
+            &proof,
+            &srs,
+            &keys,
+            options.policy,
+        )?)
     })?;
     Ok(Summary {
         base_model: adapter.base_model.name.clone(),

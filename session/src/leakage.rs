@@ -11,7 +11,7 @@ use zklora_proof::manifest::{Module, TermKind};
 pub struct Leakage {
     /// `B` up to a small unimodular change, by lattice reduction: slightly more than the rank; 1
     /// for a bias or an elementwise scale.
-    pub some: u64,
+    pub b_up_to_basis: u64,
     /// All of `A·B`, with packed inputs: d_in · a_bits / (x_bits + a_bits + log₂ d_in).
     pub packed: u64,
     /// All of `A·B`, with ordinary inputs, by lattice reduction: about 0.4 · d_in.
@@ -33,7 +33,7 @@ impl Leakage {
         let bits = f64::from(module.x_bits + module.a_bits) + (d_in as f64).log2();
         let packed = (d_in as f64 * f64::from(module.a_bits) / bits).ceil() as u64;
         Leakage {
-            some: if one_sided { 1 } else { rank + 1 },
+            b_up_to_basis: if one_sided { 1 } else { rank + 1 },
             packed: packed.max(1),
             lattice: (d_in * 2).div_ceil(5),
             ordinary: d_in,
@@ -70,7 +70,7 @@ mod tests {
         };
         assert_eq!(
             Leakage::of(&module),
-            Leakage { some: 5, packed: 226, lattice: 308, ordinary: 768 }
+            Leakage { b_up_to_basis: 5, packed: 226, lattice: 308, ordinary: 768 }
         );
     }
 }

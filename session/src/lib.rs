@@ -43,7 +43,7 @@ pub mod ledger;
 pub(crate) mod proof_attempts;
 pub mod prove;
 pub mod record;
-pub mod rows_served;
+pub mod row_totals;
 #[cfg(feature = "network")]
 pub mod server;
 #[cfg(feature = "network")]

@@ -3,8 +3,8 @@
 
 use rayon::prelude::*;
 use zklora_artifacts::{
-    activations::Activations, folder::Artifacts, module_rows::ModuleRows,
-    quantized_rows::quantized, session_rows::SessionRows,
+    activations::Activations, folder::Artifacts, module_quantizer::quantized,
+    module_rows::ModuleRows, session_rows::SessionRows,
 };
 use zklora_proof::{checked_manifest::CheckedManifest, masks::os_bytes};
 
@@ -12,7 +12,7 @@ use crate::{
     Error,
     deltas::Deltas,
     ledger::{Entry, LOCAL, Ledger, Rows},
-    rows_served::RowsServed,
+    row_totals::RowTotals,
 };
 
 /// Quantises the activations row by row, computes every delta, and enters the session in the
@@ -29,7 +29,7 @@ pub fn record(
     activations: &Activations,
     session: Option<[u8; 32]>,
     max_rows: Option<u64>,
-) -> Result<(SessionRows, RowsServed), Error> {
+) -> Result<(SessionRows, RowTotals), Error> {
     let session = match session {
         Some(session) => session,
         None => *os_bytes()?,
@@ -46,7 +46,7 @@ pub fn record(
     let trace = SessionRows { adapter: artifacts.manifest.id(), session, modules };
     let digest = trace.with_trace::<_, Error>(&artifacts.manifest, |t| Ok(t.digest()))?;
     let mut ledger = Ledger::lock(&artifacts.ledger())?;
-    let mut served = RowsServed::count(ledger.index(), &artifacts.manifest)?;
+    let mut served = RowTotals::count(ledger.index(), &artifacts.manifest)?;
     let more: Vec<(usize, u64)> =
         trace.modules.iter().map(|rows| rows.scales.len() as u64).enumerate().collect();
     served.check_limit(&artifacts.manifest, &more, max_rows)?;

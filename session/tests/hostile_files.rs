@@ -106,8 +106,8 @@ fn what_was_written_reads_back_the_same() {
 
 fn verify(artifacts: &Artifacts, rows: &Trace<'_>, proof: &[u8]) -> Result<(), Error> {
     let c = contributor();
-    let (own, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
-    verify::verify(&artifacts.manifest, rows, &own, proof, &c.srs, &c.keys, policy)?;
+    let (expected, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
+    verify::verify(&artifacts.manifest, rows, &expected, proof, &c.srs, &c.keys, policy)?;
     Ok(())
 }
 

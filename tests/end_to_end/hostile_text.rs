@@ -138,10 +138,10 @@ fn an_adapter_folder_whose_names_are_hostile() {
     let folder = tempfile::tempdir().unwrap();
     let adapter = folder.path().join("adapter");
     fs::create_dir(&adapter).unwrap();
-    let own = |name: &str| fs::read(fixture(ADAPTER).join(name)).unwrap();
+    let original = |name: &str| fs::read(fixture(ADAPTER).join(name)).unwrap();
     let mut config: serde_json::Value =
-        serde_json::from_slice(&own("adapter_config.json")).unwrap();
-    write(&adapter, "adapter_model.safetensors", &own("adapter_model.safetensors"));
+        serde_json::from_slice(&original("adapter_config.json")).unwrap();
+    write(&adapter, "adapter_model.safetensors", &original("adapter_model.safetensors"));
     config["base_model_name_or_path"] = json!(FORGED);
     write(&adapter, "adapter_config.json", config.to_string().as_bytes());
     harmless(
@@ -171,7 +171,7 @@ fn an_adapter_folder_whose_names_are_hostile() {
         opening
     ];
     harmless(&audit, 2, "FORGED");
-    write(&adapter, "adapter_config.json", &own("adapter_config.json"));
+    write(&adapter, "adapter_config.json", &original("adapter_config.json"));
     let view =
         safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![1], &[0; 4]).unwrap();
     let name = format!("base_model.model.{FORGED}.lora_A.weight");
@@ -217,12 +217,12 @@ fn a_delivery_with_a_module_that_was_never_committed_to() {
 /// A graph in which a node has a hostile name of the same length.
 fn graph(folder: &Path) -> PathBuf {
     let bytes = fs::read(fixture("onnx/base_plus_delta_two_inputs_op17/model.onnx")).unwrap();
-    let (own, forged) = (b"/d/A/MatMul", b"\nVerdict  F");
+    let (name, forged) = (b"/d/A/MatMul", b"\nVerdict  F");
     let mut renamed = bytes.clone();
     let mut found = 0;
-    for at in 0..bytes.len() - own.len() {
-        if bytes[at..].starts_with(own) {
-            renamed[at..at + own.len()].copy_from_slice(forged);
+    for at in 0..bytes.len() - name.len() {
+        if bytes[at..].starts_with(name) {
+            renamed[at..at + name.len()].copy_from_slice(forged);
             found += 1;
         }
     }
@@ -239,8 +239,9 @@ fn a_graph_whose_nodes_are_called_like_a_verdict() {
         0,
         r"\nVerdict  F",
     );
-    let own = fixture("onnx/base_plus_delta_two_inputs_op17/model.onnx");
-    let honest = zklora(args!["compile", own, "--out", folder.path().join("a"), "--explain"]).ok();
+    let original = fixture("onnx/base_plus_delta_two_inputs_op17/model.onnx");
+    let honest =
+        zklora(args!["compile", original, "--out", folder.path().join("a"), "--explain"]).ok();
     assert_eq!(text.stdout.lines().count(), honest.stdout.lines().count(), "{}", text.stdout);
     assert!(
         json.json()[0]["steps"]

@@ -138,6 +138,6 @@ fn half_a_trace_of_a_killed_record_is_removed_by_the_next_and_that_of_a_living_o
         run(zklora_command().args(again)).ok();
     }
     assert_eq!(names(out.path()), ["b"]);
-    let own = living.path().file_name().unwrap().to_str().unwrap().to_string();
-    assert_eq!(names(other.path()), [own, "b".to_string()]);
+    let living_name = living.path().file_name().unwrap().to_str().unwrap().to_string();
+    assert_eq!(names(other.path()), [living_name, "b".to_string()]);
 }

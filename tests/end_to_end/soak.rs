@@ -106,7 +106,7 @@ fn rows_of(modules: &[Module], count: usize, number: u64) -> Vec<(usize, Arc<Mod
             })
             .collect();
         let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-        (m, Arc::new(zklora_artifacts::quantized_rows::quantized(module, &inputs).unwrap()))
+        (m, Arc::new(zklora_artifacts::module_quantizer::quantized(module, &inputs).unwrap()))
     });
     each.collect()
 }

@@ -69,8 +69,8 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(SystemReport
         let keys = KeyStore::default();
         let public = Public::load(&out, Some(&pin), &srs, &keys)?;
         let trace = TraceReader::trace(&trace_path, &public.manifest)?;
-        let (own, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
-        Ok(verify::verify(&public.manifest, &trace, &own, &proof, &srs, &keys, policy)?)
+        let (expected, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
+        Ok(verify::verify(&public.manifest, &trace, &expected, &proof, &srs, &keys, policy)?)
     })?;
     done(ComparedStage::Verify, took);
 

@@ -65,8 +65,9 @@ mod tests {
             assert_eq!(trace.rows(), rows);
             let proof = zklora_files::read(&proof, verify::MAX_PROOF).unwrap();
             assert_eq!(Some(proof.len() as u64), measured.size(Size::Proof));
-            let (own, policy) = (OwnSession::default(), SrsPolicy::TrustedOnly);
-            verify::verify(&public.manifest, &trace, &own, &proof, &srs, &keys, policy).unwrap();
+            let (expected, policy) = (OwnSession::default(), SrsPolicy::TrustedOnly);
+            verify::verify(&public.manifest, &trace, &expected, &proof, &srs, &keys, policy)
+                .unwrap();
         }
         // Every target of this profile has a figure, except those that only another process can
         // measure.

@@ -39,7 +39,7 @@ impl Quantity {
             Quantity::Seconds(items) => items.iter().map(seconds).sum(),
             Quantity::Memory(stage) => measured.peak_memory.get(&stage).map(|bytes| *bytes as f64),
             Quantity::Bytes(size) => measured.size(size).map(|bytes| bytes as f64),
-            Quantity::Speed(own, other) => Some(seconds(&other)? / seconds(&own)?),
+            Quantity::Speed(item, other) => Some(seconds(&other)? / seconds(&item)?),
         }
     }
 }

@@ -226,8 +226,8 @@ impl Task {
             let proof = zklora_files::read(&files_of(&self.folder, rows).1, verify::MAX_PROOF)?;
             let verify = || {
                 let trace = TraceReader::trace(&self.trace(rows), &manifest)?;
-                let (own, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
-                Ok(verify::verify(&manifest, &trace, &own, &proof, srs, &keys, policy)?)
+                let (expected, policy) = (OwnSession::default(), SrsPolicy::AllowUntrusted);
+                Ok(verify::verify(&manifest, &trace, &expected, &proof, srs, &keys, policy)?)
             };
             report.costs.insert(item, cost(verify)?.0);
         }
@@ -247,8 +247,8 @@ impl Task {
         // One thread does all the work, so its CPU time is the wall time.
         let one = |seconds| Cost { seconds, cpu_seconds: seconds };
         report.costs.extend([
-            (Item::RowIntegers, one(compared.own)),
-            (Item::RowFloats, one(compared.other)),
+            (Item::RowIntegers, one(compared.zklora_seconds)),
+            (Item::RowFloats, one(compared.other_seconds)),
         ]);
         Ok(())
     }

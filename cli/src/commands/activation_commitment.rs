@@ -6,7 +6,7 @@ use serde_json::json;
 use zklora_artifacts::activation_commitment::{Commitment, RowProof, Values};
 use zklora_files::Access;
 
-use super::outcome::{NO, Outcome};
+use super::outcome::{Outcome, answer};
 use crate::{
     args::activation_commitment as args,
     output::{Output, count, path},
@@ -60,7 +60,7 @@ pub fn check(args: &args::Check, output: &Output) -> Outcome {
             ("Verdict", verdict.into()),
         ],
     );
-    Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    Ok(answer(same))
 }
 
 pub fn prove_row(args: &args::ProveRow, output: &Output) -> Outcome {

@@ -14,7 +14,7 @@ use zklora_runtime::{
 
 use super::{
     leak,
-    outcome::{NO, Outcome, policy},
+    outcome::{Outcome, answer, policy},
 };
 use crate::{
     args,
@@ -232,7 +232,7 @@ fn print_checks(checks: &[FileCheck], output: &Output) -> Outcome {
         .into(),
     ));
     output.result(&json!({ "accepted": same, "files": checks }), &table);
-    Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    Ok(answer(same))
 }
 
 /// The result of comparing base models. The adapter's weights do not show their base model.
@@ -290,5 +290,5 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
         }),
         &table,
     );
-    Ok(if same { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    Ok(answer(same))
 }

@@ -19,8 +19,8 @@ use crate::{
 };
 
 pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
-    let own = &args.against;
-    if let Some(html) = &own.html {
+    let against = &args.against;
+    if let Some(html) = &against.html {
         zklora_files::require_folder_of(html)?;
     }
     let rows = match args.rows.as_slice() {
@@ -35,18 +35,18 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
         base: args.base.as_deref(),
         module: &module,
         rows,
-        circuit: super::ezkl::circuit_options(&own.circuit),
-        ezkl_srs: own.ezkl_srs.as_deref(),
+        circuit: super::ezkl::circuit_options(&against.circuit),
+        ezkl_srs: against.ezkl_srs.as_deref(),
         srs: args.srs.srs.as_deref(),
     };
     let spinner = output.spinner();
     let compared =
-        ezkl_comparison::compare(&options, &super::ezkl::python(&own.python), &mut |step| {
+        ezkl_comparison::compare(&options, &super::ezkl::python(&against.python), &mut |step| {
             spinner.set_message(step.to_string())
         });
     spinner.finish_and_clear();
     let compared = compared?;
-    if let Some(html) = &own.html {
+    if let Some(html) = &against.html {
         zklora_files::write(html, ezkl_comparison::page(&compared).as_bytes(), Access::Public)?;
     }
     print(&compared, output);

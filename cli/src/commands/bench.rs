@@ -127,9 +127,9 @@ fn network(args: &args::Bench, adapter: &Path, model: &Path, output: &Output) ->
         };
         vec![
             what.to_string(),
-            time(compared.own),
+            time(compared.zklora_seconds),
             with.to_string(),
-            time(compared.other),
+            time(compared.other_seconds),
             format!("{:.2}", compared.ratio),
         ]
     };

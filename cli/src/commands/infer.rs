@@ -13,9 +13,10 @@ use zklora_runtime::{
 };
 use zklora_session::client::{ClientTls, ContributorOptions, Progress};
 
-use super::outcome::{NO, Outcome, policy};
+use super::outcome::{Outcome, policy};
 use crate::{
     args,
+    exit_code::{NO, UNUSABLE},
     output::{Output, bytes, count},
 };
 
@@ -44,7 +45,7 @@ pub fn infer(args: &args::Infer, output: &Output) -> Outcome {
     let verdicts = outcome.report.contributors.iter().map(|contributor| contributor.verdict);
     Ok(match verdicts.max_by_key(|verdict| severity(*verdict)) {
         Some(Verdict::Rejected) => ExitCode::from(NO),
-        Some(Verdict::Failed) => ExitCode::from(2),
+        Some(Verdict::Failed) => ExitCode::from(UNUSABLE),
         _ => ExitCode::SUCCESS,
     })
 }
@@ -133,14 +134,14 @@ fn contributors(args: &args::Infer) -> anyhow::Result<Vec<ContributorOptions>> {
     for token in &args.token_file {
         let several = options.len() > 1;
         let found = match &token.url {
-            Some(url) => options.iter_mut().find(|own| own.url == *url),
+            Some(url) => options.iter_mut().find(|contributor| contributor.url == *url),
             None if several => {
                 bail!("--token-file: with several contributors, name the one it is for: URL=FILE")
             }
             None => options.first_mut(),
         };
         match found {
-            Some(own) => own.token_file = Some(token.file.clone()),
+            Some(contributor) => contributor.token_file = Some(token.file.clone()),
             None => bail!(
                 "--token-file: no --contributor has the URL {}",
                 token.url.as_deref().unwrap_or_default()

@@ -4,13 +4,15 @@ use std::process::ExitCode;
 
 use zklora_proof::verifier::SrsPolicy;
 
-use crate::args::TrustedSrs;
+use crate::{args::TrustedSrs, exit_code::NO};
 
 /// The exit code of a command, or why it failed.
 pub type Outcome = anyhow::Result<ExitCode>;
 
-/// Exit code: the answer is no.
-pub const NO: u8 = 1;
+/// The exit code for an answer of yes or no.
+pub fn answer(yes: bool) -> ExitCode {
+    if yes { ExitCode::SUCCESS } else { ExitCode::from(NO) }
+}
 
 /// The policy that the options ask for.
 pub fn policy(srs: &TrustedSrs) -> SrsPolicy {

@@ -168,8 +168,8 @@ fn profiles(args: &args::Bench, output: &Output) -> Outcome {
             Access::Public,
         )?;
     }
-    for own in &measured {
-        output.table(&figures(own));
+    for profile in &measured {
+        output.table(&figures(profile));
         output.table(&[vec![String::new()]]);
     }
     let mut table = vec![["profile", "what", "measured", "target", ""].map(String::from).to_vec()];
@@ -285,17 +285,15 @@ fn growth(curve: &Curve) -> Vec<Vec<String>> {
         .collect(),
     ];
     for point in &curve.points {
-        let own = &point.measured;
+        let measured = &point.measured;
         let mut line = vec![count(point.at)];
         line.extend(
-            items.map(|item| own.cost(item).map_or(String::new(), |cost| time(cost.seconds))),
+            items.map(|item| measured.cost(item).map_or(String::new(), |cost| time(cost.seconds))),
         );
-        line.push(own.size(proof_bench::Size::Proof).map_or(String::new(), bytes));
-        line.extend(
-            [BenchStage::Pieces, BenchStage::Prove, BenchStage::Verify].map(|stage| {
-                own.peak_memory.get(&stage).map_or(String::new(), |peak| bytes(*peak))
-            }),
-        );
+        line.push(measured.size(proof_bench::Size::Proof).map_or(String::new(), bytes));
+        line.extend([BenchStage::Pieces, BenchStage::Prove, BenchStage::Verify].map(|stage| {
+            measured.peak_memory.get(&stage).map_or(String::new(), |peak| bytes(*peak))
+        }));
         table.push(line);
     }
     table

@@ -45,11 +45,11 @@ pub fn run(args: &args::Run, output: &Output) -> Outcome {
 }
 
 fn rows(args: &args::Run) -> ActivationSource {
-    let own = args.adapter.join("activations.safetensors");
+    let adapter_inputs = args.adapter.join("activations.safetensors");
     match (&args.trace, args.rows) {
         (Some(file), _) => ActivationSource::File(file.clone()),
         (None, Some(rows)) => ActivationSource::Synthetic(rows as usize),
-        (None, None) if own.is_file() => ActivationSource::File(own),
+        (None, None) if adapter_inputs.is_file() => ActivationSource::File(adapter_inputs),
         (None, None) => ActivationSource::Synthetic(DEFAULT_ROWS),
     }
 }

@@ -7,7 +7,7 @@ use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore};
 use zklora_session::{
     leakage::Leakage,
-    rows_served::RowsServed,
+    row_totals::RowTotals,
     server::{self, Limits, ServerOptions, ServerTls, Tokens},
 };
 
@@ -185,7 +185,7 @@ fn announce(
             "adapter_id": manifest.id().to_string(),
             "budget": BUDGET,
             "leakage": {
-                "some": figures.least.some,
+                "some": figures.least.b_up_to_basis,
                 "packed": figures.least.packed,
                 "lattice": figures.least.lattice,
                 "ordinary": figures.least.ordinary,
@@ -219,7 +219,7 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(manifest: &CheckedManifest, served: &RowsServed, limit: Option<u64>) -> Figures {
+    fn of(manifest: &CheckedManifest, served: &RowTotals, limit: Option<u64>) -> Figures {
         let each: Vec<Leakage> = manifest.modules().iter().map(Leakage::of).collect();
         let least = |of: fn(&Leakage) -> u64| each.iter().map(of).min().unwrap_or(0);
         let reach = |leakage: &Leakage, rows: u64| {
@@ -227,7 +227,7 @@ impl Figures {
         };
         Figures {
             least: Leakage {
-                some: least(|l| l.some),
+                b_up_to_basis: least(|l| l.b_up_to_basis),
                 packed: least(|l| l.packed),
                 lattice: least(|l| l.lattice),
                 ordinary: least(|l| l.ordinary),
@@ -250,7 +250,7 @@ impl Figures {
                 "a module's B, up to a small change, after {} rows; all of A·B after {} crafted \
                  rows, after about {} ordinary rows by lattice reduction, after {} by linear \
                  algebra (minimum over the modules)",
-                rows(self.least.some),
+                rows(self.least.b_up_to_basis),
                 rows(self.least.packed),
                 rows(self.least.lattice),
                 rows(self.least.ordinary)

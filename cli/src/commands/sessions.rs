@@ -9,6 +9,7 @@ use zklora_session::stored_sessions::{Folder, State, Stored, upkeep};
 use super::outcome::Outcome;
 use crate::{
     args::sessions::{List, Prune, Sessions, SessionsCommand},
+    exit_code::UNUSABLE,
     output::{Output, bytes, count},
 };
 
@@ -228,7 +229,7 @@ fn prune(args: &Prune, folder: &Folder, output: &Output) -> Outcome {
         ],
     );
     // Not everything was removed.
-    Ok(if pruned.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+    Ok(if pruned.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(UNUSABLE) })
 }
 
 fn abandon(session: &Stored, output: &Output) -> Outcome {

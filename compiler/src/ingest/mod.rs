@@ -20,16 +20,16 @@
 //!    yet (`undivided_input`), and sums (`expression`) of products (`chain`). `axes` says which
 //!    digits of an index are rows and which are features; `operators` holds what each operator
 //!    does; `expression_size` limits memory; `describe` puts a value into words.
-//! 4. `lowering`: affine expression → `LinearMap`. `linear_map` checks the layout of rows, `terms`
-//!    turns chains into low-rank terms, biases and element scales (with `products` and `absorb`),
-//!    and `warnings` says what the owner of the adapter should know about the result.
+//! 4. `linear_terms`: affine expression → `LinearMap`. `linear_map` checks the layout of rows,
+//!    `terms` turns chains into low-rank terms, biases and element scales (with `products` and
+//!    `absorb`), and `warnings` says what the owner of the adapter should know about the result.
 //!
 //! No stage knows a later one, and none knows quantisation or proofs. To add an operator, add a
 //! file to `affine/operators` and a line to its `dispatch`.
 
 mod affine;
 mod error;
-mod lowering;
+mod linear_terms;
 mod protobuf;
 mod stages;
 mod typed_graph;

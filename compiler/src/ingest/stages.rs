@@ -8,7 +8,7 @@ use zklora_models::panics;
 use super::{
     affine::interpret::{Images, Interpretation, interpret},
     error::IngestError,
-    lowering::{
+    linear_terms::{
         linear_map::{Lowered, lower},
         warnings::warnings,
     },

@@ -5,7 +5,7 @@
 
 use zklora_artifacts::{
     powers_of_two::{fitting_exponent, largest, pow2},
-    quantize_rows::X_BITS,
+    row_quantizer::X_BITS,
 };
 use zklora_proof::manifest::MAX_WEIGHT_BITS;
 

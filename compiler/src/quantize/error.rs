@@ -1,7 +1,7 @@
 //! Errors of quantising maps and applying quantised modules.
 
 use thiserror::Error;
-use zklora_artifacts::quantize_rows::RowError;
+use zklora_artifacts::row_quantizer::RowError;
 
 use crate::linear_map::LinearMapError;
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use proptest::prelude::*;
-use zklora_artifacts::quantize_rows::quantize_inputs;
+use zklora_artifacts::row_quantizer::quantize_inputs;
 
 use super::*;
 use crate::{

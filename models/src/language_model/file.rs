@@ -12,7 +12,7 @@ use tract_onnx::pb::{
 };
 use zklora_files::resolve_inside;
 
-use super::{opaque, surgery};
+use super::{hide_ranges, insert_nodes};
 use crate::Error;
 
 /// Longest ONNX file: protobuf messages have at most 2 GiB.
@@ -61,11 +61,9 @@ fn check_names(graph: &pb::GraphProto) -> Result<(), String> {
             crate::error::quoted(twice)
         ));
     }
-    match graph
-        .node
-        .iter()
-        .find(|node| [surgery::OPERATOR, opaque::OPERATOR].contains(&node.op_type.as_str()))
-    {
+    match graph.node.iter().find(|node| {
+        [insert_nodes::OPERATOR, hide_ranges::OPERATOR].contains(&node.op_type.as_str())
+    }) {
         Some(node) => Err(format!(
             "has the node {} with an operator that zklora adds itself; pass the model as it was exported",
             crate::error::quoted(&node.name)

@@ -14,11 +14,10 @@ use tract_onnx::{
 use zklora_files::text::condensed;
 
 use super::{
+    hide_ranges, insert_nodes,
     interface::Input,
-    opaque,
     operator::{self, ForwardPass, Inject, InjectorError},
     point::{FoundPoint, InjectionPoint},
-    surgery,
 };
 use crate::{Error, panics};
 
@@ -64,10 +63,10 @@ fn typed(mut proto: pb::ModelProto, path: &Path, inputs: &[Input]) -> TractResul
     // A mapped file that shrinks while it is read would kill the process; a file that is read does
     // not.
     onnx.provider = Arc::new(FopenDataResolver);
-    onnx.op_register.insert(surgery::OPERATOR, operator::build);
-    onnx.op_register.insert(opaque::OPERATOR, opaque::build);
+    onnx.op_register.insert(insert_nodes::OPERATOR, operator::build);
+    onnx.op_register.insert(hide_ranges::OPERATOR, hide_ranges::build);
     if let Some(graph) = &mut proto.graph {
-        opaque::hide_ranges(graph);
+        hide_ranges::hide_ranges(graph);
     }
     let folder = path.parent().and_then(Path::to_str).unwrap_or("");
     let parsed = onnx.parse(&proto, Some(folder))?;

@@ -5,7 +5,7 @@
 //! know how the deltas are computed, or that anything is proven about them.
 //!
 //! ```text
-//! model.onnx ─ file → protobuf ─ layers, scopes, find → a layer per point ─ surgery → graph with injections
+//! model.onnx ─ file → protobuf ─ layers, scopes, find → a layer per point ─ insert_nodes → graph with injections
 //!            ─ graph, operator → plan of tract ─ logits(ids) → rows of logits ─ generate, loss
 //! ```
 //!
@@ -16,18 +16,18 @@ mod file;
 mod find;
 mod generate;
 mod graph;
+mod hide_ranges;
 mod injector;
+mod insert_nodes;
 mod interface;
 mod layers;
 mod loss;
 mod model;
-mod opaque;
 mod operator;
 mod padding;
 mod point;
 mod sampling;
 mod scopes;
-mod surgery;
 mod tokenizer;
 
 pub use generate::{StopReason, generate};

@@ -5,11 +5,10 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use super::{
     file, find, graph,
     injector::Injector,
-    interface,
+    insert_nodes, interface,
     interface::Input,
     layers, operator, padding,
     point::{FoundPoint, InjectionPoint},
-    surgery,
 };
 use crate::Error;
 
@@ -68,7 +67,7 @@ impl LanguageModel {
             let layers = tensors.layers(&scopes);
             (padding::positions(graph, &layers), find::find(points, &tensors, &layers)?)
         };
-        let points_found = surgery::inject(graph, points, &found).ok_or_else(|| {
+        let points_found = insert_nodes::inject(graph, points, &found).ok_or_else(|| {
             refuse("has nodes that read from each other in a circle; export the model again".into())
         })?;
         let loaded = graph::load(proto, path, &inputs, points, &points_found)?;

@@ -12,7 +12,7 @@ use tract_onnx::{
 
 use super::{
     injector::{Activations, InjectionCall, Injector},
-    surgery,
+    insert_nodes,
 };
 use crate::panics;
 
@@ -30,12 +30,12 @@ pub(super) struct ForwardPass {
 #[error("{0}")]
 pub(super) struct InjectorError(pub Box<dyn std::error::Error + Send + Sync>);
 
-/// tract's operator for a node of [`surgery`].
+/// tract's operator for a node of [`insert_nodes`].
 pub(super) fn build(
     _: &ParsingContext,
     node: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let points: Vec<i64> = node.get_attr_vec(surgery::POINTS)?;
+    let points: Vec<i64> = node.get_attr_vec(insert_nodes::POINTS)?;
     let points = points.into_iter().map(usize::try_from).collect::<Result<Vec<_>, _>>()?;
     ensure!(
         node.input.len() == points.len() + 1 && node.output.len() == points.len(),
@@ -53,7 +53,7 @@ pub(super) struct Inject {
 
 impl Expansion for Inject {
     fn name(&self) -> StaticName {
-        surgery::OPERATOR.into()
+        insert_nodes::OPERATOR.into()
     }
 
     fn nboutputs(&self) -> TractResult<usize> {
@@ -87,7 +87,7 @@ impl Expansion for Inject {
 
 impl Op for Inject {
     fn name(&self) -> StaticName {
-        surgery::OPERATOR.into()
+        insert_nodes::OPERATOR.into()
     }
 
     op_as_typed_op!();

@@ -215,10 +215,10 @@ impl<'a> Attack<'a> {
             if self.rules.chi_first {
                 view.chi = transcript.columns(&[], &[]);
             }
-            let own = combined_masks(pairs, &layout, key, &a_weights(pairs, &b, &view.r), &b);
+            let masks = combined_masks(pairs, &layout, key, &a_weights(pairs, &b, &view.r), &b);
             let mut values = Vec::new();
-            let mut a = attempt.rerandomised(&a_data, &own.a, &mut fresh, &mut values);
-            let mut b = attempt.rerandomised(&b_data, &own.b, &mut fresh, &mut values);
+            let mut a = attempt.rerandomised(&a_data, &masks.a, &mut fresh, &mut values);
+            let mut b = attempt.rerandomised(&b_data, &masks.b, &mut fresh, &mut values);
             if let Some(lie) = &mut cheat.combined {
                 lie(&view, &mut a, &mut b);
             }

@@ -44,9 +44,9 @@ fn two_proofs_of_one_session_share_no_commitment_and_no_evaluation() {
     let (first, second) = (session.prove(), session.prove());
     let (a, b) = (elements(&session, &first), elements(&session, &second));
     assert_eq!(a.len(), b.len());
-    let own: HashSet<_> = a.iter().collect();
-    assert_eq!(own.len(), a.len(), "an element occurs twice within one proof");
-    assert!(b.iter().all(|element| !own.contains(element)));
+    let of_first: HashSet<_> = a.iter().collect();
+    assert_eq!(of_first.len(), a.len(), "an element occurs twice within one proof");
+    assert!(b.iter().all(|element| !of_first.contains(element)));
     // They share no run of 32 bytes either.
     let windows: HashSet<&[u8]> = first.windows(32).collect();
     assert!(second.windows(32).all(|window| !windows.contains(window)));
@@ -156,9 +156,9 @@ fn repeated_randomness_gives_the_same_proof_or_one_that_has_nothing_in_common() 
     assert_eq!(pools, [1, 2, 3].map(prove));
     for [a, b] in [[0, 1], [0, 2], [1, 2]] {
         let of_a = elements(&session, &pools[a]);
-        let own: HashSet<_> = of_a.iter().collect();
+        let elements_of_a: HashSet<_> = of_a.iter().collect();
         assert!(
-            elements(&session, &pools[b]).iter().all(|element| !own.contains(element)),
+            elements(&session, &pools[b]).iter().all(|element| !elements_of_a.contains(element)),
             "{a} and {b}"
         );
     }

@@ -80,9 +80,9 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
                                side: fn(&PairPoints) -> &Vec<G1Affine>,
                                weights: &[F]| {
             for (column, point) in points.iter().enumerate() {
-                let own = checked.points().iter().zip(weights);
+                let terms = checked.points().iter().zip(weights);
                 let combined: G1 =
-                    own.filter_map(|(p, w)| side(p).get(column).map(|p| G1::from(p) * w)).sum();
+                    terms.filter_map(|(p, w)| side(p).get(column).map(|p| G1::from(p) * w)).sum();
                 let difference = masked(&layout, &[], 1, &mut fresh).remove(0);
                 assert_eq!(G1::from(point) - combined, commit_column(srs, &difference));
                 values.push([difference[layout.mask_rows()[0]], difference[layout.mask_rows()[1]]]);
@@ -101,7 +101,8 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
         let eta = transcript.relations(&proof.z);
 
         // halo2 blinds with the last stream: the same columns and stream give the same bytes.
-        let own = crate::prover::combined_masks(pairs, &layout, &session.key, &a_weights, &b);
+        let session_masks =
+            crate::prover::combined_masks(pairs, &layout, &session.key, &a_weights, &b);
         let (a_data, _) = folding.finish();
         let mut again = |data: &[F], masks: &[[F; 2]], values: &[[F; 2]]| {
             let mut pieces: Vec<Vec<F>> =
@@ -114,8 +115,8 @@ fn every_mask_is_drawn_once_and_used_where_it_belongs() {
             }
         };
         let (values_a, values_b) = values.split_at(layout.a_columns);
-        again(&combine_b(pairs, weights, &b), &own.b, values_b);
-        again(&a_data, &own.a, values_a);
+        again(&combine_b(pairs, weights, &b), &session_masks.b, values_b);
+        again(&a_data, &session_masks.a, values_a);
         let sum =
             combine(&relations(&layout, pairs, &projection, &Challenges { beta, r, eta }), eta);
         let laid_out = PublicColumns::lay_out(&layout, &sum);

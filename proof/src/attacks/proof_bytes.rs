@@ -148,8 +148,8 @@ fn lengths_that_are_wrong_huge_or_not_canonical_are_refused() {
             out.extend_from_slice(&proof[part.content.start..]);
             out
         };
-        let own = &proof[part.start..part.content.start];
-        let mut padded = own.to_vec();
+        let original = &proof[part.start..part.content.start];
+        let mut padded = original.to_vec();
         *padded.last_mut().unwrap() |= 0x80;
         padded.push(0);
         malformed(&session.verify(&with_length(&padded)), part.name, "canonical LEB128");

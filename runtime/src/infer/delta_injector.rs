@@ -139,7 +139,7 @@ impl DeltaInjector {
                             InputSource::LayerInput => x,
                             InputSource::LayerOutput => call.base[at],
                         });
-                        let rows = Arc::new(zklora_artifacts::quantized_rows::quantized(
+                        let rows = Arc::new(zklora_artifacts::module_quantizer::quantized(
                             module,
                             &inputs.collect::<Vec<_>>(),
                         )?);

@@ -217,12 +217,12 @@ mod tests {
     fn a_measurement_is_read_back_and_only_for_its_adapter() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("private")).unwrap();
-        let own = AdapterId([7; 32]);
-        assert_eq!(Measurement::read(folder.path(), &own).unwrap(), None);
-        assert!(known(folder.path(), &own).0.starts_with("never measured"));
+        let adapter = AdapterId([7; 32]);
+        assert_eq!(Measurement::read(folder.path(), &adapter).unwrap(), None);
+        assert!(known(folder.path(), &adapter).0.starts_with("never measured"));
         let path = measurement().write(folder.path()).unwrap();
-        assert_eq!(Measurement::read(folder.path(), &own).unwrap(), Some(measurement()));
-        assert!(known(folder.path(), &own).0.starts_with("measured: 1 row"));
+        assert_eq!(Measurement::read(folder.path(), &adapter).unwrap(), Some(measurement()));
+        assert!(known(folder.path(), &adapter).0.starts_with("measured: 1 row"));
         assert_eq!(known(folder.path(), &AdapterId([8; 32])).1, None);
         #[cfg(unix)]
         {
@@ -237,9 +237,9 @@ mod tests {
             ("1.5", "1e999", "not a measurement"),
         ] {
             std::fs::write(&path, text.replace(old, new)).unwrap();
-            let error = Measurement::read(folder.path(), &own).unwrap_err().to_string();
+            let error = Measurement::read(folder.path(), &adapter).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("run zklora leak again"), "{error}");
-            assert!(known(folder.path(), &own).0.starts_with("not known"));
+            assert!(known(folder.path(), &adapter).0.starts_with("not known"));
         }
     }
 

@@ -155,7 +155,7 @@ impl Probe {
     /// The deltas of a module in real numbers, row by row.
     fn answer(&self, job: &Job<'_>, pass: &Pass, fits: &[Fit]) -> Result<Done, Error> {
         let module = &self.artifacts.manifest.modules()[job.module];
-        let mut quantized = zklora_artifacts::quantized_rows::quantized(module, &job.inputs)?;
+        let mut quantized = zklora_artifacts::module_quantizer::quantized(module, &job.inputs)?;
         quantized.delta = match pass {
             // The attacker does not have these deltas.
             Pass::Stolen(_) => vec![0; quantized.scales.len() * module.d_out],

@@ -45,7 +45,7 @@ pub fn parse(batch: &Batch, manifest: &CheckedManifest) -> Result<Vec<Call>, Str
     let mut calls = Vec::with_capacity(batch.calls.len());
     for call in &batch.calls {
         let (module, set) = (call.module as usize, call.rows as usize);
-        let (Some(called_module), Some(own)) = (manifest.modules().get(module), rows.get(set))
+        let (Some(called_module), Some(row_set)) = (manifest.modules().get(module), rows.get(set))
         else {
             return Err(format!(
                 "a call of module {module} with set {set} of rows: there is no such module or set"
@@ -55,9 +55,9 @@ pub fn parse(batch: &Batch, manifest: &CheckedManifest) -> Result<Vec<Call>, Str
             return Err(format!("module `{}` is called twice in one batch", called_module.name));
         }
         read[set] = true;
-        check_rows(called_module, own)
+        check_rows(called_module, row_set)
             .map_err(|why| format!("module `{}`: {why}", called_module.name))?;
-        calls.push(Call { module, rows: Arc::clone(own) });
+        calls.push(Call { module, rows: Arc::clone(row_set) });
     }
     match read.iter().position(|read| !read) {
         Some(set) => Err(format!("no call reads set {set} of rows")),

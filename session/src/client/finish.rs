@@ -130,9 +130,9 @@ impl UserSession {
         let proof_time = start.elapsed();
         reports.report(Progress::Verifying);
         let start = Instant::now();
-        let own = OwnSession { id: Some(self.id), inputs: None };
+        let expected = OwnSession { id: Some(self.id), inputs: None };
         let verdict =
-            verify::verify(&self.remote.manifest, &trace, &own, &proof, srs, keys, policy)?;
+            verify::verify(&self.remote.manifest, &trace, &expected, &proof, srs, keys, policy)?;
         let verify_time = start.elapsed();
         zklora_files::write(&self.folder.join(PROOF), &proof, Access::Public)?;
         zklora_files::remove(&self.folder.join(LOG))?;
@@ -153,7 +153,7 @@ impl UserSession {
 
     fn request_proof(
         &mut self,
-        own: TraceDigest,
+        user_digest: TraceDigest,
         deadline: tokio::time::Instant,
         reports: &mut ProgressReports<'_>,
     ) -> Result<bytes::Bytes, CallError> {
@@ -210,12 +210,12 @@ impl UserSession {
             ))));
         };
         let (digest, proof) = result?;
-        if digest[..] != own.0 {
+        if digest[..] != user_digest.0 {
             return Err(CallError::Permanent(Error::not_yours(format!(
                 "{}: it proves other rows than you have: its digest of the session is {}, yours {}",
                 self.remote.options.url,
                 hex::encode(&digest[..digest.len().min(32)]),
-                hex::encode(own.0)
+                hex::encode(user_digest.0)
             ))));
         }
         Ok(proof)

@@ -127,7 +127,7 @@ impl Remote {
     pub(super) fn message_bytes(&self) -> usize {
         match self.limits.max_message_bytes as usize {
             0 => MAX_ANSWER,
-            own => own.min(MAX_ANSWER),
+            limit => limit.min(MAX_ANSWER),
         }
     }
 
@@ -135,7 +135,7 @@ impl Remote {
     pub(super) fn batch_rows(&self) -> usize {
         match self.limits.max_batch_rows as usize {
             0 => usize::MAX,
-            own => own,
+            limit => limit,
         }
     }
 }

@@ -90,7 +90,7 @@ impl Deltas {
                     .for_each(|(x, out)| low_rank.compute(x, out));
             }
             None => {
-                let own = weights.of_module(modules, m);
+                let pairs = weights.of_module(modules, m);
                 delta.par_chunks_exact_mut(module.d_out).enumerate().for_each(|(row, out)| {
                     let inputs = rows.inputs.iter().zip(&module.inputs);
                     let x: Vec<&[i32]> = inputs
@@ -98,7 +98,7 @@ impl Deltas {
                         .collect();
                     weights.delta_row(
                         module,
-                        own,
+                        pairs,
                         &x,
                         rows.ones.get(row).copied().unwrap_or(0),
                         out,

@@ -49,11 +49,11 @@ impl ActiveSessions {
         if in_use.values().sum::<usize>() >= self.max {
             return full(self.max, "this server");
         }
-        let own = in_use.get(client).copied().unwrap_or(0);
-        if own >= self.max_per_client {
+        let used = in_use.get(client).copied().unwrap_or(0);
+        if used >= self.max_per_client {
             return full(self.max_per_client, "your client");
         }
-        in_use.insert(client.to_string(), own + 1);
+        in_use.insert(client.to_string(), used + 1);
         Ok(ActiveSessionPermit { sessions: self.clone(), client: client.to_string() })
     }
 }
@@ -61,7 +61,7 @@ impl ActiveSessions {
 impl Drop for ActiveSessionPermit {
     fn drop(&mut self) {
         let mut in_use = self.sessions.lock();
-        let left = in_use.get(&self.client).map_or(0, |own| own - 1);
+        let left = in_use.get(&self.client).map_or(0, |used| used - 1);
         if left == 0 {
             in_use.remove(&self.client);
         } else {

@@ -34,20 +34,20 @@ impl BlockingPool {
     }
 
     async fn acquire(&self, client: &str) -> Result<Permits, Status> {
-        let own = {
+        let share = {
             let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
             if each.len() >= REMEMBERED_CLIENTS {
-                each.retain(|_, own| Arc::strong_count(own) > 1);
+                each.retain(|_, share| Arc::strong_count(share) > 1);
             }
-            let own = each
+            let share = each
                 .entry(client.to_string())
                 .or_insert_with(|| Arc::new(Semaphore::new(self.max_per_client)));
-            Arc::clone(own)
+            Arc::clone(share)
         };
         // The semaphores are never closed.
         let closed = |_| Status::unavailable("the server shuts down");
-        let own = own.acquire_owned().await.map_err(closed)?;
-        Ok((own, Arc::clone(&self.all).acquire_owned().await.map_err(closed)?))
+        let share = share.acquire_owned().await.map_err(closed)?;
+        Ok((share, Arc::clone(&self.all).acquire_owned().await.map_err(closed)?))
     }
 
     /// Runs work of a client on a thread.

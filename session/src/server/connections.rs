@@ -152,19 +152,19 @@ impl Connection {
         }
         let pool = &self.0.pool;
         let mut identified = lock(&pool.identified);
-        let own = identified.get(client).copied().unwrap_or(0);
+        let open = identified.get(client).copied().unwrap_or(0);
         let full = |max: usize, whose: &str| {
             Err(Status::unavailable(format!(
                 "{max} connections {whose}are open, which is the limit: try again later"
             )))
         };
-        if own >= pool.max_per_client {
+        if open >= pool.max_per_client {
             return full(pool.max_per_client, "of yours ");
         }
         if identified.values().sum::<usize>() >= pool.max_identified {
             return full(pool.max_identified, "");
         }
-        identified.insert(client.to_string(), own + 1);
+        identified.insert(client.to_string(), open + 1);
         // This drops the permit of an unidentified connection.
         *slot = Slot::Identified(client.to_string());
         self.0.is_identified.store(true, Ordering::Relaxed);
@@ -202,7 +202,7 @@ impl Connection {
         if let Slot::Identified(client) = slot {
             let mut identified = lock(&self.0.pool.identified);
             match identified.get_mut(&client) {
-                Some(own) if *own > 1 => *own -= 1,
+                Some(open) if *open > 1 => *open -= 1,
                 _ => drop(identified.remove(&client)),
             }
         }

@@ -74,7 +74,9 @@ pub(super) async fn find_session(
     session: Option<SessionRef>,
     client: &str,
 ) -> Result<Arc<Session>, Status> {
-    let (own, name) = (Arc::clone(context), client.to_string());
-    let find = move || own.state.sessions.find(session.as_ref(), &name);
+    let find = {
+        let (context, client) = (Arc::clone(context), client.to_string());
+        move || context.state.sessions.find(session.as_ref(), &client)
+    };
     context.blocking.run(client, find).await
 }

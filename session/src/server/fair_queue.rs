@@ -31,27 +31,30 @@ impl<J: Schedulable> FairQueue<J> {
     /// Queues a job behind the others of its client.
     pub fn push(&mut self, job: J) {
         match self.waiting.iter_mut().find(|(client, _)| client == job.client()) {
-            Some((_, own)) => own.push_back(job),
+            Some((_, jobs)) => jobs.push_back(job),
             None => self.waiting.push_back((job.client().to_string(), VecDeque::from([job]))),
         }
     }
 
     /// The next job that may start. Its client goes behind all others.
     pub fn next(&mut self, now: Instant) -> Option<J> {
-        let due = |own: &VecDeque<J>| own.iter().position(|job| job.not_before() <= now);
-        let (turn, place) =
-            self.waiting.iter().enumerate().find_map(|(turn, (_, own))| Some((turn, due(own)?)))?;
-        let (client, mut own) = self.waiting.remove(turn)?;
-        let job = own.remove(place);
-        if !own.is_empty() {
-            self.waiting.push_back((client, own));
+        let due = |jobs: &VecDeque<J>| jobs.iter().position(|job| job.not_before() <= now);
+        let (turn, place) = self
+            .waiting
+            .iter()
+            .enumerate()
+            .find_map(|(turn, (_, jobs))| Some((turn, due(jobs)?)))?;
+        let (client, mut jobs) = self.waiting.remove(turn)?;
+        let job = jobs.remove(place);
+        if !jobs.is_empty() {
+            self.waiting.push_back((client, jobs));
         }
         job
     }
 
     /// When the first job may start.
     pub fn earliest_start(&self) -> Option<Instant> {
-        self.waiting.iter().flat_map(|(_, own)| own).map(Schedulable::not_before).min()
+        self.waiting.iter().flat_map(|(_, jobs)| jobs).map(Schedulable::not_before).min()
     }
 
     /// Jobs that come before the first one of this client that `is` it.
@@ -69,14 +72,17 @@ impl<J: Schedulable> FairQueue<J> {
 
     /// Jobs of all clients.
     pub fn len(&self) -> usize {
-        self.waiting.iter().map(|(_, own)| own.len()).sum()
+        self.waiting.iter().map(|(_, jobs)| jobs.len()).sum()
     }
 
     /// Jobs and reserved slots of this client.
     pub fn len_of(&self, client: &str) -> usize {
-        let own =
-            self.waiting.iter().find(|(other, _)| other == client).map_or(0, |(_, own)| own.len());
-        own + self.reserved.get(client).copied().unwrap_or(0)
+        let queued = self
+            .waiting
+            .iter()
+            .find(|(other, _)| other == client)
+            .map_or(0, |(_, jobs)| jobs.len());
+        queued + self.reserved.get(client).copied().unwrap_or(0)
     }
 
     /// Reserves a slot.

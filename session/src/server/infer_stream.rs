@@ -123,12 +123,14 @@ async fn answer_batch(
         .acquire()
         .await
         .map_err(|_| Status::unavailable("the server shuts down"))?;
-    let (own, computed) = (Arc::clone(context), Arc::clone(session));
-    let answer = context.blocking.run(&session.client, move || {
-        let ServerState { adapter, sessions, .. } = &*own.state;
-        computed.serve_batch(stream, batch, adapter, &sessions.row_counter, &own.limits)
-    });
-    Ok((answer.await?, memory))
+    let serve = {
+        let (context, session) = (Arc::clone(context), Arc::clone(session));
+        move || {
+            let ServerState { adapter, sessions, .. } = &*context.state;
+            session.serve_batch(stream, batch, adapter, &sessions.row_counter, &context.limits)
+        }
+    };
+    Ok((context.blocking.run(&session.client, serve).await?, memory))
 }
 
 /// An upper bound on the bytes of the answer. A batch that no adapter can answer needs none.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 use super::{connections::ConnectionPool, proof_queue::ProofQueue, recovery::Restored};
-use crate::{Error, close_in_child::CloseInChild, error::causes, rows_served::RowsServed};
+use crate::{Error, close_in_child::CloseInChild, error::causes, row_totals::RowTotals};
 
 /// How long streams may take to end when the server shuts down. Service managers kill a process
 /// after 10 s or more.
@@ -23,7 +23,7 @@ pub struct Listening {
     /// What it found of earlier runs.
     pub restored: Restored,
     /// The rows that were served before it started.
-    pub served: RowsServed,
+    pub served: RowTotals,
     pub(super) prover: StopOnDrop,
     pub(super) pool: Arc<ConnectionPool>,
     pub(super) _close_in_child: CloseInChild,

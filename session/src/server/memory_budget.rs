@@ -36,7 +36,7 @@ pub(super) struct MemoryBudget {
 /// Bytes of the budget, which are given back when this is dropped.
 #[derive(Debug)]
 pub(super) struct MemoryPermit {
-    own: OwnedSemaphorePermit,
+    share: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
 }
 
@@ -69,10 +69,10 @@ impl MemoryBudget {
         };
         let mut each = self.each.lock().unwrap_or_else(PoisonError::into_inner);
         if each.len() >= REMEMBERED_CLIENTS {
-            each.retain(|_, own| Arc::strong_count(own) > 1);
+            each.retain(|_, share| Arc::strong_count(share) > 1);
         }
-        let own = each.entry(client.to_string()).or_insert_with(|| Arc::new(Semaphore::new(max)));
-        (Arc::clone(own), max)
+        let share = each.entry(client.to_string()).or_insert_with(|| Arc::new(Semaphore::new(max)));
+        (Arc::clone(share), max)
     }
 
     fn refused(&self, exhausted: &Exhausted, max: usize) -> Status {
@@ -94,12 +94,13 @@ impl MemoryBudget {
     /// # Errors
     /// `UNAVAILABLE`: the budget is exhausted.
     pub fn try_acquire(&self, client: &str, bytes: usize) -> Result<MemoryPermit, Status> {
-        let (own, max) = self.share(client);
+        let (share, max) = self.share(client);
         let bytes = permits(bytes, max);
-        let own =
-            own.try_acquire_many_owned(bytes).map_err(|_| self.refused(&Exhausted::Client, max))?;
+        let share = share
+            .try_acquire_many_owned(bytes)
+            .map_err(|_| self.refused(&Exhausted::Client, max))?;
         let all = Arc::clone(&self.all).try_acquire_many_owned(bytes);
-        Ok(MemoryPermit { own, all: all.map_err(|_| self.refused(&Exhausted::Server, max))? })
+        Ok(MemoryPermit { share, all: all.map_err(|_| self.refused(&Exhausted::Server, max))? })
     }
 
     /// Acquires `bytes`, and waits for them.
@@ -112,15 +113,15 @@ impl MemoryBudget {
         bytes: usize,
         timeout: Duration,
     ) -> Result<MemoryPermit, Status> {
-        let (own, max) = self.share(client);
+        let (share, max) = self.share(client);
         let (bytes, until) = (permits(bytes, max), Instant::now() + timeout);
         // The semaphores are never closed.
-        let own = match timeout_at(until, own.acquire_many_owned(bytes)).await {
-            Ok(Ok(own)) => own,
+        let share = match timeout_at(until, share.acquire_many_owned(bytes)).await {
+            Ok(Ok(share)) => share,
             _ => return Err(self.refused(&Exhausted::Client, max)),
         };
         match timeout_at(until, Arc::clone(&self.all).acquire_many_owned(bytes)).await {
-            Ok(Ok(all)) => Ok(MemoryPermit { own, all }),
+            Ok(Ok(all)) => Ok(MemoryPermit { share, all }),
             _ => Err(self.refused(&Exhausted::Server, max)),
         }
     }
@@ -139,7 +140,7 @@ impl MemoryPermit {
     /// Splits off this many bytes, or all if there are fewer.
     pub fn split(&mut self, bytes: usize) -> Option<MemoryPermit> {
         let bytes = bytes.min(self.bytes());
-        Some(MemoryPermit { own: self.own.split(bytes)?, all: self.all.split(bytes)? })
+        Some(MemoryPermit { share: self.share.split(bytes)?, all: self.all.split(bytes)? })
     }
 
     /// Gives back all but this many bytes.
@@ -148,7 +149,7 @@ impl MemoryPermit {
     }
 
     fn merge(&mut self, other: MemoryPermit) {
-        self.own.merge(other.own);
+        self.share.merge(other.share);
         self.all.merge(other.all);
     }
 }

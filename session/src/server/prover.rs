@@ -27,12 +27,12 @@ pub(super) fn start(state: &Arc<ServerState>, threads: usize) -> Result<Arc<Proo
         .build()
         .map_err(|e| failed(&e))?;
     let queue = Arc::new(ProofQueue::default());
-    let (own, state) = (Arc::clone(&queue), Arc::clone(state));
+    let (proof_queue, state) = (Arc::clone(&queue), Arc::clone(state));
     let thread = std::thread::Builder::new().name("prover".into()).spawn(move || {
-        work(&own, &state, &pool);
+        work(&proof_queue, &state, &pool);
         // This releases the ledger's lock, and another server may take it.
         drop(state);
-        own.set_ended();
+        proof_queue.set_ended();
     });
     thread.map_err(|e| failed(&e))?;
     Ok(queue)

@@ -23,7 +23,7 @@ use crate::{
     Error,
     ledger::Ledger,
     proof_attempts,
-    rows_served::RowsServed,
+    row_totals::RowTotals,
     session_files::{log_path, misnamed},
     session_log,
 };
@@ -88,7 +88,7 @@ pub(super) fn recover(
         };
         Ok((*client, *log, contents))
     });
-    let mut served = RowsServed::of_ended(&index, &artifacts.manifest);
+    let mut served = RowTotals::of_ended(&index, &artifacts.manifest);
     let mut resumable = 0;
     for (client, log, contents) in read.collect::<Result<Vec<_>, Error>>()? {
         served.add_all(client, &contents.rows);
@@ -164,8 +164,8 @@ impl SessionFiles {
         }
         found.logs.sort_unstable();
         // A trace without a log beside it is not one of this server's.
-        let mut own = traces.iter().filter(|(id, _)| found.logs.binary_search(id).is_ok());
-        own.try_for_each(|(_, path)| zklora_files::remove(path))?;
+        let mut logged = traces.iter().filter(|(id, _)| found.logs.binary_search(id).is_ok());
+        logged.try_for_each(|(_, path)| zklora_files::remove(path))?;
         Ok(found)
     }
 }

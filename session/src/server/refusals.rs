@@ -22,7 +22,7 @@ pub(super) fn used_before() -> Status {
 
 /// There is no such session, or it belongs to another client. Both get the same answer, so that ids
 /// cannot be searched for.
-pub(super) fn not_yours() -> Status {
+pub(super) fn no_such_session() -> Status {
     Status::permission_denied(
         "no session of yours has this id and key: open it first, with the identity that it was \
          opened with",

@@ -17,28 +17,28 @@ use super::{
 use crate::{
     Error,
     ledger::{Entry, Ledger, LedgerIndex, Rows},
-    rows_served::RowsServed,
+    row_totals::RowTotals,
 };
 
 /// The locked ledger, and the rows that were served.
 pub(super) struct RowCounter {
-    inner: Mutex<(Ledger, RowsServed)>,
+    inner: Mutex<(Ledger, RowTotals)>,
     /// Counters for the operator, which change with the rows.
     pub metrics: Arc<Metrics>,
 }
 
 impl RowCounter {
     /// `served` is what the ledger and the logs that it names add up to.
-    pub fn new(ledger: Ledger, served: RowsServed, metrics: Arc<Metrics>) -> RowCounter {
+    pub fn new(ledger: Ledger, served: RowTotals, metrics: Arc<Metrics>) -> RowCounter {
         RowCounter { inner: Mutex::new((ledger, served)), metrics }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Ledger, RowsServed)> {
+    fn lock(&self) -> MutexGuard<'_, (Ledger, RowTotals)> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The rows served so far.
-    pub fn served(&self) -> RowsServed {
+    pub fn served(&self) -> RowTotals {
         self.lock().1.clone()
     }
 

@@ -76,17 +76,17 @@ impl Contributor for Service {
     ) -> Result<Response<OpenSessionResponse>, Status> {
         let client = client(&request)?;
         let request = request.into_inner();
-        let own = self.0.state.adapter.manifest.id();
-        if request.adapter_id[..] != own.0 {
+        let served = self.0.state.adapter.manifest.id();
+        if request.adapter_id[..] != served.0 {
             return Err(Status::failed_precondition(format!(
-                "this server serves adapter {own}, you asked for {}: check the URL, or get the \
+                "this server serves adapter {served}, you asked for {}: check the URL, or get the \
                  manifest again",
                 hex::encode(&request.adapter_id[..request.adapter_id.len().min(32)])
             )));
         }
-        let (context, own) = (Arc::clone(&self.0), client.clone());
+        let (context, name) = (Arc::clone(&self.0), client.clone());
         let opened = self.0.blocking.run(&client, move || {
-            let session = context.state.sessions.open_session(request.session.as_ref(), &own)?;
+            let session = context.state.sessions.open_session(request.session.as_ref(), &name)?;
             Ok((session.stage(), session.next_sequence()))
         });
         let (stage, next_sequence) = opened.await?;
@@ -140,21 +140,22 @@ impl Contributor for Service {
         let client = client(&request)?;
         let request = request.into_inner();
         let session = find_session(&self.0, request.session, &client).await?;
-        let (context, own, sequence) =
+        let (context, closing, sequence) =
             (Arc::clone(&self.0), Arc::clone(&session), request.sequence);
         let ended = self.0.blocking.run(&session.client, move || {
             let ServerState { adapter, sessions, .. } = &*context.state;
-            let reserve =
-                || context.proof_queue.reserve(&own.client, context.limits.max_waiting_per_client);
-            if let Some(_slot) = own.end(sequence, adapter, &sessions.row_counter, reserve)? {
+            let reserve = || {
+                context.proof_queue.reserve(&closing.client, context.limits.max_waiting_per_client)
+            };
+            if let Some(_slot) = closing.end(sequence, adapter, &sessions.row_counter, reserve)? {
                 tracing::info!(
-                    session = own.name(),
-                    client = own.client,
-                    rows = own.rows_in_all(),
+                    session = closing.name(),
+                    client = closing.client,
+                    rows = closing.rows_in_all(),
                     "ended"
                 );
                 // In this closure, which runs to its end even if the caller gives up.
-                context.proof_queue.enqueue(Arc::clone(&own));
+                context.proof_queue.enqueue(Arc::clone(&closing));
             }
             Ok(())
         });

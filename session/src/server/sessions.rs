@@ -11,7 +11,7 @@ use tonic::Status;
 use zklora_proof::manifest::MAX_MODULES;
 
 use super::{
-    refusals::{not_yours, used_before},
+    refusals::{no_such_session, used_before},
     row_counter::RowCounter,
     session::{Session, Stage, key_hash},
 };
@@ -72,7 +72,7 @@ impl Sessions {
                 self.insert(Session::new(id, key, client.to_string(), &self.folder))?
             }
         };
-        if session.belongs_to(key, client) { Ok(session) } else { Err(not_yours()) }
+        if session.belongs_to(key, client) { Ok(session) } else { Err(no_such_session()) }
     }
 
     /// The session that this client opened before.
@@ -84,7 +84,7 @@ impl Sessions {
         let (id, key) = parse(reference)?;
         match self.load(&id, key, client)? {
             Some(session) if session.belongs_to(key, client) => Ok(session),
-            _ => Err(not_yours()),
+            _ => Err(no_such_session()),
         }
     }
 
@@ -124,7 +124,7 @@ impl Sessions {
         };
         let header = session_log::header(&path).map_err(failed)?;
         if header.key != *key_hash(key).as_bytes() || header.peer != client {
-            return Err(not_yours());
+            return Err(no_such_session());
         }
         self.row_counter.check_id(id, &path)?;
         let known = self.row_counter.with_index(|index| index.by_log(id, &path).cloned());

@@ -83,7 +83,7 @@ impl ModuleNames {
         let path = artifacts::public_folder(artifacts)?.join(artifacts::MANIFEST);
         let bytes = zklora_files::read(&path, manifest::MAX_BYTES as u64)?;
         let parsed: Modules = serde_json::from_slice(&bytes).map_err(|e| Error::file(&path, e))?;
-        let adapter = blake3::hash(&bytes).to_hex().to_string();
+        let adapter = manifest::AdapterId::of(&bytes).to_string();
         Ok(ModuleNames {
             adapter,
             names: parsed.modules.into_iter().map(|module| module.name).collect(),

@@ -131,10 +131,10 @@ fn a_silent_contributor_is_given_up_after_a_new_connection_and_the_error_names_t
     assert!(user.path().join("rows.log").exists() && !user.path().join("session.pf").exists());
     drop(session);
     // The batch without an answer is in the proof, too.
-    let mut own = options(&server.url(), None);
-    own.moved = true;
+    let mut resumed = options(&server.url(), None);
+    resumed.moved = true;
     let mut session =
-        UserSession::open(Remote::connect(own, &network()).unwrap(), user.path()).unwrap();
+        UserSession::open(Remote::connect(resumed, &network()).unwrap(), user.path()).unwrap();
     finish(&mut session).unwrap();
     assert_eq!(TraceReader::trace(&trace, &manifest).unwrap().counts(), [2; 4]);
     assert!(!user.path().join("rows.log").exists());

@@ -64,11 +64,11 @@ impl Child {
             .spawn()
             .unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let (own, lines) =
+        let (written, lines) =
             (Arc::clone(&log), BufReader::new(process.stderr.take().unwrap()).lines());
         // Ends with the process.
         std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| own.lock().unwrap().push(line))
+            lines.map_while(Result::ok).for_each(|line| written.lock().unwrap().push(line))
         });
         let mut said = String::new();
         for line in BufReader::new(process.stdout.take().unwrap()).lines() {

@@ -12,7 +12,7 @@ use zklora_session::{
     Error,
     ledger::{self, Entry, Ledger},
     record,
-    rows_served::RowsServed,
+    row_totals::RowTotals,
     server::{self, Limits, ServerOptions},
     wire::SessionRef,
 };
@@ -26,7 +26,7 @@ use crate::{
 fn counted(folder: &Path) -> Vec<u64> {
     let artifacts = load(folder);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    RowsServed::count(ledger.index(), &artifacts.manifest).unwrap().total
+    RowTotals::count(ledger.index(), &artifacts.manifest).unwrap().total
 }
 
 fn log_in(data: &Path, session: &SessionRef) -> PathBuf {

@@ -16,7 +16,7 @@ use zklora_session::{
     Error,
     client::{ClientTls, ContributorOptions, Remote, UserSession},
     ledger::Ledger,
-    rows_served::RowsServed,
+    row_totals::RowTotals,
     server::{self, Limits, ServerOptions, ServerTls, Tokens},
 };
 
@@ -57,7 +57,7 @@ fn refused(options: ContributorOptions, why: &str) {
 fn clients(folder: &Path) -> Vec<(String, Vec<u64>)> {
     let artifacts = load(folder);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    RowsServed::count(ledger.index(), &artifacts.manifest).unwrap().clients.into_iter().collect()
+    RowTotals::count(ledger.index(), &artifacts.manifest).unwrap().clients.into_iter().collect()
 }
 
 #[test]
@@ -321,13 +321,15 @@ fn the_authority_name_and_time_of_a_contributors_certificate_are_checked() {
 fn a_client_certificate_is_demanded_and_is_the_identity_that_the_ledger_names() {
     let (contributor, folder) = (artifacts(), tempfile::tempdir().unwrap());
     let (ca, other) = (Authority::new(folder.path(), "ca"), Authority::new(folder.path(), "other"));
-    let own = ca.sign(folder.path(), "server", &["localhost"], SERVER, 2100);
+    let certificate = ca.sign(folder.path(), "server", &["localhost"], SERVER, 2100);
     let alice = ca.sign(folder.path(), "alice", &["alice"], USER, 2100);
     let bob = ca.sign(folder.path(), "bob", &["bob"], USER, 2100);
     let expired = ca.sign(folder.path(), "expired", &["alice"], USER, 2021);
     let stranger = other.sign(folder.path(), "stranger", &["alice"], USER, 2100);
-    let server =
-        Server::with(contributor.path(), &with_tls(contributor.path(), own, Some(ca.pem.clone())));
+    let server = Server::with(
+        contributor.path(),
+        &with_tls(contributor.path(), certificate, Some(ca.pem.clone())),
+    );
     for refused_identity in [None, Some(stranger), Some(expired)] {
         refused(
             over_tls(&server, &ca, refused_identity),

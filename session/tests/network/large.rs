@@ -182,9 +182,9 @@ fn rows_that_were_answered_long_ago_have_the_same_deltas() {
         let (mut rows, mut expected) =
             (ModuleRows { inputs: vec![Vec::new()], ..ModuleRows::default() }, Vec::<i64>::new());
         for at in [7usize, 8, 9, 3, 0, 4095, 7] {
-            for (own, deltas) in of.iter().rev().filter(|(own, _)| own.scales.len() > at) {
-                rows.inputs[0].extend_from_slice(&own.inputs[0][at * 64..(at + 1) * 64]);
-                rows.scales.push(own.scales[at]);
+            for (batch, deltas) in of.iter().rev().filter(|(batch, _)| batch.scales.len() > at) {
+                rows.inputs[0].extend_from_slice(&batch.inputs[0][at * 64..(at + 1) * 64]);
+                rows.scales.push(batch.scales[at]);
                 expected.extend_from_slice(&deltas[0][at * 64..(at + 1) * 64]);
             }
         }

@@ -142,12 +142,12 @@ fn verdict_with_digest(server: &Server, folder: &Path, interceptor: impl Interce
     let proxy = Proxy::start(&server.url(), WithDigest(interceptor, Arc::clone(&digest)));
     let mut session = session(&proxy, folder, user.path()).unwrap();
     let manifest = load(folder).manifest;
-    let own = session
+    let user_digest = session
         .trace()
         .unwrap()
         .with_trace::<_, Artifact>(&manifest, |rows| Ok(rows.digest()))
         .unwrap();
-    *digest.lock().unwrap() = Bytes::copy_from_slice(&own.0);
+    *digest.lock().unwrap() = Bytes::copy_from_slice(&user_digest.0);
     let error = finish(&mut session).expect_err("the user is content");
     assert!(!user.path().join("session.pf").exists(), "there is a proof");
     assert!(error.is_refusal(), "{error}");

@@ -9,7 +9,7 @@ use zklora_proof::{checked_manifest::CheckedManifest, manifest::Module};
 use zklora_session::{
     frame_log::FrameLog,
     ledger::Ledger,
-    rows_served::RowsServed,
+    row_totals::RowTotals,
     server::Limits,
     wire::{
         Batch, Call, DescribeRequest, FinishRequest, Rows, SessionRef, SessionState,
@@ -34,10 +34,10 @@ fn assert_says<T>(result: Result<T, Status>, code: Code, text: &str) {
 }
 
 /// Rows of every module that a stopped server's folder says were served, and by whom.
-fn counted(folder: &Path) -> RowsServed {
+fn counted(folder: &Path) -> RowTotals {
     let artifacts = load(folder);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    RowsServed::count(ledger.index(), &artifacts.manifest).unwrap()
+    RowTotals::count(ledger.index(), &artifacts.manifest).unwrap()
 }
 
 fn rows_served(url: &str) -> u64 {

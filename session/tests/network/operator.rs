@@ -15,7 +15,7 @@ use zklora_session::{
     Error,
     ledger::{self, Entry, Ledger, Rows},
     record,
-    rows_served::RowsServed,
+    row_totals::RowTotals,
     server::{Limits, ServerOptions, Tokens},
     stored_sessions::{Folder, State, Stored, upkeep},
     wire::{FinishRequest, SessionRef},
@@ -47,7 +47,7 @@ fn stored(path: &Path, session: &SessionRef) -> Stored {
 fn counted(path: &Path) -> Vec<u64> {
     let artifacts = load(path);
     let ledger = Ledger::lock(&artifacts.ledger()).unwrap();
-    RowsServed::count(ledger.index(), &artifacts.manifest).unwrap().total
+    RowTotals::count(ledger.index(), &artifacts.manifest).unwrap().total
 }
 
 /// A session with one batch of these rows; finished and fetched if so.
@@ -524,8 +524,8 @@ fn the_metrics_page_is_bounded_and_says_nothing_else() {
     ] {
         assert!(named(host).starts_with("HTTP/1.1 403"), "{host}");
     }
-    for own in ["localhost", "LOCALHOST:9464", "127.0.0.1:9464", "[::1]:9464", "[::1]"] {
-        assert!(named(own).starts_with("HTTP/1.1 200"), "{own}");
+    for accepted in ["localhost", "LOCALHOST:9464", "127.0.0.1:9464", "[::1]:9464", "[::1]"] {
+        assert!(named(accepted).starts_with("HTTP/1.1 200"), "{accepted}");
     }
     let long =
         format!("GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX: {}\r\n\r\n", "y".repeat(20_000));

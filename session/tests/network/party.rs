@@ -205,7 +205,7 @@ pub fn rows_of(
                 .zip(dims)
                 .map(|(values, dim)| (&values[seed * dim..], dim))
                 .collect();
-            let quantized = zklora_artifacts::quantize_rows::quantize_inputs(
+            let quantized = zklora_artifacts::row_quantizer::quantize_inputs(
                 &inputs,
                 module.x_bits,
                 module.has_bias(),
@@ -230,7 +230,7 @@ pub fn finish(session: &mut UserSession) -> Result<Finished, Error> {
 pub fn expected(artifacts: &Artifacts, calls: &[(usize, Arc<ModuleRows>)]) -> Vec<Vec<i64>> {
     let modules = artifacts.manifest.modules();
     let of = |(m, rows): &(usize, Arc<ModuleRows>)| {
-        let (module, own) = (&modules[*m], artifacts.weights.of_module(modules, *m));
+        let (module, pairs) = (&modules[*m], artifacts.weights.of_module(modules, *m));
         let mut delta = vec![0i64; rows.scales.len() * module.d_out];
         for (row, out) in delta.chunks_exact_mut(module.d_out).enumerate() {
             let inputs = rows.inputs.iter().zip(&module.inputs);
@@ -238,7 +238,7 @@ pub fn expected(artifacts: &Artifacts, calls: &[(usize, Arc<ModuleRows>)]) -> Ve
                 inputs.map(|(x, input)| &x[row * input.dim..(row + 1) * input.dim]).collect();
             artifacts.weights.delta_row(
                 module,
-                own,
+                pairs,
                 &x,
                 rows.ones.get(row).copied().unwrap_or(0),
                 out,

@@ -38,17 +38,17 @@ impl Tap {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State { left: AtomicI64::new(NEVER), ..State::default() });
-        let own = Arc::clone(&state);
+        let shared = Arc::clone(&state);
         // Ends with the tests' process.
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(upstream) else { continue };
-                let number = own.connections.fetch_add(1, Ordering::SeqCst) + 1;
+                let number = shared.connections.fetch_add(1, Ordering::SeqCst) + 1;
                 let ends = [(&client, &server, true), (&server, &client, false)];
                 for (from, to, is_client) in ends {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
                     let _ = from.set_nodelay(true);
-                    let state = Arc::clone(&own);
+                    let state = Arc::clone(&shared);
                     std::thread::spawn(move || pump(from, to, is_client, number, &state));
                 }
             }

@@ -43,8 +43,8 @@ fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
 }
 
 /// The trace of `other`, relabelled as one of `own`'s adapter.
-pub fn relabelled(other: &Session, own: &Session) -> PathBuf {
-    relabel(&other.path("trace.safetensors"), &other.id, &own.id)
+pub fn relabelled(other: &Session, session: &Session) -> PathBuf {
+    relabel(&other.path("trace.safetensors"), &other.id, &session.id)
 }
 
 /// A copy of a trace, relabelled as one of another adapter.
@@ -97,8 +97,8 @@ fn edited_public_values_are_refused_before_ezkl_sees_them() {
     // The same field element, written as itself plus the field's order.
     let (_folder, path) = proofs(session);
     edit(&proof(&path, 0), |p| {
-        let own = p["instances"][0][1].as_str().unwrap().to_string();
-        p["instances"][0][1] = plus_order(&own).into();
+        let element = p["instances"][0][1].as_str().unwrap().to_string();
+        p["instances"][0][1] = plus_order(&element).into();
     });
     session.verify_proofs(&path).refused(1, "feature 0 of the inputs is no number in the proof");
     let (_folder, path) = proofs(session);
@@ -230,11 +230,15 @@ fn another_key_other_settings_another_srs_and_another_manifest_are_refused() {
         .verify(&changed, &trace, &proofs, &pin)
         .refused(1, "rejected by the check `pinned manifest`");
     let id = blake3::hash(&fs::read(&manifest).unwrap()).to_hex().to_string();
-    let own = folder.path().join("own.safetensors");
-    fs::copy(&trace, &own).unwrap();
-    let own = relabel(&own, &session.id, &id);
-    let run =
-        session.verify(&changed, &own, &proofs, &args!["--adapter-id", id, "--insecure-dev-srs"]);
+    let trace_copy = folder.path().join("own.safetensors");
+    fs::copy(&trace, &trace_copy).unwrap();
+    let trace_copy = relabel(&trace_copy, &session.id, &id);
+    let run = session.verify(
+        &changed,
+        &trace_copy,
+        &proofs,
+        &args!["--adapter-id", id, "--insecure-dev-srs"],
+    );
     run.refused(1, "the inputs are not public in this circuit");
 
     let srs = folder.path().join("other.srs");
@@ -291,13 +295,13 @@ fn other_weights_than_the_hashed_ones_are_refused() {
 #[test]
 fn a_manifest_with_fewer_commitments_than_the_parameters_fill_is_refused() {
     let Some(hashed) = hashed() else { return };
-    let own = session_of(hashed.python, "64x16x64", 64, 1, "polycommit", false);
-    let verdict = own.verify_proofs(&own.path("session.pf")).ok().json();
+    let session = session_of(hashed.python, "64x16x64", 64, 1, "polycommit", false);
+    let verdict = session.verify_proofs(&session.path("session.pf")).ok().json();
     assert_eq!(
         (&verdict["weights_bound"], &verdict["rounded"][0]),
         (&true.into(), &"inputs by 2^-10, deltas by 2^-10".into())
     );
-    let (folder, changed) = public(&own);
+    let (folder, changed) = public(&session);
     let manifest = changed.join("manifest.json");
     edit(&manifest, |m| {
         let weights = m["modules"][0]["weights"].as_array_mut().unwrap();
@@ -306,12 +310,12 @@ fn a_manifest_with_fewer_commitments_than_the_parameters_fill_is_refused() {
     });
     let id = blake3::hash(&fs::read(&manifest).unwrap()).to_hex().to_string();
     let trace = folder.path().join("trace.safetensors");
-    fs::copy(own.path("trace.safetensors"), &trace).unwrap();
-    let trace = relabel(&trace, &own.id, &id);
-    let run = own.verify(
+    fs::copy(session.path("trace.safetensors"), &trace).unwrap();
+    let trace = relabel(&trace, &session.id, &id);
+    let run = session.verify(
         &changed,
         &trace,
-        &own.path("session.pf"),
+        &session.path("session.pf"),
         &args!["--adapter-id", id, "--insecure-dev-srs"],
     );
     run.refused(1, "commitments to the parameters: 2 in the settings, 1 in the manifest");
@@ -333,7 +337,7 @@ fn python_files_beside_the_proofs_are_not_run() {
         }
     }
     let verify = |proofs: &Path, public: &Path| {
-        let own = args![
+        let arguments = args![
             "verify",
             "--public",
             public,
@@ -347,7 +351,7 @@ fn python_files_beside_the_proofs_are_not_run() {
             "--ezkl-python",
             session.python
         ];
-        run(zklora_command().args(own).current_dir(here.path()))
+        run(zklora_command().args(arguments).current_dir(here.path()))
     };
     verify(&session.path("session.pf"), &changed).ok();
     verify(&path, &changed).refused(1, "belongs to no row of your trace");

@@ -125,8 +125,9 @@ fn an_interpreter_or_package_that_is_missing_or_another_is_said_with_the_command
     let onnx = place.path("onnx");
     let out = place.path("work/artifacts");
     let compile = |variables: &[(&str, &Path)], more: &[std::ffi::OsString]| {
-        let own = args!["compile", onnx, "--out", out, "--backend", "ezkl", "--insecure-dev-srs"];
-        zklora_with(variables, [&own[..], more].concat())
+        let arguments =
+            args!["compile", onnx, "--out", out, "--backend", "ezkl", "--insecure-dev-srs"];
+        zklora_with(variables, [&arguments[..], more].concat())
     };
     compile(&[], &args!["--ezkl-python", "no-such-python"])
         .refused(2, "`no-such-python` does not start");
@@ -353,7 +354,7 @@ fn an_srs_that_is_changed_after_it_was_looked_at_is_not_used() {
     let (public, srs) = (session.path("artifacts/public"), place.path("own.srs"));
     std::fs::copy(public.join("insecure-dev-12.srs"), &srs).unwrap();
     let (trace, proofs) = (session.path("trace.safetensors"), session.path("session.pf"));
-    let own = args![
+    let arguments = args![
         "verify",
         "--public",
         public,
@@ -365,7 +366,7 @@ fn an_srs_that_is_changed_after_it_was_looked_at_is_not_used() {
         session.id
     ];
     let verify =
-        [&own[..], &args!["--insecure-dev-srs", "--srs", srs, "--ezkl-python", place.python]]
+        [&arguments[..], &args!["--insecure-dev-srs", "--srs", srs, "--ezkl-python", place.python]]
             .concat();
     let faulty = place.path("faulty");
     let variables =

@@ -31,7 +31,7 @@ impl Session {
 
     /// Verifies with the pin, and with some of the files replaced.
     pub fn verify(&self, public: &Path, trace: &Path, proofs: &Path, more: &[OsString]) -> Run {
-        let own = args![
+        let arguments = args![
             "--json",
             "verify",
             "--public",
@@ -43,7 +43,7 @@ impl Session {
             "--backend",
             "ezkl"
         ];
-        with_ezkl(self.python, &[&own[..], more].concat())
+        with_ezkl(self.python, &[&arguments[..], more].concat())
     }
 
     /// Verifies with the original files, and `--insecure-dev-srs`.
@@ -60,9 +60,9 @@ pub fn with_ezkl(python: &Path, arguments: &[OsString]) -> Run {
 }
 
 pub fn compile(python: &Path, onnx: &Path, out: &Path, more: &[OsString]) -> Run {
-    let own =
+    let arguments =
         args!["--json", "compile", onnx, "--out", out, "--backend", "ezkl", "--insecure-dev-srs"];
-    with_ezkl(python, &[&own[..], more].concat())
+    with_ezkl(python, &[&arguments[..], more].concat())
 }
 
 pub fn record(python: &Path, artifacts: &Path, inputs: &Path, trace: &Path) -> Run {
@@ -73,7 +73,7 @@ pub fn record(python: &Path, artifacts: &Path, inputs: &Path, trace: &Path) -> R
 }
 
 pub fn prove(python: &Path, artifacts: &Path, trace: &Path, out: &Path) -> Run {
-    let own = args![
+    let arguments = args![
         "prove",
         "--artifacts",
         artifacts,
@@ -83,7 +83,7 @@ pub fn prove(python: &Path, artifacts: &Path, trace: &Path, out: &Path) -> Run {
         out,
         "--insecure-dev-srs"
     ];
-    with_ezkl(python, &own)
+    with_ezkl(python, &arguments)
 }
 
 /// Copies a folder.
@@ -192,12 +192,16 @@ fn a_64x4x64_module_goes_through_compile_prove_and_verify_with_unbound_private_w
 fn commitments_and_keys_bind_weights_and_refuse_others() {
     let Some(python) = python() else { return };
     for (visibility, check) in [("polycommit", "fixed weights"), ("fixed", "EZKL's own")] {
-        let [own, other] =
+        let [first, other] =
             [false, true].map(|other| session_of(python, "16x2x16", 16, 1, visibility, other));
-        assert_eq!(own.verify_proofs(&own.path("session.pf")).ok().json()["weights_bound"], true);
-        let trace = super::attacks::relabelled(&other, &own);
-        let pin = args!["--adapter-id", own.id, "--insecure-dev-srs"];
-        own.verify(&own.path("artifacts/public"), &trace, &other.path("session.pf"), &pin)
+        assert_eq!(
+            first.verify_proofs(&first.path("session.pf")).ok().json()["weights_bound"],
+            true
+        );
+        let trace = super::attacks::relabelled(&other, &first);
+        let pin = args!["--adapter-id", first.id, "--insecure-dev-srs"];
+        first
+            .verify(&first.path("artifacts/public"), &trace, &other.path("session.pf"), &pin)
             .refused(1, check);
     }
 }
@@ -206,7 +210,7 @@ fn commitments_and_keys_bind_weights_and_refuse_others() {
 #[test]
 fn private_weights_of_another_adapter_pass_and_the_verdict_says_so() {
     let Some(python) = python() else { return };
-    let own = session_of(python, "16x2x16", 16, 1, "private", false);
+    let session = session_of(python, "16x2x16", 16, 1, "private", false);
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let onnx = export("16x2x16", folder.path(), true);
@@ -215,20 +219,20 @@ fn private_weights_of_another_adapter_pass_and_the_verdict_says_so() {
     };
     // EZKL lays out the same graph in several ways: about every second attempt gives the pinned
     // key.
-    let srs = own.path("artifacts/public/insecure-dev-11.srs");
+    let srs = session.path("artifacts/public/insecure-dev-11.srs");
     let more = [&args!["--srs", srs][..], &SMALL.map(OsString::from)].concat();
     let attempt =
         || compile(python, &onnx, &path("artifacts"), &more).ok().json()["adapter_id"].clone();
     let mut attempts = (0..40).map(|_| attempt());
-    let id = attempts.find(|_| vk(&path("artifacts")) == vk(&own.path("artifacts"))).unwrap();
+    let id = attempts.find(|_| vk(&path("artifacts")) == vk(&session.path("artifacts"))).unwrap();
     let (artifacts, trace, proofs) =
         (path("artifacts"), path("trace.safetensors"), path("session.pf"));
-    let inputs = own.path("inputs.json");
+    let inputs = session.path("inputs.json");
     record(python, &artifacts, &inputs, &trace).ok();
     prove(python, &artifacts, &trace, &proofs).ok();
-    let trace = super::attacks::relabel(&trace, id.as_str().unwrap(), &own.id);
-    let pin = args!["--adapter-id", own.id, "--insecure-dev-srs", "--inputs", inputs];
-    let run = own.verify(&own.path("artifacts/public"), &trace, &proofs, &pin).ok();
+    let trace = super::attacks::relabel(&trace, id.as_str().unwrap(), &session.id);
+    let pin = args!["--adapter-id", session.id, "--insecure-dev-srs", "--inputs", inputs];
+    let run = session.verify(&session.path("artifacts/public"), &trace, &proofs, &pin).ok();
     assert!(
         run.stderr.contains("any delta is what some weights give")
             && run.json()["weights_bound"] == false

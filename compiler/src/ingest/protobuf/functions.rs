@@ -145,12 +145,12 @@ fn instance(
     };
     let nodes = function.node.iter().enumerate().map(|(at, node)| {
         let mut node = node.clone();
-        let own = if node.name.is_empty() {
+        let name = if node.name.is_empty() {
             format!("{}_{at}", node.op_type)
         } else {
             std::mem::take(&mut node.name)
         };
-        node.name = format!("{prefix}/{own}");
+        node.name = format!("{prefix}/{name}");
         node.input = node.input.iter().map(rename).collect();
         node.output = node.output.iter().map(rename).collect();
         for attribute in

@@ -63,8 +63,9 @@ pub(in crate::ingest) fn tensors(graph: &pb::GraphProto) -> impl Iterator<Item =
 const MIN_OPSET: i64 = 7;
 
 fn screen_version(proto: &pb::ModelProto) -> Result<(), String> {
-    let own = |import: &&pb::OperatorSetIdProto| matches!(import.domain.as_str(), "" | "ai.onnx");
-    match proto.opset_import.iter().find(own).map(|import| import.version) {
+    let is_onnx =
+        |import: &&pb::OperatorSetIdProto| matches!(import.domain.as_str(), "" | "ai.onnx");
+    match proto.opset_import.iter().find(is_onnx).map(|import| import.version) {
         Some(MIN_OPSET..) => Ok(()),
         Some(version) => Err(format!(
             "its operator set is version {version}; convert it to {MIN_OPSET} or later (onnx.version_converter)"

@@ -43,7 +43,7 @@ pub(in crate::ingest) fn name_open_dimensions(
                 continue;
             }
             let symbol = match name_of(proto, &input, axis) {
-                Some(own) => model.symbols.sym(own),
+                Some(name) => model.symbols.sym(name),
                 None => model.symbols.new_with_prefix(&format!("unk_{input}_{axis}")),
             };
             fact.shape.set_dim(axis, TDim::from(symbol));
@@ -72,13 +72,13 @@ pub(in crate::ingest) fn share_symbols(proto: &mut pb::ModelProto) -> bool {
         return false;
     }
     let mut changed = false;
-    for (at, own) in first.iter_mut().enumerate() {
+    for (at, dimension) in first.iter_mut().enumerate() {
         let unnamed = || Value::DimParam(format!("unk_shared_{at}"));
-        let shared = own
+        let shared = dimension
             .take()
-            .filter(|own| !matches!(own, Value::DimParam(name) if name.trim().is_empty()))
+            .filter(|value| !matches!(value, Value::DimParam(name) if name.trim().is_empty()))
             .unwrap_or_else(unnamed);
-        **own = Some(shared.clone());
+        **dimension = Some(shared.clone());
         for other in others.iter_mut().filter_map(|other| other.get_mut(at)) {
             changed |= other.as_ref() != Some(&shared);
             **other = Some(shared.clone());

@@ -126,8 +126,8 @@ impl<'b> BaseLayers<'b> {
     pub(super) fn check(&self) -> Result<(), Error> {
         let stated = usize::from(self.fan_in_fan_out);
         let doubtful = |class: Class| {
-            let [own, other] = [&self.classes[class], &self.classes[1 - class]];
-            own.stored[1 - stated] || (other.any && !own.stored[stated] && class != stated)
+            let [same, other] = [&self.classes[class], &self.classes[1 - class]];
+            same.stored[1 - stated] || (other.any && !same.stored[stated] && class != stated)
         };
         match self.square.iter().find(|(_, class)| doubtful(*class)) {
             Some((square, _)) => {

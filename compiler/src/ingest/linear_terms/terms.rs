@@ -67,7 +67,7 @@ pub(in crate::ingest) fn scaled_terms(
     let scale = common.iter().product();
     let terms = products
         .into_iter()
-        .map(|(own, product)| product.into_term(own.iter().product(), &mut budget));
+        .map(|(factors, product)| product.into_term(factors.iter().product(), &mut budget));
     let terms = join_biases(terms.collect::<Result<_, _>>()?);
     let finite = |term: &Term| match term {
         Term::LowRank { a, b, .. } => a.data.iter().chain(&b.data).all(|value| value.is_finite()),
@@ -84,9 +84,9 @@ fn divisions(affine: &Affine, inputs: usize) -> Result<Vec<RowDivision>, Reason>
     let mut divisions = vec![RowDivision::default(); inputs];
     for chain in &affine.terms {
         let ChainStart::Input { input, dim, positions, joined } = chain.start else { continue };
-        let own = RowDivision { dim, positions, joined };
+        let division = RowDivision { dim, positions, joined };
         match divisions.get_mut(input) {
-            Some(unused) if unused.dim == 0 => *unused = own,
+            Some(unused) if unused.dim == 0 => *unused = division,
             Some(known) if (known.dim, known.positions) == (dim, positions) => {
                 known.joined = known.joined.max(joined)
             }

@@ -12,7 +12,7 @@ use tract_onnx::{
     tract_hir::internal::*,
 };
 
-use super::surgery::{DOMAIN, Names};
+use super::insert_nodes::{DOMAIN, Names};
 
 /// The operator.
 pub(super) const OPERATOR: &str = "ZkloraOpaque";

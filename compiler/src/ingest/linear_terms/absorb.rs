@@ -111,10 +111,10 @@ impl ScaledSelection {
         {
             return false;
         }
-        for (own, other) in
-            self.columns.iter_mut().zip(&other.columns).filter(|(own, _)| own.1 == 0.0)
+        for (column, other) in
+            self.columns.iter_mut().zip(&other.columns).filter(|(column, _)| column.1 == 0.0)
         {
-            *own = *other;
+            *column = *other;
         }
         true
     }
@@ -178,7 +178,7 @@ impl ScaledSelection {
     }
 
     pub fn scaled(mut self, factor: f64) -> Self {
-        self.columns.iter_mut().for_each(|(_, own)| *own *= factor);
+        self.columns.iter_mut().for_each(|(_, column_factor)| *column_factor *= factor);
         self
     }
 

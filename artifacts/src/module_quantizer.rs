@@ -2,7 +2,7 @@
 
 use zklora_proof::manifest::Module;
 
-use crate::{Error, module_rows::ModuleRows, quantize_rows::quantize_inputs};
+use crate::{Error, module_rows::ModuleRows, row_quantizer::quantize_inputs};
 
 /// Quantises the rows of a module from its inputs of `[N, dim]` each. The deltas stay empty. This
 /// needs no private data.

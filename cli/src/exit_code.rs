@@ -1,9 +1,19 @@
-//! Errors of the libraries, as the command reports them: the exit code, and the flag that helps.
+//! Maps errors of the libraries to exit codes, and adds the flag that helps.
 
 use std::error::Error;
 
-/// Whether an error of any library is a "no" about a claim.
-pub fn is_refusal(error: &anyhow::Error) -> bool {
+/// The answer to the question of the command is no.
+pub const NO: u8 = 1;
+/// Bad usage, unusable input, or a failure of the machine.
+pub const UNUSABLE: u8 = 2;
+
+/// The exit code of a command that failed with this error.
+pub fn of(error: &anyhow::Error) -> u8 {
+    if is_refusal(error) { NO } else { UNUSABLE }
+}
+
+/// Whether an error of any library rejects a claim.
+fn is_refusal(error: &anyhow::Error) -> bool {
     fn of<E: Error + Send + Sync + 'static>(error: &anyhow::Error, test: fn(&E) -> bool) -> bool {
         error.downcast_ref().is_some_and(test)
     }

@@ -9,26 +9,26 @@ use crate::{Error, ledger::LedgerIndex, session_log};
 
 /// Rows per module, in the order of the manifest: in all, and for each client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RowsServed {
+pub struct RowTotals {
     /// Over all sessions and users.
     pub total: Vec<u64>,
     /// For each client.
     pub clients: BTreeMap<String, Vec<u64>>,
 }
 
-impl RowsServed {
+impl RowTotals {
     /// Counts the rows of a ledger, and of the logs of its open sessions.
     ///
     /// # Errors
     /// [`Error::Artifact`]: a log is missing or damaged, so the rows are not known.
-    pub fn count(index: &LedgerIndex, manifest: &CheckedManifest) -> Result<RowsServed, Error> {
+    pub fn count(index: &LedgerIndex, manifest: &CheckedManifest) -> Result<RowTotals, Error> {
         let logs: Vec<_> = index.open_logs().collect();
         let modules = manifest.modules().len();
         let rows = logs
             .par_iter()
             .map(|(client, log)| Ok((*client, session_log::contents(log, modules)?.rows)));
         let rows = rows.collect::<Result<Vec<_>, Error>>()?;
-        let mut served = RowsServed::of_ended(index, manifest);
+        let mut served = RowTotals::of_ended(index, manifest);
         for (client, rows) in rows {
             served.add_all(client, &rows);
         }
@@ -36,11 +36,11 @@ impl RowsServed {
     }
 
     /// The rows of the sessions that have ended.
-    pub fn of_ended(index: &LedgerIndex, manifest: &CheckedManifest) -> RowsServed {
+    pub fn of_ended(index: &LedgerIndex, manifest: &CheckedManifest) -> RowTotals {
         let modules = manifest.modules();
         let number: HashMap<&str, usize> =
             modules.iter().enumerate().map(|(m, module)| (module.name.as_str(), m)).collect();
-        let mut served = RowsServed { total: vec![0; modules.len()], clients: BTreeMap::new() };
+        let mut served = RowTotals { total: vec![0; modules.len()], clients: BTreeMap::new() };
         for (client, rows) in index.rows() {
             let known =
                 rows.iter().filter_map(|(name, rows)| Some((*number.get(name.as_str())?, *rows)));
@@ -57,8 +57,9 @@ impl RowsServed {
     /// Adds rows of a module.
     pub fn add(&mut self, client: &str, module: usize, rows: u64) {
         let modules = self.total.len();
-        let own = self.clients.entry(client.to_string()).or_insert_with(|| vec![0; modules]);
-        for count in [&mut self.total[module], &mut own[module]] {
+        let client_rows =
+            self.clients.entry(client.to_string()).or_insert_with(|| vec![0; modules]);
+        for count in [&mut self.total[module], &mut client_rows[module]] {
             *count = count.saturating_add(rows);
         }
     }
@@ -66,8 +67,8 @@ impl RowsServed {
     /// Removes rows that were added and not served.
     pub fn subtract(&mut self, client: &str, module: usize, rows: u64) {
         self.total[module] = self.total[module].saturating_sub(rows);
-        if let Some(own) = self.clients.get_mut(client) {
-            own[module] = own[module].saturating_sub(rows);
+        if let Some(client_rows) = self.clients.get_mut(client) {
+            client_rows[module] = client_rows[module].saturating_sub(rows);
         }
     }
 

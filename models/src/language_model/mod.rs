@@ -5,7 +5,8 @@
 //! know how the deltas are computed, or that anything is proven about them.
 //!
 //! ```text
-//! model.onnx ─ file → protobuf ─ layers, scopes, find → a layer per point ─ insert_nodes → graph with injections
+//! model.onnx ─ file → protobuf ─ layers, scopes, find → a layer per point
+//!            ─ insert_nodes → graph with injections
 //!            ─ graph, operator → plan of tract ─ logits(ids) → rows of logits ─ generate, loss
 //! ```
 //!

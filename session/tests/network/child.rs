@@ -152,7 +152,7 @@ fn the_server() {
                 other => panic!("{other}"),
             }
         }
-        // Whoever started it is gone.
+        // The process that started it is gone.
         std::process::exit(0);
     });
     listening.run_until(std::future::pending()).unwrap();

@@ -199,7 +199,7 @@ fn definition(found: &Crate, module: &Module, path: &[String], depth: usize) -> 
         "self" => (module.clone(), rest),
         "super" => (module[..module.len().checked_sub(1)?].to_vec(), rest),
         // A child module of this one.
-        _ if found.contains_key(&[&module[..], &[first.clone()]].concat()) => {
+        _ if found.contains_key(&[&module[..], std::slice::from_ref(first)].concat()) => {
             (module.clone(), path)
         }
         _ => return None,

@@ -1,9 +1,9 @@
 //! The whole way of an adapter, with both parties in one process: `cargo run --release -p zklora
 //! --features compile --example compile_and_prove -- OUT`.
 //!
-//! Exports and compiles the small PEFT adapter in `examples/adapter`, computes and proves the deltas
-//! of the activations in `examples/session`, verifies them, and audits the delivered adapter.
-//! Everything is written to the folder OUT.
+//! Exports and compiles the small PEFT adapter in `examples/adapter`, computes and proves the
+//! deltas of the activations in `examples/session`, verifies them, and audits the delivered
+//! adapter. Everything is written to the folder OUT.
 #![allow(clippy::print_stdout)]
 
 use std::{

@@ -64,14 +64,14 @@ impl Verifier {
         base: Option<&Path>,
         opening: &Path,
     ) -> Result<Audit, Error> {
-        let expected = *pin;
         let load = || {
             let public = Public::load(public, Some(&pin.inner()), &self.srs, &self.keys)?;
             Ok::<_, zklora_artifacts::Error>((public, secret_files::read_opening(opening)?))
         };
         let (Public { manifest }, (found, key)) = load().map_err(Inner::from)?;
         if found != pin.inner() {
-            return Err(Inner::Opening { found: found.0.into(), expected }.into());
+            let (found, expected) = (found.to_string(), pin.to_string());
+            return Err(Inner::Opening { found, expected }.into());
         }
         let report = zklora_runtime::audit::audit(delivered, base, &manifest, &key, &self.srs);
         let report = report.map_err(Inner::from)?;

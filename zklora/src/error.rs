@@ -1,12 +1,10 @@
 //! One error for all of the crate.
 
-use crate::AdapterId;
-
 /// Why something was not verified, proven or compiled. The text says what is wrong, where, and what
 /// to do.
 ///
-/// Any error of a verification means that nothing was shown. [`Error::is_refusal`] tells a "no" from
-/// an input that cannot be used; only the latter is worth another try, with another input.
+/// Any error of a verification means that nothing was shown. [`Error::is_refusal`] tells a "no"
+/// from an input that cannot be used; only the latter is worth another try, with another input.
 ///
 /// ```
 /// let error = "not hex".parse::<zklora::SessionId>().unwrap_err();
@@ -41,7 +39,7 @@ pub(crate) enum Inner {
     #[error(
         "the opening is of adapter {found}, not of {expected}: ask for the one of your adapter"
     )]
-    Opening { found: AdapterId, expected: AdapterId },
+    Opening { found: String, expected: String },
 }
 
 impl Error {

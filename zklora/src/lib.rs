@@ -1,10 +1,10 @@
 //! Zero-knowledge proofs of what a private LoRA adapter computed.
 //!
-//! A **contributor** has a private adapter and publishes a manifest with commitments to its weights.
-//! The **adapter id** is the manifest's hash. A **user** has the base model and records the adapter
-//! id before a session. In the session the user sends activations and the contributor answers with
-//! the adapter's deltas; both keep the **trace**: every row with its delta. At the end the
-//! contributor proves, without showing the weights, that every delta of the trace came from the
+//! A **contributor** has a private adapter and publishes a manifest with commitments to its
+//! weights. The **adapter id** is the manifest's hash. A **user** has the base model and records
+//! the adapter id before a session. In the session the user sends activations and the contributor
+//! answers with the adapter's deltas; both keep the **trace**: every row with its delta. At the end
+//! the contributor proves, without showing the weights, that every delta of the trace came from the
 //! adapter with that id.
 //!
 //! # Verifying

@@ -1,7 +1,7 @@
 //! ONNX → [`LinearMap`](crate::LinearMap): reads a LoRA module exported to ONNX and finds out which
 //! affine map it computes.
 //!
-//! A file passes through four folders, one per stage; [`stages`] calls them in this order.
+//! A file passes through four folders, one per stage; `stages` calls them in this order.
 //!
 //! 1. `protobuf`: bytes → a `ModelProto` that tract reads as ONNX means it. `decode` counts the
 //!    fields before it decodes; `functions` replaces calls of local functions by their nodes (with

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseModel {
-    /// [`fingerprint`](crate::fingerprint) of the base model's weights, if the base model was given.
+    /// [`fingerprint`](crate::fingerprint) of the base model's weights, if the base model was
+    /// given.
     pub fingerprint: Option<String>,
     /// `base_model_name_or_path` of the adapter; empty if it is missing.
     pub name: String,

@@ -60,6 +60,21 @@ pub fn adapter_in(folder: &Path) -> Option<AdapterId> {
     Some(AdapterId::of(&bytes))
 }
 
+/// The `format` that the manifest in a folder names, of any backend. `None` if it is not a manifest:
+/// the parsers give a better error for that.
+///
+/// # Errors
+/// [`Error::File`]: there is no manifest, or it is larger than those of any backend.
+pub fn manifest_format(folder: &Path) -> Result<Option<String>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Format {
+        format: String,
+    }
+    let path = public_folder(folder)?.join(MANIFEST);
+    let bytes = zklora_files::read(&path, manifest::MAX_BYTES as u64)?;
+    Ok(serde_json::from_slice::<Format>(&bytes).ok().map(|file| file.format))
+}
+
 /// The public part of an adapter, parsed and checked.
 pub struct Public {
     /// The manifest.

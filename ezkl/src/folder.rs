@@ -9,7 +9,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
 use zklora_artifacts::{folder as artifacts, session_rows::SessionRows};
 use zklora_files::Access;
 use zklora_proof::manifest::AdapterId;
@@ -54,17 +53,7 @@ pub struct Srs<'a> {
 /// # Errors
 /// Those of [`artifacts::public_folder`], and a manifest that is too large.
 pub fn is_ezkl(folder: &Path) -> Result<bool, Error> {
-    #[derive(Deserialize)]
-    struct Format {
-        format: String,
-    }
-    let path = artifacts::public_folder(folder)?.join(artifacts::MANIFEST);
-    let bytes = zklora_files::read(
-        &path,
-        manifest::MAX_BYTES.max(zklora_proof::manifest::MAX_BYTES as u64),
-    )?;
-    // The parsers of the manifest give a better error for a file that is not a manifest.
-    Ok(serde_json::from_slice::<Format>(&bytes).is_ok_and(|file| file.format == manifest::FORMAT))
+    Ok(artifacts::manifest_format(folder)?.is_some_and(|format| format == manifest::FORMAT))
 }
 
 /// The public part of an adapter.

@@ -177,3 +177,8 @@ def test_a_manifest_is_pinned_by_id_file_or_folder(artifacts, tmp_path):
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(zklora.ZkloraError):
         zklora.Manifest.load(path)
+
+
+def test_a_source_that_does_not_exist_is_a_file_error(tmp_path):
+    with pytest.raises(zklora.FileError, match="missing.onnx"):
+        zklora.compile([tmp_path / "missing.onnx"], tmp_path / "out")

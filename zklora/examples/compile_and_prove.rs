@@ -56,5 +56,8 @@ fn run(out: &Path) -> Result<bool, Error> {
     let opening = artifacts.join("private/opening");
     let audit = verifier.audit(&pin, &public, &peft, None, &opening)?;
     println!("{} modules compared, {} differ", audit.modules, audit.differences.len());
+    if !audit.base_model_compared {
+        println!("the base model was not compared: no fingerprint of one was committed to");
+    }
     Ok(audit.is_committed())
 }

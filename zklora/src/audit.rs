@@ -13,6 +13,9 @@ use crate::{AdapterId, Error, Verifier, error::Inner};
 pub struct Audit {
     /// Modules that were compared.
     pub modules: usize,
+    /// Whether the base model that the adapter is for was compared. If not, the manifest or the
+    /// delivery has no fingerprint of one, and the audit says nothing about it.
+    pub base_model_compared: bool,
     /// What differs.
     pub differences: Vec<Difference>,
 }
@@ -75,9 +78,11 @@ impl Verifier {
         }
         let report = zklora_runtime::audit::audit(delivered, base, &manifest, &key, &self.srs);
         let report = report.map_err(Inner::from)?;
+        let base_model_compared = report.base_model.not_compared().is_none();
         let differences = report.differences.into_iter();
         let differences =
             differences.map(|found| Difference { module: found.module, why: found.why });
-        Ok(Audit { modules: report.modules, differences: differences.collect() })
+        let (modules, differences) = (report.modules, differences.collect());
+        Ok(Audit { modules, base_model_compared, differences })
     }
 }

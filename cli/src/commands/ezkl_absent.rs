@@ -11,9 +11,6 @@ use crate::{
     output::Output,
 };
 
-/// Largest manifest of either backend, in bytes.
-const MAX_MANIFEST: u64 = 1 << 28;
-
 fn absent() -> anyhow::Error {
     anyhow::anyhow!(
         "this zklora was built without EZKL: build the package zklora-cli with its feature `ezkl`"
@@ -22,11 +19,10 @@ fn absent() -> anyhow::Error {
 
 /// Whether a folder is of the EZKL backend: never, or an error.
 pub fn is_ezkl(folder: &Path) -> anyhow::Result<bool> {
-    let manifest = folder::public_folder(folder)?.join(folder::MANIFEST);
-    let bytes =
-        zklora_files::read(&manifest, MAX_MANIFEST).map_err(zklora_artifacts::Error::from)?;
-    let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    if json["format"] == "zklora-ezkl-manifest" { Err(absent()) } else { Ok(false) }
+    match folder::manifest_format(folder)?.as_deref() {
+        Some("zklora-ezkl-manifest") => Err(absent()),
+        _ => Ok(false),
+    }
 }
 
 pub fn refuse(folder: &Path, _: &str) -> anyhow::Result<()> {

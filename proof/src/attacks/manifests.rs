@@ -7,9 +7,11 @@ use crate::{
     Error,
     checked_manifest::CheckedManifest,
     error::Check,
+    keys::Keys,
+    layout::Layout,
     manifest::{AdapterId, Manifest, Point, TermKind},
     settings::Settings,
-    testing::{Session, Shape, keys, lora, with_rows},
+    testing::{Session, Shape, keys, lora, srs, with_rows},
     verifier::{SrsPolicy, verify},
 };
 
@@ -351,4 +353,14 @@ fn empty_lists_of_commitments_are_refused_at_the_first() {
     let text = String::from_utf8(session.manifest.to_bytes().unwrap()).unwrap();
     let many = text.replacen("\"b\":[", &format!("\"b\":[{}", "[],".repeat(1 << 20)), 1);
     rule_of(many.as_bytes(), "a vector has no commitments at line 1 column");
+}
+
+/// Keys are derived from a manifest's layout before its SRS is compared.
+#[test]
+fn a_layout_of_another_size_than_the_srs_is_an_error_of_the_manifest() {
+    let bytes = mixed().manifest.to_bytes().unwrap();
+    let layout = CheckedManifest::parse(&bytes).unwrap().layout();
+    let larger = Layout { k: layout.k + 1, ..layout };
+    let refused = Keys::generate(srs(), larger).err().unwrap();
+    assert!(matches!(&refused, Error::Manifest(why) if why.contains("the SRS 2^")), "{refused}");
 }

@@ -60,8 +60,8 @@ pub fn adapter_in(folder: &Path) -> Option<AdapterId> {
     Some(AdapterId::of(&bytes))
 }
 
-/// The `format` that the manifest in a folder names, of any backend. `None` if it is not a manifest:
-/// the parsers give a better error for that.
+/// The `format` that the manifest in a folder names, of any backend. `None` if it is not a
+/// manifest: the parsers give a better error for that.
 ///
 /// # Errors
 /// [`Error::File`]: there is no manifest, or it is larger than those of any backend.

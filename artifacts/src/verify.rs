@@ -13,8 +13,8 @@ use crate::{Error, own_session::OwnSession};
 /// Longest proof file that is read, in bytes.
 pub const MAX_PROOF: u64 = 1 << 24;
 
-/// Verifies a proof of a session. `expected` is what the user knows about the session without the trace.
-/// Every front end verifies through this function, so that none skips that comparison.
+/// Verifies a proof of a session. `expected` is what the user knows about the session without the
+/// trace. Every front end verifies through this function, so that none skips that comparison.
 ///
 /// # Errors
 /// [`Error::NotYours`] if the trace has another session id or other activations. [`Error::Proof`]

@@ -1,11 +1,13 @@
 """Makes the small base models of the tests, as ONNX.
 
-    python tiny.py FIXTURES_BASE
+    python tiny.py FIXTURES_BASE [MODEL ...]
 
-FIXTURES_BASE is fixtures/base. For tiny-gpt2 and tiny-llama, whose weights are in that folder, this
-writes `legacy.onnx` and `dynamo.onnx`, one for each exporter of torch. tiny-qwen2 is made here,
-with seeded random weights: biases on q, k and v only, tied embeddings, and position ids as an input
-of the legacy export. `logits.safetensors` beside the models is what torch computes for `input_ids`.
+FIXTURES_BASE is fixtures/base; without MODEL, all models are made. For tiny-gpt2 and tiny-llama,
+whose weights are in that folder, this writes `legacy.onnx` and `dynamo.onnx`, one for each exporter
+of torch. The other two are made here, with seeded random weights. tiny-qwen2: biases on q, k and v
+only, tied embeddings, and position ids as an input of the legacy export. tiny-mistral: heads wider
+than hidden_size / heads, norm gains around 1, an untied last layer, and no sliding window.
+`logits.safetensors` beside the models is what torch computes for `input_ids`.
 """
 
 import os
@@ -14,14 +16,13 @@ import sys
 import torch
 from base_onnx import export
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config
 
 torch.set_num_threads(1)
 base = sys.argv[1]
+asked = sys.argv[2:] or ["tiny-gpt2", "tiny-llama", "tiny-qwen2", "tiny-mistral"]
 
-qwen = os.path.join(base, "tiny-qwen2")
-torch.manual_seed(7)
-config = Qwen2Config(
+shared = dict(
     vocab_size=96,
     hidden_size=32,
     intermediate_size=48,
@@ -29,20 +30,36 @@ config = Qwen2Config(
     num_attention_heads=4,
     num_key_value_heads=2,
     max_position_embeddings=128,
-    tie_word_embeddings=True,
     bos_token_id=1,
     eos_token_id=2,
 )
-model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
-for name, parameter in model.named_parameters():
-    # The initial biases of transformers are zero, which would not test their addition.
-    if name.endswith("bias"):
-        torch.nn.init.normal_(parameter, std=0.5)
-    elif parameter.ndim == 2:
-        torch.nn.init.normal_(parameter, std=0.2)
-model.save_pretrained(qwen)
+configs = {
+    "tiny-qwen2": Qwen2Config(tie_word_embeddings=True, **shared),
+    "tiny-mistral": MistralConfig(
+        head_dim=16, sliding_window=None, tie_word_embeddings=False, **shared
+    ),
+}
 
-for name in ["tiny-gpt2", "tiny-llama", "tiny-qwen2"]:
+for name in asked:
+    if name not in configs:
+        continue
+    torch.manual_seed(7)
+    model = AutoModelForCausalLM.from_config(
+        configs[name], dtype=torch.float32, attn_implementation="eager"
+    )
+    for parameter_name, parameter in model.named_parameters():
+        # The initial biases of transformers are zero, which would not test their addition.
+        if parameter_name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.5)
+        elif parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.2)
+        # Its initial gains are one. The gains of tiny-qwen2 stay so: its files are older.
+        elif name == "tiny-mistral":
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.2)
+    model.save_pretrained(os.path.join(base, name))
+    os.remove(os.path.join(base, name, "generation_config.json"))
+
+for name in asked:
     folder = os.path.join(base, name)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"

@@ -12,7 +12,7 @@ use tract_onnx::pb::{
 };
 use zklora_files::resolve_inside;
 
-use super::{hide_ranges, insert_nodes};
+use super::{hide_ranges, insert_nodes, mark_layers};
 use crate::Error;
 
 /// Longest ONNX file: protobuf messages have at most 2 GiB.
@@ -62,7 +62,8 @@ fn check_names(graph: &pb::GraphProto) -> Result<(), String> {
         ));
     }
     match graph.node.iter().find(|node| {
-        [insert_nodes::OPERATOR, hide_ranges::OPERATOR].contains(&node.op_type.as_str())
+        [insert_nodes::OPERATOR, hide_ranges::OPERATOR, mark_layers::OPERATOR]
+            .contains(&node.op_type.as_str())
     }) {
         Some(node) => Err(format!(
             "has the node {} with an operator that zklora adds itself; pass the model as it was exported",

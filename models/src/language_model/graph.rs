@@ -16,12 +16,16 @@ use zklora_files::text::condensed;
 use super::{
     hide_ranges, insert_nodes,
     interface::Input,
+    mark_layers,
     operator::{self, ForwardPass, Inject, InjectorError},
     point::{FoundPoint, InjectionPoint},
 };
 use crate::{Error, panics};
 
 pub(super) type Plan = SimplePlan<TypedFact, Box<dyn TypedOp>>;
+
+/// The symbol of the number of tokens.
+pub(super) const TOKENS: &str = "tokens";
 
 /// A plan and the number of logits of a token.
 pub(super) struct Loaded {
@@ -48,10 +52,23 @@ pub(super) fn load(
             .map_err(|error| unrunnable(path, &error))?;
         Ok(Loaded { plan, vocabulary })
     })
-    .unwrap_or_else(|| {
-        let what = "tract panicked, because the file is damaged or has a graph that tract does not support".into();
-        Err(Error::Unrunnable { path: path.to_owned(), what })
-    })
+    .unwrap_or_else(|| Err(panicked(path)))
+}
+
+/// tract's graph before it is optimised, for a batch of 1 and any number of tokens.
+pub(super) fn unoptimised(
+    proto: pb::ModelProto,
+    path: &Path,
+    inputs: &[Input],
+) -> Result<TypedModel, Error> {
+    panics::catch(|| typed(proto, path, inputs).map_err(|error| unrunnable(path, &error)))
+        .unwrap_or_else(|| Err(panicked(path)))
+}
+
+fn panicked(path: &Path) -> Error {
+    let what =
+        "tract panicked, because the file is damaged or has a graph that tract does not support";
+    Error::Unrunnable { path: path.to_owned(), what: what.into() }
 }
 
 fn unrunnable(path: &Path, error: &TractError) -> Error {
@@ -65,6 +82,7 @@ fn typed(mut proto: pb::ModelProto, path: &Path, inputs: &[Input]) -> TractResul
     onnx.provider = Arc::new(FopenDataResolver);
     onnx.op_register.insert(insert_nodes::OPERATOR, operator::build);
     onnx.op_register.insert(hide_ranges::OPERATOR, hide_ranges::build);
+    onnx.op_register.insert(mark_layers::OPERATOR, mark_layers::build);
     if let Some(graph) = &mut proto.graph {
         hide_ranges::hide_ranges(graph);
     }
@@ -79,7 +97,7 @@ fn typed(mut proto: pb::ModelProto, path: &Path, inputs: &[Input]) -> TractResul
         )));
     }
     let mut model = parsed.model;
-    let tokens = model.symbols.sym("tokens");
+    let tokens = model.symbols.sym(TOKENS);
     for at in 0..inputs.len() {
         let datum_type = model.input_fact(at)?.datum_type.concretize().unwrap_or(i64::datum_type());
         model.set_input_fact(

@@ -142,7 +142,7 @@ impl Names {
 
 /// Puts every node after those that it reads from, and otherwise keeps the order. None if there is
 /// a cycle.
-fn sort(graph: &mut pb::GraphProto) -> Option<()> {
+pub(super) fn sort(graph: &mut pb::GraphProto) -> Option<()> {
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); graph.node.len()];
     let mut missing = vec![0usize; graph.node.len()];
     let producers: HashMap<&str, usize> = graph

@@ -13,6 +13,7 @@
 //! Damaged files are errors, never panics, and no file outside the model's folder is opened. A
 //! malicious base model can still take any amount of time and memory: the user chooses it.
 
+mod exact_constants;
 mod file;
 mod find;
 mod generate;
@@ -21,8 +22,10 @@ mod hide_ranges;
 mod injector;
 mod insert_nodes;
 mod interface;
+mod layer_graph;
 mod layers;
 mod loss;
+mod mark_layers;
 mod model;
 mod operator;
 mod padding;
@@ -33,6 +36,7 @@ mod tokenizer;
 
 pub use generate::{StopReason, generate};
 pub use injector::{Activations, Identity, InjectionCall, Injector};
+pub use layer_graph::{LayerGraph, Mark, ModelInput};
 pub use loss::{Window, loss};
 pub use model::{LanguageModel, Logits};
 pub use point::{FoundPoint, InjectionPoint};

@@ -1,0 +1,99 @@
+//! The graph of a language model as tract sees it before it optimises, with its layers marked: for
+//! readers that give the graph another meaning than floats.
+//!
+//! Must not know which meaning.
+
+use std::{collections::BTreeMap, path::Path};
+
+use tract_onnx::prelude::TypedModel;
+
+pub use super::mark_layers::Mark;
+use super::{
+    exact_constants, file, find, graph, insert_nodes,
+    interface::{self, Input},
+    layers, mark_layers, padding,
+    point::InjectionPoint,
+};
+use crate::Error;
+
+/// The graph of a language model.
+#[derive(Debug)]
+pub struct LayerGraph {
+    /// tract's graph, for a batch of 1 and the symbol [`Self::TOKENS`] tokens. A [`Mark`] follows
+    /// every layer.
+    pub model: TypedModel,
+    /// The model's inputs, in their order.
+    pub inputs: Vec<ModelInput>,
+    /// Names of the layers for messages, in the order of the graph.
+    pub layers: Vec<String>,
+    /// `metadata_props` of the ONNX file.
+    pub metadata: BTreeMap<String, String>,
+    /// Most tokens, if the model has a table of positions.
+    pub positions: Option<usize>,
+    /// For each requested point, the index of its layer.
+    pub points: Vec<usize>,
+}
+
+/// What an input of the model is filled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelInput {
+    /// The tokens.
+    Ids,
+    /// 1 for every token.
+    Mask,
+    /// 0, 1, 2, …
+    Positions,
+}
+
+impl LayerGraph {
+    /// The symbol of the number of tokens.
+    pub const TOKENS: &str = graph::TOKENS;
+
+    /// Reads an ONNX file and finds the layers of `points` as
+    /// [`LanguageModel::load`](super::LanguageModel::load) does.
+    ///
+    /// # Errors
+    /// A constant that the graph computes has not the same bits everywhere; and those of
+    /// [`LanguageModel::load`](super::LanguageModel::load).
+    pub fn load(path: &Path, points: &[InjectionPoint]) -> Result<LayerGraph, Error> {
+        let refuse = |reason: String| Error::Onnx { path: path.to_owned(), reason };
+        let (mut proto, scopes) = file::read(path)?;
+        let metadata = proto
+            .metadata_props
+            .iter()
+            .map(|entry| (entry.key.clone(), entry.value.clone()))
+            .collect();
+        let graph = proto.graph.as_mut().ok_or_else(|| refuse("has no graph".into()))?;
+        let inputs = interface::check(graph).map_err(&refuse)?;
+        let (positions, found, layers) = {
+            let tensors = layers::GraphTensors::of(graph);
+            let layers = tensors.layers(&scopes);
+            (padding::positions(graph, &layers), find::find(points, &tensors, &layers)?, layers)
+        };
+        let index = |node| layers.iter().position(|layer| layer.node == node);
+        let points = found.iter().filter_map(|found| index(found.layer.node)).collect();
+        let names = layers.iter().map(|layer| layer.name().to_owned()).collect();
+        mark_layers::mark_layers(graph, &layers);
+        insert_nodes::sort(graph).ok_or_else(|| {
+            refuse("has nodes that read from each other in a circle; export the model again".into())
+        })?;
+        if let Some(node) = exact_constants::first_inexact(graph) {
+            return Err(refuse(format!(
+                "computes a constant with {} (node {}), which gives other bits on other machines; \
+                 export it with constants folded",
+                crate::error::quoted(&node.op_type),
+                crate::error::quoted(&node.name)
+            )));
+        }
+        let model = graph::unoptimised(proto, path, &inputs)?;
+        let inputs = inputs
+            .into_iter()
+            .map(|input| match input {
+                Input::Ids => ModelInput::Ids,
+                Input::Mask => ModelInput::Mask,
+                Input::Positions => ModelInput::Positions,
+            })
+            .collect();
+        Ok(LayerGraph { model, inputs, layers: names, metadata, positions, points })
+    }
+}

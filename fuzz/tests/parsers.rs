@@ -346,6 +346,65 @@ fn base_models_and_tokenizers() {
     });
 }
 
+/// The file of an integer model: an accepted one differs in scales only, and evaluates units or
+/// finds them out of range.
+#[test]
+fn integer_model_file() {
+    use zklora_integer::{
+        adapter::Adapter,
+        lower::lower,
+        model::{Calibration, FILE, IntegerModel},
+        score::score,
+        unit,
+    };
+    let graph = lower(&fixture("base/tiny-gpt2/dynamo.onnx"), &[]).unwrap().graph;
+    let original = IntegerModel::of_graph(&graph, Calibration::Tokens).unwrap();
+    let graph = std::panic::AssertUnwindSafe(graph);
+    fuzz(&[original.to_bytes().unwrap()], |bytes| {
+        let (folder, _) = file(FILE, bytes);
+        if let Ok(model) = IntegerModel::load_with(folder.path(), &graph) {
+            assert_eq!(model.to_bytes().unwrap(), bytes);
+            let units = unit::read(r#"{"tokens":[1,2,3,4]}"#, None).unwrap();
+            if let Ok(program) = model.program(Adapter::default()) {
+                score(&program, &units).unwrap();
+            }
+        }
+    });
+}
+
+/// Lines of units: what is read has a token to score, and is no larger than its line.
+#[test]
+fn units() {
+    use zklora_integer::unit::{self, Unit};
+    use zklora_models::language_model::Tokenizer;
+    let tokenizer = Tokenizer::load(&fixture("base/tiny-llama/tokenizer.json")).unwrap();
+    let seeds = [
+        r#"{"text":"In the beginning was the word"}"#,
+        r#"{"tokens":[1,2,3,40],"from":2}"#,
+        r#"{"prompt":"A ","completion":"word or two"}"#,
+        r#"{"prompt":"Is it? ","choices":["yes","no"],"answer":0,"normalise":"bytes"}"#,
+        r#"{"prompt":"Once","generate":3}"#,
+    ];
+    fuzz(&seeds.map(|seed| seed.as_bytes().to_vec()), |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        for unit in unit::read(&text, Some(&tokenizer)).unwrap_or_default() {
+            let sequences = match unit {
+                Unit::LogProbability(sequence) => vec![sequence],
+                Unit::Choice { choices, lengths, answer, .. } => {
+                    assert!(answer.is_none_or(|answer| answer < choices.len()));
+                    assert_eq!(choices.len(), lengths.len());
+                    choices
+                }
+                Unit::Generate { prompt, .. } => {
+                    assert!(!prompt.is_empty());
+                    vec![]
+                }
+            };
+            assert!(sequences.iter().all(|it| 0 < it.from && it.from < it.tokens.len()));
+        }
+    });
+}
+
 /// Every accepted report has a page, and the page has no markup from the report.
 #[test]
 fn reports() {

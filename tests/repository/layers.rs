@@ -6,15 +6,16 @@ use std::process::Command;
 use crate::files;
 
 /// The crates from the bottom up, each with those that it may use.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("proof", &[]),
     ("files", &[]),
     ("artifacts", &["proof", "files"]),
     ("models", &["files"]),
+    ("integer", &["files", "models"]),
     ("compiler", &["proof", "files", "artifacts", "models"]),
     ("session", &["proof", "files", "artifacts"]),
     ("ezkl", &["proof", "files", "artifacts", "models", "compiler", "session"]),
-    ("runtime", &["proof", "files", "artifacts", "models", "compiler", "session"]),
+    ("runtime", &["proof", "files", "artifacts", "models", "integer", "compiler", "session"]),
     ("bench", &["proof", "files", "artifacts", "models", "compiler", "session", "ezkl", "runtime"]),
     ("zklora", &["proof", "files", "artifacts", "models", "session", "runtime"]),
     (
@@ -24,6 +25,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "files",
             "artifacts",
             "models",
+            "integer",
             "compiler",
             "session",
             "ezkl",

@@ -5,6 +5,7 @@ pub mod activation_commitment;
 #[cfg(feature = "bench")]
 pub mod against;
 pub mod ezkl;
+pub mod integer;
 pub mod leak;
 pub mod report;
 #[cfg(feature = "server")]
@@ -143,6 +144,10 @@ first tokens, fits every module by least norm, and measures the fits in place of
 held-out text. Better attacks recover more: docs/security.md. The result is kept in \
 private/leak.json; serve and trace record print it.")]
     Leak(leak::Leak),
+    /// The base model with an adapter as an exact function on integers: make it, score with it,
+    /// compare it with floats.
+    #[command(subcommand)]
+    Integer(integer::IntegerCommand),
     #[cfg(feature = "bench")]
     /// Measure on this machine: the pipeline of an adapter, or every stage for adapters of given
     /// shapes.

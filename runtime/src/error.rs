@@ -21,6 +21,9 @@ pub enum Error {
     /// A graph could not be compiled.
     #[error(transparent)]
     Compile(#[from] zklora_compiler::CompileError),
+    /// The integer model could not be made or evaluated.
+    #[error(transparent)]
+    Integer(#[from] zklora_integer::Error),
     /// A run ended early because contributors failed. The text names each of them.
     #[error("{0}")]
     Interrupted(String),

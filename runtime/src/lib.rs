@@ -4,6 +4,7 @@
 //! PEFT folder ─ pipeline ─ compile → artifacts ─ record → trace ─ prove → proof ─ verify → verdict
 //! text ─ infer: a language model with the deltas of contributors → effect_report → report_page
 //! delivered adapter + opening ─ audit → which modules differ
+//! base model + artifacts ─ integer: scores as exact integers
 //! artifacts + text ─ leak → how much rows leak
 //! ```
 
@@ -13,6 +14,7 @@ pub mod effect_report;
 pub mod error;
 pub mod html;
 pub mod infer;
+pub mod integer;
 pub mod leak;
 pub mod numbers;
 pub mod pipeline;

@@ -265,3 +265,36 @@ pub fn curves(
     out.push_str("</svg>");
     out
 }
+
+const PICTURE_STYLE: &str = "svg{background:#fff;color:#1b1f24;font:13px system-ui,sans-serif;--soft:#5a6370;--line:#dfe3e8;\
+--one:#7a8594;--two:#1f6fd6}text{fill:var(--soft)}text.title{fill:currentColor;font-size:16px;font-weight:600}\
+.grid{stroke:var(--line)}.line{fill:none;stroke-width:2.2}.line.one{stroke:var(--one);stroke-dasharray:6 4}\
+.line.two{stroke:var(--two)}.dot.one{fill:var(--one)}.dot.two{fill:var(--two)}\
+@media(prefers-color-scheme:dark){svg{background:#14171b;color:#e7eaee;--soft:#9aa4b1;--line:#333a43;\
+--one:#98a3b1;--two:#6aabff}}";
+
+/// A self-contained picture, readable in light and in dark: a title, a legend of classes and names,
+/// and [`curves`].
+pub fn picture(title: &str, legend: &[(&str, &str)], inner: &str) -> String {
+    let mut out = String::new();
+    let _ = write!(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 820 350\" width=\"820\" height=\"350\" role=\"img\">\
+         <title>{0}</title><style>{PICTURE_STYLE}</style><text class=\"title\" x=\"16\" y=\"28\">{0}</text>",
+        text(title),
+    );
+    for (index, (class, name)) in legend.iter().enumerate() {
+        let x = 16.0 + 330.0 * index as f64;
+        let _ = write!(
+            out,
+            "<line class=\"line {class}\" x1=\"{x}\" x2=\"{}\" y1=\"52\" y2=\"52\"/><text x=\"{}\" y=\"56\">{}</text>",
+            x + 26.0,
+            x + 34.0,
+            text(name),
+        );
+    }
+    // The plot is nested in the picture, below the title.
+    out.push_str(&inner.replacen("<svg ", "<svg y=\"72\" width=\"820\" height=\"270\" ", 1));
+    out.push_str("</svg>\n");
+    out
+}

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io::ErrorKind, path::Path, process::Command};
 
 use crate::{zk, zklora::zklora};
 
-const COMMANDS: [&[&str]; 27] = [
+const COMMANDS: [&[&str]; 30] = [
     &["run"],
     &["export"],
     &["compile"],
@@ -30,6 +30,9 @@ const COMMANDS: [&[&str]; 27] = [
     &["audit"],
     &["report"],
     &["leak"],
+    &["integer", "compile"],
+    &["integer", "run"],
+    &["integer", "check"],
     &["bench"],
     &["completions"],
     &["man"],

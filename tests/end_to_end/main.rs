@@ -10,6 +10,7 @@ mod documentation;
 mod ezkl;
 mod hostile_text;
 mod inference;
+mod integer;
 mod killed;
 mod leak;
 mod operator;

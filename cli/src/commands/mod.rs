@@ -11,6 +11,7 @@ mod bench;
 mod ezkl;
 #[cfg(feature = "server")]
 mod infer;
+mod integer;
 mod leak;
 mod man;
 mod outcome;
@@ -74,6 +75,7 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         Command::Sessions(args) => sessions::sessions(&args, output),
         #[cfg(feature = "server")]
         Command::Infer(args) => infer::infer(&args, output),
+        Command::Integer(command) => integer::integer(&command, output),
         Command::Report(args) => report::report(&args, output),
         Command::Leak(args) => {
             ezkl::refuse(

@@ -1,0 +1,22 @@
+//! The integer model with the adapter of an artifacts folder: `zklora integer`.
+//!
+//! ```text
+//! base model ─ compile → folder
+//! folder + base model (+ artifacts) ─ setup → program ─ run: units → scores
+//!                                            └ check: text → differences from the float model
+//! ```
+
+mod adapter;
+mod check;
+mod compile;
+mod float_adapter;
+mod plot;
+mod run;
+mod setup;
+
+pub use check::{CheckOptions, Comparison, Headroom, Side, UnitDifference, WorstToken, check};
+pub use compile::{Compiled, compile};
+pub use plot::plot;
+pub use run::{RunOptions, Scored, run, units_of_text};
+pub use setup::{BaseModel, Setup};
+pub use zklora_integer::score::Score;

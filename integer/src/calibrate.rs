@@ -320,7 +320,7 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 }
 
 /// An activation, to about twelve digits. Gelu's range is that of its tanh form.
-fn activation(function: Function, x: f64) -> f64 {
+pub fn activation(function: Function, x: f64) -> f64 {
     match function {
         Function::Silu => x / (1.0 + exp(-x)),
         Function::QuickGelu => x / (1.0 + exp(-1.702 * x)),

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use ethnum::{I256, U256};
 use ndarray::{Array2, linalg::general_mat_mul};
 use rayon::prelude::*;
+use zeroize::Zeroize;
 
 use crate::{
     Error,
     graph::{NormKind, Operator, key_heads},
     operators::{self, Beyond},
     products::Scaled,
-    program::{Action, LowRank, Program, Step, Wave},
+    program::{Action, LowRank, Program, Step},
     rules,
+    tables::Wave,
     weight::{nearest, power_of_two},
 };
 
@@ -35,12 +37,19 @@ pub struct Matrix {
 }
 
 /// Integers of a matrix.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Integers {
     /// Of at most 127 bits.
     Narrow(Vec<i128>),
     /// Of at most 251 bits: sums with an adapter's part.
     Wide(Vec<I256>),
+}
+
+impl std::fmt::Debug for Integers {
+    // With an adapter, activations tell of its weights.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("integers, not shown")
+    }
 }
 
 impl Matrix {
@@ -234,21 +243,8 @@ impl Run<'_> {
     /// The name of an operator, with its layer.
     fn name(&self, at: usize) -> String {
         let graph = &self.program.graph;
-        let operator = &graph.operators[at];
-        let mut of = at;
-        let layer = loop {
-            match &graph.operators[of] {
-                Operator::Linear { layer: Some(layer), .. } => break graph.layers.get(*layer),
-                other => match other.inputs().first() {
-                    Some(x) => of = *x,
-                    None => break None,
-                },
-            }
-        };
-        match layer {
-            Some(layer) => format!("{} after {layer}", operator.name()),
-            None => operator.name().into(),
-        }
+        let name = graph.operators[at].name();
+        graph.layer_of(at).map_or_else(|| name.into(), |layer| format!("{name} after {layer}"))
     }
 
     /// Notes what a row used of its range, and the first failure of its unit.
@@ -330,7 +326,7 @@ impl Run<'_> {
 
     fn round(&mut self, at: usize, x: &Matrix, shift: i32, range: u32) -> Matrix {
         let end = (1i128 << (range - 1)) as f64;
-        let rounded: Vec<i128> = match &x.integers {
+        let mut rounded: Vec<i128> = match &x.integers {
             Integers::Narrow(values) => {
                 values.par_iter().map(|x| operators::rounded(*x, shift)).collect()
             }
@@ -338,7 +334,6 @@ impl Run<'_> {
                 values.par_iter().map(|x| operators::rounded_wide(*x, shift)).collect()
             }
         };
-        let mut rounded = rounded;
         for row in 0..x.rows {
             let values = &mut rounded[row * x.columns..(row + 1) * x.columns];
             let (place, most) = largest(values);
@@ -468,7 +463,7 @@ fn attention_head(
         let scores: Vec<i64> = scores
             .iter()
             .take(query + 1)
-            .map(|score| operators::ceiling(*score as i64, shift))
+            .map(|score| operators::ceiling(*score as i128, shift) as i64)
             .collect();
         let normaliser = operators::normaliser(&scores, table, limit);
         let mut most = (0, 0i64);
@@ -608,6 +603,12 @@ fn low_rank_row<'a>(program: &'a Program, low_rank: &'a LowRank, x: &[i128]) -> 
         bias: bias.map(|(shift, bias)| (low_rank.one << shift, bias.as_slice())),
         factor: low_rank.factor,
         outputs: module.outputs,
+    }
+}
+
+impl Drop for LowRankRow<'_> {
+    fn drop(&mut self) {
+        self.inner.zeroize();
     }
 }
 

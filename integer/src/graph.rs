@@ -6,6 +6,9 @@
 
 use crate::weight::Weight;
 
+/// Most tokens of a unit: masks are compared up to this length.
+pub const MAX_TOKENS: usize = 2048;
+
 /// Index of an operator, whose result is the value with the same index.
 pub type ValueId = usize;
 
@@ -20,7 +23,7 @@ pub struct Graph {
     pub weights: Vec<Weight>,
     /// Entries of the vocabulary.
     pub vocabulary: usize,
-    /// Most tokens of a unit.
+    /// Entries of the table of positions, if there is one.
     pub positions: Option<usize>,
     /// For each layer of the ONNX file, in its order: its name in messages.
     pub layers: Vec<String>,
@@ -272,6 +275,24 @@ impl Graph {
             widths.push(operator.width(&widths, &self.weights));
         }
         widths
+    }
+
+    /// Most tokens of a unit.
+    pub fn longest_unit(&self) -> usize {
+        self.positions.map_or(MAX_TOKENS, |positions| positions.min(MAX_TOKENS))
+    }
+
+    /// The name of the layer that an operator is or follows, if it follows one.
+    pub fn layer_of(&self, operator: ValueId) -> Option<&str> {
+        let mut at = operator;
+        loop {
+            match &self.operators[at] {
+                Operator::Linear { layer: Some(layer), .. } => {
+                    return self.layers.get(*layer).map(String::as_str);
+                }
+                other => at = *other.inputs().first()?,
+            }
+        }
     }
 
     /// The index of the last operator that reads each value; the logits are read at the end.

@@ -16,7 +16,7 @@
 //! | [`model`] | the model and its file |
 //! | [`adapter`] | an adapter's integers |
 //! | [`program`] | operators with numbers, and the bounds that exclude overflow |
-//! | [`operators`], [`products`], [`fixed`] | the exact arithmetic; tables |
+//! | [`operators`], [`products`], [`fixed`], [`tables`] | the exact arithmetic; tables |
 //! | [`evaluate`] | running a program on units |
 //! | [`mod@unit`], [`score`] | what is scored, and scores |
 //!
@@ -40,6 +40,7 @@ pub mod rules;
 pub mod scaled_graph;
 pub mod scales;
 pub mod score;
+pub mod tables;
 pub mod unit;
 pub mod weight;
 

@@ -163,7 +163,7 @@ impl IntegerModel {
     /// Those of [`Self::compile`].
     pub fn of_graph(graph: &Graph, calibration: Calibration<'_>) -> Result<IntegerModel, Error> {
         let graph = with_roundings(graph);
-        let tokens = graph.positions.unwrap_or(lower::MAX_TOKENS).min(lower::MAX_TOKENS);
+        let tokens = graph.longest_unit();
         let units = match calibration {
             Calibration::Texts(tokenizer) => {
                 calibration::from_texts(tokenizer, graph.vocabulary, tokens)?
@@ -244,9 +244,8 @@ impl IntegerModel {
             Scale::Activation { entry_bits } => limited(entry_bits),
             Scale::None {} => true,
         });
-        let positions = graph.positions.unwrap_or(lower::MAX_TOKENS).min(lower::MAX_TOKENS);
         if !sane
-            || found.tokens != positions
+            || found.tokens != graph.longest_unit()
             || !(0..=rules::SCORE_BITS).contains(&found.score_bits)
         {
             return Err(refuse("its scales are out of range; compile it again".into()));

@@ -105,12 +105,12 @@ pub fn rotary(
     }
 }
 
-/// `⌈x/2^shift⌉`; for a negative shift, `x·2^−shift`.
-pub fn ceiling(x: i64, shift: i32) -> i64 {
+/// `⌈x/2^shift⌉`; for a negative shift, `x·2^−shift`, of at most 127 bits by the program's bounds.
+pub fn ceiling(x: i128, shift: i32) -> i128 {
     match shift {
-        ..=0 => x << shift.unsigned_abs().min(62),
-        1..=62 => -((-x) >> shift),
-        _ => i64::from(x > 0),
+        ..=0 => x << shift.unsigned_abs().min(127),
+        1..=126 => -((-x) >> shift),
+        _ => i128::from(x > 0),
     }
 }
 

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::weight::Weight;
 
 /// Sums stay below `2^EXACT`.
-const EXACT: u32 = 53;
+pub const EXACT: u32 = 53;
 /// Outputs that one task computes: a block of the matrix that fits a second-level cache.
 const BLOCK: usize = 96;
 

@@ -4,7 +4,7 @@
 //! holds for all tokens and all adapters of the same public shape. Bounds above what the types and
 //! the field can hold are refused here, so that the evaluation needs no checks but those of ranges.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use ethnum::U256;
 
@@ -12,11 +12,12 @@ use crate::{
     Error,
     adapter::{Adapter, Module},
     fixed,
-    graph::{Affine, Function, Graph, NormKind, Operator, Purpose, Rotation, ValueId, key_heads},
-    products::{Scaled, is_computable},
+    graph::{Affine, Graph, NormKind, Operator, Purpose, ValueId, key_heads},
+    products::{EXACT, Scaled, is_computable},
     rules,
     scaled_graph::ScaledGraph,
     scales::Scale,
+    tables::Wave,
     weight::{nearest, power_of_two},
 };
 
@@ -55,9 +56,6 @@ pub struct Step {
     /// What it needs besides.
     pub action: Action,
 }
-
-/// Cosine and sine of every position.
-pub type Wave = Arc<Vec<(i32, i32)>>;
 
 /// The numbers of an operator.
 #[derive(Debug)]
@@ -166,14 +164,6 @@ pub struct Program {
     pub score_table: Arc<Vec<u64>>,
 }
 
-/// Tables, each computed once.
-#[derive(Default)]
-struct Tables {
-    exponentials: HashMap<(u64, u32), Arc<Vec<u64>>>,
-    activations: HashMap<(Function, i32, i32), Arc<Vec<i32>>>,
-    waves: HashMap<u32, Wave>,
-}
-
 impl Program {
     /// The program of a model with an adapter.
     ///
@@ -181,13 +171,12 @@ impl Program {
     /// [`Error::Adapter`]: a module fits no layer. [`Error::Bound`]: a value could overflow.
     pub fn new(model: &ScaledGraph, adapter: Adapter) -> Result<Program, Error> {
         let graph = Arc::clone(&model.graph);
-        let mut tables = Tables::default();
         let mut steps: Vec<Step> = Vec::with_capacity(graph.operators.len());
         let widths = graph.widths();
         let mut used = vec![false; adapter.modules.len()];
         for (at, operator) in graph.operators.iter().enumerate() {
             let builder = Builder { model, graph: &graph, steps: &steps, widths: &widths };
-            let (size, action) = builder.build(at, operator, &adapter, &mut used, &mut tables)?;
+            let (size, action) = builder.build(at, operator, &adapter, &mut used)?;
             let too_large = |limit: u32| size.bound >= U256::ONE << limit;
             if too_large(FIELD_BITS) {
                 return Err(Error::bound(at, operator, "the proof's field"));
@@ -221,7 +210,7 @@ impl Program {
             return Err(Error::bound(graph.logits, &graph.operators[graph.logits], "128 bits"));
         }
         let unit = power_of_two(-model.score_bits);
-        let score_table = tables.exponentials(unit, rules::SCORE_EXPONENTIAL_BITS);
+        let score_table = model.tables.exponentials(unit, rules::SCORE_EXPONENTIAL_BITS);
         Ok(Program {
             steps,
             adapter,
@@ -277,24 +266,6 @@ impl Program {
     }
 }
 
-impl Tables {
-    fn exponentials(&mut self, unit: f64, bits: u32) -> Arc<Vec<u64>> {
-        let make = || Arc::new(fixed::exponentials(unit, bits, rules::TABLE));
-        Arc::clone(self.exponentials.entry((unit.to_bits(), bits)).or_insert_with(make))
-    }
-
-    fn activation(&mut self, function: Function, x_bits: i32, bits: i32) -> Arc<Vec<i32>> {
-        let make = || Arc::new(fixed::activation(function, x_bits, bits));
-        Arc::clone(self.activations.entry((function, x_bits, bits)).or_insert_with(make))
-    }
-
-    fn wave(&mut self, rotation: &Rotation, positions: usize) -> Wave {
-        let frequency = rotation.frequency;
-        let make = || Arc::new(fixed::rotations(frequency, positions, rules::WAVE_BITS));
-        Arc::clone(self.waves.entry(frequency.to_bits()).or_insert_with(make))
-    }
-}
-
 /// Works out one operator.
 struct Builder<'a> {
     model: &'a ScaledGraph,
@@ -324,10 +295,10 @@ impl Builder<'_> {
         operator: &Operator,
         adapter: &Adapter,
         used: &mut [bool],
-        tables: &mut Tables,
     ) -> Result<(Size, Action), Error> {
         let wrong = || Error::Internal(format!("operator {at} has the scales of another kind"));
         let scale = self.model.scales[at];
+        let tables = &self.model.tables;
         Ok(match (operator, scale) {
             (
                 Operator::Embedding { table } | Operator::Positions { table },
@@ -427,6 +398,7 @@ impl Builder<'_> {
                     .saturating_mul(self.size(*k).bound)
                     .saturating_mul(u256(head as u128));
                 if self.widths[*k] != key_heads(groups) * head
+                    || score >= U256::ONE << EXACT
                     || lifted(score, shift.min(0).unsigned_abs()) >= U256::ONE << 62
                 {
                     return Err(Error::bound(at, operator, "64 bits of scores"));

@@ -6,6 +6,7 @@ use crate::{
     graph::{Graph, Operator},
     products::Scaled,
     scales::Scale,
+    tables::Tables,
 };
 
 /// A graph with scales.
@@ -21,13 +22,16 @@ pub struct ScaledGraph {
     pub tokens: usize,
     /// For linear layers the largest `Σ|w|` of an output, else 0.
     pub largest_sums: Vec<u64>,
+    /// The tables of its programs.
+    pub tables: Tables,
 }
 
 impl ScaledGraph {
     /// One scale for each operator.
     pub fn new(graph: Graph, scales: Vec<Scale>, score_bits: i32, tokens: usize) -> ScaledGraph {
         let largest_sums = largest_sums(&graph, &scales);
-        ScaledGraph { graph: Arc::new(graph), scales, score_bits, tokens, largest_sums }
+        let (graph, tables) = (Arc::new(graph), Tables::default());
+        ScaledGraph { graph, scales, score_bits, tokens, largest_sums, tables }
     }
 }
 

@@ -208,7 +208,7 @@ fn log_probability(
     shift: i32,
     program: &Program,
 ) -> Result<(i64, f64), Beyond> {
-    let scores: Vec<i128> = row.iter().map(|logit| ceiling(*logit, shift)).collect();
+    let scores: Vec<i128> = row.iter().map(|logit| operators::ceiling(*logit, shift)).collect();
     // Less the largest: only differences count. Those beyond any table are out of range below.
     let largest = scores.iter().copied().max().unwrap_or(0);
     let scores: Vec<i64> =
@@ -223,15 +223,6 @@ fn log_probability(
         return Err(Beyond { place, times });
     }
     Ok((scores[target] - normaliser, times))
-}
-
-/// `⌈x/2^shift⌉`, of at most 127 bits by the program's bounds.
-fn ceiling(x: i128, shift: i32) -> i128 {
-    match shift {
-        ..=0 => x << shift.unsigned_abs().min(127),
-        1..=126 => -((-x) >> shift),
-        _ => i128::from(x > 0),
-    }
 }
 
 /// Continues a prompt with the token of the largest logit, the first of equals, until there are

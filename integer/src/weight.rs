@@ -3,7 +3,7 @@
 //! The integers are computed where they are used, one block at a time, so a model needs no memory
 //! for them.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tract_onnx::prelude::Tensor;
 
@@ -15,6 +15,8 @@ pub struct Weight {
     inputs: usize,
     /// Whether the file has it as `[inputs, outputs]`.
     transposed: bool,
+    /// Computed when it is first asked for: it reads all floats.
+    digest: Arc<OnceLock<blake3::Hash>>,
 }
 
 impl std::fmt::Debug for Weight {
@@ -35,7 +37,7 @@ impl Weight {
         };
         let [first, second] = shape;
         let (outputs, inputs) = if transposed { (second, first) } else { (first, second) };
-        let weight = Weight { tensor, outputs, inputs, transposed };
+        let weight = Weight { tensor, outputs, inputs, transposed, digest: Arc::default() };
         let values = weight.values().ok_or("its weights are not float32; export in float32")?;
         if values.len() != outputs * inputs || values.is_empty() {
             return Err("a matrix is empty".into());
@@ -146,6 +148,10 @@ impl Weight {
     /// BLAKE3 of outputs and inputs as 64-bit little-endian numbers, then of the floats, row by
     /// row, whatever their order in the file.
     pub fn digest(&self) -> blake3::Hash {
+        *self.digest.get_or_init(|| self.computed_digest())
+    }
+
+    fn computed_digest(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(self.outputs as u64).to_le_bytes());
         hasher.update(&(self.inputs as u64).to_le_bytes());

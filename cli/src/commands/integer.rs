@@ -1,6 +1,10 @@
 //! `zklora integer`
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 use zklora_artifacts::{folder::Artifacts, srs_file};
@@ -29,6 +33,7 @@ pub fn integer(command: &IntegerCommand, output: &Output) -> Outcome {
 fn compile(args: &IntegerCompile, output: &Output) -> Outcome {
     let spinner = output.spinner();
     spinner.set_message("read the base model, calibrate, choose scales");
+    let started = Instant::now();
     let base = &args.base;
     let made =
         integer::compile(&base.base, base.tokenizer.as_deref(), args.generated_tokens, &args.out);
@@ -50,6 +55,7 @@ fn compile(args: &IntegerCompile, output: &Output) -> Outcome {
             ("Longest unit", format!("{} tokens", count(made.tokens))),
             ("Written", made.model.display().to_string()),
             ("Tables", format!("{} (for other implementations)", made.tables.display())),
+            ("Time", cost(started.elapsed())),
         ],
     );
     Ok(ExitCode::SUCCESS)
@@ -117,26 +123,24 @@ fn run(args: &IntegerRun, output: &Output) -> Outcome {
     if missing > 0 {
         let all = scored.scores.len();
         rows.push(("Mean loss", format!("none: {missing} of {all} units have no score")));
-    } else if let Some((tokens, sum)) = totals(&scored) {
-        let mean = -(sum as f64) * unit(&scored) / tokens.max(1) as f64;
+    }
+    let totals = totals(&scored).filter(|_| missing == 0);
+    let mean = totals.map(|(tokens, sum)| -(sum as f64) * unit(&scored) / tokens.max(1) as f64);
+    if let (Some((tokens, _)), Some(mean)) = (totals, mean) {
         rows.push(("Mean loss", format!("{mean:.6} nats a token, {} tokens", count(tokens))));
     }
-    let memory = peak_memory()
-        .map_or(String::new(), |peak| format!(", peak memory {}", output::bytes(peak)));
-    rows.push(("Time", format!("{}{memory}", output::seconds(scored.time))));
+    rows.push(("Time", cost(scored.time)));
     rows.extend(args.out.iter().map(|file| ("Written", file.display().to_string())));
     let (chosen, correct) = answers(&scored);
     if chosen > 0 {
         rows.push(("Correct", format!("{correct} of {chosen} choices")));
     }
-    let found = totals(&scored).filter(|_| missing == 0);
-    let mean = found.map(|(tokens, sum)| -(sum as f64) * unit(&scored) / tokens.max(1) as f64);
     output.result(
         &json!({
             "integer_model": setup.digest,
             "adapter_id": setup.adapter_id(),
             "mean_loss": mean,
-            "tokens": found.map(|found| found.0),
+            "tokens": totals.map(|totals| totals.0),
             "choices": chosen,
             "correct": correct,
             "seconds": scored.time.as_secs_f64(),
@@ -159,6 +163,12 @@ fn out_of_range(scored: &Scored, output: &Output) -> usize {
         }
     }
     missing
+}
+
+/// A time, and the memory of this process.
+fn cost(time: Duration) -> String {
+    let memory = peak_memory().map(|peak| format!(", peak memory {}", output::bytes(peak)));
+    format!("{}{}", output::seconds(time), memory.unwrap_or_default())
 }
 
 /// Whether two paths are one file.

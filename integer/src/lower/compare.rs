@@ -5,7 +5,7 @@
 //! function.
 
 use tract_onnx::{prelude::*, tract_core::plan::SimplePlan};
-use zklora_models::language_model::{LayerGraph, ModelInput};
+use zklora_models::language_model::LayerGraph;
 
 use crate::{calibrate, graph::Graph};
 
@@ -43,18 +43,7 @@ pub(super) fn compare(layers: &LayerGraph, graph: &Graph, ids: &[u32]) -> Result
 /// The logits of tract's own graph.
 fn of_graph(layers: &LayerGraph, ids: &[u32]) -> TractResult<Vec<f32>> {
     let plan = SimplePlan::new(layers.model.clone())?;
-    let inputs = layers.inputs.iter().enumerate().map(|(at, input)| {
-        let number = |(position, id): (usize, &u32)| match input {
-            ModelInput::Ids => i64::from(*id),
-            ModelInput::Mask => 1,
-            ModelInput::Positions => position as i64,
-        };
-        let numbers: Vec<i64> = ids.iter().enumerate().map(number).collect();
-        let tensor = Tensor::from_shape(&[1, ids.len()], &numbers)?;
-        let datum_type = layers.model.input_fact(at)?.datum_type;
-        Ok(tensor.cast_to_dt(datum_type)?.into_owned().into_tvalue())
-    });
-    let outputs = plan.run(inputs.collect::<TractResult<TVec<TValue>>>()?)?;
+    let outputs = plan.run(layers.values(ids)?)?;
     let logits = outputs.first().ok_or_else(|| TractError::msg("there are no logits"))?;
     Ok(logits.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
 }

@@ -1,7 +1,7 @@
 //! Functions of one number, as a graph spells them: to be recognised as an activation or as the
 //! root of a norm.
 
-use crate::graph::Function;
+use crate::{calibrate, graph::Function};
 
 /// Most parts of an expression: functions of functions would grow without end.
 pub(super) const MAX_SIZE: usize = 64;
@@ -232,14 +232,8 @@ fn unary_at(unary: Unary, x: f64) -> f64 {
 /// An activation at `x`, to about twelve digits.
 fn value(function: Function, x: f64) -> f64 {
     match function {
-        Function::Silu => x / (1.0 + (-x).exp()),
         Function::Gelu => x / 2.0 * (1.0 + erf(x / std::f64::consts::SQRT_2)),
-        Function::GeluTanh => {
-            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
-            x / 2.0 * (1.0 + inner.tanh())
-        }
-        Function::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
-        Function::Relu => x.max(0.0),
+        other => calibrate::activation(other, x),
     }
 }
 

@@ -17,7 +17,7 @@ use tract_onnx::{
         source::TypedSource,
     },
 };
-use zklora_models::language_model::{LayerGraph, Mark, ModelInput};
+use zklora_models::language_model::{Input, LayerGraph, Pass};
 
 use super::{
     expression::Binary,
@@ -86,7 +86,7 @@ impl Interpreter<'_> {
         let mut with_tokens = vec![false; model.nodes().len()];
         for (at, id) in order.iter().enumerate() {
             let node = model.node(*id);
-            with_tokens[*id] = self.input(node) == Some(ModelInput::Ids)
+            with_tokens[*id] = self.input(node) == Some(Input::Ids)
                 || node.inputs.iter().any(|input| with_tokens[input.node]);
             let inputs: Vec<Meaning> = node
                 .inputs
@@ -109,7 +109,7 @@ impl Interpreter<'_> {
     }
 
     /// Which input of the model a node is.
-    fn input(&self, node: &TypedNode) -> Option<ModelInput> {
+    fn input(&self, node: &TypedNode) -> Option<Input> {
         let inputs = self.layers.model.inputs.iter().zip(&self.layers.inputs);
         let mut found = inputs.filter(|(outlet, _)| outlet.node == node.id);
         found.next().filter(|_| node.op_is::<TypedSource>()).map(|(_, input)| *input)
@@ -243,8 +243,8 @@ impl Interpreter<'_> {
             Meaning::Ids if keeps(node) || node.op_is::<AxisOp>() => return Ok(Meaning::Ids),
             _ => return Err(unsupported()),
         };
-        if let Some(mark) = node.op_as::<Mark>() {
-            self.mark(&view, mark.layer);
+        if let Some(layer) = node.op_as::<Pass>().and_then(|pass| pass.layer) {
+            self.mark(&view, layer);
         }
         if keeps(node) {
             return Ok(Meaning::View(view));
@@ -369,7 +369,7 @@ impl Interpreter<'_> {
 /// Whether an operator's result is its only input. What a cast does to its type is checked for
 /// every result.
 fn keeps(node: &TypedNode) -> bool {
-    node.op_is::<Cast>() || node.op_is::<Mark>() || node.op.name() == "ZkloraOpaque"
+    node.op_is::<Cast>() || node.op_is::<Pass>()
 }
 
 /// The outputs of an operator whose inputs are all constants.

@@ -34,11 +34,8 @@ use zklora_models::{
 use self::meaning::Refusal;
 use crate::{
     Error, calibration,
-    graph::{Graph, Operator},
+    graph::{Graph, MAX_TOKENS, Operator},
 };
-
-/// Most tokens of a unit: masks are checked up to this length.
-pub const MAX_TOKENS: usize = 2048;
 
 /// Tokens on which operators are compared with the file's own graph.
 const COMPARED: usize = 48;
@@ -103,9 +100,7 @@ fn read(path: &Path, layers: &LayerGraph) -> Result<Graph, Error> {
     for operator in &graph.operators {
         let (table, entries) = match operator {
             Operator::Embedding { table } => (table, graph.vocabulary),
-            Operator::Positions { table } => {
-                (table, graph.positions.unwrap_or(longest).min(longest))
-            }
+            Operator::Positions { table } => (table, graph.longest_unit()),
             _ => continue,
         };
         let found = graph.weights[*table].outputs();

@@ -12,7 +12,7 @@ use tract_onnx::{
     },
     tract_hir::internal::{DimLike, ToDim, TractErrorContext, TypedOp},
 };
-use zklora_models::language_model::{LayerGraph, ModelInput};
+use zklora_models::language_model::LayerGraph;
 
 use super::view::{Axis, View};
 
@@ -197,20 +197,8 @@ impl<'a> Evaluator<'a> {
                 (model, Some(places))
             }
         };
-        let inputs = self.graph.inputs.iter().enumerate().map(|(at, input)| {
-            let number = |position: usize| match input {
-                ModelInput::Ids => 0,
-                ModelInput::Mask => 1,
-                ModelInput::Positions => position as i64,
-            };
-            let numbers: Vec<i64> = (0..length).map(number).collect();
-            let tensor = Tensor::from_shape(&[1, length], &numbers)?;
-            let datum_type = graph.input_fact(at)?.datum_type;
-            Ok(tensor.cast_to_dt(datum_type)?.into_owned().into_tvalue())
-        });
-        let inputs = inputs.collect::<TractResult<TVec<TValue>>>()?;
         let mut state = SimplePlan::new(model)?.spawn()?;
-        state.set_inputs(inputs)?;
+        state.set_inputs(self.graph.values(&vec![0; length])?)?;
         Ok((state, places))
     }
 }

@@ -170,6 +170,27 @@ fn vocabulary(model: &TypedModel) -> Result<usize, String> {
     }
 }
 
+/// The values of a model's inputs for `ids`, padded to `padded` tokens.
+pub(super) fn values(
+    model: &TypedModel,
+    inputs: &[Input],
+    ids: &[u32],
+    padded: usize,
+) -> TractResult<TVec<TValue>> {
+    let values = inputs.iter().enumerate().map(|(at, input)| {
+        let value = |at: usize| match input {
+            Input::Ids => ids.get(at).map_or(0, |&id| i64::from(id)),
+            Input::Mask => i64::from(at < ids.len()),
+            Input::Positions => at as i64,
+        };
+        let numbers: Vec<i64> = (0..padded).map(value).collect();
+        let tensor = Tensor::from_shape(&[1, padded], &numbers)?;
+        let datum_type = model.input_fact(at)?.datum_type;
+        Ok(tensor.cast_to_dt(datum_type)?.into_owned().into_tvalue())
+    });
+    values.collect()
+}
+
 /// Runs the plan for `ids`, padded to `padded` tokens. Returns the logits of the tokens.
 pub(super) fn run(
     plan: &Arc<Plan>,
@@ -179,18 +200,7 @@ pub(super) fn run(
 ) -> Result<Vec<f32>, Error> {
     let (rows, padded) = (pass.rows, pass.padded);
     let attempt = || -> TractResult<Vec<f32>> {
-        let values = inputs.iter().enumerate().map(|(at, input)| {
-            let value = |at: usize| match input {
-                Input::Ids => ids.get(at).map_or(0, |&id| i64::from(id)),
-                Input::Mask => i64::from(at < rows),
-                Input::Positions => at as i64,
-            };
-            let numbers: Vec<i64> = (0..padded).map(value).collect();
-            let tensor = Tensor::from_shape(&[1, padded], &numbers)?;
-            let datum_type = plan.model().input_fact(at)?.datum_type;
-            Ok(tensor.cast_to_dt(datum_type)?.into_owned().into_tvalue())
-        });
-        let values = values.collect::<TractResult<TVec<TValue>>>()?;
+        let values = values(plan.model(), inputs, ids, padded)?;
         let mut state = plan.spawn()?;
         state.turn_state.shared.insert(pass);
         let outputs = state.run(values)?;

@@ -8,11 +8,13 @@
 use tract_onnx::{
     model::ParsingContext,
     pb::{GraphProto, NodeProto},
-    tract_core::plan::EvalContext,
     tract_hir::internal::*,
 };
 
-use super::insert_nodes::{DOMAIN, Names};
+use super::{
+    insert_nodes::{DOMAIN, Names},
+    pass::Pass,
+};
 
 /// The operator.
 pub(super) const OPERATOR: &str = "ZkloraOpaque";
@@ -46,59 +48,5 @@ pub(super) fn build(
     _: &ParsingContext,
     _: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    Ok((expand(Opaque), vec![]))
-}
-
-#[derive(Debug, Clone, Hash, PartialEq, Eq)]
-struct Opaque;
-
-impl Expansion for Opaque {
-    fn name(&self) -> StaticName {
-        OPERATOR.into()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        s: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        check_input_arity(inputs, 1)?;
-        check_output_arity(outputs, 1)?;
-        s.equals(&inputs[0].datum_type, &outputs[0].datum_type)?;
-        s.equals(&inputs[0].shape, &outputs[0].shape)
-    }
-
-    fn wire(
-        &self,
-        prefix: &str,
-        model: &mut TypedModel,
-        inputs: &[OutletId],
-    ) -> TractResult<TVec<OutletId>> {
-        model.wire_node(prefix, self.clone(), inputs)
-    }
-}
-
-impl Op for Opaque {
-    fn name(&self) -> StaticName {
-        OPERATOR.into()
-    }
-
-    op_as_typed_op!();
-}
-
-impl TypedOp for Opaque {
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(inputs.iter().map(|input| input.datum_type.fact(input.shape.clone())).collect())
-    }
-
-    as_op!();
-}
-
-impl EvalOp for Opaque {
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        Ok(inputs)
-    }
-
-    op_out_of_plan!();
+    Ok((expand(Pass { layer: None }), vec![]))
 }

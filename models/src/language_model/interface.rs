@@ -7,7 +7,7 @@ use tract_onnx::pb::{self, tensor_shape_proto::dimension::Value, type_proto};
 
 /// An input that is filled in for a sequence of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Input {
+pub enum Input {
     /// The tokens.
     Ids,
     /// 1 for a token, 0 for padding.

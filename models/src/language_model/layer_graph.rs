@@ -5,9 +5,8 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use tract_onnx::prelude::TypedModel;
+use tract_onnx::prelude::*;
 
-pub use super::mark_layers::Mark;
 use super::{
     exact_constants, file, find, graph, insert_nodes,
     interface::{self, Input},
@@ -19,11 +18,11 @@ use crate::Error;
 /// The graph of a language model.
 #[derive(Debug)]
 pub struct LayerGraph {
-    /// tract's graph, for a batch of 1 and the symbol [`Self::TOKENS`] tokens. A [`Mark`] follows
-    /// every layer.
+    /// tract's graph, for a batch of 1 and the symbol [`Self::TOKENS`] tokens. A [`super::Pass`]
+    /// follows every layer.
     pub model: TypedModel,
     /// The model's inputs, in their order.
-    pub inputs: Vec<ModelInput>,
+    pub inputs: Vec<Input>,
     /// Names of the layers for messages, in the order of the graph.
     pub layers: Vec<String>,
     /// `metadata_props` of the ONNX file.
@@ -32,17 +31,6 @@ pub struct LayerGraph {
     pub positions: Option<usize>,
     /// For each requested point, the index of its layer.
     pub points: Vec<usize>,
-}
-
-/// What an input of the model is filled with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelInput {
-    /// The tokens.
-    Ids,
-    /// 1 for every token.
-    Mask,
-    /// 0, 1, 2, …
-    Positions,
 }
 
 impl LayerGraph {
@@ -86,14 +74,14 @@ impl LayerGraph {
             )));
         }
         let model = graph::unoptimised(proto, path, &inputs)?;
-        let inputs = inputs
-            .into_iter()
-            .map(|input| match input {
-                Input::Ids => ModelInput::Ids,
-                Input::Mask => ModelInput::Mask,
-                Input::Positions => ModelInput::Positions,
-            })
-            .collect();
         Ok(LayerGraph { model, inputs, layers: names, metadata, positions, points })
+    }
+
+    /// The values of the model's inputs for a sequence of tokens.
+    ///
+    /// # Errors
+    /// tract cannot make a tensor.
+    pub fn values(&self, ids: &[u32]) -> TractResult<TVec<TValue>> {
+        graph::values(&self.model, &self.inputs, ids, ids.len())
     }
 }

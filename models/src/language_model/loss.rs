@@ -40,7 +40,7 @@ fn of_window(logits: &Logits, window: &[u32]) -> Window {
 
 /// `ln Σ exp(row) − row[id]`, in f64. The largest logit is subtracted before `exp`, so that no term
 /// overflows.
-fn negative_log_likelihood(row: &[f32], id: usize) -> Option<f64> {
+pub fn negative_log_likelihood(row: &[f32], id: usize) -> Option<f64> {
     let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let sum: f64 = row.iter().map(|&logit| (f64::from(logit) - largest).exp()).sum();
     Some(largest + sum.ln() - f64::from(*row.get(id)?))

@@ -6,13 +6,13 @@
 use tract_onnx::{
     model::ParsingContext,
     pb::{AttributeProto, GraphProto, NodeProto, attribute_proto::AttributeType},
-    tract_core::plan::EvalContext,
     tract_hir::internal::*,
 };
 
 use super::{
     insert_nodes::{DOMAIN, Names},
     layers::Layer,
+    pass::Pass,
 };
 
 /// The operator.
@@ -55,63 +55,5 @@ pub(super) fn build(
     node: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let layer: i64 = node.get_attr(LAYER)?;
-    Ok((expand(Mark { layer: usize::try_from(layer)? }), vec![]))
-}
-
-/// The output of the layer with this index among [`super::LayerGraph::layers`].
-#[derive(Debug, Clone, Hash, PartialEq, Eq)]
-pub struct Mark {
-    /// The index.
-    pub layer: usize,
-}
-
-impl Expansion for Mark {
-    fn name(&self) -> StaticName {
-        OPERATOR.into()
-    }
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        s: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        check_input_arity(inputs, 1)?;
-        check_output_arity(outputs, 1)?;
-        s.equals(&inputs[0].datum_type, &outputs[0].datum_type)?;
-        s.equals(&inputs[0].shape, &outputs[0].shape)
-    }
-
-    fn wire(
-        &self,
-        prefix: &str,
-        model: &mut TypedModel,
-        inputs: &[OutletId],
-    ) -> TractResult<TVec<OutletId>> {
-        model.wire_node(prefix, self.clone(), inputs)
-    }
-}
-
-impl Op for Mark {
-    fn name(&self) -> StaticName {
-        OPERATOR.into()
-    }
-
-    op_as_typed_op!();
-}
-
-impl TypedOp for Mark {
-    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        Ok(inputs.iter().map(|input| input.datum_type.fact(input.shape.clone())).collect())
-    }
-
-    as_op!();
-}
-
-impl EvalOp for Mark {
-    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        Ok(inputs)
-    }
-
-    op_out_of_plan!();
+    Ok((expand(Pass { layer: Some(usize::try_from(layer)?) }), vec![]))
 }

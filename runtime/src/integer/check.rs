@@ -4,12 +4,11 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use serde::Serialize;
 use zklora_integer::{
-    graph::Operator,
     program::Program,
     score::{Score, score},
     unit::Unit,
 };
-use zklora_models::language_model::LanguageModel;
+use zklora_models::language_model::{LanguageModel, negative_log_likelihood};
 
 use super::{float_adapter::FloatAdapter, run::units_of_text, setup::Setup};
 use crate::{Error, infer};
@@ -161,8 +160,11 @@ pub fn check(
             for (place, integer) in integers.tokens.iter().enumerate() {
                 let token = place + 1;
                 let id = sequence.tokens[token];
-                let float = logits.row(place).and_then(|row| log_probability(row, id));
-                let float = float.ok_or_else(|| Error::input("the float model has no number"))?;
+                let nll = logits
+                    .row(place)
+                    .and_then(|row| negative_log_likelihood(row, id as usize))
+                    .filter(|nll| nll.is_finite());
+                let float = -nll.ok_or_else(|| Error::input("the float model has no number"))?;
                 let integer = *integer as f64 * scale;
                 pairs.push((float, integer));
                 let text = tokenizer.decode(&[id])?;
@@ -187,33 +189,14 @@ pub fn check(
     Ok(Comparison { base, adapted, worst, headroom: headroom(&base_program, &used), seconds })
 }
 
-/// `row[id] − ln Σ exp(row)`. None if it is no number.
-fn log_probability(row: &[f32], id: u32) -> Option<f64> {
-    let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let sum: f64 = row.iter().map(|logit| (f64::from(*logit) - largest).exp()).sum();
-    let found = f64::from(*row.get(id as usize)?) - largest - sum.ln();
-    found.is_finite().then_some(found)
-}
-
 fn headroom(program: &Program, used: &[f64]) -> Vec<Headroom> {
     let graph = &program.graph;
-    let layer = |operator: usize| {
-        let mut at = operator;
-        loop {
-            match &graph.operators[at] {
-                Operator::Linear { layer: Some(layer), .. } => {
-                    return graph.layers.get(*layer).cloned();
-                }
-                other => at = *other.inputs().first()?,
-            }
-        }
-    };
     let each = used.iter().enumerate().filter(|(_, used)| **used > 0.0);
     let mut all: Vec<Headroom> = each
         .map(|(operator, used)| Headroom {
             operator,
             name: graph.operators[operator].name().into(),
-            layer: layer(operator),
+            layer: graph.layer_of(operator).map(String::from),
             used: *used,
         })
         .collect();

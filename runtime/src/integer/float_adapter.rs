@@ -44,7 +44,7 @@ impl FloatAdapter {
                             let terms = x.iter().zip(&pair.a);
                             terms.map(|(x, a)| f64::from(*x) * f64::from(*a)).sum()
                         }
-                        _ => (1u64 << term.shift) as f64,
+                        _ => f64::from(term.shift).exp2(),
                     };
                     for (out, b) in out.iter_mut().zip(&pair.b) {
                         *out = (f64::from(*out) + inner * f64::from(*b) * scale) as f32;

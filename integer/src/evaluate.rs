@@ -14,6 +14,7 @@ use zeroize::Zeroize;
 use crate::{
     Error,
     graph::{NormKind, Operator, key_heads},
+    matrix::Cell,
     operators::{self, Beyond},
     products::Scaled,
     program::{Action, LowRank, Program, Step},
@@ -22,53 +23,10 @@ use crate::{
     weight::{nearest, power_of_two},
 };
 
+pub use crate::matrix::{Integers, Matrix};
+
 /// Rows of logits that are computed at once.
-const LOGIT_ROWS: usize = 64;
-
-/// `[rows, columns]` of integers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Matrix {
-    /// Tokens of all units.
-    pub rows: usize,
-    /// Features.
-    pub columns: usize,
-    /// The integers, row-major.
-    pub integers: Integers,
-}
-
-/// Integers of a matrix.
-#[derive(Clone, PartialEq)]
-pub enum Integers {
-    /// Of at most 127 bits.
-    Narrow(Vec<i128>),
-    /// Of at most 251 bits: sums with an adapter's part.
-    Wide(Vec<I256>),
-}
-
-impl std::fmt::Debug for Integers {
-    // With an adapter, activations tell of its weights.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("integers, not shown")
-    }
-}
-
-impl Matrix {
-    fn narrow(rows: usize, columns: usize, integers: Vec<i128>) -> Matrix {
-        Matrix { rows, columns, integers: Integers::Narrow(integers) }
-    }
-
-    /// The integers, if they are narrow: what all operators but sums and roundings read.
-    pub fn values(&self) -> &[i128] {
-        match &self.integers {
-            Integers::Narrow(values) => values,
-            Integers::Wide(_) => &[],
-        }
-    }
-
-    fn row(&self, row: usize) -> &[i128] {
-        self.values().get(row * self.columns..(row + 1) * self.columns).unwrap_or(&[])
-    }
-}
+const LOGIT_ROWS: usize = 128;
 
 /// What an operator computed, for a proof of it.
 #[derive(Debug)]
@@ -173,7 +131,13 @@ pub fn evaluate<'p>(
             .into_iter()
             .map(|x| values[x].clone().ok_or_else(|| Error::Internal("a value is missing".into())))
             .collect::<Result<_, _>>()?;
-        let (result, advice) = run.step(at, step, &inputs);
+        // In 64 bits, if all of it fits.
+        let small = step.size.is_small() && inputs.iter().all(|x| x.is_small());
+        let (result, advice) = match small {
+            true => run.step::<i64>(at, step, &inputs),
+            false => run.step::<i128>(at, step, &inputs),
+        };
+        let result = result.sized(&step.size);
         drop(inputs);
         observe(Observation { operator: at, result: &result, advice: &advice });
         values[at] = Some(Arc::new(result));
@@ -196,7 +160,11 @@ fn hidden(program: &Program) -> Result<usize, Error> {
     }
 }
 
-pub(crate) fn check_unit(program: &Program, at: usize, unit: &[u32]) -> Result<(), Error> {
+/// Checks that a sequence can be evaluated at all. `at` is the unit's index, for the error.
+///
+/// # Errors
+/// [`Error::Unit`]: it has no tokens, too many, or some of another model.
+pub fn check_unit(program: &Program, at: usize, unit: &[u32]) -> Result<(), Error> {
     let refuse = |why: String| Err(Error::Unit { unit: at, why });
     if unit.is_empty() {
         return refuse("it has no tokens".into());
@@ -218,23 +186,28 @@ pub(crate) fn check_unit(program: &Program, at: usize, unit: &[u32]) -> Result<(
 }
 
 impl Evaluation<'_> {
-    /// Calls `each` with blocks of logits, at `self.program.steps[logits].size.bits` fractional
+    /// Calls `each` with rows of logits, at `self.program.steps[logits].size.bits` fractional
     /// bits: the index among `wanted`, and the row. `wanted` are unit and position.
     pub fn logits(&self, wanted: &[(usize, usize)], each: impl Fn(usize, &[i128]) + Sync) {
+        self.matrices_of_logits(wanted, |first, logits| {
+            let values = logits.values();
+            let rows = values.par_chunks(logits.columns).enumerate();
+            rows.for_each(|(at, row)| each(first + at, row));
+        });
+    }
+
+    /// The same as matrices, with the index of their first rows.
+    pub(crate) fn matrices_of_logits(
+        &self,
+        wanted: &[(usize, usize)],
+        mut each: impl FnMut(usize, &Matrix),
+    ) {
         let program = self.program;
         let step = &program.steps[program.graph.logits];
-        let vocabulary = program.graph.vocabulary;
         for (block, wanted) in wanted.chunks(LOGIT_ROWS).enumerate() {
-            let rows: Vec<i128> = wanted
-                .iter()
-                .flat_map(|(unit, position)| self.hidden.row(self.starts[*unit] + position))
-                .copied()
-                .collect();
-            let x = Matrix::narrow(wanted.len(), self.hidden.columns, rows);
-            let logits = linear(program, step, &x);
-            logits.values().par_chunks(vocabulary).enumerate().for_each(|(at, row)| {
-                each(block * LOGIT_ROWS + at, row);
-            });
+            let rows: Vec<usize> =
+                wanted.iter().map(|(unit, position)| self.starts[*unit] + position).collect();
+            each(block * LOGIT_ROWS, &linear(program, step, &self.hidden.of_rows(&rows)));
         }
     }
 }
@@ -258,25 +231,36 @@ impl Run<'_> {
         }
     }
 
-    fn step(&mut self, at: usize, step: &Step, inputs: &[Arc<Matrix>]) -> (Matrix, Vec<i64>) {
+    fn step<T: Cell>(
+        &mut self,
+        at: usize,
+        step: &Step,
+        inputs: &[Arc<Matrix>],
+    ) -> (Matrix, Vec<i64>) {
         let program = self.program;
+        let read = |input: usize| T::read(&inputs[input].integers);
+        let (rows, columns) = inputs.first().map_or((0, 0), |x| (x.rows, x.columns));
         match (&step.operator, &step.action) {
             (Operator::Embedding { table }, Action::Table { bits }) => {
                 let of = self.ids.iter().map(|id| *id as usize).collect::<Vec<_>>();
-                (read_rows(program, *table, *bits, &of), vec![])
+                (read_rows::<T>(program, *table, *bits, &of), vec![])
             }
             (Operator::Positions { table }, Action::Table { bits }) => {
                 let of = self.rows.iter().map(|row| row.1).collect::<Vec<_>>();
-                (read_rows(program, *table, *bits, &of), vec![])
+                (read_rows::<T>(program, *table, *bits, &of), vec![])
             }
             (Operator::Sum { .. }, Action::Sum { shifts }) => {
-                (sum(inputs, shifts, step.size.is_narrow()), vec![])
+                let sum = match step.size.is_narrow() {
+                    true => sum::<T>(inputs, shifts),
+                    false => wide_sum(inputs, shifts),
+                };
+                (sum, vec![])
             }
             (Operator::Round { .. }, Action::Round { shift, range }) => {
                 (self.round(at, &inputs[0], *shift, *range), vec![])
             }
             (Operator::Norm { kind, .. }, action @ Action::Norm { .. }) => {
-                self.norm(at, &inputs[0], *kind, action)
+                self.norm(at, &read(0), columns, *kind, action)
             }
             (Operator::Linear { .. }, Action::Linear { part, .. }) => {
                 let exact = linear(program, step, &inputs[0]);
@@ -287,93 +271,127 @@ impl Run<'_> {
                 (result, vec![])
             }
             (Operator::Select { from, count, .. }, _) => {
-                let x = &inputs[0];
-                let rows = (0..x.rows).flat_map(|row| &x.row(row)[*from..*from + *count]);
-                (Matrix::narrow(x.rows, *count, rows.copied().collect()), vec![])
+                let x = read(0);
+                let rows_of_x = x.chunks(columns).flat_map(|row| &row[*from..*from + *count]);
+                (Matrix::new(rows, *count, rows_of_x.copied().collect()), vec![])
             }
             (Operator::Rotary { rotations, .. }, Action::Rotary { waves }) => {
-                let x = &inputs[0];
-                let mut out = vec![0; x.values().len()];
-                out.par_chunks_mut(x.columns).zip(&self.rows).enumerate().for_each(
-                    |(row, (out, (_, position)))| {
-                        let at_position = |wave: &Option<Wave>| {
-                            wave.as_ref().and_then(|wave| wave.get(*position).copied())
-                        };
-                        let waves: Vec<_> = waves.iter().map(at_position).collect();
-                        operators::rotary(x.row(row), rotations, &waves, out);
-                    },
-                );
-                (Matrix::narrow(x.rows, x.columns, out), vec![])
+                let x = read(0);
+                let mut out = vec![T::default(); x.len()];
+                let each = out.par_chunks_mut(columns).zip(x.par_chunks(columns));
+                each.zip(&self.rows).for_each(|((out, x), (_, position))| {
+                    let at_position = |wave: &Option<Wave>| {
+                        wave.as_ref().and_then(|wave| wave.get(*position).copied())
+                    };
+                    let waves: Vec<_> = waves.iter().map(at_position).collect();
+                    operators::rotary(x, rotations, &waves, out);
+                });
+                (Matrix::new(rows, columns, out), vec![])
             }
-            (Operator::Attention { groups, .. }, Action::Attention { shift, table, limit }) => {
-                self.attention(at, inputs, groups, *shift, table, *limit)
+            (Operator::Attention { groups, .. }, action @ Action::Attention { .. }) => {
+                self.attention::<T>(at, inputs, groups, action)
             }
             (Operator::Activation { .. }, Action::Activation { table }) => {
-                let x = &inputs[0];
-                let index = |x: &i128| (*x + rules::TABLE as i128 / 2) as usize;
-                let entry = |x: &i128| i128::from(table.get(index(x)).copied().unwrap_or(0));
-                (Matrix::narrow(x.rows, x.columns, x.values().iter().map(entry).collect()), vec![])
+                let index = |x: T| (x.into() + rules::TABLE as i128 / 2) as usize;
+                let entry = |x: &T| T::from(table.get(index(*x)).copied().unwrap_or(0));
+                let entries = read(0).par_iter().map(entry).collect();
+                (Matrix::new(rows, columns, entries), vec![])
             }
             (Operator::Product { .. }, _) => {
-                let pairs = inputs[0].values().iter().zip(inputs[1].values());
-                let product = pairs.map(|(x, y)| x * y).collect();
-                (Matrix::narrow(inputs[0].rows, inputs[0].columns, product), vec![])
+                let (x, y) = (read(0), read(1));
+                let product = x.par_iter().zip(y.par_iter()).map(|(x, y)| *x * *y).collect();
+                (Matrix::new(rows, columns, product), vec![])
             }
             // `Program::new` makes no other pairs.
-            _ => (Matrix::narrow(0, 0, vec![]), vec![]),
+            _ => (Matrix::new::<T>(0, 0, vec![]), vec![]),
         }
     }
 
     fn round(&mut self, at: usize, x: &Matrix, shift: i32, range: u32) -> Matrix {
-        let end = (1i128 << (range - 1)) as f64;
-        let mut rounded: Vec<i128> = match &x.integers {
-            Integers::Narrow(values) => {
-                values.par_iter().map(|x| operators::rounded(*x, shift)).collect()
+        let rounded = match &x.integers {
+            // What is shifted up may need more bits before its range is checked.
+            Integers::Small(values) if shift >= 0 => {
+                self.rounded(at, x.columns, range, values, |x| operators::rounded(*x, shift))
             }
             Integers::Wide(values) => {
-                values.par_iter().map(|x| operators::rounded_wide(*x, shift)).collect()
+                let rounded = |x: &I256| operators::rounded_wide(*x, shift);
+                self.rounded(at, x.columns, range, values, rounded)
+            }
+            _ => {
+                let values = x.values();
+                self.rounded(at, x.columns, range, &values, |x| operators::rounded(*x, shift))
             }
         };
-        for row in 0..x.rows {
-            let values = &mut rounded[row * x.columns..(row + 1) * x.columns];
-            let (place, most) = largest(values);
-            let outcome = operators::in_range(place, most, range);
-            if outcome.is_err() {
-                values.fill(0);
-            }
-            self.note(at, row, most.unsigned_abs() as f64 / end, outcome);
-        }
-        Matrix::narrow(x.rows, x.columns, rounded)
+        Matrix { rows: x.rows, columns: x.columns, integers: rounded }
     }
 
-    fn norm(
+    /// Rounds every number, and checks the range of every row.
+    fn rounded<X: Sync, T: Cell>(
         &mut self,
         at: usize,
-        x: &Matrix,
+        columns: usize,
+        range: u32,
+        x: &[X],
+        rounded: impl Fn(&X) -> T + Sync,
+    ) -> Integers {
+        let end = (1i128 << (range - 1)) as f64;
+        let mut out = vec![T::default(); x.len()];
+        let rows: Vec<(T, Result<(), Beyond>)> = out
+            .par_chunks_mut(columns)
+            .zip(x.par_chunks(columns))
+            .map(|(out, x)| {
+                out.iter_mut().zip(x).for_each(|(out, x)| *out = rounded(x));
+                let (place, most) = operators::outermost(out);
+                let outcome = operators::in_range(place, most.into(), range);
+                if outcome.is_err() {
+                    out.fill(T::default());
+                }
+                (most, outcome)
+            })
+            .collect();
+        for (row, (most, outcome)) in rows.into_iter().enumerate() {
+            self.note(at, row, most.into().unsigned_abs() as f64 / end, outcome);
+        }
+        T::integers(out)
+    }
+
+    fn norm<T: Cell>(
+        &mut self,
+        at: usize,
+        x: &[T],
+        columns: usize,
         kind: NormKind,
         action: &Action,
     ) -> (Matrix, Vec<i64>) {
         let Action::Norm { epsilon, root, shift, first } = *action else {
-            return (Matrix::narrow(0, 0, vec![]), vec![]);
+            return (Matrix::new::<T>(0, 0, vec![]), vec![]);
         };
-        let mut out = vec![0i128; x.values().len()];
+        let mut out = vec![0i64; x.len()];
         let roots: Vec<(i64, f64, Result<(), Beyond>)> = out
-            .par_chunks_mut(x.columns)
+            .par_chunks_mut(columns)
+            .zip(x.par_chunks(columns))
             .zip(&self.rows)
-            .enumerate()
-            .map(|(row, (out, (_, position)))| {
+            .map(|((out, x), (_, position))| {
                 let first = if *position == 0 { first } else { 0 };
-                let y = operators::norm_input(x.row(row), kind);
+                let y = operators::norm_input(x, kind);
                 let found = operators::norm_root(&y, epsilon, root + first);
                 let factor = i128::from(found.unwrap_or(0));
-                for (out, y) in out.iter_mut().zip(&y) {
-                    *out = operators::rounded(y * factor, (shift + first) as i32);
+                let shift = (shift + first) as i32;
+                // By construction, results keep to their range wherever there is a root.
+                match y.iter().map(|y| i64::try_from(*y).ok()).collect::<Option<Vec<i64>>>() {
+                    // Products of 64-bit numbers are quicker.
+                    Some(y) => out.iter_mut().zip(&y).for_each(|(out, y)| {
+                        *out = operators::rounded(i128::from(*y) * factor, shift) as i64;
+                    }),
+                    None => out.iter_mut().zip(&y).for_each(|(out, y)| {
+                        *out = operators::rounded(y * factor, shift) as i64;
+                    }),
                 }
-                let (place, most) = largest(out);
+                let (place, most) = operators::outermost(out);
                 let used = rules::LEAST_ROOT as f64 / found.unwrap_or(0) as f64;
                 let outcome = match found {
                     Some(found) if found >= rules::LEAST_ROOT => {
-                        operators::in_range(place, most, rules::NARROW)
+                        operators::in_range(place, most.into(), rules::NARROW)
                     }
                     _ => Err(Beyond { place: 0, times: used }),
                 };
@@ -388,23 +406,26 @@ impl Run<'_> {
             // By construction a norm's results keep to their range; only roots have headroom.
             self.note(at, row, *used, *outcome);
         }
+        let rows = roots.len();
         let roots = roots.into_iter().map(|(root, ..)| root).collect();
-        (Matrix::narrow(x.rows, x.columns, out), roots)
+        (Matrix::new(rows, columns, out), roots)
     }
 
-    fn attention(
+    fn attention<T: Cell>(
         &mut self,
         at: usize,
         inputs: &[Arc<Matrix>],
         groups: &[usize],
-        shift: i32,
-        table: &[u64],
-        limit: u64,
+        action: &Action,
     ) -> (Matrix, Vec<i64>) {
-        let [q, k, v] = [0, 1, 2].map(|input: usize| &inputs[input]);
-        let head = q.columns / groups.len().max(1);
-        let value = v.columns / key_heads(groups);
-        let (rows, columns) = (q.rows, groups.len() * value);
+        let Action::Attention { shift, table, limit } = action else {
+            return (Matrix::new::<T>(0, 0, vec![]), vec![]);
+        };
+        let [q_width, k_width, v_width] = [0, 1, 2].map(|input: usize| inputs[input].columns);
+        let [q, k, v] = [0, 1, 2].map(|input: usize| T::read(&inputs[input].integers));
+        let head = q_width / groups.len().max(1);
+        let value = v_width / key_heads(groups);
+        let (rows, columns) = (self.rows.len(), groups.len() * value);
         let units = self.starts.windows(2).map(|pair| (pair[0], pair[1] - pair[0]));
         let jobs: Vec<(usize, usize, usize)> = units
             .flat_map(|(start, length)| (0..groups.len()).map(move |h| (start, length, h)))
@@ -412,33 +433,34 @@ impl Run<'_> {
         let results: Vec<Vec<(Vec<f64>, i64, Beyond)>> = jobs
             .par_iter()
             .map(|(start, length, h)| {
-                let part = |x: &Matrix, first: usize, width: usize| {
-                    let rows = *start..start + length;
-                    let cells = rows.flat_map(|row| &x.row(row)[first..first + width]);
-                    let floats = cells.map(|cell| *cell as f64).collect();
+                let part = |x: &[T], columns: usize, first: usize, width: usize| {
+                    let rows = x[start * columns..].chunks(columns).take(*length);
+                    let cells = rows.flat_map(|row| &row[first..first + width]);
+                    let floats = cells.map(|cell| cell.float()).collect();
                     Array2::from_shape_vec((*length, width), floats).unwrap_or_default()
                 };
                 let group = groups[*h];
-                let queries = part(q, h * head, head);
-                let keys = part(k, group * head, head);
-                let values = part(v, group * value, value);
-                attention_head(&queries, &keys, &values, shift, table, limit)
+                let queries = part(&q, q_width, h * head, head);
+                let keys = part(&k, k_width, group * head, head);
+                let values = part(&v, v_width, group * value, value);
+                attention_head(&queries, &keys, &values, *shift, table, *limit)
             })
             .collect();
-        let mut out = vec![0i128; rows * columns];
+        let mut out = vec![T::default(); rows * columns];
         let mut advice = vec![0i64; rows * groups.len()];
         for ((start, _, h), result) in jobs.iter().zip(&results) {
             for (token, (context, normaliser, beyond)) in result.iter().enumerate() {
                 let row = start + token;
                 let first = row * columns + h * value;
                 let cells = &mut out[first..first + value];
-                cells.iter_mut().zip(context).for_each(|(out, x)| *out = *x as i128);
+                let each = cells.iter_mut().zip(context);
+                each.for_each(|(out, x)| *out = T::of(i128::from(*x as i64)));
                 advice[row * groups.len() + h] = *normaliser;
                 let outcome = if beyond.times >= 1.0 { Err(*beyond) } else { Ok(()) };
                 self.note(at, row, beyond.times, outcome);
             }
         }
-        (Matrix::narrow(rows, columns, out), advice)
+        (Matrix::new(rows, columns, out), advice)
     }
 }
 
@@ -487,48 +509,41 @@ fn attention_head(
         .collect()
 }
 
-/// The place and value of the largest absolute number.
-fn largest(values: &[i128]) -> (usize, i128) {
-    let magnitude = |x: i128| if x < 0 { (-(x + 1)).unsigned_abs() } else { x.unsigned_abs() };
-    let mut most = (0, 0);
-    for (place, x) in values.iter().enumerate() {
-        if magnitude(*x) > magnitude(most.1) {
-            most = (place, *x);
-        }
-    }
-    most
-}
-
-fn read_rows(program: &Program, table: usize, bits: i32, of: &[usize]) -> Matrix {
+fn read_rows<T: Cell>(program: &Program, table: usize, bits: i32, of: &[usize]) -> Matrix {
     let table = &program.graph.weights[table];
     let scale = power_of_two(bits);
-    let rows: Vec<Vec<i128>> = of
+    let rows: Vec<Vec<T>> = of
         .par_iter()
         .map(|row| {
             let row = table.row(*row);
-            row.iter().map(|x| nearest(f64::from(*x) * scale) as i128).collect()
+            row.iter().map(|x| T::of(nearest(f64::from(*x) * scale) as i128)).collect()
         })
         .collect();
-    Matrix::narrow(of.len(), table.inputs(), rows.concat())
+    Matrix::new(of.len(), table.inputs(), rows.concat())
 }
 
-fn sum(inputs: &[Arc<Matrix>], shifts: &[u32], narrow: bool) -> Matrix {
+fn sum<T: Cell>(inputs: &[Arc<Matrix>], shifts: &[u32]) -> Matrix {
     let (rows, columns) = (inputs[0].rows, inputs[0].columns);
-    if narrow {
-        let mut sum = vec![0i128; rows * columns];
-        for (x, shift) in inputs.iter().zip(shifts) {
-            sum.par_iter_mut().zip(x.values()).for_each(|(sum, x)| *sum += x << shift);
-        }
-        return Matrix::narrow(rows, columns, sum);
+    let mut sum = vec![T::default(); rows * columns];
+    for (x, shift) in inputs.iter().zip(shifts) {
+        let x = T::read(&x.integers);
+        sum.par_iter_mut().zip(x.par_iter()).for_each(|(sum, x)| *sum = *sum + (*x << *shift));
     }
+    Matrix::new(rows, columns, sum)
+}
+
+fn wide_sum(inputs: &[Arc<Matrix>], shifts: &[u32]) -> Matrix {
+    let (rows, columns) = (inputs[0].rows, inputs[0].columns);
     let mut sum = vec![I256::ZERO; rows * columns];
     for (x, shift) in inputs.iter().zip(shifts) {
         match &x.integers {
-            Integers::Narrow(values) => {
-                sum.iter_mut().zip(values).for_each(|(sum, x)| *sum += I256::from(*x) << shift);
-            }
             Integers::Wide(values) => {
                 sum.iter_mut().zip(values).for_each(|(sum, x)| *sum += *x << shift);
+            }
+            _ => {
+                let values = x.values();
+                let each = sum.iter_mut().zip(values.iter());
+                each.for_each(|(sum, x)| *sum += I256::from(*x) << shift);
             }
         }
     }
@@ -537,41 +552,55 @@ fn sum(inputs: &[Arc<Matrix>], shifts: &[u32], narrow: bool) -> Matrix {
 
 /// A linear layer with the adapter's part.
 fn linear(program: &Program, step: &Step, x: &Matrix) -> Matrix {
+    let Action::Linear { small, .. } = step.action else {
+        return Matrix::new::<i64>(0, 0, vec![]);
+    };
+    match &x.integers {
+        Integers::Small(values) if small => linear_in::<i64, i64>(program, step, values),
+        Integers::Small(values) => linear_in::<i64, i128>(program, step, values),
+        _ => linear_in::<i128, i128>(program, step, &x.values()),
+    }
+}
+
+/// The same, whose own sums the type `S` holds.
+fn linear_in<X: Cell, S: Cell>(program: &Program, step: &Step, x: &[X]) -> Matrix {
     let (Operator::Linear { affine, weight, .. }, action) = (&step.operator, &step.action) else {
-        return Matrix::narrow(0, 0, vec![]);
+        return Matrix::new::<S>(0, 0, vec![]);
     };
     let Action::Linear { weight_bits, largest_sum, bias, lift, low_rank, .. } = action else {
-        return Matrix::narrow(0, 0, vec![]);
+        return Matrix::new::<S>(0, 0, vec![]);
     };
     let weight = &program.graph.weights[*weight];
     let scaled = Scaled { weight, gain: affine.gain.as_deref(), bits: *weight_bits };
-    let mut out = scaled.integers(x.values(), *largest_sum);
-    let columns = weight.outputs();
+    let mut out: Vec<S> = scaled.integers(x, *largest_sum);
+    let (inputs, columns) = (weight.inputs(), weight.outputs());
+    let rows = x.len() / inputs;
     if let Some(bias) = bias {
         out.par_chunks_mut(columns).for_each(|row| {
-            row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+            row.iter_mut().zip(bias).for_each(|(out, bias)| *out = *out + S::of(*bias));
         });
     }
-    let Some(low_rank) = low_rank else { return Matrix::narrow(x.rows, columns, out) };
+    let Some(low_rank) = low_rank else { return Matrix::new(rows, columns, out) };
+    let each = out.par_chunks(columns).zip(x.par_chunks(inputs));
     if low_rank.narrow {
-        out.par_chunks_mut(columns).enumerate().for_each(|(row, out)| {
-            let parts = low_rank_row(program, low_rank, x.row(row));
-            for (out, part) in out.iter_mut().zip(parts.narrow()) {
-                *out = (*out << lift) + (part << low_rank.lift);
+        let mut sums = vec![0i128; out.len()];
+        sums.par_chunks_mut(columns).zip(each).for_each(|(sums, (out, x))| {
+            let parts = low_rank_row(program, low_rank, x).narrow();
+            for ((sum, out), part) in sums.iter_mut().zip(out).zip(parts) {
+                *sum = ((*out).into() << lift) + (part << low_rank.lift);
             }
         });
-        return Matrix::narrow(x.rows, columns, out);
+        return Matrix::new(rows, columns, sums);
     }
-    let wide: Vec<Vec<I256>> = out
-        .par_chunks(columns)
-        .enumerate()
-        .map(|(row, out)| {
-            let parts = low_rank_row(program, low_rank, x.row(row));
+    let wide: Vec<Vec<I256>> = each
+        .map(|(out, x)| {
+            let parts = low_rank_row(program, low_rank, x);
             let each = out.iter().zip(parts.wide());
-            each.map(|(out, part)| (I256::from(*out) << lift) + (part << low_rank.lift)).collect()
+            each.map(|(out, part)| (I256::from((*out).into()) << lift) + (part << low_rank.lift))
+                .collect()
         })
         .collect();
-    Matrix { rows: x.rows, columns, integers: Integers::Wide(wide.concat()) }
+    Matrix { rows, columns, integers: Integers::Wide(wide.concat()) }
 }
 
 /// The adapter's part of one row, before it is shifted up.
@@ -584,7 +613,11 @@ struct LowRankRow<'a> {
     outputs: usize,
 }
 
-fn low_rank_row<'a>(program: &'a Program, low_rank: &'a LowRank, x: &[i128]) -> LowRankRow<'a> {
+fn low_rank_row<'a, X: Cell>(
+    program: &'a Program,
+    low_rank: &'a LowRank,
+    x: &[X],
+) -> LowRankRow<'a> {
     let module = &program.adapter.modules[low_rank.module];
     let narrow = low_rank.inner_bound < U256::ONE << 62;
     let inner = match &low_rank.gain {
@@ -592,7 +625,8 @@ fn low_rank_row<'a>(program: &'a Program, low_rank: &'a LowRank, x: &[i128]) -> 
         Some(gain) => {
             let shift = |at: usize| low_rank.shift.as_ref().map_or(0, |shift| shift[at]);
             let scaled = x.iter().zip(gain).enumerate();
-            let scaled: Vec<i128> = scaled.map(|(at, (x, gain))| x * gain + shift(at)).collect();
+            let scaled: Vec<i128> =
+                scaled.map(|(at, (x, gain))| (*x).into() * gain + shift(at)).collect();
             operators::inner(&scaled, &module.pairs, narrow)
         }
     };
@@ -616,13 +650,23 @@ impl LowRankRow<'_> {
     /// For results that the program's bounds keep within 128 bits.
     fn narrow(&self) -> Vec<i128> {
         let mut out = vec![0i128; self.outputs];
+        let factor = i128::from(self.factor);
         for (inner, (_, b)) in self.inner.iter().zip(self.pairs) {
-            out.iter_mut().zip(b).for_each(|(out, b)| *out += inner * i128::from(*b));
+            let inner = inner * factor;
+            match i64::try_from(inner) {
+                // Products of 64-bit numbers are quicker.
+                Ok(inner) => out.iter_mut().zip(b).for_each(|(out, b)| {
+                    *out += i128::from(inner) * i128::from(*b);
+                }),
+                Err(_) => {
+                    out.iter_mut().zip(b).for_each(|(out, b)| *out += inner * i128::from(*b));
+                }
+            }
         }
         if let Some((one, bias)) = self.bias {
+            let one = one * factor;
             out.iter_mut().zip(bias).for_each(|(out, b)| *out += one * i128::from(*b));
         }
-        out.iter_mut().for_each(|out| *out *= i128::from(self.factor));
         out
     }
 

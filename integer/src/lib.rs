@@ -16,8 +16,8 @@
 //! | [`model`] | the model and its file |
 //! | [`adapter`] | an adapter's integers |
 //! | [`program`] | operators with numbers, and the bounds that exclude overflow |
-//! | [`operators`], [`products`], [`fixed`], [`tables`] | the exact arithmetic; tables |
-//! | [`evaluate`] | running a program on units |
+//! | [`operators`], [`products`], [`whole`], [`fixed`], [`tables`] | the exact arithmetic; tables |
+//! | [`evaluate`], [`matrix`] | running a program on units |
 //! | [`mod@unit`], [`score`] | what is scored, and scores |
 //!
 //! docs/integer-model.md is the specification: two implementations of it give the same bits. This
@@ -31,6 +31,7 @@ pub mod evaluate;
 pub mod fixed;
 pub mod graph;
 pub mod lower;
+pub mod matrix;
 pub mod model;
 pub mod operators;
 pub mod products;
@@ -43,5 +44,6 @@ pub mod score;
 pub mod tables;
 pub mod unit;
 pub mod weight;
+pub mod whole;
 
 pub use error::Error;

@@ -5,7 +5,7 @@
 
 use ethnum::{I256, U256};
 
-use crate::{graph::NormKind, rules};
+use crate::{graph::NormKind, rules, whole::Whole};
 
 /// A number is outside its range.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,11 +17,12 @@ pub struct Beyond {
 }
 
 /// `⌊(x + 2^(shift − 1))/2^shift⌋`; for a shift that is not positive, `x·2^−shift`.
-pub fn rounded(x: i128, shift: i32) -> i128 {
+pub fn rounded<T: Whole>(x: T, shift: i32) -> T {
+    let by = shift.unsigned_abs();
     match shift {
-        ..=0 => x << shift.unsigned_abs().min(127),
-        1..=126 => (x + (1 << (shift - 1))) >> shift,
-        _ => 0,
+        ..=0 => x << by.min(T::BITS - 1),
+        _ if by < T::BITS - 1 => (x + (T::from(1) << (by - 1))) >> by,
+        _ => T::from(0),
     }
 }
 
@@ -49,7 +50,9 @@ pub fn in_range(place: usize, x: i128, bits: u32) -> Result<(), Beyond> {
 pub fn norm_root(y: &[i128], epsilon: U256, root: u32) -> Option<u64> {
     let narrow = y.iter().all(|y| y.unsigned_abs() < 1 << 56);
     let squares = if narrow && y.len() < 1 << 15 {
-        U256::from(y.iter().map(|y| y.unsigned_abs() * y.unsigned_abs()).sum::<u128>())
+        // As products of 64-bit numbers, which are quicker.
+        let square = |y: u64| u128::from(y) * u128::from(y);
+        U256::from(y.iter().map(|y| square(y.unsigned_abs() as u64)).sum::<u128>())
     } else {
         y.iter().map(|y| U256::from(y.unsigned_abs()) * U256::from(y.unsigned_abs())).sum()
     };
@@ -61,34 +64,36 @@ pub fn norm_root(y: &[i128], epsilon: U256, root: u32) -> Option<u64> {
 }
 
 /// What a norm takes the root of: the row itself, or `n·x − Σx`.
-pub fn norm_input(x: &[i128], kind: NormKind) -> Vec<i128> {
+pub fn norm_input<T: Whole>(x: &[T], kind: NormKind) -> Vec<i128> {
+    let x = x.iter().map(|x| (*x).into());
     match kind {
-        NormKind::Rms => x.to_vec(),
+        NormKind::Rms => x.collect(),
         NormKind::Layer => {
-            let (count, sum) = (x.len() as i128, x.iter().sum::<i128>());
-            x.iter().map(|x| count * x - sum).collect()
+            let (count, sum) = (x.len() as i128, x.clone().sum::<i128>());
+            x.map(|x| count * x - sum).collect()
         }
     }
 }
 
 /// The products of a row with the ranks of an adapter: `Σ_i x_i·a_ji`. `narrow`: sums fit 64 bits.
-pub fn inner(x: &[i128], pairs: &[(Vec<i32>, Vec<i32>)], narrow: bool) -> Vec<i128> {
+pub fn inner<T: Whole>(x: &[T], pairs: &[(Vec<i32>, Vec<i32>)], narrow: bool) -> Vec<i128> {
     if narrow {
-        let x: Vec<i64> = x.iter().map(|x| *x as i64).collect();
+        let x: Vec<i64> = x.iter().map(|x| (*x).into() as i64).collect();
         let dot = |a: &[i32]| x.iter().zip(a).map(|(x, a)| x * i64::from(*a)).sum::<i64>();
         return pairs.iter().map(|(a, _)| i128::from(dot(a))).collect();
     }
-    let dot = |a: &[i32]| x.iter().zip(a).map(|(x, a)| x * i128::from(*a)).sum::<i128>();
+    let product = |(x, a): (&T, &i32)| (*x).into() * i128::from(*a);
+    let dot = |a: &[i32]| x.iter().zip(a).map(product).sum::<i128>();
     pairs.iter().map(|(a, _)| dot(a)).collect()
 }
 
 /// Rotates a row head by head: `2^WAVE_BITS` times the real rotation. `waves` has cosine and sine
 /// of the row's position for each feature of a head, none for features that are not rotated.
-pub fn rotary(
-    x: &[i128],
+pub fn rotary<T: Whole>(
+    x: &[T],
     rotations: &[crate::graph::Rotation],
     waves: &[Option<(i32, i32)>],
-    out: &mut [i128],
+    out: &mut [T],
 ) {
     let size = rotations.len();
     for (x, out) in x.chunks(size).zip(out.chunks_mut(size)) {
@@ -97,21 +102,37 @@ pub fn rotary(
             *out = match waves[feature] {
                 None => x[feature] << rules::WAVE_BITS,
                 Some((cosine, sine)) => {
-                    let sine = i128::from(if rotation.negative { -sine } else { sine });
-                    x[feature] * i128::from(cosine) + x[rotation.partner] * sine
+                    let sine = T::from(if rotation.negative { -sine } else { sine });
+                    x[feature] * T::from(cosine) + x[rotation.partner] * sine
                 }
             };
         }
     }
 }
 
-/// `⌈x/2^shift⌉`; for a negative shift, `x·2^−shift`, of at most 127 bits by the program's bounds.
-pub fn ceiling(x: i128, shift: i32) -> i128 {
+/// `⌈x/2^shift⌉`; for a negative shift, `x·2^−shift`, which the type must hold.
+pub fn ceiling<T: Whole>(x: T, shift: i32) -> T {
+    let by = shift.unsigned_abs();
     match shift {
-        ..=0 => x << shift.unsigned_abs().min(127),
-        1..=126 => -((-x) >> shift),
-        _ => i128::from(x > 0),
+        ..=0 => x << by.min(T::BITS - 1),
+        _ if by < T::BITS - 1 => -((-x) >> by),
+        _ => T::from(i32::from(x > T::from(0))),
     }
+}
+
+/// The place and value of the largest number of a row, the first of equals.
+pub fn largest<T: Whole>(row: &[T]) -> (usize, T) {
+    let first = (0, row.first().copied().unwrap_or_default());
+    let larger = |most: (usize, T), (at, x): (usize, &T)| if *x > most.1 { (at, *x) } else { most };
+    row.iter().enumerate().fold(first, larger)
+}
+
+/// The place and value of the number that uses most of a range.
+pub fn outermost<T: Whole>(row: &[T]) -> (usize, T) {
+    let further = |most: (usize, T), (at, x): (usize, &T)| {
+        if x.magnitude() > most.1.magnitude() { (at, *x) } else { most }
+    };
+    row.iter().enumerate().fold((0, T::default()), further)
 }
 
 /// The least integer `c`, no less than any of `scores`, with `Σ T[c − score] ≤ limit`.
@@ -128,13 +149,14 @@ pub fn normaliser(scores: &[i64], table: &[u64], limit: u64) -> i64 {
             })
             .sum()
     };
-    if sum(largest) <= limit {
+    let total = sum(largest);
+    if total <= limit {
         return largest;
     }
     // The sum at `c` is about that at the largest score times T[c − largest]/T[0]: the first guess
     // is where this falls to the limit. Then it doubles steps until the crossing lies between.
-    let (total, first) = (sum(largest) as u128, u128::from(table.first().copied().unwrap_or(1)));
-    let wanted = u128::from(limit) * first / total;
+    let first = u128::from(table.first().copied().unwrap_or(1));
+    let wanted = u128::from(limit) * first / u128::from(total);
     let guess = table.partition_point(|entry| u128::from(*entry) > wanted) as i64;
     let (mut below, mut above) = (largest, largest + guess.max(1));
     let mut step = 2;

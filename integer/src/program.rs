@@ -23,6 +23,8 @@ use crate::{
 
 /// Bounds of 128-bit values stay below `2^126`, so that sums of two and roundings do not overflow.
 const I128_BITS: u32 = 126;
+/// The same for 64-bit values.
+const I64_BITS: u32 = 62;
 /// Bounds of 256-bit values, which are those of the proof's field: no sum wraps modulo its prime,
 /// which is above `2^254`.
 const FIELD_BITS: u32 = 250;
@@ -40,6 +42,11 @@ pub struct Size {
 }
 
 impl Size {
+    /// Whether an `i64` holds it.
+    pub fn is_small(&self) -> bool {
+        self.bound < U256::ONE << I64_BITS
+    }
+
     /// Whether an `i128` holds it.
     pub fn is_narrow(&self) -> bool {
         self.bound < U256::ONE << I128_BITS
@@ -96,6 +103,8 @@ pub enum Action {
         largest_sum: u64,
         /// One number for each output, at the scale of the sum.
         bias: Option<Vec<i128>>,
+        /// Whether 64 bits hold the sum with the bias.
+        small: bool,
         /// How far the sum is shifted up.
         lift: u32,
         /// The adapter's part.
@@ -498,10 +507,13 @@ impl Builder<'_> {
         if bound >= U256::ONE << I128_BITS {
             return Err(Error::bound(at, operator, "128 bits"));
         }
+        let own = Size { bits: own_bits, bound };
+        let small = own.is_small();
         let Some((index, module)) = module else {
             let (lift, low_rank, part) = (0, None, None);
-            let action = Action::Linear { weight_bits, largest_sum, bias, lift, low_rank, part };
-            return Ok((Size { bits: own_bits, bound }, action));
+            let action =
+                Action::Linear { weight_bits, largest_sum, bias, small, lift, low_rank, part };
+            return Ok((own, action));
         };
         let (mut low_rank, low_bits, low_bound) = self.low_rank(linear, index, module)?;
         let bits = own_bits.max(low_bits);
@@ -518,7 +530,7 @@ impl Builder<'_> {
             size = Size { bits: bits - shift, bound: u256(1 << (rules::PART - 1)) };
         }
         let low_rank = Some(low_rank);
-        let action = Action::Linear { weight_bits, largest_sum, bias, lift, low_rank, part };
+        let action = Action::Linear { weight_bits, largest_sum, bias, small, lift, low_rank, part };
         Ok((size, action))
     }
 

@@ -3,15 +3,17 @@
 //! A log-probability is exact: the score of the token minus the least normaliser of all scores
 //! ([`crate::operators::normaliser`]), in units of `2^−score_bits` nats.
 
-use std::sync::Mutex;
+use rayon::prelude::*;
 
 use crate::{
     Error,
     evaluate::{Evaluation, OutOfRange, check_unit, evaluate},
+    matrix::Integers,
     operators::{self, Beyond},
     program::Program,
     rules,
     unit::{Normalisation, Sequence, Unit},
+    whole::Whole,
 };
 
 /// Most tokens that are evaluated at once: bounds the memory of several units.
@@ -22,6 +24,8 @@ const TOKENS_AT_ONCE: usize = 512;
 pub struct LogProbability {
     /// For each token, in units of `2^−bits` nats.
     pub tokens: Vec<i64>,
+    /// Whether every token's logit is the largest, and the first of equals.
+    pub greedy: bool,
 }
 
 impl LogProbability {
@@ -58,11 +62,14 @@ pub struct Usage {
     pub used: Vec<f64>,
 }
 
+/// Scores of units, and what was seen.
+pub type Scored = (Vec<Score>, Usage);
+
 /// Scores units, in their order.
 ///
 /// # Errors
 /// [`Error::Unit`]: a unit cannot be evaluated at all. A unit that leaves a range is no error.
-pub fn score(program: &Program, units: &[Unit]) -> Result<(Vec<Score>, Usage), Error> {
+pub fn score(program: &Program, units: &[Unit]) -> Result<Scored, Error> {
     let mut usage = Usage { used: vec![0.0; program.steps.len()] };
     // Every sequence of every unit.
     let mut sequences: Vec<(usize, &Sequence)> = Vec::new();
@@ -101,6 +108,17 @@ pub fn score(program: &Program, units: &[Unit]) -> Result<(Vec<Score>, Usage), E
     Ok((scores, usage))
 }
 
+/// Scores units with two programs at the same time, as [`score`] does with each: threads that wait
+/// for one of them work on the other.
+///
+/// # Errors
+/// As [`score`].
+pub fn score_both(programs: [&Program; 2], units: &[Unit]) -> Result<[Scored; 2], Error> {
+    let [first, second] = programs;
+    let (first, second) = rayon::join(|| score(first, units), || score(second, units));
+    Ok([first?, second?])
+}
+
 /// How many of the sequences are evaluated at once.
 fn batch(sequences: &[(usize, &Sequence)]) -> usize {
     let mut tokens = 0;
@@ -124,7 +142,8 @@ fn joined(unit: &Unit, found: Vec<Result<LogProbability, OutOfRange>>) -> Score 
         Err(failure) => return Score::OutOfRange(failure),
     };
     let Unit::Choice { choices, lengths, normalisation, answer } = unit else {
-        return Score::LogProbability(found.pop().unwrap_or(LogProbability { tokens: vec![] }));
+        let none = LogProbability { tokens: vec![], greedy: false };
+        return Score::LogProbability(found.pop().unwrap_or(none));
     };
     let tokens: Vec<usize> =
         choices.iter().map(|choice| choice.tokens.len().saturating_sub(choice.from)).collect();
@@ -164,26 +183,38 @@ fn log_probabilities(
             wanted.extend((first..ids.len()).map(|token| (unit, token - 1)));
         }
     }
-    let found = Mutex::new(vec![Ok((0i64, 0.0)); wanted.len()]);
     let logits = program.graph.logits;
     let shift = program.steps[logits].size.bits - program.score_bits;
-    evaluation.logits(&wanted, |at, row| {
-        let (unit, position) = wanted[at];
-        let target = ids[unit][position + 1] as usize;
-        let score = log_probability(row, target, shift, program);
-        if let Ok(mut found) = found.lock() {
-            found[at] = score;
+    let mut found = Vec::with_capacity(wanted.len());
+    evaluation.matrices_of_logits(&wanted, |first, logits| {
+        let target = |(unit, position): &(usize, usize)| ids[*unit][position + 1] as usize;
+        let rows = wanted[first..].par_iter().take(logits.rows);
+        match &logits.integers {
+            // What is shifted up may need more bits.
+            Integers::Small(values) if shift >= 0 => {
+                let rows = rows.zip(values.par_chunks(logits.columns));
+                let each = rows.map(|(at, row)| log_probability(row, target(at), shift, program));
+                found.par_extend(each);
+            }
+            _ => {
+                let values = logits.values();
+                let rows = rows.zip(values.par_chunks(logits.columns));
+                let each = rows.map(|(at, row)| log_probability(row, target(at), shift, program));
+                found.par_extend(each);
+            }
         }
     });
-    let mut found = found.into_inner().unwrap_or_default().into_iter().zip(&wanted).peekable();
+    let mut found = found.into_iter().zip(&wanted).peekable();
     let mut results = Vec::with_capacity(ids.len());
     for unit in 0..ids.len() {
         let mut tokens = Vec::new();
+        let mut greedy = true;
         let mut failure = evaluation.failures[unit].clone();
         while let Some((score, (_, position))) = found.next_if(|(_, (of, _))| *of == unit) {
             match score {
-                Ok((score, used)) => {
+                Ok((score, used, is_largest)) => {
                     tokens.push(score);
+                    greedy &= is_largest;
                     usage.used[logits] = usage.used[logits].max(used);
                 }
                 Err(beyond) => {
@@ -196,23 +227,25 @@ fn log_probabilities(
                 }
             }
         }
-        results.push(failure.map_or(Ok(LogProbability { tokens }), Err));
+        results.push(failure.map_or(Ok(LogProbability { tokens, greedy }), Err));
     }
     results
 }
 
-/// The log-probability of token `target` from a row of logits, and how much of the table it used.
-fn log_probability(
-    row: &[i128],
+/// The log-probability of token `target` from a row of logits, how much of the table it used, and
+/// whether the token's logit is the largest, the first of equals.
+fn log_probability<T: Whole>(
+    row: &[T],
     target: usize,
     shift: i32,
     program: &Program,
-) -> Result<(i64, f64), Beyond> {
-    let scores: Vec<i128> = row.iter().map(|logit| operators::ceiling(*logit, shift)).collect();
+) -> Result<(i64, f64, bool), Beyond> {
     // Less the largest: only differences count. Those beyond any table are out of range below.
-    let largest = scores.iter().copied().max().unwrap_or(0);
-    let scores: Vec<i64> =
-        scores.iter().map(|score| (score - largest).max(-(1 << 60)) as i64).collect();
+    let (most_likely, largest) = operators::largest(row);
+    let largest = operators::ceiling(largest, shift);
+    let beyond = T::of(-(1 << 60));
+    let score = |logit: &T| (operators::ceiling(*logit, shift) - largest).max(beyond).into() as i64;
+    let scores: Vec<i64> = row.iter().map(score).collect();
     let bits = rules::SCORE_EXPONENTIAL_BITS;
     let limit = (1u64 << bits) + (1 << (bits as i32 - 1 - program.score_bits));
     let normaliser = operators::normaliser(&scores, &program.score_table, limit);
@@ -222,7 +255,7 @@ fn log_probability(
     if times >= 1.0 {
         return Err(Beyond { place, times });
     }
-    Ok((scores[target] - normaliser, times))
+    Ok((scores[target] - normaliser, times, target == most_likely))
 }
 
 /// Continues a prompt with the token of the largest logit, the first of equals, until there are
@@ -243,15 +276,11 @@ fn generated(
         if let Some(failure) = &evaluation.failures[0] {
             return Ok(Score::OutOfRange(failure.clone()));
         }
-        let next = Mutex::new(0usize);
-        evaluation.logits(&[(0, ids.len() - 1)], |_, row| {
-            let best =
-                (1..row.len()).fold(0, |best, at| if row[at] > row[best] { at } else { best });
-            if let Ok(mut next) = next.lock() {
-                *next = best;
-            }
+        let mut next = 0;
+        evaluation.matrices_of_logits(&[(0, ids.len() - 1)], |_, logits| {
+            next = operators::largest(&logits.values()).0;
         });
-        ids.push(next.into_inner().unwrap_or_default() as u32);
+        ids.push(next as u32);
     }
     Ok(Score::Generated(ids.split_off(prompt.len())))
 }

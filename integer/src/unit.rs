@@ -93,14 +93,23 @@ pub fn read(lines: &str, tokenizer: Option<&Tokenizer>) -> Result<Vec<Unit>, Err
         if units.len() == MAX_UNITS {
             return Err(refuse(format!("the file has more than {MAX_UNITS} units")));
         }
-        let line: Line = serde_json::from_str(line)
-            .map_err(|error| refuse(format!("it is no unit: {}", condensed(error))))?;
-        units.push(line.unit(tokenizer).map_err(|problem| match problem {
-            Problem::Form(why) => refuse(why),
-            Problem::Tokenizer(error) => error,
-        })?);
+        units.push(read_line(line, at + 1, tokenizer)?);
     }
     Ok(units)
+}
+
+/// Reads one line of JSON. `number` is its number, for the error.
+///
+/// # Errors
+/// [`Error::UnitLine`].
+pub fn read_line(line: &str, number: usize, tokenizer: Option<&Tokenizer>) -> Result<Unit, Error> {
+    let refuse = |why: String| Error::UnitLine { line: number, why };
+    let line: Line = serde_json::from_str(line)
+        .map_err(|error| refuse(format!("it is no unit: {}", condensed(error))))?;
+    line.unit(tokenizer).map_err(|problem| match problem {
+        Problem::Form(why) => refuse(why),
+        Problem::Tokenizer(error) => error,
+    })
 }
 
 /// The units of a text: windows of `context` tokens that do not overlap. A last window of one token

@@ -231,6 +231,10 @@ mod alone {
             prop_assert_eq!(BigInt::from(rounded(x, shift)), reference::rounded(&x.into(), shift));
             let up = shift % (down as i32 + 1);
             prop_assert_eq!(BigInt::from(rounded(x, -up)), reference::rounded(&x.into(), -up));
+            // What fits 64 bits is the same there.
+            let small = (x >> 64) as i64;
+            let real = reference::rounded(&small.into(), shift);
+            prop_assert_eq!(BigInt::from(rounded(small, shift)), real);
         }
 
         #[test]
@@ -245,9 +249,13 @@ mod alone {
         #[test]
         fn ceilings(x in -(1i64 << 62)..1 << 62, down in 0u32..62, shift in 0..100) {
             let x = x >> down;
-            prop_assert_eq!(BigInt::from(ceiling(x.into(), shift)), reference::ceiling(&x.into(), shift));
+            let expected = reference::ceiling(&x.into(), shift);
+            prop_assert_eq!(BigInt::from(ceiling(x, shift)), expected.clone());
+            prop_assert_eq!(BigInt::from(ceiling(i128::from(x), shift)), expected);
             let up = shift % (down as i32 + 1);
-            prop_assert_eq!(BigInt::from(ceiling(x.into(), -up)), reference::ceiling(&x.into(), -up));
+            let expected = reference::ceiling(&x.into(), -up);
+            prop_assert_eq!(BigInt::from(ceiling(x, -up)), expected.clone());
+            prop_assert_eq!(BigInt::from(ceiling(i128::from(x), -up)), expected);
         }
 
         #[test]
@@ -474,8 +482,13 @@ mod alone {
                     }
                 })
                 .collect();
-            let found = scaled.integers(&x, largest_sum);
+            let found: Vec<i128> = scaled.integers(&x, largest_sum);
             assert_eq!(found.len(), rows * outputs);
+            if bits + u64::BITS - largest_sum.leading_zeros() <= 62 {
+                let small: Vec<i64> = x.iter().map(|x| *x as i64).collect();
+                let sums: Vec<i64> = scaled.integers(&small, largest_sum);
+                assert!(sums.into_iter().map(i128::from).eq(found.iter().copied()));
+            }
             for (at, found) in found.into_iter().enumerate() {
                 let (row, output) = (at / outputs, at % outputs);
                 let x = &x[row * inputs..][..inputs];
@@ -492,7 +505,7 @@ mod alone {
         let scaled = Scaled { weight: &weight, gain: None, bits: 14 };
         assert_eq!(scaled.largest_sum(), 0);
         let x = [i128::MAX >> 2, i128::MIN >> 2, 1, -1];
-        assert_eq!(scaled.integers(&x, 0), [0; 6]);
+        assert_eq!(scaled.integers::<i128, i128>(&x, 0), [0; 6]);
     }
 
     /// Sums of floats beyond 2^53 are never taken for computable, even if they were rounded.

@@ -12,7 +12,7 @@ use zklora_integer::{
     graph::{Operator, Purpose},
     model::{Calibration, IntegerModel},
     scales::Scale,
-    score::{Score, score},
+    score::{Score, score, score_both},
     unit::{Normalisation, Sequence, Unit},
 };
 use zklora_models::language_model::Tokenizer;
@@ -175,6 +175,9 @@ fn batches() {
             .map(|unit| score(&program, std::slice::from_ref(unit)).unwrap().0.remove(0))
             .collect();
         assert_eq!(all, alone, "{name}");
+        let plain = support::program(&model);
+        let both = score_both([&plain, &program], &units).unwrap();
+        assert_eq!(both, [score(&plain, &units).unwrap(), (all.clone(), usage.clone())]);
         let mut random = Random(42);
         for _ in 0..2 {
             let mut order: Vec<usize> = (0..units.len()).collect();

@@ -226,6 +226,7 @@ pub fn big_u256(x: U256) -> BigInt {
 pub fn big_row(matrix: &Matrix, row: usize) -> Vec<BigInt> {
     let range = row * matrix.columns..(row + 1) * matrix.columns;
     match &matrix.integers {
+        Integers::Small(values) => values[range].iter().map(|x| BigInt::from(*x)).collect(),
         Integers::Narrow(values) => values[range].iter().map(|x| BigInt::from(*x)).collect(),
         Integers::Wide(values) => values[range]
             .iter()

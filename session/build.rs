@@ -4,9 +4,9 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["contributor.proto"], ["proto"])?;
+    let descriptors = protox::compile(["contributor.proto", "evaluation.proto"], ["proto"])?;
     let descriptor_file =
-        std::path::PathBuf::from(std::env::var("OUT_DIR")?).join("contributor.bin");
+        std::path::PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
     std::fs::write(descriptor_file, descriptors.encode_to_vec())?;
     let network = std::env::var_os("CARGO_FEATURE_NETWORK").is_some();
     let mut build = tonic_prost_build::configure()

@@ -44,6 +44,12 @@ impl From<zklora_files::Error> for Error {
     }
 }
 
+impl From<zklora_evaluation::Error> for Error {
+    fn from(error: zklora_evaluation::Error) -> Error {
+        Error::Runtime(error.into())
+    }
+}
+
 impl From<zklora_proof::Error> for Error {
     fn from(error: zklora_proof::Error) -> Error {
         Error::Runtime(error.into())

@@ -4,6 +4,7 @@
 //! proof_bench: profile → synthetic_adapter → task (a stage in its own process) → figures
 //!              figures → targets, scaling, markdown
 //! network_bench: a server and a user's model in one process → times as ratios
+//! evaluation_bench: base model, adapter, text → scoring against tract, bytes and time around it
 //! ezkl_comparison: one module → native_side, ezkl_side → comparison → page
 //! hot_functions → `cargo bench`, and the test `instructions`
 //! ```
@@ -12,6 +13,7 @@
 
 mod compared;
 pub mod error;
+pub mod evaluation_bench;
 #[cfg(feature = "ezkl")]
 pub mod ezkl_comparison;
 pub mod hot_functions;

@@ -4,23 +4,29 @@
 pub mod activation_commitment;
 #[cfg(feature = "bench")]
 pub mod against;
+pub mod evaluate;
 pub mod ezkl;
 pub mod integer;
 pub mod leak;
+pub mod offer;
 pub mod report;
 #[cfg(feature = "server")]
 pub mod sessions;
+pub mod settle;
 
 mod audit;
 #[cfg(feature = "bench")]
 mod bench;
 mod compile;
 mod completions;
+#[cfg(feature = "server")]
+mod connection;
 mod export;
 #[cfg(feature = "server")]
 mod infer;
 mod man;
 mod mapping;
+mod own_model;
 mod prove;
 mod run;
 #[cfg(feature = "server")]
@@ -40,6 +46,7 @@ pub use self::{
     completions::Completions,
     export::Export,
     man::Man,
+    own_model::OwnModel,
     prove::Prove,
     run::Run,
     session_id::SessionId,
@@ -106,10 +113,12 @@ zklora compile onnx --out artifacts --backend ezkl --srs kzg17.srs --param-visib
     )]
     Verify(Verify),
     #[cfg(feature = "server")]
-    /// Serve an adapter's deltas over the network, count the rows served, and prove every session.
-    /// Serve only users who may learn what the adapter does: after payment or under contract.
-    #[command(after_help = "Example: zklora serve --artifacts artifacts --listen 127.0.0.1:7443 \
---max-rows 2000\n\n\
+    /// Answer requests for evaluations, and, with --max-rows, serve rows: count them, and prove
+    /// every session. Serve rows only to users who may learn what the adapter does: after payment
+    /// or under contract.
+    #[command(after_help = "Examples: zklora serve --artifacts artifacts --identity identity \
+--base model.onnx --model integer\n          \
+zklora serve --artifacts artifacts --listen 127.0.0.1:7443 --max-rows 2000\n\n\
 Stop it with Ctrl-C or SIGTERM. Sessions survive a restart: start it again with the same folder to \
 resume them. docs/operations.md describes how to run a server.")]
     Serve(Serve),
@@ -131,9 +140,44 @@ exports it. To resume an interrupted session, run the same command again.")]
 --opening opening --adapter-id 3f…"
     )]
     Audit(Audit),
-    /// Show what an adapter did to a base model, as `infer` recorded it: a table, and an HTML page.
+    /// Contributors: say what you offer, signed. Buyers: get an offer and look at it.
+    #[command(subcommand)]
+    Offer(offer::OfferCommand),
+    #[cfg(feature = "server")]
+    /// Buyers: send units to a contributor and get loss and accuracy of its adapter, signed. No row
+    /// leaves the contributor.
+    #[command(after_help = "Example: zklora evaluate --offer offer.json \
+--contributor https://example.org:7443 --base model.onnx --model integer --units units.jsonl \
+--out evaluation\n\n\
+The contributor sees the units. A unit is a line of JSON: docs/evaluation.md, \"Units\".")]
+    Evaluate(evaluate::Evaluate),
+    /// Contributors: sign results once for everybody, to be published beside the offer.
+    #[command(after_help = "Example: zklora claim --artifacts artifacts --identity identity \
+--base model.onnx --model integer --units benchmark.jsonl --out claim.json\n\n\
+A claim spends bits of the budget like an answer to a buyer. It does not show whether the adapter \
+was trained on the units.")]
+    Claim(evaluate::Claim),
+    /// Contributors: encrypt the adapter for a buyer, and sign what it costs. The key stays with
+    /// you until payment.
+    #[command(after_help = "Example: zklora deliver --artifacts artifacts --identity identity \
+--adapter my-lora --request 3f… --price '900 EUR' --key-by 2027-01-31 --out delivery\n\n\
+Give the two files to this buyer alone, over a private channel: whoever has them and the key has the \
+adapter.")]
+    Deliver(settle::Deliver),
+    /// Buyers: check a delivery before payment, and afterwards every number of the answer. Third
+    /// parties: judge evidence.
+    #[command(
+        after_help = "Examples: zklora settle evaluation --delivery delivery --base model.onnx --model integer\n          \
+zklora settle evaluation --key key --adapter-out adapter --base model.onnx --model integer\n          \
+zklora settle --evidence evidence.tar --signer 3f… --base model.onnx --model integer\n\n\
+Exit codes: 0 PAYABLE or SETTLED; 1 CONTRADICTED, with evidence in the folder; 2 UNDECIDABLE. \
+Evidence of a delivery holds the adapter, readable by everybody who gets it."
+    )]
+    Settle(settle::Settle),
+    /// Show an evaluation, or what an adapter did to a base model as `infer` recorded it: a table,
+    /// and an HTML page.
     #[command(after_help = "The exit code is 0 whatever verdicts the report holds.\n\n\
-Example: zklora report run-1 --html run-1.html")]
+Example: zklora report evaluation --html evaluation.html")]
     Report(report::Report),
     /// Measure how much of your adapter's effect an attacker recovers from a few ordinary rows.
     /// Sends nothing and counts no rows.
@@ -157,6 +201,7 @@ runs in its own process.\n\n\
 Examples: zklora bench --adapter fixtures/adapters/smollm2-r4-qv --rows 64,640,6400\n          \
 zklora bench --profile llama-3.3-70b\n          \
 zklora bench --scaling --svg scaling.svg\n          \
+zklora bench --evaluate artifacts --model model.onnx --text text.txt\n          \
 zklora bench --against ezkl --module 64x4x64 --html comparison.html"
     )]
     Bench(Bench),

@@ -26,6 +26,7 @@ fn is_refusal(error: &anyhow::Error) -> bool {
     of(error, zklora_proof::Error::is_refusal)
         || of(error, zklora_artifacts::Error::is_refusal)
         || of(error, zklora_session::Error::is_refusal)
+        || of(error, zklora_evaluation::Error::is_refusal)
         || of(error, zklora_runtime::Error::is_refusal)
         || of_features.contains(&true)
 }

@@ -472,3 +472,168 @@ fn adapter_ids_and_srs_files() {
         let _ = zklora_artifacts::srs_file::load(Some(&path));
     });
 }
+
+/// What an offer's contributor signs, and a request with its units: nothing that was edited passes.
+mod evaluations {
+    use zklora_evaluation::{
+        answer::Answer,
+        archive, canonical,
+        delivery::{Delivery, DeliveryKey, DeliveryTerms, check_header, decrypt, encrypt},
+        digest::Digest,
+        evidence,
+        metric::Metric,
+        offer::{Bits, Limits, SignedOffer, Terms},
+        request::{Choices, FullRequest, UnitGroup},
+        signing_key::SigningKey,
+        unit_bytes, unit_lines,
+        unit_scores::{SequenceScore, UnitScores},
+    };
+
+    use super::*;
+
+    fn offer(key: &SigningKey) -> SignedOffer {
+        let terms = Terms {
+            adapter_id: Digest([1; 32]),
+            base_model: "a model".into(),
+            budget: Bits { bits: 2048, bits_per_client: 512 },
+            contact: "somebody".into(),
+            integer_model: Digest([2; 32]),
+            layers: vec![3, 7],
+            limits: Limits { tokens: 1 << 20, unit_tokens: 64, units: 1000 },
+            per_unit: false,
+            rotations: vec![],
+            rules: 1,
+            score_bits: 9,
+        };
+        SignedOffer::sign(key, terms).unwrap()
+    }
+
+    const LINES: &str = r#"{"group":"q","metrics":["accuracy","confusion"]}
+{"group":"q","choices":[{"tokens":[1,2,3],"from":2,"length":4},{"tokens":[1,2],"from":1}],"answer":1}
+{"group":"s","tokens":[4,5,6,7],"from":2}
+{"tokens":[4,5],"group":"s"}"#;
+
+    fn request(offer: &SignedOffer) -> FullRequest {
+        let choices = Choices {
+            nonce: Digest([4; 32]),
+            draw: Digest([5; 32]),
+            list_unscored: 2,
+            per_unit: false,
+        };
+        let groups: Vec<UnitGroup> = unit_lines::read(LINES, None).unwrap().groups;
+        FullRequest::new(offer.digest, &choices, groups).unwrap()
+    }
+
+    fn answer(offer: &SignedOffer, request: &FullRequest) -> Answer {
+        let side = |unit: &zklora_integer::unit::Unit| {
+            let sequences = zklora_evaluation::request::sequences(unit).len();
+            Some(vec![SequenceScore { sum: -700, greedy: true }; sequences])
+        };
+        let scores = |unit| UnitScores { base: side(unit), adapted: side(unit) };
+        let scores: Vec<UnitScores> = request.units.iter().map(scores).collect();
+        Answer::compute(offer, request, &scores).unwrap()
+    }
+
+    #[test]
+    fn evaluation_statements() {
+        let key = SigningKey::generate();
+        let offer = offer(&key);
+        let request = request(&offer);
+        let answer = answer(&offer, &request);
+        let digest = answer.digest().unwrap();
+        let terms = DeliveryTerms {
+            answer: digest,
+            key_by: "soon".into(),
+            price: "much".into(),
+            verdict_by: String::new(),
+        };
+        let files = (&b"ciphertext"[..], vec!["opening".to_string()]);
+        let delivery =
+            Delivery::sign(&key, &offer, terms, &DeliveryKey::generate(), files).unwrap();
+        let signed = answer.sign(&key).unwrap();
+        let seeds = [offer.bytes.clone(), signed, delivery, request.bytes.clone()];
+        let originals = seeds.clone();
+        let (own, full) = (offer.clone(), std::panic::AssertUnwindSafe(request));
+        fuzz(&seeds, move |bytes| {
+            let is_original = originals.iter().any(|original| original == bytes);
+            // Another offer may be signed by another key, but not by this one.
+            if let Ok(read) = SignedOffer::parse(bytes) {
+                assert!(read.offer.key != own.offer.key || is_original);
+            }
+            assert!(Answer::signed(bytes, &own).is_err() || is_original);
+            assert!(Answer::read(bytes, &own, &full).is_err() || is_original);
+            assert!(Delivery::read(bytes, &own, &digest).is_err() || is_original);
+            if let Ok(read) = FullRequest::parse(bytes, full.unit_bytes.clone()) {
+                assert_eq!(read.bytes, bytes);
+                let _ = read.price(&own);
+            }
+        });
+    }
+
+    #[test]
+    fn evaluation_units() {
+        let key = SigningKey::generate();
+        let request = request(&offer(&key));
+        let own = std::panic::AssertUnwindSafe(request.clone());
+        fuzz(&[request.unit_bytes], move |bytes| {
+            if FullRequest::parse(&own.bytes, bytes.to_vec()).is_ok() {
+                assert_eq!(own.unit_bytes, bytes);
+            }
+            let mut rest = bytes;
+            while let Ok((unit, length)) = unit_bytes::decode(rest, 0) {
+                let mut again = Vec::new();
+                unit_bytes::encode(&unit, &mut again).unwrap();
+                assert_eq!(again, rest[..length]);
+                rest = &rest[length..];
+            }
+        });
+    }
+
+    #[test]
+    fn evaluation_unit_lines() {
+        fuzz(&[LINES.as_bytes().to_vec()], |bytes| {
+            let text = String::from_utf8_lossy(bytes);
+            let Ok(read) = unit_lines::read(&text, None) else { return };
+            let units: usize = read.groups.iter().map(|group| group.units.len()).sum();
+            assert_eq!(units, read.places.len());
+            for group in &read.groups {
+                for metric in Metric::ALL {
+                    if metric.refuses(&group.units).is_none() {
+                        metric.bits(&group.units, 9);
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn evaluation_archives() {
+        let mut tar = Vec::new();
+        archive::write([("opening", &b"secret"[..]), ("adapter/a.onnx", &[7; 700])], &mut tar)
+            .unwrap();
+        let key = DeliveryKey::generate();
+        let ciphertext = encrypt(&key, [("opening", &b"secret"[..])]).unwrap();
+        let secret = ciphertext.clone();
+        fuzz(&[tar, ciphertext], move |bytes| {
+            if let Ok(entries) = archive::read(bytes, "fuzz") {
+                let files = entries.iter().map(|of| (of.name.as_str(), of.bytes.as_slice()));
+                let mut again = Vec::new();
+                archive::write(files, &mut again).unwrap();
+                assert_eq!(again, bytes);
+            }
+            let _ = (evidence::read(bytes), check_header(bytes));
+            // The whole header is authenticated, and so is every block.
+            assert!(decrypt(&key, bytes).is_err() || bytes == secret);
+        });
+    }
+
+    #[test]
+    fn canonical_json_has_one_form() {
+        let digest = Digest([7; 32]);
+        fuzz(&[canonical::to_bytes(&digest).unwrap()], |bytes| {
+            if let Ok(read) = canonical::parse::<Digest>(bytes, "fuzz") {
+                assert_eq!(canonical::to_bytes(&read).unwrap(), bytes);
+            }
+        });
+    }
+}

@@ -54,7 +54,7 @@ def main():
     )
     with (
         tempfile.TemporaryDirectory() as folder,
-        zklora.LocalContributor(args.adapter, args.base) as contributor,
+        zklora.LocalContributor(args.adapter, args.base, max_rows="unlimited") as contributor,
     ):
         options = {"session_dir": os.path.join(folder, "session"), "base_folder": args.base}
         with zklora.remote_lora(patched, [contributor], **options) as remote:

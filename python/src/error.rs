@@ -49,6 +49,12 @@ impl From<zklora_files::Error> for Failure {
     }
 }
 
+impl From<zklora_evaluation::Error> for Failure {
+    fn from(error: zklora_evaluation::Error) -> Failure {
+        Failure::Runtime(error.into())
+    }
+}
+
 impl From<Proof> for Failure {
     fn from(error: Proof) -> Failure {
         Failure::Runtime(error.into())

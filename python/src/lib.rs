@@ -3,6 +3,7 @@
 //! ```text
 //! adapters: export, compile → Artifacts, Manifest ─ proofs: record → Trace, prove, verify, audit
 //! server: a contributor's gRPC server
+//! evaluation: a buyer's side of an evaluation: offer, units, answer, settlement
 //! session: the user's side: rows in, deltas out, a verified proof at the end
 //! ```
 //!
@@ -13,6 +14,7 @@ mod activation_commitment;
 mod adapters;
 mod arrays;
 mod error;
+mod evaluation;
 mod globals;
 mod logging;
 mod process;
@@ -32,6 +34,7 @@ mod _native {
     use crate::{
         activation_commitment::{commit_activations, verify_commitment},
         adapters::{Artifacts, Manifest, Module, base_fingerprint, compile, export_adapter, shown},
+        evaluation::{evaluate, evaluation_report, fetch_offer, settle},
         logging::drain_log,
         process::{check_process, not_inherited},
         proofs::{audit, check_proof_format, prove, read_proof, record, verify, write_proof},

@@ -13,10 +13,27 @@ use zklora_artifacts::folder as artifacts;
 use zklora_proof::checked_manifest::CheckedManifest;
 use zklora_session::{
     server as serving,
-    server::{Limits, ServerOptions, ServerTls, Tokens},
+    server::{Limits, RowService, ServerOptions, ServerTls, Tokens},
 };
 
 use crate::{adapters::Manifest, error::Failure, globals, process, worker};
+
+/// How many rows a server serves: a number, or `"unlimited"`.
+#[derive(FromPyObject)]
+enum MaxRows {
+    Number(u64),
+    Word(String),
+}
+
+impl MaxRows {
+    fn service(self) -> Result<RowService, Failure> {
+        let service = match self {
+            MaxRows::Number(rows) => RowService::try_from(rows),
+            MaxRows::Word(word) => word.parse(),
+        };
+        service.map_err(|why| Failure::Input(format!("max_rows: {why}")))
+    }
+}
 
 /// A server that listens.
 struct Running {
@@ -35,7 +52,8 @@ pub struct Server {
 
 #[pymethods]
 impl Server {
-    /// Starts to listen; port 0 picks any free port.
+    /// Starts to listen; port 0 picks any free port. Without `max_rows`, a number or `"unlimited"`,
+    /// it serves no rows.
     #[new]
     #[pyo3(signature = (
         artifacts, host, port, *, data=None, max_rows=None, token_file=None, tls_cert=None,
@@ -48,7 +66,7 @@ impl Server {
         host: String,
         port: u16,
         data: Option<PathBuf>,
-        max_rows: Option<u64>,
+        max_rows: Option<MaxRows>,
         token_file: Option<PathBuf>,
         tls_cert: Option<PathBuf>,
         tls_key: Option<PathBuf>,
@@ -67,6 +85,7 @@ impl Server {
                 (None, None) if client_ca.is_none() => None,
                 _ => return Err(Failure::Input("TLS needs both tls_cert and tls_key".into())),
             };
+            let rows = max_rows.map(MaxRows::service).transpose()?.unwrap_or_default();
             let scheme = if tls.is_some() { "https" } else { "http" };
             let options = ServerOptions {
                 listen,
@@ -75,7 +94,7 @@ impl Server {
                 insecure,
                 metrics: None,
                 data: data.unwrap_or_else(|| serving::default_data(&artifacts)),
-                limits: Limits { max_rows, ..Limits::default() },
+                limits: Limits { rows, ..Limits::default() },
             };
             let srs = globals::srs()?;
             let artifacts = artifacts::Artifacts::load(&artifacts, &srs, globals::keys())?;

@@ -23,7 +23,7 @@ class HostileContributor:
         self.artifacts = zklora.compile(paths, folder / "out")
         assert [module.name for module in self.artifacts.modules] == list(names)
         self._ledger = folder / "out" / "private" / "served.jsonl"
-        self.server = zklora.Server(folder / "out", "127.0.0.1", 0)
+        self.server = zklora.Server(folder / "out", "127.0.0.1", 0, max_rows="unlimited")
         self.contributor = zklora.Contributor(self.server.url, self.artifacts.adapter_id)
 
     def rows(self):

@@ -394,7 +394,7 @@ def test_objects_are_collected_in_any_order(rows, tmp_path, first):
     served = zklora.LoRAServer(
         BASES / "tiny-llama", ADAPTERS / "llama_qv_r4", tmp_path / "contributor"
     )
-    server = zklora.Server(served.out_dir, "127.0.0.1", 0)
+    server = zklora.Server(served.out_dir, "127.0.0.1", 0, max_rows="unlimited")
     own = zklora.Session(server.url, tmp_path / "session", adapter_id=served.adapter_id, patience=0)
     pending = own.submit([(Q_PROJ, [rows])])
     alive = {"server": server, "session": own, "pending": pending}
@@ -541,6 +541,53 @@ except KeyboardInterrupt:
         child.send_signal(signal.SIGINT)
         assert child.communicate(timeout=20)[0] == "interrupted\n"
         assert time.monotonic() - start < 5 and child.returncode == 0
+
+
+def test_rows_that_nobody_chose_to_serve_are_warned_of_once():
+    code = """
+import sys, tempfile, threading, warnings, zklora
+adapter, base = sys.argv[1:]
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    with zklora.LocalContributor(adapter, base, max_rows=5):
+        with zklora.LocalContributor(adapter, base, max_rows="unlimited"):
+            print(len(said))
+    for _ in range(2):
+        with zklora.LocalContributor(adapter, base) as local:
+            rows = __import__("numpy").ones((1, 64), "float32")
+            comm = zklora.BaseModelToLoRAComm(contributor=local.contributor)
+            comm.lora_forward(comm.init_request()[0], rows)
+            comm.close()
+    server, stop = zklora.LoRAServer(base, adapter, tempfile.mkdtemp()), threading.Event()
+    thread = zklora.LoRAServerSocket("127.0.0.1", 0, server, stop)
+    thread.start()
+    stop.set()
+    thread.join()
+print(*[f"{warning.category.__name__}: {warning.message}" for warning in said], sep="\\n")
+"""
+    done = run_python(code, ADAPTERS / "llama_qv_r4", BASES / "tiny-llama")
+    assert done.returncode == 0, done.stderr
+    first, warning = done.stdout.splitlines()
+    assert first == "0"
+    assert warning.startswith("RowsWarning: ") and "paid or are under contract" in warning
+
+
+def test_a_server_that_nobody_told_to_serve_rows_serves_none(rows, tmp_path):
+    served = zklora.LoRAServer(
+        BASES / "tiny-llama", ADAPTERS / "llama_qv_r4", tmp_path / "contributor"
+    )
+    server = zklora.Server(served.out_dir, "127.0.0.1", 0)
+    comm = zklora.BaseModelToLoRAComm(
+        contributor=zklora.Contributor(server.url, served.adapter_id),
+        session_dir=tmp_path / "session",
+    )
+    comm.init_request()
+    with pytest.raises(zklora.NetworkError, match="serves no rows .* ask for an evaluation"):
+        comm.lora_forward(Q_PROJ, rows)
+    server.stop()
+    for wrong in [0, "some", "-1"]:
+        with pytest.raises(zklora.InputError, match="max_rows"):
+            zklora.Server(served.out_dir, "127.0.0.1", 0, max_rows=wrong)
 
 
 @pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "raise ValueError('x')"])

@@ -3,11 +3,14 @@
 * Contributor: ``LoRAServer`` and ``AServerTCP``.
 * Base-model user: ``BaseModelClient``, or ``remote_lora`` around an existing model.
 * Verification: ``batch_verify_proofs``, ``verify`` and ``audit``.
+* Tasks of lm-evaluation-harness on a private adapter: ``zklora.lm_eval``.
 * Commitments to activations: ``commit_activations`` and ``verify_commitment``.
 
 Exceptions are in ``zklora.errors``, and log records go to the logger ``zklora``. torch and
 transformers are imported only where they are used.
 """
+
+import importlib
 
 from . import _after_fork as _after_fork  # Registers its functions with `os`.
 from ._native import Artifacts, Manifest, Module, Server, Session, Trace, __version__
@@ -18,6 +21,7 @@ from .errors import (
     FileError,
     InputError,
     NetworkError,
+    RowsWarning,
     UncheckedWarning,
     VerificationError,
     ZkloraError,
@@ -47,6 +51,7 @@ __all__ = [
     "NetworkError",
     "RemoteLoRAWrappedModule",
     "RemoteLora",
+    "RowsWarning",
     "Server",
     "Session",
     "Trace",
@@ -74,4 +79,7 @@ def __getattr__(name):
         from .wrapped import RemoteLoRAWrappedModule
 
         return RemoteLoRAWrappedModule
+    if name == "lm_eval":
+        # Imported on demand, because it needs the package lm_eval.
+        return importlib.import_module(".lm_eval", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

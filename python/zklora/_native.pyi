@@ -1,7 +1,7 @@
 """The native module, a thin layer over the Rust crates. Use it through `zklora`."""
 
 from os import PathLike
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import numpy
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ class Server:
         port: int,
         *,
         data: Optional[_Path] = None,
-        max_rows: Optional[int] = None,
+        max_rows: Union[int, str, None] = None,
         token_file: Optional[_Path] = None,
         tls_cert: Optional[_Path] = None,
         tls_key: Optional[_Path] = None,
@@ -107,6 +107,28 @@ class Pending:
     """Rows that were sent, and the deltas to come."""
 
     def result(self) -> list[_Rows]: ...
+
+def fetch_offer(
+    reached: tuple[Any, ...], out: _Path, after: Optional[_Path], sent: Optional[_Path]
+) -> str: ...
+def evaluate(
+    units: str,
+    reached: tuple[Any, ...],
+    own: tuple[Any, ...],
+    offer: _Path,
+    out: _Path,
+    asked: tuple[bool, int, bool],
+    kept: tuple[list[_Path], Optional[_Path]],
+    progress: _Progress,
+) -> str: ...
+def settle(
+    what: tuple[Optional[_Path], Optional[_Path]],
+    own: tuple[Any, ...],
+    delivered: tuple[Optional[_Path], Optional[_Path], Optional[_Path]],
+    signer: Optional[str],
+    progress: _Progress,
+) -> str: ...
+def evaluation_report(folder: _Path) -> str: ...
 
 class Session:
     """Sends rows to a contributor, receives deltas, records both, and verifies the proof."""

@@ -47,5 +47,9 @@ class UncheckedWarning(UserWarning):
     """A verification lacks an input, and so skips a check."""
 
 
+class RowsWarning(UserWarning):
+    """A server answers any number of rows, and its code did not choose that with ``max_rows``."""
+
+
 # Every verification warns, not only the first from a line. The caller's filters take precedence.
 warnings.filterwarnings("always", category=UncheckedWarning, append=True)

@@ -6,11 +6,12 @@ import logging
 import os
 import sys
 import threading
+import warnings
 import weakref
 
 from . import _arrays, _native, _temporary_folder, pipeline
 from ._native import Artifacts, Server, drain_log
-from .errors import InputError
+from .errors import InputError, RowsWarning
 
 __all__ = ["AServerTCP", "LoRAServer", "LoRAServerSocket"]
 
@@ -147,6 +148,25 @@ def _stop_all():
     _temporary_folder.remove_all()
 
 
+#: Whether this process has warned that a server answers any number of rows.
+_warned_of_rows = False
+
+
+def _warn_of_rows():
+    global _warned_of_rows
+    if _warned_of_rows:
+        return
+    warnings.warn(
+        "This server answers any number of rows. A few rows give away most of what an adapter "
+        "does: serve only users who have paid or are under contract (docs/security.md). max_rows=N "
+        'or max_rows="unlimited" says that this is your choice, and ends this warning.',
+        RowsWarning,
+        stacklevel=3,
+    )
+    # Last: a filter that makes it an exception raises it at every start.
+    _warned_of_rows = True
+
+
 class AServerTCP(threading.Thread):
     """A thread that serves an adapter at ``host:port`` over gRPC until ``stop_event`` is set.
 
@@ -155,7 +175,8 @@ class AServerTCP(threading.Thread):
 
     A few rows reveal what the adapter does (docs/security.md): serve only users who may learn it,
     after payment or under contract. ``max_rows`` limits the rows of a module, over all sessions and
-    users, which is no protection before payment.
+    users, which is no protection before payment. Without it, or with ``"unlimited"``, any number of
+    rows is served; without it, the first server of a process warns of that (``RowsWarning``).
 
     Without TLS, only addresses of this machine are served, unless ``insecure=True``. ``token_file``
     has a line ``NAME TOKEN`` for each user. Log records go to the logger ``zklora``.
@@ -196,6 +217,10 @@ class AServerTCP(threading.Thread):
         return None if self._server is None else self._server.url
 
     def start(self):
+        if self._options["max_rows"] is None:
+            # Scripts for the original have no such choice.
+            _warn_of_rows()
+            self._options["max_rows"] = "unlimited"
         self._server = Server(self.lora_server.out_dir, self.host, self.port, **self._options)
         self.port = self._server.port
         logger.info("serving adapter %s at %s", self._server.manifest.adapter_id, self.url)

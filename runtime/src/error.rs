@@ -24,6 +24,9 @@ pub enum Error {
     /// The integer model could not be made or evaluated.
     #[error(transparent)]
     Integer(#[from] zklora_integer::Error),
+    /// A statement, a request or a delivery cannot be made, or does not hold.
+    #[error(transparent)]
+    Evaluation(#[from] zklora_evaluation::Error),
     /// A run ended early because contributors failed. The text names each of them.
     #[error("{0}")]
     Interrupted(String),
@@ -66,9 +69,31 @@ impl Error {
         }
     }
 
+    /// Whether this machine has no more open files or no more room, or zklora has a bug: the input
+    /// may be right.
+    pub fn is_of_full_machine(&self) -> bool {
+        use zklora_files::Kind;
+        let of =
+            |error: &zklora_files::Error| matches!(error.kind, Kind::TooManyOpen | Kind::DiskFull);
+        match self {
+            Error::Session(Session::Artifact(Artifact::File(error)))
+            | Error::Adapter(zklora_models::Error::File(error))
+            | Error::Source(zklora_compiler::SourceError::File(error)) => of(error),
+            Error::Session(Session::System(_) | Session::Internal(_)) => true,
+            Error::Session(Session::Artifact(Artifact::Proof(error))) => {
+                matches!(error, zklora_proof::Error::Internal(_))
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a claim was checked and rejected (exit code 1). Otherwise the input is unusable
     /// (exit code 2).
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Error::Session(error) if error.is_refusal())
+        match self {
+            Error::Session(error) => error.is_refusal(),
+            Error::Evaluation(error) => error.is_refusal(),
+            _ => false,
+        }
     }
 }

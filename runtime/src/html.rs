@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use zklora_files::text::is_plain;
 
-pub use crate::numbers::{bytes, count};
+pub use crate::numbers::{bytes, count, plural};
 
 /// The style sheet of every page, for light and for dark screens.
 pub const STYLE: &str = include_str!("style.css");
@@ -28,6 +28,31 @@ pub fn text(raw: &str) -> String {
         }
     }
     out
+}
+
+/// Begins a page that loads nothing: its policy forbids scripts and loading. Arguments are HTML.
+pub fn begin(title: &str, heading: &str, below: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
+         <meta name=\"referrer\" content=\"no-referrer\"><title>{title}</title><style>{STYLE}</style></head><body>\
+         <header><h1>{heading}</h1><p class=\"soft\">{below}</p></header><main>"
+    )
+}
+
+/// Ends a page.
+pub fn end(out: &mut String, footer: &str) {
+    let _ = writeln!(
+        out,
+        "</main><footer>Made by <code>zklora report</code> {}. {footer}</footer></body></html>",
+        env!("CARGO_PKG_VERSION")
+    );
+}
+
+/// Appends a number with its label. Both are HTML.
+pub fn tile(out: &mut String, value: &str, label: &str) {
+    let _ = write!(out, "<div class=\"card tile\"><b>{value}</b><span>{label}</span></div>");
 }
 
 /// Formats a number with four significant digits.

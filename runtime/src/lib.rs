@@ -5,6 +5,7 @@
 //! text ─ infer: a language model with the deltas of contributors → effect_report → report_page
 //! delivered adapter + opening ─ audit → which modules differ
 //! base model + artifacts ─ integer: scores as exact integers
+//! artifacts + integer ─ evaluate: offers, answers, deliveries, settlements → evaluation_page
 //! artifacts + text ─ leak → how much rows leak
 //! ```
 
@@ -12,6 +13,8 @@ pub mod audit;
 pub mod compile;
 pub mod effect_report;
 pub mod error;
+pub mod evaluate;
+pub mod evaluation_page;
 pub mod html;
 pub mod infer;
 pub mod integer;

@@ -25,3 +25,32 @@ pub fn bytes(count: u64) -> String {
         _ => format!("{:.1} GiB", count as f64 / 1_073_741_824.0),
     }
 }
+
+/// `1 module`, `2 modules`.
+pub fn plural(number: usize, noun: &str) -> String {
+    let ending = match noun {
+        _ if number == 1 => "",
+        noun if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{} {noun}{ending}", count(number))
+}
+
+/// Formats a difference with its sign; zero has none.
+pub fn signed(x: f64, decimals: usize) -> String {
+    if !x.is_finite() {
+        return "–".into();
+    }
+    let size = format!("{:.decimals$}", x.abs());
+    match size.bytes().any(|digit| (b'1'..=b'9').contains(&digit)) {
+        false => size,
+        true if x < 0.0 => format!("−{size}"),
+        true => format!("+{size}"),
+    }
+}
+
+/// Formats a number with these decimals.
+pub fn fixed(x: f64, decimals: usize) -> String {
+    // Zero has no sign.
+    if x.is_finite() { format!("{:.decimals$}", x + 0.0) } else { "–".into() }
+}

@@ -266,6 +266,119 @@ pub fn curves(
     out
 }
 
+/// A value with its interval.
+pub struct Whisker {
+    /// Its name.
+    pub name: String,
+    /// The value in words.
+    pub shown: String,
+    /// The value.
+    pub value: f64,
+    /// Half the width of the interval.
+    pub plus_minus: Option<f64>,
+}
+
+impl Whisker {
+    fn ends(&self) -> [f64; 2] {
+        let half = self.plus_minus.unwrap_or(0.0);
+        [self.value - half, self.value + half]
+    }
+}
+
+/// Which side of zero an interval is on, as a class. The colour is for viewers without the page's
+/// style.
+fn side(of: &Whisker) -> (&'static str, &'static str) {
+    let [low, high] = of.ends();
+    match of.plus_minus {
+        Some(_) if low > 0.0 => ("better", "#2a8a56"),
+        Some(_) if high < 0.0 => ("worse", "#c8453c"),
+        _ => ("open", "#7a8594"),
+    }
+}
+
+/// A long name without its middle.
+fn shortened(name: &str) -> String {
+    const ENDS: usize = 11;
+    let all: Vec<char> = name.chars().collect();
+    if all.len() <= 2 * ENDS + 1 {
+        return name.to_string();
+    }
+    let (first, last) = (&all[..ENDS], &all[all.len() - ENDS..]);
+    first.iter().chain(&['…']).chain(last).collect()
+}
+
+/// Draws a dot and its interval for each value, one below the other, on one axis that has zero.
+pub fn whiskers(label: &str, axis: &str, of: &[Whisker], shown: impl Fn(f64) -> String) -> String {
+    const WIDTH: f64 = 340.0;
+    const SIDE: f64 = 20.0;
+    const ROW: f64 = 44.0;
+    let scale = Scale::around(of.iter().flat_map(Whisker::ends).chain([0.0]));
+    let x = |value: f64| SIDE + (WIDTH - 2.0 * SIDE) * scale.fraction(value);
+    let bottom = ROW * of.len() as f64;
+    let height = bottom + 42.0;
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
+         font-family=\"sans-serif\" font-size=\"12\" fill=\"#7a8594\" aria-label=\"{}\">",
+        text(label)
+    );
+    for mark in scale.marks() {
+        let at = x(mark);
+        let (class, colour) = if mark == 0.0 { ("base", "#7a8594") } else { ("grid", "#a9b1bb") };
+        for row in 0..of.len() {
+            let top = ROW * row as f64 + 20.0;
+            let _ = write!(
+                out,
+                "<line class=\"{class}\" stroke=\"{colour}\" x1=\"{at:.1}\" x2=\"{at:.1}\" \
+                 y1=\"{top:.1}\" y2=\"{:.1}\"/>",
+                top + 18.0
+            );
+        }
+        let _ = write!(
+            out,
+            "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            bottom + 14.0,
+            text(&short(&shown(mark))),
+        );
+    }
+    for (row, whisker) in of.iter().enumerate() {
+        let top = ROW * row as f64;
+        let y = top + 29.0;
+        let [low, high] = whisker.ends();
+        let (class, colour) = side(whisker);
+        let name = shortened(&whisker.name);
+        let _ = write!(
+            out,
+            "<text class=\"name\" x=\"0\" y=\"{0:.1}\">{1}</text>\
+             <text x=\"{WIDTH}\" y=\"{0:.1}\" text-anchor=\"end\">{2}</text>\
+             <g class=\"{class}\" stroke=\"{colour}\" fill=\"{colour}\"><title>{3}: {2}</title>",
+            top + 14.0,
+            text(&name),
+            text(&whisker.shown),
+            text(&whisker.name),
+        );
+        if whisker.plus_minus.is_some() {
+            let _ = write!(
+                out,
+                "<path class=\"whisker\" stroke-width=\"2.4\" \
+                 d=\"M{0:.1} {y:.1}H{1:.1}M{0:.1} {2:.1}V{3:.1}M{1:.1} {2:.1}V{3:.1}\"/>",
+                x(low),
+                x(high),
+                y - 5.0,
+                y + 5.0,
+            );
+        }
+        let _ = write!(out, "<circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"4.5\"/></g>", x(whisker.value));
+    }
+    let _ = write!(
+        out,
+        "<text class=\"axis\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text></svg>",
+        WIDTH / 2.0,
+        height - 6.0,
+        text(axis),
+    );
+    out
+}
+
 const PICTURE_STYLE: &str = "svg{background:#fff;color:#1b1f24;font:13px system-ui,sans-serif;--soft:#5a6370;--line:#dfe3e8;\
 --one:#7a8594;--two:#1f6fd6}text{fill:var(--soft)}text.title{fill:currentColor;font-size:16px;font-weight:600}\
 .grid{stroke:var(--line)}.line{fill:none;stroke-width:2.2}.line.one{stroke:var(--one);stroke-dasharray:6 4}\

@@ -19,7 +19,6 @@
 //! | `proof_attempts` | attempts at a proof, on disk |
 //! | `session_files` | names of the files of a session |
 //! | [`close_in_child`] | file descriptors that a forked child has to close |
-//! | [`leakage`] | after how many rows a module's integers are known |
 //!
 //! This crate must not know how an adapter is compiled, or what model a row comes from. Without the
 //! feature `network`, it needs neither tonic nor tokio, and holds recording and proving in one
@@ -37,7 +36,6 @@ pub mod close_in_child;
 pub mod deltas;
 pub mod error;
 pub mod frame_log;
-pub mod leakage;
 pub mod ledger;
 #[cfg(feature = "network")]
 pub(crate) mod proof_attempts;

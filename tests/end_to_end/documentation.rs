@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io::ErrorKind, path::Path, process::Command};
 
 use crate::{zk, zklora::zklora};
 
-const COMMANDS: [&[&str]; 30] = [
+const COMMANDS: [&[&str]; 38] = [
     &["run"],
     &["export"],
     &["compile"],
@@ -28,6 +28,14 @@ const COMMANDS: [&[&str]; 30] = [
     &["sessions", "retry"],
     &["infer"],
     &["audit"],
+    &["offer", "make"],
+    &["offer", "fetch"],
+    &["offer", "show"],
+    &["offer", "rotate"],
+    &["evaluate"],
+    &["claim"],
+    &["deliver"],
+    &["settle"],
     &["report"],
     &["leak"],
     &["integer", "compile"],

@@ -102,7 +102,16 @@ pub struct Server {
 }
 
 impl Server {
+    /// A server that serves rows, any number of them unless `more` has a limit.
     pub fn start(contributor: &Contributor, listen: &str, more: &[&str]) -> Server {
+        let unlimited = if more.contains(&"--max-rows") { None } else { Some("unlimited") };
+        let rows = unlimited.into_iter().flat_map(|unlimited| ["--max-rows", unlimited]);
+        let all: Vec<&str> = rows.chain(more.iter().copied()).collect();
+        Server::without_rows(contributor, listen, &all)
+    }
+
+    /// A server that serves no rows, unless `more` says so.
+    pub fn without_rows(contributor: &Contributor, listen: &str, more: &[&str]) -> Server {
         let mut command = zklora_command();
         command
             .args(["--json", "serve", "--listen", listen, "--artifacts"])
@@ -238,6 +247,38 @@ fn serve_and_infer_end_with_a_verified_proof() {
     let other = format!("{}={}", server.url, "0".repeat(64));
     end(infer(&[&other], &user.path().join("other"), &["--text", "x = 1"]))
         .refused(1, "was pinned");
+}
+
+#[test]
+fn rows_are_served_only_by_a_contributor_that_chose_it() {
+    let contributor = first();
+    let ledger = contributor.path().join("private/served.jsonl");
+    let user = tempfile::tempdir().unwrap();
+    let server = Server::without_rows(&contributor, "127.0.0.1:0", &[]);
+    assert!(server.said["max_rows"].is_null() && server.said.get("leakage").is_none());
+    let before = std::fs::read(&ledger).ok();
+    let refused = end(infer(&[&server.pinned()], &user.path().join("none"), &["--text", "x = 1"]));
+    refused.refused(2, "this contributor serves no rows (it did not choose --max-rows): ask for");
+    assert_eq!(std::fs::read(&ledger).ok(), before);
+    // A session that began under another choice ends with its proof.
+    let address = server.kill();
+    let server = Server::start(&contributor, &address, &[]);
+    assert_eq!(server.said["max_rows"], "unlimited");
+    let (out, text) = (user.path().join("session"), text());
+    let pinned = server.pinned();
+    let running = infer(&[&pinned], &out, &["--text", &text, "--patience", "30"]);
+    wait_for_rows(&contributor.path().join("private/sessions"), 100_000);
+    server.kill();
+    let server = Server::without_rows(&contributor, &address, &[]);
+    let run = end(running);
+    run.refused(2, "this contributor serves no further rows");
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!(report["contributors"][0]["verdict"], "accepted");
+    let verdict = verify_again(&out.join("contributor-1"), &server.id);
+    let rows = server.said["rows_served"].as_u64().unwrap();
+    let proven = verdict["rows"].as_object().unwrap().values();
+    assert_eq!(proven.map(|rows| rows.as_u64().unwrap()).max(), Some(rows));
 }
 
 #[test]
@@ -417,7 +458,8 @@ fn smollm2_with_the_trained_adapter_has_the_loss_that_peft_has_and_a_proof() {
     zk!["compile", path("onnx"), "--out", path("artifacts")].ok();
     let mut command = zklora_command();
     command
-        .args(["--json", "serve", "--listen", "127.0.0.1:0", "--artifacts"])
+        .args(["--json", "serve", "--max-rows", "unlimited", "--listen", "127.0.0.1:0"])
+        .arg("--artifacts")
         .arg(path("artifacts"));
     let server = Server::of(command);
     let mut command = zklora_command();

@@ -60,16 +60,16 @@ fn shares(measured: &Value, of: impl Fn(&Value) -> &Value) -> Vec<f64> {
         .collect()
 }
 
-/// The output of `serve` up to the lines about exact recovery.
-fn served(artifacts: PathBuf) -> String {
+/// The output of `serve` with these arguments, up to the line with this text.
+fn served(artifacts: PathBuf, more: &[&str], last: &str) -> String {
     let mut command = zklora_command();
-    command.args(args!["serve", "--listen", "127.0.0.1:0", "--artifacts", artifacts]);
+    command.args(args!["serve", "--listen", "127.0.0.1:0", "--artifacts", artifacts]).args(more);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut said = String::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         said.push_str(&line.unwrap());
         said.push('\n');
-        if said.contains("no proof system changes this") {
+        if said.contains(last) {
             break;
         }
     }
@@ -96,7 +96,8 @@ fn what_rows_give_away_is_measured_kept_and_said_wherever_rows_leave() {
         ]
     };
     let plan = || zk!["compile", path("onnx"), "--out", path("artifacts"), "--plan"].ok().stdout;
-    for said in [served(path("artifacts")), record("1.safetensors").ok().stdout, plan()] {
+    let serve = || served(path("artifacts"), &["--max-rows", "unlimited"], "never before");
+    for said in [serve(), record("1.safetensors").ok().stdout, plan()] {
         assert!(
             said.contains("never measured: run zklora leak") && said.contains("after payment"),
             "{said}"
@@ -140,7 +141,7 @@ fn what_rows_give_away_is_measured_kept_and_said_wherever_rows_leave() {
     assert!(svg.starts_with("<svg xmlns=") && svg.matches("<polyline").count() == 2, "{svg}");
 
     let first = format!("1 row a module give {:.1} % of the gain", gain[0] * 100.0);
-    for said in [served(path("artifacts")), record("2.safetensors").ok().stdout, plan()] {
+    for said in [serve(), record("2.safetensors").ok().stdout, plan()] {
         assert!(said.contains(&first) && said.contains("after payment"), "{first}: {said}");
         assert!(!said.contains("never measured"), "{said}");
     }
@@ -174,6 +175,30 @@ fn what_rows_give_away_is_measured_kept_and_said_wherever_rows_leave() {
             && shown.contains("lower bounds"),
         "{shown}"
     );
+}
+
+#[test]
+fn serve_says_whether_rows_are_served_and_what_they_give_away() {
+    let folder = compiled("llama_qv_r4", "tiny-llama");
+    let artifacts = || folder.path().join("artifacts");
+    let formulas = ["Exact recovery", "linear algebra", "within reach", "crafted"];
+    let none = "none (--max-rows N or unlimited switches the row service on)";
+    let off = served(artifacts(), &[], none);
+    assert!(!off.contains("give away") && !off.contains("counted per folder"), "{off}");
+    for (choice, shown) in [
+        ("2000", "at most 2,000 a module, over all sessions and users"),
+        ("unlimited", "Rows                 unlimited"),
+    ] {
+        let on = served(artifacts(), &["--max-rows", choice], "never before");
+        let parts = [shown, "counted per folder", "What rows give away  never measured"];
+        assert!(parts.iter().all(|part| on.contains(part)), "{on}");
+        assert!(!formulas.iter().any(|formula| on.contains(formula)), "{on}");
+    }
+    for (wrong, why) in
+        [("0", "to serve no rows, leave it out"), ("all", "a number of rows, or `unlimited`")]
+    {
+        zk!["serve", "--artifacts", artifacts(), "--max-rows", wrong].refused(2, why);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod ci;
 mod documentation;
+mod evaluation;
 mod ezkl;
 mod hostile_text;
 mod inference;

@@ -49,7 +49,7 @@ fn most(rows: &Value) -> Option<u64> {
 }
 
 /// What is at `http://ADDRESS/metrics`, by series.
-fn scrape(url: &str) -> BTreeMap<String, f64> {
+pub fn scrape(url: &str) -> BTreeMap<String, f64> {
     let address = url.strip_prefix("http://").unwrap().strip_suffix("/metrics").unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     stream

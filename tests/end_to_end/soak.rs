@@ -278,7 +278,7 @@ fn soak_a_million_rows_in_one_session_within_512_mb() {
     command
         .args(["--json", "serve", "--listen", "127.0.0.1:0", "--artifacts"])
         .arg(contributor.path());
-    command.args(["--max-session-rows", "2000000"]);
+    command.args(["--max-session-rows", "2000000", "--max-rows", "unlimited"]);
     let server = Server::of(limited(&command));
     let user = tempfile::tempdir().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap());

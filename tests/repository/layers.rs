@@ -6,17 +6,35 @@ use std::process::Command;
 use crate::files;
 
 /// The crates from the bottom up, each with those that it may use.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("proof", &[]),
     ("files", &[]),
     ("artifacts", &["proof", "files"]),
     ("models", &["files"]),
     ("integer", &["files", "models"]),
+    ("evaluation", &["files", "models", "integer"]),
     ("compiler", &["proof", "files", "artifacts", "models"]),
-    ("session", &["proof", "files", "artifacts"]),
+    ("session", &["proof", "files", "artifacts", "evaluation"]),
     ("ezkl", &["proof", "files", "artifacts", "models", "compiler", "session"]),
-    ("runtime", &["proof", "files", "artifacts", "models", "integer", "compiler", "session"]),
-    ("bench", &["proof", "files", "artifacts", "models", "compiler", "session", "ezkl", "runtime"]),
+    (
+        "runtime",
+        &["proof", "files", "artifacts", "models", "integer", "evaluation", "compiler", "session"],
+    ),
+    (
+        "bench",
+        &[
+            "proof",
+            "files",
+            "artifacts",
+            "models",
+            "integer",
+            "evaluation",
+            "compiler",
+            "session",
+            "ezkl",
+            "runtime",
+        ],
+    ),
     ("zklora", &["proof", "files", "artifacts", "models", "session", "runtime"]),
     (
         "cli",
@@ -26,6 +44,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
             "artifacts",
             "models",
             "integer",
+            "evaluation",
             "compiler",
             "session",
             "ezkl",
@@ -33,7 +52,10 @@ const LAYERS: [(&str, &[&str]); 14] = [
             "bench",
         ],
     ),
-    ("python", &["proof", "files", "artifacts", "models", "compiler", "session", "runtime"]),
+    (
+        "python",
+        &["proof", "files", "artifacts", "models", "evaluation", "compiler", "session", "runtime"],
+    ),
     ("fuzz", &[]),
 ];
 

@@ -15,7 +15,7 @@ use zklora_runtime::{
 };
 use zklora_session::{
     client::{ClientTls, ContributorOptions, Network, Remote, UserSession},
-    server::{self, Limits, ServerOptions},
+    server::{self, Limits, RowService, ServerOptions},
 };
 
 use super::echo;
@@ -148,7 +148,7 @@ impl Serving {
             insecure: false,
             metrics: None,
             data: data.to_path_buf(),
-            limits: Limits::default(),
+            limits: Limits { rows: RowService::Unlimited, ..Limits::default() },
         };
         let listening = server::start(artifacts, srs.clone(), KeyStore::default(), &options)?;
         let address = listening.address;

@@ -12,7 +12,7 @@ use super::{SrsFile, against};
 pub struct Bench {
     /// PEFT folder whose pipeline is measured.
     #[arg(long, value_name = "DIR",
-        required_unless_present_any = ["profile", "all", "scaling", "task", "against"])]
+        required_unless_present_any = ["profile", "all", "scaling", "task", "against", "evaluate"])]
     pub adapter: Option<PathBuf>,
     /// Folder of the base model: DoRA and VeRA need it.
     #[arg(long, value_name = "DIR", requires = "adapter")]
@@ -42,9 +42,31 @@ pub struct Bench {
     pub rows: Vec<u32>,
     /// Measure two-party inference over loopback instead, on this base model (ONNX): forward pass,
     /// calls and deltas, as ratios.
-    #[arg(long, value_name = "MODEL.onnx", conflicts_with = "rows", requires = "adapter")]
+    #[arg(long, value_name = "MODEL.onnx", conflicts_with = "rows")]
     pub model: Option<PathBuf>,
-    /// Tokens of a forward pass.
+    /// Measure evaluations with the adapter in this folder (as `compile` wrote it) instead, on the
+    /// base model --model: scoring against tract, bytes on the wire, time around scoring.
+    #[arg(long, value_name = "DIR", requires = "model", requires = "text",
+        conflicts_with_all = ["adapter", "profile", "all", "scaling"])]
+    pub evaluate: Option<PathBuf>,
+    /// Text of which units are made.
+    #[arg(long, value_name = "FILE", requires = "evaluate")]
+    pub text: Option<PathBuf>,
+    /// Tokenizer of the base model [default: tokenizer.json beside it].
+    #[arg(long, value_name = "FILE", requires = "evaluate")]
+    pub tokenizer: Option<PathBuf>,
+    /// Folder of its integer model, which is made if there is none [default: a temporary one].
+    #[arg(long, value_name = "DIR", requires = "evaluate")]
+    pub integer: Option<PathBuf>,
+    /// Units that are scored.
+    #[arg(long, value_name = "N", default_value_t = 200, requires = "evaluate",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub units: u32,
+    /// Units of the request whose handling is measured without scoring.
+    #[arg(long, value_name = "N", default_value_t = 100_000, requires = "evaluate",
+        value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
+    pub many_units: u32,
+    /// Tokens of a forward pass, or of a unit.
     #[arg(long, value_name = "N", default_value_t = 64, requires = "model",
         value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub tokens: u32,

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 /// `zklora report`
 #[derive(ClapArgs)]
 pub struct Report {
-    /// Folder with report.json.
+    /// Folder that `evaluate` or `infer` wrote.
     pub dir: PathBuf,
     /// Also write an HTML page: one file without external resources.
     #[arg(long, value_name = "FILE")]

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use zklora_session::server::RowService;
 
-use super::SrsFile;
+use super::{OwnModel, SrsFile};
 
 /// The format of a server's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -17,6 +18,11 @@ pub enum LogFormat {
 
 /// `zklora serve`
 #[derive(ClapArgs)]
+// A server of rows alone needs no base model.
+#[command(
+    mut_arg("base", |arg| arg.required(false).requires("model").requires("identity")),
+    mut_arg("model", |arg| arg.required(false).requires("base"))
+)]
 pub struct Serve {
     /// Folder that compile wrote.
     #[arg(long, value_name = "DIR")]
@@ -40,11 +46,11 @@ pub struct Serve {
     /// traffic.
     #[arg(long)]
     pub insecure: bool,
-    /// Serve at most this many rows of a module, over all sessions and users [default: no limit].
-    /// A few rows reveal most of what an adapter does (zklora leak), so the limit is no protection
-    /// before payment.
-    #[arg(long, value_name = "N")]
-    pub max_rows: Option<u64>,
+    /// Serve rows: at most N of a module, over all sessions and users, or `unlimited` [default:
+    /// no rows are served]. A few rows reveal most of what an adapter does (zklora leak), so a
+    /// limit is no protection before payment.
+    #[arg(long, value_name = "N|unlimited")]
+    pub max_rows: Option<RowService>,
     /// Folder for the sessions [default: private/sessions in the artifacts folder].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -91,4 +97,9 @@ pub struct Serve {
     pub proving_threads: Option<u32>,
     #[command(flatten)]
     pub srs: SrsFile,
+    /// Folder of your identity: answer requests for the offer in public/. Needs the base model.
+    #[arg(long, value_name = "DIR", requires = "base", help_heading = "Evaluations")]
+    pub identity: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: Option<OwnModel>,
 }

@@ -14,6 +14,9 @@ pub struct Sessions {
     /// the artifacts folder].
     #[arg(long, value_name = "DIR", global = true)]
     pub data: Option<PathBuf>,
+    /// Folder of your identity: `list` also shows the bits that answers told of the adapter.
+    #[arg(long, value_name = "DIR", global = true)]
+    pub identity: Option<PathBuf>,
     /// The command to run [default: list].
     #[command(subcommand)]
     pub command: Option<SessionsCommand>,

@@ -3,9 +3,12 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use serde_json::json;
-use zklora_artifacts::srs_file;
-use zklora_bench::network_bench::{self, Compared};
-use zklora_proof::verifier::SrsPolicy;
+use zklora_artifacts::{folder::Artifacts, srs_file};
+use zklora_bench::{
+    evaluation_bench,
+    network_bench::{self, Compared},
+};
+use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
 use zklora_runtime::{
     pipeline,
     pipeline::{ActivationSource, Options, PipelineStep},
@@ -18,6 +21,9 @@ use crate::{
 };
 
 pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
+    if let (Some(artifacts), Some(model), Some(text)) = (&args.evaluate, &args.model, &args.text) {
+        return evaluations(args, artifacts, model, text, output);
+    }
     let Some(adapter) = &args.adapter else { return profile_bench::bench(args, output) };
     if let Some(model) = &args.model {
         return network(args, adapter, model, output);
@@ -97,6 +103,69 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     output.result(
         &json!({ "cores": cores, "runs": results }),
         &[("Machine", format!("{cores} cores; peak memory is of the process so far"))],
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn evaluations(
+    args: &args::Bench,
+    artifacts: &Path,
+    model: &Path,
+    text: &Path,
+    output: &Output,
+) -> Outcome {
+    let srs = srs_file::load(args.srs.srs.as_deref())?;
+    let artifacts = Artifacts::load(artifacts, &srs, &KeyStore::default())?;
+    let scratch = zklora_files::scratch()?;
+    let own = scratch.path().join("integer");
+    let options = evaluation_bench::Options {
+        base: model,
+        tokenizer: args.tokenizer.clone(),
+        integer: args.integer.as_deref().unwrap_or(&own),
+        text,
+        units: args.units as usize,
+        tokens: args.tokens as usize,
+        many: args.many_units as usize,
+        scratch: scratch.path(),
+    };
+    let spinner = output.spinner();
+    let measured = evaluation_bench::measure(artifacts, &srs, &options, &mut |step| {
+        spinner.set_message(step);
+    });
+    spinner.finish_and_clear();
+    let measured = measured?;
+    let time = |s: f64| seconds(Duration::from_secs_f64(s));
+    let of = |bytes_of: Option<u64>| bytes_of.map_or("-".into(), bytes);
+    let Compared { zklora_seconds, other_seconds, ratio } = &measured.scoring;
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    output.result(
+        &json!({ "cores": cores, "measured": measured }),
+        &[
+            (
+                "Scoring",
+                format!(
+                    "{} units of {} tokens, base and adapted: {}; one pass of the bare f32 graph in \
+                     tract each: {}; ratio {ratio:.2}",
+                    count(measured.units),
+                    measured.tokens,
+                    time(*zklora_seconds),
+                    time(*other_seconds)
+                ),
+            ),
+            ("On the wire", format!("{:.0} bytes a unit", measured.bytes_per_unit)),
+            (
+                "Around it",
+                format!(
+                    "{} units: {}, {:.3} % of their scoring; peak memory {}",
+                    count(measured.many),
+                    time(measured.handling_seconds),
+                    measured.handling_share * 100.0,
+                    of(measured.handling_memory)
+                ),
+            ),
+            ("Peak memory", of(measured.memory)),
+            ("Cores", cores.to_string()),
+        ],
     );
     Ok(ExitCode::SUCCESS)
 }

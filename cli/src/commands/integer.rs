@@ -115,7 +115,7 @@ fn run(args: &IntegerRun, output: &Output) -> Outcome {
     }
     let missing = out_of_range(&scored, output);
     output.table(&table(&scored));
-    let mut rows = vec![("Integer model", setup.digest.clone())];
+    let mut rows = vec![("Integer model", setup.bound.digest.clone())];
     rows.extend(setup.adapter_id().map(|id| ("Adapter id", id)));
     if setup.adapter_id().is_none() {
         rows.push(("Adapter", "none: the base model alone".into()));
@@ -137,7 +137,7 @@ fn run(args: &IntegerRun, output: &Output) -> Outcome {
     }
     output.result(
         &json!({
-            "integer_model": setup.digest,
+            "integer_model": setup.bound.digest,
             "adapter_id": setup.adapter_id(),
             "mean_loss": mean,
             "tokens": totals.map(|totals| totals.0),
@@ -364,7 +364,7 @@ fn print_check(
         ]
     }));
     output.table(&headroom);
-    let mut rows = vec![("Integer model", setup.digest.clone())];
+    let mut rows = vec![("Integer model", setup.bound.digest.clone())];
     rows.extend(setup.adapter_id().map(|id| ("Adapter id", id)));
     let (integers, floats) = compared.seconds;
     rows.push((
@@ -380,7 +380,7 @@ fn print_check(
     }
     rows.extend(args.plot.iter().map(|file| ("Plot", file.display().to_string())));
     let json = json!({
-        "integer_model": setup.digest,
+        "integer_model": setup.bound.digest,
         "adapter_id": setup.adapter_id(),
         "context": args.context,
         "comparison": compared,

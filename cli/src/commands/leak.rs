@@ -98,8 +98,11 @@ fn table(measured: &Measurement) -> Vec<Vec<String>> {
 pub const FOR_WHOM: &str = "serve rows only to users who may learn what the adapter does: after \
                             payment or under contract, never before (docs/security.md)";
 
+/// Lines of a table.
+pub type Lines = Vec<(&'static str, String)>;
+
 /// Lines for people, and the measurement (or null) for machines.
-pub type GivenAway = (Vec<(&'static str, String)>, Value);
+pub type GivenAway = (Lines, Value);
 
 /// What rows give away, as commands report it.
 pub fn given_away(artifacts: &Path, adapter: &AdapterId) -> GivenAway {

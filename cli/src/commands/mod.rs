@@ -7,6 +7,9 @@ mod adapter;
 mod against;
 #[cfg(feature = "bench")]
 mod bench;
+mod claim;
+#[cfg(feature = "server")]
+mod evaluate;
 #[cfg_attr(not(feature = "ezkl"), path = "ezkl_absent.rs")]
 mod ezkl;
 #[cfg(feature = "server")]
@@ -14,6 +17,7 @@ mod infer;
 mod integer;
 mod leak;
 mod man;
+mod offer;
 mod outcome;
 #[cfg(feature = "bench")]
 mod profile_bench;
@@ -24,6 +28,7 @@ mod serve;
 mod session;
 #[cfg(feature = "server")]
 mod sessions;
+mod settle;
 mod srs;
 
 use std::process::ExitCode;
@@ -76,6 +81,12 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         #[cfg(feature = "server")]
         Command::Infer(args) => infer::infer(&args, output),
         Command::Integer(command) => integer::integer(&command, output),
+        Command::Offer(command) => offer::offer(&command, output),
+        #[cfg(feature = "server")]
+        Command::Evaluate(args) => evaluate::evaluate(&args, output),
+        Command::Claim(args) => claim::claim(&args, output),
+        Command::Deliver(args) => settle::deliver(&args, output),
+        Command::Settle(args) => settle::settle(&args, output),
         Command::Report(args) => report::report(&args, output),
         Command::Leak(args) => {
             ezkl::refuse(

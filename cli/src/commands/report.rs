@@ -6,7 +6,8 @@ use serde_json::json;
 use zklora_files::Access;
 use zklora_runtime::{
     effect_report::{EffectReport, Verdict},
-    report_page,
+    evaluate::{self, Folder, lines},
+    evaluation_page, report_page,
 };
 
 use super::outcome::Outcome;
@@ -15,9 +16,28 @@ use crate::{
     output::{Output, bytes, count},
 };
 
+/// The report of an evaluation.
+fn evaluation(args: &Report, folder: &Folder, output: &Output) -> Outcome {
+    let report = evaluate::Report::of(folder)?;
+    let mut rows = lines(&report);
+    if let Some(page) = &args.html {
+        let html = evaluation_page::page(&report);
+        zklora_files::write(page, html.as_bytes(), Access::Private)?;
+        rows.push(("Page".into(), page.display().to_string()));
+    }
+    let rows: Vec<(&str, String)> =
+        rows.iter().map(|(label, value)| (label.as_str(), value.clone())).collect();
+    output.result(&json!(report), &rows);
+    Ok(ExitCode::SUCCESS)
+}
+
 pub fn report(args: &Report, output: &Output) -> Outcome {
     if let Some(page) = &args.html {
         zklora_files::require_folder_of(page)?;
+    }
+    let folder = Folder::new(&args.dir);
+    if folder.has_request() {
+        return evaluation(args, &folder, output);
     }
     let report = EffectReport::read(&args.dir.join("report.json"))?;
     if let Some(page) = &args.html {

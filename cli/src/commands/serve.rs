@@ -4,14 +4,15 @@ use std::{process::ExitCode, time::Duration};
 
 use serde_json::json;
 use zklora_artifacts::{folder::Artifacts, srs_file};
-use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore};
-use zklora_session::{
-    leakage::Leakage,
-    row_totals::RowTotals,
-    server::{self, Limits, ServerOptions, ServerTls, Tokens},
-};
+use zklora_evaluation::answering::Answering;
+use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore, srs::Srs};
+use zklora_runtime::evaluate::{self, ContributorOptions};
+use zklora_session::server::{self, Limits, RowService, ServerOptions, ServerTls, Tokens};
 
-use super::{leak, outcome::Outcome};
+use super::{
+    leak::{self, Lines},
+    outcome::Outcome,
+};
 use crate::{
     args, log,
     output::{Output, count},
@@ -23,16 +24,76 @@ pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
     let srs = srs_file::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
+    let answering = answering_of(args, &srs, &keys)?;
     let options = options(args)?;
     let manifest = artifacts.manifest.clone();
     let given_away = leak::given_away(&args.artifacts, &manifest.id());
-    let listening = server::start(artifacts, srs, keys, &options)?;
+    let offer = answering.as_ref().map(offer_rows).transpose()?;
+    let listening = server::start_with_evaluations(artifacts, srs, keys, &options, answering)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", listening.address);
-    announce(&url, &manifest, &listening, &options, given_away, output);
+    announce(&url, &manifest, &listening, &options, (given_away, offer), output);
     listening.run_until(stop_signal::signal())?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// What answers requests for evaluations, if the options ask for it.
+fn answering_of(
+    args: &args::Serve,
+    srs: &Srs,
+    keys: &KeyStore,
+) -> anyhow::Result<Option<Answering>> {
+    let (Some(identity), Some(model)) = (&args.identity, &args.model) else {
+        anyhow::ensure!(
+            args.model.is_none() || args.identity.is_some(),
+            "--base is for evaluations: name your identity, too (--identity)"
+        );
+        return Ok(None);
+    };
+    let options = ContributorOptions {
+        identity: identity.clone(),
+        model: model.model.clone(),
+        base: model.base_model(),
+        tokenizer: model.tokenizer.clone(),
+    };
+    // Its own copy of the weights: scoring and serving rows share nothing that changes.
+    let artifacts = Artifacts::load(&args.artifacts, srs, keys)?;
+    Ok(Some(evaluate::answering(artifacts, srs, &options)?))
+}
+
+/// The offer and its budget, for the table.
+fn offer_rows(answering: &Answering) -> anyhow::Result<OfferRows> {
+    let (spent, budget) = (answering.spent()?, answering.offer.offer.budget);
+    let bits = |bits: u64| count(usize::try_from(bits).unwrap_or(usize::MAX));
+    let rows = vec![
+        ("Evaluations", format!("offer {}", answering.offer.digest)),
+        (
+            "Bits",
+            format!(
+                "{} of {} are told (lineage {}); a client gets up to {}",
+                bits(spent.bits()),
+                bits(budget.bits),
+                answering.lineage(),
+                bits(budget.bits_per_client)
+            ),
+        ),
+        (
+            "",
+            "users choose which bits they learn, secrets that the adapter memorised included"
+                .into(),
+        ),
+    ];
+    let json = json!({
+        "offer": answering.offer.digest,
+        "key": answering.offer.offer.key,
+        "bits_spent": spent.bits(),
+        "bits": budget.bits,
+        "bits_per_client": budget.bits_per_client,
+    });
+    Ok((rows, json))
+}
+
+type OfferRows = (Vec<(&'static str, String)>, serde_json::Value);
 
 fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
     let tls = match (&args.tls_cert, &args.tls_key) {
@@ -69,7 +130,7 @@ fn options(args: &args::Serve) -> anyhow::Result<ServerOptions> {
             max_held_bytes: args
                 .max_held
                 .map_or(defaults.max_held_bytes, |mib| (mib as usize) << 20),
-            max_rows: args.max_rows,
+            rows: args.max_rows.unwrap_or_default(),
             idle: Duration::from_secs(u64::from(args.idle)),
             proving_threads: args
                 .proving_threads
@@ -100,10 +161,9 @@ fn announce(
     manifest: &CheckedManifest,
     listening: &server::Listening,
     options: &ServerOptions,
-    (given_away, measured): leak::GivenAway,
+    ((given_away, measured), offer): (leak::GivenAway, Option<OfferRows>),
     output: &Output,
 ) {
-    let figures = Figures::of(manifest, &listening.served, options.limits.max_rows);
     let restored = &listening.restored;
     let identity =
         match (&options.tokens, options.tls.as_ref().and_then(|tls| tls.client_ca.as_ref())) {
@@ -111,7 +171,6 @@ fn announce(
             (None, Some(_)) => "by client certificate",
             (None, None) => "any client that can connect (no --token-file, no --client-ca)",
         };
-    let limit = options.limits.max_rows;
     let clients: serde_json::Map<String, serde_json::Value> = listening
         .served
         .clients
@@ -164,35 +223,19 @@ fn announce(
             .metrics
             .map(|address| ("Metrics", format!("http://{address}/metrics (no TLS, no tokens)"))),
     );
-    table.push((
-        "Limit",
-        limit.map_or_else(
-            || "none (--max-rows)".into(),
-            |limit| format!("{} rows a module, over all sessions and users", count(limit as usize)),
-        ),
-    ));
-    table.push(("", BUDGET.into()));
-    table.extend(given_away);
-    table.extend(
-        figures
-            .lines()
-            .into_iter()
-            .enumerate()
-            .map(|(line, text)| (if line == 0 { "Exact recovery" } else { "" }, text)),
-    );
+    table.extend(rows_lines(options.limits.rows, given_away));
+    let (rows, evaluations) = offer.unwrap_or_else(|| {
+        let none = "none (--identity, --base and --model answer requests for evaluations)";
+        (vec![("Evaluations", none.to_string())], json!(null))
+    });
+    table.extend(rows);
     output.result(
         &json!({
             "adapter_id": manifest.id().to_string(),
             "budget": BUDGET,
-            "leakage": {
-                "some": figures.least.b_up_to_basis,
-                "packed": figures.least.packed,
-                "lattice": figures.least.lattice,
-                "ordinary": figures.least.ordinary,
-                "modules_within_reach": figures.within_reach,
-                "measured": measured,
-            },
-            "max_rows": limit,
+            "evaluations": evaluations,
+            "leak_measured": measured,
+            "max_rows": max_rows(options.limits.rows),
             "metrics": listening.metrics.map(|address| format!("http://{address}/metrics")),
             "rows_served": listening.served.most(),
             "rows_served_per_client": clients,
@@ -208,61 +251,28 @@ fn announce(
     );
 }
 
-/// The numbers of rows after which a user can recover the integers exactly.
-struct Figures {
-    least: Leakage,
-    /// Number of modules of which an attacker with crafted inputs can recover all of A·B within
-    /// the limit; all modules without a limit.
-    within_reach: usize,
-    modules: usize,
-    limited: bool,
+/// Whether rows are served, and what they give away.
+fn rows_lines(rows: RowService, given_away: Lines) -> Lines {
+    let allowed = match rows {
+        RowService::Off => {
+            let none = "none (--max-rows N or unlimited switches the row service on)";
+            return vec![("Rows", none.into())];
+        }
+        RowService::Limited(limit) => {
+            format!("at most {} a module, over all sessions and users", count(limit.get() as usize))
+        }
+        RowService::Unlimited => "unlimited".into(),
+    };
+    let mut lines = vec![("Rows", allowed), ("", BUDGET.into())];
+    lines.extend(given_away);
+    lines
 }
 
-impl Figures {
-    fn of(manifest: &CheckedManifest, served: &RowTotals, limit: Option<u64>) -> Figures {
-        let each: Vec<Leakage> = manifest.modules().iter().map(Leakage::of).collect();
-        let least = |of: fn(&Leakage) -> u64| each.iter().map(of).min().unwrap_or(0);
-        let reach = |leakage: &Leakage, rows: u64| {
-            limit.is_none_or(|limit| limit.max(rows) >= leakage.packed)
-        };
-        Figures {
-            least: Leakage {
-                b_up_to_basis: least(|l| l.b_up_to_basis),
-                packed: least(|l| l.packed),
-                lattice: least(|l| l.lattice),
-                ordinary: least(|l| l.ordinary),
-            },
-            within_reach: each
-                .iter()
-                .zip(&served.total)
-                .filter(|(leakage, rows)| reach(leakage, **rows))
-                .count(),
-            modules: each.len(),
-            limited: limit.is_some(),
-        }
-    }
-
-    fn lines(&self) -> [String; 3] {
-        let rows = |rows: u64| count(rows as usize);
-        let under = if self.limited { "under this limit" } else { "without a limit" };
-        [
-            format!(
-                "a module's B, up to a small change, after {} rows; all of A·B after {} crafted \
-                 rows, after about {} ordinary rows by lattice reduction, after {} by linear \
-                 algebra (minimum over the modules)",
-                rows(self.least.b_up_to_basis),
-                rows(self.least.packed),
-                rows(self.least.lattice),
-                rows(self.least.ordinary)
-            ),
-            format!(
-                "{under}, an attacker with crafted inputs can recover {} of {} modules exactly",
-                count(self.within_reach),
-                count(self.modules)
-            ),
-            "an attacker who wants the adapter's effect instead of its integers needs far fewer \
-             rows; no proof system changes this"
-                .into(),
-        ]
+/// The choice of --max-rows: null if no rows are served.
+fn max_rows(rows: RowService) -> serde_json::Value {
+    match rows {
+        RowService::Off => json!(null),
+        RowService::Limited(limit) => json!(limit),
+        RowService::Unlimited => json!("unlimited"),
     }
 }

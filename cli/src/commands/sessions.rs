@@ -1,8 +1,10 @@
 //! `zklora sessions`
 
-use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, path::Path, process::ExitCode, time::Duration};
 
 use serde_json::{Value, json};
+use zklora_artifacts::folder::adapter_in;
+use zklora_evaluation::{digest::Digest, identity::Identity, spending::Spent};
 use zklora_runtime::Error;
 use zklora_session::stored_sessions::{Folder, State, Stored, upkeep};
 
@@ -21,8 +23,8 @@ pub fn sessions(args: &Sessions, output: &Output) -> Outcome {
     let artifacts = args.artifacts.as_deref().ok_or_else(missing)?;
     let folder = Folder::new(artifacts, args.data.as_deref())?;
     match &args.command {
-        None => list(&List::default(), &folder, output),
-        Some(SessionsCommand::List(args)) => list(args, &folder, output),
+        None => list(&List::default(), &folder, spent(args, artifacts)?, output),
+        Some(SessionsCommand::List(of)) => list(of, &folder, spent(args, artifacts)?, output),
         Some(SessionsCommand::Show(args)) => show(&folder.session(&args.id)?, output),
         Some(SessionsCommand::Prune(args)) => prune(args, &folder, output),
         Some(SessionsCommand::Abandon(args)) => {
@@ -96,7 +98,20 @@ fn table_of(sessions: &[Stored]) -> Vec<Vec<String>> {
     table
 }
 
-fn list(args: &List, folder: &Folder, output: &Output) -> Outcome {
+/// What answers told of the adapter, if an identity is named.
+fn spent(args: &Sessions, artifacts: &Path) -> anyhow::Result<Option<(String, Spent)>> {
+    let Some(folder) = &args.identity else { return Ok(None) };
+    let adapter = adapter_in(artifacts).ok_or_else(|| {
+        Error::input(format!("{}: there is no manifest in public/", artifacts.display()))
+    })?;
+    let lineage = Identity::open(folder)?.lineage_of(&Digest(adapter.0))?;
+    let none = || Error::input(format!("{}: it never offered this adapter", folder.display()));
+    let lineage = lineage.ok_or_else(none)?;
+    let spent = lineage.spending().read()?;
+    Ok(Some((lineage.name, spent)))
+}
+
+fn list(args: &List, folder: &Folder, spent: Option<(String, Spent)>, output: &Output) -> Outcome {
     let sessions = folder.sessions()?;
     let served = folder.is_served();
     let most = if args.all { usize::MAX } else { args.limit.unwrap_or(SHOWN) };
@@ -140,12 +155,23 @@ fn list(args: &List, folder: &Folder, output: &Output) -> Outcome {
             summary.push((state.name(), what.into()));
         }
     }
+    if let Some((lineage, spent)) = &spent {
+        let answers = rows(spent.charges.len() as u64);
+        let bits = rows(spent.bits());
+        summary.push(("Bits told", format!("{bits} in {answers} answers (lineage {lineage})")));
+        let clients = spent.clients();
+        summary.extend(clients.iter().map(|(name, bits)| ("", format!("{name}: {}", rows(*bits)))));
+    }
     let states: serde_json::Map<String, Value> = State::ALL
         .iter()
         .map(|state| (state.name().into(), json!(states.get(state).unwrap_or(&0))))
         .collect();
     output.result(
         &json!({
+            "bits_told": spent.as_ref().map(|(_, spent)| spent.bits()),
+            "bits_told_to": spent.as_ref().map(|(_, spent)| {
+                spent.clients().into_iter().collect::<BTreeMap<String, u64>>()
+            }),
             "log_bytes": log_bytes,
             "proof_bytes": proof_bytes,
             "rows_in_all": all_rows,

@@ -1,11 +1,11 @@
 //! The modules of a manifest as the integer model reads them.
 
-use zklora_artifacts::folder::Artifacts;
 use zklora_integer::adapter::{Adapter, Module};
 use zklora_models::AppliesTo;
 use zklora_proof::{
+    checked_manifest::CheckedManifest,
     manifest::{self, TermKind},
-    weights::PairWeights,
+    weights::{PairWeights, Weights},
 };
 
 use crate::{
@@ -13,22 +13,23 @@ use crate::{
     infer::{InputSource, Point, applies_to, input_sources},
 };
 
-/// The adapter's integers. `layers` has the layer of each point.
+/// The adapter's integers. `layers` has the operator of each point.
 ///
 /// # Errors
 /// A module has terms that an integer model has no operator for.
-pub(super) fn of_artifacts(
-    artifacts: &Artifacts,
+pub(super) fn of_weights(
+    manifest: &CheckedManifest,
+    weights: &Weights,
     points: &[Point],
     layers: &[usize],
 ) -> Result<Adapter, Error> {
-    let modules = artifacts.manifest.modules();
+    let modules = manifest.modules();
     let each = points
         .iter()
         .zip(layers)
         .flat_map(|(point, layer)| point.modules.iter().map(move |module| (module.module, *layer)));
     let each = each.map(|(at, layer)| {
-        let pairs = artifacts.weights.of_module(modules, at);
+        let pairs = weights.of_module(modules, at);
         module(&modules[at], pairs, layer).map_err(|why| {
             Error::input(format!("module `{}` has no integer model: {why}", modules[at].name))
         })

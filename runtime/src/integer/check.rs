@@ -125,13 +125,15 @@ pub fn check(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Comparison, Error> {
     let tokenizer = infer::tokenizer(&options.base, options.tokenizer.as_deref())?;
-    let mut units = units_of_text(&options.text, &tokenizer, options.context, setup.model.tokens)?;
+    let mut units =
+        units_of_text(&options.text, &tokenizer, options.context, setup.bound.model.tokens)?;
     units.truncate(options.units.max(1));
-    let injections: Vec<_> = setup.points.iter().map(|point| point.injection.clone()).collect();
+    let injections: Vec<_> =
+        setup.bound.points.iter().map(|point| point.injection.clone()).collect();
     progress("load the float model");
-    let adapter = Arc::new(FloatAdapter::new(setup.artifacts.clone(), setup.points.clone()));
+    let adapter = Arc::new(FloatAdapter::new(setup.artifacts.clone(), setup.bound.points.clone()));
     let float = LanguageModel::load(&options.base, &injections, Arc::clone(&adapter) as _)?;
-    let base_program = setup.base_program()?;
+    let base_program = setup.bound.base_program()?;
     let mut worst = Vec::new();
     let mut seconds = (0.0, 0.0);
     let mut used = vec![0f64; base_program.steps.len()];
@@ -155,7 +157,7 @@ pub fn check(
             let started = Instant::now();
             let logits = float.logits(&sequence.tokens)?;
             seconds.1 += started.elapsed().as_secs_f64();
-            let scale = (-f64::from(setup.model.score_bits)).exp2();
+            let scale = (-f64::from(setup.bound.model.score_bits)).exp2();
             let mut pairs = Vec::with_capacity(integers.tokens.len());
             for (place, integer) in integers.tokens.iter().enumerate() {
                 let token = place + 1;

@@ -7,6 +7,7 @@
 //! ```
 
 mod adapter;
+mod bound_model;
 mod check;
 mod compile;
 mod float_adapter;
@@ -14,9 +15,10 @@ mod plot;
 mod run;
 mod setup;
 
+pub use bound_model::{BaseModel, BoundModel};
 pub use check::{CheckOptions, Comparison, Headroom, Side, UnitDifference, WorstToken, check};
 pub use compile::{Compiled, compile};
 pub use plot::plot;
 pub use run::{RunOptions, Scored, run, units_of_text};
-pub use setup::{BaseModel, Setup};
+pub use setup::Setup;
 pub use zklora_integer::score::Score;

@@ -69,14 +69,14 @@ pub fn run(
         }
         RunOptions::Text { file, context } => {
             let tokenizer = infer::tokenizer(base, tokenizer)?;
-            (units_of_text(file, &tokenizer, *context, setup.model.tokens)?, Some(tokenizer))
+            (units_of_text(file, &tokenizer, *context, setup.bound.model.tokens)?, Some(tokenizer))
         }
     };
     let own;
     let program = match &setup.adapted {
         Some(program) => program,
         None => {
-            own = setup.base_program()?;
+            own = setup.bound.base_program()?;
             &own
         }
     };
@@ -88,7 +88,7 @@ pub fn run(
         _ => Ok(None),
     });
     let texts = texts.collect::<Result<_, _>>()?;
-    Ok(Scored { scores, texts, bits: setup.model.score_bits, time })
+    Ok(Scored { scores, texts, bits: setup.bound.model.score_bits, time })
 }
 
 /// The units of a text file: windows of at most `context` tokens.

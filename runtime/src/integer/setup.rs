@@ -1,46 +1,21 @@
 //! Reads what `run` and `check` need: the integer model, its base model, and an adapter.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use zklora_artifacts::folder::Artifacts;
-use zklora_integer::{
-    adapter::Adapter, lower::lower, model, model::IntegerModel, program::Program,
-};
+use zklora_integer::program::Program;
+use zklora_proof::{checked_manifest::CheckedManifest, commit, srs::Srs};
 
-use zklora_proof::{commit, srs::Srs};
-
-use super::adapter;
-use crate::{
-    Error,
-    infer::{self, Point},
-};
-
-/// The base model, and what may differ about it.
-#[derive(Debug, Clone)]
-pub struct BaseModel {
-    /// The ONNX file.
-    pub base: PathBuf,
-    /// The folder of its weights, to compare fingerprints.
-    pub base_weights: Option<PathBuf>,
-    /// Accept another base model than the adapter is for.
-    pub allow_other_base: bool,
-    /// Layers that are not found by name: module and ONNX tensor.
-    pub maps: Vec<(String, String)>,
-    /// The digest that the integer model must have.
-    pub digest: Option<String>,
-}
+use super::bound_model::{BaseModel, BoundModel};
+use crate::Error;
 
 /// An integer model, with an adapter if there is one.
 pub struct Setup {
-    pub(super) model: IntegerModel,
-    pub(super) adapted: Option<Program>,
-    pub(super) points: Vec<Point>,
-    pub(super) artifacts: Option<Arc<Artifacts>>,
-    /// BLAKE3 of `integer-model.json`, as hex.
-    pub digest: String,
+    /// The model.
+    pub bound: BoundModel,
+    pub(crate) adapted: Option<Program>,
+    /// The adapter.
+    pub artifacts: Option<Arc<Artifacts>>,
 }
 
 /// Checks that the integers in an artifacts folder are those of its adapter id.
@@ -71,47 +46,41 @@ impl Setup {
         artifacts: Option<Artifacts>,
         srs: &Srs,
     ) -> Result<Setup, Error> {
+        Setup::with(artifacts, srs, |manifest| BoundModel::load(folder, base, manifest))
+    }
+
+    /// As [`Setup::load`], for an adapter, and makes the model first if the folder has none.
+    ///
+    /// # Errors
+    /// Those of [`Setup::load`] and of [`compile`](super::compile()).
+    pub fn load_or_make(
+        folder: &Path,
+        base: &BaseModel,
+        tokenizer: Option<&Path>,
+        artifacts: Artifacts,
+        srs: &Srs,
+    ) -> Result<Setup, Error> {
+        Setup::with(Some(artifacts), srs, |manifest| {
+            BoundModel::load_or_make(folder, base, tokenizer, manifest)
+        })
+    }
+
+    fn with(
+        artifacts: Option<Artifacts>,
+        srs: &Srs,
+        bind: impl FnOnce(Option<(&str, &CheckedManifest)>) -> Result<BoundModel, Error>,
+    ) -> Result<Setup, Error> {
         if let Some(artifacts) = &artifacts {
             committed(artifacts, srs)?;
         }
-        let points = match &artifacts {
-            None => Vec::new(),
-            Some(artifacts) => {
-                let name = artifacts.folder.display().to_string();
-                infer::points(&[(&name, &artifacts.manifest)], &base.maps)?
-            }
-        };
-        let injections: Vec<_> = points.iter().map(|point| point.injection.clone()).collect();
-        let lowered = lower(&base.base, &injections)?;
-        if let Some(artifacts) = artifacts.as_ref().filter(|_| !base.allow_other_base) {
-            let fingerprint = infer::fingerprint(base.base_weights.as_deref(), &lowered.metadata)?;
-            let name = artifacts.folder.display().to_string();
-            infer::compare(&name, &artifacts.manifest, fingerprint.as_deref())?;
-        }
-        let model = IntegerModel::load_with(folder, &lowered.graph)?;
-        let adapted = match &artifacts {
-            None => None,
-            Some(artifacts) => {
-                let adapter = adapter::of_artifacts(artifacts, &points, &lowered.points)?;
-                Some(model.program(adapter)?)
-            }
-        };
-        let digest = blake3::hash(&model.to_bytes()?).to_hex().to_string();
-        if let Some(expected) = base.digest.as_ref().filter(|expected| **expected != digest) {
-            return Err(Error::file(
-                &folder.join(model::FILE),
-                format!(
-                    "its digest is {digest}, not {expected}: this is another function; make it \
-                     with `zklora integer compile`, and compare the base model and tokenizer"
-                ),
-            ));
-        }
-        Ok(Setup { model, adapted, points, artifacts: artifacts.map(Arc::new), digest })
-    }
-
-    /// The program without the adapter.
-    pub(super) fn base_program(&self) -> Result<Program, Error> {
-        Ok(self.model.program(Adapter::default())?)
+        let name = artifacts.as_ref().map(|artifacts| artifacts.folder.display().to_string());
+        let named = name.as_deref().zip(artifacts.as_ref().map(|artifacts| &artifacts.manifest));
+        let bound = bind(named)?;
+        let adapted = artifacts
+            .as_ref()
+            .map(|artifacts| bound.program(&artifacts.manifest, &artifacts.weights))
+            .transpose()?;
+        Ok(Setup { bound, adapted, artifacts: artifacts.map(Arc::new) })
     }
 
     /// The adapter's id, if there is an adapter.

@@ -9,29 +9,27 @@ use std::fmt::Write;
 
 use crate::{
     effect_report::{ContributorReport, EffectReport, Generated, Losses, PointReport, Verdict},
-    html::{self, STYLE, bytes, count, number, percent, seconds, text},
+    html::{self, bytes, count, number, percent, plural, seconds, text, tile},
     svg,
 };
 
 /// The page.
 pub fn page(report: &EffectReport) -> String {
-    let mut out = String::new();
     let model = text(&report.base_model);
-    let _ = write!(
-        out,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
-         <meta name=\"referrer\" content=\"no-referrer\"><title>zklora report: {model}</title><style>{STYLE}</style></head><body>\
-         <header><h1>What the adapter did to {model}</h1><p class=\"soft\">{}. {} in {} with deltas, {}.</p></header><main>",
-        plural(report.contributors.len(), "contributor"),
-        match report.mode.as_str() {
-            "add-delta" => "Deltas added to the outputs of the base model's layers".to_string(),
-            "replace" => "Outputs of the base model's layers replaced".to_string(),
-            other => format!("Mode {}", text(other)),
-        },
-        plural(report.forward_passes, "forward pass"),
-        seconds(report.forward_seconds),
+    let mut out = html::begin(
+        &format!("zklora report: {model}"),
+        &format!("What the adapter did to {model}"),
+        &format!(
+            "{}. {} in {} with deltas, {}.",
+            plural(report.contributors.len(), "contributor"),
+            match report.mode.as_str() {
+                "add-delta" => "Deltas added to the outputs of the base model's layers".to_string(),
+                "replace" => "Outputs of the base model's layers replaced".to_string(),
+                other => format!("Mode {}", text(other)),
+            },
+            plural(report.forward_passes, "forward pass"),
+            seconds(report.forward_seconds),
+        ),
     );
     verdicts(&mut out, &report.contributors);
     if let Some(loss) = &report.loss {
@@ -42,23 +40,12 @@ pub fn page(report: &EffectReport) -> String {
     if let Some(generated) = &report.generated {
         generation(&mut out, generated);
     }
-    let _ = writeln!(
-        out,
-        "</main><footer>Made by <code>zklora report</code> {}. Names, messages and texts are as the model files, the contributors and the \
-         model gave them.</footer></body></html>",
-        env!("CARGO_PKG_VERSION")
+    html::end(
+        &mut out,
+        "Names, messages and texts are as the model files, the contributors and the model gave \
+         them.",
     );
     out
-}
-
-/// `1 module`, `2 modules`.
-fn plural(number: usize, noun: &str) -> String {
-    let ending = match noun {
-        _ if number == 1 => "",
-        noun if noun.ends_with('s') => "es",
-        _ => "s",
-    };
-    format!("{} {noun}{ending}", count(number))
 }
 
 /// The meaning of a verdict in one sentence.
@@ -130,10 +117,6 @@ fn verdicts(out: &mut String, contributors: &[ContributorReport]) {
         );
     }
     out.push_str("</div></section>");
-}
-
-fn tile(out: &mut String, value: &str, label: &str) {
-    let _ = write!(out, "<div class=\"card tile\"><b>{value}</b><span>{label}</span></div>");
 }
 
 fn losses(out: &mut String, loss: &Losses) {

@@ -87,7 +87,10 @@ impl Interceptor for Bearer {
     }
 }
 
-pub(super) type Client = ContributorClient<InterceptedService<Channel, Bearer>>;
+/// A connection whose requests have the token.
+pub(super) type AuthorisedChannel = InterceptedService<Channel, Bearer>;
+
+pub(super) type Client = ContributorClient<AuthorisedChannel>;
 
 /// Makes connections, from options that were checked.
 pub(super) struct Connector {
@@ -111,8 +114,14 @@ impl Connector {
         })
     }
 
-    /// Makes a new connection.
+    /// Makes a new connection, for rows.
     pub async fn connect(&self) -> Result<Client, CallError> {
+        let client = ContributorClient::new(self.channel().await?);
+        Ok(client.max_encoding_message_size(usize::MAX))
+    }
+
+    /// Makes a new connection.
+    pub async fn channel(&self) -> Result<AuthorisedChannel, CallError> {
         let channel = match tokio::time::timeout(self.timeout, self.endpoint.connect()).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => {
@@ -131,9 +140,7 @@ impl Connector {
                 )));
             }
         };
-        let bearer = self.bearer.clone();
-        Ok(ContributorClient::with_interceptor(channel, bearer)
-            .max_encoding_message_size(usize::MAX))
+        Ok(InterceptedService::new(channel, self.bearer.clone()))
     }
 }
 

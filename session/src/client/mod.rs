@@ -15,6 +15,7 @@
 mod answered_rows;
 mod connection;
 mod delta_cache;
+mod evaluation;
 mod exchange;
 mod finish;
 mod log_index;
@@ -27,6 +28,7 @@ mod stream;
 mod user_session;
 
 pub use connection::{ClientTls, ContributorOptions, Network};
+pub use evaluation::{Evaluator, Offered, Step};
 pub use finish::{Finished, Progress};
 pub use remote::Remote;
 pub use user_session::{Statistics, UserSession};

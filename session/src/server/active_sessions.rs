@@ -1,5 +1,5 @@
-//! Permits for active sessions, those that exchange batches: a limit for all clients and a limit
-//! for each.
+//! Permits for active sessions, those that exchange batches, and for other work: a limit for all
+//! clients and a limit for each.
 
 use std::{
     collections::HashMap,
@@ -17,6 +17,8 @@ pub(super) struct ActiveSessions {
     in_use: Arc<Mutex<HashMap<String, usize>>>,
     max: usize,
     max_per_client: usize,
+    /// What has a permit, for refusals.
+    what: &'static str,
 }
 
 /// A permit, which is given back when this is dropped.
@@ -28,7 +30,12 @@ pub(super) struct ActiveSessionPermit {
 impl ActiveSessions {
     pub fn new(limits: &Limits) -> ActiveSessions {
         let Limits { max_sessions: max, max_sessions_per_client: max_per_client, .. } = *limits;
-        ActiveSessions { in_use: Arc::default(), max, max_per_client }
+        ActiveSessions::of(max, max_per_client, "active sessions")
+    }
+
+    /// Permits for something else than sessions.
+    pub fn of(max: usize, max_per_client: usize, what: &'static str) -> ActiveSessions {
+        ActiveSessions { in_use: Arc::default(), max, max_per_client, what }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
@@ -42,7 +49,8 @@ impl ActiveSessions {
     pub fn acquire(&self, client: &str) -> Result<ActiveSessionPermit, Status> {
         let full = |max: usize, who: &str| {
             Err(Status::unavailable(format!(
-                "{who} already has {max} active sessions, which is the limit: retry later"
+                "{who} already has {max} {}, which is the limit: retry later",
+                self.what
             )))
         };
         let mut in_use = self.lock();

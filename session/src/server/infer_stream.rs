@@ -22,15 +22,14 @@ use crate::wire::{Batch, InferRequest, InferResponse, infer_request::Kind};
 static ENDED: LogRate = LogRate::with_burst(60);
 
 /// The next message, if all of it arrives in time.
-pub(super) async fn next_message(
-    incoming: &mut Streaming<InferRequest>,
+pub(super) async fn next_message<T>(
+    incoming: &mut Streaming<T>,
     idle: Duration,
-) -> Result<Option<InferRequest>, Status> {
+) -> Result<Option<T>, Status> {
     match tokio::time::timeout(idle, incoming.message()).await {
         Ok(message) => message,
         Err(_) => Err(Status::deadline_exceeded(format!(
-            "no whole message in {} s: the stream ends, the session stays open; open the session \
-             again to resume",
+            "no whole message in {} s: the stream ends, and nothing is lost; call again to resume",
             idle.as_secs_f64()
         ))),
     }

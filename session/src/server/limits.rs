@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::available_memory::AvailableMemory;
+use super::{available_memory::AvailableMemory, row_service::RowService};
 use crate::wire;
 
 /// Most bytes of requests and answers on a machine with much memory.
@@ -42,8 +42,8 @@ pub struct Limits {
     /// Most bytes of requests that are not answered and of answers that are not read. One client
     /// gets half of them.
     pub max_held_bytes: usize,
-    /// Rows that a module serves over all sessions and users; none means no limit.
-    pub max_rows: Option<u64>,
+    /// Whether rows are served, and how many of a module over all sessions and users.
+    pub rows: RowService,
     /// How long a stream may be silent, and how long a message or request may take to arrive.
     pub idle: Duration,
     /// How long a connection may take until its first request with a valid identity.
@@ -82,7 +82,7 @@ impl Limits {
             max_connections,
             max_unknown_connections: max_connections / 4,
             max_held_bytes: (memory.bytes / 4).min(MAX_HELD_BYTES) as usize,
-            max_rows: None,
+            rows: RowService::Off,
             idle: Duration::from_secs(120),
             handshake: Duration::from_secs(15),
             proving_threads: (cores / 2).max(1),
@@ -136,7 +136,7 @@ impl Limits {
             max_batch_rows: self.max_batch_rows,
             max_session_rows: self.max_session_rows,
             max_sessions: small(self.max_sessions),
-            max_rows: self.max_rows.unwrap_or(0),
+            max_rows: self.rows.limit().unwrap_or(0),
             idle_seconds: u32::try_from(self.idle.as_secs()).unwrap_or(u32::MAX),
             max_session_bytes: self.max_session_bytes,
             max_sessions_per_client: small(self.max_sessions_per_client),

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{connections::ConnectionPool, proof_queue::ProofQueue, recovery::Restored};
+use super::{
+    connections::ConnectionPool, evaluation::StopEvaluations, proof_queue::ProofQueue,
+    recovery::Restored,
+};
 use crate::{Error, close_in_child::CloseInChild, error::causes, row_totals::RowTotals};
 
 /// How long streams may take to end when the server shuts down. Service managers kill a process
@@ -25,6 +28,7 @@ pub struct Listening {
     /// The rows that were served before it started.
     pub served: RowTotals,
     pub(super) prover: StopOnDrop,
+    pub(super) evaluations: Option<StopEvaluations>,
     pub(super) pool: Arc<ConnectionPool>,
     pub(super) _close_in_child: CloseInChild,
     pub(super) runtime: tokio::runtime::Runtime,
@@ -47,7 +51,9 @@ impl Listening {
     /// status, and batches that are being computed are answered. Sessions that have ended are
     /// proven after the next start.
     pub fn run_until(self, signal: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
-        let Listening { runtime, stop, mut server, prover, pool, _close_in_child, .. } = self;
+        let Listening {
+            runtime, stop, mut server, prover, evaluations, pool, _close_in_child, ..
+        } = self;
         let result = runtime.block_on(async {
             tokio::select! {
                 result = &mut server => return outcome(result),
@@ -55,6 +61,8 @@ impl Listening {
             }
             // First: if this process is killed now, the proof under way is not the reason.
             prover.0.stop();
+            // What is scored so far is on the disk.
+            drop(evaluations);
             let _ = stop.send(true);
             let close = async {
                 loop {

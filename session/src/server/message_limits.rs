@@ -9,11 +9,19 @@ use std::{
 use http::{Request, Response};
 use tonic::{body::Body, server::NamedService};
 
+use zklora_evaluation::request;
+
 use super::{metrics::CountedService, service::Service};
 use crate::wire::contributor_server::ContributorServer;
 
 /// The path of the call that takes batches.
 pub(super) const INFER: &str = "/zklora.v1.Contributor/Infer";
+
+/// The beginning of the paths of the service that evaluates. All its messages are counted.
+pub(super) const EVALUATION: &str = "/zklora.v2.Evaluation/";
+
+/// Longest message of that service: a request without its units.
+pub(super) const MAX_REQUEST: usize = request::MAX_BYTES as usize + 1024;
 
 /// Longest message of the other calls, which take two values of 32 bytes and a number.
 pub(super) const MAX_SMALL_MESSAGE: usize = 16 << 10;

@@ -17,7 +17,7 @@ use super::{
     connections::Connection,
     identity::{ClientName, Tokens, identify},
     memory_budget::MemoryBudget,
-    message_limits::INFER,
+    message_limits::{EVALUATION, INFER},
     metrics::Metrics,
     request_body::CountedRequestBody,
     response_body::CountedResponseBody,
@@ -136,7 +136,7 @@ where
             };
             request.extensions_mut().insert(ClientName(client.clone()));
         }
-        if request.uri().path() == INFER {
+        if request.uri().path() == INFER || request.uri().path().starts_with(EVALUATION) {
             request = request.map(|body| layer.count_request(body, &client));
         }
         let response = self.inner.call(request);

@@ -6,6 +6,8 @@
 //!
 //! Infer   → infer_stream → serve_batch: check, count, compute, log, answer
 //! Finish  → serve_batch → proof_queue → prover (its own thread): log → trace → ledger → proof
+//!
+//! Evaluate → evaluation: check, charge, store, score (its own thread), sign
 //! ```
 //!
 //! Secrets stay in [`zklora_artifacts::folder::Artifacts`]. The server never logs rows, deltas,
@@ -19,6 +21,7 @@ mod blocking_pool;
 mod connection_stream;
 mod connections;
 mod context;
+mod evaluation;
 mod fair_queue;
 mod fetch_proof;
 mod file_descriptors;
@@ -40,6 +43,7 @@ mod refusals;
 mod request_body;
 mod response_body;
 mod row_counter;
+mod row_service;
 mod serve_batch;
 mod service;
 mod session;
@@ -54,6 +58,7 @@ pub use limits::Limits;
 pub use listening::Listening;
 pub use options::{ServerOptions, ServerTls};
 pub use recovery::Restored;
-pub use start::start;
+pub use row_service::RowService;
+pub use start::{start, start_with_evaluations};
 
 pub use crate::session_files::default_data;

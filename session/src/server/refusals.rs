@@ -29,6 +29,23 @@ pub(super) fn no_such_session() -> Status {
     )
 }
 
+/// A new session, on a server without the row service.
+pub(super) fn no_rows() -> Status {
+    RefusalCause::Budget.mark(Status::failed_precondition(
+        "this contributor serves no rows (it did not choose --max-rows): ask for an evaluation \
+         instead",
+    ))
+}
+
+/// Another batch of a session of an earlier run, on a server without the row service. The code is
+/// that of a limit: clients learn from it that the batch was not counted, and can end the session.
+pub(super) fn no_further_rows() -> Status {
+    RefusalCause::Budget.mark(Status::resource_exhausted(
+        "this contributor serves no further rows (it did not choose --max-rows): end the session \
+         to get the proof of the rows that you have",
+    ))
+}
+
 /// The log of a session could not be opened or written, so nothing was served. Users retry.
 pub(super) fn cannot_write(session: &str, error: &Error) -> Status {
     CANNOT_WRITE.error(|| match error.kind() {

@@ -66,7 +66,7 @@ impl RowCounter {
         let mut inner = self.lock();
         inner
             .1
-            .check_limit(manifest, more, limits.max_rows)
+            .check_limit(manifest, more, limits.rows.limit())
             .map_err(|e| RefusalCause::Budget.mark(Status::resource_exhausted(e.to_string())))?;
         more.iter().for_each(|(module, rows)| inner.1.add(client, *module, *rows));
         Ok(RowReservation { counter: self, client, more, committed: false })

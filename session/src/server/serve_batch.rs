@@ -10,8 +10,9 @@ use super::{
     batch_limits::{check_batch_size, check_session_size},
     limits::Limits,
     metrics::RefusalCause,
-    refusals::{cannot_write, superseded},
+    refusals::{cannot_write, no_further_rows, superseded},
     row_counter::RowCounter,
+    row_service::RowService,
     session::{Logged, Session, Stage},
 };
 use crate::{
@@ -60,6 +61,7 @@ impl Session {
                 let why = format!("batch {} came, expected batch {next}", batch.sequence);
                 return Err(RefusalCause::State.mark(Status::out_of_range(why)));
             }
+            None if limits.rows == RowService::Off => return Err(no_further_rows()),
             None => {}
         }
         // After the comparison with earlier batches: those that were counted under other limits

@@ -35,12 +35,13 @@ pub(super) struct Service(Arc<ServiceContext>);
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Service {
-    pub fn new(context: ServiceContext) -> Service {
-        Service(Arc::new(context))
+    pub fn new(context: Arc<ServiceContext>) -> Service {
+        Service(context)
     }
 }
 
-fn client<T>(request: &Request<T>) -> Result<String, Status> {
+/// The client of a request.
+pub(super) fn client<T>(request: &Request<T>) -> Result<String, Status> {
     // The middleware puts it there, or refuses the request.
     let client = request.extensions().get::<ClientName>();
     client
@@ -86,7 +87,11 @@ impl Contributor for Service {
         }
         let (context, name) = (Arc::clone(&self.0), client.clone());
         let opened = self.0.blocking.run(&client, move || {
-            let session = context.state.sessions.open_session(request.session.as_ref(), &name)?;
+            let session = context.state.sessions.open_session(
+                request.session.as_ref(),
+                &name,
+                context.limits.rows,
+            )?;
             Ok((session.stage(), session.next_sequence()))
         });
         let (stage, next_sequence) = opened.await?;

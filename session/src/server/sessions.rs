@@ -11,8 +11,9 @@ use tonic::Status;
 use zklora_proof::manifest::MAX_MODULES;
 
 use super::{
-    refusals::{no_such_session, used_before},
+    refusals::{no_rows, no_such_session, used_before},
     row_counter::RowCounter,
+    row_service::RowService,
     session::{Session, Stage, key_hash},
 };
 use crate::{
@@ -58,15 +59,17 @@ impl Sessions {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a new session, or returns the one that this client opened before.
+    /// Opens a new session if rows are served, or returns the one that this client opened before.
     pub fn open_session(
         &self,
         reference: Option<&SessionRef>,
         client: &str,
+        rows: RowService,
     ) -> Result<Arc<Session>, Status> {
         let (id, key) = parse(reference)?;
         let session = match self.load(&id, key, client)? {
             Some(session) => session,
+            None if rows == RowService::Off => return Err(no_rows()),
             None => {
                 self.row_counter.check_id(&id, &log_path(&self.folder, &id))?;
                 self.insert(Session::new(id, key, client.to_string(), &self.folder))?

@@ -6,6 +6,7 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::watch};
 use tokio_stream::Stream;
 use tonic::transport::{Server, ServerTlsConfig};
 use zklora_artifacts::folder::Artifacts;
+use zklora_evaluation::answering::Answering;
 use zklora_proof::{keys::KeyStore, srs::Srs};
 
 use super::{
@@ -15,11 +16,12 @@ use super::{
     connection_stream::ConnectionStream,
     connections::ConnectionPool,
     context::ServiceContext,
+    evaluation::{EvaluationService, Jobs, StopEvaluations},
     file_descriptors,
     limits::{Limits, Windows},
     listening::{Listening, StopOnDrop},
     memory_budget::MemoryBudget,
-    message_limits::{MAX_SMALL_MESSAGE, SizeLimitedService},
+    message_limits::{MAX_REQUEST, MAX_SMALL_MESSAGE, SizeLimitedService},
     metrics::{self, CountedService, MetricsPage},
     middleware::ClientLayer,
     options::{ServerOptions, ServerTls},
@@ -28,7 +30,10 @@ use super::{
     service::Service,
     state::ServerState,
 };
-use crate::{Error, adapter::ServedAdapter, close_in_child::CloseInChild, error::causes, wire};
+use crate::{
+    Error, adapter::ServedAdapter, close_in_child::CloseInChild, error::causes, wire,
+    wire::evaluation::evaluation_server::EvaluationServer,
+};
 
 /// Most requests of one connection at the same time.
 const MAX_CONCURRENT_STREAMS: u32 = 64;
@@ -53,6 +58,20 @@ pub fn start(
     keys: KeyStore,
     options: &ServerOptions,
 ) -> Result<Listening, Error> {
+    start_with_evaluations(artifacts, srs, keys, options, None)
+}
+
+/// Starts a server that also answers requests for evaluations.
+///
+/// # Errors
+/// Those of [`start`].
+pub fn start_with_evaluations(
+    artifacts: Artifacts,
+    srs: Srs,
+    keys: KeyStore,
+    options: &ServerOptions,
+    answering: Option<Answering>,
+) -> Result<Listening, Error> {
     options.check()?;
     let tls = options.tls.as_ref().map(ServerTls::config).transpose()?;
     let (limits, windows) = options.limits.fit_to(AvailableMemory::of_this_process());
@@ -67,11 +86,13 @@ pub fn start(
 
     let runtime = start_runtime()?;
     let (stop, stopping) = watch::channel(false);
+    let evaluations = answering.map(Jobs::start).transpose()?;
     let counters = Arc::clone(&state.sessions.row_counter.metrics);
     let page = MetricsPage {
         state: Arc::clone(&state),
         proof_queue: Arc::clone(&proof_queue),
         limits: limits.clone(),
+        evaluations: evaluations.clone(),
     };
     let single_client = options.has_single_client();
     let memory = MemoryBudget::new(limits, single_client);
@@ -83,6 +104,8 @@ pub fn start(
         BlockingPool::new(BLOCKING_THREADS, single_client),
         stopping.clone(),
     )?;
+    let context = Arc::new(context);
+    let evaluation = EvaluationService::new(Arc::clone(&context), evaluations.clone())?;
     let service = CountedService::new(Service::new(context), Arc::clone(&counters));
     let layer = ClientLayer::new(
         options.tokens.clone(),
@@ -111,7 +134,8 @@ pub fn start(
     let server = {
         let _entered = runtime.enter();
         let incoming = accept(listener, Arc::clone(&pool), counters, limits);
-        runtime.spawn(serve(service, layer, incoming, tls, limits, windows, stopping)?)
+        let services = (service, evaluation);
+        runtime.spawn(serve(services, layer, incoming, tls, limits, windows, stopping)?)
     };
     Ok(Listening {
         address,
@@ -119,6 +143,7 @@ pub fn start(
         restored,
         served,
         prover: StopOnDrop(proof_queue),
+        evaluations: evaluations.map(StopEvaluations),
         pool,
         _close_in_child: close_in_child,
         runtime,
@@ -144,7 +169,7 @@ fn start_runtime() -> Result<Runtime, Error> {
 }
 
 fn serve<I>(
-    service: CountedService<Service>,
+    (service, evaluation): (CountedService<Service>, EvaluationService),
     layer: ClientLayer,
     incoming: I,
     tls: Option<ServerTlsConfig>,
@@ -156,6 +181,7 @@ where
     I: Stream<Item = std::io::Result<ConnectionStream>> + Send + 'static,
 {
     let contributor = SizeLimitedService::new(service, limits.max_message_bytes);
+    let evaluation = EvaluationServer::new(evaluation).max_decoding_message_size(MAX_REQUEST);
     let (reporter, health) = tonic_health::server::health_reporter();
     let health = health.max_decoding_message_size(MAX_SMALL_MESSAGE);
     let reflection = tonic_reflection::server::Builder::configure()
@@ -186,6 +212,7 @@ where
         server
             .layer(layer)
             .add_service(contributor)
+            .add_service(evaluation)
             .add_service(health)
             .add_service(reflection)
             .serve_with_incoming_shutdown(incoming, signal)

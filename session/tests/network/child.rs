@@ -15,7 +15,7 @@ use std::{
 use zklora_proof::keys::KeyStore;
 use zklora_session::server::{self, Limits, ServerOptions, Tokens};
 
-use crate::party::{Server, load, srs};
+use crate::party::{self, Server, load, srs};
 
 pub const ALICE: &str = "Kq3vT0alice00000000000x";
 pub const BOB: &str = "9mZr7Ybob0000000000000x";
@@ -110,7 +110,7 @@ impl Drop for Child {
 }
 
 fn limits(text: &str) -> Limits {
-    let mut limits = Limits::default();
+    let mut limits = party::limits();
     for (name, value) in text.split_whitespace().map(|pair| pair.split_once('=').unwrap()) {
         let value: usize = value.parse().unwrap();
         match name {

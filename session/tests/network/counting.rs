@@ -13,12 +13,12 @@ use zklora_session::{
     ledger::{self, Entry, Ledger},
     record,
     row_totals::RowTotals,
-    server::{self, Limits, ServerOptions},
+    server::{self, ServerOptions},
     wire::SessionRef,
 };
 
 use crate::{
-    party::{Server, artifacts, load, srs},
+    party::{Server, artifacts, limited, load, srs},
     raw::{self, batch, begun, fetch, fresh, talk, wait},
 };
 
@@ -76,10 +76,7 @@ fn id(session: &SessionRef) -> [u8; 32] {
 #[test]
 fn an_id_whose_log_was_removed_begins_no_second_session() {
     let contributor = artifacts();
-    let options = ServerOptions {
-        limits: Limits { max_rows: Some(10), ..Limits::default() },
-        ..Server::options(contributor.path())
-    };
+    let options = ServerOptions { limits: limited(10), ..Server::options(contributor.path()) };
     let server = Server::with(contributor.path(), &options);
     let manifest = load(contributor.path()).manifest;
     let session = wait(async {

@@ -20,7 +20,7 @@ use zklora_session::{
 };
 
 use crate::{
-    party::{self, Server, artifacts, load},
+    party::{self, Server, artifacts, limits, load},
     raw::{self, RawClient, batch, begun, fetch, fresh, wait},
 };
 
@@ -65,7 +65,7 @@ async fn ended(client: &mut RawClient, token: &str, manifest: &CheckedManifest) 
 #[test]
 fn a_queue_of_one_identity_does_not_come_before_the_session_of_another() {
     let contributor = artifacts();
-    let limits = Limits { proving_threads: 1, ..Limits::default() };
+    let limits = Limits { proving_threads: 1, ..limits() };
     let server = Server::with(contributor.path(), &with_tokens(contributor.path(), limits));
     let manifest = load(contributor.path()).manifest;
     wait(async {
@@ -86,7 +86,7 @@ fn a_queue_of_one_identity_does_not_come_before_the_session_of_another() {
 #[test]
 fn a_client_with_too_many_waiting_sessions_cannot_end_another() {
     let contributor = artifacts();
-    let limits = Limits { proving_threads: 1, max_waiting_per_client: 2, ..Limits::default() };
+    let limits = Limits { proving_threads: 1, max_waiting_per_client: 2, ..limits() };
     let server = Server::with(
         contributor.path(),
         &ServerOptions { limits, ..Server::options(contributor.path()) },
@@ -123,7 +123,7 @@ fn unproven_sessions_do_not_shut_other_clients_out() {
     let contributor = artifacts();
     let path = contributor.path();
     // 64 sessions may be in memory.
-    let limits = Limits { max_sessions: 1, proving_threads: 1, ..Limits::default() };
+    let limits = Limits { max_sessions: 1, proving_threads: 1, ..limits() };
     let options = ServerOptions { limits, ..Server::options(path) };
     let manifest = load(path).manifest;
     let data = path.join("private/sessions");
@@ -188,7 +188,7 @@ fn batches_counted_under_larger_limits_are_answered_again() {
     fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(length - 10).unwrap();
     let address = server.address;
     server.stop();
-    let limits = Limits { max_batch_rows: 100, max_session_rows: 4000, ..Limits::default() };
+    let limits = Limits { max_batch_rows: 100, max_session_rows: 4000, ..limits() };
     let server =
         Server::with(path, &ServerOptions { limits, listen: address, ..Server::options(path) });
     let mut session =
@@ -226,7 +226,7 @@ fn a_silent_connection_does_not_delay_a_stop() {
 #[test]
 fn silent_streams_take_no_permits() {
     let contributor = artifacts();
-    let limits = Limits { max_sessions: 4, idle: Duration::from_secs(20), ..Limits::default() };
+    let limits = Limits { max_sessions: 4, idle: Duration::from_secs(20), ..limits() };
     let server = Server::with(contributor.path(), &with_tokens(contributor.path(), limits));
     let manifest = load(contributor.path()).manifest;
     wait(async {

@@ -23,8 +23,8 @@ use crate::{
     child::{ALICE, BOB, Child, tokens},
     http2::{Conversation, PREFACE, frame, message},
     party::{
-        Server, artifacts, assert_serves, calls, compiled, expected, fixture, load, network,
-        options,
+        Server, artifacts, assert_serves, calls, compiled, expected, fixture, limits, load,
+        network, options,
     },
     raw::{self, batch, fresh, wait},
 };
@@ -237,7 +237,7 @@ fn silent_connections_are_closed_for_new_ones() {
         max_unknown_connections: 4,
         max_connections: 4,
         handshake: Duration::from_secs(60),
-        ..Limits::default()
+        ..limits()
     };
     let server = Server::with(contributor.path(), &options);
     // What the server said in the beginning may be there to read.

@@ -21,7 +21,7 @@ use zklora_session::{
 };
 
 use crate::{
-    party::{Server, artifacts, calls, finish, load, network, options, srs},
+    party::{Server, artifacts, calls, finish, limits, load, network, options, srs},
     raw::{self, wait},
     tap::Tap,
 };
@@ -110,7 +110,7 @@ fn only_the_owner_of_a_token_is_served_under_its_name() {
 fn one_client_does_not_take_the_permits_of_another() {
     let contributor = artifacts();
     let mut server = with_tokens(contributor.path());
-    server.limits = Limits { max_sessions_per_client: 1, ..Limits::default() };
+    server.limits = Limits { max_sessions_per_client: 1, ..limits() };
     let server = Server::with(contributor.path(), &server);
     let user = tempfile::tempdir().unwrap();
     let open = |token: &str, name: &str| {
@@ -137,7 +137,7 @@ fn one_client_does_not_take_the_permits_of_another() {
 fn callers_without_a_token_can_ask_for_health_and_are_closed_in_time() {
     let contributor = artifacts();
     let mut options = with_tokens(contributor.path());
-    options.limits = Limits { handshake: Duration::from_millis(400), ..Limits::default() };
+    options.limits = Limits { handshake: Duration::from_millis(400), ..limits() };
     let server = Server::with(contributor.path(), &options);
     let tap = Tap::start(server.address);
     wait(async {

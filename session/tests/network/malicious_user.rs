@@ -19,8 +19,8 @@ use zklora_session::{
 
 use crate::{
     party::{
-        Server, artifacts, assert_serves, connect, expected, finish as user_finish, load,
-        open as user_open, rows_of,
+        Server, artifacts, assert_serves, connect, expected, finish as user_finish, limited,
+        limits, load, open as user_open, rows_of,
     },
     raw::{self, RawClient, batch, begun, client, fetch, finish, fresh, open, stream, talk, wait},
 };
@@ -315,7 +315,7 @@ fn a_session_ends_once_with_all_of_its_batches_and_stays_ended() {
 fn limits_of_rows_hold_to_the_row() {
     let contributor = artifacts();
     let manifest = load(contributor.path()).manifest;
-    let limits = Limits { max_batch_rows: 4, max_session_rows: 24, ..Limits::default() };
+    let limits = Limits { max_batch_rows: 4, max_session_rows: 24, ..limits() };
     let server = with_limits(contributor.path(), limits);
     wait(async {
         let mut client = client(&server.url()).await;
@@ -348,7 +348,7 @@ fn a_session_takes_no_more_memory_than_its_limit() {
         (module.inputs.iter().map(|x| x.dim).sum::<usize>() + 1) * 4 + module.d_out * 8
     };
     let row: u64 = manifest.modules().iter().map(|module| row(module) as u64).sum();
-    let limits = Limits { max_session_bytes: 5 * row - 1, ..Limits::default() };
+    let limits = Limits { max_session_bytes: 5 * row - 1, ..limits() };
     let server = with_limits(contributor.path(), limits);
     wait(async {
         let mut client = client(&server.url()).await;
@@ -368,8 +368,7 @@ fn an_answer_that_exceeds_the_message_limit_is_not_computed() {
     let contributor = artifacts();
     let manifest = load(contributor.path()).manifest;
     // 4 modules with 192 outputs in all: 1536 bytes a row.
-    let server =
-        with_limits(contributor.path(), Limits { max_message_bytes: 6000, ..Limits::default() });
+    let server = with_limits(contributor.path(), Limits { max_message_bytes: 6000, ..limits() });
     wait(async {
         let mut client = client(&server.url()).await;
         let session = fresh();
@@ -412,7 +411,7 @@ async fn drain(mut client: RawClient, manifest: CheckedManifest, seed: usize) ->
 #[test]
 fn the_budget_is_exact_shared_by_all_sessions_and_kept_over_a_restart() {
     let contributor = artifacts();
-    let limits = Limits { max_rows: Some(37), ..Limits::default() };
+    let limits = limited(37);
     let manifest = load(contributor.path()).manifest;
     let limit = "would have served 38 rows in all, the limit is 37";
     let server = with_limits(contributor.path(), limits.clone());
@@ -448,7 +447,7 @@ fn the_budget_is_exact_shared_by_all_sessions_and_kept_over_a_restart() {
 #[test]
 fn a_user_whose_rows_the_budget_refuses_still_gets_the_proof_of_those_before() {
     let contributor = artifacts();
-    let server = with_limits(contributor.path(), Limits { max_rows: Some(5), ..Limits::default() });
+    let server = with_limits(contributor.path(), limited(5));
     let artifacts = load(contributor.path());
     let user = tempfile::tempdir().unwrap();
     let mut session = user_open(&server.url(), None, user.path()).unwrap();
@@ -474,7 +473,7 @@ fn a_user_whose_rows_the_budget_refuses_still_gets_the_proof_of_those_before() {
 fn rows_whose_log_cannot_be_written_are_given_back() {
     let contributor = artifacts();
     let manifest = load(contributor.path()).manifest;
-    let server = with_limits(contributor.path(), Limits { max_rows: Some(4), ..Limits::default() });
+    let server = with_limits(contributor.path(), limited(4));
     let sessions = contributor.path().join("private/sessions");
     let aside = contributor.path().join("private/aside");
     wait(async {
@@ -539,7 +538,7 @@ fn a_log_that_disappears_under_a_session_ends_it() {
 fn sessions_that_are_only_opened_do_not_fill_the_server() {
     let contributor = artifacts();
     let manifest = load(contributor.path()).manifest;
-    let server = with_limits(contributor.path(), Limits { max_sessions: 2, ..Limits::default() });
+    let server = with_limits(contributor.path(), Limits { max_sessions: 2, ..limits() });
     wait(async {
         let mut client = client(&server.url()).await;
         let (kept, mut talk) = begun(&mut client, &manifest, 1).await;
@@ -558,7 +557,7 @@ fn sessions_with_rows_do_not_fill_the_server() {
     let contributor = artifacts();
     let manifest = load(contributor.path()).manifest;
     // 64 sessions are known at the same time.
-    let limits = Limits { max_sessions: 1, ..Limits::default() };
+    let limits = Limits { max_sessions: 1, ..limits() };
     let server = with_limits(contributor.path(), limits.clone());
     let (open_one, proven_one) = wait(async {
         let mut client = client(&server.url()).await;

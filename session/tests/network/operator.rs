@@ -16,13 +16,13 @@ use zklora_session::{
     ledger::{self, Entry, Ledger, Rows},
     record,
     row_totals::RowTotals,
-    server::{Limits, ServerOptions, Tokens},
+    server::{ServerOptions, Tokens},
     stored_sessions::{Folder, State, Stored, upkeep},
     wire::{FinishRequest, SessionRef},
 };
 
 use crate::{
-    party::{Server, artifacts, load},
+    party::{Server, artifacts, limited, load},
     raw::{self, batch, begun, fetch, fresh, talk, wait},
 };
 
@@ -413,11 +413,8 @@ fn metrics_follow_a_session() {
     fs::write(&tokens, "alice 00000000000000000000a\n").unwrap();
     fs::set_permissions(&tokens, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let metrics = free();
-    let options = ServerOptions {
-        metrics: Some(metrics),
-        limits: Limits { max_rows: Some(10), ..Limits::default() },
-        ..Server::options(path)
-    };
+    let options =
+        ServerOptions { metrics: Some(metrics), limits: limited(10), ..Server::options(path) };
     let server = Server::with(path, &options);
     let manifest = load(path).manifest;
     let module = &manifest.modules()[0].name;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use zklora_artifacts::{folder::Artifacts, module_rows::ModuleRows, srs_file, synthetic};
+use zklora_evaluation::answering::Answering;
 use zklora_proof::{
     checked_manifest::CheckedManifest, keys::KeyStore, manifest::AdapterId, srs::Srs,
     verifier::SrsPolicy,
@@ -16,7 +17,7 @@ use zklora_runtime::compile;
 use zklora_session::{
     Error,
     client::{ClientTls, ContributorOptions, Finished, Network, Remote, UserSession},
-    server::{self, Limits, ServerOptions},
+    server::{self, Limits, RowService, ServerOptions},
 };
 
 pub fn fixture(name: &str) -> PathBuf {
@@ -95,6 +96,16 @@ pub fn load(folder: &Path) -> Artifacts {
     Artifacts::load(folder, srs(), &KeyStore::default()).unwrap()
 }
 
+/// Limits with any number of rows.
+pub fn limits() -> Limits {
+    Limits { rows: RowService::Unlimited, ..Limits::default() }
+}
+
+/// Limits with this many rows of a module.
+pub fn limited(rows: u64) -> Limits {
+    Limits { rows: RowService::try_from(rows).unwrap(), ..Limits::default() }
+}
+
 /// A server in a thread of this process.
 pub struct Server {
     pub address: SocketAddr,
@@ -111,7 +122,7 @@ impl Server {
             insecure: false,
             metrics: None,
             data: server::default_data(folder),
-            limits: Limits::default(),
+            limits: limits(),
         }
     }
 
@@ -120,8 +131,18 @@ impl Server {
     }
 
     pub fn with(folder: &Path, options: &ServerOptions) -> Server {
+        Server::evaluating(folder, options, None)
+    }
+
+    /// A server that also answers requests for evaluations.
+    pub fn evaluating(
+        folder: &Path,
+        options: &ServerOptions,
+        answering: Option<Answering>,
+    ) -> Server {
+        let (artifacts, srs, keys) = (load(folder), srs().clone(), KeyStore::default());
         let listening =
-            server::start(load(folder), srs().clone(), KeyStore::default(), options).unwrap();
+            server::start_with_evaluations(artifacts, srs, keys, options, answering).unwrap();
         let address = listening.address;
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {

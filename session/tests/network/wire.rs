@@ -17,8 +17,8 @@ use zklora_session::{
 use crate::{
     http2::{PREFACE, frame},
     party::{
-        self, Server, artifacts, assert_serves, calls, connect, expected, finish, load, network,
-        open,
+        self, Server, artifacts, assert_serves, calls, connect, expected, finish, limits, load,
+        network, open,
     },
     raw::{self, batch, begun, fresh, stream, talk, wait},
     tap::Tap,
@@ -188,8 +188,7 @@ fn a_connection_that_breaks_after_any_number_of_bytes_costs_a_reconnection_and_n
 #[test]
 fn slow_connections_are_closed_in_time_and_honest_users_are_served() {
     let contributor = artifacts();
-    let limits =
-        Limits { handshake: Duration::from_millis(500), max_connections: 6, ..Limits::default() };
+    let limits = Limits { handshake: Duration::from_millis(500), max_connections: 6, ..limits() };
     let server = with_limits(contributor.path(), limits);
     let start = Instant::now();
     let slow: Vec<_> = (0..6)
@@ -223,7 +222,7 @@ fn slow_connections_are_closed_in_time_and_honest_users_are_served() {
 #[test]
 fn a_stream_that_is_silent_ends_and_its_session_does_not() {
     let contributor = artifacts();
-    let limits = Limits { idle: Duration::from_millis(400), max_sessions: 1, ..Limits::default() };
+    let limits = Limits { idle: Duration::from_millis(400), max_sessions: 1, ..limits() };
     let server = with_limits(contributor.path(), limits);
     let manifest = load(contributor.path()).manifest;
     wait(async {
@@ -253,7 +252,7 @@ fn a_stream_that_is_silent_ends_and_its_session_does_not() {
 #[test]
 fn a_user_that_does_not_read_its_answers_loses_its_permit() {
     let contributor = artifacts();
-    let limits = Limits { idle: Duration::from_millis(400), max_sessions: 1, ..Limits::default() };
+    let limits = Limits { idle: Duration::from_millis(400), max_sessions: 1, ..limits() };
     let server = with_limits(contributor.path(), limits);
     let manifest = load(contributor.path()).manifest;
     wait(async {

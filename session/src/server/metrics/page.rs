@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::server::{limits::Limits, proof_queue::ProofQueue, state::ServerState};
+use crate::server::{
+    evaluation::Jobs, limits::Limits, proof_queue::ProofQueue, state::ServerState,
+};
 
 /// Clients with their own line: those that got the most rows. The others share one line.
 const MAX_CLIENTS: usize = 1000;
@@ -18,6 +20,7 @@ pub(in crate::server) struct MetricsPage {
     pub state: Arc<ServerState>,
     pub proof_queue: Arc<ProofQueue>,
     pub limits: Limits,
+    pub evaluations: Option<Arc<Jobs>>,
 }
 
 impl MetricsPage {
@@ -42,7 +45,7 @@ impl MetricsPage {
             &["module"],
         )?;
         names.iter().zip(&totals).for_each(|(name, rows)| set(&served, &[name], *rows));
-        if let Some(limit) = self.limits.max_rows {
+        if let Some(limit) = self.limits.rows.limit() {
             let left = family(
                 "zklora_rows_left",
                 "Rows of a module that --max-rows has left.",
@@ -75,6 +78,19 @@ impl MetricsPage {
             now.register(Box::new(gauge))
         };
         single("zklora_proof_queue_length", "Sessions that wait for their proof.", waiting as u64)?;
+        if let Some(jobs) = &self.evaluations {
+            let budget = jobs.answering.offer.offer.budget;
+            single("zklora_bits_granted", "Bits that answers may tell.", budget.bits)?;
+            // A ledger that cannot be read has no number here: its reason is in the log.
+            if let Ok(spent) = jobs.answering.spent() {
+                single("zklora_bits_spent", "Bits that answers told.", spent.bits())?;
+                let to = family("zklora_client_bits", "Bits told to an identity.", &["client"])?;
+                top(spent.clients()).iter().for_each(|(client, bits)| set(&to, &[client], *bits));
+            }
+            let (waiting, scoring) = jobs.length();
+            let all = waiting as u64 + u64::from(scoring);
+            single("zklora_evaluations", "Requests that wait for their answer.", all)?;
+        }
         let info = family(
             "zklora_adapter_info",
             "The adapter and this program.",
@@ -90,7 +106,7 @@ impl MetricsPage {
     }
 }
 
-/// The clients with the most rows, and one entry for all others.
+/// The clients with the most, and one entry for all others.
 fn top(mut clients: Vec<(String, u64)>) -> Vec<(String, u64)> {
     if clients.len() > MAX_CLIENTS {
         clients.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));

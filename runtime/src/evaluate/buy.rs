@@ -1,0 +1,385 @@
+//! The buyer's part of an evaluation: check the offer, send the units, check the answer.
+
+use std::path::PathBuf;
+
+use rand_core::{OsRng, RngCore};
+use zeroize::Zeroizing;
+use zklora_evaluation::{
+    Error as Statement,
+    answer::{Answer, UnitValues},
+    digest::Digest,
+    evidence::{ANSWER, OFFER, REQUEST},
+    request::{Choices, FullRequest, UnitGroup, sequences},
+    unit_lines::{self, DEFAULT_GROUP, Groups},
+    unit_scores::{UnitScores, side},
+};
+use zklora_integer::{evaluate::check_unit, score::score};
+use zklora_proof::srs::Srs;
+
+use super::{
+    claim::{Claim, ClaimComparison},
+    folder::Folder,
+    offer::read_offer,
+    sent_units::{Earlier, SentUnits},
+    terms::{CheckedTerms, TermsOptions},
+};
+use crate::{Error, infer, integer};
+
+/// Longest file of units or text.
+const MAX_UNITS: u64 = 1 << 30;
+
+/// Where units come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// Lines of JSON in a file.
+    Units(PathBuf),
+    /// The lines themselves.
+    Lines(String),
+    /// Windows of a text.
+    Text {
+        /// The file.
+        file: PathBuf,
+        /// Tokens of a window.
+        context: usize,
+    },
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct BuyOptions {
+    /// The offer that the buyer pinned.
+    pub offer: PathBuf,
+    /// The buyer's own model.
+    pub terms: TermsOptions,
+    /// The units.
+    pub source: Source,
+    /// Ask for scores of single units.
+    pub per_unit: bool,
+    /// How many units without a score the answer may list.
+    pub list_unscored: u32,
+    /// Compute the values of the base model, too.
+    pub check_base: bool,
+    /// Public claims to compare with.
+    pub claims: Vec<PathBuf>,
+    /// The buyer's memory of sent units.
+    pub sent: Option<PathBuf>,
+    /// The buyer's folder.
+    pub out: PathBuf,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A step of this machine.
+    Local(&'static str),
+    /// The price is known, and what was left of the budget.
+    Price {
+        /// Bits of this request.
+        bits: u64,
+        /// Bits that the contributor says are left.
+        left: u64,
+    },
+    /// Units are being sent.
+    Sending,
+    /// This many requests are before it.
+    Waiting(u32),
+    /// This many units of all are scored.
+    Scoring(u64, u64),
+    /// The contributor is unreachable for now.
+    Retrying,
+}
+
+/// What a contributor says that it offers.
+#[derive(Debug, Clone)]
+pub struct OfferedNow {
+    /// `offer.json`
+    pub offer: Vec<u8>,
+    /// `manifest.json`
+    pub manifest: Vec<u8>,
+    /// Bits that are left for this buyer.
+    pub bits_left: u64,
+}
+
+/// The other party, over a network or not.
+pub trait Contributor {
+    /// What it offers now.
+    ///
+    /// # Errors
+    /// It is unreachable.
+    fn offered(&mut self) -> Result<OfferedNow, Error>;
+
+    /// Its answer to a request.
+    ///
+    /// # Errors
+    /// It is unreachable, or refuses.
+    fn evaluate(
+        &mut self,
+        request: &FullRequest,
+        progress: &mut dyn FnMut(Step),
+    ) -> Result<Vec<u8>, Error>;
+}
+
+#[cfg(feature = "network")]
+impl Contributor for zklora_session::client::Evaluator<'_> {
+    fn offered(&mut self) -> Result<OfferedNow, Error> {
+        let zklora_session::client::Offered { offer, manifest, bits_left } = self.offer()?;
+        Ok(OfferedNow { offer, manifest, bits_left })
+    }
+
+    fn evaluate(
+        &mut self,
+        request: &FullRequest,
+        progress: &mut dyn FnMut(Step),
+    ) -> Result<Vec<u8>, Error> {
+        use zklora_session::client::Step as Remote;
+        let mut told = |step| {
+            progress(match step {
+                Remote::Sending => Step::Sending,
+                Remote::Waiting(ahead) => Step::Waiting(ahead),
+                Remote::Scoring(scored, units) => Step::Scoring(scored, units),
+                Remote::Retrying => Step::Retrying,
+            });
+        };
+        Ok(zklora_session::client::Evaluator::evaluate(self, request, &mut told)?)
+    }
+}
+
+/// An accepted answer.
+pub struct Bought {
+    /// The terms.
+    pub terms: CheckedTerms,
+    /// The request.
+    pub request: FullRequest,
+    /// For each unit of the request its index in what the buyer gave.
+    pub places: Vec<u64>,
+    /// The answer.
+    pub answer: Answer,
+    /// Whether the base model's values were computed here, too: they are equal.
+    pub base_checked: bool,
+    /// How each public claim compares.
+    pub claims: Vec<(PathBuf, ClaimComparison)>,
+    /// Units that were sent before.
+    pub earlier: Vec<Earlier>,
+}
+
+impl Bought {
+    /// Scores of single units, in the order in which the buyer gave the units.
+    pub fn per_unit(&self) -> Option<Vec<Option<&UnitValues>>> {
+        let values = self.answer.per_unit.as_ref()?;
+        let mut all = vec![None; values.len()];
+        for (value, place) in values.iter().zip(&self.places) {
+            if let Some(slot) = all.get_mut(usize::try_from(*place).unwrap_or(usize::MAX)) {
+                *slot = value.as_ref();
+            }
+        }
+        Some(all)
+    }
+}
+
+/// Evaluates, or goes on where an earlier call was interrupted.
+///
+/// # Errors
+/// The offer does not fit the buyer's own model, the contributor is unreachable or refuses, or its
+/// answer is not valid.
+pub fn buy(
+    contributor: &mut dyn Contributor,
+    srs: &Srs,
+    options: &BuyOptions,
+    progress: &mut dyn FnMut(Step),
+) -> Result<Bought, Error> {
+    let folder = Folder::new(&options.out);
+    let _lock = folder.lock()?;
+    let offer = read_offer(&options.offer)?;
+    let sent = options.sent.as_deref().map(SentUnits::new);
+    if let Some(sent) = &sent {
+        sent.saw(&offer)?;
+    }
+    let mut claims = Vec::new();
+    for path in &options.claims {
+        claims.push((path.clone(), Claim::read(path)?));
+    }
+    let is_known = folder.has_request();
+    if is_known && folder.offer()?.digest != offer.digest {
+        let why = "this folder has an evaluation for another offer: name another --out";
+        return Err(Error::file(&folder.path, why));
+    }
+    let mut left = None;
+    let manifest = match is_known {
+        true => folder.manifest()?,
+        false => {
+            progress(Step::Local("ask for the offer"));
+            let now = contributor.offered()?;
+            if now.offer != offer.bytes {
+                return Err(Statement::Mismatch {
+                    what: options.offer.display().to_string(),
+                    why: "the contributor offers something else now: get its offer again \
+                          (zklora offer fetch), and compare"
+                        .into(),
+                }
+                .into());
+            }
+            left = Some(now.bits_left);
+            now.manifest
+        }
+    };
+    progress(Step::Local("check the offer with your base model"));
+    let terms = CheckedTerms::check(offer, &manifest, srs, &options.terms)?;
+    let Groups { groups, places } =
+        groups(&options.source, &options.terms, terms.bound.model.tokens)?;
+    let request = match is_known {
+        true => {
+            let known = folder.request()?;
+            let own = FullRequest::new(terms.offer.digest, &choices_of(&known), groups)?;
+            let asked = (known.request.per_unit, known.request.list_unscored);
+            if own.digest != known.digest || asked != (options.per_unit, options.list_unscored) {
+                let why = "this folder has another request: name another --out";
+                return Err(Error::file(&folder.path, why));
+            }
+            known
+        }
+        false => new_request(&folder, (&terms, &manifest, left), groups, options)?,
+    };
+    let bits = request.price(&terms.offer)?;
+    if let Some(left) = left {
+        progress(Step::Price { bits, left });
+    }
+    let earlier = sent.as_ref().map(|sent| sent.earlier(&terms.offer, &request)).transpose()?;
+    if !folder.has_answer() {
+        if let Some(sent) = &sent {
+            sent.sending(&terms.offer, &request)?;
+        }
+        let bytes = contributor.evaluate(&request, progress)?;
+        if let Err(error) = Answer::read(&bytes, &terms.offer, &request) {
+            folder.write("answer.refused", &bytes)?;
+            return Err(error.into());
+        }
+        folder.write(ANSWER, &bytes)?;
+    }
+    let answer = folder.answer(&terms.offer, &request)?;
+    if options.check_base {
+        progress(Step::Local("score with the base model alone"));
+        check_base(&terms, &request, &answer)?;
+    }
+    let mut compared = Vec::new();
+    for (at, (path, claim)) in claims.into_iter().enumerate() {
+        let comparison = claim.compare(&terms.offer, &request.request, &answer);
+        if let ClaimComparison::Contradicts(_) = comparison {
+            let own = (
+                folder.read(OFFER, MAX_UNITS)?,
+                folder.read(REQUEST, MAX_UNITS)?,
+                folder.read(ANSWER, MAX_UNITS)?,
+            );
+            let name = format!("claim-evidence-{}.tar", at + 1);
+            folder.write(&name, &claim.evidence((&own.0, &own.1, &own.2))?)?;
+        }
+        compared.push((path, comparison));
+    }
+    Ok(Bought {
+        terms,
+        request,
+        places,
+        answer,
+        base_checked: options.check_base,
+        claims: compared,
+        earlier: earlier.unwrap_or_default(),
+    })
+}
+
+fn choices_of(full: &FullRequest) -> Choices {
+    let of = &full.request;
+    Choices {
+        nonce: of.nonce,
+        draw: of.draw,
+        list_unscored: of.list_unscored,
+        per_unit: of.per_unit,
+    }
+}
+
+/// The groups of the buyer's units.
+///
+/// # Errors
+/// The units cannot be read.
+pub fn groups(source: &Source, options: &TermsOptions, longest: usize) -> Result<Groups, Error> {
+    let (base, named) = (&options.base.base, options.tokenizer.as_deref());
+    let has_tokenizer = named.is_some() || base.with_file_name("tokenizer.json").exists();
+    let lines = |lines: &str| -> Result<Groups, Error> {
+        let tokenizer = has_tokenizer.then(|| infer::tokenizer(base, named)).transpose()?;
+        Ok(unit_lines::read(lines, tokenizer.as_ref())?)
+    };
+    match source {
+        Source::Lines(text) => lines(text),
+        Source::Units(file) => {
+            let bytes = zklora_files::read(file, MAX_UNITS)?;
+            let text =
+                std::str::from_utf8(&bytes).map_err(|_| Error::file(file, "not text in UTF-8"))?;
+            lines(text).map_err(|error| Error::file(file, error.to_string()))
+        }
+        Source::Text { file, context } => {
+            let tokenizer = infer::tokenizer(base, named)?;
+            let units = integer::units_of_text(file, &tokenizer, *context, longest)?;
+            let metrics = unit_lines::default_metrics(&units);
+            let places = (0..units.len() as u64).collect();
+            let group = UnitGroup { name: DEFAULT_GROUP.into(), metrics, units };
+            Ok(Groups { groups: vec![group], places })
+        }
+    }
+}
+
+fn new_request(
+    folder: &Folder,
+    (terms, manifest, left): (&CheckedTerms, &[u8], Option<u64>),
+    groups: Vec<UnitGroup>,
+    options: &BuyOptions,
+) -> Result<FullRequest, Error> {
+    let random = || {
+        let mut bytes = Zeroizing::new([0; 32]);
+        OsRng.fill_bytes(bytes.as_mut());
+        bytes
+    };
+    let draw = random();
+    let choices = Choices {
+        nonce: Digest(*random()),
+        draw: Digest::of(&draw[..]),
+        list_unscored: options.list_unscored,
+        per_unit: options.per_unit,
+    };
+    let full = FullRequest::new(terms.offer.digest, &choices, groups)?;
+    let bits = full.price(&terms.offer)?;
+    if let Some(left) = left.filter(|left| bits > *left) {
+        return Err(Statement::Refused(format!(
+            "this request costs {bits} bits, and {left} are left for you: ask for fewer metrics or \
+             groups, or the contributor for more"
+        ))
+        .into());
+    }
+    for (at, unit) in full.units.iter().enumerate() {
+        for sequence in sequences(unit) {
+            check_unit(&terms.base, at, &sequence.tokens)?;
+        }
+    }
+    folder.keep_request(&terms.offer, manifest, &full, &draw)?;
+    Ok(full)
+}
+
+/// Computes the values of the base model, and compares them.
+fn check_base(terms: &CheckedTerms, full: &FullRequest, answer: &Answer) -> Result<(), Error> {
+    let scores = score(&terms.base, &full.units)?.0;
+    // As if the adapter changed nothing: the base values do not depend on it.
+    let scores: Vec<UnitScores> =
+        scores.iter().map(|score| UnitScores { base: side(score), adapted: side(score) }).collect();
+    let own = Answer::compute(&terms.offer, full, &scores)?;
+    let differs = own.base_unscored != answer.base_unscored
+        || own.groups.iter().zip(&answer.groups).any(|(own, theirs)| {
+            own.metrics.as_ref().map(|of| of.base()) != theirs.metrics.as_ref().map(|of| of.base())
+        });
+    match differs {
+        false => Ok(()),
+        true => Err(Statement::Mismatch {
+            what: ANSWER.into(),
+            why: "its values of the base model are not those of your base model: the contributor \
+                  scored with something else"
+                .into(),
+        }
+        .into()),
+    }
+}

@@ -1,0 +1,70 @@
+//! A contributor that answers requests for its offer.
+
+use std::{path::PathBuf, sync::Arc};
+
+use zklora_artifacts::folder::Artifacts;
+use zklora_evaluation::{
+    answering::Answering, digest::Digest, evidence, identity::Identity, unit_scores::Scorer,
+};
+use zklora_proof::srs::Srs;
+
+use super::{offer::read_offer, scorer::ModelScorer};
+use crate::{
+    Error,
+    integer::{BaseModel, Setup},
+};
+
+/// What answering needs beside the artifacts.
+#[derive(Debug, Clone)]
+pub struct ContributorOptions {
+    /// The folder of the identity.
+    pub identity: PathBuf,
+    /// The folder of the integer model; it is made if it has none.
+    pub model: PathBuf,
+    /// The base model.
+    pub base: BaseModel,
+    /// Its tokenizer.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// Answers requests for the offer in the public folder of the artifacts.
+///
+/// # Errors
+/// There is no offer, it is by another identity, or for another adapter or model.
+pub fn answering(
+    artifacts: Artifacts,
+    srs: &Srs,
+    options: &ContributorOptions,
+) -> Result<Answering, Error> {
+    let path = artifacts.folder.join("public").join(evidence::OFFER);
+    if !path.exists() {
+        return Err(Error::file(&path, "there is no offer: make one with `zklora offer make`"));
+    }
+    let offer = read_offer(&path)?;
+    let differs = |what: &str| {
+        let why = format!("it is for another {what}: make the offer again (zklora offer make)");
+        Error::file(&path, why)
+    };
+    if offer.offer.adapter_id != Digest(artifacts.manifest.id().0) {
+        return Err(differs("adapter than this folder's"));
+    }
+    let ContributorOptions { identity, model, base, tokenizer } = options;
+    let setup = Setup::load_or_make(model, base, tokenizer.as_deref(), artifacts, srs)?;
+    if offer.offer.integer_model.to_string() != setup.bound.digest {
+        return Err(differs("integer model than this base model's"));
+    }
+    if offer.offer.layers != setup.bound.layers() {
+        return Err(differs("choice of layers"));
+    }
+    Ok(Answering::new(offer, Identity::open(identity)?, scorer(setup)?)?)
+}
+
+/// Scores units without and with the adapter of a setup.
+///
+/// # Errors
+/// The setup has no adapter.
+pub fn scorer(setup: Setup) -> Result<Arc<dyn Scorer>, Error> {
+    let base = setup.bound.base_program()?;
+    let adapted = setup.adapted.ok_or_else(|| Error::input("there is no adapter to score with"))?;
+    Ok(Arc::new(ModelScorer { base, adapted }))
+}

@@ -1,0 +1,221 @@
+//! The buyer's folder of an evaluation. Its files have the names that evidence gives them.
+
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+use zklora_evaluation::{
+    answer::Answer,
+    delivery::{Delivery, MAX_CIPHERTEXT},
+    digest::Digest,
+    envelope,
+    evidence::{ANSWER, CIPHERTEXT, DELIVERY, MANIFEST, OFFER, REQUEST, UNITS},
+    offer::SignedOffer,
+    request::{self, FullRequest, Request},
+};
+use zklora_files::Access;
+use zklora_proof::manifest;
+
+use crate::Error;
+
+/// The buyer's second nonce, mode 0600: it draws a sample, later.
+const DRAW: &str = "draw";
+/// What settling found.
+const SETTLEMENT: &str = "settlement.json";
+/// Length of the line that ends it.
+const MAC: usize = 1 + 64 + 1;
+/// The name of evidence that settling writes.
+pub(super) const EVIDENCE: &str = "evidence.tar";
+
+/// A folder.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    /// Its path.
+    pub path: PathBuf,
+}
+
+impl Folder {
+    /// The folder at a path, which may not exist yet.
+    pub fn new(path: &Path) -> Folder {
+        Folder { path: path.to_path_buf() }
+    }
+
+    /// Locks the folder until the file is dropped; it is made if it is not there.
+    pub(super) fn lock(&self) -> Result<std::fs::File, Error> {
+        if self.path.is_file() {
+            return Err(Error::file(&self.path, "this is a file, and a folder is needed"));
+        }
+        zklora_files::create_folder(&self.path, Access::Private)?;
+        let path = self.file("lock");
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(|error| Error::file(&path, error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::Error(error)) => Err(Error::file(&path, error)),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let why = "another `zklora evaluate` is at work in this folder";
+                Err(Error::file(&self.path, why))
+            }
+        }
+    }
+
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Reads a file.
+    pub(super) fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, Error> {
+        let path = self.file(name);
+        if !path.exists() {
+            let why = match name {
+                DELIVERY | CIPHERTEXT => {
+                    "it is not here: ask the contributor for the delivery (zklora deliver), and \
+                     put its files into this folder"
+                }
+                ANSWER if self.has_request() => {
+                    "the evaluation is not finished: run the same `zklora evaluate` again"
+                }
+                _ => "it is not here: name a folder that `zklora evaluate` wrote",
+            };
+            return Err(Error::file(&path, why));
+        }
+        Ok(zklora_files::read(&path, limit)?)
+    }
+
+    /// Writes a file that only its owner reads.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        Ok(zklora_files::write(&self.file(name), bytes, Access::Private)?)
+    }
+
+    /// Whether a request is kept here.
+    pub fn has_request(&self) -> bool {
+        self.file(REQUEST).exists()
+    }
+
+    /// Whether an answer is kept here.
+    pub fn has_answer(&self) -> bool {
+        self.file(ANSWER).exists()
+    }
+
+    /// Whether a delivery is kept here.
+    pub fn has_delivery(&self) -> bool {
+        self.file(DELIVERY).exists()
+    }
+
+    /// Keeps a request. The request's own file is the last one: if it is there, all others are.
+    pub(super) fn keep_request(
+        &self,
+        offer: &SignedOffer,
+        manifest: &[u8],
+        full: &FullRequest,
+        draw: &Zeroizing<[u8; 32]>,
+    ) -> Result<(), Error> {
+        zklora_files::create_folder(&self.path, Access::Private)?;
+        self.write(OFFER, &offer.bytes)?;
+        self.write(MANIFEST, manifest)?;
+        self.write(UNITS, &full.unit_bytes)?;
+        self.write(DRAW, Zeroizing::new(hex::encode(&draw[..])).as_bytes())?;
+        self.write(REQUEST, &full.bytes)
+    }
+
+    /// The offer.
+    ///
+    /// # Errors
+    /// It is not here, or not valid.
+    pub fn offer(&self) -> Result<SignedOffer, Error> {
+        Ok(SignedOffer::parse(&self.read(OFFER, manifest::MAX_BYTES as u64)?)?)
+    }
+
+    /// The bytes of the manifest.
+    ///
+    /// # Errors
+    /// It is not here.
+    pub fn manifest(&self) -> Result<Vec<u8>, Error> {
+        self.read(MANIFEST, manifest::MAX_BYTES as u64)
+    }
+
+    /// The request with its units.
+    ///
+    /// # Errors
+    /// It is not here, or its units are others.
+    pub fn request(&self) -> Result<FullRequest, Error> {
+        let bytes = self.read(REQUEST, request::MAX_BYTES)?;
+        Ok(FullRequest::parse(&bytes, self.read(UNITS, zklora_files::MAX_FILE)?)?)
+    }
+
+    /// The answer to the request.
+    ///
+    /// # Errors
+    /// It is not here, or not the contributor's answer to this request.
+    pub fn answer(&self, offer: &SignedOffer, request: &FullRequest) -> Result<Answer, Error> {
+        Ok(Answer::read(&self.read(ANSWER, envelope::MAX_BYTES)?, offer, request)?)
+    }
+
+    /// The delivery statement.
+    ///
+    /// # Errors
+    /// It is not here, or not for this answer.
+    pub fn delivery(&self, offer: &SignedOffer, answer: &Answer) -> Result<Delivery, Error> {
+        let bytes = self.read(DELIVERY, envelope::MAX_BYTES)?;
+        Ok(Delivery::read(&bytes, offer, &answer.digest()?)?)
+    }
+
+    /// The ciphertext.
+    ///
+    /// # Errors
+    /// It is not here.
+    pub fn ciphertext(&self) -> Result<Vec<u8>, Error> {
+        self.read(CIPHERTEXT, MAX_CIPHERTEXT)
+    }
+
+    /// Takes the two files of a delivery into this folder.
+    pub(super) fn take_delivery(&self, statement: &[u8], ciphertext: &[u8]) -> Result<(), Error> {
+        if self.has_delivery() && self.read(DELIVERY, envelope::MAX_BYTES)? == statement {
+            return Ok(());
+        }
+        self.write(CIPHERTEXT, ciphertext)?;
+        self.write(DELIVERY, statement)?;
+        // What was found for another delivery.
+        Ok(zklora_files::remove(&self.file(SETTLEMENT))?)
+    }
+
+    /// What settling found last, as JSON. A file that this buyer's tool did not write, such as one
+    /// that came with a delivery, does not count.
+    pub(super) fn settlement(&self, request: &Request) -> Result<Option<Vec<u8>>, Error> {
+        if !self.file(SETTLEMENT).exists() {
+            return Ok(None);
+        }
+        let bytes = self.read(SETTLEMENT, 1 << 20)?;
+        let Some((json, mac)) = bytes.split_at_checked(bytes.len().saturating_sub(MAC)) else {
+            return Ok(None);
+        };
+        let own = self.mac(json, request)?;
+        Ok(own.filter(|own| own.as_bytes() == mac).map(|_| json.to_vec()))
+    }
+
+    /// Keeps what settling found.
+    pub(super) fn keep_settlement(&self, json: &[u8], request: &Request) -> Result<(), Error> {
+        match self.mac(json, request)? {
+            Some(mac) => self.write(SETTLEMENT, &[json, mac.as_bytes()].concat()),
+            // Without the buyer's own secret it would not count.
+            None => Ok(()),
+        }
+    }
+
+    /// A line with a code under the buyer's second nonce, which nobody else knows. None if the
+    /// nonce here is not that of the request.
+    fn mac(&self, json: &[u8], request: &Request) -> Result<Option<String>, Error> {
+        let path = self.file(DRAW);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = Zeroizing::new(zklora_files::read(&path, 4096)?);
+        let mut draw = Zeroizing::new([0; 32]);
+        let is_hex = hex::decode_to_slice(text.trim_ascii(), draw.as_mut()).is_ok();
+        if !is_hex || Digest::of(&draw[..]) != request.draw {
+            return Ok(None);
+        }
+        let key = Zeroizing::new(blake3::derive_key("zklora v1 settlement", &draw[..]));
+        Ok(Some(format!("\n{}\n", blake3::keyed_hash(&key, json).to_hex())))
+    }
+}

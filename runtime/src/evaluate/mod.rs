@@ -1,0 +1,35 @@
+//! Evaluations: what `zklora offer`, `serve`, `claim`, `evaluate`, `deliver`, `settle` and `report`
+//! do (docs/evaluation.md).
+//!
+//! ```text
+//! contributor: artifacts + integer model + identity ─ offer → offer.json
+//!              offer ─ contributor (scorer) → answers, claim;  answer + adapter ─ deliver
+//! buyer:       offer + base model ─ terms (checked) ─ buy → folder with the answer
+//!              folder (+ key) ─ settle → verdict, evidence;  folder ─ report
+//! ```
+
+mod buy;
+mod claim;
+mod contributor;
+mod deliver;
+mod folder;
+mod offer;
+mod report;
+pub(crate) mod report_lines;
+mod scorer;
+mod sent_units;
+mod settle;
+mod terms;
+
+pub use buy::{Bought, BuyOptions, Contributor, OfferedNow, Source, Step, buy, groups};
+pub use claim::{Claim, ClaimComparison, make_claim};
+pub use contributor::{ContributorOptions, answering, scorer};
+pub use deliver::{DeliverOptions, Delivered, deliver};
+pub use folder::Folder;
+pub use offer::{OfferOptions, Offered, make_offer, read_offer};
+pub use report::{GroupReport, Interval, Loss, Report, Right};
+pub use report_lines::{Stage, lines, next_step};
+pub(crate) use report_lines::{in_nats, in_points};
+pub use sent_units::{Earlier, SentUnits};
+pub use settle::{SettleOptions, Settlement, Verdict, settle, settle_evidence};
+pub use terms::{CheckedTerms, TermsOptions};

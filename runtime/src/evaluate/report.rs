@@ -1,0 +1,268 @@
+//! What an evaluation says, for people: the numbers with their uncertainty, and how certain they
+//! are.
+
+use serde::Serialize;
+use zklora_evaluation::{
+    answer::Answer,
+    digest::Digest,
+    offer::SignedOffer,
+    request::{FullRequest, scored_tokens, sequences},
+    values::{Confusion, Counts, Means, Values},
+};
+
+use super::{
+    folder::Folder,
+    settle::{Settlement, Verdict},
+};
+use crate::Error;
+
+/// Two-sided quantile of the normal distribution for 95 %.
+const QUANTILE: f64 = 1.96;
+/// The mean is rounded to this, in nats.
+const ROUNDING: f64 = 1e-3;
+
+/// An interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Interval {
+    /// The value.
+    pub value: f64,
+    /// Half the width of the interval that has the true value with 95 %, as far as units are drawn
+    /// at random; none if it was not asked for.
+    pub plus_minus: Option<f64>,
+}
+
+/// A mean log-probability, as losses in nats a token.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Loss {
+    /// Without the adapter.
+    pub base: f64,
+    /// With it.
+    pub adapted: f64,
+    /// Base minus adapted: what the adapter gains.
+    pub gain: Interval,
+}
+
+/// How many units are right, as parts of one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Right {
+    /// Without the adapter.
+    pub base: f64,
+    /// With it.
+    pub adapted: f64,
+    /// Adapted minus base.
+    pub gain: Interval,
+    /// Units that only the adapted model gets right.
+    pub gained: u64,
+    /// Units that only the base model gets right.
+    pub lost: u64,
+}
+
+/// A group.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct GroupReport {
+    /// Its name.
+    pub name: String,
+    /// Its units that count.
+    pub units: u64,
+    /// Its scored tokens.
+    pub tokens: u64,
+    /// [`zklora_evaluation::metric::Metric::LogProbability`].
+    pub loss: Option<Loss>,
+    /// [`zklora_evaluation::metric::Metric::Greedy`].
+    pub greedy: Option<Right>,
+    /// [`zklora_evaluation::metric::Metric::Accuracy`].
+    pub accuracy: Option<Right>,
+    /// [`zklora_evaluation::metric::Metric::AccuracyNormalised`].
+    pub accuracy_normalised: Option<Right>,
+    /// [`zklora_evaluation::metric::Metric::Confusion`].
+    pub confusion: Option<Confusion>,
+    /// The integers that were signed.
+    pub signed: Option<Values>,
+}
+
+/// What an evaluation says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// `claimed` or `settled`, or `contradicted`.
+    pub grade: &'static str,
+    /// The grade in words.
+    pub grade_text: &'static str,
+    /// The adapter.
+    pub adapter_id: Digest,
+    /// The contributor's key.
+    pub key: Digest,
+    /// What the key says of itself.
+    pub contact: String,
+    /// The base model's name.
+    pub base_model: String,
+    /// The integer model.
+    pub integer_model: Digest,
+    /// Digest of the offer.
+    pub offer: Digest,
+    /// Digest of the request.
+    pub request: Digest,
+    /// Digest of the answer.
+    pub answer: Digest,
+    /// The groups.
+    pub groups: Vec<GroupReport>,
+    /// All units.
+    pub units: u64,
+    /// Units that the base model has no score of: they count nowhere.
+    pub base_unscored: u64,
+    /// Units that only the adapted model has no score of, as far as they are listed: they are
+    /// scored worst.
+    pub unscored: Vec<u64>,
+    /// Whether there are others.
+    pub more_unscored: bool,
+    /// Whether scores of single units were answered.
+    pub per_unit: bool,
+    /// Rows of activations or deltas that the buyer has seen.
+    pub rows_revealed: u64,
+    /// Fractional bits of a score.
+    pub score_bits: i32,
+    /// Bits that the answer tells of the adapter, at most.
+    pub bits: u64,
+    /// The delivery's price, if there is a delivery.
+    pub price: Option<String>,
+    /// What settling found, if it was tried.
+    pub settlement: Option<Settlement>,
+}
+
+impl Report {
+    /// Reads a buyer's folder. Signatures and digests are checked once more.
+    ///
+    /// # Errors
+    /// A file is missing, or does not belong to the others.
+    pub fn of(folder: &Folder) -> Result<Report, Error> {
+        let offer = folder.offer()?;
+        let request = folder.request()?;
+        let answer = folder.answer(&offer, &request)?;
+        let price = match folder.has_delivery() {
+            // One for another answer is none for this report.
+            true => folder.delivery(&offer, &answer).ok().map(|delivery| delivery.price),
+            false => None,
+        };
+        let settlement: Option<Settlement> = match folder.settlement(&request.request)? {
+            Some(json) => serde_json::from_slice(&json).ok(),
+            None => None,
+        };
+        // One of another answer does not count.
+        let digest = answer.digest()?;
+        let settlement = settlement.filter(|of| of.answer == Some(digest));
+        let mut report = Report::new(&offer, &request, &answer)?;
+        (report.grade, report.grade_text) = grade(settlement.as_ref());
+        (report.price, report.settlement) = (price, settlement);
+        Ok(report)
+    }
+
+    /// The report of an answer that is not settled.
+    ///
+    /// # Errors
+    /// The answer cannot be written, which is a bug.
+    pub fn new(
+        offer: &SignedOffer,
+        request: &FullRequest,
+        answer: &Answer,
+    ) -> Result<Report, Error> {
+        let mut first = 0;
+        let mut groups = Vec::new();
+        let each = request.request.with_units(&request.units).zip(&answer.groups);
+        for ((group, units), values) in each {
+            let counted = units.iter().enumerate().filter(|(at, _)| {
+                answer.base_unscored.binary_search(&(first + *at as u64)).is_err()
+            });
+            let (mut count, mut tokens) = (0u64, 0);
+            for (_, unit) in counted {
+                count += 1;
+                tokens += sequences(unit).iter().map(scored_tokens).sum::<usize>() as u64;
+            }
+            first += group.units;
+            groups.push(of_group(&group.name, count, tokens, values.metrics.as_ref()));
+        }
+        let (grade, grade_text) = grade(None);
+        Ok(Report {
+            grade,
+            grade_text,
+            adapter_id: offer.offer.adapter_id,
+            key: offer.offer.key,
+            contact: offer.offer.contact.clone(),
+            base_model: offer.offer.base_model.clone(),
+            integer_model: offer.offer.integer_model,
+            offer: offer.digest,
+            request: request.digest,
+            answer: answer.digest()?,
+            groups,
+            units: request.units.len() as u64,
+            base_unscored: answer.base_unscored.len() as u64,
+            unscored: answer.unscored.listed.clone(),
+            more_unscored: answer.unscored.more,
+            per_unit: answer.per_unit.is_some(),
+            rows_revealed: 0,
+            score_bits: offer.offer.score_bits,
+            bits: answer.bits,
+            price: None,
+            settlement: None,
+        })
+    }
+}
+
+fn grade(settlement: Option<&Settlement>) -> (&'static str, &'static str) {
+    match settlement.map(|of| of.verdict) {
+        Some(Verdict::Settled) => (
+            "settled",
+            "These numbers are true: the delivered adapter is the pinned one, and you computed \
+             every number again with it.",
+        ),
+        Some(Verdict::Contradicted) => (
+            "contradicted",
+            "The contributor's signatures contradict each other, which anybody with the evidence \
+             can check.",
+        ),
+        Some(Verdict::Undecidable | Verdict::Payable) | None => (
+            "claimed",
+            "These numbers are the contributor's word, signed with its key. After payment you can \
+             compute every one of them again with the delivered adapter (zklora settle).",
+        ),
+    }
+}
+
+fn of_group(name: &str, units: u64, tokens: u64, values: Option<&Values>) -> GroupReport {
+    let right =
+        |of: fn(&Values) -> Option<Counts>| values.and_then(of).map(|counts| right(&counts, units));
+    GroupReport {
+        name: name.into(),
+        units,
+        tokens,
+        loss: values.and_then(|values| Some(loss(&values.log_probability?, values.error))),
+        greedy: right(|values| values.greedy),
+        accuracy: right(|values| values.accuracy),
+        accuracy_normalised: right(|values| values.accuracy_normalised),
+        confusion: values.and_then(|values| values.confusion.clone()),
+        signed: values.cloned(),
+    }
+}
+
+fn loss(means: &Means, error: Option<u32>) -> Loss {
+    let nats = |milli: i64| milli as f64 / 1000.0;
+    let value = nats(means.adapted - means.base);
+    let error = error.filter(|error| *error < zklora_evaluation::metric::MAX_ERROR);
+    let plus_minus = error.map(|error| QUANTILE * f64::from(error) / 1000.0 + ROUNDING);
+    let gain = Interval { value, plus_minus };
+    Loss { base: -nats(means.base), adapted: -nats(means.adapted), gain }
+}
+
+/// The difference of two proportions over the same units. The interval is that of Agresti and Min:
+/// half a unit more in each of the four cells, so that few changed units do not look certain.
+fn right(counts: &Counts, units: u64) -> Right {
+    let n = units.max(1) as f64;
+    let value = (counts.gained as f64 - counts.lost as f64) / n;
+    let (gained, lost, all) = (counts.gained as f64 + 0.5, counts.lost as f64 + 0.5, n + 2.0);
+    let variance = gained + lost - (gained - lost).powi(2) / all;
+    Right {
+        base: counts.base as f64 / n,
+        adapted: counts.adapted() as f64 / n,
+        gain: Interval { value, plus_minus: Some(QUANTILE * variance.sqrt() / all) },
+        gained: counts.gained,
+        lost: counts.lost,
+    }
+}

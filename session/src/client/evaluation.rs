@@ -1,0 +1,214 @@
+//! The buyer's side of an evaluation: the offer, and the answer to a request. Calls are retried
+//! while the contributor is unreachable.
+
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use zklora_evaluation::{envelope, request::FullRequest};
+use zklora_proof::manifest;
+
+use super::{
+    connection::{AuthorisedChannel, Connector, ContributorOptions, Network},
+    retry::{Backoff, CallError, seconds},
+    stream::with_timeout,
+};
+use crate::{
+    Error,
+    wire::evaluation::{
+        EvaluateRequest, OfferRequest, OfferResponse, PART, VERSION, evaluate_request,
+        evaluate_response, evaluation_client::EvaluationClient,
+    },
+};
+
+/// Longest answer to Offer.
+const MAX_OFFER: usize = manifest::MAX_BYTES + (4 << 20);
+
+/// What a contributor offers. Nothing is checked yet.
+#[derive(Debug, Clone)]
+pub struct Offered {
+    /// `offer.json`
+    pub offer: Vec<u8>,
+    /// `manifest.json`
+    pub manifest: Vec<u8>,
+    /// Bits that this client may still spend.
+    pub bits_left: u64,
+}
+
+/// How far an evaluation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Units are being sent.
+    Sending,
+    /// This many requests are before it.
+    Waiting(u32),
+    /// This many units of all are scored.
+    Scoring(u64, u64),
+    /// The contributor is unreachable for now.
+    Retrying,
+}
+
+/// A contributor that evaluates.
+pub struct Evaluator<'a> {
+    options: &'a ContributorOptions,
+    network: &'a Network,
+    connector: Connector,
+    backoff: Backoff,
+}
+
+type Client = EvaluationClient<AuthorisedChannel>;
+
+impl<'a> Evaluator<'a> {
+    /// Reads the options. Connects later.
+    ///
+    /// # Errors
+    /// An option or a file that it names is invalid.
+    pub fn new(
+        options: &'a ContributorOptions,
+        network: &'a Network,
+    ) -> Result<Evaluator<'a>, Error> {
+        let connector = Connector::new(options)?;
+        Ok(Evaluator { options, network, connector, backoff: Backoff::new(options.patience) })
+    }
+
+    /// What the contributor offers.
+    ///
+    /// # Errors
+    /// It is unreachable, refuses, or offers no evaluations.
+    pub fn offer(&mut self) -> Result<Offered, Error> {
+        let timeout = self.options.call_timeout;
+        let offered = self.with_retries(&mut |_| {}, |connector, network, _| {
+            network.wait(async {
+                let mut client = connect(connector).await?.max_decoding_message_size(MAX_OFFER);
+                let call = client.offer(OfferRequest { version: VERSION });
+                Ok(with_timeout(timeout, call).await?.into_inner())
+            })
+        })?;
+        let OfferResponse { version, offer, manifest, bits_left } = offered;
+        if version != VERSION {
+            return Err(self.failed(format!(
+                "it speaks version {version} of evaluations, this program version {VERSION}"
+            )));
+        }
+        Ok(Offered { offer: offer.into(), manifest: manifest.into(), bits_left })
+    }
+
+    /// The answer to a request, as bytes: nothing of it is checked.
+    ///
+    /// # Errors
+    /// The contributor is unreachable for too long, or refuses the request.
+    pub fn evaluate(
+        &mut self,
+        request: &FullRequest,
+        progress: &mut dyn FnMut(Step),
+    ) -> Result<Vec<u8>, Error> {
+        let timeout = self.options.call_timeout;
+        self.with_retries(progress, |connector, network, progress| {
+            network.wait(async {
+                let client = connect(connector).await?;
+                Ok(converse(client, request, timeout, progress).await?)
+            })
+        })
+    }
+
+    fn failed(&self, why: String) -> Error {
+        Error::Contributor { url: self.options.url.clone(), why }
+    }
+
+    fn with_retries<T>(
+        &mut self,
+        progress: &mut dyn FnMut(Step),
+        mut attempt: impl FnMut(&Connector, &Network, &mut dyn FnMut(Step)) -> Result<T, CallError>,
+    ) -> Result<T, Error> {
+        self.backoff.reset();
+        let mut most_scored = 0;
+        loop {
+            let mut got_further = false;
+            let mut watched = |step| {
+                if let Step::Scoring(scored, _) = step {
+                    got_further |= scored > most_scored;
+                    most_scored = most_scored.max(scored);
+                }
+                progress(step);
+            };
+            let error = match attempt(&self.connector, self.network, &mut watched) {
+                Ok(done) => {
+                    self.backoff.succeeded();
+                    return Ok(done);
+                }
+                Err(error) => error,
+            };
+            let why = error.transient_reason(&self.options.url)?;
+            if got_further {
+                // The contributor was there a moment ago, and will go on.
+                self.backoff.succeeded();
+            }
+            progress(Step::Retrying);
+            let Some(delay) = self.backoff.next_delay() else {
+                let elapsed = seconds(self.backoff.elapsed());
+                return Err(self.failed(format!(
+                    "unreachable for {elapsed} ({why}): run the same command again to go on"
+                )));
+            };
+            std::thread::sleep(delay);
+        }
+    }
+}
+
+async fn connect(connector: &Connector) -> Result<Client, CallError> {
+    let client = EvaluationClient::new(connector.channel().await?);
+    Ok(client.max_decoding_message_size(2 * PART).max_encoding_message_size(usize::MAX))
+}
+
+async fn converse(
+    mut client: Client,
+    request: &FullRequest,
+    timeout: std::time::Duration,
+    progress: &mut dyn FnMut(Step),
+) -> Result<Vec<u8>, Status> {
+    let (messages, outgoing) = tokio::sync::mpsc::channel(4);
+    let message = |kind| EvaluateRequest { kind: Some(kind) };
+    let first = message(evaluate_request::Kind::Request(request.bytes.clone().into()));
+    // The channel is empty, so this does not fail.
+    let _ = messages.try_send(first);
+    let call = client.evaluate(ReceiverStream::new(outgoing));
+    let mut responses = with_timeout(timeout, call).await?.into_inner();
+    let mut messages = Some(messages);
+    let mut answer = Vec::new();
+    while let Some(response) = with_timeout(timeout, responses.message()).await? {
+        match response.kind {
+            Some(evaluate_response::Kind::SendUnits(_)) => {
+                let Some(sender) = messages.take() else {
+                    return Err(Status::failed_precondition("it asks for the units twice"));
+                };
+                progress(Step::Sending);
+                for part in request.unit_bytes.chunks(PART) {
+                    let part = bytes::Bytes::copy_from_slice(part);
+                    let part = message(evaluate_request::Kind::Units(part));
+                    let sent = with_timeout(timeout, async { Ok(sender.send(part).await) }).await?;
+                    if sent.is_err() {
+                        // The receiving side says why.
+                        break;
+                    }
+                }
+            }
+            Some(evaluate_response::Kind::Progress(now)) => {
+                // Nothing more is sent.
+                messages = None;
+                progress(match now.units {
+                    0 => Step::Waiting(now.ahead),
+                    units => Step::Scoring(now.scored, units),
+                });
+            }
+            Some(evaluate_response::Kind::Answer(part)) => {
+                if part.is_empty() || (answer.len() + part.len()) as u64 > envelope::MAX_BYTES {
+                    return Err(Status::failed_precondition("its answer is longer than any"));
+                }
+                answer.extend_from_slice(&part);
+            }
+            None => return Err(Status::failed_precondition("it sent a message of no known kind")),
+        }
+    }
+    match answer.is_empty() {
+        true => Err(Status::unavailable("it ended the stream without an answer")),
+        false => Ok(answer),
+    }
+}

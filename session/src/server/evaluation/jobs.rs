@@ -1,0 +1,228 @@
+//! The thread that scores accepted requests: one request of each client in turn.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+use zklora_evaluation::{answering::Answering, digest::Digest};
+
+use crate::{
+    Error,
+    server::{
+        fair_queue::{FairQueue, Schedulable},
+        log_rate::LogRate,
+    },
+};
+
+/// An answer is shown to be there at a whole number of these after its scoring began: the exact
+/// time depends on the adapter, too.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often the number of scored units is told.
+const TOLD_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a request is scored while other clients wait.
+const TURN: Duration = Duration::from_secs(10);
+
+static FAILED: LogRate = LogRate::with_burst(10);
+
+/// Where a request is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// It waits.
+    Waiting,
+    /// This many of its units are scored.
+    Scoring {
+        /// Units with scores.
+        scored: u64,
+        /// All units.
+        units: u64,
+    },
+    /// The answer is on the disk.
+    Answered,
+    /// The machine failed, or the server stops. The same request may be sent again.
+    Failed,
+}
+
+struct Job {
+    request: Digest,
+    client: String,
+    queued: Instant,
+}
+
+impl Schedulable for Job {
+    fn client(&self) -> &str {
+        &self.client
+    }
+
+    fn not_before(&self) -> Instant {
+        self.queued
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: FairQueue<Job>,
+    states: HashMap<Digest, watch::Sender<State>>,
+    scoring: bool,
+    stopping: bool,
+}
+
+/// The requests that wait for their answer.
+pub(in crate::server) struct Jobs {
+    pub answering: Answering,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// Stops the thread when it is dropped.
+pub(in crate::server) struct StopEvaluations(pub Arc<Jobs>);
+
+impl Drop for StopEvaluations {
+    fn drop(&mut self) {
+        self.0.lock().stopping = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl Jobs {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The system has no thread.
+    pub fn start(answering: Answering) -> Result<Arc<Jobs>, Error> {
+        let (queue, changed) = (Mutex::default(), Condvar::new());
+        let jobs = Arc::new(Jobs { answering, queue, changed });
+        let worker = Arc::clone(&jobs);
+        let thread = std::thread::Builder::new().name("evaluations".into());
+        let failed =
+            |error| Error::System(format!("cannot start the thread of evaluations: {error}"));
+        thread.spawn(move || worker.work()).map_err(failed)?;
+        Ok(jobs)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues an accepted request, once.
+    pub(super) fn enqueue(&self, request: Digest, client: &str) -> watch::Receiver<State> {
+        let mut queue = self.lock();
+        if let Some(known) = queue.states.get(&request) {
+            return known.subscribe();
+        }
+        let (sender, receiver) = watch::channel(State::Waiting);
+        queue.states.insert(request, sender);
+        queue.waiting.push(Job { request, client: client.into(), queued: Instant::now() });
+        self.changed.notify_all();
+        receiver
+    }
+
+    /// Requests before this one.
+    pub(super) fn ahead(&self, request: &Digest, client: &str) -> u32 {
+        let queue = self.lock();
+        let waiting = queue.waiting.ahead(client, |job| job.request == *request);
+        u32::try_from(waiting + usize::from(queue.scoring)).unwrap_or(u32::MAX)
+    }
+
+    /// Requests that wait, and whether one is being scored.
+    pub fn length(&self) -> (usize, bool) {
+        let queue = self.lock();
+        (queue.waiting.len(), queue.scoring)
+    }
+
+    /// Whether a request waits for its answer.
+    pub(super) fn is_pending(&self, request: &Digest) -> bool {
+        self.lock().states.contains_key(request)
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        loop {
+            if queue.stopping {
+                return None;
+            }
+            if let Some(job) = queue.waiting.next(Instant::now()) {
+                queue.scoring = true;
+                return Some(job);
+            }
+            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A request has got as far as this. A last state is told once, and then forgotten.
+    fn set(&self, request: &Digest, state: State) {
+        let mut queue = self.lock();
+        let is_last = matches!(state, State::Answered | State::Failed);
+        queue.scoring &= !is_last;
+        if let Some(sender) = queue.states.get(request) {
+            sender.send_replace(state);
+        }
+        if is_last {
+            queue.states.remove(request);
+        }
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            let request = job.request;
+            let name = request.to_string();
+            let start = Instant::now();
+            let mut told = None;
+            let mut progress = |scored, units| {
+                // By the clock, not by how fast a unit was.
+                if told.is_none_or(|told: Instant| told.elapsed() >= TOLD_EVERY) {
+                    told = Some(Instant::now());
+                    self.set(&request, State::Scoring { scored, units });
+                }
+                let queue = self.lock();
+                let others = queue.waiting.len() > queue.waiting.len_of(&job.client);
+                let is_over = others && start.elapsed() >= TURN;
+                !queue.stopping && !is_over
+            };
+            let answer =
+                catch_unwind(AssertUnwindSafe(|| self.answering.answer(&request, &mut progress)));
+            match answer {
+                Ok(Ok(Some(answer))) => {
+                    let seconds = start.elapsed().as_secs_f64();
+                    let (client, bytes) = (&job.client, answer.len());
+                    tracing::info!(request = name, client, bytes, seconds, "evaluated");
+                    self.wait_for_tick(start);
+                    self.set(&request, State::Answered);
+                }
+                Ok(Ok(None)) if self.lock().stopping => self.set(&request, State::Failed),
+                // Another client's turn.
+                Ok(Ok(None)) => self.put_back(job),
+                failed => {
+                    if FAILED.admit().is_some() {
+                        let why = match failed {
+                            Ok(Err(error)) => error.to_string(),
+                            _ => "it panicked".into(),
+                        };
+                        tracing::error!(request = name, "evaluation failed: {why}");
+                    }
+                    self.wait_for_tick(start);
+                    self.set(&request, State::Failed);
+                }
+            }
+        }
+    }
+
+    /// A request that goes on later, behind those of other clients.
+    fn put_back(&self, job: Job) {
+        let mut queue = self.lock();
+        queue.scoring = false;
+        queue.waiting.push(job);
+    }
+
+    fn wait_for_tick(&self, start: Instant) {
+        let elapsed = start.elapsed().as_nanos();
+        let tick = TICK.as_nanos();
+        let rest = elapsed.div_ceil(tick) * tick - elapsed;
+        std::thread::sleep(Duration::from_nanos(u64::try_from(rest).unwrap_or(0)));
+    }
+}

@@ -1,0 +1,285 @@
+//! The calls of `proto/evaluation.proto`.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+use zklora_evaluation::{
+    Error as Evaluating,
+    answering::Known,
+    digest::Digest,
+    offer::Limits,
+    request::{FullRequest, digest_of},
+};
+
+use super::jobs::{Jobs, State};
+use crate::{
+    Error,
+    server::{
+        active_sessions::ActiveSessions, context::ServiceContext, infer_stream::next_message,
+        log_rate::LogRate, metrics::RefusalCause, service::client,
+    },
+    wire::evaluation::{
+        EvaluateRequest, EvaluateResponse, OfferRequest, OfferResponse, PART, Progress, VERSION,
+        evaluate_request::Kind, evaluate_response, evaluation_server::Evaluation,
+    },
+};
+
+/// How long the first message of a call may take.
+const FIRST_MESSAGE: Duration = Duration::from_secs(15);
+/// Interval of the messages to a waiting buyer. They tell each side that the other one is alive,
+/// and how far scoring is.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Requests whose units arrive at the same time.
+const UPLOADS: usize = 4;
+/// How long the units of a request may take to arrive, in times of an idle stream.
+const UPLOAD_IDLES: u32 = 2;
+
+static REFUSED: LogRate = LogRate::with_burst(60);
+
+/// The service. Without jobs, this contributor offers no evaluations.
+#[derive(Clone)]
+pub(in crate::server) struct EvaluationService {
+    context: Arc<ServiceContext>,
+    jobs: Option<Arc<Jobs>>,
+    manifest: Bytes,
+    /// Units that are arriving are in memory until they are charged: few arrive at the same time.
+    uploads: ActiveSessions,
+}
+
+type Responses = mpsc::Sender<Result<EvaluateResponse, Status>>;
+
+impl EvaluationService {
+    /// # Errors
+    /// The manifest has no bytes, which is a bug.
+    pub fn new(
+        context: Arc<ServiceContext>,
+        jobs: Option<Arc<Jobs>>,
+    ) -> Result<EvaluationService, Error> {
+        let manifest = context.state.adapter.manifest.contents().to_bytes()?.into();
+        let uploads = ActiveSessions::of(UPLOADS, UPLOADS / 2, "requests that are arriving");
+        Ok(EvaluationService { context, jobs, manifest, uploads })
+    }
+
+    fn jobs(&self) -> Result<Arc<Jobs>, Status> {
+        self.jobs.clone().ok_or_else(|| {
+            Status::failed_precondition("this contributor offers no evaluations, only rows")
+        })
+    }
+}
+
+/// A refusal as a status. Whatever depends on more than the request is said in the log alone.
+fn status(error: Evaluating) -> Status {
+    match error {
+        Evaluating::Refused(why) => RefusalCause::Budget.mark(Status::resource_exhausted(why)),
+        error @ (Evaluating::Form { .. } | Evaluating::Mismatch { .. }) => {
+            Status::invalid_argument(error.to_string())
+        }
+        error => {
+            if REFUSED.admit().is_some() {
+                tracing::error!("a request for an evaluation failed: {error}");
+            }
+            Status::unavailable("the server cannot take the request now: try again later")
+        }
+    }
+}
+
+/// Most bytes of the units of a request.
+fn most_bytes(limits: &Limits) -> usize {
+    // A token has 4 bytes. A sequence has at least 2 tokens, and up to 12 bytes besides; a unit 17.
+    let bytes = limits.tokens.saturating_mul(10).saturating_add(limits.units.saturating_mul(17));
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+#[tonic::async_trait]
+impl Evaluation for EvaluationService {
+    async fn offer(
+        &self,
+        request: Request<OfferRequest>,
+    ) -> Result<Response<OfferResponse>, Status> {
+        let client = client(&request)?;
+        let version = request.into_inner().version;
+        if version != VERSION {
+            return Err(Status::failed_precondition(format!(
+                "you speak version {version} of evaluations, this server speaks version \
+                 {VERSION}: use the same version of zklora on both sides"
+            )));
+        }
+        let jobs = self.jobs()?;
+        let (of, name) = (Arc::clone(&jobs), client.clone());
+        let left = move || of.answering.left(&name).map_err(status);
+        let bits_left = self.context.blocking.run(&client, left).await?;
+        Ok(Response::new(OfferResponse {
+            version: VERSION,
+            offer: jobs.answering.offer.bytes.clone().into(),
+            manifest: self.manifest.clone(),
+            bits_left,
+        }))
+    }
+
+    type EvaluateStream = Pin<Box<dyn Stream<Item = Result<EvaluateResponse, Status>> + Send>>;
+
+    async fn evaluate(
+        &self,
+        request: Request<Streaming<EvaluateRequest>>,
+    ) -> Result<Response<Self::EvaluateStream>, Status> {
+        let client = client(&request)?;
+        let jobs = self.jobs()?;
+        let mut incoming = request.into_inner();
+        let first =
+            next_message(&mut incoming, self.context.limits.idle.min(FIRST_MESSAGE)).await?;
+        let Some(EvaluateRequest { kind: Some(Kind::Request(request)) }) = first else {
+            return Err(Status::invalid_argument("the first message must be `request`"));
+        };
+        let (of, name, bytes) = (Arc::clone(&jobs), client.clone(), request.clone());
+        let known = self.context.blocking.run(&client, move || {
+            let digest = digest_of(&bytes);
+            let known = match of.is_pending(&digest) {
+                // Its answer may be on the disk, and is shown when the others hear of it.
+                true => Known::Accepted,
+                false => of.answering.known(&digest, &name).map_err(status)?,
+            };
+            if known == Known::New {
+                of.answering.check_request(&bytes).map_err(status)?;
+            }
+            Ok((digest, known))
+        });
+        let (digest, known) = known.await?;
+        let (responses, outgoing) = mpsc::channel(4);
+        let conversation = Conversation { service: self.clone(), jobs, client, request, digest };
+        tokio::spawn(async move {
+            if let Err(status) = conversation.run(known, incoming, &responses).await {
+                let _ = responses.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+}
+
+/// One call of Evaluate, after its first message.
+struct Conversation {
+    service: EvaluationService,
+    jobs: Arc<Jobs>,
+    client: String,
+    request: Bytes,
+    digest: Digest,
+}
+
+async fn send(responses: &Responses, kind: evaluate_response::Kind) -> Result<(), Status> {
+    let response = EvaluateResponse { kind: Some(kind) };
+    responses.send(Ok(response)).await.map_err(|_| Status::cancelled("the caller has gone"))
+}
+
+impl Conversation {
+    async fn run(
+        &self,
+        known: Known,
+        incoming: Streaming<EvaluateRequest>,
+        responses: &Responses,
+    ) -> Result<(), Status> {
+        let answer = match known {
+            Known::Answered(answer) => answer,
+            Known::Accepted => self.answer(responses).await?,
+            Known::New => {
+                send(responses, evaluate_response::Kind::SendUnits(true)).await?;
+                self.accept(incoming).await?;
+                self.answer(responses).await?
+            }
+        };
+        let answer = Bytes::from(answer);
+        for start in (0..answer.len()).step_by(PART) {
+            let part = answer.slice(start..answer.len().min(start + PART));
+            send(responses, evaluate_response::Kind::Answer(part)).await?;
+        }
+        Ok(())
+    }
+
+    /// Receives the units, and charges the request.
+    async fn accept(&self, mut incoming: Streaming<EvaluateRequest>) -> Result<(), Status> {
+        let context = &self.service.context;
+        let _upload = self.service.uploads.acquire(&self.client)?;
+        let limit = context.limits.idle * UPLOAD_IDLES;
+        let units = tokio::time::timeout(limit, self.receive(&mut incoming)).await;
+        let units = units.unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(format!("no units within {} s", limit.as_secs())))
+        })?;
+        let (jobs, client, request) =
+            (Arc::clone(&self.jobs), self.client.clone(), self.request.clone());
+        context
+            .blocking
+            .run(&self.client, move || {
+                let most = jobs.answering.offer.offer.limits.tokens;
+                let full = FullRequest::parse_within(&request, units, most).map_err(status)?;
+                jobs.answering.accept(&full, &client).map_err(status)
+            })
+            .await
+    }
+
+    /// All parts of the units.
+    async fn receive(&self, incoming: &mut Streaming<EvaluateRequest>) -> Result<Vec<u8>, Status> {
+        let limits = &self.service.context.limits;
+        let offered = most_bytes(&self.jobs.answering.offer.offer.limits);
+        // All that arrive at the same time take at most a part of the memory for messages.
+        let most = offered.min(limits.max_held_bytes / UPLOADS);
+        let mut units = Vec::new();
+        while let Some(message) = next_message(incoming, limits.idle).await? {
+            let Some(Kind::Units(part)) = message.kind else {
+                return Err(Status::invalid_argument("expected a part of the units"));
+            };
+            if part.len() > PART || part.is_empty() || part.len() > most - units.len() {
+                return Err(Status::invalid_argument(format!(
+                    "units come in parts of up to {PART} bytes, and have up to {most} bytes"
+                )));
+            }
+            units.extend_from_slice(&part);
+        }
+        Ok(units)
+    }
+
+    /// Waits for the answer, and tells how far it is.
+    async fn answer(&self, responses: &Responses) -> Result<Vec<u8>, Status> {
+        let mut state = self.jobs.enqueue(self.digest, &self.client);
+        let mut stopping = self.service.context.stopping.clone();
+        loop {
+            let now = state.borrow_and_update().clone();
+            let progress = match now {
+                State::Waiting => {
+                    let ahead = self.jobs.ahead(&self.digest, &self.client);
+                    Progress { ahead, scored: 0, units: 0 }
+                }
+                State::Scoring { scored, units } => Progress { ahead: 0, scored, units },
+                State::Answered => break,
+                State::Failed => {
+                    let why = "the answer could not be made now: send the same request again";
+                    return Err(Status::unavailable(why));
+                }
+            };
+            send(responses, evaluate_response::Kind::Progress(progress)).await?;
+            tokio::select! {
+                () = until_done(&mut state) => {}
+                () = tokio::time::sleep(HEARTBEAT) => {}
+                () = responses.closed() => return Err(Status::cancelled("the caller has gone")),
+                _ = stopping.changed() => {}
+            }
+            if *stopping.borrow() {
+                let why = "the server shuts down: send the same request again after its restart";
+                return Err(Status::unavailable(why));
+            }
+        }
+        let (jobs, digest, client) = (Arc::clone(&self.jobs), self.digest, self.client.clone());
+        let read = move || match jobs.answering.known(&digest, &client).map_err(status)? {
+            Known::Answered(answer) => Ok(answer),
+            Known::New | Known::Accepted => Err(Status::unavailable("the answer has gone")),
+        };
+        self.service.context.blocking.run(&self.client, read).await
+    }
+}
+
+/// Waits for a last state. How far scoring is is told by the clock alone.
+async fn until_done(state: &mut watch::Receiver<State>) {
+    let is_last = |state: &State| matches!(state, State::Answered | State::Failed);
+    // The sender is dropped after a last state.
+    let _ = state.wait_for(is_last).await;
+}

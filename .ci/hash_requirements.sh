@@ -11,5 +11,8 @@ for file in .ci/requirements-lint.txt python/requirements-build.txt python/requi
     models/tests/requirements.txt tests/end_to_end/ezkl/requirements.txt; do
     hashes "$file" -o "$file"
 done
+# Installed beside models/make/requirements.txt, so with the same versions.
+hashes --constraint models/make/requirements.txt --constraint python/requirements-test.txt \
+    --no-emit-package hf-xet python/requirements-lm-eval.txt -o python/requirements-lm-eval.txt
 # A whole list: torch would ask for CUDA libraries of several GB.
 hashes --no-deps models/make/requirements.txt -o models/make/requirements.txt

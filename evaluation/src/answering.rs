@@ -6,10 +6,7 @@
 //!     ─ score (checkpoint) ─ sign ─ answer.json
 //! ```
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use zklora_files::Access;
 use zklora_integer::unit::Unit;
@@ -211,14 +208,6 @@ impl Answering {
         Ok(zklora_files::write(&folder.join(REQUEST), &full.bytes, Access::Private)?)
     }
 
-    /// A stored request.
-    ///
-    /// # Errors
-    /// It is not stored, or damaged.
-    pub fn stored(&self, request: &Digest) -> Result<FullRequest, Error> {
-        read_stored(&self.lineage.request(request))
-    }
-
     /// Scores a stored request, signs the answer and stores it. `progress` is told how many units
     /// are scored, and returns false to stop: then there is no answer, and what was scored is kept.
     ///
@@ -230,7 +219,7 @@ impl Answering {
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<Option<Vec<u8>>, Error> {
         let folder = self.lineage.request(request);
-        let full = self.stored(request)?;
+        let full = read_stored(&folder)?;
         let (mut checkpoint, mut scores) = Checkpoint::open(&folder.join(SCORES), request)?;
         // Another process may have answered before this one had the lock.
         let path = folder.join(ANSWER);
@@ -266,8 +255,8 @@ fn at_once(units: &[Unit]) -> usize {
     units.iter().take_while(fits).count().max(1)
 }
 
+/// The request that is stored in a folder.
 fn read_stored(folder: &Path) -> Result<FullRequest, Error> {
-    let file = |name: &str| -> PathBuf { folder.join(name) };
-    let bytes = zklora_files::read(&file(REQUEST), MAX_BYTES)?;
-    FullRequest::parse(&bytes, zklora_files::read(&file(UNITS), zklora_files::MAX_FILE)?)
+    let bytes = zklora_files::read(&folder.join(REQUEST), MAX_BYTES)?;
+    FullRequest::parse(&bytes, zklora_files::read(&folder.join(UNITS), zklora_files::MAX_FILE)?)
 }

@@ -245,6 +245,47 @@ fn a_server_that_stops_in_the_middle_goes_on_where_it_was() {
     assert_eq!(shop.charges(), 1);
 }
 
+/// After a new offer, an answer that was paid for is still given. A request that was charged and
+/// not answered is refused for good, and not tried for ever.
+#[test]
+fn a_new_offer_keeps_old_answers() {
+    let mut shop = Shop::new(1000, 1000);
+    let scorer = Arc::new(Counting::default());
+    let server = shop.serve(&Server::options(shop.path()), &scorer);
+    let answered = shop.request(1, 3);
+    let answer = shop.buy(&buyer(&server.url(), shop.path(), None), &answered).unwrap();
+    server.stop();
+    let charged = shop.request(2, 3);
+    shop.answering(&scorer).accept(&charged, "anonymous").unwrap();
+    let key = Identity::open(&shop.path().join("identity")).unwrap().key;
+    let terms = Terms {
+        adapter_id: shop.offer.offer.adapter_id,
+        base_model: "tiny".into(),
+        budget: shop.offer.offer.budget,
+        contact: "moved".into(),
+        integer_model: Digest([2; 32]),
+        layers: vec![0],
+        limits: shop.offer.offer.limits,
+        per_unit: false,
+        rotations: vec![],
+        rules: 1,
+        score_bits: 9,
+    };
+    let old = std::mem::replace(&mut shop.offer, SignedOffer::sign(&key, terms).unwrap());
+    let server = shop.serve(&Server::options(shop.path()), &scorer);
+    let own = buyer(&server.url(), shop.path(), None);
+    let network = network();
+    let mut evaluator = Evaluator::new(&own, &network).unwrap();
+    let again = evaluator.evaluate(&answered, &mut |_| {}).unwrap();
+    assert_eq!(again, answer);
+    Answer::read(&again, &old, &answered).unwrap();
+    let start = Instant::now();
+    let refused = evaluator.evaluate(&charged, &mut |_| {}).unwrap_err().to_string();
+    assert!(refused.contains("the request is for offer"), "{refused}");
+    assert!(start.elapsed() < Duration::from_secs(3), "it is not tried again");
+    assert_eq!(scorer.units.load(Ordering::Relaxed), 3);
+}
+
 /// A buyer who asks again and again sees neither when the answer was made, nor how fast each unit
 /// was.
 #[test]

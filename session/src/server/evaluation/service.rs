@@ -141,7 +141,7 @@ impl Evaluation for EvaluationService {
                 true => Known::Accepted,
                 false => of.answering.known(&digest, &name).map_err(status)?,
             };
-            if known == Known::New {
+            if !matches!(known, Known::Answered(_)) {
                 of.answering.check_request(&bytes).map_err(status)?;
             }
             Ok((digest, known))

@@ -34,6 +34,8 @@ mod serve;
 mod session_id;
 mod srs;
 mod trace;
+#[cfg(feature = "server")]
+mod transport;
 mod verify;
 
 use clap::{Parser, Subcommand};

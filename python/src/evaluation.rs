@@ -71,16 +71,7 @@ pub fn fetch_offer(
     worker::run(py, None, move |_| {
         let offered = Evaluator::new(&options, &*globals::network()?)?.offer()?;
         let signed = SignedOffer::parse(&offered.offer)?;
-        if let Some(path) = after {
-            let earlier = evaluating::read_offer(&path)?;
-            if !signed.follows(&earlier.offer) {
-                return Err(zklora_evaluation::Error::Mismatch {
-                    what: path.display().to_string(),
-                    why: "its key never signed the key of the new offer".into(),
-                }
-                .into());
-            }
-        }
+        evaluating::require_same_contributor(&signed, after.as_deref())?;
         if let Some(path) = sent.or_else(SentUnits::usual) {
             SentUnits::new(&path).saw(&signed)?;
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use zklora_proof::manifest::AdapterId;
 
-use super::{TrustedSrs, mapping::mapping};
+use super::{TrustedSrs, mapping::mapping, transport::Transport};
 
 /// A contributor on the command line: `URL` or `URL=ADAPTER_ID`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,23 +123,6 @@ pub struct Infer {
     /// repeated.
     #[arg(long, value_name = "[URL=]FILE", value_parser = token_file)]
     pub token_file: Vec<TokenFile>,
-    /// The authority that signed the contributors' certificates (PEM) [default: the authorities
-    /// that this machine trusts].
-    #[arg(long, value_name = "FILE")]
-    pub tls_ca: Option<PathBuf>,
-    /// Your certificate (PEM), if a contributor requires one.
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub tls_cert: Option<PathBuf>,
-    /// Private key of --tls-cert (PEM).
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub tls_key: Option<PathBuf>,
-    /// Use plaintext to other machines: the network can read and change all traffic.
-    #[arg(long)]
-    pub insecure: bool,
-    /// Seconds that an answer may take.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60,
-        value_parser = clap::value_parser!(u32).range(1..=86_400))]
-    pub timeout: u32,
     /// Seconds that a proof may take, including its time in the server's queue.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600,
         value_parser = clap::value_parser!(u32).range(1..=604_800))]
@@ -148,10 +131,8 @@ pub struct Infer {
     /// session key.
     #[arg(long)]
     pub moved: bool,
-    /// Seconds to wait for a contributor that is not reachable.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30,
-        value_parser = clap::value_parser!(u32).range(0..=86_400))]
-    pub patience: u32,
+    #[command(flatten)]
+    pub transport: Transport,
     /// Folder for your record, the proofs and the report.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,

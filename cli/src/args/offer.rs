@@ -53,7 +53,7 @@ pub struct OfferMake {
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub contact: String,
     /// Bits that all answers together may tell of the adapter. About 8,000 were enough for most of
-    /// an adapter's gain in our measurement; a mean costs 17, an accuracy of 1,000 questions 19.
+    /// an adapter's gain in one measurement; a mean costs 17, an accuracy of 1,000 questions 19.
     #[arg(long, value_name = "BITS", default_value_t = 2048)]
     pub bits: u64,
     /// Bits for one client: one token or certificate [default: a quarter of --bits].

@@ -11,7 +11,7 @@ use zklora_runtime::{
     infer,
     infer::{Event, Generation, InferOptions, Mode},
 };
-use zklora_session::client::{ClientTls, ContributorOptions, Progress};
+use zklora_session::client::{ContributorOptions, Progress};
 
 use super::outcome::{Outcome, policy};
 use crate::{
@@ -120,13 +120,10 @@ fn contributors(args: &args::Infer) -> anyhow::Result<Vec<ContributorOptions>> {
             url: contributor.url.clone(),
             pin: contributor.pin,
             token_file: None,
-            tls: ClientTls {
-                ca: args.tls_ca.clone(),
-                identity: args.tls_cert.clone().zip(args.tls_key.clone()),
-            },
-            insecure: args.insecure,
-            call_timeout: Duration::from_secs(u64::from(args.timeout)),
-            patience: Duration::from_secs(u64::from(args.patience)),
+            tls: args.transport.tls(),
+            insecure: args.transport.insecure,
+            call_timeout: args.transport.call_timeout(),
+            patience: args.transport.patience(),
             proof_timeout: Duration::from_secs(u64::from(args.proof_timeout)),
             moved: args.moved,
         });

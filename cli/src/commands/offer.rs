@@ -1,11 +1,10 @@
 //! `zklora offer`
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_evaluation::{
-    Error as Statement,
     identity::Identity,
     offer::{Bits, Limits, Offer, SignedOffer},
 };
@@ -123,27 +122,9 @@ fn rows(signed: &SignedOffer) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// Refuses an offer that another contributor signed than an earlier one.
-fn require_same_contributor(signed: &SignedOffer, after: Option<&Path>) -> anyhow::Result<()> {
-    let Some(path) = after else { return Ok(()) };
-    let earlier = evaluate::read_offer(path)?;
-    if signed.follows(&earlier.offer) {
-        return Ok(());
-    }
-    Err(Statement::Mismatch {
-        what: path.display().to_string(),
-        why: format!(
-            "the key of this earlier offer, {}, never signed the new key, {}: this may be another \
-             contributor",
-            earlier.offer.key, signed.offer.key
-        ),
-    }
-    .into())
-}
-
 fn show(args: &OfferShow, output: &Output) -> Outcome {
     let signed = evaluate::read_offer(&args.offer)?;
-    require_same_contributor(&signed, args.after.as_deref())?;
+    evaluate::require_same_contributor(&signed, args.after.as_deref())?;
     let (mut rows, mut json) = (rows(&signed), object(&signed));
     if let Some(folder) = &args.identity {
         let identity = Identity::open(folder)?;
@@ -208,7 +189,7 @@ mod fetch {
         let network = Network::start()?;
         let offered = Evaluator::new(&options, &network)?.offer()?;
         let signed = SignedOffer::parse(&offered.offer)?;
-        require_same_contributor(&signed, args.after.as_deref())?;
+        evaluate::require_same_contributor(&signed, args.after.as_deref())?;
         if let Some(path) = args.sent.clone().or_else(SentUnits::usual) {
             SentUnits::new(&path).saw(&signed)?;
         }

@@ -26,7 +26,7 @@ pub use claim::{Claim, ClaimComparison, make_claim};
 pub use contributor::{ContributorOptions, answering, scorer};
 pub use deliver::{DeliverOptions, Delivered, deliver};
 pub use folder::Folder;
-pub use offer::{OfferOptions, Offered, make_offer, read_offer};
+pub use offer::{OfferOptions, Offered, make_offer, read_offer, require_same_contributor};
 pub use report::{GroupReport, Interval, Loss, Report, Right};
 pub use report_lines::{Stage, lines, next_step};
 pub(crate) use report_lines::{in_nats, in_points};

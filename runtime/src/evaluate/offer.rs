@@ -142,3 +142,24 @@ pub fn read_offer(path: &Path) -> Result<SignedOffer, Error> {
         error => error.into(),
     })
 }
+
+/// Refuses an offer whose key an earlier offer's key, if one is named, is not and never signed.
+///
+/// # Errors
+/// The earlier file is no offer, or another contributor's.
+pub fn require_same_contributor(signed: &SignedOffer, after: Option<&Path>) -> Result<(), Error> {
+    let Some(path) = after else { return Ok(()) };
+    let earlier = read_offer(path)?;
+    if signed.follows(&earlier.offer) {
+        return Ok(());
+    }
+    Err(zklora_evaluation::Error::Mismatch {
+        what: path.display().to_string(),
+        why: format!(
+            "the key of this earlier offer, {}, never signed the new key, {}: this may be another \
+             contributor",
+            earlier.offer.key, signed.offer.key
+        ),
+    }
+    .into())
+}

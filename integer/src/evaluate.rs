@@ -550,6 +550,17 @@ fn wide_sum(inputs: &[Arc<Matrix>], shifts: &[u32]) -> Matrix {
     Matrix { rows, columns, integers: Integers::Wide(sum) }
 }
 
+/// The result of a linear operator before it is rounded, if it is: what a proof of the rounding
+/// starts from.
+pub fn accumulator(step: &Step, program: &Program, x: &Matrix) -> Matrix {
+    linear(program, step, x)
+}
+
+/// The rows `of` of the table of an operator that reads one, as integers at `bits` fractional bits.
+pub fn table_rows(program: &Program, table: usize, bits: i32, of: &[usize]) -> Matrix {
+    read_rows::<i128>(program, table, bits, of)
+}
+
 /// A linear layer with the adapter's part.
 fn linear(program: &Program, step: &Step, x: &Matrix) -> Matrix {
     let Action::Linear { small, .. } = step.action else {

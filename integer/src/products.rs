@@ -32,7 +32,7 @@ pub struct Scaled<'a> {
 impl Scaled<'_> {
     /// Calls `each` for blocks of outputs, on all threads: the first output, and the integers as
     /// `[inputs, outputs of the block]`. Results are in the order of the blocks.
-    fn blocks<T: Send>(&self, each: impl Fn(usize, ArrayView2<'_, f64>) -> T + Sync) -> Vec<T> {
+    pub fn blocks<T: Send>(&self, each: impl Fn(usize, ArrayView2<'_, f64>) -> T + Sync) -> Vec<T> {
         let outputs = self.weight.outputs();
         let [most, fewest] = BLOCK;
         let size = outputs.div_ceil(TASKS * rayon::current_num_threads());

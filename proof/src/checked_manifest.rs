@@ -137,7 +137,7 @@ impl CheckedManifest {
     /// Checks that the manifest was made for this SRS. Commitments under a longer basis are
     /// commitments to other polynomials (docs/protocol.md, "Structured reference string"), so k
     /// counts, too.
-    pub(crate) fn check_srs(&self, srs: &Srs) -> Result<(), Error> {
+    pub fn check_srs(&self, srs: &Srs) -> Result<(), Error> {
         if self.manifest.srs_digest != srs.digest_hex() {
             return Err(Error::SrsMismatch {
                 manifest: self.manifest.srs_digest.clone(),

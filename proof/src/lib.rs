@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`field`] | the scalar field, and sums of small integers times field elements | Field and commitments |
 //! | [`msm`] | multi-exponentiation | Field and commitments |
+//! | [`column_msm`] | the same for many columns over the same bases | Field and commitments |
 //! | [`srs`] | the structured reference string and its ceremony | Structured reference string |
 //! | [`layout`] | the columns of a session and the rows of a column | Rows of a column |
 //! | [`manifest`] | the published description of an adapter; the adapter id | Manifest and adapter id |
@@ -21,6 +22,7 @@
 //! | [`rows`] | rows in memory; shapes and ranges of rows | Statement |
 //! | [`trace`] | the checked and digested rows of a session | Statement |
 //! | [`statement`] | the values that both parties know before the first message | Statement |
+//! | [`framed`] | a hash of labelled messages and challenges | Transcript |
 //! | [`transcript`] | the outer Fiat-Shamir transcript, one method for each step | Transcript |
 //! | [`randomness`] | the randomness of one proof attempt | Randomness of a proof |
 //! | [`projection`] | random combinations of the rows (inner loop: `row_sums`, `simd`, `stripe`) | Steps |
@@ -34,11 +36,13 @@
 
 pub mod argument;
 pub mod checked_manifest;
+pub mod column_msm;
 pub mod commit;
 pub mod cost;
 pub mod error;
 pub mod field;
 pub mod fold;
+pub mod framed;
 pub mod gate;
 pub mod keys;
 pub mod layout;

@@ -417,7 +417,7 @@ pub(crate) fn commitments(modules: &[Module]) -> impl Iterator<Item = (&[Point],
 }
 
 /// A compressed point of the prime-order group that is not the identity.
-pub(crate) fn parse_point(bytes: &[u8; 48]) -> Result<G1Affine, &'static str> {
+pub fn parse_point(bytes: &[u8; 48]) -> Result<G1Affine, &'static str> {
     let mut repr = <G1Affine as GroupEncoding>::Repr::default();
     repr.as_mut().copy_from_slice(bytes);
     check_not_identity(

@@ -274,7 +274,7 @@ impl Attempt<'_> {
 }
 
 /// `Commit(column)` in the Lagrange basis, without the zero cells.
-pub(crate) fn commit_column(srs: &Srs, column: &[F]) -> G1 {
+pub fn commit_column(srs: &Srs, column: &[F]) -> G1 {
     // Allocated whole: a vector that grows leaves copies of its secrets in memory.
     let (mut points, mut scalars) =
         (Vec::with_capacity(column.len()), Secret(Vec::with_capacity(column.len())));

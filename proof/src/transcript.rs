@@ -1,59 +1,18 @@
 //! The outer Fiat-Shamir transcript (docs/protocol.md, "Transcript"): one method for each step, so
 //! both parties absorb and draw in the order of docs/protocol.md, "Steps".
 //!
-//! BLAKE3 in derive_key mode. Every message and every challenge has a label; a message is
-//! length-prefixed. A challenge is 64 bytes of XOF output over everything before it, and is itself
-//! absorbed.
-
-use group::{Curve, GroupEncoding};
+//! The hash of labelled messages is [`Framed`].
 
 use crate::{
-    field::{F, G1, from_wide},
+    field::{F, G1},
+    framed::Framed,
     statement::Statement,
 };
 
 /// A running transcript. Both parties call the same methods below.
 #[derive(Clone)]
 pub struct Transcript {
-    hasher: blake3::Hasher,
-}
-
-impl Transcript {
-    fn new() -> Transcript {
-        Transcript { hasher: blake3::Hasher::new_derive_key("zklora v1 session transcript") }
-    }
-
-    fn absorb(&mut self, label: &str, message: &[u8]) {
-        self.frame(0, label);
-        self.hasher.update(&(message.len() as u64).to_le_bytes());
-        self.hasher.update(message);
-    }
-
-    fn absorb_points(&mut self, label: &str, points: &[G1]) {
-        let mut bytes = Vec::with_capacity(points.len() * 48);
-        for point in points {
-            bytes.extend_from_slice(point.to_affine().to_bytes().as_ref());
-        }
-        self.absorb(label, &bytes);
-    }
-
-    fn squeeze(&mut self, label: &str) -> [u8; 64] {
-        self.frame(1, label);
-        let mut out = [0u8; 64];
-        self.hasher.finalize_xof().fill(&mut out);
-        self.hasher.update(&out);
-        out
-    }
-
-    fn challenge(&mut self, label: &str) -> F {
-        from_wide(&self.squeeze(label))
-    }
-
-    fn frame(&mut self, kind: u8, label: &str) {
-        self.hasher.update(&[kind]);
-        self.hasher.update(&(label.len() as u64).to_le_bytes());
-        self.hasher.update(label.as_bytes());
-    }
+    framed: Framed,
 }
 
 /// The challenges of step 1: `ρ` (as a key that the projection expands), `γ`, `c`; and `s0`.
@@ -71,7 +30,7 @@ pub struct FirstChallenges {
 impl Transcript {
     /// Step 1.
     pub fn open(statement: &Statement) -> (Transcript, FirstChallenges) {
-        let mut transcript = Transcript::new();
+        let mut transcript = Framed::new("zklora v1 session transcript");
         transcript.absorb("version", &statement.version.to_le_bytes());
         transcript.absorb("srs", &statement.srs_digest);
         transcript.absorb("vk", &statement.vk.to_bytes_le());
@@ -83,45 +42,45 @@ impl Transcript {
         let rho_key = first_half(&transcript.squeeze("rho"));
         let gamma = transcript.challenge("gamma");
         let c = transcript.challenge("c");
-        (transcript, FirstChallenges { s0, rho_key, gamma, c })
+        (Transcript { framed: transcript }, FirstChallenges { s0, rho_key, gamma, c })
     }
 
     /// Step 3: the commitments to T and U, then `β`.
     pub fn products(&mut self, t: &[G1], u: &[G1]) -> F {
-        self.absorb_points("T", t);
-        self.absorb_points("U", u);
-        self.challenge("beta")
+        self.framed.absorb_points("T", t);
+        self.framed.absorb_points("U", u);
+        self.framed.challenge("beta")
     }
 
     /// Step 5: the commitment to round `j`, then `r_j`.
     pub fn round(&mut self, round: &G1) -> F {
-        self.absorb_points("S", std::slice::from_ref(round));
-        self.challenge("r")
+        self.framed.absorb_points("S", std::slice::from_ref(round));
+        self.framed.challenge("r")
     }
 
     /// Step 6a: all re-randomised columns, A first, then `χ`.
     pub fn columns(&mut self, a: &[G1], b: &[G1]) -> F {
-        self.absorb_points("A**", a);
-        self.absorb_points("B*", b);
-        self.challenge("chi")
+        self.framed.absorb_points("A**", a);
+        self.framed.absorb_points("B*", b);
+        self.framed.challenge("chi")
     }
 
     /// Step 6b: the nonce commitment of the span proof, and only then `ε`.
     pub fn span(&mut self, nonce: &G1) -> F {
-        self.absorb_points("R", std::slice::from_ref(nonce));
-        self.challenge("epsilon")
+        self.framed.absorb_points("R", std::slice::from_ref(nonce));
+        self.framed.challenge("epsilon")
     }
 
     /// Step 6c: the responses of the span proof, then `η`.
     pub fn relations(&mut self, responses: &[F; 2]) -> F {
-        self.absorb("z1", &responses[0].to_bytes_le());
-        self.absorb("z2", &responses[1].to_bytes_le());
-        self.challenge("eta")
+        self.framed.absorb("z1", &responses[0].to_bytes_le());
+        self.framed.absorb("z2", &responses[1].to_bytes_le());
+        self.framed.challenge("eta")
     }
 
     /// Step 8: the final state, as the first element that the halo2 transcript absorbs.
     pub fn finish(mut self) -> F {
-        self.challenge("halo2")
+        self.framed.challenge("halo2")
     }
 }
 

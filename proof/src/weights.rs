@@ -54,7 +54,7 @@ impl Weights {
     }
 
     /// Checks that the integers fit the modules' shapes, bit widths and bounds.
-    pub(crate) fn check(&self, modules: &[Module]) -> Result<(), Error> {
+    pub fn check(&self, modules: &[Module]) -> Result<(), Error> {
         let shape = Pairs::of(modules)?;
         if self.pairs.len() != shape.len() {
             return Err(Error::Weights(format!(

@@ -6,19 +6,30 @@ use std::process::Command;
 use crate::files;
 
 /// The crates from the bottom up, each with those that it may use.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("proof", &[]),
     ("files", &[]),
     ("artifacts", &["proof", "files"]),
     ("models", &["files"]),
     ("integer", &["files", "models"]),
+    ("inference", &["proof", "integer"]),
     ("evaluation", &["files", "models", "integer"]),
     ("compiler", &["proof", "files", "artifacts", "models"]),
     ("session", &["proof", "files", "artifacts", "evaluation"]),
     ("ezkl", &["proof", "files", "artifacts", "models", "compiler", "session"]),
     (
         "runtime",
-        &["proof", "files", "artifacts", "models", "integer", "evaluation", "compiler", "session"],
+        &[
+            "proof",
+            "files",
+            "artifacts",
+            "models",
+            "integer",
+            "inference",
+            "evaluation",
+            "compiler",
+            "session",
+        ],
     ),
     (
         "bench",

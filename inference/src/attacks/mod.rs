@@ -1,0 +1,18 @@
+//! Honest and cheating provers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod adapters;
+pub mod events;
+mod forgeries;
+mod hiding;
+mod honest;
+mod lookups;
+mod messages;
+mod plans;
+mod proof_bytes;
+mod registrations;
+pub mod rules;
+mod session;
+mod statements;
+mod transcripts;
+mod witness;

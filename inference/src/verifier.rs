@@ -1,0 +1,117 @@
+//! The user's side: verifies a proof (docs/inference-proof.md). It trusts nothing that comes with
+//! the proof: program, manifest, sequences and bounds are its own.
+
+use zklora_integer::program::Program;
+use zklora_proof::{
+    checked_manifest::CheckedManifest, field::G1Affine, keys::KeyStore, manifest::AdapterId,
+    srs::Srs, verifier::SrsPolicy,
+};
+
+use crate::{
+    Error,
+    argument::{self, Shape, State},
+    plan::Plan,
+    proof::Proof,
+    reduce::Reducer,
+    registration::Registered,
+    statement::{self, Claimed},
+};
+
+/// A commitment to the log-probabilities of a claim's sequences, which a proof showed to be theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScoreCommitment {
+    pub(crate) adapter: AdapterId,
+    pub(crate) srs: [u8; 32],
+    pub(crate) point: G1Affine,
+    pub(crate) sequences: usize,
+    pub(crate) tokens: u64,
+}
+
+/// Verifies a proof of a claim. `program` is the integer model with an adapter of the manifest's
+/// shapes, whatever its integers. Returns the commitment to the scores, if the claim has one.
+///
+/// # Errors
+/// [`Error::Rejected`] or [`Error::Malformed`]: nothing was proven, as with any error.
+pub fn verify(
+    srs: &Srs,
+    keys: &KeyStore,
+    registered: &Registered<'_>,
+    program: &Program,
+    claimed: &Claimed,
+    proof: &[u8],
+    policy: SrsPolicy,
+) -> Result<Option<ScoreCommitment>, Error> {
+    policy.check(srs)?;
+    let manifest = registered.manifest();
+    manifest.check_srs(srs)?;
+    let plan = Plan::new(program, manifest, claimed)?;
+    verify_planned(srs, keys, manifest, program, &plan, claimed, proof)
+}
+
+/// The same with the plan of the claim.
+pub(crate) fn verify_planned(
+    srs: &Srs,
+    keys: &KeyStore,
+    manifest: &CheckedManifest,
+    program: &Program,
+    plan: &Plan,
+    claimed: &Claimed,
+    proof: &[u8],
+) -> Result<Option<ScoreCommitment>, Error> {
+    let proof = Proof::parse(proof, plan.catalog.columns())?;
+    let mut transcript = statement::absorb(srs, manifest, program, claimed)?;
+    statement::name(&mut transcript);
+    let reduce = |state: State<'_, '_>| {
+        let State { channel, relations, openings, claims } = state;
+        let secrets = None;
+        Reducer { channel, relations, openings, claims, plan, program, claimed, secrets }.run()
+    };
+    argument::verify(&plan_shape(srs, keys, manifest, plan), transcript, &proof, reduce)?;
+    Ok(commitment(srs, manifest, plan, &proof))
+}
+
+/// What both parties know of a plan.
+pub(crate) fn plan_shape<'a>(
+    srs: &'a Srs,
+    keys: &'a KeyStore,
+    manifest: &'a CheckedManifest,
+    plan: &'a Plan,
+) -> Shape<'a> {
+    Shape { srs, keys, manifest, schedule: plan, earlier: &[] }
+}
+
+/// The commitment to scores in a proof that its own prover verified before.
+///
+/// # Errors
+/// It has none, or is malformed.
+pub fn commitment_of(
+    srs: &Srs,
+    registered: &Registered<'_>,
+    program: &Program,
+    claimed: &Claimed,
+    proof: &[u8],
+) -> Result<ScoreCommitment, Error> {
+    let manifest = registered.manifest();
+    let plan = Plan::new(program, manifest, claimed)?;
+    let proof = Proof::parse(proof, plan.catalog.columns())?;
+    let none = || Error::Statement("the claim commits to no scores".into());
+    commitment(srs, manifest, &plan, &proof).ok_or_else(none)
+}
+
+fn commitment(
+    srs: &Srs,
+    manifest: &CheckedManifest,
+    plan: &Plan,
+    proof: &Proof,
+) -> Option<ScoreCommitment> {
+    let tensor = &plan.catalog.tensors[plan.sums?];
+    // One column: the plan has seen to it.
+    let [piece] = tensor.pieces.as_slice() else { return None };
+    Some(ScoreCommitment {
+        adapter: manifest.id(),
+        srs: srs.digest(),
+        point: *proof.columns.get(plan.catalog.first_column(piece.pack))?,
+        sequences: tensor.features,
+        tokens: plan.scores.iter().map(|score| score.tokens).max().unwrap_or(0),
+    })
+}

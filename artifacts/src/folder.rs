@@ -22,6 +22,9 @@ pub const MANIFEST: &str = "manifest.json";
 pub const SETTINGS: &str = "settings.json";
 /// The verifying key, in `public/`. The verifier derives it itself.
 pub const VK: &str = "circuit.vk";
+/// The proof that every committed weight is an integer of 16 bits, in `public/` of a registered
+/// adapter. `zklora-runtime` verifies it.
+pub const REGISTRATION: &str = "registration.proof";
 /// Digests of every input and output.
 pub const LOCK: &str = "zklora.lock";
 /// The integers of the weights, in `private/`.
@@ -38,6 +41,8 @@ pub const LEAK: &str = "leak.json";
 pub const LEDGER: &str = "served.jsonl";
 
 const MAX_VK: u64 = 1 << 20;
+/// Longest registration that is read, in bytes.
+pub const MAX_REGISTRATION: u64 = 1 << 20;
 
 /// The public folder of `folder`: itself if it holds a manifest, else its `public/`.
 pub fn public_folder(folder: &Path) -> Result<PathBuf, Error> {
@@ -73,6 +78,19 @@ pub fn manifest_format(folder: &Path) -> Result<Option<String>, Error> {
     let path = public_folder(folder)?.join(MANIFEST);
     let bytes = zklora_files::read(&path, manifest::MAX_BYTES as u64)?;
     Ok(serde_json::from_slice::<Format>(&bytes).ok().map(|file| file.format))
+}
+
+/// The bytes of the registration in a folder that has a manifest. `None`: the adapter is not
+/// registered. Nothing is verified here.
+///
+/// # Errors
+/// [`Error::File`]: it cannot be read, or is longer than [`MAX_REGISTRATION`].
+pub fn read_registration(folder: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let path = folder.join(REGISTRATION);
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        _ => Ok(Some(zklora_files::read(&path, MAX_REGISTRATION)?)),
+    }
 }
 
 /// The public part of an adapter, parsed and checked.

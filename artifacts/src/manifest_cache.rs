@@ -144,6 +144,7 @@ mod tests {
             out: &out,
             seed_file: None,
             calibrate: None,
+            registered: false,
         };
         let (srs, keys) =
             (crate::srs_file::load(None).unwrap(), zklora_proof::keys::KeyStore::default());

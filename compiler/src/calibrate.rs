@@ -27,7 +27,7 @@ pub struct Measured {
 }
 
 /// The quantisation with the smallest measured error on these inputs (one slice per input of the
-/// map, whole rows).
+/// map, whole rows), with at most `most` bits of `A` and `B`.
 ///
 /// # Errors
 /// [`QuantizeError`]: those of [`quantize`], and inputs that do not fit the map or are not finite.
@@ -35,9 +35,10 @@ pub fn calibrate(
     map: &LinearMap,
     scaling: Option<f64>,
     inputs: &[Vec<f32>],
+    most: u32,
 ) -> Result<(Quantized, Measured), QuantizeError> {
     let mut best: Option<(Quantized, Measured)> = None;
-    for bits in candidates(map, scaling)? {
+    for bits in candidates(map, scaling, most)? {
         let quantized = match quantize(map, scaling, Some(bits)) {
             Err(QuantizeError::Bound { .. }) => continue,
             other => other?,
@@ -102,7 +103,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::{InputSpec, Matrix, Term};
+    use crate::{InputSpec, Matrix, Term, quantize::MOST_AUTOMATIC};
 
     /// A map and activations whose rows have one feature that is `crest` times the others.
     fn case(crest: f32) -> (LinearMap, Vec<Vec<f32>>) {
@@ -133,7 +134,8 @@ mod tests {
             let (map, inputs) = case(crest);
             let predicted =
                 measure(&map, &quantize(&map, Some(2.0), None).unwrap(), &inputs).unwrap();
-            let (quantized, measured) = calibrate(&map, Some(2.0), &inputs).unwrap();
+            let (quantized, measured) =
+                calibrate(&map, Some(2.0), &inputs, MOST_AUTOMATIC).unwrap();
             assert!(
                 measured.relative_rms <= predicted.relative_rms,
                 "{crest}: {measured:?} {predicted:?}"
@@ -146,8 +148,8 @@ mod tests {
     #[test]
     fn inputs_that_do_not_fit_are_refused() {
         let (map, inputs) = case(1.0);
-        assert!(calibrate(&map, None, &[]).is_err());
-        assert!(calibrate(&map, None, &[inputs[0][..95].to_vec()]).is_err());
-        assert!(calibrate(&map, None, &[vec![f32::NAN; 96]]).is_err());
+        assert!(calibrate(&map, None, &[], MOST_AUTOMATIC).is_err());
+        assert!(calibrate(&map, None, &[inputs[0][..95].to_vec()], MOST_AUTOMATIC).is_err());
+        assert!(calibrate(&map, None, &[vec![f32::NAN; 96]], MOST_AUTOMATIC).is_err());
     }
 }

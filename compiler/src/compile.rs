@@ -18,7 +18,7 @@ use crate::{
     IngestError, Ingested, LinearMap,
     calibrate::{Measured, calibrate},
     ingest_in,
-    quantize::{Bits, QuantizeError, Quantized, QuantizedTerm, quantize},
+    quantize::{Bits, QuantizeError, Quantized, QuantizedTerm, quantize, quantize_within},
 };
 
 /// The ONNX model of one module.
@@ -93,7 +93,8 @@ pub enum CompileError {
 
 /// Compiles modules in the order given. A module with activations in `calibration` gets the bit
 /// widths with the smallest measured error; any other module gets those with the smallest predicted
-/// error.
+/// error. No A or B has more than `most_bits` bits
+/// ([`MOST_AUTOMATIC`](crate::quantize::MOST_AUTOMATIC) by default).
 ///
 /// # Errors
 /// [`CompileError`] says which module cannot be compiled.
@@ -102,6 +103,7 @@ pub fn draft(
     k: u32,
     models: &[OnnxModel],
     calibration: Option<&Calibration>,
+    most_bits: u32,
 ) -> Result<Draft, CompileError> {
     let mut names = std::collections::HashSet::new();
     if let Some(model) = models.iter().find(|model| !names.insert(model.name.as_str())) {
@@ -119,10 +121,10 @@ pub fn draft(
             {
                 Some(inputs) => {
                     let (quantized, measured) =
-                        calibrate(&map, model.scaling, inputs).map_err(failed)?;
+                        calibrate(&map, model.scaling, inputs, most_bits).map_err(failed)?;
                     (quantized, Some(measured))
                 }
-                None => (quantize(&map, model.scaling, None).map_err(failed)?, None),
+                None => (quantize_within(&map, model.scaling, most_bits).map_err(failed)?, None),
             };
             let (module, pairs) = lay_out(&map, quantized);
             Ok((module, pairs, measured, warnings))

@@ -20,7 +20,9 @@ use crate::{
     evidence::{ANSWER, REQUEST, UNITS},
     identity::{Identity, Lineage},
     offer::SignedOffer,
+    proving::{self, KnownProof, PROOF, Prover},
     request::{FullRequest, MAX_BYTES, Request, sequences},
+    sample::ProofRequest,
     signing_key::SigningKey,
     spending::{Charge, Spent},
     unit_scores::Scorer,
@@ -39,6 +41,7 @@ pub struct Answering {
     key: SigningKey,
     lineage: Lineage,
     scorer: Arc<dyn Scorer>,
+    prover: Option<Arc<dyn Prover>>,
 }
 
 impl std::fmt::Debug for Answering {
@@ -80,7 +83,7 @@ impl Answering {
                 "this identity never offered this adapter: make the offer again",
             ));
         };
-        Ok(Answering { offer, key: identity.key, lineage, scorer })
+        Ok(Answering { offer, key: identity.key, lineage, scorer, prover: None })
     }
 
     /// A signed answer that this identity gave for an adapter, with its offer and lineage.
@@ -117,6 +120,17 @@ impl Answering {
         let bytes = zklora_files::read(&path, envelope::MAX_BYTES)?;
         let answer = Answer::read(&bytes, &offer, &full)?;
         Ok((offer, answer, lineage))
+    }
+
+    /// Also proves samples.
+    #[must_use]
+    pub fn with_prover(self, prover: Arc<dyn Prover>) -> Answering {
+        Answering { prover: Some(prover), ..self }
+    }
+
+    /// Most tokens of a sample that is proven; 0 if none is.
+    pub fn proof_tokens(&self) -> u64 {
+        self.prover.as_ref().map_or(0, |prover| prover.most_tokens())
     }
 
     /// What is spent of the budget.
@@ -244,6 +258,110 @@ impl Answering {
         Ok(Some(bytes))
     }
 }
+
+impl Answering {
+    /// What is known of a request to prove.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: nothing was answered to this client, or another sample was asked for.
+    pub fn known_proof(&self, request: &ProofRequest, client: &str) -> Result<KnownProof, Error> {
+        if self.prover.is_none() {
+            return Err(Error::Refused(PROVES_NOTHING.into()));
+        }
+        let folder = self.lineage.request(&request.request);
+        match self.known(&request.request, client)? {
+            Known::Answered(_) => match proving::known(&folder, request)? {
+                // A finished one stays; nothing is proven for an offer that is no longer made.
+                proven @ KnownProof::Proven(_) => Ok(proven),
+                _ if read_stored(&folder)?.request.offer != self.offer.digest => {
+                    Err(Error::Refused(
+                        "the answer is for an earlier offer, and nothing is proven of it any more: \
+                         get the offer again, and evaluate with it"
+                            .into(),
+                    ))
+                }
+                other => Ok(other),
+            },
+            Known::New | Known::Accepted => Err(Error::Refused(
+                "there is no answer to the request that it names: evaluate first".into(),
+            )),
+        }
+    }
+
+    /// Checks, charges and stores a request to prove.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] and errors of form, for public reasons and before the charge.
+    pub fn accept_proof(&self, request: &ProofRequest, client: &str) -> Result<(), Error> {
+        if self.known_proof(request, client)? != KnownProof::New {
+            return Ok(());
+        }
+        let folder = self.lineage.request(&request.request);
+        let (full, answer) = self.stored(&folder)?;
+        let sample = request.sample(&full, &answer)?;
+        if let Some(why) = self.prover.as_ref().and_then(|prover| prover.refuses(&sample)) {
+            return Err(Error::Refused(format!("the sample cannot be proven: {why}")));
+        }
+        let most = self.proof_tokens();
+        let tokens: usize = sample.sequences.iter().map(|of| of.tokens.len()).sum();
+        if tokens as u64 > most {
+            return Err(Error::Refused(format!(
+                "the sample has {tokens} tokens, and this contributor proves samples of up to \
+                 {most}: ask for a smaller one"
+            )));
+        }
+        // One draw an answer, also over several connections and processes.
+        let _lock = proving::lock(&folder)?;
+        if proving::known(&folder, request)? != KnownProof::New {
+            return Ok(());
+        }
+        let charge = Charge::new(
+            self.offer.offer.adapter_id,
+            self.offer.digest,
+            request.digest()?,
+            client,
+            request.price(&self.offer),
+            u64::from(request.units),
+        );
+        self.lineage.spending().charge(&charge, &self.offer.offer.budget)?;
+        proving::store(&folder, request)
+    }
+
+    /// Proves a stored sample, and stores the proof.
+    ///
+    /// # Errors
+    /// Nothing is stored, the sample cannot be proven, or the machine failed.
+    pub fn prove(
+        &self,
+        request: &Digest,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let none = || Error::Refused(PROVES_NOTHING.into());
+        let prover = self.prover.as_ref().ok_or_else(none)?;
+        let folder = self.lineage.request(request);
+        let _lock = proving::lock(&folder)?;
+        // Another process may have proven it before this one had the lock.
+        let done = folder.join(PROOF);
+        if done.is_file() {
+            return Ok(Some(zklora_files::read(&done, proving::MAX_PROOF)?));
+        }
+        let (full, answer) = self.stored(&folder)?;
+        let job = proving::job(&folder, self.offer.clone(), &full, &answer)?;
+        let Some(proof) = prover.prove(&job, progress)? else { return Ok(None) };
+        proving::finish(&folder, &proof)?;
+        Ok(Some(proof))
+    }
+
+    /// A stored request with its answer.
+    fn stored(&self, folder: &Path) -> Result<(FullRequest, Answer), Error> {
+        let full = read_stored(folder)?;
+        let bytes = zklora_files::read(&folder.join(ANSWER), envelope::MAX_BYTES)?;
+        let answer = Answer::read(&bytes, &self.offer, &full)?;
+        Ok((full, answer))
+    }
+}
+
+const PROVES_NOTHING: &str = "this contributor proves no samples: it was started without --prove";
 
 /// How many units are scored at once.
 fn at_once(units: &[Unit]) -> usize {

@@ -5,6 +5,7 @@
 //! identity ─ offer (signed)
 //! lines → units, groups → request ─ price → spending (the charge, on disk)
 //! request + scores ─ values → answer (signed)
+//! answer ─ draw → sample → proof
 //! answer ─ delivery (encrypted, signed) → settlement, evidence
 //! ```
 //!
@@ -17,6 +18,7 @@
 //! | [`metric`], [`unit_scores`], [`values`] | what is asked, scores, and what they add up to |
 //! | [`identity`], [`spending`] | the contributor's folder, and its budget in bits |
 //! | [`answering`], [`checkpoint`] | charging, scoring and signing, over crashes |
+//! | [`sample`], [`proving`] | the draw of a sample, and its proof, over crashes |
 //! | [`archive`], [`evidence`] | files in one file; what convinces a third party |
 //!
 //! docs/evaluation.md is the specification. This crate must not know how scores are computed, or
@@ -36,7 +38,9 @@ pub mod identity;
 pub mod merkle;
 pub mod metric;
 pub mod offer;
+pub mod proving;
 pub mod request;
+pub mod sample;
 pub mod signing_key;
 pub mod spending;
 pub mod unit_bytes;

@@ -167,7 +167,7 @@ fn means(scored: &[Scored<'_>], score_bits: i32) -> Means {
 }
 
 /// `sum / tokens` in 10⁻³ nats, rounded to the nearest integer, halves up.
-fn mean(sum: i128, tokens: i64, score_bits: i32) -> i64 {
+pub fn mean(sum: i128, tokens: i64, score_bits: i32) -> i64 {
     let tokens = i128::from(tokens.max(1));
     let above = 2000 * sum + (tokens << score_bits);
     above.div_euclid(tokens << (score_bits + 1)) as i64

@@ -120,6 +120,7 @@ fn contributor() -> &'static Contributor {
             out: folder.path(),
             seed_file: None,
             calibrate: None,
+            registered: true,
         };
         let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
         let inputs =
@@ -227,6 +228,20 @@ fn proof() {
     let c = contributor();
     fuzz(&[c.bytes("session.pf")], |bytes| {
         if let Ok(proof) = Proof::parse(bytes, &c.manifest.layout()) {
+            assert_eq!(proof.to_bytes(), bytes);
+        }
+    });
+}
+
+/// A parsed registration encodes to the same bytes.
+#[test]
+fn registration() {
+    let original = contributor().bytes("public/registration.proof");
+    let mut columns = [0; 4];
+    columns.copy_from_slice(&original[9..13]);
+    let columns = u32::from_le_bytes(columns) as usize;
+    fuzz(std::slice::from_ref(&original), |bytes| {
+        if let Ok(proof) = zklora_inference::proof::Proof::parse(bytes, columns) {
             assert_eq!(proof.to_bytes(), bytes);
         }
     });

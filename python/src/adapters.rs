@@ -14,6 +14,7 @@ use zklora_proof::{
 use zklora_runtime::{
     Error, compile as compiling,
     infer::{InputSource, applies_to, input_sources},
+    registration::Registration,
 };
 
 use crate::{error::Failure, globals, worker};
@@ -77,7 +78,19 @@ fn modules(manifest: &CheckedManifest) -> Result<Vec<Module>, Failure> {
 
 /// The public description of an adapter. Its digest is the adapter id.
 #[pyclass(frozen, module = "zklora._native")]
-pub struct Manifest(pub Arc<CheckedManifest>);
+pub struct Manifest {
+    /// The manifest.
+    pub manifest: Arc<CheckedManifest>,
+    /// Whether the public folder that it was read from registers the adapter; none if it was not
+    /// read from a folder.
+    registration: Option<Registration>,
+}
+
+impl From<Arc<CheckedManifest>> for Manifest {
+    fn from(manifest: Arc<CheckedManifest>) -> Manifest {
+        Manifest { manifest, registration: None }
+    }
+}
 
 /// An adapter id of 64 hex digits.
 ///
@@ -89,8 +102,8 @@ pub fn parse_id(text: &str) -> Result<AdapterId, Failure> {
 
 #[pymethods]
 impl Manifest {
-    /// Reads a manifest file, or the manifest of a public folder. With `adapter_id`, it must have
-    /// that id.
+    /// Reads a manifest file, or the manifest of a public folder, whose registration is verified if
+    /// there is one. With `adapter_id`, it must have that id.
     #[staticmethod]
     #[pyo3(signature = (path, adapter_id=None))]
     fn load(py: Python<'_>, path: PathBuf, adapter_id: Option<&str>) -> Result<Manifest, Failure> {
@@ -102,17 +115,19 @@ impl Manifest {
                     Some(pin) => CheckedManifest::parse_pinned(&bytes, pin),
                     None => CheckedManifest::parse(&bytes),
                 };
-                return Ok(Manifest(Arc::new(manifest.map_err(Error::from)?)));
+                return Ok(Arc::new(manifest.map_err(Error::from)?).into());
             }
-            let public =
-                artifacts::Public::load(&path, pin.as_ref(), &*globals::srs()?, globals::keys())?;
-            Ok(Manifest(Arc::new(public.manifest)))
+            let (srs, keys) = (globals::srs()?, globals::keys());
+            let manifest = artifacts::Public::load(&path, pin.as_ref(), &srs, keys)?.manifest;
+            let policy = SrsPolicy::TrustedOnly;
+            let registration = Registration::of_folder(&path, &manifest, &srs, keys, policy)?;
+            Ok(Manifest { manifest: Arc::new(manifest), registration: Some(registration) })
         })
     }
 
     /// Writes the manifest file, which a user can pin.
     fn save(&self, py: Python<'_>, path: PathBuf) -> Result<(), Failure> {
-        let manifest = Arc::clone(&self.0);
+        let manifest = Arc::clone(&self.manifest);
         worker::run(py, None, move |_| {
             let bytes = manifest.contents().to_bytes().map_err(Error::from)?;
             Ok(zklora_files::write(&path, &bytes, Access::Public)?)
@@ -122,29 +137,36 @@ impl Manifest {
     /// The adapter id, 64 hex digits.
     #[getter]
     fn adapter_id(&self) -> String {
-        self.0.id().to_string()
+        self.manifest.id().to_string()
+    }
+
+    /// Whether a proof in the public folder shows that every weight is an integer of 16 bits;
+    /// `None` if the manifest was not read from a folder.
+    #[getter]
+    fn registered(&self) -> Option<bool> {
+        self.registration.map(Registration::is_registered)
     }
 
     /// The modules.
     #[getter]
     fn modules(&self) -> Result<Vec<Module>, Failure> {
-        modules(&self.0)
+        modules(&self.manifest)
     }
 
     /// The name of the base model.
     #[getter]
     fn base_model(&self) -> String {
-        self.0.contents().base_model.name.clone()
+        self.manifest.contents().base_model.name.clone()
     }
 
     /// The fingerprint of the base model's weights, if the contributor gave it.
     #[getter]
     fn base_fingerprint(&self) -> Option<String> {
-        self.0.contents().base_model.fingerprint.clone()
+        self.manifest.contents().base_model.fingerprint.clone()
     }
 
     fn __repr__(&self) -> String {
-        format!("Manifest({}, {} modules)", self.0.id(), self.0.modules().len())
+        format!("Manifest({}, {} modules)", self.manifest.id(), self.manifest.modules().len())
     }
 }
 
@@ -172,7 +194,7 @@ impl Artifacts {
     /// The public part.
     #[getter]
     fn manifest(&self) -> Manifest {
-        Manifest(Arc::new(self.0.manifest.clone()))
+        Arc::new(self.0.manifest.clone()).into()
     }
 
     /// The adapter id, 64 hex digits.
@@ -221,7 +243,7 @@ pub fn export_adapter(
 
 /// Compiles ONNX files, or folders that `export_adapter` wrote, to an artifact folder.
 #[pyfunction]
-#[pyo3(signature = (paths, out, seed_file=None, calibrate=None, progress=None))]
+#[pyo3(signature = (paths, out, seed_file=None, calibrate=None, progress=None, registered=false))]
 pub fn compile(
     py: Python<'_>,
     paths: Vec<PathBuf>,
@@ -229,6 +251,7 @@ pub fn compile(
     seed_file: Option<PathBuf>,
     calibrate: Option<PathBuf>,
     progress: Option<Py<PyAny>>,
+    registered: bool,
 ) -> Result<Artifacts, Failure> {
     worker::run(py, progress.as_ref(), move |told| {
         told.step("load the SRS", 0, 2);
@@ -236,7 +259,8 @@ pub fn compile(
         SrsPolicy::TrustedOnly.check(&srs).map_err(Error::from)?;
         told.step("compile and commit", 1, 2);
         let (seed_file, calibrate) = (seed_file.as_deref(), calibrate.as_deref());
-        let options = compiling::Options { paths: &paths, out: &out, seed_file, calibrate };
+        let options =
+            compiling::Options { paths: &paths, out: &out, seed_file, calibrate, registered };
         let compiled = compiling::compile(&options, &srs, globals::keys())?;
         if let Some(old) = compiled.replaced {
             tracing::warn!("{}: replaces adapter {old}, which had served no rows", out.display());

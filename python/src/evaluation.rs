@@ -91,17 +91,27 @@ pub fn evaluate(
     own: Own,
     offer: PathBuf,
     out: PathBuf,
-    asked: (bool, u32, bool),
+    asked: (bool, u32, bool, Option<u32>),
     kept: (Vec<PathBuf>, Option<PathBuf>),
     progress: Option<Py<PyAny>>,
 ) -> Result<String, Failure> {
-    let ((per_unit, list_unscored, check_base), (claims, sent)) = (asked, kept);
+    let ((per_unit, list_unscored, check_base, prove), (claims, sent)) = (asked, kept);
     let sent = sent.or_else(SentUnits::usual);
     let connection = contributor(reached)?;
     let source = Source::Lines(units);
     let terms = terms(own);
-    let options =
-        BuyOptions { offer, terms, source, per_unit, list_unscored, check_base, claims, sent, out };
+    let options = BuyOptions {
+        offer,
+        terms,
+        source,
+        per_unit,
+        list_unscored,
+        check_base,
+        prove,
+        claims,
+        sent,
+        out,
+    };
     worker::run(py, progress.as_ref(), move |reporter| {
         let (srs, network) = (globals::srs()?, globals::network()?);
         let mut contributor = Evaluator::new(&connection, &network)?;
@@ -118,6 +128,10 @@ pub fn evaluate(
                 let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
                 reporter.step("score", number(scored), number(units));
             }
+            Step::Proving(proven, parts) => {
+                let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+                reporter.step("prove", number(proven), number(parts));
+            }
             Step::Retrying => reporter.step("the contributor is not reachable", 0, 0),
         })?;
         let contradicted: Vec<&ClaimComparison> = bought
@@ -132,6 +146,8 @@ pub fn evaluate(
             "per_unit": bought.per_unit(),
             "score_bits": bought.terms.offer.offer.score_bits,
             "base_checked": bought.base_checked,
+            "proven": bought.proven,
+            "registered": bought.terms.registration.is_registered(),
             "sent_before": bought.earlier,
             "contradicted": !contradicted.is_empty(),
         }))

@@ -99,7 +99,7 @@ pub fn verify(
     session_id: Option<&str>,
     activations: Option<Arrays<'_>>,
 ) -> Result<BTreeMap<String, usize>, Failure> {
-    let (manifest, storage) = (Arc::clone(&manifest.0), Arc::clone(&trace.storage));
+    let (manifest, storage) = (Arc::clone(&manifest.manifest), Arc::clone(&trace.storage));
     let own = session_id.map(|text| bytes32("session_id", text)).transpose()?;
     let activations =
         activations.map(|arrays| self::activations(&manifest, &arrays)).transpose()?;
@@ -136,7 +136,7 @@ pub fn check_proof_format(
     manifest: &Manifest,
     proof: Vec<u8>,
 ) -> Result<(), Failure> {
-    let manifest = Arc::clone(&manifest.0);
+    let manifest = Arc::clone(&manifest.manifest);
     worker::run(py, None, move |_| {
         Proof::parse(&proof, &manifest.layout()).map_err(Failure::from)?;
         Ok(())
@@ -154,7 +154,7 @@ pub fn audit(
     opening: PathBuf,
     base: Option<PathBuf>,
 ) -> Result<(Vec<(String, String)>, bool), Failure> {
-    let manifest = Arc::clone(&manifest.0);
+    let manifest = Arc::clone(&manifest.manifest);
     worker::run(py, None, move |_| {
         let (adapter, key) = secret_files::read_opening(&opening)?;
         if adapter != manifest.id() {

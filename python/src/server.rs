@@ -154,7 +154,7 @@ impl Server {
     /// The adapter's manifest.
     #[getter]
     fn manifest(&self) -> Manifest {
-        Manifest(Arc::clone(&self.manifest))
+        Arc::clone(&self.manifest).into()
     }
 
     fn __repr__(&self) -> String {

@@ -253,7 +253,7 @@ impl Session {
     /// The manifest of the contributor's adapter.
     #[getter]
     fn manifest(&self) -> Manifest {
-        Manifest(Arc::clone(&self.manifest))
+        Arc::clone(&self.manifest).into()
     }
 
     /// The session id, 64 hex digits.

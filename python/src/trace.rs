@@ -81,7 +81,7 @@ impl Trace {
     /// Opens a trace of the adapter of this manifest. Its rows stay in the file.
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf, manifest: &Manifest) -> Result<Trace, Failure> {
-        let manifest = Arc::clone(&manifest.0);
+        let manifest = Arc::clone(&manifest.manifest);
         worker::run(py, None, move |_| {
             let reader = TraceReader::open(&path, manifest.id(), manifest.modules())?;
             Ok(Trace { storage: Arc::new(TraceStorage::File(Arc::new(reader))), manifest })

@@ -58,6 +58,21 @@ def test_a_session_is_proven_and_verified_and_the_adapter_audited(artifacts, row
     assert not report.accepted and report.differences
 
 
+def test_a_registered_adapter_is_registered_in_manifests_and_verdicts(artifacts, rows, tmp_path):
+    registered = zklora.compile(artifacts.folder / "onnx", tmp_path, registered=True)
+    public = tmp_path / "public"
+    assert zklora.Manifest.load(public).registered is True
+    assert zklora.Manifest.load(public / "manifest.json").registered is None
+    assert zklora.Manifest.load(artifacts.folder / "public").registered is False
+    trace = zklora.record(registered, {Q_PROJ: rows})
+    proof = zklora.prove(registered, trace)
+    assert zklora.verify(public, trace, proof, registered.adapter_id).registered is True
+    file = public / "registration.proof"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(zklora.VerificationError, match="registration.proof"):
+        zklora.verify(public, trace, proof, registered.adapter_id)
+
+
 def test_deltas_are_those_of_the_adapter(artifacts):
     from safetensors_reader import read
 

@@ -42,6 +42,8 @@ class Manifest:
     def base_model(self) -> str: ...
     @property
     def base_fingerprint(self) -> Optional[str]: ...
+    @property
+    def registered(self) -> Optional[bool]: ...
 
 class Artifacts:
     """A contributor's artifact folder, with its private part, which Python cannot read."""
@@ -186,6 +188,7 @@ def compile(
     seed_file: Optional[_Path] = None,
     calibrate: Optional[_Path] = None,
     progress: _Progress = None,
+    registered: bool = False,
 ) -> Artifacts: ...
 def record(
     artifacts: Artifacts,

@@ -86,6 +86,7 @@ def evaluate(
     per_unit: bool = False,
     list_unscored: int = 2,
     check_base: bool = False,
+    prove: Optional[int] = None,
     claims: Iterable[PathLike] = (),
     sent: Optional[PathLike] = None,
     tokenizer: Optional[PathLike] = None,
@@ -106,6 +107,11 @@ def evaluate(
     Returns ``groups`` (name to ``units``, ``tokens`` and the signed ``metrics``), ``bits``,
     ``answer``, ``score_bits``, ``per_unit`` (for each unit a list of sum and greediness of its
     sequences, in the order of ``units``), ``sent_before``, and the whole ``report``.
+
+    ``prove`` has the mean of a sample of so many units proven in zero knowledge. ``proven`` of the
+    result is then ``adapted`` and ``base``, in 10⁻³ nats a token, ``units``, ``tokens`` and
+    ``bits``; ``adapted`` is None if a unit of the sample cannot be proven. A proof that does not
+    hold is an error.
     """
     lines = "".join(json.dumps(unit) + "\n" for unit in units)
     own = _own(base, integer_model, tokenizer, base_weights, allow_other_base, maps)
@@ -116,7 +122,7 @@ def evaluate(
             own,
             offer,
             os.path.join(scratch, "evaluation") if out is None else out,
-            (per_unit, list_unscored, check_base),
+            (per_unit, list_unscored, check_base, prove),
             (list(claims), sent),
             progress,
         )

@@ -35,14 +35,16 @@ def compile(
     seed_file: Optional[PathLike] = None,
     calibrate: Optional[PathLike] = None,
     progress: Progress = None,
+    registered: bool = False,
 ) -> Artifacts:
     """Compiles ONNX files to ``out/public`` and ``out/private``; returns the ``Artifacts``.
 
     ``paths`` are ONNX files, or folders that ``export_adapter`` wrote. ``calibrate`` is a file of
-    activations on which to choose bit widths.
+    activations on which to choose bit widths. ``registered`` gives every weight at most 16 bits,
+    and publishes a proof of that.
     """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    return _native.compile(paths, out, seed_file, calibrate, progress)
+    return _native.compile(paths, out, seed_file, calibrate, progress, registered)
 
 
 def _artifacts(value):
@@ -132,6 +134,9 @@ class Verdict:
     rows: Dict[str, int]
     #: Whether the caller pinned the adapter.
     pinned: bool
+    #: Whether a proof shows that every weight of the adapter is an integer of 16 bits; ``None`` if
+    #: the manifest was not read from a public folder.
+    registered: Optional[bool] = None
 
 
 def verify(
@@ -159,7 +164,9 @@ def verify(
         proof = _native.read_proof(proof)
     activations = None if activations is None else _inputs(manifest, activations)
     rows = _native.verify(manifest, trace, bytes(proof), session_id, activations)
-    return Verdict(manifest.adapter_id, trace.session_id, rows, pin is not None)
+    return Verdict(
+        manifest.adapter_id, trace.session_id, rows, pin is not None, manifest.registered
+    )
 
 
 def warn_unpinned(adapter_id, stacklevel=3):

@@ -1,5 +1,5 @@
 //! Compiles ONNX files to an artifact folder: `zklora compile`. The same inputs, seed and SRS give
-//! the same bytes on any machine.
+//! the same bytes on any machine, but for the registration, whose proof is randomised.
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +17,7 @@ use zklora_artifacts::{
 use zklora_compiler::{
     Explanation,
     compile::{ModuleReport, draft},
+    quantize::MOST_AUTOMATIC,
     sources::{Sources, sources},
 };
 use zklora_files::{Access, MAX_FILE};
@@ -28,11 +29,12 @@ use zklora_proof::{
     manifest::{AdapterId, Manifest},
     masks::{MaskKey, Seed},
     srs::Srs,
+    verifier::SrsPolicy,
     weights::Weights,
 };
 use zklora_session::ledger;
 
-use crate::Error;
+use crate::{Error, registration};
 
 /// What to compile.
 pub struct Options<'a> {
@@ -44,6 +46,15 @@ pub struct Options<'a> {
     pub seed_file: Option<&'a Path>,
     /// Activations to calibrate bit widths on.
     pub calibrate: Option<&'a Path>,
+    /// Give every weight at most [`registration::BITS`] bits, and prove it.
+    pub registered: bool,
+}
+
+impl Options<'_> {
+    /// Most bits of a weight.
+    fn most_bits(&self) -> u32 {
+        if self.registered { registration::BITS } else { MOST_AUTOMATIC }
+    }
 }
 
 /// The result of a compilation.
@@ -56,6 +67,18 @@ pub struct Compiled {
     pub reports: Vec<ModuleReport>,
     /// The bytes of every file, by path within the folder.
     pub files: Vec<(String, usize)>,
+    /// The registration, if one was asked for.
+    pub registered: Option<Registered>,
+}
+
+/// The registration of a compiled adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Registered {
+    /// Its proof was made.
+    Made,
+    /// The proof in the folder was verified and kept: a new one would have other bytes.
+    Kept,
 }
 
 /// The result of `--locked` for one file.
@@ -72,7 +95,7 @@ pub struct FileCheck {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
-    /// The same bytes.
+    /// The same bytes; of a registration, a valid proof.
     Same,
     /// Other bytes.
     Different,
@@ -114,17 +137,61 @@ pub fn compile(options: &Options<'_>, srs: &Srs, keys: &KeyStore) -> Result<Comp
     let build = build(options, &seed, srs, keys)?;
     let out = options.out;
     let replaced = replaced(out, &build)?;
+    // Proven before anything is written: what cannot be proven changes no folder.
+    let registration = match options.registered {
+        true => Some(register(out, &build, srs, keys)?),
+        false => None,
+    };
+    let registration_path = out.join(REGISTRATION);
+    if artifacts::adapter_in(out) != Some(build.manifest.id()) {
+        // One of another adapter would be refused beside this manifest.
+        zklora_files::remove(&registration_path)?;
+    }
     build.write(out)?;
+    if let Some((Registered::Made, proof)) = &registration {
+        zklora_files::write(&registration_path, proof, Access::Public)?;
+    }
     if options.calibrate.is_none() {
         // A calibration report of an earlier compilation would be about other integers.
         zklora_files::remove(&out.join("private").join(artifacts::CALIBRATION))?;
     }
+    let mut files: Vec<(String, usize)> =
+        build.files.iter().map(|(name, bytes, _)| (name.clone(), bytes.len())).collect();
+    files.extend(registration.iter().map(|(_, proof)| (REGISTRATION.into(), proof.len())));
     Ok(Compiled {
         replaced,
-        files: build.files.iter().map(|(name, bytes, _)| (name.clone(), bytes.len())).collect(),
+        files,
+        registered: registration.map(|(how, _)| how),
         artifacts: Artifacts::new(out, build.manifest, build.weights, build.mask_key),
         reports: build.reports,
     })
+}
+
+/// The registration in the folder, relative to it.
+const REGISTRATION: &str = "public/registration.proof";
+
+/// The registration of an adapter: that of the folder if it is valid, else a new one.
+fn register(
+    out: &Path,
+    build: &Build,
+    srs: &Srs,
+    keys: &KeyStore,
+) -> Result<(Registered, Vec<u8>), Error> {
+    // Whatever is wrong with the old one, it is made again.
+    if let Ok(Some(proof)) = artifacts::read_registration(&out.join("public"))
+        && verified(&proof, build, srs, keys)
+    {
+        return Ok((Registered::Kept, proof));
+    }
+    let Build { manifest, weights, mask_key, .. } = build;
+    let proof = zklora_inference::registration::prove(srs, keys, manifest, weights, mask_key)?;
+    Ok((Registered::Made, proof))
+}
+
+/// Whether a registration is one of the adapter.
+fn verified(proof: &[u8], build: &Build, srs: &Srs, keys: &KeyStore) -> bool {
+    let policy = SrsPolicy::AllowUntrusted;
+    registration::verify(REGISTRATION, proof, &build.manifest, srs, keys, policy).is_ok()
 }
 
 /// The other adapter that is in the folder, if any. An adapter that has served rows is not
@@ -163,7 +230,7 @@ pub fn explain(options: &Options<'_>) -> Result<Vec<Explanation>, Error> {
 /// modules, but does not commit.
 pub fn plan(options: &Options<'_>, srs: &Srs) -> Result<Estimate, Error> {
     let Sources { modules, base_model, .. } = sources(options.paths)?;
-    let draft = draft(base_model, srs.k(), &modules, None)?;
+    let draft = draft(base_model, srs.k(), &modules, None, options.most_bits())?;
     Ok(cost::estimate(srs, &draft.manifest, &OperationTimes::measure(srs))?)
 }
 
@@ -197,6 +264,15 @@ pub fn check_locked(
             FileState::Different
         };
         checks.push(FileCheck { path: name.clone(), state });
+    }
+    if options.registered {
+        // A proof is randomised: it is verified, not compared.
+        let state = match artifacts::read_registration(&options.out.join("public"))? {
+            None => FileState::Missing,
+            Some(proof) if verified(&proof, &build, srs, keys) => FileState::Same,
+            Some(_) => FileState::Different,
+        };
+        checks.push(FileCheck { path: REGISTRATION.into(), state });
     }
     checks.extend(changed_inputs(options.out, &build)?);
     Ok(checks)
@@ -240,7 +316,9 @@ fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Resu
         None => None,
         Some(path) => {
             // A first draft gives the inputs of the modules.
-            let modules = draft(base_model.clone(), srs.k(), &sources, None)?.manifest.modules;
+            let modules = draft(base_model.clone(), srs.k(), &sources, None, options.most_bits())?
+                .manifest
+                .modules;
             let bytes = zklora_files::read(path, MAX_FILE)?;
             Some((Activations::parse(path, &bytes, &modules, None)?.modules, bytes))
         }
@@ -250,6 +328,7 @@ fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Resu
         srs.k(),
         &sources,
         calibration.as_ref().map(|(activations, _)| activations),
+        options.most_bits(),
     )?;
     let committed = commit::commit(srs, &drafted.manifest, drafted.pairs, seed)?;
     let mut inputs: BTreeMap<String, String> = digests

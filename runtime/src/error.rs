@@ -27,6 +27,23 @@ pub enum Error {
     /// A statement, a request or a delivery cannot be made, or does not hold.
     #[error(transparent)]
     Evaluation(#[from] zklora_evaluation::Error),
+    /// A proof for a registration or of scores cannot be made.
+    #[error(transparent)]
+    Inference(#[from] zklora_inference::Error),
+    /// A registration that is not one of this adapter.
+    #[error(
+        "{what}: this is no registration of adapter {adapter}: {why}; get it again from the \
+         contributor, who makes it with `zklora compile --registered`, or remove it: the adapter \
+         then counts as not registered"
+    )]
+    Registration {
+        /// Its file, or who sent it.
+        what: String,
+        /// The adapter.
+        adapter: zklora_proof::manifest::AdapterId,
+        /// Why it is refused.
+        why: String,
+    },
     /// A run ended early because contributors failed. The text names each of them.
     #[error("{0}")]
     Interrupted(String),
@@ -93,6 +110,8 @@ impl Error {
         match self {
             Error::Session(error) => error.is_refusal(),
             Error::Evaluation(error) => error.is_refusal(),
+            Error::Inference(error) => error.is_refusal(),
+            Error::Registration { .. } => true,
             _ => false,
         }
     }

@@ -6,6 +6,7 @@
 //! delivered adapter + opening ─ audit → which modules differ
 //! base model + artifacts ─ integer: scores as exact integers
 //! artifacts + integer ─ evaluate: offers, answers, deliveries, settlements → evaluation_page
+//! artifacts ─ registration: every weight is an integer of 16 bits
 //! artifacts + text ─ leak → how much rows leak
 //! ```
 
@@ -23,6 +24,7 @@ pub mod numbers;
 pub mod pipeline;
 pub mod precision;
 pub mod process;
+pub mod registration;
 pub mod report_page;
 pub mod svg;
 

@@ -133,7 +133,13 @@ pub fn run(
     let artifacts = timed.stage(PipelineStep::Compile, || {
         let paths = [onnx.clone()];
         Ok(compile::compile(
-            &compile::Options { paths: &paths, out, seed_file: None, calibrate: None },
+            &compile::Options {
+                paths: &paths,
+                out,
+                seed_file: None,
+                calibrate: None,
+                registered: false,
+            },
             &srs,
             &keys,
         )?

@@ -54,6 +54,7 @@ fn contributor() -> &'static Contributor {
             out: folder.path(),
             seed_file: None,
             calibrate: None,
+            registered: false,
         };
         let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
         let inputs =
@@ -280,8 +281,13 @@ fn private_and_public_parts_of_different_adapters_do_not_load_together() {
     let c = contributor();
     let other = tempfile::tempdir().unwrap();
     let paths = [onnx().join("model.onnx")];
-    let options =
-        compile::Options { paths: &paths, out: other.path(), seed_file: None, calibrate: None };
+    let options = compile::Options {
+        paths: &paths,
+        out: other.path(),
+        seed_file: None,
+        calibrate: None,
+        registered: false,
+    };
     compile::compile(&options, &c.srs, &c.keys).unwrap();
     fs::copy(c.path("private/opening"), other.path().join("private/opening")).unwrap();
     let error = Artifacts::load(other.path(), &c.srs, &c.keys).err().unwrap().to_string();

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io::ErrorKind, path::Path, process::Command};
 
 use crate::{zk, zklora::zklora};
 
-const COMMANDS: [&[&str]; 38] = [
+const COMMANDS: [&[&str]; 39] = [
     &["run"],
     &["export"],
     &["compile"],
@@ -41,6 +41,7 @@ const COMMANDS: [&[&str]; 38] = [
     &["integer", "compile"],
     &["integer", "run"],
     &["integer", "check"],
+    &["integer", "prove"],
     &["bench"],
     &["completions"],
     &["man"],

@@ -68,13 +68,20 @@ impl Sale {
     fn new(offer: &[&str]) -> Sale {
         let sale = Sale { folder: tempfile::tempdir().unwrap() };
         copy(&made().join("artifacts"), &sale.at("artifacts"));
+        sale.offer(offer).ok();
+        sale
+    }
+
+    /// Makes the offer of the artifacts.
+    fn offer(&self, offer: &[&str]) -> Run {
+        let sale = self;
         let mut all = args!["offer", "make", "--artifacts", sale.at("artifacts")].to_vec();
         all.extend(args!["--identity", sale.at("identity")]);
         all.extend(sale.model("integer"));
         all.extend(offer.iter().map(OsString::from));
-        zklora(all).ok();
+        let run = zklora(all).ok();
         fs::copy(sale.at("artifacts/public/offer.json"), sale.at("offer.json")).unwrap();
-        sale
+        run
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -267,6 +274,102 @@ fn an_evaluation_is_offered_delivered_paid_and_settled() {
     let shown = zk!["--json", "report", sale.at("evaluation"), "--html", page.clone()].ok().json();
     assert_eq!(text(&shown, "grade"), "settled");
     assert!(fs::read_to_string(page).unwrap().contains("</html>"));
+}
+
+#[test]
+fn a_registered_adapter_is_registered_in_offers_evaluations_and_settlements() {
+    const YES: &str = "registered: every weight is an integer of 16 bits";
+    let sale = Sale { folder: tempfile::tempdir().unwrap() };
+    let onnx = made().join("onnx");
+    zk!["compile", onnx, "--out", sale.at("artifacts"), "--registered"].ok();
+    assert!(sale.offer(&[]).stdout.contains(YES));
+    let show = |file: PathBuf| zk!["--json", "offer", "show", file].ok().json();
+    assert_eq!(show(sale.at("artifacts/public/offer.json"))["registered"], true);
+    assert!(show(sale.at("offer.json"))["registered"].is_null());
+    let server = sale.serve("127.0.0.1:0", &[]);
+    assert_eq!(server.said["registered"], true);
+    let evaluated = end(sale.evaluate(&server.url, &units(2), "evaluation", &[])).ok().json();
+    assert_eq!(evaluated["registered"], true);
+    let (own, theirs) = ("evaluation/registration.proof", "artifacts/public/registration.proof");
+    assert_eq!(fs::read(sale.at(own)).unwrap(), fs::read(sale.at(theirs)).unwrap());
+    drop(server);
+
+    let delivered = sale.deliver(text(&evaluated["report"], "request")).ok().json();
+    let mut paid = args![sale.at("evaluation"), "--delivery", sale.at("delivery")].to_vec();
+    paid.extend(args!["--key", delivered["key_file"].as_str().unwrap()]);
+    let settle = || sale.settle(&paid, "buyer-integer");
+    let settled = settle().ok().json();
+    assert_eq!(
+        (text(&settled, "verdict"), settled["registered"].as_bool()),
+        ("SETTLED", Some(true))
+    );
+    let page = sale.at("evaluation.html");
+    zk!["report", sale.at("evaluation"), "--html", &page].ok();
+    assert!(fs::read_to_string(page).unwrap().contains(YES));
+
+    // A damaged one contradicts nobody, and is no registration.
+    let mut bytes = fs::read(sale.at(own)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(sale.at(own), &bytes).unwrap();
+    let found = settle().refused(2, "UNDECIDABLE").json();
+    assert!(found["reasons"][0].as_str().unwrap().contains("registration.proof"), "{found}");
+    fs::remove_file(sale.at(own)).unwrap();
+    assert_eq!(settle().ok().json()["registered"], false);
+
+    // Nor does a contributor offer one.
+    fs::write(sale.at(theirs), &bytes).unwrap();
+    let mut all = args!["offer", "make", "--artifacts", sale.at("artifacts")].to_vec();
+    all.extend(args!["--identity", sale.at("identity")]);
+    all.extend(sale.model("integer"));
+    zklora(all).refused(1, "registration.proof");
+}
+
+/// The proof of a sample, over a network, with a server that is killed after its first part.
+#[test]
+fn a_sample_is_proven_before_payment_and_its_proof_survives_a_kill() {
+    let sale = Sale { folder: tempfile::tempdir().unwrap() };
+    zk!["compile", made().join("onnx"), "--out", sale.at("artifacts"), "--registered"].ok();
+    sale.offer(&[]);
+    let server = sale.serve("127.0.0.1:0", &["--prove", "500"]);
+    let prove = ["--prove", "3", "--patience", "300"];
+    let mut buyer = sale.evaluate(&server.url, &units(8), "evaluation", &prove);
+    let requests = sale.at("identity/lineages/adapter/requests");
+    let first_part = || {
+        let entries = fs::read_dir(&requests).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path().join("proof-parts/0.part")).find(|part| part.exists())
+    };
+    wait_for("a part is proven", || first_part().is_some());
+    let address = server.kill();
+    buyer.kill().unwrap();
+    buyer.wait().unwrap();
+    let part = first_part().unwrap();
+    let kept = fs::read(&part).unwrap();
+    let shown = zk!["--json", "report", sale.at("evaluation")].ok().json();
+    assert_eq!(text(&shown, "grade"), "not proven");
+    let spent = sale.spent();
+
+    let server = sale.serve(&address, &["--prove", "500"]);
+    let proven = end(sale.evaluate(&server.url, &units(8), "evaluation", &prove)).ok().json();
+    assert_eq!(text(&proven["report"], "grade"), "proven", "{proven}");
+    assert_eq!(proven["report"]["proven"]["units"].as_array().unwrap().len(), 3);
+    assert_eq!(sale.spent(), spent, "charged once");
+    // The first part was not made again, and nothing secret is left.
+    let proof = fs::read(sale.at("evaluation/proof.tar")).unwrap();
+    let of_part = &kept[32 + 40 + 8..];
+    assert!(proof.windows(of_part.len()).any(|bytes| bytes == of_part));
+    assert!(!part.exists() && !part.parent().unwrap().exists());
+    // The same sample again is the same proof; another one is refused.
+    fs::remove_file(sale.at("evaluation/proof.tar")).unwrap();
+    let again = end(sale.evaluate(&server.url, &units(8), "evaluation", &prove)).ok().json();
+    assert_eq!(again["report"]["proven"], proven["report"]["proven"]);
+    assert_eq!(fs::read(sale.at("evaluation/proof.tar")).unwrap(), proof);
+    let other = sale.evaluate(&server.url, &units(8), "evaluation", &["--prove", "4"]);
+    end(other).refused(2, "one draw an answer");
+    drop(server);
+    // A server that proves nothing says so before anything is sent.
+    let server = sale.serve(&address, &[]);
+    let refused = sale.evaluate(&server.url, &units(8), "elsewhere", &["--prove", "3"]);
+    end(refused).refused(1, "proves no samples");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod leak;
 mod operator;
 mod pipeline;
 mod refusals;
+mod registration;
 mod report;
 mod soak;
 mod tamper;

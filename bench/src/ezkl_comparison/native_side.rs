@@ -46,7 +46,13 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(SystemReport
     zklora_files::create_folder(&out, Access::Private)?;
     let keys = KeyStore::default();
     let paths = [onnx.clone()];
-    let options = compile::Options { paths: &paths, out: &out, seed_file: None, calibrate: None };
+    let options = compile::Options {
+        paths: &paths,
+        out: &out,
+        seed_file: None,
+        calibrate: None,
+        registered: false,
+    };
     let (compiled, took) = measured(|| Ok(compile::compile(&options, &srs, &keys)?))?;
     done(ComparedStage::Setup, took);
     let artifacts = compiled.artifacts;

@@ -71,8 +71,13 @@ pub fn measure(
     zklora_files::create_folder(&onnx, Access::Private)?;
     zklora_models::export(&adapter, &[], &onnx)?;
     let paths = [onnx];
-    let compile_options =
-        compile::Options { paths: &paths, out: options.scratch, seed_file: None, calibrate: None };
+    let compile_options = compile::Options {
+        paths: &paths,
+        out: options.scratch,
+        seed_file: None,
+        calibrate: None,
+        registered: false,
+    };
     let artifacts = compile::compile(&compile_options, srs, &keys)?.artifacts;
 
     progress("deltas");

@@ -23,6 +23,10 @@ pub struct Compile {
     /// or .npy or .json for a single module.
     #[arg(long, value_name = "FILE")]
     pub calibrate: Option<PathBuf>,
+    /// Give every weight at most 16 bits, and publish a proof of that, public/registration.proof. A
+    /// valid one in the folder is kept. With --locked, it is verified.
+    #[arg(long)]
+    pub registered: bool,
     /// Write nothing: show how each ONNX node was lowered, and the terms of each module. Shows
     /// scalar factors, so keep the output private.
     #[arg(long, conflicts_with_all = ["plan", "locked"])]

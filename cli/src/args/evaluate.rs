@@ -48,6 +48,11 @@ pub struct Evaluate {
     /// interruption.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Have the mean log-probability of a sample of S units proven in zero knowledge: units that
+    /// are drawn after the contributor signed its answer. Costs the contributor a minute a unit,
+    /// and you some more bits.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub prove: Option<u32>,
     /// Also ask for the score of each unit, if the contributor's offer allows it.
     #[arg(long)]
     pub per_unit: bool,

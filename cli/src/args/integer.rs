@@ -26,6 +26,15 @@ score; a warning on stderr says why, and no file repeats it.")]
 --artifacts artifacts --text held-out.txt --plot check.svg\n\n\
 The exit code is 1 if a unit has no score, or, with --limit, if a token differs by more.")]
     Check(IntegerCheck),
+    /// Say what a proof of scores with an adapter takes (--plan), or make one and measure it.
+    /// Nothing leaves this machine: buyers get proofs with `zklora serve --prove`.
+    #[command(after_help = "Examples: zklora integer prove --model integer --base model.onnx \
+--artifacts artifacts --text-file text.txt --context 64 --plan\n          \
+zklora integer prove --model integer --base model.onnx --artifacts artifacts --text-file \
+text.txt --context 64 --scored 4\n\n\
+The exit code is 1 if there can be no proof: an adapter with other terms than low-rank ones and \
+biases, integers of more than 16 bits (compile --registered), numbers beyond the proof's field.")]
+    Prove(IntegerProve),
 }
 
 /// A difference: a number, at least 0.
@@ -122,6 +131,30 @@ pub struct IntegerRun {
     /// Also write the scores into this file: one JSON object a line.
     #[arg(long, value_name = "FILE.jsonl")]
     pub out: Option<PathBuf>,
+}
+
+/// `zklora integer prove`
+#[derive(ClapArgs)]
+pub struct IntegerProve {
+    #[command(flatten)]
+    pub model: Model,
+    /// File with a text, whose first tokens are scored.
+    #[arg(long, value_name = "FILE")]
+    pub text_file: PathBuf,
+    /// Tokens of a sequence, 2 to 2,048.
+    #[arg(long, value_name = "N", default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(2..=2048))]
+    pub context: u32,
+    /// Sequences in one proof.
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub sequences: u32,
+    /// How many tokens at the end of a sequence are scored [default: all after the first].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub scored: Option<u32>,
+    /// Only say what it takes.
+    #[arg(long)]
+    pub plan: bool,
 }
 
 /// `zklora integer check`

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Subcommand};
 
 #[cfg(feature = "server")]
 use super::connection::Connection;
-use super::{SrsFile, own_model::OwnModel};
+use super::{SrsFile, TrustedSrs, own_model::OwnModel};
 
 /// `zklora offer`
 #[derive(Subcommand)]
@@ -110,6 +110,8 @@ pub struct OfferShow {
     /// An earlier offer of this contributor: this one must continue its key.
     #[arg(long, value_name = "FILE")]
     pub after: Option<PathBuf>,
+    #[command(flatten)]
+    pub srs: TrustedSrs,
 }
 
 /// `zklora offer rotate`

@@ -100,6 +100,12 @@ pub struct Serve {
     /// Folder of your identity: answer requests for the offer in public/. Needs the base model.
     #[arg(long, value_name = "DIR", requires = "base", help_heading = "Evaluations")]
     pub identity: Option<PathBuf>,
+    /// Also prove samples of answered requests, of up to N tokens each: a minute and some
+    /// gigabytes of memory for some dozen tokens of a small model. The adapter must be registered
+    /// (compile --registered).
+    #[arg(long, value_name = "N", requires = "identity",
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub prove: Option<u32>,
     #[command(flatten)]
     pub model: Option<OwnModel>,
 }

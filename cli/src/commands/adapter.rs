@@ -3,13 +3,17 @@
 use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
-use zklora_artifacts::{folder::Public, secret_files, srs_file};
+use zklora_artifacts::{
+    folder::{Public, REGISTRATION},
+    secret_files, srs_file,
+};
 use zklora_compiler::calibrate::Measured;
 use zklora_models::{Adapter, Kind};
 use zklora_proof::{cost::Estimate, keys::KeyStore};
 use zklora_runtime::{
     Error, audit, compile,
     compile::{FileCheck, FileState},
+    registration::Registration,
 };
 
 use super::{
@@ -65,6 +69,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         out: &args.out,
         seed_file: args.seed_file.as_deref(),
         calibrate: args.calibrate.as_deref(),
+        registered: args.registered,
     };
     if args.explain {
         let explanations = compile::explain(&options);
@@ -125,41 +130,47 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
             .warn(format!("this replaces adapter {old} in this folder, which had served no rows"));
     }
     let layout = manifest.layout();
-    output.result(
-        &json!({
-            "adapter_id": manifest.id().to_string(),
-            "ceremony": srs.provenance().to_string(),
-            "files": compiled.files.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-            "layout": layout,
-            "modules": compiled.reports,
-        }),
-        &[
-            (
-                "Circuit",
-                format!("k = {}, {} committed columns", layout.k, layout.committed_columns()),
+    let mut json = json!({
+        "adapter_id": manifest.id().to_string(),
+        "ceremony": srs.provenance().to_string(),
+        "files": compiled.files.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+        "layout": layout,
+        "modules": compiled.reports,
+    });
+    let mut rows = vec![
+        ("Circuit", format!("k = {}, {} committed columns", layout.k, layout.committed_columns())),
+        ("SRS", srs.provenance().to_string()),
+        ("Public", format!("{} (give it to users)", args.out.join("public").display())),
+        (
+            "Private",
+            format!(
+                "{} (mode 0600: keep it; a lost seed cannot be recreated)",
+                args.out.join("private").display()
             ),
-            ("SRS", srs.provenance().to_string()),
-            ("Public", format!("{} (give it to users)", args.out.join("public").display())),
-            (
-                "Private",
-                format!(
-                    "{} (mode 0600: keep it; a lost seed cannot be recreated)",
-                    args.out.join("private").display()
-                ),
+        ),
+        (
+            "Manifest",
+            bytes(
+                compiled
+                    .files
+                    .iter()
+                    .find(|(name, _)| name.ends_with("manifest.json"))
+                    .map_or(0, |(_, size)| *size as u64),
             ),
-            (
-                "Manifest",
-                bytes(
-                    compiled
-                        .files
-                        .iter()
-                        .find(|(name, _)| name.ends_with("manifest.json"))
-                        .map_or(0, |(_, size)| *size as u64),
-                ),
-            ),
-            ("Adapter id", format!("{} (what users pin before a session)", manifest.id())),
-        ],
-    );
+        ),
+        ("Adapter id", format!("{} (what users pin before a session)", manifest.id())),
+    ];
+    if let Some(how) = compiled.registered {
+        json["registration"] = json!(how);
+        rows.push(("Weights", Registration::Registered.to_string()));
+        let path = args.out.join("public").join(REGISTRATION);
+        let how = match how {
+            compile::Registered::Made => "the proof of that",
+            compile::Registered::Kept => "the proof of that, which was there and is valid",
+        };
+        rows.push(("", format!("{}: {how}", path.display())));
+    }
+    output.result(&json, &rows);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -253,6 +264,8 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
         output
             .warn("no --adapter-id: the adapter is compared with a manifest that you did not pin");
     }
+    let registration =
+        Registration::of_folder(&args.public, &public.manifest, &srs, &keys, policy(&args.srs))?;
     let (adapter, key) = secret_files::read_opening(&args.opening)?;
     if adapter != public.manifest.id() {
         output.warn(format!(
@@ -266,6 +279,7 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
         ("Adapter id", public.manifest.id().to_string()),
         ("SRS", srs.provenance().to_string()),
         ("Modules", count(report.modules)),
+        ("Weights", registration.to_string()),
         ("Base model", base_model(&report, &public.manifest.contents().base_model.name)),
     ];
     table
@@ -284,6 +298,7 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
             "adapter_id": public.manifest.id().to_string(),
             "ceremony": srs.provenance().to_string(),
             "pinned": args.adapter_id.is_some(),
+            "registered": registration.is_registered(),
             "modules": report.modules,
             "base_model": report.base_model,
             "differences": report.differences,

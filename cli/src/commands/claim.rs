@@ -37,6 +37,7 @@ pub fn claim(args: &Claim, output: &Output) -> Outcome {
         model: args.model.model.clone(),
         base: args.model.base_model(),
         tokenizer: args.model.tokenizer.clone(),
+        prove: None,
     };
     let spinner = output.spinner();
     spinner.set_message("read the base model");

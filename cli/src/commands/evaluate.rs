@@ -31,6 +31,7 @@ pub fn evaluate(args: &Evaluate, output: &Output) -> Outcome {
         },
         source: source(&args.units)?,
         per_unit: args.per_unit,
+        prove: args.prove,
         list_unscored: args.units.list_unscored,
         check_base: args.check_base,
         claims: args.claim.clone(),
@@ -52,6 +53,7 @@ pub fn evaluate(args: &Evaluate, output: &Output) -> Outcome {
             Step::Waiting(0) => "the contributor begins".into(),
             Step::Waiting(ahead) => format!("{ahead} requests before this one"),
             Step::Scoring(scored, units) => format!("{scored} of {units} units are scored"),
+            Step::Proving(proven, parts) => format!("{proven} of {parts} parts are proven"),
             Step::Retrying => "the contributor is not reachable, trying again".into(),
         });
     });
@@ -66,6 +68,7 @@ pub fn evaluate(args: &Evaluate, output: &Output) -> Outcome {
         rows.insert(0, ("Verdict".into(), format!("CONTRADICTED: {why}")));
     }
     let mut add = |label: &str, value: String| rows.push((label.into(), value));
+    add("Weights", bought.terms.registration.to_string());
     if bought.base_checked {
         add("Base values", "equal to those of your own base model".into());
     }
@@ -105,11 +108,13 @@ pub fn evaluate(args: &Evaluate, output: &Output) -> Outcome {
             "report": report,
             "per_unit": bought.per_unit(),
             "base_checked": bought.base_checked,
+            "registered": bought.terms.registration.is_registered(),
             "sent_before": bought.earlier,
             "contradicted": contradicted,
             "folder": args.out.display().to_string(),
         }),
         &rows,
     );
-    Ok(if contradicted { ExitCode::from(NO) } else { ExitCode::SUCCESS })
+    let unproven = bought.proven.as_ref().is_some_and(|proven| proven.adapted.is_none());
+    Ok(if contradicted || unproven { ExitCode::from(NO) } else { ExitCode::SUCCESS })
 }

@@ -73,6 +73,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         (args.plan, "--plan"),
         (args.locked, "--locked"),
         (args.seed_file.is_some(), "--seed-file"),
+        (args.registered, "--registered"),
     ] {
         if given {
             return Err(Error::input(format!(

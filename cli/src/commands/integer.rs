@@ -11,13 +11,18 @@ use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_files::Access;
 use zklora_proof::keys::KeyStore;
 use zklora_runtime::{
-    integer::{self, BaseModel, CheckOptions, Comparison, RunOptions, Score, Scored, Setup, Side},
+    integer::{
+        self, BaseModel, CheckOptions, Comparison, PlanSize, Provable, ProveOptions, RunOptions,
+        Score, Scored, Setup, Side,
+    },
     process::peak_memory,
 };
 
 use super::outcome::Outcome;
 use crate::{
-    args::integer::{IntegerCheck, IntegerCommand, IntegerCompile, IntegerRun, Model},
+    args::integer::{
+        IntegerCheck, IntegerCommand, IntegerCompile, IntegerProve, IntegerRun, Model,
+    },
     exit_code::NO,
     output::{self, Output, count},
 };
@@ -27,6 +32,7 @@ pub fn integer(command: &IntegerCommand, output: &Output) -> Outcome {
         IntegerCommand::Compile(args) => compile(args, output),
         IntegerCommand::Run(args) => run(args, output),
         IntegerCommand::Check(args) => check(args, output),
+        IntegerCommand::Prove(args) => prove(args, output),
     }
 }
 
@@ -81,6 +87,86 @@ fn setup(args: &Model) -> anyhow::Result<Setup> {
         digest: args.digest.clone(),
     };
     Ok(Setup::load(&args.model, &base, artifacts, &srs)?)
+}
+
+fn prove(args: &IntegerProve, output: &Output) -> Outcome {
+    let srs = srs_file::load(args.model.srs.srs.as_deref())?;
+    let spinner = output.spinner();
+    spinner.set_message("read the integer model");
+    let setup = setup(&args.model)?;
+    let base = &args.model.base;
+    let tokenizer = zklora_runtime::infer::tokenizer(&base.base, base.tokenizer.as_deref())?;
+    let options = ProveOptions {
+        text: args.text_file.clone(),
+        context: args.context as usize,
+        sequences: args.sequences as usize,
+        scored: args.scored.map_or(usize::MAX, |scored| scored as usize),
+        prove: !args.plan,
+    };
+    spinner.set_message(if args.plan { "plan the proof" } else { "prove and verify" });
+    let proved = integer::prove(&setup, &srs, &tokenizer, &options);
+    spinner.finish_and_clear();
+    let proved = match proved? {
+        Provable::Yes(proved) => proved,
+        Provable::No(why) => {
+            let found = json!({ "supported": false, "why": why });
+            output.result(&found, &[("Provable", format!("no: {why}"))]);
+            return Ok(ExitCode::from(NO));
+        }
+    };
+    let PlanSize { values, lookups, leaves, columns, tables } = proved.size;
+    let (tokens, scored) = (proved.tokens, proved.scored);
+    let mut rows = vec![
+        ("Provable", "yes: low-rank terms and biases".to_string()),
+        (
+            "Sequences",
+            format!("{}: {} tokens, {} scored", proved.sequences, count(tokens), count(scored)),
+        ),
+        ("Values", format!("{} in {} columns", count(values), count(columns))),
+        ("Lookups", format!("{} in {} tables", count(lookups), count(tables))),
+    ];
+    let mut found = json!({
+        "supported": true, "tokens": tokens, "scored": scored, "values": values,
+        "lookups": lookups, "leaves": leaves, "columns": columns, "tables": tables,
+    });
+    match proved.measured {
+        Some(measured) => {
+            rows.push((
+                "Prove",
+                format!(
+                    "{} ({:.1} s of processors' time, its own verification included)",
+                    cost(measured.prove),
+                    measured.prove_cpu.as_secs_f64()
+                ),
+            ));
+            rows.push(("Verify", format!("{:.2} s", measured.verify.as_secs_f64())));
+            rows.push(("Proof", format!("{} bytes", count(measured.bytes))));
+            found["prove_s"] = measured.prove.as_secs_f64().into();
+            found["prove_cpu_s"] = measured.prove_cpu.as_secs_f64().into();
+            found["verify_s"] = measured.verify.as_secs_f64().into();
+            found["bytes"] = measured.bytes.into();
+            found["peak_memory"] = peak_memory().into();
+        }
+        None => {
+            let estimate = integer::estimate(&proved.size);
+            rows.push((
+                "Takes about",
+                format!(
+                    "{:.0} s of processors' time, {} MiB, a proof of {} bytes",
+                    estimate.cpu.as_secs_f64(),
+                    count(estimate.memory >> 20),
+                    count(estimate.bytes)
+                ),
+            ));
+            found["estimate"] = json!({
+                "cpu_s": estimate.cpu.as_secs_f64(),
+                "memory": estimate.memory,
+                "bytes": estimate.bytes,
+            });
+        }
+    }
+    output.result(&found, &rows);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(args: &IntegerRun, output: &Output) -> Outcome {

@@ -9,9 +9,12 @@ use zklora_evaluation::{
     offer::{Bits, Limits, Offer, SignedOffer},
 };
 use zklora_proof::keys::KeyStore;
-use zklora_runtime::evaluate::{self, OfferOptions};
+use zklora_runtime::{
+    evaluate::{self, OfferOptions},
+    registration::Registration,
+};
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, policy};
 use crate::{
     args::offer::{OfferCommand, OfferMake, OfferRotate, OfferShow},
     output::{Output, count},
@@ -58,6 +61,7 @@ fn make(args: &OfferMake, output: &Output) -> Outcome {
     spinner.finish_and_clear();
     let made = made?;
     let mut rows = rows(&made.offer);
+    rows.push(("Weights", made.registration.to_string()));
     rows.push(("Written", made.path.display().to_string()));
     rows.push(("Identity", format!("{} (keep it secret, back it up)", args.identity.display())));
     rows.push(("Lineage", format!("{}, {} bits are spent", made.lineage, number(made.spent))));
@@ -73,6 +77,7 @@ fn make(args: &OfferMake, output: &Output) -> Outcome {
     let mut json = object(&made.offer);
     json["lineage"] = json!(made.lineage);
     json["bits_spent"] = json!(made.spent);
+    json["registered"] = json!(made.registration.is_registered());
     json["path"] = json!(made.path.display().to_string());
     output.result(&json, &rows);
     Ok(ExitCode::SUCCESS)
@@ -126,6 +131,17 @@ fn show(args: &OfferShow, output: &Output) -> Outcome {
     let signed = evaluate::read_offer(&args.offer)?;
     evaluate::require_same_contributor(&signed, args.after.as_deref())?;
     let (mut rows, mut json) = (rows(&signed), object(&signed));
+    let srs = srs_file::load(args.srs.file.srs.as_deref())?;
+    let policy = policy(&args.srs);
+    let registration = evaluate::registration_beside(&args.offer, &signed, &srs, policy)?;
+    rows.push((
+        "Weights",
+        match registration {
+            Some(registration) => registration.to_string(),
+            None => "not looked at: the adapter's manifest is not beside the offer".into(),
+        },
+    ));
+    json["registered"] = json!(registration.map(Registration::is_registered));
     if let Some(folder) = &args.identity {
         let identity = Identity::open(folder)?;
         let lineage = identity.lineage_of(&signed.offer.adapter_id)?;

@@ -5,8 +5,13 @@ use std::{process::ExitCode, time::Duration};
 use serde_json::json;
 use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_evaluation::answering::Answering;
-use zklora_proof::{checked_manifest::CheckedManifest, keys::KeyStore, srs::Srs};
-use zklora_runtime::evaluate::{self, ContributorOptions};
+use zklora_proof::{
+    checked_manifest::CheckedManifest, keys::KeyStore, srs::Srs, verifier::SrsPolicy,
+};
+use zklora_runtime::{
+    evaluate::{self, ContributorOptions},
+    registration::Registration,
+};
 use zklora_session::server::{self, Limits, RowService, ServerOptions, ServerTls, Tokens};
 
 use super::{
@@ -24,6 +29,14 @@ pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
     let srs = srs_file::load(args.srs.srs.as_deref())?;
     let keys = KeyStore::default();
     let artifacts = Artifacts::load(&args.artifacts, &srs, &keys)?;
+    // Users get the one of the folder: an invalid one would fail them all.
+    let registration = Registration::of_public(
+        &args.artifacts.join("public"),
+        &artifacts.manifest,
+        &srs,
+        &keys,
+        SrsPolicy::AllowUntrusted,
+    )?;
     let answering = answering_of(args, &srs, &keys)?;
     let options = options(args)?;
     let manifest = artifacts.manifest.clone();
@@ -32,7 +45,8 @@ pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
     let listening = server::start_with_evaluations(artifacts, srs, keys, &options, answering)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", listening.address);
-    announce(&url, &manifest, &listening, &options, (given_away, offer), output);
+    let shown = (given_away, offer, registration);
+    announce(&url, &manifest, &listening, &options, shown, output);
     listening.run_until(stop_signal::signal())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -55,6 +69,7 @@ fn answering_of(
         model: model.model.clone(),
         base: model.base_model(),
         tokenizer: model.tokenizer.clone(),
+        prove: args.prove.map(u64::from),
     };
     // Its own copy of the weights: scoring and serving rows share nothing that changes.
     let artifacts = Artifacts::load(&args.artifacts, srs, keys)?;
@@ -82,6 +97,13 @@ fn offer_rows(answering: &Answering) -> anyhow::Result<OfferRows> {
             "users choose which bits they learn, secrets that the adapter memorised included"
                 .into(),
         ),
+        (
+            "Proofs",
+            match answering.proof_tokens() {
+                0 => "none (--prove N proves samples of up to N tokens)".into(),
+                most => format!("of samples of up to {} tokens", bits(most)),
+            },
+        ),
     ];
     let json = json!({
         "offer": answering.offer.digest,
@@ -89,6 +111,7 @@ fn offer_rows(answering: &Answering) -> anyhow::Result<OfferRows> {
         "bits_spent": spent.bits(),
         "bits": budget.bits,
         "bits_per_client": budget.bits_per_client,
+        "proof_tokens": answering.proof_tokens(),
     });
     Ok((rows, json))
 }
@@ -161,7 +184,11 @@ fn announce(
     manifest: &CheckedManifest,
     listening: &server::Listening,
     options: &ServerOptions,
-    ((given_away, measured), offer): (leak::GivenAway, Option<OfferRows>),
+    ((given_away, measured), offer, registration): (
+        leak::GivenAway,
+        Option<OfferRows>,
+        Registration,
+    ),
     output: &Output,
 ) {
     let restored = &listening.restored;
@@ -187,6 +214,7 @@ fn announce(
             ),
         ),
         ("Adapter id", format!("{} (users pin it before the session)", manifest.id())),
+        ("Weights", registration.to_string()),
         ("Users", identity.to_string()),
         (
             "Sessions",
@@ -236,6 +264,7 @@ fn announce(
             "evaluations": evaluations,
             "leak_measured": measured,
             "max_rows": max_rows(options.limits.rows),
+            "registered": registration.is_registered(),
             "metrics": listening.metrics.map(|address| format!("http://{address}/metrics")),
             "rows_served": listening.served.most(),
             "rows_served_per_client": clients,

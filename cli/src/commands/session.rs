@@ -14,7 +14,10 @@ use zklora_artifacts::{
 };
 use zklora_files::Access;
 use zklora_proof::{keys::KeyStore, manifest::Module};
-use zklora_runtime::process::{cpu_seconds, peak_memory};
+use zklora_runtime::{
+    process::{cpu_seconds, peak_memory},
+    registration::Registration,
+};
 use zklora_session::{prove, record};
 
 use super::{
@@ -142,13 +145,15 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
     let srs = srs_file::load(args.srs.file.srs.as_deref())?;
     let keys = KeyStore::default();
     let public = Public::load(&args.public, args.adapter_id.as_ref(), &srs, &keys)?;
+    let policy = policy(&args.srs);
+    let registration =
+        Registration::of_folder(&args.public, &public.manifest, &srs, &keys, policy)?;
     let trace = TraceReader::trace(&args.trace, &public.manifest)?;
     // A session of another id is refused before the inputs are read.
     own_session(args, None).check_id(trace.context())?;
     let activations = own_inputs(args, public.manifest.modules())?;
     let own = own_session(args, activations.as_ref());
     let proof = zklora_files::read(&args.proof, verify::MAX_PROOF)?;
-    let policy = policy(&args.srs);
     let verdict = verify::verify(&public.manifest, &trace, &own, &proof, &srs, &keys, policy)?;
     let rows: usize = verdict.rows.iter().map(|(_, rows)| rows).sum();
     let empty: Vec<&str> =
@@ -191,6 +196,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             format!("{} modules: nothing is claimed about them: {}", empty.len(), empty.join(", ")),
         ));
     }
+    table.push(("Weights", registration.to_string()));
     table.push(("SRS", verdict.ceremony.to_string()));
     table.push(("Proof", bytes(proof.len() as u64)));
     table.push(("Verdict", "ACCEPTED: every delta of your trace came from this adapter".into()));
@@ -203,6 +209,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             "cpu_seconds": cpu_seconds(),
             "peak_memory_bytes": peak_memory(),
             "pinned": pinned,
+            "registered": registration.is_registered(),
             "session_compared": args.session_id.is_some(),
             "session_id": hex::encode(trace.context()),
             "proof_bytes": proof.len(),

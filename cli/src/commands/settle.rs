@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use serde_json::json;
 use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_proof::keys::KeyStore;
-use zklora_runtime::evaluate::{self, DeliverOptions, SettleOptions, TermsOptions, Verdict};
+use zklora_runtime::{
+    evaluate::{self, DeliverOptions, SettleOptions, TermsOptions, Verdict},
+    registration::Registration,
+};
 
 use super::outcome::{Outcome, policy};
 use crate::{
@@ -96,6 +99,8 @@ pub fn settle(args: &Settle, output: &Output) -> Outcome {
         rows.push(("", "whose key that is, --signer compares: you did not say".into()));
     }
     rows.extend(found.adapter_id.map(|id| ("Adapter id", id.to_string())));
+    let registration = found.registered.map(Registration::of);
+    rows.extend(registration.map(|registration| ("Weights", registration.to_string())));
     rows.extend(found.answer.map(|answer| ("Answer", answer.to_string())));
     rows.extend(found.price.iter().map(|price| ("Price", price.clone())));
     rows.extend(found.key_by.iter().map(|text| ("Key by", text.clone())));

@@ -21,7 +21,10 @@ pub const B_BITS: (u32, u32) = (2, MAX_WEIGHT_BITS);
 pub const CREST_FACTOR: f64 = 32.0;
 
 const AUTOMATIC_X: std::ops::RangeInclusive<u32> = 20..=24;
-const AUTOMATIC_WEIGHTS: std::ops::RangeInclusive<u32> = 6..=18;
+/// Fewest bits of `A` and `B` that are chosen.
+const LEAST_AUTOMATIC: u32 = 6;
+/// Most bits of `A` and `B` that are chosen, if nothing else is asked for.
+pub const MOST_AUTOMATIC: u32 = 18;
 
 /// Bit widths, each including the sign.
 ///
@@ -142,10 +145,12 @@ impl WeightStatistics {
         }
     }
 
-    /// All automatic choices whose bound may fit, best first.
-    pub fn candidates(&self) -> Vec<Bits> {
+    /// All automatic choices whose bound may fit, with at most `most` bits of `A` and `B`, best
+    /// first.
+    pub fn candidates(&self, most: u32) -> Vec<Bits> {
         let mut rated = vec![];
-        for (a, b) in AUTOMATIC_WEIGHTS.flat_map(|a| AUTOMATIC_WEIGHTS.map(move |b| (a, b))) {
+        let widths = LEAST_AUTOMATIC..=most;
+        for (a, b) in widths.clone().flat_map(|a| widths.clone().map(move |b| (a, b))) {
             // Factors of an element scale are rounded to b bits, but committed on the A side, which
             // has a bits.
             if self.scales_elements && a < b {

@@ -15,10 +15,10 @@ mod reference;
 mod round;
 mod search;
 
-pub use bits::{A_BITS, B_BITS, Bits, CREST_FACTOR};
+pub use bits::{A_BITS, B_BITS, Bits, CREST_FACTOR, MOST_AUTOMATIC};
 pub use error::QuantizeError;
 pub use quantized::{Quantized, QuantizedTerm};
-pub use search::{candidates, quantize};
+pub use search::{candidates, quantize, quantize_within};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //! whose bound is certified.
 
 use super::{
-    bits::{Bits, WeightStatistics},
+    bits::{Bits, MOST_AUTOMATIC, WeightStatistics},
     bound,
     error::QuantizeError,
     quantized::Quantized,
@@ -13,6 +13,14 @@ use crate::linear_map::LinearMap;
 /// Largest relative difference between the map's scale and the public scaling for which the ratio
 /// is not folded into the weights.
 const SCALING_TOLERANCE: f64 = 1e-6;
+
+/// How to choose bit widths.
+#[derive(Clone, Copy)]
+enum Choice {
+    Given(Bits),
+    /// Those with the smallest predicted error, with at most so many bits of `A` and `B`.
+    Within(u32),
+}
 
 /// Quantises a map.
 ///
@@ -29,6 +37,26 @@ pub fn quantize(
     scaling: Option<f64>,
     bits: Option<Bits>,
 ) -> Result<Quantized, QuantizeError> {
+    choose(map, scaling, bits.map_or(Choice::Within(MOST_AUTOMATIC), Choice::Given))
+}
+
+/// Quantises a map as [`quantize`] without `bits`, but with at most `most` bits of `A` and `B`.
+///
+/// # Errors
+/// Those of [`quantize`].
+pub fn quantize_within(
+    map: &LinearMap,
+    scaling: Option<f64>,
+    most: u32,
+) -> Result<Quantized, QuantizeError> {
+    choose(map, scaling, Choice::Within(most))
+}
+
+fn choose(
+    map: &LinearMap,
+    scaling: Option<f64>,
+    choice: Choice,
+) -> Result<Quantized, QuantizeError> {
     map.check()?;
     let published = scaling.unwrap_or(1.0);
     let folded = folded_factor(map.scale, scaling)?;
@@ -44,11 +72,14 @@ pub fn quantize(
         let Bits { x: x_bits, a: a_bits, b: b_bits } = bits;
         Ok(Quantized { x_bits, a_bits, b_bits, delta_bits, scaling: published, scale_log2, terms })
     };
-    if let Some(bits) = bits {
-        bits.check()?;
-        return attempt(bits);
-    }
-    for bits in statistics.candidates() {
+    let most = match choice {
+        Choice::Given(bits) => {
+            bits.check()?;
+            return attempt(bits);
+        }
+        Choice::Within(most) => most,
+    };
+    for bits in statistics.candidates(most) {
         match attempt(bits) {
             // The estimate was too low; try the next candidate.
             Err(QuantizeError::Bound { .. }) => {}
@@ -59,14 +90,19 @@ pub fn quantize(
 }
 
 /// The candidates for calibration: for each automatic width of the activations, the bit widths with
-/// the smallest predicted error, best first.
+/// the smallest predicted error and at most `most` bits of `A` and `B`, best first.
 ///
 /// # Errors
 /// [`QuantizeError`]: a malformed map or weights out of range.
-pub fn candidates(map: &LinearMap, scaling: Option<f64>) -> Result<Vec<Bits>, QuantizeError> {
+pub fn candidates(
+    map: &LinearMap,
+    scaling: Option<f64>,
+    most: u32,
+) -> Result<Vec<Bits>, QuantizeError> {
     map.check()?;
     let mut seen = std::collections::BTreeSet::new();
-    let candidates = WeightStatistics::new(map, folded_factor(map.scale, scaling)?)?.candidates();
+    let statistics = WeightStatistics::new(map, folded_factor(map.scale, scaling)?)?;
+    let candidates = statistics.candidates(most);
     Ok(candidates.into_iter().filter(|bits| seen.insert(bits.x)).collect())
 }
 

@@ -9,7 +9,9 @@ use zklora_evaluation::{
     answer::{Answer, UnitValues},
     digest::Digest,
     evidence::{ANSWER, OFFER, REQUEST},
+    metric::Metric,
     request::{Choices, FullRequest, UnitGroup, sequences},
+    sample::candidates,
     unit_lines::{self, DEFAULT_GROUP, Groups},
     unit_scores::{UnitScores, side},
 };
@@ -18,8 +20,10 @@ use zklora_proof::srs::Srs;
 
 use super::{
     claim::{Claim, ClaimComparison},
-    folder::Folder,
+    folder::{Folder, nonce_of},
     offer::read_offer,
+    other_party::{Contributor, Step},
+    prove::{Proven, prove},
     sent_units::{Earlier, SentUnits},
     terms::{CheckedTerms, TermsOptions},
 };
@@ -59,89 +63,14 @@ pub struct BuyOptions {
     pub list_unscored: u32,
     /// Compute the values of the base model, too.
     pub check_base: bool,
+    /// Have a sample of this many units proven.
+    pub prove: Option<u32>,
     /// Public claims to compare with.
     pub claims: Vec<PathBuf>,
     /// The buyer's memory of sent units.
     pub sent: Option<PathBuf>,
     /// The buyer's folder.
     pub out: PathBuf,
-}
-
-/// How far it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// A step of this machine.
-    Local(&'static str),
-    /// The price is known, and what was left of the budget.
-    Price {
-        /// Bits of this request.
-        bits: u64,
-        /// Bits that the contributor says are left.
-        left: u64,
-    },
-    /// Units are being sent.
-    Sending,
-    /// This many requests are before it.
-    Waiting(u32),
-    /// This many units of all are scored.
-    Scoring(u64, u64),
-    /// The contributor is unreachable for now.
-    Retrying,
-}
-
-/// What a contributor says that it offers.
-#[derive(Debug, Clone)]
-pub struct OfferedNow {
-    /// `offer.json`
-    pub offer: Vec<u8>,
-    /// `manifest.json`
-    pub manifest: Vec<u8>,
-    /// Bits that are left for this buyer.
-    pub bits_left: u64,
-}
-
-/// The other party, over a network or not.
-pub trait Contributor {
-    /// What it offers now.
-    ///
-    /// # Errors
-    /// It is unreachable.
-    fn offered(&mut self) -> Result<OfferedNow, Error>;
-
-    /// Its answer to a request.
-    ///
-    /// # Errors
-    /// It is unreachable, or refuses.
-    fn evaluate(
-        &mut self,
-        request: &FullRequest,
-        progress: &mut dyn FnMut(Step),
-    ) -> Result<Vec<u8>, Error>;
-}
-
-#[cfg(feature = "network")]
-impl Contributor for zklora_session::client::Evaluator<'_> {
-    fn offered(&mut self) -> Result<OfferedNow, Error> {
-        let zklora_session::client::Offered { offer, manifest, bits_left } = self.offer()?;
-        Ok(OfferedNow { offer, manifest, bits_left })
-    }
-
-    fn evaluate(
-        &mut self,
-        request: &FullRequest,
-        progress: &mut dyn FnMut(Step),
-    ) -> Result<Vec<u8>, Error> {
-        use zklora_session::client::Step as Remote;
-        let mut told = |step| {
-            progress(match step {
-                Remote::Sending => Step::Sending,
-                Remote::Waiting(ahead) => Step::Waiting(ahead),
-                Remote::Scoring(scored, units) => Step::Scoring(scored, units),
-                Remote::Retrying => Step::Retrying,
-            });
-        };
-        Ok(zklora_session::client::Evaluator::evaluate(self, request, &mut told)?)
-    }
 }
 
 /// An accepted answer.
@@ -154,6 +83,8 @@ pub struct Bought {
     pub places: Vec<u64>,
     /// The answer.
     pub answer: Answer,
+    /// What was proven of a sample, if that was asked for.
+    pub proven: Option<Proven>,
     /// Whether the base model's values were computed here, too: they are equal.
     pub base_checked: bool,
     /// How each public claim compares.
@@ -203,9 +134,9 @@ pub fn buy(
         let why = "this folder has an evaluation for another offer: name another --out";
         return Err(Error::file(&folder.path, why));
     }
-    let mut left = None;
-    let manifest = match is_known {
-        true => folder.manifest()?,
+    let (mut left, mut most_proven) = (None, None);
+    let (manifest, registration) = match is_known {
+        true => (folder.manifest()?, folder.registration()?),
         false => {
             progress(Step::Local("ask for the offer"));
             let now = contributor.offered()?;
@@ -219,11 +150,21 @@ pub fn buy(
                 .into());
             }
             left = Some(now.bits_left);
-            now.manifest
+            most_proven = Some(now.proof_tokens);
+            if options.prove.is_some() && (now.proof_tokens == 0 || now.registration.is_none()) {
+                return Err(Statement::Refused(
+                    "this contributor proves no samples: ask it to serve with --prove, or leave \
+                     --prove out"
+                        .into(),
+                )
+                .into());
+            }
+            (now.manifest, now.registration)
         }
     };
     progress(Step::Local("check the offer with your base model"));
-    let terms = CheckedTerms::check(offer, &manifest, srs, &options.terms)?;
+    let published = (manifest.as_slice(), registration.as_deref());
+    let terms = CheckedTerms::check(offer, published, srs, &options.terms)?;
     let Groups { groups, places } =
         groups(&options.source, &options.terms, terms.bound.model.tokens)?;
     let request = match is_known {
@@ -237,9 +178,12 @@ pub fn buy(
             }
             known
         }
-        false => new_request(&folder, (&terms, &manifest, left), groups, options)?,
+        false => new_request(&folder, &terms, published, left, groups, options)?,
     };
     let bits = request.price(&terms.offer)?;
+    if let Some((units, most)) = options.prove.zip(most_proven) {
+        check_sample(&request, units, most)?;
+    }
     if let Some(left) = left {
         progress(Step::Price { bits, left });
     }
@@ -260,6 +204,13 @@ pub fn buy(
         progress(Step::Local("score with the base model alone"));
         check_base(&terms, &request, &answer)?;
     }
+    let proven = match options.prove {
+        Some(units) => {
+            let of = (&terms, &request, &answer);
+            Some(prove(contributor, &folder, srs, of, units, options.terms.policy, progress)?)
+        }
+        None => None,
+    };
     let mut compared = Vec::new();
     for (at, (path, claim)) in claims.into_iter().enumerate() {
         let comparison = claim.compare(&terms.offer, &request.request, &answer);
@@ -279,10 +230,36 @@ pub fn buy(
         request,
         places,
         answer,
+        proven,
         base_checked: options.check_base,
         claims: compared,
         earlier: earlier.unwrap_or_default(),
     })
+}
+
+/// Whether a sample of so many units can be drawn, and whichever it is be proven: there is one draw
+/// an answer, so that it must not fail for public reasons.
+fn check_sample(full: &FullRequest, units: u32, most: u64) -> Result<(), Error> {
+    let tokens = |unit| sequences(unit).iter().map(|of| of.tokens.len() as u64).sum::<u64>();
+    let mut lengths: Vec<u64> = candidates(full).map(|(_, unit)| tokens(unit)).collect();
+    lengths.sort_unstable_by(|a, b| b.cmp(a));
+    let units = units as usize;
+    let why = if lengths.len() < units {
+        format!(
+            "a sample of {units} units, and {} can be drawn: sequences of groups that ask for \
+             log_probability",
+            lengths.len()
+        )
+    } else {
+        match lengths[..units].iter().sum::<u64>() {
+            longest if longest > most => format!(
+                "a sample of {units} units may have {longest} tokens, and this contributor proves \
+                 up to {most}: ask for fewer, or send shorter units"
+            ),
+            _ => return Ok(()),
+        }
+    };
+    Err(Statement::Refused(why).into())
 }
 
 fn choices_of(full: &FullRequest) -> Choices {
@@ -327,7 +304,9 @@ pub fn groups(source: &Source, options: &TermsOptions, longest: usize) -> Result
 
 fn new_request(
     folder: &Folder,
-    (terms, manifest, left): (&CheckedTerms, &[u8], Option<u64>),
+    terms: &CheckedTerms,
+    published: (&[u8], Option<&[u8]>),
+    left: Option<u64>,
     groups: Vec<UnitGroup>,
     options: &BuyOptions,
 ) -> Result<FullRequest, Error> {
@@ -339,12 +318,15 @@ fn new_request(
     let draw = random();
     let choices = Choices {
         nonce: Digest(*random()),
-        draw: Digest::of(&draw[..]),
+        draw: Digest::of(&nonce_of(&draw)),
         list_unscored: options.list_unscored,
         per_unit: options.per_unit,
     };
     let full = FullRequest::new(terms.offer.digest, &choices, groups)?;
     let bits = full.price(&terms.offer)?;
+    // A proof costs what one mean does, and a bit.
+    let proof = Metric::LogProbability.bits(&[], terms.offer.offer.score_bits) + 1;
+    let bits = bits + options.prove.map_or(0, |_| proof);
     if let Some(left) = left.filter(|left| bits > *left) {
         return Err(Statement::Refused(format!(
             "this request costs {bits} bits, and {left} are left for you: ask for fewer metrics or \
@@ -357,7 +339,7 @@ fn new_request(
             check_unit(&terms.base, at, &sequence.tokens)?;
         }
     }
-    folder.keep_request(&terms.offer, manifest, &full, &draw)?;
+    folder.keep_request(&terms.offer, published, &full, &draw)?;
     Ok(full)
 }
 

@@ -2,13 +2,14 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use zklora_artifacts::folder::Artifacts;
+use zklora_artifacts::folder::{Artifacts, read_registration};
 use zklora_evaluation::{
     answering::Answering, digest::Digest, evidence, identity::Identity, unit_scores::Scorer,
 };
-use zklora_proof::srs::Srs;
+use zklora_inference::registration;
+use zklora_proof::{keys::KeyStore, srs::Srs, verifier::SrsPolicy};
 
-use super::{offer::read_offer, scorer::ModelScorer};
+use super::{offer::read_offer, sample_proof::SampleProver, scorer::ModelScorer};
 use crate::{
     Error,
     integer::{BaseModel, Setup},
@@ -25,6 +26,8 @@ pub struct ContributorOptions {
     pub base: BaseModel,
     /// Its tokenizer.
     pub tokenizer: Option<PathBuf>,
+    /// Also prove samples of up to this many tokens.
+    pub prove: Option<u64>,
 }
 
 /// Answers requests for the offer in the public folder of the artifacts.
@@ -48,7 +51,7 @@ pub fn answering(
     if offer.offer.adapter_id != Digest(artifacts.manifest.id().0) {
         return Err(differs("adapter than this folder's"));
     }
-    let ContributorOptions { identity, model, base, tokenizer } = options;
+    let ContributorOptions { identity, model, base, tokenizer, prove } = options;
     let setup = Setup::load_or_make(model, base, tokenizer.as_deref(), artifacts, srs)?;
     if offer.offer.integer_model.to_string() != setup.bound.digest {
         return Err(differs("integer model than this base model's"));
@@ -56,7 +59,41 @@ pub fn answering(
     if offer.offer.layers != setup.bound.layers() {
         return Err(differs("choice of layers"));
     }
-    Ok(Answering::new(offer, Identity::open(identity)?, scorer(setup)?)?)
+    let prover = prove.map(|most| sample_prover(&setup, srs, most)).transpose()?;
+    let answering = Answering::new(offer, Identity::open(identity)?, scorer(setup)?)?;
+    Ok(match prover {
+        Some(prover) => answering.with_prover(prover),
+        None => answering,
+    })
+}
+
+/// Proves samples with the adapter of a setup, whose manifest must be registered.
+fn sample_prover(setup: &Setup, srs: &Srs, most_tokens: u64) -> Result<Arc<SampleProver>, Error> {
+    let artifacts =
+        setup.artifacts.clone().ok_or_else(|| Error::input("there is no adapter to prove with"))?;
+    let public = artifacts.folder.join("public");
+    let registration = read_registration(&public)?.ok_or_else(|| {
+        let why = "the adapter is not registered, and nothing can be proven of its scores: \
+                   compile it again with --registered";
+        Error::file(&public, why)
+    })?;
+    let keys = KeyStore::default();
+    let policy = SrsPolicy::AllowUntrusted;
+    registration::verify(srs, &keys, &artifacts.manifest, &registration, policy)?;
+    let program = setup.bound.program(&artifacts.manifest, &artifacts.weights)?;
+    let mut model = [0; 32];
+    hex::decode_to_slice(&setup.bound.digest, &mut model)
+        .map_err(|error| Error::input(error.to_string()))?;
+    Ok(Arc::new(SampleProver {
+        srs: srs.clone(),
+        keys,
+        artifacts,
+        registration,
+        program,
+        model,
+        score_bits: setup.bound.model.score_bits,
+        most_tokens,
+    }))
 }
 
 /// Scores units without and with the adapter of a setup.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
+use zklora_artifacts::folder::{REGISTRATION, read_registration};
 use zklora_evaluation::{
     answer::Answer,
     delivery::{Delivery, MAX_CIPHERTEXT},
@@ -10,6 +11,7 @@ use zklora_evaluation::{
     envelope,
     evidence::{ANSWER, CIPHERTEXT, DELIVERY, MANIFEST, OFFER, REQUEST, UNITS},
     offer::SignedOffer,
+    proving::PROOF_REQUEST,
     request::{self, FullRequest, Request},
 };
 use zklora_files::Access;
@@ -17,8 +19,10 @@ use zklora_proof::manifest;
 
 use crate::Error;
 
-/// The buyer's second nonce, mode 0600: it draws a sample, later.
+/// The buyer's secret, mode 0600. Its second nonce, which draws a sample, is derived from it.
 const DRAW: &str = "draw";
+/// What a verified proof says.
+const SAMPLE: &str = "sample.json";
 /// What settling found.
 const SETTLEMENT: &str = "settlement.json";
 /// Length of the line that ends it.
@@ -106,13 +110,16 @@ impl Folder {
     pub(super) fn keep_request(
         &self,
         offer: &SignedOffer,
-        manifest: &[u8],
+        (manifest, registration): (&[u8], Option<&[u8]>),
         full: &FullRequest,
         draw: &Zeroizing<[u8; 32]>,
     ) -> Result<(), Error> {
         zklora_files::create_folder(&self.path, Access::Private)?;
         self.write(OFFER, &offer.bytes)?;
         self.write(MANIFEST, manifest)?;
+        if let Some(registration) = registration {
+            self.write(REGISTRATION, registration)?;
+        }
         self.write(UNITS, &full.unit_bytes)?;
         self.write(DRAW, Zeroizing::new(hex::encode(&draw[..])).as_bytes())?;
         self.write(REQUEST, &full.bytes)
@@ -132,6 +139,14 @@ impl Folder {
     /// It is not here.
     pub fn manifest(&self) -> Result<Vec<u8>, Error> {
         self.read(MANIFEST, manifest::MAX_BYTES as u64)
+    }
+
+    /// The bytes of the registration, if the adapter is registered.
+    ///
+    /// # Errors
+    /// It cannot be read, or is longer than any.
+    pub fn registration(&self) -> Result<Option<Vec<u8>>, Error> {
+        Ok(read_registration(&self.path)?)
     }
 
     /// The request with its units.
@@ -182,40 +197,93 @@ impl Folder {
     /// What settling found last, as JSON. A file that this buyer's tool did not write, such as one
     /// that came with a delivery, does not count.
     pub(super) fn settlement(&self, request: &Request) -> Result<Option<Vec<u8>>, Error> {
-        if !self.file(SETTLEMENT).exists() {
-            return Ok(None);
-        }
-        let bytes = self.read(SETTLEMENT, 1 << 20)?;
-        let Some((json, mac)) = bytes.split_at_checked(bytes.len().saturating_sub(MAC)) else {
-            return Ok(None);
-        };
-        let own = self.mac(json, request)?;
-        Ok(own.filter(|own| own.as_bytes() == mac).map(|_| json.to_vec()))
+        self.own(SETTLEMENT, request)
     }
 
     /// Keeps what settling found.
     pub(super) fn keep_settlement(&self, json: &[u8], request: &Request) -> Result<(), Error> {
-        match self.mac(json, request)? {
-            Some(mac) => self.write(SETTLEMENT, &[json, mac.as_bytes()].concat()),
-            // Without the buyer's own secret it would not count.
-            None => Ok(()),
-        }
+        self.keep_own(SETTLEMENT, json, request)
     }
 
-    /// A line with a code under the buyer's second nonce, which nobody else knows. None if the
-    /// nonce here is not that of the request.
-    fn mac(&self, json: &[u8], request: &Request) -> Result<Option<String>, Error> {
+    /// A line with a code under the buyer's secret, which nobody else knows. None if the secret
+    /// here is not that of the request.
+    fn mac(&self, context: &str, json: &[u8], request: &Request) -> Result<Option<String>, Error> {
+        let Some(secret) = self.secret()? else { return Ok(None) };
+        // Not the nonce, which the contributor knows once a proof was asked for.
+        if Digest::of(&nonce_of(&secret)) != request.draw {
+            return Ok(None);
+        }
+        let key = Zeroizing::new(blake3::derive_key(context, &secret[..]));
+        Ok(Some(format!("\n{}\n", blake3::keyed_hash(&key, json).to_hex())))
+    }
+
+    fn secret(&self) -> Result<Option<Zeroizing<[u8; 32]>>, Error> {
         let path = self.file(DRAW);
         if !path.exists() {
             return Ok(None);
         }
         let text = Zeroizing::new(zklora_files::read(&path, 4096)?);
-        let mut draw = Zeroizing::new([0; 32]);
-        let is_hex = hex::decode_to_slice(text.trim_ascii(), draw.as_mut()).is_ok();
-        if !is_hex || Digest::of(&draw[..]) != request.draw {
+        let mut secret = Zeroizing::new([0; 32]);
+        let is_hex = hex::decode_to_slice(text.trim_ascii(), secret.as_mut()).is_ok();
+        Ok(is_hex.then_some(secret))
+    }
+
+    /// The second nonce, which the buyer shows when it asks for a proof.
+    pub(super) fn draw_nonce(&self, request: &Request) -> Result<[u8; 32], Error> {
+        let nonce = self.secret()?.map(|secret| nonce_of(&secret));
+        nonce.filter(|nonce| Digest::of(nonce) == request.draw).ok_or_else(|| {
+            let why = "it has no nonce for a draw, or the request is of an earlier zklora: \
+                       evaluate again with another --out";
+            Error::file(&self.path, why)
+        })
+    }
+
+    /// What was proven of a sample, as JSON.
+    pub(super) fn sample(&self, request: &Request) -> Result<Option<Vec<u8>>, Error> {
+        self.own(SAMPLE, request)
+    }
+
+    /// Keeps what was proven of a sample.
+    pub(super) fn keep_sample(&self, json: &[u8], request: &Request) -> Result<(), Error> {
+        self.keep_own(SAMPLE, json, request)
+    }
+
+    /// Whether a proof was asked for.
+    pub fn has_proof_request(&self) -> bool {
+        self.file(PROOF_REQUEST).exists()
+    }
+
+    /// A file that this buyer's tool wrote. Another, such as one that came with a delivery, does
+    /// not count.
+    fn own(&self, name: &str, request: &Request) -> Result<Option<Vec<u8>>, Error> {
+        if !self.file(name).exists() {
             return Ok(None);
         }
-        let key = Zeroizing::new(blake3::derive_key("zklora v1 settlement", &draw[..]));
-        Ok(Some(format!("\n{}\n", blake3::keyed_hash(&key, json).to_hex())))
+        let bytes = self.read(name, 1 << 20)?;
+        let Some((json, mac)) = bytes.split_at_checked(bytes.len().saturating_sub(MAC)) else {
+            return Ok(None);
+        };
+        let own = self.mac(context_of(name), json, request)?;
+        Ok(own.filter(|own| own.as_bytes() == mac).map(|_| json.to_vec()))
+    }
+
+    fn keep_own(&self, name: &str, json: &[u8], request: &Request) -> Result<(), Error> {
+        match self.mac(context_of(name), json, request)? {
+            Some(mac) => self.write(name, &[json, mac.as_bytes()].concat()),
+            // Without the buyer's own secret it would not count.
+            None => Ok(()),
+        }
+    }
+}
+
+/// The second nonce of a secret.
+pub(super) fn nonce_of(secret: &[u8; 32]) -> [u8; 32] {
+    blake3::derive_key("zklora v1 evaluation draw nonce", secret)
+}
+
+fn context_of(name: &str) -> &'static str {
+    match name {
+        SETTLEMENT => "zklora v1 settlement",
+        _ => "zklora v1 sample",
     }
 }

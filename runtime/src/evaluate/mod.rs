@@ -14,19 +14,26 @@ mod contributor;
 mod deliver;
 mod folder;
 mod offer;
+mod other_party;
+mod prove;
 mod report;
 pub(crate) mod report_lines;
+mod sample_proof;
 mod scorer;
 mod sent_units;
 mod settle;
 mod terms;
 
-pub use buy::{Bought, BuyOptions, Contributor, OfferedNow, Source, Step, buy, groups};
+pub use buy::{Bought, BuyOptions, Source, buy, groups};
 pub use claim::{Claim, ClaimComparison, make_claim};
 pub use contributor::{ContributorOptions, answering, scorer};
 pub use deliver::{DeliverOptions, Delivered, deliver};
 pub use folder::Folder;
-pub use offer::{OfferOptions, Offered, make_offer, read_offer, require_same_contributor};
+pub use offer::{
+    OfferOptions, Offered, make_offer, read_offer, registration_beside, require_same_contributor,
+};
+pub use other_party::{Contributor, OfferedNow, Step};
+pub use prove::Proven;
 pub use report::{GroupReport, Interval, Loss, Report, Right};
 pub use report_lines::{Stage, lines, next_step};
 pub(crate) use report_lines::{in_nats, in_points};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use zklora_artifacts::folder::Artifacts;
+use zklora_artifacts::{folder, folder::Artifacts, manifest_cache};
 use zklora_evaluation::{
     digest::Digest,
     evidence,
@@ -11,11 +11,17 @@ use zklora_evaluation::{
 };
 use zklora_files::Access;
 use zklora_integer::rules;
-use zklora_proof::srs::Srs;
+use zklora_proof::{
+    keys::KeyStore,
+    manifest::{self, AdapterId},
+    srs::Srs,
+    verifier::SrsPolicy,
+};
 
 use crate::{
     Error,
     integer::{BaseModel, Setup},
+    registration::Registration,
 };
 
 /// What a contributor offers.
@@ -54,6 +60,8 @@ pub struct Offered {
     pub others: Vec<Digest>,
     /// Bits that are spent.
     pub spent: u64,
+    /// Whether the adapter is registered.
+    pub registration: Registration,
 }
 
 /// Signs an offer, and writes it into the public folder of the artifacts.
@@ -66,6 +74,13 @@ pub fn make_offer(
     options: &OfferOptions,
 ) -> Result<Offered, Error> {
     let path = artifacts.folder.join("public").join(evidence::OFFER);
+    let registration = Registration::of_public(
+        &artifacts.folder.join("public"),
+        &artifacts.manifest,
+        srs,
+        &KeyStore::default(),
+        SrsPolicy::AllowUntrusted,
+    )?;
     let OfferOptions { identity, model, base, tokenizer, .. } = options;
     let setup = Setup::load_or_make(model, base, tokenizer.as_deref(), artifacts, srs)?;
     let Some(artifacts) = &setup.artifacts else {
@@ -114,7 +129,7 @@ pub fn make_offer(
     let others = lineage.adapters()?.into_iter().filter(|other| *other != adapter_id).collect();
     let spent = lineage.spending().read()?.bits();
     zklora_files::write(&path, &offer.bytes, Access::Public)?;
-    Ok(Offered { offer, path, lineage: lineage.name, others, spent })
+    Ok(Offered { offer, path, lineage: lineage.name, others, spent, registration })
 }
 
 /// A digest that this program made.
@@ -141,6 +156,31 @@ pub fn read_offer(path: &Path) -> Result<SignedOffer, Error> {
         }
         error => error.into(),
     })
+}
+
+/// Whether the adapter of an offer is registered, by the manifest and the registration beside the
+/// offer's file. None: there is no manifest of the adapter.
+///
+/// # Errors
+/// The registration beside it is not one of the adapter.
+pub fn registration_beside(
+    path: &Path,
+    signed: &SignedOffer,
+    srs: &Srs,
+    policy: SrsPolicy,
+) -> Result<Option<Registration>, Error> {
+    let beside = path.parent().unwrap_or(Path::new(""));
+    let pin = AdapterId(signed.offer.adapter_id.0);
+    let file = beside.join(folder::MANIFEST);
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let bytes = zklora_files::read(&file, manifest::MAX_BYTES as u64)?;
+    if AdapterId::of(&bytes) != pin {
+        return Ok(None);
+    }
+    let manifest = manifest_cache::parse(&bytes, Some(&pin))?;
+    Registration::of_public(beside, &manifest, srs, &KeyStore::default(), policy).map(Some)
 }
 
 /// Refuses an offer whose key an earlier offer's key, if one is named, is not and never signed.

@@ -12,6 +12,7 @@ use zklora_evaluation::{
 
 use super::{
     folder::Folder,
+    prove::Proven,
     settle::{Settlement, Verdict},
 };
 use crate::Error;
@@ -83,7 +84,7 @@ pub struct GroupReport {
 /// What an evaluation says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// `claimed` or `settled`, or `contradicted`.
+    /// `claimed`, `proven`, `not proven`, `settled` or `contradicted`.
     pub grade: &'static str,
     /// The grade in words.
     pub grade_text: &'static str,
@@ -122,6 +123,8 @@ pub struct Report {
     pub score_bits: i32,
     /// Bits that the answer tells of the adapter, at most.
     pub bits: u64,
+    /// What was proven of a sample.
+    pub proven: Option<Proven>,
     /// The delivery's price, if there is a delivery.
     pub price: Option<String>,
     /// What settling found, if it was tried.
@@ -150,8 +153,20 @@ impl Report {
         let digest = answer.digest()?;
         let settlement = settlement.filter(|of| of.answer == Some(digest));
         let mut report = Report::new(&offer, &request, &answer)?;
-        (report.grade, report.grade_text) = grade(settlement.as_ref());
-        (report.price, report.settlement) = (price, settlement);
+        let proven: Option<Proven> = match folder.sample(&request.request)? {
+            Some(json) => serde_json::from_slice(&json).ok(),
+            None => None,
+        };
+        let proven = proven.filter(|of| of.answer == digest);
+        (report.grade, report.grade_text) = match (settlement.as_ref(), &proven) {
+            (Some(of), _) if matches!(of.verdict, Verdict::Settled | Verdict::Contradicted) => {
+                grade(settlement.as_ref())
+            }
+            (_, Some(proven)) if proven.adapted.is_some() => PROVEN,
+            _ if folder.has_proof_request() => NOT_PROVEN,
+            _ => grade(settlement.as_ref()),
+        };
+        (report.price, report.settlement, report.proven) = (price, settlement, proven);
         Ok(report)
     }
 
@@ -200,11 +215,23 @@ impl Report {
             rows_revealed: 0,
             score_bits: offer.offer.score_bits,
             bits: answer.bits,
+            proven: None,
             price: None,
             settlement: None,
         })
     }
 }
+
+const PROVEN: (&str, &str) = (
+    "proven",
+    "The mean of the drawn sample is proven for the pinned adapter, without showing anything else \
+     of it. All other numbers are the contributor's word, signed with its key.",
+);
+const NOT_PROVEN: (&str, &str) = (
+    "not proven",
+    "You asked for the proof of a sample, and there is none. The numbers are the contributor's \
+     word, signed with its key.",
+);
 
 fn grade(settlement: Option<&Settlement>) -> (&'static str, &'static str) {
     match settlement.map(|of| of.verdict) {

@@ -1,6 +1,7 @@
 //! A report as lines for a terminal, and the words that its page has, too.
 
 use super::{
+    prove::Proven,
     report::{GroupReport, Interval, Report, Right},
     settle::Verdict,
 };
@@ -109,6 +110,9 @@ pub fn lines(report: &Report) -> Vec<(String, String)> {
     if more > 0 {
         line("", format!("{} more: see --json", plural(more, "group")));
     }
+    if let Some(proven) = &report.proven {
+        line("Sample", sample(proven));
+    }
     if report.base_unscored > 0 {
         line(
             "No base score",
@@ -119,7 +123,8 @@ pub fn lines(report: &Report) -> Vec<(String, String)> {
         line("No score", format!("{}: scored worst", unscored(report)));
     }
     line("Rows revealed", count(report.rows_revealed as usize));
-    line("Bits revealed", format!("{} at most", count(report.bits as usize)));
+    let bits = report.bits + report.proven.as_ref().map_or(0, |proven| proven.bits);
+    line("Bits revealed", format!("{} at most", count(bits as usize)));
     if report.per_unit {
         line("Scores of units", "answered, one by one".into());
     }
@@ -154,6 +159,28 @@ pub(crate) fn unscored(report: &Report) -> String {
         ([one], false) => format!("unit {one}"),
         (all, false) => format!("units {}", all.join(", ")),
         (all, true) => format!("units {} and others", all.join(", ")),
+    }
+}
+
+/// What was proven of a sample.
+pub(crate) fn sample(proven: &Proven) -> String {
+    let size = format!(
+        "{} in {}",
+        plural(proven.tokens as usize, "token"),
+        plural(proven.units.len(), "unit")
+    );
+    let nats = |milli: i64| fixed(-milli as f64 / 1000.0, 3);
+    match (proven.adapted, proven.gain()) {
+        (Some(adapted), Some(gain)) => format!(
+            "{size}, proven: base {}, adapted {}, gain {} nats a token",
+            nats(proven.base),
+            nats(adapted),
+            signed(gain as f64 / 1000.0, 3)
+        ),
+        _ => format!(
+            "{size}: nothing is proven; the contributor says that a unit leaves a range of the \
+             integer model, which is not checked"
+        ),
     }
 }
 

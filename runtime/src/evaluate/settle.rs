@@ -78,6 +78,10 @@ pub struct Settlement {
     pub evidence: Option<PathBuf>,
     /// Where the adapter is.
     pub adapter: Option<PathBuf>,
+    /// Whether the adapter is registered; none if that was not looked at, as in evidence, which has
+    /// no registration.
+    #[serde(default)]
+    pub registered: Option<bool>,
 }
 
 /// What a buyer or a third party has.
@@ -110,6 +114,7 @@ impl Settlement {
             units: 0,
             evidence: None,
             adapter: None,
+            registered: None,
         }
     }
 }
@@ -138,6 +143,8 @@ impl From<Statement> for End {
 struct Files {
     offer: Vec<u8>,
     manifest: Vec<u8>,
+    /// What is known of the registration: none in evidence.
+    registration: Option<Option<Vec<u8>>>,
     request: Vec<u8>,
     units: Vec<u8>,
     answer: Vec<u8>,
@@ -172,6 +179,7 @@ pub fn settle(
     let files = Files {
         offer: folder.read(evidence::OFFER, zklora_evaluation::envelope::MAX_BYTES)?,
         manifest: folder.manifest()?,
+        registration: Some(folder.registration()?),
         request: folder.read(evidence::REQUEST, request::MAX_BYTES)?,
         units: folder.read(evidence::UNITS, zklora_files::MAX_FILE)?,
         answer: folder.read(evidence::ANSWER, zklora_evaluation::envelope::MAX_BYTES)?,
@@ -246,8 +254,18 @@ pub fn settle_evidence(
             let all = [(); SETTLEMENT.len()].map(|()| next().unwrap_or_default());
             let [offer, manifest, request, units, answer, delivery, ciphertext, key] = all;
             let key = Some(Zeroizing::new(key));
-            let files =
-                Files { offer, manifest, request, units, answer, delivery, ciphertext, key };
+            let registration = None;
+            let files = Files {
+                offer,
+                manifest,
+                registration,
+                request,
+                units,
+                answer,
+                delivery,
+                ciphertext,
+                key,
+            };
             Ok(judge(&files, srs, options, progress))
         }
     }
@@ -316,7 +334,10 @@ fn steps(
     found.key_by = Some(delivery.key_by.clone());
     found.verdict_by = Some(delivery.verdict_by.clone());
     found.key_digest = Some(delivery.key);
-    let terms = CheckedTerms::check(offer.clone(), &files.manifest, srs, &options.terms)?;
+    let registration = files.registration.as_ref();
+    let published = (files.manifest.as_slice(), registration.and_then(|of| of.as_deref()));
+    let terms = CheckedTerms::check(offer.clone(), published, srs, &options.terms)?;
+    found.registered = registration.map(|_| terms.registration.is_registered());
     if delivery.is_newer() || delivery.quantisation != QUANTISATION {
         return Err(End::Undecidable(format!(
             "it was delivered with zklora {}, which this one ({}) is older than or differs from: \

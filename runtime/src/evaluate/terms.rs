@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
-use zklora_artifacts::manifest_cache;
+use zklora_artifacts::{folder::REGISTRATION, manifest_cache};
 use zklora_evaluation::{Error as Statement, offer::SignedOffer};
 use zklora_integer::{program::Program, rules};
 use zklora_proof::{
     checked_manifest::CheckedManifest,
+    keys::KeyStore,
     manifest::AdapterId,
     srs::Srs,
     verifier::SrsPolicy,
@@ -17,6 +18,7 @@ use zklora_proof::{
 use crate::{
     Error,
     integer::{BaseModel, BoundModel},
+    registration::{self, Registration},
 };
 
 /// What a buyer has of its own.
@@ -38,6 +40,8 @@ pub struct CheckedTerms {
     pub offer: SignedOffer,
     /// The manifest that it pins.
     pub manifest: CheckedManifest,
+    /// Whether its adapter is registered.
+    pub registration: Registration,
     /// The buyer's integer model.
     pub bound: BoundModel,
     /// The base model without an adapter.
@@ -45,14 +49,15 @@ pub struct CheckedTerms {
 }
 
 impl CheckedTerms {
-    /// Checks an offer and its manifest.
+    /// Checks an offer, its manifest, and the registration that came with it.
     ///
     /// # Errors
-    /// The manifest is not the pinned one, the ceremony is none that is trusted, or the offer is
-    /// for another integer model, other layers, or an adapter that has no integer model.
+    /// The manifest is not the pinned one, the registration is not this adapter's, the ceremony is
+    /// none that is trusted, or the offer is for another integer model, other layers, or an adapter
+    /// that has no integer model.
     pub fn check(
         offer: SignedOffer,
-        manifest: &[u8],
+        (manifest, registration): (&[u8], Option<&[u8]>),
         srs: &Srs,
         options: &TermsOptions,
     ) -> Result<CheckedTerms, Error> {
@@ -69,6 +74,13 @@ impl CheckedTerms {
                 srs.digest_hex()
             )));
         }
+        let registration = match registration {
+            None => Registration::NotRegistered,
+            Some(proof) => {
+                let keys = KeyStore::default();
+                registration::verify(REGISTRATION, proof, &manifest, srs, &keys, options.policy)?
+            }
+        };
         if offer.offer.rules != rules::VERSION {
             return Err(differs(format!(
                 "it follows version {} of the integer model's rules, and this zklora version {}",
@@ -101,7 +113,15 @@ impl CheckedTerms {
         // An adapter that the integer model refuses could never be settled.
         bound.program(&manifest, &zeros(&manifest)?)?;
         let base = bound.base_program()?;
-        Ok(CheckedTerms { offer, manifest, bound, base })
+        Ok(CheckedTerms { offer, manifest, registration, bound, base })
+    }
+
+    /// The model with an adapter of the manifest's shapes: what a proof is verified with.
+    ///
+    /// # Errors
+    /// Those of [`CheckedTerms::check`].
+    pub(super) fn adapted_shape(&self) -> Result<Program, Error> {
+        self.bound.program(&self.manifest, &zeros(&self.manifest)?)
     }
 }
 

@@ -7,6 +7,7 @@ use zklora_evaluation::metric::WORST;
 use crate::{
     evaluate::{Report, report_lines},
     html::{count, plural, text, tile},
+    registration::Registration,
 };
 
 /// Units without a score.
@@ -45,6 +46,25 @@ pub fn unscored(out: &mut String, report: &Report) {
     out.push_str("</div></section>");
 }
 
+/// What was proven of a sample.
+pub fn sample(out: &mut String, report: &Report) {
+    let Some(proven) = &report.proven else { return };
+    let shown = match proven.adapted {
+        Some(_) => {
+            "The units were drawn after the contributor had signed its answer. The proof shows that \
+             this mean is the pinned adapter's, and nothing else of it. It says nothing of the \
+             units that were not drawn."
+        }
+        None => "A sample was drawn, and there is no proof of it.",
+    };
+    let _ = write!(
+        out,
+        "<section aria-labelledby=\"sample\"><h2 id=\"sample\">The drawn sample</h2><div \
+         class=\"card\"><p><bdi>{}</bdi></p><p>{shown}</p></div></section>",
+        text(&report_lines::sample(proven)),
+    );
+}
+
 /// What each side has given away.
 pub fn left(out: &mut String, report: &Report) {
     out.push_str(
@@ -52,7 +72,8 @@ pub fn left(out: &mut String, report: &Report) {
          <div class=\"tiles\">",
     );
     tile(out, &count(report.rows_revealed as usize), "rows of the adapter that you saw");
-    tile(out, &count(report.bits as usize), "bits that you learnt of the adapter, at most");
+    let bits = report.bits + report.proven.as_ref().map_or(0, |proven| proven.bits);
+    tile(out, &count(bits as usize), "bits that you learnt of the adapter, at most");
     tile(out, &count(report.units as usize), "units of yours that the contributor saw");
     out.push_str(
         "</div><p>A bit is the answer to one question of yes or no. The contributor has a budget \
@@ -113,6 +134,9 @@ pub fn signed(out: &mut String, report: &Report) {
     words(out, "Settlement", &verdict, "");
     if found.units > 0 {
         words(out, "Scored again", &plural(found.units as usize, "unit"), "");
+    }
+    if let Some(registered) = found.registered {
+        words(out, "Weights", &Registration::of(registered).to_string(), "");
     }
     let paths = [("Evidence", &found.evidence), ("Adapter", &found.adapter)];
     for (name, path) in paths {

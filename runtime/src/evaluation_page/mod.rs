@@ -30,6 +30,7 @@ pub fn page(report: &Report) -> String {
     verdict(&mut out, report);
     results::results(&mut out, report);
     facts::unscored(&mut out, report);
+    facts::sample(&mut out, report);
     facts::left(&mut out, report);
     facts::signed(&mut out, report);
     html::end(&mut out, "Names, texts and reasons are as the contributor and the files gave them.");

@@ -62,6 +62,7 @@ fn report(groups: Vec<GroupReport>) -> Report {
         score_bits: 10,
         bits: 214,
         price: None,
+        proven: None,
         settlement: None,
     }
 }
@@ -80,6 +81,7 @@ fn settlement(verdict: Verdict, reasons: &[&str]) -> Option<Settlement> {
         units: 390,
         evidence: None,
         adapter: None,
+        registered: None,
     })
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn compare(
 }
 
 /// Loads the tokenizer of a base model: the named file, or `tokenizer.json` beside the model.
-pub(crate) fn tokenizer(base: &Path, named: Option<&Path>) -> Result<Tokenizer, Error> {
+pub fn tokenizer(base: &Path, named: Option<&Path>) -> Result<Tokenizer, Error> {
     let path = named.map_or_else(|| base.with_file_name("tokenizer.json"), Path::to_path_buf);
     if named.is_none() && !path.exists() {
         return Err(Error::input(format!(

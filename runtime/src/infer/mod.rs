@@ -15,7 +15,8 @@ mod injection_points;
 #[cfg(feature = "network")]
 mod run;
 
-pub(crate) use base_model::{compare, fingerprint, tokenizer};
+pub use base_model::tokenizer;
+pub(crate) use base_model::{compare, fingerprint};
 #[cfg(feature = "network")]
 pub use delta_injector::{DeltaInjector, Mode};
 pub use injection_points::{InputSource, applies_to, input_sources};

@@ -12,6 +12,7 @@ mod check;
 mod compile;
 mod float_adapter;
 mod plot;
+mod prove;
 mod run;
 mod setup;
 
@@ -19,6 +20,7 @@ pub use bound_model::{BaseModel, BoundModel};
 pub use check::{CheckOptions, Comparison, Headroom, Side, UnitDifference, WorstToken, check};
 pub use compile::{Compiled, compile};
 pub use plot::plot;
+pub use prove::{Estimate, Measured, PlanSize, Provable, ProveOptions, Proved, estimate, prove};
 pub use run::{RunOptions, Scored, run, units_of_text};
 pub use setup::Setup;
 pub use zklora_integer::score::Score;

@@ -8,4 +8,5 @@ mod false_answers;
 mod framing;
 mod honest;
 mod parties;
+mod proofs;
 mod sent_units;

@@ -19,7 +19,9 @@ use zklora_evaluation::{
     evidence::SETTLEMENT,
     identity::{DEFAULT_LINEAGE, Identity},
     offer::{Bits, Limits, SignedOffer, Terms},
+    proving::KnownProof,
     request::FullRequest,
+    sample::ProofRequest,
     unit_scores::{Scorer, UnitScores, side},
 };
 use zklora_integer::{program::Program, score::score, unit::Unit};
@@ -29,8 +31,9 @@ use zklora_runtime::{
     Error,
     compile::{self, Options},
     evaluate::{
-        Bought, BuyOptions, Contributor, OfferOptions, OfferedNow, SettleOptions, Settlement,
-        Source, Step, TermsOptions, buy, make_offer, settle, settle_evidence,
+        Bought, BuyOptions, Contributor, ContributorOptions, OfferOptions, OfferedNow,
+        SettleOptions, Settlement, Source, Step, TermsOptions, answering, buy, make_offer, settle,
+        settle_evidence,
     },
     integer::{BaseModel, BoundModel},
 };
@@ -125,7 +128,8 @@ impl World {
         fs::create_dir(&onnx).unwrap();
         zklora_models::export::export(&adapter, &[], &onnx).unwrap();
         let paths = [onnx];
-        let options = Options { paths: &paths, out: &out, seed_file: None, calibrate: None };
+        let (seed_file, calibrate) = (None, None);
+        let options = Options { paths: &paths, out: &out, seed_file, calibrate, registered: true };
         compile::compile(&options, &self.srs, &self.keys).unwrap();
         out
     }
@@ -276,8 +280,30 @@ impl Shop {
             answering: answering.unwrap(),
             manifest: self.manifest(),
             lie,
+            registration: None,
+            change_proof: Box::new(|proof| proof),
             identity: self.identity(),
         }
+    }
+
+    /// A server that proves samples of up to so many tokens.
+    pub fn proving(&self, most_tokens: u64) -> Server {
+        let registration =
+            fs::read(world().artifacts(self.adapter).folder.join("public/registration.proof"));
+        let registration = registration.unwrap();
+        let artifacts = self.artifacts();
+        fs::write(artifacts.folder.join("public/registration.proof"), &registration).unwrap();
+        let TermsOptions { model, base, tokenizer, .. } = world().terms();
+        let options = ContributorOptions {
+            identity: self.identity_folder(),
+            model,
+            base,
+            tokenizer,
+            prove: Some(most_tokens),
+        };
+        let answering = answering(artifacts, &world().srs, &options).unwrap();
+        let registration = Some(registration);
+        Server { answering, registration, ..self.honest() }
     }
 
     /// Signs whatever it is told to.
@@ -300,6 +326,8 @@ pub struct Server {
     pub answering: Answering,
     manifest: Vec<u8>,
     pub lie: Box<dyn Fn(&mut serde_json::Value)>,
+    pub registration: Option<Vec<u8>>,
+    pub change_proof: Box<dyn Fn(Vec<u8>) -> Vec<u8>>,
     identity: Identity,
 }
 
@@ -307,7 +335,10 @@ impl Contributor for Server {
     fn offered(&mut self) -> Result<OfferedNow, Error> {
         let bits_left = self.answering.left("buyer")?;
         let offer = self.answering.offer.bytes.clone();
-        Ok(OfferedNow { offer, manifest: self.manifest.clone(), bits_left })
+        let proof_tokens = self.answering.proof_tokens();
+        let manifest = self.manifest.clone();
+        let registration = self.registration.clone();
+        Ok(OfferedNow { offer, manifest, registration, bits_left, proof_tokens })
     }
 
     fn evaluate(
@@ -331,6 +362,15 @@ impl Contributor for Server {
         let mut changed: serde_json::Value = serde_json::from_slice(&payload).unwrap();
         (self.lie)(&mut changed);
         Ok(sign_answer(&self.identity, &changed))
+    }
+
+    fn prove(&mut self, request: &ProofRequest, _: &mut dyn FnMut(Step)) -> Result<Vec<u8>, Error> {
+        self.answering.accept_proof(request, "buyer")?;
+        let proof = match self.answering.known_proof(request, "buyer")? {
+            KnownProof::Proven(proof) => proof,
+            _ => self.answering.prove(&request.request, &mut |_, _| true)?.unwrap(),
+        };
+        Ok((self.change_proof)(proof))
     }
 }
 
@@ -373,6 +413,7 @@ impl Purchase {
             per_unit: false,
             list_unscored: 2,
             check_base: false,
+            prove: None,
             claims: Vec::new(),
             sent: None,
             out: self.path(""),

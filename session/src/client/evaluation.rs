@@ -3,7 +3,8 @@
 
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use zklora_evaluation::{envelope, request::FullRequest};
+use zklora_artifacts::folder::MAX_REGISTRATION;
+use zklora_evaluation::{envelope, proving::MAX_PROOF, request::FullRequest};
 use zklora_proof::manifest;
 
 use super::{
@@ -14,8 +15,8 @@ use super::{
 use crate::{
     Error,
     wire::evaluation::{
-        EvaluateRequest, OfferRequest, OfferResponse, PART, VERSION, evaluate_request,
-        evaluate_response, evaluation_client::EvaluationClient,
+        EvaluateRequest, OfferRequest, OfferResponse, PART, Progress, ProveRequest, VERSION,
+        evaluate_request, evaluate_response, evaluation_client::EvaluationClient,
     },
 };
 
@@ -29,8 +30,12 @@ pub struct Offered {
     pub offer: Vec<u8>,
     /// `manifest.json`
     pub manifest: Vec<u8>,
+    /// `registration.proof`, if the adapter is registered.
+    pub registration: Option<Vec<u8>>,
     /// Bits that this client may still spend.
     pub bits_left: u64,
+    /// Most tokens of a sample that is proven; 0 if none is.
+    pub proof_tokens: u64,
 }
 
 /// How far an evaluation is.
@@ -82,13 +87,20 @@ impl<'a> Evaluator<'a> {
                 Ok(with_timeout(timeout, call).await?.into_inner())
             })
         })?;
-        let OfferResponse { version, offer, manifest, bits_left } = offered;
+        let OfferResponse { version, offer, manifest, bits_left, registration, proof_tokens } =
+            offered;
         if version != VERSION {
             return Err(self.failed(format!(
                 "it speaks version {version} of evaluations, this program version {VERSION}"
             )));
         }
-        Ok(Offered { offer: offer.into(), manifest: manifest.into(), bits_left })
+        // The bound of its file: a longer one could be kept, but not read again.
+        if registration.len() as u64 > MAX_REGISTRATION {
+            return Err(self.failed("its registration is longer than any".into()));
+        }
+        let registration = (!registration.is_empty()).then(|| registration.into());
+        let (offer, manifest) = (offer.into(), manifest.into());
+        Ok(Offered { offer, manifest, registration, bits_left, proof_tokens })
     }
 
     /// The answer to a request, as bytes: nothing of it is checked.
@@ -105,6 +117,41 @@ impl<'a> Evaluator<'a> {
             network.wait(async {
                 let client = connect(connector).await?;
                 Ok(converse(client, request, timeout, progress).await?)
+            })
+        })
+    }
+
+    /// The proof of a sample, as bytes: nothing of it is checked. `request` is
+    /// `proof-request.json`.
+    ///
+    /// # Errors
+    /// The contributor is unreachable for too long, or refuses the request.
+    pub fn prove(
+        &mut self,
+        request: &[u8],
+        progress: &mut dyn FnMut(Step),
+    ) -> Result<Vec<u8>, Error> {
+        let timeout = self.options.call_timeout;
+        self.with_retries(progress, |connector, network, progress| {
+            network.wait(async {
+                let mut client = connect(connector).await?;
+                let request = ProveRequest { request: bytes::Bytes::copy_from_slice(request) };
+                let call = client.prove(request);
+                let mut responses = with_timeout(timeout, call).await?.into_inner();
+                let mut proof = Vec::new();
+                while let Some(response) = with_timeout(timeout, responses.message()).await? {
+                    match response.kind {
+                        Some(evaluate_response::Kind::Progress(now)) => progress(step_of(&now)),
+                        Some(evaluate_response::Kind::Answer(part)) => {
+                            append(&mut proof, &part, MAX_PROOF)?;
+                        }
+                        _ => {
+                            let why = "it sent a message of another kind";
+                            return Err(Status::failed_precondition(why).into());
+                        }
+                    }
+                }
+                Ok(complete(proof)?)
             })
         })
     }
@@ -193,20 +240,33 @@ async fn converse(
             Some(evaluate_response::Kind::Progress(now)) => {
                 // Nothing more is sent.
                 messages = None;
-                progress(match now.units {
-                    0 => Step::Waiting(now.ahead),
-                    units => Step::Scoring(now.scored, units),
-                });
+                progress(step_of(&now));
             }
             Some(evaluate_response::Kind::Answer(part)) => {
-                if part.is_empty() || (answer.len() + part.len()) as u64 > envelope::MAX_BYTES {
-                    return Err(Status::failed_precondition("its answer is longer than any"));
-                }
-                answer.extend_from_slice(&part);
+                append(&mut answer, &part, envelope::MAX_BYTES)?;
             }
             None => return Err(Status::failed_precondition("it sent a message of no known kind")),
         }
     }
+    complete(answer)
+}
+
+fn step_of(progress: &Progress) -> Step {
+    match progress.units {
+        0 => Step::Waiting(progress.ahead),
+        units => Step::Scoring(progress.scored, units),
+    }
+}
+
+fn append(answer: &mut Vec<u8>, part: &[u8], most: u64) -> Result<(), Status> {
+    if part.is_empty() || (answer.len() + part.len()) as u64 > most {
+        return Err(Status::failed_precondition("its answer is longer than any"));
+    }
+    answer.extend_from_slice(part);
+    Ok(())
+}
+
+fn complete(answer: Vec<u8>) -> Result<Vec<u8>, Status> {
     match answer.is_empty() {
         true => Err(Status::unavailable("it ended the stream without an answer")),
         false => Ok(answer),

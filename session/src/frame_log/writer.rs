@@ -8,6 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -215,15 +216,28 @@ impl FrameLog {
     }
 }
 
+/// Tries of a locked file, and the wait between two. A process that another thread starts
+/// holds the lock of a file that was closed meanwhile, until it runs its own program.
+const LOCK_TRIES: (u32, Duration) = (20, Duration::from_millis(25));
+
 /// Locks a file. Drop the result before the file.
 fn lock(path: &Path, file: &fs::File) -> Result<CloseInChild, Error> {
     let close_in_child = CloseInChild::new(file);
-    let locked = file.try_lock().map_err(|e| match e {
-        fs::TryLockError::WouldBlock => Error::input(format!(
-            "{}: another process uses this session: wait for it, or stop it",
-            path.display()
-        )),
-        fs::TryLockError::Error(e) => Error::file(path, e),
-    });
-    locked.map(|()| close_in_child)
+    let (mut tries, wait) = LOCK_TRIES;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(close_in_child),
+            Err(fs::TryLockError::Error(e)) => return Err(Error::file(path, e)),
+            Err(fs::TryLockError::WouldBlock) if tries == 0 => {
+                return Err(Error::input(format!(
+                    "{}: another process uses this session: wait for it, or stop it",
+                    path.display()
+                )));
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                tries -= 1;
+                thread::sleep(wait);
+            }
+        }
+    }
 }

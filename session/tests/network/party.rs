@@ -37,8 +37,13 @@ pub fn compiled(adapter: &Path) -> tempfile::TempDir {
     std::fs::create_dir(&onnx).unwrap();
     let adapter = zklora_models::Adapter::load(adapter).unwrap();
     zklora_models::export(&adapter, &[], &onnx).unwrap();
-    let options =
-        compile::Options { paths: &[onnx], out: folder.path(), seed_file: None, calibrate: None };
+    let options = compile::Options {
+        paths: &[onnx],
+        out: folder.path(),
+        seed_file: None,
+        calibrate: None,
+        registered: false,
+    };
     compile::compile(&options, srs(), &KeyStore::default()).unwrap();
     folder
 }

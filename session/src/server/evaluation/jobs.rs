@@ -22,6 +22,9 @@ use crate::{
 /// time depends on the adapter, too.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The same for a proof, which takes longer, and whose time depends on more.
+const PROOF_TICK: Duration = Duration::from_secs(10);
+
 /// How often the number of scored units is told.
 const TOLD_EVERY: Duration = Duration::from_secs(2);
 
@@ -48,8 +51,17 @@ pub(super) enum State {
     Failed,
 }
 
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Work {
+    /// The name: the digest of the request, or of the request to prove.
+    pub name: Digest,
+    /// The request whose sample is proven; none to answer a request.
+    pub proof_of: Option<Digest>,
+}
+
 struct Job {
-    request: Digest,
+    work: Work,
     client: String,
     queued: Instant,
 }
@@ -110,14 +122,14 @@ impl Jobs {
     }
 
     /// Queues an accepted request, once.
-    pub(super) fn enqueue(&self, request: Digest, client: &str) -> watch::Receiver<State> {
+    pub(super) fn enqueue(&self, work: Work, client: &str) -> watch::Receiver<State> {
         let mut queue = self.lock();
-        if let Some(known) = queue.states.get(&request) {
+        if let Some(known) = queue.states.get(&work.name) {
             return known.subscribe();
         }
         let (sender, receiver) = watch::channel(State::Waiting);
-        queue.states.insert(request, sender);
-        queue.waiting.push(Job { request, client: client.into(), queued: Instant::now() });
+        queue.states.insert(work.name, sender);
+        queue.waiting.push(Job { work, client: client.into(), queued: Instant::now() });
         self.changed.notify_all();
         receiver
     }
@@ -125,7 +137,7 @@ impl Jobs {
     /// Requests before this one.
     pub(super) fn ahead(&self, request: &Digest, client: &str) -> u32 {
         let queue = self.lock();
-        let waiting = queue.waiting.ahead(client, |job| job.request == *request);
+        let waiting = queue.waiting.ahead(client, |job| job.work.name == *request);
         u32::try_from(waiting + usize::from(queue.scoring)).unwrap_or(u32::MAX)
     }
 
@@ -169,13 +181,14 @@ impl Jobs {
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            let request = job.request;
+            let Work { name: request, proof_of } = job.work;
             let name = request.to_string();
+            let tick = if proof_of.is_some() { PROOF_TICK } else { TICK };
             let start = Instant::now();
             let mut told = None;
             let mut progress = |scored, units| {
                 // By the clock, not by how fast a unit was.
-                if told.is_none_or(|told: Instant| told.elapsed() >= TOLD_EVERY) {
+                if told.is_none_or(|told: Instant| told.elapsed() >= tick.max(TOLD_EVERY)) {
                     told = Some(Instant::now());
                     self.set(&request, State::Scoring { scored, units });
                 }
@@ -184,14 +197,17 @@ impl Jobs {
                 let is_over = others && start.elapsed() >= TURN;
                 !queue.stopping && !is_over
             };
-            let answer =
-                catch_unwind(AssertUnwindSafe(|| self.answering.answer(&request, &mut progress)));
+            let answer = catch_unwind(AssertUnwindSafe(|| match proof_of {
+                None => self.answering.answer(&request, &mut progress),
+                Some(of) => self.answering.prove(&of, &mut progress),
+            }));
             match answer {
                 Ok(Ok(Some(answer))) => {
                     let seconds = start.elapsed().as_secs_f64();
                     let (client, bytes) = (&job.client, answer.len());
-                    tracing::info!(request = name, client, bytes, seconds, "evaluated");
-                    self.wait_for_tick(start);
+                    let done = if proof_of.is_some() { "proven" } else { "evaluated" };
+                    tracing::info!(request = name, client, bytes, seconds, "{done}");
+                    self.wait_for_tick(start, tick);
                     self.set(&request, State::Answered);
                 }
                 Ok(Ok(None)) if self.lock().stopping => self.set(&request, State::Failed),
@@ -203,9 +219,10 @@ impl Jobs {
                             Ok(Err(error)) => error.to_string(),
                             _ => "it panicked".into(),
                         };
-                        tracing::error!(request = name, "evaluation failed: {why}");
+                        let failed = if proof_of.is_some() { "proof" } else { "evaluation" };
+                        tracing::error!(request = name, "{failed} failed: {why}");
                     }
-                    self.wait_for_tick(start);
+                    self.wait_for_tick(start, TICK);
                     self.set(&request, State::Failed);
                 }
             }
@@ -219,9 +236,9 @@ impl Jobs {
         queue.waiting.push(job);
     }
 
-    fn wait_for_tick(&self, start: Instant) {
+    fn wait_for_tick(&self, start: Instant, tick: Duration) {
         let elapsed = start.elapsed().as_nanos();
-        let tick = TICK.as_nanos();
+        let tick = tick.as_nanos();
         let rest = elapsed.div_ceil(tick) * tick - elapsed;
         std::thread::sleep(Duration::from_nanos(u64::try_from(rest).unwrap_or(0)));
     }

@@ -6,15 +6,18 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
+use zklora_artifacts::folder::read_registration;
 use zklora_evaluation::{
     Error as Evaluating,
     answering::Known,
     digest::Digest,
     offer::Limits,
+    proving::KnownProof,
     request::{FullRequest, digest_of},
+    sample::ProofRequest,
 };
 
-use super::jobs::{Jobs, State};
+use super::jobs::{Jobs, State, Work};
 use crate::{
     Error,
     server::{
@@ -22,8 +25,9 @@ use crate::{
         log_rate::LogRate, metrics::RefusalCause, service::client,
     },
     wire::evaluation::{
-        EvaluateRequest, EvaluateResponse, OfferRequest, OfferResponse, PART, Progress, VERSION,
-        evaluate_request::Kind, evaluate_response, evaluation_server::Evaluation,
+        EvaluateRequest, EvaluateResponse, OfferRequest, OfferResponse, PART, Progress,
+        ProveRequest, VERSION, evaluate_request::Kind, evaluate_response,
+        evaluation_server::Evaluation,
     },
 };
 
@@ -45,22 +49,30 @@ pub(in crate::server) struct EvaluationService {
     context: Arc<ServiceContext>,
     jobs: Option<Arc<Jobs>>,
     manifest: Bytes,
+    /// Empty if the adapter is not registered.
+    registration: Bytes,
     /// Units that are arriving are in memory until they are charged: few arrive at the same time.
     uploads: ActiveSessions,
+    /// The same for proofs that leave.
+    downloads: ActiveSessions,
 }
 
 type Responses = mpsc::Sender<Result<EvaluateResponse, Status>>;
 
 impl EvaluationService {
     /// # Errors
-    /// The manifest has no bytes, which is a bug.
+    /// The registration cannot be read, or the manifest has no bytes, which is a bug.
     pub fn new(
         context: Arc<ServiceContext>,
         jobs: Option<Arc<Jobs>>,
     ) -> Result<EvaluationService, Error> {
-        let manifest = context.state.adapter.manifest.contents().to_bytes()?.into();
+        let adapter = &context.state.adapter;
+        let manifest = adapter.manifest.contents().to_bytes()?.into();
+        let registration = read_registration(&adapter.folder.join("public"))?;
+        let registration = registration.unwrap_or_default().into();
         let uploads = ActiveSessions::of(UPLOADS, UPLOADS / 2, "requests that are arriving");
-        Ok(EvaluationService { context, jobs, manifest, uploads })
+        let downloads = ActiveSessions::of(UPLOADS, UPLOADS / 2, "proofs that are being sent");
+        Ok(EvaluationService { context, jobs, manifest, registration, uploads, downloads })
     }
 
     fn jobs(&self) -> Result<Arc<Jobs>, Status> {
@@ -116,7 +128,60 @@ impl Evaluation for EvaluationService {
             offer: jobs.answering.offer.bytes.clone().into(),
             manifest: self.manifest.clone(),
             bits_left,
+            proof_tokens: jobs.answering.proof_tokens(),
+            registration: self.registration.clone(),
         }))
+    }
+
+    type ProveStream = Pin<Box<dyn Stream<Item = Result<EvaluateResponse, Status>> + Send>>;
+
+    async fn prove(
+        &self,
+        request: Request<ProveRequest>,
+    ) -> Result<Response<Self::ProveStream>, Status> {
+        let client = client(&request)?;
+        let jobs = self.jobs()?;
+        let bytes = request.into_inner().request;
+        let asked = ProofRequest::parse(&bytes).map_err(status)?;
+        let work = Work { name: asked.digest().map_err(status)?, proof_of: Some(asked.request) };
+        let (of, name) = (Arc::clone(&jobs), client.clone());
+        let known = self.context.blocking.run(&client, move || {
+            // A finished proof is shown when the others hear of it.
+            let known = of.answering.known_proof(&asked, &name).map_err(status)?;
+            match known {
+                KnownProof::Proven(_) => Ok(!of.is_pending(&work.name)),
+                KnownProof::New => {
+                    of.answering.accept_proof(&asked, &name).map_err(status)?;
+                    Ok(false)
+                }
+                KnownProof::Accepted => Ok(false),
+            }
+        });
+        let is_there = known.await?;
+        let (responses, outgoing) = mpsc::channel(4);
+        let (service, asked) = (self.clone(), bytes);
+        tokio::spawn(async move {
+            let work = async {
+                if !is_there {
+                    wait(&service, &jobs, work, &client, &responses).await?;
+                }
+                let _download = service.downloads.acquire(&client)?;
+                let (jobs, name) = (Arc::clone(&jobs), client.clone());
+                let read = move || {
+                    let asked = ProofRequest::parse(&asked).map_err(status)?;
+                    match jobs.answering.known_proof(&asked, &name).map_err(status)? {
+                        KnownProof::Proven(proof) => Ok(proof),
+                        _ => Err(Status::unavailable("the proof has gone")),
+                    }
+                };
+                let proof = service.context.blocking.run(&client, read).await?;
+                send_parts(&responses, proof).await
+            };
+            if let Err(status) = work.await {
+                let _ = responses.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
     type EvaluateStream = Pin<Box<dyn Stream<Item = Result<EvaluateResponse, Status>> + Send>>;
@@ -188,12 +253,7 @@ impl Conversation {
                 self.answer(responses).await?
             }
         };
-        let answer = Bytes::from(answer);
-        for start in (0..answer.len()).step_by(PART) {
-            let part = answer.slice(start..answer.len().min(start + PART));
-            send(responses, evaluate_response::Kind::Answer(part)).await?;
-        }
-        Ok(())
+        send_parts(responses, answer).await
     }
 
     /// Receives the units, and charges the request.
@@ -240,34 +300,8 @@ impl Conversation {
 
     /// Waits for the answer, and tells how far it is.
     async fn answer(&self, responses: &Responses) -> Result<Vec<u8>, Status> {
-        let mut state = self.jobs.enqueue(self.digest, &self.client);
-        let mut stopping = self.service.context.stopping.clone();
-        loop {
-            let now = state.borrow_and_update().clone();
-            let progress = match now {
-                State::Waiting => {
-                    let ahead = self.jobs.ahead(&self.digest, &self.client);
-                    Progress { ahead, scored: 0, units: 0 }
-                }
-                State::Scoring { scored, units } => Progress { ahead: 0, scored, units },
-                State::Answered => break,
-                State::Failed => {
-                    let why = "the answer could not be made now: send the same request again";
-                    return Err(Status::unavailable(why));
-                }
-            };
-            send(responses, evaluate_response::Kind::Progress(progress)).await?;
-            tokio::select! {
-                () = until_done(&mut state) => {}
-                () = tokio::time::sleep(HEARTBEAT) => {}
-                () = responses.closed() => return Err(Status::cancelled("the caller has gone")),
-                _ = stopping.changed() => {}
-            }
-            if *stopping.borrow() {
-                let why = "the server shuts down: send the same request again after its restart";
-                return Err(Status::unavailable(why));
-            }
-        }
+        let work = Work { name: self.digest, proof_of: None };
+        wait(&self.service, &self.jobs, work, &self.client, responses).await?;
         let (jobs, digest, client) = (Arc::clone(&self.jobs), self.digest, self.client.clone());
         let read = move || match jobs.answering.known(&digest, &client).map_err(status)? {
             Known::Answered(answer) => Ok(answer),
@@ -275,6 +309,52 @@ impl Conversation {
         };
         self.service.context.blocking.run(&self.client, read).await
     }
+}
+
+/// Waits until work is done, and tells how far it is.
+async fn wait(
+    service: &EvaluationService,
+    jobs: &Jobs,
+    work: Work,
+    client: &str,
+    responses: &Responses,
+) -> Result<(), Status> {
+    let mut state = jobs.enqueue(work, client);
+    let mut stopping = service.context.stopping.clone();
+    loop {
+        let now = state.borrow_and_update().clone();
+        let progress = match now {
+            State::Waiting => {
+                Progress { ahead: jobs.ahead(&work.name, client), scored: 0, units: 0 }
+            }
+            State::Scoring { scored, units } => Progress { ahead: 0, scored, units },
+            State::Answered => return Ok(()),
+            State::Failed => {
+                let why = "the answer could not be made now: send the same request again";
+                return Err(Status::unavailable(why));
+            }
+        };
+        send(responses, evaluate_response::Kind::Progress(progress)).await?;
+        tokio::select! {
+            () = until_done(&mut state) => {}
+            () = tokio::time::sleep(HEARTBEAT) => {}
+            () = responses.closed() => return Err(Status::cancelled("the caller has gone")),
+            _ = stopping.changed() => {}
+        }
+        if *stopping.borrow() {
+            let why = "the server shuts down: send the same request again after its restart";
+            return Err(Status::unavailable(why));
+        }
+    }
+}
+
+async fn send_parts(responses: &Responses, bytes: Vec<u8>) -> Result<(), Status> {
+    let bytes = Bytes::from(bytes);
+    for start in (0..bytes.len()).step_by(PART) {
+        let part = bytes.slice(start..bytes.len().min(start + PART));
+        send(responses, evaluate_response::Kind::Answer(part)).await?;
+    }
+    Ok(())
 }
 
 /// Waits for a last state. How far scoring is is told by the clock alone.

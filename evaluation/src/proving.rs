@@ -1,0 +1,143 @@
+//! Proving samples: charge, store, prove. What is on the disk after each step makes the next one
+//! possible after a crash.
+
+use std::path::{Path, PathBuf};
+
+use zklora_files::Access;
+
+use crate::{
+    Error,
+    answer::Answer,
+    offer::SignedOffer,
+    request::FullRequest,
+    sample::{ProofRequest, Sample},
+};
+
+/// The request to prove, in the buyer's folder and in that of a request of the contributor.
+pub const PROOF_REQUEST: &str = "proof-request.json";
+/// The finished proof.
+pub const PROOF: &str = "proof.tar";
+/// The folder of parts.
+const PARTS: &str = "proof-parts";
+/// Longest proof that is read, in bytes.
+pub const MAX_PROOF: u64 = 1 << 30;
+
+/// What is proven.
+pub struct ProofJob {
+    /// The offer.
+    pub offer: SignedOffer,
+    /// What was asked.
+    pub request: ProofRequest,
+    /// The sample.
+    pub sample: Sample,
+    /// A private folder for what is finished.
+    pub folder: PathBuf,
+}
+
+/// Proves samples. The caller stores what it returns.
+pub trait Prover: Send + Sync {
+    /// Most tokens of a sample that it proves; 0 if it proves nothing. For requests without a
+    /// proof, the reason is public.
+    fn most_tokens(&self) -> u64;
+
+    /// Why a sample cannot be proven, for public reasons; none if it can. Asked before the charge.
+    fn refuses(&self, sample: &Sample) -> Option<String>;
+
+    /// The proof of a job, as the bytes of [`PROOF`]. `progress` is told how many parts of all are
+    /// proven, and returns false to stop: then there is no proof, and what was proven is kept in
+    /// the job's folder.
+    ///
+    /// # Errors
+    /// The sample cannot be proven, or the machine failed.
+    fn prove(
+        &self,
+        job: &ProofJob,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Option<Vec<u8>>, Error>;
+}
+
+/// Where the proof of a request stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KnownProof {
+    /// It was not asked for.
+    New,
+    /// It was charged, and stored.
+    Accepted,
+    /// It is finished.
+    Proven(Vec<u8>),
+}
+
+/// What is stored of the proof in a request's folder.
+///
+/// # Errors
+/// [`Error::Refused`]: another sample was asked for. There is one draw an answer.
+pub(crate) fn known(folder: &Path, request: &ProofRequest) -> Result<KnownProof, Error> {
+    let path = folder.join(PROOF_REQUEST);
+    if !path.is_file() {
+        return Ok(KnownProof::New);
+    }
+    let stored = zklora_files::read(&path, crate::sample::MAX_BYTES)?;
+    if stored != request.to_bytes()? {
+        return Err(Error::Refused(
+            "another sample of this answer was asked for before: there is one draw an answer"
+                .into(),
+        ));
+    }
+    let proof = folder.join(PROOF);
+    if !proof.is_file() {
+        return Ok(KnownProof::Accepted);
+    }
+    // A crash between the last two steps of `finish` leaves secrets.
+    remove_parts(folder)?;
+    Ok(KnownProof::Proven(zklora_files::read(&proof, MAX_PROOF)?))
+}
+
+/// Locks what is stored of a proof, over processes, until the file is dropped.
+pub(crate) fn lock(folder: &Path) -> Result<std::fs::File, Error> {
+    let path = folder.join("proof.lock");
+    let failed = |error| zklora_files::Error::new(&path, error);
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(file)
+}
+
+/// Stores a request to prove.
+pub(crate) fn store(folder: &Path, request: &ProofRequest) -> Result<(), Error> {
+    let bytes = request.to_bytes()?;
+    Ok(zklora_files::write(&folder.join(PROOF_REQUEST), &bytes, Access::Private)?)
+}
+
+/// The job of a stored request.
+pub(crate) fn job(
+    folder: &Path,
+    offer: SignedOffer,
+    full: &FullRequest,
+    answer: &Answer,
+) -> Result<ProofJob, Error> {
+    let path = folder.join(PROOF_REQUEST);
+    let request = ProofRequest::parse(&zklora_files::read(&path, crate::sample::MAX_BYTES)?)?;
+    let sample = request.sample(full, answer)?;
+    let parts = folder.join(PARTS);
+    zklora_files::create_folder(&parts, Access::Private)?;
+    Ok(ProofJob { offer, request, sample, folder: parts })
+}
+
+/// Stores a finished proof, and removes its parts.
+pub(crate) fn finish(folder: &Path, proof: &[u8]) -> Result<(), Error> {
+    zklora_files::write(&folder.join(PROOF), proof, Access::Private)?;
+    remove_parts(folder)
+}
+
+fn remove_parts(folder: &Path) -> Result<(), Error> {
+    let parts = folder.join(PARTS);
+    if !parts.exists() {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(&parts).map_err(|e| zklora_files::Error::new(&parts, e))?;
+    for entry in entries {
+        let path = entry.map_err(|e| zklora_files::Error::new(&parts, e))?.path();
+        zklora_files::remove(&path)?;
+    }
+    std::fs::remove_dir(&parts).map_err(|e| zklora_files::Error::new(&parts, e).into())
+}

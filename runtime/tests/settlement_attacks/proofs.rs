@@ -1,0 +1,302 @@
+//! Proofs of samples: what a buyer learns, and what a contributor cannot pass off as a proof.
+
+use std::{cell::RefCell, fs, rc::Rc};
+
+use zklora_evaluation::{
+    archive,
+    proving::PROOF,
+    sample::ProofRequest,
+    unit_scores::{Scorer, UnitScores},
+    values::mean,
+};
+use zklora_inference::proof;
+use zklora_integer::unit::Unit;
+use zklora_runtime::{
+    Error,
+    evaluate::{Bought, BuyOptions, Folder, Proven, Report},
+};
+
+use crate::parties::{LINES, OTHER, Purchase, Server, Shop, world};
+
+fn bought(purchase: &Purchase, server: &mut Server, units: u32) -> Result<Bought, Error> {
+    let options = BuyOptions { prove: Some(units), ..purchase.options(LINES) };
+    purchase.buy_with(server, &options)
+}
+
+fn grade(purchase: &Purchase) -> &'static str {
+    Report::of(&Folder::new(&purchase.path(""))).unwrap().grade
+}
+
+type Change = Box<dyn Fn(Vec<u8>) -> Vec<u8>>;
+
+/// A server whose proofs go through `change`.
+fn changing(shop: &Shop, change: Change) -> Server {
+    let mut server = shop.proving(1000);
+    server.change_proof = change;
+    server
+}
+
+type Files = Vec<(String, Vec<u8>)>;
+
+fn unpacked(proof: &[u8]) -> Files {
+    let entries = archive::read(proof, "proof").unwrap();
+    entries.into_iter().map(|entry| (entry.name, entry.bytes.to_vec())).collect()
+}
+
+fn packed(files: &Files) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let files = files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()));
+    archive::write(files, &mut bytes).unwrap();
+    bytes
+}
+
+fn on_files(change: impl Fn(&mut Files) + 'static) -> Change {
+    Box::new(move |proof| {
+        let mut files = unpacked(&proof);
+        change(&mut files);
+        packed(&files)
+    })
+}
+
+/// The nonce that a buyer shows when it asks for a proof.
+fn nonce(purchase: &Purchase) -> [u8; 32] {
+    let secret = fs::read_to_string(purchase.path("draw")).unwrap();
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(secret.trim(), &mut bytes).unwrap();
+    blake3::derive_key("zklora v1 evaluation draw nonce", &bytes)
+}
+
+#[test]
+fn the_mean_of_a_drawn_sample_is_proven() {
+    let shop = Shop::new();
+    let purchase = Purchase::start(&shop);
+    let mut server = shop.proving(1000);
+    let found = bought(&purchase, &mut server, 2).unwrap();
+    let proven = found.proven.unwrap();
+    assert_eq!(grade(&purchase), "proven");
+    assert_eq!((proven.units.len(), proven.bits), (2, 17));
+
+    // The same mean as by hand, from the scores of single units.
+    let request = &found.request;
+    let drawn: Vec<Unit> =
+        proven.units.iter().map(|at| request.units[*at as usize].clone()).collect();
+    let scores = world().programs(shop.adapter).score(&drawn).unwrap();
+    let by_hand = |side: fn(&UnitScores) -> i64| {
+        let sum: i64 = scores.iter().map(side).sum();
+        mean(sum.into(), proven.tokens as i64, found.terms.offer.offer.score_bits)
+    };
+    assert_eq!(proven.adapted, Some(by_hand(|of| of.adapted.as_ref().unwrap()[0].sum)));
+    assert_eq!(proven.base, by_hand(|of| of.base.as_ref().unwrap()[0].sum));
+
+    // Asked again, the same bytes, and nothing is charged twice.
+    let before = fs::read(purchase.path(PROOF)).unwrap();
+    fs::remove_file(purchase.path(PROOF)).unwrap();
+    assert_eq!(bought(&purchase, &mut server, 2).unwrap().proven, Some(proven));
+    assert_eq!(fs::read(purchase.path(PROOF)).unwrap(), before);
+    assert_eq!(server.answering.spent().unwrap().charges.len(), 2);
+    // Nothing secret is left in the contributor's folder.
+    let folder = shop.identity().lineages().unwrap()[0].request(&request.digest);
+    assert!(!folder.join("proof-parts").exists() && folder.join(PROOF).exists());
+}
+
+#[test]
+fn there_is_one_draw_an_answer() {
+    let shop = Shop::new();
+    let purchase = Purchase::start(&shop);
+    let mut server = shop.proving(1000);
+    let found = bought(&purchase, &mut server, 1).unwrap();
+    let error = bought(&purchase, &mut server, 2).err().unwrap().to_string();
+    assert!(error.contains("one draw an answer"), "{error}");
+    // Also for a buyer that forgets, and at the contributor.
+    let asked = fs::read(purchase.path("proof-request.json")).unwrap();
+    let own = ProofRequest::parse(&asked).unwrap();
+    let other = ProofRequest::new(&found.answer, own.nonce.0, 2).unwrap();
+    let error = server.answering.accept_proof(&other, "buyer").unwrap_err().to_string();
+    assert!(error.contains("one draw an answer"), "{error}");
+    // Nor with another nonce, or by another client.
+    let other = ProofRequest::new(&found.answer, [7; 32], 1).unwrap();
+    assert!(server.answering.accept_proof(&other, "buyer").is_err());
+    assert!(server.answering.accept_proof(&own, "somebody").is_err());
+}
+
+#[test]
+fn a_sample_is_limited_by_public_numbers() {
+    let shop = Shop::new();
+    for (tokens, units, why) in [(3, 1, "up to 3"), (1000, 4, "3 can be drawn")] {
+        let purchase = Purchase::start(&shop);
+        let mut server = shop.proving(tokens);
+        let error = bought(&purchase, &mut server, units).err().unwrap();
+        assert!(error.to_string().contains(why), "{error}");
+        // Before anything was sent or paid.
+        assert!(!purchase.path("answer.json").exists());
+        // And by the contributor, for a buyer that does not ask itself.
+        let found = purchase.buy_with(&mut server, &purchase.options(LINES)).unwrap();
+        let nonce = nonce(&purchase);
+        let request = ProofRequest::new(&found.answer, nonce, units).unwrap();
+        let charges = server.answering.spent().unwrap().charges.len();
+        let error = server.answering.accept_proof(&request, "buyer").unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        assert_eq!(server.answering.spent().unwrap().charges.len(), charges);
+    }
+    let purchase = Purchase::start(&shop);
+    let error = bought(&purchase, &mut shop.honest(), 1).err().unwrap().to_string();
+    assert!(error.contains("proves no samples"), "{error}");
+}
+
+/// Proofs of another adapter, another answer, another draw; changed, incomplete, swapped.
+#[test]
+fn nothing_else_passes_for_a_proof() {
+    let shop = Shop::new();
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    for shop in [&Shop::of(OTHER), &shop] {
+        let keep = Rc::clone(&kept);
+        let keeping: Change = Box::new(move |proof| {
+            keep.borrow_mut().push(proof.clone());
+            proof
+        });
+        bought(&Purchase::start(shop), &mut changing(shop, keeping), 2).unwrap();
+    }
+    let purchase = Purchase::start(&shop);
+    let mut changes: Vec<Change> = Vec::new();
+    for foreign in kept.borrow().iter() {
+        let (whole, foreign) = (foreign.clone(), unpacked(foreign));
+        changes.push(Box::new(move |_| whole.clone()));
+        for at in 1..foreign.len() {
+            let bytes = foreign[at].1.clone();
+            changes.push(on_files(move |files| files[at].1.clone_from(&bytes)));
+        }
+    }
+    changes.push(on_files(|files| {
+        let text = String::from_utf8(files[0].1.clone()).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let adapted = said["adapted"].as_i64().unwrap();
+        files[0].1 = text.replace(&adapted.to_string(), &(adapted + 1).to_string()).into_bytes();
+    }));
+    changes.push(on_files(|files| drop(files.pop())));
+    changes.push(on_files(|files| files.push(("9.proof".into(), vec![]))));
+    changes.push(on_files(|files| *files[1].1.last_mut().unwrap() ^= 1));
+    changes.push(on_files(|files| files[2].1.truncate(1000)));
+    changes.push(on_files(|files| files[2].1.push(0)));
+    for (at, change) in changes.into_iter().enumerate() {
+        let error = bought(&purchase, &mut changing(&shop, change), 2).err();
+        let error = error.unwrap_or_else(|| panic!("change {at} was accepted"));
+        let refused = matches!(error, Error::Evaluation(_) | Error::Inference(_));
+        assert!(refused, "{at}: {error:?}");
+        assert_eq!(grade(&purchase), "not proven", "{at}");
+    }
+    // The honest one, at last.
+    let found = bought(&purchase, &mut shop.proving(1000), 2).unwrap();
+    assert!(found.proven.unwrap().adapted.is_some());
+    assert_eq!(grade(&purchase), "proven");
+}
+
+/// What leaves are the mean, commitments and a proof whose form follows from the statement: for
+/// another adapter on the same units every file has the same length.
+#[test]
+fn nothing_leaves_but_commitments_and_a_mean() {
+    let kept = Rc::new(RefCell::new(Vec::new()));
+    for shop in [Shop::new(), Shop::of(OTHER)] {
+        let keep = Rc::clone(&kept);
+        let keeping: Change = Box::new(move |proof| {
+            keep.borrow_mut().push(unpacked(&proof));
+            proof
+        });
+        // All units that can be drawn.
+        bought(&Purchase::start(&shop), &mut changing(&shop, keeping), 3).unwrap();
+    }
+    let kept = kept.borrow();
+    let [first, second] = kept.as_slice() else { panic!("two proofs") };
+    let names: Vec<&str> = first.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["proof.json", "sum.proof", "0.proof"]);
+    let said: serde_json::Value = serde_json::from_slice(&first[0].1).unwrap();
+    let fields: Vec<&String> = said.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["adapted", "format", "version"]);
+    for (of_first, of_second) in first.iter().zip(second).skip(1) {
+        let (name, bytes) = of_first;
+        assert_eq!(bytes.len(), of_second.1.len(), "{name}");
+        let columns = u32::from_le_bytes(bytes[9..13].try_into().unwrap()) as usize;
+        let parsed = proof::Proof::parse(bytes, columns).unwrap();
+        // The halo2 proof has as many commitments and values as its columns ask for.
+        let parts = [&parsed.columns, &parsed.messages, &parsed.t, &parsed.u, &parsed.blinders];
+        let points: usize = parts.iter().map(|part| part.len()).sum();
+        assert_eq!(bytes.len(), 9 + 24 + 48 * points + parsed.argument.len(), "{name}");
+        assert!(parsed.argument.len() < 8192, "{name}: {}", parsed.argument.len());
+        // No commitment is another one's, in one proof or in both.
+        let mut all = std::collections::HashSet::new();
+        for chunk in [bytes, &of_second.1].iter().flat_map(|b| b[13..].chunks(48).take(columns)) {
+            assert!(all.insert(chunk.to_vec()), "{name}");
+        }
+    }
+}
+
+/// A contributor that stops goes on with the part that it was at.
+#[test]
+fn a_proof_goes_on_where_it_was_interrupted() {
+    let shop = Shop::new();
+    let purchase = Purchase::start(&shop);
+    let server = RefCell::new(shop.proving(1000));
+    let found = purchase.buy_with(&mut server.borrow_mut(), &purchase.options(LINES)).unwrap();
+    let request = ProofRequest::new(&found.answer, nonce(&purchase), 3).unwrap();
+    let server = server.into_inner();
+    server.answering.accept_proof(&request, "buyer").unwrap();
+    let digest = found.request.digest;
+    assert_eq!(server.answering.prove(&digest, &mut |_, _| false).unwrap(), None);
+    let mut parts = 0;
+    let proof = shop.proving(1000).answering.prove(&digest, &mut |_, of| {
+        parts = of;
+        true
+    });
+    assert!(proof.unwrap().is_some() && parts == 1);
+}
+
+/// What a verified proof says is the buyer's own note: one that came with a folder does not count.
+#[test]
+fn a_forged_note_of_a_proof_does_not_count() {
+    let shop = Shop::new();
+    let purchase = Purchase::of(&shop, shop.honest());
+    let proven = Proven {
+        adapted: Some(0),
+        base: -5000,
+        answer: purchase.answer().digest().unwrap(),
+        units: vec![0],
+        tokens: 9,
+        bits: 18,
+    };
+    let json = serde_json::to_string(&proven).unwrap();
+    for end in [String::new(), format!("\n{}\n", "0".repeat(64))] {
+        fs::write(purchase.path("sample.json"), format!("{json}{end}")).unwrap();
+        assert_eq!(grade(&purchase), "claimed");
+    }
+    // Not even with what a contributor knows after it was asked for a proof: the nonce.
+    let key = blake3::derive_key("zklora v1 sample", &nonce(&purchase));
+    let mac = blake3::keyed_hash(&key, json.as_bytes()).to_hex();
+    fs::write(purchase.path("sample.json"), format!("{json}\n{mac}\n")).unwrap();
+    fs::write(purchase.path("draw"), hex::encode(nonce(&purchase))).unwrap();
+    assert_eq!(grade(&purchase), "claimed");
+}
+
+/// A contributor cannot keep units out of the draw by saying that the base model has no score.
+#[test]
+fn units_cannot_be_kept_out_of_the_draw() {
+    let shop = Shop::new();
+    let purchase = Purchase::start(&shop);
+    let mut server = shop.proving(1000);
+    server.lie = Box::new(|answer| answer["base_unscored"] = serde_json::json!([0, 1]));
+    let error = bought(&purchase, &mut server, 1).err().unwrap().to_string();
+    assert!(error.contains("chooses which units count"), "{error}");
+    assert!(!purchase.path("proof-request.json").exists());
+}
+
+/// A sample that came out badly cannot be called unprovable.
+#[test]
+fn a_unit_is_unprovable_only_if_the_answer_said_so() {
+    let shop = Shop::new();
+    let purchase = Purchase::start(&shop);
+    for bytes in [&[][..], b"x"] {
+        let mut files = Vec::new();
+        archive::write([("not-provable", bytes)], &mut files).unwrap();
+        let mut server = changing(&shop, Box::new(move |_| files.clone()));
+        assert!(bought(&purchase, &mut server, 1).is_err());
+        assert_eq!(grade(&purchase), "not proven");
+    }
+}

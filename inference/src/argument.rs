@@ -9,8 +9,8 @@ use zklora_proof::{
     column_msm::commit_columns,
     field::{F, G1, G1Affine, Secret, inner_product, powers},
     framed::Framed,
-    keys::KeyStore,
-    layout::data_rows,
+    keys::{KeyStore, Keys},
+    layout::{Layout, data_rows},
     masks::{MaskKey, Side},
     msm::to_affine,
     prover::commit_column,
@@ -208,7 +208,6 @@ pub(crate) fn prove(
     let (relations, folded) = drive(shape, &mut channel, Some(hidden), reduce)?;
     let layout = layout(&channel, &relations, k);
     let keys = keys.get(srs, layout)?;
-    channel.absorb("vk", &keys.fingerprint().to_bytes_le());
 
     // T, U and the blinders.
     let cells = channel.cells().unwrap_or(&[]);
@@ -251,19 +250,10 @@ pub(crate) fn prove(
         columns.iter().map(|column| commit_column(srs, column)).collect()
     };
     let (c_t, c_u, c_d) = (commit(&t), commit(&u), commit(&blinders));
-    channel.absorb_points("T", &c_t);
-    channel.absorb_points("U", &c_u);
-    channel.absorb_points("D", &c_d);
-    let (chi, eta) = (channel.challenge("chi"), channel.challenge("eta"));
-    if chi == F::ZERO {
-        return Err(Error::Rejected(Check::Public));
-    }
-    let apart = of_messages(chi);
-    let sum = weights(&relations, &folded, &channel.slots, k, apart, eta);
-    let public = PublicColumns::lay_out(&layout, &sum);
+    let last = Last::draw(&mut channel, &keys, [&c_t, &c_u, &c_d], (&relations, &folded), &layout)?;
+    let Last { chi, powers, public } = last;
 
     // The columns W and X.
-    let powers = powers(apart, channel.messages.len() + 1);
     let rows = layout.data_rows();
     let mut w: Vec<Secret> =
         (0..layout.b_columns).map(|_| Secret(vec![F::ZERO; layout.usable()])).collect();
@@ -309,6 +299,38 @@ fn violated(relations: &Relations, folded: &Folded, x: &[F], cells: &[F]) -> Vec
     violated
 }
 
+/// The last challenges, and what both parties make of them.
+struct Last {
+    chi: F,
+    /// Of what tells messages apart: one for each message, after 1.
+    powers: Vec<F>,
+    public: PublicColumns,
+}
+
+impl Last {
+    /// Absorbs the key and T, U and the blinders, and draws χ and η.
+    fn draw(
+        channel: &mut Channel<'_>,
+        keys: &Keys,
+        [t, u, d]: [&[G1]; 3],
+        (relations, folded): (&Relations, &Folded),
+        layout: &Layout,
+    ) -> Result<Last, Error> {
+        channel.absorb("vk", &keys.fingerprint().to_bytes_le());
+        channel.absorb_points("T", t);
+        channel.absorb_points("U", u);
+        channel.absorb_points("D", d);
+        let (chi, eta) = (channel.challenge("chi"), channel.challenge("eta"));
+        if chi == F::ZERO {
+            return Err(Error::Rejected(Check::Public));
+        }
+        let apart = of_messages(chi);
+        let sum = weights(relations, folded, &channel.slots, layout.k, apart, eta);
+        let public = PublicColumns::lay_out(layout, &sum);
+        Ok(Last { chi, powers: powers(apart, channel.messages.len() + 1), public })
+    }
+}
+
 /// What tells messages apart: χ.
 fn of_messages(chi: F) -> F {
     #[cfg(test)]
@@ -333,7 +355,7 @@ fn opened_column(
     hidden: &Hidden<'_>,
     folded: &Folded,
     masks: &[Secret],
-    layout: &zklora_proof::layout::Layout,
+    layout: &Layout,
 ) -> Vec<F> {
     let rows = layout.data_rows();
     let pairs: Vec<_> = shape.manifest.pairs().iter().collect();
@@ -447,19 +469,9 @@ pub(crate) fn verify(
         return Err(Error::malformed("T", "its columns are not those of the statement"));
     }
     let keys = keys.get(srs, layout)?;
-    channel.absorb("vk", &keys.fingerprint().to_bytes_le());
     let (t, u, d) = (points(&proof.t), points(&proof.u), points(&proof.blinders));
-    channel.absorb_points("T", &t);
-    channel.absorb_points("U", &u);
-    channel.absorb_points("D", &d);
-    let (chi, eta) = (channel.challenge("chi"), channel.challenge("eta"));
-    if chi == F::ZERO {
-        return Err(Error::Rejected(Check::Public));
-    }
-    let apart = of_messages(chi);
-    let sum = weights(&relations, &folded, &channel.slots, k, apart, eta);
-    let public = PublicColumns::lay_out(&layout, &sum);
-    let powers = powers(apart, channel.messages.len() + 1);
+    let last = Last::draw(&mut channel, &keys, [&t, &u, &d], (&relations, &folded), &layout)?;
+    let Last { chi, powers, public } = last;
     let (blinder_x, blinders) =
         d.split_last().ok_or_else(|| Error::malformed("blinders", "there is none"))?;
     let w = combined_messages(&channel.messages, &powers, layout.b_columns);

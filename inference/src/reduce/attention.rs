@@ -42,6 +42,23 @@ impl Shape {
     fn length_bits(&self) -> usize {
         bits_for(self.length)
     }
+
+    /// Weights of sequences, of heads, and of `count` places of the rest, at a point.
+    fn weights(&self, point: &[F], count: usize) -> [Vec<F>; 3] {
+        let (of_sequence, rest) = point.split_at(self.sequence_bits);
+        let (of_head, of_rest) = rest.split_at(self.head_bits);
+        [(of_sequence, self.sequences), (of_head, self.heads), (of_rest, count)]
+            .map(|(point, count)| dense_weights(point, count))
+    }
+}
+
+/// `Σ_k λ^k·hidden[k]·hidden[n + k]`, with n powers of λ.
+fn products(what: &'static str, variables: usize, lambdas: &[F]) -> Sumcheck {
+    let count = lambdas.len();
+    let term =
+        |k: usize| Term { coefficient: lambdas[k], hidden: vec![k, count + k], public: None };
+    let terms = (0..count).map(term).collect();
+    Sumcheck { rule: Rule::Operator(what), variables, terms, hidden: 2 * count }
 }
 
 impl Reducer<'_, '_> {
@@ -90,7 +107,7 @@ impl Reducer<'_, '_> {
         groups: &[usize],
         claims: &[Claim],
     ) -> Result<Vec<(Masked, crate::cells::Expression)>, Error> {
-        let Shape { sequences, sequence_bits, length, heads, head_bits } = shape;
+        let Shape { sequence_bits, length, heads, head_bits, .. } = shape;
         let count = claims.len();
         let size = self.widths(v) / key_heads(groups);
         let places = self.places();
@@ -137,23 +154,10 @@ impl Reducer<'_, '_> {
             });
             Tables::dense(p.chain(v).collect(), vec![])
         });
-        let terms = (0..count).map(|k| Term {
-            coefficient: lambdas[k],
-            hidden: vec![k, count + k],
-            public: None,
-        });
-        let sumcheck = Sumcheck {
-            rule: Rule::Operator("context"),
-            variables,
-            terms: terms.collect(),
-            hidden: 2 * count,
-        };
+        let sumcheck = products("context", variables, &lambdas);
         let claim = Self::joined_values(claims, &lambdas);
         let end = sumcheck.run(self.channel, self.relations, claim, tables, |_| vec![])?;
-        let (of_sequence, rest) = end.point.split_at(sequence_bits);
-        let (of_head, of_key) = rest.split_at(head_bits);
-        let of_sequence = dense_weights(of_sequence, sequences);
-        let (of_head, of_key) = (dense_weights(of_head, heads), dense_weights(of_key, length));
+        let [of_sequence, of_head, of_key] = shape.weights(&end.point, length);
         let mut masked = Vec::new();
         for (k, claim) in claims.iter().enumerate() {
             // v: at the point's sequences and keys; heads that share one are added up.
@@ -299,7 +303,7 @@ impl Reducer<'_, '_> {
         groups: &[usize],
         claims: &[Claim],
     ) -> Result<(), Error> {
-        let Shape { sequences, sequence_bits, heads, head_bits, .. } = shape;
+        let Shape { sequence_bits, heads, head_bits, .. } = shape;
         let count = claims.len();
         let size = self.widths(q) / heads;
         let size_bits = bits_for(size);
@@ -342,24 +346,10 @@ impl Reducer<'_, '_> {
             });
             Tables::dense(queries.chain(keys).collect(), vec![])
         });
-        let terms = (0..count).map(|k| Term {
-            coefficient: lambdas[k],
-            hidden: vec![k, count + k],
-            public: None,
-        });
-        let sumcheck = Sumcheck {
-            rule: Rule::Operator("attention's scores"),
-            variables,
-            terms: terms.collect(),
-            hidden: 2 * count,
-        };
+        let sumcheck = products("attention's scores", variables, &lambdas);
         let claim = Self::joined_values(claims, &lambdas);
         let end = sumcheck.run(self.channel, self.relations, claim, tables, |_| vec![])?;
-        let (of_sequence, rest) = end.point.split_at(sequence_bits);
-        let (of_head, of_feature) = rest.split_at(head_bits);
-        let of_sequence = dense_weights(of_sequence, sequences);
-        let (of_head, of_feature) =
-            (dense_weights(of_head, heads), dense_weights(of_feature, size));
+        let [of_sequence, of_head, of_feature] = shape.weights(&end.point, size);
         for (at, (claim, weights)) in claims.iter().zip(weights).enumerate() {
             let rows = places.iter().zip(claim.weights.iter());
             let rows = rows.map(|((s, _), weight)| of_sequence[*s] * weight).collect();

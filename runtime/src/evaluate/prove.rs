@@ -140,8 +140,8 @@ fn verify_sample(
     if verdict == SampleVerdict::NotProvable && !request.may_be_unprovable(&sample, answer) {
         return Err(Statement::Mismatch {
             what: PROOF.into(),
-            why: "it says that a unit of the sample cannot be proven, and the signed answer says that \
-                  every unit has a score"
+            why: "it says that a unit of the sample cannot be proven, and the signed answer says \
+                  that every unit has a score"
                 .into(),
         }
         .into());

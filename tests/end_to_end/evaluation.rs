@@ -19,7 +19,7 @@ use crate::{
     inference::{Server, end},
     operator::scrape,
     zk,
-    zklora::{Run, fixture, zklora, zklora_command},
+    zklora::{Run, copy_folder, fixture, zklora, zklora_command},
 };
 
 const BASE: &str = "base/tiny-llama";
@@ -52,22 +52,10 @@ struct Sale {
 }
 
 /// Copies a folder with its folders.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(fs::copy(entry.path(), to).unwrap()),
-        }
-    }
-}
-
 impl Sale {
     fn new(offer: &[&str]) -> Sale {
         let sale = Sale { folder: tempfile::tempdir().unwrap() };
-        copy(&made().join("artifacts"), &sale.at("artifacts"));
+        copy_folder(&made().join("artifacts"), &sale.at("artifacts"));
         sale.offer(offer).ok();
         sale
     }
@@ -92,7 +80,7 @@ impl Sale {
     fn model(&self, name: &str) -> Vec<OsString> {
         let own = self.at(name);
         if !own.exists() {
-            copy(&made().join("integer"), &own);
+            copy_folder(&made().join("integer"), &own);
         }
         args!["--base", onnx(), "--base-weights", fixture(BASE), "--model", own].to_vec()
     }
@@ -436,7 +424,7 @@ fn both_sides_survive_being_killed_and_the_answer_is_the_same() {
     buyer.kill().unwrap();
     buyer.wait().unwrap();
     // A copy of the contributor, as it was: it answers without the scores that the other has.
-    copy(&sale.at("identity"), &sale.at("restored"));
+    copy_folder(&sale.at("identity"), &sale.at("restored"));
     let charged = sale.spent();
     let server = sale.serve(&address, &[]);
     let first = end(sale.evaluate(&server.url, &many, "evaluation", &[])).ok().json();

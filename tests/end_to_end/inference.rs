@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     args, zk,
-    zklora::{Run, fixture, zklora_command},
+    zklora::{Run, copy_folder, fixture, zklora_command},
 };
 
 /// Text that the tiny models predict badly: some windows of 128 bytes.
@@ -47,11 +47,7 @@ pub fn copy_of(contributor: &Contributor, to: &Path) -> Contributor {
 
 fn copy_files(from: &Path, to: &Path) {
     for part in ["public", "private"] {
-        std::fs::create_dir_all(to.join(part)).unwrap();
-        for entry in std::fs::read_dir(from.join(part)).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), to.join(part).join(entry.file_name())).unwrap();
-        }
+        copy_folder(&from.join(part), &to.join(part));
     }
 }
 

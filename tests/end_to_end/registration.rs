@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     args, zk,
-    zklora::{ADAPTER, Run, fixture, session},
+    zklora::{ADAPTER, Run, copy_folder, fixture, session},
 };
 
 const PROOF: &str = "registration.proof";
@@ -34,10 +34,7 @@ impl Registered {
     /// A copy of the public folder that a test may change.
     fn public(&self) -> tempfile::TempDir {
         let copy = tempfile::tempdir().unwrap();
-        for entry in fs::read_dir(self.path("artifacts/public")).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-        }
+        copy_folder(&self.path("artifacts/public"), copy.path());
         copy
     }
 

@@ -132,6 +132,19 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(name)
 }
 
+/// Copies a folder, and those in it.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_folder(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
 /// A folder in which a small real adapter was exported, compiled, run, and proven.
 pub struct Session {
     folder: tempfile::TempDir,
@@ -175,12 +188,7 @@ impl Session {
     pub fn copy_of_artifacts(&self) -> tempfile::TempDir {
         let copy = tempfile::tempdir().unwrap();
         for part in ["public", "private"] {
-            std::fs::create_dir(copy.path().join(part)).unwrap();
-            for entry in std::fs::read_dir(self.path("artifacts").join(part)).unwrap() {
-                let entry = entry.unwrap();
-                std::fs::copy(entry.path(), copy.path().join(part).join(entry.file_name()))
-                    .unwrap();
-            }
+            copy_folder(&self.path("artifacts").join(part), &copy.path().join(part));
         }
         copy
     }

@@ -26,7 +26,7 @@ mod export;
 mod infer;
 mod man;
 mod mapping;
-mod own_model;
+pub mod own_model;
 mod prove;
 mod run;
 #[cfg(feature = "server")]
@@ -176,6 +176,13 @@ Exit codes: 0 PAYABLE or SETTLED; 1 CONTRADICTED, with evidence in the folder; 2
 Evidence of a delivery holds the adapter, readable by everybody who gets it."
     )]
     Settle(settle::Settle),
+    /// Verify the proof of an evaluation's sample again, without the contributor.
+    #[command(after_help = "Example: zklora verify-sample evaluation --signer 3f… \
+--base model.onnx --model integer\n\n\
+The folder has what is needed but for the base model: offer, manifest, registration, request, units, \
+answer and proof. Whoever drew the sample chose its metric and size, knowing the answer: to anybody \
+else the sample is none that chance chose.")]
+    VerifySample(settle::VerifySample),
     /// Show an evaluation, or what an adapter did to a base model as `infer` recorded it: a table,
     /// and an HTML page.
     #[command(after_help = "The exit code is 0 whatever verdicts the report holds.\n\n\

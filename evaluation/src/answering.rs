@@ -303,7 +303,7 @@ impl Answering {
             return Err(Error::Refused(format!("the sample cannot be proven: {why}")));
         }
         let most = self.proof_tokens();
-        let tokens: usize = sample.sequences.iter().map(|of| of.tokens.len()).sum();
+        let tokens: usize = sample.units.iter().flat_map(sequences).map(|of| of.tokens.len()).sum();
         if tokens as u64 > most {
             return Err(Error::Refused(format!(
                 "the sample has {tokens} tokens, and this contributor proves samples of up to \
@@ -347,9 +347,29 @@ impl Answering {
         }
         let (full, answer) = self.stored(&folder)?;
         let job = proving::job(&folder, self.offer.clone(), &full, &answer)?;
-        let Some(proof) = prover.prove(&job, progress)? else { return Ok(None) };
+        let mut go_on =
+            |proven, parts| proving::check_given_up(&folder).is_ok() && progress(proven, parts);
+        let proof = prover.prove(&job, &mut go_on);
+        if let given_up @ Err(_) = proving::check_given_up(&folder) {
+            proving::remove_parts(&folder)?;
+            return given_up.map(|()| None);
+        }
+        let Some(proof) = proof? else { return Ok(None) };
         proving::finish(&folder, &proof)?;
         Ok(Some(proof))
+    }
+
+    /// Gives up a proof that is not finished, also while a server makes it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: nobody asked for it, or it is finished.
+    pub fn give_up_proof(
+        identity: &Identity,
+        adapter: &Digest,
+        request: &Digest,
+    ) -> Result<(), Error> {
+        let (_, _, lineage) = Answering::stored_answer(identity, adapter, request)?;
+        proving::give_up(&lineage.request(request))
     }
 
     /// A stored request with its answer.

@@ -18,7 +18,7 @@
 //! | [`metric`], [`unit_scores`], [`values`] | what is asked, scores, and what they add up to |
 //! | [`identity`], [`spending`] | the contributor's folder, and its budget in bits |
 //! | [`answering`], [`checkpoint`] | charging, scoring and signing, over crashes |
-//! | [`sample`], [`proving`] | the draw of a sample, and its proof, over crashes |
+//! | [`sample`], [`sample_values`], [`proving`] | the draw of a sample, its values, its proof |
 //! | [`archive`], [`evidence`] | files in one file; what convinces a third party |
 //!
 //! docs/evaluation.md is the specification. This crate must not know how scores are computed, or
@@ -41,6 +41,7 @@ pub mod offer;
 pub mod proving;
 pub mod request;
 pub mod sample;
+pub mod sample_values;
 pub mod signing_key;
 pub mod spending;
 pub mod unit_bytes;

@@ -40,6 +40,10 @@ impl Metric {
         Metric::LogProbability,
     ];
 
+    /// Those that a proof of a sample shows.
+    pub const PROVABLE: [Metric; 3] =
+        [Metric::LogProbability, Metric::Accuracy, Metric::AccuracyNormalised];
+
     /// Its name in files.
     pub fn name(self) -> &'static str {
         match self {
@@ -96,8 +100,7 @@ impl Metric {
             }
             Metric::Error => log2_up(u128::from(MAX_ERROR) + 1),
             Metric::Greedy | Metric::Accuracy | Metric::AccuracyNormalised => {
-                let count = units.len() as u128;
-                log2_up((count + 1) * (count + 2) / 2)
+                counts_bits(units.len() as u64)
             }
             Metric::Confusion => {
                 let answers = answers(units);
@@ -106,6 +109,12 @@ impl Metric {
             }
         }
     }
+}
+
+/// The bits of how many of some units are gained, and how many lost.
+pub(crate) fn counts_bits(units: u64) -> u64 {
+    let count = u128::from(units);
+    log2_up((count + 1) * (count + 2) / 2)
 }
 
 /// How often each choice is the answer.

@@ -19,6 +19,8 @@ pub const PROOF_REQUEST: &str = "proof-request.json";
 pub const PROOF: &str = "proof.tar";
 /// The folder of parts.
 const PARTS: &str = "proof-parts";
+/// A file that says that the contributor gave a proof up.
+const GIVEN_UP: &str = "proof.given-up";
 /// Longest proof that is read, in bytes.
 pub const MAX_PROOF: u64 = 1 << 30;
 
@@ -85,6 +87,7 @@ pub(crate) fn known(folder: &Path, request: &ProofRequest) -> Result<KnownProof,
     }
     let proof = folder.join(PROOF);
     if !proof.is_file() {
+        check_given_up(folder)?;
         return Ok(KnownProof::Accepted);
     }
     // A crash between the last two steps of `finish` leaves secrets.
@@ -94,12 +97,29 @@ pub(crate) fn known(folder: &Path, request: &ProofRequest) -> Result<KnownProof,
 
 /// Locks what is stored of a proof, over processes, until the file is dropped.
 pub(crate) fn lock(folder: &Path) -> Result<std::fs::File, Error> {
-    let path = folder.join("proof.lock");
-    let failed = |error| zklora_files::Error::new(&path, error);
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-    file.lock().map_err(failed)?;
+    let (path, file) = lock_file(folder)?;
+    file.lock().map_err(|error| zklora_files::Error::new(&path, error))?;
     Ok(file)
+}
+
+/// The same, if nobody else has the lock.
+fn try_lock(folder: &Path) -> Result<Option<std::fs::File>, Error> {
+    let (path, file) = lock_file(folder)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(zklora_files::Error::new(&path, error).into())
+        }
+    }
+}
+
+fn lock_file(folder: &Path) -> Result<(PathBuf, std::fs::File), Error> {
+    let path = folder.join("proof.lock");
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|error| zklora_files::Error::new(&path, error))?;
+    Ok((path, file))
 }
 
 /// Stores a request to prove.
@@ -123,13 +143,42 @@ pub(crate) fn job(
     Ok(ProofJob { offer, request, sample, folder: parts })
 }
 
+/// Gives a proof up that is not finished: nobody makes it, and the buyer is told. A part that is
+/// being proven is ended first.
+///
+/// # Errors
+/// [`Error::Refused`]: none was asked for, or it is finished.
+pub(crate) fn give_up(folder: &Path) -> Result<(), Error> {
+    if !folder.join(PROOF_REQUEST).is_file() {
+        return Err(Error::Refused("no proof was asked for of this request's answer".into()));
+    }
+    if folder.join(PROOF).is_file() {
+        return Err(Error::Refused("the proof is finished".into()));
+    }
+    zklora_files::write(&folder.join(GIVEN_UP), &[], Access::Private)?;
+    // Whoever proves it removes the parts.
+    match try_lock(folder)? {
+        Some(_lock) => remove_parts(folder),
+        None => Ok(()),
+    }
+}
+
+/// # Errors
+/// [`Error::Refused`]: the contributor gave the proof up. Its parts are removed.
+pub(crate) fn check_given_up(folder: &Path) -> Result<(), Error> {
+    match folder.join(GIVEN_UP).is_file() {
+        true => Err(Error::Refused("the contributor gave this proof up".into())),
+        false => Ok(()),
+    }
+}
+
 /// Stores a finished proof, and removes its parts.
 pub(crate) fn finish(folder: &Path, proof: &[u8]) -> Result<(), Error> {
     zklora_files::write(&folder.join(PROOF), proof, Access::Private)?;
     remove_parts(folder)
 }
 
-fn remove_parts(folder: &Path) -> Result<(), Error> {
+pub(crate) fn remove_parts(folder: &Path) -> Result<(), Error> {
     let parts = folder.join(PARTS);
     if !parts.exists() {
         return Ok(());

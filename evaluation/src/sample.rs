@@ -2,16 +2,16 @@
 //! proof").
 
 use serde::{Deserialize, Serialize};
-use zklora_integer::unit::{Sequence, Unit};
+use zklora_integer::unit::Unit;
 
 use crate::{
     Error,
     answer::Answer,
     canonical::{self, check_format},
     digest::Digest,
-    metric::Metric,
+    metric::{Metric, counts_bits},
     offer::SignedOffer,
-    request::{FullRequest, scored_tokens, sequences},
+    request::FullRequest,
 };
 
 const FILE: &str = "proof-request.json";
@@ -31,6 +31,8 @@ pub struct ProofRequest {
     /// The digest of the answer.
     pub answer: Digest,
     format: String,
+    /// What is proven, one of [`Metric::PROVABLE`].
+    pub metric: Metric,
     /// The buyer's second nonce, whose digest is the request's `draw`.
     pub nonce: Digest,
     /// The digest of the request.
@@ -43,21 +45,30 @@ pub struct ProofRequest {
 /// A sample of an answer's units.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// The units, counted over the whole request, in their order.
-    pub units: Vec<u64>,
-    /// Their sequences.
-    pub sequences: Vec<Sequence>,
-    /// Scored tokens of all of them.
-    pub tokens: u64,
+    /// What is proven of it.
+    pub metric: Metric,
+    /// The numbers of the units over the whole request, in their order.
+    pub numbers: Vec<u64>,
+    /// The units.
+    pub units: Vec<Unit>,
 }
 
 impl ProofRequest {
     /// A request. `nonce` are the buyer's secret bytes, which it shows to the contributor.
-    pub fn new(answer: &Answer, nonce: [u8; 32], units: u32) -> Result<ProofRequest, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Form`]: there is no proof of such a metric, or of so many units.
+    pub fn new(
+        answer: &Answer,
+        nonce: [u8; 32],
+        metric: Metric,
+        units: u32,
+    ) -> Result<ProofRequest, Error> {
         let (format, version) = FORMAT;
         let of = ProofRequest {
             answer: answer.digest()?,
             format: format.into(),
+            metric,
             nonce: Digest(nonce),
             request: answer.request,
             units,
@@ -82,6 +93,10 @@ impl ProofRequest {
 
     fn check(&self) -> Result<(), Error> {
         check_format(FILE, (&self.format, self.version), FORMAT)?;
+        if !Metric::PROVABLE.contains(&self.metric) {
+            let why = format!("there is no proof of {}: {PROVABLE}", self.metric.name());
+            return Err(Error::form(FILE, why));
+        }
         match (1..=MAX_SAMPLE).contains(&self.units) {
             true => Ok(()),
             false => Err(Error::form(FILE, format!("a sample has 1 to {MAX_SAMPLE} units"))),
@@ -120,12 +135,14 @@ impl ProofRequest {
     /// are scored worst, and lists the first ones.
     pub fn may_be_unprovable(&self, sample: &Sample, answer: &Answer) -> bool {
         let listed = &answer.unscored.listed;
-        answer.unscored.more || sample.units.iter().any(|unit| listed.contains(unit))
+        let is_listed = |unit: &u64| listed.contains(unit);
+        let is_behind = |unit: &u64| listed.last().is_none_or(|last| unit > last);
+        sample.numbers.iter().any(|unit| is_listed(unit) || answer.unscored.more && is_behind(unit))
     }
 
-    /// The price in bits: the sample's mean, and whether there is a proof at all.
+    /// The price in bits: the sample's values, and whether there is a proof at all.
     pub fn price(&self, offer: &SignedOffer) -> u64 {
-        Metric::LogProbability.bits(&[], offer.offer.score_bits) + 1
+        price(self.metric, self.units, offer)
     }
 
     /// The sample.
@@ -141,41 +158,64 @@ impl ProofRequest {
         if Digest::of(&self.nonce.0) != full.request.draw {
             return differs("its nonce is not the one that the request named before the answer");
         }
-        let eligible = eligible(full, answer);
+        let eligible = eligible(full, answer, self.metric);
         if eligible.len() < self.units as usize {
             return Err(Error::Refused(format!(
-                "a sample of {} units, and {} can be drawn: sequences of groups that ask for \
-                 {}, which the base model has a score of",
+                "a sample of {} units, and {} can be drawn: units of groups that ask for {}, which \
+                 the base model has a score of",
                 self.units,
                 eligible.len(),
-                Metric::LogProbability.name()
+                self.metric.name()
             )));
         }
-        let units = draw(&self.answer, &self.nonce, eligible, self.units as usize);
-        let of = |unit: &u64| sequences(&full.units[*unit as usize]).iter().cloned();
-        let sequences: Vec<Sequence> = units.iter().flat_map(of).collect();
-        let tokens = sequences.iter().map(|of| scored_tokens(of) as u64).sum();
-        Ok(Sample { units, sequences, tokens })
+        let numbers = draw(&self.answer, &self.nonce, eligible, self.units as usize);
+        let units = numbers.iter().map(|unit| full.units[*unit as usize].clone()).collect();
+        Ok(Sample { metric: self.metric, numbers, units })
     }
 }
 
-/// The units that can be drawn, before the answer says which ones the base model has no score of.
-pub fn candidates(full: &FullRequest) -> impl Iterator<Item = (u64, &Unit)> {
-    let groups = full.request.with_units(&full.units);
-    let asked = groups.flat_map(|(group, units)| {
-        let asked = group.metrics.contains(&Metric::LogProbability);
-        units.iter().map(move |unit| (asked, unit))
-    });
-    let numbered = (0..).zip(asked);
-    numbered.filter_map(|(at, (asked, unit))| {
-        (asked && matches!(unit, Unit::LogProbability(_))).then_some((at, unit))
+const PROVABLE: &str = "log_probability, accuracy and accuracy_normalised can be proven";
+
+/// What a proof costs, in bits.
+pub fn price(metric: Metric, units: u32, offer: &SignedOffer) -> u64 {
+    let values = match metric {
+        Metric::LogProbability => {
+            let bits = |metric: Metric| metric.bits(&[], offer.offer.score_bits);
+            let error = if units > 1 { bits(Metric::Error) } else { 0 };
+            bits(metric) + error
+        }
+        _ => counts_bits(u64::from(units)),
+    };
+    values + 1
+}
+
+/// What a proof shows if the buyer does not say: the first of [`Metric::PROVABLE`] that a request
+/// asks for.
+///
+/// # Errors
+/// [`Error::Refused`]: it asks for none.
+pub fn default_metric(full: &FullRequest) -> Result<Metric, Error> {
+    let asked =
+        |metric: &Metric| full.request.groups.iter().any(|group| group.metrics.contains(metric));
+    Metric::PROVABLE.into_iter().find(asked).ok_or_else(|| {
+        Error::Refused(format!("the request asks for nothing that can be proven: {PROVABLE}"))
     })
 }
 
+/// The units that can be drawn, before the answer says which ones the base model has no score of.
+pub fn candidates(full: &FullRequest, metric: Metric) -> impl Iterator<Item = (u64, &Unit)> {
+    let groups = full.request.with_units(&full.units);
+    let asked = groups.flat_map(move |(group, units)| {
+        let asked = group.metrics.contains(&metric);
+        units.iter().map(move |unit| (asked, unit))
+    });
+    (0..).zip(asked).filter_map(|(at, (asked, unit))| asked.then_some((at, unit)))
+}
+
 /// The units that can be drawn.
-fn eligible(full: &FullRequest, answer: &Answer) -> Vec<u64> {
+fn eligible(full: &FullRequest, answer: &Answer, metric: Metric) -> Vec<u64> {
     let counts = |at: &u64| answer.base_unscored.binary_search(at).is_err();
-    candidates(full).map(|(at, _)| at).filter(counts).collect()
+    candidates(full, metric).map(|(at, _)| at).filter(counts).collect()
 }
 
 /// `count` of the units, each set of them equally likely, in their order.
@@ -202,39 +242,9 @@ fn draw(answer: &Digest, nonce: &Digest, mut units: Vec<u64>, count: usize) -> V
     units
 }
 
-/// The least and the largest sum of `tokens` log-probabilities whose mean is rounded to `mean`
-/// (docs/evaluation.md, "Metrics"). The first is above the second if no sum is.
-pub fn sums_of_mean(mean: i64, tokens: u64, score_bits: i32) -> (i64, i64) {
-    // (2000·S + n·2^f) / (n·2^(f+1)) is at least `mean` and below `mean + 1`.
-    let unit = i128::from(tokens) << score_bits;
-    let least_above = |mean: i128| {
-        (unit * (2 * mean - 1)).div_euclid(2000)
-            + i128::from((unit * (2 * mean - 1)).rem_euclid(2000) > 0)
-    };
-    let clamp = |x: i128| i64::try_from(x).unwrap_or(if x < 0 { i64::MIN } else { i64::MAX });
-    let mean = i128::from(mean);
-    (clamp(least_above(mean)), clamp(least_above(mean + 1) - 1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_interval_of_a_mean_has_the_sums_that_round_to_it_and_no_others() {
-        for (tokens, bits) in [(1u64, 10), (7, 10), (64, 10), (1000, 8), (3, 0)] {
-            let mean = |sum: i64| {
-                let n = i128::from(tokens);
-                (2000 * i128::from(sum) + (n << bits)).div_euclid(n << (bits + 1)) as i64
-            };
-            for sum in (-5_000_i64..5_000).step_by(7) {
-                let (least, most) = sums_of_mean(mean(sum), tokens, bits);
-                assert!(least <= sum && sum <= most);
-                assert_ne!(mean(least - 1), mean(sum));
-                assert_ne!(mean(most + 1), mean(sum));
-            }
-        }
-    }
 
     #[test]
     fn a_draw_has_no_preference_and_depends_on_all_of_it() {

@@ -1,6 +1,6 @@
 //! The values of metrics: integers, computed from the scores of a group's units.
 
-use ethnum::I256;
+use ethnum::{I256, U256};
 use serde::{Deserialize, Serialize};
 use zklora_integer::unit::Unit;
 
@@ -187,11 +187,9 @@ fn error(scored: &[Scored<'_>], score_bits: i32) -> u32 {
         let rest = wide(tokens) * wide(difference(unit)) - wide(in_all) * wide(unit.tokens());
         all + rest * rest
     });
-    // The smallest e with e²·n⁴·2^(2f)·(N−1) ≥ 10⁶·N·Σ. With the limits of an offer, both sides are
-    // below 2^210.
-    let n = wide(tokens);
-    let scale = n * n * n * n * (I256::from(count - 1) << (2 * score_bits) as u32);
-    let needed = I256::from(1_000_000 * count) * squares;
+    // The smallest e with e²·n⁴·2^(2f)·(N−1) ≥ 10⁶·N·Σ.
+    let (scale, share) = error_scale(tokens as u64, scored.len() as u64, score_bits);
+    let needed = share * squares;
     let is_enough = |e: u32| I256::from(e) * I256::from(e) * scale >= needed;
     let (mut low, mut high) = (0, MAX_ERROR);
     while low < high {
@@ -199,6 +197,23 @@ fn error(scored: &[Scored<'_>], score_bits: i32) -> u32 {
         if is_enough(middle) { high = middle } else { low = middle + 1 }
     }
     low
+}
+
+/// `n⁴·2^(2f)·(N−1)` and `10⁶·N`. With the limits of an offer, the first times an error's square is
+/// below 2^210, and so is the second times a sum of squares.
+fn error_scale(tokens: u64, units: u64, score_bits: i32) -> (I256, I256) {
+    let n = I256::from(tokens);
+    let scale = n * n * n * n * (I256::from(units.saturating_sub(1)) << (2 * score_bits) as u32);
+    (scale, I256::from(1_000_000u32) * I256::from(units))
+}
+
+/// The least and the largest `Σ(n·d_i − D·n_i)²` whose error is stated as this, for two units or
+/// more; any above the least for [`MAX_ERROR`].
+pub fn squares_of_error(error: u32, tokens: u64, units: u64, score_bits: i32) -> (U256, U256) {
+    let (scale, share) = error_scale(tokens, units, score_bits);
+    let most = |e: u32| (I256::from(e) * I256::from(e) * scale / share).as_u256();
+    let least = error.checked_sub(1).map_or(U256::ZERO, |below| most(below) + 1);
+    (least, if error >= MAX_ERROR { U256::MAX } else { most(error) })
 }
 
 fn counts(scored: &[Scored<'_>], is_right: impl Fn(&Unit, &[SequenceScore]) -> bool) -> Counts {
@@ -222,11 +237,13 @@ fn chosen(scores: &[SequenceScore], length: impl Fn(usize) -> usize) -> usize {
     (1..scores.len()).fold(0, |best, at| if better(at, best) { at } else { best })
 }
 
-fn is_right(unit: &Unit, scores: &[SequenceScore]) -> bool {
+/// Whether the likeliest choice is the answer.
+pub(crate) fn is_right(unit: &Unit, scores: &[SequenceScore]) -> bool {
     matches!(unit, Unit::Choice { answer: Some(answer), .. } if chosen(scores, |_| 1) == *answer)
 }
 
-fn is_right_by_length(unit: &Unit, scores: &[SequenceScore]) -> bool {
+/// The same by length.
+pub(crate) fn is_right_by_length(unit: &Unit, scores: &[SequenceScore]) -> bool {
     match unit {
         Unit::Choice { answer: Some(answer), lengths, .. } => {
             chosen(scores, |at| lengths[at].max(1)) == *answer
@@ -295,6 +312,39 @@ mod tests {
         ] {
             assert_eq!(mean(sum, tokens, 9), expected, "{sum} / {tokens}");
         }
+    }
+
+    #[test]
+    fn the_squares_of_an_error_are_those_and_no_others() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (tokens, bits) in [([3usize, 5, 9], 9), ([1, 1, 1], 0), ([40, 7, 300], 16)] {
+            let n: i64 = tokens.iter().map(|n| *n as i64).sum();
+            for seed in 0..200i64 {
+                let sums = [seed * seed * 37, seed * 11 % 400, -(seed << (seed % 9))];
+                let units = tokens.map(sequence);
+                let scores = sums.map(|sum| UnitScores {
+                    base: Some(vec![score(0)]),
+                    adapted: Some(vec![score(-sum)]),
+                });
+                let found = values(&[Metric::Error], &units, &scores, bits).unwrap().error.unwrap();
+                let all: i64 = sums.iter().sum();
+                let each = sums.iter().zip(tokens);
+                let squares: I256 = each
+                    .map(|(d, tokens)| I256::from(n * d - all * tokens as i64))
+                    .map(|y| y * y)
+                    .sum();
+                let within = |error| {
+                    let (least, most) = squares_of_error(error, n as u64, 3, bits);
+                    (least..=most).contains(&squares.as_u256())
+                };
+                assert!(within(found));
+                assert!(found == 0 || !within(found - 1));
+                assert!(found == MAX_ERROR || !within(found + 1));
+                seen.insert(found);
+            }
+        }
+        assert!(seen.contains(&0) && seen.contains(&MAX_ERROR) && seen.len() > 50);
+        assert_eq!(squares_of_error(MAX_ERROR, 9, 2, 9).1, U256::MAX);
     }
 
     proptest! {

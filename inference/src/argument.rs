@@ -115,6 +115,9 @@ fn drive(
         openings: &mut openings,
         claims: &mut claims,
     })?;
+    if !claims.is_empty() {
+        return Err(Error::Internal("a claim is left".into()));
+    }
     let folded = match hidden {
         None => fold(channel, catalog, &openings, None)?,
         Some(hidden) => {

@@ -130,10 +130,7 @@ pub use avx2::Lanes;
 
 /// Whether the processor has what [`Lanes`] needs.
 pub fn available() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx2");
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
+    crate::vectors::are_there()
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -16,6 +16,7 @@
 //! | [`tensors`], [`channel`] | committed matrices; messages and challenges | Commitments |
 //! | [`lookups`], [`tree`] | all lookups in one tree of fractions | Lookups |
 //! | [`schedule`], [`plan`] | what is committed and looked up, from public shapes | Operators |
+//! | [`answers`] | whether the likeliest choices are right | Operators |
 //! | `witness`, [`integers`] | the hidden integers | Operators |
 //! | `reduce` | claims on results become claims on what operators read | Operators |
 //! | [`sumcheck`] | sumchecks with committed rounds | Sumcheck |
@@ -23,12 +24,13 @@
 //! | [`relations`], `finish` | what must hold between cells, as one halo2 proof | Relations |
 //! | `argument` | the steps of every proof, for both parties | The order of messages |
 //! | [`proof`], [`prover`], [`verifier`] | the bytes, the two parties | The order of messages |
-//! | [`fe`], `fractions`, `lanes`, `exact`, `fixed_base` | fast forms of simple sums | |
-//! | [`sums`] | bounds of sums of scores that other proofs committed to | Sums |
+//! | [`fe`], `fractions`, `lanes`, [`vectors`], `exact`, `fixed_base` | fast forms of simple sums | |
+//! | [`sums`], [`squares`] | bounds of sums of results that other proofs committed to | Sums |
 //! | [`registration`] | every committed weight has 16 bits | Registration |
 //!
 //! The crate knows no files, no network and no floats.
 
+pub mod answers;
 mod argument;
 pub mod axis;
 pub mod cells;
@@ -51,12 +53,14 @@ mod reduce;
 pub mod registration;
 pub mod relations;
 pub mod schedule;
+pub mod squares;
 pub mod statement;
 pub mod sumcheck;
 pub mod sums;
 pub mod tensors;
 pub mod tree;
 pub mod values;
+pub mod vectors;
 pub mod verifier;
 mod witness;
 

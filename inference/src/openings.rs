@@ -294,13 +294,32 @@ pub fn fold(
     Ok(Folded { inner: library(&inner.values), weights, value: claim })
 }
 
+/// Which vector the weights of a part are.
+#[derive(PartialEq, Eq, Hash)]
+enum Same {
+    /// 1 at one element, 0 at the others.
+    Unit(usize),
+    /// This one.
+    Vector(*const Vec<F>),
+}
+
+impl Same {
+    fn of(weights: &Arc<Vec<F>>) -> Same {
+        let mut others = weights.iter().enumerate().filter(|(_, weight)| **weight != F::ZERO);
+        match (others.next(), others.next()) {
+            (Some((at, weight)), None) if *weight == F::ONE => Same::Unit(at),
+            _ => Same::Vector(Arc::as_ptr(weights)),
+        }
+    }
+}
+
 /// Joins parts of one pack whose weights of columns are one vector.
 fn join(openings: &[Opening], betas: &[F]) -> Vec<Joined> {
     let mut joined: Vec<Joined> = Vec::new();
     let mut known = std::collections::HashMap::new();
     for (opening, beta) in openings.iter().zip(betas) {
         for part in &opening.parts {
-            let key = (part.pack, Arc::as_ptr(&part.weights));
+            let key = (part.pack, Same::of(&part.weights));
             let at = *known.entry(key).or_insert_with(|| {
                 let (pack, weights) = (part.pack, Arc::clone(&part.weights));
                 joined.push(Joined { pack, weights, inner: Window::default() });

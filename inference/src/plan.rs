@@ -15,6 +15,7 @@ use zklora_proof::{checked_manifest::CheckedManifest, layout::data_rows, manifes
 
 use crate::{
     Error,
+    answers::Answers,
     axis::{Axis, bits_for},
     integers::power,
     lookups::{Entries, INDEX_BITS, Input, Live, Lookup, PerRow, blocks},
@@ -107,9 +108,11 @@ pub struct Plan {
     pub committed: Vec<Committed>,
     /// For each module of the program's adapter, its tensors.
     pub modules: Vec<ModuleTensors>,
-    /// The scores of the sequences.
-    pub scores: Vec<Score>,
-    /// A tensor of one element with the scores, if the proof commits to them.
+    /// The answers to questions, if there are any.
+    pub answers: Option<Answers>,
+    /// The results: scores of the sequences, or answers to the questions.
+    pub results: Vec<Score>,
+    /// A tensor of one element with the results, if the proof commits to them.
     pub sums: Option<TensorId>,
 }
 
@@ -150,7 +153,7 @@ impl Plan {
         manifest: &CheckedManifest,
         claimed: &Claimed,
     ) -> Result<Plan, Error> {
-        let Claimed { sequences, bounds, commits, .. } = claimed;
+        let Claimed { sequences, questions, bounds, commits, .. } = claimed;
         if bounds.is_empty() && !commits {
             return Err(Error::Statement("it says nothing: it has no bounds".into()));
         }
@@ -180,7 +183,8 @@ impl Plan {
             defined: vec![],
             committed: vec![],
             modules: vec![],
-            scores: vec![],
+            answers: None,
+            results: vec![],
             sums: None,
         };
         let mut builder = Builder { program, plan, positions };
@@ -190,21 +194,23 @@ impl Plan {
             builder.plan.defined.push(defined);
             builder.plan.committed.push(committed);
         }
-        builder.scores(sequences)?;
+        let mut results = builder.scores(sequences)?;
         let mut plan = builder.plan;
-        let scores = std::mem::take(&mut plan.scores);
-        plan.bounds(&scores, bounds)?;
-        plan.scores = scores;
-        if *commits && sequences.len() > data_rows(plan.catalog.k) {
-            return Err(Error::Unsupported(format!(
-                "{} sequences, whose scores do not fit one column",
-                sequences.len()
-            )));
+        if !questions.is_empty() {
+            let (answers, of_questions) = plan.answers(&results, questions)?;
+            (plan.answers, results) = (Some(answers), of_questions);
         }
+        plan.bounds(&results, bounds)?;
         if *commits {
+            let count = results.len();
+            if count > data_rows(plan.catalog.k) {
+                let why = format!("{count} results, which do not fit one column");
+                return Err(Error::Unsupported(why));
+            }
             let axis = plan.catalog.axis(Axis::dense(1));
-            plan.sums = Some(plan.tensor(axis, sequences.len()));
+            plan.sums = Some(plan.tensor(axis, count));
         }
+        plan.results = results;
         let (_, depth) = blocks(&plan.catalog, &plan.lookups, plan.tables.len());
         if 1usize << depth > MAX_LEAVES {
             return Err(Error::Unsupported(format!(
@@ -638,8 +644,8 @@ impl Builder<'_> {
         Ok(Softmax { index, weight, step, normaliser })
     }
 
-    /// The scores.
-    fn scores(&mut self, sequences: &[Sequence]) -> Result<(), Error> {
+    /// The scores of the sequences.
+    fn scores(&mut self, sequences: &[Sequence]) -> Result<Vec<Score>, Error> {
         let program = self.program;
         let logits = program.graph.logits;
         let size = program.steps[logits].size;
@@ -665,14 +671,14 @@ impl Builder<'_> {
         self.plan.committed.push(Committed::Softmax(softmax));
         // The log-probability of a scored token v is −d_v.
         let mut row = 0;
-        for sequence in sequences {
+        let scores = sequences.iter().map(|sequence| {
             let scored = &sequence.tokens[sequence.from..];
             let cells = scored.iter().zip(row..).map(|(token, row)| (row, *token as usize));
             let (cells, tokens) = (cells.collect(), scored.len() as u64);
-            self.plan.scores.push(Score { tensor: index, cells, sign: -1, tokens });
             row += scored.len();
-        }
-        Ok(())
+            Score { tensor: index, cells, sign: -1, tokens }
+        });
+        Ok(scores.collect())
     }
 }
 

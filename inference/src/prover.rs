@@ -33,36 +33,37 @@ pub struct Prover<'a> {
     pub program: &'a Program,
 }
 
-/// What opens a commitment to scores. Overwritten when dropped.
+/// What opens a commitment to results. Overwritten when dropped.
 #[derive(PartialEq)]
-pub struct ScoreOpening {
-    /// The log-probability of each sequence, in units of 2^−score_bits nats.
-    pub scores: Vec<i64>,
+pub struct ResultOpening {
+    /// The log-probability of each sequence, in units of 2^−score_bits nats, or 1 for each question
+    /// that is answered right, and 0 for the others.
+    pub results: Vec<i64>,
     /// The mask of the commitment.
     pub mask: F,
 }
 
-impl Drop for ScoreOpening {
+impl Drop for ResultOpening {
     fn drop(&mut self) {
-        self.scores.zeroize();
+        self.results.zeroize();
         zklora_proof::field::wipe(std::slice::from_mut(&mut self.mask));
     }
 }
 
-impl std::fmt::Debug for ScoreOpening {
+impl std::fmt::Debug for ResultOpening {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ScoreOpening({} scores, not shown)", self.scores.len())
+        write!(f, "ResultOpening({} results, not shown)", self.results.len())
     }
 }
 
 impl Prover<'_> {
     /// Proves a claim, and verifies the proof before it gives it away. If the claim commits to its
-    /// scores, what opens the commitment is returned, too.
+    /// results, what opens the commitment is returned, too.
     ///
     /// # Errors
     /// [`Error::OutOfRange`]: the claim is false, or a value leaves its range. Those of
     /// [`Plan::new`].
-    pub fn prove(&self, claimed: &Claimed) -> Result<(Vec<u8>, Option<ScoreOpening>), Error> {
+    pub fn prove(&self, claimed: &Claimed) -> Result<(Vec<u8>, Option<ResultOpening>), Error> {
         let manifest = self.registered.manifest();
         let plan = Plan::new(self.program, manifest, claimed)?;
         let witness = Witness::new(self.program, &plan, claimed)?;
@@ -80,9 +81,9 @@ impl Prover<'_> {
         )?;
         let opening = plan.sums.map(|tensor| {
             let grid = &witness.tensors[tensor];
-            let scores = (0..grid.columns).map(|at| grid.get(0, at).as_i64()).collect();
+            let results = (0..grid.columns).map(|at| grid.get(0, at).as_i64()).collect();
             let pack = plan.catalog.tensors[tensor].pieces[0].pack;
-            ScoreOpening { scores, mask: made.masks[pack][0] }
+            ResultOpening { results, mask: made.masks[pack][0] }
         });
         Ok((bytes, opening))
     }

@@ -114,23 +114,22 @@ impl Schedule {
         self.limbs.push(Limbs { input, limbs, axis, features, live });
     }
 
-    /// Bounds of weighted sums of scores. `scores` gives each score as cells of a tensor: element,
-    /// feature, sign; and how many table entries it may sum.
+    /// Bounds of weighted sums of results.
     ///
     /// # Errors
-    /// [`Error::Statement`]: a bound has other weights than there are scores, or allows nothing.
-    pub fn bounds(&mut self, scores: &[Score], bounds: &[Bound]) -> Result<(), Error> {
+    /// [`Error::Statement`]: a bound has other weights than there are results, or allows nothing.
+    pub fn bounds(&mut self, results: &[Score], bounds: &[Bound]) -> Result<(), Error> {
         let refuse = |why: String| Err(Error::Statement(why));
         let axis = self.catalog.axis(Axis::dense(1));
         for (at, bound) in bounds.iter().enumerate() {
-            if bound.weights.len() != scores.len() {
+            if bound.weights.len() != results.len() {
                 return refuse(format!(
-                    "bound {at} has {} weights, and there are {} sequences",
+                    "bound {at} has {} weights, and there are {} results",
                     bound.weights.len(),
-                    scores.len()
+                    results.len()
                 ));
             }
-            let weights = bound.weights.iter().zip(scores);
+            let weights = bound.weights.iter().zip(results);
             let largest = weights.clone().fold(0u128, |sum, (weight, score)| {
                 let most = u128::from(score.tokens) << INDEX_BITS;
                 sum.saturating_add(u128::from(weight.unsigned_abs()).saturating_mul(most))

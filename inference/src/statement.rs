@@ -6,26 +6,37 @@ use zklora_proof::{checked_manifest::CheckedManifest, framed::Framed, srs::Srs};
 
 use crate::Error;
 
-/// A sum of log-probabilities lies in an interval.
+/// A sum of results lies in an interval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
-    /// A weight for each sequence.
+    /// A weight for each result.
     pub weights: Vec<i32>,
-    /// The least sum, in units of 2^−score_bits nats.
+    /// The least sum: of log-probabilities in units of 2^−score_bits nats, or of right answers.
     pub least: i64,
     /// The largest.
     pub most: i64,
 }
 
-/// What is proven of an adapter: sequences, and bounds of sums of their log-probabilities.
+/// Consecutive sequences, of which one is the right one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The right choice.
+    pub answer: usize,
+    /// What the log-probability of each choice is divided by.
+    pub lengths: Vec<u32>,
+}
+
+/// What is proven of an adapter: sequences, and bounds of sums of their results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
     /// The tokens, and from which on they are scored.
     pub sequences: Vec<Sequence>,
+    /// The questions whose choices the sequences are: then the results are whether the likeliest
+    /// choices are right. None: the results are the log-probabilities of the sequences.
+    pub questions: Vec<Question>,
     /// The bounds.
     pub bounds: Vec<Bound>,
-    /// Whether the proof commits to the log-probability of each sequence, for a later proof about
-    /// their sums.
+    /// Whether the proof commits to its results, for a later proof about their sums.
     pub commits: bool,
     /// The digest of the integer model's file.
     pub model: [u8; 32],
@@ -66,6 +77,14 @@ pub(crate) fn absorb(
         sequence.tokens.iter().for_each(|token| number(&mut sequences, u64::from(*token)));
     }
     transcript.absorb("sequences", &sequences);
+    let mut questions = Vec::new();
+    number(&mut questions, claimed.questions.len() as u64);
+    for Question { answer, lengths } in &claimed.questions {
+        number(&mut questions, *answer as u64);
+        number(&mut questions, lengths.len() as u64);
+        lengths.iter().for_each(|length| number(&mut questions, u64::from(*length)));
+    }
+    transcript.absorb("questions", &questions);
     transcript.absorb("bounds", &bound_bytes(&claimed.bounds));
     transcript.absorb("commits", &[u8::from(claimed.commits)]);
     transcript.absorb("context", &claimed.context);

@@ -269,5 +269,12 @@ pub fn claimed(program: &Program, sequences: Vec<Sequence>) -> Claimed {
             most: scores[0],
         },
     ];
-    Claimed { sequences, bounds, commits: false, model: [7; 32], context: [9; 32] }
+    Claimed {
+        sequences,
+        questions: vec![],
+        bounds,
+        commits: false,
+        model: [7; 32],
+        context: [9; 32],
+    }
 }

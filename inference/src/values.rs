@@ -1,11 +1,11 @@
-//! Virtual values: numbers that operators compute and nobody commits to (docs/inference-proof.md,
+//! Virtual values: numbers that a proof computes and nobody commits to (docs/inference-proof.md,
 //! "Operators").
 
 use std::collections::BTreeMap;
 
 use crate::integers::Grid;
 
-/// A virtual value of an operator.
+/// A virtual value: of an operator, but for the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Value {
     /// Its result.
@@ -24,22 +24,8 @@ pub enum Value {
     Weights(usize),
     /// Σ (P + Δ) over live keys.
     WeightsBefore(usize),
-}
-
-impl Value {
-    /// The operator.
-    pub fn operator(&self) -> usize {
-        match self {
-            Value::Result(at)
-            | Value::Accumulator(at)
-            | Value::Scaled(at)
-            | Value::Lower(at)
-            | Value::Upper(at)
-            | Value::Scores(at)
-            | Value::Weights(at)
-            | Value::WeightsBefore(at) => *at,
-        }
-    }
+    /// The sum of squares of a proof of sums.
+    Squares,
 }
 
 /// Virtual values, for who knows them.

@@ -17,18 +17,22 @@ use crate::{
     statement::{self, Claimed},
 };
 
-/// A commitment to the log-probabilities of a claim's sequences, which a proof showed to be theirs.
+/// A commitment to the results of a claim, which a proof showed to be its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScoreCommitment {
+pub struct ResultCommitment {
     pub(crate) adapter: AdapterId,
     pub(crate) srs: [u8; 32],
     pub(crate) point: G1Affine,
-    pub(crate) sequences: usize,
+    /// How many.
+    pub(crate) results: usize,
+    /// Each is at most so many table entries.
     pub(crate) tokens: u64,
+    /// Answers to questions, and no log-probabilities.
+    pub(crate) is_of_answers: bool,
 }
 
 /// Verifies a proof of a claim. `program` is the integer model with an adapter of the manifest's
-/// shapes, whatever its integers. Returns the commitment to the scores, if the claim has one.
+/// shapes, whatever its integers. Returns the commitment to the results, if the claim has one.
 ///
 /// # Errors
 /// [`Error::Rejected`] or [`Error::Malformed`]: nothing was proven, as with any error.
@@ -40,7 +44,7 @@ pub fn verify(
     claimed: &Claimed,
     proof: &[u8],
     policy: SrsPolicy,
-) -> Result<Option<ScoreCommitment>, Error> {
+) -> Result<Option<ResultCommitment>, Error> {
     policy.check(srs)?;
     let manifest = registered.manifest();
     manifest.check_srs(srs)?;
@@ -57,7 +61,7 @@ pub(crate) fn verify_planned(
     plan: &Plan,
     claimed: &Claimed,
     proof: &[u8],
-) -> Result<Option<ScoreCommitment>, Error> {
+) -> Result<Option<ResultCommitment>, Error> {
     let proof = Proof::parse(proof, plan.catalog.columns())?;
     let mut transcript = statement::absorb(srs, manifest, program, claimed)?;
     statement::name(&mut transcript);
@@ -80,7 +84,7 @@ pub(crate) fn plan_shape<'a>(
     Shape { srs, keys, manifest, schedule: plan, earlier: &[] }
 }
 
-/// The commitment to scores in a proof that its own prover verified before.
+/// The commitment to results in a proof that its own prover verified before.
 ///
 /// # Errors
 /// It has none, or is malformed.
@@ -90,11 +94,11 @@ pub fn commitment_of(
     program: &Program,
     claimed: &Claimed,
     proof: &[u8],
-) -> Result<ScoreCommitment, Error> {
+) -> Result<ResultCommitment, Error> {
     let manifest = registered.manifest();
     let plan = Plan::new(program, manifest, claimed)?;
     let proof = Proof::parse(proof, plan.catalog.columns())?;
-    let none = || Error::Statement("the claim commits to no scores".into());
+    let none = || Error::Statement("the claim commits to no results".into());
     commitment(srs, manifest, &plan, &proof).ok_or_else(none)
 }
 
@@ -103,15 +107,16 @@ fn commitment(
     manifest: &CheckedManifest,
     plan: &Plan,
     proof: &Proof,
-) -> Option<ScoreCommitment> {
+) -> Option<ResultCommitment> {
     let tensor = &plan.catalog.tensors[plan.sums?];
     // One column: the plan has seen to it.
     let [piece] = tensor.pieces.as_slice() else { return None };
-    Some(ScoreCommitment {
+    Some(ResultCommitment {
         adapter: manifest.id(),
         srs: srs.digest(),
         point: *proof.columns.get(plan.catalog.first_column(piece.pack))?,
-        sequences: tensor.features,
-        tokens: plan.scores.iter().map(|score| score.tokens).max().unwrap_or(0),
+        results: tensor.features,
+        tokens: plan.results.iter().map(|result| result.tokens).max().unwrap_or(0),
+        is_of_answers: plan.answers.is_some(),
     })
 }

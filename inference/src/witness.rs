@@ -75,7 +75,7 @@ impl Witness {
         }
         filling.scores(&evaluation, claimed)?;
         filling.modules();
-        filling.sums();
+        filling.results(claimed);
         let mut witness = filling.witness;
         for (at, result) in results.into_iter().enumerate() {
             witness.values.insert(Value::Result(at), Grid::new(result));
@@ -317,16 +317,20 @@ impl Filling<'_> {
         Some(self.plan.tables[lookup.table].entries.clone())
     }
 
-    /// The log-probability of each sequence.
-    fn sums(&mut self) {
-        let Some(tensor) = self.plan.sums else { return };
-        let scores = self.plan.scores.iter().map(|score| {
-            let grid = &self.witness.tensors[score.tensor];
-            let cells = score.cells.iter().map(|(row, at)| grid.get(*row, *at).as_i64());
-            score.sign * cells.sum::<i64>()
+    /// The answers to questions, and the results.
+    fn results(&mut self, claimed: &Claimed) {
+        let plan = self.plan;
+        if let Some(answers) = &plan.answers {
+            answers.fill(&mut self.witness.tensors, claimed.questions.len());
+        }
+        let Some(tensor) = plan.sums else { return };
+        let results = plan.results.iter().map(|result| {
+            let grid = &self.witness.tensors[result.tensor];
+            let cells = result.cells.iter().map(|(row, at)| grid.get(*row, *at).as_i64());
+            result.sign * cells.sum::<i64>()
         });
-        let scores: Vec<i64> = scores.collect();
-        self.witness.tensors[tensor] = Grid::small(scores.len(), scores);
+        let results: Vec<i64> = results.collect();
+        self.witness.tensors[tensor] = Grid::small(results.len(), results);
     }
 
     fn modules(&mut self) {

@@ -5,13 +5,13 @@ use std::{path::PathBuf, time::Duration};
 use pyo3::prelude::*;
 use serde::Serialize;
 use serde_json::json;
-use zklora_evaluation::offer::SignedOffer;
+use zklora_evaluation::{metric::Metric, offer::SignedOffer};
 use zklora_files::Access;
 use zklora_proof::verifier::SrsPolicy;
 use zklora_runtime::{
     evaluate::{
-        self as evaluating, BuyOptions, ClaimComparison, Folder, Report, SentUnits, SettleOptions,
-        Source, Step, TermsOptions,
+        self as evaluating, BuyOptions, ClaimComparison, Folder, Report, SampleOptions, SentUnits,
+        SettleOptions, Source, Step, TermsOptions,
     },
     integer::BaseModel,
 };
@@ -81,6 +81,18 @@ pub fn fetch_offer(
     })
 }
 
+/// What is asked of a sample.
+fn sample(units: u32, metric: Option<String>) -> Result<SampleOptions, Failure> {
+    let named = |name: String| {
+        let found = Metric::PROVABLE.into_iter().find(|metric| metric.name() == name);
+        found.ok_or_else(|| {
+            let names = Metric::PROVABLE.map(Metric::name).join(", ");
+            Failure::Input(format!("prove_metric: name one of {names}"))
+        })
+    };
+    Ok(SampleOptions { units, metric: metric.map(named).transpose()? })
+}
+
 /// Evaluates units, given as lines of JSON.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
@@ -91,11 +103,12 @@ pub fn evaluate(
     own: Own,
     offer: PathBuf,
     out: PathBuf,
-    asked: (bool, u32, bool, Option<u32>),
+    asked: (bool, u32, bool, Option<(u32, Option<String>)>),
     kept: (Vec<PathBuf>, Option<PathBuf>),
     progress: Option<Py<PyAny>>,
 ) -> Result<String, Failure> {
     let ((per_unit, list_unscored, check_base, prove), (claims, sent)) = (asked, kept);
+    let prove = prove.map(|(units, metric)| sample(units, metric)).transpose()?;
     let sent = sent.or_else(SentUnits::usual);
     let connection = contributor(reached)?;
     let source = Source::Lines(units);

@@ -87,6 +87,7 @@ def evaluate(
     list_unscored: int = 2,
     check_base: bool = False,
     prove: Optional[int] = None,
+    prove_metric: Optional[str] = None,
     claims: Iterable[PathLike] = (),
     sent: Optional[PathLike] = None,
     tokenizer: Optional[PathLike] = None,
@@ -108,13 +109,15 @@ def evaluate(
     ``answer``, ``score_bits``, ``per_unit`` (for each unit a list of sum and greediness of its
     sequences, in the order of ``units``), ``sent_before``, and the whole ``report``.
 
-    ``prove`` has the mean of a sample of so many units proven in zero knowledge. ``proven`` of the
-    result is then ``adapted`` and ``base``, in 10⁻³ nats a token, ``units``, ``tokens`` and
-    ``bits``; ``adapted`` is None if a unit of the sample cannot be proven. A proof that does not
-    hold is an error.
+    ``prove`` has a metric of a sample of so many units proven in zero knowledge: ``prove_metric``,
+    which is ``log_probability``, ``accuracy`` or ``accuracy_normalised`` [default: the first that
+    the units ask for]. ``proven`` of the result has then ``values``, as the ``metrics`` of a group,
+    ``metric``, ``units``, ``tokens`` and ``bits``; ``values`` is None if a unit of the sample
+    cannot be proven. A proof that does not hold is an error.
     """
     lines = "".join(json.dumps(unit) + "\n" for unit in units)
     own = _own(base, integer_model, tokenizer, base_weights, allow_other_base, maps)
+    sample = None if prove is None else (prove, prove_metric)
     with tempfile.TemporaryDirectory(prefix="zklora-") as scratch:
         text = _native.evaluate(
             lines,
@@ -122,7 +125,7 @@ def evaluate(
             own,
             offer,
             os.path.join(scratch, "evaluation") if out is None else out,
-            (per_unit, list_unscored, check_base, prove),
+            (per_unit, list_unscored, check_base, sample),
             (list(claims), sent),
             progress,
         )

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, io::ErrorKind, path::Path, process::Command};
 
 use crate::{zk, zklora::zklora};
 
-const COMMANDS: [&[&str]; 39] = [
+const COMMANDS: [&[&str]; 41] = [
     &["run"],
     &["export"],
     &["compile"],
@@ -25,6 +25,7 @@ const COMMANDS: [&[&str]; 39] = [
     &["sessions", "show"],
     &["sessions", "prune"],
     &["sessions", "abandon"],
+    &["sessions", "give-up"],
     &["sessions", "retry"],
     &["infer"],
     &["audit"],
@@ -36,6 +37,7 @@ const COMMANDS: [&[&str]; 39] = [
     &["claim"],
     &["deliver"],
     &["settle"],
+    &["verify-sample"],
     &["report"],
     &["leak"],
     &["integer", "compile"],

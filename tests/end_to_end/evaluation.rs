@@ -353,6 +353,30 @@ fn a_sample_is_proven_before_payment_and_its_proof_survives_a_kill() {
     assert_eq!(fs::read(sale.at("evaluation/proof.tar")).unwrap(), proof);
     let other = sale.evaluate(&server.url, &units(8), "evaluation", &["--prove", "4"]);
     end(other).refused(2, "one draw an answer");
+    let request = text(&proven["report"], "request");
+    let give_up = args!["sessions", "give-up", request, "--artifacts", sale.at("artifacts")];
+    zklora([&give_up[..], &args!["--identity", sale.at("identity")]].concat())
+        .refused(1, "the proof is finished");
+
+    // Whoever gets the folder verifies the proof again, without the contributor.
+    let key = text(&proven["report"], "key").to_string();
+    let verify = |signer: &str| {
+        let named = args!["--json", "verify-sample", sale.at("evaluation"), "--signer", signer];
+        zklora([&named[..], &sale.model("buyer-integer")[..]].concat())
+    };
+    assert_eq!(verify(&key).ok().json()["proven"], proven["report"]["proven"]);
+    verify(&"0".repeat(64)).refused(2, "is signed by");
+    let mut changed = proof;
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    fs::write(sale.at("evaluation/proof.tar"), changed).unwrap();
+    verify(&key).refused(1, "");
+
+    // Counts of right answers.
+    let asked = ["--prove", "1", "--prove-metric", "accuracy"];
+    let counted = end(sale.evaluate(&server.url, &units(1), "counted", &asked)).ok().json();
+    let values = &counted["report"]["proven"]["values"];
+    assert!(values["accuracy"]["gained"].is_u64() && values["error"].is_null(), "{values}");
     drop(server);
     // A server that proves nothing says so before anything is sent.
     let server = sale.serve(&address, &[]);

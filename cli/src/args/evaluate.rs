@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+#[cfg(feature = "server")]
+use zklora_evaluation::metric::Metric;
 
 use super::{SrsFile, own_model::OwnModel};
 #[cfg(feature = "server")]
@@ -48,11 +50,15 @@ pub struct Evaluate {
     /// interruption.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Have the mean log-probability of a sample of S units proven in zero knowledge: units that
-    /// are drawn after the contributor signed its answer. Costs the contributor a minute a unit,
-    /// and you some more bits.
-    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    /// Have a metric of a sample of S units proven in zero knowledge: units that are drawn after
+    /// the contributor signed its answer. Costs the contributor a minute for 64 tokens, and you
+    /// some more bits.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub prove: Option<u32>,
+    /// What is proven: log_probability (with its error), accuracy or accuracy_normalised
+    /// [default: the first of them that the units ask for].
+    #[arg(long, value_name = "METRIC", value_parser = provable, requires = "prove")]
+    pub prove_metric: Option<Metric>,
     /// Also ask for the score of each unit, if the contributor's offer allows it.
     #[arg(long)]
     pub per_unit: bool,
@@ -92,4 +98,14 @@ pub struct Claim {
     pub srs: SrsFile,
     #[command(flatten)]
     pub model: OwnModel,
+}
+
+/// Reads the name of a metric that can be proven.
+#[cfg(feature = "server")]
+fn provable(name: &str) -> Result<Metric, String> {
+    let known = Metric::PROVABLE.into_iter().find(|metric| metric.name() == name);
+    known.ok_or_else(|| {
+        let names = Metric::PROVABLE.map(Metric::name).join(", ");
+        format!("there is no proof of it: name one of {names}")
+    })
 }

@@ -155,6 +155,9 @@ pub struct IntegerProve {
     /// Only say what it takes.
     #[arg(long)]
     pub plan: bool,
+    /// Leave wide vector instructions out, to measure what they save.
+    #[arg(long)]
+    pub portable: bool,
 }
 
 /// `zklora integer check`

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Subcommand};
+use zklora_evaluation::digest::Digest;
 
 /// `zklora sessions`
 #[derive(ClapArgs)]
@@ -46,6 +47,11 @@ proof of it.\n\n\
 Example: zklora sessions abandon 3f21 --artifacts artifacts"
     )]
     Abandon(Named),
+    /// Give up the proof of an evaluation's sample that is not finished. The buyer is told that
+    /// there is none; the bits stay spent.
+    #[command(after_help = "A server may be running: it ends the part that it is at.\n\n\
+Example: zklora sessions give-up 3f… --artifacts artifacts --identity identity")]
+    GiveUp(GiveUp),
     /// Have the next server try again to prove a session that was set aside.
     #[command(after_help = "Example: zklora sessions retry 3f21 --artifacts artifacts")]
     Retry(Named),
@@ -68,6 +74,14 @@ pub struct Named {
     /// Session id, or an unambiguous prefix of it.
     #[arg(value_name = "ID")]
     pub id: String,
+}
+
+/// `zklora sessions give-up`
+#[derive(ClapArgs)]
+pub struct GiveUp {
+    /// The request whose sample is being proven, as the server's log names it.
+    #[arg(value_name = "REQUEST")]
+    pub request: Digest,
 }
 
 /// `zklora sessions prune`

@@ -1,4 +1,4 @@
-//! `zklora deliver` and `zklora settle`
+//! `zklora deliver`, `zklora settle` and `zklora verify-sample`
 
 use std::path::PathBuf;
 
@@ -58,6 +58,21 @@ pub struct Settle {
     /// Judge evidence as a third party.
     #[arg(long, value_name = "FILE")]
     pub evidence: Option<PathBuf>,
+    /// The key that the contributor is known by.
+    #[arg(long, value_name = "KEY")]
+    pub signer: Option<Digest>,
+    #[command(flatten)]
+    pub srs: TrustedSrs,
+    #[command(flatten)]
+    pub model: OwnModel,
+}
+
+/// `zklora verify-sample`
+#[derive(ClapArgs)]
+pub struct VerifySample {
+    /// Folder that `evaluate --prove` wrote, yours or somebody else's.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
     /// The key that the contributor is known by.
     #[arg(long, value_name = "KEY")]
     pub signer: Option<Digest>,

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use serde_json::json;
 use zklora_artifacts::srs_file;
 use zklora_runtime::evaluate::{
-    self, BuyOptions, ClaimComparison, Folder, Report, SentUnits, Step, TermsOptions, lines,
+    self, BuyOptions, ClaimComparison, Folder, Report, SampleOptions, SentUnits, Step,
+    TermsOptions, lines,
 };
 use zklora_session::client::{Evaluator, Network};
 
@@ -31,7 +32,7 @@ pub fn evaluate(args: &Evaluate, output: &Output) -> Outcome {
         },
         source: source(&args.units)?,
         per_unit: args.per_unit,
-        prove: args.prove,
+        prove: args.prove.map(|units| SampleOptions { units, metric: args.prove_metric }),
         list_unscored: args.units.list_unscored,
         check_base: args.check_base,
         claims: args.claim.clone(),
@@ -115,6 +116,6 @@ pub fn evaluate(args: &Evaluate, output: &Output) -> Outcome {
         }),
         &rows,
     );
-    let unproven = bought.proven.as_ref().is_some_and(|proven| proven.adapted.is_none());
+    let unproven = bought.proven.as_ref().is_some_and(|proven| proven.values.is_none());
     Ok(if contradicted || unproven { ExitCode::from(NO) } else { ExitCode::SUCCESS })
 }

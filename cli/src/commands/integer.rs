@@ -102,6 +102,7 @@ fn prove(args: &IntegerProve, output: &Output) -> Outcome {
         sequences: args.sequences as usize,
         scored: args.scored.map_or(usize::MAX, |scored| scored as usize),
         prove: !args.plan,
+        portable: args.portable,
     };
     spinner.set_message(if args.plan { "plan the proof" } else { "prove and verify" });
     let proved = integer::prove(&setup, &srs, &tokenizer, &options);

@@ -87,6 +87,7 @@ pub fn execute(command: Command, output: &Output) -> Outcome {
         Command::Claim(args) => claim::claim(&args, output),
         Command::Deliver(args) => settle::deliver(&args, output),
         Command::Settle(args) => settle::settle(&args, output),
+        Command::VerifySample(args) => settle::verify_sample(&args, output),
         Command::Report(args) => report::report(&args, output),
         Command::Leak(args) => {
             ezkl::refuse(

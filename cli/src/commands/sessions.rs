@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, path::Path, process::ExitCode, time::Duration};
 
 use serde_json::{Value, json};
 use zklora_artifacts::folder::adapter_in;
-use zklora_evaluation::{digest::Digest, identity::Identity, spending::Spent};
+use zklora_evaluation::{
+    answering::Answering, digest::Digest, identity::Identity, spending::Spent,
+};
 use zklora_runtime::Error;
 use zklora_session::stored_sessions::{Folder, State, Stored, upkeep};
 
@@ -30,6 +32,7 @@ pub fn sessions(args: &Sessions, output: &Output) -> Outcome {
         Some(SessionsCommand::Abandon(args)) => {
             abandon(&upkeep::abandon(&folder, &args.id)?, output)
         }
+        Some(SessionsCommand::GiveUp(of)) => give_up(args, artifacts, &of.request, output),
         Some(SessionsCommand::Retry(args)) => {
             retry(&upkeep::retry(&folder, &args.id)?, &folder, output)
         }
@@ -98,13 +101,27 @@ fn table_of(sessions: &[Stored]) -> Vec<Vec<String>> {
     table
 }
 
-/// What answers told of the adapter, if an identity is named.
-fn spent(args: &Sessions, artifacts: &Path) -> anyhow::Result<Option<(String, Spent)>> {
-    let Some(folder) = &args.identity else { return Ok(None) };
+/// The adapter of a folder.
+fn adapter(artifacts: &Path) -> Result<Digest, Error> {
     let adapter = adapter_in(artifacts).ok_or_else(|| {
         Error::input(format!("{}: there is no manifest in public/", artifacts.display()))
     })?;
-    let lineage = Identity::open(folder)?.lineage_of(&Digest(adapter.0))?;
+    Ok(Digest(adapter.0))
+}
+
+fn give_up(args: &Sessions, artifacts: &Path, request: &Digest, output: &Output) -> Outcome {
+    let missing = || Error::input("--identity DIR is missing: name the folder of your identity");
+    let identity = Identity::open(args.identity.as_deref().ok_or_else(missing)?)?;
+    Answering::give_up_proof(&identity, &adapter(artifacts)?, request)?;
+    let rows = [("Given up", format!("the proof of a sample of request {request}"))];
+    output.result(&json!({ "given_up": request }), &rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What answers told of the adapter, if an identity is named.
+fn spent(args: &Sessions, artifacts: &Path) -> anyhow::Result<Option<(String, Spent)>> {
+    let Some(folder) = &args.identity else { return Ok(None) };
+    let lineage = Identity::open(folder)?.lineage_of(&adapter(artifacts)?)?;
     let none = || Error::input(format!("{}: it never offered this adapter", folder.display()));
     let lineage = lineage.ok_or_else(none)?;
     let spent = lineage.spending().read()?;

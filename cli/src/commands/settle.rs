@@ -1,4 +1,4 @@
-//! `zklora deliver` and `zklora settle`
+//! `zklora deliver`, `zklora settle` and `zklora verify-sample`
 
 use std::process::ExitCode;
 
@@ -6,13 +6,18 @@ use serde_json::json;
 use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_proof::keys::KeyStore;
 use zklora_runtime::{
+    Error,
     evaluate::{self, DeliverOptions, SettleOptions, TermsOptions, Verdict},
     registration::Registration,
 };
 
 use super::outcome::{Outcome, policy};
 use crate::{
-    args::settle::{Deliver, Settle},
+    args::{
+        TrustedSrs,
+        own_model::OwnModel,
+        settle::{Deliver, Settle, VerifySample},
+    },
     exit_code::{NO, UNUSABLE},
     output::Output,
 };
@@ -61,12 +66,7 @@ pub fn deliver(args: &Deliver, output: &Output) -> Outcome {
 pub fn settle(args: &Settle, output: &Output) -> Outcome {
     let srs = srs_file::load(args.srs.file.srs.as_deref())?;
     let options = SettleOptions {
-        terms: TermsOptions {
-            model: args.model.model.clone(),
-            base: args.model.base_model(),
-            tokenizer: args.model.tokenizer.clone(),
-            policy: policy(&args.srs),
-        },
+        terms: terms(&args.model, &args.srs),
         delivery: args.delivery.clone(),
         key: args.key.clone(),
         adapter_out: args.adapter_out.clone(),
@@ -120,4 +120,44 @@ pub fn settle(args: &Settle, output: &Output) -> Outcome {
         Verdict::Contradicted => ExitCode::from(NO),
         Verdict::Undecidable => ExitCode::from(UNUSABLE),
     })
+}
+
+pub fn verify_sample(args: &VerifySample, output: &Output) -> Outcome {
+    let srs = srs_file::load(args.srs.file.srs.as_deref())?;
+    let terms = terms(&args.model, &args.srs);
+    let spinner = output.spinner();
+    spinner.set_message("verify the proof of the sample");
+    let found = evaluate::verify_sample(&args.dir, &srs, &terms);
+    spinner.finish_and_clear();
+    let (offer, proven) = found?;
+    let key = offer.offer.key;
+    if let Some(signer) = args.signer.filter(|signer| *signer != key) {
+        let why = format!("the offer is signed by {key}, and not by {signer}");
+        return Err(Error::input(why).into());
+    }
+    let is_proven = proven.values.is_some();
+    let word = if is_proven { "PROVEN" } else { "NOT PROVEN" };
+    let mut rows = vec![("Verdict".to_string(), word.to_string())];
+    rows.extend(evaluate::sample_lines(&proven));
+    rows.push(("Signed by".into(), key.to_string()));
+    if args.signer.is_none() {
+        rows.push((String::new(), "whose key that is, --signer compares: you did not say".into()));
+    }
+    rows.push(("Adapter id".into(), offer.offer.adapter_id.to_string()));
+    rows.push(("Base model".into(), offer.offer.base_model.clone()));
+    rows.push(("Answer".into(), proven.answer.to_string()));
+    let rows: Vec<(&str, String)> =
+        rows.iter().map(|(label, value)| (label.as_str(), value.clone())).collect();
+    output.result(&json!({ "key": key, "offer": offer.digest, "proven": proven }), &rows);
+    Ok(if is_proven { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+}
+
+/// The base model of a command, and which ceremonies are accepted.
+fn terms(model: &OwnModel, srs: &TrustedSrs) -> TermsOptions {
+    TermsOptions {
+        model: model.model.clone(),
+        base: model.base_model(),
+        tokenizer: model.tokenizer.clone(),
+        policy: policy(srs),
+    }
 }

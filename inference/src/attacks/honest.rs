@@ -5,7 +5,7 @@ use zklora_proof::verifier::SrsPolicy;
 use crate::{
     Error,
     plan::Plan,
-    prover::{ScoreOpening, attempt},
+    prover::{ResultOpening, attempt},
     statement::Bound,
     sums::{self, SumClaim},
     testing::{Contributor, Kind, QUERIES_AND_VALUES, claimed, keys, scores, sequences, srs},
@@ -87,8 +87,9 @@ fn sums_of_scores_of_two_proofs() {
         openings.push(opening.unwrap());
     }
     let bound = |least, most| Bound { weights: vec![1; 3], least, most };
-    let claim = |bounds| SumClaim { scores: commitments.clone(), bounds, context: [3; 32] };
-    let openings: Vec<&ScoreOpening> = openings.iter().collect();
+    let claim =
+        |bounds| SumClaim { results: commitments.clone(), bounds, squares: None, context: [3; 32] };
+    let openings: Vec<&ResultOpening> = openings.iter().collect();
     let prove = |claim| sums::prove(srs(), keys(), &registered, prover.mask_key, claim, &openings);
     let verify =
         |claim, proof: &[u8]| sums::verify(srs(), keys(), &registered, claim, proof, policy);

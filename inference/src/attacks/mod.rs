@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod adapters;
+mod answers;
 pub mod events;
 mod forgeries;
 mod hiding;
@@ -13,6 +14,7 @@ mod proof_bytes;
 mod registrations;
 pub mod rules;
 mod session;
+mod squares;
 mod statements;
 mod transcripts;
 mod witness;

@@ -8,7 +8,7 @@ use super::session::{Session, gpt2, is_refused, llama, look_up, strangers};
 use crate::{
     integers::Grid,
     lookups::{Entries, Known, Live},
-    plan::{Committed, ROOT_OFFSET, Softmax},
+    plan::{Committed, Plan, ROOT_OFFSET, Softmax},
     relations::Rule,
     schedule::LIMB,
     tensors::{Source, TensorId, View},
@@ -56,6 +56,7 @@ fn names(session: &Session) -> BTreeMap<TensorId, (String, Option<usize>)> {
             Some((Value::Scores(_), _)) => "scores",
             Some((Value::Weights(_), _)) => "weights",
             Some((Value::WeightsBefore(_), _)) => "weights before",
+            Some((Value::Squares, _)) => "squares",
             None => "tensors",
         };
         for (j, limb) in limbs.limbs.iter().enumerate() {
@@ -254,9 +255,8 @@ fn entries(session: &Session, softmax: &Softmax) -> Entries {
     session.plan.tables[lookup.table].entries.clone()
 }
 
-/// Nothing but the integer model's integers can be cut into limbs.
-fn is_impossible(session: &Session, witness: &Witness) -> bool {
-    let plan = &session.plan;
+/// Some number cannot be cut into limbs.
+pub fn is_impossible(plan: &Plan, witness: &Witness) -> bool {
     let known = Known { tensors: &witness.tensors, values: &witness.values };
     plan.limbs.iter().any(|limbs| {
         let end = LIMB * (limbs.limbs.len() as u32 + 1);
@@ -288,7 +288,7 @@ fn no_other_result_has_a_remainder() {
             for place in ends(session, tensor) {
                 for by in [-1, 1] {
                     add(&mut witness, tensor, place, None, by);
-                    assert!(is_impossible(session, &witness), "{at} {place:?} {by}");
+                    assert!(is_impossible(&session.plan, &witness), "{at} {place:?} {by}");
                     add(&mut witness, tensor, place, None, -by);
                 }
             }
@@ -321,7 +321,7 @@ fn no_other_root_satisfies_both_inequalities() {
                         witness.values.insert(value, grid);
                     }
                     // Whatever h is then: the inequalities come first.
-                    assert!(is_impossible(session, &witness), "{at} {row} {by}");
+                    assert!(is_impossible(&session.plan, &witness), "{at} {row} {by}");
                 }
             }
         }
@@ -369,7 +369,7 @@ fn no_other_normaliser_sums_to_one() {
                             witness.values.insert(value, grid);
                         }
                     }
-                    assert!(!is_entry || is_impossible(session, &witness), "{at} {row} {by}");
+                    assert!(!is_entry || is_impossible(&session.plan, &witness), "{at} {row} {by}");
                 }
             }
         }

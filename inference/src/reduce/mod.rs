@@ -62,23 +62,20 @@ impl Reducer<'_, '_> {
         for at in (0..self.program.steps.len()).rev() {
             self.operator(at)?;
         }
-        self.committed_scores();
-        match self.claims.is_empty() {
-            true => Ok(()),
-            false => Err(Error::Internal("a claim is left".into())),
-        }
+        self.committed_results();
+        Ok(())
     }
 
-    /// The committed scores are those of the sequences: one sum of all, with powers of a challenge.
-    fn committed_scores(&mut self) {
+    /// The committed results are those of the statement: one sum of all, with powers of λ.
+    fn committed_results(&mut self) {
         let plan = self.plan;
         let Some(tensor) = plan.sums else { return };
-        let lambdas = self.lambdas(plan.scores.len());
+        let lambdas = self.lambdas(plan.results.len());
         let mut opening = Opening::default();
         let catalog = &plan.catalog;
         let one = Arc::new(vec![F::ONE]);
         opening.add(catalog, tensor, &one, &lambdas, F::ONE);
-        for (score, lambda) in plan.scores.iter().zip(&lambdas) {
+        for (score, lambda) in plan.results.iter().zip(&lambdas) {
             let sign = ethnum::I256::from(-score.sign);
             let picks = score.cells.iter().map(|(row, at)| (*row, *at, sign)).collect();
             let picked = View::Picked(Arc::new(vec![picks]));

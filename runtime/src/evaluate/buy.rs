@@ -9,13 +9,12 @@ use zklora_evaluation::{
     answer::{Answer, UnitValues},
     digest::Digest,
     evidence::{ANSWER, OFFER, REQUEST},
-    metric::Metric,
-    request::{Choices, FullRequest, UnitGroup, sequences},
-    sample::candidates,
+    request::{Choices, FullRequest, UnitGroup, scored_tokens, sequences},
+    sample::{Sample, candidates, price},
     unit_lines::{self, DEFAULT_GROUP, Groups},
     unit_scores::{UnitScores, side},
 };
-use zklora_integer::{evaluate::check_unit, score::score};
+use zklora_integer::{evaluate::check_unit, score::score, unit::Unit};
 use zklora_proof::srs::Srs;
 
 use super::{
@@ -23,7 +22,8 @@ use super::{
     folder::{Folder, nonce_of},
     offer::read_offer,
     other_party::{Contributor, Step},
-    prove::{Proven, prove},
+    prove::{Proven, SampleOptions, prove},
+    sample_proof::refusal,
     sent_units::{Earlier, SentUnits},
     terms::{CheckedTerms, TermsOptions},
 };
@@ -63,8 +63,8 @@ pub struct BuyOptions {
     pub list_unscored: u32,
     /// Compute the values of the base model, too.
     pub check_base: bool,
-    /// Have a sample of this many units proven.
-    pub prove: Option<u32>,
+    /// Have a sample proven.
+    pub prove: Option<SampleOptions>,
     /// Public claims to compare with.
     pub claims: Vec<PathBuf>,
     /// The buyer's memory of sent units.
@@ -181,8 +181,8 @@ pub fn buy(
         false => new_request(&folder, &terms, published, left, groups, options)?,
     };
     let bits = request.price(&terms.offer)?;
-    if let Some((units, most)) = options.prove.zip(most_proven) {
-        check_sample(&request, units, most)?;
+    if let Some((sample, most)) = options.prove.zip(most_proven) {
+        check_sample(&terms, &request, sample, most)?;
     }
     if let Some(left) = left {
         progress(Step::Price { bits, left });
@@ -205,9 +205,9 @@ pub fn buy(
         check_base(&terms, &request, &answer)?;
     }
     let proven = match options.prove {
-        Some(units) => {
+        Some(sample) => {
             let of = (&terms, &request, &answer);
-            Some(prove(contributor, &folder, srs, of, units, options.terms.policy, progress)?)
+            Some(prove(contributor, &folder, srs, of, sample, options.terms.policy, progress)?)
         }
         None => None,
     };
@@ -237,29 +237,47 @@ pub fn buy(
     })
 }
 
-/// Whether a sample of so many units can be drawn, and whichever it is be proven: there is one draw
-/// an answer, so that it must not fail for public reasons.
-fn check_sample(full: &FullRequest, units: u32, most: u64) -> Result<(), Error> {
-    let tokens = |unit| sequences(unit).iter().map(|of| of.tokens.len() as u64).sum::<u64>();
-    let mut lengths: Vec<u64> = candidates(full).map(|(_, unit)| tokens(unit)).collect();
+/// Whether a sample can be drawn, and whichever it is be proven: there is one draw an answer, so
+/// that it must not fail for public reasons.
+fn check_sample(
+    terms: &CheckedTerms,
+    full: &FullRequest,
+    options: SampleOptions,
+    most: u64,
+) -> Result<(), Error> {
+    let metric = options.metric(full)?;
+    let refuse = |why: String| Err(Statement::Refused(why).into());
+    let tokens = |unit: &Unit| sequences(unit).iter().map(|of| of.tokens.len()).sum::<usize>();
+    let scored = |unit: &Unit| sequences(unit).iter().map(scored_tokens).sum::<usize>();
+    let units: Vec<&Unit> = candidates(full, metric).map(|(_, unit)| unit).collect();
+    let mut lengths: Vec<u64> = units.iter().map(|unit| tokens(unit) as u64).collect();
     lengths.sort_unstable_by(|a, b| b.cmp(a));
-    let units = units as usize;
-    let why = if lengths.len() < units {
-        format!(
-            "a sample of {units} units, and {} can be drawn: sequences of groups that ask for \
-             log_probability",
-            lengths.len()
-        )
-    } else {
-        match lengths[..units].iter().sum::<u64>() {
-            longest if longest > most => format!(
-                "a sample of {units} units may have {longest} tokens, and this contributor proves \
-                 up to {most}: ask for fewer, or send shorter units"
-            ),
-            _ => return Ok(()),
+    let count = options.units as usize;
+    if lengths.len() < count {
+        return refuse(format!(
+            "a sample of {count} units, and {} can be drawn: units of groups that ask for {}",
+            lengths.len(),
+            metric.name()
+        ));
+    }
+    let longest = lengths[..count].iter().sum::<u64>();
+    if longest > most {
+        return refuse(format!(
+            "a sample of {count} units may have {longest} tokens, and this contributor proves up \
+             to {most}: ask for fewer, or send shorter units"
+        ));
+    }
+    // What one unit takes: those with the most tokens, and with the most to score.
+    let largest =
+        [units.iter().max_by_key(|of| tokens(of)), units.iter().max_by_key(|of| scored(of))];
+    let program = terms.adapted_shape()?;
+    for unit in largest.into_iter().flatten() {
+        let sample = Sample { metric, numbers: vec![0], units: vec![(*unit).clone()] };
+        if let Some(why) = refusal(&sample, &program, &terms.manifest) {
+            return refuse(format!("not every sample of these units can be proven: {why}"));
         }
-    };
-    Err(Statement::Refused(why).into())
+    }
+    Ok(())
 }
 
 fn choices_of(full: &FullRequest) -> Choices {
@@ -324,9 +342,11 @@ fn new_request(
     };
     let full = FullRequest::new(terms.offer.digest, &choices, groups)?;
     let bits = full.price(&terms.offer)?;
-    // A proof costs what one mean does, and a bit.
-    let proof = Metric::LogProbability.bits(&[], terms.offer.offer.score_bits) + 1;
-    let bits = bits + options.prove.map_or(0, |_| proof);
+    let proof = match options.prove {
+        Some(sample) => price(sample.metric(&full)?, sample.units, &terms.offer),
+        None => 0,
+    };
+    let bits = bits + proof;
     if let Some(left) = left.filter(|left| bits > *left) {
         return Err(Statement::Refused(format!(
             "this request costs {bits} bits, and {left} are left for you: ask for fewer metrics or \

@@ -59,16 +59,23 @@ pub fn answering(
     if offer.offer.layers != setup.bound.layers() {
         return Err(differs("choice of layers"));
     }
-    let prover = prove.map(|most| sample_prover(&setup, srs, most)).transpose()?;
-    let answering = Answering::new(offer, Identity::open(identity)?, scorer(setup)?)?;
+    let proves = prove.map(|most| sample_prover(&setup, srs, most)).transpose()?;
+    let scorer = scorer(setup)?;
+    let prover = proves.map(|proves| Arc::new(proves(Arc::clone(&scorer))));
+    let answering = Answering::new(offer, Identity::open(identity)?, scorer)?;
     Ok(match prover {
         Some(prover) => answering.with_prover(prover),
         None => answering,
     })
 }
 
-/// Proves samples with the adapter of a setup, whose manifest must be registered.
-fn sample_prover(setup: &Setup, srs: &Srs, most_tokens: u64) -> Result<Arc<SampleProver>, Error> {
+/// Proves samples with the adapter of a setup, whose manifest must be registered, once it has a
+/// scorer.
+fn sample_prover(
+    setup: &Setup,
+    srs: &Srs,
+    most_tokens: u64,
+) -> Result<impl FnOnce(Arc<dyn Scorer>) -> SampleProver + use<>, Error> {
     let artifacts =
         setup.artifacts.clone().ok_or_else(|| Error::input("there is no adapter to prove with"))?;
     let public = artifacts.folder.join("public");
@@ -84,16 +91,18 @@ fn sample_prover(setup: &Setup, srs: &Srs, most_tokens: u64) -> Result<Arc<Sampl
     let mut model = [0; 32];
     hex::decode_to_slice(&setup.bound.digest, &mut model)
         .map_err(|error| Error::input(error.to_string()))?;
-    Ok(Arc::new(SampleProver {
-        srs: srs.clone(),
+    let (srs, score_bits) = (srs.clone(), setup.bound.model.score_bits);
+    Ok(move |scorer| SampleProver {
+        srs,
         keys,
         artifacts,
         registration,
         program,
+        scorer,
         model,
-        score_bits: setup.bound.model.score_bits,
+        score_bits,
         most_tokens,
-    }))
+    })
 }
 
 /// Scores units without and with the adapter of a setup.

@@ -11,7 +11,7 @@ use zklora_evaluation::{
     envelope,
     evidence::{ANSWER, CIPHERTEXT, DELIVERY, MANIFEST, OFFER, REQUEST, UNITS},
     offer::SignedOffer,
-    proving::PROOF_REQUEST,
+    proving::{PROOF, PROOF_REQUEST},
     request::{self, FullRequest, Request},
 };
 use zklora_files::Access;
@@ -76,6 +76,7 @@ impl Folder {
                     "it is not here: ask the contributor for the delivery (zklora deliver), and \
                      put its files into this folder"
                 }
+                PROOF => "there is no proof yet: run the same `zklora evaluate --prove` again",
                 ANSWER if self.has_request() => {
                     "the evaluation is not finished: run the same `zklora evaluate` again"
                 }

@@ -33,9 +33,9 @@ pub use offer::{
     OfferOptions, Offered, make_offer, read_offer, registration_beside, require_same_contributor,
 };
 pub use other_party::{Contributor, OfferedNow, Step};
-pub use prove::Proven;
+pub use prove::{Proven, SampleOptions, verify_sample};
 pub use report::{GroupReport, Interval, Loss, Report, Right};
-pub use report_lines::{Stage, lines, next_step};
+pub use report_lines::{Stage, lines, next_step, sample as sample_lines};
 pub(crate) use report_lines::{in_nats, in_points};
 pub use sent_units::{Earlier, SentUnits};
 pub use settle::{SettleOptions, Settlement, Verdict, settle, settle_evidence};

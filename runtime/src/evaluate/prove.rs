@@ -1,16 +1,20 @@
 //! The buyer's part of a proof: draw a sample, ask for its proof, verify it.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use zklora_evaluation::{
     Error as Statement,
     answer::Answer,
     digest::Digest,
     evidence::ANSWER,
+    metric::Metric,
     offer::SignedOffer,
     proving::{MAX_PROOF, PROOF, PROOF_REQUEST},
-    request::{FullRequest, scored_tokens, sequences},
-    sample::{MAX_BYTES, ProofRequest},
-    values::mean,
+    request::FullRequest,
+    sample::{MAX_BYTES, ProofRequest, Sample, default_metric},
+    unit_scores::{Side, side},
+    values::Values,
 };
 use zklora_integer::score::{Score, score};
 use zklora_proof::{keys::KeyStore, srs::Srs, verifier::SrsPolicy};
@@ -19,20 +23,20 @@ use super::{
     folder::Folder,
     other_party::{Contributor, Step},
     sample_proof::{SampleVerdict, SampleVerifier},
-    terms::CheckedTerms,
+    terms::{CheckedTerms, TermsOptions},
 };
 use crate::Error;
 
 /// What was proven of a sample.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proven {
-    /// The mean log-probability of a token of the sample with the adapter, in 10⁻³ nats; none if
-    /// the contributor says that a unit of the sample cannot be proven.
-    pub adapted: Option<i64>,
-    /// The same without the adapter, computed here.
-    pub base: i64,
+    /// The values of the sample: a mean and its error, or counts of right answers; none if the
+    /// contributor says that a unit of the sample cannot be proven.
+    pub values: Option<Values>,
     /// The answer.
     pub answer: Digest,
+    /// What was asked for.
+    pub metric: Metric,
     /// Units of the sample, counted from 0 over the whole request.
     pub units: Vec<u64>,
     /// Their scored tokens.
@@ -41,10 +45,19 @@ pub struct Proven {
     pub bits: u64,
 }
 
-impl Proven {
-    /// Base minus adapted loss, in 10⁻³ nats a token.
-    pub fn gain(&self) -> Option<i64> {
-        self.adapted.map(|adapted| adapted - self.base)
+/// What is asked of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SampleOptions {
+    /// Units.
+    pub units: u32,
+    /// What is proven; none for the first metric that the request asks for and that can be proven.
+    pub metric: Option<Metric>,
+}
+
+impl SampleOptions {
+    /// What is proven of a request.
+    pub(super) fn metric(&self, full: &FullRequest) -> Result<Metric, Error> {
+        self.metric.map_or_else(|| Ok(default_metric(full)?), Ok)
     }
 }
 
@@ -54,33 +67,31 @@ pub(super) fn prove(
     folder: &Folder,
     srs: &Srs,
     (terms, full, answer): (&CheckedTerms, &FullRequest, &Answer),
-    units: u32,
+    options: SampleOptions,
     policy: SrsPolicy,
     progress: &mut dyn FnMut(Step),
 ) -> Result<Proven, Error> {
-    let request = ProofRequest::new(answer, folder.draw_nonce(&full.request)?, units)?;
+    let metric = options.metric(full)?;
+    let nonce = folder.draw_nonce(&full.request)?;
+    let request = ProofRequest::new(answer, nonce, metric, options.units)?;
     // All that can fail here fails before the nonce is shown, which is once.
-    let registration = folder.registration()?.ok_or_else(|| {
-        Error::input("the adapter is not registered, and nothing can be proven of its scores")
-    })?;
-    request.sample(full, answer)?;
-    check_base_unscored(terms, full, answer)?;
+    let drawn = Drawn::new(folder, terms, full, answer, request)?;
+    let request = &drawn.request;
     let bytes = request.to_bytes()?;
     if folder.has_proof_request() && folder.read(PROOF_REQUEST, MAX_BYTES)? != bytes {
         let why = "another sample of this answer was asked for before: there is one draw an \
-                   answer; ask for as many units as then";
+                   answer; ask for as many units, and the same metric, as then";
         return Err(Error::file(&folder.path, why));
     }
     // Kept before it is asked for: a proof that never came is remembered, too.
     folder.write(PROOF_REQUEST, &bytes)?;
     if !folder.file(PROOF).exists() {
-        let proof = contributor.prove(&request, progress)?;
+        let proof = contributor.prove(request, progress)?;
         folder.write(PROOF, &proof)?;
     }
     progress(Step::Local("verify the proof of the sample"));
     let proof = folder.read(PROOF, MAX_PROOF)?;
-    let proofs = (registration.as_slice(), proof.as_slice());
-    let proven = verify_sample(srs, (terms, full, answer), &request, proofs, policy);
+    let proven = drawn.verify(srs, terms, answer, &proof, policy);
     if proven.is_err() {
         // The contributor may still give a better one.
         std::fs::rename(folder.file(PROOF), folder.file("proof.refused"))
@@ -114,60 +125,101 @@ fn check_base_unscored(
     }
 }
 
-/// Verifies the proof of a sample, and computes the base model's mean.
-fn verify_sample(
-    srs: &Srs,
-    (terms, full, answer): (&CheckedTerms, &FullRequest, &Answer),
-    request: &ProofRequest,
-    (registration, proof): (&[u8], &[u8]),
-    policy: SrsPolicy,
-) -> Result<Proven, Error> {
-    let sample = request.sample(full, answer)?;
-    let (keys, program) = (KeyStore::default(), terms.adapted_shape()?);
-    let SignedOffer { offer, digest, .. } = &terms.offer;
-    let verifier = SampleVerifier {
-        srs,
-        keys: &keys,
-        manifest: &terms.manifest,
-        registration,
-        program: &program,
-        model: offer.integer_model.0,
-        score_bits: offer.score_bits,
-        offer: *digest,
-        policy,
-    };
-    let verdict = verifier.verify(&sample, request, proof)?;
-    if verdict == SampleVerdict::NotProvable && !request.may_be_unprovable(&sample, answer) {
-        return Err(Statement::Mismatch {
-            what: PROOF.into(),
-            why: "it says that a unit of the sample cannot be proven, and the signed answer says \
-                  that every unit has a score"
-                .into(),
+/// A sample, and what its proof is verified with.
+struct Drawn {
+    request: ProofRequest,
+    sample: Sample,
+    /// The base model's scores of the units.
+    base: Vec<Side>,
+    registration: Vec<u8>,
+}
+
+impl Drawn {
+    /// Draws a sample, and checks what needs no proof.
+    fn new(
+        folder: &Folder,
+        terms: &CheckedTerms,
+        full: &FullRequest,
+        answer: &Answer,
+        request: ProofRequest,
+    ) -> Result<Drawn, Error> {
+        let registration = folder.registration()?.ok_or_else(|| {
+            Error::input("the adapter is not registered, and nothing can be proven of its scores")
+        })?;
+        let sample = request.sample(full, answer)?;
+        check_base_unscored(terms, full, answer)?;
+        let base: Vec<Side> = score(&terms.base, &sample.units)?.0.iter().map(side).collect();
+        if base.iter().any(Option::is_none) {
+            let why = "the base model has no score of a drawn unit, and it does not say so";
+            return Err(Statement::Mismatch { what: ANSWER.into(), why: why.into() }.into());
         }
-        .into());
+        Ok(Drawn { request, sample, base, registration })
     }
-    let drawn: Vec<_> = sample.units.iter().map(|at| full.units[*at as usize].clone()).collect();
-    let mut sum = 0i128;
-    for scored in score(&terms.base, &drawn)?.0 {
-        match scored {
-            Score::LogProbability(of) => sum += i128::from(of.sum()),
-            // Such units cannot be drawn: the answer lists them, or its list is false.
-            _ => {
-                let why = "the base model has no score of a drawn unit, and it does not say so";
-                return Err(Statement::Mismatch { what: ANSWER.into(), why: why.into() }.into());
+
+    fn verify(
+        &self,
+        srs: &Srs,
+        terms: &CheckedTerms,
+        answer: &Answer,
+        proof: &[u8],
+        policy: SrsPolicy,
+    ) -> Result<Proven, Error> {
+        let Drawn { request, sample, base, registration } = self;
+        let (keys, program) = (KeyStore::default(), terms.adapted_shape()?);
+        let SignedOffer { offer, digest, .. } = &terms.offer;
+        let verifier = SampleVerifier {
+            srs,
+            keys: &keys,
+            manifest: &terms.manifest,
+            registration,
+            program: &program,
+            model: offer.integer_model.0,
+            score_bits: offer.score_bits,
+            offer: *digest,
+            policy,
+        };
+        let values = match verifier.verify(sample, request, base, proof)? {
+            SampleVerdict::Proven(values) => Some(values),
+            SampleVerdict::NotProvable if request.may_be_unprovable(sample, answer) => None,
+            SampleVerdict::NotProvable => {
+                let why = "it says that a unit of the sample cannot be proven, and the signed \
+                           answer says that every unit has a score";
+                return Err(Statement::Mismatch { what: PROOF.into(), why: why.into() }.into());
             }
-        }
+        };
+        Ok(Proven {
+            values,
+            answer: answer.digest()?,
+            metric: request.metric,
+            units: sample.numbers.clone(),
+            tokens: sample.scored_tokens().sum(),
+            bits: request.price(&terms.offer),
+        })
     }
-    let tokens = drawn.iter().flat_map(sequences).map(scored_tokens).sum::<usize>() as u64;
-    Ok(Proven {
-        adapted: match verdict {
-            SampleVerdict::Proven(adapted) => Some(adapted),
-            SampleVerdict::NotProvable => None,
-        },
-        base: mean(sum, tokens as i64, offer.score_bits),
-        answer: answer.digest()?,
-        units: sample.units,
-        tokens,
-        bits: request.price(&terms.offer),
-    })
+}
+
+/// Verifies the proof in the folder of an evaluation, also of somebody else's, without the
+/// contributor. Returns the offer, too.
+///
+/// # Errors
+/// A check fails: nothing was proven.
+pub fn verify_sample(
+    path: &Path,
+    srs: &Srs,
+    options: &TermsOptions,
+) -> Result<(SignedOffer, Proven), Error> {
+    let folder = Folder::new(path);
+    let published = (folder.manifest()?, folder.registration()?);
+    let published = (published.0.as_slice(), published.1.as_deref());
+    let terms = CheckedTerms::check(folder.offer()?, published, srs, options)?;
+    let full = folder.request()?;
+    let answer = folder.answer(&terms.offer, &full)?;
+    if !folder.has_proof_request() {
+        return Err(Error::file(path, "no proof of a sample was asked for (evaluate --prove)"));
+    }
+    let request = ProofRequest::parse(&folder.read(PROOF_REQUEST, MAX_BYTES)?)?;
+    let proof = folder.read(PROOF, MAX_PROOF)?;
+    let drawn = Drawn::new(&folder, &terms, &full, &answer, request)?;
+    let proven = drawn.verify(srs, &terms, &answer, &proof, options.policy)?;
+    Ok((terms.offer, proven))
 }

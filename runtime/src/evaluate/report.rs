@@ -162,7 +162,7 @@ impl Report {
             (Some(of), _) if matches!(of.verdict, Verdict::Settled | Verdict::Contradicted) => {
                 grade(settlement.as_ref())
             }
-            (_, Some(proven)) if proven.adapted.is_some() => PROVEN,
+            (_, Some(proven)) if proven.values.is_some() => PROVEN,
             _ if folder.has_proof_request() => NOT_PROVEN,
             _ => grade(settlement.as_ref()),
         };
@@ -224,8 +224,8 @@ impl Report {
 
 const PROVEN: (&str, &str) = (
     "proven",
-    "The mean of the drawn sample is proven for the pinned adapter, without showing anything else \
-     of it. All other numbers are the contributor's word, signed with its key.",
+    "The values of the drawn sample are proven for the pinned adapter, without showing anything \
+     else of it. All other numbers are the contributor's word, signed with its key.",
 );
 const NOT_PROVEN: (&str, &str) = (
     "not proven",
@@ -253,7 +253,13 @@ fn grade(settlement: Option<&Settlement>) -> (&'static str, &'static str) {
     }
 }
 
-fn of_group(name: &str, units: u64, tokens: u64, values: Option<&Values>) -> GroupReport {
+/// What a group's values say.
+pub(super) fn of_group(
+    name: &str,
+    units: u64,
+    tokens: u64,
+    values: Option<&Values>,
+) -> GroupReport {
     let right =
         |of: fn(&Values) -> Option<Counts>| values.and_then(of).map(|counts| right(&counts, units));
     GroupReport {

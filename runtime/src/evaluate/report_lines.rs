@@ -2,7 +2,7 @@
 
 use super::{
     prove::Proven,
-    report::{GroupReport, Interval, Report, Right},
+    report::{self, GroupReport, Interval, Report, Right},
     settle::Verdict,
 };
 use crate::numbers::{count, fixed, plural, signed};
@@ -111,7 +111,7 @@ pub fn lines(report: &Report) -> Vec<(String, String)> {
         line("", format!("{} more: see --json", plural(more, "group")));
     }
     if let Some(proven) = &report.proven {
-        line("Sample", sample(proven));
+        sample(proven).into_iter().for_each(|(label, value)| line(&label, value));
     }
     if report.base_unscored > 0 {
         line(
@@ -162,26 +162,21 @@ pub(crate) fn unscored(report: &Report) -> String {
     }
 }
 
-/// What was proven of a sample.
-pub(crate) fn sample(proven: &Proven) -> String {
-    let size = format!(
-        "{} in {}",
-        plural(proven.tokens as usize, "token"),
-        plural(proven.units.len(), "unit")
-    );
-    let nats = |milli: i64| fixed(-milli as f64 / 1000.0, 3);
-    match (proven.adapted, proven.gain()) {
-        (Some(adapted), Some(gain)) => format!(
-            "{size}, proven: base {}, adapted {}, gain {} nats a token",
-            nats(proven.base),
-            nats(adapted),
-            signed(gain as f64 / 1000.0, 3)
-        ),
-        _ => format!(
-            "{size}: nothing is proven; the contributor says that a unit leaves a range of the \
-             integer model, which is not checked"
-        ),
+/// What was proven of a sample, as labels and values.
+pub fn sample(proven: &Proven) -> Vec<(String, String)> {
+    let group =
+        report::of_group("", proven.units.len() as u64, proven.tokens, proven.values.as_ref());
+    let mut out = Vec::new();
+    let mut line = |label: &str, value: String| out.push((label.to_string(), value));
+    if proven.values.is_some() {
+        line("Sample", format!("{}, proven", size(&group)));
+        of_group(&group, &mut line);
+    } else {
+        let why = "nothing is proven; the contributor says that a unit leaves a range of the \
+                   integer model, which is not checked";
+        line("Sample", format!("{}: {why}", size(&group)));
     }
+    out
 }
 
 /// How large a group is.

@@ -1,8 +1,8 @@
 //! The proof of a sample, for both parties (docs/evaluation.md, "The draw and the proof").
 //!
 //! ```text
-//! sample ─ parts → a proof each, with commitments to scores
-//! commitments + mean ─ one proof that the mean is that of their sum
+//! sample ─ parts → a proof each, with commitments to results
+//! commitments + values ─ one proof that the results have these values
 //! all of it → proof.tar
 //! ```
 
@@ -13,29 +13,32 @@ use zklora_artifacts::folder::Artifacts;
 use zklora_evaluation::{
     Error as Statement, archive, canonical,
     proving::{ProofJob, Prover as ProvesSamples},
-    sample::{ProofRequest, Sample, sums_of_mean},
+    request::sequences,
+    sample::{ProofRequest, Sample},
+    sample_values::SquaresBound,
+    unit_scores::{Scorer, Side},
+    values::Values,
 };
 use zklora_files::Access;
 use zklora_inference::{
     Error as Inference,
     plan::Plan,
-    prover::{Prover, ScoreOpening},
+    prover::{Prover, ResultOpening},
     registration::{self, Registered},
-    statement::{Bound, Claimed},
+    squares::Squares,
+    statement::{Bound, Claimed, Question},
     sums::{self, SumClaim},
-    verifier::{self, ScoreCommitment},
+    verifier::{self, ResultCommitment},
 };
-use zklora_integer::{
-    program::Program,
-    score::{Score, score},
-    unit::{Sequence, Unit},
+use zklora_integer::{program::Program, unit::Unit};
+use zklora_proof::{
+    checked_manifest::CheckedManifest, keys::KeyStore, srs::Srs, verifier::SrsPolicy,
 };
-use zklora_proof::{keys::KeyStore, srs::Srs, verifier::SrsPolicy};
 
 use crate::Error;
 
-/// Most tokens of a part, unless one sequence has more: what a proof needs of memory.
-const PART_TOKENS: usize = 96;
+/// Places of a part, unless one unit has more: what a proof needs of memory grows with them.
+const PART_PLACES: usize = 64;
 /// Largest tree of lookups of a part: what a proof needs of memory.
 const MAX_LEAVES: usize = 1 << 27;
 /// How often a process may die while it proves a part.
@@ -50,9 +53,9 @@ const NOT_PROVABLE: &str = "not-provable";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Said {
-    /// Mean log-probability of a token of the sample with the adapter, in 10⁻³ nats.
-    adapted: i64,
     format: String,
+    /// The values of the sample.
+    values: Values,
     version: u32,
 }
 
@@ -65,43 +68,90 @@ struct Agreed<'a> {
     score_bits: i32,
 }
 
-/// The parts of a sample: consecutive sequences.
-fn parts(sample: &Sample) -> Vec<&[Sequence]> {
+/// Places that the tokens of some units take in a proof: all sequences are as long as a power of
+/// two.
+fn places(units: &[Unit]) -> usize {
+    let all = || units.iter().flat_map(sequences);
+    let longest = all().map(|of| of.tokens.len()).max().unwrap_or(0);
+    all().count() * longest.next_power_of_two()
+}
+
+/// The parts of a sample: consecutive units.
+fn parts(sample: &Sample) -> Vec<&[Unit]> {
     let mut parts = Vec::new();
-    let mut rest = sample.sequences.as_slice();
+    let mut rest = sample.units.as_slice();
     while !rest.is_empty() {
-        let mut tokens = 0;
-        let fits = |of: &&Sequence| {
-            tokens += of.tokens.len();
-            tokens <= PART_TOKENS
-        };
-        let count = rest.iter().take_while(fits).count().max(1);
-        let (part, others) = rest.split_at(count);
+        let more = (2..=rest.len()).take_while(|count| places(&rest[..*count]) <= PART_PLACES);
+        let (part, others) = rest.split_at(more.last().unwrap_or(1));
         parts.push(part);
         rest = others;
     }
     parts
 }
 
+/// What the proof of some units is about, but for what it belongs to.
+fn claimed_of(sample: &Sample, units: &[Unit], model: [u8; 32]) -> Claimed {
+    let question = |unit: &Unit| match unit {
+        Unit::Choice { lengths, answer: Some(answer), .. } => {
+            Some(Question { answer: *answer, lengths: sample.lengths(lengths) })
+        }
+        _ => None,
+    };
+    Claimed {
+        sequences: units.iter().flat_map(sequences).cloned().collect(),
+        questions: units.iter().filter_map(question).collect(),
+        bounds: vec![],
+        commits: true,
+        model,
+        context: [0; 32],
+    }
+}
+
 impl Agreed<'_> {
     /// What the proof of a part is about.
-    fn part(&self, place: usize, sequences: &[Sequence]) -> Result<Claimed, Error> {
-        Ok(Claimed {
-            sequences: sequences.to_vec(),
-            bounds: vec![],
-            commits: true,
-            model: self.model,
-            context: self.request.context(&self.offer, place as u64)?,
-        })
+    fn part(&self, place: usize, units: &[Unit]) -> Result<Claimed, Error> {
+        let context = self.request.context(&self.offer, place as u64)?;
+        Ok(Claimed { context, ..claimed_of(self.sample, units, self.model) })
     }
 
-    /// What the proof of the mean is about.
-    fn sum(&self, scores: Vec<ScoreCommitment>, mean: i64) -> Result<SumClaim, Error> {
-        let (least, most) = sums_of_mean(mean, self.sample.tokens, self.score_bits);
-        let weights = vec![1; self.sample.sequences.len()];
-        let context = self.request.context(&self.offer, scores.len() as u64)?;
-        Ok(SumClaim { scores, bounds: vec![Bound { weights, least, most }], context })
+    /// What the proof of the values is about.
+    fn sum(
+        &self,
+        results: Vec<ResultCommitment>,
+        values: &Values,
+        base: &[Side],
+    ) -> Result<SumClaim, Error> {
+        let terms = self.sample.terms(values, base, self.score_bits)?;
+        let bounds = terms.bounds.into_iter();
+        let bounds = bounds.map(|of| {
+            let (weights, least, most) = (of.weights, of.least, of.most);
+            Bound { weights, least, most }
+        });
+        let squares = terms.squares.map(|of| {
+            let SquaresBound { tokens, base, least, most } = of;
+            Squares { tokens, base, least, most }
+        });
+        let context = self.request.context(&self.offer, results.len() as u64)?;
+        Ok(SumClaim { results, bounds: bounds.collect(), squares, context })
     }
+}
+
+/// Why a sample cannot be proven, for public reasons.
+pub(super) fn refusal(
+    sample: &Sample,
+    program: &Program,
+    manifest: &CheckedManifest,
+) -> Option<String> {
+    parts(sample).into_iter().find_map(|units| {
+        let claimed = claimed_of(sample, units, [0; 32]);
+        match Plan::new(program, manifest, &claimed).map(|plan| plan.size().leaves) {
+            Ok(leaves) if leaves > MAX_LEAVES => {
+                Some(format!("a unit of {} tokens is too long", places(units)))
+            }
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        }
+    })
 }
 
 /// A contributor that proves samples.
@@ -112,6 +162,7 @@ pub(super) struct SampleProver {
     /// The registration of the manifest.
     pub registration: Vec<u8>,
     pub program: Program,
+    pub scorer: Arc<dyn Scorer>,
     /// Digest of the integer model.
     pub model: [u8; 32],
     pub score_bits: i32,
@@ -124,23 +175,7 @@ impl ProvesSamples for SampleProver {
     }
 
     fn refuses(&self, sample: &Sample) -> Option<String> {
-        parts(sample).into_iter().find_map(|sequences| {
-            let claimed = Claimed {
-                sequences: sequences.to_vec(),
-                bounds: vec![],
-                commits: true,
-                model: self.model,
-                context: [0; 32],
-            };
-            let plan = Plan::new(&self.program, &self.artifacts.manifest, &claimed);
-            match plan.map(|plan| plan.size().leaves) {
-                Ok(leaves) if leaves > MAX_LEAVES => {
-                    Some(format!("a unit of {} tokens is too long", sequences[0].tokens.len()))
-                }
-                Ok(_) => None,
-                Err(error) => Some(error.to_string()),
-            }
-        })
+        refusal(sample, &self.program, &self.artifacts.manifest)
     }
 
     fn prove(
@@ -188,13 +223,6 @@ impl Attempts {
 }
 
 impl SampleProver {
-    /// Whether every sequence has a score.
-    fn all_in_range(&self, sample: &Sample) -> Result<bool, Error> {
-        let units: Vec<Unit> = sample.sequences.iter().cloned().map(Unit::LogProbability).collect();
-        let (scores, _) = score(&self.program, &units)?;
-        Ok(!scores.iter().any(|score| matches!(score, Score::OutOfRange(_))))
-    }
-
     fn prove_parts(
         &self,
         job: &ProofJob,
@@ -221,11 +249,12 @@ impl SampleProver {
         let parts = parts(&job.sample);
         let (mut proofs, mut openings, mut commitments) = (Vec::new(), Vec::new(), Vec::new());
         // Before the first part: which part it would be at tells of the adapter.
-        if !self.all_in_range(&job.sample)? {
+        let scores = self.scorer.score(&job.sample.units)?;
+        if scores.iter().any(|of| of.adapted.is_none()) {
             return Err(Inference::OutOfRange.into());
         }
-        for (place, sequences) in parts.iter().enumerate() {
-            let claimed = agreed.part(place, sequences)?;
+        for (place, units) in parts.iter().enumerate() {
+            let claimed = agreed.part(place, units)?;
             let path = job.folder.join(format!("{place}.part"));
             // The opening is secret: both lie in one private file, and are removed at the end.
             let stored = match path.is_file() {
@@ -241,7 +270,7 @@ impl SampleProver {
                     let attempts = Attempts::begin(job.folder.join(format!("{place}.attempts")))?;
                     let (proof, opening) = prover.prove(&claimed)?;
                     let opening =
-                        opening.ok_or_else(|| internal("a proof commits to no scores"))?;
+                        opening.ok_or_else(|| internal("a proof commits to no results"))?;
                     let bytes = part_bytes(&proof, &opening, &claimed.context);
                     zklora_files::write(&path, &bytes, Access::Private)?;
                     attempts.end()?;
@@ -259,17 +288,14 @@ impl SampleProver {
             proofs.push(proof);
             openings.push(opening);
         }
-        let total: i128 = openings.iter().flat_map(|of| &of.scores).map(|x| i128::from(*x)).sum();
-        let adapted = zklora_evaluation::values::mean(
-            total,
-            i64::try_from(job.sample.tokens).unwrap_or(i64::MAX),
-            self.score_bits,
-        );
-        let claim = agreed.sum(commitments, adapted)?;
-        let of: Vec<&ScoreOpening> = openings.iter().collect();
+        let values = job.sample.values(&scores, self.score_bits);
+        let values = values.ok_or_else(|| internal("a sample has no values"))?;
+        let base: Vec<Side> = scores.into_iter().map(|of| of.base).collect();
+        let claim = agreed.sum(commitments, &values, &base)?;
+        let of: Vec<&ResultOpening> = openings.iter().collect();
         let mask_key = &self.artifacts.mask_key;
         let sum = sums::prove(&self.srs, &self.keys, &registered, mask_key, &claim, &of)?;
-        let said = Said { adapted, format: FORMAT.0.into(), version: FORMAT.1 };
+        let said = Said { format: FORMAT.0.into(), values, version: FORMAT.1 };
         Ok(Some(pack(&said, &sum, &proofs)?))
     }
 }
@@ -288,18 +314,18 @@ fn pack(said: &Said, sum: &[u8], proofs: &[Vec<u8>]) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// A part as a private file: a digest, the mask, the scores, the proof.
+/// A part as a private file: a digest, the mask, the results, the proof.
 fn part_bytes(
     proof: &[u8],
-    opening: &ScoreOpening,
+    opening: &ResultOpening,
     context: &[u8; 32],
 ) -> zeroize::Zeroizing<Vec<u8>> {
-    let length = 72 + 8 * opening.scores.len() + proof.len();
+    let length = 72 + 8 * opening.results.len() + proof.len();
     let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(length));
     bytes.extend_from_slice(&[0; 32]);
     bytes.extend_from_slice(&opening.mask.to_bytes_le());
-    bytes.extend_from_slice(&(opening.scores.len() as u64).to_le_bytes());
-    opening.scores.iter().for_each(|score| bytes.extend_from_slice(&score.to_le_bytes()));
+    bytes.extend_from_slice(&(opening.results.len() as u64).to_le_bytes());
+    opening.results.iter().for_each(|result| bytes.extend_from_slice(&result.to_le_bytes()));
     bytes.extend_from_slice(proof);
     let digest = part_digest(&bytes[32..], context);
     bytes[..32].copy_from_slice(&digest);
@@ -313,7 +339,7 @@ fn part_digest(rest: &[u8], context: &[u8; 32]) -> [u8; 32] {
 }
 
 /// A part from its file; none if it is damaged or of another statement: then it is made again.
-fn read_part(bytes: &[u8], context: &[u8; 32]) -> Option<(Vec<u8>, ScoreOpening)> {
+fn read_part(bytes: &[u8], context: &[u8; 32]) -> Option<(Vec<u8>, ResultOpening)> {
     let (digest, rest) = bytes.split_first_chunk::<32>()?;
     if *digest != part_digest(rest, context) {
         return None;
@@ -321,17 +347,18 @@ fn read_part(bytes: &[u8], context: &[u8; 32]) -> Option<(Vec<u8>, ScoreOpening)
     let (mask, rest) = rest.split_first_chunk::<32>()?;
     let (count, rest) = rest.split_first_chunk::<8>()?;
     let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;
-    let (scores, proof) = rest.split_at_checked(count.checked_mul(8)?)?;
-    let scores = scores.as_chunks::<8>().0.iter().map(|score| i64::from_le_bytes(*score)).collect();
+    let (results, proof) = rest.split_at_checked(count.checked_mul(8)?)?;
+    let results = results.as_chunks::<8>().0.iter();
+    let results = results.map(|result| i64::from_le_bytes(*result)).collect();
     let mask = Option::from(zklora_proof::field::F::from_bytes_le(mask))?;
-    Some((proof.to_vec(), ScoreOpening { scores, mask }))
+    Some((proof.to_vec(), ResultOpening { results, mask }))
 }
 
 /// What a proof of a sample says, once it is verified.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SampleVerdict {
-    /// The mean of the sample with the adapter, in 10⁻³ nats a token.
-    Proven(i64),
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum SampleVerdict {
+    /// The values of the sample.
+    Proven(Values),
     /// A unit of the sample leaves a range of the integer model.
     NotProvable,
 }
@@ -340,7 +367,7 @@ pub enum SampleVerdict {
 pub(super) struct SampleVerifier<'a> {
     pub srs: &'a Srs,
     pub keys: &'a KeyStore,
-    pub manifest: &'a zklora_proof::checked_manifest::CheckedManifest,
+    pub manifest: &'a CheckedManifest,
     /// Its registration.
     pub registration: &'a [u8],
     /// With the manifest's shapes.
@@ -352,7 +379,7 @@ pub(super) struct SampleVerifier<'a> {
 }
 
 impl SampleVerifier<'_> {
-    /// Verifies a proof.
+    /// Verifies a proof. `base` are the base model's scores of the sample's units.
     ///
     /// # Errors
     /// A check fails: nothing was proven.
@@ -360,6 +387,7 @@ impl SampleVerifier<'_> {
         &self,
         sample: &Sample,
         request: &ProofRequest,
+        base: &[Side],
         bytes: &[u8],
     ) -> Result<SampleVerdict, Error> {
         let what = "proof.tar";
@@ -399,15 +427,15 @@ impl SampleVerifier<'_> {
             score_bits: self.score_bits,
         };
         let mut commitments = Vec::new();
-        for (place, sequences) in parts.iter().enumerate() {
-            let claimed = agreed.part(place, sequences)?;
+        for (place, units) in parts.iter().enumerate() {
+            let claimed = agreed.part(place, units)?;
             let proof = named(&format!("{place}.proof"))?;
             let commitment =
                 verifier::verify(srs, keys, &registered, program, &claimed, proof, policy)?;
-            commitments.push(commitment.ok_or_else(|| internal("a proof commits to no scores"))?);
+            commitments.push(commitment.ok_or_else(|| internal("a proof commits to no results"))?);
         }
-        let claim = agreed.sum(commitments, said.adapted)?;
+        let claim = agreed.sum(commitments, &said.values, base)?;
         sums::verify(srs, keys, &registered, &claim, named(SUM)?, policy)?;
-        Ok(SampleVerdict::Proven(said.adapted))
+        Ok(SampleVerdict::Proven(said.values))
     }
 }

@@ -49,20 +49,22 @@ pub fn unscored(out: &mut String, report: &Report) {
 /// What was proven of a sample.
 pub fn sample(out: &mut String, report: &Report) {
     let Some(proven) = &report.proven else { return };
-    let shown = match proven.adapted {
+    let shown = match proven.values {
         Some(_) => {
             "The units were drawn after the contributor had signed its answer. The proof shows that \
-             this mean is the pinned adapter's, and nothing else of it. It says nothing of the \
-             units that were not drawn."
+             these values are the pinned adapter's, and nothing else of it. The interval says how \
+             far all units that could be drawn may be from the sample."
         }
         None => "A sample was drawn, and there is no proof of it.",
     };
-    let _ = write!(
-        out,
+    out.push_str(
         "<section aria-labelledby=\"sample\"><h2 id=\"sample\">The drawn sample</h2><div \
-         class=\"card\"><p><bdi>{}</bdi></p><p>{shown}</p></div></section>",
-        text(&report_lines::sample(proven)),
+         class=\"card\">",
     );
+    for (label, value) in report_lines::sample(proven) {
+        let _ = write!(out, "<p>{}: <bdi>{}</bdi></p>", text(label.trim()), text(&value));
+    }
+    let _ = write!(out, "<p>{shown}</p></div></section>");
 }
 
 /// What each side has given away.

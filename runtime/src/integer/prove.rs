@@ -9,7 +9,8 @@ use cpu_time::ProcessTime;
 use zklora_artifacts::folder::read_registration;
 pub use zklora_inference::plan::PlanSize;
 use zklora_inference::{
-    Error as Inference, plan::Plan, prover::Prover, registration, statement::Claimed, verifier,
+    Error as Inference, plan::Plan, prover::Prover, registration, statement::Claimed, vectors,
+    verifier,
 };
 use zklora_integer::unit::{Sequence, Unit};
 use zklora_models::language_model::Tokenizer;
@@ -31,6 +32,8 @@ pub struct ProveOptions {
     pub scored: usize,
     /// Make the proof, and verify it.
     pub prove: bool,
+    /// Without wide vector instructions, for the whole process.
+    pub portable: bool,
 }
 
 /// Whether scores with an adapter can be proven.
@@ -138,14 +141,23 @@ pub fn prove(
     let tokens = sequences.iter().map(|of| of.tokens.len()).sum();
     let scored = sequences.iter().map(|of| of.tokens.len() - of.from).sum();
     let count = sequences.len();
-    let claimed =
-        Claimed { sequences, bounds: vec![], commits: true, model: [0; 32], context: [0; 32] };
+    let claimed = Claimed {
+        sequences,
+        questions: vec![],
+        bounds: vec![],
+        commits: true,
+        model: [0; 32],
+        context: [0; 32],
+    };
     let size = match Plan::new(program, &artifacts.manifest, &claimed) {
         Ok(plan) => plan.size(),
         Err(error @ Inference::Unsupported(_)) => return Ok(Provable::No(error.to_string())),
         Err(error) => return Err(error.into()),
     };
     let mut proved = Proved { sequences: count, tokens, scored, size, measured: None };
+    if options.portable {
+        vectors::leave_out();
+    }
     if !options.prove {
         return Ok(Provable::Yes(proved));
     }

@@ -3,23 +3,41 @@
 use std::{cell::RefCell, fs, rc::Rc};
 
 use zklora_evaluation::{
+    answering::Answering,
     archive,
+    metric::Metric,
     proving::PROOF,
     sample::ProofRequest,
     unit_scores::{Scorer, UnitScores},
-    values::mean,
+    values::{Means, Values, mean},
 };
 use zklora_inference::proof;
 use zklora_integer::unit::Unit;
 use zklora_runtime::{
     Error,
-    evaluate::{Bought, BuyOptions, Folder, Proven, Report},
+    evaluate::{Bought, BuyOptions, Folder, Proven, Report, SampleOptions},
 };
 
-use crate::parties::{LINES, OTHER, Purchase, Server, Shop, world};
+use crate::parties::{OTHER, Purchase, Server, Shop, world};
 
 fn bought(purchase: &Purchase, server: &mut Server, units: u32) -> Result<Bought, Error> {
-    let options = BuyOptions { prove: Some(units), ..purchase.options(LINES) };
+    asked(purchase, server, TEXTS, SampleOptions { units, metric: None })
+}
+
+/// Three short texts, which fit one part of a proof.
+const TEXTS: &str = r#"{"group": "text", "tokens": [7, 9, 4, 3], "from": 1}
+{"group": "text", "tokens": [1, 5, 2, 8, 6], "from": 2}
+{"group": "text", "tokens": [3, 3, 7], "from": 1}
+"#;
+
+/// An evaluation of these lines, with a sample.
+fn asked(
+    purchase: &Purchase,
+    server: &mut Server,
+    lines: &str,
+    sample: SampleOptions,
+) -> Result<Bought, Error> {
+    let options = BuyOptions { prove: Some(sample), ..purchase.options(lines) };
     purchase.buy_with(server, &options)
 }
 
@@ -74,7 +92,7 @@ fn the_mean_of_a_drawn_sample_is_proven() {
     let found = bought(&purchase, &mut server, 2).unwrap();
     let proven = found.proven.unwrap();
     assert_eq!(grade(&purchase), "proven");
-    assert_eq!((proven.units.len(), proven.bits), (2, 17));
+    assert_eq!((proven.units.len(), proven.bits), (2, 33));
 
     // The same mean as by hand, from the scores of single units.
     let request = &found.request;
@@ -85,8 +103,11 @@ fn the_mean_of_a_drawn_sample_is_proven() {
         let sum: i64 = scores.iter().map(side).sum();
         mean(sum.into(), proven.tokens as i64, found.terms.offer.offer.score_bits)
     };
-    assert_eq!(proven.adapted, Some(by_hand(|of| of.adapted.as_ref().unwrap()[0].sum)));
-    assert_eq!(proven.base, by_hand(|of| of.base.as_ref().unwrap()[0].sum));
+    let values = proven.values.clone().unwrap();
+    let adapted = by_hand(|of| of.adapted.as_ref().unwrap()[0].sum);
+    let base = by_hand(|of| of.base.as_ref().unwrap()[0].sum);
+    assert_eq!(values.log_probability, Some(Means { adapted, base }));
+    assert!(values.error.is_some());
 
     // Asked again, the same bytes, and nothing is charged twice.
     let before = fs::read(purchase.path(PROOF)).unwrap();
@@ -97,6 +118,65 @@ fn the_mean_of_a_drawn_sample_is_proven() {
     // Nothing secret is left in the contributor's folder.
     let folder = shop.identity().lineages().unwrap()[0].request(&request.digest);
     assert!(!folder.join("proof-parts").exists() && folder.join(PROOF).exists());
+}
+
+/// Two questions, asked for both kinds of accuracy.
+const QUESTIONS: &str = r#"{"group": "q", "metrics": ["accuracy", "accuracy_normalised"]}
+{"group": "q", "choices": [{"tokens": [7, 9, 4], "from": 1, "length": 3}, {"tokens": [7, 5], "from": 1, "length": 1}], "answer": 1}
+{"group": "q", "choices": [{"tokens": [3, 2], "from": 1, "length": 9}, {"tokens": [3, 8, 1], "from": 1, "length": 2}], "answer": 0}
+{"group": "q", "choices": [{"tokens": [5, 2], "from": 1, "length": 1}, {"tokens": [5, 2], "from": 1, "length": 1}], "answer": 1}
+"#;
+
+#[test]
+fn counts_of_right_answers_are_proven() {
+    let shop = Shop::new();
+    for metric in [None, Some(Metric::AccuracyNormalised)] {
+        let purchase = Purchase::start(&shop);
+        let mut server = shop.proving(1000);
+        let found = asked(&purchase, &mut server, QUESTIONS, SampleOptions { units: 3, metric });
+        let found = found.unwrap();
+        let proven = found.proven.unwrap();
+        assert_eq!((proven.units.as_slice(), proven.bits), (&[0, 1, 2][..], 5));
+        // A sample of all units has the values that were answered.
+        let answered = found.answer.groups[0].metrics.clone().unwrap();
+        let values = proven.values.unwrap();
+        match metric {
+            None => assert_eq!(values.accuracy, answered.accuracy),
+            Some(_) => assert_eq!(values.accuracy_normalised, answered.accuracy_normalised),
+        }
+        assert_eq!(grade(&purchase), "proven");
+        // Other counts are none.
+        for field in ["base", "gained", "lost"] {
+            let name = metric.map_or("accuracy", Metric::name);
+            let change: Change = on_files(move |files| {
+                let mut said: serde_json::Value = serde_json::from_slice(&files[0].1).unwrap();
+                let value = &mut said["values"][name][field];
+                *value = (1 - value.as_i64().unwrap().min(1)).into();
+                files[0].1 = serde_json::to_vec(&said).unwrap();
+            });
+            fs::remove_file(purchase.path(PROOF)).unwrap();
+            let mut server = changing(&shop, change);
+            let sample = SampleOptions { units: 3, metric };
+            assert!(asked(&purchase, &mut server, QUESTIONS, sample).is_err(), "{field}");
+            fs::rename(purchase.path("proof.refused"), purchase.path(PROOF)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn only_what_is_asked_for_and_has_a_proof_is_proven() {
+    let shop = Shop::new();
+    let purchase = Purchase::start(&shop);
+    let mut server = shop.proving(1000);
+    let sample = |metric| SampleOptions { units: 3, metric: Some(metric) };
+    let error = asked(&purchase, &mut server, TEXTS, sample(Metric::Accuracy)).err().unwrap();
+    assert!(error.to_string().contains("0 can be drawn"), "{error}");
+    assert!(!purchase.path("answer.json").exists());
+    let found = purchase.buy_with(&mut server, &purchase.options(TEXTS)).unwrap();
+    for metric in [Metric::Greedy, Metric::Error, Metric::Confusion] {
+        let error = ProofRequest::new(&found.answer, nonce(&purchase), metric, 1).unwrap_err();
+        assert!(error.to_string().contains("there is no proof of"), "{error}");
+    }
 }
 
 #[test]
@@ -110,11 +190,11 @@ fn there_is_one_draw_an_answer() {
     // Also for a buyer that forgets, and at the contributor.
     let asked = fs::read(purchase.path("proof-request.json")).unwrap();
     let own = ProofRequest::parse(&asked).unwrap();
-    let other = ProofRequest::new(&found.answer, own.nonce.0, 2).unwrap();
+    let other = ProofRequest::new(&found.answer, own.nonce.0, Metric::LogProbability, 2).unwrap();
     let error = server.answering.accept_proof(&other, "buyer").unwrap_err().to_string();
     assert!(error.contains("one draw an answer"), "{error}");
     // Nor with another nonce, or by another client.
-    let other = ProofRequest::new(&found.answer, [7; 32], 1).unwrap();
+    let other = ProofRequest::new(&found.answer, [7; 32], Metric::LogProbability, 1).unwrap();
     assert!(server.answering.accept_proof(&other, "buyer").is_err());
     assert!(server.answering.accept_proof(&own, "somebody").is_err());
 }
@@ -130,9 +210,10 @@ fn a_sample_is_limited_by_public_numbers() {
         // Before anything was sent or paid.
         assert!(!purchase.path("answer.json").exists());
         // And by the contributor, for a buyer that does not ask itself.
-        let found = purchase.buy_with(&mut server, &purchase.options(LINES)).unwrap();
+        let found = purchase.buy_with(&mut server, &purchase.options(TEXTS)).unwrap();
         let nonce = nonce(&purchase);
-        let request = ProofRequest::new(&found.answer, nonce, units).unwrap();
+        let request =
+            ProofRequest::new(&found.answer, nonce, Metric::LogProbability, units).unwrap();
         let charges = server.answering.spent().unwrap().charges.len();
         let error = server.answering.accept_proof(&request, "buyer").unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
@@ -166,12 +247,16 @@ fn nothing_else_passes_for_a_proof() {
             changes.push(on_files(move |files| files[at].1.clone_from(&bytes)));
         }
     }
-    changes.push(on_files(|files| {
-        let text = String::from_utf8(files[0].1.clone()).unwrap();
-        let said: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let adapted = said["adapted"].as_i64().unwrap();
-        files[0].1 = text.replace(&adapted.to_string(), &(adapted + 1).to_string()).into_bytes();
-    }));
+    for place in
+        ["/values/log_probability/adapted", "/values/log_probability/base", "/values/error"]
+    {
+        changes.push(on_files(move |files| {
+            let mut said: serde_json::Value = serde_json::from_slice(&files[0].1).unwrap();
+            let value = said.pointer_mut(place).unwrap();
+            *value = (value.as_i64().unwrap() + 1).into();
+            files[0].1 = serde_json::to_vec(&said).unwrap();
+        }));
+    }
     changes.push(on_files(|files| drop(files.pop())));
     changes.push(on_files(|files| files.push(("9.proof".into(), vec![]))));
     changes.push(on_files(|files| *files[1].1.last_mut().unwrap() ^= 1));
@@ -186,7 +271,7 @@ fn nothing_else_passes_for_a_proof() {
     }
     // The honest one, at last.
     let found = bought(&purchase, &mut shop.proving(1000), 2).unwrap();
-    assert!(found.proven.unwrap().adapted.is_some());
+    assert!(found.proven.unwrap().values.is_some());
     assert_eq!(grade(&purchase), "proven");
 }
 
@@ -210,7 +295,9 @@ fn nothing_leaves_but_commitments_and_a_mean() {
     assert_eq!(names, ["proof.json", "sum.proof", "0.proof"]);
     let said: serde_json::Value = serde_json::from_slice(&first[0].1).unwrap();
     let fields: Vec<&String> = said.as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["adapted", "format", "version"]);
+    assert_eq!(fields, ["format", "values", "version"]);
+    let fields: Vec<&String> = said["values"].as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["error", "log_probability"]);
     for (of_first, of_second) in first.iter().zip(second).skip(1) {
         let (name, bytes) = of_first;
         assert_eq!(bytes.len(), of_second.1.len(), "{name}");
@@ -235,8 +322,9 @@ fn a_proof_goes_on_where_it_was_interrupted() {
     let shop = Shop::new();
     let purchase = Purchase::start(&shop);
     let server = RefCell::new(shop.proving(1000));
-    let found = purchase.buy_with(&mut server.borrow_mut(), &purchase.options(LINES)).unwrap();
-    let request = ProofRequest::new(&found.answer, nonce(&purchase), 3).unwrap();
+    let found = purchase.buy_with(&mut server.borrow_mut(), &purchase.options(TEXTS)).unwrap();
+    let request =
+        ProofRequest::new(&found.answer, nonce(&purchase), Metric::LogProbability, 3).unwrap();
     let server = server.into_inner();
     server.answering.accept_proof(&request, "buyer").unwrap();
     let digest = found.request.digest;
@@ -249,14 +337,41 @@ fn a_proof_goes_on_where_it_was_interrupted() {
     assert!(proof.unwrap().is_some() && parts == 1);
 }
 
+/// A contributor may give a proof up: nobody makes it, and the buyer is told.
+#[test]
+fn a_proof_that_was_given_up_is_not_made() {
+    let shop = Shop::new();
+    let purchase = Purchase::start(&shop);
+    let mut server = shop.proving(1000);
+    let found = purchase.buy_with(&mut server, &purchase.options(TEXTS)).unwrap();
+    let (adapter, digest) = (found.terms.offer.offer.adapter_id, found.request.digest);
+    let give_up = || Answering::give_up_proof(&shop.identity(), &adapter, &digest);
+    assert!(give_up().unwrap_err().to_string().contains("no proof was asked for"));
+    let nonce = nonce(&purchase);
+    let request = ProofRequest::new(&found.answer, nonce, Metric::LogProbability, 1).unwrap();
+    server.answering.accept_proof(&request, "buyer").unwrap();
+    // While a part is being proven.
+    let proof = server.answering.prove(&digest, &mut |_, _| {
+        give_up().unwrap();
+        true
+    });
+    assert!(proof.unwrap_err().to_string().contains("gave this proof up"));
+    let folder = shop.identity().lineages().unwrap()[0].request(&digest);
+    assert!(!folder.join("proof-parts").exists() && !folder.join(PROOF).exists());
+    let error = server.answering.known_proof(&request, "buyer").unwrap_err().to_string();
+    assert!(error.contains("gave this proof up"), "{error}");
+    assert!(server.answering.prove(&digest, &mut |_, _| panic!("it is proven")).is_err());
+    assert_eq!(grade(&purchase), "claimed");
+}
+
 /// What a verified proof says is the buyer's own note: one that came with a folder does not count.
 #[test]
 fn a_forged_note_of_a_proof_does_not_count() {
     let shop = Shop::new();
     let purchase = Purchase::of(&shop, shop.honest());
     let proven = Proven {
-        adapted: Some(0),
-        base: -5000,
+        values: Some(Values::default()),
+        metric: Metric::LogProbability,
         answer: purchase.answer().digest().unwrap(),
         units: vec![0],
         tokens: 9,

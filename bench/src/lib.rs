@@ -5,6 +5,7 @@
 //!              figures → targets, scaling, markdown
 //! network_bench: a server and a user's model in one process → times as ratios
 //! evaluation_bench: base model, adapter, text → scoring against tract, bytes and time around it
+//! inference_bench: the figures of proofs that `zklora integer prove` makes → page, curve
 //! ezkl_comparison: one module → native_side, ezkl_side → comparison → page
 //! hot_functions → `cargo bench`, and the test `instructions`
 //! ```
@@ -17,6 +18,7 @@ pub mod evaluation_bench;
 #[cfg(feature = "ezkl")]
 pub mod ezkl_comparison;
 pub mod hot_functions;
+pub mod inference_bench;
 mod integer_vs_float;
 pub mod network_bench;
 pub mod proof_bench;

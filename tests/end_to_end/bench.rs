@@ -49,7 +49,7 @@ fn bench_refuses_pages_without_a_place_and_profiles_that_it_does_not_know() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.md");
     std::fs::write(&page, "no place").unwrap();
-    zk!["bench", "--profile", "module", "--markdown", &page].refused(2, "once and in this order");
+    zk!["bench", "--profile", "module", "--markdown", &page].refused(2, "the first one once");
     zk!["bench", "--profile", "gpt-5"].refused(2, "llama-3.3-70b");
     zk!["bench"].refused(2, "--adapter");
 }

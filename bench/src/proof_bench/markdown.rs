@@ -16,22 +16,22 @@ pub const BEGIN: &str = "<!-- Written by `zklora bench --all --markdown docs/ben
 /// Last line of the section.
 pub const END: &str = "<!-- End of what the command wrote. -->";
 
-/// Replaces the text between the two markers.
+/// Replaces the text between a first line and the next last line.
 ///
 /// # Errors
-/// The text does not have each marker once, in that order.
-pub fn replace_section(text: &str, section: &str) -> Result<String, Error> {
+/// The text does not have the first line once, and a last line behind it.
+pub fn replace_section(text: &str, begin: &str, section: &str) -> Result<String, Error> {
     let refuse = || {
         Error::input(format!(
-            "the file needs these two lines, once and in this order: {BEGIN} and {END}"
+            "the file needs these two lines, the first one once: {begin} and {END}"
         ))
     };
-    let (before, rest) = text.split_once(BEGIN).ok_or_else(refuse)?;
+    let (before, rest) = text.split_once(begin).ok_or_else(refuse)?;
     let (_, after) = rest.split_once(END).ok_or_else(refuse)?;
-    if [before, after].iter().any(|part| part.contains(BEGIN) || part.contains(END)) {
+    if [before, rest].iter().any(|part| part.contains(begin)) {
         return Err(refuse());
     }
-    Ok(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", section.trim()))
+    Ok(format!("{before}{begin}\n\n{}\n\n{END}{after}", section.trim()))
 }
 
 /// Formats a time with three significant digits.
@@ -167,18 +167,18 @@ mod tests {
     #[test]
     fn only_what_stands_between_the_markers_is_replaced() {
         let text = format!("# A\n\n{BEGIN}\nold\n{END}\n\nb\n");
-        let replaced = replace_section(&text, "new\n").unwrap();
+        let replaced = replace_section(&text, BEGIN, "new\n").unwrap();
         assert_eq!(replaced, format!("# A\n\n{BEGIN}\n\nnew\n\n{END}\n\nb\n"));
-        assert_eq!(replace_section(&replaced, "new").unwrap(), replaced);
+        assert_eq!(replace_section(&replaced, BEGIN, "new").unwrap(), replaced);
         for bad in ["", BEGIN, &format!("{END}{BEGIN}"), &format!("{text}{text}")] {
-            assert!(replace_section(bad, "new").is_err(), "{bad}");
+            assert!(replace_section(bad, BEGIN, "new").is_err(), "{bad}");
         }
     }
 
     #[test]
     fn the_page_has_the_markers() {
         let page = include_str!("../../../docs/benchmarks.md");
-        assert!(replace_section(page, "x").is_ok());
+        assert!(replace_section(page, BEGIN, "x").is_ok());
     }
 
     #[test]

@@ -12,7 +12,8 @@ use super::{SrsFile, against};
 pub struct Bench {
     /// PEFT folder whose pipeline is measured.
     #[arg(long, value_name = "DIR",
-        required_unless_present_any = ["profile", "all", "scaling", "task", "against", "evaluate"])]
+        required_unless_present_any =
+            ["profile", "all", "scaling", "task", "against", "evaluate", "inference"])]
     pub adapter: Option<PathBuf>,
     /// Folder of the base model: DoRA and VeRA need it.
     #[arg(long, value_name = "DIR", requires = "adapter")]
@@ -24,16 +25,16 @@ pub struct Bench {
     /// Measure every profile.
     #[arg(long, conflicts_with_all = ["adapter", "profile"])]
     pub all: bool,
-    /// Write the figures of the profiles into this file, between the two lines that mark their
-    /// place.
+    /// Write the figures of profiles or of --inference into this file, between the two lines that
+    /// mark their place.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["adapter", "scaling"])]
     pub markdown: Option<PathBuf>,
     /// Measure how costs grow from one profile (distilgpt2): rows ×1, ×10, ×100; modules ×1, ×2,
     /// ×4; rank 4, 8, 16, 32.
     #[arg(long, conflicts_with_all = ["adapter", "all"])]
     pub scaling: bool,
-    /// Draw the curves into this file.
-    #[arg(long, value_name = "FILE.svg", requires = "scaling")]
+    /// Draw the curves of --scaling or --inference into this file.
+    #[arg(long, value_name = "FILE.svg", conflicts_with_all = ["adapter", "evaluate"])]
     pub svg: Option<PathBuf>,
     /// Rows per module, separated by commas [default: 64,640,6400; 64 for profiles, 16 for
     /// --scaling].
@@ -49,14 +50,19 @@ pub struct Bench {
     #[arg(long, value_name = "DIR", requires = "model", requires = "text",
         conflicts_with_all = ["adapter", "profile", "all", "scaling"])]
     pub evaluate: Option<PathBuf>,
+    /// Measure inference proofs with the registered adapter in this folder instead, on the base
+    /// model --model: 16 to 128 tokens, few scored ones, one thread, no vector instructions.
+    #[arg(long, value_name = "DIR", requires = "model", requires = "text",
+        conflicts_with_all = ["adapter", "profile", "all", "scaling", "evaluate"])]
+    pub inference: Option<PathBuf>,
     /// Text of which units are made.
-    #[arg(long, value_name = "FILE", requires = "evaluate")]
+    #[arg(long, value_name = "FILE", requires = "model")]
     pub text: Option<PathBuf>,
     /// Tokenizer of the base model [default: tokenizer.json beside it].
-    #[arg(long, value_name = "FILE", requires = "evaluate")]
+    #[arg(long, value_name = "FILE", requires = "text")]
     pub tokenizer: Option<PathBuf>,
     /// Folder of its integer model, which is made if there is none [default: a temporary one].
-    #[arg(long, value_name = "DIR", requires = "evaluate")]
+    #[arg(long, value_name = "DIR", requires = "text")]
     pub integer: Option<PathBuf>,
     /// Units that are scored.
     #[arg(long, value_name = "N", default_value_t = 200, requires = "evaluate",

@@ -14,7 +14,7 @@ use zklora_runtime::{
     pipeline::{ActivationSource, Options, PipelineStep},
 };
 
-use super::{outcome::Outcome, profile_bench};
+use super::{inference_bench, outcome::Outcome, profile_bench};
 use crate::{
     args,
     output::{Output, bytes, count, seconds},
@@ -23,6 +23,9 @@ use crate::{
 pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     if let (Some(artifacts), Some(model), Some(text)) = (&args.evaluate, &args.model, &args.text) {
         return evaluations(args, artifacts, model, text, output);
+    }
+    if let (Some(artifacts), Some(model), Some(text)) = (&args.inference, &args.model, &args.text) {
+        return inference_bench::bench(args, artifacts, model, text, output);
     }
     let Some(adapter) = &args.adapter else { return profile_bench::bench(args, output) };
     if let Some(model) = &args.model {

@@ -14,6 +14,8 @@ mod evaluate;
 mod ezkl;
 #[cfg(feature = "server")]
 mod infer;
+#[cfg(feature = "bench")]
+mod inference_bench;
 mod integer;
 mod leak;
 mod man;

@@ -67,7 +67,7 @@ fn in_own_process(task: &Task) -> Result<StageReport, Error> {
 }
 
 /// The messages of a process, on one line.
-fn messages(stderr: &[u8]) -> String {
+pub(super) fn messages(stderr: &[u8]) -> String {
     String::from_utf8_lossy(stderr).lines().collect::<Vec<_>>().join(" | ")
 }
 
@@ -142,8 +142,7 @@ fn profiles(args: &args::Bench, output: &Output) -> Outcome {
         args.profile.iter().map(String::as_str).collect()
     };
     let rows: &[u32] = if args.rows.is_empty() { &[64] } else { &args.rows };
-    let page =
-        args.markdown.as_deref().map(|path| page(path).map(|text| (path, text))).transpose()?;
+    let page = args.markdown.as_deref().map(|path| page(path, proof_bench::BEGIN)).transpose()?;
     let spinner = output.spinner();
     let mut measured = Vec::new();
     for name in names {
@@ -164,7 +163,7 @@ fn profiles(args: &args::Bench, output: &Output) -> Outcome {
         let section = proof_bench::section(&machine, &measured, &judged);
         zklora_files::write(
             path,
-            proof_bench::replace_section(&text, &section)?.as_bytes(),
+            proof_bench::replace_section(&text, proof_bench::BEGIN, &section)?.as_bytes(),
             Access::Public,
         )?;
     }
@@ -185,12 +184,12 @@ fn profiles(args: &args::Bench, output: &Output) -> Outcome {
 const NOTE: &str = "the fastest of up to five runs in two seconds; one process per stage; targets \
                     are for two idle cores";
 
-/// The text of the file for the figures, after a check that it marks their place.
-fn page(path: &Path) -> anyhow::Result<String> {
+/// The file for figures and its text, after a check that it marks their place.
+pub(super) fn page<'a>(path: &'a Path, begin: &str) -> anyhow::Result<(&'a Path, String)> {
     let text = String::from_utf8(zklora_files::read(path, MAX_FILE)?)?;
     // Fails here rather than after minutes of measuring.
-    proof_bench::replace_section(&text, "")?;
-    Ok(text)
+    proof_bench::replace_section(&text, begin, "")?;
+    Ok((path, text))
 }
 
 /// A time with three significant digits.

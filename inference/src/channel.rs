@@ -19,8 +19,9 @@ use crate::{
     fixed_base::FixedBase,
 };
 
-/// Cells that a prover has room for: far more than any model has asked for.
-const MOST_CELLS: usize = 1 << 18;
+/// Cells that a prover has room for, and most messages of a proof: far more than any model has
+/// asked for.
+pub(crate) const MOST_CELLS: usize = 1 << 18;
 
 /// Where a cell lies: the message, from 1; the column of W; the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

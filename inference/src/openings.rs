@@ -57,13 +57,15 @@ impl Opening {
         let factor = Fe::from(factor);
         for piece in &catalog.tensors[tensor].pieces {
             let inner = &features[piece.first..piece.first + piece.count];
-            if inner.iter().all(|weight| *weight == F::ZERO) {
-                continue;
-            }
+            // A block of a lookup has weights of its own features only: memory is that of blocks.
+            let is_weight = |weight: &F| *weight != F::ZERO;
+            let ends = inner.iter().position(is_weight).zip(inner.iter().rposition(is_weight));
+            let Some((first, last)) = ends else { continue };
+            let inner = &inner[first..=last];
             self.parts.push(Part {
                 pack: piece.pack,
                 weights: Arc::clone(weights),
-                row: piece.row,
+                row: piece.row + first,
                 inner: inner.iter().map(|weight| Fe::from(*weight) * factor).collect(),
             });
         }
@@ -329,4 +331,28 @@ fn join(openings: &[Opening], betas: &[F]) -> Vec<Joined> {
         }
     }
     joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::axis::Axis;
+
+    /// What a block of a lookup opens takes as much memory as the block.
+    #[test]
+    fn parts_hold_the_weights_that_are_not_zero() {
+        let mut catalog = Catalog::new(6);
+        let axis = catalog.axis(Axis::dense(1));
+        let rows = data_rows(6);
+        let tensor = catalog.tensor(axis, 3 * rows);
+        let weights = Arc::new(vec![F::ONE]);
+        let mut features = vec![F::ZERO; 3 * rows];
+        for at in [rows + 2, rows + 5, 2 * rows] {
+            features[at] = F::from(at as u64);
+        }
+        let mut opening = Opening::default();
+        opening.add(&catalog, tensor, &weights, &features, F::ONE);
+        let found: Vec<_> = opening.parts.iter().map(|part| (part.row, part.inner.len())).collect();
+        assert_eq!(found, [(2, 4), (0, 1)]);
+    }
 }

@@ -385,8 +385,8 @@ impl Builder<'_> {
                     value: Some((Value::Accumulator(at), PerRow::Same(I256::ONE))),
                     constant: PerRow::Same(I256::ZERO),
                 };
-                // `Program` bounds the unrounded result by this.
-                let bound = U256::ONE << (FIELD_BITS - 1 - LIMB);
+                // `Program` bounds the unrounded result by this: it leaves room for a whole limb.
+                let bound = (U256::ONE << (FIELD_BITS - 1 - LIMB)) - 1;
                 self.rounding(at, input, bound, *shift, rules::PART, true)?
             }
             (Operator::Norm { x, kind, .. }, action @ Action::Norm { .. }) => {

@@ -4,18 +4,19 @@ use group::{Curve, GroupEncoding};
 use rayon::prelude::*;
 use zklora_proof::{
     field::{G1, G1Affine},
+    layout::MAX_COLUMNS,
     manifest::parse_point,
     proof::MAX_ARGUMENT,
 };
 
-use crate::Error;
+use crate::{Error, channel::MOST_CELLS};
 
 /// First bytes of every proof of this crate.
 pub const MAGIC: &[u8; 8] = b"zklorain";
 /// Version of the format.
 pub const VERSION: u8 = 1;
 const POINT: usize = 48;
-/// Most points of a part.
+/// Most columns of tensors.
 const MAX_POINTS: usize = 1 << 24;
 
 /// A parsed proof: every point is in the prime-order group and not the identity.
@@ -65,11 +66,13 @@ impl Proof {
                 format!("version {version}: this build reads version {VERSION}"),
             ));
         }
-        let columns = points(&mut rest, "columns", Some(columns))?;
-        let messages = points(&mut rest, "messages", None)?;
-        let t = points(&mut rest, "T", None)?;
-        let u = points(&mut rest, "U", Some(t.len()))?;
-        let blinders = points(&mut rest, "blinders", None)?;
+        // How many messages and T columns there are is known later. Points beyond what any proof
+        // has are not worth the time that their checks take.
+        let columns = points(&mut rest, "columns", Some(columns), MAX_POINTS)?;
+        let messages = points(&mut rest, "messages", None, MOST_CELLS)?;
+        let t = points(&mut rest, "T", None, MAX_COLUMNS)?;
+        let u = points(&mut rest, "U", Some(t.len()), MAX_COLUMNS)?;
+        let blinders = points(&mut rest, "blinders", None, MAX_COLUMNS + 1)?;
         let length = number(&mut rest, "halo2")?;
         if length > MAX_ARGUMENT {
             return Err(Error::malformed("halo2", format!("it claims {length} bytes")));
@@ -105,10 +108,11 @@ fn points(
     rest: &mut &[u8],
     part: &'static str,
     expected: Option<usize>,
+    most: usize,
 ) -> Result<Vec<G1Affine>, Error> {
     let count = number(rest, part)?;
-    if count > MAX_POINTS || expected.is_some_and(|expected| expected != count) {
-        let expected = expected.unwrap_or(MAX_POINTS);
+    if count > most || expected.is_some_and(|expected| expected != count) {
+        let expected = expected.unwrap_or(most);
         return Err(Error::malformed(part, format!("it claims {count} points, not {expected}")));
     }
     let bytes = take(rest, part, count * POINT)?;

@@ -67,8 +67,24 @@ impl Plan {
                 }
             }
         }
+        check_features(&schedule)?;
         Ok(Plan { schedule, sides })
     }
+}
+
+/// Most features of all sides of all terms, over all pairs of a term.
+const MAX_FEATURES: usize = 1 << 26;
+
+/// Refuses manifests that take more of a verifier's memory than any adapter's does: it keeps a
+/// weight of each feature, and at large k a manifest of some kilobytes names millions.
+pub(crate) fn check_features(schedule: &Schedule) -> Result<(), Error> {
+    let features: usize = schedule.lookups.iter().map(|lookup| lookup.features).sum();
+    if features > MAX_FEATURES {
+        return Err(Error::Unsupported(format!(
+            "the adapter's terms have {features} features; at most {MAX_FEATURES} can be registered"
+        )));
+    }
+    Ok(())
 }
 
 /// Proves that every committed weight has 16 bits, and verifies the proof.

@@ -13,6 +13,7 @@ mod plans;
 mod proof_bytes;
 mod registrations;
 pub mod rules;
+mod scores;
 mod session;
 mod squares;
 mod statements;

@@ -1,5 +1,7 @@
 //! Statements that are none.
 
+use zklora_integer::program::Action;
+
 use super::session::llama;
 use crate::{
     Error,
@@ -85,4 +87,22 @@ fn modules_with_other_numbers_than_the_manifests_are_refused() {
         let answer = Plan::new(&program, manifest, &session.claimed).map(drop);
         assert!(matches!(answer, Err(Error::Statement(_))), "{answer:?}");
     }
+}
+
+/// A coarse adapter: what its layer gives has no more bits than the layer is rounded to.
+#[test]
+fn layers_that_are_rounded_by_no_bits_can_be_proven() {
+    let kind = Kind { layers: &["o_proj"], rank: 1, ..QUERIES_AND_VALUES };
+    let contributor = Contributor::new("tiny-llama", &kind);
+    let mut program = contributor.program(false);
+    let mut count = 0;
+    for step in &mut program.steps {
+        if let Action::Linear { part: Some(part), .. } = &mut step.action {
+            *part = 0;
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+    let answer = Plan::new(&program, &contributor.manifest, &llama().claimed).map(drop);
+    assert!(answer.is_ok(), "{answer:?}");
 }

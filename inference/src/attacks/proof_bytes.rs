@@ -154,6 +154,24 @@ fn counts_beyond_the_bytes_are_malformed() {
     assert!(start.elapsed().as_secs() < 20);
 }
 
+/// More points than any proof has are not even checked: these are none of the curve.
+#[test]
+fn counts_beyond_any_proof_are_malformed_before_their_points_are_read() {
+    let session = llama();
+    let honest = session.honest();
+    for (at, name, most) in [(1, "messages", 1 << 18), (2, "T", 1 << 12)] {
+        let (start, _) = parts(honest)[at];
+        let mut bytes = honest[..start].to_vec();
+        bytes.extend_from_slice(&(most as u32 + 1).to_le_bytes());
+        bytes.resize(bytes.len() + (most + 1) * POINT, 0xff);
+        let Err(Error::Malformed { part, why }) = session.verify(&bytes) else {
+            panic!("{name}");
+        };
+        assert_eq!(part, name);
+        assert!(why.contains("claims"), "{why}");
+    }
+}
+
 #[test]
 fn points_too_many_or_too_few_are_malformed() {
     let session = llama();

@@ -16,9 +16,12 @@ use super::session::{is_refused, llama};
 use crate::{
     Error,
     argument::{self, Hidden, Shape},
+    axis::Axis,
     integers::{Grid, field},
-    registration::{self, Plan},
+    lookups::{Input, Live},
+    registration::{self, Plan, check_features},
     relations::Rule,
+    schedule::Schedule,
     statement,
     testing::{keys, srs},
     values::Values,
@@ -117,6 +120,23 @@ fn modules_of_more_than_16_bits_are_refused_before_anything_else() {
         let answer = plan(&session.contributor.manifest);
         assert!(matches!(answer, Err(Error::Statement(_))), "{answer:?}");
     }
+}
+
+/// A vector of a million entries is two commitments, and takes a verifier as much memory as any.
+#[test]
+fn more_features_than_a_verifier_has_memory_for_are_refused() {
+    let schedule = |terms: usize| {
+        let mut schedule = Schedule::new(20);
+        for term in 0..terms {
+            let axis = schedule.catalog.axis(Axis::dense(1));
+            let tensor = schedule.catalog.published(axis, 1 << 20, &[term], false);
+            schedule.look_up(axis, 1 << 20, Live::All, Input::tensor(tensor, 1 << 15));
+        }
+        schedule
+    };
+    assert!(check_features(&schedule(64)).is_ok());
+    let answer = check_features(&schedule(65));
+    assert!(matches!(answer, Err(Error::Unsupported(_))), "{answer:?}");
 }
 
 /// The manifest's name is in the proof: also a change that no column sees is another manifest.

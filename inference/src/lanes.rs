@@ -1,23 +1,28 @@
-//! Numbers that the tree of fractions computes with: one element of the field, or four at once
-//! with AVX2. The processor that runs it decides which; results do not depend on it.
+//! Numbers that the tree of fractions computes with: four elements of the field, one by one or at
+//! once with AVX2. The processor that runs it decides which; results do not depend on it.
 //!
-//! Four elements have nine limbs of 29 bits each, in Montgomery form with R = 2^261, in lanes of 64
-//! bits. Elements are not reduced below p: each operation says how large its numbers may be. 2^261
+//! With AVX2, elements have nine limbs of 29 bits each, in Montgomery form with R = 2^261, in lanes
+//! of 64 bits. They are not reduced below p: each operation says how large its numbers may be. 2^261
 //! is 71·p, and a product of numbers below a·p and b·p is below (1 + a·b/71)·p.
 #![allow(unsafe_code)]
 
 use crate::fe::{Fe, Products};
 
-/// A number of the tree: some elements.
-pub trait Number: Copy {
-    /// How many.
-    const LANES: usize;
+/// Elements of a number.
+pub const LANES: usize = 4;
+
+/// Four elements.
+pub trait Number: Copy + Send + Sync {
+    /// Whether it needs AVX2.
+    const WIDE: bool;
     /// The same in memory.
     type Stored: Copy + Default + Send + Sync;
-    /// One of the elements in memory.
+    /// One element in memory.
     type Entry: Copy + Default + Send + Sync;
     /// A sum of at most 2^7 products.
     type Sum: Copy + Default;
+    /// Four integers.
+    type Integers: Copy;
 
     /// An element in memory.
     fn entry(element: Fe) -> Self::Entry;
@@ -45,83 +50,147 @@ pub trait Number: Copy {
     fn bound(low: Self, high: Self, weights: [Self; 2]) -> Self;
     /// Adds `value·weight`.
     fn accumulate(sum: &mut Self::Sum, value: Self, weight: Self);
+    /// Adds a number below 2·p, as one of the products.
+    fn add(sum: &mut Self::Sum, value: Self);
     /// The sum over all lanes.
     fn total(sum: Self::Sum) -> Fe;
     /// Elements of a number in memory, in order.
-    fn elements(stored: &Self::Stored, each: impl FnMut(Fe));
-    /// A number in memory, of as many elements as it has.
-    fn stored(elements: &[Fe]) -> Self::Stored;
+    fn elements(stored: &Self::Stored) -> [Fe; LANES];
+    /// A number in memory.
+    fn stored(elements: [Fe; LANES]) -> Self::Stored;
+
+    /// The first four of some integers.
+    fn integers(integers: &[u32]) -> Self::Integers;
+    /// `a + b`
+    fn sum_of(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    /// `a·b`, of integers below 2^32.
+    fn product_of(a: Self::Integers, b: Self::Integers) -> Self::Integers;
+    /// A coefficient of [`Self::form`].
+    fn coefficient<const STEPS: usize>(element: Fe) -> Self::Entry;
+    /// `constant + Σ factor·integer`: four integers below 2^24 for one step, and two below 2^32
+    /// for two.
+    fn form<const K: usize, const STEPS: usize>(
+        constant: &Self::Entry,
+        factors: &[Self::Entry; K],
+        integers: [Self::Integers; K],
+    ) -> Self;
 }
 
-impl Number for Fe {
-    const LANES: usize = 1;
-    type Stored = Fe;
+/// Four elements, one by one.
+#[derive(Clone, Copy, Default)]
+pub struct Plain([Fe; LANES]);
+
+impl Plain {
+    #[inline(always)]
+    fn each(of: impl Fn(usize) -> Fe) -> Plain {
+        Plain(std::array::from_fn(of))
+    }
+}
+
+impl Number for Plain {
+    const WIDE: bool = false;
+    type Stored = Plain;
     type Entry = Fe;
-    type Sum = Products;
+    type Sum = [Products; LANES];
+    type Integers = [u64; LANES];
 
     fn entry(element: Fe) -> Fe {
         element
     }
     #[inline(always)]
-    fn gather(entries: &[Fe], codes: &[u32]) -> Fe {
-        entries[codes[0] as usize]
+    fn gather(entries: &[Fe], codes: &[u32]) -> Plain {
+        Plain::each(|at| entries[codes[at] as usize])
     }
     #[inline(always)]
-    fn load(stored: &Fe) -> Fe {
+    fn load(stored: &Plain) -> Plain {
         *stored
     }
     #[inline(always)]
-    fn store(self) -> Fe {
+    fn store(self) -> Plain {
         self
     }
     #[inline(always)]
-    fn splat(element: Fe) -> Fe {
+    fn splat(element: Fe) -> Plain {
+        Plain([element; LANES])
+    }
+    #[inline(always)]
+    fn zero() -> Plain {
+        Plain([Fe::ZERO; LANES])
+    }
+    #[inline(always)]
+    fn one() -> Plain {
+        Plain([Fe::ONE; LANES])
+    }
+    #[inline(always)]
+    fn plus(self, other: Plain) -> Plain {
+        Plain::each(|at| self.0[at] + other.0[at])
+    }
+    #[inline(always)]
+    fn times(self, other: Plain) -> Plain {
+        Plain::each(|at| self.0[at] * other.0[at])
+    }
+    #[inline(always)]
+    fn crossed(a: Plain, b: Plain, c: Plain, d: Plain) -> Plain {
+        Plain::each(|at| {
+            let mut sum = Products::default();
+            sum.add(a.0[at], d.0[at]);
+            sum.add(b.0[at], c.0[at]);
+            sum.reduce()
+        })
+    }
+    #[inline(always)]
+    fn at_two(low: Plain, high: Plain) -> Plain {
+        Plain::each(|at| high.0[at].double() - low.0[at])
+    }
+    #[inline(always)]
+    fn bound(low: Plain, high: Plain, weights: [Plain; 2]) -> Plain {
+        Plain::each(|at| low.0[at] + weights[1].0[at] * (high.0[at] - low.0[at]))
+    }
+    #[inline(always)]
+    fn accumulate(sum: &mut [Products; LANES], value: Plain, weight: Plain) {
+        for (at, sum) in sum.iter_mut().enumerate() {
+            sum.add(value.0[at], weight.0[at]);
+        }
+    }
+    #[inline(always)]
+    fn add(sum: &mut [Products; LANES], value: Plain) {
+        Plain::accumulate(sum, value, Plain::one());
+    }
+    #[inline(always)]
+    fn total(sum: [Products; LANES]) -> Fe {
+        sum.iter().map(Products::reduce).sum()
+    }
+    fn elements(stored: &Plain) -> [Fe; LANES] {
+        stored.0
+    }
+    fn stored(elements: [Fe; LANES]) -> Plain {
+        Plain(elements)
+    }
+    #[inline(always)]
+    fn integers(integers: &[u32]) -> [u64; LANES] {
+        std::array::from_fn(|at| u64::from(integers[at]))
+    }
+    #[inline(always)]
+    fn sum_of(a: [u64; LANES], b: [u64; LANES]) -> [u64; LANES] {
+        std::array::from_fn(|at| a[at] + b[at])
+    }
+    #[inline(always)]
+    fn product_of(a: [u64; LANES], b: [u64; LANES]) -> [u64; LANES] {
+        std::array::from_fn(|at| a[at] * b[at])
+    }
+    fn coefficient<const STEPS: usize>(element: Fe) -> Fe {
         element
     }
     #[inline(always)]
-    fn zero() -> Fe {
-        Fe::ZERO
-    }
-    #[inline(always)]
-    fn one() -> Fe {
-        Fe::ONE
-    }
-    #[inline(always)]
-    fn plus(self, other: Fe) -> Fe {
-        self + other
-    }
-    #[inline(always)]
-    fn times(self, other: Fe) -> Fe {
-        self * other
-    }
-    #[inline(always)]
-    fn crossed(a: Fe, b: Fe, c: Fe, d: Fe) -> Fe {
-        let mut sum = Products::default();
-        sum.add(a, d);
-        sum.add(b, c);
-        sum.reduce()
-    }
-    #[inline(always)]
-    fn at_two(low: Fe, high: Fe) -> Fe {
-        high.double() - low
-    }
-    #[inline(always)]
-    fn bound(low: Fe, high: Fe, weights: [Fe; 2]) -> Fe {
-        low + weights[1] * (high - low)
-    }
-    #[inline(always)]
-    fn accumulate(sum: &mut Products, value: Fe, weight: Fe) {
-        sum.add(value, weight);
-    }
-    #[inline(always)]
-    fn total(sum: Products) -> Fe {
-        sum.reduce()
-    }
-    fn elements(stored: &Fe, mut each: impl FnMut(Fe)) {
-        each(*stored);
-    }
-    fn stored(elements: &[Fe]) -> Fe {
-        elements[0]
+    fn form<const K: usize, const STEPS: usize>(
+        constant: &Fe,
+        factors: &[Fe; K],
+        integers: [[u64; LANES]; K],
+    ) -> Plain {
+        Plain::each(|at| {
+            let each = factors.iter().zip(&integers);
+            each.fold(*constant, |sum, (factor, n)| sum + *factor * Fe::of(n[at] as i64))
+        })
     }
 }
 
@@ -137,7 +206,7 @@ pub fn available() -> bool {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::Number;
+    use super::{LANES, Number};
     use crate::fe::Fe;
 
     /// Number of limbs.
@@ -233,18 +302,25 @@ mod avx2 {
         }
     }
 
-    /// `Σ a·b / 2^261` modulo p, column by column, for one or two products of numbers with limbs
-    /// below 2^29 (the last below 2^32). All columns are below 2^64: 18 products of 58 bits, 9
-    /// with p, and a carry.
+    /// `Σ a·b / 2^261` modulo p.
     #[inline(always)]
     fn montgomery<const N: usize>(products: [(&Lanes, &Lanes); N]) -> Lanes {
         // SAFETY: see `Lanes`.
-        unsafe {
-            let mask = _mm256_set1_epi64x(MASK as i64);
-            let zero = _mm256_setzero_si256();
-            let (mut m, mut out, mut carry) = ([zero; LIMBS], [zero; LIMBS], zero);
-            // Conditions and places are constants in each use.
-            macro_rules! column {
+        unsafe { columns(products) }
+    }
+
+    /// [`montgomery`], column by column, for one or two products of numbers with limbs below 2^29
+    /// (the last below 2^32). All columns are below 2^64: 18 products of 58 bits, 9 with p, and a
+    /// carry. Never inlined, as the functions below: the loops with many products then lie in the
+    /// processor's nearest caches.
+    #[inline(never)]
+    #[target_feature(enable = "avx2")]
+    fn columns<const N: usize>(products: [(&Lanes, &Lanes); N]) -> Lanes {
+        let mask = _mm256_set1_epi64x(MASK as i64);
+        let zero = _mm256_setzero_si256();
+        let (mut m, mut out, mut carry) = ([zero; LIMBS], [zero; LIMBS], zero);
+        // Conditions and places are constants in each use.
+        macro_rules! column {
                 ($k:literal: $($i:literal)*) => {{
                     let (mut sum, mut of_p) = (carry, zero);
                     $(
@@ -270,26 +346,83 @@ mod avx2 {
                     carry = _mm256_srli_epi64(sum, BITS as i32);
                 }};
             }
-            column!(0: 0 1 2 3 4 5 6 7 8);
-            column!(1: 0 1 2 3 4 5 6 7 8);
-            column!(2: 0 1 2 3 4 5 6 7 8);
-            column!(3: 0 1 2 3 4 5 6 7 8);
-            column!(4: 0 1 2 3 4 5 6 7 8);
-            column!(5: 0 1 2 3 4 5 6 7 8);
-            column!(6: 0 1 2 3 4 5 6 7 8);
-            column!(7: 0 1 2 3 4 5 6 7 8);
-            column!(8: 0 1 2 3 4 5 6 7 8);
-            column!(9: 0 1 2 3 4 5 6 7 8);
-            column!(10: 0 1 2 3 4 5 6 7 8);
-            column!(11: 0 1 2 3 4 5 6 7 8);
-            column!(12: 0 1 2 3 4 5 6 7 8);
-            column!(13: 0 1 2 3 4 5 6 7 8);
-            column!(14: 0 1 2 3 4 5 6 7 8);
-            column!(15: 0 1 2 3 4 5 6 7 8);
-            column!(16: 0 1 2 3 4 5 6 7 8);
-            out[8] = carry;
-            Lanes(out)
+        column!(0: 0 1 2 3 4 5 6 7 8);
+        column!(1: 0 1 2 3 4 5 6 7 8);
+        column!(2: 0 1 2 3 4 5 6 7 8);
+        column!(3: 0 1 2 3 4 5 6 7 8);
+        column!(4: 0 1 2 3 4 5 6 7 8);
+        column!(5: 0 1 2 3 4 5 6 7 8);
+        column!(6: 0 1 2 3 4 5 6 7 8);
+        column!(7: 0 1 2 3 4 5 6 7 8);
+        column!(8: 0 1 2 3 4 5 6 7 8);
+        column!(9: 0 1 2 3 4 5 6 7 8);
+        column!(10: 0 1 2 3 4 5 6 7 8);
+        column!(11: 0 1 2 3 4 5 6 7 8);
+        column!(12: 0 1 2 3 4 5 6 7 8);
+        column!(13: 0 1 2 3 4 5 6 7 8);
+        column!(14: 0 1 2 3 4 5 6 7 8);
+        column!(15: 0 1 2 3 4 5 6 7 8);
+        column!(16: 0 1 2 3 4 5 6 7 8);
+        out[8] = carry;
+        Lanes(out)
+    }
+
+    /// [`Number::form`]
+    #[inline(never)]
+    #[target_feature(enable = "avx2")]
+    fn form<const K: usize, const STEPS: usize>(
+        constant: &[u32; LIMBS],
+        factors: &[[u32; LIMBS]; K],
+        integers: &[__m256i; K],
+    ) -> Lanes {
+        let mut limbs = zeros();
+        for (at, limb) in limbs.iter_mut().enumerate() {
+            *limb = _mm256_set1_epi64x(i64::from(constant[at]));
+            for (factor, n) in factors.iter().zip(integers) {
+                let factor = _mm256_set1_epi32(factor[at] as i32);
+                *limb = _mm256_add_epi64(*limb, _mm256_mul_epu32(factor, *n));
+            }
         }
+        let (mask, zero) = (_mm256_set1_epi64x(MASK as i64), _mm256_setzero_si256());
+        for _ in 0..STEPS {
+            // As in `columns`.
+            let m = _mm256_and_si256(_mm256_sub_epi64(zero, limbs[0]), mask);
+            let carry = _mm256_srli_epi64(_mm256_add_epi64(limbs[0], m), BITS as i32);
+            limbs[1] = _mm256_add_epi64(limbs[1], carry);
+            for at in 1..LIMBS {
+                let p = _mm256_set1_epi64x(P[at] as i64);
+                limbs[at - 1] = _mm256_add_epi64(limbs[at], _mm256_mul_epu32(m, p));
+            }
+            limbs[LIMBS - 1] = zero;
+        }
+        Lanes(carried(limbs))
+    }
+
+    /// [`Number::gather`]
+    #[inline(never)]
+    #[target_feature(enable = "avx2")]
+    fn gather(entries: &[[u32; LIMBS]], codes: &[u32]) -> Lanes {
+        let (a, b) = (&entries[codes[0] as usize], &entries[codes[1] as usize]);
+        let (c, d) = (&entries[codes[2] as usize], &entries[codes[3] as usize]);
+        let mut out = zeros();
+        for (at, out) in out.iter_mut().enumerate() {
+            let limbs = _mm_set_epi32(d[at] as i32, c[at] as i32, b[at] as i32, a[at] as i32);
+            *out = _mm256_cvtepu32_epi64(limbs);
+        }
+        Lanes(out)
+    }
+
+    /// [`Number::at_two`]
+    #[inline(never)]
+    #[target_feature(enable = "avx2")]
+    fn at_two(low: &Lanes, high: &Lanes) -> Lanes {
+        let mut limbs = zeros();
+        for (at, limb) in limbs.iter_mut().enumerate() {
+            let offset = _mm256_set1_epi64x(FOUR_P[at] as i64);
+            let raised = _mm256_sub_epi64(offset, low.0[at]);
+            *limb = _mm256_add_epi64(raised, _mm256_slli_epi64(high.0[at], 1));
+        }
+        Lanes(carried(limbs))
     }
 
     #[inline(always)]
@@ -315,10 +448,11 @@ mod avx2 {
     }
 
     impl Number for Lanes {
-        const LANES: usize = 4;
+        const WIDE: bool = true;
         type Stored = Four;
         type Entry = [u32; LIMBS];
         type Sum = Sum;
+        type Integers = __m256i;
 
         fn entry(element: Fe) -> [u32; LIMBS] {
             // From R = 2^256 to 2^261.
@@ -328,18 +462,8 @@ mod avx2 {
 
         #[inline(always)]
         fn gather(entries: &[[u32; LIMBS]], codes: &[u32]) -> Lanes {
-            let (a, b) = (&entries[codes[0] as usize], &entries[codes[1] as usize]);
-            let (c, d) = (&entries[codes[2] as usize], &entries[codes[3] as usize]);
-            let mut out = zeros();
-            for (at, out) in out.iter_mut().enumerate() {
-                // SAFETY: see `Lanes`.
-                *out = unsafe {
-                    let limbs =
-                        _mm_set_epi32(d[at] as i32, c[at] as i32, b[at] as i32, a[at] as i32);
-                    _mm256_cvtepu32_epi64(limbs)
-                };
-            }
-            Lanes(out)
+            // SAFETY: see `Lanes`.
+            unsafe { gather(entries, codes) }
         }
 
         #[inline(always)]
@@ -403,16 +527,8 @@ mod avx2 {
 
         #[inline(always)]
         fn at_two(low: Lanes, high: Lanes) -> Lanes {
-            let mut limbs = zeros();
-            for (at, limb) in limbs.iter_mut().enumerate() {
-                // SAFETY: see `Lanes`.
-                *limb = unsafe {
-                    let offset = _mm256_set1_epi64x(FOUR_P[at] as i64);
-                    let raised = _mm256_sub_epi64(offset, low.0[at]);
-                    _mm256_add_epi64(raised, _mm256_slli_epi64(high.0[at], 1))
-                };
-            }
-            Lanes(carried(limbs))
+            // SAFETY: see `Lanes`.
+            unsafe { at_two(&low, &high) }
         }
 
         #[inline(always)]
@@ -422,8 +538,12 @@ mod avx2 {
 
         #[inline(always)]
         fn accumulate(sum: &mut Sum, value: Lanes, weight: Lanes) {
-            let product = montgomery([(&value, &weight)]);
-            for (sum, limb) in sum.0.iter_mut().zip(product.0) {
+            Self::add(sum, montgomery([(&value, &weight)]));
+        }
+
+        #[inline(always)]
+        fn add(sum: &mut Sum, value: Lanes) {
+            for (sum, limb) in sum.0.iter_mut().zip(value.0) {
                 // SAFETY: see `Lanes`.
                 *sum = unsafe { _mm256_add_epi64(*sum, limb) };
             }
@@ -433,25 +553,60 @@ mod avx2 {
         fn total(sum: Sum) -> Fe {
             // At most 2^7 products below 2·p: the last limb stays below 2^32.
             let reduced = Lanes(carried(sum.0)).times(Lanes::one());
-            let converted = reduced.times(raw(limbs_of(Fe::R))).store();
-            lane(&converted, 0) + lane(&converted, 1) + lane(&converted, 2) + lane(&converted, 3)
+            Self::elements(&reduced.store()).into_iter().sum()
         }
 
         #[inline(always)]
-        fn elements(stored: &Four, mut each: impl FnMut(Fe)) {
+        fn elements(stored: &Four) -> [Fe; LANES] {
             // 2^256 modulo p: a product with it, over 2^261, takes R = 2^261 to 2^256.
             let to = limbs_of(Fe::R);
             let converted = Lanes::load(stored).times(raw(to)).store();
-            (0..4).for_each(|at| each(lane(&converted, at)));
+            std::array::from_fn(|at| lane(&converted, at))
         }
 
-        fn stored(elements: &[Fe]) -> Four {
+        fn stored(elements: [Fe; LANES]) -> Four {
             let mut out = Four::default();
-            for (lane, element) in elements.iter().enumerate().take(4) {
+            for (lane, element) in elements.iter().enumerate() {
                 let limbs = Self::entry(*element);
                 out.0.iter_mut().zip(limbs).for_each(|(out, limb)| out[lane] = limb);
             }
             out
+        }
+
+        #[inline(always)]
+        fn integers(integers: &[u32]) -> __m256i {
+            let integers = &integers[..LANES];
+            // SAFETY: see `Lanes`; the slice has the 16 bytes that are read.
+            unsafe { _mm256_cvtepu32_epi64(_mm_loadu_si128(integers.as_ptr().cast())) }
+        }
+
+        #[inline(always)]
+        fn sum_of(a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: see `Lanes`.
+            unsafe { _mm256_add_epi64(a, b) }
+        }
+
+        #[inline(always)]
+        fn product_of(a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: see `Lanes`.
+            unsafe { _mm256_mul_epu32(a, b) }
+        }
+
+        fn coefficient<const STEPS: usize>(element: Fe) -> [u32; LIMBS] {
+            let steps = STEPS * BITS as usize;
+            Self::entry((0..steps).fold(element, |element, _| element.double()))
+        }
+
+        /// Each step divides by 2^29, for which the coefficients are larger. The limbs stay below
+        /// 2^63, and the result below 2·p.
+        #[inline(always)]
+        fn form<const K: usize, const STEPS: usize>(
+            constant: &[u32; LIMBS],
+            factors: &[[u32; LIMBS]; K],
+            integers: [__m256i; K],
+        ) -> Lanes {
+            // SAFETY: see `Lanes`.
+            unsafe { form::<K, STEPS>(constant, factors, &integers) }
         }
     }
 }
@@ -481,13 +636,11 @@ mod tests {
     }
 
     fn plain(number: Lanes) -> Vec<Fe> {
-        let mut out = vec![];
-        Lanes::elements(&number.store(), |element| out.push(element));
-        out
+        Lanes::elements(&number.store()).to_vec()
     }
 
     fn lanes(elements: &[Fe]) -> Lanes {
-        Lanes::load(&Lanes::stored(elements))
+        Lanes::load(&Lanes::stored(std::array::from_fn(|at| elements[at])))
     }
 
     fn each(a: &[Fe], b: &[Fe], of: impl Fn(Fe, Fe) -> Fe) -> Vec<Fe> {
@@ -508,19 +661,19 @@ mod tests {
             prop_assert_eq!(plain(x), a.clone());
             prop_assert_eq!(plain(x.plus(y)), each(&a, &b, |a, b| a + b));
             prop_assert_eq!(plain(x.times(y)), each(&a, &b, |a, b| a * b));
-            prop_assert_eq!(plain(Lanes::at_two(x, y)), each(&a, &b, Fe::at_two));
+            prop_assert_eq!(plain(Lanes::at_two(x, y)), each(&a, &b, |a, b| b.double() - a));
             prop_assert_eq!(
                 plain(Lanes::crossed(x, y, x, y)),
-                each(&a, &b, |a, b| Fe::crossed(a, b, a, b))
+                each(&a, &b, |a, b| (a * b).double())
             );
             let weights = [Fe::ONE - r, r];
             prop_assert_eq!(
                 plain(Lanes::bound(x, y, weights.map(Lanes::splat))),
-                each(&a, &b, |a, b| Fe::bound(a, b, weights))
+                each(&a, &b, |a, b| a * weights[0] + b * weights[1])
             );
             // The largest numbers that the loops make.
             let two = Lanes::at_two(x, y);
-            let expected = each(&a, &b, Fe::at_two);
+            let expected = each(&a, &b, |a, b| b.double() - a);
             prop_assert_eq!(
                 plain(Lanes::crossed(two.plus(two), two.plus(two), two, two)),
                 each(&expected, &expected, |x, _| (x * x).double().double())

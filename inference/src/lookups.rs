@@ -475,7 +475,12 @@ impl Argument<'_> {
             .collect();
 
         let count = blocks.last().map_or(0, |block| block.first + (1 << block.bits()));
-        let mut leaves = Leaves { numerators: vec![0; count], codes: vec![0; count], denominators };
+        let linear = match self.tables.first() {
+            Some(Table { entries: Entries::Range, .. }) => entries,
+            _ => 0,
+        };
+        let (numerators, codes) = (vec![0; count], vec![0; count]);
+        let mut leaves = Leaves { numerators, codes, denominators, linear };
         let (mut numerators, mut codes) = (&mut leaves.numerators[..], &mut leaves.codes[..]);
         let mut slices = Vec::new();
         for block in blocks {

@@ -8,7 +8,7 @@ use crate::{
     cells::Expression,
     channel::Channel,
     fe::{Fe, elements},
-    fractions::{FEW, Halves, Leaves, Level, Nodes, Source},
+    fractions::{Halves, Leaves, Level, Nodes, Source},
     lanes::{self, Number},
     relations::{Relations, Rule},
     sumcheck::lagrange,
@@ -28,85 +28,33 @@ pub struct End {
 struct Levels<N: Number> {
     depth: usize,
     source: Source<N>,
-    /// From level depth − 3 up, as far as they have many nodes.
-    large: Vec<Level<N>>,
-    /// The levels above.
-    small: Vec<Level<Fe>>,
+    /// From level depth − 2 to level 2.
+    levels: Vec<Level<N>>,
 }
 
 impl<N: Number> Levels<N> {
     fn new(depth: usize, leaves: Leaves) -> Levels<N> {
         let source = Source::new(leaves);
-        let mut large = vec![source.level(depth, 3)];
-        while let Some(last) = large.last()
-            && last.half() >= 4 * FEW
-        {
-            large.push(last.above());
+        let mut levels = vec![source.two_above()];
+        for _ in 2..depth - 2 {
+            levels.extend(levels.last().map(Level::above));
         }
-        let mut small: Vec<Level<Fe>> = large.pop().iter().map(Level::plain).collect();
-        while let Some(last) = small.last()
-            && last.half() > 1
-        {
-            small.push(last.above());
-        }
-        Levels { depth, source, large, small }
+        Levels { depth, source, levels }
     }
 
-    /// Takes a level, from the highest to the leaves.
-    fn take(&mut self, level: usize, lambda: Fe, point: &[Fe]) -> AnyHalves<'_, N> {
-        if let Some(small) = self.small.pop() {
-            return AnyHalves::Small(Halves::new(Nodes::Level(small), lambda, point));
-        }
-        let nodes = match self.depth - level {
-            0 => Nodes::Leaves(&self.source),
-            1 => Nodes::Joined(&self.source),
-            2 => Nodes::Level(self.source.level(self.depth, 2)),
-            _ => match self.large.pop() {
-                Some(level) => Nodes::Level(level),
-                None => Nodes::Joined(&self.source),
-            },
+    /// p₀, p₁, q₀, q₁ of level 1.
+    fn top(&self) -> [Fe; 4] {
+        self.levels.last().map(Level::top).unwrap_or_default()
+    }
+
+    /// Takes a level, from level 2 to the leaves.
+    fn take(&mut self, level: usize, lambda: Fe, point: &[Fe]) -> Halves<'_, N> {
+        let nodes = match (self.depth - level, self.levels.pop()) {
+            (0, _) => Nodes::Leaves(&self.source),
+            (_, Some(level)) => Nodes::Level(level),
+            (_, None) => Nodes::Joined(&self.source),
         };
-        AnyHalves::Large(Halves::new(nodes, lambda, point))
-    }
-}
-
-/// The two halves of a level.
-enum AnyHalves<'a, N: Number> {
-    Large(Halves<'a, N>),
-    Small(Halves<'static, Fe>),
-}
-
-impl<N: Number> AnyHalves<'_, N> {
-    fn round(&self) -> Vec<F> {
-        let round = match self {
-            AnyHalves::Large(halves) => halves.round(),
-            AnyHalves::Small(halves) => halves.round(),
-        };
-        round.map(F::from).to_vec()
-    }
-
-    fn bind(self, r: F) -> Self {
-        match self {
-            AnyHalves::Large(mut halves) => {
-                halves.bind(Fe::from(r));
-                match halves.is_small() {
-                    true => AnyHalves::Small(halves.plain()),
-                    false => AnyHalves::Large(halves),
-                }
-            }
-            AnyHalves::Small(mut halves) => {
-                halves.bind(Fe::from(r));
-                AnyHalves::Small(halves)
-            }
-        }
-    }
-
-    fn ends(self) -> Vec<F> {
-        let ends = match self {
-            AnyHalves::Large(halves) => halves.ends(),
-            AnyHalves::Small(halves) => halves.ends(),
-        };
-        ends.map(F::from).to_vec()
+        Halves::new(nodes, lambda, point)
     }
 }
 
@@ -124,7 +72,7 @@ pub fn run(
     if lanes::available() {
         return run_with::<lanes::Lanes>(channel, relations, depth, leaves);
     }
-    run_with::<Fe>(channel, relations, depth, leaves)
+    run_with::<lanes::Plain>(channel, relations, depth, leaves)
 }
 
 fn run_with<N: Number>(
@@ -139,8 +87,7 @@ fn run_with<N: Number>(
     }
     let mut levels = leaves.map(|leaves| Levels::<N>::new(depth, leaves));
     // Level 1: two nodes.
-    let top = levels.as_mut().and_then(|levels| levels.small.pop());
-    let ends = top.map(|level| level.first().map(F::from).to_vec());
+    let ends = levels.as_ref().map(|levels| levels.top().map(F::from).to_vec());
     let ends = channel.message("nodes", 4, ends)?;
     let (p0, p1, q0, q1) = (&ends[0], &ends[1], &ends[2], &ends[3]);
     let across =
@@ -158,9 +105,28 @@ fn run_with<N: Number>(
         let (rest, ends) = step.run(channel, relations, claim, halves)?;
         let rho = channel.challenge("rho");
         (p, q) = (between(&ends[0], &ends[1], rho), between(&ends[2], &ends[3], rho));
-        point = std::iter::once(rho).chain(rest).collect();
+        point = below(rest, rho);
     }
     Ok(End { point, p, q })
+}
+
+/// How many of the lowest bits of a parent's index are those of its children, of those of an index
+/// with `bits`.
+fn split(bits: usize) -> usize {
+    bits.min(2)
+}
+
+/// The variables of a parent's index, in the order in which they are bound: those above the split
+/// from the least significant one on, and then the others from the most significant one on.
+fn order(bits: usize) -> impl Iterator<Item = usize> {
+    let high = bits - split(bits);
+    (0..high).rev().chain(high..bits)
+}
+
+/// The point of a level from that of its parents: ρ stands where the children differ.
+fn below<T>(mut parents: Vec<T>, rho: T) -> Vec<T> {
+    parents.insert(parents.len() - split(parents.len()), rho);
+    parents
 }
 
 /// `low + r·(high − low)`
@@ -181,13 +147,14 @@ impl Step<'_> {
         channel: &mut Channel<'_>,
         relations: &mut Relations,
         mut claim: Expression,
-        mut halves: Option<AnyHalves<'_, N>>,
+        mut halves: Option<Halves<'_, N>>,
     ) -> Result<(Vec<F>, Vec<Expression>), Error> {
         let lambda = self.lambda;
         let mut bound = F::ONE;
-        let mut rest = Vec::with_capacity(self.point.len());
-        for w in self.point {
-            let round = halves.as_ref().map(AnyHalves::round);
+        let mut rest = vec![F::ZERO; self.point.len()];
+        for variable in order(self.point.len()) {
+            let w = &self.point[variable];
+            let round = halves.as_ref().map(|halves| halves.round().map(F::from).to_vec());
             let cells = channel.message("round", 2, round)?;
             let r = channel.challenge("r");
             // l(0), l(1), and t(1) from the claim l(0)·t(0) + l(1)·t(1).
@@ -200,10 +167,12 @@ impl Step<'_> {
             claim.add(&cells[0], weights[0]);
             claim.add(&cells[1], weights[2]);
             claim = claim.times(bound);
-            halves = halves.map(|halves| halves.bind(r));
-            rest.push(r);
+            if let Some(halves) = &mut halves {
+                halves.bind(Fe::from(r));
+            }
+            rest[variable] = r;
         }
-        let ends = halves.map(AnyHalves::ends);
+        let ends = halves.map(|halves| halves.ends().map(F::from).to_vec());
         let ends = channel.message("nodes", 4, ends)?;
         let (p0, p1, q0, q1) = (&ends[0], &ends[1], &ends[2], &ends[3]);
         let products = [(p0, q1, F::ONE), (p1, q0, F::ONE), (q0, q1, lambda)]
@@ -216,7 +185,10 @@ impl Step<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{fe::Wiped, testing::integer};
+    use crate::{
+        fe::{Wiped, eq_table},
+        testing::integer,
+    };
 
     /// Leaves of every kind, that end in the middle of the second half.
     fn leaves(count: usize) -> Leaves {
@@ -230,59 +202,156 @@ mod tests {
                     _ => at(i, 1 << 24) as i32,
                 })
                 .collect(),
-            codes: (0..count).map(|i| at(i + count, 499) as u32 % 500).collect(),
+            // The first 300 are linear in their place; most leaves have one of them.
+            codes: (0..count)
+                .map(|i| (at(i + count, 499) as u32 % 500) % [300, 500][i / 1500 % 4 / 3])
+                .collect(),
             denominators: Wiped(
-                (0..500).map(|i| Fe::of(at(i, i64::MAX / 4)) * Fe::of(7)).collect(),
+                (0..500)
+                    .map(|i| match i {
+                        0..300 => Fe::of(i64::MAX) * Fe::of(i as i64 * 9 + 1),
+                        _ => Fe::of(at(i, i64::MAX / 4)) * Fe::of(7),
+                    })
+                    .collect(),
             ),
+            linear: 300,
         }
     }
 
-    /// All rounds and ends of all levels.
-    fn all<N: Number>(depth: usize, count: usize) -> Vec<Vec<F>> {
-        let mut levels = Levels::<N>::new(depth, leaves(count));
-        let top = levels.small.pop();
-        let mut said: Vec<Vec<F>> =
-            top.iter().map(|top| top.first().map(F::from).to_vec()).collect();
+    /// All rounds and ends of all levels, and the last point.
+    fn all<N: Number>(depth: usize, leaves: Leaves) -> (Vec<Vec<Fe>>, Vec<Fe>) {
+        let mut levels = Levels::<N>::new(depth, leaves);
+        let mut said: Vec<Vec<Fe>> = vec![levels.top().to_vec()];
         let mut point = vec![Fe::of(77)];
         for level in 2..=depth {
             let lambda = Fe::of(level as i64 + 1000);
             let mut halves = levels.take(level, lambda, &point);
-            let mut rest = Vec::new();
-            for round in 0..point.len() {
-                said.push(halves.round());
+            let mut rest = point.clone();
+            for (round, variable) in order(point.len()).enumerate() {
+                said.push(halves.round().to_vec());
                 let r = Fe::of((round * depth + level) as i64) * Fe::of(i64::MAX);
-                halves = halves.bind(F::from(r));
-                rest.push(r);
+                halves.bind(r);
+                rest[variable] = r;
             }
-            said.push(halves.ends());
-            point = std::iter::once(Fe::of(level as i64)).chain(rest).collect();
+            said.push(halves.ends().to_vec());
+            point = below(rest, Fe::of(level as i64));
         }
-        said
+        (said, point)
     }
 
     #[test]
     fn four_elements_at_once_give_what_one_gives() {
         #[cfg(target_arch = "x86_64")]
-        for count in [40_001, 65_536, 20_000] {
+        for count in [40_001, 65_536, 20_000, 1] {
             if lanes::available() {
-                assert!(all::<lanes::Lanes>(16, count) == all::<Fe>(16, count), "{count}");
+                let (of_lanes, of_one) = (
+                    all::<lanes::Lanes>(16, leaves(count)),
+                    all::<lanes::Plain>(16, leaves(count)),
+                );
+                assert!(of_lanes == of_one, "{count}");
             }
         }
     }
 
-    #[test]
-    fn rounds_follow_from_each_other() {
-        let depth = 16;
-        let said = all::<Fe>(depth, 40_001);
-        // The root of the whole tree, from its leaves.
-        let leaves = leaves(40_001);
-        let (mut p, mut q) = (F::ZERO, F::ONE);
-        for (n, code) in leaves.numerators.iter().zip(&leaves.codes) {
-            let denominator = F::from(leaves.denominators[*code as usize]);
-            p = p * denominator + q * zklora_proof::field::from_i64(i64::from(*n));
-            q *= denominator;
+    /// The same from the definition.
+    fn plainly(depth: usize, leaves: &Leaves) -> Vec<Vec<Fe>> {
+        let mut nodes = vec![[Fe::ZERO, Fe::ONE]; 1 << depth];
+        for (i, (n, code)) in leaves.numerators.iter().zip(&leaves.codes).enumerate() {
+            nodes[i] = [Fe::of(i64::from(*n)), leaves.denominators[*code as usize]];
         }
-        let [p0, p1, q0, q1] = [0, 1, 2, 3].map(|at| said[0][at]);
-        assert_eq!((p0 * q1 + p1 * q0, q0 * q1), (p, q));
+        let mut levels = vec![nodes];
+        for bits in (1..depth).rev() {
+            let nodes = &levels[levels.len() - 1];
+            let (above, split) = (1 << bits, split(bits));
+            let parent = |i: usize| {
+                let first = (i >> split << (split + 1)) | (i & ((1 << split) - 1));
+                let ([p0, q0], [p1, q1]) = (nodes[first], nodes[first + (1 << split)]);
+                [p0 * q1 + p1 * q0, q0 * q1]
+            };
+            levels.push((0..above).map(parent).collect());
+        }
+        let top = &levels[depth - 1];
+        let mut said = vec![vec![top[0][0], top[1][0], top[0][1], top[1][1]]];
+        let mut point = vec![Fe::of(77)];
+        for level in 2..=depth {
+            let (nodes, bits) = (&levels[depth - level], level - 1);
+            let lambda = Fe::of(level as i64 + 1000);
+            let split = split(bits);
+            // p₀, p₁, q₀, q₁ and eq of each parent, with the index.
+            let eq = eq_table(&point, Fe::ONE);
+            let mut tables: Vec<(usize, [Fe; 5])> = (0..1usize << bits)
+                .map(|i| {
+                    let first = (i >> split << (split + 1)) | (i & ((1 << split) - 1));
+                    let ([p0, q0], [p1, q1]) = (nodes[first], nodes[first + (1 << split)]);
+                    (i, [p0, p1, q0, q1, eq[i]])
+                })
+                .collect();
+            let mut rest = point.clone();
+            let mut factor = Fe::ONE;
+            for (round, variable) in order(bits).enumerate() {
+                let bit = 1 << (bits - 1 - variable);
+                let w = point[variable];
+                let (low, high): (Vec<_>, Vec<_>) =
+                    tables.into_iter().partition(|x| x.0 & bit == 0);
+                // t is the summand without this variable's factor of eq: the sum over both is 1.
+                let mut sums = [Fe::ZERO; 2];
+                for ((_, low), (_, high)) in low.iter().zip(&high) {
+                    for (at, sum) in sums.iter_mut().enumerate() {
+                        let x = |k: usize| match at {
+                            0 => low[k],
+                            _ => high[k].double() - low[k],
+                        };
+                        let summand = x(0) * x(3) + x(1) * x(2) + lambda * x(2) * x(3);
+                        *sum += (low[4] + high[4]) * summand;
+                    }
+                }
+                let unbound = F::from(factor).invert().unwrap();
+                said.push(sums.map(|sum| sum * Fe::from(unbound)).to_vec());
+                let r = Fe::of((round * depth + level) as i64) * Fe::of(i64::MAX);
+                factor *= (Fe::ONE - w) * (Fe::ONE - r) + w * r;
+                tables = low
+                    .into_iter()
+                    .zip(high)
+                    .map(|((i, low), (_, high))| {
+                        (i, std::array::from_fn(|k| low[k] + r * (high[k] - low[k])))
+                    })
+                    .collect();
+                rest[variable] = r;
+            }
+            let [p0, p1, q0, q1, _] = tables[0].1;
+            said.push(vec![p0, p1, q0, q1]);
+            point = below(rest, Fe::of(level as i64));
+        }
+        said
+    }
+
+    #[test]
+    fn rounds_are_those_of_the_definition() {
+        // The last chunk of 32,960 leaves has ones only.
+        for count in [40_001, 9_999, 32_960] {
+            assert!(all::<lanes::Plain>(16, leaves(count)).0 == plainly(16, &leaves(count)));
+        }
+    }
+
+    /// The leaves at the last point are what the last level's ends say.
+    #[test]
+    fn the_last_point_is_one_of_the_leaves() {
+        let leaves_of = leaves(40_001);
+        let (said, point) = all::<lanes::Plain>(16, leaves(40_001));
+        let eq = eq_table(&point, Fe::ONE);
+        let (mut p, mut q) = (Fe::ZERO, Fe::ZERO);
+        for (i, weight) in eq.iter().enumerate() {
+            match (leaves_of.numerators.get(i), leaves_of.codes.get(i)) {
+                (Some(n), Some(code)) => {
+                    p += *weight * Fe::of(i64::from(*n));
+                    q += *weight * leaves_of.denominators[*code as usize];
+                }
+                _ => q += *weight,
+            }
+        }
+        let ends = &said[said.len() - 1];
+        let rho = Fe::of(16);
+        let between = |low: Fe, high: Fe| low + rho * (high - low);
+        assert_eq!((between(ends[0], ends[1]), between(ends[2], ends[3])), (p, q));
     }
 }

@@ -10,6 +10,9 @@
 //! - Buckets, for few columns: a base is added to the sum that its digit names, and at the end
 //!   these sums are multiplied by their digits.
 //!
+//! Digits are signed, so integers from 0 to 2^16 - 1 would often have one more than those of 16
+//! bits with a sign. Blocks of them are moved by 2^15, and one addition puts that right (`is_moved`).
+//!
 //! Running time depends on the integers, as in [`crate::msm`]. Copies of them, and sums that depend
 //! on them, are overwritten when dropped.
 
@@ -17,7 +20,7 @@ use std::ops::RangeInclusive;
 
 use blst::{blst_fp, blst_p1_affine};
 use ff::Field;
-use group::{Group, prime::PrimeCurveAffine};
+use group::{Curve, Group, prime::PrimeCurveAffine};
 use midnight_curves::Fp;
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
@@ -35,17 +38,23 @@ const BUCKET_CHUNK: RangeInclusive<usize> = 16..=64;
 const WIDTHS: RangeInclusive<u32> = 2..=10;
 /// Bases whose values, and tables, are in memory at a time.
 const BLOCK: usize = 16;
+/// How far a block of values is moved.
+const MOVE: i64 = 1 << 15;
 /// Bases whose tables are computed together.
 const BUILD_BASES: usize = 4;
 
 /// For each column, `Σ_i column[i]·bases[i]`. If one list is longer, its rest is ignored. (Below
 /// about a hundred columns, [`small_msm`](crate::msm::small_msm) is as fast where it applies.)
 pub fn commit_columns(bases: &[G1Affine], columns: &[&[i64]]) -> Vec<G1> {
-    let columns: Vec<&[i64]> =
-        columns.iter().map(|column| &column[..column.len().min(bases.len())]).collect();
+    let columns = within(bases.len(), columns);
     let plan = Plan::new(bases.len(), &columns);
     let points: Vec<Point> = bases.iter().map(Point::new).collect();
     commit_by(plan, &points, &columns)
+}
+
+/// The columns without what has no base.
+fn within<'a>(bases: usize, columns: &[&'a [i64]]) -> Vec<&'a [i64]> {
+    columns.iter().map(|column| &column[..column.len().min(bases)]).collect()
 }
 
 /// The same as [`commit_columns`], from its definition.
@@ -95,6 +104,29 @@ impl Iterator for Digits {
     }
 }
 
+/// Whether the values at a whole block of bases are committed to as `value - MOVE`, and `MOVE` times
+/// the sum of the bases. The largest have a digit less then, and the smallest have one more.
+fn is_moved(values: &[i64]) -> bool {
+    let is_whole =
+        values.len() == BLOCK && values.iter().all(|value| (0..2 * MOVE).contains(value));
+    let large = values.iter().filter(|value| **value >= MOVE - 128).count();
+    let small = values.iter().filter(|value| **value < 128).count();
+    is_whole && large > small + 1
+}
+
+/// For each block of bases these, and if it is whole the opposite of their sum.
+fn with_sums(points: &[Point]) -> Vec<Point> {
+    let mut all = Vec::with_capacity(points.len() + points.len() / BLOCK);
+    for block in points.chunks(BLOCK) {
+        all.extend_from_slice(block);
+        if block.len() == BLOCK {
+            let sum: G1 = block.iter().map(|point| G1::from(point.affine())).sum();
+            all.push(Point::new(&(-sum).to_affine()));
+        }
+    }
+    all
+}
+
 /// Most digits of an integer from -2^`bits` to 2^`bits`. (One step takes it to at most
 /// 2^(bits-width) in magnitude, and the last digit may be 2^(width-1).)
 fn digit_count(bits: u32, width: u32) -> usize {
@@ -124,14 +156,23 @@ impl Plan {
             .par_iter()
             .map(|column| {
                 let mut counts = [0u64; 64];
-                for value in column.iter().filter(|value| **value != 0) {
+                let mut count = |value: i64| {
                     let bits = 64 - (value ^ (value >> 63)).leading_zeros();
-                    counts[bits as usize] += 1;
+                    counts[bits as usize] += u64::from(value != 0);
+                };
+                for block in column.chunks(BLOCK) {
+                    if is_moved(block) {
+                        block.iter().for_each(|value| count(value - MOVE));
+                        count(-MOVE);
+                    } else {
+                        block.iter().for_each(|value| count(*value));
+                    }
                 }
                 counts
             })
             .reduce(|| [0u64; 64], |a, b| std::array::from_fn(|bits| a[bits] + b[bits]));
         let most = counts.iter().rposition(|count| *count > 0);
+        let bases = bases + bases / BLOCK;
         let mut best = (u64::MAX, Self { method: Method::Buckets, width: 2, windows: 0 });
         for width in WIDTHS {
             let half = 1u64 << (width - 1);
@@ -390,8 +431,8 @@ struct Chunk<'a> {
     columns: &'a [&'a [i64]],
     sums: Points,
     additions: Additions,
-    /// The values at some bases, base by base: a base that reads its values from the columns waits
-    /// for memory.
+    /// The values at a block of bases and at the opposite of their sum, base by base: a base that
+    /// reads its values from the columns waits for memory.
     values: Zeroizing<Vec<i64>>,
 }
 
@@ -402,7 +443,7 @@ impl<'a> Chunk<'a> {
             columns,
             sums: Points::identities(count),
             additions: Additions::new(count),
-            values: Zeroizing::new(vec![0; columns.len() * BLOCK]),
+            values: Zeroizing::new(vec![0; columns.len() * (BLOCK + 1)]),
         }
     }
 
@@ -411,14 +452,17 @@ impl<'a> Chunk<'a> {
         let count = self.columns.len();
         for (k, column) in self.columns.iter().enumerate() {
             let block = column.get(first..).unwrap_or(&[]);
+            let block = &block[..block.len().min(BLOCK)];
+            let by = if is_moved(block) { MOVE } else { 0 };
             for b in 0..BLOCK {
-                self.values[b * count + k] = block.get(b).copied().unwrap_or(0);
+                self.values[b * count + k] = block.get(b).map_or(0, |value| value - by);
             }
+            self.values[BLOCK * count + k] = -by;
         }
     }
 
-    /// Adds the products with a block of bases, of which `tables` has the multiples. The first is
-    /// the base `first`.
+    /// Adds the products with a block of bases, of which `tables` has the multiples, as of the
+    /// opposite of their sum. The first is the base `first`.
     fn add(&mut self, plan: Plan, tables: &[Point], first: usize) {
         self.read(first);
         let (half, count) = (plan.half(), self.columns.len());
@@ -441,7 +485,7 @@ impl<'a> Chunk<'a> {
         let lanes = self.sums.0.len();
         let mut buckets = Points::identities(lanes * half);
         let Points(buckets) = &mut buckets;
-        for (signed, first) in signed.chunks(2 * BLOCK).zip((0..).step_by(BLOCK)) {
+        for (signed, first) in signed.chunks(2 * (BLOCK + 1)).zip((0..).step_by(BLOCK)) {
             self.read(first);
             for (signed, values) in signed.chunks_exact(2).zip(self.values.chunks_exact(count)) {
                 for (k, value) in values.iter().enumerate() {
@@ -533,7 +577,8 @@ fn by_tables(plan: Plan, points: &[Point], columns: &[&[i64]]) -> Vec<G1> {
         .chunks(plan.chunk(columns.len()))
         .map(|columns| Chunk::new(plan, columns))
         .collect();
-    for (points, first) in points.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
+    let points = with_sums(points);
+    for (points, first) in points.chunks(BLOCK + 1).zip((0..).step_by(BLOCK)) {
         let tables = tables(points, plan.half());
         chunks.par_iter_mut().for_each(|chunk| chunk.add(plan, &tables, first));
     }
@@ -541,6 +586,7 @@ fn by_tables(plan: Plan, points: &[Point], columns: &[&[i64]]) -> Vec<G1> {
 }
 
 fn by_buckets(plan: Plan, points: &[Point], columns: &[&[i64]]) -> Vec<G1> {
+    let points = with_sums(points);
     let signed: Vec<Point> = points.iter().flat_map(|point| [*point, point.opposite()]).collect();
     let commit = |columns: &[&[i64]]| {
         let mut chunk = Chunk::new(plan, columns);
@@ -552,7 +598,6 @@ fn by_buckets(plan: Plan, points: &[Point], columns: &[&[i64]]) -> Vec<G1> {
 
 #[cfg(test)]
 mod tests {
-    use group::Curve;
     use proptest::prelude::*;
 
     use super::*;
@@ -588,12 +633,13 @@ mod tests {
     /// As [`commit_columns`], for all plans.
     fn every_plan(bases: &[G1Affine], columns: &[&[i64]]) -> Vec<(Plan, Vec<G1>)> {
         let points: Vec<Point> = bases.iter().map(Point::new).collect();
+        let columns = within(bases.len(), columns);
         WIDTHS
             .flat_map(|width| [Method::Tables, Method::Buckets].map(|method| (width, method)))
             .map(|(width, method)| {
                 let windows = digit_count(63, width);
                 let plan = Plan { method, width, windows };
-                (plan, commit_by(plan, &points, columns))
+                (plan, commit_by(plan, &points, &columns))
             })
             .collect()
     }
@@ -653,6 +699,37 @@ mod tests {
                 prop_assert!(*commitment == plain[k % 84]);
             }
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn moved_blocks_have_the_plain_commitments(
+            multiples in prop::collection::vec(multiples(), 30..50),
+            columns in prop::collection::vec(
+                prop::collection::vec(
+                    prop_oneof![6 => 0i64..1 << 16, 1 => (1i64 << 15) - 130..=1 << 15, 1 => Just(0)],
+                    14..50,
+                ),
+                1..6,
+            ),
+        ) {
+            let (bases, columns) = (bases(&multiples), slices(&columns));
+            let plain = commit_columns_plain(&bases, &columns);
+            for (plan, commitments) in every_plan(&bases, &columns) {
+                prop_assert!(commitments == plain, "{:?}", plan);
+            }
+            prop_assert!(commit_columns(&bases, &columns) == plain);
+        }
+    }
+
+    #[test]
+    fn integers_without_a_sign_have_two_digits() {
+        let column: Vec<i64> = (0..4080).map(|i| (i * 40_503) % 65_536).collect();
+        let moved = column.chunks(BLOCK).filter(|block| is_moved(block)).count();
+        assert_eq!(moved, 4080 / BLOCK);
+        let plan = Plan::new(4088, &vec![&column[..]; 4096]);
+        assert_eq!((plan.method, plan.width, plan.windows), (Method::Tables, 8, 2));
     }
 
     #[test]

@@ -61,6 +61,9 @@ fn schedule(
     if claim.results.iter().any(|of| of.is_of_answers != is_of_answers) {
         return refuse("some commitments are of scores, and some of answers");
     }
+    if claim.results.iter().any(|of| of.model != claim.results[0].model) {
+        return refuse("the commitments are of several integer models");
+    }
     if claim.bounds.is_empty() || claim.results.is_empty() {
         return refuse("it says nothing: it has no bounds or no results");
     }

@@ -21,6 +21,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResultCommitment {
     pub(crate) adapter: AdapterId,
+    /// The integer model.
+    pub(crate) model: [u8; 32],
     pub(crate) srs: [u8; 32],
     pub(crate) point: G1Affine,
     /// How many.
@@ -71,7 +73,7 @@ pub(crate) fn verify_planned(
         Reducer { channel, relations, openings, claims, plan, program, claimed, secrets }.run()
     };
     argument::verify(&plan_shape(srs, keys, manifest, plan), transcript, &proof, reduce)?;
-    Ok(commitment(srs, manifest, plan, &proof))
+    Ok(commitment(srs, manifest, plan, claimed, &proof))
 }
 
 /// What both parties know of a plan.
@@ -99,13 +101,14 @@ pub fn commitment_of(
     let plan = Plan::new(program, manifest, claimed)?;
     let proof = Proof::parse(proof, plan.catalog.columns())?;
     let none = || Error::Statement("the claim commits to no results".into());
-    commitment(srs, manifest, &plan, &proof).ok_or_else(none)
+    commitment(srs, manifest, &plan, claimed, &proof).ok_or_else(none)
 }
 
 fn commitment(
     srs: &Srs,
     manifest: &CheckedManifest,
     plan: &Plan,
+    claimed: &Claimed,
     proof: &Proof,
 ) -> Option<ResultCommitment> {
     let tensor = &plan.catalog.tensors[plan.sums?];
@@ -113,6 +116,7 @@ fn commitment(
     let [piece] = tensor.pieces.as_slice() else { return None };
     Some(ResultCommitment {
         adapter: manifest.id(),
+        model: claimed.model,
         srs: srs.digest(),
         point: *proof.columns.get(plan.catalog.first_column(piece.pack))?,
         results: tensor.features,

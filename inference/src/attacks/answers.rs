@@ -211,6 +211,9 @@ fn counts_of_two_proofs() {
     };
     let other = SumClaim { squares: Some(squares), ..honest.clone() };
     assert!(matches!(verify(&other), Err(Error::Statement(_))));
+    let mut of_models = honest.clone();
+    of_models.results[1].model = [1; 32];
+    assert!(matches!(verify(&of_models), Err(Error::Statement(_))));
     let mut mixed = honest;
     mixed.results[0].is_of_answers = false;
     assert!(matches!(verify(&mixed), Err(Error::Statement(_))));

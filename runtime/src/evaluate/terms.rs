@@ -9,7 +9,7 @@ use zklora_integer::{program::Program, rules};
 use zklora_proof::{
     checked_manifest::CheckedManifest,
     keys::KeyStore,
-    manifest::AdapterId,
+    manifest::{AdapterId, Module, Term},
     srs::Srs,
     verifier::SrsPolicy,
     weights::{PairWeights, Weights},
@@ -125,9 +125,25 @@ impl CheckedTerms {
     }
 }
 
+/// Most integers of an adapter that a buyer evaluates: what its shapes take of memory. The largest
+/// adapters that people have are a quarter of it.
+const MAX_INTEGERS: u128 = 1 << 29;
+
 /// Weights of the manifest's shapes.
 fn zeros(manifest: &CheckedManifest) -> Result<Weights, Error> {
     let contents = manifest.contents();
+    let of_term = |module: &Module, term: &Term| {
+        let (a, b) = module.side_lengths(term);
+        (a as u128 + b as u128) * term.rank as u128
+    };
+    let modules = contents.modules.iter();
+    let integers: u128 =
+        modules.flat_map(|of| of.terms.iter().map(move |term| of_term(of, term))).sum();
+    if integers > MAX_INTEGERS {
+        return Err(Error::input(format!(
+            "the adapter has {integers} integers, and at most {MAX_INTEGERS} can be evaluated"
+        )));
+    }
     let mut pairs = Vec::new();
     for module in &contents.modules {
         for term in &module.terms {

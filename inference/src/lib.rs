@@ -24,7 +24,7 @@
 //! | [`relations`], `finish` | what must hold between cells, as one halo2 proof | Relations |
 //! | `argument` | the steps of every proof, for both parties | The order of messages |
 //! | [`proof`], [`prover`], [`verifier`] | the bytes, the two parties | The order of messages |
-//! | [`fe`], `fractions`, `lanes`, [`vectors`], `exact`, `fixed_base` | fast forms of simple sums | |
+//! | [`fe`], `fractions`, `lanes`, [`vectors`], `exact`, `fixed_base`, `pool` | fast forms of simple sums, threads | |
 //! | [`sums`], [`squares`] | bounds of sums of results that other proofs committed to | Sums |
 //! | [`registration`] | every committed weight has 16 bits | Registration |
 //!
@@ -47,6 +47,7 @@ mod lanes;
 pub mod lookups;
 pub mod openings;
 pub mod plan;
+mod pool;
 pub mod proof;
 pub mod prover;
 mod reduce;
@@ -67,7 +68,7 @@ mod witness;
 pub use error::Error;
 
 /// Version of the protocol. Every transcript absorbs it.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 #[cfg(test)]
 mod attacks;

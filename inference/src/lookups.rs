@@ -276,6 +276,11 @@ impl Block {
     fn bits(&self) -> usize {
         self.axis_bits + self.feature_bits
     }
+
+    /// Its leaves.
+    pub fn leaves(&self) -> usize {
+        1 << self.bits()
+    }
 }
 
 /// The blocks of all lookups and tables, and the depth of their tree.

@@ -18,7 +18,7 @@ use crate::{
     answers::Answers,
     axis::{Axis, bits_for},
     integers::power,
-    lookups::{Entries, INDEX_BITS, Input, Live, Lookup, PerRow, blocks},
+    lookups::{Block, Entries, INDEX_BITS, Input, Live, Lookup, PerRow, blocks},
     schedule::{LIMB, Schedule, Score, bits},
     statement::Claimed,
     tensors::{AxisId, Source, Tensor, TensorId, View},
@@ -245,11 +245,11 @@ impl Plan {
             tensor.pieces.iter().all(|piece| self.catalog.packs[piece.pack].source == Source::Proof)
         };
         let tensors = self.catalog.tensors.iter().filter(own);
-        let (_, depth) = blocks(&self.catalog, &self.lookups, self.tables.len());
+        let (blocks, _) = blocks(&self.catalog, &self.lookups, self.tables.len());
         PlanSize {
             values: tensors.map(|tensor| elements(tensor.axis) * tensor.features).sum(),
             lookups: self.lookups.iter().map(|of| elements(of.axis) * of.features).sum(),
-            leaves: 1 << depth,
+            leaves: blocks.iter().map(Block::leaves).sum(),
             columns: self.catalog.columns(),
             tables: self.tables.len(),
         }

@@ -14,7 +14,7 @@ use crate::{Error, channel::MOST_CELLS};
 /// First bytes of every proof of this crate.
 pub const MAGIC: &[u8; 8] = b"zklorain";
 /// Version of the format.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 const POINT: usize = 48;
 /// Most columns of tensors.
 const MAX_POINTS: usize = 1 << 24;
@@ -63,7 +63,7 @@ impl Proof {
         if version != VERSION {
             return Err(Error::malformed(
                 "header",
-                format!("version {version}: this build reads version {VERSION}"),
+                format!("version {version}, and this build reads version {VERSION}: make it again"),
             ));
         }
         // How many messages and T columns there are is known later. Points beyond what any proof

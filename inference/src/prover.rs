@@ -12,6 +12,7 @@ use crate::{
     argument::{self, Hidden, Made, State},
     channel::Channel,
     plan::Plan,
+    pool::on_pool,
     reduce::{Reducer, Secrets},
     registration::Registered,
     statement::{self, Claimed},
@@ -64,6 +65,10 @@ impl Prover<'_> {
     /// [`Error::OutOfRange`]: the claim is false, or a value leaves its range. Those of
     /// [`Plan::new`].
     pub fn prove(&self, claimed: &Claimed) -> Result<(Vec<u8>, Option<ResultOpening>), Error> {
+        on_pool(|| self.prove_here(claimed))
+    }
+
+    fn prove_here(&self, claimed: &Claimed) -> Result<(Vec<u8>, Option<ResultOpening>), Error> {
         let manifest = self.registered.manifest();
         let plan = Plan::new(self.program, manifest, claimed)?;
         let witness = Witness::new(self.program, &plan, claimed)?;

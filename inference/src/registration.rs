@@ -12,6 +12,7 @@ use crate::{
     axis::Axis,
     integers::Grid,
     lookups::{Input, Live},
+    pool::on_pool,
     proof::Proof,
     schedule::{LIMB, Schedule},
     statement,
@@ -110,7 +111,8 @@ pub fn prove(
         let cells = cells.map(|x| i64::from(*x)).collect();
         tensors[*tensor] = Grid::small(plan.schedule.catalog.tensors[*tensor].features, cells);
     }
-    let bytes = attempt(srs, keys, manifest, mask_key, &plan, &mut tensors)?.to_bytes();
+    let proof = on_pool(|| attempt(srs, keys, manifest, mask_key, &plan, &mut tensors))?;
+    let bytes = proof.to_bytes();
     verify(srs, keys, manifest, &bytes, SrsPolicy::AllowUntrusted)?;
     Ok(bytes)
 }
@@ -151,6 +153,6 @@ pub fn verify<'a>(
     let mut transcript = statement::begin("registration", srs, manifest)?;
     statement::name(&mut transcript);
     let shape = Shape { srs, keys, manifest, schedule: &plan.schedule, earlier: &[] };
-    argument::verify(&shape, transcript, &proof, |_| Ok(()))?;
+    on_pool(|| argument::verify(&shape, transcript, &proof, |_| Ok(())))?;
     Ok(Registered(manifest))
 }

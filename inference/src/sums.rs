@@ -18,6 +18,7 @@ use crate::{
     argument::{self, Hidden, Made, Shape, State},
     axis::Axis,
     integers::Grid,
+    pool::on_pool,
     proof::Proof,
     prover::ResultOpening,
     registration::Registered,
@@ -137,7 +138,8 @@ pub fn prove(
         values.insert(Value::Squares, Grid::wide(1, vec![squares.value(&results)]));
     }
     let manifest = registered.manifest();
-    let made = attempt(srs, keys, manifest, mask_key, claim, openings, &values, &results)?;
+    let made =
+        on_pool(|| attempt(srs, keys, manifest, mask_key, claim, openings, &values, &results))?;
     made.check()?;
     let bytes = made.proof.to_bytes();
     verify(srs, keys, registered, claim, &bytes, SrsPolicy::AllowUntrusted)?;
@@ -199,5 +201,5 @@ pub fn verify(
     let points: Vec<G1Affine> = claim.results.iter().map(|of| of.point).collect();
     let shape = Shape { srs, keys, manifest, schedule: &schedule, earlier: &points };
     let reduce = |state: State<'_, '_>| reduce(claim, &of_results, &schedule, None, state);
-    argument::verify(&shape, transcript, &proof, reduce)
+    on_pool(|| argument::verify(&shape, transcript, &proof, reduce))
 }

@@ -11,6 +11,7 @@ use crate::{
     Error,
     argument::{self, Shape, State},
     plan::Plan,
+    pool::on_pool,
     proof::Proof,
     reduce::Reducer,
     registration::Registered,
@@ -50,8 +51,10 @@ pub fn verify(
     policy.check(srs)?;
     let manifest = registered.manifest();
     manifest.check_srs(srs)?;
-    let plan = Plan::new(program, manifest, claimed)?;
-    verify_planned(srs, keys, manifest, program, &plan, claimed, proof)
+    on_pool(|| {
+        let plan = Plan::new(program, manifest, claimed)?;
+        verify_planned(srs, keys, manifest, program, &plan, claimed, proof)
+    })
 }
 
 /// The same with the plan of the claim.

@@ -40,7 +40,7 @@ fn the_statement_is_absorbed_item_by_item() {
     let manifest = &session.contributor.manifest;
     let mut own = Framed::new("zklora v1 inference transcript");
     own.absorb("kind", b"inference");
-    own.absorb("version", &1u32.to_le_bytes());
+    own.absorb("version", &2u32.to_le_bytes());
     own.absorb("srs", &srs().digest());
     own.absorb("settings", &manifest.settings().to_bytes().unwrap());
     own.absorb("adapter", &manifest.id().0);

@@ -85,14 +85,14 @@ pub struct Estimate {
     pub bytes: usize,
 }
 
-/// Seconds of what does not grow with the size: most of the prover's own verification.
-const FIXED: f64 = 10.0;
+/// Seconds of what grows little with the size, such as the prover's own verification.
+const FIXED: f64 = 20.0;
 /// Nanoseconds of a committed value.
-const VALUE: f64 = 1100.0;
+const VALUE: f64 = 800.0;
 /// Nanoseconds of a leaf of the tree.
-const LEAF: f64 = 700.0;
+const LEAF: f64 = 500.0;
 /// Bytes of memory of a leaf.
-const LEAF_BYTES: usize = 45;
+const LEAF_BYTES: usize = 60;
 /// Messages of a proof, in bytes: less than what columns take.
 const MESSAGES: usize = 300_000;
 

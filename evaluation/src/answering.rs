@@ -282,9 +282,7 @@ impl Answering {
                 }
                 other => Ok(other),
             },
-            Known::New | Known::Accepted => Err(Error::Refused(
-                "there is no answer to the request that it names: evaluate first".into(),
-            )),
+            Known::New | Known::Accepted => Err(Error::Refused(NO_ANSWER.into())),
         }
     }
 
@@ -299,9 +297,6 @@ impl Answering {
         let folder = self.lineage.request(&request.request);
         let (full, answer) = self.stored(&folder)?;
         let sample = request.sample(&full, &answer)?;
-        if let Some(why) = self.prover.as_ref().and_then(|prover| prover.refuses(&sample)) {
-            return Err(Error::Refused(format!("the sample cannot be proven: {why}")));
-        }
         let most = self.proof_tokens();
         let tokens: usize = sample.units.iter().flat_map(sequences).map(|of| of.tokens.len()).sum();
         if tokens as u64 > most {
@@ -309,6 +304,10 @@ impl Answering {
                 "the sample has {tokens} tokens, and this contributor proves samples of up to \
                  {most}: ask for a smaller one"
             )));
+        }
+        // Only then: what this takes grows with the tokens, and nothing was paid for yet.
+        if let Some(why) = self.prover.as_ref().and_then(|prover| prover.refuses(&sample)) {
+            return Err(Error::Refused(format!("the sample cannot be proven: {why}")));
         }
         // One draw an answer, also over several connections and processes.
         let _lock = proving::lock(&folder)?;
@@ -380,6 +379,9 @@ impl Answering {
         Ok((full, answer))
     }
 }
+
+/// Why nothing is proven of a request that has no answer.
+pub const NO_ANSWER: &str = "there is no answer to the request that it names: evaluate first";
 
 const PROVES_NOTHING: &str = "this contributor proves no samples: it was started without --prove";
 

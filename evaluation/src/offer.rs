@@ -44,6 +44,15 @@ pub struct Limits {
     pub units: u64,
 }
 
+impl Limits {
+    /// Most bytes of the units of a request.
+    pub fn most_bytes(&self) -> u64 {
+        // A token has 4 bytes. A sequence has at least 2 tokens, and up to 12 bytes besides; a unit
+        // 17.
+        self.tokens.saturating_mul(10).saturating_add(self.units.saturating_mul(17))
+    }
+}
+
 /// The payload of an offer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

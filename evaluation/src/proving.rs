@@ -85,9 +85,13 @@ pub(crate) fn known(folder: &Path, request: &ProofRequest) -> Result<KnownProof,
                 .into(),
         ));
     }
+    if let given_up @ Err(_) = check_given_up(folder) {
+        // A process that was killed while it proved a part leaves secrets.
+        forget_parts(folder)?;
+        return given_up.map(|()| KnownProof::New);
+    }
     let proof = folder.join(PROOF);
     if !proof.is_file() {
-        check_given_up(folder)?;
         return Ok(KnownProof::Accepted);
     }
     // A crash between the last two steps of `finish` leaves secrets.
@@ -152,11 +156,22 @@ pub(crate) fn give_up(folder: &Path) -> Result<(), Error> {
     if !folder.join(PROOF_REQUEST).is_file() {
         return Err(Error::Refused("no proof was asked for of this request's answer".into()));
     }
-    if folder.join(PROOF).is_file() {
-        return Err(Error::Refused("the proof is finished".into()));
-    }
+    let check_finished = || match folder.join(PROOF).is_file() {
+        true => Err(Error::Refused("the proof is finished".into())),
+        false => Ok(()),
+    };
+    check_finished()?;
     zklora_files::write(&folder.join(GIVEN_UP), &[], Access::Private)?;
-    // Whoever proves it removes the parts.
+    // It may have been finished, and sent, in between. From now on it is not sent.
+    if let finished @ Err(_) = check_finished() {
+        zklora_files::remove(&folder.join(GIVEN_UP))?;
+        return finished;
+    }
+    forget_parts(folder)
+}
+
+/// Removes the parts, unless somebody is proving: whoever proves it does so.
+fn forget_parts(folder: &Path) -> Result<(), Error> {
     match try_lock(folder)? {
         Some(_lock) => remove_parts(folder),
         None => Ok(()),
@@ -178,15 +193,22 @@ pub(crate) fn finish(folder: &Path, proof: &[u8]) -> Result<(), Error> {
     remove_parts(folder)
 }
 
+/// Removes the parts, also while another thread does.
 pub(crate) fn remove_parts(folder: &Path) -> Result<(), Error> {
     let parts = folder.join(PARTS);
-    if !parts.exists() {
-        return Ok(());
-    }
-    let entries = std::fs::read_dir(&parts).map_err(|e| zklora_files::Error::new(&parts, e))?;
+    let failed = |error: std::io::Error| -> Result<(), Error> {
+        match error.kind() {
+            std::io::ErrorKind::NotFound => Ok(()),
+            _ => Err(zklora_files::Error::new(&parts, error).into()),
+        }
+    };
+    let entries = match std::fs::read_dir(&parts) {
+        Ok(entries) => entries,
+        Err(error) => return failed(error),
+    };
     for entry in entries {
         let path = entry.map_err(|e| zklora_files::Error::new(&parts, e))?.path();
         zklora_files::remove(&path)?;
     }
-    std::fs::remove_dir(&parts).map_err(|e| zklora_files::Error::new(&parts, e).into())
+    std::fs::remove_dir(&parts).or_else(failed)
 }

@@ -25,7 +25,7 @@ pub struct Counts {
 impl Counts {
     /// How many are right with the adapter.
     pub fn adapted(&self) -> u64 {
-        (self.base + self.gained).saturating_sub(self.lost)
+        self.base.saturating_add(self.gained).saturating_sub(self.lost)
     }
 }
 

@@ -10,7 +10,7 @@ use zklora_evaluation::{
     digest::Digest,
     evidence::{ANSWER, OFFER, REQUEST},
     request::{Choices, FullRequest, UnitGroup, scored_tokens, sequences},
-    sample::{Sample, candidates, price},
+    sample::{MAX_SAMPLE, Sample, candidates, price},
     unit_lines::{self, DEFAULT_GROUP, Groups},
     unit_scores::{UnitScores, side},
 };
@@ -120,6 +120,9 @@ pub fn buy(
 ) -> Result<Bought, Error> {
     let folder = Folder::new(&options.out);
     let _lock = folder.lock()?;
+    if options.prove.is_some_and(|sample| !(1..=MAX_SAMPLE).contains(&sample.units)) {
+        return Err(Error::input(format!("a sample has 1 to {MAX_SAMPLE} units")));
+    }
     let offer = read_offer(&options.offer)?;
     let sent = options.sent.as_deref().map(SentUnits::new);
     if let Some(sent) = &sent {
@@ -134,9 +137,11 @@ pub fn buy(
         let why = "this folder has an evaluation for another offer: name another --out";
         return Err(Error::file(&folder.path, why));
     }
-    let (mut left, mut most_proven) = (None, None);
-    let (manifest, registration) = match is_known {
-        true => (folder.manifest()?, folder.registration()?),
+    // The nonce of a draw is shown once. What the contributor would refuse is checked before that,
+    // also if an earlier call asked for no proof.
+    let draws = options.prove.is_some() && !folder.has_proof_request();
+    let offered = match is_known && !draws {
+        true => None,
         false => {
             progress(Step::Local("ask for the offer"));
             let now = contributor.offered()?;
@@ -149,8 +154,6 @@ pub fn buy(
                 }
                 .into());
             }
-            left = Some(now.bits_left);
-            most_proven = Some(now.proof_tokens);
             if options.prove.is_some() && (now.proof_tokens == 0 || now.registration.is_none()) {
                 return Err(Statement::Refused(
                     "this contributor proves no samples: ask it to serve with --prove, or leave \
@@ -159,8 +162,14 @@ pub fn buy(
                 )
                 .into());
             }
-            (now.manifest, now.registration)
+            Some(now)
         }
+    };
+    let left = offered.as_ref().map(|now| now.bits_left);
+    let most_proven = offered.as_ref().map(|now| now.proof_tokens);
+    let (manifest, registration) = match offered.filter(|_| !is_known) {
+        Some(now) => (now.manifest, now.registration),
+        None => (folder.manifest()?, folder.registration()?),
     };
     progress(Step::Local("check the offer with your base model"));
     let published = (manifest.as_slice(), registration.as_deref());
@@ -185,6 +194,12 @@ pub fn buy(
         check_sample(&terms, &request, sample, most)?;
     }
     if let Some(left) = left {
+        let bits = match (is_known, options.prove) {
+            // The request itself may be paid for.
+            (true, Some(sample)) => price_of(sample, &request, &terms)?,
+            _ => bits,
+        };
+        check_price(bits, left)?;
         progress(Step::Price { bits, left });
     }
     let earlier = sent.as_ref().map(|sent| sent.earlier(&terms.offer, &request)).transpose()?;
@@ -341,18 +356,12 @@ fn new_request(
         per_unit: options.per_unit,
     };
     let full = FullRequest::new(terms.offer.digest, &choices, groups)?;
-    let bits = full.price(&terms.offer)?;
     let proof = match options.prove {
-        Some(sample) => price(sample.metric(&full)?, sample.units, &terms.offer),
+        Some(sample) => price_of(sample, &full, terms)?,
         None => 0,
     };
-    let bits = bits + proof;
-    if let Some(left) = left.filter(|left| bits > *left) {
-        return Err(Statement::Refused(format!(
-            "this request costs {bits} bits, and {left} are left for you: ask for fewer metrics or \
-             groups, or the contributor for more"
-        ))
-        .into());
+    if let Some(left) = left {
+        check_price(full.price(&terms.offer)? + proof, left)?;
     }
     for (at, unit) in full.units.iter().enumerate() {
         for sequence in sequences(unit) {
@@ -361,6 +370,22 @@ fn new_request(
     }
     folder.keep_request(&terms.offer, published, &full, &draw)?;
     Ok(full)
+}
+
+/// What the proof of a sample costs.
+fn price_of(sample: SampleOptions, full: &FullRequest, terms: &CheckedTerms) -> Result<u64, Error> {
+    Ok(price(sample.metric(full)?, sample.units, &terms.offer))
+}
+
+fn check_price(bits: u64, left: u64) -> Result<(), Error> {
+    match bits <= left {
+        true => Ok(()),
+        false => Err(Statement::Refused(format!(
+            "this request costs {bits} bits, and {left} are left for you: ask for fewer metrics or \
+             groups, or the contributor for more"
+        ))
+        .into()),
+    }
 }
 
 /// Computes the values of the base model, and compares them.

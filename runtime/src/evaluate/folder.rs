@@ -153,10 +153,13 @@ impl Folder {
     /// The request with its units.
     ///
     /// # Errors
-    /// It is not here, or its units are others.
+    /// It is not here, its units are others, or more than the offer allows: those of a folder that
+    /// somebody else made could fill the memory.
     pub fn request(&self) -> Result<FullRequest, Error> {
+        let limits = self.offer()?.offer.limits;
         let bytes = self.read(REQUEST, request::MAX_BYTES)?;
-        Ok(FullRequest::parse(&bytes, self.read(UNITS, zklora_files::MAX_FILE)?)?)
+        let units = self.read(UNITS, limits.most_bytes().min(zklora_files::MAX_FILE))?;
+        Ok(FullRequest::parse_within(&bytes, units, limits.tokens)?)
     }
 
     /// The answer to the request.

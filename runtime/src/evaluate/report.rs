@@ -19,6 +19,9 @@ use crate::Error;
 
 /// Two-sided quantile of the normal distribution for 95 %.
 const QUANTILE: f64 = 1.96;
+/// The same of Student's distributions with 1, 2, … degrees of freedom.
+const QUANTILES: [f64; 10] =
+    [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
 /// The mean is rounded to this, in nats.
 const ROUNDING: f64 = 1e-3;
 
@@ -170,6 +173,11 @@ impl Report {
         Ok(report)
     }
 
+    /// Bits that the answer and the proof tell of the adapter, at most.
+    pub fn bits_revealed(&self) -> u64 {
+        self.bits.saturating_add(self.proven.as_ref().map_or(0, |proven| proven.bits))
+    }
+
     /// The report of an answer that is not settled.
     ///
     /// # Errors
@@ -266,7 +274,7 @@ pub(super) fn of_group(
         name: name.into(),
         units,
         tokens,
-        loss: values.and_then(|values| Some(loss(&values.log_probability?, values.error))),
+        loss: values.and_then(|values| Some(loss(&values.log_probability?, values.error, units))),
         greedy: right(|values| values.greedy),
         accuracy: right(|values| values.accuracy),
         accuracy_normalised: right(|values| values.accuracy_normalised),
@@ -275,11 +283,22 @@ pub(super) fn of_group(
     }
 }
 
-fn loss(means: &Means, error: Option<u32>) -> Loss {
+/// Student's quantile for the error of a mean of `units` units: an error that was estimated from few
+/// units may itself be far too small.
+fn quantile(units: u64) -> f64 {
+    let freedom = units.saturating_sub(1).max(1);
+    let tabled = usize::try_from(freedom - 1).ok().and_then(|at| QUANTILES.get(at));
+    let (z, n) = (QUANTILE, freedom as f64);
+    let cubic = (z.powi(3) + z) / (4.0 * n);
+    let fifth = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n);
+    tabled.copied().unwrap_or(z + cubic + fifth)
+}
+
+fn loss(means: &Means, error: Option<u32>, units: u64) -> Loss {
     let nats = |milli: i64| milli as f64 / 1000.0;
-    let value = nats(means.adapted - means.base);
+    let value = nats(means.adapted.saturating_sub(means.base));
     let error = error.filter(|error| *error < zklora_evaluation::metric::MAX_ERROR);
-    let plus_minus = error.map(|error| QUANTILE * f64::from(error) / 1000.0 + ROUNDING);
+    let plus_minus = error.map(|error| quantile(units) * f64::from(error) / 1000.0 + ROUNDING);
     let gain = Interval { value, plus_minus };
     Loss { base: -nats(means.base), adapted: -nats(means.adapted), gain }
 }
@@ -297,5 +316,35 @@ fn right(counts: &Counts, units: u64) -> Right {
         gain: Interval { value, plus_minus: Some(QUANTILE * variance.sqrt() / all) },
         gained: counts.gained,
         lost: counts.lost,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_units_have_wide_intervals_and_many_those_of_the_normal_distribution() {
+        let expected =
+            [(2, 12.706), (3, 4.303), (11, 2.228), (12, 2.201), (31, 2.042), (257, 1.969)];
+        for (units, student) in expected {
+            assert!((quantile(units) - student).abs() < 0.003, "{units}: {}", quantile(units));
+        }
+        assert!((quantile(1 << 20) - QUANTILE).abs() < 1e-4);
+        let means = Means { adapted: -2484, base: -2011 };
+        let half = loss(&means, Some(122), 2).gain.plus_minus.unwrap_or(0.0);
+        assert!((half - 1.551).abs() < 0.001, "{half}");
+    }
+
+    /// A folder may be somebody else's.
+    #[test]
+    fn hostile_numbers_are_no_panic() {
+        let values = Values {
+            accuracy: Some(Counts { base: u64::MAX, gained: u64::MAX, lost: 1 }),
+            error: Some(u32::MAX),
+            log_probability: Some(Means { adapted: i64::MAX, base: i64::MIN }),
+            ..Values::default()
+        };
+        assert!(of_group("", u64::MAX, u64::MAX, Some(&values)).accuracy.is_some());
     }
 }

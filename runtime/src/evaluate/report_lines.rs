@@ -123,7 +123,7 @@ pub fn lines(report: &Report) -> Vec<(String, String)> {
         line("No score", format!("{}: scored worst", unscored(report)));
     }
     line("Rows revealed", count(report.rows_revealed as usize));
-    let bits = report.bits + report.proven.as_ref().map_or(0, |proven| proven.bits);
+    let bits = report.bits_revealed();
     line("Bits revealed", format!("{} at most", count(bits as usize)));
     if report.per_unit {
         line("Scores of units", "answered, one by one".into());

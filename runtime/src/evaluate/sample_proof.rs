@@ -6,7 +6,10 @@
 //! all of it → proof.tar
 //! ```
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use zklora_artifacts::folder::Artifacts;
@@ -201,20 +204,36 @@ impl ProvesSamples for SampleProver {
 struct Attempts(PathBuf);
 
 impl Attempts {
-    fn begin(path: PathBuf) -> Result<Attempts, Error> {
+    fn of(folder: &Path, place: usize) -> Attempts {
+        Attempts(folder.join(format!("{place}.attempts")))
+    }
+
+    /// How many there were.
+    ///
+    /// # Errors
+    /// There were too many.
+    fn allowed(&self) -> Result<u8, Error> {
+        let Attempts(path) = self;
         let before = match path.is_file() {
-            true => zklora_files::read(&path, 1)?.first().copied().unwrap_or(0),
+            true => zklora_files::read(path, 1)?.first().copied().unwrap_or(0),
             false => 0,
         };
-        if before >= MAX_ATTEMPTS {
-            let why = format!(
-                "{MAX_ATTEMPTS} processes ended while they proved this part: give the machine more \
-                 memory, and remove this file"
-            );
-            return Err(Error::file(&path, why));
+        match before >= MAX_ATTEMPTS {
+            true => {
+                let why = format!(
+                    "{MAX_ATTEMPTS} processes ended while they proved this part: give the machine \
+                     more memory, and remove this file"
+                );
+                Err(Error::file(path, why))
+            }
+            false => Ok(before),
         }
-        zklora_files::write(&path, &[before + 1], Access::Private)?;
-        Ok(Attempts(path))
+    }
+
+    fn begin(self) -> Result<Attempts, Error> {
+        let before = self.allowed()?;
+        zklora_files::write(&self.0, &[before + 1], Access::Private)?;
+        Ok(self)
     }
 
     fn end(self) -> Result<(), Error> {
@@ -228,6 +247,11 @@ impl SampleProver {
         job: &ProofJob,
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<Option<Vec<u8>>, Error> {
+        let parts = parts(&job.sample);
+        // At once: a buyer may ask again and again for what is not tried any more.
+        for place in 0..parts.len() {
+            Attempts::of(&job.folder, place).allowed()?;
+        }
         let manifest = &self.artifacts.manifest;
         let policy = SrsPolicy::AllowUntrusted;
         let registered =
@@ -246,7 +270,6 @@ impl SampleProver {
             mask_key: &self.artifacts.mask_key,
             program: &self.program,
         };
-        let parts = parts(&job.sample);
         let (mut proofs, mut openings, mut commitments) = (Vec::new(), Vec::new(), Vec::new());
         // Before the first part: which part it would be at tells of the adapter.
         let scores = self.scorer.score(&job.sample.units)?;
@@ -258,7 +281,10 @@ impl SampleProver {
             let path = job.folder.join(format!("{place}.part"));
             // The opening is secret: both lie in one private file, and are removed at the end.
             let stored = match path.is_file() {
-                true => read_part(&zklora_files::read(&path, 1 << 28)?, &claimed.context),
+                true => {
+                    let bytes = zeroize::Zeroizing::new(zklora_files::read(&path, 1 << 28)?);
+                    read_part(&bytes, &claimed.context)
+                }
                 false => None,
             };
             let (proof, opening) = match stored {
@@ -267,7 +293,7 @@ impl SampleProver {
                     if !progress(place as u64, parts.len() as u64) {
                         return Ok(None);
                     }
-                    let attempts = Attempts::begin(job.folder.join(format!("{place}.attempts")))?;
+                    let attempts = Attempts::of(&job.folder, place).begin()?;
                     let (proof, opening) = prover.prove(&claimed)?;
                     let opening =
                         opening.ok_or_else(|| internal("a proof commits to no results"))?;

@@ -52,8 +52,8 @@ pub fn sample(out: &mut String, report: &Report) {
     let shown = match proven.values {
         Some(_) => {
             "The units were drawn after the contributor had signed its answer. The proof shows that \
-             these values are the pinned adapter's, and nothing else of it. The interval says how \
-             far all units that could be drawn may be from the sample."
+             these values are the pinned adapter's, and nothing else of it. The interval has the \
+             value of all units that could be drawn with 95 %; from a few units it is a rough guess."
         }
         None => "A sample was drawn, and there is no proof of it.",
     };
@@ -74,7 +74,7 @@ pub fn left(out: &mut String, report: &Report) {
          <div class=\"tiles\">",
     );
     tile(out, &count(report.rows_revealed as usize), "rows of the adapter that you saw");
-    let bits = report.bits + report.proven.as_ref().map_or(0, |proven| proven.bits);
+    let bits = report.bits_revealed();
     tile(out, &count(bits as usize), "bits that you learnt of the adapter, at most");
     tile(out, &count(report.units as usize), "units of yours that the contributor saw");
     out.push_str(

@@ -46,10 +46,16 @@ fn verdict(out: &mut String, report: &Report) {
         Stage::Settled => ("accepted", "✓ SETTLED"),
         Stage::Contradicted => ("rejected", "✕ CONTRADICTED"),
     };
+    // Of a sample, until all numbers are known.
+    let of_sample = match report.grade {
+        "proven" => ", A SAMPLE PROVEN",
+        "not proven" => ", NOT PROVEN",
+        _ => "",
+    };
     let _ = write!(
         out,
         "<section aria-labelledby=\"grade\"><h2 id=\"grade\">How certain this is</h2>\
-         <article class=\"card verdict {class}\"><span class=\"word\">{word}</span><p>{}</p>\
+         <article class=\"card verdict {class}\"><span class=\"word\">{word}{of_sample}</span><p>{}</p>\
          <p class=\"next\" dir=\"auto\"><strong>What to do:</strong> {}</p>",
         text(report.grade_text),
         text(&next_step(report)),

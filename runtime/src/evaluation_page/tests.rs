@@ -178,8 +178,11 @@ fn text_is_escaped_and_nothing_is_loaded() {
 
 #[test]
 fn the_grade_says_what_to_do() {
+    let graded = |grade| Report { grade, ..three() };
     for (report, expected) in [
-        (three(), ["! CLAIMED", "Do not pay yet", "none yet"]),
+        (three(), ["! CLAIMED<", "Do not pay yet", "none yet"]),
+        (graded("proven"), ["! CLAIMED, A SAMPLE PROVEN<", "Do not pay yet", "none yet"]),
+        (graded("not proven"), ["! CLAIMED, NOT PROVEN<", "Do not pay yet", "none yet"]),
         (settled(), ["✓ SETTLED", "release it", "390 units"]),
         (contradicted(&["other numbers"]), ["✕ CONTRADICTED", "show the evidence", "Do not rely"]),
         (with_unscored(), ["READY TO PAY", "You can pay 400 EUR", "by 2026-12-15 at"]),

@@ -6,6 +6,7 @@ use zklora_evaluation::{
     answering::Answering,
     archive,
     metric::Metric,
+    offer::Bits,
     proving::PROOF,
     sample::ProofRequest,
     unit_scores::{Scorer, UnitScores},
@@ -222,6 +223,27 @@ fn a_sample_is_limited_by_public_numbers() {
     let purchase = Purchase::start(&shop);
     let error = bought(&purchase, &mut shop.honest(), 1).err().unwrap().to_string();
     assert!(error.contains("proves no samples"), "{error}");
+}
+
+/// A nonce is shown once: also a buyer that asks for a proof later checks first what would be
+/// refused, and may then ask for less.
+#[test]
+fn a_proof_that_is_asked_for_later_is_checked_before_the_nonce_is_shown() {
+    // Enough for the answer, which costs 38 bits, and not for a proof.
+    let shop = Shop::new().with(|terms| terms.budget = Bits { bits: 45, bits_per_client: 45 });
+    fs::write(shop.artifacts().folder.join("public/offer.json"), &shop.offer.bytes).unwrap();
+    let purchase = Purchase::start(&shop);
+    let mut server = shop.proving(5);
+    purchase.buy_with(&mut server, &purchase.options(TEXTS)).unwrap();
+    let asked_for = |server: &mut Server, units, why: &str| {
+        let error = bought(&purchase, server, units).err().unwrap().to_string();
+        assert!(error.contains(why), "{error}");
+        assert!(!purchase.path("proof-request.json").exists());
+    };
+    asked_for(&mut server, 2, "up to 5");
+    asked_for(&mut server, 257, "1 to 256");
+    asked_for(&mut server, 1, "are left for you");
+    asked_for(&mut shop.honest(), 1, "proves no samples");
 }
 
 /// Proofs of another adapter, another answer, another draw; changed, incomplete, swapped.

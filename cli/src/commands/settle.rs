@@ -139,6 +139,9 @@ pub fn verify_sample(args: &VerifySample, output: &Output) -> Outcome {
     let word = if is_proven { "PROVEN" } else { "NOT PROVEN" };
     let mut rows = vec![("Verdict".to_string(), word.to_string())];
     rows.extend(evaluate::sample_lines(&proven));
+    // A contributor that is its own buyer draws until a sample flatters.
+    let drawn = "that chance drew the units, only the buyer who asked for the proof knows";
+    rows.push((String::new(), drawn.into()));
     rows.push(("Signed by".into(), key.to_string()));
     if args.signer.is_none() {
         rows.push((String::new(), "whose key that is, --signer compares: you did not say".into()));
@@ -148,7 +151,16 @@ pub fn verify_sample(args: &VerifySample, output: &Output) -> Outcome {
     rows.push(("Answer".into(), proven.answer.to_string()));
     let rows: Vec<(&str, String)> =
         rows.iter().map(|(label, value)| (label.as_str(), value.clone())).collect();
-    output.result(&json!({ "key": key, "offer": offer.digest, "proven": proven }), &rows);
+    output.result(
+        &json!({
+            "adapter_id": offer.offer.adapter_id,
+            "key": key,
+            "offer": offer.digest,
+            "proven": proven,
+            "verdict": word,
+        }),
+        &rows,
+    );
     Ok(if is_proven { ExitCode::SUCCESS } else { ExitCode::from(NO) })
 }
 

@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// The same for a proof, which takes longer, and whose time depends on more.
 const PROOF_TICK: Duration = Duration::from_secs(10);
 
-/// How often the number of scored units is told.
+/// How often the number of scored units is told, at least.
 const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 /// How long a request is scored while other clients wait.
@@ -38,17 +38,28 @@ static FAILED: LogRate = LogRate::with_burst(10);
 pub(super) enum State {
     /// It waits.
     Waiting,
-    /// This many of its units are scored.
-    Scoring {
-        /// Units with scores.
-        scored: u64,
-        /// All units.
-        units: u64,
-    },
+    /// Some of its units are scored.
+    Scoring(Scored),
     /// The answer is on the disk.
     Answered,
     /// The machine failed, or the server stops. The same request may be sent again.
     Failed,
+}
+
+/// How many units of a request are scored, or parts of a sample are proven, and how many there are.
+/// When that was is not told: whoever asks sees what was there at the last whole tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Scored {
+    before: (u64, u64),
+    now: (u64, u64),
+    told_from: Instant,
+}
+
+impl Scored {
+    /// What is told at a time.
+    pub fn at(&self, time: Instant) -> (u64, u64) {
+        if time < self.told_from { self.before } else { self.now }
+    }
 }
 
 /// What is to be done.
@@ -185,16 +196,21 @@ impl Jobs {
             let name = request.to_string();
             let tick = if proof_of.is_some() { PROOF_TICK } else { TICK };
             let start = Instant::now();
-            let mut told = None;
+            // From the beginning: a proof's first number comes after its sample was scored.
+            let mut told = Scored { before: (0, 0), now: (0, 0), told_from: start };
+            self.set(&request, State::Scoring(told));
+            let mut is_begun = false;
             let mut progress = |scored, units| {
-                // By the clock, not by how fast a unit was.
-                if told.is_none_or(|told: Instant| told.elapsed() >= tick.max(TOLD_EVERY)) {
-                    told = Some(Instant::now());
-                    self.set(&request, State::Scoring { scored, units });
-                }
+                let before = told.at(Instant::now());
+                let told_from = next_tick(start, tick.max(TOLD_EVERY));
+                told = Scored { before, now: (scored, units), told_from };
+                self.set(&request, State::Scoring(told));
+                // A turn does something, however long it took to begin: two clients would stop each
+                // other for ever.
+                let is_first = !std::mem::replace(&mut is_begun, true);
                 let queue = self.lock();
                 let others = queue.waiting.len() > queue.waiting.len_of(&job.client);
-                let is_over = others && start.elapsed() >= TURN;
+                let is_over = others && !is_first && start.elapsed() >= TURN;
                 !queue.stopping && !is_over
             };
             let answer = catch_unwind(AssertUnwindSafe(|| match proof_of {
@@ -207,12 +223,15 @@ impl Jobs {
                     let (client, bytes) = (&job.client, answer.len());
                     let done = if proof_of.is_some() { "proven" } else { "evaluated" };
                     tracing::info!(request = name, client, bytes, seconds, "{done}");
-                    self.wait_for_tick(start, tick);
+                    wait_for_tick(start, tick);
                     self.set(&request, State::Answered);
                 }
                 Ok(Ok(None)) if self.lock().stopping => self.set(&request, State::Failed),
-                // Another client's turn.
-                Ok(Ok(None)) => self.put_back(job),
+                // Another client's turn, which shows when this one ended.
+                Ok(Ok(None)) => {
+                    wait_for_tick(start, tick);
+                    self.put_back(job);
+                }
                 failed => {
                     if FAILED.admit().is_some() {
                         let why = match failed {
@@ -222,7 +241,7 @@ impl Jobs {
                         let failed = if proof_of.is_some() { "proof" } else { "evaluation" };
                         tracing::error!(request = name, "{failed} failed: {why}");
                     }
-                    self.wait_for_tick(start, TICK);
+                    wait_for_tick(start, TICK);
                     self.set(&request, State::Failed);
                 }
             }
@@ -235,11 +254,14 @@ impl Jobs {
         queue.scoring = false;
         queue.waiting.push(job);
     }
+}
 
-    fn wait_for_tick(&self, start: Instant, tick: Duration) {
-        let elapsed = start.elapsed().as_nanos();
-        let tick = tick.as_nanos();
-        let rest = elapsed.div_ceil(tick) * tick - elapsed;
-        std::thread::sleep(Duration::from_nanos(u64::try_from(rest).unwrap_or(0)));
-    }
+/// The next whole number of ticks after a start.
+fn next_tick(start: Instant, tick: Duration) -> Instant {
+    let ticks = start.elapsed().as_nanos().div_ceil(tick.as_nanos());
+    start + tick.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
+}
+
+fn wait_for_tick(start: Instant, tick: Duration) {
+    std::thread::sleep(next_tick(start, tick).saturating_duration_since(Instant::now()));
 }

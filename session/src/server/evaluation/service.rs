@@ -1,6 +1,10 @@
 //! The calls of `proto/evaluation.proto`.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
@@ -9,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use zklora_artifacts::folder::read_registration;
 use zklora_evaluation::{
     Error as Evaluating,
-    answering::Known,
+    answering::{Known, NO_ANSWER},
     digest::Digest,
     offer::Limits,
     proving::KnownProof,
@@ -100,9 +104,7 @@ fn status(error: Evaluating) -> Status {
 
 /// Most bytes of the units of a request.
 fn most_bytes(limits: &Limits) -> usize {
-    // A token has 4 bytes. A sequence has at least 2 tokens, and up to 12 bytes besides; a unit 17.
-    let bytes = limits.tokens.saturating_mul(10).saturating_add(limits.units.saturating_mul(17));
-    usize::try_from(bytes).unwrap_or(usize::MAX)
+    usize::try_from(limits.most_bytes()).unwrap_or(usize::MAX)
 }
 
 #[tonic::async_trait]
@@ -146,7 +148,11 @@ impl Evaluation for EvaluationService {
         let work = Work { name: asked.digest().map_err(status)?, proof_of: Some(asked.request) };
         let (of, name) = (Arc::clone(&jobs), client.clone());
         let known = self.context.blocking.run(&client, move || {
-            // A finished proof is shown when the others hear of it.
+            // An answer that is on the disk is shown here, too, when the others hear of it.
+            if of.is_pending(&asked.request) {
+                return Err(status(Evaluating::Refused(NO_ANSWER.into())));
+            }
+            // So is a finished proof.
             let known = of.answering.known_proof(&asked, &name).map_err(status)?;
             match known {
                 KnownProof::Proven(_) => Ok(!of.is_pending(&work.name)),
@@ -327,7 +333,10 @@ async fn wait(
             State::Waiting => {
                 Progress { ahead: jobs.ahead(&work.name, client), scored: 0, units: 0 }
             }
-            State::Scoring { scored, units } => Progress { ahead: 0, scored, units },
+            State::Scoring(now) => {
+                let (scored, units) = now.at(Instant::now());
+                Progress { ahead: 0, scored, units }
+            }
             State::Answered => return Ok(()),
             State::Failed => {
                 let why = "the answer could not be made now: send the same request again";

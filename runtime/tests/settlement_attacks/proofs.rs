@@ -359,6 +359,27 @@ fn a_proof_goes_on_where_it_was_interrupted() {
     assert!(proof.unwrap().is_some() && parts == 1);
 }
 
+/// A part that ended three processes is not tried again, whoever asks, before anything is scored.
+#[test]
+fn a_part_that_ends_processes_is_not_tried_for_ever() {
+    let shop = Shop::new();
+    let purchase = Purchase::start(&shop);
+    let mut server = shop.proving(1000);
+    let found = purchase.buy_with(&mut server, &purchase.options(TEXTS)).unwrap();
+    let nonce = nonce(&purchase);
+    let request = ProofRequest::new(&found.answer, nonce, Metric::LogProbability, 1).unwrap();
+    server.answering.accept_proof(&request, "buyer").unwrap();
+    let digest = found.request.digest;
+    let parts = shop.identity().lineages().unwrap()[0].request(&digest).join("proof-parts");
+    fs::create_dir_all(&parts).unwrap();
+    let prove = || server.answering.prove(&digest, &mut |_, _| false);
+    fs::write(parts.join("0.attempts"), [2]).unwrap();
+    assert_eq!(prove().unwrap(), None);
+    fs::write(parts.join("0.attempts"), [3]).unwrap();
+    let error = prove().unwrap_err().to_string();
+    assert!(error.contains("3 processes ended"), "{error}");
+}
+
 /// A contributor may give a proof up: nobody makes it, and the buyer is told.
 #[test]
 fn a_proof_that_was_given_up_is_not_made() {
@@ -380,8 +401,12 @@ fn a_proof_that_was_given_up_is_not_made() {
     assert!(proof.unwrap_err().to_string().contains("gave this proof up"));
     let folder = shop.identity().lineages().unwrap()[0].request(&digest);
     assert!(!folder.join("proof-parts").exists() && !folder.join(PROOF).exists());
+    // What a process left that was killed goes, too.
+    fs::create_dir(folder.join("proof-parts")).unwrap();
+    fs::write(folder.join("proof-parts/0.part"), "secrets").unwrap();
     let error = server.answering.known_proof(&request, "buyer").unwrap_err().to_string();
     assert!(error.contains("gave this proof up"), "{error}");
+    assert!(!folder.join("proof-parts").exists());
     assert!(server.answering.prove(&digest, &mut |_, _| panic!("it is proven")).is_err());
     assert_eq!(grade(&purchase), "claimed");
 }

@@ -2,8 +2,8 @@
 //! once with AVX2. The processor that runs it decides which; results do not depend on it.
 //!
 //! With AVX2, elements have nine limbs of 29 bits each, in Montgomery form with R = 2^261, in lanes
-//! of 64 bits. They are not reduced below p: each operation says how large its numbers may be. 2^261
-//! is 71·p, and a product of numbers below a·p and b·p is below (1 + a·b/71)·p.
+//! of 64 bits. They are not reduced below p: each operation says how large its numbers may be.
+//! 2^261 is 71·p, and a product of numbers below a·p and b·p is below (1 + a·b/71)·p.
 #![allow(unsafe_code)]
 
 use crate::fe::{Fe, Products};

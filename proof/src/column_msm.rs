@@ -11,7 +11,8 @@
 //!   these sums are multiplied by their digits.
 //!
 //! Digits are signed, so integers from 0 to 2^16 - 1 would often have one more than those of 16
-//! bits with a sign. Blocks of them are moved by 2^15, and one addition puts that right (`is_moved`).
+//! bits with a sign. Blocks of them are moved by 2^15, and one addition puts that right
+//! (`is_moved`).
 //!
 //! Running time depends on the integers, as in [`crate::msm`]. Copies of them, and sums that depend
 //! on them, are overwritten when dropped.
@@ -104,8 +105,8 @@ impl Iterator for Digits {
     }
 }
 
-/// Whether the values at a whole block of bases are committed to as `value - MOVE`, and `MOVE` times
-/// the sum of the bases. The largest have a digit less then, and the smallest have one more.
+/// Whether the values at a whole block of bases are committed to as `value - MOVE`, and `MOVE`
+/// times the sum of the bases: large ones have a digit less then, and small ones have one more.
 fn is_moved(values: &[i64]) -> bool {
     let is_whole =
         values.len() == BLOCK && values.iter().all(|value| (0..2 * MOVE).contains(value));

@@ -65,6 +65,7 @@ fn the_statement_is_absorbed_item_by_item() {
         }
     }
     own.absorb("sequences", &sequences);
+    own.absorb("questions", &0u64.to_le_bytes());
     let mut bounds = 2u64.to_le_bytes().to_vec();
     for bound in &claimed.bounds {
         bounds.extend(2u64.to_le_bytes());

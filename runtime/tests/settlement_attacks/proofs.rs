@@ -203,7 +203,7 @@ fn there_is_one_draw_an_answer() {
 #[test]
 fn a_sample_is_limited_by_public_numbers() {
     let shop = Shop::new();
-    for (tokens, units, why) in [(3, 1, "up to 3"), (1000, 4, "3 can be drawn")] {
+    for (tokens, units, why) in [(2, 1, "up to 2"), (1000, 4, "3 can be drawn")] {
         let purchase = Purchase::start(&shop);
         let mut server = shop.proving(tokens);
         let error = bought(&purchase, &mut server, units).err().unwrap();

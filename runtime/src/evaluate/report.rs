@@ -173,6 +173,31 @@ impl Report {
         Ok(report)
     }
 
+    /// Whether what the contributor says of all units that could be drawn lies outside of the
+    /// interval of the sample that is proven.
+    pub fn is_far_from_sample(&self) -> bool {
+        let Some(proven) = &self.proven else { return false };
+        let units = proven.units.len() as u64;
+        let sample = of_group("", units, proven.tokens, proven.values.as_ref());
+        let is_far = |of: Option<Interval>,
+                      claimed: fn(&GroupReport) -> Option<(Interval, u64)>| {
+            let Some(Interval { value, plus_minus: Some(half) }) = of else { return false };
+            let (mut sum, mut all) = (0.0, 0.0);
+            for (gain, weight) in self.groups.iter().filter_map(claimed) {
+                sum += gain.value * weight as f64;
+                all += weight as f64;
+            }
+            all > 0.0 && (sum / all - value).abs() > half
+        };
+        is_far(sample.loss.map(|of| of.gain), |group| Some((group.loss?.gain, group.tokens)))
+            || is_far(sample.accuracy.map(|of| of.gain), |group| {
+                Some((group.accuracy?.gain, group.units))
+            })
+            || is_far(sample.accuracy_normalised.map(|of| of.gain), |group| {
+                Some((group.accuracy_normalised?.gain, group.units))
+            })
+    }
+
     /// Bits that the answer and the proof tell of the adapter, at most.
     pub fn bits_revealed(&self) -> u64 {
         self.bits.saturating_add(self.proven.as_ref().map_or(0, |proven| proven.bits))

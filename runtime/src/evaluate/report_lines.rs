@@ -10,6 +10,11 @@ use crate::numbers::{count, fixed, plural, signed};
 /// Groups that are shown.
 const GROUPS: usize = 100;
 
+/// What is said of an answer that its own sample does not bear out.
+pub(crate) const FAR_FROM_SAMPLE: &str = "what the contributor says of all units is outside of the \
+                                          sample's interval, which chance does to one of twenty: \
+                                          take the sample's value";
+
 /// Where the buyer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -112,6 +117,9 @@ pub fn lines(report: &Report) -> Vec<(String, String)> {
     }
     if let Some(proven) = &report.proven {
         sample(proven).into_iter().for_each(|(label, value)| line(&label, value));
+    }
+    if report.is_far_from_sample() {
+        line("", FAR_FROM_SAMPLE.into());
     }
     if report.base_unscored > 0 {
         line(

@@ -64,6 +64,9 @@ pub fn sample(out: &mut String, report: &Report) {
     for (label, value) in report_lines::sample(proven) {
         let _ = write!(out, "<p>{}: <bdi>{}</bdi></p>", text(label.trim()), text(&value));
     }
+    if report.is_far_from_sample() {
+        let _ = write!(out, "<p><strong>! {}.</strong></p>", text(report_lines::FAR_FROM_SAMPLE));
+    }
     let _ = write!(out, "<p>{shown}</p></div></section>");
 }
 

@@ -3,11 +3,12 @@ use std::path::PathBuf;
 
 use zklora_evaluation::{
     digest::Digest,
-    values::{Confusion, Values},
+    metric::Metric,
+    values::{Confusion, Means, Values},
 };
 
 use super::*;
-use crate::evaluate::{GroupReport, Interval, Loss, Right, Settlement, Verdict, lines};
+use crate::evaluate::{GroupReport, Interval, Loss, Proven, Right, Settlement, Verdict, lines};
 
 const HOSTILE: &str = "</p><script src=\"https://x.example\">alert('1')</script>\u{202e}&";
 
@@ -191,6 +192,33 @@ fn the_grade_says_what_to_do() {
         for words in expected {
             assert!(html.contains(words), "{words}");
         }
+    }
+}
+
+/// A contributor may sign any numbers: a sample that says something else is pointed out.
+#[test]
+fn numbers_far_from_the_proven_sample_are_pointed_out() {
+    let with_gain = |milli: i64| {
+        let means = Means { adapted: milli - 2000, base: -2000 };
+        let values = Values { log_probability: Some(means), error: Some(10), ..Values::default() };
+        let proven = Proven {
+            values: Some(values),
+            answer: Digest::of(b"answer"),
+            metric: Metric::LogProbability,
+            units: vec![1, 2, 3],
+            tokens: 60,
+            bits: 33,
+        };
+        let group = GroupReport { loss: loss(2.0, 1.0, None), ..group("texts") };
+        Report { proven: Some(proven), ..report(vec![group]) }
+    };
+    // 4.303 errors and the rounding: ± 0.044.
+    for (gain, is_far) in [(100, true), (950, true), (960, false), (1000, false), (1050, true)] {
+        let report = with_gain(gain);
+        assert_eq!(report.is_far_from_sample(), is_far, "{gain}");
+        let words = "outside of the sample";
+        assert_eq!(page(&report).contains(words), is_far);
+        assert_eq!(lines(&report).iter().any(|(_, value)| value.contains(words)), is_far);
     }
 }
 

@@ -44,7 +44,7 @@ pub trait Number: Copy + Send + Sync {
     fn times(self, other: Self) -> Self;
     /// `a·d + b·c`
     fn crossed(a: Self, b: Self, c: Self, d: Self) -> Self;
-    /// `2·high − low`, of numbers below 4·p.
+    /// `2·high − low`, of numbers below 8·p.
     fn at_two(low: Self, high: Self) -> Self;
     /// `low + r·(high − low)`; `weights` are 1 − r and r.
     fn bound(low: Self, high: Self, weights: [Self; 2]) -> Self;
@@ -242,12 +242,12 @@ mod avx2 {
         limbs
     }
 
-    /// 4·p with limbs from which any limb can be subtracted.
-    const fn four_p() -> [u64; LIMBS] {
+    /// Some times p with limbs from which any limb can be subtracted.
+    const fn times_p(factor: u64) -> [u64; LIMBS] {
         let mut limbs = [0; LIMBS];
         let (mut at, mut carry) = (0, 0);
         while at < LIMBS {
-            let sum = 4 * P[at] + carry;
+            let sum = factor * P[at] + carry;
             (limbs[at], carry) = (sum & MASK, sum >> BITS);
             at += 1;
         }
@@ -261,7 +261,7 @@ mod avx2 {
         limbs[LIMBS - 1] -= 1;
         limbs
     }
-    const FOUR_P: [u64; LIMBS] = four_p();
+    const EIGHT_P: [u64; LIMBS] = times_p(8);
 
     /// Four elements in registers.
     ///
@@ -418,7 +418,7 @@ mod avx2 {
     fn at_two(low: &Lanes, high: &Lanes) -> Lanes {
         let mut limbs = zeros();
         for (at, limb) in limbs.iter_mut().enumerate() {
-            let offset = _mm256_set1_epi64x(FOUR_P[at] as i64);
+            let offset = _mm256_set1_epi64x(EIGHT_P[at] as i64);
             let raised = _mm256_sub_epi64(offset, low.0[at]);
             *limb = _mm256_add_epi64(raised, _mm256_slli_epi64(high.0[at], 1));
         }
@@ -687,6 +687,30 @@ mod tests {
             let entries: Vec<_> = a.iter().map(|a| Lanes::entry(*a)).collect();
             let gathered = plain(Lanes::gather(&entries, &[3, 1, 1, 0]));
             prop_assert_eq!(gathered, [3, 1, 1, 0].map(|i| a[i]));
+        }
+    }
+
+    /// Four products, and a number more: what the loops extrapolate.
+    #[test]
+    fn numbers_of_some_times_p_are_extrapolated_right() {
+        if !available() {
+            return;
+        }
+        // The largest number: its form with R = 2^261 is p − 1.
+        let most = -Fe::bit(0) * Fe::from(F::from(32).invert().unwrap());
+        let sum = |count: usize| {
+            (0..count).fold((Lanes::zero(), Fe::ZERO), |(lanes, fe), _| {
+                (lanes.plus(Lanes::splat(most)), fe + most)
+            })
+        };
+        for (low, high) in (0..8).flat_map(|low| [0, 1, 5, 7].map(|high| (low, high))) {
+            let ((low, of_low), (high, of_high)) = (sum(low), sum(high));
+            let two = Lanes::at_two(low, high);
+            assert_eq!(plain(two.times(Lanes::one())), [of_high.double() - of_low; 4]);
+            assert_eq!(plain(two.times(two))[0], {
+                let two = of_high.double() - of_low;
+                two * two
+            });
         }
     }
 

@@ -253,6 +253,47 @@ mod tests {
         }
     }
 
+    /// Ends of rows of attention: of 64 leaves 32 count in part, and the others are fractions 0/0.
+    /// No denominator is linear.
+    fn ends_of_rows() -> Leaves {
+        let code = |i: u32| if i % 64 < 32 { 1 + (i * i + i / 64) % 498 } else { 0 };
+        let denominator = |i| if i == 0 { Fe::ZERO } else { random(i) };
+        Leaves {
+            numerators: (0..1 << 16).map(|i| i32::from(i % 64 < 17)).collect(),
+            codes: (0..1 << 16).map(code).collect(),
+            denominators: Wiped((0..499).map(denominator).collect()),
+            linear: 0,
+        }
+    }
+
+    fn random(seed: u64) -> Fe {
+        let word = |at| Fe::of(integer((seed << 1) | at, i64::MAX / 4));
+        word(0) * word(1)
+    }
+
+    /// The rounds of leaves of which one, two and four are bound to one.
+    fn rounds_of_leaves<N: Number>(source: &Source<N>) -> Vec<[Fe; 2]> {
+        let point: Vec<Fe> = (1000..1015).map(random).collect();
+        let mut halves = Halves::new(Nodes::Leaves(source), random(1015), &point);
+        let mut said = vec![halves.round()];
+        for at in [1016, 1017] {
+            halves.bind(random(at));
+            said.push(halves.round());
+        }
+        said
+    }
+
+    /// Sums of four products and a numerator beside nothing are the largest that are extrapolated.
+    #[test]
+    fn ends_of_rows_are_summed_right() {
+        #[cfg(target_arch = "x86_64")]
+        if lanes::available() {
+            let of_lanes = rounds_of_leaves(&Source::<lanes::Lanes>::new(ends_of_rows()));
+            let of_one = rounds_of_leaves(&Source::<lanes::Plain>::new(ends_of_rows()));
+            assert!(of_lanes == of_one);
+        }
+    }
+
     /// The same from the definition.
     fn plainly(depth: usize, leaves: &Leaves) -> Vec<Vec<Fe>> {
         let mut nodes = vec![[Fe::ZERO, Fe::ONE]; 1 << depth];

@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 use ethnum::I256;
 use ff::Field;
 use rayon::prelude::*;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 use zklora_proof::{field::F, fold::eq_weights};
 
 use crate::{
@@ -347,22 +347,27 @@ impl Lookup {
         let mut live = vec![0u16; axis.len() * features];
         let each = live.par_chunks_mut(features.max(1)).enumerate();
         let others: Result<Vec<Wiped>, Error> = each
-            .map_init(Vec::new, |inputs, (row, live)| {
-                self.input.row(known, row, features, inputs);
-                let place = axis.places[row];
-                let mut others = Wiped(Vec::with_capacity(self.others(place)));
-                for (feature, (index, input)) in live.iter_mut().zip(&*inputs).enumerate() {
-                    if self.live.is_live(place, feature) {
-                        *index = u16::try_from(*input).map_err(|_| Error::OutOfRange)?;
-                    } else {
-                        others.push(element(self.input.at(known, row, feature)));
+            .map_init(
+                || Zeroizing::new(Vec::<i128>::new()),
+                |inputs, (row, live)| {
+                    self.input.row(known, row, features, inputs);
+                    let place = axis.places[row];
+                    let mut others = Wiped(Vec::with_capacity(self.others(place)));
+                    for (feature, (index, input)) in live.iter_mut().zip(inputs.iter()).enumerate()
+                    {
+                        if self.live.is_live(place, feature) {
+                            *index = u16::try_from(*input).map_err(|_| Error::OutOfRange)?;
+                        } else {
+                            others.push(element(self.input.at(known, row, feature)));
+                        }
                     }
-                }
-                Ok(others)
-            })
+                    Ok(others)
+                },
+            )
             .collect();
-        let mut all = Wiped::default();
-        others?.iter().for_each(|others| all.extend_from_slice(others));
+        let others = others?;
+        let mut all = Wiped(Vec::with_capacity(others.iter().map(|others| others.len()).sum()));
+        others.iter().for_each(|others| all.extend_from_slice(others));
         Ok(Indices { live, others: all })
     }
 }
@@ -450,7 +455,12 @@ impl Argument<'_> {
         let alpha = Fe::from(challenges.alpha);
         let gamma = challenges.gamma.map(Fe::from);
         let empty: Vec<Fe> = (0..self.tables.len()).map(|tag| alpha - Fe::of(tag as i64)).collect();
-        let mut denominators = Wiped(vec![Fe::ZERO; self.tables.len() * entries]);
+        // Allocated whole, with that of the filling: a vector that grows leaves copies of its
+        // secrets in memory.
+        let others: usize = indices.iter().map(|indices| indices.others.len()).sum();
+        let of_tables = self.tables.len() * entries;
+        let mut denominators = Wiped(Vec::with_capacity(of_tables + empty.len() + others + 1));
+        denominators.resize(of_tables, Fe::ZERO);
         let each = denominators.par_chunks_mut(entries).zip(self.tables).zip(&empty);
         each.for_each(|((denominators, table), empty)| {
             for (index, denominator) in denominators.iter_mut().enumerate() {

@@ -95,7 +95,9 @@ impl Opening {
                 let tensor = &catalog.tensors[tensor];
                 let count = catalog.axes[tensor.axis].len();
                 let mut rows: BTreeMap<usize, Arc<Vec<F>>> = BTreeMap::new();
-                for (picks, weight) in picks.iter().zip(features) {
+                // As in `add`: memory is that of a block.
+                let of_block = picks.iter().zip(features).filter(|(_, weight)| **weight != F::ZERO);
+                for (picks, weight) in of_block {
                     for (row, feature, coefficient) in picks {
                         let own = |piece: &&Piece| {
                             (piece.first..piece.first + piece.count).contains(feature)
@@ -354,5 +356,42 @@ mod tests {
         opening.add(&catalog, tensor, &weights, &features, F::ONE);
         let found: Vec<_> = opening.parts.iter().map(|part| (part.row, part.inner.len())).collect();
         assert_eq!(found, [(2, 4), (0, 1)]);
+    }
+
+    /// Cells of a tensor that is continued in other packs, and of a block's features only.
+    #[test]
+    fn picked_cells_are_found_in_their_pieces() {
+        use ethnum::I256;
+        let mut catalog = Catalog::new(6);
+        let axis = catalog.axis(Axis::dense(3));
+        let rows = data_rows(6);
+        catalog.tensor(axis, 5);
+        let tensor = catalog.tensor(axis, 2 * rows);
+        let picks = vec![
+            vec![(1, 0, I256::ONE)],
+            vec![
+                (2, rows - 6, I256::from(2)),
+                (0, rows - 5, I256::from(-3)),
+                (1, 2 * rows - 1, I256::ONE),
+            ],
+        ];
+        let (view, one) = (View::Picked(Arc::new(picks)), Arc::new(vec![F::ONE]));
+        let mut opening = Opening::default();
+        let features = [F::ZERO, F::from(7)];
+        opening.add_view(&catalog, tensor, &view, &one, &features, F::from(2));
+        let found: Vec<_> = opening
+            .parts
+            .iter()
+            .map(|part| {
+                let of = part.weights.iter().position(|weight| *weight == F::ONE);
+                (part.pack, part.row, of.unwrap(), library(&part.inner))
+            })
+            .collect();
+        let expected = [
+            (0, rows - 1, 2, vec![F::from(28)]),
+            (1, 0, 0, vec![-F::from(42)]),
+            (2, 4, 1, vec![F::from(14)]),
+        ];
+        assert_eq!(found, expected);
     }
 }

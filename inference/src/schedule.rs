@@ -220,7 +220,8 @@ impl Limbs {
         let end = LIMB * (count as u32 + 1);
         // Numbers modulo 2^128 do, if they are below.
         let fits = end < 120;
-        let rows = (0..axis.len()).into_par_iter().map_init(Vec::new, |numbers, row| {
+        let scratch = || Zeroizing::new(Vec::<i128>::new());
+        let rows = (0..axis.len()).into_par_iter().map_init(scratch, |numbers, row| {
             let mut cells = Zeroizing::new(vec![0i64; count * features]);
             if fits {
                 self.input.row(known, row, features, numbers);

@@ -56,18 +56,17 @@ impl Squares {
         each.map(move |(b, tokens)| n * I256::from(*b) - I256::from(*tokens) * base)
     }
 
-    /// y_i
-    fn numbers(&self, scores: &[i64]) -> Vec<I256> {
+    /// y_i, which are as secret as the scores.
+    fn numbers(&self, scores: &[i64]) -> impl Iterator<Item = I256> {
         let n = I256::from(self.all_tokens());
         let all: I256 = scores.iter().map(|s| I256::from(*s)).sum();
         let each = self.constants().zip(scores).zip(&self.tokens);
-        each.map(|((c, score), tokens)| n * I256::from(*score) - I256::from(*tokens) * all - c)
-            .collect()
+        each.map(move |((c, score), tokens)| n * I256::from(*score) - I256::from(*tokens) * all - c)
     }
 
     /// The sum of squares.
     pub fn value(&self, scores: &[i64]) -> I256 {
-        self.numbers(scores).into_iter().map(|y| y * y).sum()
+        self.numbers(scores).map(|y| y * y).sum()
     }
 
     /// Above every sum of squares of such scores, if it is below the field's order by far.
@@ -145,9 +144,11 @@ impl Squares {
         }
         let variables = bits_for(self.tokens.len());
         let tables = scores.map(|scores| {
-            let mut y: Vec<_> = self.numbers(scores).into_iter().map(element).collect();
+            // Allocated whole: a vector that grows leaves copies of its secrets in memory.
+            let mut y = Wiped(Vec::with_capacity(1 << variables));
+            y.extend(self.numbers(scores).map(element));
             y.resize_with(1 << variables, Default::default);
-            Tables::dense(vec![Wiped(y)], vec![])
+            Tables::dense(vec![y], vec![])
         });
         let terms = vec![Term { coefficient: joined, hidden: vec![0, 0], public: None }];
         let rule = Rule::Operator("squares");

@@ -131,8 +131,10 @@ pub fn prove(
     claim: &SumClaim,
     openings: &[&ResultOpening],
 ) -> Result<Vec<u8>, Error> {
-    let all = openings.iter().flat_map(|opening| opening.results.iter().copied());
-    let results = Zeroizing::new(all.collect::<Vec<i64>>());
+    let count = openings.iter().map(|opening| opening.results.len()).sum();
+    // Allocated whole: a vector that grows leaves copies of its secrets in memory.
+    let mut results = Zeroizing::new(Vec::<i64>::with_capacity(count));
+    openings.iter().for_each(|opening| results.extend_from_slice(&opening.results));
     let mut values = Values::default();
     if let Some(squares) = &claim.squares {
         values.insert(Value::Squares, Grid::wide(1, vec![squares.value(&results)]));

@@ -83,6 +83,29 @@ fn results_are_those_of_the_definition() {
     assert!(seen.contains(&0) && seen.contains(&1));
 }
 
+/// Lengths that differ by one in four thousand millions: no comparison is rounded.
+#[test]
+fn the_longest_lengths_are_compared_exactly() {
+    let most = u32::MAX;
+    for (answer, last, right) in [(0, [most, most - 1], 1), (1, [most, most - 1], 0)]
+        .into_iter()
+        .chain([(0, [most - 1, most], 0), (1, [most - 1, most], 1)])
+        .chain([(0, [most, most], 1), (1, [most, most], 0)])
+    {
+        let mut claimed = questions([0, answer], [most, most - 1, most]);
+        claimed.questions[2].lengths = last.to_vec();
+        let session = session(claimed);
+        let scores = scores(&session.program, &session.claimed.sequences);
+        // The longer one of two equal scores is the likelier one: they are negative.
+        assert!(scores[4] == scores[5] && scores[4] < 0);
+        let by_length = |at: usize, other: u32| i128::from(scores[at]) * i128::from(other);
+        let first = by_length(0, most - 1) >= by_length(1, most) && scores[0] >= scores[2];
+        let witness = session.witness();
+        assert_eq!(committed(&session, &witness), [i64::from(first), 1, right]);
+        assert_eq!(session.violated(&witness), []);
+    }
+}
+
 #[test]
 fn no_other_results_are_possible() {
     let session = session(questions([1, 1], [2, 2, 2]));

@@ -129,6 +129,33 @@ fn the_true_sum_is_proven_and_no_other() {
     assert!(check(&SumClaim { squares: None, ..exact.clone() }, &proof).is_err());
 }
 
+/// One score varies by nothing, and so do scores of no tokens.
+#[test]
+fn sums_of_nothing_are_zero() {
+    let (commitments, openings) = committed();
+    let session = llama();
+    let squares = |tokens: Vec<u32>, most: U256| {
+        let base = vec![i64::MIN; tokens.len()];
+        Some(Squares { tokens, base, least: U256::ZERO, most })
+    };
+    let bound = |count| Bound { weights: vec![0; count], least: 0, most: 0 };
+    let one = SumClaim {
+        results: vec![commitments[1]],
+        bounds: vec![bound(1)],
+        squares: squares(vec![7], U256::ZERO),
+        context: [3; 32],
+    };
+    let mask_key = session.prover().mask_key;
+    let proof =
+        sums::prove(srs(), keys(), &session.registered, mask_key, &one, &[&openings[1]]).unwrap();
+    check(&one, &proof).unwrap();
+    let mut none = claim(U256::ZERO, U256::MAX);
+    none.squares = squares(vec![0; 3], U256::MAX);
+    check(&none, &prove(&none).unwrap()).unwrap();
+    none.squares.iter_mut().for_each(|squares| squares.least = U256::ONE);
+    assert!(matches!(prove(&none), Err(Error::Statement(_))));
+}
+
 /// A proof that says this of its squares, whatever they are.
 fn lying(claim: &SumClaim, sum: U256, scores: &[i64]) -> Made {
     let openings: Vec<&ResultOpening> = committed().1.iter().collect();

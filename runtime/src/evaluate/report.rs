@@ -308,8 +308,8 @@ pub(super) fn of_group(
     }
 }
 
-/// Student's quantile for the error of a mean of `units` units: an error that was estimated from few
-/// units may itself be far too small.
+/// Student's quantile for the error of a mean of `units` units: an error that was estimated from
+/// few units may itself be far too small.
 fn quantile(units: u64) -> f64 {
     let freedom = units.saturating_sub(1).max(1);
     let tabled = usize::try_from(freedom - 1).ok().and_then(|at| QUANTILES.get(at));

@@ -337,6 +337,7 @@ fn join(openings: &[Opening], betas: &[F]) -> Vec<Joined> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::axis::Axis;
 

@@ -55,21 +55,23 @@ pub struct Figures {
 /// First line of the section of docs/benchmarks.md.
 pub const BEGIN: &str = "<!-- Written by `zklora bench --inference`. -->";
 
+/// What the cells of a row are.
+pub const HEADER: [&str; 9] = [
+    "tokens, scored",
+    "",
+    "values",
+    "lookups",
+    "prove, wall",
+    "prove, CPU",
+    "memory",
+    "verify",
+    "proof",
+];
+
 /// The section.
 pub fn section(machine: &str, measured: &[(Case, Figures)]) -> String {
     let mut out = format!("Machine: {machine}.\n\n");
-    let header = [
-        "tokens, scored",
-        "",
-        "values",
-        "lookups",
-        "prove, wall",
-        "prove, CPU",
-        "memory",
-        "verify",
-        "proof",
-    ];
-    out += &format!("| {} |\n|{}\n", header.join(" | "), " -- |".repeat(header.len()));
+    out += &format!("| {} |\n|{}\n", HEADER.join(" | "), " -- |".repeat(HEADER.len()));
     for (case, of) in measured {
         out += &format!("| {} |\n", cells(case, of).join(" | "));
     }
@@ -77,7 +79,7 @@ pub fn section(machine: &str, measured: &[(Case, Figures)]) -> String {
 }
 
 /// The cells of a row.
-pub fn cells(case: &Case, of: &Figures) -> [String; 9] {
+pub fn cells(case: &Case, of: &Figures) -> [String; HEADER.len()] {
     let how = match (case.threads, case.portable) {
         (Some(threads), _) => format!("{threads} thread"),
         (None, true) => "portable".into(),

@@ -26,7 +26,7 @@ mod export;
 mod infer;
 mod man;
 mod mapping;
-pub mod own_model;
+mod own_model;
 mod prove;
 mod run;
 #[cfg(feature = "server")]

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use zklora_runtime::integer::BaseModel;
+use zklora_proof::verifier::SrsPolicy;
+use zklora_runtime::{evaluate::TermsOptions, integer::BaseModel};
 
 use super::mapping::mapping;
 
@@ -43,6 +44,16 @@ impl OwnModel {
             allow_other_base: self.allow_other_base,
             maps: self.map.clone(),
             digest: None,
+        }
+    }
+
+    /// What a buyer has of its own, with the ceremonies that it accepts.
+    pub fn terms(&self, policy: SrsPolicy) -> TermsOptions {
+        TermsOptions {
+            model: self.model.clone(),
+            base: self.base_model(),
+            tokenizer: self.tokenizer.clone(),
+            policy,
         }
     }
 }

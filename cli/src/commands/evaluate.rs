@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use zklora_artifacts::srs_file;
 use zklora_runtime::evaluate::{
-    self, BuyOptions, ClaimComparison, Folder, Report, SampleOptions, SentUnits, Step,
-    TermsOptions, lines,
+    self, BuyOptions, ClaimComparison, Folder, Report, SampleOptions, SentUnits, Step, lines,
 };
 use zklora_session::client::{Evaluator, Network};
 
@@ -24,12 +23,7 @@ pub fn evaluate(args: &Evaluate, output: &Output) -> Outcome {
     let srs = srs_file::load(args.srs.file.srs.as_deref())?;
     let options = BuyOptions {
         offer: args.offer.clone(),
-        terms: TermsOptions {
-            model: args.model.model.clone(),
-            base: args.model.base_model(),
-            tokenizer: args.model.tokenizer.clone(),
-            policy: policy(&args.srs),
-        },
+        terms: args.model.terms(policy(&args.srs)),
         source: source(&args.units)?,
         per_unit: args.per_unit,
         prove: args.prove.map(|units| SampleOptions { units, metric: args.prove_metric }),

@@ -8,7 +8,7 @@ use std::{
 use anyhow::bail;
 use serde_json::json;
 use zklora_bench::{
-    inference_bench::{self, Case, Figures, cases, cells},
+    inference_bench::{self, Case, Figures, HEADER, cases, cells},
     proof_bench,
 };
 use zklora_files::Access;
@@ -41,14 +41,16 @@ pub fn bench(
         run(compile)?;
     }
     let mut measured = Vec::new();
-    for case in cases() {
-        spinner.set_message(format!("prove {} tokens: {} of 7", case.tokens, measured.len() + 1));
+    let cases = cases();
+    for case in &cases {
+        let (at, all) = (measured.len() + 1, cases.len());
+        spinner.set_message(format!("prove {} tokens: {at} of {all}", case.tokens));
         let mut prove = command(&["integer", "prove", "--model"])?;
         prove.arg(integer).arg("--base").arg(model).arg("--artifacts").arg(artifacts);
         prove.arg("--text-file").arg(text);
         named(&mut prove, "--tokenizer", args.tokenizer.as_deref());
         named(&mut prove, "--srs", args.srs.srs.as_deref());
-        measured.push((case, figures(prove, &case)?));
+        measured.push((*case, figures(prove, case)?));
     }
     spinner.finish_and_clear();
     let machine = proof_bench::machine();
@@ -61,21 +63,16 @@ pub fn bench(
         let drawing = inference_bench::drawing("Inference proofs, by tokens", &measured);
         zklora_files::write(path, drawing.as_bytes(), Access::Public)?;
     }
-    let header = [
-        "tokens, scored",
-        "",
-        "values",
-        "lookups",
-        "prove, wall",
-        "prove, CPU",
-        "memory",
-        "verify",
-        "proof",
-    ];
-    let mut table = vec![header.map(String::from).to_vec()];
+    let mut table = vec![HEADER.map(String::from).to_vec()];
     table.extend(measured.iter().map(|(case, figures)| cells(case, figures).to_vec()));
     output.table(&table);
-    let figures: Vec<&Figures> = measured.iter().map(|(_, figures)| figures).collect();
+    // The figures do not say how they were measured.
+    let figures = measured.iter().map(|(case, figures)| {
+        let mut of = json!(figures);
+        (of["threads"], of["portable"]) = (case.threads.into(), case.portable.into());
+        of
+    });
+    let figures: Vec<_> = figures.collect();
     output.result(&json!({ "machine": machine, "proofs": figures }), &[("Machine", machine)]);
     Ok(ExitCode::SUCCESS)
 }

@@ -7,17 +7,13 @@ use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_proof::keys::KeyStore;
 use zklora_runtime::{
     Error,
-    evaluate::{self, DeliverOptions, SettleOptions, TermsOptions, Verdict},
+    evaluate::{self, DeliverOptions, SettleOptions, Verdict},
     registration::Registration,
 };
 
 use super::outcome::{Outcome, policy};
 use crate::{
-    args::{
-        TrustedSrs,
-        own_model::OwnModel,
-        settle::{Deliver, Settle, VerifySample},
-    },
+    args::settle::{Deliver, Settle, VerifySample},
     exit_code::{NO, UNUSABLE},
     output::Output,
 };
@@ -66,7 +62,7 @@ pub fn deliver(args: &Deliver, output: &Output) -> Outcome {
 pub fn settle(args: &Settle, output: &Output) -> Outcome {
     let srs = srs_file::load(args.srs.file.srs.as_deref())?;
     let options = SettleOptions {
-        terms: terms(&args.model, &args.srs),
+        terms: args.model.terms(policy(&args.srs)),
         delivery: args.delivery.clone(),
         key: args.key.clone(),
         adapter_out: args.adapter_out.clone(),
@@ -124,7 +120,7 @@ pub fn settle(args: &Settle, output: &Output) -> Outcome {
 
 pub fn verify_sample(args: &VerifySample, output: &Output) -> Outcome {
     let srs = srs_file::load(args.srs.file.srs.as_deref())?;
-    let terms = terms(&args.model, &args.srs);
+    let terms = args.model.terms(policy(&args.srs));
     let spinner = output.spinner();
     spinner.set_message("verify the proof of the sample");
     let found = evaluate::verify_sample(&args.dir, &srs, &terms);
@@ -162,14 +158,4 @@ pub fn verify_sample(args: &VerifySample, output: &Output) -> Outcome {
         &rows,
     );
     Ok(if is_proven { ExitCode::SUCCESS } else { ExitCode::from(NO) })
-}
-
-/// The base model of a command, and which ceremonies are accepted.
-fn terms(model: &OwnModel, srs: &TrustedSrs) -> TermsOptions {
-    TermsOptions {
-        model: model.model.clone(),
-        base: model.base_model(),
-        tokenizer: model.tokenizer.clone(),
-        policy: policy(srs),
-    }
 }

@@ -226,6 +226,9 @@ fn counts_of_two_proofs() {
         assert!(matches!(prove(&claim(bounds(more))), Err(Error::OutOfRange)));
     }
     // Answers are no scores.
+    let mut as_scores = honest.clone();
+    as_scores.results.iter_mut().for_each(|of| of.is_of_answers = false);
+    assert!(is_refused(&verify(&as_scores)));
     let squares = crate::squares::Squares {
         tokens: vec![1; 6],
         base: vec![0; 6],

@@ -60,13 +60,19 @@ fn may_be_written_by_others(_: &std::fs::Metadata) -> bool {
 ///
 /// Only pinned manifests are cached. Otherwise the sender of a manifest could fill the cache.
 pub fn parse(bytes: &[u8], pin: Option<&AdapterId>) -> Result<CheckedManifest, Error> {
-    parse_in(cache_folder().as_deref(), bytes, pin)
+    parse_in(cache_folder().as_deref(), bytes, pin, pin.is_some())
+}
+
+/// The same for a manifest whose pin came with it, such as that of evidence: it is not cached.
+pub fn parse_unkept(bytes: &[u8], pin: &AdapterId) -> Result<CheckedManifest, Error> {
+    parse_in(cache_folder().as_deref(), bytes, Some(pin), false)
 }
 
 fn parse_in(
     folder: Option<&Path>,
     bytes: &[u8],
     pin: Option<&AdapterId>,
+    keep: bool,
 ) -> Result<CheckedManifest, Error> {
     let id = AdapterId::of(bytes);
     if let Some(pin) = pin.filter(|pin| **pin != id) {
@@ -81,8 +87,7 @@ fn parse_in(
     }
     let manifest = CheckedManifest::parse(bytes)?;
     let count: usize = manifest.points().iter().map(|pair| pair.a.len() + pair.b.len()).sum();
-    if let Some((folder, path)) =
-        folder.zip(path).filter(|_| pin.is_some() && count >= MIN_CACHED_POINTS)
+    if let Some((folder, path)) = folder.zip(path).filter(|_| keep && count >= MIN_CACHED_POINTS)
         && zklora_files::create_folder(folder, Access::Public).is_ok()
         && zklora_files::write(&path, &manifest.points_to_bytes(), Access::Public).is_ok()
     {
@@ -159,9 +164,11 @@ mod tests {
         let (folder, bytes, id) = manifest();
         let cache = folder.path().join("cache");
         let kept = cache.join(format!("{id}.points"));
-        parse_in(Some(&cache), &bytes, None).unwrap();
+        parse_in(Some(&cache), &bytes, None, false).unwrap();
         assert!(!cache.exists(), "points of a manifest that is not pinned are cached");
-        assert!(parse_in(Some(&cache), &bytes, Some(&AdapterId([7; 32]))).is_err());
+        parse_in(Some(&cache), &bytes, Some(&id), false).unwrap();
+        assert!(!cache.exists(), "points of a manifest that came with its pin are cached");
+        assert!(parse_in(Some(&cache), &bytes, Some(&AdapterId([7; 32])), true).is_err());
         assert!(!cache.exists(), "points of another manifest than the pinned one are cached");
 
         std::fs::create_dir(&cache).unwrap();
@@ -173,7 +180,7 @@ mod tests {
             file.set_modified(std::time::SystemTime::now() - age).unwrap();
         }
         std::fs::write(cache.join("notes.points"), "mine").unwrap();
-        parse_in(Some(&cache), &bytes, Some(&id)).unwrap();
+        parse_in(Some(&cache), &bytes, Some(&id), true).unwrap();
         assert!(kept.exists());
         // The six oldest are gone. A file whose name is no adapter id is not.
         let there: Vec<bool> = (0..MAX_FILES + 5).map(|at| name(at).exists()).collect();
@@ -181,6 +188,6 @@ mod tests {
         assert_eq!(there.iter().filter(|there| **there).count(), MAX_FILES - 1);
         assert!(cache.join("notes.points").exists());
         // The cache is read without a pin, too.
-        assert_eq!(parse_in(Some(&cache), &bytes, None).unwrap().id(), id);
+        assert_eq!(parse_in(Some(&cache), &bytes, None, false).unwrap().id(), id);
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     evidence::{ANSWER, REQUEST, UNITS},
     identity::{Identity, Lineage},
     offer::SignedOffer,
-    proving::{self, KnownProof, PROOF, Prover},
+    proving::{self, KnownProof, PROOF, ProofLimits, Prover},
     request::{FullRequest, MAX_BYTES, Request, sequences},
     sample::ProofRequest,
     signing_key::SigningKey,
@@ -128,9 +128,19 @@ impl Answering {
         Answering { prover: Some(prover), ..self }
     }
 
-    /// Most tokens of a sample that is proven; 0 if none is.
-    pub fn proof_tokens(&self) -> u64 {
-        self.prover.as_ref().map_or(0, |prover| prover.most_tokens())
+    /// What is proven.
+    pub fn proof_limits(&self) -> ProofLimits {
+        self.prover.as_ref().map_or(ProofLimits::NONE, |prover| prover.limits())
+    }
+
+    /// What is proven, and how many samples are left of a client's own.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn proofs_left(&self, client: &str) -> Result<ProofLimits, Error> {
+        let limits = self.proof_limits();
+        let samples = limits.samples.saturating_sub(self.spent()?.samples_of(client));
+        Ok(ProofLimits { samples, ..limits })
     }
 
     /// What is spent of the budget.
@@ -297,7 +307,7 @@ impl Answering {
         let folder = self.lineage.request(&request.request);
         let (full, answer) = self.stored(&folder)?;
         let sample = request.sample(&full, &answer)?;
-        let most = self.proof_tokens();
+        let ProofLimits { tokens: most, samples, .. } = self.proof_limits();
         let tokens: usize = sample.units.iter().flat_map(sequences).map(|of| of.tokens.len()).sum();
         if tokens as u64 > most {
             return Err(Error::Refused(format!(
@@ -322,7 +332,8 @@ impl Answering {
             request.price(&self.offer),
             u64::from(request.units),
         );
-        self.lineage.spending().charge(&charge, &self.offer.offer.budget)?;
+        let budget = &self.offer.offer.budget;
+        self.lineage.spending().charge_sample(charge, budget, samples)?;
         proving::store(&folder, request)
     }
 

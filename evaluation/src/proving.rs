@@ -1,7 +1,10 @@
 //! Proving samples: charge, store, prove. What is on the disk after each step makes the next one
 //! possible after a crash.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use zklora_files::Access;
 
@@ -21,8 +24,28 @@ pub const PROOF: &str = "proof.tar";
 const PARTS: &str = "proof-parts";
 /// A file that says that the contributor gave a proof up.
 const GIVEN_UP: &str = "proof.given-up";
+/// Whoever has locked it works on the proof.
+const LOCK: &str = "proof.lock";
+/// How long a lock is waited for.
+const LOCKED: Duration = Duration::from_secs(2);
 /// Longest proof that is read, in bytes.
 pub const MAX_PROOF: u64 = 1 << 30;
+
+/// What a contributor proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProofLimits {
+    /// Most tokens of a sample, all choices of a question counted; 0 if nothing is proven.
+    pub tokens: u64,
+    /// Most leaves of a part's tree of lookups: the memory of a proof grows with them.
+    pub leaves: u64,
+    /// Samples that a client may have proven; in an answer to a client, those that are left.
+    pub samples: u64,
+}
+
+impl ProofLimits {
+    /// Those of a contributor that proves nothing.
+    pub const NONE: ProofLimits = ProofLimits { tokens: 0, leaves: 0, samples: 0 };
+}
 
 /// What is proven.
 pub struct ProofJob {
@@ -38,9 +61,8 @@ pub struct ProofJob {
 
 /// Proves samples. The caller stores what it returns.
 pub trait Prover: Send + Sync {
-    /// Most tokens of a sample that it proves; 0 if it proves nothing. For requests without a
-    /// proof, the reason is public.
-    fn most_tokens(&self) -> u64;
+    /// What it proves.
+    fn limits(&self) -> ProofLimits;
 
     /// Why a sample cannot be proven, for public reasons; none if it can. Asked before the charge.
     fn refuses(&self, sample: &Sample) -> Option<String>;
@@ -99,14 +121,26 @@ pub(crate) fn known(folder: &Path, request: &ProofRequest) -> Result<KnownProof,
     Ok(KnownProof::Proven(zklora_files::read(&proof, MAX_PROOF)?))
 }
 
-/// Locks what is stored of a proof, over processes, until the file is dropped.
+/// Locks what is stored of a proof, over processes, until the file is dropped. It waits briefly for
+/// somebody who writes, and not for somebody who proves.
+///
+/// # Errors
+/// Another process has the lock: two servers of one identity.
 pub(crate) fn lock(folder: &Path) -> Result<std::fs::File, Error> {
-    let (path, file) = lock_file(folder)?;
-    file.lock().map_err(|error| zklora_files::Error::new(&path, error))?;
-    Ok(file)
+    let start = Instant::now();
+    loop {
+        match try_lock(folder)? {
+            Some(file) => return Ok(file),
+            None if start.elapsed() < LOCKED => std::thread::sleep(LOCKED / 20),
+            None => {
+                let why = "another process proves this sample: wait for it";
+                return Err(zklora_files::Error::new(&folder.join(LOCK), why).into());
+            }
+        }
+    }
 }
 
-/// The same, if nobody else has the lock.
+/// The lock, if nobody else has it.
 fn try_lock(folder: &Path) -> Result<Option<std::fs::File>, Error> {
     let (path, file) = lock_file(folder)?;
     match file.try_lock() {
@@ -119,7 +153,7 @@ fn try_lock(folder: &Path) -> Result<Option<std::fs::File>, Error> {
 }
 
 fn lock_file(folder: &Path) -> Result<(PathBuf, std::fs::File), Error> {
-    let path = folder.join("proof.lock");
+    let path = folder.join(LOCK);
     let mut options = std::fs::OpenOptions::new();
     let file = options.write(true).create(true).truncate(false).open(&path);
     let file = file.map_err(|error| zklora_files::Error::new(&path, error))?;

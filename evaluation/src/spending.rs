@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::{Error, digest::Digest, offer::Bits};
 
 const VERSION: u32 = 1;
+/// Of charges for samples.
+const SAMPLES: u32 = 2;
 const MAX_BYTES: u64 = 1 << 30;
 
 /// One charge.
@@ -32,6 +34,9 @@ pub struct Charge {
     pub offer: Digest,
     /// The request.
     pub request: Digest,
+    /// Whether it is for the proof of a sample, from version 2 on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sample: bool,
     /// Units of the request.
     pub units: u64,
     v: u32,
@@ -48,7 +53,7 @@ impl Charge {
         units: u64,
     ) -> Charge {
         let client = client.to_string();
-        Charge { adapter_id, bits, client, offer, request, units, v: VERSION }
+        Charge { adapter_id, bits, client, offer, request, sample: false, units, v: VERSION }
     }
 }
 
@@ -71,6 +76,12 @@ impl Spent {
         own.fold(0, |all: u64, charge| all.saturating_add(charge.bits))
     }
 
+    /// Samples that one client has had proven.
+    pub fn samples_of(&self, client: &str) -> u64 {
+        let own = self.charges.iter().filter(|charge| charge.sample && charge.client == client);
+        own.count() as u64
+    }
+
     /// Each client with its bits.
     pub fn clients(&self) -> Vec<(String, u64)> {
         let mut clients = BTreeMap::<&str, u64>::new();
@@ -87,7 +98,13 @@ impl Spent {
     }
 
     /// Why a charge exceeds the budget; none if it does not.
-    fn refuses(&self, charge: &Charge, budget: &Bits) -> Option<String> {
+    fn refuses(&self, charge: &Charge, budget: &Bits, samples: u64) -> Option<String> {
+        if charge.sample && self.samples_of(&charge.client) >= samples {
+            return Some(format!(
+                "this contributor proves {samples} samples for each client, and yours are used up: \
+                 ask it for more"
+            ));
+        }
         let (all, own) = (self.bits(), self.bits_of(&charge.client));
         let exceeds = |spent: u64, limit: u64| spent.saturating_add(charge.bits) > limit;
         let bits = charge.bits;
@@ -157,7 +174,7 @@ impl Spending {
             };
             let charge: Charge =
                 serde_json::from_slice(line).map_err(|error| refuse(error.to_string()))?;
-            if charge.v != VERSION {
+            if charge.v != VERSION && charge.v != SAMPLES {
                 return Err(refuse(format!("version {}: use a newer zklora", charge.v)).into());
             }
             spent.charges.push(charge);
@@ -171,6 +188,29 @@ impl Spending {
     /// [`Error::Refused`]: the budget is spent, or another client paid for this request.
     /// [`Error::File`]: the charge could not be written, and nothing may be answered.
     pub fn charge(&self, charge: &Charge, budget: &Bits) -> Result<Charged, Error> {
+        self.charge_within(charge, budget, 0)
+    }
+
+    /// The same for the proof of a sample, of which each client gets so many: what proofs take of
+    /// the machine has no price in bits.
+    ///
+    /// # Errors
+    /// Those of [`Spending::charge`].
+    pub fn charge_sample(
+        &self,
+        charge: Charge,
+        budget: &Bits,
+        samples: u64,
+    ) -> Result<Charged, Error> {
+        self.charge_within(&Charge { sample: true, v: SAMPLES, ..charge }, budget, samples)
+    }
+
+    fn charge_within(
+        &self,
+        charge: &Charge,
+        budget: &Bits,
+        samples: u64,
+    ) -> Result<Charged, Error> {
         zklora_files::require_folder_of(&self.path)?;
         let mut file = self.open().map_err(|error| self.error(error))?;
         // Dropping the file unlocks it.
@@ -189,7 +229,7 @@ impl Spending {
                 false => Err(Error::Refused("another client sent this request".into())),
             };
         }
-        if let Some(why) = spent.refuses(charge, budget) {
+        if let Some(why) = spent.refuses(charge, budget, samples) {
             return Err(Error::Refused(why));
         }
         let mut line =
@@ -312,12 +352,29 @@ mod tests {
         for damage in [
             [b"x".as_slice(), &good].concat(),
             [&good[..good.len() / 2], b"\n"].concat(),
-            String::from_utf8(good).unwrap().replace("\"v\":1", "\"v\":2").into_bytes(),
+            String::from_utf8(good).unwrap().replace("\"v\":1", "\"v\":3").into_bytes(),
         ] {
             std::fs::write(&path, damage).unwrap();
             assert!(spending.read().is_err());
             assert!(spending.charge(&charge(2, "a", 0, 7), &BUDGET).is_err());
         }
+    }
+
+    #[test]
+    fn each_client_has_so_many_samples() {
+        let (_folder, spending) = spending();
+        let prove = |request, client| {
+            spending.charge_sample(charge(request, client, 0, 1), &BUDGET, 2).map(|_| ())
+        };
+        // Requests do not count, nor do samples of others, nor does the same one again.
+        spending.charge(&charge(1, "a", 0, 1), &BUDGET).unwrap();
+        for request in [2, 3, 3] {
+            prove(request, "a").unwrap();
+        }
+        assert!(prove(4, "a").unwrap_err().to_string().contains("2 samples for each client"));
+        prove(5, "b").unwrap();
+        let spent = spending.read().unwrap();
+        assert_eq!((spent.samples_of("a"), spent.samples_of("b"), spent.bits()), (2, 1, 4));
     }
 
     #[test]

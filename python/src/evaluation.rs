@@ -10,8 +10,8 @@ use zklora_files::Access;
 use zklora_proof::verifier::SrsPolicy;
 use zklora_runtime::{
     evaluate::{
-        self as evaluating, BuyOptions, ClaimComparison, Folder, Report, SampleOptions, SentUnits,
-        SettleOptions, Source, Step, TermsOptions,
+        self as evaluating, BuyOptions, ClaimComparison, Folder, Memory, Report, SampleOptions,
+        SentUnits, SettleOptions, Source, Step, TermsOptions,
     },
     integer::BaseModel,
 };
@@ -72,7 +72,7 @@ pub fn fetch_offer(
         let offered = Evaluator::new(&options, &*globals::network()?)?.offer()?;
         let signed = SignedOffer::parse(&offered.offer)?;
         evaluating::require_same_contributor(&signed, after.as_deref())?;
-        if let Some(path) = sent.or_else(SentUnits::usual) {
+        if let Some(path) = Memory::usual(sent).sent {
             SentUnits::new(&path).saw(&signed)?;
         }
         zklora_files::write(&out, &offered.offer, Access::Public)?;
@@ -109,7 +109,6 @@ pub fn evaluate(
 ) -> Result<String, Failure> {
     let ((per_unit, list_unscored, check_base, prove), (claims, sent)) = (asked, kept);
     let prove = prove.map(|(units, metric)| sample(units, metric)).transpose()?;
-    let sent = sent.or_else(SentUnits::usual);
     let connection = contributor(reached)?;
     let source = Source::Lines(units);
     let terms = terms(own);
@@ -122,7 +121,7 @@ pub fn evaluate(
         check_base,
         prove,
         claims,
-        sent,
+        memory: Memory::usual(sent),
         out,
     };
     worker::run(py, progress.as_ref(), move |reporter| {
@@ -154,7 +153,7 @@ pub fn evaluate(
             .filter(|comparison| matches!(comparison, ClaimComparison::Contradicts(_)))
             .collect();
         // With its grade: an answer whose proof did not come is not only claimed.
-        let report = Report::of(&Folder::new(&options.out))?;
+        let report = bought.report(&Folder::new(&options.out, &options.memory))?;
         text(&json!({
             "report": report,
             "per_unit": bought.per_unit(),
@@ -163,6 +162,7 @@ pub fn evaluate(
             "proven": bought.proven,
             "registered": bought.terms.registration.is_registered(),
             "sent_before": bought.earlier,
+            "samples_before": bought.earlier_samples,
             "contradicted": !contradicted.is_empty(),
         }))
     })
@@ -180,7 +180,8 @@ pub fn settle(
 ) -> Result<String, Failure> {
     let ((folder, evidence), (delivery, key, adapter_out)) = (what, delivered);
     let signer = signer.map(|key| key.parse().map_err(Failure::Input)).transpose()?;
-    let options = SettleOptions { terms: terms(own), delivery, key, adapter_out, signer };
+    let (terms, memory) = (terms(own), Memory::usual(None));
+    let options = SettleOptions { terms, delivery, key, adapter_out, signer, memory };
     worker::run(py, progress.as_ref(), move |reporter| {
         let srs = globals::srs()?;
         let number = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
@@ -197,5 +198,5 @@ pub fn settle(
 /// The report of a folder.
 #[pyfunction]
 pub fn evaluation_report(py: Python<'_>, folder: PathBuf) -> Result<String, Failure> {
-    worker::run(py, None, move |_| text(&Report::of(&Folder::new(&folder))?))
+    worker::run(py, None, move |_| text(&Report::of(&Folder::new(&folder, &Memory::usual(None)))?))
 }

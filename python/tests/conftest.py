@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 import warnings
 
 import numpy as np
@@ -12,6 +13,9 @@ import zklora
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ADAPTERS = ROOT / "fixtures" / "adapters"
 BASES = ROOT / "fixtures" / "base"
+# Not the state folder of whoever runs the tests.
+STATE = tempfile.TemporaryDirectory(prefix="zklora-state-")
+os.environ["XDG_STATE_HOME"] = STATE.name
 Q_PROJ = "model.layers.0.self_attn.q_proj"
 TEXT = "let mut total = 0; for x in &values { total += x; }"
 

@@ -107,7 +107,9 @@ def evaluate(
 
     Returns ``groups`` (name to ``units``, ``tokens`` and the signed ``metrics``), ``bits``,
     ``answer``, ``score_bits``, ``per_unit`` (for each unit a list of sum and greediness of its
-    sequences, in the order of ``units``), ``sent_before``, and the whole ``report``.
+    sequences, in the order of ``units``), ``sent_before``, ``samples_before`` (how many samples of
+    these units were ``asked`` for in other evaluations, and how many were ``unproven``), and the
+    whole ``report``.
 
     ``prove`` has a metric of a sample of so many units proven in zero knowledge: ``prove_metric``,
     which is ``log_probability``, ``accuracy`` or ``accuracy_normalised`` [default: the first that

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 use zklora_evaluation::{answer::Answer, identity::Identity};
-use zklora_runtime::evaluate::Folder;
+use zklora_runtime::evaluate::{Folder, Memory};
 
 use crate::{
     args,
@@ -177,7 +177,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 /// What settling would write, without the buyer's secret.
 fn payable_forgery(sale: &Sale) -> Vec<u8> {
-    let bought = Folder::new(&sale.at("evaluation"));
+    let bought = Folder::new(&sale.at("evaluation"), &Memory::default());
     let (offer, request) = (bought.offer().unwrap(), bought.request().unwrap());
     let answer = bought.answer(&offer, &request).unwrap().digest().unwrap();
     let found = serde_json::json!({
@@ -365,7 +365,7 @@ fn a_sample_is_proven_before_payment_and_its_proof_survives_a_kill() {
         zklora([&named[..], &sale.model("buyer-integer")[..]].concat())
     };
     assert_eq!(verify(&key).ok().json()["proven"], proven["report"]["proven"]);
-    verify(&"0".repeat(64)).refused(2, "is signed by");
+    verify(&"0".repeat(64)).refused(1, "is signed by");
     let mut changed = proof;
     let middle = changed.len() / 2;
     changed[middle] ^= 1;
@@ -393,7 +393,7 @@ fn another_adapter_is_caught_with_evidence_that_a_third_party_verifies() {
     drop(server);
     // The contributor signs numbers of a better adapter.
     let identity = Identity::open(&sale.at("identity")).unwrap();
-    let bought = Folder::new(&sale.at("evaluation"));
+    let bought = Folder::new(&sale.at("evaluation"), &Memory::default());
     let (offer, full) = (bought.offer().unwrap(), bought.request().unwrap());
     let mut answer: Answer = bought.answer(&offer, &full).unwrap();
     let values = answer.groups[0].metrics.as_mut().unwrap();

@@ -83,10 +83,11 @@ pub fn output(command: &mut Command) -> Result<Output, String> {
     Ok(Output { status, stdout: read(stdout)?, stderr: read(stderr)? })
 }
 
-/// The binary, with a cache folder of the tests.
+/// The binary, with a cache folder and a state folder of the tests.
 pub fn zklora_command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zklora"));
     command.env("ZKLORA_CACHE_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/cache"));
+    command.env("XDG_STATE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
     command
 }
 

@@ -106,6 +106,14 @@ pub struct Serve {
     #[arg(long, value_name = "N", requires = "identity",
         value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub prove: Option<u32>,
+    /// Memory of a proof, in MiB, beside the base model: longer units are refused, which buyers
+    /// learn before they pay [default: half of the machine's].
+    #[arg(long, value_name = "MIB", requires = "prove", value_parser = clap::value_parser!(u32))]
+    pub prove_memory: Option<u32>,
+    /// Samples that each client may have proven. Proofs take time that has no price in bits.
+    #[arg(long, value_name = "N", default_value_t = 32, requires = "prove",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    pub proofs_per_client: u32,
     #[command(flatten)]
     pub model: Option<OwnModel>,
 }

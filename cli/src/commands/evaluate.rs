@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use zklora_artifacts::srs_file;
 use zklora_runtime::evaluate::{
-    self, BuyOptions, ClaimComparison, Folder, Report, SampleOptions, SentUnits, Step, lines,
+    self, BuyOptions, ClaimComparison, EarlierSamples, Folder, Memory, SampleOptions, Step, lines,
 };
 use zklora_session::client::{Evaluator, Network};
 
@@ -30,11 +30,17 @@ pub fn evaluate(args: &Evaluate, output: &Output) -> Outcome {
         list_unscored: args.units.list_unscored,
         check_base: args.check_base,
         claims: args.claim.clone(),
-        sent: args.sent.clone().or_else(SentUnits::usual),
+        memory: Memory::usual(args.sent.clone()),
         out: args.out.clone(),
     };
-    if options.sent.is_none() {
+    if options.memory.sent.is_none() {
         output.warn("there is no home folder for the memory of sent units: name one with --sent");
+    }
+    if options.memory.secret.is_none() {
+        output.warn(
+            "there is no home folder for the secret that marks what was proven and settled: \
+             `zklora report` will not show it",
+        );
     }
     let connection = args.connection.options();
     let network = Network::start()?;
@@ -54,7 +60,7 @@ pub fn evaluate(args: &Evaluate, output: &Output) -> Outcome {
     });
     spinner.finish_and_clear();
     let bought = bought?;
-    let report = Report::of(&Folder::new(&args.out))?;
+    let report = bought.report(&Folder::new(&args.out, &options.memory))?;
     let mut rows: Vec<(String, String)> = lines(&report);
     let mut claims = bought.claims.iter();
     if claims.any(|(_, found)| matches!(found, ClaimComparison::Contradicts(_))) {
@@ -95,6 +101,12 @@ pub fn evaluate(args: &Evaluate, output: &Output) -> Outcome {
             most.adapter_id
         ));
     }
+    if let Some(EarlierSamples { asked, unproven: unproven @ 1.. }) = bought.earlier_samples {
+        output.warn(format!(
+            "of {asked} earlier samples of these units, {unproven} were not proven: a contributor \
+             that refuses until a sample flatters chooses the sample"
+        ));
+    }
     add("Written", args.out.display().to_string());
     let rows: Vec<(&str, String)> =
         rows.iter().map(|(label, value)| (label.as_str(), value.clone())).collect();
@@ -105,6 +117,7 @@ pub fn evaluate(args: &Evaluate, output: &Output) -> Outcome {
             "base_checked": bought.base_checked,
             "registered": bought.terms.registration.is_registered(),
             "sent_before": bought.earlier,
+            "samples_before": bought.earlier_samples,
             "contradicted": contradicted,
             "folder": args.out.display().to_string(),
         }),

@@ -188,7 +188,7 @@ fn rotate(args: &OfferRotate, output: &Output) -> Outcome {
 #[cfg(feature = "server")]
 mod fetch {
     use zklora_files::Access;
-    use zklora_runtime::evaluate::SentUnits;
+    use zklora_runtime::evaluate::{Memory, SentUnits};
     use zklora_session::client::{Evaluator, Network};
 
     use super::*;
@@ -206,7 +206,7 @@ mod fetch {
         let offered = Evaluator::new(&options, &network)?.offer()?;
         let signed = SignedOffer::parse(&offered.offer)?;
         evaluate::require_same_contributor(&signed, args.after.as_deref())?;
-        if let Some(path) = args.sent.clone().or_else(SentUnits::usual) {
+        if let Some(path) = Memory::usual(args.sent.clone()).sent {
             SentUnits::new(&path).saw(&signed)?;
         }
         zklora_files::write(&args.out, &offered.offer, Access::Public)?;

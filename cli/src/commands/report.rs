@@ -6,7 +6,7 @@ use serde_json::json;
 use zklora_files::Access;
 use zklora_runtime::{
     effect_report::{EffectReport, Verdict},
-    evaluate::{self, Folder, lines},
+    evaluate::{self, Folder, Memory, lines},
     evaluation_page, report_page,
 };
 
@@ -35,7 +35,7 @@ pub fn report(args: &Report, output: &Output) -> Outcome {
     if let Some(page) = &args.html {
         zklora_files::require_folder_of(page)?;
     }
-    let folder = Folder::new(&args.dir);
+    let folder = Folder::new(&args.dir, &Memory::usual(None));
     if folder.has_request() {
         return evaluation(args, &folder, output);
     }

@@ -4,12 +4,13 @@ use std::{process::ExitCode, time::Duration};
 
 use serde_json::json;
 use zklora_artifacts::{folder::Artifacts, srs_file};
-use zklora_evaluation::answering::Answering;
+use zklora_evaluation::{answering::Answering, proving::ProofLimits};
 use zklora_proof::{
     checked_manifest::CheckedManifest, keys::KeyStore, srs::Srs, verifier::SrsPolicy,
 };
 use zklora_runtime::{
     evaluate::{self, ContributorOptions},
+    integer::leaves_within,
     registration::Registration,
 };
 use zklora_session::server::{self, Limits, RowService, ServerOptions, ServerTls, Tokens};
@@ -69,11 +70,25 @@ fn answering_of(
         model: model.model.clone(),
         base: model.base_model(),
         tokenizer: model.tokenizer.clone(),
-        prove: args.prove.map(u64::from),
+        prove: args.prove.map(|tokens| proof_limits(args, tokens)),
     };
     // Its own copy of the weights: scoring and serving rows share nothing that changes.
     let artifacts = Artifacts::load(&args.artifacts, srs, keys)?;
     Ok(Some(evaluate::answering(artifacts, srs, &options)?))
+}
+
+/// What samples are proven.
+fn proof_limits(args: &args::Serve, tokens: u32) -> ProofLimits {
+    let memory = match args.prove_memory {
+        Some(mib) => u64::from(mib) << 20,
+        // The rest is for the base model, twice, and for what else the server does.
+        None => server::available_memory() / 2,
+    };
+    ProofLimits {
+        tokens: tokens.into(),
+        leaves: leaves_within(memory),
+        samples: args.proofs_per_client.into(),
+    }
 }
 
 /// The offer and its budget, for the table.
@@ -99,9 +114,17 @@ fn offer_rows(answering: &Answering) -> anyhow::Result<OfferRows> {
         ),
         (
             "Proofs",
-            match answering.proof_tokens() {
-                0 => "none (--prove N proves samples of up to N tokens)".into(),
-                most => format!("of samples of up to {} tokens", bits(most)),
+            match answering.proof_limits() {
+                ProofLimits { tokens: 0, .. } => {
+                    "none (--prove N proves samples of up to N tokens)".into()
+                }
+                ProofLimits { tokens, leaves, samples } => format!(
+                    "{} for each client, of samples of up to {} tokens, in parts of up to {} \
+                     million leaves (--prove-memory)",
+                    bits(samples),
+                    bits(tokens),
+                    bits(leaves >> 20)
+                ),
             },
         ),
     ];
@@ -111,7 +134,9 @@ fn offer_rows(answering: &Answering) -> anyhow::Result<OfferRows> {
         "bits_spent": spent.bits(),
         "bits": budget.bits,
         "bits_per_client": budget.bits_per_client,
-        "proof_tokens": answering.proof_tokens(),
+        "proof_tokens": answering.proof_limits().tokens,
+        "proof_leaves": answering.proof_limits().leaves,
+        "proofs_per_client": answering.proof_limits().samples,
     });
     Ok((rows, json))
 }

@@ -6,8 +6,7 @@ use serde_json::json;
 use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_proof::keys::KeyStore;
 use zklora_runtime::{
-    Error,
-    evaluate::{self, DeliverOptions, SettleOptions, Verdict},
+    evaluate::{self, DeliverOptions, Memory, SettleOptions, Verdict},
     registration::Registration,
 };
 
@@ -67,6 +66,7 @@ pub fn settle(args: &Settle, output: &Output) -> Outcome {
         key: args.key.clone(),
         adapter_out: args.adapter_out.clone(),
         signer: args.signer,
+        memory: Memory::usual(None),
     };
     let spinner = output.spinner();
     spinner.set_message("check signatures, delivery and base model");
@@ -123,14 +123,10 @@ pub fn verify_sample(args: &VerifySample, output: &Output) -> Outcome {
     let terms = args.model.terms(policy(&args.srs));
     let spinner = output.spinner();
     spinner.set_message("verify the proof of the sample");
-    let found = evaluate::verify_sample(&args.dir, &srs, &terms);
+    let found = evaluate::verify_sample(&args.dir, &srs, &terms, args.signer);
     spinner.finish_and_clear();
     let (offer, proven) = found?;
     let key = offer.offer.key;
-    if let Some(signer) = args.signer.filter(|signer| *signer != key) {
-        let why = format!("the offer is signed by {key}, and not by {signer}");
-        return Err(Error::input(why).into());
-    }
     let is_proven = proven.values.is_some();
     let word = if is_proven { "PROVEN" } else { "NOT PROVEN" };
     let mut rows = vec![("Verdict".to_string(), word.to_string())];

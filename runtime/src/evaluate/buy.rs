@@ -9,6 +9,7 @@ use zklora_evaluation::{
     answer::{Answer, UnitValues},
     digest::Digest,
     evidence::{ANSWER, OFFER, REQUEST},
+    proving::ProofLimits,
     request::{Choices, FullRequest, UnitGroup, scored_tokens, sequences},
     sample::{MAX_SAMPLE, Sample, candidates, price},
     unit_lines::{self, DEFAULT_GROUP, Groups},
@@ -20,12 +21,14 @@ use zklora_proof::srs::Srs;
 use super::{
     claim::{Claim, ClaimComparison},
     folder::{Folder, nonce_of},
+    memory::Memory,
     offer::read_offer,
     other_party::{Contributor, Step},
     prove::{Proven, SampleOptions, prove},
+    report::Report,
     sample_proof::refusal,
-    sent_units::{Earlier, SentUnits},
-    terms::{CheckedTerms, TermsOptions},
+    sent_units::{Earlier, EarlierSamples, SentUnits},
+    terms::{CheckedTerms, OfferFrom, TermsOptions},
 };
 use crate::{Error, infer, integer};
 
@@ -67,8 +70,8 @@ pub struct BuyOptions {
     pub prove: Option<SampleOptions>,
     /// Public claims to compare with.
     pub claims: Vec<PathBuf>,
-    /// The buyer's memory of sent units.
-    pub sent: Option<PathBuf>,
+    /// What the buyer's tool remembers.
+    pub memory: Memory,
     /// The buyer's folder.
     pub out: PathBuf,
 }
@@ -91,9 +94,19 @@ pub struct Bought {
     pub claims: Vec<(PathBuf, ClaimComparison)>,
     /// Units that were sent before.
     pub earlier: Vec<Earlier>,
+    /// Samples of these units that were asked for before; none without a memory.
+    pub earlier_samples: Option<EarlierSamples>,
 }
 
 impl Bought {
+    /// The report of the buyer's folder, also where nothing marks the buyer's own files.
+    ///
+    /// # Errors
+    /// Those of [`Report::of`].
+    pub fn report(&self, folder: &Folder) -> Result<Report, Error> {
+        Ok(Report::of(folder)?.with_proven(self.proven.clone()))
+    }
+
     /// Scores of single units, in the order in which the buyer gave the units.
     pub fn per_unit(&self) -> Option<Vec<Option<&UnitValues>>> {
         let values = self.answer.per_unit.as_ref()?;
@@ -118,13 +131,13 @@ pub fn buy(
     options: &BuyOptions,
     progress: &mut dyn FnMut(Step),
 ) -> Result<Bought, Error> {
-    let folder = Folder::new(&options.out);
+    let folder = Folder::new(&options.out, &options.memory);
     let _lock = folder.lock()?;
     if options.prove.is_some_and(|sample| !(1..=MAX_SAMPLE).contains(&sample.units)) {
         return Err(Error::input(format!("a sample has 1 to {MAX_SAMPLE} units")));
     }
     let offer = read_offer(&options.offer)?;
-    let sent = options.sent.as_deref().map(SentUnits::new);
+    let sent = options.memory.sent.as_deref().map(SentUnits::new);
     if let Some(sent) = &sent {
         sent.saw(&offer)?;
     }
@@ -154,7 +167,7 @@ pub fn buy(
                 }
                 .into());
             }
-            if options.prove.is_some() && (now.proof_tokens == 0 || now.registration.is_none()) {
+            if options.prove.is_some() && (now.proofs.tokens == 0 || now.registration.is_none()) {
                 return Err(Statement::Refused(
                     "this contributor proves no samples: ask it to serve with --prove, or leave \
                      --prove out"
@@ -166,14 +179,14 @@ pub fn buy(
         }
     };
     let left = offered.as_ref().map(|now| now.bits_left);
-    let most_proven = offered.as_ref().map(|now| now.proof_tokens);
+    let proofs = offered.as_ref().map(|now| now.proofs);
     let (manifest, registration) = match offered.filter(|_| !is_known) {
         Some(now) => (now.manifest, now.registration),
         None => (folder.manifest()?, folder.registration()?),
     };
     progress(Step::Local("check the offer with your base model"));
     let published = (manifest.as_slice(), registration.as_deref());
-    let terms = CheckedTerms::check(offer, published, srs, &options.terms)?;
+    let terms = CheckedTerms::check((offer, OfferFrom::Buyer), published, srs, &options.terms)?;
     let Groups { groups, places } =
         groups(&options.source, &options.terms, terms.bound.model.tokens)?;
     let request = match is_known {
@@ -190,7 +203,7 @@ pub fn buy(
         false => new_request(&folder, &terms, published, left, groups, options)?,
     };
     let bits = request.price(&terms.offer)?;
-    if let Some((sample, most)) = options.prove.zip(most_proven) {
+    if let Some((sample, most)) = options.prove.zip(proofs) {
         check_sample(&terms, &request, sample, most)?;
     }
     if let Some(left) = left {
@@ -203,6 +216,8 @@ pub fn buy(
         progress(Step::Price { bits, left });
     }
     let earlier = sent.as_ref().map(|sent| sent.earlier(&terms.offer, &request)).transpose()?;
+    let earlier_samples =
+        sent.as_ref().map(|sent| sent.earlier_samples(&terms.offer, &request)).transpose()?;
     if !folder.has_answer() {
         if let Some(sent) = &sent {
             sent.sending(&terms.offer, &request)?;
@@ -222,7 +237,8 @@ pub fn buy(
     let proven = match options.prove {
         Some(sample) => {
             let of = (&terms, &request, &answer);
-            Some(prove(contributor, &folder, srs, of, sample, options.terms.policy, progress)?)
+            let kept = (&folder, sent.as_ref());
+            Some(prove(contributor, kept, srs, of, sample, options.terms.policy, progress)?)
         }
         None => None,
     };
@@ -249,6 +265,7 @@ pub fn buy(
         base_checked: options.check_base,
         claims: compared,
         earlier: earlier.unwrap_or_default(),
+        earlier_samples,
     })
 }
 
@@ -258,10 +275,16 @@ fn check_sample(
     terms: &CheckedTerms,
     full: &FullRequest,
     options: SampleOptions,
-    most: u64,
+    limits: ProofLimits,
 ) -> Result<(), Error> {
     let metric = options.metric(full)?;
     let refuse = |why: String| Err(Statement::Refused(why).into());
+    let ProofLimits { tokens: most, leaves, samples } = limits;
+    if samples == 0 {
+        let why = "this contributor has proven for you what it proves for one client: ask it for \
+                   more";
+        return refuse(why.into());
+    }
     let tokens = |unit: &Unit| sequences(unit).iter().map(|of| of.tokens.len()).sum::<usize>();
     let scored = |unit: &Unit| sequences(unit).iter().map(scored_tokens).sum::<usize>();
     let units: Vec<&Unit> = candidates(full, metric).map(|(_, unit)| unit).collect();
@@ -288,7 +311,7 @@ fn check_sample(
     let program = terms.adapted_shape()?;
     for unit in largest.into_iter().flatten() {
         let sample = Sample { metric, numbers: vec![0], units: vec![(*unit).clone()] };
-        if let Some(why) = refusal(&sample, &program, &terms.manifest) {
+        if let Some(why) = refusal(&sample, &program, &terms.manifest, leaves) {
             return refuse(format!("not every sample of these units can be proven: {why}"));
         }
     }

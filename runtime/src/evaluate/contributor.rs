@@ -4,7 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use zklora_artifacts::folder::{Artifacts, read_registration};
 use zklora_evaluation::{
-    answering::Answering, digest::Digest, evidence, identity::Identity, unit_scores::Scorer,
+    answering::Answering, digest::Digest, evidence, identity::Identity, proving::ProofLimits,
+    unit_scores::Scorer,
 };
 use zklora_inference::registration;
 use zklora_proof::{keys::KeyStore, srs::Srs, verifier::SrsPolicy};
@@ -26,8 +27,8 @@ pub struct ContributorOptions {
     pub base: BaseModel,
     /// Its tokenizer.
     pub tokenizer: Option<PathBuf>,
-    /// Also prove samples of up to this many tokens.
-    pub prove: Option<u64>,
+    /// Also prove samples.
+    pub prove: Option<ProofLimits>,
 }
 
 /// Answers requests for the offer in the public folder of the artifacts.
@@ -59,7 +60,7 @@ pub fn answering(
     if offer.offer.layers != setup.bound.layers() {
         return Err(differs("choice of layers"));
     }
-    let proves = prove.map(|most| sample_prover(&setup, srs, most)).transpose()?;
+    let proves = prove.map(|limits| sample_prover(&setup, srs, limits)).transpose()?;
     let scorer = scorer(setup)?;
     let prover = proves.map(|proves| Arc::new(proves(Arc::clone(&scorer))));
     let answering = Answering::new(offer, Identity::open(identity)?, scorer)?;
@@ -74,7 +75,7 @@ pub fn answering(
 fn sample_prover(
     setup: &Setup,
     srs: &Srs,
-    most_tokens: u64,
+    limits: ProofLimits,
 ) -> Result<impl FnOnce(Arc<dyn Scorer>) -> SampleProver + use<>, Error> {
     let artifacts =
         setup.artifacts.clone().ok_or_else(|| Error::input("there is no adapter to prove with"))?;
@@ -101,7 +102,7 @@ fn sample_prover(
         scorer,
         model,
         score_bits,
-        most_tokens,
+        limits,
     })
 }
 

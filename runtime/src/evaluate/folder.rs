@@ -17,6 +17,7 @@ use zklora_evaluation::{
 use zklora_files::Access;
 use zklora_proof::manifest;
 
+use super::memory::{Memory, read_hex};
 use crate::Error;
 
 /// The buyer's secret, mode 0600. Its second nonce, which draws a sample, is derived from it.
@@ -35,12 +36,13 @@ pub(super) const EVIDENCE: &str = "evidence.tar";
 pub struct Folder {
     /// Its path.
     pub path: PathBuf,
+    memory: Memory,
 }
 
 impl Folder {
-    /// The folder at a path, which may not exist yet.
-    pub fn new(path: &Path) -> Folder {
-        Folder { path: path.to_path_buf() }
+    /// The folder at a path, which may not exist yet, as the user with this memory sees it.
+    pub fn new(path: &Path, memory: &Memory) -> Folder {
+        Folder { path: path.to_path_buf(), memory: memory.clone() }
     }
 
     /// Locks the folder until the file is dropped; it is made if it is not there.
@@ -198,43 +200,22 @@ impl Folder {
         Ok(zklora_files::remove(&self.file(SETTLEMENT))?)
     }
 
-    /// What settling found last, as JSON. A file that this buyer's tool did not write, such as one
-    /// that came with a delivery, does not count.
-    pub(super) fn settlement(&self, request: &Request) -> Result<Option<Vec<u8>>, Error> {
-        self.own(SETTLEMENT, request)
+    /// What settling found last, as JSON. A file that this user's tool did not write, such as one
+    /// that came with a delivery or with the whole folder, does not count.
+    pub(super) fn settlement(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.own(SETTLEMENT)
     }
 
     /// Keeps what settling found.
-    pub(super) fn keep_settlement(&self, json: &[u8], request: &Request) -> Result<(), Error> {
-        self.keep_own(SETTLEMENT, json, request)
-    }
-
-    /// A line with a code under the buyer's secret, which nobody else knows. None if the secret
-    /// here is not that of the request.
-    fn mac(&self, context: &str, json: &[u8], request: &Request) -> Result<Option<String>, Error> {
-        let Some(secret) = self.secret()? else { return Ok(None) };
-        // Not the nonce, which the contributor knows once a proof was asked for.
-        if Digest::of(&nonce_of(&secret)) != request.draw {
-            return Ok(None);
-        }
-        let key = Zeroizing::new(blake3::derive_key(context, &secret[..]));
-        Ok(Some(format!("\n{}\n", blake3::keyed_hash(&key, json).to_hex())))
-    }
-
-    fn secret(&self) -> Result<Option<Zeroizing<[u8; 32]>>, Error> {
-        let path = self.file(DRAW);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = Zeroizing::new(zklora_files::read(&path, 4096)?);
-        let mut secret = Zeroizing::new([0; 32]);
-        let is_hex = hex::decode_to_slice(text.trim_ascii(), secret.as_mut()).is_ok();
-        Ok(is_hex.then_some(secret))
+    pub(super) fn keep_settlement(&self, json: &[u8]) -> Result<(), Error> {
+        self.keep_own(SETTLEMENT, json)
     }
 
     /// The second nonce, which the buyer shows when it asks for a proof.
     pub(super) fn draw_nonce(&self, request: &Request) -> Result<[u8; 32], Error> {
-        let nonce = self.secret()?.map(|secret| nonce_of(&secret));
+        let path = self.file(DRAW);
+        let secret = if path.exists() { read_hex(&path)? } else { None };
+        let nonce = secret.map(|secret| nonce_of(&secret));
         nonce.filter(|nonce| Digest::of(nonce) == request.draw).ok_or_else(|| {
             let why = "it has no nonce for a draw, or the request is of an earlier zklora: \
                        evaluate again with another --out";
@@ -243,13 +224,13 @@ impl Folder {
     }
 
     /// What was proven of a sample, as JSON.
-    pub(super) fn sample(&self, request: &Request) -> Result<Option<Vec<u8>>, Error> {
-        self.own(SAMPLE, request)
+    pub(super) fn sample(&self) -> Result<Option<Vec<u8>>, Error> {
+        self.own(SAMPLE)
     }
 
     /// Keeps what was proven of a sample.
-    pub(super) fn keep_sample(&self, json: &[u8], request: &Request) -> Result<(), Error> {
-        self.keep_own(SAMPLE, json, request)
+    pub(super) fn keep_sample(&self, json: &[u8]) -> Result<(), Error> {
+        self.keep_own(SAMPLE, json)
     }
 
     /// Whether a proof was asked for.
@@ -257,37 +238,47 @@ impl Folder {
         self.file(PROOF_REQUEST).exists()
     }
 
-    /// A file that this buyer's tool wrote. Another, such as one that came with a delivery, does
-    /// not count.
-    fn own(&self, name: &str, request: &Request) -> Result<Option<Vec<u8>>, Error> {
+    /// Whether a proof is here, which may not hold.
+    pub(super) fn has_proof(&self) -> bool {
+        self.file(PROOF).exists()
+    }
+
+    /// A file that this user's tool wrote.
+    fn own(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         if !self.file(name).exists() {
             return Ok(None);
         }
+        let Some(secret) = self.memory.secret()? else { return Ok(None) };
         let bytes = self.read(name, 1 << 20)?;
         let Some((json, mac)) = bytes.split_at_checked(bytes.len().saturating_sub(MAC)) else {
             return Ok(None);
         };
-        let own = self.mac(context_of(name), json, request)?;
-        Ok(own.filter(|own| own.as_bytes() == mac).map(|_| json.to_vec()))
+        Ok((code(name, json, &secret).as_bytes() == mac).then(|| json.to_vec()))
     }
 
-    fn keep_own(&self, name: &str, json: &[u8], request: &Request) -> Result<(), Error> {
-        match self.mac(context_of(name), json, request)? {
-            Some(mac) => self.write(name, &[json, mac.as_bytes()].concat()),
-            // Without the buyer's own secret it would not count.
+    fn keep_own(&self, name: &str, json: &[u8]) -> Result<(), Error> {
+        match self.memory.secret_or_new()? {
+            Some(secret) => {
+                self.write(name, &[json, code(name, json, &secret).as_bytes()].concat())
+            }
+            // Without the user's secret it would not count.
             None => Ok(()),
         }
     }
 }
 
+/// The line that ends an own file: a code under the user's secret, which lies in no folder that
+/// anybody else makes.
+fn code(name: &str, json: &[u8], secret: &[u8; 32]) -> String {
+    let context = match name {
+        SETTLEMENT => "zklora v2 settlement",
+        _ => "zklora v2 sample",
+    };
+    let key = Zeroizing::new(blake3::derive_key(context, secret));
+    format!("\n{}\n", blake3::keyed_hash(&key, json).to_hex())
+}
+
 /// The second nonce of a secret.
 pub(super) fn nonce_of(secret: &[u8; 32]) -> [u8; 32] {
     blake3::derive_key("zklora v1 evaluation draw nonce", secret)
-}
-
-fn context_of(name: &str) -> &'static str {
-    match name {
-        SETTLEMENT => "zklora v1 settlement",
-        _ => "zklora v1 sample",
-    }
 }

@@ -13,6 +13,7 @@ mod claim;
 mod contributor;
 mod deliver;
 mod folder;
+mod memory;
 mod offer;
 mod other_party;
 mod prove;
@@ -29,6 +30,7 @@ pub use claim::{Claim, ClaimComparison, make_claim};
 pub use contributor::{ContributorOptions, answering, scorer};
 pub use deliver::{DeliverOptions, Delivered, deliver};
 pub use folder::Folder;
+pub use memory::Memory;
 pub use offer::{
     OfferOptions, Offered, make_offer, read_offer, registration_beside, require_same_contributor,
 };
@@ -37,6 +39,6 @@ pub use prove::{Proven, SampleOptions, verify_sample};
 pub use report::{GroupReport, Interval, Loss, Report, Right};
 pub use report_lines::{Stage, lines, next_step, sample as sample_lines};
 pub(crate) use report_lines::{in_nats, in_points};
-pub use sent_units::{Earlier, SentUnits};
+pub use sent_units::{Earlier, EarlierSamples, SentUnits};
 pub use settle::{SettleOptions, Settlement, Verdict, settle, settle_evidence};
-pub use terms::{CheckedTerms, TermsOptions};
+pub use terms::{CheckedTerms, OfferFrom, TermsOptions};

@@ -1,6 +1,6 @@
 //! The contributor as the buyer sees it, over a network or not.
 
-use zklora_evaluation::{request::FullRequest, sample::ProofRequest};
+use zklora_evaluation::{proving::ProofLimits, request::FullRequest, sample::ProofRequest};
 
 use crate::Error;
 
@@ -39,8 +39,8 @@ pub struct OfferedNow {
     pub registration: Option<Vec<u8>>,
     /// Bits that are left for this buyer.
     pub bits_left: u64,
-    /// Most tokens of a sample that it proves; 0 if it proves none.
-    pub proof_tokens: u64,
+    /// What it proves, for this buyer.
+    pub proofs: ProofLimits,
 }
 
 /// The other party, over a network or not.
@@ -75,14 +75,9 @@ pub trait Contributor {
 #[cfg(feature = "network")]
 impl Contributor for zklora_session::client::Evaluator<'_> {
     fn offered(&mut self) -> Result<OfferedNow, Error> {
-        let zklora_session::client::Offered {
-            offer,
-            manifest,
-            registration,
-            bits_left,
-            proof_tokens,
-        } = self.offer()?;
-        Ok(OfferedNow { offer, manifest, registration, bits_left, proof_tokens })
+        let zklora_session::client::Offered { offer, manifest, registration, bits_left, proofs } =
+            self.offer()?;
+        Ok(OfferedNow { offer, manifest, registration, bits_left, proofs })
     }
 
     fn evaluate(

@@ -7,7 +7,7 @@ use zklora_evaluation::{
     Error as Statement,
     answer::Answer,
     digest::Digest,
-    evidence::ANSWER,
+    evidence::{ANSWER, OFFER},
     metric::Metric,
     offer::SignedOffer,
     proving::{MAX_PROOF, PROOF, PROOF_REQUEST},
@@ -21,9 +21,12 @@ use zklora_proof::{keys::KeyStore, srs::Srs, verifier::SrsPolicy};
 
 use super::{
     folder::Folder,
+    memory::Memory,
     other_party::{Contributor, Step},
     sample_proof::{SampleVerdict, SampleVerifier},
-    terms::{CheckedTerms, TermsOptions},
+    sent_units::{EarlierSamples, SentUnits},
+    settle::other_signer,
+    terms::{CheckedTerms, OfferFrom, TermsOptions},
 };
 use crate::Error;
 
@@ -43,6 +46,9 @@ pub struct Proven {
     pub tokens: u64,
     /// Bits that the proof tells of the adapter, at most.
     pub bits: u64,
+    /// What the buyer's memory says of earlier samples of these units.
+    #[serde(default)]
+    pub earlier_samples: EarlierSamples,
 }
 
 /// What is asked of a sample.
@@ -64,7 +70,7 @@ impl SampleOptions {
 /// Asks for the proof of a sample, and verifies it.
 pub(super) fn prove(
     contributor: &mut dyn Contributor,
-    folder: &Folder,
+    (folder, sent): (&Folder, Option<&SentUnits>),
     srs: &Srs,
     (terms, full, answer): (&CheckedTerms, &FullRequest, &Answer),
     options: SampleOptions,
@@ -84,6 +90,9 @@ pub(super) fn prove(
         return Err(Error::file(&folder.path, why));
     }
     // Kept before it is asked for: a proof that never came is remembered, too.
+    if let Some(sent) = sent {
+        sent.asking(&terms.offer, full)?;
+    }
     folder.write(PROOF_REQUEST, &bytes)?;
     if !folder.file(PROOF).exists() {
         let proof = contributor.prove(request, progress)?;
@@ -97,9 +106,15 @@ pub(super) fn prove(
         std::fs::rename(folder.file(PROOF), folder.file("proof.refused"))
             .map_err(|error| Error::file(&folder.file(PROOF), error))?;
     }
-    let proven = proven?;
+    let mut proven = proven?;
+    if let Some(sent) = sent {
+        proven.earlier_samples = sent.earlier_samples(&terms.offer, full)?;
+        if proven.values.is_some() {
+            sent.proven(&terms.offer, full)?;
+        }
+    }
     let json = serde_json::to_vec(&proven).map_err(|e| Error::input(e.to_string()))?;
-    folder.keep_sample(&json, &full.request)?;
+    folder.keep_sample(&json)?;
     Ok(proven)
 }
 
@@ -194,12 +209,13 @@ impl Drawn {
             units: sample.numbers.clone(),
             tokens: sample.scored_tokens().sum(),
             bits: request.price(&terms.offer),
+            earlier_samples: EarlierSamples::default(),
         })
     }
 }
 
 /// Verifies the proof in the folder of an evaluation, also of somebody else's, without the
-/// contributor. Returns the offer, too.
+/// contributor. The offer must be signed by `signer`, if one is named. Returns the offer, too.
 ///
 /// # Errors
 /// A check fails: nothing was proven.
@@ -207,11 +223,17 @@ pub fn verify_sample(
     path: &Path,
     srs: &Srs,
     options: &TermsOptions,
+    signer: Option<Digest>,
 ) -> Result<(SignedOffer, Proven), Error> {
-    let folder = Folder::new(path);
+    let folder = Folder::new(path, &Memory::default());
+    let offer = folder.offer()?;
+    if let Some(signer) = signer.filter(|signer| *signer != offer.offer.key) {
+        let why = other_signer(&offer.offer.key, &signer);
+        return Err(Statement::Mismatch { what: OFFER.into(), why }.into());
+    }
     let published = (folder.manifest()?, folder.registration()?);
     let published = (published.0.as_slice(), published.1.as_deref());
-    let terms = CheckedTerms::check(folder.offer()?, published, srs, options)?;
+    let terms = CheckedTerms::check((offer, OfferFrom::Others), published, srs, options)?;
     let full = folder.request()?;
     let answer = folder.answer(&terms.offer, &full)?;
     if !folder.has_proof_request() {

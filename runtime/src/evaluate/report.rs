@@ -148,7 +148,7 @@ impl Report {
             true => folder.delivery(&offer, &answer).ok().map(|delivery| delivery.price),
             false => None,
         };
-        let settlement: Option<Settlement> = match folder.settlement(&request.request)? {
+        let settlement: Option<Settlement> = match folder.settlement()? {
             Some(json) => serde_json::from_slice(&json).ok(),
             None => None,
         };
@@ -156,21 +156,30 @@ impl Report {
         let digest = answer.digest()?;
         let settlement = settlement.filter(|of| of.answer == Some(digest));
         let mut report = Report::new(&offer, &request, &answer)?;
-        let proven: Option<Proven> = match folder.sample(&request.request)? {
+        let proven: Option<Proven> = match folder.sample()? {
             Some(json) => serde_json::from_slice(&json).ok(),
             None => None,
         };
         let proven = proven.filter(|of| of.answer == digest);
-        (report.grade, report.grade_text) = match (settlement.as_ref(), &proven) {
-            (Some(of), _) if matches!(of.verdict, Verdict::Settled | Verdict::Contradicted) => {
-                grade(settlement.as_ref())
-            }
-            (_, Some(proven)) if proven.values.is_some() => PROVEN,
+        (report.grade, report.grade_text) = match settlement.as_ref() {
+            found @ Some(of) if of.is_decided() => grade(found),
+            // One that says that nothing can be proven is none.
+            _ if folder.has_proof() && proven.is_none() => NOT_VERIFIED,
             _ if folder.has_proof_request() => NOT_PROVEN,
-            _ => grade(settlement.as_ref()),
+            found => grade(found),
         };
-        (report.price, report.settlement, report.proven) = (price, settlement, proven);
-        Ok(report)
+        (report.price, report.settlement) = (price, settlement);
+        Ok(report.with_proven(proven))
+    }
+
+    /// With what was proven of a sample, if it is.
+    pub(super) fn with_proven(mut self, proven: Option<Proven>) -> Report {
+        let Some(proven) = proven else { return self };
+        if !self.settlement.as_ref().is_some_and(Settlement::is_decided) {
+            (self.grade, self.grade_text) =
+                if proven.values.is_some() { PROVEN } else { NOT_PROVEN };
+        }
+        Report { proven: Some(proven), ..self }
     }
 
     /// Whether what the contributor says of all units that could be drawn lies outside of the
@@ -264,6 +273,12 @@ const NOT_PROVEN: (&str, &str) = (
     "not proven",
     "You asked for the proof of a sample, and there is none. The numbers are the contributor's \
      word, signed with its key.",
+);
+
+const NOT_VERIFIED: (&str, &str) = (
+    "not proven",
+    "There is a proof of a sample here that this user's tool did not verify: `zklora verify-sample` \
+     does. Until then, the numbers are the contributor's word, signed with its key.",
 );
 
 fn grade(settlement: Option<&Settlement>) -> (&'static str, &'static str) {

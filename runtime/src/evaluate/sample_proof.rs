@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use zklora_artifacts::folder::Artifacts;
 use zklora_evaluation::{
     Error as Statement, archive, canonical,
-    proving::{ProofJob, Prover as ProvesSamples},
+    proving::{ProofJob, ProofLimits, Prover as ProvesSamples},
     request::sequences,
     sample::{ProofRequest, Sample},
     sample_values::SquaresBound,
@@ -42,8 +42,6 @@ use crate::Error;
 
 /// Places of a part, unless one unit has more: what a proof needs of memory grows with them.
 const PART_PLACES: usize = 64;
-/// Largest tree of lookups of a part: what a proof needs of memory.
-const MAX_LEAVES: usize = 1 << 27;
 /// How often a process may die while it proves a part.
 const MAX_ATTEMPTS: u8 = 3;
 const FORMAT: (&str, u32) = ("zklora-sample-proof", 1);
@@ -144,13 +142,16 @@ pub(super) fn refusal(
     sample: &Sample,
     program: &Program,
     manifest: &CheckedManifest,
+    most_leaves: u64,
 ) -> Option<String> {
     parts(sample).into_iter().find_map(|units| {
         let claimed = claimed_of(sample, units, [0; 32]);
         match Plan::new(program, manifest, &claimed).map(|plan| plan.size().leaves) {
-            Ok(leaves) if leaves > MAX_LEAVES => {
-                Some(format!("a unit of {} tokens is too long", places(units)))
-            }
+            Ok(leaves) if leaves as u64 > most_leaves => Some(format!(
+                "a unit that takes {} places needs more memory than this contributor gives to a \
+                 proof",
+                places(units)
+            )),
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
         }
@@ -169,16 +170,16 @@ pub(super) struct SampleProver {
     /// Digest of the integer model.
     pub model: [u8; 32],
     pub score_bits: i32,
-    pub most_tokens: u64,
+    pub limits: ProofLimits,
 }
 
 impl ProvesSamples for SampleProver {
-    fn most_tokens(&self) -> u64 {
-        self.most_tokens
+    fn limits(&self) -> ProofLimits {
+        self.limits
     }
 
     fn refuses(&self, sample: &Sample) -> Option<String> {
-        refusal(sample, &self.program, &self.artifacts.manifest)
+        refusal(sample, &self.program, &self.artifacts.manifest, self.limits.leaves)
     }
 
     fn prove(

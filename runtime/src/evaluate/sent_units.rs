@@ -1,5 +1,6 @@
-//! The buyer's memory: which units were sent, when, and to which offer. A contributor who saw a
-//! unit can train on it and come back with another adapter, under another key.
+//! The buyer's memory: which units were sent, when, and to which offer, and which samples of them
+//! were asked for. A contributor who saw a unit can train on it and come back with another adapter,
+//! under another key. One that proves no sample which it does not like chooses the sample.
 //!
 //! One JSON object a line. A unit is kept as the first half of its leaf digest.
 
@@ -18,8 +19,21 @@ use crate::Error;
 
 const MAX_BYTES: u64 = 1 << 30;
 const VERSION: u32 = 1;
+/// Of lines about samples.
+const SAMPLES: u32 = 2;
 
-/// One line: an offer that was seen, or units that were sent to it.
+/// What became of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Fate {
+    /// It was asked for.
+    Asked,
+    /// Its proof holds.
+    Proven,
+}
+
+/// One line: an offer that was seen, units that were sent to it, or a sample of units that were
+/// sent before.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
@@ -28,6 +42,9 @@ struct Line {
     /// The request whose units are sent; none if the offer was only seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     request: Option<Digest>,
+    /// What became of the request's sample, from version 2 on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sample: Option<Fate>,
     /// Seconds since 1970.
     time: u64,
     /// Digests of units, one after the other.
@@ -50,6 +67,17 @@ pub struct Earlier {
     /// Whether the adapter of this request was first seen after that: it may have been trained on
     /// these units.
     pub before_adapter: bool,
+}
+
+/// Samples of some of these units that were asked for before, in other requests, of this adapter or
+/// this key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierSamples {
+    /// All of them.
+    pub asked: u64,
+    /// Those without a proof that holds. A contributor that refuses until a sample flatters has
+    /// some.
+    pub unproven: u64,
 }
 
 /// The file.
@@ -80,15 +108,6 @@ fn now() -> u64 {
 }
 
 impl SentUnits {
-    /// Its usual place: in zklora's folder below `$XDG_STATE_HOME` or `~/.local/state`. None
-    /// without a home.
-    pub fn usual() -> Option<PathBuf> {
-        let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-        let home = || Some(PathBuf::from(folder("HOME")?).join(".local/state"));
-        let state = folder("XDG_STATE_HOME").map(PathBuf::from).or_else(home)?;
-        Some(state.join("zklora/sent-units.jsonl"))
-    }
-
     /// The file at a path, which may not exist yet.
     pub fn new(path: &Path) -> SentUnits {
         SentUnits { path: path.to_path_buf() }
@@ -106,7 +125,7 @@ impl SentUnits {
                 Error::file(&self.path, format!("a line is not of this program: {error}"))
             })?;
             match line.v {
-                VERSION => Ok(line),
+                VERSION | SAMPLES => Ok(line),
                 v => Err(Error::file(&self.path, format!("version {v}: use a newer zklora"))),
             }
         };
@@ -144,6 +163,7 @@ impl SentUnits {
             adapter_id: offer.offer.adapter_id,
             key: offer.offer.key,
             request: full.map(|full| full.digest),
+            sample: None,
             time: now(),
             units: hex::encode(units.concat()),
             v: VERSION,
@@ -171,6 +191,65 @@ impl SentUnits {
             true => Ok(()),
             false => self.append(&SentUnits::line(offer, Some(full))?),
         }
+    }
+
+    /// A sample is about to be asked for.
+    ///
+    /// # Errors
+    /// The file cannot be written: nothing may be asked.
+    pub fn asking(&self, offer: &SignedOffer, full: &FullRequest) -> Result<(), Error> {
+        self.sample(offer, full, Fate::Asked)
+    }
+
+    /// The proof of a sample holds.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn proven(&self, offer: &SignedOffer, full: &FullRequest) -> Result<(), Error> {
+        self.sample(offer, full, Fate::Proven)
+    }
+
+    fn sample(&self, offer: &SignedOffer, full: &FullRequest, fate: Fate) -> Result<(), Error> {
+        let is_it = |line: &Line| line.request == Some(full.digest) && line.sample == Some(fate);
+        if self.lines()?.iter().any(is_it) {
+            return Ok(());
+        }
+        // The units of the request are in a line of their own, unless they were sent with another
+        // memory.
+        self.sending(offer, full)?;
+        let line = SentUnits::line(offer, None)?;
+        self.append(&Line { request: Some(full.digest), sample: Some(fate), v: SAMPLES, ..line })
+    }
+
+    /// Samples that were asked for before, in other requests that had some of these units.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn earlier_samples(
+        &self,
+        offer: &SignedOffer,
+        full: &FullRequest,
+    ) -> Result<EarlierSamples, Error> {
+        let own: HashSet<[u8; 16]> = leaves(full)?.into_iter().collect();
+        let lines = self.lines()?;
+        let is_same =
+            |line: &&Line| line.adapter_id == offer.offer.adapter_id || line.key == offer.offer.key;
+        let shares = |line: &&Line| {
+            let units = hex::decode(&line.units).unwrap_or_default();
+            units.as_chunks::<16>().0.iter().any(|unit| own.contains(unit))
+        };
+        let others = lines.iter().filter(is_same).filter(shares);
+        let requests: HashSet<Digest> =
+            others.filter_map(|line| line.request).filter(|of| *of != full.digest).collect();
+        let with = |fate: Fate| -> HashSet<Digest> {
+            let lines = lines.iter().filter(|line| line.sample == Some(fate));
+            lines.filter_map(|line| line.request).filter(|of| requests.contains(of)).collect()
+        };
+        let (asked, proven) = (with(Fate::Asked), with(Fate::Proven));
+        Ok(EarlierSamples {
+            asked: asked.len() as u64,
+            unproven: asked.difference(&proven).count() as u64,
+        })
     }
 
     /// Earlier requests that had some of these units.

@@ -27,8 +27,9 @@ use zklora_proof::{
 
 use super::{
     folder::{EVIDENCE, Folder},
+    memory::Memory,
     scorer::ModelScorer,
-    terms::{CheckedTerms, TermsOptions},
+    terms::{CheckedTerms, OfferFrom, TermsOptions},
 };
 use crate::{Error, audit};
 
@@ -97,9 +98,16 @@ pub struct SettleOptions {
     pub adapter_out: Option<PathBuf>,
     /// The key that the contributor is known by; none takes the offer's.
     pub signer: Option<Digest>,
+    /// What marks the buyer's own files.
+    pub memory: Memory,
 }
 
 impl Settlement {
+    /// Whether a wrong file later on does not undo it.
+    pub(super) fn is_decided(&self) -> bool {
+        matches!(self.verdict, Verdict::Settled | Verdict::Contradicted)
+    }
+
     fn new(verdict: Verdict, reason: impl Into<String>) -> Settlement {
         Settlement {
             verdict,
@@ -164,9 +172,9 @@ pub fn settle(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Settlement, Error> {
     const MAX_KEY: u64 = 4096;
-    let folder = Folder::new(path);
+    let folder = Folder::new(path, &options.memory);
     // Where it is judged: what is wrong does not replace what is here.
-    let delivered = options.delivery.as_deref().map(Folder::new);
+    let delivered = options.delivery.as_deref().map(|path| Folder::new(path, &options.memory));
     let delivered = delivered.as_ref().unwrap_or(&folder);
     if let Some(out) = &options.adapter_out {
         require_new(out)?;
@@ -196,15 +204,12 @@ pub fn settle(
         zklora_files::write(&path, &write_evidence(&files)?, Access::Private)?;
         found.evidence = Some(path);
     }
-    // A wrong file later on does not undo what is decided.
-    let is_decided = matches!(found.verdict, Verdict::Settled | Verdict::Contradicted);
     let is_first = || -> Result<bool, Error> {
-        Ok(found.verdict == Verdict::Payable
-            && folder.settlement(&folder.request()?.request)?.is_none())
+        Ok(found.verdict == Verdict::Payable && folder.settlement()?.is_none())
     };
-    if is_decided || is_first()? {
+    if found.is_decided() || is_first()? {
         let json = serde_json::to_vec(&found).map_err(|error| Error::input(error.to_string()))?;
-        folder.keep_settlement(&json, &folder.request()?.request)?;
+        folder.keep_settlement(&json)?;
     }
     Ok(found)
 }
@@ -271,7 +276,7 @@ pub fn settle_evidence(
     }
 }
 
-fn other_signer(found: &Digest, expected: &Digest) -> String {
+pub(super) fn other_signer(found: &Digest, expected: &Digest) -> String {
     format!("it is signed by key {found}, and the contributor is known by {expected}")
 }
 
@@ -336,7 +341,8 @@ fn steps(
     found.key_digest = Some(delivery.key);
     let registration = files.registration.as_ref();
     let published = (files.manifest.as_slice(), registration.and_then(|of| of.as_deref()));
-    let terms = CheckedTerms::check(offer.clone(), published, srs, &options.terms)?;
+    let terms =
+        CheckedTerms::check((offer.clone(), OfferFrom::Others), published, srs, &options.terms)?;
     found.registered = registration.map(|_| terms.registration.is_registered());
     if delivery.is_newer() || delivery.quantisation != QUANTISATION {
         return Err(End::Undecidable(format!(

@@ -34,6 +34,15 @@ pub struct TermsOptions {
     pub policy: SrsPolicy,
 }
 
+/// Who chose an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfferFrom {
+    /// The buyer, who pinned it.
+    Buyer,
+    /// Somebody else, with the rest of a folder or of evidence. Nothing of it is cached.
+    Others,
+}
+
 /// Terms that fit the buyer's own base model.
 pub struct CheckedTerms {
     /// The offer.
@@ -56,7 +65,7 @@ impl CheckedTerms {
     /// none that is trusted, or the offer is for another integer model, other layers, or an adapter
     /// that has no integer model.
     pub fn check(
-        offer: SignedOffer,
+        (offer, from): (SignedOffer, OfferFrom),
         (manifest, registration): (&[u8], Option<&[u8]>),
         srs: &Srs,
         options: &TermsOptions,
@@ -64,7 +73,11 @@ impl CheckedTerms {
         let differs = |why: String| -> Error {
             Statement::Mismatch { what: "offer.json".into(), why }.into()
         };
-        let manifest = manifest_cache::parse(manifest, Some(&AdapterId(offer.offer.adapter_id.0)))?;
+        let pin = AdapterId(offer.offer.adapter_id.0);
+        let manifest = match from {
+            OfferFrom::Buyer => manifest_cache::parse(manifest, Some(&pin)),
+            OfferFrom::Others => manifest_cache::parse_unkept(manifest, &pin),
+        }?;
         options.policy.check(srs)?;
         if manifest.contents().srs_digest != srs.digest_hex() {
             return Err(differs(format!(

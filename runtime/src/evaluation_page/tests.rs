@@ -8,7 +8,9 @@ use zklora_evaluation::{
 };
 
 use super::*;
-use crate::evaluate::{GroupReport, Interval, Loss, Proven, Right, Settlement, Verdict, lines};
+use crate::evaluate::{
+    EarlierSamples, GroupReport, Interval, Loss, Proven, Right, Settlement, Verdict, lines,
+};
 
 const HOSTILE: &str = "</p><script src=\"https://x.example\">alert('1')</script>\u{202e}&";
 
@@ -208,6 +210,7 @@ fn numbers_far_from_the_proven_sample_are_pointed_out() {
             units: vec![1, 2, 3],
             tokens: 60,
             bits: 33,
+            earlier_samples: EarlierSamples::default(),
         };
         let group = GroupReport { loss: loss(2.0, 1.0, None), ..group("texts") };
         Report { proven: Some(proven), ..report(vec![group]) }

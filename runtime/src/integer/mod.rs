@@ -20,7 +20,9 @@ pub use bound_model::{BaseModel, BoundModel};
 pub use check::{CheckOptions, Comparison, Headroom, Side, UnitDifference, WorstToken, check};
 pub use compile::{Compiled, compile};
 pub use plot::plot;
-pub use prove::{Estimate, Measured, PlanSize, Provable, ProveOptions, Proved, estimate, prove};
+pub use prove::{
+    Estimate, Measured, PlanSize, Provable, ProveOptions, Proved, estimate, leaves_within, prove,
+};
 pub use run::{RunOptions, Scored, run, units_of_text};
 pub use setup::Setup;
 pub use zklora_integer::score::Score;

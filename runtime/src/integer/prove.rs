@@ -106,6 +106,12 @@ pub fn estimate(size: &PlanSize) -> Estimate {
     }
 }
 
+/// The leaves of a proof that takes so many bytes of memory, beside that of the base model. A leaf
+/// comes with at most one value.
+pub fn leaves_within(memory: u64) -> u64 {
+    memory / (LEAF_BYTES as u64 + 8)
+}
+
 /// The first sequences of a text.
 fn sequences(
     setup: &Setup,

@@ -19,7 +19,7 @@ use zklora_evaluation::{
     evidence::SETTLEMENT,
     identity::{DEFAULT_LINEAGE, Identity},
     offer::{Bits, Limits, SignedOffer, Terms},
-    proving::KnownProof,
+    proving::{KnownProof, ProofLimits},
     request::FullRequest,
     sample::ProofRequest,
     unit_scores::{Scorer, UnitScores, side},
@@ -31,7 +31,7 @@ use zklora_runtime::{
     Error,
     compile::{self, Options},
     evaluate::{
-        Bought, BuyOptions, Contributor, ContributorOptions, OfferOptions, OfferedNow,
+        Bought, BuyOptions, Contributor, ContributorOptions, Memory, OfferOptions, OfferedNow,
         SettleOptions, Settlement, Source, Step, TermsOptions, answering, buy, make_offer, settle,
         settle_evidence,
     },
@@ -287,7 +287,11 @@ impl Shop {
     }
 
     /// A server that proves samples of up to so many tokens.
-    pub fn proving(&self, most_tokens: u64) -> Server {
+    pub fn proving(&self, tokens: u64) -> Server {
+        self.proving_within(ProofLimits { tokens, leaves: 1 << 27, samples: 100 })
+    }
+
+    pub fn proving_within(&self, limits: ProofLimits) -> Server {
         let registration =
             fs::read(world().artifacts(self.adapter).folder.join("public/registration.proof"));
         let registration = registration.unwrap();
@@ -299,7 +303,7 @@ impl Shop {
             model,
             base,
             tokenizer,
-            prove: Some(most_tokens),
+            prove: Some(limits),
         };
         let answering = answering(artifacts, &world().srs, &options).unwrap();
         let registration = Some(registration);
@@ -335,10 +339,10 @@ impl Contributor for Server {
     fn offered(&mut self) -> Result<OfferedNow, Error> {
         let bits_left = self.answering.left("buyer")?;
         let offer = self.answering.offer.bytes.clone();
-        let proof_tokens = self.answering.proof_tokens();
+        let proofs = self.answering.proofs_left("buyer")?;
         let manifest = self.manifest.clone();
         let registration = self.registration.clone();
-        Ok(OfferedNow { offer, manifest, registration, bits_left, proof_tokens })
+        Ok(OfferedNow { offer, manifest, registration, bits_left, proofs })
     }
 
     fn evaluate(
@@ -403,6 +407,10 @@ impl Purchase {
         self.folder.path().join("sale").join(name)
     }
 
+    pub fn memory(&self) -> Memory {
+        Memory { sent: None, secret: Some(self.folder.path().join("state/secret")) }
+    }
+
     pub fn options(&self, lines: &str) -> BuyOptions {
         let offer = self.folder.path().join("pinned-offer.json");
         fs::write(&offer, &self.offer.bytes).unwrap();
@@ -415,7 +423,7 @@ impl Purchase {
             check_base: false,
             prove: None,
             claims: Vec::new(),
-            sent: None,
+            memory: self.memory(),
             out: self.path(""),
         }
     }
@@ -490,6 +498,7 @@ impl Purchase {
             key: Some(self.path("key")),
             adapter_out: None,
             signer: Some(self.offer.offer.key),
+            memory: self.memory(),
         }
     }
 
@@ -537,6 +546,7 @@ pub fn judge_file(evidence: &[u8], signer: Digest) -> Settlement {
         key: None,
         adapter_out: None,
         signer: Some(signer),
+        memory: Memory::default(),
     };
     settle_evidence(&path, &world().srs, &options, &mut |_, _| {}).unwrap()
 }

@@ -7,7 +7,7 @@ use zklora_evaluation::{
     archive,
     metric::Metric,
     offer::Bits,
-    proving::PROOF,
+    proving::{KnownProof, PROOF, ProofLimits},
     sample::ProofRequest,
     unit_scores::{Scorer, UnitScores},
     values::{Means, Values, mean},
@@ -16,7 +16,7 @@ use zklora_inference::proof;
 use zklora_integer::unit::Unit;
 use zklora_runtime::{
     Error,
-    evaluate::{Bought, BuyOptions, Folder, Proven, Report, SampleOptions},
+    evaluate::{Bought, BuyOptions, EarlierSamples, Folder, Proven, Report, SampleOptions},
 };
 
 use crate::parties::{OTHER, Purchase, Server, Shop, world};
@@ -43,7 +43,7 @@ fn asked(
 }
 
 fn grade(purchase: &Purchase) -> &'static str {
-    Report::of(&Folder::new(&purchase.path(""))).unwrap().grade
+    Report::of(&Folder::new(&purchase.path(""), &purchase.memory())).unwrap().grade
 }
 
 type Change = Box<dyn Fn(Vec<u8>) -> Vec<u8>>;
@@ -223,6 +223,60 @@ fn a_sample_is_limited_by_public_numbers() {
     let purchase = Purchase::start(&shop);
     let error = bought(&purchase, &mut shop.honest(), 1).err().unwrap().to_string();
     assert!(error.contains("proves no samples"), "{error}");
+}
+
+/// What a proof takes of memory, and how many samples a client may have, is said before units are
+/// sent.
+#[test]
+fn the_size_and_the_number_of_samples_are_limited_before_anything_is_paid() {
+    let shop = Shop::new();
+    let small = ProofLimits { tokens: 1000, leaves: 1000, samples: 9 };
+    let few = ProofLimits { tokens: 1000, leaves: 1 << 27, samples: 1 };
+    let mut proven = 0;
+    for (limits, allowed, why) in [(small, 0, "more memory"), (few, 1, "for one client")] {
+        let mut server = shop.proving_within(limits);
+        for _ in 0..allowed {
+            bought(&Purchase::start(&shop), &mut server, 1).unwrap();
+            proven += 1;
+        }
+        let purchase = Purchase::start(&shop);
+        let error = bought(&purchase, &mut server, 1).err().unwrap().to_string();
+        assert!(error.contains(why), "{error}");
+        assert!(!purchase.path("answer.json").exists());
+        // And by the contributor, for a buyer that does not ask itself.
+        let found = purchase.buy_with(&mut server, &purchase.options(TEXTS)).unwrap();
+        let nonce = nonce(&purchase);
+        let request = ProofRequest::new(&found.answer, nonce, Metric::LogProbability, 1).unwrap();
+        assert!(server.answering.accept_proof(&request, "buyer").is_err());
+        let spent = server.answering.spent().unwrap();
+        assert_eq!(spent.samples_of("buyer"), proven);
+        assert_eq!(server.answering.proofs_left("buyer").unwrap().samples, limits.samples - proven);
+    }
+}
+
+/// A second server of one identity has one thread for all requests: it does not wait for a proof.
+#[test]
+fn a_sample_that_another_process_proves_is_not_waited_for() {
+    let shop = Shop::new();
+    let purchase = Purchase::start(&shop);
+    let mut server = shop.proving(1000);
+    let found = purchase.buy_with(&mut server, &purchase.options(TEXTS)).unwrap();
+    let nonce = nonce(&purchase);
+    let request = ProofRequest::new(&found.answer, nonce, Metric::LogProbability, 1).unwrap();
+    server.answering.accept_proof(&request, "buyer").unwrap();
+    let other = shop.proving(1000);
+    let digest = found.request.digest;
+    let mut refused = None;
+    let proof = server.answering.prove(&digest, &mut |_, _| {
+        refused = other.answering.prove(&digest, &mut |_, _| panic!("it is proven")).err();
+        true
+    });
+    assert!(proof.unwrap().is_some());
+    let refused = refused.unwrap().to_string();
+    assert!(refused.contains("another process proves this sample"), "{refused}");
+    // It has the proof of the other one.
+    let known = other.answering.known_proof(&request, "buyer").unwrap();
+    assert!(matches!(known, KnownProof::Proven(_)));
 }
 
 /// A nonce is shown once: also a buyer that asks for a proof later checks first what would be
@@ -423,18 +477,28 @@ fn a_forged_note_of_a_proof_does_not_count() {
         units: vec![0],
         tokens: 9,
         bits: 18,
+        earlier_samples: EarlierSamples::default(),
     };
     let json = serde_json::to_string(&proven).unwrap();
     for end in [String::new(), format!("\n{}\n", "0".repeat(64))] {
         fs::write(purchase.path("sample.json"), format!("{json}{end}")).unwrap();
         assert_eq!(grade(&purchase), "claimed");
     }
-    // Not even with what a contributor knows after it was asked for a proof: the nonce.
-    let key = blake3::derive_key("zklora v1 sample", &nonce(&purchase));
-    let mac = blake3::keyed_hash(&key, json.as_bytes()).to_hex();
-    fs::write(purchase.path("sample.json"), format!("{json}\n{mac}\n")).unwrap();
-    fs::write(purchase.path("draw"), hex::encode(nonce(&purchase))).unwrap();
-    assert_eq!(grade(&purchase), "claimed");
+    let marked = |secret: &[u8]| {
+        let key = blake3::derive_key("zklora v2 sample", secret);
+        let code = blake3::keyed_hash(&key, json.as_bytes()).to_hex();
+        fs::write(purchase.path("sample.json"), format!("{json}\n{code}\n")).unwrap();
+        grade(&purchase)
+    };
+    // Not even with all that lies in the folder, of which somebody else may have made every file.
+    let draw = hex::decode(fs::read(purchase.path("draw")).unwrap()).unwrap();
+    let memory = purchase.memory().secret.unwrap();
+    assert!(!memory.exists(), "what is not written needs no secret");
+    assert_eq!((marked(&draw), marked(&nonce(&purchase))), ("claimed", "claimed"));
+    fs::create_dir_all(memory.parent().unwrap()).unwrap();
+    fs::write(&memory, "07".repeat(32)).unwrap();
+    assert_eq!((marked(&draw), marked(&[8; 32])), ("claimed", "claimed"));
+    assert_eq!(marked(&[7; 32]), "proven", "the user's secret marks the user's notes");
 }
 
 /// A contributor cannot keep units out of the draw by saying that the base model has no score.

@@ -4,7 +4,11 @@
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use zklora_artifacts::folder::MAX_REGISTRATION;
-use zklora_evaluation::{envelope, proving::MAX_PROOF, request::FullRequest};
+use zklora_evaluation::{
+    envelope,
+    proving::{MAX_PROOF, ProofLimits},
+    request::FullRequest,
+};
 use zklora_proof::manifest;
 
 use super::{
@@ -23,6 +27,9 @@ use crate::{
 /// Longest answer to Offer.
 const MAX_OFFER: usize = manifest::MAX_BYTES + (4 << 20);
 
+/// What servers prove that do not say how large a part of a sample may be.
+const EARLIER_LEAVES: u64 = 1 << 27;
+
 /// What a contributor offers. Nothing is checked yet.
 #[derive(Debug, Clone)]
 pub struct Offered {
@@ -34,8 +41,8 @@ pub struct Offered {
     pub registration: Option<Vec<u8>>,
     /// Bits that this client may still spend.
     pub bits_left: u64,
-    /// Most tokens of a sample that is proven; 0 if none is.
-    pub proof_tokens: u64,
+    /// What it proves, for this client.
+    pub proofs: ProofLimits,
 }
 
 /// How far an evaluation is.
@@ -87,8 +94,16 @@ impl<'a> Evaluator<'a> {
                 Ok(with_timeout(timeout, call).await?.into_inner())
             })
         })?;
-        let OfferResponse { version, offer, manifest, bits_left, registration, proof_tokens } =
-            offered;
+        let OfferResponse {
+            version,
+            offer,
+            manifest,
+            bits_left,
+            registration,
+            proof_tokens,
+            proof_leaves,
+            samples_left,
+        } = offered;
         if version != VERSION {
             return Err(self.failed(format!(
                 "it speaks version {version} of evaluations, this program version {VERSION}"
@@ -100,7 +115,12 @@ impl<'a> Evaluator<'a> {
         }
         let registration = (!registration.is_empty()).then(|| registration.into());
         let (offer, manifest) = (offer.into(), manifest.into());
-        Ok(Offered { offer, manifest, registration, bits_left, proof_tokens })
+        let proofs = ProofLimits {
+            tokens: proof_tokens,
+            leaves: proof_leaves.unwrap_or(EARLIER_LEAVES),
+            samples: samples_left.unwrap_or(u64::MAX),
+        };
+        Ok(Offered { offer, manifest, registration, bits_left, proofs })
     }
 
     /// The answer to a request, as bytes: nothing of it is checked.

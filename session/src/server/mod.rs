@@ -62,3 +62,9 @@ pub use row_service::RowService;
 pub use start::{start, start_with_evaluations};
 
 pub use crate::session_files::default_data;
+
+/// The memory that this process can have, in bytes: that of the machine, of its container or of its
+/// address space.
+pub fn available_memory() -> u64 {
+    available_memory::AvailableMemory::of_this_process().bytes
+}

@@ -123,14 +123,19 @@ impl Evaluation for EvaluationService {
         }
         let jobs = self.jobs()?;
         let (of, name) = (Arc::clone(&jobs), client.clone());
-        let left = move || of.answering.left(&name).map_err(status);
-        let bits_left = self.context.blocking.run(&client, left).await?;
+        let left = move || {
+            let of = &of.answering;
+            Ok((of.left(&name).map_err(status)?, of.proofs_left(&name).map_err(status)?))
+        };
+        let (bits_left, proofs) = self.context.blocking.run(&client, left).await?;
         Ok(Response::new(OfferResponse {
             version: VERSION,
             offer: jobs.answering.offer.bytes.clone().into(),
             manifest: self.manifest.clone(),
             bits_left,
-            proof_tokens: jobs.answering.proof_tokens(),
+            proof_tokens: proofs.tokens,
+            proof_leaves: Some(proofs.leaves),
+            samples_left: Some(proofs.samples),
             registration: self.registration.clone(),
         }))
     }

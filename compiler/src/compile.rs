@@ -286,7 +286,66 @@ fn input_names(map: &LinearMap) -> Vec<Input> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Numbers of which whole rows or columns are zero: all of them in one of four cases.
+    fn with_zeros(rows: usize, columns: usize) -> impl Strategy<Value = Vec<f64>> {
+        let zeros = (
+            any::<u8>(),
+            prop::collection::vec(any::<bool>(), rows),
+            prop::collection::vec(any::<bool>(), columns),
+        );
+        (prop::collection::vec(-2.0..2.0, rows * columns), zeros).prop_map(
+            move |(mut values, (which, no_row, no_column))| {
+                for (at, value) in values.iter_mut().enumerate() {
+                    let (row, column) = (no_row[at / columns], no_column[at % columns]);
+                    if [true, row, column, false][usize::from(which % 4)] {
+                        *value = 0.0;
+                    }
+                }
+                values
+            },
+        )
+    }
+
+    proptest! {
+        /// What is compiled is what the proof crate accepts: an adapter before its training, frozen
+        /// layers, experts that saw no token.
+        #[test]
+        fn weights_with_zeros_keep_to_their_own_bound(
+            a in with_zeros(5, 3), b in with_zeros(3, 4), bias in with_zeros(1, 4),
+            gains in with_zeros(1, 4), kinds in 1u8..8, most in 16u32..=18,
+        ) {
+            let matrix = |rows, columns, values: Vec<f64>| {
+                crate::Matrix::new(rows, columns, values).unwrap()
+            };
+            let terms = [
+                crate::Term::LowRank { input: 0, a: matrix(5, 3, a), b: matrix(3, 4, b) },
+                crate::Term::Bias { b: bias },
+                crate::Term::ElementScale { input: 1, g: gains },
+            ];
+            let chosen = terms.into_iter().enumerate().filter(|(at, _)| kinds >> at & 1 == 1);
+            let terms: Vec<_> = chosen.map(|(_, term)| term).collect();
+            let input = |name: &str, dim| crate::InputSpec { name: name.into(), dim };
+            let inputs = [input("x", 5), input("base", 4)];
+            let inputs = inputs.into_iter().take(if kinds & 4 == 4 { 2 } else { 1 }).collect();
+            let map = LinearMap { name: "m".into(), inputs, d_out: 4, scale: 2.0, terms };
+            let (module, pairs) = lay_out(&map, quantize_within(&map, None, most).unwrap());
+            let manifest = Manifest {
+                base_model: BaseModel { fingerprint: None, name: "base".into() },
+                format: FORMAT.into(),
+                k: 12,
+                modules: vec![module],
+                settings_digest: String::new(),
+                srs_digest: String::new(),
+                version: VERSION,
+            };
+            let weights = zklora_proof::weights::Weights::new(&manifest, pairs);
+            prop_assert!(weights.is_ok(), "{}", weights.err().unwrap());
+        }
+    }
 
     #[test]
     fn inputs_get_names_that_a_trace_can_have() {

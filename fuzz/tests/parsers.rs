@@ -181,6 +181,31 @@ fn adapter_config() {
     });
 }
 
+/// Files without settings: of kohya's scripts, LyCORIS and diffusers.
+#[test]
+fn adapter_single_file() {
+    let seeds = [
+        fixture("foreign/lycoris_mixed/adapter.safetensors"),
+        fixture("field/kohya_single/style.safetensors"),
+        fixture("field/diffusers_pytorch_lora_weights/pytorch_lora_weights.safetensors"),
+    ];
+    fuzz(&seeds.map(|path| fs::read(path).unwrap()), |bytes| {
+        let (folder, _) = file("lora.safetensors", bytes);
+        let _ = zklora_models::Adapter::load(folder.path());
+    });
+}
+
+#[test]
+fn adapter_of_mlx() {
+    let adapter = fixture("foreign/mlx_lora_bias");
+    let weights = fs::read(adapter.join("adapters.safetensors")).unwrap();
+    fuzz(&[fs::read(adapter.join("adapter_config.json")).unwrap()], |bytes| {
+        let (folder, _) = file("adapter_config.json", bytes);
+        fs::write(folder.path().join("adapters.safetensors"), &weights).unwrap();
+        let _ = zklora_models::Adapter::load(folder.path());
+    });
+}
+
 /// An accepted manifest is canonical: it encodes to the same bytes, and its id differs if anything
 /// was changed.
 #[test]

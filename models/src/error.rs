@@ -35,17 +35,29 @@ pub enum Error {
         /// What is wrong with it and what to do.
         reason: String,
     },
+    /// A path holds something else than an adapter of a known format.
+    #[error("{}: {what}; {hint}", .path.display())]
+    Format {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+        /// What makes an adapter of it.
+        hint: String,
+    },
     /// The folder holds its weights only as a pickle.
     #[error(
         "{} is a Python pickle, which can run code when it is read; if you trust the file, convert it in its folder: \
          python -c \"import torch, safetensors.torch as s; s.save_file({{k: v.contiguous() for k, v in \
-         torch.load('adapter_model.bin', map_location='cpu', weights_only=True).items()}}, \
-         'adapter_model.safetensors')\"",
+         torch.load('{name}.bin', map_location='cpu', weights_only=True).items()}}, \
+         '{name}.safetensors')\"",
         .path.display()
     )]
     Pickle {
-        /// The `adapter_model.bin`.
+        /// The file.
         path: PathBuf,
+        /// Its name without `.bin`.
+        name: &'static str,
     },
     /// A folder lacks a file that it must have.
     #[error("{} does not exist: {hint}", .path.display())]

@@ -29,5 +29,6 @@ pub use applies_to::AppliesTo;
 pub use error::Error;
 pub use export::{ExportIndex, ExportedModule, export, onnx_model, read_index};
 pub use peft::{
-    Adapter, AdapterModule, BaseModel, Form, Kind, LoraWeights, ModuleInput, fingerprint,
+    Adapter, AdapterModule, BaseModel, Form, Kind, LoadOptions, LoraWeights, ModuleInput,
+    fingerprint,
 };

@@ -171,29 +171,64 @@ fn check_module(module: &Module, pairs: &[PairWeights]) -> Result<(), String> {
     Ok(())
 }
 
-/// `2^(x_bits−1) · max_k (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k| + Σ 2^shift·|g_k|)`, or a
-/// larger `2^(x_bits−1)·‖A_j‖₁`, which bounds the inner products (docs/protocol.md,
-/// "Quantisation"). None if it overflows a `u128`.
+/// How large the deltas of a module and what they are computed from can become, exactly, for
+/// activations of up to `2^(x_bits−1)` (docs/protocol.md, "Quantisation"):
+///
+/// ```text
+/// 2^(x_bits−1) · max_k (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k| + Σ 2^shift·|g_k|)
+/// ```
+///
+/// or a larger `2^(x_bits−1)·‖A_j‖₁`, which bounds the inner products, also where B is zero. The
+/// sum of absolute values bounds every partial sum in any order.
+///
+/// Its methods return None if a number overflows a `u128`.
+#[derive(Debug, Clone, Default)]
+pub struct DeltaBound {
+    outputs: Vec<u128>,
+    inner: u128,
+}
+
+impl DeltaBound {
+    /// Adds a pair of vectors `A_j` and `B_j`.
+    pub fn low_rank(&mut self, a: &[i32], b: &[i32]) -> Option<()> {
+        let norm: u128 = a.iter().map(|value| u128::from(value.unsigned_abs())).sum();
+        self.inner = self.inner.max(norm);
+        self.add(b, norm)
+    }
+
+    /// Adds the row of a bias, or the factors of the base layer's output.
+    pub fn shifted(&mut self, row: &[i32], shift: u32) -> Option<()> {
+        self.add(row, 1u128.checked_shl(shift)?)
+    }
+
+    fn add(&mut self, row: &[i32], factor: u128) -> Option<()> {
+        self.outputs.resize(self.outputs.len().max(row.len()), 0);
+        for (output, value) in self.outputs.iter_mut().zip(row) {
+            let more = factor.checked_mul(u128::from(value.unsigned_abs()))?;
+            *output = output.checked_add(more)?;
+        }
+        Some(())
+    }
+
+    /// The bound.
+    pub fn with_x_bits(&self, x_bits: u32) -> Option<u128> {
+        let outputs = self.outputs.iter().copied().max().unwrap_or(0);
+        outputs.max(self.inner).checked_mul(1u128.checked_shl(x_bits.checked_sub(1)?)?)
+    }
+}
+
+/// The bound on the deltas of a module with these weights ([`DeltaBound`]).
 pub fn certified_bound(module: &Module, pairs: &[PairWeights]) -> Option<u128> {
-    let mut outputs = vec![0u128; module.d_out];
-    let mut inner = 0u128;
+    let mut bound = DeltaBound::default();
     let mut rest = pairs.iter();
     for term in &module.terms {
         for pair in rest.by_ref().take(term.rank) {
-            let (values, factor) = match term.kind {
-                TermKind::LowRank => {
-                    let norm: u128 = pair.a.iter().map(|a| u128::from(a.unsigned_abs())).sum();
-                    inner = inner.max(norm);
-                    (&pair.b, norm)
-                }
-                TermKind::Bias => (&pair.b, 1u128 << term.shift),
-                TermKind::Scale => (&pair.a, 1u128 << term.shift),
-            };
-            for (output, value) in outputs.iter_mut().zip(values) {
-                *output =
-                    output.checked_add(factor.checked_mul(u128::from(value.unsigned_abs()))?)?;
-            }
+            match term.kind {
+                TermKind::LowRank => bound.low_rank(&pair.a, &pair.b),
+                TermKind::Bias => bound.shifted(&pair.b, term.shift),
+                TermKind::Scale => bound.shifted(&pair.a, term.shift),
+            }?;
         }
     }
-    outputs.into_iter().max().unwrap_or(0).max(inner).checked_mul(1u128 << (module.x_bits - 1))
+    bound.with_x_bits(module.x_bits)
 }

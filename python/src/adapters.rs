@@ -218,9 +218,12 @@ impl Artifacts {
     }
 }
 
-/// Exports a PEFT folder to one ONNX file per module; returns the modules' names.
+/// Exports an adapter to one ONNX file per module; returns the modules' names.
 #[pyfunction]
-#[pyo3(signature = (adapter, out, base=None, modules=Vec::new(), progress=None))]
+#[pyo3(signature = (
+    adapter, out, base=None, modules=Vec::new(), progress=None, base_name=None, rename=Vec::new()
+))]
+#[allow(clippy::too_many_arguments)]
 pub fn export_adapter(
     py: Python<'_>,
     adapter: PathBuf,
@@ -228,11 +231,18 @@ pub fn export_adapter(
     base: Option<PathBuf>,
     modules: Vec<String>,
     progress: Option<Py<PyAny>>,
+    base_name: Option<String>,
+    rename: Vec<(String, String)>,
 ) -> Result<Vec<String>, Failure> {
     worker::run(py, progress.as_ref(), move |told| {
         told.step("read the adapter", 0, 2);
-        let adapter = zklora_models::Adapter::load_with_base(&adapter, base.as_deref())
-            .map_err(Error::from)?;
+        let options = zklora_models::LoadOptions {
+            base: base.as_deref(),
+            base_name: base_name.as_deref(),
+            modules: &modules,
+            rename: &rename,
+        };
+        let adapter = zklora_models::Adapter::load_with(&adapter, &options).map_err(Error::from)?;
         told.step("write ONNX", 1, 2);
         zklora_files::create_folder(&out, Access::Private)?;
         let index = zklora_models::export(&adapter, &modules, &out).map_err(Error::from)?;

@@ -181,6 +181,8 @@ def export_adapter(
     base: Optional[_Path] = None,
     modules: list[str] = [],
     progress: _Progress = None,
+    base_name: Optional[str] = None,
+    rename: list[tuple[str, str]] = [],
 ) -> list[str]: ...
 def compile(
     paths: list[_Path],

@@ -19,14 +19,20 @@ def export_adapter(
     base: Optional[PathLike] = None,
     modules: Iterable[str] = (),
     progress: Progress = None,
+    base_name: Optional[str] = None,
+    rename: Iterable[Tuple[str, str]] = (),
 ) -> List[str]:
-    """Writes one ONNX file per module of a PEFT folder to ``out``; returns the modules' names.
+    """Writes one ONNX file per module of an adapter to ``out``; returns the modules' names.
 
+    ``adapter`` is a folder of PEFT or MLX, or a file of kohya's scripts, LyCORIS or diffusers.
     ``base`` is the base model's folder, which DoRA and VeRA need; its fingerprint goes into the
-    manifest. ``modules`` are patterns of names [default: all modules]. ``progress(stage, done,
-    total)`` is called before each stage.
+    manifest, and so does ``base_name`` [default: the adapter's own]. ``modules`` are patterns of
+    names [default: all modules]. ``rename`` are pairs of texts: the second is read in the place of
+    the first in the names of tensors. ``progress(stage, done, total)`` is called before each stage.
     """
-    return _native.export_adapter(adapter, out, base, list(modules), progress)
+    return _native.export_adapter(
+        adapter, out, base, list(modules), progress, base_name, list(rename)
+    )
 
 
 def compile(

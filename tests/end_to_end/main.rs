@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod activation_commitment;
+mod adapters;
 mod artifacts;
 mod audit;
 mod bench;

@@ -8,7 +8,7 @@ use zklora_artifacts::{
     secret_files, srs_file,
 };
 use zklora_compiler::calibrate::Measured;
-use zklora_models::{Adapter, Kind};
+use zklora_models::{Adapter, Kind, LoadOptions};
 use zklora_proof::{cost::Estimate, keys::KeyStore};
 use zklora_runtime::{
     Error, audit, compile,
@@ -26,8 +26,20 @@ use crate::{
 };
 
 pub fn export(args: &args::Export, output: &Output) -> Outcome {
-    let adapter =
-        Adapter::load_with_base(&args.adapter, args.base.as_deref()).map_err(Error::from)?;
+    let options = LoadOptions {
+        base: args.base.as_deref(),
+        base_name: args.base_name.as_deref(),
+        modules: &args.module,
+        rename: &args.rename,
+    };
+    let adapter = Adapter::load_with(&args.adapter, &options).map_err(Error::from)?;
+    let name = &adapter.base_model.name;
+    if is_path(name) {
+        output.warn(format!(
+            "the base model is called {name}, a path, which users read in the public manifest: name \
+             it with --base-name"
+        ));
+    }
     let index =
         zklora_models::export::export(&adapter, &args.module, &args.out).map_err(Error::from)?;
     let mut table = vec![
@@ -57,6 +69,12 @@ pub fn export(args: &args::Export, output: &Output) -> Outcome {
         &table,
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the name of a model is a path: those of Hugging Face have one slash at most.
+fn is_path(name: &str) -> bool {
+    let is_windows = name.contains('\\') || name.get(1..3) == Some(":/");
+    is_windows || name.starts_with(['/', '.', '~']) || name.matches('/').count() > 1
 }
 
 pub fn compile(args: &args::Compile, output: &Output) -> Outcome {

@@ -115,6 +115,8 @@ pub enum IngestError {
 pub(super) enum Reason {
     /// The operator or the way it is used is not linear or not supported.
     NotLinear(String),
+    /// Two values are multiplied that both depend on the input.
+    Product,
     /// A limit on memory or time is exceeded; no other reading of the graph helps.
     TooMuch(String),
     /// The constant with this index among the node's inputs is not finite.
@@ -122,6 +124,9 @@ pub(super) enum Reason {
     /// A check of the compiler's own work failed.
     Internal(String),
 }
+
+/// The reason of [`Reason::Product`].
+pub(super) const PRODUCT: &str = "it multiplies two values that both depend on the input";
 
 impl Reason {
     pub fn new(reason: impl Into<String>) -> Self {

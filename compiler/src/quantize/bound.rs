@@ -1,44 +1,23 @@
 //! Certifies how large a delta can become, exactly, from the integers.
 
+use zklora_proof::weights::DeltaBound;
+
 use super::quantized::QuantizedTerm;
 
-/// The smallest `n`, `1 ≤ n ≤ 63`, that bounds every delta:
-///
-/// ```text
-/// max_k 2^(x_bits-1) · (Σ_j ‖A_j‖₁·|B_jk| + Σ 2^shift·|b_k| + Σ 2^shift·|g_k|) < 2^n
-/// ```
-///
-/// The sum of absolute values also bounds every partial sum in any order. None if there is no such
-/// `n`, or if some `2^(x_bits-1) · ‖A_j‖₁`, which bounds the intermediate `x·A_j`, reaches 2^63.
+/// The smallest `n`, `1 ≤ n ≤ 63`, with `2^n` above the bound of [`DeltaBound`], which the proof
+/// crate holds published weights to. None if there is none.
 pub(super) fn delta_bits(terms: &[QuantizedTerm], x_bits: u32) -> Option<u32> {
-    let x_limit = 1u128.checked_shl(x_bits.checked_sub(1)?)?;
-    let mut gains: Vec<u128> = vec![];
-    let mut add = |row: &[i32], factor: u128| -> Option<()> {
-        gains.resize(gains.len().max(row.len()), 0);
-        for (gain, value) in gains.iter_mut().zip(row) {
-            *gain = gain.checked_add(factor.checked_mul(u128::from(value.unsigned_abs()))?)?;
-        }
-        Some(())
-    };
+    let mut bound = DeltaBound::default();
     for term in terms {
         match term {
             QuantizedTerm::LowRank { a, b, .. } => {
-                for (a, b) in a.iter().zip(b) {
-                    let norm: u128 = a.iter().map(|value| u128::from(value.unsigned_abs())).sum();
-                    if norm.checked_mul(x_limit)? >= 1 << 63 {
-                        return None;
-                    }
-                    add(b, norm)?;
-                }
+                a.iter().zip(b).try_for_each(|(a, b)| bound.low_rank(a, b))
             }
             QuantizedTerm::Bias { shift, b: row }
-            | QuantizedTerm::ElementScale { shift, g: row, .. } => {
-                add(row, 1u128.checked_shl(*shift)?)?;
-            }
-        }
+            | QuantizedTerm::ElementScale { shift, g: row, .. } => bound.shifted(row, *shift),
+        }?;
     }
-    let bound = gains.into_iter().max().unwrap_or(0).checked_mul(x_limit)?;
-    let bits = (u128::BITS - bound.leading_zeros()).max(1);
+    let bits = (u128::BITS - bound.with_x_bits(x_bits)?.leading_zeros()).max(1);
     (bits <= 63).then_some(bits)
 }
 
@@ -56,14 +35,17 @@ mod tests {
         assert_eq!(delta_bits(&[low_rank(3, -5)], 4), Some(8));
         // 2^3 · (2 + 2) · 8 = 256 < 2^9.
         assert_eq!(delta_bits(&[low_rank(2, 8)], 4), Some(9));
-        assert_eq!(delta_bits(&[low_rank(3, 0)], 4), Some(1));
-    }
-
-    #[test]
-    fn a_large_intermediate_is_refused_even_if_the_delta_is_zero() {
-        assert_eq!(delta_bits(&[low_rank(i32::MAX, 0)], 33), None);
         assert_eq!(delta_bits(&[QuantizedTerm::Bias { shift: 60, b: vec![1] }], 4), None);
         assert_eq!(delta_bits(&[QuantizedTerm::Bias { shift: 59, b: vec![1] }], 4), Some(63));
         assert_eq!(delta_bits(&[QuantizedTerm::Bias { shift: 200, b: vec![1] }], 4), None);
+    }
+
+    /// An adapter before its training has only zeros in B: the inner products are still bounded.
+    #[test]
+    fn inner_products_count_where_the_delta_is_zero() {
+        // 2^3 · (3 + 3) = 48 < 2^6.
+        assert_eq!(delta_bits(&[low_rank(3, 0)], 4), Some(6));
+        assert_eq!(delta_bits(&[low_rank(0, 3)], 4), Some(1));
+        assert_eq!(delta_bits(&[low_rank(i32::MAX, 0)], 33), None);
     }
 }

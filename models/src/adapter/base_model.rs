@@ -3,7 +3,10 @@
 //!
 //! Must not know about adapters or about the meaning of tensors.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -79,20 +82,32 @@ pub(crate) fn open_shards(base_dir: &Path) -> Result<Vec<TensorFile>, Error> {
         });
     }
     let index = read_shard_index(&index_path)?;
-    let mut files: Vec<&String> = index.weight_map.values().collect();
-    files.sort_unstable();
-    files.dedup();
+    let files = files_of(&index);
     let shards: Vec<TensorFile> = files
         .iter()
         .map(|file| TensorFile::open(&base_dir.join(file), u64::MAX))
         .collect::<Result<_, _>>()?;
     for (tensor, file) in &index.weight_map {
         // `files` is sorted and holds every value of the map.
-        if let Ok(at) = files.binary_search(&file) {
+        if let Ok(at) = files.binary_search(file) {
             shards[at].info(tensor)?;
         }
     }
     Ok(shards)
+}
+
+/// The files of an index, sorted.
+fn files_of(index: &ShardIndex) -> Vec<String> {
+    let mut files: Vec<String> = index.weight_map.values().cloned().collect();
+    files.sort_unstable();
+    files.dedup();
+    files
+}
+
+/// The files that an index of shards names, in its folder.
+pub(crate) fn shards(index: &Path) -> Result<Vec<PathBuf>, Error> {
+    let folder = zklora_files::folder_of(index);
+    Ok(files_of(&read_shard_index(index)?).iter().map(|file| folder.join(file)).collect())
 }
 
 fn read_shard_index(path: &Path) -> Result<ShardIndex, Error> {

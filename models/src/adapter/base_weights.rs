@@ -10,6 +10,8 @@ use std::{
 use crate::{
     Error,
     adapter::{base_model::open_shards, tensor_file::TensorFile},
+    error::quoted,
+    similar_names::similar_names,
 };
 
 /// Names of the token table that an output layer is tied to, if the file has no weight for that
@@ -21,6 +23,26 @@ const TIED: &[&str] = &[
     "model.decoder.embed_tokens",
     "embed_tokens",
     "wte",
+];
+
+/// Ends of the names of weights: as they are, and packed.
+const WEIGHTS: &[&str] = &[".weight", ".qweight", ".weight_packed", ".weight_blocks"];
+
+/// Beginnings of kohya's names of modules. (`lora_te1_` and `lora_te2_` are in folders of their
+/// own.)
+const FLAT: &[&str] =
+    &["lora_unet_", "lora_transformer_", "lora_te1_", "lora_te2_", "lora_te_", "lycoris_"];
+
+/// Beginnings of names that `transformers` changed in multimodal models: as they are in old files,
+/// and in new models.
+const MOVED: &[(&str, &str)] = &[
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head", "lm_head"),
+    ("model.", "model.language_model."),
+    ("visual.", "model.visual."),
+    ("vision_tower.", "model.vision_tower."),
+    ("vision_model.", "model.vision_model."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
 ];
 
 /// A base model folder whose headers have been read.
@@ -56,17 +78,55 @@ impl BaseWeights {
     /// 2. without the first part of the name, because base models are saved without the head
     ///    (`h.0.attn.c_attn.weight` for `transformer.h.0.attn.c_attn`);
     /// 3. for `lm_head`, the token table that it is tied to;
-    /// 4. the only name that ends in the module's, because models are saved with the head
+    /// 4. the name that the layer had before `transformers` moved the parts of multimodal models,
+    ///    which renames it when it loads such a file, if only one of them exists;
+    /// 5. for kohya's names, the only one that is the same with its dots as underscores;
+    /// 6. the only name that ends in the module's, because models are saved with the head
     ///    (`model.layers.0…` for `layers.0…`).
+    ///
+    /// A quantised layer has its packed weight.
     pub(crate) fn weight(&self, module: &str) -> Result<BaseTensor, Error> {
-        self.stored_name(module).and_then(|name| self.tensor(&name, ".weight")).ok_or_else(|| Error::Tensor {
-            path: self.dir.clone(),
-            tensor: format!("{module}.weight"),
-            reason:
-                "is not in this base model, although the adapter changes that module; pass the folder of the model \
-                     that the adapter was trained on (or the file has another name for the layer)"
-                    .into(),
+        self.stored_name(module).and_then(|name| self.any_weight(&name)).ok_or_else(|| {
+            let mut names: Vec<&str> = self
+                .shard_of
+                .keys()
+                .filter_map(|name| WEIGHTS.iter().find_map(|end| name.strip_suffix(end)))
+                .collect();
+            names.sort_unstable();
+            let similar: Vec<String> =
+                similar_names(module, names).iter().take(3).map(|name| quoted(name)).collect();
+            Error::Tensor {
+                path: self.dir.clone(),
+                tensor: format!("{module}.weight"),
+                reason: format!(
+                    "is not in this base model, although the adapter changes that module; similar names: {}; pass the \
+                     folder of the model that the adapter was trained on, or export with --rename if the layer has \
+                     another name there",
+                    similar.join(", ")
+                ),
+            }
         })
+    }
+
+    /// How a layer is quantised; none if its weight is in the file as it is.
+    pub(crate) fn quantised(&self, module: &str) -> Option<&'static str> {
+        let name = self.stored_name(module)?;
+        let signs = [
+            (".weight.quant_state.bitsandbytes__nf4", "bitsandbytes, 4 bits"),
+            (".weight.quant_state.bitsandbytes__fp4", "bitsandbytes, 4 bits"),
+            (".weight.absmax", "bitsandbytes, 4 bits"),
+            (".SCB", "bitsandbytes, 8 bits"),
+            (".qweight", "GPTQ or AWQ"),
+            (".weight_packed", "compressed-tensors"),
+            (".weight_scale_inv", "FP8 with scales"),
+            (".weight_scale", "FP8 with scales"),
+            (".weight_blocks", "MXFP4"),
+        ];
+        signs.iter().find(|(end, _)| self.tensor(&name, end).is_some()).map(|(_, how)| *how)
+    }
+
+    fn any_weight(&self, name: &str) -> Option<BaseTensor> {
+        WEIGHTS.iter().find_map(|end| self.tensor(name, end))
     }
 
     /// The bias of a module, if it has one; looked up as [`BaseWeights::weight`].
@@ -74,6 +134,7 @@ impl BaseWeights {
         // The module's own names only: a head that is tied to the token table has its own bias.
         self.own_names(module)
             .map(str::to_owned)
+            .chain(self.only_flat_name(module))
             .chain(self.only_name_ending_in(module))
             .find_map(|name| self.tensor(&name, ".bias"))
     }
@@ -88,20 +149,48 @@ impl BaseWeights {
         let tied: &[&str] = if module == "lm_head" { TIED } else { &[] };
         let mut known = self.own_names(module).chain(tied.iter().copied());
         known
-            .find(|name| self.tensor(name, ".weight").is_some())
+            .find(|name| self.any_weight(name).is_some())
             .map(str::to_owned)
+            .or_else(|| self.only_moved_name(module))
+            .or_else(|| self.only_flat_name(module))
             .or_else(|| self.only_name_ending_in(module))
+    }
+
+    /// The only layer whose name is the module's, which kohya's scripts and LyCORIS wrote with
+    /// underscores for dots.
+    fn only_flat_name(&self, module: &str) -> Option<String> {
+        let flat = FLAT.iter().find_map(|prefix| module.strip_prefix(prefix))?;
+        let modules = self.shard_of.keys();
+        let modules =
+            modules.filter_map(|name| WEIGHTS.iter().find_map(|end| name.strip_suffix(end)));
+        let mut found = modules.filter(|name| name.replace('.', "_") == flat);
+        found.next().filter(|_| found.next().is_none()).map(str::to_owned)
+    }
+
+    /// The only older name of a layer of a multimodal model that the file has.
+    fn only_moved_name(&self, module: &str) -> Option<String> {
+        let mut found: Vec<String> = MOVED
+            .iter()
+            .filter_map(|(old, new)| Some(format!("{old}{}", module.strip_prefix(new)?)))
+            .filter(|name| self.any_weight(name).is_some())
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        found.pop().filter(|_| found.is_empty())
     }
 
     /// The only module whose name ends in this one after a dot.
     fn only_name_ending_in(&self, module: &str) -> Option<String> {
-        let end = format!(".{module}.weight");
-        let mut found =
-            self.shard_of.keys().filter(|name| !module.is_empty() && name.ends_with(&end));
-        match (found.next(), found.next()) {
-            (Some(only), None) => only.strip_suffix(".weight").map(str::to_owned),
-            _ => None,
-        }
+        let of = |end: &str| {
+            let long = format!(".{module}{end}");
+            let mut found =
+                self.shard_of.keys().filter(|name| !module.is_empty() && name.ends_with(&long));
+            match (found.next(), found.next()) {
+                (Some(only), None) => only.strip_suffix(end).map(str::to_owned),
+                _ => None,
+            }
+        };
+        WEIGHTS.iter().find_map(|end| of(end))
     }
 
     fn tensor(&self, module: &str, end: &str) -> Option<BaseTensor> {
@@ -115,7 +204,18 @@ impl BaseWeights {
     }
 
     /// A tensor's values, row-major, all finite.
+    ///
+    /// # Errors
+    /// It is the packed weight of a quantised layer, or not finite.
     pub(crate) fn read(&mut self, tensor: &BaseTensor) -> Result<Vec<f32>, Error> {
+        let module = WEIGHTS.iter().find_map(|end| tensor.name.strip_suffix(end));
+        if let Some(how) = module.and_then(|module| self.quantised(module)) {
+            let reason = format!(
+                "is quantised ({how}), and this adapter needs the weight itself: pass the folder of the model that is not \
+                 quantised"
+            );
+            return Err(self.error(tensor, reason));
+        }
         let values = self.shards[tensor.shard].read_f32(&tensor.name)?;
         match values.iter().position(|value| !value.is_finite()) {
             None => Ok(values),

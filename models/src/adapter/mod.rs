@@ -6,7 +6,9 @@
 mod base_model;
 mod base_weights;
 pub mod export;
+mod glob;
 mod module_name;
 pub mod peft;
 mod strict_json;
 mod tensor_file;
+mod weights;

@@ -1,37 +1,52 @@
-//! Checks which names of submodules can be file names, and sorts them with numbers in numerical
+//! Checks names of submodules, makes file names of them, and sorts them with numbers in numerical
 //! order.
 //!
-//! A name becomes `<name>.onnx` in the output folder, so a name that could leave the folder or
-//! clash with another is refused. Must not know where names come from.
+//! A module is written to a file of its name, in which all that has a meaning for some file system
+//! or shell is escaped. Must not know where names come from.
 
 use std::cmp::Ordering;
 
+use zklora_files::text;
+
 use crate::Error;
 
-/// Longest name, in bytes: common file systems allow 255 for a file name, and an extension is
-/// added.
+/// Longest escaped name, in bytes: common file systems allow 255 for a file name, and an extension
+/// is added.
 pub(crate) const MAX_BYTES: usize = 240;
 
-/// Refuses a name that is not a chain of parts joined by dots, or that has a character with a
-/// meaning for some file system or shell.
+/// Refuses a name that is not a chain of parts joined by dots, that has a character which is
+/// invisible or moves others, or whose file would have too long a name.
 pub(crate) fn check(name: &str) -> Result<(), Error> {
     let refuse = |reason: String| Err(Error::ModuleName { module: name.to_owned(), reason });
     if name.is_empty() {
         return refuse("is empty, and a module must have a name".into());
     }
-    if name.len() > MAX_BYTES {
-        return refuse(format!(
-            "is {} bytes long; at most {MAX_BYTES} fit into a file name",
-            name.len()
-        ));
-    }
     if name.split('.').any(str::is_empty) {
         return refuse("has an empty part between dots, so it is not the name of a module".into());
     }
-    match name.chars().find(|c| !c.is_ascii_graphic() || r#"/\:*?"<>|"#.contains(*c)) {
-        Some(c) => refuse(format!("holds the character {c:?}, which is not safe in a file name")),
-        None => Ok(()),
+    if let Some(c) = name.chars().find(|c| !text::is_plain(*c)) {
+        return refuse(format!("holds the character {c:?}, which cannot be seen"));
     }
+    let bytes = escaped(name).len();
+    if bytes > MAX_BYTES {
+        let reason =
+            format!("is {bytes} bytes long as a file name; at most {MAX_BYTES} fit into one");
+        return refuse(reason);
+    }
+    Ok(())
+}
+
+/// A name as part of a file name: every byte but ASCII letters, digits and `.`, `_`, `-`, `+`, `=`,
+/// `@`, `~`, `,` is `%` and two hexadecimal digits. Different names stay different.
+pub(crate) fn escaped(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte.is_ascii_alphanumeric() || b"._-+=@~,".contains(&byte) {
+            true => out.push(char::from(byte)),
+            false => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 /// Compares names part by part, and parts that are numbers by value: `layers.2` comes before
@@ -74,32 +89,66 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_could_leave_the_folder_are_refused() {
+    fn names_that_are_none_or_cannot_be_seen_are_refused() {
         let long = "a".repeat(MAX_BYTES + 1);
+        let cjk = "\u{6a21}".repeat(MAX_BYTES / 9 + 1);
         let hostile = [
             "",
             ".",
             "..",
             "../x",
             "a/../b",
-            "/etc/passwd",
             "a..b",
             ".a",
             "a.",
-            "a\\b",
             "a\nb",
             "a\0b",
-            "a b",
-            "C:x",
-            "é",
+            "a\u{202e}b",
+            "a\u{200b}b",
             &long,
+            &cjk,
         ];
         for name in hostile {
             assert!(matches!(check(name), Err(Error::ModuleName { .. })), "{name:?}");
         }
-        for name in ["model.layers.0.self_attn.q_proj", "lm_head", "h.0.c-attn", &long[..MAX_BYTES]]
-        {
+        for name in [
+            "model.layers.0.self_attn.q_proj",
+            "lm_head",
+            "h.0.c-attn",
+            "blocks.0.to q",
+            "experts.lang:en.proj",
+            "\u{6a21}\u{578b}.q",
+            "/etc/passwd",
+            "C:x",
+            &long[..MAX_BYTES],
+        ] {
             check(name).unwrap();
+        }
+    }
+
+    proptest! {
+        /// No name leaves its folder, and no two names have one file.
+        #[test]
+        fn escaped_names_are_plain_and_different(a in ".{0,20}", b in ".{0,20}") {
+            for name in [&a, &b] {
+                let escaped = escaped(name);
+                prop_assert!(escaped.bytes().all(|c| c.is_ascii_graphic() && c != b'/' && c != b'\\'));
+                prop_assert!(!escaped.contains([':', '*', '?', '"', '<', '>', '|']));
+            }
+            prop_assert_eq!(escaped(&a) == escaped(&b), a == b);
+        }
+    }
+
+    #[test]
+    fn names_of_transformers_are_their_own_files() {
+        for (name, file) in [
+            ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.q_proj"),
+            ("blocks.0.to q", "blocks.0.to%20q"),
+            ("lang:en", "lang%3Aen"),
+            ("/etc/passwd", "%2Fetc%2Fpasswd"),
+            ("50%", "50%25"),
+        ] {
+            assert_eq!(escaped(name), file);
         }
     }
 

@@ -26,6 +26,42 @@ impl StrictJson {
     pub(crate) fn parse(bytes: &[u8]) -> Result<StrictJson, String> {
         serde_json::from_slice(bytes).map_err(|error| error.to_string())
     }
+
+    /// Parses a value that Python wrote, which may have numbers that are not finite: `NaN`,
+    /// `Infinity` and `-Infinity` are read as these texts. A byte order mark is skipped.
+    pub(crate) fn parse_of_python(bytes: &[u8]) -> Result<StrictJson, String> {
+        if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+            return Err(
+                "it is in UTF-16, which Python does not read as JSON: save it as UTF-8".into()
+            );
+        }
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        StrictJson::parse(&with_quoted_numbers(bytes))
+    }
+}
+
+/// The same text with `NaN`, `Infinity` and `-Infinity` in quotes, where they are not in a string.
+fn with_quoted_numbers(json: &[u8]) -> Vec<u8> {
+    let (mut out, mut at, mut in_string) = (Vec::with_capacity(json.len()), 0, false);
+    while at < json.len() {
+        let rest = &json[at..];
+        let number = [&b"NaN"[..], b"-Infinity", b"Infinity"]
+            .into_iter()
+            .find(|number| !in_string && rest.starts_with(number));
+        if let Some(number) = number {
+            out.push(b'"');
+            out.extend_from_slice(number);
+            out.push(b'"');
+            at += number.len();
+            continue;
+        }
+        // A character after a backslash ends no string.
+        let length = if in_string && rest[0] == b'\\' { rest.len().min(2) } else { 1 };
+        in_string ^= rest[0] == b'"';
+        out.extend_from_slice(&rest[..length]);
+        at += length;
+    }
+    out
 }
 
 /// As compact JSON, for messages.
@@ -125,6 +161,22 @@ mod tests {
     fn keys_keep_the_order_of_the_file() {
         let value = StrictJson::parse(br#"{"b": 1, "a": [null, -2, 0.5, "x"]}"#).unwrap();
         assert_eq!(value.to_string(), r#"{"b": 1, "a": [null, -2, 0.5, "x"]}"#);
+    }
+
+    #[test]
+    fn what_python_writes_is_read() {
+        let text = br#"{"a": NaN, "b": [-Infinity, Infinity], "NaN \" Infinity": "NaN\\"}"#;
+        assert!(StrictJson::parse(text).is_err());
+        let read = StrictJson::parse_of_python(text).unwrap().to_string();
+        assert_eq!(
+            read,
+            r#"{"a": "NaN", "b": ["-Infinity", "Infinity"], "NaN \" Infinity": "NaN\\"}"#
+        );
+        let marked = [b"\xef\xbb\xbf", &b"{}"[..]].concat();
+        assert_eq!(StrictJson::parse_of_python(&marked).unwrap(), StrictJson::Object(vec![]));
+        for bytes in [&b"\xff\xfe{\0"[..], b"{\"a\": NaNo}", b"{NaN: 1, \"\\"] {
+            assert!(StrictJson::parse_of_python(bytes).is_err());
+        }
     }
 
     #[test]

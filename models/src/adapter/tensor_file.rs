@@ -87,6 +87,11 @@ impl TensorFile {
         names
     }
 
+    /// The text that the header has for a key, beside the tensors.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
     /// Type and shape of a tensor.
     pub(crate) fn info(&self, tensor: &str) -> Result<&TensorInfo, Error> {
         self.metadata
@@ -99,8 +104,8 @@ impl TensorFile {
         Error::Tensor { path: self.path.clone(), tensor: tensor.to_owned(), reason }
     }
 
-    /// Reads a tensor of f32, f16, bf16 or f64 as f32, row-major, without rounding: an f64 tensor
-    /// is read only if every value is exact in f32. NaN and infinities are accepted.
+    /// Reads a tensor of f32, f16, bf16, f8 or f64 as f32, row-major, without rounding: an f64
+    /// tensor is read only if every value is exact in f32. NaN and infinities are accepted.
     pub(crate) fn read_f32(&mut self, tensor: &str) -> Result<Vec<f32>, Error> {
         let info = self.info(tensor)?;
         let dtype = info.dtype;
@@ -108,11 +113,14 @@ impl TensorFile {
             Dtype::F32 => |b| Some(f32::from_le_bytes(b.try_into().ok()?)),
             Dtype::F16 => |b| Some(f16::from_le_bytes(b.try_into().ok()?).to_f32()),
             Dtype::BF16 => |b| Some(bf16::from_le_bytes(b.try_into().ok()?).to_f32()),
+            Dtype::F8_E4M3 => |b| Some(e4m3(*b.first()?)),
+            // The upper half of an f16.
+            Dtype::F8_E5M2 => |b| Some(f16::from_bits(u16::from(*b.first()?) << 8).to_f32()),
             Dtype::F64 => |b| narrow_exactly(f64::from_le_bytes(b.try_into().ok()?)),
             other => {
                 return Err(self.tensor_error(
                     tensor,
-                    format!("is of type {other}; only F32, F16, BF16 and F64 weights are supported, convert it to F32"),
+                    format!("is of type {other}; only F32, F16, BF16, F64, F8_E4M3 and F8_E5M2 weights are supported, convert it to F32"),
                 ));
             }
         };
@@ -173,6 +181,18 @@ impl TensorFile {
         }
         Ok(())
     }
+}
+
+/// A number of 8 bits with 4 of the exponent (bias 7) and 3 of the mantissa, without infinities
+/// (torch's float8_e4m3fn).
+fn e4m3(bits: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f32::from(bits & 7));
+    let size = match (exponent, bits & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa * 2f32.powi(-9),
+        _ => (8.0 + mantissa) * 2f32.powi(exponent - 10),
+    };
+    if bits & 0x80 == 0 { size } else { -size }
 }
 
 /// `value` as f32, if that is exact. NaN and infinities count as exact; they are refused later, by
@@ -243,6 +263,37 @@ mod tests {
             let error =
                 TensorFile::open(&path, 1000).unwrap().read_f32("t").unwrap_err().to_string();
             assert!(error.contains("`t`") && error.contains("position 1"), "{error}");
+        }
+    }
+
+    /// Checked against the tables of the OCP specification of 8-bit floats.
+    #[test]
+    fn numbers_of_8_bits_are_widened() {
+        let (e4m3, e5m2) = ("F8_E4M3", "F8_E5M2");
+        for (dtype, bits, expected) in [
+            (e4m3, 0x00, 0.0),
+            (e4m3, 0x01, 2f32.powi(-9)),
+            (e4m3, 0x07, 7.0 * 2f32.powi(-9)),
+            (e4m3, 0x08, 2f32.powi(-6)),
+            (e4m3, 0x38, 1.0),
+            (e4m3, 0xb9, -1.125),
+            (e4m3, 0x7e, 448.0),
+            (e5m2, 0x01, 2f32.powi(-16)),
+            (e5m2, 0x3c, 1.0),
+            (e5m2, 0xfb, -57344.0),
+            (e5m2, 0x7c, f32::INFINITY),
+            (e4m3, 0x7f, f32::NAN),
+            (e5m2, 0x7f, f32::NAN),
+        ] {
+            let header =
+                format!(r#"{{"t":{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,1]}}}}"#);
+            let (_dir, path) = write(&with_header(&header, &[bits]));
+            let values = TensorFile::open(&path, 1000).unwrap().read_f32("t").unwrap();
+            let found = values[0];
+            assert!(
+                found == expected || found.is_nan() && expected.is_nan(),
+                "{dtype} {bits:02x}: {found}"
+            );
         }
     }
 

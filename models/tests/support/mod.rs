@@ -80,7 +80,12 @@ impl Recorded {
 
 /// The recorded modules of a fixture adapter, by name.
 pub fn recorded(name: &str) -> BTreeMap<String, Recorded> {
-    let bytes = std::fs::read(fixture(name).join("activations.safetensors")).unwrap();
+    recorded_in(&fixture(name).join("activations.safetensors"))
+}
+
+/// The modules that were recorded in a file, by name.
+pub fn recorded_in(path: &Path) -> BTreeMap<String, Recorded> {
+    let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let f32s = |tensor: &str| -> Vec<f32> {
         let view = file.tensor(tensor).unwrap();

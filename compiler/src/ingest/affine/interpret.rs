@@ -26,7 +26,7 @@ use super::{
     value::Value,
 };
 use crate::ingest::{
-    error::{IngestError, Reason},
+    error::{IngestError, PRODUCT, Reason},
     typed_graph::{
         budget::{FoldingBudget, UNKNOWN_SIZE, work_of},
         graph::Graph,
@@ -313,6 +313,23 @@ fn explain(
     let (name, origin, operator) = (name.into(), origin.into(), operator.into());
     match reason {
         Reason::NotLinear(reason) => {
+            IngestError::NotLinear { name, node: origin, operator, reason }
+        }
+        Reason::Product => {
+            let inputs: Vec<String> = model
+                .inputs
+                .iter()
+                .map(|outlet| format!("`{}`", model.node(outlet.node).name))
+                .collect();
+            // Olive writes weights as inputs.
+            let reason = match inputs.len() {
+                1 => PRODUCT.into(),
+                _ => format!(
+                    "{PRODUCT}: {} are inputs of the graph; weights must be initialisers, with \
+                     their values in the file",
+                    inputs.join(", ")
+                ),
+            };
             IngestError::NotLinear { name, node: origin, operator, reason }
         }
         Reason::TooMuch(reason) => IngestError::TooMuch { name, node: origin, operator, reason },

@@ -12,7 +12,7 @@ use crate::{
             axes::{Atom, Space, concrete_extent, offsets, tile},
             expression::Affine,
         },
-        error::{IngestError, Reason},
+        error::{IngestError, PRODUCT, Reason},
     },
     layout::Layout,
     linear_map::{InputSpec, LinearMap},
@@ -36,6 +36,7 @@ pub(in crate::ingest) fn lower(
     let refuse = |what: String| IngestError::Graph { name: name.into(), what };
     let said = |reason: Reason| match reason {
         Reason::NotLinear(what) | Reason::TooMuch(what) => refuse(what),
+        Reason::Product => refuse(PRODUCT.into()),
         Reason::NonFinite(_) => refuse("a product of weights is not finite".into()),
         Reason::Internal(what) => IngestError::Internal { name: name.into(), what },
     };

@@ -46,7 +46,8 @@ fn mixed_rows(lowered: &Lowered) -> Option<String> {
     })
 }
 
-/// A matrix of full rank is committed to as that many pairs; one of its factors is an identity.
+/// A matrix of full rank is committed to as that many pairs. If it is one matrix and no product, one
+/// of its factors is an identity.
 fn dense(lowered: &Lowered) -> Option<String> {
     let map = &lowered.map;
     let full = |term: &Term| match term {
@@ -58,8 +59,8 @@ fn dense(lowered: &Lowered) -> Option<String> {
     map.terms.iter().filter_map(full).max_by_key(|(d_in, rank, d_out)| rank * (d_in + d_out)).map(|(d_in, rank, d_out)| {
         format!(
             "`{}` has a dense matrix of {d_in} x {d_out}: it is committed to as {rank} pairs with {} integers, and commitments, \
-             manifest and proofs cost accordingly. If it is a base layer or a merged adapter, export the delta of the LoRA \
-             matrices alone, for example with `zklora export`",
+             manifest and proofs cost accordingly. Instead of a base layer or a merged adapter, export the delta of the LoRA \
+             matrices alone; an adapter whose rank is not below its features costs as much",
             map.name,
             rank * (d_in + d_out)
         )

@@ -101,7 +101,7 @@ impl ExportIndex {
             }
             if module.file != file_name(&module.name) {
                 return Err(format!(
-                    "the file of module {name} is {}, which is not its name with .onnx",
+                    "the file of module {name} is {}, which is not its name with .onnx; export again",
                     quoted(&module.file)
                 ));
             }
@@ -142,7 +142,7 @@ impl ExportIndex {
 
 /// The file of a module.
 pub(super) fn file_name(module: &str) -> String {
-    format!("{module}.onnx")
+    format!("{}.onnx", module_name::escaped(module))
 }
 
 /// Reads the `export.json` of a folder. Checks that its version is known, that every file is in the

@@ -1,15 +1,21 @@
-//! Reads an adapter folder as a list of modules, and checks it against its base model.
+//! Reads an adapter as a list of modules, and checks it against its base model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{base_model::BaseModel, config::Config, folder, module::AdapterModule, modules};
+use super::{
+    base_model::BaseModel,
+    folder,
+    formats::{self, Part},
+    module::AdapterModule,
+    module_tensors::PREFIX,
+    modules,
+};
 use crate::{
     AppliesTo, Error,
-    adapter::{base_model::fingerprint, base_weights::BaseWeights, tensor_file::TensorFile},
+    adapter::{
+        base_model::fingerprint, base_weights::BaseWeights, glob, module_name, weights::Weights,
+    },
 };
-
-/// Longest `adapter_model.safetensors` that is read, in bytes.
-const MAX_WEIGHTS: u64 = 16 << 30;
 
 /// An adapter: its base model and its modules.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,37 +27,69 @@ pub struct Adapter {
     pub modules: Vec<AdapterModule>,
 }
 
+/// How an adapter is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions<'a> {
+    /// The folder of the base model (`model.safetensors` or shards). The whole base model is read,
+    /// to compute its fingerprint, and it must have every module that the adapter changes.
+    pub base: Option<&'a Path>,
+    /// The name of the base model; none takes the adapter's.
+    pub base_name: Option<&'a str>,
+    /// Patterns for the names of modules, as [`export`](crate::export()) takes them; none for all.
+    /// What belongs to other modules is not read.
+    pub modules: &'a [String],
+    /// Texts in the names of tensors, each with what is read in its place, in this order. An empty
+    /// text stands for the beginning.
+    pub rename: &'a [(String, String)],
+}
+
 impl Adapter {
-    /// Reads an adapter folder: `dir` itself, or its only subfolder that holds an adapter.
+    /// Reads an adapter: a folder that `peft` or MLX saved, or its only subfolder that holds an
+    /// adapter, or a file of kohya's scripts, LyCORIS or diffusers.
     ///
     /// # Errors
     /// A file is malformed; a setting or tensor would make the delta differ from the one that
     /// `peft` computes; DoRA or VeRA, which need the base model. See [`Error`].
-    pub fn load(dir: &Path) -> Result<Adapter, Error> {
-        Adapter::load_with_base(dir, None)
+    pub fn load(path: &Path) -> Result<Adapter, Error> {
+        Adapter::load_with(path, &LoadOptions::default())
     }
 
-    /// As [`Adapter::load`], with the folder of the base model (`model.safetensors` or shards). The
-    /// whole base model is read, to compute its fingerprint, and it must have every module that the
-    /// adapter changes.
+    /// As [`Adapter::load`], with the folder of the base model.
+    ///
+    /// # Errors
+    /// Those of [`Adapter::load_with`].
+    pub fn load_with_base(path: &Path, base: Option<&Path>) -> Result<Adapter, Error> {
+        Adapter::load_with(path, &LoadOptions { base, ..LoadOptions::default() })
+    }
+
+    /// As [`Adapter::load`], with options.
     ///
     /// # Errors
     /// Those of [`Adapter::load`] and of [`fingerprint`], and a layer that is missing or has other
     /// sizes.
-    pub fn load_with_base(dir: &Path, base: Option<&Path>) -> Result<Adapter, Error> {
-        let files = folder::find(dir)?;
-        let mut config = Config::read(&files.config)?;
-        let mut file = TensorFile::open(&files.weights, MAX_WEIGHTS)?;
+    pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Adapter, Error> {
+        let files = folder::find(path)?;
+        let open = |paths: &[PathBuf]| open(paths, options);
+        let parts = formats::read(&files, &open)?;
+        let (mut base_model, mut modules) = (BaseModel::default(), Vec::new());
         let mut base_weights = None;
-        if let Some(base) = base {
-            config.base_model.fingerprint = Some(fingerprint(base)?);
+        if let Some(base) = options.base {
+            base_model.fingerprint = Some(fingerprint(base)?);
             base_weights = Some(BaseWeights::open(base)?);
         }
-        let modules = modules::read(&mut file, &config, base_weights.as_mut())?;
+        for Part { config, mut weights } in parts {
+            modules.extend(modules::read(&mut weights, &config, base_weights.as_mut())?);
+            let BaseModel { name, revision, .. } = config.base_model;
+            base_model = BaseModel { name, revision, ..base_model };
+        }
+        modules.sort_by(|left, right| module_name::compare(&left.name, &right.name));
         if let Some(base) = &base_weights {
             modules.iter().try_for_each(|module| check_base(base, module))?;
         }
-        Ok(Adapter { base_model: config.base_model, modules })
+        if let Some(name) = options.base_name {
+            base_model.name = name.to_owned();
+        }
+        Ok(Adapter { base_model, modules })
     }
 
     /// Number of constants of all modules, including biases.
@@ -60,11 +98,38 @@ impl Adapter {
     }
 }
 
+/// Opens files of weights with the names and modules that the options ask for.
+fn open(paths: &[PathBuf], options: &LoadOptions) -> Result<Weights, Error> {
+    let renamed = |name: &str| {
+        options.rename.iter().fold(name.to_owned(), |name, (from, to)| match from.is_empty() {
+            true => format!("{to}{name}"),
+            false => name.replace(from, to),
+        })
+    };
+    // The module is some beginning of the name.
+    let is_selected = |name: &str| {
+        let name = name.strip_prefix(PREFIX).unwrap_or(name);
+        let ends = name.match_indices('.').map(|(at, _)| at).chain([name.len()]);
+        ends.into_iter()
+            .any(|end| options.modules.iter().any(|glob| glob::matches(glob, &name[..end])))
+    };
+    let weights = Weights::open(paths)?.renamed(|name| Some((renamed(name), None)))?;
+    // Patterns that match nothing are refused later, with the names that there are.
+    match weights.names().iter().any(|name| is_selected(name)) {
+        true => weights.renamed(|name| is_selected(name).then(|| (name.to_owned(), None))),
+        false => Ok(weights),
+    }
+}
+
 /// Checks that the base model has the layer of a module: the manifest must not have the fingerprint
 /// of another model. The tensors of a convolution can look like those of a linear layer; the layer
 /// itself has more dimensions.
 fn check_base(base: &BaseWeights, module: &AdapterModule) -> Result<(), Error> {
     let weight = base.weight(&module.name)?;
+    if base.quantised(&module.name).is_some() {
+        // Its shape is that of the packed numbers.
+        return Ok(());
+    }
     let shape = base.shape(&weight)?;
     let d_in = module.inputs.iter().find(|input| input.name == "x").map(|input| input.dim);
     let d_out = (module.applies_to == AppliesTo::Output).then_some(module.d_out);

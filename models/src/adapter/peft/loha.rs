@@ -33,7 +33,7 @@ pub(super) fn module(tensors: &mut ModuleTensors, ranks: &Ranks) -> Result<Adapt
             "belongs to a convolution, which is not supported; leave it out of target_modules",
         ));
     }
-    let rank = ranks.rank(&tensors.name);
+    let rank = ranks.rank(&tensors.name)?;
     let w1_a = tensors.matrix(W1_A, [Any("d_out"), Is(rank)])?;
     let w1_b = tensors.matrix(W1_B, [Is(rank), Any("d_in")])?;
     let (d_out, d_in) = (w1_a.rows, w1_b.cols);

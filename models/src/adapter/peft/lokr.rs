@@ -37,7 +37,7 @@ pub(super) fn module(tensors: &mut ModuleTensors, ranks: &Ranks) -> Result<Adapt
             "belongs to a convolution, which is not supported; leave it out of target_modules",
         ));
     }
-    let rank = ranks.rank(&tensors.name);
+    let rank = ranks.rank(&tensors.name)?;
     let w1 = factored(tensors, [".lokr_w1", ".lokr_w1_a", ".lokr_w1_b"], rank)?;
     let w2 = factored(tensors, [".lokr_w2", ".lokr_w2_a", ".lokr_w2_b"], rank)?;
 

@@ -56,7 +56,7 @@ pub(super) fn module(
             "is in the file although the config does not set lora_bias, so peft would ignore it; set lora_bias or remove it",
         ));
     }
-    let rank = ranks.rank(&tensors.name);
+    let rank = ranks.rank(&tensors.name)?;
     let d_in_is = if kind == Kind::Embedding { "vocabulary" } else { "d_in" };
     let a = tensors.matrix(suffix_a, [Is(rank), Any(d_in_is)])?;
     let b = tensors.matrix(suffix_b, [Any("d_out"), Is(rank)])?;

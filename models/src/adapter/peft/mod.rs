@@ -13,6 +13,7 @@ mod base_model;
 mod config;
 mod dora;
 mod folder;
+mod formats;
 mod ia3;
 mod loha;
 mod lokr;
@@ -23,11 +24,14 @@ mod modules;
 mod pattern;
 mod pattern_syntax;
 mod step;
+mod supported;
+mod tensor_names;
 mod vera;
 
-pub use adapter::Adapter;
+pub use adapter::{Adapter, LoadOptions};
 pub use base_model::BaseModel;
 pub use module::{AdapterModule, Branch, Form, Kind, LoraWeights, ModuleInput};
 pub use step::{Action, Step};
+pub use supported::{Case, supported};
 
 pub use super::base_model::fingerprint;

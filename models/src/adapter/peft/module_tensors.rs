@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use super::tensor_names;
 use crate::{
     Error,
-    adapter::{module_name, tensor_file::TensorFile},
+    adapter::{module_name, weights::Weights},
 };
 
 /// The prefix that `peft` puts before the name of every module.
@@ -26,7 +27,7 @@ pub(super) type TensorsBySuffix = BTreeMap<&'static str, String>;
 
 /// An adapter file that is being read, with the number of further numbers that modules may have.
 pub(super) struct AdapterTensors<'a> {
-    file: &'a mut TensorFile,
+    file: &'a mut Weights,
     left: usize,
 }
 
@@ -40,7 +41,7 @@ pub(super) enum Dim {
 }
 
 impl<'a> AdapterTensors<'a> {
-    pub(super) fn of(file: &'a mut TensorFile) -> AdapterTensors<'a> {
+    pub(super) fn of(file: &'a mut Weights) -> AdapterTensors<'a> {
         AdapterTensors { file, left: MAX_DERIVED }
     }
 
@@ -55,10 +56,14 @@ impl<'a> AdapterTensors<'a> {
         let mut modules: BTreeMap<String, TensorsBySuffix> = BTreeMap::new();
         for tensor in self.file.names().into_iter().filter(|name| !shared.contains(&name.as_str()))
         {
-            let refuse = |reason: &str| Err(self.file.tensor_error(&tensor, reason.into()));
+            let refuse = |reason: &str| Err(self.file.error(&tensor, reason));
+            if let Some(remedy) = tensor_names::remedy(&tensor) {
+                return refuse(&remedy.to_string());
+            }
             let Some(name) = tensor.strip_prefix(PREFIX) else {
                 return refuse(
-                    "does not begin with `base_model.model.`, as tensors from peft's save_pretrained do; save the adapter with peft",
+                    "does not begin with `base_model.model.`, as tensors from peft's save_pretrained do: it may be a weight \
+                     of a whole model, which is no adapter; save the adapter with peft",
                 );
             };
             let found =
@@ -75,7 +80,9 @@ impl<'a> AdapterTensors<'a> {
             modules.entry(module.to_owned()).or_default().insert(suffix, tensor.clone());
         }
         if modules.is_empty() {
-            let reason = "holds no tensor, so there is no adapter in it".into();
+            let reason = "holds no tensor, so there is no adapter in it (with ZeRO-3, weights must be gathered before they \
+                          are saved: stage3_gather_16bit_weights_on_model_save)"
+                .into();
             return Err(Error::Safetensors { path: self.file.path().to_owned(), reason });
         }
         for name in modules.keys() {
@@ -86,7 +93,7 @@ impl<'a> AdapterTensors<'a> {
 
     /// An error about one tensor.
     pub(super) fn error(&self, tensor: &str, reason: impl Into<String>) -> Error {
-        self.file.tensor_error(tensor, reason.into())
+        self.file.error(tensor, reason)
     }
 
     /// BLAKE3 of type, shape and content of a tensor.
@@ -94,9 +101,14 @@ impl<'a> AdapterTensors<'a> {
         self.file.digest(tensor)
     }
 
+    /// The shape of a tensor.
+    pub(super) fn shape(&self, tensor: &str) -> Result<Vec<usize>, Error> {
+        self.file.shape(tensor)
+    }
+
     /// Whether the file has a tensor.
     pub(super) fn has(&self, tensor: &str) -> bool {
-        self.file.info(tensor).is_ok()
+        self.file.has(tensor)
     }
 
     /// The dimensions of a tensor, which must be `expected` and not zero.
@@ -105,7 +117,7 @@ impl<'a> AdapterTensors<'a> {
         tensor: &str,
         expected: [Dim; N],
     ) -> Result<[usize; N], Error> {
-        let found = &self.file.info(tensor)?.shape;
+        let found = self.file.shape(tensor)?;
         let fits = |found: &[usize; N]| {
             found.iter().zip(expected).all(|(&size, dim)| match dim {
                 Dim::Is(wanted) => size == wanted,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Error,
-    adapter::{base_weights::BaseWeights, module_name, tensor_file::TensorFile},
+    adapter::{base_weights::BaseWeights, module_name, weights::Weights},
 };
 
 /// Copies of a base layer's own weight and bias, which `peft` saves with adapters of embeddings and
@@ -28,7 +28,7 @@ const PASS_BASE: &str = "pass its folder with --base DIR";
 /// Reads all modules of an adapter file, in [`module_name::compare`] order. Every tensor of the
 /// file must belong to a module.
 pub(super) fn read(
-    file: &mut TensorFile,
+    file: &mut Weights,
     config: &Config,
     mut base: Option<&mut BaseWeights>,
 ) -> Result<Vec<AdapterModule>, Error> {
@@ -154,8 +154,14 @@ fn check_copy(
     if base.digest(&original)? == tensors.digest(copy)? {
         return Ok(());
     }
+    // The model may have been loaded in another type.
+    if base.shape(&original)? == tensors.shape(copy)?
+        && base.read(&original)? == tensors.values(module, copy)?
+    {
+        return Ok(());
+    }
     let reason = format!(
-        "differs from the weight of the base model in size, type or values, so the adapter changes more than its \
+        "differs from the weight of the base model in size or values, so the adapter changes more than its \
          deltas; restore the base model's weight, {SAVE_WITHOUT}"
     );
     Err(tensors.error(copy, reason))
@@ -164,6 +170,9 @@ fn check_copy(
 /// For a whole table, which `peft` saves if its size differs from that in the base model's config.
 const RESIZED: &str = "is a table of the base model, which peft saves if the vocabulary was resized; only the adapter's \
                        deltas can be proven: if the table was not trained, save with save_embedding_layers=False";
+
+const STATE: &str = "is none of an adapter's tensors: it was trained whole, or state_dict() saved it with the whole model; save \
+                     the adapter with save_pretrained, or leave it out with --module";
 
 /// What a tensor that belongs to no module probably is.
 fn hint(tensor: &str) -> Option<&'static str> {
@@ -188,5 +197,9 @@ fn hint(tensor: &str) -> Option<&'static str> {
             "belongs to a module that was trained whole; only the adapter's deltas can be proven",
         ),
     ];
-    hints.iter().find(|(part, _)| tensor.contains(part)).map(|(_, hint)| *hint)
+    let own = hints.iter().find(|(part, _)| tensor.contains(part)).map(|(_, hint)| *hint);
+    let is_of_adapter = ["lora_", "hada_", "lokr_", "ia3_", "vera_"]
+        .iter()
+        .any(|part| tensor.split('.').any(|name| name.starts_with(part)));
+    own.or((!is_of_adapter).then_some(STATE))
 }

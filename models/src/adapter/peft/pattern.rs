@@ -17,11 +17,39 @@ const MAX_KEY_BYTES: usize = 1024;
 /// Limit on one compiled pattern, in bytes; `((a{100}){100}){100}` is over it.
 const MAX_COMPILED: usize = 1 << 18;
 
+/// Most steps of a pattern with look-ahead, which may go back and forth.
+const MAX_STEPS: usize = 100_000;
+
 /// Values by pattern, in the order of the file.
 #[derive(Debug)]
 pub(super) struct PatternTable<T> {
-    entries: Vec<(String, Regex, T)>,
+    entries: Vec<(String, Pattern, T)>,
 }
+
+#[derive(Debug)]
+enum Pattern {
+    Plain(Regex),
+    /// With `(?=…)` or `(?!…)`.
+    LookAhead(fancy_regex::Regex),
+}
+
+impl Pattern {
+    /// Whether it matches from the start, as `re.match` does. If any match starts there, the
+    /// leftmost does. A pattern that takes too many steps matches nothing.
+    fn matches(&self, module: &str) -> Result<bool, TooManySteps> {
+        let start = match self {
+            Pattern::Plain(regex) => regex.find(module).map(|found| found.start()),
+            Pattern::LookAhead(regex) => {
+                regex.find(module).map_err(|_| TooManySteps)?.map(|found| found.start())
+            }
+        };
+        Ok(start == Some(0))
+    }
+}
+
+/// A pattern took more than [`MAX_STEPS`].
+#[derive(Debug, PartialEq)]
+pub(super) struct TooManySteps;
 
 /// A key that cannot be used, and why.
 #[derive(Debug, PartialEq)]
@@ -51,25 +79,40 @@ impl<T> PatternTable<T> {
     }
 
     /// The value for a module, if any pattern matches its name.
-    pub(super) fn get(&self, module: &str) -> Option<&T> {
-        self.entries
-            .iter()
-            // `re.match` matches only at the start. If any match starts there, the leftmost does.
-            .find(|(_, regex, _)| regex.find(module).is_some_and(|found| found.start() == 0))
-            .or_else(|| self.entries.iter().find(|(key, _, _)| key == module))
-            .map(|(_, _, value)| value)
+    ///
+    /// # Errors
+    /// A pattern takes too many steps.
+    pub(super) fn get(&self, module: &str) -> Result<Option<&T>, TooManySteps> {
+        for (_, pattern, value) in &self.entries {
+            if pattern.matches(module)? {
+                return Ok(Some(value));
+            }
+        }
+        let literal = self.entries.iter().find(|(key, _, _)| key == module);
+        Ok(literal.map(|(_, _, value)| value))
     }
 }
 
-fn compile(key: &str) -> Result<Regex, String> {
+fn compile(key: &str) -> Result<Pattern, String> {
     if key.len() > MAX_KEY_BYTES {
         return Err(format!("is {} bytes long, over the limit of {MAX_KEY_BYTES}", key.len()));
     }
     pattern_syntax::check(key)?;
-    RegexBuilder::new(&format!(r"(.*\.)?({key})$"))
+    let whole = format!(r"(.*\.)?({key})$");
+    if pattern_syntax::looks_ahead(key) {
+        return fancy_regex::RegexBuilder::new(&whole)
+            .backtrack_limit(MAX_STEPS)
+            .delegate_size_limit(MAX_COMPILED)
+            .delegate_dfa_size_limit(MAX_COMPILED)
+            .build()
+            .map(Pattern::LookAhead)
+            .map_err(|_| "is not a regular expression".into());
+    }
+    RegexBuilder::new(&whole)
         .size_limit(MAX_COMPILED)
         .dfa_size_limit(MAX_COMPILED)
         .build()
+        .map(Pattern::Plain)
         .map_err(|error| match error {
             regex::Error::CompiledTooBig(_) => {
                 "is a pattern that takes too much memory; simplify it".into()
@@ -102,7 +145,7 @@ mod tests {
                 (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
             let keys: Vec<&str> = keys.split(' ').collect();
             let expected = (expected != "-").then(|| expected.parse::<usize>().unwrap());
-            assert_eq!(table(&keys).get(name).copied(), expected, "{line}");
+            assert_eq!(table(&keys).get(name).unwrap().copied(), expected, "{line}");
             cases += 1;
         }
         assert!(cases > 20);
@@ -111,9 +154,18 @@ mod tests {
     #[test]
     fn hostile_patterns_are_errors() {
         let long = "a".repeat(MAX_KEY_BYTES + 1);
-        for key in
-            ["(", ")", "a))(b", "[", "*", "((a{1000}){1000}){1000}", r"(a)\1", "(?=a)", &long]
-        {
+        for key in [
+            "(",
+            ")",
+            "a))(b",
+            "[",
+            "*",
+            "((a{1000}){1000}){1000}",
+            r"(a)\1",
+            "(?=a",
+            "(?<=a)",
+            &long,
+        ] {
             assert!(PatternTable::new(vec![(key.to_owned(), 1)]).is_err(), "{key}");
         }
         assert!(PatternTable::new((0..=MAX_KEYS).map(|at| (at.to_string(), 1)).collect()).is_err());
@@ -122,6 +174,8 @@ mod tests {
     #[test]
     fn a_pattern_that_backtracks_in_python_takes_no_time() {
         let name = "a".repeat(200) + "!";
-        assert_eq!(table(&["(a*)*(a*)*(a*)*b"]).get(&name), None);
+        assert_eq!(table(&["(a*)*(a*)*(a*)*b"]).get(&name), Ok(None));
+        let took = table(&["(?=a)(a*)*(a*)*(a*)*b(?!c)"]).get(&name).map(|found| found.copied());
+        assert_eq!(took, Err(TooManySteps));
     }
 }

@@ -5,6 +5,13 @@
 //! scaling than in `peft`. So constructs on which they differ are refused. Must not know what
 //! patterns are for.
 
+/// Whether a pattern that [`check`] accepts has a look-ahead, which the `regex` crate does not know.
+pub(super) fn looks_ahead(pattern: &str) -> bool {
+    let bytes = pattern.as_bytes();
+    // `(?` in a character class is refused or harmless: the other crate reads all patterns.
+    bytes.windows(3).any(|group| matches!(group, b"(?=" | b"(?!"))
+}
+
 /// Refuses a pattern outside the common subset; the error names the construct.
 pub(super) fn check(pattern: &str) -> Result<(), String> {
     let different = |what: &str| {
@@ -51,8 +58,10 @@ pub(super) fn check(pattern: &str) -> Result<(), String> {
                 return different("set operations inside a character class");
             }
             (_, Some(_)) => {}
-            (b'(', None) if next == Some(b'?') && at(index + 2) != Some(b':') => {
-                return different("a group other than (...) and (?:...)");
+            (b'(', None)
+                if next == Some(b'?') && !matches!(at(index + 2), Some(b':' | b'=' | b'!')) =>
+            {
+                return different("a group other than (...), (?:...), (?=...) and (?!...)");
             }
             (b'(', None) if next == Some(b'?') => index += 2,
             (b'*' | b'+' | b'?' | b'{', None) if previous_repeats => {
@@ -108,6 +117,8 @@ mod tests {
             "layers.[0-9]{1,2}.x+",
             r"(?:a|b)?[^]x]\b",
             "a-b--c&&d",
+            r"^(?!.*lm_head).*self_attn\.(q|v)_proj",
+            "(?=.*attn)q_proj",
         ] {
             check(pattern).unwrap();
         }

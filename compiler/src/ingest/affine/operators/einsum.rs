@@ -58,7 +58,7 @@ pub(super) fn contract(op: &EinSum, inputs: &[Value]) -> Result<Value, Reason> {
         [Value::Constant(constant), value] => (value, Constant::read(constant, 0)?, (1, 0)),
         [value, Value::Constant(constant)] => (value, Constant::read(constant, 1)?, (0, 1)),
         [_, _] => {
-            return Err(Reason::new("it multiplies two values that both depend on the input"));
+            return Err(Reason::Product);
         }
         _ => return Err(Reason::new("only contractions of two operands are supported")),
     };

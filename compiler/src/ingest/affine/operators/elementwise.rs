@@ -83,7 +83,7 @@ pub(super) fn binary(name: &str, inputs: &[Value]) -> Result<Value, Reason> {
             return times_constant(value, Constant::read(factor, 1)?);
         }
         ("Mul", ..) => {
-            return Err(Reason::new("it multiplies two values that both depend on the input"));
+            return Err(Reason::Product);
         }
         ("Div", value, Value::Constant(divisor)) => {
             let mut divisor = Constant::read(divisor, 1)?;

@@ -9,18 +9,31 @@ use crate::{
     adapter::{peft::pattern::PatternTable, strict_json::StrictJson},
 };
 
+/// Longest `adapter_config.json`, in bytes.
+const MAX_CONFIG: u64 = 1 << 20;
+
 /// The keys of the file, with errors that name them.
-pub(super) struct Keys<'a> {
-    pub(super) path: &'a Path,
-    pub(super) entries: Vec<(String, StrictJson)>,
+pub(in crate::adapter::peft) struct Keys<'a> {
+    pub(in crate::adapter::peft) path: &'a Path,
+    pub(in crate::adapter::peft) entries: Vec<(String, StrictJson)>,
 }
 
-impl Keys<'_> {
-    pub(super) fn get(&self, key: &str) -> Option<&StrictJson> {
+impl<'a> Keys<'a> {
+    /// Reads a settings file.
+    pub(in crate::adapter::peft) fn read(path: &'a Path) -> Result<Keys<'a>, Error> {
+        let bytes = zklora_files::read(path, MAX_CONFIG)?;
+        let json_error = |reason| Error::Json { path: path.to_owned(), reason };
+        match StrictJson::parse_of_python(&bytes).map_err(json_error)? {
+            StrictJson::Object(entries) => Ok(Keys { path, entries }),
+            _ => Err(json_error("it is not an object".into())),
+        }
+    }
+
+    pub(in crate::adapter::peft) fn get(&self, key: &str) -> Option<&StrictJson> {
         self.entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
-    pub(super) fn error(&self, key: &str, reason: impl Into<String>) -> Error {
+    pub(in crate::adapter::peft) fn error(&self, key: &str, reason: impl Into<String>) -> Error {
         let value = self.get(key).map_or_else(|| "missing".into(), StrictJson::to_string);
         Error::Config {
             path: self.path.to_owned(),
@@ -30,7 +43,7 @@ impl Keys<'_> {
         }
     }
 
-    pub(super) fn flag(&self, key: &str) -> Result<bool, Error> {
+    pub(in crate::adapter::peft) fn flag(&self, key: &str) -> Result<bool, Error> {
         match self.get(key) {
             None => Ok(false),
             Some(StrictJson::Bool(value)) => Ok(*value),
@@ -38,7 +51,7 @@ impl Keys<'_> {
         }
     }
 
-    pub(super) fn text(&self, key: &str) -> Result<Option<String>, Error> {
+    pub(in crate::adapter::peft) fn text(&self, key: &str) -> Result<Option<String>, Error> {
         match self.get(key) {
             None | Some(StrictJson::Null) => Ok(None),
             Some(StrictJson::Text(value)) => Ok(Some(value.clone())),
@@ -46,7 +59,11 @@ impl Keys<'_> {
         }
     }
 
-    pub(super) fn rank(&self, key: &str, value: &StrictJson) -> Result<usize, Error> {
+    pub(in crate::adapter::peft) fn rank(
+        &self,
+        key: &str,
+        value: &StrictJson,
+    ) -> Result<usize, Error> {
         let number = match value {
             StrictJson::Number(number) => {
                 number.as_u64().and_then(|rank| usize::try_from(rank).ok())
@@ -58,7 +75,11 @@ impl Keys<'_> {
         })
     }
 
-    pub(super) fn alpha(&self, key: &str, value: &StrictJson) -> Result<f64, Error> {
+    pub(in crate::adapter::peft) fn alpha(
+        &self,
+        key: &str,
+        value: &StrictJson,
+    ) -> Result<f64, Error> {
         match value {
             StrictJson::Number(number) => number.as_f64(),
             _ => None,
@@ -67,7 +88,7 @@ impl Keys<'_> {
         .ok_or_else(|| self.error(key, format!("an alpha must be a number, not {value}")))
     }
 
-    pub(super) fn table<T>(
+    pub(in crate::adapter::peft) fn table<T>(
         &self,
         key: &str,
         read: impl Fn(&Self, &str, &StrictJson) -> Result<T, Error>,

@@ -8,24 +8,23 @@ mod adalora;
 mod keys;
 mod ranks;
 mod roles;
+mod supported;
 mod tuner;
 
 use std::path::{Path, PathBuf};
 
 pub(super) use adalora::Allocation;
-use keys::Keys;
-pub(super) use ranks::Ranks;
+pub(super) use keys::Keys;
+pub(super) use ranks::{Ranked, Ranks, fits_f32};
 use roles::Role;
+pub(super) use supported::tables;
 use tuner::Tuner;
 
 use super::base_model::BaseModel;
-use crate::{Error, adapter::strict_json::StrictJson};
+use crate::Error;
 
 /// Longest name of a base model, in bytes, as in a manifest.
 const MAX_NAME: usize = 512;
-
-/// Longest `adapter_config.json`, in bytes.
-const MAX_CONFIG: u64 = 1 << 20;
 
 /// The settings that a delta depends on besides the weights.
 #[derive(Debug)]
@@ -58,37 +57,29 @@ pub(super) enum Settings {
 impl Config {
     /// Reads and checks an `adapter_config.json`.
     pub(super) fn read(path: &Path) -> Result<Config, Error> {
-        let bytes = zklora_files::read(path, MAX_CONFIG)?;
-        let json_error = |reason| Error::Json { path: path.to_owned(), reason };
-        let StrictJson::Object(entries) = StrictJson::parse(&bytes).map_err(json_error)? else {
-            return Err(json_error("it is not an object".into()));
-        };
-        let keys = Keys { path, entries };
+        let keys = Keys::read(path)?;
         let tuner = tuner::tuner(&keys)?;
-        for (key, value) in &keys.entries {
-            if let Role::Refused(reason) = roles::role(tuner, key, value) {
-                return Err(keys.error(key, reason));
-            }
-        }
-        let base_model = keys.text("base_model_name_or_path")?.unwrap_or_default();
-        // The rule of the manifest, which must stay as it is for existing files. It is weaker than
-        // `text::is_plain`; the name is escaped wherever it is shown.
-        if base_model.len() > MAX_NAME || base_model.chars().any(char::is_control) {
-            let reason = format!(
-                "must be the name of a model: at most {MAX_NAME} bytes, without control characters"
-            );
+        check_roles(tuner, &keys)?;
+        let name = keys.text("base_model_name_or_path")?.unwrap_or_default();
+        if let Err(reason) = check_name(&name) {
             return Err(keys.error("base_model_name_or_path", reason));
         }
         Ok(Config {
-            base_model: BaseModel {
-                fingerprint: None,
-                name: base_model,
-                revision: keys.text("revision")?,
-            },
+            base_model: BaseModel { fingerprint: None, name, revision: keys.text("revision")? },
             fan_in_fan_out: keys.flag("fan_in_fan_out")?,
             settings: Settings::read(tuner, &keys)?,
             path: path.to_owned(),
         })
+    }
+
+    /// The settings of an adapter of another format, whose base model has this name.
+    pub(super) fn of_other(path: &Path, name: String, settings: Settings) -> Result<Config, Error> {
+        let path = path.to_owned();
+        if let Err(reason) = check_name(&name) {
+            return Err(Error::Config { path, key: "model".into(), value: name, reason });
+        }
+        let base_model = BaseModel { fingerprint: None, name, revision: None };
+        Ok(Config { path, base_model, fan_in_fan_out: false, settings })
     }
 
     /// An error about a key.
@@ -100,6 +91,33 @@ impl Config {
             reason: reason.into(),
         }
     }
+}
+
+/// The rule of the manifest for the name of a base model, which must stay as it is for existing
+/// files. It is weaker than `text::is_plain`; the name is escaped wherever it is shown.
+fn check_name(name: &str) -> Result<(), String> {
+    match name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        true => Err(format!(
+            "must be the name of a model: at most {MAX_NAME} bytes, without control characters"
+        )),
+        false => Ok(()),
+    }
+}
+
+fn check_roles(tuner: Tuner, keys: &Keys) -> Result<(), Error> {
+    for (key, value) in &keys.entries {
+        if let Role::Refused(reason) = roles::role(tuner, key, value) {
+            return Err(keys.error(key, reason));
+        }
+    }
+    Ok(())
+}
+
+/// Ranks and scalings by the keys of a `LoraConfig`, of modules whose names begin with `prefix`,
+/// which its patterns leave out.
+pub(super) fn ranks_of_lora(keys: &Keys, prefix: &str) -> Result<Ranks, Error> {
+    check_roles(Tuner::Lora, keys)?;
+    Ok(Ranks::read(keys, "lora_alpha", keys.flag("use_rslora")?)?.below(prefix))
 }
 
 impl Settings {

@@ -17,7 +17,7 @@ pub(super) enum Role {
 
 /// Keys of every type that are read elsewhere, or that state how the adapter was trained or which
 /// modules it has; the weights file states the latter itself.
-const HARMLESS: &[&str] = &[
+pub(super) const HARMLESS: &[&str] = &[
     "auto_mapping",
     "base_model_name_or_path",
     "exclude_modules",
@@ -35,7 +35,7 @@ const HARMLESS: &[&str] = &[
 ];
 
 /// The same for one type.
-fn harmless_for(tuner: Tuner) -> &'static [&'static str] {
+pub(super) fn harmless_for(tuner: Tuner) -> &'static [&'static str] {
     match tuner {
         Tuner::Lora => &[
             "alpha_pattern",
@@ -104,7 +104,7 @@ fn harmless_for(tuner: Tuner) -> &'static [&'static str] {
 
 /// The values that switch a key off.
 #[derive(Clone, Copy)]
-enum Off {
+pub(super) enum Off {
     /// `null`, `false`, `[]` or `{}`.
     Empty,
     /// `null` only: for `peft`, `{}` means "on, with default settings".
@@ -114,7 +114,7 @@ enum Off {
 const NOT_PLAIN: &str = "this variant of LoRA computes something else than (x Aᵀ) Bᵀ · scaling; only plain LoRA and DoRA are supported";
 
 /// Keys that change the result unless they are off.
-const UNSUPPORTED: &[(&str, Off, &str)] = &[
+pub(super) const UNSUPPORTED: &[(&str, Off, &str)] = &[
     (
         "alora_invocation_tokens",
         Off::Empty,
@@ -160,13 +160,30 @@ const UNSUPPORTED: &[(&str, Off, &str)] = &[
 
 /// Settings of one initialisation each, without effect if `init_lora_weights` names another;
 /// [`initialisation`] checks that key.
-const OF_INITIALISATIONS: &[&str] =
+pub(super) const OF_INITIALISATIONS: &[&str] =
     &["corda_config", "eva_config", "loftq_config", "lora_ga_config"];
+
+/// Keys of training, of other libraries and of old versions of `peft`, which `peft` ignores.
+pub(super) const OF_TRAINING: &[&str] = &[
+    // Of model configs that leaked in (peft issue 1168).
+    "_from_model_config",
+    "transformers_version",
+    "_name_or_path",
+    // LoRA+.
+    "lora_plus_lr_ratio",
+    "loraplus_lr_ratio",
+    "loraplus_lr_embedding",
+    // How `peft` 0.2 evaluated: with merged weights or beside them.
+    "merge_weights",
+    "gradient_checkpointing",
+    "use_gradient_checkpointing",
+];
 
 /// The effect of `key` with `value` in a config of this type.
 pub(super) fn role(tuner: Tuner, key: &str, value: &StrictJson) -> Role {
     if HARMLESS.contains(&key)
         || OF_INITIALISATIONS.contains(&key)
+        || OF_TRAINING.contains(&key)
         || harmless_for(tuner).contains(&key)
     {
         return Role::Harmless;
@@ -179,7 +196,7 @@ pub(super) fn role(tuner: Tuner, key: &str, value: &StrictJson) -> Role {
             None => refuse_unless(
                 is_off(value, Off::Empty),
                 "this version does not know the key, so the key may change what the adapter computes; if it does not, \
-                 remove it",
+                 remove it from the file (peft 0.14 and later ignore keys that they do not know)",
             ),
         },
     }
@@ -209,17 +226,23 @@ fn bias(value: &StrictJson) -> Role {
 /// PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change the base weights when the adapter is created, and
 /// again when it is loaded. EVA and MiCA only choose the initial weights.
 fn initialisation(value: &StrictJson) -> Role {
-    let known = match value {
-        StrictJson::Bool(_) => true,
-        StrictJson::Text(kind) => {
-            matches!(kind.to_ascii_lowercase().as_str(), "gaussian" | "orthogonal" | "eva" | "mica")
-        }
-        _ => false,
+    const CONVERT: &str = "this initialisation changes the base weights, and again when the adapter is loaded; convert the \
+                           adapter: save_pretrained(path, path_initial_model_for_weight_conversion=...), with the adapter \
+                           as it was before the training";
+    const LOFTQ: &str = "LoftQ changes the base weights: the adapter belongs to the quantised model that LoftQ made. Save \
+                         that model, name it in base_model_name_or_path, and set init_lora_weights to true";
+    const UNKNOWN: &str = "only true, false, \"gaussian\", \"orthogonal\", \"eva\" and \"mica\" are supported, as others may \
+                           change the base weights";
+    let kind = match value {
+        StrictJson::Bool(_) => return Role::Harmless,
+        StrictJson::Text(kind) => kind.to_ascii_lowercase(),
+        _ => return Role::Refused(UNKNOWN),
     };
-    refuse_unless(
-        known,
-        "only true, false, \"gaussian\", \"orthogonal\", \"eva\" and \"mica\" are supported, as others may change the base \
-         weights; peft converts adapters of PiSSA, OLoRA and CorDA: save_pretrained(path, \
-         path_initial_model_for_weight_conversion=...)",
-    )
+    match kind.as_str() {
+        "gaussian" | "orthogonal" | "eva" | "mica" => Role::Harmless,
+        "olora" | "corda" | "lora_ga" => Role::Refused(CONVERT),
+        "loftq" => Role::Refused(LOFTQ),
+        pissa if pissa.starts_with("pissa") => Role::Refused(CONVERT),
+        _ => Role::Refused(UNKNOWN),
+    }
 }

@@ -17,7 +17,7 @@ pub(super) enum Tuner {
     LoKr,
 }
 
-const SUPPORTED: &[(&str, Tuner)] = &[
+pub(super) const SUPPORTED: &[(&str, Tuner)] = &[
     ("LORA", Tuner::Lora),
     ("ADALORA", Tuner::AdaLora),
     ("VERA", Tuner::Vera),
@@ -27,7 +27,7 @@ const SUPPORTED: &[(&str, Tuner)] = &[
 ];
 
 /// Families of types of `peft` 0.21.2 and earlier that are refused for the same reason.
-const REFUSED: &[(&[&str], &str)] = &[
+pub(super) const REFUSED: &[(&[&str], &str)] = &[
     (
         &[
             "ADAPTION_PROMPT",

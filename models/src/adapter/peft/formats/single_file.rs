@@ -1,0 +1,324 @@
+//! One safetensors file without settings: of kohya's scripts and LyCORIS, whose names are
+//! `lora_unet_down_blocks_0_…to_q.lora_down.weight`, and of diffusers, whose names are
+//! `unet.down_blocks.0.….to_q.lora_A.weight` or older ones.
+//!
+//! | tensor | of `peft` |
+//! | -- | -- |
+//! | `lora_down`, `lora_A`, `_lora.down`, `lora.down`, `lora_linear_layer.down` | `lora_A` |
+//! | `lora_up`, … | `lora_B` |
+//! | `dora_scale` `[d_out, 1]`, `lora_magnitude_vector` | `lora_magnitude_vector` |
+//! | `hada_w1_a`, …, `lokr_w1`, … | the same |
+//! | `alpha` | alpha of the module; missing or 0 is the rank |
+//!
+//! Scaling is alpha / rank (LyCORIS writes alpha · √rank for rsLoRA), and 1 for LoKr with two whole
+//! factors. diffusers may write the settings of each part of the pipeline into the header. Names of
+//! modules are those of the file: kohya's do not say where their dots were.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::{Open, Part, peft_name};
+use crate::{
+    Error,
+    adapter::{
+        peft::config::{Config, Keys, Ranked, Ranks, Settings, fits_f32, ranks_of_lora},
+        strict_json::StrictJson,
+        weights::{View, Weights},
+    },
+    error::quoted,
+};
+
+/// The forms that are read apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Form {
+    Lora,
+    LoHa,
+    LoKr,
+}
+
+const DOWN: &str = ".lora_A.weight";
+const UP: &str = ".lora_B.weight";
+const MAGNITUDE: &str = ".lora_magnitude_vector";
+const ALPHA: &str = ".alpha";
+
+/// Ends of names, with the form and with what `peft` calls the tensor. The first that fits counts.
+const ENDS: &[(&str, Form, &str, Option<View>)] = &[
+    (".lora_down.weight", Form::Lora, DOWN, None),
+    (".lora_up.weight", Form::Lora, UP, None),
+    (".lora_A.weight", Form::Lora, DOWN, None),
+    (".lora_B.weight", Form::Lora, UP, None),
+    (".lora_linear_layer.down.weight", Form::Lora, DOWN, None),
+    (".lora_linear_layer.up.weight", Form::Lora, UP, None),
+    (".lora.down.weight", Form::Lora, DOWN, None),
+    (".lora.up.weight", Form::Lora, UP, None),
+    ("_lora.down.weight", Form::Lora, DOWN, None),
+    ("_lora.up.weight", Form::Lora, UP, None),
+    (".lora_B.bias", Form::Lora, ".lora_B.bias", None),
+    (".dora_scale", Form::Lora, MAGNITUDE, Some(View::Vector)),
+    (MAGNITUDE, Form::Lora, MAGNITUDE, None),
+    (".hada_w1_a", Form::LoHa, ".hada_w1_a", None),
+    (".hada_w1_b", Form::LoHa, ".hada_w1_b", None),
+    (".hada_w2_a", Form::LoHa, ".hada_w2_a", None),
+    (".hada_w2_b", Form::LoHa, ".hada_w2_b", None),
+    (".hada_t1", Form::LoHa, ".hada_t1", None),
+    (".hada_t2", Form::LoHa, ".hada_t2", None),
+    (".lokr_w1", Form::LoKr, ".lokr_w1", None),
+    (".lokr_w1_a", Form::LoKr, ".lokr_w1_a", None),
+    (".lokr_w1_b", Form::LoKr, ".lokr_w1_b", None),
+    (".lokr_w2", Form::LoKr, ".lokr_w2", None),
+    (".lokr_w2_a", Form::LoKr, ".lokr_w2_a", None),
+    (".lokr_w2_b", Form::LoKr, ".lokr_w2_b", None),
+    (".lokr_t2", Form::LoKr, ".lokr_t2", None),
+];
+
+/// Ends of names of what is not supported.
+const REFUSED: &[(&[&str], &str)] = &[
+    (
+        &[".lora_mid.weight", ".lokr_t1"],
+        "belongs to a convolution (Tucker decomposition), which is not supported: leave the module \
+         out with --module",
+    ),
+    (
+        &[".diff", ".diff_b", ".w_norm", ".b_norm"],
+        "is a change of the base layer's own weight, trained whole (LyCORIS full or norm): leave \
+         the module out with --module",
+    ),
+    (
+        &[
+            ".oft_blocks",
+            ".oft_diag",
+            ".rescale",
+            ".a1.weight",
+            ".a2.weight",
+            ".b1.weight",
+            ".b2.weight",
+            ".bm.weight",
+            ".on_input",
+        ],
+        "belongs to a form of LyCORIS that is not supported (OFT, BOFT, GLoRA, (IA)³); LoRA, DoRA, \
+         LoHa and LoKr are",
+    ),
+];
+
+/// Parts of a pipeline that diffusers writes settings of.
+const COMPONENTS: &[&str] =
+    &["unet", "transformer", "transformer_2", "text_encoder", "text_encoder_2"];
+/// The key of the header for them.
+const SETTINGS: &str = "lora_adapter_metadata";
+
+/// What is known of a module by the names of its tensors.
+struct Found {
+    form: Form,
+    dora: bool,
+    /// A tensor of it, for messages.
+    tensor: String,
+}
+
+pub(super) fn read(path: &Path, open: Open) -> Result<Vec<Part>, Error> {
+    let paths = [path.to_owned()];
+    let weights = open(&paths)?;
+    let modules = modules(&weights)?;
+    if modules.is_empty() {
+        return Err(unknown(path, &weights));
+    }
+    let header = header_settings(path, &weights)?;
+    let mut parts = Vec::new();
+    for (form, dora) in
+        [(Form::Lora, false), (Form::Lora, true), (Form::LoHa, false), (Form::LoKr, false)]
+    {
+        for component in header.keys().map(|key| Some(*key)).chain([None]) {
+            // Modules of this form, and of this part of the pipeline if the header has its settings.
+            let is_of = |module: &str| {
+                let of = COMPONENTS.iter().find(|of| {
+                    header.contains_key(**of)
+                        && module.strip_prefix(**of).is_some_and(|rest| rest.starts_with('.'))
+                });
+                of.copied() == component
+                    && modules.get(module).is_some_and(|of| (of.form, of.dora) == (form, dora))
+            };
+            if !modules.keys().any(|module| is_of(module)) {
+                continue;
+            }
+            let mut all = open(&paths)?;
+            let ranks = match component.and_then(|of| Some((of, header.get(of)?))) {
+                Some((component, keys)) => ranks_of_lora(keys, &format!("{component}."))?,
+                None => {
+                    let mut ranks = BTreeMap::new();
+                    for module in modules.keys().filter(|module| is_of(module)) {
+                        ranks.insert(module.clone(), ranked(&mut all, module, form)?);
+                    }
+                    Ranks::Modules(ranks)
+                }
+            };
+            let weights = all.renamed(|name| {
+                let Meaning { module, suffix, view, .. } = meaning(name)?;
+                is_of(&module).then(|| (peft_name(&module, suffix), view))
+            })?;
+            let bias = weights.names().iter().any(|name| name.ends_with(".lora_B.bias"));
+            let settings = match form {
+                Form::Lora => Settings::Lora { ranks, bias, dora },
+                Form::LoHa => Settings::LoHa(ranks),
+                Form::LoKr => Settings::LoKr(ranks),
+            };
+            let name = weights.metadata("ss_sd_model_name").unwrap_or_default().to_owned();
+            parts.push(Part { config: Config::of_other(path, name, settings)?, weights });
+        }
+    }
+    Ok(parts)
+}
+
+/// What a tensor is, by its name.
+struct Meaning {
+    module: String,
+    form: Form,
+    /// What `peft` calls it.
+    suffix: &'static str,
+    view: Option<View>,
+}
+
+fn meaning(name: &str) -> Option<Meaning> {
+    let &(end, form, suffix, view) = ENDS.iter().find(|(end, ..)| name.ends_with(end))?;
+    let stem = name.strip_suffix(end)?;
+    // diffusers of before 2024 adapted the processors of attention.
+    let processor = stem.rsplit_once(".processor.").filter(|_| end.starts_with('_'));
+    let module = match processor {
+        Some((attention, "to_out")) => format!("{attention}.to_out.0"),
+        Some((attention, layer)) => format!("{attention}.{layer}"),
+        None => stem.to_owned(),
+    };
+    Some(Meaning { module, form, suffix, view })
+}
+
+/// All modules.
+///
+/// # Errors
+/// A tensor is of no known kind, or of one that is not supported.
+fn modules(weights: &Weights) -> Result<BTreeMap<String, Found>, Error> {
+    let mut modules: BTreeMap<String, Found> = BTreeMap::new();
+    let mut others = Vec::new();
+    for name in weights.names() {
+        if let Some((_, reason)) =
+            REFUSED.iter().find(|(ends, _)| ends.iter().any(|end| name.ends_with(end)))
+        {
+            return Err(weights.error(&name, *reason));
+        }
+        let Some(Meaning { module, form, suffix, .. }) = meaning(&name) else {
+            others.push(name);
+            continue;
+        };
+        let dora = suffix == MAGNITUDE;
+        let new = Found { form, dora, tensor: name.clone() };
+        let found = modules.entry(module).or_insert(new);
+        if found.form != form {
+            let reason = match dora || found.dora {
+                true => {
+                    "belongs to a module with DoRA on LoHa or LoKr, which is not supported".into()
+                }
+                false => format!("and {} are of two forms in one module", quoted(&found.tensor)),
+            };
+            return Err(weights.error(&name, reason));
+        }
+        found.dora |= dora;
+    }
+    // An alpha belongs to a module; anything else could change more than the deltas.
+    let is_alpha =
+        |name: &String| name.strip_suffix(ALPHA).is_some_and(|of| modules.contains_key(of));
+    match others.iter().find(|name| !is_alpha(name)) {
+        Some(other) if !modules.is_empty() => {
+            let reason = "is none of an adapter's tensors (lora_down, lora_up, alpha, dora_scale, \
+                          hada_*, lokr_*, lora_A, lora_B): leave its module out with --module";
+            Err(weights.error(other, reason))
+        }
+        _ => Ok(modules),
+    }
+}
+
+/// Rank and scaling of a module, as its tensors say.
+fn ranked(weights: &mut Weights, module: &str, form: Form) -> Result<Ranked, Error> {
+    let of_peft = |suffixes: &[&str]| {
+        let names = weights.names();
+        names.into_iter().find(|name| {
+            meaning(name).is_some_and(|of| of.module == module && suffixes.contains(&of.suffix))
+        })
+    };
+    // The tensor whose first dimension is the rank.
+    let tensor = of_peft(match form {
+        Form::Lora => &[DOWN],
+        Form::LoHa => &[".hada_w1_b"],
+        Form::LoKr => &[".lokr_w1_b", ".lokr_w2_b"],
+    });
+    let Some(tensor) = tensor else {
+        // Two whole factors; or a tensor is missing, which the reader of modules says.
+        return Ok(Ranked { rank: 1, scaling: 1.0 });
+    };
+    let rank = weights.shape(&tensor)?.first().copied().unwrap_or(0);
+    let alpha_name = format!("{module}{ALPHA}");
+    let alpha = match weights.has(&alpha_name) {
+        true => match weights.read_f32(&alpha_name)?.as_slice() {
+            &[alpha] if alpha.is_finite() => f64::from(alpha),
+            _ => return Err(weights.error(&alpha_name, "must be one number, which is finite")),
+        },
+        false => 0.0,
+    };
+    let alpha = if alpha == 0.0 { rank as f64 } else { alpha };
+    let scaling = alpha / rank.max(1) as f64;
+    match fits_f32(scaling) {
+        true => Ok(Ranked { rank, scaling }),
+        false => {
+            let reason = format!("gives the scaling {scaling:e}, which does not fit an f32");
+            Err(weights.error(&alpha_name, reason))
+        }
+    }
+}
+
+/// The settings that diffusers wrote into the header, by part of the pipeline.
+fn header_settings<'a>(
+    path: &'a Path,
+    weights: &Weights,
+) -> Result<BTreeMap<&'static str, Keys<'a>>, Error> {
+    let Some(text) = weights.metadata(SETTINGS) else { return Ok(BTreeMap::new()) };
+    let malformed = |reason: String| Error::Safetensors {
+        path: path.to_owned(),
+        reason: format!("{SETTINGS} in its header: {reason}"),
+    };
+    let StrictJson::Object(entries) = StrictJson::parse(text.as_bytes()).map_err(&malformed)?
+    else {
+        return Err(malformed("it is not an object".into()));
+    };
+    let mut settings = BTreeMap::new();
+    for component in COMPONENTS {
+        let of = |(key, value): &(String, StrictJson)| {
+            let key = key.strip_prefix(component)?.strip_prefix('.')?;
+            Some((key.to_owned(), value.clone()))
+        };
+        let own: Vec<(String, StrictJson)> = entries.iter().filter_map(of).collect();
+        if !own.is_empty() {
+            settings.insert(*component, Keys { path, entries: own });
+        }
+    }
+    Ok(settings)
+}
+
+/// A file that is no adapter of a known format.
+fn unknown(path: &Path, weights: &Weights) -> Error {
+    let names = weights.names();
+    let has = |test: &dyn Fn(&str) -> bool| names.iter().any(|name| test(name));
+    let refuse = |what: &str, hint: &str| Error::Format {
+        path: path.to_owned(),
+        what: what.into(),
+        hint: hint.into(),
+    };
+    if has(&|name| name.ends_with(".lora_a")) {
+        return refuse(
+            "these are the weights of an MLX adapter without their settings",
+            "pass the folder, with adapter_config.json beside adapters.safetensors",
+        );
+    }
+    match names.as_slice() {
+        [] => refuse("this file has no tensors", "save the adapter again"),
+        _ => refuse(
+            "no tensor of this file is one of an adapter",
+            "pass the folder that peft's save_pretrained wrote; the weights of a whole model are no \
+             adapter",
+        ),
+    }
+}

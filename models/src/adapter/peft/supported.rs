@@ -1,0 +1,66 @@
+//! Writes the text of `docs/adapters.md`: formats, types and keys, and the tested inputs.
+
+use std::fmt::Write;
+
+use super::config;
+
+/// One tested input.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// Its folder.
+    pub name: String,
+    /// What it is.
+    pub origin: String,
+    /// What `zklora export` makes of it.
+    pub outcome: String,
+}
+
+/// The page, in Markdown.
+#[must_use]
+pub fn supported(cases: &[Case]) -> String {
+    let mut page = format!("{HEAD}{}", config::tables());
+    let _ = writeln!(page, "\n## Tested inputs\n\n{} inputs that people had.\n", cases.len());
+    page.push_str("| input | what it is | result |\n| -- | -- | -- |\n");
+    for Case { name, origin, outcome } in cases {
+        let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;");
+        let _ = writeln!(page, "| `{name}` | {} | {} |", cell(origin), cell(outcome));
+    }
+    page
+}
+
+const HEAD: &str = "\
+# Adapters that zklora exports
+
+A command writes this page, from the lists that decide and from the inputs that its tests read:
+
+```sh
+ZKLORA_WRITE_DOCS=1 cargo test --release --workspace --test field
+```
+
+`zklora export --adapter PATH` takes a folder or a file, and recognises it by what is in it. It
+exports what PEFT 0.21 computes at inference, or, for other libraries, what they compute. What would
+give another delta there is refused, with what to do.
+
+- `--module GLOB` reads the matching modules alone, so that an odd layer does not block the others.
+- `--rename FROM=TO` replaces text in the names of tensors: for what wrappers leave in them.
+- `--base DIR` binds the base model's weights, and is needed by DoRA and VeRA. A quantised base
+  model (bitsandbytes, GPTQ, AWQ, FP8) is the right one for plain LoRA that was trained on it; DoRA
+  and VeRA need the model that is not quantised. Layers of multimodal models are found under the
+  names that older files have, as transformers renames them.
+- `--base-name NAME` is the name in the public manifest, where the adapter's own is a path.
+
+## Formats
+
+| format | recognised by | what is read |
+| -- | -- | -- |
+| PEFT | `adapter_config.json` with `peft_type` | `adapter_model.safetensors`, or shards with their index; see below |
+| MLX | `adapter_config.json` with `fine_tune_type` or `lora_parameters`, and `adapters.safetensors` | LoRA and DoRA of linear layers and token tables: `lora_a` and `lora_b` transposed, `scale` as the whole factor |
+| kohya's scripts, LyCORIS | one file with `.lora_down.weight`, `.hada_*` or `.lokr_*` | LoRA, DoRA, LoHa and LoKr of linear layers: alpha / rank by module; alpha missing or 0 is the rank. Modules keep the file's names; `--base` finds the layer whose dots are underscores |
+| diffusers | one file with `.lora_A.weight`, or the older `_lora.down.weight`, `.lora.down.weight`, `.lora_linear_layer.down.weight` | LoRA and DoRA of linear layers, with the header's settings if it has some |
+| GGUF | the first bytes | refused: pass the folder that it was converted from |
+| pickles, torchtune, NeMo, FSDP, DeepSpeed, Git LFS pointers, web pages, folders of the cache | names and first bytes | refused, with the command that makes an adapter of it |
+
+Weights in F64 (if exact in F32), F32, F16, BF16, F8_E4M3 and F8_E5M2 are widened exactly.
+Convolutions are refused so far, and so are layers that were trained whole.
+
+";

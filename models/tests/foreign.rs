@@ -1,0 +1,316 @@
+//! Adapters that other libraries wrote (`fixtures/foreign`, made with them by
+//! `fixtures/make/foreign.py`) have the deltas of these libraries.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use support::{Folder, assert_close, recorded_in};
+use zklora_models::{Adapter, Error, Form, LoadOptions};
+
+fn foreign(case: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/foreign").join(case)
+}
+
+/// The adapter of a case, with the base model that lies there if `with_base`.
+fn load(case: &str, with_base: bool) -> Adapter {
+    let base = foreign(case).join("base");
+    let base = with_base.then_some(base.as_path());
+    Adapter::load_with_base(&path(case), base).unwrap()
+}
+
+/// The file of LyCORIS, or the folder of MLX.
+fn path(case: &str) -> PathBuf {
+    let file = foreign(case).join("adapter.safetensors");
+    if file.exists() { file } else { foreign(case) }
+}
+
+#[test]
+fn deltas_are_those_of_their_own_libraries() {
+    for (case, with_base) in [
+        ("lycoris_mixed", false),
+        ("lycoris_dora", true),
+        ("mlx_dora", true),
+        ("mlx_lora_bias", false),
+        ("mlx_lora_bias", true),
+    ] {
+        let adapter = load(case, with_base);
+        let recorded = recorded_in(&foreign(case).join("expected.safetensors"));
+        assert_eq!(adapter.modules.len(), recorded.len(), "{case}");
+        for (name, io) in recorded {
+            let module = adapter.modules.iter().find(|module| module.name == name).unwrap();
+            let what = format!("{case} {name}");
+            assert_close(module.delta(&io.inputs(module)), &io.expected(), 1e-5, &what);
+        }
+    }
+}
+
+#[test]
+fn each_module_of_a_file_has_its_form() {
+    let adapter = load("lycoris_mixed", false);
+    let forms: Vec<(&str, Form)> =
+        adapter.modules.iter().map(|of| (of.name.as_str(), of.form)).collect();
+    assert_eq!(
+        forms,
+        [
+            ("lycoris_blocks_0_k", Form::Lora),
+            ("lycoris_blocks_0_q", Form::Lora),
+            ("lycoris_blocks_0_v", Form::LoHa),
+            ("lycoris_blocks_1_k", Form::LoKr),
+            ("lycoris_blocks_1_q", Form::LoKr),
+            ("lycoris_blocks_1_v", Form::LoKr),
+        ]
+    );
+    // DoRA needs the base model.
+    let error = Adapter::load(&path("lycoris_dora")).unwrap_err().to_string();
+    assert!(error.contains("DoRA") && error.contains("--base"), "{error}");
+}
+
+/// One safetensors file of matrices whose values are all 1, and of scalars.
+struct File(Vec<(String, Vec<usize>, Vec<f32>)>);
+
+impl File {
+    fn ones(mut self, name: &str, shape: &[usize]) -> File {
+        self.0.push((name.into(), shape.to_vec(), vec![1.0; shape.iter().product()]));
+        self
+    }
+
+    fn scalar(mut self, name: &str, value: f32) -> File {
+        self.0.push((name.into(), vec![], vec![value]));
+        self
+    }
+
+    fn load(&self, metadata: &[(&str, &str)], options: &LoadOptions) -> Result<Adapter, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<(&str, &[usize], Vec<u8>)> = self
+            .0
+            .iter()
+            .map(|(name, shape, values)| {
+                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+                (name.as_str(), shape.as_slice(), bytes)
+            })
+            .collect();
+        let views = bytes.iter().map(|(name, shape, bytes)| {
+            let view = safetensors::tensor::TensorView::new(Dtype::F32, shape.to_vec(), bytes);
+            (*name, view.unwrap())
+        });
+        let metadata = metadata.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+        let file = safetensors::serialize(views, Some(metadata.collect())).unwrap();
+        let path = dir.path().join("lora.safetensors");
+        std::fs::write(&path, file).unwrap();
+        // The file itself, or the folder in which it is the only one.
+        let read = Adapter::load_with(&path, options);
+        let of_folder = Adapter::load_with(dir.path(), options);
+        assert_eq!(read.as_ref().ok(), of_folder.as_ref().ok());
+        read
+    }
+}
+
+fn scalings(adapter: &Adapter) -> Vec<(&str, f64)> {
+    adapter.modules.iter().map(|module| (module.name.as_str(), module.scaling)).collect()
+}
+
+#[test]
+fn alpha_is_that_of_the_module_or_its_rank() {
+    let file = File(vec![])
+        .ones("lora_unet_a.lora_down.weight", &[2, 3])
+        .ones("lora_unet_a.lora_up.weight", &[4, 2])
+        .scalar("lora_unet_a.alpha", 1.0)
+        .ones("lora_unet_b.lora_down.weight", &[2, 3])
+        .ones("lora_unet_b.lora_up.weight", &[4, 2])
+        .ones("lora_te_c.lora_down.weight", &[4, 3])
+        .ones("lora_te_c.lora_up.weight", &[4, 4])
+        .scalar("lora_te_c.alpha", 0.0);
+    let adapter = file.load(&[], &LoadOptions::default()).unwrap();
+    let expected = [("lora_te_c", 1.0), ("lora_unet_a", 0.5), ("lora_unet_b", 1.0)];
+    assert_eq!(scalings(&adapter), expected);
+}
+
+#[test]
+fn older_and_newer_names_of_diffusers_are_read() {
+    let file = File(vec![])
+        .ones("unet.mid.attn1.processor.to_q_lora.down.weight", &[2, 3])
+        .ones("unet.mid.attn1.processor.to_q_lora.up.weight", &[4, 2])
+        .ones("unet.mid.attn1.processor.to_out_lora.down.weight", &[2, 3])
+        .ones("unet.mid.attn1.processor.to_out_lora.up.weight", &[4, 2])
+        .ones("unet.mid.ff.lora.down.weight", &[2, 3])
+        .ones("unet.mid.ff.lora.up.weight", &[4, 2])
+        .ones("text_encoder.q_proj.lora_linear_layer.down.weight", &[2, 3])
+        .ones("text_encoder.q_proj.lora_linear_layer.up.weight", &[4, 2])
+        .ones("transformer.x.lora_A.weight", &[2, 3])
+        .ones("transformer.x.lora_B.weight", &[4, 2])
+        .scalar("transformer.x.alpha", 6.0);
+    let adapter = file.load(&[], &LoadOptions::default()).unwrap();
+    assert_eq!(
+        scalings(&adapter),
+        [
+            ("text_encoder.q_proj", 1.0),
+            ("transformer.x", 3.0),
+            ("unet.mid.attn1.to_out.0", 1.0),
+            ("unet.mid.attn1.to_q", 1.0),
+            ("unet.mid.ff", 1.0),
+        ]
+    );
+}
+
+/// The header of diffusers says rank and alpha of each part of the pipeline, with `peft`'s keys.
+#[test]
+fn the_header_says_rank_and_alpha() {
+    let file = File(vec![])
+        .ones("unet.a.q.lora_A.weight", &[2, 3])
+        .ones("unet.a.q.lora_B.weight", &[4, 2])
+        .ones("unet.b.q.lora_A.weight", &[4, 3])
+        .ones("unet.b.q.lora_B.weight", &[4, 4])
+        .ones("text_encoder.q.lora_A.weight", &[2, 3])
+        .ones("text_encoder.q.lora_B.weight", &[4, 2]);
+    let load =
+        |header: &str| file.load(&[("lora_adapter_metadata", header)], &LoadOptions::default());
+    let adapter = load(
+        r#"{"unet.r": 2, "unet.lora_alpha": 6, "unet.rank_pattern": {"^b.q": 4},
+            "unet.alpha_pattern": {"^b.q": 2}, "unet.peft_type": "LORA"}"#,
+    );
+    let expected = [("text_encoder.q", 1.0), ("unet.a.q", 3.0), ("unet.b.q", 0.5)];
+    assert_eq!(scalings(&adapter.unwrap()), expected);
+    for (header, word) in [
+        (r#"{"unet.r": 3, "unet.lora_alpha": 6}"#, "shape"),
+        (r#"{"unet.r": 0}"#, "rank"),
+        (r#"{"unet.r": 2, "unet.use_qalora": true}"#, "QALoRA"),
+        ("[]", "not an object"),
+        ("{", "lora_adapter_metadata"),
+    ] {
+        let error = load(header).unwrap_err().to_string();
+        assert!(error.contains(word), "{header}: {error}");
+    }
+}
+
+#[test]
+fn what_a_file_cannot_mean_is_refused() {
+    let lora = |name: &str| {
+        File(vec![])
+            .ones(&format!("{name}.lora_down.weight"), &[2, 3])
+            .ones(&format!("{name}.lora_up.weight"), &[4, 2])
+    };
+    for (file, word) in [
+        (lora("a").ones("a.lora_mid.weight", &[2, 2, 3, 3]), "Tucker"),
+        (lora("a").ones("b.diff", &[4, 3]), "trained whole"),
+        (lora("a").ones("b.oft_blocks", &[4, 3, 3]), "OFT"),
+        (lora("a").ones("b.weight", &[4, 3]), "none of an adapter's tensors"),
+        (lora("a").scalar("b.alpha", 1.0), "none of an adapter's tensors"),
+        (lora("a").ones("a.alpha", &[2]), "one number"),
+        (lora("a").scalar("a.alpha", f32::NAN), "one number"),
+        (lora("a").scalar("a.alpha", 1e-45), "does not fit"),
+        (lora("a").ones("a.hada_w1_a", &[4, 2]), "two forms"),
+        (File(vec![]).ones("a.hada_w1_a", &[4, 2]).ones("a.dora_scale", &[4, 1]), "DoRA on LoHa"),
+        (lora("a").ones("a.dora_scale", &[1, 3]), "--base"),
+        (File(vec![]).ones("a.lora_down.weight", &[2, 3]), "missing"),
+        (File(vec![]).ones("a.lora_down.weight", &[2, 3, 1, 1]), "convolution"),
+        (File(vec![]).ones("model.norm.weight", &[4]), "no tensor of this file"),
+        (File(vec![]).ones("m.lora_a", &[3, 2]), "MLX"),
+        (lora(""), "empty"),
+        (lora("_orig_mod.a"), "--rename _orig_mod.="),
+    ] {
+        let error = file.load(&[], &LoadOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(word), "{word}: {error}");
+    }
+    // What is not asked for is no obstacle.
+    let modules = ["a".to_owned()];
+    let options = LoadOptions { modules: &modules, ..Default::default() };
+    let adapter = lora("a").ones("b.diff", &[4, 3]).load(&[], &options).unwrap();
+    assert_eq!(scalings(&adapter), [("a", 1.0)]);
+}
+
+/// An MLX folder with these settings.
+fn mlx(settings: &str) -> Result<Adapter, Error> {
+    let dir = tempfile::tempdir().unwrap();
+    let from = foreign("mlx_lora_bias");
+    std::fs::copy(from.join("adapters.safetensors"), dir.path().join("adapters.safetensors"))
+        .unwrap();
+    std::fs::write(dir.path().join("adapter_config.json"), settings).unwrap();
+    Adapter::load(dir.path())
+}
+
+#[test]
+fn settings_of_mlx_that_cannot_be_right_are_refused() {
+    let good = r#"{"lora_parameters": {"rank": 3, "scale": 2.5}, "iters": 600}"#;
+    assert_eq!(mlx(good).unwrap().modules[0].scaling, 2.5);
+    for (from, to, word) in [
+        ("{\"lora_p", "{\"fine_tune_type\": \"full\", \"lora_p", "no adapter"),
+        ("{\"lora_p", "{\"fine_tune_type\": \"qlora\", \"lora_p", "must be lora, dora or full"),
+        ("{\"lora_p", "{\"fine_tune_type\": \"dora\", \"lora_p", "--base"),
+        ("\"rank\": 3", "\"rank\": 4", "shape"),
+        ("\"rank\": 3, ", "", "rank"),
+        ("\"scale\": 2.5", "\"alpha\": 16, \"scale\": 2.5", "alpha"),
+        (", \"scale\": 2.5", "", "scale"),
+        ("2.5", "\"2.5\"", "scale"),
+        ("2.5", "1e300", "scale"),
+        ("{\"rank\": 3, \"scale\": 2.5}", "3", "must be an object"),
+    ] {
+        let settings = good.replacen(from, to, 1);
+        assert_ne!(settings, good);
+        let error = mlx(&settings).unwrap_err().to_string();
+        assert!(error.contains(word), "{settings}: {error}");
+    }
+}
+
+/// Shards of a PEFT adapter are read as one.
+#[test]
+fn shards_are_one_adapter() {
+    let mut folder = Folder::empty("");
+    folder.f32("base_model.model.m.lora_A.weight", &[2, 3], &[1.0; 6]);
+    let a = folder.clone();
+    folder.f32("base_model.model.m.lora_B.weight", &[4, 2], &[2.0; 8]);
+    let whole = Adapter::load(folder.write().path()).unwrap();
+    let mut b = Folder::empty("");
+    b.f32("base_model.model.m.lora_B.weight", &[4, 2], &[2.0; 8]);
+
+    let dir = a.write();
+    let (first, second) = ("adapter_model-1.safetensors", "adapter_model-2.safetensors");
+    std::fs::rename(dir.path().join("adapter_model.safetensors"), dir.path().join(first)).unwrap();
+    let other = b.write();
+    std::fs::copy(other.path().join("adapter_model.safetensors"), dir.path().join(second)).unwrap();
+    let index = format!(
+        r#"{{"weight_map": {{"base_model.model.m.lora_A.weight": "{first}",
+            "base_model.model.m.lora_B.weight": "{second}"}}}}"#
+    );
+    std::fs::write(dir.path().join("adapter_model.safetensors.index.json"), index).unwrap();
+    assert_eq!(Adapter::load(dir.path()).unwrap(), whole);
+    std::fs::copy(dir.path().join(first), dir.path().join(second)).unwrap();
+    let error = Adapter::load(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("also in another file"), "{error}");
+}
+
+/// What is no adapter, by what is in it.
+#[test]
+fn other_things_are_named_with_what_to_do() {
+    let write = |files: &[(&str, &[u8])]| {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        }
+        dir
+    };
+    let config = &br#"{"peft_type": "LORA"}"#[..];
+    for (files, word) in [
+        (&[("lora.nemo", &b"x"[..])][..], "NeMo"),
+        (&[("adapter_0.pt", b"PK\x03\x04")], "torchtune"),
+        (&[("adapter_config.json", config), ("adapter_model.bin", b"PK\x03\x04")], "pickle"),
+        (&[("pytorch_lora_weights.bin", b"PK\x03\x04")], "'pytorch_lora_weights.bin'"),
+        (&[("zero_to_fp32.py", b""), ("latest", b"")], "DeepSpeed"),
+        (&[("a.distcp", b""), (".metadata", b"")], "FSDP"),
+        (&[("snapshots/abc/adapter_config.json", config)], "snapshots/abc"),
+        (&[("lora.safetensors", b"<!DOCTYPE html><html>")], "web page"),
+        (&[("lora.safetensors", b"\n<html lang=en>")], "web page"),
+        (&[("lora.safetensors", b"version https://git-lfs.github.com/spec/v1\n")], "git lfs pull"),
+        (&[("lora.safetensors", b"\x80\x02}q\x00")], "pickle"),
+        (&[("lora.gguf", b"GGUF\x03\0\0\0")], "GGUF"),
+        (&[("adapter_config.json", b"<html>"), ("adapter_model.safetensors", b"x")], "web page"),
+        (&[("readme.md", b"")], "save_pretrained"),
+    ] {
+        let error = Adapter::load(write(files).path()).unwrap_err().to_string();
+        assert!(error.contains(word), "{word}: {error}");
+    }
+}

@@ -207,3 +207,15 @@ fn the_page_says_what_is_exported() {
     let written = std::fs::read_to_string(&path).unwrap();
     assert!(words(&written) == words(&page), "write it with ZKLORA_WRITE_DOCS=1");
 }
+
+/// The matrices of VeRA belong to all modules.
+#[test]
+fn what_all_modules_share_is_read_with_each() {
+    let name = "gpt2_vera_r8";
+    let whole = support::load(name);
+    let modules = [whole.modules[0].name.clone()];
+    let base = base(name);
+    let options = LoadOptions { base: Some(&base), modules: &modules, ..Default::default() };
+    let one = Adapter::load_with(&support::fixture(name), &options).unwrap();
+    assert_eq!(one.modules, whole.modules[..1]);
+}

@@ -177,6 +177,8 @@ fn the_header_says_rank_and_alpha() {
         (r#"{"unet.r": 3, "unet.lora_alpha": 6}"#, "shape"),
         (r#"{"unet.r": 0}"#, "rank"),
         (r#"{"unet.r": 2, "unet.use_qalora": true}"#, "QALoRA"),
+        (r#"{"unet.r": 2, "unet.use_dora": true}"#, "magnitude"),
+        (r#"{"unet.r": 2, "unet.peft_type": "LOHA"}"#, "must be LORA"),
         ("[]", "not an object"),
         ("{", "lora_adapter_metadata"),
     ] {
@@ -214,6 +216,13 @@ fn what_a_file_cannot_mean_is_refused() {
         let error = file.load(&[], &LoadOptions::default()).unwrap_err().to_string();
         assert!(error.contains(word), "{word}: {error}");
     }
+    let file = File(vec![])
+        .ones("unet.q.lora_A.weight", &[2, 3])
+        .ones("unet.q.lora_B.weight", &[4, 2])
+        .scalar("unet.q.alpha", 1.0);
+    let header = [("lora_adapter_metadata", r#"{"unet.r": 2, "unet.lora_alpha": 6}"#)];
+    let error = file.load(&header, &LoadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("diffusers refuses"), "{error}");
     // What is not asked for is no obstacle.
     let modules = ["a".to_owned()];
     let options = LoadOptions { modules: &modules, ..Default::default() };

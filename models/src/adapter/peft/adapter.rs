@@ -108,6 +108,10 @@ fn open(paths: &[PathBuf], options: &LoadOptions) -> Result<Weights, Error> {
     };
     // The module is some beginning of the name.
     let is_selected = |name: &str| {
+        // VeRA's matrices belong to all modules.
+        if name.starts_with("base_model.") && !name.starts_with(PREFIX) {
+            return true;
+        }
         let name = name.strip_prefix(PREFIX).unwrap_or(name);
         let ends = name.match_indices('.').map(|(at, _)| at).chain([name.len()]);
         ends.into_iter()
@@ -115,7 +119,9 @@ fn open(paths: &[PathBuf], options: &LoadOptions) -> Result<Weights, Error> {
     };
     let weights = Weights::open(paths)?.renamed(|name| Some((renamed(name), None)))?;
     // Patterns that match nothing are refused later, with the names that there are.
-    match weights.names().iter().any(|name| is_selected(name)) {
+    let selects =
+        !options.modules.is_empty() && weights.names().iter().any(|name| is_selected(name));
+    match selects {
         true => weights.renamed(|name| is_selected(name).then(|| (name.to_owned(), None))),
         false => Ok(weights),
     }

@@ -45,7 +45,7 @@ pub(super) fn find(path: &Path) -> Result<AdapterFiles, Error> {
 fn in_file(path: &Path) -> Result<AdapterFiles, Error> {
     match content(path)? {
         Content::Gguf => Ok(AdapterFiles::Gguf(path.to_owned())),
-        Content::Other if path.file_name().is_some_and(|name| name == WEIGHTS_FILE) => {
+        Content::Other if [WEIGHTS_FILE, MLX_WEIGHTS].iter().any(|name| path.ends_with(name)) => {
             // Its settings lie beside it.
             in_folder(zklora_files::folder_of(path))
         }

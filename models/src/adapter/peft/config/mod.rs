@@ -116,6 +116,9 @@ fn check_roles(tuner: Tuner, keys: &Keys) -> Result<(), Error> {
 /// Ranks and scalings by the keys of a `LoraConfig`, of modules whose names begin with `prefix`,
 /// which its patterns leave out.
 pub(super) fn ranks_of_lora(keys: &Keys, prefix: &str) -> Result<Ranks, Error> {
+    if keys.text("peft_type")?.is_some_and(|name| name != "LORA") {
+        return Err(keys.error("peft_type", "must be LORA"));
+    }
     check_roles(Tuner::Lora, keys)?;
     Ok(Ranks::read(keys, "lora_alpha", keys.flag("use_rslora")?)?.below(prefix))
 }

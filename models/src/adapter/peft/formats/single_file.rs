@@ -111,7 +111,12 @@ struct Found {
     dora: bool,
     /// A tensor of it, for messages.
     tensor: String,
+    /// The tensor whose first dimension is the rank; none for LoKr with two whole factors.
+    rank: Option<String>,
 }
+
+/// What `peft` calls tensors whose first dimension is the rank.
+const OF_RANK: &[&str] = &[DOWN, ".hada_w1_b", ".lokr_w1_b", ".lokr_w2_b"];
 
 pub(super) fn read(path: &Path, open: Open) -> Result<Vec<Part>, Error> {
     let paths = [path.to_owned()];
@@ -140,11 +145,24 @@ pub(super) fn read(path: &Path, open: Open) -> Result<Vec<Part>, Error> {
             }
             let mut all = open(&paths)?;
             let ranks = match component.and_then(|of| Some((of, header.get(of)?))) {
-                Some((component, keys)) => ranks_of_lora(keys, &format!("{component}."))?,
+                Some((component, keys)) => {
+                    let own = modules.keys().filter(|module| is_of(module));
+                    let mut alphas = own.map(|module| format!("{module}{ALPHA}"));
+                    if let Some(alpha) = alphas.find(|alpha| all.has(alpha)) {
+                        let reason = "is in the file beside settings in its header, which diffusers \
+                                      refuses: remove one of the two";
+                        return Err(all.error(&alpha, reason));
+                    }
+                    if keys.flag("use_dora")? != dora {
+                        let reason = "does not agree with the tensors: DoRA has magnitude vectors";
+                        return Err(keys.error("use_dora", reason));
+                    }
+                    ranks_of_lora(keys, &format!("{component}."))?
+                }
                 None => {
                     let mut ranks = BTreeMap::new();
-                    for module in modules.keys().filter(|module| is_of(module)) {
-                        ranks.insert(module.clone(), ranked(&mut all, module, form)?);
+                    for (module, found) in modules.iter().filter(|(module, _)| is_of(module)) {
+                        ranks.insert(module.clone(), ranked(&mut all, module, found)?);
                     }
                     Ranks::Modules(ranks)
                 }
@@ -206,7 +224,7 @@ fn modules(weights: &Weights) -> Result<BTreeMap<String, Found>, Error> {
             continue;
         };
         let dora = suffix == MAGNITUDE;
-        let new = Found { form, dora, tensor: name.clone() };
+        let new = Found { form, dora, tensor: name.clone(), rank: None };
         let found = modules.entry(module).or_insert(new);
         if found.form != form {
             let reason = match dora || found.dora {
@@ -218,6 +236,9 @@ fn modules(weights: &Weights) -> Result<BTreeMap<String, Found>, Error> {
             return Err(weights.error(&name, reason));
         }
         found.dora |= dora;
+        if OF_RANK.contains(&suffix) {
+            found.rank = Some(name);
+        }
     }
     // An alpha belongs to a module; anything else could change more than the deltas.
     let is_alpha =
@@ -233,24 +254,12 @@ fn modules(weights: &Weights) -> Result<BTreeMap<String, Found>, Error> {
 }
 
 /// Rank and scaling of a module, as its tensors say.
-fn ranked(weights: &mut Weights, module: &str, form: Form) -> Result<Ranked, Error> {
-    let of_peft = |suffixes: &[&str]| {
-        let names = weights.names();
-        names.into_iter().find(|name| {
-            meaning(name).is_some_and(|of| of.module == module && suffixes.contains(&of.suffix))
-        })
-    };
-    // The tensor whose first dimension is the rank.
-    let tensor = of_peft(match form {
-        Form::Lora => &[DOWN],
-        Form::LoHa => &[".hada_w1_b"],
-        Form::LoKr => &[".lokr_w1_b", ".lokr_w2_b"],
-    });
-    let Some(tensor) = tensor else {
+fn ranked(weights: &mut Weights, module: &str, found: &Found) -> Result<Ranked, Error> {
+    let Some(tensor) = &found.rank else {
         // Two whole factors; or a tensor is missing, which the reader of modules says.
         return Ok(Ranked { rank: 1, scaling: 1.0 });
     };
-    let rank = weights.shape(&tensor)?.first().copied().unwrap_or(0);
+    let rank = weights.shape(tensor)?.first().copied().unwrap_or(0);
     let alpha_name = format!("{module}{ALPHA}");
     let alpha = match weights.has(&alpha_name) {
         true => match weights.read_f32(&alpha_name)?.as_slice() {

@@ -196,6 +196,16 @@ fn adapter_single_file() {
 }
 
 #[test]
+fn adapter_gguf() {
+    let base = fixture("base/tiny-llama");
+    fuzz(&[fs::read(fixture("foreign/gguf/adapter.gguf")).unwrap()], |bytes| {
+        let (folder, path) = file("adapter.gguf", bytes);
+        let _ = zklora_models::Adapter::load_with_base(&path, Some(&base));
+        drop(folder);
+    });
+}
+
+#[test]
 fn adapter_of_mlx() {
     let adapter = fixture("foreign/mlx_lora_bias");
     let weights = fs::read(adapter.join("adapters.safetensors")).unwrap();

@@ -1,12 +1,12 @@
 //! Adapters and base models in floating point, in two halves that do not know each other.
 //!
-//! * `adapter` reads the folders that `peft` and Hugging Face save ([`peft`]) and writes one ONNX
-//!   file per submodule for the compiler ([`mod@export`]). It needs tract's protobuf types only.
+//! * `adapter` reads adapters of `peft` and other libraries ([`peft`]) and writes one ONNX file per
+//!   submodule for the compiler ([`mod@export`]). It needs tract's protobuf types only.
 //! * [`language_model`] runs a base model from an ONNX file, with deltas added at its layers. It
 //!   needs tract's inference, optimiser and runtime.
 //!
 //! ```text
-//! PEFT folder ─ peft::Adapter::load or load_with_base → Adapter
+//! folder or file of an adapter ─ peft::Adapter::load or load_with → Adapter
 //! Adapter ─ export::export → <module>.onnx per module + export.json
 //! base model folder ─ fingerprint → BLAKE3 of its tensors, kept in export.json
 //! base model as ONNX ─ language_model::LanguageModel::load → logits, with an Injector's deltas

@@ -263,6 +263,73 @@ fn settings_of_mlx_that_cannot_be_right_are_refused() {
     }
 }
 
+/// The same weights as in the folder of peft that it was converted from, bit for bit.
+#[test]
+fn gguf_is_read_back_as_it_was_converted() {
+    let file = foreign("gguf/adapter.gguf");
+    let base = support::base("llama");
+    let read = Adapter::load_with_base(&file, Some(&base)).unwrap();
+    let of_peft = support::load("llama_all_linear_r8");
+    assert_eq!(read.modules, of_peft.modules);
+    assert_eq!(read.base_model.fingerprint.unwrap().len(), 64);
+    // The rows of q and k are in an order that depends on the base model.
+    let error = Adapter::load(&file).unwrap_err().to_string();
+    assert!(error.contains("attn_k") && error.contains("--base"), "{error}");
+    // Modules are named as `transformers` does. Those of v are in their own order.
+    let modules = ["*.v_proj".to_owned()];
+    let options = LoadOptions { modules: &modules, ..Default::default() };
+    let v = Adapter::load_with(&file, &options).unwrap();
+    assert!(v.base_model.fingerprint.is_none());
+    let expected: Vec<_> =
+        of_peft.modules.iter().filter(|of| of.name.ends_with("v_proj")).cloned().collect();
+    assert_eq!(v.modules, expected);
+}
+
+#[test]
+fn a_gguf_file_that_is_cut_or_lies_is_refused() {
+    let good = std::fs::read(foreign("gguf/adapter.gguf")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("adapter.gguf");
+    let base = support::base("llama");
+    let load = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        Adapter::load_with_base(&path, Some(&base))
+    };
+    assert!(load(&good).is_ok());
+    for cut in (0..4000).chain([good.len() - 1]) {
+        assert!(load(&good[..cut]).is_err(), "cut at {cut}");
+    }
+    for (at, bytes, word) in [
+        (4, &[4][..], "version 4"),
+        (8, &[255; 8], "tensors"),
+        (16, &[255; 8], "entries"),
+        (24, &[255; 8], "a text of"),
+    ] {
+        let mut changed = good.clone();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        let error = load(&changed).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    let replaced = |from: &str, to: &str| {
+        let (from, to) = (from.as_bytes(), to.as_bytes());
+        let at = good.windows(from.len()).position(|window| window == from).unwrap();
+        let mut changed = good.clone();
+        changed[at..at + to.len()].copy_from_slice(to);
+        load(&changed).unwrap_err().to_string()
+    };
+    for (from, to, word) in [
+        ("\x05\0\0\0\0\0\0\0llama", "\x05\0\0\0\0\0\0\0zzzzz", "names of layers"),
+        ("adapter\x0c", "adaptor\x0c", "no LoRA adapter"),
+        ("blk.0.attn_q.weight.lora_a", "blk.0.attn_r.weight.lora_a", "attn_r"),
+        ("blk.0.attn_q.weight.lora_a", "blk.x.attn_q.weight.lora_a", "blk.x"),
+        ("blk.0.attn_q.weight.lora_b", "blk.0.attn_q.weight.lora_c", "lora_c"),
+        ("blk.0.attn_q.weight.lora_b", "blk.0.attn_q.weight.lora_a", "comes twice"),
+    ] {
+        let error = replaced(from, to);
+        assert!(error.contains(word), "{word}: {error}");
+    }
+}
+
 /// Shards of a PEFT adapter are read as one.
 #[test]
 fn shards_are_one_adapter() {

@@ -24,7 +24,8 @@ def export_adapter(
 ) -> List[str]:
     """Writes one ONNX file per module of an adapter to ``out``; returns the modules' names.
 
-    ``adapter`` is a folder of PEFT or MLX, or a file of kohya's scripts, LyCORIS or diffusers.
+    ``adapter`` is a folder of PEFT or MLX, or a file of kohya's scripts, LyCORIS,
+    diffusers or llama.cpp (GGUF).
     ``base`` is the base model's folder, which DoRA and VeRA need; its fingerprint goes into the
     manifest, and so does ``base_name`` [default: the adapter's own]. ``modules`` are patterns of
     names [default: all modules]. ``rename`` are pairs of texts: the second is read in the place of

@@ -7,7 +7,8 @@ use clap::Args as ClapArgs;
 /// `zklora export`
 #[derive(ClapArgs)]
 pub struct Export {
-    /// The adapter: a folder of PEFT or MLX, or a file of kohya's scripts, LyCORIS or diffusers.
+    /// The adapter: a folder of PEFT or MLX, or a file of kohya's scripts, LyCORIS, diffusers or
+    /// llama.cpp (GGUF).
     #[arg(long, value_name = "PATH")]
     pub adapter: PathBuf,
     /// Folder for the ONNX files.

@@ -1,11 +1,11 @@
-//! Adapters in: PEFT folders are read (`peft`), and written as one ONNX file per submodule
-//! (`export`).
+//! Adapters in: they are read (`peft`), and written as one ONNX file per submodule (`export`).
 //!
 //! Of tract, only the protobuf types are used here: nothing is run.
 
 mod base_model;
 mod base_weights;
 pub mod export;
+mod gguf_file;
 mod glob;
 mod module_name;
 pub mod peft;

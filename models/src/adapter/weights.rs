@@ -8,7 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, adapter::tensor_file::TensorFile, error::quoted};
+use crate::{
+    Error,
+    adapter::{gguf_file::GgufFile, tensor_file::TensorFile},
+    error::quoted,
+};
 
 /// Longest file of an adapter that is read, in bytes.
 const MAX_FILE: u64 = 16 << 30;
@@ -20,6 +24,9 @@ pub(crate) enum View {
     Transposed,
     /// A matrix of one column, as a vector.
     Vector,
+    /// A matrix whose rows are heads with their two halves interleaved (llama.cpp): the first half of
+    /// each head first.
+    Interleaved { heads: usize },
 }
 
 /// A tensor of a file.
@@ -30,9 +37,73 @@ pub(crate) struct Stored {
     view: Option<View>,
 }
 
+/// A file of tensors.
+enum File {
+    Safetensors(TensorFile),
+    Gguf(GgufFile),
+}
+
+impl File {
+    fn open(path: &Path) -> Result<File, Error> {
+        match zklora_files::read_start(path, 4)? == b"GGUF" {
+            true => Ok(File::Gguf(GgufFile::open(path, MAX_FILE)?)),
+            false => Ok(File::Safetensors(TensorFile::open(path, MAX_FILE)?)),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            File::Safetensors(file) => file.path(),
+            File::Gguf(file) => file.path(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            File::Safetensors(file) => file.names(),
+            File::Gguf(file) => file.names(),
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        match self {
+            File::Safetensors(file) => file.text(key),
+            File::Gguf(file) => file.text(key),
+        }
+    }
+
+    fn shape(&self, tensor: &str) -> Result<&[usize], Error> {
+        match self {
+            File::Safetensors(file) => Ok(&file.info(tensor)?.shape),
+            File::Gguf(file) => file.shape(tensor),
+        }
+    }
+
+    fn read_f32(&mut self, tensor: &str) -> Result<Vec<f32>, Error> {
+        match self {
+            File::Safetensors(file) => file.read_f32(tensor),
+            File::Gguf(file) => file.read_f32(tensor),
+        }
+    }
+
+    fn digest(&mut self, tensor: &str) -> Result<blake3::Hash, Error> {
+        match self {
+            File::Safetensors(file) => file.digest(tensor),
+            File::Gguf(file) => file.digest(tensor),
+        }
+    }
+
+    fn tensor_error(&self, tensor: &str, reason: String) -> Error {
+        match self {
+            File::Safetensors(file) => file.tensor_error(tensor, reason),
+            File::Gguf(file) => file.tensor_error(tensor, reason),
+        }
+    }
+}
+
 /// The tensors of some files.
 pub(crate) struct Weights {
-    files: Vec<TensorFile>,
+    files: Vec<File>,
     tensors: BTreeMap<String, Stored>,
 }
 
@@ -42,8 +113,8 @@ impl Weights {
     /// # Errors
     /// A file is malformed, or a tensor is in two of them.
     pub(crate) fn open(paths: &[PathBuf]) -> Result<Weights, Error> {
-        let open = |path: &PathBuf| TensorFile::open(path, MAX_FILE);
-        let files: Vec<TensorFile> = paths.iter().map(open).collect::<Result<_, _>>()?;
+        let open = |path: &PathBuf| File::open(path);
+        let files: Vec<File> = paths.iter().map(open).collect::<Result<_, _>>()?;
         let mut tensors = BTreeMap::new();
         for (at, file) in files.iter().enumerate() {
             for name in file.names() {
@@ -79,6 +150,11 @@ impl Weights {
         Ok(Weights { files, tensors: renamed })
     }
 
+    /// Whether the first file is one of llama.cpp.
+    pub(crate) fn is_gguf(&self) -> bool {
+        matches!(self.files.first(), Some(File::Gguf(_)))
+    }
+
     /// The names, sorted bytewise.
     pub(crate) fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()
@@ -91,12 +167,20 @@ impl Weights {
 
     /// The first file, which stands for all.
     pub(crate) fn path(&self) -> &Path {
-        self.files.first().map_or(Path::new(""), TensorFile::path)
+        self.files.first().map_or(Path::new(""), File::path)
     }
 
     /// The text that a file's header has for a key.
     pub(crate) fn metadata(&self, key: &str) -> Option<&str> {
         self.files.iter().find_map(|file| file.text(key))
+    }
+
+    /// The number that a GGUF file's header has for a key.
+    pub(crate) fn number(&self, key: &str) -> Option<f64> {
+        self.files.iter().find_map(|file| match file {
+            File::Gguf(file) => file.number(key),
+            File::Safetensors(_) => None,
+        })
     }
 
     /// An error about one tensor, which the message calls by its name in the file.
@@ -119,11 +203,11 @@ impl Weights {
     /// file.
     pub(crate) fn shape(&self, tensor: &str) -> Result<Vec<usize>, Error> {
         let stored = self.stored(tensor)?;
-        let shape = &self.files[stored.file].info(&stored.name)?.shape;
-        Ok(match (stored.view, shape.as_slice()) {
+        let shape = self.files[stored.file].shape(&stored.name)?;
+        Ok(match (stored.view, shape) {
             (Some(View::Transposed), &[rows, columns]) => vec![columns, rows],
             (Some(View::Vector), &[n, 1]) => vec![n],
-            _ => shape.clone(),
+            _ => shape.to_vec(),
         })
     }
 
@@ -131,14 +215,25 @@ impl Weights {
     pub(crate) fn read_f32(&mut self, tensor: &str) -> Result<Vec<f32>, Error> {
         let Stored { file, name, view } = self.stored(tensor)?.clone();
         let values = self.files[file].read_f32(&name)?;
-        let shape = &self.files[file].info(&name)?.shape;
-        match (view, shape.as_slice()) {
+        let shape = self.files[file].shape(&name)?;
+        match (view, shape) {
             (Some(View::Transposed), &[rows, columns]) => {
                 let mut turned = Vec::with_capacity(values.len());
                 for column in 0..columns {
                     turned.extend((0..rows).map(|row| values[row * columns + column]));
                 }
                 Ok(turned)
+            }
+            (Some(View::Interleaved { heads }), &[rows, columns]) => {
+                let half = rows / heads.max(1) / 2;
+                let mut ordered = Vec::with_capacity(values.len());
+                for head in 0..heads {
+                    for (part, at) in (0..2).flat_map(|part| (0..half).map(move |at| (part, at))) {
+                        let row = (head * half + at) * 2 + part;
+                        ordered.extend_from_slice(&values[row * columns..][..columns]);
+                    }
+                }
+                Ok(ordered)
             }
             _ => Ok(values),
         }

@@ -6,6 +6,7 @@ use super::{
     base_model::BaseModel,
     folder,
     formats::{self, Part},
+    load_options::LoadOptions,
     module::AdapterModule,
     module_tensors::PREFIX,
     modules,
@@ -27,25 +28,9 @@ pub struct Adapter {
     pub modules: Vec<AdapterModule>,
 }
 
-/// How an adapter is read.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LoadOptions<'a> {
-    /// The folder of the base model (`model.safetensors` or shards). The whole base model is read,
-    /// to compute its fingerprint, and it must have every module that the adapter changes.
-    pub base: Option<&'a Path>,
-    /// The name of the base model; none takes the adapter's.
-    pub base_name: Option<&'a str>,
-    /// Patterns for the names of modules, as [`export`](crate::export()) takes them; none for all.
-    /// What belongs to other modules is not read.
-    pub modules: &'a [String],
-    /// Texts in the names of tensors, each with what is read in its place, in this order. An empty
-    /// text stands for the beginning.
-    pub rename: &'a [(String, String)],
-}
-
 impl Adapter {
     /// Reads an adapter: a folder that `peft` or MLX saved, or its only subfolder that holds an
-    /// adapter, or a file of kohya's scripts, LyCORIS or diffusers.
+    /// adapter, or a file of kohya's scripts, LyCORIS, diffusers or llama.cpp (GGUF).
     ///
     /// # Errors
     /// A file is malformed; a setting or tensor would make the delta differ from the one that
@@ -70,7 +55,7 @@ impl Adapter {
     pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Adapter, Error> {
         let files = folder::find(path)?;
         let open = |paths: &[PathBuf]| open(paths, options);
-        let parts = formats::read(&files, &open)?;
+        let parts = formats::read(&files, options, &open)?;
         let (mut base_model, mut modules) = (BaseModel::default(), Vec::new());
         let mut base_weights = None;
         if let Some(base) = options.base {
@@ -119,8 +104,9 @@ fn open(paths: &[PathBuf], options: &LoadOptions) -> Result<Weights, Error> {
     };
     let weights = Weights::open(paths)?.renamed(|name| Some((renamed(name), None)))?;
     // Patterns that match nothing are refused later, with the names that there are.
-    let selects =
-        !options.modules.is_empty() && weights.names().iter().any(|name| is_selected(name));
+    let selects = !options.modules.is_empty()
+        && !weights.is_gguf()
+        && weights.names().iter().any(|name| is_selected(name));
     match selects {
         true => weights.renamed(|name| is_selected(name).then(|| (name.to_owned(), None))),
         false => Ok(weights),

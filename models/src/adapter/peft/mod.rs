@@ -1,5 +1,10 @@
-//! Reads an adapter that `peft` saved: a folder with `adapter_config.json` and
-//! `adapter_model.safetensors`.
+//! Reads an adapter that `peft` saved, a folder with `adapter_config.json` and
+//! `adapter_model.safetensors`, or another library, as what `peft` would load.
+//!
+//! ```text
+//! path ─ folder (which format?) → files ─ formats → parts: config + tensors under peft's names
+//! part ─ modules (a file a form) → AdapterModule
+//! ```
 //!
 //! The result is what `peft` 0.21 computes at inference, module by module ([`AdapterModule`]): LoRA
 //! and DoRA of linear layers and embeddings, AdaLoRA, VeRA, (IA)³, LoHa and LoKr. Settings that
@@ -15,6 +20,7 @@ mod dora;
 mod folder;
 mod formats;
 mod ia3;
+mod load_options;
 mod loha;
 mod lokr;
 mod lora;
@@ -28,8 +34,9 @@ mod supported;
 mod tensor_names;
 mod vera;
 
-pub use adapter::{Adapter, LoadOptions};
+pub use adapter::Adapter;
 pub use base_model::BaseModel;
+pub use load_options::LoadOptions;
 pub use module::{AdapterModule, Branch, Form, Kind, LoraWeights, ModuleInput};
 pub use step::{Action, Step};
 pub use supported::{Case, supported};

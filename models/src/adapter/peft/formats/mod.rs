@@ -3,12 +3,15 @@
 //!
 //! Must not know how deltas are made of tensors.
 
+mod gguf;
 mod mlx;
 mod single_file;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::{config::Config, folder::AdapterFiles, module_tensors::PREFIX};
+use super::{
+    config::Config, folder::AdapterFiles, load_options::LoadOptions, module_tensors::PREFIX,
+};
 use crate::{Error, adapter::weights::Weights};
 
 /// Tensors that are read with one config. An adapter with modules of several forms has several.
@@ -20,28 +23,23 @@ pub(super) struct Part {
 /// Opens files of weights, with the names that the caller wants.
 pub(super) type Open<'a> = &'a dyn Fn(&[PathBuf]) -> Result<Weights, Error>;
 
-/// The parts of an adapter.
+/// The parts of an adapter. `open` gives the tensors of the modules that the options ask for, but for
+/// GGUF, whose names say it only after they are understood.
 ///
 /// # Errors
 /// The settings or names are not those of the format, or of a form that is not supported.
-pub(super) fn read(files: &AdapterFiles, open: Open) -> Result<Vec<Part>, Error> {
+pub(super) fn read(
+    files: &AdapterFiles,
+    options: &LoadOptions,
+    open: Open,
+) -> Result<Vec<Part>, Error> {
     match files {
         AdapterFiles::Peft { config, weights } => {
             Ok(vec![Part { config: Config::read(config)?, weights: open(weights)? }])
         }
         AdapterFiles::Mlx { config, weights } => mlx::read(config, weights, open),
         AdapterFiles::SingleFile(path) => single_file::read(path, open),
-        AdapterFiles::Gguf(path) => Err(not_yet(path)),
-    }
-}
-
-fn not_yet(path: &Path) -> Error {
-    Error::Format {
-        path: path.to_owned(),
-        what: "this is an adapter of llama.cpp (GGUF)".into(),
-        hint: "pass the folder that it was converted from (convert_lora_to_gguf.py reads one of \
-               peft)"
-            .into(),
+        AdapterFiles::Gguf(path) => gguf::read(path, options, open),
     }
 }
 

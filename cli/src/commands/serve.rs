@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     args, log,
-    output::{Output, count},
+    output::{Output, bytes, count},
     stop_signal,
 };
 
@@ -42,7 +42,7 @@ pub fn serve(args: &args::Serve, output: &Output) -> Outcome {
     let options = options(args)?;
     let manifest = artifacts.manifest.clone();
     let given_away = leak::given_away(&args.artifacts, &manifest.id());
-    let offer = answering.as_ref().map(offer_rows).transpose()?;
+    let offer = answering.as_ref().map(|of| offer_rows(of, prove_memory(args))).transpose()?;
     let listening = server::start_with_evaluations(artifacts, srs, keys, &options, answering)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
     let url = format!("{scheme}://{}", listening.address);
@@ -79,20 +79,24 @@ fn answering_of(
 
 /// What samples are proven.
 fn proof_limits(args: &args::Serve, tokens: u32) -> ProofLimits {
-    let memory = match args.prove_memory {
-        Some(mib) => u64::from(mib) << 20,
-        // The rest is for the base model, twice, and for what else the server does.
-        None => server::available_memory() / 2,
-    };
     ProofLimits {
         tokens: tokens.into(),
-        leaves: leaves_within(memory),
+        leaves: leaves_within(prove_memory(args)),
         samples: args.proofs_per_client.into(),
     }
 }
 
+/// What a proof may take of memory, in bytes.
+fn prove_memory(args: &args::Serve) -> u64 {
+    match args.prove_memory {
+        Some(mib) => u64::from(mib) << 20,
+        // The rest is for the base model, twice, and for what else the server does.
+        None => server::available_memory() / 2,
+    }
+}
+
 /// The offer and its budget, for the table.
-fn offer_rows(answering: &Answering) -> anyhow::Result<OfferRows> {
+fn offer_rows(answering: &Answering, prove_memory: u64) -> anyhow::Result<OfferRows> {
     let (spent, budget) = (answering.spent()?, answering.offer.offer.budget);
     let bits = |bits: u64| count(usize::try_from(bits).unwrap_or(usize::MAX));
     let rows = vec![
@@ -118,12 +122,12 @@ fn offer_rows(answering: &Answering) -> anyhow::Result<OfferRows> {
                 ProofLimits { tokens: 0, .. } => {
                     "none (--prove N proves samples of up to N tokens)".into()
                 }
-                ProofLimits { tokens, leaves, samples } => format!(
-                    "{} for each client, of samples of up to {} tokens, in parts of up to {} \
-                     million leaves (--prove-memory)",
+                ProofLimits { tokens, samples, .. } => format!(
+                    "{} for each client, of samples of up to {} tokens, with {} of memory \
+                     (--prove-memory)",
                     bits(samples),
                     bits(tokens),
-                    bits(leaves >> 20)
+                    bytes(prove_memory)
                 ),
             },
         ),

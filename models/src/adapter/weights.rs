@@ -24,8 +24,8 @@ pub(crate) enum View {
     Transposed,
     /// A matrix of one column, as a vector.
     Vector,
-    /// A matrix whose rows are heads with their two halves interleaved (llama.cpp): the first half of
-    /// each head first.
+    /// A matrix whose rows are heads with their two halves interleaved (llama.cpp): the first half
+    /// of each head first.
     Interleaved { heads: usize },
 }
 

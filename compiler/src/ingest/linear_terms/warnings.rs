@@ -46,8 +46,8 @@ fn mixed_rows(lowered: &Lowered) -> Option<String> {
     })
 }
 
-/// A matrix of full rank is committed to as that many pairs. If it is one matrix and no product, one
-/// of its factors is an identity.
+/// A matrix of full rank is committed to as that many pairs. If it is one matrix and no product,
+/// one of its factors is an identity.
 fn dense(lowered: &Lowered) -> Option<String> {
     let map = &lowered.map;
     let full = |term: &Term| match term {

@@ -8,8 +8,8 @@ use super::{
     formats::{self, Part},
     load_options::LoadOptions,
     module::AdapterModule,
-    module_tensors::PREFIX,
     modules,
+    tensor_names::PREFIX,
 };
 use crate::{
     AppliesTo, Error,

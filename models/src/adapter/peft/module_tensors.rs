@@ -6,14 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use super::tensor_names;
+use super::tensor_names::{PREFIX, remedy};
 use crate::{
     Error,
     adapter::{module_name, weights::Weights},
 };
-
-/// The prefix that `peft` puts before the name of every module.
-pub(super) const PREFIX: &str = "base_model.model.";
 
 /// Most numbers that all modules together may have beyond those of the file. LoHa, LoKr and VeRA
 /// write out more numbers than the file holds, so a small file could ask for any amount of memory.
@@ -57,7 +54,7 @@ impl<'a> AdapterTensors<'a> {
         for tensor in self.file.names().into_iter().filter(|name| !shared.contains(&name.as_str()))
         {
             let refuse = |reason: &str| Err(self.file.error(&tensor, reason));
-            if let Some(remedy) = tensor_names::remedy(&tensor) {
+            if let Some(remedy) = remedy(&tensor) {
                 return refuse(&remedy.to_string());
             }
             let Some(name) = tensor.strip_prefix(PREFIX) else {

@@ -5,7 +5,8 @@
 //! scaling than in `peft`. So constructs on which they differ are refused. Must not know what
 //! patterns are for.
 
-/// Whether a pattern that [`check`] accepts has a look-ahead, which the `regex` crate does not know.
+/// Whether a pattern that [`check`] accepts has a look-ahead, which the `regex` crate does not
+/// know.
 pub(super) fn looks_ahead(pattern: &str) -> bool {
     let bytes = pattern.as_bytes();
     // `(?` in a character class is refused or harmless: the other crate reads all patterns.

@@ -3,7 +3,8 @@
 //!
 //! Must not know shapes or values.
 
-use super::module_tensors::PREFIX;
+/// The prefix that `peft` puts before the name of every module.
+pub(super) const PREFIX: &str = "base_model.model.";
 
 /// Why `peft` would not find a tensor, and what to replace by what in its name.
 #[derive(Debug, PartialEq)]

@@ -1,5 +1,5 @@
-//! Rank and scaling of each module: `r` and `alpha`, their patterns, rsLoRA; or, in formats that say
-//! them for each module, these.
+//! Rank and scaling of each module: `r` and `alpha`, their patterns, rsLoRA; or, in formats that
+//! say them for each module, these.
 //!
 //! The keys are those of LoRA, LoHa and LoKr, which differ only in the name of the alpha key. Must
 //! not know about tensors.

@@ -1,18 +1,21 @@
 //! GGUF: an adapter of llama.cpp, as its `convert_lora_to_gguf.py` writes it from one of `peft`.
 //!
 //! `blk.0.attn_q.weight.lora_a` is `lora_A` and `lora_b` is `lora_B`, in their orientation. The
-//! scaling is `adapter.lora.alpha` / rank, or 1 if alpha is 0. Names are those of llama.cpp's graph,
-//! and the rows of q and k of Llama are in another order: with the two halves of each head
+//! scaling is `adapter.lora.alpha` / rank, or 1 if alpha is 0. Names are those of llama.cpp's
+//! graph, and the rows of q and k of Llama are in another order: with the two halves of each head
 //! interleaved. How many heads there are is in the base model's `config.json`.
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{LoadOptions, Open, Part, peft_name};
+use super::part::{Open, Part, peft_name};
 use crate::{
     Error,
     adapter::{
         glob,
-        peft::config::{Config, Keys, Ranked, Ranks, Settings, fits_f32},
+        peft::{
+            config::{Config, Keys, Ranked, Ranks, Settings, fits_f32},
+            load_options::LoadOptions,
+        },
         strict_json::StrictJson,
         weights::{View, Weights},
     },

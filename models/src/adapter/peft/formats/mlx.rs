@@ -1,12 +1,13 @@
 //! MLX: `adapter_config.json` and `adapters.safetensors`, as `mlx_lm.lora` writes them.
 //!
-//! `y = linear(x) + scale · (x lora_a) lora_b`, with `lora_a` `[d_in, r]` and `lora_b` `[r, d_out]`:
-//! the transposes of `peft`'s. `scale` is the whole factor. DoRA's `m` is `peft`'s magnitude vector.
+//! `y = linear(x) + scale · (x lora_a) lora_b`, with `lora_a` `[d_in, r]` and `lora_b` `[r,
+//! d_out]`: the transposes of `peft`'s. `scale` is the whole factor. DoRA's `m` is `peft`'s
+//! magnitude vector.
 //! All other keys of the settings say how it was trained.
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{Open, Part, peft_name};
+use super::part::{Open, Part, peft_name};
 use crate::{
     Error,
     adapter::{

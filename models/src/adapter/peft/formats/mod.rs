@@ -5,26 +5,17 @@
 
 mod gguf;
 mod mlx;
+mod part;
 mod single_file;
 
-use std::path::PathBuf;
+use part::Open;
+pub(super) use part::Part;
 
-use super::{
-    config::Config, folder::AdapterFiles, load_options::LoadOptions, module_tensors::PREFIX,
-};
-use crate::{Error, adapter::weights::Weights};
+use super::{config::Config, folder::AdapterFiles, load_options::LoadOptions};
+use crate::Error;
 
-/// Tensors that are read with one config. An adapter with modules of several forms has several.
-pub(super) struct Part {
-    pub(super) config: Config,
-    pub(super) weights: Weights,
-}
-
-/// Opens files of weights, with the names that the caller wants.
-pub(super) type Open<'a> = &'a dyn Fn(&[PathBuf]) -> Result<Weights, Error>;
-
-/// The parts of an adapter. `open` gives the tensors of the modules that the options ask for, but for
-/// GGUF, whose names say it only after they are understood.
+/// The parts of an adapter. `open` gives the tensors of the modules that the options ask for, but
+/// for GGUF, whose names say it only after they are understood.
 ///
 /// # Errors
 /// The settings or names are not those of the format, or of a form that is not supported.
@@ -41,9 +32,4 @@ pub(super) fn read(
         AdapterFiles::SingleFile(path) => single_file::read(path, open),
         AdapterFiles::Gguf(path) => gguf::read(path, options, open),
     }
-}
-
-/// The name that `peft` gives to a tensor of a module.
-fn peft_name(module: &str, suffix: &str) -> String {
-    format!("{PREFIX}{module}{suffix}")
 }

@@ -16,7 +16,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use super::{Open, Part, peft_name};
+use super::part::{Open, Part, peft_name};
 use crate::{
     Error,
     adapter::{
@@ -131,7 +131,7 @@ pub(super) fn read(path: &Path, open: Open) -> Result<Vec<Part>, Error> {
         [(Form::Lora, false), (Form::Lora, true), (Form::LoHa, false), (Form::LoKr, false)]
     {
         for component in header.keys().map(|key| Some(*key)).chain([None]) {
-            // Modules of this form, and of this part of the pipeline if the header has its settings.
+            // Modules of this form, and of this part of the pipeline if the header has settings.
             let is_of = |module: &str| {
                 let of = COMPONENTS.iter().find(|of| {
                     header.contains_key(**of)

@@ -97,7 +97,9 @@ fn what_peft_loads_is_exported() {
         ("diffusers_pytorch_lora_weights", 0),
         ("kohya_single", 0),
     ] {
-        let adapter = load(case, &LoadOptions::default()).unwrap_or_else(|e| panic!("{case}: {e}"));
+        let adapter = load(case, &LoadOptions::default());
+        assert!(adapter.is_ok(), "{case}: {}", adapter.unwrap_err());
+        let adapter = adapter.unwrap();
         assert_eq!(compare(case, &adapter), modules, "{case}");
         let out = tempfile::tempdir().unwrap();
         zklora_models::export(&adapter, &[], out.path()).unwrap();

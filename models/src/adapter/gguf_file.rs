@@ -199,7 +199,7 @@ impl GgufFile {
         }
         let alignment = match numbers.get("general.alignment") {
             None => ALIGNMENT,
-            Some(&number) if number >= 1.0 && number <= 65536.0 => number as u64,
+            Some(number) if (1.0..=65536.0).contains(number) => *number as u64,
             Some(number) => return Err(header.malformed(format!("its alignment is {number}"))),
         };
         let data = header.read.div_ceil(alignment) * alignment;

@@ -57,7 +57,7 @@ give another delta there is refused, with what to do.
 | MLX | `adapter_config.json` with `fine_tune_type` or `lora_parameters`, and `adapters.safetensors` | LoRA and DoRA of linear layers and token tables: `lora_a` and `lora_b` transposed, `scale` as the whole factor |
 | kohya's scripts, LyCORIS | one file with `.lora_down.weight`, `.hada_*` or `.lokr_*` | LoRA, DoRA, LoHa and LoKr of linear layers: alpha / rank by module; alpha missing or 0 is the rank. Modules keep the file's names; `--base` finds the layer whose dots are underscores |
 | diffusers | one file with `.lora_A.weight`, or the older `_lora.down.weight`, `.lora.down.weight`, `.lora_linear_layer.down.weight` | LoRA and DoRA of linear layers, with the header's settings if it has some |
-| GGUF (llama.cpp) | the first bytes | LoRA of the linear layers of Llama, Mistral, Qwen, Gemma and others with their names, in F32, F16, BF16 and Q8_0; q and k of Llama need `--base`, whose `config.json` says how many heads there are |
+| GGUF (llama.cpp) | the first bytes | LoRA of the linear layers of Llama, Mistral, Qwen 2 and 3, and Gemma 1 and 2, in F32, F16, BF16 and Q8_0; q and k of Llama need `--base`, whose `config.json` says how many heads there are |
 | pickles, torchtune, NeMo, FSDP, DeepSpeed, Git LFS pointers, web pages, folders of the cache | names and first bytes | refused, with the command that makes an adapter of it |
 
 Weights in F64 (if exact in F32), F32, F16, BF16, F8_E4M3 and F8_E5M2 are widened exactly.

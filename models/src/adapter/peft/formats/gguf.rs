@@ -21,11 +21,11 @@ use crate::{
     },
 };
 
-/// Architectures whose layers have these names.
-const ARCHITECTURES: &[&str] =
-    &["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "smollm3", "granite", "olmo2"];
-/// Those whose q and k have permuted rows.
-const PERMUTED: &[&str] = &["llama", "granite"];
+/// Architectures whose layers have these names. Mistral is `llama` there.
+const ARCHITECTURES: &[&str] = &["llama", "qwen2", "qwen3", "gemma", "gemma2"];
+/// Those whose q and k have permuted rows. Before one is added above: look it up in llama.cpp's
+/// `convert_hf_to_gguf.py`.
+const PERMUTED: &[&str] = &["llama"];
 
 /// Names of llama.cpp's graph in a block, and those of `transformers`.
 const LAYERS: &[(&str, &str)] = &[

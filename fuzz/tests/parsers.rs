@@ -170,15 +170,25 @@ fn adapter_safetensors() {
     });
 }
 
-#[test]
-fn adapter_config() {
-    let adapter = fixture("adapters/gpt2_all_r8_rslora_patterns");
-    let weights = fs::read(adapter.join("adapter_model.safetensors")).unwrap();
+/// The settings of an adapter, beside its weights.
+fn adapter_settings(adapter: &str, weights: &str) {
+    let adapter = fixture(adapter);
+    let content = fs::read(adapter.join(weights)).unwrap();
     fuzz(&[fs::read(adapter.join("adapter_config.json")).unwrap()], |bytes| {
         let (folder, _) = file("adapter_config.json", bytes);
-        fs::write(folder.path().join("adapter_model.safetensors"), &weights).unwrap();
+        fs::write(folder.path().join(weights), &content).unwrap();
         let _ = zklora_models::Adapter::load(folder.path());
     });
+}
+
+#[test]
+fn adapter_config() {
+    adapter_settings("adapters/gpt2_all_r8_rslora_patterns", "adapter_model.safetensors");
+}
+
+#[test]
+fn adapter_of_mlx() {
+    adapter_settings("foreign/mlx_lora_bias", "adapters.safetensors");
 }
 
 /// Files without settings: of kohya's scripts, LyCORIS and diffusers.
@@ -202,17 +212,6 @@ fn adapter_gguf() {
         let (folder, path) = file("adapter.gguf", bytes);
         let _ = zklora_models::Adapter::load_with_base(&path, Some(&base));
         drop(folder);
-    });
-}
-
-#[test]
-fn adapter_of_mlx() {
-    let adapter = fixture("foreign/mlx_lora_bias");
-    let weights = fs::read(adapter.join("adapters.safetensors")).unwrap();
-    fuzz(&[fs::read(adapter.join("adapter_config.json")).unwrap()], |bytes| {
-        let (folder, _) = file("adapter_config.json", bytes);
-        fs::write(folder.path().join("adapters.safetensors"), &weights).unwrap();
-        let _ = zklora_models::Adapter::load(folder.path());
     });
 }
 

@@ -36,7 +36,7 @@ pub enum Error {
         reason: String,
     },
     /// A path holds something else than an adapter of a known format.
-    #[error("{}: {what}; {hint}", .path.display())]
+    #[error("{}: {}; {hint}", .path.display(), shown(.what))]
     Format {
         /// The file or folder.
         path: PathBuf,

@@ -210,6 +210,18 @@ fn the_page_says_what_is_exported() {
     assert!(words(&written) == words(&page), "write it with ZKLORA_WRITE_DOCS=1");
 }
 
+/// The rule is that of the manifest, in which the name is published.
+#[test]
+fn the_name_of_the_base_model_is_checked_wherever_it_comes_from() {
+    let load =
+        |name| load("fresh_lora", &LoadOptions { base_name: Some(name), ..Default::default() });
+    assert_eq!(load("org/llama").unwrap().base_model.name, "org/llama");
+    for name in ["a\nb", &"x".repeat(600)] {
+        let error = load(name).unwrap_err().to_string();
+        assert!(error.contains("must be the name of a model"), "{error}");
+    }
+}
+
 /// The matrices of VeRA belong to all modules.
 #[test]
 fn what_all_modules_share_is_read_with_each() {

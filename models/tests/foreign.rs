@@ -330,6 +330,103 @@ fn a_gguf_file_that_is_cut_or_lies_is_refused() {
     }
 }
 
+/// A GGUF file with these texts and tensors: name, dimensions from the inner one on, type of ggml,
+/// bytes.
+fn gguf(texts: &[(&str, &str)], alpha: f32, tensors: &[(&str, [u64; 2], u32, Vec<u8>)]) -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let mut file = [b"GGUF", &3u32.to_le_bytes()[..]].concat();
+    file.extend((tensors.len() as u64).to_le_bytes());
+    file.extend((texts.len() as u64 + 1).to_le_bytes());
+    for (key, value) in texts {
+        file.extend([text(key), 8u32.to_le_bytes().to_vec(), text(value)].concat());
+    }
+    file.extend([text("adapter.lora.alpha"), 6u32.to_le_bytes().to_vec()].concat());
+    file.extend(alpha.to_le_bytes());
+    let (mut data, aligned) = (Vec::new(), |bytes: &mut Vec<u8>| {
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+    });
+    for (name, dims, kind, bytes) in tensors {
+        file.extend([text(name), 2u32.to_le_bytes().to_vec()].concat());
+        dims.iter().for_each(|dim| file.extend(dim.to_le_bytes()));
+        file.extend([&kind.to_le_bytes()[..], &(data.len() as u64).to_le_bytes()].concat());
+        data.extend(bytes);
+        aligned(&mut data);
+    }
+    aligned(&mut file);
+    [file, data].concat()
+}
+
+const GEMMA: &[(&str, &str)] =
+    &[("general.type", "adapter"), ("adapter.type", "lora"), ("general.architecture", "gemma")];
+
+fn load_gguf(bytes: &[u8]) -> Result<Adapter, Error> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("adapter.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    Adapter::load(&path)
+}
+
+/// In an architecture whose rows are in their own order, so that no base model is needed.
+#[test]
+fn every_type_of_gguf_is_widened_exactly() {
+    let numbers: Vec<f32> = (0..64i16).map(|at| f32::from(at - 20) / 8.0).collect();
+    let of =
+        |bytes: fn(f32) -> Vec<u8>| numbers.iter().flat_map(|v| bytes(*v)).collect::<Vec<u8>>();
+    // Two blocks of a scale and 32 integers of 8 bits.
+    let scale = half::f16::from_f32(0.125).to_le_bytes();
+    let blocks = (0..64i16).map(|at| (at - 20) as i8).collect::<Vec<_>>();
+    let blocks = blocks.chunks(32).flat_map(|block| {
+        scale.into_iter().chain(block.iter().map(|q| q.cast_unsigned())).collect::<Vec<u8>>()
+    });
+    let (a, b) = ("blk.3.attn_q.weight.lora_a", "blk.3.attn_q.weight.lora_b");
+    let ones = 1f32.to_le_bytes().repeat(4);
+    for (kind, bytes) in [
+        (0, of(|v| v.to_le_bytes().to_vec())),
+        (1, of(|v| half::f16::from_f32(v).to_le_bytes().to_vec())),
+        (30, of(|v| half::bf16::from_f32(v).to_le_bytes().to_vec())),
+        (8, blocks.collect()),
+    ] {
+        let file = gguf(GEMMA, 6.0, &[(a, [32, 2], kind, bytes), (b, [2, 2], 0, ones.clone())]);
+        let adapter = load_gguf(&file).unwrap();
+        assert_eq!(scalings(&adapter), [("model.layers.3.self_attn.q_proj", 3.0)]);
+        assert_eq!(adapter.modules[0].branches[0].steps[0].values, numbers, "type {kind}");
+    }
+    let with = |alpha, kind, dims| {
+        load_gguf(&gguf(
+            GEMMA,
+            alpha,
+            &[(a, dims, kind, of(|_| vec![0; 4])), (b, [2, 2], 0, ones.clone())],
+        ))
+    };
+    assert_eq!(with(0.0, 0, [32, 2]).unwrap().modules[0].scaling, 1.0);
+    for (alpha, kind, dims, word) in [
+        (6.0, 12, [32, 2], "type 12 of ggml"),
+        (6.0, 8, [31, 2], "whole number of blocks"),
+        (6.0, 0, [u64::MAX, 2], "too large"),
+        (6.0, 0, [1 << 40, 2], "beyond its end"),
+        (f32::NAN, 0, [32, 2], "does not fit"),
+    ] {
+        let error = with(alpha, kind, dims).unwrap_err().to_string();
+        assert!(error.contains(word), "{word}: {error}");
+    }
+}
+
+/// What a file says is data: it does not reach a terminal as it is.
+#[test]
+fn texts_of_a_gguf_file_are_escaped_in_messages() {
+    let red = "\u{1b}[31m\n";
+    let hostile = |at: usize| {
+        let mut texts = GEMMA.to_vec();
+        texts[at].1 = red;
+        load_gguf(&gguf(&texts, 6.0, &[])).unwrap_err().to_string()
+    };
+    let tensor = (red, [u64::MAX, 2], 0, vec![]);
+    let named = load_gguf(&gguf(GEMMA, 6.0, &[tensor])).unwrap_err().to_string();
+    for error in [hostile(0), hostile(1), hostile(2), named] {
+        assert!(!error.contains(['\u{1b}', '\n']), "{error:?}");
+    }
+}
+
 /// Shards of a PEFT adapter are read as one.
 #[test]
 fn shards_are_one_adapter() {

@@ -1,8 +1,9 @@
 //! Opens a GGUF file (llama.cpp), checks its header, and reads it one tensor at a time.
 //!
-//! Own code, because the published readers keep no bounds on what a hostile header asks for. The
-//! format is that of <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3,
-//! little-endian. Must not know which tensors belong together.
+//! Every length of a hostile header is bounded before it is used. The format, in its versions 2 and
+//! 3 and little-endian, is that of
+//! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Must not know which tensors belong
+//! together.
 
 use std::{
     collections::{BTreeMap, HashMap},

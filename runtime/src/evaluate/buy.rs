@@ -237,7 +237,7 @@ pub fn buy(
     let proven = match options.prove {
         Some(sample) => {
             let of = (&terms, &request, &answer);
-            let kept = (&folder, sent.as_ref());
+            let kept = (&folder, sent.as_ref().zip(earlier_samples));
             Some(prove(contributor, kept, srs, of, sample, options.terms.policy, progress)?)
         }
         None => None,

@@ -70,7 +70,7 @@ impl SampleOptions {
 /// Asks for the proof of a sample, and verifies it.
 pub(super) fn prove(
     contributor: &mut dyn Contributor,
-    (folder, sent): (&Folder, Option<&SentUnits>),
+    (folder, sent): (&Folder, Option<(&SentUnits, EarlierSamples)>),
     srs: &Srs,
     (terms, full, answer): (&CheckedTerms, &FullRequest, &Answer),
     options: SampleOptions,
@@ -90,7 +90,7 @@ pub(super) fn prove(
         return Err(Error::file(&folder.path, why));
     }
     // Kept before it is asked for: a proof that never came is remembered, too.
-    if let Some(sent) = sent {
+    if let Some((sent, _)) = sent {
         sent.asking(&terms.offer, full)?;
     }
     folder.write(PROOF_REQUEST, &bytes)?;
@@ -107,8 +107,8 @@ pub(super) fn prove(
             .map_err(|error| Error::file(&folder.file(PROOF), error))?;
     }
     let mut proven = proven?;
-    if let Some(sent) = sent {
-        proven.earlier_samples = sent.earlier_samples(&terms.offer, full)?;
+    if let Some((sent, earlier)) = sent {
+        proven.earlier_samples = earlier;
         if proven.values.is_some() {
             sent.proven(&terms.offer, full)?;
         }

@@ -85,6 +85,17 @@ fn nonce(purchase: &Purchase) -> [u8; 32] {
     blake3::derive_key("zklora v1 evaluation draw nonce", &bytes)
 }
 
+/// A server that accepted the request to prove a sample of so many units, and has proven nothing.
+fn accepted(shop: &Shop, units: u32) -> (Server, ProofRequest) {
+    let purchase = Purchase::start(shop);
+    let mut server = shop.proving(1000);
+    let found = purchase.buy_with(&mut server, &purchase.options(TEXTS)).unwrap();
+    let nonce = nonce(&purchase);
+    let request = ProofRequest::new(&found.answer, nonce, Metric::LogProbability, units).unwrap();
+    server.answering.accept_proof(&request, "buyer").unwrap();
+    (server, request)
+}
+
 #[test]
 fn the_mean_of_a_drawn_sample_is_proven() {
     let shop = Shop::new();
@@ -258,14 +269,9 @@ fn the_size_and_the_number_of_samples_are_limited_before_anything_is_paid() {
 #[test]
 fn a_sample_that_another_process_proves_is_not_waited_for() {
     let shop = Shop::new();
-    let purchase = Purchase::start(&shop);
-    let mut server = shop.proving(1000);
-    let found = purchase.buy_with(&mut server, &purchase.options(TEXTS)).unwrap();
-    let nonce = nonce(&purchase);
-    let request = ProofRequest::new(&found.answer, nonce, Metric::LogProbability, 1).unwrap();
-    server.answering.accept_proof(&request, "buyer").unwrap();
+    let (server, request) = accepted(&shop, 1);
     let other = shop.proving(1000);
-    let digest = found.request.digest;
+    let digest = request.request;
     let mut refused = None;
     let proof = server.answering.prove(&digest, &mut |_, _| {
         refused = other.answering.prove(&digest, &mut |_, _| panic!("it is proven")).err();
@@ -396,14 +402,8 @@ fn nothing_leaves_but_commitments_and_a_mean() {
 #[test]
 fn a_proof_goes_on_where_it_was_interrupted() {
     let shop = Shop::new();
-    let purchase = Purchase::start(&shop);
-    let server = RefCell::new(shop.proving(1000));
-    let found = purchase.buy_with(&mut server.borrow_mut(), &purchase.options(TEXTS)).unwrap();
-    let request =
-        ProofRequest::new(&found.answer, nonce(&purchase), Metric::LogProbability, 3).unwrap();
-    let server = server.into_inner();
-    server.answering.accept_proof(&request, "buyer").unwrap();
-    let digest = found.request.digest;
+    let (server, request) = accepted(&shop, 3);
+    let digest = request.request;
     assert_eq!(server.answering.prove(&digest, &mut |_, _| false).unwrap(), None);
     let mut parts = 0;
     let proof = shop.proving(1000).answering.prove(&digest, &mut |_, of| {
@@ -417,13 +417,8 @@ fn a_proof_goes_on_where_it_was_interrupted() {
 #[test]
 fn a_part_that_ends_processes_is_not_tried_for_ever() {
     let shop = Shop::new();
-    let purchase = Purchase::start(&shop);
-    let mut server = shop.proving(1000);
-    let found = purchase.buy_with(&mut server, &purchase.options(TEXTS)).unwrap();
-    let nonce = nonce(&purchase);
-    let request = ProofRequest::new(&found.answer, nonce, Metric::LogProbability, 1).unwrap();
-    server.answering.accept_proof(&request, "buyer").unwrap();
-    let digest = found.request.digest;
+    let (server, request) = accepted(&shop, 1);
+    let digest = request.request;
     let parts = shop.identity().lineages().unwrap()[0].request(&digest).join("proof-parts");
     fs::create_dir_all(&parts).unwrap();
     let prove = || server.answering.prove(&digest, &mut |_, _| false);

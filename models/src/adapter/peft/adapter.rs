@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     base_model::BaseModel,
+    config::check_name,
     folder,
     formats::{self, Part},
     load_options::LoadOptions,
@@ -72,6 +73,8 @@ impl Adapter {
             modules.iter().try_for_each(|module| check_base(base, module))?;
         }
         if let Some(name) = options.base_name {
+            let refuse = |reason| Error::Options(format!("the name of the base model {reason}"));
+            check_name(name).map_err(refuse)?;
             base_model.name = name.to_owned();
         }
         Ok(Adapter { base_model, modules })

@@ -18,11 +18,11 @@ use crate::Error;
 /// Suffixes of the tensors that a module may have.
 pub(super) const SUFFIXES: &[&str] = &[A, B, BIAS, MAGNITUDE, EMBEDDING_A, EMBEDDING_B];
 
-const A: &str = ".lora_A.weight";
-const B: &str = ".lora_B.weight";
-const BIAS: &str = ".lora_B.bias";
-const EMBEDDING_A: &str = ".lora_embedding_A";
-const EMBEDDING_B: &str = ".lora_embedding_B";
+pub(super) const A: &str = ".lora_A.weight";
+pub(super) const B: &str = ".lora_B.weight";
+pub(super) const BIAS: &str = ".lora_B.bias";
+pub(super) const EMBEDDING_A: &str = ".lora_embedding_A";
+pub(super) const EMBEDDING_B: &str = ".lora_embedding_B";
 
 /// DoRA's tensor; `super::dora` reads it.
 pub(super) const MAGNITUDE: &str = ".lora_magnitude_vector";

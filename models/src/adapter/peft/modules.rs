@@ -10,6 +10,7 @@ use super::{
     dora, ia3, loha, lokr, lora,
     module::AdapterModule,
     module_tensors::{AdapterTensors, ModuleTensors},
+    tensor_names::is_of_adapter,
     vera,
 };
 use crate::{
@@ -198,8 +199,5 @@ fn hint(tensor: &str) -> Option<&'static str> {
         ),
     ];
     let own = hints.iter().find(|(part, _)| tensor.contains(part)).map(|(_, hint)| *hint);
-    let is_of_adapter = ["lora_", "hada_", "lokr_", "ia3_", "vera_"]
-        .iter()
-        .any(|part| tensor.split('.').any(|name| name.starts_with(part)));
-    own.or((!is_of_adapter).then_some(STATE))
+    own.or((!is_of_adapter(tensor)).then_some(STATE))
 }

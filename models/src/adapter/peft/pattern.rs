@@ -35,7 +35,10 @@ enum Pattern {
 
 impl Pattern {
     /// Whether it matches from the start, as `re.match` does. If any match starts there, the
-    /// leftmost does. A pattern that takes too many steps matches nothing.
+    /// leftmost does.
+    ///
+    /// # Errors
+    /// It takes too many steps.
     fn matches(&self, module: &str) -> Result<bool, TooManySteps> {
         let start = match self {
             Pattern::Plain(regex) => regex.find(module).map(|found| found.start()),

@@ -35,6 +35,12 @@ const WRAPPERS: &[Remedy] = &[
     },
 ];
 
+/// Whether a tensor's name has a part that only tensors of adapters have.
+pub(super) fn is_of_adapter(tensor: &str) -> bool {
+    let parts = ["lora_", "hada_", "lokr_", "ia3_", "vera_"];
+    tensor.split('.').any(|name| parts.iter().any(|part| name.starts_with(part)))
+}
+
 /// The remedy for a tensor; none if its name is one that `peft` can find.
 pub(super) fn remedy(tensor: &str) -> Option<&'static Remedy> {
     const DATA_PARALLEL: Remedy = Remedy {
@@ -44,12 +50,9 @@ pub(super) fn remedy(tensor: &str) -> Option<&'static Remedy> {
     };
     const NO_PREFIX: Remedy =
         Remedy { why: "it does not begin with `base_model.model.`", from: "", to: PREFIX };
-    let is_of_adapter = ["lora_", "hada_", "lokr_", "ia3_", "vera_"]
-        .iter()
-        .any(|part| tensor.split('.').any(|name| name.starts_with(part)));
     match () {
         () if tensor.starts_with("module.base_model.model.") => Some(&DATA_PARALLEL),
-        () if !is_of_adapter => None,
+        () if !is_of_adapter(tensor) => None,
         () => WRAPPERS
             .iter()
             .find(|of| tensor.contains(of.from))

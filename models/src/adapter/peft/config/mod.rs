@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) use adalora::Allocation;
 pub(super) use keys::Keys;
-pub(super) use ranks::{Ranked, Ranks, fits_f32};
+pub(super) use ranks::{Ranked, Ranks};
 use roles::Role;
 pub(super) use supported::tables;
 use tuner::Tuner;
@@ -95,7 +95,7 @@ impl Config {
 
 /// The rule of the manifest for the name of a base model, which must stay as it is for existing
 /// files. It is weaker than `text::is_plain`; the name is escaped wherever it is shown.
-fn check_name(name: &str) -> Result<(), String> {
+pub(super) fn check_name(name: &str) -> Result<(), String> {
     match name.len() > MAX_NAME || name.chars().any(char::is_control) {
         true => Err(format!(
             "must be the name of a model: at most {MAX_NAME} bytes, without control characters"

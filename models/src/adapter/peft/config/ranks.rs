@@ -44,6 +44,17 @@ pub(in crate::adapter::peft) struct RankKeys {
     prefix: String,
 }
 
+impl Ranked {
+    /// Rank and scaling, or why the scaling is none: it does not fit an f32, or is so small that it
+    /// would be zero there.
+    pub(in crate::adapter::peft) fn new(rank: usize, scaling: f64) -> Result<Ranked, String> {
+        match fits_f32(scaling) || scaling == 0.0 {
+            true => Ok(Ranked { rank, scaling }),
+            false => Err(format!("gives the scaling {scaling:e}, which does not fit an f32")),
+        }
+    }
+}
+
 impl Ranks {
     /// `alpha_key` is `lora_alpha` or `alpha`; rsLoRA is off where `peft` does not have it.
     pub(super) fn read(
@@ -133,6 +144,6 @@ impl RankKeys {
 }
 
 /// Whether a scaling is finite and not zero after rounding to f32.
-pub(in crate::adapter::peft) fn fits_f32(scaling: f64) -> bool {
+pub(super) fn fits_f32(scaling: f64) -> bool {
     (scaling as f32).is_finite() && scaling as f32 != 0.0
 }

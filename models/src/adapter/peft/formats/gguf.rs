@@ -13,8 +13,9 @@ use crate::{
     adapter::{
         glob,
         peft::{
-            config::{Config, Keys, Ranked, Ranks, Settings, fits_f32},
+            config::{Config, Keys, Ranked, Ranks, Settings},
             load_options::LoadOptions,
+            lora,
         },
         strict_json::StrictJson,
         weights::{View, Weights},
@@ -76,16 +77,14 @@ pub(super) fn read(path: &Path, options: &LoadOptions, open: Open) -> Result<Vec
         if !is_selected(&module) {
             continue;
         }
-        let suffix = if name.ends_with(A) { ".lora_A.weight" } else { ".lora_B.weight" };
+        let suffix = if name.ends_with(A) { lora::A } else { lora::B };
         let mut view = None;
         if name.ends_with(B) {
             let rank = weights.shape(&name)?.last().copied().unwrap_or(0);
             let scaling = if alpha == 0.0 { 1.0 } else { alpha / rank.max(1) as f64 };
-            if !fits_f32(scaling) {
-                let reason = format!("gives the scaling {scaling:e}, which does not fit an f32");
-                return Err(weights.error(&name, reason));
-            }
-            ranks.insert(module.clone(), Ranked { rank, scaling });
+            let ranked =
+                Ranked::new(rank, scaling).map_err(|reason| weights.error(&name, reason))?;
+            ranks.insert(module.clone(), ranked);
             view = heads.view(&weights, &architecture, layer, &name)?;
         }
         views.insert(name, (peft_name(&module, suffix), view));

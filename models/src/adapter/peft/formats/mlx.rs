@@ -2,8 +2,7 @@
 //!
 //! `y = linear(x) + scale · (x lora_a) lora_b`, with `lora_a` `[d_in, r]` and `lora_b` `[r,
 //! d_out]`: the transposes of `peft`'s. `scale` is the whole factor. DoRA's `m` is `peft`'s
-//! magnitude vector.
-//! All other keys of the settings say how it was trained.
+//! magnitude vector. All other keys of the settings say how it was trained.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -11,7 +10,10 @@ use super::part::{Open, Part, peft_name};
 use crate::{
     Error,
     adapter::{
-        peft::config::{Config, Keys, Ranked, Ranks, Settings, fits_f32},
+        peft::{
+            config::{Config, Keys, Ranked, Ranks, Settings},
+            lora,
+        },
         strict_json::StrictJson,
         weights::View,
     },
@@ -43,21 +45,19 @@ pub(super) fn read(config: &Path, weights: &Path, open: Open) -> Result<Vec<Part
     };
     let parameters = Keys { path: config, entries: entries.clone() };
     if parameters.get("alpha").is_some() {
-        let reason = "mlx-lm of before 2025 multiplied the scale by alpha / rank, and later ones \
-                      ignore alpha: remove it, and set scale to the whole factor of the product";
+        let reason = "current versions of mlx-lm ignore alpha, and others multiply the scale by \
+                      alpha / rank: remove it, and set scale to the whole factor of the product";
         return Err(parameters.error("alpha", reason));
     }
     let Some(scale) = parameters.get("scale") else {
         return Err(parameters.error("scale", "must be the factor of (x lora_a) lora_b"));
     };
     let scaling = parameters.alpha("scale", scale)?;
-    if !fits_f32(scaling) && scaling != 0.0 {
-        return Err(parameters.error("scale", "does not fit an f32"));
-    }
     let rank = match parameters.get("rank") {
         Some(rank) => parameters.rank("rank", rank)?,
         None => return Err(parameters.error("rank", "must be a positive whole number")),
     };
+    let ranked = Ranked::new(rank, scaling).map_err(|reason| parameters.error("scale", reason))?;
 
     let weights = open(&[weights.to_owned()])?;
     let mut modules = BTreeMap::new();
@@ -68,20 +68,20 @@ pub(super) fn read(config: &Path, weights: &Path, open: Open) -> Result<Vec<Part
                           the module out with --module";
             return Err(weights.error(&name, reason));
         }
-        modules.insert(module.to_owned(), Ranked { rank, scaling });
+        modules.insert(module.to_owned(), ranked);
     }
     let is_table = |module: &str| TABLES.contains(&module.rsplit('.').next().unwrap_or(module));
     let weights = weights.renamed(|name| {
         let [a, b] = match name.strip_suffix(A).or_else(|| name.strip_suffix(B)) {
-            Some(module) if is_table(module) => [".lora_embedding_A", ".lora_embedding_B"],
-            _ => [".lora_A.weight", ".lora_B.weight"],
+            Some(module) if is_table(module) => [lora::EMBEDDING_A, lora::EMBEDDING_B],
+            _ => [lora::A, lora::B],
         };
         let named = |end: &str, suffix: &str, view| {
             name.strip_suffix(end).map(|module| (peft_name(module, suffix), view))
         };
         named(A, a, Some(View::Transposed))
             .or_else(|| named(B, b, Some(View::Transposed)))
-            .or_else(|| named(M, ".lora_magnitude_vector", None))
+            .or_else(|| named(M, lora::MAGNITUDE, None))
             // What it is, the reader of modules says.
             .or_else(|| Some((peft_name(name, ""), None)))
     })?;

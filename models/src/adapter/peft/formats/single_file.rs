@@ -20,7 +20,10 @@ use super::part::{Open, Part, peft_name};
 use crate::{
     Error,
     adapter::{
-        peft::config::{Config, Keys, Ranked, Ranks, Settings, fits_f32, ranks_of_lora},
+        peft::{
+            config::{Config, Keys, Ranked, Ranks, Settings, ranks_of_lora},
+            loha, lokr, lora,
+        },
         strict_json::StrictJson,
         weights::{View, Weights},
     },
@@ -35,39 +38,24 @@ enum Form {
     LoKr,
 }
 
-const DOWN: &str = ".lora_A.weight";
-const UP: &str = ".lora_B.weight";
-const MAGNITUDE: &str = ".lora_magnitude_vector";
 const ALPHA: &str = ".alpha";
 
-/// Ends of names, with the form and with what `peft` calls the tensor. The first that fits counts.
-const ENDS: &[(&str, Form, &str, Option<View>)] = &[
-    (".lora_down.weight", Form::Lora, DOWN, None),
-    (".lora_up.weight", Form::Lora, UP, None),
-    (".lora_A.weight", Form::Lora, DOWN, None),
-    (".lora_B.weight", Form::Lora, UP, None),
-    (".lora_linear_layer.down.weight", Form::Lora, DOWN, None),
-    (".lora_linear_layer.up.weight", Form::Lora, UP, None),
-    (".lora.down.weight", Form::Lora, DOWN, None),
-    (".lora.up.weight", Form::Lora, UP, None),
-    ("_lora.down.weight", Form::Lora, DOWN, None),
-    ("_lora.up.weight", Form::Lora, UP, None),
-    (".lora_B.bias", Form::Lora, ".lora_B.bias", None),
-    (".dora_scale", Form::Lora, MAGNITUDE, Some(View::Vector)),
-    (MAGNITUDE, Form::Lora, MAGNITUDE, None),
-    (".hada_w1_a", Form::LoHa, ".hada_w1_a", None),
-    (".hada_w1_b", Form::LoHa, ".hada_w1_b", None),
-    (".hada_w2_a", Form::LoHa, ".hada_w2_a", None),
-    (".hada_w2_b", Form::LoHa, ".hada_w2_b", None),
-    (".hada_t1", Form::LoHa, ".hada_t1", None),
-    (".hada_t2", Form::LoHa, ".hada_t2", None),
-    (".lokr_w1", Form::LoKr, ".lokr_w1", None),
-    (".lokr_w1_a", Form::LoKr, ".lokr_w1_a", None),
-    (".lokr_w1_b", Form::LoKr, ".lokr_w1_b", None),
-    (".lokr_w2", Form::LoKr, ".lokr_w2", None),
-    (".lokr_w2_a", Form::LoKr, ".lokr_w2_a", None),
-    (".lokr_w2_b", Form::LoKr, ".lokr_w2_b", None),
-    (".lokr_t2", Form::LoKr, ".lokr_t2", None),
+/// Ends of names of LoRA, with what `peft` calls the tensor. The first that fits counts. Those of
+/// LoHa and LoKr are `peft`'s.
+const ENDS: &[(&str, &str, Option<View>)] = &[
+    (".lora_down.weight", lora::A, None),
+    (".lora_up.weight", lora::B, None),
+    (lora::A, lora::A, None),
+    (lora::B, lora::B, None),
+    (".lora_linear_layer.down.weight", lora::A, None),
+    (".lora_linear_layer.up.weight", lora::B, None),
+    (".lora.down.weight", lora::A, None),
+    (".lora.up.weight", lora::B, None),
+    ("_lora.down.weight", lora::A, None),
+    ("_lora.up.weight", lora::B, None),
+    (lora::BIAS, lora::BIAS, None),
+    (".dora_scale", lora::MAGNITUDE, Some(View::Vector)),
+    (lora::MAGNITUDE, lora::MAGNITUDE, None),
 ];
 
 /// Ends of names of what is not supported.
@@ -116,7 +104,7 @@ struct Found {
 }
 
 /// What `peft` calls tensors whose first dimension is the rank.
-const OF_RANK: &[&str] = &[DOWN, ".hada_w1_b", ".lokr_w1_b", ".lokr_w2_b"];
+const OF_RANK: &[&str] = &[lora::A, ".hada_w1_b", ".lokr_w1_b", ".lokr_w2_b"];
 
 pub(super) fn read(path: &Path, open: Open) -> Result<Vec<Part>, Error> {
     let paths = [path.to_owned()];
@@ -171,7 +159,7 @@ pub(super) fn read(path: &Path, open: Open) -> Result<Vec<Part>, Error> {
                 let Meaning { module, suffix, view, .. } = meaning(name)?;
                 is_of(&module).then(|| (peft_name(&module, suffix), view))
             })?;
-            let bias = weights.names().iter().any(|name| name.ends_with(".lora_B.bias"));
+            let bias = weights.names().iter().any(|name| name.ends_with(lora::BIAS));
             let settings = match form {
                 Form::Lora => Settings::Lora { ranks, bias, dora },
                 Form::LoHa => Settings::LoHa(ranks),
@@ -194,7 +182,14 @@ struct Meaning {
 }
 
 fn meaning(name: &str) -> Option<Meaning> {
-    let &(end, form, suffix, view) = ENDS.iter().find(|(end, ..)| name.ends_with(end))?;
+    for (form, suffixes) in [(Form::LoHa, loha::SUFFIXES), (Form::LoKr, lokr::SUFFIXES)] {
+        for &suffix in suffixes {
+            if let Some(module) = name.strip_suffix(suffix) {
+                return Some(Meaning { module: module.to_owned(), form, suffix, view: None });
+            }
+        }
+    }
+    let &(end, suffix, view) = ENDS.iter().find(|(end, ..)| name.ends_with(end))?;
     let stem = name.strip_suffix(end)?;
     // diffusers of before 2024 adapted the processors of attention.
     let processor = stem.rsplit_once(".processor.").filter(|_| end.starts_with('_'));
@@ -203,7 +198,7 @@ fn meaning(name: &str) -> Option<Meaning> {
         Some((attention, layer)) => format!("{attention}.{layer}"),
         None => stem.to_owned(),
     };
-    Some(Meaning { module, form, suffix, view })
+    Some(Meaning { module, form: Form::Lora, suffix, view })
 }
 
 /// All modules.
@@ -223,7 +218,7 @@ fn modules(weights: &Weights) -> Result<BTreeMap<String, Found>, Error> {
             others.push(name);
             continue;
         };
-        let dora = suffix == MAGNITUDE;
+        let dora = suffix == lora::MAGNITUDE;
         let new = Found { form, dora, tensor: name.clone(), rank: None };
         let found = modules.entry(module).or_insert(new);
         if found.form != form {
@@ -269,14 +264,8 @@ fn ranked(weights: &mut Weights, module: &str, found: &Found) -> Result<Ranked, 
         false => 0.0,
     };
     let alpha = if alpha == 0.0 { rank as f64 } else { alpha };
-    let scaling = alpha / rank.max(1) as f64;
-    match fits_f32(scaling) {
-        true => Ok(Ranked { rank, scaling }),
-        false => {
-            let reason = format!("gives the scaling {scaling:e}, which does not fit an f32");
-            Err(weights.error(&alpha_name, reason))
-        }
-    }
+    Ranked::new(rank, alpha / rank.max(1) as f64)
+        .map_err(|reason| weights.error(&alpha_name, reason))
 }
 
 /// The settings that diffusers wrote into the header, by part of the pipeline.

@@ -1,7 +1,7 @@
 //! Reads the ONNX files of a compilation, by path or from a folder that `export` wrote.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -40,6 +40,8 @@ pub struct Sources {
     pub modules: Vec<OnnxModel>,
     /// The base model, if an export folder names one.
     pub base_model: BaseModel,
+    /// Tensors of layers that were trained whole, which the export folders leave out, sorted.
+    pub left_out: BTreeSet<String>,
     /// BLAKE3 of the files of each module (with its external data) and of each export index. These
     /// digests must not be published.
     pub digests: BTreeMap<String, blake3::Hash>,
@@ -53,6 +55,7 @@ pub fn sources(paths: &[PathBuf]) -> Result<Sources, SourceError> {
     let mut sources = Sources {
         modules: Vec::new(),
         base_model: BaseModel::default(),
+        left_out: BTreeSet::new(),
         digests: Default::default(),
     };
     for path in paths {
@@ -69,6 +72,7 @@ pub fn sources(paths: &[PathBuf]) -> Result<Sources, SourceError> {
                 ));
             }
             sources.base_model = base;
+            sources.left_out.extend(index.left_out);
             let bytes =
                 zklora_files::read(&path.join(zklora_models::export::INDEX_FILE), MAX_FILE)?;
             sources

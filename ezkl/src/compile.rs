@@ -106,7 +106,8 @@ pub fn compile(
         reports.push(report);
     }
     drop(maker);
-    let manifest = manifest(given.base_model, modules);
+    let left_out = given.left_out.into_iter().collect();
+    let manifest = manifest(given.base_model, left_out, modules);
     let bytes = manifest.to_bytes()?;
     let manifest = CheckedManifest::parse(&bytes, None)?;
     zklora_files::write(
@@ -121,11 +122,12 @@ pub fn compile(
     Ok(Compiled { manifest, modules: reports })
 }
 
-fn manifest(base_model: BaseModel, modules: Vec<Module>) -> Manifest {
+fn manifest(base_model: BaseModel, left_out: Vec<String>, modules: Vec<Module>) -> Manifest {
     Manifest {
         base_model,
         ezkl: VERSION.into(),
         format: FORMAT.into(),
+        left_out,
         modules,
         version: FORMAT_VERSION,
     }

@@ -90,6 +90,10 @@ pub struct Manifest {
     pub ezkl: String,
     /// [`FORMAT`].
     pub format: String,
+    /// As in the manifest of the built-in proof: tensors of layers that were trained whole and that no
+    /// module computes, sorted; not in the file if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// The modules.
     pub modules: Vec<Module>,
     /// [`FORMAT_VERSION`].
@@ -226,6 +230,7 @@ fn parse(bytes: &[u8]) -> Result<Manifest, String> {
     if manifest.to_bytes().map_err(|e| e.to_string())? != bytes {
         return Err("not canonical JSON".into());
     }
+    zklora_proof::manifest::check_left_out(&manifest.left_out)?;
     if !(1..=MAX_MODULES).contains(&manifest.modules.len()) {
         return Err(format!("{} modules", manifest.modules.len()));
     }

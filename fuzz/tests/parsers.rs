@@ -170,6 +170,25 @@ fn adapter_safetensors() {
     });
 }
 
+/// Weights of convolutions, experts and layers trained whole, or their settings, with their base
+/// model.
+#[test]
+fn adapter_of_layers_beside_their_base() {
+    for case in ["convolutions_dora", "experts", "modules_to_save", "tied_tokens"] {
+        let adapter = fixture("peft").join(case);
+        let [config, weights] = ["adapter_config.json", "adapter_model.safetensors"]
+            .map(|name| (name, fs::read(adapter.join(name)).unwrap()));
+        for ((changed, seed), (kept, content)) in [(&config, &weights), (&weights, &config)] {
+            fuzz(std::slice::from_ref(seed), |bytes| {
+                let (folder, _) = file(changed, bytes);
+                fs::write(folder.path().join(kept), content).unwrap();
+                let base = Some(adapter.join("base"));
+                let _ = zklora_models::Adapter::load_with_base(folder.path(), base.as_deref());
+            });
+        }
+    }
+}
+
 /// The settings of an adapter, beside its weights.
 fn adapter_settings(adapter: &str, weights: &str) {
     let adapter = fixture(adapter);
@@ -196,6 +215,7 @@ fn adapter_of_mlx() {
 fn adapter_single_file() {
     let seeds = [
         fixture("foreign/lycoris_mixed/adapter.safetensors"),
+        fixture("foreign/lycoris_convolutions/adapter.safetensors"),
         fixture("field/kohya_single/style.safetensors"),
         fixture("field/diffusers_pytorch_lora_weights/pytorch_lora_weights.safetensors"),
     ];

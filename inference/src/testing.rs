@@ -139,6 +139,7 @@ impl Contributor {
             base_model: BaseModel { fingerprint: None, name: name.into() },
             format: FORMAT.into(),
             k: srs.k(),
+            left_out: Vec::new(),
             modules,
             settings_digest: String::new(),
             srs_digest: String::new(),

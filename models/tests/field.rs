@@ -25,9 +25,13 @@ fn own_base(case: &str) -> Option<PathBuf> {
     }
 }
 
+fn load_with(case: &str, options: &LoadOptions) -> Result<Adapter, zklora_models::Error> {
+    Adapter::load_with(&field(case), options)
+}
+
 fn load(case: &str, options: &LoadOptions) -> Result<Adapter, zklora_models::Error> {
     let base = own_base(case);
-    Adapter::load_with(&field(case), &LoadOptions { base: base.as_deref(), ..*options })
+    load_with(case, &LoadOptions { base: base.as_deref(), ..*options })
 }
 
 /// Compares with `<module>.x` and `<module>.delta` of `expected.safetensors`; returns how many
@@ -73,22 +77,28 @@ fn compare(case: &str, adapter: &Adapter) -> usize {
 #[test]
 fn what_peft_loads_is_exported() {
     for (case, modules) in [
+        ("axolotl_lm_head", 0),
         ("bnb4_base", 2),
+        ("conv1d_whisper", 0),
+        ("conv2d_unet", 0),
         ("copy_dtype", 2),
         ("fp8_e4m3", 2),
         ("fresh_adalora", 0),
         ("fresh_dora", 0),
         ("fresh_lora", 0),
         ("from_model_config", 2),
+        ("full_peft_state", 0),
         ("gptq_base", 2),
         ("json_bom", 2),
         ("json_nan", 2),
         ("mlx", 2),
+        ("moe_target_parameters", 0),
         ("name_colon", 1),
         ("name_space", 1),
         ("peft03_merge_true", 2),
         ("rank_gt_d", 0),
         ("rank_pattern_lookahead", 2),
+        ("seq_cls_modules_to_save", 2),
         ("unknown_key", 2),
         ("vlm_new_adapter_old_base", 2),
         ("vlm_qwen2vl", 2),
@@ -111,11 +121,7 @@ fn what_peft_loads_is_exported() {
 #[test]
 fn what_peft_would_load_differently_is_refused_with_what_to_do() {
     for (case, words) in [
-        ("axolotl_lm_head", &["modules_to_save"][..]),
-        ("conv1d_whisper", &["convolution"]),
-        ("conv2d_unet", &["convolution", "conv_in"]),
-        ("fsdp_dcp", &["FSDP", "accelerate merge-weights"]),
-        ("full_peft_state", &["norm.weight", "save_pretrained"]),
+        ("fsdp_dcp", &["FSDP", "accelerate merge-weights"][..]),
         ("gguf", &["GGUF"]),
         ("keys_checkpoint_wrapped", &["--rename _checkpoint_wrapped_module.="]),
         ("keys_default", &["--rename .default="]),
@@ -127,8 +133,6 @@ fn what_peft_would_load_differently_is_refused_with_what_to_do() {
         ("loftq_init", &["init_lora_weights", "LoftQ", "base_model_name_or_path"]),
         ("lora_ga", &["init_lora_weights", "path_initial_model_for_weight_conversion"]),
         ("merged_model_keys", &["whole model"]),
-        ("moe_target_parameters", &["target_parameters"]),
-        ("seq_cls_modules_to_save", &["modules_to_save"]),
         ("zero3_no_tensors", &["ZeRO-3", "gathered"]),
     ] {
         let error = load(case, &LoadOptions::default()).unwrap_err().to_string();
@@ -136,6 +140,29 @@ fn what_peft_would_load_differently_is_refused_with_what_to_do() {
             assert!(error.contains(word), "{case}: {error}");
         }
     }
+}
+
+/// Layers that were trained whole are left out without the base model, and named.
+#[test]
+fn what_is_left_out_is_named() {
+    let named = |case: &str, base: Option<&std::path::Path>| -> Vec<String> {
+        let adapter = load_with(case, &LoadOptions { base, ..Default::default() }).unwrap();
+        adapter.left_out.into_iter().map(|left| left.tensor).collect()
+    };
+    assert_eq!(named("seq_cls_modules_to_save", None), ["score.weight"]);
+    let whole = ["lm_head.weight", "model.embed_tokens.weight"];
+    assert_eq!(named("axolotl_lm_head", None), whole);
+    let of_state = [
+        "model.layers.0.self_attn.q_proj.base_layer.weight",
+        "model.layers.0.self_attn.v_proj.base_layer.weight",
+        "model.norm.weight",
+    ];
+    assert_eq!(named("full_peft_state", None), of_state);
+    // With the base model, what equals it changes nothing. A head that it does not have is left out.
+    let llama = base("llama");
+    assert_eq!(named("seq_cls_modules_to_save", Some(&llama)), ["score.weight"]);
+    assert_eq!(named("axolotl_lm_head", Some(&llama)), [""; 0]);
+    assert_eq!(named("full_peft_state", Some(&llama)), ["model.norm.weight"]);
 }
 
 /// What a refusal says to do works.
@@ -188,7 +215,13 @@ fn the_page_says_what_is_exported() {
         let origin =
             std::fs::read_to_string(field(&name).join("README")).unwrap().trim().to_owned();
         let outcome = match load(&name, &LoadOptions::default()) {
-            Ok(adapter) => format!("exported, {} modules", adapter.modules.len()),
+            Ok(adapter) => {
+                let left_out = match adapter.left_out.as_slice() {
+                    [] => String::new(),
+                    some => format!(", {} tensors left out and named", some.len()),
+                };
+                format!("exported, {} modules{left_out}", adapter.modules.len())
+            }
             Err(error) => {
                 let folder = format!("{}/", field(&name).display());
                 format!("refused: {}", error.to_string().replace(&folder, ""))

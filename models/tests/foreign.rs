@@ -31,7 +31,9 @@ fn path(case: &str) -> PathBuf {
 fn deltas_are_those_of_their_own_libraries() {
     for (case, with_base) in [
         ("lycoris_mixed", false),
+        ("lycoris_convolutions", false),
         ("lycoris_dora", true),
+        ("lycoris_magnitudes", true),
         ("mlx_dora", true),
         ("mlx_lora_bias", false),
         ("mlx_lora_bias", true),
@@ -195,7 +197,8 @@ fn what_a_file_cannot_mean_is_refused() {
             .ones(&format!("{name}.lora_up.weight"), &[4, 2])
     };
     for (file, word) in [
-        (lora("a").ones("a.lora_mid.weight", &[2, 2, 3, 3]), "Tucker"),
+        (lora("a").ones("a.lora_mid.weight", &[2, 3, 3, 3]), "core"),
+        (lora("a").ones("a.lokr_t1", &[2, 2, 3, 3]), "first factor"),
         (lora("a").ones("b.diff", &[4, 3]), "trained whole"),
         (lora("a").ones("b.oft_blocks", &[4, 3, 3]), "OFT"),
         (lora("a").ones("b.weight", &[4, 3]), "none of an adapter's tensors"),
@@ -204,10 +207,11 @@ fn what_a_file_cannot_mean_is_refused() {
         (lora("a").scalar("a.alpha", f32::NAN), "one number"),
         (lora("a").scalar("a.alpha", 1e-45), "does not fit"),
         (lora("a").ones("a.hada_w1_a", &[4, 2]), "two forms"),
-        (File(vec![]).ones("a.hada_w1_a", &[4, 2]).ones("a.dora_scale", &[4, 1]), "DoRA on LoHa"),
-        (lora("a").ones("a.dora_scale", &[1, 3]), "--base"),
+        (File(vec![]).ones("a.hada_w1_a", &[4, 2]).ones("a.dora_scale", &[4, 1]), "--base"),
+        (lora("a").ones("b.dora_scale", &[4, 1]), "none of an adapter's tensors"),
+        (lora("a").ones("a.dora_scale", &[1, 3]), "wd_on_out"),
         (File(vec![]).ones("a.lora_down.weight", &[2, 3]), "missing"),
-        (File(vec![]).ones("a.lora_down.weight", &[2, 3, 1, 1]), "convolution"),
+        (File(vec![]).ones("a.lora_down.weight", &[2, 3, 1, 1]), "missing"),
         (File(vec![]).ones("model.norm.weight", &[4]), "no tensor of this file"),
         (File(vec![]).ones("m.lora_a", &[3, 2]), "MLX"),
         (lora(""), "empty"),

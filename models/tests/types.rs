@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 
 use support::{Folder, base, fixture, load, write_folder};
-use zklora_models::{Adapter, Error, fingerprint};
+use zklora_models::{Adapter, Error, Kind, fingerprint};
 
 /// A tensor by the end of its name, its shape and values.
 type Tensor<'a> = (&'a str, &'a [usize], &'a [f32]);
@@ -83,11 +83,9 @@ fn every_other_type_is_refused_by_name_with_those_that_are_supported() {
 }
 
 #[test]
-fn other_trained_weights_are_refused_for_every_type() {
+fn keys_that_may_change_something_are_refused_for_every_type() {
     for kind in ["LORA", "ADALORA", "VERA", "IA3", "LOHA", "LOKR"] {
-        for (key, value) in
-            [("modules_to_save", r#"["score"]"#), ("bias", r#""all""#), ("tomorrow", "1")]
-        {
+        for (key, value) in [("bias", "true"), ("tomorrow", "1")] {
             let error = refused(&folder(kind, &format!("\"{key}\": {value}"), &[]), None);
             assert!(error.contains(&format!("key `{key}`")), "{kind}: {error}");
         }
@@ -216,11 +214,13 @@ fn a_base_model_whose_layers_have_other_sizes_is_refused_for_every_type() {
     let base = base_of(&[("m.weight", &[4, 3], &[1.0; 12])]);
     let loha = folder("LOHA", r#""r": 1, "alpha": 1"#, &LOHA);
     assert!(Adapter::load_with_base(loha.write().path(), Some(base.path())).is_ok());
-    let shapes: [&[usize]; 3] = [&[4, 4], &[4, 3, 1], &[12]];
+    let convolution = base_of(&[("m.weight", &[4, 3, 1], &[1.0; 12])]);
+    let loaded = Adapter::load_with_base(loha.write().path(), Some(convolution.path())).unwrap();
+    // A convolution's tensors look like those of a linear layer; its layer has more dimensions.
+    assert_eq!(loaded.modules[0].kind, Kind::Convolution);
+    let shapes: [&[usize]; 4] = [&[4, 4], &[4, 2, 1], &[4, 3, 2], &[12]];
     for shape in shapes {
         let other = base_of(&[("m.weight", shape, &vec![1.0; shape.iter().product()])]);
-        // A convolution's tensors look like those of a linear layer; its layer has more than two
-        // dimensions.
         assert!(
             refused(&loha, Some(other.path())).contains("does not fit the adapter's module"),
             "{shape:?}"
@@ -253,8 +253,6 @@ fn a_base_layer_that_does_not_fit_is_refused() {
 #[test]
 fn a_copy_of_a_base_weight_must_be_the_base_weight() {
     let name = "llama_embedding_dora_r2";
-    let error = Adapter::load(&fixture(name)).unwrap_err().to_string();
-    assert!(error.contains("--base"), "{error}");
     let bytes = std::fs::read(fixture(name).join("adapter_model.safetensors")).unwrap();
     let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
     let json: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
@@ -349,7 +347,7 @@ fn adalora_masks_must_be_lists_of_init_r_booleans() {
 }
 
 #[test]
-fn loha_and_lokr_refuse_convolutions_and_shapes_that_do_not_fit() {
+fn loha_and_lokr_refuse_shapes_that_do_not_fit() {
     let delta = |kind: &str, config: &str, tensors: &[Tensor]| {
         Adapter::load(folder(kind, config, tensors).write().path())
             .map(|a| a.modules[0].delta(&[&[1.0, 1.0, 1.0]]))
@@ -367,15 +365,18 @@ fn loha_and_lokr_refuse_convolutions_and_shapes_that_do_not_fit() {
         changed.f32(&name, shape, &vec![1.0; shape.iter().product()]);
         assert!(refused(&changed, None).contains("hada_w"), "{at} {shape:?}");
     }
-    let mut tucker = folder("LOHA", r#""r": 1"#, &LOHA);
-    tucker.f32("base_model.model.m.hada_t1", &[1, 1, 3, 3], &[1.0; 9]);
-    assert!(refused(&tucker, None).contains("convolution"));
+    // The core of one factor only, and cores that are none.
+    for shape in [&[1, 1, 3, 3][..], &[1, 2, 3, 3], &[1, 1], &[1, 1, 1, 1, 1, 1], &[2, 1, 3, 3]] {
+        let mut tucker = folder("LOHA", r#""r": 1"#, &LOHA);
+        tucker.f32("base_model.model.m.hada_t1", shape, &vec![1.0; shape.iter().product()]);
+        assert!(refused(&tucker, None).contains("hada_"), "{shape:?}");
+    }
 
     let (w1, w2): (Tensor, Tensor) =
         (("lokr_w1", &[2, 1], &[1.0, 2.0]), ("lokr_w2", &[1, 3], &[1.0, 10.0, 100.0]));
     assert_eq!(delta("LOKR", r#""r": 4, "alpha": 8"#, &[w1, w2]).unwrap(), [222.0, 444.0]);
-    let convolution: Tensor = ("lokr_w2", &[1, 3, 1, 1], &[1.0; 3]);
-    assert!(delta("LOKR", "", &[w1, convolution]).is_err());
+    let convolution: Tensor = ("lokr_w2", &[1, 3, 1, 1], &[1.0, 10.0, 100.0]);
+    assert_eq!(delta("LOKR", r#""r": 4, "alpha": 8"#, &[w1, convolution]).unwrap(), [222.0, 444.0]);
     assert!(delta("LOKR", "", &[w1]).is_err());
     assert!(delta("LOKR", "", &[w1, w2, ("lokr_w1_a", &[2, 8], &[1.0; 16])]).is_err());
     assert!(delta("LOKR", "", &[w1, w2, ("lokr_t2", &[1, 1, 3, 3], &[1.0; 9])]).is_err());

@@ -23,6 +23,8 @@ pub const MAX_PAIRS: usize = 1 << 20;
 /// Largest input or output dimension. A verifier spends memory on each feature of the longest
 /// vector, even if the module was never called.
 pub const MAX_DIM: usize = 1 << 20;
+/// Most tensors that a manifest names as left out.
+pub const MAX_LEFT_OUT: usize = 1 << 16;
 /// Longest module or input name, in bytes.
 pub const MAX_NAME: usize = 512;
 /// Names that an input cannot have: traces use them for other tensors.
@@ -205,6 +207,11 @@ pub struct Manifest {
     pub format: String,
     /// log₂ of the rows of a column.
     pub k: u32,
+    /// Tensors of layers that were trained whole besides the adapter and that no module computes, by
+    /// name, sorted. The contributor says so, and nothing else does. Not in the file if there are
+    /// none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// Modules; their order is part of the commitment.
     pub modules: Vec<Module>,
     /// BLAKE3 of the canonical settings, hex.
@@ -250,6 +257,7 @@ impl Manifest {
         if let Some(fingerprint) = &self.base_model.fingerprint {
             check_name(fingerprint, "the base model's fingerprint", false)?;
         }
+        check_left_out(&self.left_out).map_err(refuse)?;
         let mut names = std::collections::HashSet::new();
         for module in &self.modules {
             check_name(&module.name, "a module's name", false)?;
@@ -284,6 +292,17 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// Checks the names of tensors that are left out: sorted, without doubles.
+pub fn check_left_out(tensors: &[String]) -> Result<(), String> {
+    if tensors.len() > MAX_LEFT_OUT || !tensors.is_sorted_by(|left, right| left < right) {
+        return Err(format!(
+            "left_out is not sorted, names a tensor twice or more than {MAX_LEFT_OUT} of them"
+        ));
+    }
+    let check = |name: &String| check_name(name, "the name of a tensor that is left out", false);
+    tensors.iter().try_for_each(check).map_err(|error| error.to_string())
 }
 
 fn check_name(name: &str, what: &str, may_be_empty: bool) -> Result<(), Error> {

@@ -102,6 +102,7 @@ pub fn draft(shapes: &[Shape]) -> Manifest {
         base_model: BaseModel { fingerprint: None, name: "tiny".into() },
         format: FORMAT.into(),
         k: K,
+        left_out: Vec::new(),
         modules,
         settings_digest: String::new(),
         srs_digest: String::new(),

@@ -159,6 +159,13 @@ impl Manifest {
         self.manifest.contents().base_model.name.clone()
     }
 
+    /// Tensors of layers that were trained whole and that the adapter leaves out, as the
+    /// contributor says.
+    #[getter]
+    fn left_out(&self) -> Vec<String> {
+        self.manifest.contents().left_out.clone()
+    }
+
     /// The fingerprint of the base model's weights, if the contributor gave it.
     #[getter]
     fn base_fingerprint(&self) -> Option<String> {
@@ -221,7 +228,8 @@ impl Artifacts {
 /// Exports an adapter to one ONNX file per module; returns the modules' names.
 #[pyfunction]
 #[pyo3(signature = (
-    adapter, out, base=None, modules=Vec::new(), progress=None, base_name=None, rename=Vec::new()
+    adapter, out, base=None, modules=Vec::new(), progress=None, base_name=None, rename=Vec::new(),
+    lora_only=false
 ))]
 #[allow(clippy::too_many_arguments)]
 pub fn export_adapter(
@@ -233,7 +241,8 @@ pub fn export_adapter(
     progress: Option<Py<PyAny>>,
     base_name: Option<String>,
     rename: Vec<(String, String)>,
-) -> Result<Vec<String>, Failure> {
+    lora_only: bool,
+) -> Result<(Vec<String>, Vec<String>), Failure> {
     worker::run(py, progress.as_ref(), move |told| {
         told.step("read the adapter", 0, 2);
         let options = zklora_models::LoadOptions {
@@ -241,13 +250,16 @@ pub fn export_adapter(
             base_name: base_name.as_deref(),
             modules: &modules,
             rename: &rename,
+            lora_only,
+            left_out: &[],
         };
         let adapter = zklora_models::Adapter::load_with(&adapter, &options).map_err(Error::from)?;
         told.step("write ONNX", 1, 2);
         zklora_files::create_folder(&out, Access::Private)?;
         let index = zklora_models::export(&adapter, &modules, &out).map_err(Error::from)?;
         told.step("exported", 2, 2);
-        Ok(index.modules.into_iter().map(|module| module.name).collect())
+        let names = index.modules.into_iter().map(|module| module.name).collect();
+        Ok((names, adapter.warnings()))
     })
 }
 

@@ -67,7 +67,6 @@ def test_text_that_is_no_commitment_is_one_to_nothing(values):
     [
         "",
         "[1]",
-        '{"input_data": []}',
         '{"input_data": [NaN]}',
         '{"input_data": [1], "input_data": [2]}',
         '{"input_data": ["1"]}',

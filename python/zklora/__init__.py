@@ -65,6 +65,7 @@ __all__ = [
     "commit_activations",
     "compile",
     "export_adapter",
+    "layer_rows",
     "prove",
     "record",
     "remote_lora",
@@ -74,7 +75,11 @@ __all__ = [
 
 
 def __getattr__(name):
-    # Imported on demand, because it needs torch.
+    # Imported on demand, because they need torch.
+    if name == "layer_rows":
+        from ._layer_rows import layer_rows
+
+        return layer_rows
     if name == "RemoteLoRAWrappedModule":
         from .wrapped import RemoteLoRAWrappedModule
 

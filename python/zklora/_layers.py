@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from ._foreign_text import shown
+from ._layer_rows import check_convolution, is_convolution, patch_features
 from .errors import InputError
 
 
@@ -90,12 +91,17 @@ def find_slots(model, names):
 def features(layer) -> Any:
     """Returns a layer's input and output features; ``None`` for a layer that cannot be adapted.
 
-    Adapters are for linear layers (of torch, of transformers, quantised ones) and embeddings: their
-    input is an activation, or token ids. Another module, such as a container, a loss or a
-    parametrization, may be called with a parameter or a secret.
+    Adapters are for linear layers (of torch, of transformers, quantised ones), convolutions,
+    embeddings, and norms whose bias was trained: their input is an activation, or token ids.
+    Another module, such as a container, a loss or a parametrization, may be called with a parameter
+    or a secret.
     """
     if isinstance(layer, nn.Embedding):
         return layer.num_embeddings, layer.embedding_dim
+    if is_convolution(layer):
+        return patch_features(layer)
+    if isinstance(layer, nn.LayerNorm) and len(layer.normalized_shape) == 1:
+        return layer.normalized_shape * 2
     d_in, d_out = getattr(layer, "in_features", None), getattr(layer, "out_features", None)
     if type(d_in) is int and type(d_out) is int:
         return d_in, d_out
@@ -110,12 +116,15 @@ def features(layer) -> Any:
 def check_fit(slot, layer, module):
     """Raises ``InputError`` unless a manifest's ``module`` has exactly the layer's features."""
     known = features(layer)
-    if known is None:
+    # Of a norm, only the bias has a delta.
+    if known is None or (isinstance(layer, nn.LayerNorm) and module.reads != ["base"]):
         raise InputError(
             f"layer `{shown(slot.name)}` is a {type(layer).__name__}: adapters are for "
-            "linear layers and embeddings. The input of another layer may be no "
+            "linear layers, convolutions and embeddings. The input of another layer may be no "
             "activation, so it is not sent"
         )
+    if is_convolution(layer):
+        check_convolution(slot.name, layer)
     d_in, d_out = known
     dims = dict(zip(module.reads, (features for _, features in module.inputs)))
     expected = {"layer": d_in, "base": d_out}
@@ -124,6 +133,7 @@ def check_fit(slot, layer, module):
             module.reads == ["layer"]
             and module.d_out == d_in
             and not isinstance(layer, nn.Embedding)
+            and not is_convolution(layer)
         )
     else:
         fits = module.d_out == d_out

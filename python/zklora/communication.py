@@ -180,6 +180,7 @@ class BaseModelToLoRAComm:
         own, adapter_id = self.contributor, session.manifest.adapter_id
         about = {
             "adapter_id": adapter_id,
+            "left_out": session.manifest.left_out,
             "pinned": own.expected_adapter is not None,
             "url": own.url,
         }

@@ -50,6 +50,7 @@ class Patches:
 
     def _wrap(self, comm, names, combine_mode):
         from . import _layers
+        from ._layer_rows import is_convolution
         from .wrapped import ParameterMemory, RemoteLoRAWrappedModule, innermost, wrappers
 
         found = _layers.find_slots(self._model, names)
@@ -71,7 +72,10 @@ class Patches:
             object.__setattr__(wrapped, "parameters_of_model", parameters)
             if own:
                 object.__setattr__(wrapped, "prefetch", prefetch)
-                if comm.modules[at.name].reads == ["layer"]:
+                # The patches of two convolutions differ, although they read one tensor.
+                if comm.modules[at.name].reads == ["layer"] and not is_convolution(
+                    innermost(at.layer)
+                ):
                     prefetch.add(at.name)
             # Registered first, so that an interruption cannot leave an unregistered patch.
             self._patches.append((at, wrapped))

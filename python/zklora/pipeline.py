@@ -21,6 +21,7 @@ def export_adapter(
     progress: Progress = None,
     base_name: Optional[str] = None,
     rename: Iterable[Tuple[str, str]] = (),
+    lora_only: bool = False,
 ) -> List[str]:
     """Writes one ONNX file per module of an adapter to ``out``; returns the modules' names.
 
@@ -30,10 +31,17 @@ def export_adapter(
     manifest, and so does ``base_name`` [default: the adapter's own]. ``modules`` are patterns of
     names [default: all modules]. ``rename`` are pairs of texts: the second is read in the place of
     the first in the names of tensors. ``progress(stage, done, total)`` is called before each stage.
+
+    Layers that were trained whole (``modules_to_save``, ``bias``, ``trainable_token_indices``) are
+    exported as differences from the base model; without ``base``, or with ``lora_only``, they are
+    left out, which the manifest says (``Manifest.left_out``). Warns of what is left out.
     """
-    return _native.export_adapter(
-        adapter, out, base, list(modules), progress, base_name, list(rename)
+    names, notes = _native.export_adapter(
+        adapter, out, base, list(modules), progress, base_name, list(rename), lora_only
     )
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return names
 
 
 def compile(
@@ -144,6 +152,9 @@ class Verdict:
     #: Whether a proof shows that every weight of the adapter is an integer of 16 bits; ``None`` if
     #: the manifest was not read from a public folder.
     registered: Optional[bool] = None
+    #: Tensors of layers that were trained whole and that the adapter leaves out, as its contributor
+    #: says in the manifest.
+    left_out: Tuple[str, ...] = ()
 
 
 def verify(
@@ -172,7 +183,12 @@ def verify(
     activations = None if activations is None else _inputs(manifest, activations)
     rows = _native.verify(manifest, trace, bytes(proof), session_id, activations)
     return Verdict(
-        manifest.adapter_id, trace.session_id, rows, pin is not None, manifest.registered
+        manifest.adapter_id,
+        trace.session_id,
+        rows,
+        pin is not None,
+        manifest.registered,
+        tuple(manifest.left_out),
     )
 
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from . import _arrays
 from ._foreign_text import shown
+from ._layer_rows import is_convolution, layer_rows, output_of, output_rows
 from .errors import InputError
 from .prefetch import rows_of
 
@@ -189,12 +190,23 @@ class RemoteLoRAWrappedModule(nn.Module):
                     f"layer `{self.sub_name}`: no output from A: the contributor gave no deltas"
                 )
             return lambda: answer
-        if module.reads == ["layer"]:
-            wait = self.prefetch.send(self.sub_name, x, rows_of(x, module))
-        else:
-            deltas = self.comm.lora_forward_with_base(self.sub_name, x, base)
+        layer = innermost(self.local_sub)
+        rows = layer_rows(layer, x)
+        if module.reads != ["layer"]:
+            base = None if base is None else output_rows(layer, base)
+            deltas = self.comm.lora_forward_with_base(self.sub_name, rows, base)
             wait = lambda: deltas  # noqa: E731
-        return lambda: wait().reshape(*x.shape[:-1], module.d_out)
+        elif is_convolution(layer):
+            request = self.comm.submit([(self.sub_name, [rows_of(rows, module)])])
+            wait = lambda: request.result()[0]  # noqa: E731
+        else:
+            wait = self.prefetch.send(self.sub_name, x, rows_of(x, module))
+
+        def answer():
+            deltas = torch.as_tensor(wait(), dtype=torch.float32)
+            return output_of(layer, deltas.reshape(*rows.shape[:-1], module.d_out))
+
+        return answer
 
     def _dense(self, x, module):
         """Returns the module's input: the layer's input, or an embedding's ids as one-hot rows."""

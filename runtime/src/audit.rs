@@ -11,7 +11,7 @@ use zklora_compiler::{
     compile::{OnnxModel, draft_like},
     sources::sources,
 };
-use zklora_models::Adapter;
+use zklora_models::{Adapter, LoadOptions};
 use zklora_proof::{
     checked_manifest::CheckedManifest, commit, masks::MaskKey, srs::Srs, weights::Weights,
 };
@@ -93,7 +93,20 @@ pub fn audit(
     let committed = manifest.contents().base_model.fingerprint.as_deref();
     // A weights file has no fingerprint.
     let mut base_model = BaseModel::of(committed, None);
-    let report = |base_model, differences| Ok(Report { modules, base_model, differences });
+    let mut narrow = None;
+    let report = |base_model, mut differences: Vec<Difference>, narrow: Option<&str>| {
+        if let Some(narrow) = narrow.filter(|_| !differences.is_empty()) {
+            differences.push(Difference {
+                module: "(precision)".into(),
+                why: format!(
+                    "all delivered weights are numbers of {narrow}: an adapter that was committed to in a \
+                     wider type, and saved again in {narrow}, has other weights; ask for the file that was \
+                     committed to"
+                ),
+            });
+        }
+        Ok(Report { modules, base_model, differences })
+    };
     let weights = if delivered.is_file() {
         let bytes = Zeroizing::new(zklora_files::read(delivered, zklora_files::MAX_FILE)?);
         match weights_file::parse(delivered, &bytes, manifest.contents()) {
@@ -103,12 +116,14 @@ pub fn audit(
                 return report(
                     base_model,
                     vec![Difference { module: "(weights file)".into(), why }],
+                    None,
                 );
             }
             parsed => parsed?,
         }
     } else {
-        let (sources, fingerprint) = delivered_sources(delivered, base)?;
+        let Delivered { sources, fingerprint, left_out, narrow: of_delivered } =
+            delivered_sources(delivered, base, &manifest.contents().left_out)?;
         let draft = draft_like(manifest.contents(), &sources);
         let mut differences: Vec<Difference> =
             draft.differences.into_iter().map(|(module, why)| Difference { module, why }).collect();
@@ -117,6 +132,8 @@ pub fn audit(
         differences.extend(sources.iter().filter(|s| !known.contains(s.name.as_str())).map(|s| {
             Difference { module: s.name.clone(), why: "delivered, but never committed to".into() }
         }));
+        narrow = of_delivered;
+        differences.extend(left_out_otherwise(&manifest.contents().left_out, &left_out));
         base_model = BaseModel::of(committed, fingerprint.as_deref());
         if base_model == BaseModel::Different {
             let [delivered, committed] =
@@ -127,7 +144,7 @@ pub fn audit(
             });
         }
         if !differences.is_empty() {
-            return report(base_model, differences);
+            return report(base_model, differences, narrow);
         }
         Weights::new(manifest.contents(), draft.pairs)?
     };
@@ -141,20 +158,64 @@ pub fn audit(
     report(
         base_model,
         differing.into_iter().map(|module| Difference { module, why: why.into() }).collect(),
+        narrow,
     )
 }
 
-/// The modules of a folder, and the fingerprint of the base model if there is one.
+/// What was delivered.
+struct Delivered {
+    sources: Vec<OnnxModel>,
+    /// The fingerprint of the base model, if there is one.
+    fingerprint: Option<String>,
+    /// Tensors of layers that were trained whole, which are no module.
+    left_out: Vec<String>,
+    /// The 16-bit type that holds all weights of an adapter's matrices, if one does.
+    narrow: Option<&'static str>,
+}
+
+/// The modules of a folder, without the tensors that the manifest leaves out.
 fn delivered_sources(
     folder: &Path,
     base: Option<&Path>,
-) -> Result<(Vec<OnnxModel>, Option<String>), Error> {
+    left_out: &[String],
+) -> Result<Delivered, Error> {
     if folder.join("export.json").is_file() {
         let sources = sources(&[folder.to_path_buf()])?;
-        return Ok((sources.modules, sources.base_model.fingerprint));
+        return Ok(Delivered {
+            sources: sources.modules,
+            fingerprint: sources.base_model.fingerprint,
+            left_out: sources.left_out.into_iter().collect(),
+            narrow: None,
+        });
     }
-    let adapter = Adapter::load_with_base(folder, base)?;
-    Ok((adapter_sources(&adapter)?, adapter.base_model.fingerprint.clone()))
+    let options = LoadOptions { base, left_out, ..LoadOptions::default() };
+    let adapter = Adapter::load_with(folder, &options)?;
+    Ok(Delivered {
+        sources: adapter_sources(&adapter)?,
+        fingerprint: adapter.base_model.fingerprint.clone(),
+        narrow: adapter.narrow_type(),
+        left_out: adapter.left_out.into_iter().map(|left| left.tensor).collect(),
+    })
+}
+
+/// The tensors that only the manifest or only the delivery leaves out.
+fn left_out_otherwise(committed: &[String], delivered: &[String]) -> Vec<Difference> {
+    let missing = |from: &[String], of: &[String], why: &str| -> Vec<Difference> {
+        let others = of.iter().filter(|tensor| !from.contains(tensor));
+        others.map(|tensor| Difference { module: tensor.clone(), why: why.into() }).collect()
+    };
+    let mut differences = missing(
+        committed,
+        delivered,
+        "a layer that was trained whole, which the manifest does not say is left out (if it was exported as a \
+         difference, pass the base model with --base)",
+    );
+    differences.extend(missing(
+        delivered,
+        committed,
+        "the manifest says that it is left out, but it was not delivered",
+    ));
+    differences
 }
 
 /// The modules of an adapter as ONNX, in memory.

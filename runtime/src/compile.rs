@@ -311,7 +311,7 @@ fn changed_inputs(out: &Path, build: &Build) -> Result<Vec<FileCheck>, Error> {
 }
 
 fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Result<Build, Error> {
-    let Sources { modules: sources, base_model, digests } = sources(options.paths)?;
+    let Sources { modules: sources, base_model, left_out, digests } = sources(options.paths)?;
     let calibration = match options.calibrate {
         None => None,
         Some(path) => {
@@ -323,13 +323,14 @@ fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Resu
             Some((Activations::parse(path, &bytes, &modules, None)?.modules, bytes))
         }
     };
-    let drafted = draft(
+    let mut drafted = draft(
         base_model,
         srs.k(),
         &sources,
         calibration.as_ref().map(|(activations, _)| activations),
         options.most_bits(),
     )?;
+    drafted.manifest.left_out = left_out.into_iter().collect();
     let committed = commit::commit(srs, &drafted.manifest, drafted.pairs, seed)?;
     let mut inputs: BTreeMap<String, String> = digests
         .iter()

@@ -126,6 +126,10 @@ pub struct ContributorReport {
     pub verdict: Verdict,
     /// Why the session was not accepted, or why it ended early.
     pub why: Option<String>,
+    /// Tensors of layers that were trained whole and that the adapter leaves out, as its manifest
+    /// says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// How a session ended.

@@ -31,6 +31,7 @@ fn contributor(verdict: Verdict, pinned: bool) -> ContributorReport {
         proof_bytes: Some(1424),
         verdict,
         why: (verdict != Verdict::Accepted).then(|| "the rows are others".into()),
+        left_out: Vec::new(),
     }
 }
 

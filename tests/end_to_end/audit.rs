@@ -72,6 +72,34 @@ fn an_adapter_with_one_changed_weight_is_refused_by_the_name_of_its_module() {
     }
 }
 
+/// A delivery that was saved again in 16 bits says so.
+#[test]
+fn a_copy_in_another_precision_is_refused_and_says_so() {
+    let copy = tempfile::tempdir().unwrap();
+    fs::copy(fixture(ADAPTER).join("adapter_config.json"), copy.path().join("adapter_config.json"))
+        .unwrap();
+    let bytes = fs::read(fixture(ADAPTER).join("adapter_model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let halved: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            // The upper half of an F32 is a BF16.
+            let upper = view.data().as_chunks::<4>().0.iter().flat_map(|b| [b[2], b[3]]).collect();
+            (name, view.shape().to_vec(), upper)
+        })
+        .collect();
+    let views = halved.iter().map(|(name, shape, bytes)| {
+        let dtype = safetensors::Dtype::BF16;
+        (name, safetensors::tensor::TensorView::new(dtype, shape.clone(), bytes).unwrap())
+    });
+    let file = safetensors::serialize(views, None).unwrap();
+    fs::write(copy.path().join("adapter_model.safetensors"), file).unwrap();
+    let run =
+        audit(copy.path(), &opening()).refused(1, "all delivered weights are numbers of BF16");
+    assert!(run.stdout.contains("ask for the file that was committed to"), "{}", run.stdout);
+}
+
 #[test]
 fn one_changed_integer_is_refused_by_the_name_of_its_module() {
     let folder = tempfile::tempdir().unwrap();

@@ -49,12 +49,6 @@ impl Values {
                 ),
             )
         })?;
-        if values.numbers.is_empty() {
-            return Err(Error::file(
-                path,
-                format!("`{KEY}` holds no number: there is nothing to commit to"),
-            ));
-        }
         Ok(values)
     }
 
@@ -67,6 +61,9 @@ impl Values {
     pub fn row(&self, row: usize, columns: Option<usize>) -> Result<std::ops::Range<usize>, Error> {
         let count = self.numbers.len();
         let refuse = |why: String| Err(Error::Input(why));
+        if count == 0 {
+            return refuse("there are no values, so there is no row".into());
+        }
         let (rows, range) = match columns {
             Some(columns) if columns == 0 || !count.is_multiple_of(columns) => {
                 return refuse(format!(

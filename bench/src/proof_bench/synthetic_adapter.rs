@@ -88,6 +88,7 @@ pub(crate) fn draft(profile: &Profile, pairs: &[PairWeights], k: u32) -> Result<
         base_model: BaseModel { fingerprint: None, name: format!("synthetic {}", profile.name) },
         format: FORMAT.into(),
         k,
+        left_out: Vec::new(),
         modules,
         settings_digest: String::new(),
         srs_digest: String::new(),

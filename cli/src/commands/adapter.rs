@@ -8,7 +8,7 @@ use zklora_artifacts::{
     secret_files, srs_file,
 };
 use zklora_compiler::calibrate::Measured;
-use zklora_models::{Adapter, Kind, LoadOptions};
+use zklora_models::{Adapter, Form, Kind, LoadOptions};
 use zklora_proof::{cost::Estimate, keys::KeyStore};
 use zklora_runtime::{
     Error, audit, compile,
@@ -18,7 +18,7 @@ use zklora_runtime::{
 
 use super::{
     leak,
-    outcome::{Outcome, answer, policy},
+    outcome::{Outcome, answer, left_out_row, policy},
 };
 use crate::{
     args,
@@ -31,15 +31,11 @@ pub fn export(args: &args::Export, output: &Output) -> Outcome {
         base_name: args.base_name.as_deref(),
         modules: &args.module,
         rename: &args.rename,
+        lora_only: args.lora_only,
+        left_out: &[],
     };
     let adapter = Adapter::load_with(&args.adapter, &options).map_err(Error::from)?;
-    let name = &adapter.base_model.name;
-    if is_path(name) {
-        output.warn(format!(
-            "the base model is called {name}, a path, which users read in the public manifest: name \
-             it with --base-name"
-        ));
-    }
+    adapter.warnings().iter().for_each(|warning| output.warn(warning));
     let index =
         zklora_models::export::export(&adapter, &args.module, &args.out).map_err(Error::from)?;
     let mut table = vec![
@@ -54,6 +50,22 @@ pub fn export(args: &args::Export, output: &Output) -> Outcome {
                 .unwrap_or("none (pass --base DIR to bind the base model's weights)".into()),
         ),
     ];
+    for module in index.modules.iter().filter(|module| module.form == Form::Whole) {
+        let inputs: usize = module.inputs.iter().map(|input| input.dim).sum();
+        let numbers = adapter
+            .modules
+            .iter()
+            .find(|of| of.name == module.name)
+            .map_or(0, |of| of.parameters());
+        let what = format!(
+            "{}: the difference from the base layer, {inputs} × {}, {} numbers beside the {} of the rest",
+            module.name,
+            module.d_out,
+            count(numbers),
+            count(adapter.parameters().saturating_sub(numbers)),
+        );
+        table.push(("Trained whole", what));
+    }
     if let Some(module) = index.modules.iter().find(|module| module.kind == Kind::Embedding) {
         let what = "its deltas are of the rows looked up, before any scaling by the model (Gemma)";
         table.push(("Embedding", format!("{}: {what}", module.name)));
@@ -63,18 +75,13 @@ pub fn export(args: &args::Export, output: &Output) -> Outcome {
         &json!({
             "base_model": index.base_model.name,
             "fingerprint": index.base_model.fingerprint,
+            "left_out": index.left_out,
             "modules": index.modules.len(),
             "out": path(&args.out),
         }),
         &table,
     );
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether the name of a model is a path: those of Hugging Face have one slash at most.
-fn is_path(name: &str) -> bool {
-    let is_windows = name.contains('\\') || name.get(1..3) == Some(":/");
-    is_windows || name.starts_with(['/', '.', '~']) || name.matches('/').count() > 1
 }
 
 pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
@@ -153,6 +160,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         "ceremony": srs.provenance().to_string(),
         "files": compiled.files.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "layout": layout,
+        "left_out": manifest.contents().left_out,
         "modules": compiled.reports,
     });
     let mut rows = vec![
@@ -178,6 +186,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         ),
         ("Adapter id", format!("{} (what users pin before a session)", manifest.id())),
     ];
+    rows.extend(left_out_row(&manifest.contents().left_out));
     if let Some(how) = compiled.registered {
         json["registration"] = json!(how);
         rows.push(("Weights", Registration::Registered.to_string()));
@@ -300,6 +309,7 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
         ("Weights", registration.to_string()),
         ("Base model", base_model(&report, &public.manifest.contents().base_model.name)),
     ];
+    table.extend(left_out_row(&public.manifest.contents().left_out));
     table
         .extend(report.differences.iter().map(|d| ("Differs", format!("{}: {}", d.module, d.why))));
     table.push((
@@ -317,6 +327,7 @@ pub fn audit(args: &args::Audit, output: &Output) -> Outcome {
             "ceremony": srs.provenance().to_string(),
             "pinned": args.adapter_id.is_some(),
             "registered": registration.is_registered(),
+            "left_out": public.manifest.contents().left_out,
             "modules": report.modules,
             "base_model": report.base_model,
             "differences": report.differences,

@@ -13,7 +13,7 @@ use zklora_runtime::{
 };
 use zklora_session::client::{ContributorOptions, Progress};
 
-use super::outcome::{Outcome, policy};
+use super::outcome::{Outcome, left_out_row, policy};
 use crate::{
     args,
     exit_code::{NO, UNUSABLE},
@@ -228,6 +228,9 @@ fn lines(contributor: &ContributorReport) -> Vec<(&'static str, String)> {
             _ => "none".into(),
         };
     lines.push(("  proof", proof));
+    if let Some((_, tensors)) = left_out_row(&contributor.left_out) {
+        lines.push(("  left out", tensors));
+    }
     if let (Verdict::Accepted, Some(why)) = (contributor.verdict, &contributor.why) {
         lines.push(("  but", why.clone()));
     }

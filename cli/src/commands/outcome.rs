@@ -14,6 +14,22 @@ pub fn answer(yes: bool) -> ExitCode {
     if yes { ExitCode::SUCCESS } else { ExitCode::from(NO) }
 }
 
+/// Most tensors that a line names.
+const NAMED: usize = 8;
+
+/// The line for tensors of layers that were trained whole and that the adapter leaves out; none if
+/// there are none.
+pub fn left_out_row(tensors: &[String]) -> Option<(&'static str, String)> {
+    let more = match tensors.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let named = tensors[..tensors.len().min(NAMED)].join(", ");
+    (!tensors.is_empty()).then(|| {
+        ("Left out", format!("trained whole, and no part of this adapter's deltas: {named}{more}"))
+    })
+}
+
 /// The policy that the options ask for.
 pub fn policy(srs: &TrustedSrs) -> SrsPolicy {
     if srs.insecure_srs { SrsPolicy::AllowUntrusted } else { SrsPolicy::TrustedOnly }

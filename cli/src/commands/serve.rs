@@ -17,7 +17,7 @@ use zklora_session::server::{self, Limits, RowService, ServerOptions, ServerTls,
 
 use super::{
     leak::{self, Lines},
-    outcome::Outcome,
+    outcome::{Outcome, left_out_row},
 };
 use crate::{
     args, log,
@@ -257,6 +257,7 @@ fn announce(
             format!("up to {} rows a module", count(listening.served.most() as usize)),
         ),
     ];
+    table.extend(left_out_row(&manifest.contents().left_out));
     table.extend(listening.served.clients.iter().map(|(client, rows)| {
         ("", format!("{client}: up to {}", count(rows.iter().copied().max().unwrap_or(0) as usize)))
     }));

@@ -22,7 +22,7 @@ use zklora_session::{prove, record};
 
 use super::{
     leak,
-    outcome::{Outcome, policy},
+    outcome::{Outcome, left_out_row, policy},
 };
 use crate::{
     args,
@@ -196,6 +196,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             format!("{} modules: nothing is claimed about them: {}", empty.len(), empty.join(", ")),
         ));
     }
+    table.extend(left_out_row(&public.manifest.contents().left_out));
     table.push(("Weights", registration.to_string()));
     table.push(("SRS", verdict.ceremony.to_string()));
     table.push(("Proof", bytes(proof.len() as u64)));
@@ -207,6 +208,7 @@ pub fn verify(args: &args::Verify, output: &Output) -> Outcome {
             "ceremony": verdict.ceremony.to_string(),
             "activations_compared": args.inputs.is_some(),
             "cpu_seconds": cpu_seconds(),
+            "left_out": public.manifest.contents().left_out,
             "peak_memory_bytes": peak_memory(),
             "pinned": pinned,
             "registered": registration.is_registered(),

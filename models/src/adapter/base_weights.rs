@@ -108,6 +108,50 @@ impl BaseWeights {
         })
     }
 
+    /// Checks that there is an expert `<module>.<expert>.<parameter>`: a slice of a parameter of all
+    /// experts, of which `fits` accepts the sizes, or some layers of its own, which `transformers`
+    /// joins.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub(crate) fn check_expert(
+        &self,
+        module: &str,
+        fits: impl Fn(usize, usize) -> bool,
+    ) -> Result<(), Error> {
+        let mut parts = module.rsplitn(3, '.');
+        let (parameter, expert) = (parts.next().unwrap_or_default(), parts.next());
+        let number = expert.and_then(|expert| expert.parse::<usize>().ok());
+        let (all, number) = match (parts.next(), number) {
+            (Some(all), Some(number)) => (all, number),
+            // The only one.
+            _ => (module.rsplit_once('.').map_or("", |(all, _)| all), 0),
+        };
+        let fused = self.tensor(all, &format!(".{parameter}"));
+        let found = match fused {
+            Some(fused) => match *self.shape(&fused)?.as_slice() {
+                [experts, a, b] => number < experts && (fits(a, b) || fits(b, a)),
+                [a, b] => fits(a, b) || fits(b, a),
+                _ => false,
+            },
+            None => {
+                let own = format!("{all}.{number}.");
+                self.shard_of.keys().any(|name| name.starts_with(&own))
+            }
+        };
+        match found {
+            true => Ok(()),
+            false => Err(Error::Tensor {
+                path: self.dir.clone(),
+                tensor: format!("{all}.{parameter}"),
+                reason: format!(
+                    "does not have expert {number} with the sizes of the adapter's module, or is not in this base model; \
+                     pass the folder of the model that the adapter was trained on"
+                ),
+            }),
+        }
+    }
+
     /// How a layer is quantised; none if its weight is in the file as it is.
     pub(crate) fn quantised(&self, module: &str) -> Option<&'static str> {
         let name = self.stored_name(module)?;
@@ -196,6 +240,16 @@ impl BaseWeights {
     fn tensor(&self, module: &str, end: &str) -> Option<BaseTensor> {
         let name = format!("{module}{end}");
         self.shard_of.get(&name).map(|&shard| BaseTensor { shard, name })
+    }
+
+    /// The folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether the file has a weight under the module's own name.
+    pub(crate) fn has_own_weight(&self, module: &str) -> bool {
+        self.own_names(module).any(|name| self.any_weight(name).is_some())
     }
 
     /// Shape of a tensor.

@@ -22,8 +22,6 @@ const MAX_FILE: u64 = 16 << 30;
 pub(crate) enum View {
     /// A matrix, with rows and columns exchanged.
     Transposed,
-    /// A matrix of one column, as a vector.
-    Vector,
     /// A matrix whose rows are heads with their two halves interleaved (llama.cpp): the first half
     /// of each head first.
     Interleaved { heads: usize },
@@ -206,7 +204,6 @@ impl Weights {
         let shape = self.files[stored.file].shape(&stored.name)?;
         Ok(match (stored.view, shape) {
             (Some(View::Transposed), &[rows, columns]) => vec![columns, rows],
-            (Some(View::Vector), &[n, 1]) => vec![n],
             _ => shape.to_vec(),
         })
     }

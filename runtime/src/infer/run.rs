@@ -383,6 +383,7 @@ impl Run<'_> {
             proof_bytes: finished.as_ref().map(|f| f.proof_bytes),
             verdict: refused.as_ref().map_or(Verdict::Accepted, |(verdict, _)| *verdict),
             why: refused.map(|(_, why)| why).or(ended_early),
+            left_out: remote.manifest.contents().left_out.clone(),
         }
     }
 

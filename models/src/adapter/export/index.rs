@@ -25,6 +25,9 @@ pub const INDEX_VERSION: u32 = 1;
 /// Longest `export.json`, in bytes.
 const MAX_INDEX: u64 = 64 << 20;
 
+/// Longest name of a tensor that is left out, in bytes, as in a manifest.
+const MAX_TENSOR: usize = 512;
+
 /// Largest dimension that an index may claim; readers multiply two of them.
 const MAX_DIMENSION: usize = 1 << 31;
 
@@ -36,6 +39,10 @@ const MAX_DIMENSION: usize = 1 << 31;
 pub struct ExportIndex {
     /// The base model of the adapter.
     pub base_model: BaseModel,
+    /// Tensors of layers that were trained whole, which no module computes, sorted; not in the file
+    /// if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// The modules, in the order of the adapter.
     pub modules: Vec<ExportedModule>,
     /// [`INDEX_VERSION`].
@@ -92,6 +99,11 @@ impl ExportIndex {
 
     /// Checks names, files, sizes and the fingerprint; the error says what is wrong.
     fn check(&self) -> Result<(), String> {
+        if !self.left_out.is_sorted_by(|left, right| left < right)
+            || self.left_out.iter().any(|name| name.is_empty() || name.len() > MAX_TENSOR)
+        {
+            return Err("left_out is not a sorted list of names of tensors; export again".into());
+        }
         let mut names = HashSet::new();
         for module in &self.modules {
             let name = quoted(&module.name);
@@ -220,8 +232,16 @@ mod tests {
 
     #[test]
     fn the_index_is_written_as_it_is_read() {
-        let index = read(GOOD).unwrap();
-        assert_eq!(String::from_utf8(index.to_bytes(Path::new("x")).unwrap()).unwrap(), GOOD);
+        let with_left_out = GOOD.replacen(
+            "  \"modules\"",
+            "  \"left_out\": [\n    \"score.weight\"\n  ],\n  \"modules\"",
+            1,
+        );
+        for text in [GOOD, &with_left_out] {
+            let index = read(text).unwrap();
+            assert_eq!(String::from_utf8(index.to_bytes(Path::new("x")).unwrap()).unwrap(), text);
+        }
+        assert_eq!(read(&with_left_out).unwrap().left_out, ["score.weight"]);
     }
 
     #[test]
@@ -229,6 +249,9 @@ mod tests {
         for (from, to) in [
             ("\"version\": 1", "\"version\": 2"),
             ("\"version\": 1", "\"version\": 0"),
+            ("  \"modules\": [", "  \"left_out\": [\"b\", \"a\"],\n  \"modules\": ["),
+            ("  \"modules\": [", "  \"left_out\": [\"a\", \"a\"],\n  \"modules\": ["),
+            ("  \"modules\": [", "  \"left_out\": [\"\"],\n  \"modules\": ["),
             ("\"version\": 1", "\"version\": 1, \"version\": 1"),
             ("\"version\": 1", "\"version\": 1, \"more\": 1"),
             ("a.q.onnx", "../a.q.onnx"),

@@ -8,7 +8,10 @@ mod index;
 mod onnx;
 mod selection;
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
 
 pub use index::{ExportIndex, ExportedModule, INDEX_FILE, INDEX_VERSION, read_index};
 pub use onnx::onnx_model;
@@ -39,6 +42,13 @@ pub fn export(adapter: &Adapter, selection: &[String], out: &Path) -> Result<Exp
     check_names(&modules)?;
     let index = ExportIndex {
         base_model: adapter.base_model.clone(),
+        left_out: adapter
+            .left_out
+            .iter()
+            .map(|left| left.tensor.clone())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         modules: modules.iter().map(|module| ExportedModule::of(module)).collect(),
         version: INDEX_VERSION,
     };

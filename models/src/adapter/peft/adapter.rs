@@ -2,15 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
+use half::{bf16, f16};
+
 use super::{
+    base_layer::as_matrix,
     base_model::BaseModel,
     config::check_name,
     folder,
     formats::{self, Part},
     load_options::LoadOptions,
-    module::AdapterModule,
+    module::{AdapterModule, Form, Kind},
     modules,
+    step::Action,
     tensor_names::PREFIX,
+    whole::{LeftOut, Wanted},
 };
 use crate::{
     AppliesTo, Error,
@@ -27,6 +32,8 @@ pub struct Adapter {
     /// Modules sorted by name, with numbers in numerical order (`layers.2` before `layers.10`).
     /// Not empty after [`Adapter::load`].
     pub modules: Vec<AdapterModule>,
+    /// Tensors of layers that were trained whole, and are not among the modules.
+    pub left_out: Vec<LeftOut>,
 }
 
 impl Adapter {
@@ -58,26 +65,45 @@ impl Adapter {
         let open = |paths: &[PathBuf]| open(paths, options);
         let parts = formats::read(&files, options, &open)?;
         let (mut base_model, mut modules) = (BaseModel::default(), Vec::new());
+        let mut left_out = Vec::new();
+        let wanted = Wanted { nothing: options.lora_only, but: options.left_out };
         let mut base_weights = None;
         if let Some(base) = options.base {
             base_model.fingerprint = Some(fingerprint(base)?);
             base_weights = Some(BaseWeights::open(base)?);
         }
         for Part { config, mut weights } in parts {
-            modules.extend(modules::read(&mut weights, &config, base_weights.as_mut())?);
+            let (read, left) = modules::read(&mut weights, &config, base_weights.as_mut(), wanted)?;
+            modules.extend(read);
+            left_out.extend(left);
             let BaseModel { name, revision, .. } = config.base_model;
             base_model = BaseModel { name, revision, ..base_model };
         }
         modules.sort_by(|left, right| module_name::compare(&left.name, &right.name));
         if let Some(base) = &base_weights {
-            modules.iter().try_for_each(|module| check_base(base, module))?;
+            modules.iter_mut().try_for_each(|module| check_base(base, module))?;
         }
         if let Some(name) = options.base_name {
             let refuse = |reason| Error::Options(format!("the name of the base model {reason}"));
             check_name(name).map_err(refuse)?;
             base_model.name = name.to_owned();
         }
-        Ok(Adapter { base_model, modules })
+        Ok(Adapter { base_model, modules, left_out })
+    }
+
+    /// The 16-bit type that holds every number of the adapter's matrices, if one does: the weights
+    /// were saved in it once.
+    pub fn narrow_type(&self) -> Option<&'static str> {
+        let steps = self.modules.iter().flat_map(|of| &of.branches).flat_map(|of| &of.steps);
+        let matrices = steps.filter(|step| matches!(step.action, Action::Matrix { .. }));
+        let numbers = || matrices.clone().flat_map(|step| &step.values).filter(|&&v| v != 0.0);
+        let is = |fits: fn(f32) -> bool| numbers().all(|&value| fits(value));
+        match numbers().next() {
+            None => None,
+            Some(_) if is(|value| bf16::from_f32(value).to_f32() == value) => Some("BF16"),
+            Some(_) if is(|value| f16::from_f32(value).to_f32() == value) => Some("F16"),
+            Some(_) => None,
+        }
     }
 
     /// Number of constants of all modules, including biases.
@@ -119,24 +145,40 @@ fn open(paths: &[PathBuf], options: &LoadOptions) -> Result<Weights, Error> {
 /// Checks that the base model has the layer of a module: the manifest must not have the fingerprint
 /// of another model. The tensors of a convolution can look like those of a linear layer; the layer
 /// itself has more dimensions.
-fn check_base(base: &BaseWeights, module: &AdapterModule) -> Result<(), Error> {
+fn check_base(base: &BaseWeights, module: &mut AdapterModule) -> Result<(), Error> {
+    let d_in = module.inputs.iter().find(|input| input.name == "x").map(|input| input.dim);
+    let fits = |out: usize, input: usize| {
+        let d_out = (module.applies_to == AppliesTo::Output).then_some(module.d_out);
+        d_out.is_none_or(|d| d == out) && d_in.is_none_or(|d| d == input)
+    };
+    if module.kind == Kind::Expert {
+        return base.check_expert(&module.name, fits);
+    }
     let weight = base.weight(&module.name)?;
     if base.quantised(&module.name).is_some() {
         // Its shape is that of the packed numbers.
         return Ok(());
     }
-    let shape = base.shape(&weight)?;
-    let d_in = module.inputs.iter().find(|input| input.name == "x").map(|input| input.dim);
-    let d_out = (module.applies_to == AppliesTo::Output).then_some(module.d_out);
-    let fits = |out: usize, input: usize| {
-        d_out.is_none_or(|d| d == out) && d_in.is_none_or(|d| d == input)
+    let stored = base.shape(&weight)?;
+    let fits = match (module.kind, stored.as_slice()) {
+        // A norm, whose bias was trained.
+        (Kind::Linear, &[out]) => module.form == Form::Whole && d_in.is_none() && fits(out, out),
+        (Kind::Linear | Kind::Embedding, &[a, b]) => fits(a, b) || fits(b, a),
+        // Each group of outputs of a convolution reads its own channels; the adapter reads all.
+        (Kind::Linear | Kind::Convolution, [out, kernel @ ..]) if kernel.len() > 1 => {
+            let own = as_matrix(&stored).last().copied().unwrap_or(0);
+            let groups = d_in.map_or(Some(0), |d_in| d_in.checked_rem(own));
+            module.kind = Kind::Convolution;
+            groups == Some(0) && module.d_out == *out
+        }
+        _ => false,
     };
-    if matches!(shape.as_slice(), &[a, b] if fits(a, b) || fits(b, a)) {
+    if fits {
         return Ok(());
     }
     let reason = format!(
-        "has the shape {shape:?}, which does not fit the adapter's module; pass the folder of the model that the adapter was \
-         trained on (adapters of convolutions are not supported)"
+        "has the shape {stored:?}, which does not fit the adapter's module; pass the folder of the model that the adapter was \
+         trained on"
     );
     Err(base.error(&weight, reason))
 }

@@ -71,8 +71,20 @@ impl<'b> BaseLayers<'b> {
         d_out: usize,
     ) -> Result<BaseLayer, Error> {
         let weight = self.base.weight(module)?;
-        let shape = self.base.shape(&weight)?;
-        let stated = self.fan_in_fan_out || kind == Kind::Embedding;
+        let mut shape = self.base.shape(&weight)?;
+        // Tensors of a convolution may be matrices over patches.
+        let kind = match (kind, shape.len()) {
+            (Kind::Linear, 3..) => Kind::Convolution,
+            _ => kind,
+        };
+        if kind == Kind::Convolution {
+            shape = as_matrix(&shape);
+        }
+        let stated = match kind {
+            Kind::Linear => self.fan_in_fan_out,
+            Kind::Convolution | Kind::Expert => false,
+            Kind::Embedding => true,
+        };
         // `d_in` of a weight of this shape, if it fits.
         let fits = |transposed: bool| match (shape.as_slice(), transposed) {
             (&[found_in, out], true) | (&[out, found_in], false) => {
@@ -140,5 +152,15 @@ impl<'b> BaseLayers<'b> {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// The shape of a kernel `[outputs, channels, …]` as that of the matrix over patches.
+pub(super) fn as_matrix(shape: &[usize]) -> Vec<usize> {
+    match shape {
+        [rows, cols @ ..] if cols.len() > 1 => {
+            vec![*rows, cols.iter().fold(1, |product, &size| product.saturating_mul(size))]
+        }
+        _ => shape.to_vec(),
     }
 }

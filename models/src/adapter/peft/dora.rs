@@ -7,22 +7,23 @@
 
 use super::{
     base_layer::{BaseLayer, BaseLayers},
-    lora::MAGNITUDE,
     module::{AdapterModule, Branch, Form, Kind, ModuleInput},
-    module_tensors::{Dim::Is, ModuleTensors},
+    module_tensors::ModuleTensors,
     step::Step,
 };
 use crate::Error;
 
-/// A module of DoRA, from its part that is plain LoRA.
+/// The trained magnitudes of a module.
+pub(super) const MAGNITUDE: &str = ".lora_magnitude_vector";
+
+/// A module of DoRA, from its part that is plain LoRA (or LoHa or LoKr: LyCORIS has it on all).
 pub(super) fn module(
     tensors: &mut ModuleTensors,
     lora: AdapterModule,
     layers: &mut BaseLayers,
 ) -> Result<AdapterModule, Error> {
     let d_out = lora.d_out;
-    tensors.dims(MAGNITUDE, [Is(d_out)])?;
-    let magnitude = tensors.values(MAGNITUDE)?;
+    let magnitude = tensors.vector(MAGNITUDE, d_out)?;
     let layer = layers.find(&lora.name, lora.kind, lora.inputs.first().map(|x| x.dim), d_out)?;
     let norms = norms(&lora, &layers.read(&layer)?, &layer);
 
@@ -40,7 +41,7 @@ pub(super) fn module(
     }
 
     let mut of_base = Vec::new();
-    let bias = if lora.kind == Kind::Linear { layers.base.bias(&lora.name) } else { None };
+    let bias = if lora.kind != Kind::Embedding { layers.base.bias(&lora.name) } else { None };
     if let Some(bias) = bias {
         let shape = layers.base.shape(&bias)?;
         if shape != [d_out] {
@@ -62,19 +63,30 @@ pub(super) fn module(
     Ok(AdapterModule { form: Form::Dora, inputs, branches, scaling: 1.0, ..lora })
 }
 
-/// `‖W + s·BA‖` of every row; `w` is `[d_out, d_in]`.
+/// `‖W + s·ΔW‖` of every row; `w` is `[d_out, d_in]`.
 fn norms(lora: &AdapterModule, w: &[f32], layer: &BaseLayer) -> Vec<f64> {
     let steps: &[Step] = lora.branches.first().map_or(&[], |branch| &branch.steps);
-    let [a, b] = steps else { return Vec::new() };
-    let rank = (b.values.len() / layer.d_out).max(1);
-    w.chunks_exact(layer.d_in)
-        .zip(b.values.chunks_exact(rank))
-        .map(|(w, b)| {
-            let mut row: Vec<f64> = w.iter().map(|&w| f64::from(w)).collect();
-            for (&b, a) in b.iter().zip(a.values.chunks_exact(layer.d_in)) {
+    // The rows of ΔW, of one matrix or of two.
+    let add = |row: &mut [f64], at: usize| match steps {
+        [w] => {
+            let delta = w.values.iter().skip(at * layer.d_in);
+            row.iter_mut().zip(delta).for_each(|(sum, &w)| *sum += lora.scaling * f64::from(w));
+        }
+        [a, b] => {
+            let rank = (b.values.len() / layer.d_out).max(1);
+            let factors = b.values.iter().skip(at * rank).take(rank);
+            for (&b, a) in factors.zip(a.values.chunks_exact(layer.d_in)) {
                 let factor = f64::from(b) * lora.scaling;
                 row.iter_mut().zip(a).for_each(|(sum, &a)| *sum += factor * f64::from(a));
             }
+        }
+        _ => {}
+    };
+    w.chunks_exact(layer.d_in)
+        .enumerate()
+        .map(|(at, w)| {
+            let mut row: Vec<f64> = w.iter().map(|&w| f64::from(w)).collect();
+            add(&mut row, at);
             row.iter().map(|value| value * value).sum::<f64>().sqrt()
         })
         .collect()

@@ -16,4 +16,8 @@ pub struct LoadOptions<'a> {
     /// Texts in the names of tensors, each with what is read in its place, in this order. An empty
     /// text stands for the beginning.
     pub rename: &'a [(String, String)],
+    /// Whether layers that were trained whole are left out, although the base model is given.
+    pub lora_only: bool,
+    /// Tensors of such layers that are left out (names of [`LeftOut`](super::LeftOut)).
+    pub left_out: &'a [String],
 }

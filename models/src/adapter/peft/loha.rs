@@ -3,7 +3,8 @@
 //! The Hadamard product of two matrices of rank r has rank r²: `W[o, c] = Σ_ij (w1_a[o, i]
 //! w2_a[o, j]) (w1_b[i, c] w2_b[j, c])`, whose factors are Khatri-Rao products. They are computed
 //! in f64 and rounded to f32 once. Where r² is not below both dimensions of W, W itself is written,
-//! because it is not larger. Only linear layers are supported (`peft` has no LoHa for Conv1D).
+//! because it is not larger. A convolution has whole kernels as matrices over patches, or the form of
+//! Tucker. (`peft` has no LoHa for Conv1D.)
 
 use super::{
     config::Ranks,
@@ -13,6 +14,7 @@ use super::{
         Matrix, ModuleTensors,
     },
     step::Step,
+    tucker,
 };
 use crate::{AppliesTo, Error};
 
@@ -27,18 +29,14 @@ const T1: &str = ".hada_t1";
 const T2: &str = ".hada_t2";
 
 pub(super) fn module(tensors: &mut ModuleTensors, ranks: &Ranks) -> Result<AdapterModule, Error> {
-    if let Some(suffix) = [T1, T2].into_iter().find(|suffix| tensors.has(suffix)) {
-        return Err(tensors.error(
-            suffix,
-            "belongs to a convolution, which is not supported; leave it out of target_modules",
-        ));
-    }
     let rank = ranks.rank(&tensors.name)?;
-    let w1_a = tensors.matrix(W1_A, [Any("d_out"), Is(rank)])?;
-    let w1_b = tensors.matrix(W1_B, [Is(rank), Any("d_in")])?;
+    let (w1_a, w1_b, kind) = pair(tensors, [W1_A, W1_B, T1], rank)?;
     let (d_out, d_in) = (w1_a.rows, w1_b.cols);
-    let w2_a = tensors.matrix(W2_A, [Is(d_out), Is(rank)])?;
-    let w2_b = tensors.matrix(W2_B, [Is(rank), Is(d_in)])?;
+    let (w2_a, w2_b, other) = pair(tensors, [W2_A, W2_B, T2], rank)?;
+    if (w2_a.rows, w2_b.cols, other) != (d_out, d_in, kind) {
+        let reason = "does not have the sizes of hada_w1_a and hada_w1_b; save the adapter again";
+        return Err(tensors.error(W2_A, reason));
+    }
 
     let low = rank.checked_mul(rank).filter(|&squared| squared < d_in.min(d_out));
     let steps = match low {
@@ -58,13 +56,30 @@ pub(super) fn module(tensors: &mut ModuleTensors, ranks: &Ranks) -> Result<Adapt
     Ok(AdapterModule {
         name: tensors.name.clone(),
         form: Form::LoHa,
-        kind: Kind::Linear,
+        kind,
         applies_to: AppliesTo::Output,
         inputs: vec![ModuleInput::x(d_in)],
         d_out,
         branches: vec![Branch { input: 0, steps }],
         scaling: ranks.scaling(&tensors.name)?,
     })
+}
+
+/// One factor `[d_out, rank]`, `[rank, d_in]`, over patches if the module has the core of a
+/// convolution.
+fn pair(
+    tensors: &mut ModuleTensors,
+    [a, b, core]: [&str; 3],
+    rank: usize,
+) -> Result<(Matrix, Matrix, Kind), Error> {
+    if !tensors.has(core) {
+        let a = tensors.matrix(a, [Any("d_out"), Is(rank)])?;
+        return Ok((a, tensors.matrix(b, [Is(rank), Any("d_in")])?, Kind::Linear));
+    }
+    let outputs = tensors.matrix(a, [Is(rank), Any("d_out")])?.transposed();
+    let channels = tensors.matrix(b, [Is(rank), Any("channels")])?;
+    let (patches, _) = tucker::over_patches(tensors, core, &channels)?;
+    Ok((outputs, patches, Kind::Convolution))
 }
 
 /// Two matrices `[d_out, r²]` and `[r², d_in]`, whose product is the Hadamard product.

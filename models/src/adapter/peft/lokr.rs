@@ -5,7 +5,7 @@
 //! u2 v2`, `W = (u1 ⊗ u2)(v1 ⊗ v2)`, of rank rank(w1) · rank(w2). The rank of a whole factor `w` is
 //! its smaller dimension (`w · I` or `I · w`). Where the rank is not below both dimensions of W, W
 //! itself is written. Products are computed in f64 and rounded to f32 once. The scaling is `alpha /
-//! r` whether or not a factor has rank r, as in `peft`. Only linear layers are supported.
+//! r` whether or not a factor has rank r, as in `peft`. Of a convolution, w2 is over patches.
 
 use super::{
     config::Ranks,
@@ -15,6 +15,7 @@ use super::{
         Matrix, ModuleTensors,
     },
     step::Step,
+    tucker,
 };
 use crate::{AppliesTo, Error};
 
@@ -31,15 +32,9 @@ struct Factored {
 }
 
 pub(super) fn module(tensors: &mut ModuleTensors, ranks: &Ranks) -> Result<AdapterModule, Error> {
-    if tensors.has(T2) {
-        return Err(tensors.error(
-            T2,
-            "belongs to a convolution, which is not supported; leave it out of target_modules",
-        ));
-    }
     let rank = ranks.rank(&tensors.name)?;
-    let w1 = factored(tensors, [".lokr_w1", ".lokr_w1_a", ".lokr_w1_b"], rank)?;
-    let w2 = factored(tensors, [".lokr_w2", ".lokr_w2_a", ".lokr_w2_b"], rank)?;
+    let (w1, _) = factored(tensors, [".lokr_w1", ".lokr_w1_a", ".lokr_w1_b"], rank)?;
+    let (w2, kind) = factored(tensors, [".lokr_w2", ".lokr_w2_a", ".lokr_w2_b"], rank)?;
 
     let too_large = Error::ModuleTooLarge {
         module: tensors.name.clone(),
@@ -64,7 +59,7 @@ pub(super) fn module(tensors: &mut ModuleTensors, ranks: &Ranks) -> Result<Adapt
     Ok(AdapterModule {
         name: tensors.name.clone(),
         form: Form::LoKr,
-        kind: Kind::Linear,
+        kind,
         applies_to: AppliesTo::Output,
         inputs: vec![ModuleInput::x(d_in)],
         d_out,
@@ -79,24 +74,39 @@ fn factored(
     tensors: &mut ModuleTensors,
     [whole, left, right]: [&str; 3],
     rank: usize,
-) -> Result<Factored, Error> {
+) -> Result<(Factored, Kind), Error> {
     if !tensors.has(whole) {
-        let u = tensors.matrix(left, [Any("rows"), Is(rank)])?;
-        let v = tensors.matrix(right, [Is(rank), Any("columns")])?;
+        let has_core = left == ".lokr_w2_a" && tensors.has(T2);
+        let (u, v, kind) = if has_core {
+            let u = tensors.matrix(left, [Is(rank), Any("rows")])?.transposed();
+            let channels = tensors.matrix(right, [Is(rank), Any("channels")])?;
+            (u, tucker::over_patches(tensors, T2, &channels)?.0, Kind::Convolution)
+        } else {
+            let u = tensors.matrix(left, [Any("rows"), Is(rank)])?;
+            let (v, kernel) = tensors.kernel(right, [Is(rank), Any("columns")])?;
+            (u, v, kind_of(&kernel))
+        };
         let pair = Factored { u, v };
         if rank <= pair.u.rows.min(pair.v.cols) {
-            return Ok(pair);
+            return Ok((pair, kind));
         }
         tensors.reserve(pair.u.rows.checked_mul(pair.v.cols))?;
-        return with_identity(tensors, pair.product());
+        return Ok((with_identity(tensors, pair.product())?, kind));
     }
-    if let Some(suffix) = [left, right].into_iter().find(|suffix| tensors.has(suffix)) {
+    if let Some(suffix) = [left, right, T2]
+        .into_iter()
+        .find(|&suffix| tensors.has(suffix) && (suffix != T2 || left == ".lokr_w2_a"))
+    {
         return Err(
             tensors.error(suffix, "is in the file beside the whole matrix, so peft would ignore it; save the adapter again")
         );
     }
-    let whole = tensors.matrix(whole, [Any("rows"), Any("columns")])?;
-    with_identity(tensors, whole)
+    let (whole, kernel) = tensors.kernel(whole, [Any("rows"), Any("columns")])?;
+    Ok((with_identity(tensors, whole)?, kind_of(&kernel)))
+}
+
+fn kind_of(kernel: &[usize]) -> Kind {
+    if kernel.is_empty() { Kind::Linear } else { Kind::Convolution }
 }
 
 /// `w · I` or `I · w`, whichever has the smaller inner dimension.

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The result is what `peft` 0.21 computes at inference, module by module ([`AdapterModule`]): LoRA
-//! and DoRA of linear layers and embeddings, AdaLoRA, VeRA, (IA)³, LoHa and LoKr. Settings that
-//! change the result in any other way are refused by name. Must not know about ONNX, and never
+//! and DoRA of linear layers, convolutions, embeddings and experts, AdaLoRA, VeRA, (IA)³, LoHa and
+//! LoKr, and layers that were trained whole. Settings that change the result in any other way are
+//! refused by name. Must not know about ONNX, and never
 //! guesses the orientation of an adapter's tensor: the name of the tensor states it.
 
 mod adalora;
@@ -17,6 +18,7 @@ mod base_layer;
 mod base_model;
 mod config;
 mod dora;
+mod experts;
 mod folder;
 mod formats;
 mod ia3;
@@ -32,7 +34,10 @@ mod pattern_syntax;
 mod step;
 mod supported;
 mod tensor_names;
+mod tucker;
 mod vera;
+mod warnings;
+mod whole;
 
 pub use adapter::Adapter;
 pub use base_model::BaseModel;
@@ -40,5 +45,6 @@ pub use load_options::LoadOptions;
 pub use module::{AdapterModule, Branch, Form, Kind, LoraWeights, ModuleInput};
 pub use step::{Action, Step};
 pub use supported::{Case, supported};
+pub use whole::LeftOut;
 
 pub use super::base_model::fingerprint;

@@ -14,11 +14,13 @@ use crate::AppliesTo;
 /// | form | branches |
 /// |---|---|
 /// | LoRA | `x → lora_A → lora_B (→ + lora_B.bias)` |
+/// | convolution | the same; rows of `x` are patches |
 /// | embedding | `x → lora_embedding_A → lora_embedding_B`, rows of `x` being one-hot over the vocabulary |
 /// | DoRA | `x → lora_A → lora_B → ∘ m·s`, and `base → − bias → ∘ (m − 1)`, with `m = magnitude / ‖W + s·BA‖` per output |
 /// | AdaLoRA | `x → lora_A → ∘ lora_E → lora_B` |
 /// | VeRA | `x → vera_A[:, :d_in] → ∘ lambda_d → vera_B[:d_out] → ∘ lambda_b` |
 /// | (IA)³ | `base → ∘ (l − 1)`; for feedforward modules `x → ∘ (l − 1)`, to be added to the module's input |
+/// | trained whole | `x → W' − W`, `base → ∘ 0 → b' − b` |
 /// | LoHa, LoKr | `x → one or two matrices`, see `peft::loha` and `peft::lokr` in the source |
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterModule {
@@ -59,6 +61,8 @@ pub enum Form {
     LoHa,
     /// A Kronecker product.
     LoKr,
+    /// No adapter: a layer that was trained whole, as its difference from the base layer.
+    Whole,
 }
 
 /// The kind of layer that a module adapts.
@@ -67,6 +71,12 @@ pub enum Form {
 pub enum Kind {
     /// A linear layer: rows of `x` are activations.
     Linear,
+    /// A convolution: rows of `x` are patches of the input, channel by channel, as torch's `unfold`
+    /// has them. Stride and padding are the base layer's.
+    Convolution,
+    /// An expert of a mixture: a slice of a parameter, which is no module of the base model. Rows of
+    /// `x` are the activations of the tokens that it sees.
+    Expert,
     /// A table of token vectors: rows of `x` are one-hot, with one column per entry of the
     /// vocabulary. The delta (and `base`) is the value before any `embed_scale` of the base layer
     /// (Gemma), by which `peft` multiplies it.

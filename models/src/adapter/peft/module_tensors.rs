@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::tensor_names::{PREFIX, remedy};
+use super::tensor_names::{PREFIX, is_of_adapter, remedy};
 use crate::{
     Error,
     adapter::{module_name, weights::Weights},
@@ -18,6 +18,9 @@ const MAX_DERIVED: usize = 1 << 30;
 
 /// Most such numbers of one module; a larger matrix cannot be compiled.
 const MAX_DERIVED_OF_MODULE: usize = 1 << 28;
+
+/// Most dimensions of a convolution.
+const MAX_KERNEL: usize = 3;
 
 /// Names of the tensors of one module, by the end of the name.
 pub(super) type TensorsBySuffix = BTreeMap<&'static str, String>;
@@ -42,11 +45,13 @@ impl<'a> AdapterTensors<'a> {
         AdapterTensors { file, left: MAX_DERIVED }
     }
 
-    /// Sorts all tensors except `shared` into modules. Every tensor must have one of the suffixes;
-    /// `hint` describes a tensor that has none.
+    /// Sorts all tensors except `shared` into modules. Every tensor must have one of the suffixes,
+    /// or one of those of base layers if its name is none of an adapter's; `hint` describes a tensor
+    /// that has none.
     pub(super) fn sort(
         &self,
         suffixes: &[&'static str],
+        of_base: &[&'static str],
         shared: &[&str],
         hint: impl Fn(&str) -> Option<&'static str>,
     ) -> Result<BTreeMap<String, TensorsBySuffix>, Error> {
@@ -63,8 +68,15 @@ impl<'a> AdapterTensors<'a> {
                      of a whole model, which is no adapter; save the adapter with peft",
                 );
             };
-            let found =
-                suffixes.iter().find_map(|suffix| Some((name.strip_suffix(suffix)?, *suffix)));
+            let hint = hint(name);
+            let of_base = match hint.is_none() && !is_of_adapter(&tensor) {
+                true => of_base,
+                false => &[],
+            };
+            let found = suffixes
+                .iter()
+                .chain(of_base)
+                .find_map(|suffix| Some((name.strip_suffix(suffix)?, *suffix)));
             let Some((module, suffix)) = found else {
                 let known: Vec<&str> =
                     suffixes.iter().map(|suffix| suffix.trim_start_matches('.')).collect();
@@ -72,7 +84,7 @@ impl<'a> AdapterTensors<'a> {
                     "is none of {} of a module; only those can be proven",
                     known.join(", ")
                 );
-                return refuse(hint(name).unwrap_or(&of_type));
+                return refuse(hint.unwrap_or(&of_type));
             };
             modules.entry(module.to_owned()).or_default().insert(suffix, tensor.clone());
         }
@@ -139,7 +151,7 @@ impl<'a> AdapterTensors<'a> {
             .collect();
         let reason = format!(
             "has the shape {found:?} where [{}] is expected by the config and the other tensors; the two files may be \
-             of different adapters, or the module is a convolution, which is not supported",
+             of different adapters",
             expected.join(", ")
         );
         Err(self.error(tensor, reason))
@@ -222,6 +234,56 @@ impl ModuleTensors<'_, '_> {
         Ok(Matrix { rows, cols, values: self.values(suffix)? })
     }
 
+    /// A matrix `[rows, cols]`, or the kernel `[rows, channels, …]` of a convolution as the matrix
+    /// `[rows, channels · …]`, with the sizes of the kernel (none for a matrix).
+    pub(super) fn kernel(
+        &mut self,
+        suffix: &str,
+        expected: [Dim; 2],
+    ) -> Result<(Matrix, Vec<usize>), Error> {
+        let shape = self.file.shape(self.tensor(suffix)?)?;
+        let Some((&[rows, channels], kernel)) = shape
+            .split_first_chunk()
+            .filter(|(_, kernel)| (1..=MAX_KERNEL).contains(&kernel.len()))
+        else {
+            return Ok((self.matrix(suffix, expected)?, Vec::new()));
+        };
+        let cols = kernel.iter().try_fold(channels, |cols, &size| cols.checked_mul(size));
+        let fits = |size: usize, dim: Dim| match dim {
+            Dim::Is(wanted) => size == wanted,
+            Dim::Any(_) => size > 0,
+        };
+        match cols {
+            Some(cols) if fits(rows, expected[0]) && fits(cols, expected[1]) => {
+                let matrix = Matrix { rows, cols, values: self.values(suffix)? };
+                Ok((matrix, kernel.to_vec()))
+            }
+            _ => Err(self.error(
+                suffix,
+                format!(
+                    "has the shape {shape:?}, which does not fit the config and the other tensors; the two files \
+                     may be of different adapters"
+                ),
+            )),
+        }
+    }
+
+    /// A vector of `size` numbers; dimensions of size 1 do not matter.
+    pub(super) fn vector(&mut self, suffix: &str, size: usize) -> Result<Vec<f32>, Error> {
+        let shape = self.file.shape(self.tensor(suffix)?)?;
+        if shape.iter().any(|&dim| dim != 1 && dim != size) || !shape.contains(&size) {
+            self.dims(suffix, [Dim::Is(size)])?;
+        }
+        let values = self.values(suffix)?;
+        match values.len() == size {
+            true => Ok(values),
+            false => {
+                Err(self
+                    .error(suffix, format!("has the shape {shape:?} where [{size}] is expected")))
+            }
+        }
+    }
+
     /// Reserves numbers that are not in the file, see [`AdapterTensors::reserve`].
     pub(super) fn reserve(&mut self, numbers: Option<usize>) -> Result<(), Error> {
         self.file.reserve(&self.name, numbers)
@@ -241,6 +303,12 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
+    pub(super) fn transposed(&self) -> Matrix {
+        let columns =
+            (0..self.cols).flat_map(|col| self.values.iter().skip(col).step_by(self.cols));
+        Matrix { rows: self.cols, cols: self.rows, values: columns.copied().collect() }
+    }
+
     /// The row with this index.
     pub(super) fn row(&self, at: usize) -> &[f32] {
         &self.values[at * self.cols..][..self.cols]

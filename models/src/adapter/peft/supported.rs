@@ -47,6 +47,7 @@ give another delta there is refused, with what to do.
   model (bitsandbytes, GPTQ, AWQ, FP8) is the right one for plain LoRA that was trained on it; DoRA
   and VeRA need the model that is not quantised. Layers of multimodal models are found under the
   names that older files have, as transformers renames them.
+- `--lora-only` leaves layers that were trained whole out, although `--base` is given.
 - `--base-name NAME` is the name in the public manifest, where the adapter's own is a path.
 
 ## Formats
@@ -55,12 +56,26 @@ give another delta there is refused, with what to do.
 | -- | -- | -- |
 | PEFT | `adapter_config.json` with `peft_type` | `adapter_model.safetensors`, or shards with their index; see below |
 | MLX | `adapter_config.json` with `fine_tune_type` or `lora_parameters`, and `adapters.safetensors` | LoRA and DoRA of linear layers and token tables: `lora_a` and `lora_b` transposed, `scale` as the whole factor |
-| kohya's scripts, LyCORIS | one file with `.lora_down.weight`, `.hada_*` or `.lokr_*` | LoRA, DoRA, LoHa and LoKr of linear layers: alpha / rank by module; alpha missing or 0 is the rank. Modules keep the file's names; `--base` finds the layer whose dots are underscores |
-| diffusers | one file with `.lora_A.weight`, or the older `_lora.down.weight`, `.lora.down.weight`, `.lora_linear_layer.down.weight` | LoRA and DoRA of linear layers, with the header's settings if it has some |
+| kohya's scripts, LyCORIS | one file with `.lora_down.weight`, `.hada_*` or `.lokr_*` | LoRA, LoHa and LoKr, each also with DoRA, of linear layers and convolutions (with cores, too): alpha / rank by module; alpha missing or 0 is the rank. Modules keep the file's names; `--base` finds the layer whose dots are underscores |
+| diffusers | one file with `.lora_A.weight`, or the older `_lora.down.weight`, `.lora.down.weight`, `.lora_linear_layer.down.weight` | LoRA and DoRA of linear layers and convolutions, with the header's settings if it has some |
 | GGUF (llama.cpp) | the first bytes | LoRA of the linear layers of Llama, Mistral, Qwen 2 and 3, and Gemma 1 and 2, in F32, F16, BF16 and Q8_0; q and k of Llama need `--base`, whose `config.json` says how many heads there are |
 | pickles, torchtune, NeMo, FSDP, DeepSpeed, Git LFS pointers, web pages, folders of the cache | names and first bytes | refused, with the command that makes an adapter of it |
 
 Weights in F64 (if exact in F32), F32, F16, BF16, F8_E4M3 and F8_E5M2 are widened exactly.
-Convolutions are refused so far, and so are layers that were trained whole.
+
+- *Convolutions* are linear maps on patches: rows of `x` are patches of the layer's input, channel by
+  channel. `remote_lora` makes them, and `zklora.layer_rows` does for `record`. Kernels of one to
+  three dimensions, with groups; without dilation.
+- *Experts* of a mixture (`target_parameters`) are modules of their own,
+  `<module>.<expert>.<parameter>`. They are exported, compiled and proven. `remote_lora` cannot serve
+  them, because no module of the model computes an expert.
+- *Layers that were trained whole* (`modules_to_save`, `bias`, `trainable_token_indices`, changed
+  copies of base layers) are exported as their difference from the base model that `--base` gives:
+  dense for linear layers and embeddings, with its numbers printed, and a row for a bias. A token
+  table that is tied to the output layer changes both. Tensors that equal the base model's change
+  nothing.
+- *Left out*, and named in `export.json`, the manifest and every verdict: such layers without
+  `--base` or with `--lora-only`, and where there is no known difference (weights of norms and
+  convolutions, heads that the base model does not have, other shapes, quantised layers).
 
 ";

@@ -82,7 +82,7 @@ fn positions_as_rows(op: &Conv, input: &Value) -> Result<Option<Affine>, Reason>
     let is_pointwise =
         spec.kernel_shape.iter().chain(spec.strides().iter()).all(|extent| *extent == 1);
     let padded = spatial.into_iter().any(|axis| !spec.padding.valid_dim(axis, true));
-    if !is_pointwise || padded || op.group != 1 {
+    if !is_pointwise || padded {
         return Ok(None);
     }
     match input {
@@ -96,9 +96,15 @@ fn positions_as_rows(op: &Conv, input: &Value) -> Result<Option<Affine>, Reason>
 
 fn pointwise(op: &Conv, kernel: &Constant, affine: Affine) -> Result<Affine, Reason> {
     let channels = offsets(affine.axes.axis(CHANNELS)).ok_or_else(symbolic)?;
+    let groups = op.group.max(1);
+    let (in_group, out_group) = (channels.len() / groups, op.output_channels() / groups);
+    if in_group == 0 || out_group == 0 || in_group * op.output_channels() != kernel.data.len() {
+        return Err(Reason::new("its kernel does not fit its input"));
+    }
     let mut matrix = Matrix::zeros(affine.width, op.output_channels())?;
-    for (out, weights) in kernel.data.chunks_exact(channels.len()).enumerate() {
-        for (row, weight) in channels.iter().zip(weights) {
+    for (out, weights) in kernel.data.chunks_exact(in_group).enumerate() {
+        let own = channels.iter().skip(out / out_group * in_group);
+        for (row, weight) in own.zip(weights) {
             matrix.data[row * matrix.cols + out] = *weight;
         }
     }

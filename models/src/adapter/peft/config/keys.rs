@@ -59,6 +59,22 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// A list of texts.
+    pub(in crate::adapter::peft) fn texts(
+        &self,
+        key: &str,
+        list: &StrictJson,
+    ) -> Result<Vec<String>, Error> {
+        let StrictJson::List(values) = list else {
+            return Err(self.error(key, "must be a list of texts"));
+        };
+        let text = |value: &StrictJson| match value {
+            StrictJson::Text(text) => Ok(text.clone()),
+            _ => Err(self.error(key, "must be a list of texts")),
+        };
+        values.iter().map(text).collect()
+    }
+
     pub(in crate::adapter::peft) fn rank(
         &self,
         key: &str,

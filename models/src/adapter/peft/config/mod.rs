@@ -9,6 +9,7 @@ mod keys;
 mod ranks;
 mod roles;
 mod supported;
+mod token_indices;
 mod tuner;
 
 use std::path::{Path, PathBuf};
@@ -18,13 +19,18 @@ pub(super) use keys::Keys;
 pub(super) use ranks::{Ranked, Ranks};
 use roles::Role;
 pub(super) use supported::tables;
+use token_indices::TokenIndices;
 use tuner::Tuner;
 
 use super::base_model::BaseModel;
-use crate::Error;
+use crate::{Error, adapter::strict_json::StrictJson};
 
 /// Longest name of a base model, in bytes, as in a manifest.
 const MAX_NAME: usize = 512;
+
+/// Values of `task_type` for models without a language model's output layer.
+const WITHOUT_OUTPUT_LAYER: &[&str] =
+    &["FEATURE_EXTRACTION", "QUESTION_ANS", "SEQ_CLS", "TOKEN_CLS"];
 
 /// The settings that a delta depends on besides the weights.
 #[derive(Debug)]
@@ -34,6 +40,13 @@ pub(super) struct Config {
     /// Whether base weights are stored as `[d_in, d_out]`, as for GPT-2's Conv1D.
     pub(super) fan_in_fan_out: bool,
     pub(super) settings: Settings,
+    /// Whether the tensors are `peft`'s own, not those of another library under its names.
+    pub(super) of_peft: bool,
+    /// Whether the task's model has the output layer of a language model.
+    pub(super) has_output_layer: bool,
+    /// Patterns of parameters that LoRA is on, which are no modules.
+    pub(super) target_parameters: Vec<String>,
+    token_indices: TokenIndices,
 }
 
 /// The settings of one type of adapter.
@@ -50,8 +63,16 @@ pub(super) enum Settings {
     AdaLora(Allocation),
     Vera,
     Ia3,
-    LoHa(Ranks),
-    LoKr(Ranks),
+    /// With magnitude vectors in LyCORIS only.
+    LoHa {
+        ranks: Ranks,
+        dora: bool,
+    },
+    /// The same.
+    LoKr {
+        ranks: Ranks,
+        dora: bool,
+    },
 }
 
 impl Config {
@@ -67,6 +88,15 @@ impl Config {
         Ok(Config {
             base_model: BaseModel { fingerprint: None, name, revision: keys.text("revision")? },
             fan_in_fan_out: keys.flag("fan_in_fan_out")?,
+            of_peft: true,
+            has_output_layer: !keys
+                .text("task_type")?
+                .is_some_and(|task| WITHOUT_OUTPUT_LAYER.contains(&task.as_str())),
+            target_parameters: match keys.get("target_parameters") {
+                None | Some(StrictJson::Null) => Vec::new(),
+                Some(list) => keys.texts("target_parameters", list)?,
+            },
+            token_indices: TokenIndices::read(&keys)?,
             settings: Settings::read(tuner, &keys)?,
             path: path.to_owned(),
         })
@@ -79,7 +109,21 @@ impl Config {
             return Err(Error::Config { path, key: "model".into(), value: name, reason });
         }
         let base_model = BaseModel { fingerprint: None, name, revision: None };
-        Ok(Config { path, base_model, fan_in_fan_out: false, settings })
+        Ok(Config {
+            path,
+            base_model,
+            fan_in_fan_out: false,
+            of_peft: false,
+            has_output_layer: true,
+            target_parameters: Vec::new(),
+            token_indices: TokenIndices::default(),
+            settings,
+        })
+    }
+
+    /// The rows of a token table that the adapter replaces, in the order of its tensor.
+    pub(super) fn token_indices(&self, module: &str) -> Option<&[usize]> {
+        self.token_indices.of(module)
     }
 
     /// An error about a key.
@@ -153,8 +197,12 @@ impl Settings {
             }
             Tuner::Vera => Settings::Vera,
             Tuner::Ia3 => Settings::Ia3,
-            Tuner::LoHa => Settings::LoHa(Ranks::read(keys, "alpha", false)?),
-            Tuner::LoKr => Settings::LoKr(Ranks::read(keys, "alpha", false)?),
+            Tuner::LoHa => {
+                Settings::LoHa { ranks: Ranks::read(keys, "alpha", false)?, dora: false }
+            }
+            Tuner::LoKr => {
+                Settings::LoKr { ranks: Ranks::read(keys, "alpha", false)?, dora: false }
+            }
         })
     }
 }

@@ -26,6 +26,7 @@ pub(super) const HARMLESS: &[&str] = &[
     "inference_mode",
     "layers_pattern",
     "layers_to_transform",
+    "modules_to_save",
     "peft_type",
     "peft_version",
     "revision",
@@ -48,6 +49,8 @@ pub(super) fn harmless_for(tuner: Tuner) -> &'static [&'static str] {
             "qalora_group_size",
             "r",
             "rank_pattern",
+            "target_parameters",
+            "trainable_token_indices",
             "use_dora",
             "use_rslora",
         ],
@@ -95,8 +98,7 @@ pub(super) fn harmless_for(tuner: Tuner) -> &'static [&'static str] {
             "rank_dropout",
             "rank_dropout_scale",
             "rank_pattern",
-            // For convolutions only. If the base model is given, convolutions are refused by the
-            // shape of their layers.
+            // States which form the tensors of a convolution have; their names do, too.
             "use_effective_conv2d",
         ],
     }
@@ -137,22 +139,7 @@ pub(super) const UNSUPPORTED: &[(&str, Off, &str)] = &[
         Off::Empty,
         "Megatron's parallel layers are not supported; save the adapter for the plain model",
     ),
-    (
-        "modules_to_save",
-        Off::Empty,
-        "whole modules were trained besides the adapter; only its deltas can be proven",
-    ),
     ("monteclora_config", Off::Null, NOT_PLAIN),
-    (
-        "target_parameters",
-        Off::Empty,
-        "LoRA on bare parameters (mixture of experts) is not supported",
-    ),
-    (
-        "trainable_token_indices",
-        Off::Empty,
-        "token embeddings were trained besides the adapter; only its deltas can be proven",
-    ),
     ("use_bdlora", Off::Null, NOT_PLAIN),
     ("use_qalora", Off::Empty, "QALoRA pools its input before lora_A; train with use_qalora=False"),
     ("velora_config", Off::Null, NOT_PLAIN),
@@ -218,8 +205,8 @@ fn is_off(value: &StrictJson, off: Off) -> bool {
 
 fn bias(value: &StrictJson) -> Role {
     refuse_unless(
-        matches!(value, StrictJson::Text(kind) if kind == "none"),
-        "only \"none\" is supported: otherwise biases of the base model were trained besides the adapter",
+        matches!(value, StrictJson::Text(kind) if kind == "none" || kind == "all" || kind.ends_with("_only")),
+        "must be \"none\", \"all\" or that of the type, such as \"lora_only\"",
     )
 }
 

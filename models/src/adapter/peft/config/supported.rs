@@ -26,7 +26,7 @@ pub(in crate::adapter::peft) fn tables() -> String {
             row(key, name, "read, or without effect on a trained adapter");
         }
     }
-    row("bias", "all", "only \"none\"");
+    row("bias", "all", "none, or which biases were trained; the tensors show it");
     row(
         "init_lora_weights",
         "LORA",

@@ -12,7 +12,7 @@ use crate::{
     adapter::{
         peft::{
             config::{Config, Keys, Ranked, Ranks, Settings},
-            lora,
+            dora, lora,
         },
         strict_json::StrictJson,
         weights::View,
@@ -81,7 +81,7 @@ pub(super) fn read(config: &Path, weights: &Path, open: Open) -> Result<Vec<Part
         };
         named(A, a, Some(View::Transposed))
             .or_else(|| named(B, b, Some(View::Transposed)))
-            .or_else(|| named(M, lora::MAGNITUDE, None))
+            .or_else(|| named(M, dora::MAGNITUDE, None))
             // What it is, the reader of modules says.
             .or_else(|| Some((peft_name(name, ""), None)))
     })?;

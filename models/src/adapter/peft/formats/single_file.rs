@@ -6,7 +6,8 @@
 //! | -- | -- |
 //! | `lora_down`, `lora_A`, `_lora.down`, `lora.down`, `lora_linear_layer.down` | `lora_A` |
 //! | `lora_up`, … | `lora_B` |
-//! | `dora_scale` `[d_out, 1]`, `lora_magnitude_vector` | `lora_magnitude_vector` |
+//! | `lora_mid` | the core of a convolution, see `tucker` |
+//! | `dora_scale` `[d_out, 1, …]`, `lora_magnitude_vector` | `lora_magnitude_vector` |
 //! | `hada_w1_a`, …, `lokr_w1`, … | the same |
 //! | `alpha` | alpha of the module; missing or 0 is the rank |
 //!
@@ -22,7 +23,7 @@ use crate::{
     adapter::{
         peft::{
             config::{Config, Keys, Ranked, Ranks, Settings, ranks_of_lora},
-            loha, lokr, lora,
+            dora, loha, lokr, lora,
         },
         strict_json::StrictJson,
         weights::{View, Weights},
@@ -39,6 +40,7 @@ enum Form {
 }
 
 const ALPHA: &str = ".alpha";
+const DORA_SCALE: &str = ".dora_scale";
 
 /// Ends of names of LoRA, with what `peft` calls the tensor. The first that fits counts. Those of
 /// LoHa and LoKr are `peft`'s.
@@ -54,16 +56,17 @@ const ENDS: &[(&str, &str, Option<View>)] = &[
     ("_lora.down.weight", lora::A, None),
     ("_lora.up.weight", lora::B, None),
     (lora::BIAS, lora::BIAS, None),
-    (".dora_scale", lora::MAGNITUDE, Some(View::Vector)),
-    (lora::MAGNITUDE, lora::MAGNITUDE, None),
+    (lora::MID, lora::MID, None),
+    (DORA_SCALE, dora::MAGNITUDE, None),
+    (dora::MAGNITUDE, dora::MAGNITUDE, None),
 ];
 
 /// Ends of names of what is not supported.
 const REFUSED: &[(&[&str], &str)] = &[
     (
-        &[".lora_mid.weight", ".lokr_t1"],
-        "belongs to a convolution (Tucker decomposition), which is not supported: leave the module \
-         out with --module",
+        &[".lokr_t1"],
+        "belongs to a convolution whose first factor is decomposed, which LyCORIS does not write: \
+         leave the module out with --module",
     ),
     (
         &[".diff", ".diff_b", ".w_norm", ".b_norm"],
@@ -115,9 +118,8 @@ pub(super) fn read(path: &Path, open: Open) -> Result<Vec<Part>, Error> {
     }
     let header = header_settings(path, &weights)?;
     let mut parts = Vec::new();
-    for (form, dora) in
-        [(Form::Lora, false), (Form::Lora, true), (Form::LoHa, false), (Form::LoKr, false)]
-    {
+    let forms = [Form::Lora, Form::LoHa, Form::LoKr];
+    for (form, dora) in forms.into_iter().flat_map(|form| [(form, false), (form, true)]) {
         for component in header.keys().map(|key| Some(*key)).chain([None]) {
             // Modules of this form, and of this part of the pipeline if the header has settings.
             let is_of = |module: &str| {
@@ -162,8 +164,8 @@ pub(super) fn read(path: &Path, open: Open) -> Result<Vec<Part>, Error> {
             let bias = weights.names().iter().any(|name| name.ends_with(lora::BIAS));
             let settings = match form {
                 Form::Lora => Settings::Lora { ranks, bias, dora },
-                Form::LoHa => Settings::LoHa(ranks),
-                Form::LoKr => Settings::LoKr(ranks),
+                Form::LoHa => Settings::LoHa { ranks, dora },
+                Form::LoKr => Settings::LoKr { ranks, dora },
             };
             let name = weights.metadata("ss_sd_model_name").unwrap_or_default().to_owned();
             parts.push(Part { config: Config::of_other(path, name, settings)?, weights });
@@ -207,7 +209,7 @@ fn meaning(name: &str) -> Option<Meaning> {
 /// A tensor is of no known kind, or of one that is not supported.
 fn modules(weights: &Weights) -> Result<BTreeMap<String, Found>, Error> {
     let mut modules: BTreeMap<String, Found> = BTreeMap::new();
-    let mut others = Vec::new();
+    let (mut others, mut magnitudes) = (Vec::new(), Vec::new());
     for name in weights.names() {
         if let Some((_, reason)) =
             REFUSED.iter().find(|(ends, _)| ends.iter().any(|end| name.ends_with(end)))
@@ -218,21 +220,33 @@ fn modules(weights: &Weights) -> Result<BTreeMap<String, Found>, Error> {
             others.push(name);
             continue;
         };
-        let dora = suffix == lora::MAGNITUDE;
-        let new = Found { form, dora, tensor: name.clone(), rank: None };
-        let found = modules.entry(module).or_insert(new);
-        if found.form != form {
-            let reason = match dora || found.dora {
-                true => {
-                    "belongs to a module with DoRA on LoHa or LoKr, which is not supported".into()
-                }
-                false => format!("and {} are of two forms in one module", quoted(&found.tensor)),
-            };
+        let is_magnitude = suffix == dora::MAGNITUDE;
+        // LyCORIS also has magnitudes of the inputs, `[1, d_in]`.
+        if name.ends_with(DORA_SCALE)
+            && matches!(weights.shape(&name)?.as_slice(), [1, rest @ ..] if rest.iter().any(|&size| size != 1))
+        {
+            let reason = "holds magnitudes of the inputs (wd_on_out=False), which is not supported: \
+                          train with wd_on_out, or leave the module out with --module";
             return Err(weights.error(&name, reason));
         }
-        found.dora |= dora;
+        if is_magnitude {
+            magnitudes.push((module, name));
+            continue;
+        }
+        let new = Found { form, dora: false, tensor: name.clone(), rank: None };
+        let found = modules.entry(module).or_insert(new);
+        if found.form != form {
+            let reason = format!("and {} are of two forms in one module", quoted(&found.tensor));
+            return Err(weights.error(&name, reason));
+        }
         if OF_RANK.contains(&suffix) {
             found.rank = Some(name);
+        }
+    }
+    for (module, name) in magnitudes {
+        match modules.get_mut(&module) {
+            Some(found) => found.dora = true,
+            None => others.push(name),
         }
     }
     // An alpha belongs to a module; anything else could change more than the deltas.

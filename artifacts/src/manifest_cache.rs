@@ -149,6 +149,7 @@ mod tests {
             out: &out,
             seed_file: None,
             calibrate: None,
+            k: None,
             registered: false,
         };
         let (srs, keys) =

@@ -90,8 +90,8 @@ pub struct Manifest {
     pub ezkl: String,
     /// [`FORMAT`].
     pub format: String,
-    /// As in the manifest of the built-in proof: tensors of layers that were trained whole and that no
-    /// module computes, sorted; not in the file if there are none.
+    /// As in the manifest of the built-in proof: tensors of layers that were trained whole and that
+    /// no module computes, sorted; not in the file if there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
     /// The modules.

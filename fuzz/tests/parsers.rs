@@ -120,6 +120,7 @@ fn contributor() -> &'static Contributor {
             out: folder.path(),
             seed_file: None,
             calibrate: None,
+            k: None,
             registered: true,
         };
         let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;

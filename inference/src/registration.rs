@@ -100,7 +100,8 @@ pub fn prove(
     weights: &Weights,
     mask_key: &MaskKey,
 ) -> Result<Vec<u8>, Error> {
-    manifest.check_srs(srs)?;
+    manifest.parameters(srs)?;
+    check_k(srs, manifest)?;
     weights.check(manifest.modules())?;
     let plan = Plan::new(manifest)?;
     let mut tensors: Vec<Grid> =
@@ -135,6 +136,18 @@ fn attempt(
     Ok(argument::prove(&shape, transcript, &hidden, streams, |_| Ok(()), &|_| {})?.proof)
 }
 
+/// Registrations are made with the whole ceremony. Under fewer powers, results of this adapter
+/// would take their verifier many times as many columns.
+fn check_k(srs: &Srs, manifest: &CheckedManifest) -> Result<(), Error> {
+    match manifest.contents().k {
+        k if k == srs.k() => Ok(()),
+        k => Err(Error::Unsupported(format!(
+            "its k is {k}, and registrations are made with k = {}: compile with --registered",
+            srs.k()
+        ))),
+    }
+}
+
 /// Verifies a registration.
 ///
 /// # Errors
@@ -147,7 +160,8 @@ pub fn verify<'a>(
     policy: SrsPolicy,
 ) -> Result<Registered<'a>, Error> {
     policy.check(srs)?;
-    manifest.check_srs(srs)?;
+    manifest.parameters(srs)?;
+    check_k(srs, manifest)?;
     let plan = Plan::new(manifest)?;
     let proof = Proof::parse(proof, plan.schedule.catalog.columns())?;
     let mut transcript = statement::begin("registration", srs, manifest)?;

@@ -158,7 +158,8 @@ fn what_is_left_out_is_named() {
         "model.norm.weight",
     ];
     assert_eq!(named("full_peft_state", None), of_state);
-    // With the base model, what equals it changes nothing. A head that it does not have is left out.
+    // With the base model, what equals it changes nothing. A head that it does not have is left
+    // out.
     let llama = base("llama");
     assert_eq!(named("seq_cls_modules_to_save", Some(&llama)), ["score.weight"]);
     assert_eq!(named("axolotl_lm_head", Some(&llama)), [""; 0]);

@@ -377,6 +377,12 @@ fn loha_and_lokr_refuse_shapes_that_do_not_fit() {
     assert_eq!(delta("LOKR", r#""r": 4, "alpha": 8"#, &[w1, w2]).unwrap(), [222.0, 444.0]);
     let convolution: Tensor = ("lokr_w2", &[1, 3, 1, 1], &[1.0, 10.0, 100.0]);
     assert_eq!(delta("LOKR", r#""r": 4, "alpha": 8"#, &[w1, convolution]).unwrap(), [222.0, 444.0]);
+    // peft computes another map than a Kronecker product of kernels of one or three dimensions.
+    for shape in [&[1, 3, 1][..], &[1, 1, 3], &[1, 3, 1, 1, 1]] {
+        let kernel: Tensor = ("lokr_w2", shape, &[1.0, 10.0, 100.0]);
+        let refused = refused(&folder("LOKR", "", &[w1, kernel]), None);
+        assert!(refused.contains("kernels of two dimensions"), "{refused}");
+    }
     assert!(delta("LOKR", "", &[w1]).is_err());
     assert!(delta("LOKR", "", &[w1, w2, ("lokr_w1_a", &[2, 8], &[1.0; 16])]).is_err());
     assert!(delta("LOKR", "", &[w1, w2, ("lokr_t2", &[1, 1, 3, 3], &[1.0; 9])]).is_err());

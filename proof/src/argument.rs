@@ -46,6 +46,17 @@ pub fn running_sum(layout: &Layout, columns: &[Secret], public: &PublicColumns) 
     out
 }
 
+/// Under a longer Lagrange basis, columns would be values on a larger subgroup: only one row in
+/// several would be bound. The library does not notice.
+fn check_size(srs: &Srs, layout: &Layout) -> Result<(), Error> {
+    match srs.k() == layout.k {
+        true => Ok(()),
+        false => {
+            Err(Error::Internal(format!("parameters for k = {} and k = {}", srs.k(), layout.k)))
+        }
+    }
+}
+
 /// Proves that the weighted sum over `columns` (the committed ones, masks included) is
 /// `public.output`. The transcript absorbs `first` before anything else.
 pub fn prove(
@@ -57,6 +68,7 @@ pub fn prove(
     rng: impl RngCore + CryptoRng,
 ) -> Result<Vec<u8>, Error> {
     let layout = keys.layout();
+    check_size(srs, &layout)?;
     let acc = Secret(running_sum(&layout, columns, public));
     prove_with_accumulator(srs, keys, columns, public, acc, first, rng)
 }
@@ -111,6 +123,7 @@ pub fn verify(
     proof: &[u8],
 ) -> Result<(), Error> {
     let layout = keys.layout();
+    check_size(srs, &layout)?;
     if !public.fits(&layout) || commitments.len() != layout.committed_columns() {
         return Err(Error::Internal("the public columns do not fit the layout".into()));
     }

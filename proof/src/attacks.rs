@@ -25,5 +25,6 @@ mod mixtures;
 mod proof_bytes;
 mod properties;
 mod provers;
+mod shorter;
 mod traces;
 mod variants;

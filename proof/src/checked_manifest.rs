@@ -134,19 +134,34 @@ impl CheckedManifest {
         all.flat_map(|point| point.to_uncompressed().as_ref().to_vec()).collect()
     }
 
-    /// Checks that the manifest was made for this SRS. Commitments under a longer basis are
-    /// commitments to other polynomials (docs/protocol.md, "Structured reference string"), so k
+    /// The parameters of this adapter: the first 2^k powers of the caller's own ceremony
+    /// ([`Srs::at`]), if the manifest names their digest. Commitments under a longer Lagrange basis
+    /// are commitments to other polynomials (docs/protocol.md, "Structured reference string"), so k
     /// counts, too.
-    pub fn check_srs(&self, srs: &Srs) -> Result<(), Error> {
-        if self.manifest.srs_digest != srs.digest_hex() {
+    ///
+    /// # Errors
+    /// [`Error::SrsMismatch`]: the manifest was made for another ceremony.
+    pub fn parameters<'s>(&self, srs: &'s Srs) -> Result<&'s Srs, Error> {
+        let own = srs.at(self.manifest.k)?;
+        if self.manifest.srs_digest != own.digest_hex() {
             return Err(Error::SrsMismatch {
                 manifest: self.manifest.srs_digest.clone(),
-                own: srs.digest_hex(),
+                own: own.digest_hex(),
             });
         }
+        Ok(own)
+    }
+
+    /// Checks that the parameters of this adapter are the caller's whole ceremony.
+    ///
+    /// # Errors
+    /// [`Error::SrsMismatch`]; [`Error::Manifest`] if the adapter has a smaller k.
+    pub fn check_srs(&self, srs: &Srs) -> Result<(), Error> {
+        self.parameters(srs)?;
         if self.manifest.k != srs.k() {
             return Err(refuse(format!(
-                "k = {}, but its SRS has 2^{} points",
+                "k = {}, and registrations and proofs of results are made with k = {}: compile with \
+                 --registered",
                 self.manifest.k,
                 srs.k()
             )));

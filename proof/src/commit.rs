@@ -83,8 +83,8 @@ fn commit_pairs(
         .collect())
 }
 
-/// Fills in a manifest's digests and commitments. `draft` has the names, shapes, bit widths and
-/// scales; its k, digests and commitments are overwritten. Returns the finished manifest, the
+/// Fills in a manifest's digests and commitments. `draft` has k, the names, shapes, bit widths and
+/// scales; its digests and commitments are overwritten. Returns the finished manifest, the
 /// weights and the mask key (the opening).
 ///
 /// # Errors
@@ -97,7 +97,7 @@ pub fn commit(
     seed: &Seed,
 ) -> Result<(Manifest, Weights, MaskKey), Error> {
     let mut manifest = draft.clone();
-    manifest.k = srs.k();
+    let srs = srs.at(manifest.k)?;
     manifest.srs_digest = srs.digest_hex();
     manifest.check_shapes()?;
     manifest.settings_digest =
@@ -130,7 +130,7 @@ pub fn audit(
     weights: &Weights,
     key: &MaskKey,
 ) -> Result<Vec<String>, Error> {
-    manifest.check_srs(srs)?;
+    let srs = manifest.parameters(srs)?;
     // The commitments below skip integers of another shape and truncate wider ones.
     weights.check(manifest.modules())?;
     let delivered = commit_pairs(srs, manifest.modules(), manifest.contents().k, weights, key)?;

@@ -117,14 +117,35 @@ pub struct Estimate {
     pub prove_bytes: usize,
 }
 
-/// Estimates from shapes alone. `draft` needs neither digests nor commitments.
-pub fn estimate(
-    srs: &Srs,
-    draft: &Manifest,
-    primitives: &OperationTimes,
-) -> Result<Estimate, Error> {
+/// The k that adapters of these shapes take least time with, to be proven and to be verified for
+/// the first time, of those up to `most`. By times of a reference machine, so that the same shapes
+/// have the same k everywhere.
+///
+/// # Errors
+/// The shapes break a rule of the manifest at every such k.
+pub fn best_k(draft: &Manifest, most: u32) -> Result<u32, Error> {
+    let mut best: Option<(f64, u32)> = None;
+    let mut refused = Error::Manifest("there is no k to choose from".into());
+    for (k, times) in REFERENCE.into_iter().filter(|(k, _)| *k <= most) {
+        let draft = Manifest { k, ..draft.clone() };
+        match estimate(&draft, &times) {
+            Ok(of) => {
+                let seconds = of.prove_seconds + of.verify_seconds;
+                if best.is_none_or(|(least, _)| seconds < least) {
+                    best = Some((seconds, k));
+                }
+            }
+            Err(error) => refused = error,
+        }
+    }
+    best.map(|(_, k)| k).ok_or(refused)
+}
+
+/// Estimates from shapes and k alone, with the times of the operations at this k. `draft` needs
+/// neither digests nor commitments.
+pub fn estimate(draft: &Manifest, primitives: &OperationTimes) -> Result<Estimate, Error> {
     let mut manifest = draft.clone();
-    manifest.k = srs.k();
+    let k = manifest.k;
     manifest.check_shapes()?;
     let pairs = Pairs::of(&manifest.modules)?;
     let layout = Settings::of(&pairs, manifest.k)?.layout;
@@ -132,7 +153,7 @@ pub fn estimate(
     for module in &mut manifest.modules {
         let lengths: Vec<_> = module.terms.iter().map(|term| module.side_lengths(term)).collect();
         for (term, (a, b)) in module.terms.iter_mut().zip(lengths) {
-            let columns = |length: usize| vec![Point([0; 48]); columns_for(length, srs.k())];
+            let columns = |length: usize| vec![Point([0; 48]); columns_for(length, k)];
             let side =
                 |length: usize| if length == 0 { vec![] } else { vec![columns(length); term.rank] };
             (term.a, term.b) = (side(a), side(b));
@@ -151,7 +172,7 @@ pub fn estimate(
     let seconds = |duration: Duration, times: f64| duration.as_secs_f64() * times;
     // Committed columns, in full columns; each is committed to twice, once here and once by the
     // library.
-    let rows = data_rows(srs.k()) as f64;
+    let rows = data_rows(k) as f64;
     let filled = (2 * pairs.len() + pairs.longest_a() + pairs.longest_b()) as f64 / rows;
     let group_cells: usize = pairs.groups().iter().map(|g| g.len).sum();
     let columns = (layout.committed_columns() + layout.public_columns()) as f64;
@@ -162,7 +183,7 @@ pub fn estimate(
         + seconds(p.point, commitments as f64)
         + seconds(
             p.column,
-            commitments as f64 / srs.lagrange().len() as f64
+            commitments as f64 / layout.rows() as f64
                 + VERIFIER_COLUMNS
                 + TRANSFORM * columns / 4.0,
         );
@@ -180,6 +201,33 @@ pub fn estimate(
         prove_bytes: 4 * integers
             + 32 * (group_cells * 2 + layout.rows() * (columns as usize * 4 + 32)),
     })
+}
+
+/// Times of a reference machine (two cores of an AMD EPYC with AVX2) by k: those of `zklora compile
+/// --plan` there, by the test `reference_times`. Only their ratios count.
+const REFERENCE: [(u32, OperationTimes); 5] = [
+    (12, reference(44_000, 700, 150_000, 48_000, 4)),
+    (11, reference(25_000, 950, 150_000, 48_000, 5)),
+    (10, reference(13_500, 1_000, 150_000, 48_000, 5)),
+    (9, reference(7_500, 1_050, 150_000, 48_000, 6)),
+    (8, reference(5_000, 1_300, 150_000, 48_000, 7)),
+];
+
+/// Microseconds of a column, nanoseconds of the others.
+const fn reference(
+    column: u64,
+    integer: u64,
+    masks: u64,
+    point: u64,
+    product: u64,
+) -> OperationTimes {
+    OperationTimes {
+        column: Duration::from_micros(column),
+        integer: Duration::from_nanos(integer),
+        masks: Duration::from_nanos(masks),
+        point: Duration::from_nanos(point),
+        product: Duration::from_nanos(product),
+    }
 }
 
 /// Full-column commitments that the library makes: accumulator, random polynomial, two of the
@@ -233,6 +281,90 @@ mod tests {
         (start.elapsed().as_secs_f64(), result)
     }
 
+    #[test]
+    #[ignore = "prints times of this machine"]
+    fn reference_times() {
+        let srs = Srs::insecure_dev(12).unwrap();
+        for k in (8..=12).rev() {
+            let times = OperationTimes::measure(srs.at(k).unwrap());
+            let nanos = |time: Duration| time.as_nanos();
+            println!(
+                "    ({k}, reference({}, {}, {}, {}, {})),",
+                times.column.as_micros(),
+                nanos(times.integer),
+                nanos(times.masks),
+                nanos(times.point),
+                nanos(times.product)
+            );
+        }
+    }
+
+    #[test]
+    #[ignore = "prints times of this machine"]
+    fn times_by_k() {
+        let srs = Srs::insecure_dev(12).unwrap();
+        for (modules, d_in, rank, d_out) in [
+            (1, 768, 4, 2304),
+            (12, 768, 4, 2304),
+            (60, 576, 4, 576),
+            (24, 768, 8, 2304),
+            (32, 4096, 64, 1024),
+        ] {
+            let shapes = vec![lora(d_in, rank, d_out, 2); modules];
+            let mut shape = draft(&shapes);
+            println!("{modules} × {d_in}×{rank}×{d_out}: best k = {}", best_k(&shape, 12).unwrap());
+            for (k, times) in REFERENCE {
+                shape.k = k;
+                let guess = estimate(&shape, &times).unwrap();
+                let session = Session::build(
+                    Box::leak(Box::new(srs.clone())),
+                    shape.clone(),
+                    random_pairs(&shape),
+                    random_rows(&shape, &shapes),
+                );
+                let bytes = session.manifest.to_bytes().unwrap();
+                let prover = Prover { keys: keys(), ..session.prover() };
+                let prove = || session.with_trace(|trace| prover.prove(trace)).unwrap();
+                let proof = prove();
+                let least =
+                    |work: &dyn Fn()| (0..3).map(|_| seconds(work).0).fold(f64::INFINITY, f64::min);
+                let proving = least(&|| drop(prove()));
+                let parsing = least(&|| drop(CheckedManifest::parse(&bytes).unwrap()));
+                let verifying = least(&|| drop(session.verify(&proof).unwrap()));
+                println!(
+                    "  k = {k}: prove {:.0} ms (guess {:.0}), verify {:.1} ms, parse {:.1} ms (guess of \
+                     both {:.1}), proof {} B, manifest {} kB",
+                    1e3 * proving,
+                    1e3 * guess.prove_seconds,
+                    1e3 * verifying,
+                    1e3 * parsing,
+                    1e3 * guess.verify_seconds,
+                    proof.len(),
+                    bytes.len() / 1000
+                );
+            }
+        }
+    }
+
+    /// The choice is a function of the shapes: another table of times would change the ids of
+    /// adapters that are compiled again.
+    #[test]
+    fn the_best_k_is_that_of_the_reference_times() {
+        let best = |modules: usize, d_in, rank, d_out| {
+            let mut shape = draft(&vec![lora(d_in, rank, d_out, 2); modules]);
+            shape.k = 12;
+            best_k(&shape, 12).unwrap()
+        };
+        let found = [
+            best(1, 64, 4, 64),
+            best(1, 768, 4, 2304),
+            best(12, 768, 8, 2304),
+            best(60, 576, 4, 576),
+            best(160, 8192, 8, 8192),
+        ];
+        assert_eq!(found, [8, 9, 9, 10, 12]);
+    }
+
     /// Other load on the machine during a measurement only adds time, so the shortest of up to ten
     /// attempts counts, for the estimate and for the measured time.
     #[test]
@@ -241,11 +373,11 @@ mod tests {
         for (modules, d_in, rank, d_out) in [(1, 64, 4, 64), (20, 576, 4, 576), (24, 768, 8, 2304)]
         {
             let shapes = vec![lora(d_in, rank, d_out, 2); modules];
-            let shape = draft(&shapes);
+            let shape = Manifest { k: 12, ..draft(&shapes) };
             let mut fits = false;
             let mut shortest = [(f64::INFINITY, f64::INFINITY); 3];
             for _ in 0..10 {
-                let estimate = estimate(&srs, &shape, &OperationTimes::measure(&srs)).unwrap();
+                let estimate = estimate(&shape, &OperationTimes::measure(&srs)).unwrap();
                 let (committing, _) = seconds(|| {
                     commit(&srs, &shape, random_pairs(&shape), &Seed::generate().unwrap()).unwrap()
                 });

@@ -111,8 +111,9 @@ pub struct KeyStore(Mutex<KeyMap>);
 const STORE_SIZE: usize = 32;
 
 impl KeyStore {
-    /// The keys of `layout`, derived at the first call.
+    /// The keys of `layout` under the parameters of its k, derived at the first call.
     pub fn get(&self, srs: &Srs, layout: Layout) -> Result<Arc<Keys>, Error> {
+        let srs = srs.at(layout.k)?;
         let name = (srs.digest(), layout);
         if let Some(keys) = self.lock().get(&name) {
             return Ok(keys.clone());

@@ -51,6 +51,10 @@ impl Layout {
         {
             return bad(&format!("more than {MAX_COLUMNS} columns of a kind or 32 rounds"));
         }
+        // Short columns are for small adapters: many of them would cost their verifier more.
+        if self.k < srs::ETHEREUM_K && self.committed_columns() > MAX_COLUMNS {
+            return bad(&format!("more than {MAX_COLUMNS} columns of 2^{} rows", self.k));
+        }
         Ok(())
     }
 
@@ -130,6 +134,7 @@ mod tests {
             Layout { b_columns: MAX_COLUMNS + 1, ..good },
             Layout { pair_columns: MAX_COLUMNS + 1, ..good },
             Layout { rounds: 33, ..good },
+            Layout { k: 11, a_columns: 3000, b_columns: 2000, ..good },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

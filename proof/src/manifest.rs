@@ -207,9 +207,9 @@ pub struct Manifest {
     pub format: String,
     /// log₂ of the rows of a column.
     pub k: u32,
-    /// Tensors of layers that were trained whole besides the adapter and that no module computes, by
-    /// name, sorted. The contributor says so, and nothing else does. Not in the file if there are
-    /// none.
+    /// Tensors of layers that were trained whole besides the adapter and that no module computes,
+    /// by name, sorted. The contributor says so, and nothing else does. Not in the file if there
+    /// are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
     /// Modules; their order is part of the commitment.

@@ -52,30 +52,20 @@ impl Prover<'_> {
     /// weights, mask key and manifest do not belong together, or that rows from a file hold a wrong
     /// delta; those of [`verifier::verify`].
     pub fn prove(&self, trace: &Trace<'_>) -> Result<Vec<u8>, Error> {
-        let (statement, keys) = Statement::of(self.srs, self.keys, self.manifest, trace)?;
+        let srs = self.manifest.parameters(self.srs)?;
+        let (statement, keys) = Statement::of(srs, self.keys, self.manifest, trace)?;
         // The integer arithmetic below relies on the bound that this manifest certifies.
         self.weights.check(self.manifest.modules())?;
         check_deltas(self.manifest.modules(), self.weights, trace)?;
         let (transcript, first) = Transcript::open(&statement);
         let projection = Projection::of(self.manifest, trace, &first)?;
         let randomness = ProofKey::fresh(self.mask_key, &first.s0)?;
-        let attempt = Attempt {
-            srs: self.srs,
-            keys: &keys,
-            pairs: self.manifest.pairs(),
-            projection: &projection,
-        };
+        let attempt =
+            Attempt { srs, keys: &keys, pairs: self.manifest.pairs(), projection: &projection };
         let streams = randomness.into_streams();
         let bytes = attempt.run(transcript, self.weights, self.mask_key, streams)?.to_bytes();
         // Whether the ceremony is trusted is the user's decision, made when the user verifies.
-        verifier::verify(
-            self.srs,
-            self.keys,
-            self.manifest,
-            trace,
-            &bytes,
-            SrsPolicy::AllowUntrusted,
-        )?;
+        verifier::verify(srs, self.keys, self.manifest, trace, &bytes, SrsPolicy::AllowUntrusted)?;
         Ok(bytes)
     }
 }

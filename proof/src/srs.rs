@@ -7,6 +7,8 @@
 //! instead. The digest covers the powers. A test compares the whole copy, Lagrange basis included,
 //! with the checked ceremony.
 
+use std::sync::OnceLock;
+
 use ff::{Field, PrimeField};
 use group::{Curve, Group, GroupEncoding, UncompressedEncoding, prime::PrimeCurveAffine};
 use halo2_proofs::{
@@ -28,18 +30,33 @@ pub const MAX_K: u32 = 20;
 /// Smallest k that has rows left for data.
 pub const MIN_K: u32 = 4;
 
+/// k of the whole Ethereum ceremony.
+pub const ETHEREUM_K: u32 = 12;
+/// Smallest k that an adapter has under a longer ceremony.
+pub const LEAST_SHORTER_K: u32 = 8;
+/// Largest k that an adapter has under a longer ceremony.
+pub const MOST_SHORTER_K: u32 = 12;
+
 /// Digest of the Ethereum ceremony's parameters ([`Srs::digest`]); a test recomputes it from the
 /// points.
 pub const ETHEREUM_DIGEST: &str =
     "62157976931b54d5b315b0f94dc2320ee1088fc5fe80e873bc1ec70deb408f59";
+/// Digests of the first 2^k powers of the Ethereum ceremony, for k from [`LEAST_SHORTER_K`] to one
+/// below [`ETHEREUM_K`]; the test recomputes them, too.
+pub const ETHEREUM_SHORTER_DIGESTS: [&str; 4] = [
+    "6b7484cce18844cc1a125eb46b988e81848f83e3777edd6db5eb103ad067cea8",
+    "f75a540611b3e8a3942aa0cf1a712a24cd69917670140d8cd76e9f7e3d3595b5",
+    "73ab087f737b49ba5f52dcdfeba1e479c3f54ac3adf768a63723c9dc05b9773b",
+    "3f9f2cdf6e0039a9df647ae543d9edc2b7188d98f0ef61f835345c521d2e7935",
+];
 /// `[τ]₂` of the Ethereum ceremony, compressed, as EIP-4844 clients publish it: a value to compare
 /// with a second source.
 pub const ETHEREUM_TAU_G2: &str = "b5bfd7dd8cdeb128843bc287230af38926187075cbfbefa81009a2ce615ac53d2914e5870cb452d2afaaab24f3499f72185cbfee53492714734429b7b38608e23926c911cceceac9a36851477ba4c60b087041de621000edc98edada20c1def2";
-/// The Ethereum ceremony with its Lagrange basis, as [`Srs::to_bytes`] writes it. A test makes it
-/// again, with all checks.
+/// The Ethereum ceremony with its Lagrange bases for all k, as [`Srs::to_bytes`] writes it. A test
+/// makes it again, with all checks.
 const ETHEREUM: &[u8] = include_bytes!("ethereum.srs");
 
-const MAGIC: &[u8; 16] = b"zklora-srs-v0001";
+const MAGIC: &[u8; 16] = b"zklora-srs-v0002";
 const G1_BYTES: usize = 96;
 const G2_BYTES: usize = 192;
 
@@ -82,9 +99,58 @@ pub struct Srs {
     lagrange: Vec<G1Affine>,
     digest: [u8; 32],
     provenance: Provenance,
+    /// The same ceremony with fewer powers, by k from [`LEAST_SHORTER_K`] on; see [`Srs::at`].
+    shorter: Vec<OnceLock<Srs>>,
 }
 
 impl Srs {
+    /// The first 2^k powers of the same ceremony, with the Lagrange basis over the subgroup of
+    /// order 2^k: the parameters of an adapter with this k (docs/protocol.md, "Structured reference
+    /// string"). Made at the first call; those of the Ethereum ceremony are part of the program.
+    ///
+    /// # Errors
+    /// [`Error::Srs`] if k is neither that of the ceremony, nor a smaller one from
+    /// [`LEAST_SHORTER_K`] to [`MOST_SHORTER_K`].
+    pub fn at(&self, k: u32) -> Result<&Srs, Error> {
+        if k == self.k {
+            return Ok(self);
+        }
+        let place = k.checked_sub(LEAST_SHORTER_K).and_then(|at| self.shorter.get(at as usize));
+        let Some(place) = place else {
+            return Err(Error::Srs(format!(
+                "it is needed for k = {k}, and is there for k = {}, and for smaller k from \
+                 {LEAST_SHORTER_K} to {MOST_SHORTER_K}",
+                self.k
+            )));
+        };
+        if let Some(known) = place.get() {
+            return Ok(known);
+        }
+        let shorter = self.shortened(k)?;
+        Ok(place.get_or_init(|| shorter))
+    }
+
+    fn shortened(&self, k: u32) -> Result<Srs, Error> {
+        let monomial = self.monomial[..1 << k].to_vec();
+        let lagrange = match embedded_basis(k).filter(|_| self.provenance.is_trusted()) {
+            Some(bytes) => embedded_points(bytes)?,
+            None => {
+                let projective: Vec<G1> = monomial.iter().map(G1::from).collect();
+                to_affine(&g_to_lagrange(&projective, k))
+            }
+        };
+        let [g2, s_g2] = [self.params.g2(), self.params.s_g2()].map(|point| point.to_affine());
+        let mut srs = Srs::assemble(k, monomial, lagrange, g2, s_g2)?;
+        if self.provenance.is_trusted() != srs.provenance.is_trusted() {
+            return Err(Error::Internal(format!(
+                "the first 2^{k} powers of the embedded SRS have digest {}",
+                srs.digest_hex()
+            )));
+        }
+        srs.provenance = self.provenance;
+        Ok(srs)
+    }
+
     /// The Ethereum ceremony (k = 12) with its Lagrange basis, from the copy in the program. Takes
     /// a few milliseconds. Compares the digest of the powers instead of checking each point.
     ///
@@ -99,6 +165,11 @@ impl Srs {
             )));
         }
         Ok(srs)
+    }
+
+    /// The copy of the Ethereum ceremony in the program, as [`Srs::to_bytes`] writes it.
+    pub fn ethereum_bytes() -> &'static [u8] {
+        ETHEREUM
     }
 
     /// The Ethereum ceremony from the points in the crate `ekzg-trusted-setup`. Computes the
@@ -177,27 +248,17 @@ impl Srs {
     /// are part of the program: it makes no subgroup or pairing checks, and takes the Lagrange
     /// basis without recomputing it.
     fn from_embedded_bytes(bytes: &[u8]) -> Result<Srs, Error> {
-        let k = 12u32;
-        let n = 1usize << k;
-        let expected = MAGIC.len() + 2 * n * G1_BYTES + 2 * G2_BYTES;
+        let n = 1usize << ETHEREUM_K;
+        let expected =
+            embedded_start(LEAST_SHORTER_K) + (G1_BYTES << LEAST_SHORTER_K) + 2 * G2_BYTES;
         if bytes.len() != expected {
             return Err(Error::Internal(format!(
                 "the embedded SRS has {} bytes, expected {expected}",
                 bytes.len()
             )));
         }
-        let (g1, g2) = bytes[MAGIC.len()..].split_at(2 * n * G1_BYTES);
-        let points = g1
-            .par_chunks_exact(G1_BYTES)
-            .map(|chunk| {
-                let mut repr = <G1Affine as UncompressedEncoding>::Uncompressed::default();
-                repr.as_mut().copy_from_slice(chunk);
-                Option::<G1Affine>::from(G1Affine::from_uncompressed_unchecked(&repr)).ok_or_else(
-                    || Error::Internal("a point of the embedded SRS is not on the curve".into()),
-                )
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let g2 = g2
+        let points = embedded_points(&bytes[MAGIC.len()..][..2 * n * G1_BYTES])?;
+        let g2 = bytes[expected - 2 * G2_BYTES..]
             .chunks_exact(G2_BYTES)
             .map(|chunk| {
                 let mut repr = <G2Affine as UncompressedEncoding>::Uncompressed::default();
@@ -208,14 +269,21 @@ impl Srs {
             })
             .collect::<Result<Vec<_>, _>>()?;
         let (monomial, lagrange) = points.split_at(n);
-        Srs::assemble(k, monomial.to_vec(), lagrange.to_vec(), g2[0], g2[1])
+        Srs::assemble(ETHEREUM_K, monomial.to_vec(), lagrange.to_vec(), g2[0], g2[1])
     }
 
-    /// The parameters with their Lagrange basis, uncompressed: the content of `ethereum.srs`.
+    /// The powers, and the Lagrange bases of all k from the largest down to [`LEAST_SHORTER_K`],
+    /// uncompressed: the content of `ethereum.srs`. Computes the bases.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        for point in self.monomial.iter().chain(&self.lagrange) {
-            out.extend_from_slice(point.to_uncompressed().as_ref());
+        let mut write = |points: &[G1Affine]| {
+            points.iter().for_each(|point| out.extend_from_slice(point.to_uncompressed().as_ref()));
+        };
+        write(&self.monomial);
+        write(&self.lagrange);
+        for k in (LEAST_SHORTER_K..self.k).rev() {
+            let projective: Vec<G1> = self.monomial[..1 << k].iter().map(G1::from).collect();
+            write(&to_affine(&g_to_lagrange(&projective, k)));
         }
         for point in [self.params.g2(), self.params.s_g2()] {
             out.extend_from_slice(point.to_affine().to_uncompressed().as_ref());
@@ -255,10 +323,14 @@ impl Srs {
             G2Projective::from(g2),
             G2Projective::from(s_g2),
         );
-        let provenance = if hex::encode(digest) == ETHEREUM_DIGEST {
-            Provenance::EthereumCeremony
-        } else {
-            Provenance::Unknown
+        let known = match k.checked_sub(LEAST_SHORTER_K) {
+            Some(_) if k == ETHEREUM_K => Some(ETHEREUM_DIGEST),
+            Some(at) => ETHEREUM_SHORTER_DIGESTS.get(at as usize).copied(),
+            None => None,
+        };
+        let provenance = match known == Some(hex::encode(digest).as_str()) {
+            true => Provenance::EthereumCeremony,
+            false => Provenance::Unknown,
         };
         Ok(Srs {
             k,
@@ -268,6 +340,9 @@ impl Srs {
             lagrange,
             digest,
             provenance,
+            shorter: (LEAST_SHORTER_K..k.min(MOST_SHORTER_K + 1))
+                .map(|_| OnceLock::new())
+                .collect(),
         })
     }
 
@@ -301,6 +376,12 @@ impl Srs {
         &self.lagrange
     }
 
+    /// The powers of τ in G1.
+    #[cfg(test)]
+    pub(crate) fn powers(&self) -> &[G1Affine] {
+        &self.monomial
+    }
+
     pub(crate) fn params(&self) -> &ParamsKZG<Bls12> {
         &self.params
     }
@@ -308,6 +389,32 @@ impl Srs {
     pub(crate) fn verifier_params(&self) -> &ParamsVerifierKZG<Bls12> {
         &self.verifier
     }
+}
+
+/// Where the Lagrange basis of a k begins in [`ETHEREUM`], after the powers and the longer bases.
+fn embedded_start(k: u32) -> usize {
+    let points: usize = (k + 1..=ETHEREUM_K).map(|longer| 1usize << longer).sum();
+    MAGIC.len() + (points + (1 << ETHEREUM_K)) * G1_BYTES
+}
+
+/// The Lagrange basis of a k in [`ETHEREUM`].
+fn embedded_basis(k: u32) -> Option<&'static [u8]> {
+    (LEAST_SHORTER_K..=ETHEREUM_K).contains(&k).then_some(())?;
+    ETHEREUM.get(embedded_start(k)..)?.get(..G1_BYTES << k)
+}
+
+/// Uncompressed points that are part of the program.
+fn embedded_points(bytes: &[u8]) -> Result<Vec<G1Affine>, Error> {
+    bytes
+        .par_chunks_exact(G1_BYTES)
+        .map(|chunk| {
+            let mut repr = <G1Affine as UncompressedEncoding>::Uncompressed::default();
+            repr.as_mut().copy_from_slice(chunk);
+            Option::<G1Affine>::from(G1Affine::from_uncompressed_unchecked(&repr)).ok_or_else(
+                || Error::Internal("a point of the embedded SRS is not on the curve".into()),
+            )
+        })
+        .collect()
 }
 
 fn check_length(length: usize) -> Result<u32, Error> {
@@ -378,6 +485,14 @@ mod tests {
     fn the_ethereum_ceremony_of_the_program_is_the_one_with_the_pinned_digests() {
         let ceremony = Srs::ethereum_from_ceremony().unwrap();
         assert_eq!(ceremony.digest_hex(), ETHEREUM_DIGEST);
+        if std::env::var_os("ZKLORA_WRITE_SRS").is_some() {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/ethereum.srs");
+            std::fs::write(path, ceremony.to_bytes()).unwrap();
+        }
+        let (g1, g2, s_g2) = compressed(&ceremony);
+        let digest = |k: u32| Srs::from_compressed(&g1[..1 << k], &g2, &s_g2).unwrap().digest_hex();
+        let digests: Vec<String> = (LEAST_SHORTER_K..ETHEREUM_K).map(digest).collect();
+        assert_eq!(digests, ETHEREUM_SHORTER_DIGESTS);
         assert_eq!(ceremony.tau_g2_hex(), ETHEREUM_TAU_G2);
         // Equal bytes, so every check that the ceremony passed holds for the copy in the program.
         assert!(
@@ -391,6 +506,38 @@ mod tests {
         );
         assert_eq!(embedded.lagrange(), ceremony.lagrange());
         assert!(Srs::from_embedded_bytes(&ETHEREUM[1..]).is_err());
+        for k in LEAST_SHORTER_K..ETHEREUM_K {
+            let [own, again] = [&embedded, &ceremony].map(|srs| srs.at(k).unwrap());
+            assert_eq!(own.digest(), again.digest());
+            assert_eq!((own.k(), own.provenance()), (k, Provenance::EthereumCeremony));
+            // As any ceremony of this length is read, with all checks.
+            let (g1, g2, s_g2) = compressed(own);
+            let read = Srs::from_compressed(&g1, &g2, &s_g2).unwrap();
+            assert_eq!(read.lagrange(), own.lagrange());
+            assert_eq!((read.digest(), read.provenance()), (own.digest(), own.provenance()));
+        }
+        for k in [0, LEAST_SHORTER_K - 1, ETHEREUM_K + 1, u32::MAX] {
+            assert!(embedded.at(k).is_err(), "{k}");
+        }
+    }
+
+    #[test]
+    fn fewer_powers_of_a_ceremony_are_those_of_its_beginning() {
+        let srs = Srs::insecure_dev(10).unwrap();
+        for k in LEAST_SHORTER_K..=10 {
+            let shorter = srs.at(k).unwrap();
+            assert_eq!((shorter.k(), shorter.provenance()), (k, Provenance::InsecureDev));
+            let (g1, g2, s_g2) = compressed(shorter);
+            assert_eq!(g1, compressed(&srs).0[..1 << k]);
+            let read = Srs::from_compressed(&g1, &g2, &s_g2).unwrap();
+            assert_eq!((read.digest(), read.lagrange()), (shorter.digest(), shorter.lagrange()));
+            assert!(std::ptr::eq(srs.at(k).unwrap(), shorter), "made once");
+        }
+        assert!([0, 4, 7, 11, 12, u32::MAX].into_iter().all(|k| srs.at(k).is_err()));
+        // Others than the whole of a long ceremony are short.
+        let long = Srs::insecure_dev(14).unwrap();
+        assert!(long.at(12).is_ok() && long.at(14).is_ok() && long.at(13).is_err());
+        assert!(Srs::insecure_dev(7).unwrap().at(6).is_err());
     }
 
     #[test]

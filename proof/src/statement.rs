@@ -45,7 +45,7 @@ impl Statement {
         manifest: &CheckedManifest,
         trace: &Trace<'_>,
     ) -> Result<(Statement, Arc<Keys>), Error> {
-        manifest.check_srs(srs)?;
+        let srs = manifest.parameters(srs)?;
         // The shapes of another manifest would cut the same integers into other rows.
         if trace.adapter() != manifest.id() {
             return Err(Error::Trace(format!(

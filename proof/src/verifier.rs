@@ -73,6 +73,7 @@ pub fn verify(
     policy: SrsPolicy,
 ) -> Result<Verdict, Error> {
     policy.check(srs)?;
+    let srs = manifest.parameters(srs)?;
     let (statement, keys) = Statement::of(srs, keys, manifest, trace)?;
     let proof = Proof::parse(proof, &keys.layout())?;
     let (transcript, first) = Transcript::open(&statement);

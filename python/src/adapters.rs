@@ -265,7 +265,10 @@ pub fn export_adapter(
 
 /// Compiles ONNX files, or folders that `export_adapter` wrote, to an artifact folder.
 #[pyfunction]
-#[pyo3(signature = (paths, out, seed_file=None, calibrate=None, progress=None, registered=false))]
+#[pyo3(signature = (
+    paths, out, seed_file=None, calibrate=None, progress=None, registered=false, k=None
+))]
+#[allow(clippy::too_many_arguments)]
 pub fn compile(
     py: Python<'_>,
     paths: Vec<PathBuf>,
@@ -274,6 +277,7 @@ pub fn compile(
     calibrate: Option<PathBuf>,
     progress: Option<Py<PyAny>>,
     registered: bool,
+    k: Option<u32>,
 ) -> Result<Artifacts, Failure> {
     worker::run(py, progress.as_ref(), move |told| {
         told.step("load the SRS", 0, 2);
@@ -282,7 +286,7 @@ pub fn compile(
         told.step("compile and commit", 1, 2);
         let (seed_file, calibrate) = (seed_file.as_deref(), calibrate.as_deref());
         let options =
-            compiling::Options { paths: &paths, out: &out, seed_file, calibrate, registered };
+            compiling::Options { paths: &paths, out: &out, seed_file, calibrate, registered, k };
         let compiled = compiling::compile(&options, &srs, globals::keys())?;
         if let Some(old) = compiled.replaced {
             tracing::warn!("{}: replaces adapter {old}, which had served no rows", out.display());

@@ -46,6 +46,7 @@ def layer_rows(layer, x):
     """
     if not is_convolution(layer):
         return x
+    check_convolution("", layer)
     sizes = len(layer.kernel_size)
     if x.dim() not in (sizes + 1, sizes + 2):
         raise InputError(

@@ -194,6 +194,7 @@ def compile(
     calibrate: Optional[_Path] = None,
     progress: _Progress = None,
     registered: bool = False,
+    k: Optional[int] = None,
 ) -> Artifacts: ...
 def record(
     artifacts: Artifacts,

@@ -51,15 +51,17 @@ def compile(
     calibrate: Optional[PathLike] = None,
     progress: Progress = None,
     registered: bool = False,
+    k: Optional[int] = None,
 ) -> Artifacts:
     """Compiles ONNX files to ``out/public`` and ``out/private``; returns the ``Artifacts``.
 
     ``paths`` are ONNX files, or folders that ``export_adapter`` wrote. ``calibrate`` is a file of
     activations on which to choose bit widths. ``registered`` gives every weight at most 16 bits,
-    and publishes a proof of that.
+    and publishes a proof of that. ``k``, from 8 to 12, is the logarithm of the rows of a column
+    [default: that of an adapter of the same shapes in ``out``, else what takes least time].
     """
     paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    return _native.compile(paths, out, seed_file, calibrate, progress, registered)
+    return _native.compile(paths, out, seed_file, calibrate, progress, registered, k)
 
 
 def _artifacts(value):

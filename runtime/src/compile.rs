@@ -26,7 +26,7 @@ use zklora_proof::{
     commit,
     cost::{self, Estimate, OperationTimes},
     keys::KeyStore,
-    manifest::{AdapterId, Manifest},
+    manifest::{AdapterId, Manifest, Module},
     masks::{MaskKey, Seed},
     srs::Srs,
     verifier::SrsPolicy,
@@ -48,9 +48,24 @@ pub struct Options<'a> {
     pub calibrate: Option<&'a Path>,
     /// Give every weight at most [`registration::BITS`] bits, and prove it.
     pub registered: bool,
+    /// log₂ of the rows of a column. None: that of the manifest in the folder, else the one that
+    /// takes least time; the whole ceremony's for a registered adapter.
+    pub k: Option<u32>,
 }
 
 impl Options<'_> {
+    /// The k of an adapter with these shapes.
+    fn k(&self, srs: &Srs, draft: &Manifest) -> Result<u32, Error> {
+        Ok(match self.k {
+            Some(k) => k,
+            None if self.registered => srs.k(),
+            // Adapters too large for a short one need the whole ceremony.
+            None => k_of_same_shapes(self.out, draft)
+                .or_else(|| cost::best_k(draft, srs.k()).ok())
+                .unwrap_or(srs.k()),
+        })
+    }
+
     /// Most bits of a weight.
     fn most_bits(&self) -> u32 {
         if self.registered { registration::BITS } else { MOST_AUTOMATIC }
@@ -216,6 +231,23 @@ fn replaced(out: &Path, build: &Build) -> Result<Option<AdapterId>, Error> {
     Ok(Some(old))
 }
 
+/// The k of the manifest in a folder if that has the same shapes, so that compiling again gives the
+/// same adapter.
+fn k_of_same_shapes(folder: &Path, draft: &Manifest) -> Option<u32> {
+    let path = folder.join("public").join(artifacts::MANIFEST);
+    let bytes = zklora_files::read(&path, zklora_proof::manifest::MAX_BYTES as u64).ok()?;
+    let found: Manifest = serde_json::from_slice(&bytes).ok()?;
+    let shapes = |of: &Manifest| -> Vec<_> {
+        let shape = |module: &Module| {
+            let terms: Vec<_> =
+                module.terms.iter().map(|term| (term.kind, term.input, term.rank)).collect();
+            (module.name.clone(), module.inputs.clone(), module.d_out, terms)
+        };
+        of.modules.iter().map(shape).collect()
+    };
+    (shapes(&found) == shapes(draft)).then_some(found.k)
+}
+
 /// Explains what each module's graph compiles to, node by node. Writes nothing.
 pub fn explain(options: &Options<'_>) -> Result<Vec<Explanation>, Error> {
     let sources = sources(options.paths)?;
@@ -230,8 +262,10 @@ pub fn explain(options: &Options<'_>) -> Result<Vec<Explanation>, Error> {
 /// modules, but does not commit.
 pub fn plan(options: &Options<'_>, srs: &Srs) -> Result<Estimate, Error> {
     let Sources { modules, base_model, .. } = sources(options.paths)?;
-    let draft = draft(base_model, srs.k(), &modules, None, options.most_bits())?;
-    Ok(cost::estimate(srs, &draft.manifest, &OperationTimes::measure(srs))?)
+    let mut draft = draft(base_model, srs.k(), &modules, None, options.most_bits())?;
+    draft.manifest.k = options.k(srs, &draft.manifest)?;
+    let times = OperationTimes::measure(srs.at(draft.manifest.k)?);
+    Ok(cost::estimate(&draft.manifest, &times)?)
 }
 
 /// Regenerates everything in memory and compares it with the folder. Writes nothing.
@@ -331,6 +365,7 @@ fn build(options: &Options<'_>, seed: &Seed, srs: &Srs, keys: &KeyStore) -> Resu
         options.most_bits(),
     )?;
     drafted.manifest.left_out = left_out.into_iter().collect();
+    drafted.manifest.k = options.k(srs, &drafted.manifest)?;
     let committed = commit::commit(srs, &drafted.manifest, drafted.pairs, seed)?;
     let mut inputs: BTreeMap<String, String> = digests
         .iter()

@@ -138,6 +138,7 @@ pub fn run(
                 out,
                 seed_file: None,
                 calibrate: None,
+                k: None,
                 registered: false,
             },
             &srs,

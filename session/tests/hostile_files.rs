@@ -54,6 +54,7 @@ fn contributor() -> &'static Contributor {
             out: folder.path(),
             seed_file: None,
             calibrate: None,
+            k: None,
             registered: false,
         };
         let artifacts = compile::compile(&options, &srs, &keys).unwrap().artifacts;
@@ -286,6 +287,7 @@ fn private_and_public_parts_of_different_adapters_do_not_load_together() {
         out: other.path(),
         seed_file: None,
         calibrate: None,
+        k: None,
         registered: false,
     };
     compile::compile(&options, &c.srs, &c.keys).unwrap();

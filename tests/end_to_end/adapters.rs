@@ -76,86 +76,70 @@ fn names_and_the_base_model_are_named_by_the_user() {
     assert_eq!((run.json()["base_model"].as_str(), run.stderr.as_str()), (Some("org/llama"), ""));
 }
 
-/// Convolutions, experts and layers that were trained whole are compiled; what is left out is said by
-/// the manifest, by every verdict and by the audit.
+/// Runs a command whose arguments are separated by spaces, with `$OUT` for a folder.
+fn in_folder(out: &std::path::Path, command: &str) -> crate::zklora::Run {
+    let out = out.to_str().unwrap();
+    zklora(command.split(' ').map(|part| part.replace("$OUT", out)))
+}
+
+/// Convolutions, experts and layers that were trained whole are compiled.
 #[test]
-fn what_is_left_out_is_in_the_manifest_and_in_every_verdict() {
+fn layers_of_all_kinds_compile() {
     let out = tempfile::tempdir().unwrap();
-    let case = |name: &str| fixture("peft").join(name);
     for name in ["bias_all", "convolutions_dora", "convolutions_lora", "experts", "tied_tokens"] {
-        let (onnx, artifacts) = (out.path().join(name), out.path().join(format!("{name}.out")));
-        let base = case(name).join("base");
-        let export =
-            zk!["--json", "export", "--adapter", case(name), "--base", base, "--out", onnx.clone()]
-                .ok();
-        assert_eq!(
-            (export.json()["left_out"].to_string(), export.stderr),
-            ("[]".into(), String::new())
-        );
-        let compiled = zk!["--json", "compile", onnx, "--out", artifacts].ok();
+        let case = fixture("peft").join(name);
+        let case = case.to_str().unwrap();
+        let export = format!("--json export --adapter {case} --base {case}/base --out $OUT/{name}");
+        let export = in_folder(out.path(), &export).ok();
+        assert_eq!(export.json()["left_out"].to_string(), "[]");
+        assert_eq!(export.stderr, "");
+        let compile = format!("--json compile $OUT/{name} --out $OUT/{name}.out");
+        let compiled = in_folder(out.path(), &compile).ok();
         assert_eq!(compiled.json()["left_out"].to_string(), "[]");
     }
+}
 
-    let (onnx, artifacts) = (out.path().join("onnx"), out.path().join("artifacts"));
-    let adapter = case("modules_to_save");
-    let export = zk!["export", "--adapter", adapter.clone(), "--out", onnx.clone()].ok();
+/// What is left out is said by the manifest, by every verdict and by the audit.
+#[test]
+fn what_is_left_out_is_in_the_manifest_and_in_every_verdict() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path();
+    let adapter = fixture("peft/modules_to_save");
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        std::fs::copy(adapter.join(file), out.join(file)).unwrap();
+    }
+    // The rows of q alone.
+    let bytes = std::fs::read(adapter.join("expected.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let rows = safetensors::serialize([("q.x", tensors.tensor("q.x").unwrap())], None).unwrap();
+    std::fs::write(out.join("rows.safetensors"), rows).unwrap();
+
+    let export = in_folder(out, "export --adapter $OUT --out $OUT/onnx").ok();
     assert!(export.stderr.contains("head.weight") && export.stderr.contains("--base"));
-    zk!["compile", onnx.clone(), "--out", artifacts.clone()].ok();
-    let manifest = std::fs::read_to_string(artifacts.join("public/manifest.json")).unwrap();
-    assert!(
-        manifest.contains(r#""left_out":["embed_tokens.weight","head.bias","#),
-        "{manifest:.600}"
-    );
-
-    let (trace, proof) = (out.path().join("trace.bin"), out.path().join("proof.bin"));
-    zk!["trace", "record", "--artifacts", artifacts.clone(), "--rows", "2", "--out", trace.clone()]
-        .ok();
-    zk![
-        "prove",
-        "--artifacts",
-        artifacts.clone(),
-        "--trace",
-        trace.clone(),
-        "--out",
-        proof.clone()
-    ]
-    .ok();
-    let public = artifacts.join("public");
-    let verified =
-        zk!["verify", "--public", public.clone(), "--trace", trace, "--proof", proof].ok();
+    in_folder(out, "compile $OUT/onnx --out $OUT/a").ok();
+    let manifest = std::fs::read_to_string(out.join("a/public/manifest.json")).unwrap();
+    let names = r#""left_out":["embed_tokens.weight","head.bias","#;
+    assert!(manifest.contains(names), "{manifest:.600}");
+    let inputs = "--inputs $OUT/rows.safetensors";
+    in_folder(out, &format!("trace record --artifacts $OUT/a {inputs} --out $OUT/trace")).ok();
+    in_folder(out, "prove --artifacts $OUT/a --trace $OUT/trace --out $OUT/proof").ok();
+    let verify = "verify --public $OUT/a/public --trace $OUT/trace --proof $OUT/proof";
+    let verified = in_folder(out, verify).ok();
     assert!(verified.stdout.contains("no part of this adapter's deltas: embed_tokens.weight"));
 
     // The audit leaves the same tensors out, and sees another adapter's.
-    let opening = artifacts.join("private/opening.json");
-    let audit = |delivered: &std::path::Path| {
-        zk![
-            "audit",
-            "--public",
-            public.clone(),
-            "--adapter",
-            delivered,
-            "--opening",
-            opening.clone()
-        ]
-    };
-    assert!(audit(&adapter).ok().stdout.contains("ACCEPTED"));
-    assert!(audit(&onnx).ok().stdout.contains("ACCEPTED"));
-    let plain = tempfile::tempdir().unwrap();
-    for file in ["adapter_config.json", "adapter_model.safetensors"] {
-        std::fs::copy(adapter.join(file), plain.path().join(file)).unwrap();
+    let opening = "--opening $OUT/a/private/opening";
+    for delivered in ["$OUT", "$OUT/onnx"] {
+        let audit = format!("audit --public $OUT/a/public --adapter {delivered} {opening}");
+        assert!(in_folder(out, &audit).ok().stdout.contains("ACCEPTED"));
     }
-    let path = plain.path().join("adapter_model.safetensors");
-    let bytes = std::fs::read(&path).unwrap();
+    let path = out.join("adapter_model.safetensors");
+    let mut weights = std::fs::read(&path).unwrap();
     let text = b"model.head.bias";
-    let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
-    let mut renamed = bytes;
-    renamed[at..at + text.len()].copy_from_slice(b"model.haed.bias");
-    std::fs::write(&path, renamed).unwrap();
-    let refused = audit(plain.path());
-    assert!(
-        refused.stdout.contains("haed.bias: a layer that was trained whole"),
-        "{}",
-        refused.stdout
-    );
+    let at = weights.windows(text.len()).position(|window| window == text).unwrap();
+    weights[at..at + text.len()].copy_from_slice(b"model.haed.bias");
+    std::fs::write(&path, weights).unwrap();
+    let audit = format!("audit --public $OUT/a/public --adapter $OUT {opening}");
+    let refused = in_folder(out, &audit).refused(1, "haed.bias: a layer that was trained whole");
     assert!(refused.stdout.contains("head.bias: the manifest says"), "{}", refused.stdout);
 }

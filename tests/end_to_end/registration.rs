@@ -226,8 +226,9 @@ fn without_the_option_nothing_is_registered_and_nothing_changes() {
     zk!["compile", &onnx, "--out", out.path(), "--seed-file", &seed, "--registered"].ok();
     let path = out.path().join("public").join(PROOF);
     assert!(path.exists());
-    // The adapter of the default bit widths is another one, and its folder has no registration.
-    let run = zk!["compile", &onnx, "--out", out.path()].ok();
+    // The adapter of the default bit widths is another one, and its folder has no registration. The
+    // folder would keep k = 12.
+    let run = zk!["compile", &onnx, "--out", out.path(), "--k", "8"].ok();
     assert!(!run.stdout.contains("egistered"), "{}", run.stdout);
     assert!(!path.exists());
     let of_session = files(&session().path("artifacts"));

@@ -70,8 +70,14 @@ impl Adapter {
     pub fn compile(onnx: &[PathBuf], out: &Path) -> Result<Adapter, Error> {
         use zklora_runtime::compile::{Options, compile};
         let (srs, keys) = (srs_file::load(None).map_err(Inner::from)?, KeyStore::default());
-        let options =
-            Options { paths: onnx, out, seed_file: None, calibrate: None, registered: false };
+        let options = Options {
+            paths: onnx,
+            out,
+            seed_file: None,
+            calibrate: None,
+            registered: false,
+            k: None,
+        };
         let artifacts = compile(&options, &srs, &keys).map_err(Inner::from)?.artifacts;
         Ok(Adapter { artifacts, srs, keys })
     }

@@ -51,6 +51,7 @@ pub(super) fn run(run: &mut Run<'_>, rows: &Activations) -> Result<(SystemReport
         out: &out,
         seed_file: None,
         calibrate: None,
+        k: None,
         registered: false,
     };
     let (compiled, took) = measured(|| Ok(compile::compile(&options, &srs, &keys)?))?;

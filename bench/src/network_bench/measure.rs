@@ -76,6 +76,7 @@ pub fn measure(
         out: options.scratch,
         seed_file: None,
         calibrate: None,
+        k: None,
         registered: false,
     };
     let artifacts = compile::compile(&compile_options, srs, &keys)?.artifacts;

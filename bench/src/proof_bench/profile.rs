@@ -1,4 +1,5 @@
-//! Named shapes: the models of the original ZKLoRA paper (arXiv 2501.13965), and one module.
+//! Named shapes: the models of the original ZKLoRA paper (arXiv 2501.13965), one module, and an
+//! adapter of all projections, as trainers make it.
 //!
 //! The paper gives the number of modules and the average number of weights of a module.
 //! `docs/benchmarks.md` says which projections of the models have these numbers.
@@ -36,7 +37,7 @@ pub struct Profile {
 }
 
 /// The names, from small to large.
-pub const PROFILES: [&str; 7] = [
+pub const PROFILES: [&str; 8] = [
     "module",
     "distilgpt2",
     "gpt2",
@@ -44,6 +45,7 @@ pub const PROFILES: [&str; 7] = [
     "llama-3.3-70b",
     "llama-3.1-8b",
     "mixtral-8x7b",
+    "llama-3.1-8b-all",
 ];
 
 impl Profile {
@@ -70,6 +72,18 @@ impl Profile {
             ),
             "llama-3.1-8b" => (32, vec![Shape::of("self_attn.v_proj", 4096, 32, 1024)]),
             "mixtral-8x7b" => (32, vec![Shape::of("self_attn.v_proj", 4096, 64, 1024)]),
+            "llama-3.1-8b-all" => (
+                32,
+                vec![
+                    Shape::of("self_attn.q_proj", 4096, 16, 4096),
+                    Shape::of("self_attn.k_proj", 4096, 16, 1024),
+                    Shape::of("self_attn.v_proj", 4096, 16, 1024),
+                    Shape::of("self_attn.o_proj", 4096, 16, 4096),
+                    Shape::of("mlp.gate_proj", 4096, 16, 14336),
+                    Shape::of("mlp.up_proj", 4096, 16, 14336),
+                    Shape::of("mlp.down_proj", 14336, 16, 4096),
+                ],
+            ),
             "llama-3.3-70b" => (80, vec![Shape::of("self_attn.v_proj", 8192, 16, 1024)]),
             _ => return None,
         };
@@ -136,12 +150,14 @@ mod tests {
             ("llama-3.1-8b", 32, 163_840),
             ("mixtral-8x7b", 32, 327_680),
         ];
-        assert_eq!(paper.map(|(name, ..)| name), PROFILES);
+        assert_eq!(paper.map(|(name, ..)| name), PROFILES[..7]);
         for (name, modules, average) in paper {
             let profile = Profile::named(name).unwrap();
             assert_eq!(profile.modules().count(), modules, "{name}");
             assert_eq!(profile.parameters(), modules * average, "{name}");
         }
+        let all = Profile::named(PROFILES[7]).unwrap();
+        assert_eq!((all.modules().count(), all.parameters()), (224, 41_943_040));
         assert!(Profile::named("gpt-5").is_none());
     }
 

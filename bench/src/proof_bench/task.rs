@@ -9,9 +9,9 @@ use zklora_artifacts::{
 };
 use zklora_files::{Access, MAX_FILE};
 use zklora_proof::{
-    checked_manifest::CheckedManifest, commit::commit, field::F, keys::KeyStore, manifest,
-    masks::Seed, projection::Projection, srs::Srs, trace::Trace, transcript::FirstChallenges,
-    verifier::SrsPolicy,
+    checked_manifest::CheckedManifest, commit::commit, cost::best_k, field::F, keys::KeyStore,
+    manifest, masks::Seed, projection::Projection, srs::Srs, trace::Trace,
+    transcript::FirstChallenges, verifier::SrsPolicy,
 };
 use zklora_runtime::{compile, process::peak_memory};
 use zklora_session::{deltas::Deltas, prove, record};
@@ -82,7 +82,9 @@ impl Task {
 
     fn commit(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
         let pairs = synthetic_adapter::pairs(&self.profile);
-        let draft = synthetic_adapter::draft(&self.profile, &pairs, srs.k())?;
+        let mut draft = synthetic_adapter::draft(&self.profile, &pairs, srs.k())?;
+        // As `compile` does.
+        draft.k = best_k(&draft, srs.k())?;
         let seed = Seed::generate()?;
         // Made for every run, so that no second copy adds to the peak memory.
         let mut first = Some(pairs);

@@ -27,6 +27,10 @@ pub struct Compile {
     /// valid one in the folder is kept. With --locked, it is verified.
     #[arg(long)]
     pub registered: bool,
+    /// log₂ of the rows of a column, 8 to 12 [default: that of the manifest in the output folder,
+    /// else the one that takes least time to prove and verify; 12 with --registered].
+    #[arg(long, value_name = "K")]
+    pub k: Option<u32>,
     /// Write nothing: show how each ONNX node was lowered, and the terms of each module. Shows
     /// scalar factors, so keep the output private.
     #[arg(long, conflicts_with_all = ["plan", "locked"])]

@@ -26,9 +26,9 @@ pub struct Export {
     /// missing.
     #[arg(long, value_name = "NAME")]
     pub base_name: Option<String>,
-    /// Leave layers that were trained whole (`modules_to_save`, `bias`, `trainable_token_indices`) out
-    /// instead of exporting them as differences from the base model. Without --base they are left
-    /// out anyway. The manifest says what is left out.
+    /// Leave layers that were trained whole (`modules_to_save`, `bias`, `trainable_token_indices`)
+    /// out instead of exporting them as differences from the base model. Without --base they are
+    /// left out anyway. The manifest says what is left out.
     #[arg(long)]
     pub lora_only: bool,
     /// Read TO in the place of FROM in the names of tensors; with an empty FROM, put TO before

@@ -95,6 +95,7 @@ pub fn compile(args: &args::Compile, output: &Output) -> Outcome {
         seed_file: args.seed_file.as_deref(),
         calibrate: args.calibrate.as_deref(),
         registered: args.registered,
+        k: args.k,
     };
     if args.explain {
         let explanations = compile::explain(&options);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use serde_json::json;
 use zklora_artifacts::srs_file;
-use zklora_proof::srs::Srs;
+use zklora_proof::srs::{LEAST_SHORTER_K, MOST_SHORTER_K, Srs};
 
 use super::outcome::Outcome;
 use crate::{
@@ -24,7 +24,7 @@ pub fn verify(args: &args::SrsFile, output: &Output) -> Outcome {
         // both pairing equations.
         None => {
             let ceremony = Srs::ethereum_from_ceremony()?;
-            if ceremony.to_bytes() != Srs::ethereum()?.to_bytes() {
+            if ceremony.to_bytes() != Srs::ethereum_bytes() {
                 bail!("the built-in SRS differs from the ceremony's: do not use this program");
             }
             ceremony
@@ -39,22 +39,28 @@ pub fn verify(args: &args::SrsFile, output: &Output) -> Outcome {
 }
 
 fn print(srs: &Srs, checks: &str, output: &Output) -> Outcome {
+    // What manifests with a smaller k name.
+    let shorter = (LEAST_SHORTER_K..=MOST_SHORTER_K.min(srs.k().saturating_sub(1)))
+        .map(|k| Ok((k.to_string(), srs.at(k)?.digest_hex())))
+        .collect::<Result<Vec<_>, zklora_proof::Error>>()?;
+    let mut table = vec![
+        ("Ceremony", srs.provenance().to_string()),
+        ("Points", format!("{} (k = {})", count(1 << srs.k()), srs.k())),
+        ("Digest", srs.digest_hex()),
+    ];
+    table.extend(shorter.iter().map(|(k, digest)| ("", format!("{digest} (k = {k})"))));
+    table.extend([("[τ]₂", srs.tau_g2_hex()), ("Checks", checks.into())]);
     output.result(
         &json!({
             "ceremony": srs.provenance().to_string(),
             "checks": checks,
             "digest": srs.digest_hex(),
             "k": srs.k(),
+            "shorter": shorter.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
             "tau_g2": srs.tau_g2_hex(),
             "trusted": srs.provenance().is_trusted(),
         }),
-        &[
-            ("Ceremony", srs.provenance().to_string()),
-            ("Points", format!("{} (k = {})", count(1 << srs.k()), srs.k())),
-            ("Digest", srs.digest_hex()),
-            ("[τ]₂", srs.tau_g2_hex()),
-            ("Checks", checks.into()),
-        ],
+        &table,
     );
     Ok(ExitCode::SUCCESS)
 }

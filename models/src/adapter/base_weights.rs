@@ -86,7 +86,7 @@ impl BaseWeights {
     ///
     /// A quantised layer has its packed weight.
     pub(crate) fn weight(&self, module: &str) -> Result<BaseTensor, Error> {
-        self.stored_name(module).and_then(|name| self.any_weight(&name)).ok_or_else(|| {
+        self.find_weight(module).ok_or_else(|| {
             let mut names: Vec<&str> = self
                 .shard_of
                 .keys()
@@ -108,30 +108,25 @@ impl BaseWeights {
         })
     }
 
-    /// Checks that there is an expert `<module>.<expert>.<parameter>`: a slice of a parameter of all
-    /// experts, of which `fits` accepts the sizes, or some layers of its own, which `transformers`
-    /// joins.
+    /// Checks that there is an expert `<module>.<expert>.<parameter>`: a slice of a parameter of so
+    /// many experts, of which `fits` accepts the sizes, or some layers of its own, which
+    /// `transformers` joins.
     ///
     /// # Errors
     /// There is neither.
     pub(crate) fn check_expert(
         &self,
         module: &str,
+        experts: usize,
         fits: impl Fn(usize, usize) -> bool,
     ) -> Result<(), Error> {
         let mut parts = module.rsplitn(3, '.');
-        let (parameter, expert) = (parts.next().unwrap_or_default(), parts.next());
-        let number = expert.and_then(|expert| expert.parse::<usize>().ok());
-        let (all, number) = match (parts.next(), number) {
-            (Some(all), Some(number)) => (all, number),
-            // The only one.
-            _ => (module.rsplit_once('.').map_or("", |(all, _)| all), 0),
-        };
-        let fused = self.tensor(all, &format!(".{parameter}"));
-        let found = match fused {
+        let (parameter, number) = (parts.next(), parts.next());
+        let [parameter, number, all] =
+            [parameter, number, parts.next()].map(Option::unwrap_or_default);
+        let found = match self.tensor(all, &format!(".{parameter}")) {
             Some(fused) => match *self.shape(&fused)?.as_slice() {
-                [experts, a, b] => number < experts && (fits(a, b) || fits(b, a)),
-                [a, b] => fits(a, b) || fits(b, a),
+                [count, a, b] => count == experts && (fits(a, b) || fits(b, a)),
                 _ => false,
             },
             None => {
@@ -145,11 +140,16 @@ impl BaseWeights {
                 path: self.dir.clone(),
                 tensor: format!("{all}.{parameter}"),
                 reason: format!(
-                    "does not have expert {number} with the sizes of the adapter's module, or is not in this base model; \
+                    "does not have {experts} experts with the sizes of the adapter's modules, or is not in this base model; \
                      pass the folder of the model that the adapter was trained on"
                 ),
             }),
         }
+    }
+
+    /// [`BaseWeights::weight`], without an error.
+    pub(crate) fn find_weight(&self, module: &str) -> Option<BaseTensor> {
+        self.stored_name(module).and_then(|name| self.any_weight(&name))
     }
 
     /// How a layer is quantised; none if its weight is in the file as it is.
@@ -245,11 +245,6 @@ impl BaseWeights {
     /// The folder.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// Whether the file has a weight under the module's own name.
-    pub(crate) fn has_own_weight(&self, module: &str) -> bool {
-        self.own_names(module).any(|name| self.any_weight(name).is_some())
     }
 
     /// Shape of a tensor.

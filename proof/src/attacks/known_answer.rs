@@ -55,7 +55,8 @@ fn fixed(i: usize, limit: i64) -> i32 {
 fn session() -> Session {
     let mixed = Shape { d_in: 16, rank: 2, d_out: 24, bias: true, scale: true, rows: 3 };
     let shapes = [mixed, lora(5000, 1, 6, 2), lora(8, 4, 8, 0)];
-    let draft = draft(&shapes);
+    let mut draft = draft(&shapes);
+    draft.k = 12;
     let mut next = 0..;
     let mut fill = |values: &mut [i32], limit| {
         values.iter_mut().for_each(|v| *v = fixed(next.next().unwrap(), limit))

@@ -122,6 +122,7 @@ fn another_srs_or_k_changes_all_masks() {
     let seed = || Seed::from_bytes(SEED);
     let (_, _, key) = committed(&draft, &pairs, SEED);
     for k in [K, K + 1] {
+        let draft = Manifest { k, ..draft.clone() };
         let other = Srs::insecure_dev(k).unwrap();
         let (_, _, other_key) = commit(&other, &draft, pairs.clone(), &seed()).unwrap();
         assert_ne!(key.expose(), other_key.expose());

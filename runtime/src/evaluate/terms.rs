@@ -79,12 +79,10 @@ impl CheckedTerms {
             OfferFrom::Others => manifest_cache::parse_unkept(manifest, &pin),
         }?;
         options.policy.check(srs)?;
-        if manifest.contents().srs_digest != srs.digest_hex() {
+        if let Err(zklora_proof::Error::SrsMismatch { manifest, own }) = manifest.parameters(srs) {
             return Err(differs(format!(
-                "its adapter was compiled with the SRS {}, and yours is {}: name its file with \
-                 --srs",
-                manifest.contents().srs_digest,
-                srs.digest_hex()
+                "its adapter was compiled with the SRS {manifest}, and yours is {own}: name its \
+                 file with --srs"
             )));
         }
         let registration = match registration {

@@ -147,7 +147,7 @@ fn a_delivery_that_is_not_the_pinned_adapter_is_contradicted() {
         ("another scale", config("\"lora_alpha\": 8", "\"lora_alpha\": 16")),
         ("another rank", config("\"r\": 4", "\"r\": 2")),
         ("DoRA", config("\"use_dora\": false", "\"use_dora\": true")),
-        ("other biases", config("\"bias\": \"none\"", "\"bias\": \"all\"")),
+        ("biases that are none", config("\"bias\": \"none\"", "\"bias\": \"some\"")),
         ("weights that are none", with(3, "x")),
         ("cut weights", with(3, &weights[..weights.len() - 4])),
         ("one other float", with(3, other_float)),

@@ -129,7 +129,8 @@ impl World {
         zklora_models::export::export(&adapter, &[], &onnx).unwrap();
         let paths = [onnx];
         let (seed_file, calibrate) = (None, None);
-        let options = Options { paths: &paths, out: &out, seed_file, calibrate, registered: true };
+        let options =
+            Options { paths: &paths, out: &out, seed_file, calibrate, registered: true, k: None };
         compile::compile(&options, &self.srs, &self.keys).unwrap();
         out
     }

@@ -42,6 +42,7 @@ pub fn compiled(adapter: &Path) -> tempfile::TempDir {
         out: folder.path(),
         seed_file: None,
         calibrate: None,
+        k: None,
         registered: false,
     };
     compile::compile(&options, srs(), &KeyStore::default()).unwrap();

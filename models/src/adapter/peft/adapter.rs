@@ -1,6 +1,10 @@
 //! Reads an adapter as a list of modules, and checks it against its base model.
 
-use std::path::{Path, PathBuf};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+};
 
 use half::{bf16, f16};
 
@@ -14,7 +18,7 @@ use super::{
     module::{AdapterModule, Form, Kind},
     modules,
     step::Action,
-    tensor_names::PREFIX,
+    tensor_names::{PREFIX, is_of_adapter},
     whole::{LeftOut, Wanted},
 };
 use crate::{
@@ -62,7 +66,8 @@ impl Adapter {
     /// sizes.
     pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Adapter, Error> {
         let files = folder::find(path)?;
-        let open = |paths: &[PathBuf]| open(paths, options);
+        let hidden = RefCell::new(BTreeSet::new());
+        let open = |paths: &[PathBuf]| open(paths, options, &hidden);
         let parts = formats::read(&files, options, &open)?;
         let (mut base_model, mut modules) = (BaseModel::default(), Vec::new());
         let mut left_out = Vec::new();
@@ -80,8 +85,18 @@ impl Adapter {
             base_model = BaseModel { name, revision, ..base_model };
         }
         modules.sort_by(|left, right| module_name::compare(&left.name, &right.name));
+        let not_asked = |tensor| LeftOut { tensor, reason: "its module is not asked for".into() };
+        left_out.extend(hidden.into_inner().into_iter().map(not_asked));
         if let Some(base) = &base_weights {
-            modules.iter_mut().try_for_each(|module| check_base(base, module))?;
+            // How many experts there are of each parameter.
+            let mut experts: HashMap<(String, String), usize> = HashMap::new();
+            for module in modules.iter().filter(|module| module.kind == Kind::Expert) {
+                *experts.entry(expert_of(&module.name)).or_default() += 1;
+            }
+            for module in &mut modules {
+                let experts = experts.get(&expert_of(&module.name)).copied().unwrap_or(0);
+                check_base(base, module, experts)?;
+            }
         }
         if let Some(name) = options.base_name {
             let refuse = |reason| Error::Options(format!("the name of the base model {reason}"));
@@ -112,8 +127,13 @@ impl Adapter {
     }
 }
 
-/// Opens files of weights with the names and modules that the options ask for.
-fn open(paths: &[PathBuf], options: &LoadOptions) -> Result<Weights, Error> {
+/// Opens files of weights with the names and modules that the options ask for. Tensors of layers
+/// that were trained whole and are not asked for go into `hidden`.
+fn open(
+    paths: &[PathBuf],
+    options: &LoadOptions,
+    hidden: &RefCell<BTreeSet<String>>,
+) -> Result<Weights, Error> {
     let renamed = |name: &str| {
         options.rename.iter().fold(name.to_owned(), |name, (from, to)| match from.is_empty() {
             true => format!("{to}{name}"),
@@ -136,23 +156,34 @@ fn open(paths: &[PathBuf], options: &LoadOptions) -> Result<Weights, Error> {
     let selects = !options.modules.is_empty()
         && !weights.is_gguf()
         && weights.names().iter().any(|name| is_selected(name));
-    match selects {
-        true => weights.renamed(|name| is_selected(name).then(|| (name.to_owned(), None))),
-        false => Ok(weights),
+    if !selects {
+        return Ok(weights);
     }
+    let names = weights.names();
+    let others = names.iter().filter(|name| !is_selected(name) && !is_of_adapter(name));
+    let short = others.filter_map(|name| Some(name.strip_prefix(PREFIX)?.to_owned()));
+    hidden.borrow_mut().extend(short);
+    weights.renamed(|name| is_selected(name).then(|| (name.to_owned(), None)))
+}
+
+/// The module and the parameter of an expert, `<module>.<expert>.<parameter>`.
+fn expert_of(name: &str) -> (String, String) {
+    let mut parts = name.rsplitn(3, '.');
+    let (parameter, _) = (parts.next().unwrap_or_default(), parts.next());
+    (parts.next().unwrap_or_default().to_owned(), parameter.to_owned())
 }
 
 /// Checks that the base model has the layer of a module: the manifest must not have the fingerprint
 /// of another model. The tensors of a convolution can look like those of a linear layer; the layer
 /// itself has more dimensions.
-fn check_base(base: &BaseWeights, module: &mut AdapterModule) -> Result<(), Error> {
+fn check_base(base: &BaseWeights, module: &mut AdapterModule, experts: usize) -> Result<(), Error> {
     let d_in = module.inputs.iter().find(|input| input.name == "x").map(|input| input.dim);
     let fits = |out: usize, input: usize| {
         let d_out = (module.applies_to == AppliesTo::Output).then_some(module.d_out);
         d_out.is_none_or(|d| d == out) && d_in.is_none_or(|d| d == input)
     };
     if module.kind == Kind::Expert {
-        return base.check_expert(&module.name, fits);
+        return base.check_expert(&module.name, experts, fits);
     }
     let weight = base.weight(&module.name)?;
     if base.quantised(&module.name).is_some() {

@@ -1,10 +1,10 @@
 //! LoRA on parameters that are no modules (`target_parameters`): the fused experts of a mixture.
 //!
-//! A parameter `[experts, …]` of a module has `lora_A.weight` `[experts · r, d_in]`, the rows of each
-//! expert one after the other, and `lora_B.weight` `[d_out, r · experts]`, whose columns are sorted by
-//! rank first (`peft`'s `ParamWrapper.get_delta_factors`). Each expert is a module of its own,
-//! `<module>.<expert>.<parameter>`. `peft` wraps a module once for each of its parameters: the tensors
-//! of the first are under `base_layer`, innermost.
+//! A parameter `[experts, …]` of a module has `lora_A.weight` `[experts · r, d_in]`, the rows of
+//! each expert one after the other, and `lora_B.weight` `[d_out, r · experts]`, whose columns are
+//! sorted by rank first (`peft`'s `ParamWrapper.get_delta_factors`). Each expert is a module of its
+//! own, `<module>.<expert>.<parameter>`. `peft` wraps a module once for each of its parameters: the
+//! tensors of the first are under `base_layer`, innermost.
 
 use std::collections::BTreeMap;
 
@@ -17,12 +17,16 @@ use super::{
         Dim::{Any, Is},
         ModuleTensors, TensorsBySuffix,
     },
+    tensor_names::PREFIX,
 };
 use crate::Error;
 
 /// Parameters in the order in which the models of `transformers` have them. The order of others is
 /// in no file.
 const ORDER: &[&str] = &["gate_up_proj", "down_proj"];
+
+/// Most experts of a mixture.
+const MAX_EXPERTS: usize = 4096;
 
 /// What `peft` puts before the names of an inner layer's tensors.
 const INNER: &str = ".base_layer";
@@ -50,23 +54,34 @@ pub(super) fn read(
         // The innermost is the first parameter.
         names.sort_by_key(|name| std::cmp::Reverse(name.len()));
         let parameters = parameters(config, &module);
-        let order = order(parameters).filter(|order| order.len() == names.len());
+        // One inside the other, without holes.
+        let nested = names.iter().rev().enumerate().all(|(depth, name)| {
+            name.strip_prefix(module.as_str()).is_some_and(|rest| rest == INNER.repeat(depth))
+        });
+        let order = order(parameters).filter(|order| order.len() == names.len() && nested);
+        let first = modules.len();
         for (at, name) in names.iter().enumerate() {
             let Some(by_suffix) = sorted.remove(name) else { continue };
             let mut own = ModuleTensors { file: tensors, name: name.clone(), by_suffix };
+            let other = own.by_suffix.keys().find(|suffix| ![A, B].contains(suffix)).copied();
+            if let Some(other) = other {
+                let reason = "is none of the tensors of experts, lora_A and lora_B";
+                return Err(own.error(other, reason));
+            }
             let Some(parameter) = order.as_ref().and_then(|order| order.get(at)) else {
-                let reason = "belongs to a module with several target_parameters, or with others than the \
-                              file has: which tensors are of which is not known (only for gate_up_proj and down_proj)";
+                let reason = "belongs to a module with several target_parameters, or with others \
+                              than the file has: which tensors are of which is not known (only \
+                              for gate_up_proj and down_proj)";
                 return Err(own.error(A, reason));
             };
             let key = format!("{module}.{parameter}");
-            modules.extend(split(
-                &mut own,
-                &module,
-                parameter,
-                ranks.rank(&key)?,
-                ranks.scaling(&key)?,
-            )?);
+            let (rank, scaling) = (ranks.rank(&key)?, ranks.scaling(&key)?);
+            modules.extend(split(&mut own, &module, parameter, rank, scaling)?);
+        }
+        if names.len() == ORDER.len() && !fit(&modules[first..]) {
+            let reason = "does not have the sizes of gate_up_proj and down_proj, in this order: \
+                          which tensors are of which is not known";
+            return Err(tensors.error(&format!("{PREFIX}{module}{A}"), reason));
         }
     }
     Ok(modules)
@@ -97,6 +112,16 @@ fn order(parameters: Vec<&str>) -> Option<Vec<&str>> {
     (ordered.len() == parameters.len()).then_some(ordered)
 }
 
+/// Whether the modules, those of `gate_up_proj` first, have its sizes and those of `down_proj`: the
+/// one has two vectors of what the other reads.
+fn fit(modules: &[AdapterModule]) -> bool {
+    let sizes = |of: Option<&AdapterModule>| {
+        of.and_then(|of| Some((of.inputs.first()?.dim, of.d_out))).unwrap_or_default()
+    };
+    let (gate_up, down) = (sizes(modules.first()), sizes(modules.last()));
+    gate_up.1 == 2 * down.0 && gate_up.0 == down.1
+}
+
 /// One module for each expert.
 fn split(
     tensors: &mut ModuleTensors,
@@ -108,17 +133,16 @@ fn split(
     let a = tensors.matrix(A, [Any("experts · r"), Any("d_in")])?;
     let b = tensors.matrix(B, [Any("d_out"), Is(a.rows)])?;
     let experts = a.rows.checked_div(rank).filter(|experts| experts * rank == a.rows);
-    let Some(experts) = experts else {
-        let reason = format!("has {} rows, which are no multiple of the rank {rank}", a.rows);
+    let Some(experts) = experts.filter(|experts| (2..=MAX_EXPERTS).contains(experts)) else {
+        let reason = format!(
+            "has {} rows, which are not those of 2 to {MAX_EXPERTS} experts of rank {rank}; name \
+             layers that are no experts in target_modules",
+            a.rows
+        );
         return Err(tensors.error(A, reason));
     };
     let of_expert = |expert: usize| {
-        let (name, kind) = match (experts, parameter) {
-            // A matrix: an ordinary layer.
-            (1, "weight") => (module.to_owned(), Kind::Linear),
-            (1, _) => (format!("{module}.{parameter}"), Kind::Expert),
-            _ => (format!("{module}.{expert}.{parameter}"), Kind::Expert),
-        };
+        let name = format!("{module}.{expert}.{parameter}");
         let columns = (0..b.rows).flat_map(|row| b.row(row).iter().skip(expert).step_by(experts));
         let weights = LoraWeights {
             d_in: a.cols,
@@ -128,6 +152,7 @@ fn split(
             b: columns.copied().collect(),
             bias: None,
         };
+        let kind = Kind::Expert;
         AdapterModule { kind, ..AdapterModule::lora(name, weights, scaling) }
     };
     Ok((0..experts).map(of_expert).collect())

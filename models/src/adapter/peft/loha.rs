@@ -1,10 +1,10 @@
 //! LoHa: `W = (w1_a w1_b) ∘ (w2_a w2_b)`, `delta = x Wᵀ · alpha / r`.
 //!
-//! The Hadamard product of two matrices of rank r has rank r²: `W[o, c] = Σ_ij (w1_a[o, i]
-//! w2_a[o, j]) (w1_b[i, c] w2_b[j, c])`, whose factors are Khatri-Rao products. They are computed
-//! in f64 and rounded to f32 once. Where r² is not below both dimensions of W, W itself is written,
-//! because it is not larger. A convolution has whole kernels as matrices over patches, or the form of
-//! Tucker. (`peft` has no LoHa for Conv1D.)
+//! The Hadamard product of two matrices of rank r has rank r²: `W[o, c] = Σ_ij (w1_a[o, i] w2_a[o,
+//! j]) (w1_b[i, c] w2_b[j, c])`, whose factors are Khatri-Rao products. They are computed in f64
+//! and rounded to f32 once. Where r² is not below both dimensions of W, W itself is written,
+//! because it is not larger. A convolution has whole kernels as matrices over patches, or the form
+//! of Tucker. (`peft` has no LoHa for Conv1D.)
 
 use super::{
     config::Ranks,

@@ -31,10 +31,23 @@ struct Factored {
     v: Matrix,
 }
 
-pub(super) fn module(tensors: &mut ModuleTensors, ranks: &Ranks) -> Result<AdapterModule, Error> {
+pub(super) fn module(
+    tensors: &mut ModuleTensors,
+    ranks: &Ranks,
+    of_peft: bool,
+) -> Result<AdapterModule, Error> {
     let rank = ranks.rank(&tensors.name)?;
     let (w1, _) = factored(tensors, [".lokr_w1", ".lokr_w1_a", ".lokr_w1_b"], rank)?;
     let (w2, kind) = factored(tensors, [".lokr_w2", ".lokr_w2_a", ".lokr_w2_b"], rank)?;
+    // `peft` gives w1 the dimensions of a two-dimensional kernel only.
+    let of_kernel = [".lokr_w2", T2].into_iter().find(|suffix| tensors.has(suffix));
+    if let Some(suffix) = of_kernel.filter(|_| of_peft && kind == Kind::Convolution)
+        && tensors.dimensions(suffix)? != 4
+    {
+        let reason = "is of a kernel whose product peft reshapes to another map than LoKr's: only \
+                      kernels of two dimensions are supported; leave the module out with --module";
+        return Err(tensors.error(suffix, reason));
+    }
 
     let too_large = Error::ModuleTooLarge {
         module: tensors.name.clone(),

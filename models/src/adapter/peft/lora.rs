@@ -5,9 +5,9 @@
 //! `lora_embedding_A` `[rank, vocabulary]` and `lora_embedding_B` `[d_out, rank]`: looking up a
 //! token is the product with a one-hot row.
 //!
-//! A convolution has `lora_A.weight` `[rank, channels, …]` and `lora_B.weight` `[d_out, rank / groups,
-//! 1, …]`: the first maps patches of the input, and in the second each group of outputs reads its
-//! share of the rank (`peft`'s `_ConvNd.update_layer`).
+//! A convolution has `lora_A.weight` `[rank, channels, …]` and `lora_B.weight` `[d_out, rank /
+//! groups, 1, …]`: the first maps patches of the input, and in the second each group of outputs
+//! reads its share of the rank (`peft`'s `_ConvNd.update_layer`).
 
 use super::{
     config::Ranks,
@@ -84,7 +84,8 @@ pub(super) fn module(
     Ok(AdapterModule { kind, ..AdapterModule::lora(tensors.name.clone(), weights, scaling) })
 }
 
-/// `lora_B.weight` as `[d_out, rank]`, of a layer with a kernel of so many dimensions. Of a convolution with groups it is block-diagonal.
+/// `lora_B.weight` as `[d_out, rank]`, of a layer with a kernel of so many dimensions. Of a
+/// convolution with groups it is block-diagonal.
 fn over_rank(tensors: &mut ModuleTensors, dimensions: usize, rank: usize) -> Result<Matrix, Error> {
     if dimensions == 0 {
         return tensors.matrix(B, [Any("d_out"), Is(rank)]);

@@ -34,6 +34,7 @@ mod pattern_syntax;
 mod step;
 mod supported;
 mod tensor_names;
+mod tied;
 mod tucker;
 mod vera;
 mod warnings;

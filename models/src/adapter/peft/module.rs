@@ -74,8 +74,8 @@ pub enum Kind {
     /// A convolution: rows of `x` are patches of the input, channel by channel, as torch's `unfold`
     /// has them. Stride and padding are the base layer's.
     Convolution,
-    /// An expert of a mixture: a slice of a parameter, which is no module of the base model. Rows of
-    /// `x` are the activations of the tokens that it sees.
+    /// An expert of a mixture: a slice of a parameter, which is no module of the base model. Rows
+    /// of `x` are the activations of the tokens that it sees.
     Expert,
     /// A table of token vectors: rows of `x` are one-hot, with one column per entry of the
     /// vocabulary. The delta (and `base`) is the value before any `embed_scale` of the base layer

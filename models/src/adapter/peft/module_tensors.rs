@@ -4,7 +4,7 @@
 //! The name alone states the role and the orientation of a tensor. Must not know what is computed
 //! with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::tensor_names::{PREFIX, is_of_adapter, remedy};
 use crate::{
@@ -24,6 +24,14 @@ const MAX_KERNEL: usize = 3;
 
 /// Names of the tensors of one module, by the end of the name.
 pub(super) type TensorsBySuffix = BTreeMap<&'static str, String>;
+
+/// The tensors of a file.
+pub(super) struct Sorted {
+    /// By module.
+    pub(super) modules: BTreeMap<String, TensorsBySuffix>,
+    /// Of layers that were trained whole, with none of the known ends, by layer.
+    pub(super) others: BTreeMap<String, Vec<String>>,
+}
 
 /// An adapter file that is being read, with the number of further numbers that modules may have.
 pub(super) struct AdapterTensors<'a> {
@@ -45,22 +53,27 @@ impl<'a> AdapterTensors<'a> {
         AdapterTensors { file, left: MAX_DERIVED }
     }
 
-    /// Sorts all tensors except `shared` into modules. Every tensor must have one of the suffixes,
-    /// or one of those of base layers if its name is none of an adapter's; `hint` describes a tensor
-    /// that has none.
+    /// Sorts all tensors except `shared` and `duplicates` into modules. Every tensor must have one
+    /// of the suffixes, or be of a base layer, if its name is none of an adapter's; `hint`
+    /// describes a tensor that is neither.
     pub(super) fn sort(
         &self,
         suffixes: &[&'static str],
         of_base: &[&'static str],
+        duplicates: &BTreeSet<String>,
         shared: &[&str],
         hint: impl Fn(&str) -> Option<&'static str>,
-    ) -> Result<BTreeMap<String, TensorsBySuffix>, Error> {
+    ) -> Result<Sorted, Error> {
         let mut modules: BTreeMap<String, TensorsBySuffix> = BTreeMap::new();
+        let mut others: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for tensor in self.file.names().into_iter().filter(|name| !shared.contains(&name.as_str()))
         {
             let refuse = |reason: &str| Err(self.file.error(&tensor, reason));
             if let Some(remedy) = remedy(&tensor) {
                 return refuse(&remedy.to_string());
+            }
+            if duplicates.contains(&tensor) {
+                continue;
             }
             let Some(name) = tensor.strip_prefix(PREFIX) else {
                 return refuse(
@@ -78,6 +91,12 @@ impl<'a> AdapterTensors<'a> {
                 .chain(of_base)
                 .find_map(|suffix| Some((name.strip_suffix(suffix)?, *suffix)));
             let Some((module, suffix)) = found else {
+                // Statistics of norms, packed projections: tensors of layers trained whole.
+                if !of_base.is_empty() {
+                    let (module, _) = name.rsplit_once('.').unwrap_or((name, ""));
+                    others.entry(module.to_owned()).or_default().push(tensor.clone());
+                    continue;
+                }
                 let known: Vec<&str> =
                     suffixes.iter().map(|suffix| suffix.trim_start_matches('.')).collect();
                 let of_type = format!(
@@ -94,10 +113,10 @@ impl<'a> AdapterTensors<'a> {
                 .into();
             return Err(Error::Safetensors { path: self.file.path().to_owned(), reason });
         }
-        for name in modules.keys() {
+        for name in modules.keys().chain(others.keys()) {
             module_name::check(name)?;
         }
-        Ok(modules)
+        Ok(Sorted { modules, others })
     }
 
     /// An error about one tensor.
@@ -113,6 +132,11 @@ impl<'a> AdapterTensors<'a> {
     /// The shape of a tensor.
     pub(super) fn shape(&self, tensor: &str) -> Result<Vec<usize>, Error> {
         self.file.shape(tensor)
+    }
+
+    /// Names of all tensors.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.file.names()
     }
 
     /// Whether the file has a tensor.
@@ -232,6 +256,11 @@ impl ModuleTensors<'_, '_> {
     pub(super) fn matrix(&mut self, suffix: &str, expected: [Dim; 2]) -> Result<Matrix, Error> {
         let [rows, cols] = self.dims(suffix, expected)?;
         Ok(Matrix { rows, cols, values: self.values(suffix)? })
+    }
+
+    /// How many dimensions a tensor has.
+    pub(super) fn dimensions(&self, suffix: &str) -> Result<usize, Error> {
+        Ok(self.file.shape(self.tensor(suffix)?)?.len())
     }
 
     /// A matrix `[rows, cols]`, or the kernel `[rows, channels, …]` of a convolution as the matrix

@@ -11,7 +11,7 @@ use super::{
     config::{Config, Settings},
     dora, experts, ia3, loha, lokr, lora,
     module::AdapterModule,
-    module_tensors::{AdapterTensors, ModuleTensors, TensorsBySuffix},
+    module_tensors::{AdapterTensors, ModuleTensors, Sorted, TensorsBySuffix},
     vera,
     whole::{self, LeftOut, Wanted},
 };
@@ -45,8 +45,10 @@ pub(super) fn read(
         Settings::LoHa { dora: true, .. } | Settings::LoKr { dora: true, .. } => &[dora::MAGNITUDE],
         _ => &[],
     };
-    let mut sorted =
-        tensors.sort(&[suffixes, magnitude].concat(), whole::SUFFIXES, shared, hint)?;
+    let duplicates = whole::duplicates(&mut tensors)?;
+    let suffixes = [suffixes, magnitude].concat();
+    let Sorted { modules: mut sorted, others } =
+        tensors.sort(&suffixes, whole::SUFFIXES, &duplicates, shared, hint)?;
     let projections = match &config.settings {
         Settings::Vera => Some(vera::Projections::read(&mut tensors)?),
         _ => None,
@@ -119,7 +121,7 @@ pub(super) fn read(
                 Some(with_magnitude(&mut module, loha, *dora, layers.as_mut())?)
             }
             (Settings::LoKr { ranks, dora }, _, layers) => {
-                let lokr = lokr::module(&mut module, ranks)?;
+                let lokr = lokr::module(&mut module, ranks, config.of_peft)?;
                 Some(with_magnitude(&mut module, lokr, *dora, layers.as_mut())?)
             }
             (Settings::Lora { .. } | Settings::Vera, _, _) => {
@@ -128,8 +130,15 @@ pub(super) fn read(
             }
         });
     }
-    let left_out =
-        whole::add(&mut tensors, trained_whole, config, layers.as_mut(), wanted, &mut modules)?;
+    let left_out = whole::add(
+        &mut tensors,
+        trained_whole,
+        others,
+        config,
+        layers.as_mut(),
+        wanted,
+        &mut modules,
+    )?;
     if let Some(layers) = &layers {
         layers.check()?;
     }

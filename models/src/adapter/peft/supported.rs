@@ -65,9 +65,10 @@ Weights in F64 (if exact in F32), F32, F16, BF16, F8_E4M3 and F8_E5M2 are widene
 
 - *Convolutions* are linear maps on patches: rows of `x` are patches of the layer's input, channel by
   channel. `remote_lora` makes them, and `zklora.layer_rows` does for `record`. Kernels of one to
-  three dimensions, with groups; without dilation.
-- *Experts* of a mixture (`target_parameters`) are modules of their own,
-  `<module>.<expert>.<parameter>`. They are exported, compiled and proven. `remote_lora` cannot serve
+  three dimensions (LoKr of PEFT: two), with groups (LoRA), without dilation.
+- *Experts* of a mixture (`target_parameters` with the module's name, of `gate_up_proj`, `down_proj`,
+  or one parameter a module) are modules of their own, `<module>.<expert>.<parameter>`. They are
+  exported, compiled and proven. `remote_lora` cannot serve
   them, because no module of the model computes an expert.
 - *Layers that were trained whole* (`modules_to_save`, `bias`, `trainable_token_indices`, changed
   copies of base layers) are exported as their difference from the base model that `--base` gives:
@@ -75,7 +76,9 @@ Weights in F64 (if exact in F32), F32, F16, BF16, F8_E4M3 and F8_E5M2 are widene
   table that is tied to the output layer changes both. Tensors that equal the base model's change
   nothing.
 - *Left out*, and named in `export.json`, the manifest and every verdict: such layers without
-  `--base` or with `--lora-only`, and where there is no known difference (weights of norms and
-  convolutions, heads that the base model does not have, other shapes, quantised layers).
+  `--base`, with `--lora-only` or not asked for with `--module`, and where the difference is not
+  known: weights of norms and convolutions, heads that the base model does not have, other shapes,
+  quantised layers, the base model's own table where it is tied to another layer, and tables of
+  models whose ties are not known here (most causal language models are).
 
 ";

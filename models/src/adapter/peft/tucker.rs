@@ -1,5 +1,5 @@
-//! Convolutions in the form of Tucker (LyCORIS, and `use_effective_conv2d` of `peft`): a core `[r, r,
-//! …]` between a matrix over channels and one over outputs.
+//! Convolutions in the form of Tucker (LyCORIS, and `use_effective_conv2d` of `peft`): a core `[r,
+//! r, …]` between a matrix over channels and one over outputs.
 //!
 //! With the core `t` and the matrix `b` over channels, the matrix over patches is `W[i, (c, tap)] =
 //! Σ_j t[i, j, tap] · b[j, c]`, computed in f64 and rounded to f32 once.

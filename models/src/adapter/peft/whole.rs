@@ -11,20 +11,18 @@
 //! changes nothing. What has no such difference, or none that is known, is left out and said: the
 //! rest is exported alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     base_layer::BaseLayers,
-    config::{Config, Keys},
+    config::Config,
     module::{AdapterModule, Branch, Form, Kind, ModuleInput},
     module_tensors::{AdapterTensors, Matrix, TensorsBySuffix},
     step::Step,
     tensor_names::PREFIX,
+    tied::{Output, TIED_OR_UNKNOWN, Tie},
 };
-use crate::{
-    AppliesTo, Error,
-    adapter::{base_weights::BaseWeights, strict_json::StrictJson},
-};
+use crate::{AppliesTo, Error};
 
 /// Ends of the names of the base layers' own tensors.
 pub(super) const SUFFIXES: &[&str] = &[COPY, COPIED_BIAS, TOKENS, WEIGHT, BIAS];
@@ -35,25 +33,26 @@ const TOKENS: &str = ".token_adapter.trainable_tokens_delta";
 const WEIGHT: &str = ".weight";
 const BIAS: &str = ".bias";
 
-/// Last parts of the names of embeddings; all other layers with a matrix are linear.
+/// Last parts of the names of embeddings. Other names with `emb` in them may be of either kind.
 const EMBEDDINGS: &[&str] = &[
     "embed_in",
-    "embed_positions",
     "embed_tokens",
-    "embedding",
-    "embeddings",
+    "position_embedding",
     "position_embeddings",
-    "shared",
-    "token_type_embeddings",
     "tok_embeddings",
+    "token_embedding",
+    "token_type_embeddings",
     "word_embeddings",
     "wpe",
     "wte",
 ];
 
-/// Token tables, and the output layer that may be tied to each.
-const TIED: &[(&str, &str)] =
-    &[("embed_in", "embed_out"), ("embed_tokens", "lm_head"), ("wte", "lm_head")];
+/// Last parts of the names of the Conv1D layers of `transformers`, which are stored `[d_in,
+/// d_out]`, and the types of the models that have them.
+const CONV1D: (&[&str], &[&str]) = (
+    &["c_attn", "c_fc", "c_proj", "q_attn"],
+    &["decision_transformer", "gpt2", "imagegpt", "openai-gpt"],
+);
 
 /// A tensor of the adapter that is not exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,22 +88,32 @@ enum Change {
     },
 }
 
-/// Adds what the tensors in `whole`, by module, change. Returns the others.
+/// Adds what the tensors in `whole`, by module, change. Returns what is left out: those in
+/// `others`, too, and all of their layers.
 pub(super) fn add(
     tensors: &mut AdapterTensors,
     whole: BTreeMap<String, TensorsBySuffix>,
+    others: BTreeMap<String, Vec<String>>,
     config: &Config,
     mut layers: Option<&mut BaseLayers>,
     wanted: Wanted,
     modules: &mut Vec<AdapterModule>,
 ) -> Result<Vec<LeftOut>, Error> {
+    let short = |tensor: &str| tensor.strip_prefix(PREFIX).unwrap_or(tensor).to_owned();
     let mut left_out = Vec::new();
+    for tensor in others.values().flatten() {
+        let reason = "only weights and biases have differences that are deltas".into();
+        left_out.push(LeftOut { tensor: short(tensor), reason });
+    }
     for (name, by_suffix) in whole {
         let adapted = modules.iter().any(|module| module.name == name);
         for (suffix, tensor) in by_suffix {
-            let short = tensor.strip_prefix(PREFIX).unwrap_or(&tensor).to_owned();
+            let short = short(&tensor);
             let copy = [COPY, COPIED_BIAS].contains(&suffix);
             let mut change = match &mut layers {
+                _ if others.contains_key(&name) => {
+                    Change::LeftOut("its layer has other tensors that were trained".into())
+                }
                 _ if wanted.but.contains(&short) => Change::LeftOut("as the manifest says".into()),
                 None => Change::LeftOut(
                     "without --base it cannot be compared with the base model".into(),
@@ -144,6 +153,28 @@ pub(super) fn add(
     Ok(left_out)
 }
 
+/// Tensors that `peft` saves twice: biases of modules in `modules_to_save` (with `bias` "all") are
+/// also there under the names that they have in the adapted model, and those of the base model
+/// beside them.
+pub(super) fn duplicates(tensors: &mut AdapterTensors) -> Result<BTreeSet<String>, Error> {
+    let mut duplicates = BTreeSet::new();
+    for tensor in tensors.names() {
+        if tensor.contains(".original_module.") {
+            duplicates.insert(tensor);
+            continue;
+        }
+        let parts = [".modules_to_save.default", ".modules_to_save"];
+        let plain = parts.iter().find(|part| tensor.contains(**part));
+        let plain = plain.map(|part| tensor.replacen(part, "", 1));
+        if let Some(plain) = plain.filter(|plain| tensors.has(plain))
+            && tensors.digest(&plain)? == tensors.digest(&tensor)?
+        {
+            duplicates.insert(tensor);
+        }
+    }
+    Ok(duplicates)
+}
+
 /// What a tensor changes in its layer.
 fn change(
     tensors: &mut AdapterTensors,
@@ -156,7 +187,7 @@ fn change(
     let is_bias = [BIAS, COPIED_BIAS].contains(&suffix);
     let original = match is_bias {
         true => layers.base.bias(name),
-        false => layers.base.weight(name).ok(),
+        false => layers.base.find_weight(name),
     };
     let Some(original) = original else {
         return Ok(Change::LeftOut("the base model has no such tensor".into()));
@@ -164,8 +195,9 @@ fn change(
     if layers.base.quantised(name).is_some() {
         return Ok(Change::LeftOut("the base model's layer is quantised".into()));
     }
+    let tie = Tie::read(layers.base)?;
     if suffix == TOKENS {
-        return rows(tensors, name, tensor, config, layers);
+        return rows(tensors, name, tensor, config, layers, &tie);
     }
     if layers.base.digest(&original)? == tensors.digest(tensor)? {
         return Ok(Change::Nothing);
@@ -173,52 +205,57 @@ fn change(
     let shape = tensors.shape(tensor)?;
     let of_base = layers.base.shape(&original)?;
     if shape != of_base {
-        return Ok(Change::LeftOut(format!(
-            "its shape is {shape:?}, and the base model's {of_base:?}"
-        )));
+        let reason = format!("its shape is {shape:?}, and the base model's {of_base:?}");
+        return Ok(Change::LeftOut(reason));
     }
-    let new = tensors.values(name, tensor)?;
-    if is_bias {
-        let old = layers.base.read(&original)?;
-        let difference = difference(&new, &old);
-        return Ok(match shape.len() == 1 && difference.iter().any(|&value| value != 0.0) {
-            true => Change::Bias(difference),
-            false => Change::Nothing,
-        });
+    let (new, old) = (tensors.values(name, tensor)?, layers.base.read(&original)?);
+    if new == old {
+        return Ok(Change::Nothing);
     }
-    let kind = match name.rsplit('.').next() {
-        Some(last) if EMBEDDINGS.contains(&last) => Kind::Embedding,
-        _ => Kind::Linear,
-    };
-    let &[first, second] = shape.as_slice() else {
-        let same = layers.base.read(&original)? == new;
-        return Ok(match same {
-            true => Change::Nothing,
-            false => Change::LeftOut(format!(
-                "its shape is {shape:?}, and only linear layers and embeddings have differences that \
-                 are deltas"
+    let values = difference(&new, &old);
+    if values.iter().any(|value| !value.is_finite()) {
+        return Ok(Change::LeftOut("its difference from the base model does not fit f32".into()));
+    }
+    let (&[first, second], false) = (shape.as_slice(), is_bias) else {
+        return Ok(match (shape.len(), is_bias) {
+            (1, true) => Change::Bias(values),
+            _ => Change::LeftOut(format!(
+                "its shape is {shape:?}, and only matrices of linear layers and embeddings, and \
+                 biases, have differences that are deltas"
             )),
         });
     };
-    // A linear layer's features are those of its own orientation.
-    let layer = match layers.find(name, kind, Some(second), first) {
-        Ok(layer) if kind == Kind::Linear => layer,
-        _ => layers.find(name, kind, Some(first), second)?,
+    // A layer in modules_to_save is a copy; any other is the base model's own, with what is tied to
+    // it.
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_table = EMBEDDINGS.contains(&last) && layers.base.bias(name).is_none();
+    let is_shared = is_table || last == "lm_head";
+    if is_shared && !config.is_saved_whole(name) && !tie.is_none() {
+        return Ok(Change::LeftOut(TIED_OR_UNKNOWN.into()));
+    }
+    let kind = match is_table {
+        true => Kind::Embedding,
+        false if last.contains("emb") => {
+            return Ok(Change::LeftOut("whether it is of an embedding is not known".into()));
+        }
+        false => Kind::Linear,
     };
-    let old = layers.base.read(&layer.weight)?;
-    if old == new {
-        return Ok(Change::Nothing);
-    }
+    let is_conv1d = match (CONV1D.0.contains(&last), &tie.model_type) {
+        (false, _) => false,
+        (true, Some(of_model)) => CONV1D.1.contains(&of_model.as_str()),
+        (true, None) => {
+            return Ok(Change::LeftOut(
+                "its orientation is not known, as the base model has no config.json".into(),
+            ));
+        }
+    };
     if tensors.reserve(name, first.checked_mul(second)).is_err() {
-        return Ok(Change::LeftOut(format!(
-            "a difference of {first} × {second} numbers is too large"
-        )));
+        let reason = format!("a difference of {first} × {second} numbers is too large");
+        return Ok(Change::LeftOut(reason));
     }
-    // To be told if its orientation is doubtful.
-    layers.read(&layer)?;
-    let stored = Matrix { rows: first, cols: second, values: difference(&new, &old) };
-    let matrix = if layer.transposed { stored.transposed() } else { stored };
-    Ok(Change::Matrix(kind, matrix))
+    let stored = Matrix { rows: first, cols: second, values };
+    let transposed = is_conv1d || kind == Kind::Embedding;
+    Ok(Change::Matrix(kind, if transposed { stored.transposed() } else { stored }))
 }
 
 /// What new rows change in a table.
@@ -228,9 +265,19 @@ fn rows(
     tensor: &str,
     config: &Config,
     layers: &mut BaseLayers,
+    tie: &Tie,
 ) -> Result<Change, Error> {
     let Some(indices) = config.token_indices(name) else {
         return Err(tensors.error(tensor, "has no entry in trainable_token_indices of the config"));
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    if !EMBEDDINGS.contains(&last) {
+        return Ok(Change::LeftOut("whether it is of an embedding is not known".into()));
+    }
+    let output = match tie.output(name, config) {
+        Output::None => None,
+        Output::Tied(output) => Some(output),
+        Output::Unknown => return Ok(Change::LeftOut(TIED_OR_UNKNOWN.into())),
     };
     let original = layers.base.weight(name)?;
     let of_base = layers.base.shape(&original)?;
@@ -251,36 +298,20 @@ fn rows(
     if values.iter().all(|&value| value == 0.0) {
         return Ok(Change::Nothing);
     }
+    if values.iter().any(|value| !value.is_finite()) {
+        return Ok(Change::LeftOut("its difference from the base model does not fit f32".into()));
+    }
     // Two selections, of the table and of an output layer that is tied to it.
-    tensors.reserve(name, entries.checked_mul(2 * indices.len()))?;
+    if tensors.reserve(name, entries.checked_mul(2 * indices.len())).is_err() {
+        let reason = format!("{} rows of a table of {entries} are too many", indices.len());
+        return Ok(Change::LeftOut(reason));
+    }
     let difference = Matrix { rows: indices.len(), cols: d, values };
-    let output = tied_output(name, config, layers.base)?;
     Ok(Change::Rows { entries, indices: indices.to_vec(), difference, output })
 }
 
 fn difference(new: &[f32], old: &[f32]) -> Vec<f32> {
     new.iter().zip(old).map(|(&new, &old)| (f64::from(new) - f64::from(old)) as f32).collect()
-}
-
-/// The output layer that is tied to a token table, so that its rows are the new ones, too; none if
-/// it is not tied.
-fn tied_output(
-    table: &str,
-    config: &Config,
-    base: &BaseWeights,
-) -> Result<Option<&'static str>, Error> {
-    let last = table.rsplit('.').next().unwrap_or_default();
-    let output = TIED.iter().find(|(of, _)| *of == last).map(|(_, output)| *output);
-    let path = base.dir().join("config.json");
-    let stated = match path.exists() {
-        true => match Keys::read(&path)?.get("tie_word_embeddings") {
-            Some(StrictJson::Bool(tied)) => Some(*tied),
-            _ => None,
-        },
-        false => None,
-    };
-    let tied = stated.unwrap_or_else(|| output.is_some_and(|output| !base.has_own_weight(output)));
-    Ok(output.filter(|_| tied && config.has_output_layer))
 }
 
 /// The changes of one tensor, as steps of a module.

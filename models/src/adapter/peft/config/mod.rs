@@ -28,10 +28,6 @@ use crate::{Error, adapter::strict_json::StrictJson};
 /// Longest name of a base model, in bytes, as in a manifest.
 const MAX_NAME: usize = 512;
 
-/// Values of `task_type` for models without a language model's output layer.
-const WITHOUT_OUTPUT_LAYER: &[&str] =
-    &["FEATURE_EXTRACTION", "QUESTION_ANS", "SEQ_CLS", "TOKEN_CLS"];
-
 /// The settings that a delta depends on besides the weights.
 #[derive(Debug)]
 pub(super) struct Config {
@@ -42,8 +38,9 @@ pub(super) struct Config {
     pub(super) settings: Settings,
     /// Whether the tensors are `peft`'s own, not those of another library under its names.
     pub(super) of_peft: bool,
-    /// Whether the task's model has the output layer of a language model.
-    pub(super) has_output_layer: bool,
+    /// `task_type`: the head of the model.
+    pub(super) task: Option<String>,
+    modules_to_save: Vec<String>,
     /// Patterns of parameters that LoRA is on, which are no modules.
     pub(super) target_parameters: Vec<String>,
     token_indices: TokenIndices,
@@ -89,13 +86,17 @@ impl Config {
             base_model: BaseModel { fingerprint: None, name, revision: keys.text("revision")? },
             fan_in_fan_out: keys.flag("fan_in_fan_out")?,
             of_peft: true,
-            has_output_layer: !keys
-                .text("task_type")?
-                .is_some_and(|task| WITHOUT_OUTPUT_LAYER.contains(&task.as_str())),
-            target_parameters: match keys.get("target_parameters") {
-                None | Some(StrictJson::Null) => Vec::new(),
-                Some(list) => keys.texts("target_parameters", list)?,
+            task: match keys.get("task_type") {
+                Some(StrictJson::Text(task)) => Some(task.clone()),
+                _ => None,
             },
+            modules_to_save: match keys.get("modules_to_save") {
+                Some(list @ StrictJson::List(_)) => keys.texts("modules_to_save", list)?,
+                // A text, or switched off.
+                Some(StrictJson::Text(name)) => vec![name.clone()],
+                _ => Vec::new(),
+            },
+            target_parameters: target_parameters(tuner, &keys)?,
             token_indices: TokenIndices::read(&keys)?,
             settings: Settings::read(tuner, &keys)?,
             path: path.to_owned(),
@@ -114,7 +115,8 @@ impl Config {
             base_model,
             fan_in_fan_out: false,
             of_peft: false,
-            has_output_layer: true,
+            task: None,
+            modules_to_save: Vec::new(),
             target_parameters: Vec::new(),
             token_indices: TokenIndices::default(),
             settings,
@@ -124,6 +126,13 @@ impl Config {
     /// The rows of a token table that the adapter replaces, in the order of its tensor.
     pub(super) fn token_indices(&self, module: &str) -> Option<&[usize]> {
         self.token_indices.of(module)
+    }
+
+    /// Whether `peft` keeps a copy of a module (`modules_to_save`), beside the base model's own.
+    pub(super) fn is_saved_whole(&self, module: &str) -> bool {
+        let ends = module.match_indices('.').map(|(at, _)| at).chain([module.len()]);
+        let mut above = ends.map(|end| &module[..end]);
+        above.any(|name| self.modules_to_save.iter().any(|end| name.ends_with(end.as_str())))
     }
 
     /// An error about a key.
@@ -145,6 +154,38 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
             "must be the name of a model: at most {MAX_NAME} bytes, without control characters"
         )),
         false => Ok(()),
+    }
+}
+
+/// The parameters that LoRA is on, `<end of a module's name>.<parameter>` each.
+fn target_parameters(tuner: Tuner, keys: &Keys) -> Result<Vec<String>, Error> {
+    const KEY: &str = "target_parameters";
+    let targets = match keys.get(KEY) {
+        Some(list @ StrictJson::List(_)) if tuner == Tuner::Lora => keys.texts(KEY, list)?,
+        None | Some(StrictJson::Null) => Vec::new(),
+        Some(_) => return Err(keys.error(KEY, "must be a list of texts")),
+    };
+    for target in &targets {
+        let named = target.rsplit_once('.').filter(|(module, of)| {
+            !of.is_empty() && module.split('.').all(|part| !part.is_empty())
+        });
+        let Some((_, parameter)) = named else {
+            let reason = "name the module, too, as in mlp.experts.gate_up_proj: peft takes any module \
+                          with such a parameter, and the adapter's tensors do not name parameters";
+            return Err(keys.error(KEY, reason));
+        };
+        if parameter == "weight" || parameter.ends_with("bias") {
+            let reason = "only parameters of fused experts are supported: name layers with a weight in \
+                          target_modules";
+            return Err(keys.error(KEY, reason));
+        }
+    }
+    let odd = |key: &str| keys.flag(key).unwrap_or(true);
+    match ["use_dora", "lora_bias", "fan_in_fan_out"].into_iter().find(|key| odd(key)) {
+        Some(key) if !targets.is_empty() => {
+            Err(keys.error(key, "peft does not support it with target_parameters"))
+        }
+        _ => Ok(targets),
     }
 }
 

@@ -43,9 +43,12 @@ fn indices(keys: &Keys, list: &StrictJson) -> Result<Vec<usize>, Error> {
             StrictJson::Number(number) => number.as_u64().and_then(|row| usize::try_from(row).ok()),
             _ => None,
         };
-        match row.filter(|&row| seen.insert(row)) {
+        match row {
+            None => return Err(keys.error(KEY, format!("{value} is no token"))),
+            Some(row) if !seen.insert(row) => {
+                return Err(keys.error(KEY, format!("the token {row} is there twice")));
+            }
             Some(row) => rows.push(row),
-            None => return Err(keys.error(KEY, format!("{value} is no token, or is there twice"))),
         }
     }
     Ok(rows)

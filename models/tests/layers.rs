@@ -116,6 +116,12 @@ fn what_has_no_known_difference_is_left_out_and_said() {
         ]
     );
 
+    // A bias is added to the difference of the weight, and reads nothing more.
+    let head = all.modules.iter().find(|module| module.name == "head").unwrap();
+    let inputs: Vec<(&str, usize)> =
+        head.inputs.iter().map(|input| (input.name.as_str(), input.dim)).collect();
+    assert_eq!((inputs, head.branches.len()), (vec![("x", 12)], 1));
+
     // What a manifest leaves out is left out again.
     let left_out = ["head.weight".to_owned(), "head.bias".to_owned()];
     let options = LoadOptions { base: Some(&base), left_out: &left_out, ..Default::default() };

@@ -199,7 +199,7 @@ def test_the_old_way_to_navigate_finds_submodules_only(model):
 )
 def test_what_is_neither_linear_nor_an_embedding_is_not_adapted(serve, model, tmp_path, name):
     hostile, before = serve(name), tree(model)
-    with pytest.raises(zklora.InputError, match="adapters are for linear layers and embeddings"):
+    with pytest.raises(zklora.InputError, match="adapters are for linear layers, convolutions"):
         with zklora.remote_lora(model, [hostile.contributor], session_dir=tmp_path / "session"):
             model(torch.tensor([[1, 2]]))
     assert tree(model) == before and nothing_was_sent(tmp_path / "session")
@@ -477,13 +477,18 @@ def test_a_layer_of_transformers_and_one_that_has_features_are_adapted():
         4,
         6,
     )
+    assert _layers.features(nn.Conv2d(4, 6, (3, 2))) == (24, 6)
+    # Of a norm, only the bias has a delta: see `check_fit`.
+    assert _layers.features(nn.LayerNorm(4)) == (4, 4)
     quantised = nn.Module()
     quantised.in_features, quantised.out_features = 4, 6
     assert _layers.features(quantised) == (4, 6)
     for other in [
         nn.ModuleList(),
         nn.Sequential(),
-        nn.LayerNorm(4),
+        nn.LayerNorm((4, 4)),
+        nn.GroupNorm(2, 4),
+        nn.ConvTranspose1d(4, 6, 3),
         nn.Bilinear(4, 4, 4),
         nn.ReLU(),
         nn.Module(),

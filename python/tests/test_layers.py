@@ -16,7 +16,7 @@ INPUTS = {
     "embed_tokens": lambda: torch.randint(0, 31, (2, 3)),
     "conv1": lambda: torch.randn(2, 16, 4),
     "conv2": lambda: torch.randn(2, 4, 6, 5),
-    "pointwise": lambda: torch.randn(6, 2, 2),
+    "pointwise": lambda: torch.randn(1, 6, 2, 2),
     "grouped": lambda: torch.randn(2, 12, 4),
     "q": lambda: torch.randn(3, 16),
     "norm": lambda: torch.randn(3, 12),
@@ -156,3 +156,19 @@ def test_new_tokens_change_a_tied_output_layer_too(tmp_path):
             ours = base(ids).logits
     difference = (expected - alone).abs().max()
     assert (ours - expected).abs().max() <= 2e-3 * difference
+
+
+@pytest.mark.parametrize("reads", [["layer"], ["layer", "base"]])
+def test_the_input_of_a_norm_is_not_sent(reads):
+    from types import SimpleNamespace
+
+    from zklora import _layers
+
+    slot = SimpleNamespace(name="norm")
+    module = SimpleNamespace(
+        reads=reads, inputs=[(of, 12) for of in reads], d_out=12, applies_to="output"
+    )
+    with pytest.raises(zklora.InputError, match="adapters are for linear layers, convolutions"):
+        _layers.check_fit(slot, nn.LayerNorm(12), module)
+    module.reads, module.inputs = ["base"], [("base", 12)]
+    _layers.check_fit(slot, nn.LayerNorm(12), module)

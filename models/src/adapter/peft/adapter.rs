@@ -87,6 +87,7 @@ impl Adapter {
         modules.sort_by(|left, right| module_name::compare(&left.name, &right.name));
         let not_asked = |tensor| LeftOut { tensor, reason: "its module is not asked for".into() };
         left_out.extend(hidden.into_inner().into_iter().map(not_asked));
+        left_out.sort_by(|left: &LeftOut, right| left.tensor.cmp(&right.tensor));
         if let Some(base) = &base_weights {
             // How many experts there are of each parameter.
             let mut experts: HashMap<(String, String), usize> = HashMap::new();

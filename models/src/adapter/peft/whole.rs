@@ -107,7 +107,8 @@ pub(super) fn add(
     }
     for (name, by_suffix) in whole {
         let adapted = modules.iter().any(|module| module.name == name);
-        for (suffix, tensor) in by_suffix {
+        // The weight before the bias, which is added to what the module has.
+        for (suffix, tensor) in by_suffix.into_iter().rev() {
             let short = short(&tensor);
             let copy = [COPY, COPIED_BIAS].contains(&suffix);
             let mut change = match &mut layers {

@@ -52,7 +52,8 @@ impl Layout {
             return bad(&format!("more than {MAX_COLUMNS} columns of a kind or 32 rounds"));
         }
         // Short columns are for small adapters: many of them would cost their verifier more.
-        if self.k < srs::ETHEREUM_K && self.committed_columns() > MAX_COLUMNS {
+        let is_short = (srs::LEAST_SHORTER_K..srs::ETHEREUM_K).contains(&self.k);
+        if is_short && self.committed_columns() > MAX_COLUMNS {
             return bad(&format!("more than {MAX_COLUMNS} columns of 2^{} rows", self.k));
         }
         Ok(())

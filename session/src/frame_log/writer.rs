@@ -218,7 +218,7 @@ impl FrameLog {
 
 /// Tries of a locked file, and the wait between two. A process that another thread starts
 /// holds the lock of a file that was closed meanwhile, until it runs its own program.
-const LOCK_TRIES: (u32, Duration) = (20, Duration::from_millis(25));
+const LOCK_TRIES: (u32, Duration) = (80, Duration::from_millis(25));
 
 /// Locks a file. Drop the result before the file.
 fn lock(path: &Path, file: &fs::File) -> Result<CloseInChild, Error> {

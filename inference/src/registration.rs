@@ -100,8 +100,7 @@ pub fn prove(
     weights: &Weights,
     mask_key: &MaskKey,
 ) -> Result<Vec<u8>, Error> {
-    manifest.parameters(srs)?;
-    check_k(srs, manifest)?;
+    check_srs(srs, manifest)?;
     weights.check(manifest.modules())?;
     let plan = Plan::new(manifest)?;
     let mut tensors: Vec<Grid> =
@@ -136,9 +135,11 @@ fn attempt(
     Ok(argument::prove(&shape, transcript, &hidden, streams, |_| Ok(()), &|_| {})?.proof)
 }
 
-/// Registrations are made with the whole ceremony. Under fewer powers, results of this adapter
-/// would take their verifier many times as many columns.
-fn check_k(srs: &Srs, manifest: &CheckedManifest) -> Result<(), Error> {
+/// Checks that the parameters of a manifest are the caller's whole ceremony: registrations and
+/// proofs of results are made with it. Under fewer powers, they would take their verifier many times
+/// as many columns.
+pub(crate) fn check_srs(srs: &Srs, manifest: &CheckedManifest) -> Result<(), Error> {
+    manifest.parameters(srs)?;
     match manifest.contents().k {
         k if k == srs.k() => Ok(()),
         k => Err(Error::Unsupported(format!(
@@ -160,8 +161,7 @@ pub fn verify<'a>(
     policy: SrsPolicy,
 ) -> Result<Registered<'a>, Error> {
     policy.check(srs)?;
-    manifest.parameters(srs)?;
-    check_k(srs, manifest)?;
+    check_srs(srs, manifest)?;
     let plan = Plan::new(manifest)?;
     let proof = Proof::parse(proof, plan.schedule.catalog.columns())?;
     let mut transcript = statement::begin("registration", srs, manifest)?;

@@ -21,7 +21,7 @@ use crate::{
     pool::on_pool,
     proof::Proof,
     prover::ResultOpening,
-    registration::Registered,
+    registration::{Registered, check_srs},
     schedule::{Schedule, Score},
     squares::Squares,
     statement::{self, Bound},
@@ -49,7 +49,7 @@ fn schedule(
     manifest: &CheckedManifest,
     claim: &SumClaim,
 ) -> Result<(Schedule, Vec<TensorId>), Error> {
-    manifest.check_srs(srs)?;
+    check_srs(srs, manifest)?;
     let k = srs.k();
     let refuse = |why: &str| Err(Error::Statement(why.into()));
     let other = |of: &ResultCommitment| {

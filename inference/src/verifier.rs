@@ -14,7 +14,7 @@ use crate::{
     pool::on_pool,
     proof::Proof,
     reduce::Reducer,
-    registration::Registered,
+    registration::{Registered, check_srs},
     statement::{self, Claimed},
 };
 
@@ -50,7 +50,7 @@ pub fn verify(
 ) -> Result<Option<ResultCommitment>, Error> {
     policy.check(srs)?;
     let manifest = registered.manifest();
-    manifest.check_srs(srs)?;
+    check_srs(srs, manifest)?;
     on_pool(|| {
         let plan = Plan::new(program, manifest, claimed)?;
         verify_planned(srs, keys, manifest, program, &plan, claimed, proof)

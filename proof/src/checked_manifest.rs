@@ -152,23 +152,6 @@ impl CheckedManifest {
         Ok(own)
     }
 
-    /// Checks that the parameters of this adapter are the caller's whole ceremony.
-    ///
-    /// # Errors
-    /// [`Error::SrsMismatch`]; [`Error::Manifest`] if the adapter has a smaller k.
-    pub fn check_srs(&self, srs: &Srs) -> Result<(), Error> {
-        self.parameters(srs)?;
-        if self.manifest.k != srs.k() {
-            return Err(refuse(format!(
-                "k = {}, and registrations and proofs of results are made with k = {}: compile with \
-                 --registered",
-                self.manifest.k,
-                srs.k()
-            )));
-        }
-        Ok(())
-    }
-
     /// The commitments, one entry a pair.
     pub fn points(&self) -> &[PairPoints] {
         &self.points

@@ -134,10 +134,7 @@ impl Srs {
         let monomial = self.monomial[..1 << k].to_vec();
         let lagrange = match embedded_basis(k).filter(|_| self.provenance.is_trusted()) {
             Some(bytes) => embedded_points(bytes)?,
-            None => {
-                let projective: Vec<G1> = monomial.iter().map(G1::from).collect();
-                to_affine(&g_to_lagrange(&projective, k))
-            }
+            None => lagrange_of(&monomial, k),
         };
         let [g2, s_g2] = [self.params.g2(), self.params.s_g2()].map(|point| point.to_affine());
         let mut srs = Srs::assemble(k, monomial, lagrange, g2, s_g2)?;
@@ -214,8 +211,7 @@ impl Srs {
         let g2 = parse_g2(g2, "G2 point 0")?;
         let s_g2 = parse_g2(s_g2, "G2 point 1")?;
         check_powers(&monomial, &g2, &s_g2)?;
-        let projective: Vec<G1> = monomial.iter().map(G1::from).collect();
-        let lagrange = to_affine(&g_to_lagrange(&projective, k));
+        let lagrange = lagrange_of(&monomial, k);
         Srs::assemble(k, monomial, lagrange, g2, s_g2)
     }
 
@@ -238,7 +234,7 @@ impl Srs {
         let g2 = G2Projective::generator().to_affine();
         let s_g2 = (G2Projective::generator() * tau).to_affine();
         check_powers(&monomial, &g2, &s_g2)?;
-        let lagrange = to_affine(&g_to_lagrange(&projective, k));
+        let lagrange = lagrange_of(&monomial, k);
         let mut srs = Srs::assemble(k, monomial, lagrange, g2, s_g2)?;
         srs.provenance = Provenance::InsecureDev;
         Ok(srs)
@@ -282,8 +278,7 @@ impl Srs {
         write(&self.monomial);
         write(&self.lagrange);
         for k in (LEAST_SHORTER_K..self.k).rev() {
-            let projective: Vec<G1> = self.monomial[..1 << k].iter().map(G1::from).collect();
-            write(&to_affine(&g_to_lagrange(&projective, k)));
+            write(&lagrange_of(&self.monomial[..1 << k], k));
         }
         for point in [self.params.g2(), self.params.s_g2()] {
             out.extend_from_slice(point.to_affine().to_uncompressed().as_ref());
@@ -323,10 +318,11 @@ impl Srs {
             G2Projective::from(g2),
             G2Projective::from(s_g2),
         );
-        let known = match k.checked_sub(LEAST_SHORTER_K) {
-            Some(_) if k == ETHEREUM_K => Some(ETHEREUM_DIGEST),
-            Some(at) => ETHEREUM_SHORTER_DIGESTS.get(at as usize).copied(),
-            None => None,
+        let known = match k {
+            ETHEREUM_K => Some(ETHEREUM_DIGEST),
+            _ => k
+                .checked_sub(LEAST_SHORTER_K)
+                .and_then(|at| ETHEREUM_SHORTER_DIGESTS.get(at as usize).copied()),
         };
         let provenance = match known == Some(hex::encode(digest).as_str()) {
             true => Provenance::EthereumCeremony,
@@ -389,6 +385,12 @@ impl Srs {
     pub(crate) fn verifier_params(&self) -> &ParamsVerifierKZG<Bls12> {
         &self.verifier
     }
+}
+
+/// The Lagrange basis over the subgroup of order 2^k, from as many powers.
+fn lagrange_of(powers: &[G1Affine], k: u32) -> Vec<G1Affine> {
+    let projective: Vec<G1> = powers.iter().map(G1::from).collect();
+    to_affine(&g_to_lagrange(&projective, k))
 }
 
 /// Where the Lagrange basis of a k begins in [`ETHEREUM`], after the powers and the longer bases.

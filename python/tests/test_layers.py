@@ -102,6 +102,8 @@ def test_patches_are_those_of_unfold():
         assert torch.equal(zklora.layer_rows(layer, x[0]), rows[0])
     with pytest.raises(zklora.InputError, match="dimensions"):
         zklora.layer_rows(nn.Conv2d(3, 4, 1), torch.randn(3))
+    with pytest.raises(zklora.InputError, match="the layer is a Conv1d with dilation"):
+        zklora.layer_rows(nn.Conv1d(3, 4, 2, dilation=2), torch.randn(3, 9))
     x = torch.randn(2, 3)
     assert zklora.layer_rows(nn.Linear(3, 4), x) is x
 

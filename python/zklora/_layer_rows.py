@@ -8,7 +8,6 @@ import math
 
 from torch import nn
 
-from ._foreign_text import shown
 from .errors import InputError
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -28,11 +27,11 @@ def patch_features(layer):
     return layer.in_channels * math.prod(layer.kernel_size), layer.out_channels
 
 
-def check_convolution(name, layer):
+def check_convolution(layer, what):
     """Raises ``InputError`` unless the patches of a layer are known."""
     if any(size != 1 for size in layer.dilation) or layer.padding_mode != "zeros":
         raise InputError(
-            f"layer `{shown(name)}` is a {type(layer).__name__} with dilation {layer.dilation} and "
+            f"{what} is a {type(layer).__name__} with dilation {layer.dilation} and "
             f"padding_mode {layer.padding_mode!r}: adapters are for convolutions without dilation, "
             "padded with zeros"
         )
@@ -46,7 +45,7 @@ def layer_rows(layer, x):
     """
     if not is_convolution(layer):
         return x
-    check_convolution("", layer)
+    check_convolution(layer, "the layer")
     sizes = len(layer.kernel_size)
     if x.dim() not in (sizes + 1, sizes + 2):
         raise InputError(

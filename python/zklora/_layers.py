@@ -124,7 +124,7 @@ def check_fit(slot, layer, module):
             "activation, so it is not sent"
         )
     if is_convolution(layer):
-        check_convolution(slot.name, layer)
+        check_convolution(layer, f"layer `{shown(slot.name)}`")
     d_in, d_out = known
     dims = dict(zip(module.reads, (features for _, features in module.inputs)))
     expected = {"layer": d_in, "base": d_out}

@@ -3,7 +3,7 @@
 //! The commitment is to integers. A delivered PEFT folder is exported and quantised again, with the
 //! bit widths of the manifest. A delivered `weights.bin` is used unchanged.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use zeroize::Zeroizing;
 use zklora_artifacts::weights_file;
@@ -201,6 +201,7 @@ fn delivered_sources(
 /// The tensors that only the manifest or only the delivery leaves out.
 fn left_out_otherwise(committed: &[String], delivered: &[String]) -> Vec<Difference> {
     let missing = |from: &[String], of: &[String], why: &str| -> Vec<Difference> {
+        let from: BTreeSet<&String> = from.iter().collect();
         let others = of.iter().filter(|tensor| !from.contains(tensor));
         others.map(|tensor| Difference { module: tensor.clone(), why: why.into() }).collect()
     };

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use zklora_models::peft::first_of;
 use zklora_proof::verifier::SrsPolicy;
 
 use crate::{args::TrustedSrs, exit_code::NO};
@@ -14,20 +15,12 @@ pub fn answer(yes: bool) -> ExitCode {
     if yes { ExitCode::SUCCESS } else { ExitCode::from(NO) }
 }
 
-/// Most tensors that a line names.
-const NAMED: usize = 8;
-
 /// The line for tensors of layers that were trained whole and that the adapter leaves out; none if
 /// there are none.
 pub fn left_out_row(tensors: &[String]) -> Option<(&'static str, String)> {
-    let more = match tensors.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let named = tensors[..tensors.len().min(NAMED)].join(", ");
-    (!tensors.is_empty()).then(|| {
-        ("Left out", format!("trained whole, and no part of this adapter's deltas: {named}{more}"))
-    })
+    let named = first_of(tensors);
+    let line = format!("trained whole, and no part of this adapter's deltas: {named}");
+    (!tensors.is_empty()).then_some(("Left out", line))
 }
 
 /// The policy that the options ask for.

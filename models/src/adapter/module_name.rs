@@ -36,6 +36,11 @@ pub(crate) fn check(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a module's name ends in `end`, as a whole or after a dot.
+pub(crate) fn ends_in(name: &str, end: &str) -> bool {
+    name.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// A name as part of a file name: every byte but ASCII letters, digits and `.`, `_`, `-`, `+`, `=`,
 /// `@`, `~`, `,` is `%` and two hexadecimal digits. Different names stay different.
 pub(crate) fn escaped(name: &str) -> String {

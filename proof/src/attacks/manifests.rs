@@ -155,6 +155,7 @@ fn an_edited_manifest_that_obeys_the_rules_has_no_proof() {
         Box::new(|m| m.modules[0].name.push('x')),
         Box::new(|m| m.modules[0].inputs[0].name.push('x')),
         Box::new(|m| m.base_model.name.push('x')),
+        Box::new(|m| m.left_out = vec!["score.weight".into()]),
         Box::new(|m| m.base_model.fingerprint = Some("00".into())),
         Box::new(|m| m.modules[0].scaling = 4.0),
         Box::new(|m| m.modules[0].scale_log2 += 1),
@@ -211,6 +212,15 @@ fn names_dimensions_and_widths_outside_their_rules_are_refused() {
     rule(&session, "a module's name", |m| m.modules[1].name = "a\nb".into());
     rule(&session, "a module's name", |m| m.modules[1].name = "a".repeat(513));
     rule(&session, "an input's name", |m| m.modules[1].inputs[0].name = String::new());
+    let left_out = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    rule(&session, "left_out", |m| m.left_out = left_out(&["b", "a"]));
+    rule(&session, "left_out", |m| m.left_out = left_out(&["a", "a"]));
+    rule(&session, "left_out", |m| {
+        m.left_out = (0..(1 << 16) + 1).map(|at| format!("{at:05}")).collect()
+    });
+    for name in ["", "a\nb", &"a".repeat(513)] {
+        rule(&session, "left out", |m| m.left_out = left_out(&[name]));
+    }
     rule(&session, "fingerprint", |m| m.base_model.fingerprint = Some(String::new()));
     rule(&session, "0 modules", |m| m.modules.clear());
     rule(&session, "dimension", |m| m.modules[1].d_out = 0);

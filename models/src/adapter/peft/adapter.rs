@@ -71,7 +71,8 @@ impl Adapter {
         let parts = formats::read(&files, options, &open)?;
         let (mut base_model, mut modules) = (BaseModel::default(), Vec::new());
         let mut left_out = Vec::new();
-        let wanted = Wanted { nothing: options.lora_only, but: options.left_out };
+        let but = options.left_out.iter().map(String::as_str).collect();
+        let wanted = Wanted { nothing: options.lora_only, but: &but };
         let mut base_weights = None;
         if let Some(base) = options.base {
             base_model.fingerprint = Some(fingerprint(base)?);

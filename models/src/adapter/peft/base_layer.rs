@@ -38,7 +38,7 @@ struct ClassEvidence {
 
 /// Last part of the names of the Conv1D layers of `transformers` (GPT, GPT-2, ImageGPT, Decision
 /// Transformer).
-const CONV1D: &[&str] = &["c_attn", "c_fc", "c_proj", "q_attn"];
+pub(super) const CONV1D: &[&str] = &["c_attn", "c_fc", "c_proj", "q_attn"];
 
 /// The weight of a base layer.
 pub(super) struct BaseLayer {

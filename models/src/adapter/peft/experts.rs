@@ -19,7 +19,7 @@ use super::{
     },
     tensor_names::PREFIX,
 };
-use crate::Error;
+use crate::{Error, adapter::module_name};
 
 /// Parameters in the order in which the models of `transformers` have them. The order of others is
 /// in no file.
@@ -91,10 +91,7 @@ pub(super) fn read(
 fn parameters<'c>(config: &'c Config, module: &str) -> Vec<&'c str> {
     let of = |target: &'c String| {
         let (of_module, parameter) = target.rsplit_once('.').unwrap_or(("", target));
-        let fits = match module.strip_suffix(of_module) {
-            Some(rest) => of_module.is_empty() || rest.is_empty() || rest.ends_with('.'),
-            None => false,
-        };
+        let fits = of_module.is_empty() || module_name::ends_in(module, of_module);
         fits.then_some(parameter)
     };
     let mut parameters: Vec<&str> = config.target_parameters.iter().filter_map(of).collect();

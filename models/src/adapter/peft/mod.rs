@@ -46,6 +46,7 @@ pub use load_options::LoadOptions;
 pub use module::{AdapterModule, Branch, Form, Kind, LoraWeights, ModuleInput};
 pub use step::{Action, Step};
 pub use supported::{Case, supported};
+pub use warnings::first_of;
 pub use whole::LeftOut;
 
 pub use super::base_model::fingerprint;

@@ -48,6 +48,16 @@ pub(super) enum Dim {
     Any(&'static str),
 }
 
+impl Dim {
+    /// Whether a dimension has this size.
+    fn fits(self, size: usize) -> bool {
+        match self {
+            Dim::Is(wanted) => size == wanted,
+            Dim::Any(_) => size > 0,
+        }
+    }
+}
+
 impl<'a> AdapterTensors<'a> {
     pub(super) fn of(file: &'a mut Weights) -> AdapterTensors<'a> {
         AdapterTensors { file, left: MAX_DERIVED }
@@ -151,12 +161,8 @@ impl<'a> AdapterTensors<'a> {
         expected: [Dim; N],
     ) -> Result<[usize; N], Error> {
         let found = self.file.shape(tensor)?;
-        let fits = |found: &[usize; N]| {
-            found.iter().zip(expected).all(|(&size, dim)| match dim {
-                Dim::Is(wanted) => size == wanted,
-                Dim::Any(_) => true,
-            })
-        };
+        let fits =
+            |found: &[usize; N]| found.iter().zip(expected).all(|(&size, dim)| dim.fits(size));
         if found.contains(&0) {
             return Err(self.error(
                 tensor,
@@ -278,12 +284,8 @@ impl ModuleTensors<'_, '_> {
             return Ok((self.matrix(suffix, expected)?, Vec::new()));
         };
         let cols = kernel.iter().try_fold(channels, |cols, &size| cols.checked_mul(size));
-        let fits = |size: usize, dim: Dim| match dim {
-            Dim::Is(wanted) => size == wanted,
-            Dim::Any(_) => size > 0,
-        };
         match cols {
-            Some(cols) if fits(rows, expected[0]) && fits(cols, expected[1]) => {
+            Some(cols) if expected[0].fits(rows) && expected[1].fits(cols) => {
                 let matrix = Matrix { rows, cols, values: self.values(suffix)? };
                 Ok((matrix, kernel.to_vec()))
             }

@@ -135,7 +135,7 @@ pub(super) fn read(
         trained_whole,
         others,
         config,
-        layers.as_mut(),
+        layers.as_mut().map(|layers| &mut *layers.base),
         wanted,
         &mut modules,
     )?;

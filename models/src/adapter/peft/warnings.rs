@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::adapter::Adapter;
 
-/// Most tensors that a warning names.
+/// Most names in a line.
 const NAMED: usize = 8;
 
 impl Adapter {
@@ -25,17 +25,23 @@ impl Adapter {
             reasons.entry(&left.reason).or_default().push(&left.tensor);
         }
         for (reason, tensors) in reasons {
-            let more = match tensors.len().saturating_sub(NAMED) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
             warnings.push(format!(
-                "left out, as only the adapter's own deltas are exported: {}{more} ({reason}); the \
+                "left out, as only the adapter's own deltas are exported: {} ({reason}); the \
                  manifest and the verdict say so",
-                tensors[..tensors.len().min(NAMED)].join(", ")
+                first_of(&tensors)
             ));
         }
         warnings
+    }
+}
+
+/// Names in one line: the first eight, and how many more there are.
+#[must_use]
+pub fn first_of<T: AsRef<str>>(names: &[T]) -> String {
+    let first: Vec<&str> = names.iter().take(NAMED).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(NAMED) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 

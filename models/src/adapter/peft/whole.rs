@@ -11,10 +11,10 @@
 //! changes nothing. What has no such difference, or none that is known, is left out and said: the
 //! rest is exported alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{
-    base_layer::BaseLayers,
+    base_layer::CONV1D,
     config::Config,
     module::{AdapterModule, Branch, Form, Kind, ModuleInput},
     module_tensors::{AdapterTensors, Matrix, TensorsBySuffix},
@@ -22,7 +22,7 @@ use super::{
     tensor_names::PREFIX,
     tied::{Output, TIED_OR_UNKNOWN, Tie},
 };
-use crate::{AppliesTo, Error};
+use crate::{AppliesTo, Error, adapter::base_weights::BaseWeights};
 
 /// Ends of the names of the base layers' own tensors.
 pub(super) const SUFFIXES: &[&str] = &[COPY, COPIED_BIAS, TOKENS, WEIGHT, BIAS];
@@ -47,12 +47,8 @@ const EMBEDDINGS: &[&str] = &[
     "wte",
 ];
 
-/// Last parts of the names of the Conv1D layers of `transformers`, which are stored `[d_in,
-/// d_out]`, and the types of the models that have them.
-const CONV1D: (&[&str], &[&str]) = (
-    &["c_attn", "c_fc", "c_proj", "q_attn"],
-    &["decision_transformer", "gpt2", "imagegpt", "openai-gpt"],
-);
+/// Types of the models whose layers with the names of [`CONV1D`] are stored `[d_in, d_out]`.
+const CONV1D_MODELS: &[&str] = &["decision_transformer", "gpt2", "imagegpt", "openai-gpt"];
 
 /// A tensor of the adapter that is not exported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +64,8 @@ pub struct LeftOut {
 pub(super) struct Wanted<'a> {
     /// Nothing that differs from the base model.
     pub(super) nothing: bool,
-    /// Everything but these tensors; none if the caller does not say.
-    pub(super) but: &'a [String],
+    /// Everything but these tensors.
+    pub(super) but: &'a HashSet<&'a str>,
 }
 
 /// What a tensor changes.
@@ -95,11 +91,15 @@ pub(super) fn add(
     whole: BTreeMap<String, TensorsBySuffix>,
     others: BTreeMap<String, Vec<String>>,
     config: &Config,
-    mut layers: Option<&mut BaseLayers>,
+    base: Option<&mut BaseWeights>,
     wanted: Wanted,
     modules: &mut Vec<AdapterModule>,
 ) -> Result<Vec<LeftOut>, Error> {
     let short = |tensor: &str| tensor.strip_prefix(PREFIX).unwrap_or(tensor).to_owned();
+    let mut base = match base {
+        Some(base) => Some((Tie::read(base)?, base)),
+        None => None,
+    };
     let mut left_out = Vec::new();
     for tensor in others.values().flatten() {
         let reason = "only weights and biases have differences that are deltas".into();
@@ -111,15 +111,17 @@ pub(super) fn add(
         for (suffix, tensor) in by_suffix.into_iter().rev() {
             let short = short(&tensor);
             let copy = [COPY, COPIED_BIAS].contains(&suffix);
-            let mut change = match &mut layers {
+            let mut change = match &mut base {
                 _ if others.contains_key(&name) => {
                     Change::LeftOut("its layer has other tensors that were trained".into())
                 }
-                _ if wanted.but.contains(&short) => Change::LeftOut("as the manifest says".into()),
+                _ if wanted.but.contains(short.as_str()) => {
+                    Change::LeftOut("as the manifest says".into())
+                }
                 None => Change::LeftOut(
                     "without --base it cannot be compared with the base model".into(),
                 ),
-                Some(layers) => change(tensors, &name, suffix, &tensor, config, layers)?,
+                Some((tie, base)) => change(tensors, [&name, suffix, &tensor], config, base, tie)?,
             };
             if !matches!(change, Change::Nothing | Change::LeftOut(_)) {
                 let not_loaded = suffix != TOKENS && copy != adapted;
@@ -179,37 +181,35 @@ pub(super) fn duplicates(tensors: &mut AdapterTensors) -> Result<BTreeSet<String
 /// What a tensor changes in its layer.
 fn change(
     tensors: &mut AdapterTensors,
-    name: &str,
-    suffix: &str,
-    tensor: &str,
+    [name, suffix, tensor]: [&str; 3],
     config: &Config,
-    layers: &mut BaseLayers,
+    base: &mut BaseWeights,
+    tie: &Tie,
 ) -> Result<Change, Error> {
     let is_bias = [BIAS, COPIED_BIAS].contains(&suffix);
     let original = match is_bias {
-        true => layers.base.bias(name),
-        false => layers.base.find_weight(name),
+        true => base.bias(name),
+        false => base.find_weight(name),
     };
     let Some(original) = original else {
         return Ok(Change::LeftOut("the base model has no such tensor".into()));
     };
-    if layers.base.quantised(name).is_some() {
+    if base.quantised(name).is_some() {
         return Ok(Change::LeftOut("the base model's layer is quantised".into()));
     }
-    let tie = Tie::read(layers.base)?;
     if suffix == TOKENS {
-        return rows(tensors, name, tensor, config, layers, &tie);
+        return rows(tensors, [name, tensor], config, base, tie);
     }
-    if layers.base.digest(&original)? == tensors.digest(tensor)? {
+    if base.digest(&original)? == tensors.digest(tensor)? {
         return Ok(Change::Nothing);
     }
     let shape = tensors.shape(tensor)?;
-    let of_base = layers.base.shape(&original)?;
+    let of_base = base.shape(&original)?;
     if shape != of_base {
         let reason = format!("its shape is {shape:?}, and the base model's {of_base:?}");
         return Ok(Change::LeftOut(reason));
     }
-    let (new, old) = (tensors.values(name, tensor)?, layers.base.read(&original)?);
+    let (new, old) = (tensors.values(name, tensor)?, base.read(&original)?);
     if new == old {
         return Ok(Change::Nothing);
     }
@@ -229,7 +229,7 @@ fn change(
     // A layer in modules_to_save is a copy; any other is the base model's own, with what is tied to
     // it.
     let last = name.rsplit('.').next().unwrap_or_default();
-    let is_table = EMBEDDINGS.contains(&last) && layers.base.bias(name).is_none();
+    let is_table = EMBEDDINGS.contains(&last) && base.bias(name).is_none();
     let is_shared = is_table || last == "lm_head";
     if is_shared && !config.is_saved_whole(name) && !tie.is_none() {
         return Ok(Change::LeftOut(TIED_OR_UNKNOWN.into()));
@@ -241,9 +241,9 @@ fn change(
         }
         false => Kind::Linear,
     };
-    let is_conv1d = match (CONV1D.0.contains(&last), &tie.model_type) {
+    let is_conv1d = match (CONV1D.contains(&last), &tie.model_type) {
         (false, _) => false,
-        (true, Some(of_model)) => CONV1D.1.contains(&of_model.as_str()),
+        (true, Some(of_model)) => CONV1D_MODELS.contains(&of_model.as_str()),
         (true, None) => {
             return Ok(Change::LeftOut(
                 "its orientation is not known, as the base model has no config.json".into(),
@@ -262,10 +262,9 @@ fn change(
 /// What new rows change in a table.
 fn rows(
     tensors: &mut AdapterTensors,
-    name: &str,
-    tensor: &str,
+    [name, tensor]: [&str; 2],
     config: &Config,
-    layers: &mut BaseLayers,
+    base: &mut BaseWeights,
     tie: &Tie,
 ) -> Result<Change, Error> {
     let Some(indices) = config.token_indices(name) else {
@@ -280,8 +279,8 @@ fn rows(
         Output::Tied(output) => Some(output),
         Output::Unknown => return Ok(Change::LeftOut(TIED_OR_UNKNOWN.into())),
     };
-    let original = layers.base.weight(name)?;
-    let of_base = layers.base.shape(&original)?;
+    let original = base.weight(name)?;
+    let of_base = base.shape(&original)?;
     let shape = tensors.shape(tensor)?;
     let &[entries, d] = of_base.as_slice() else {
         return Ok(Change::LeftOut("the base model's layer is not a table of tokens".into()));
@@ -293,7 +292,7 @@ fn rows(
     if let Some(index) = indices.iter().find(|index| **index >= entries) {
         return Ok(Change::LeftOut(format!("the base model's table has no row {index}")));
     }
-    let table = layers.base.read(&original)?;
+    let table = base.read(&original)?;
     let old: Vec<f32> = indices.iter().flat_map(|&at| &table[at * d..][..d]).copied().collect();
     let values = difference(&tensors.values(name, tensor)?, &old);
     if values.iter().all(|&value| value == 0.0) {

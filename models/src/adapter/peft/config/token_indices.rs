@@ -1,7 +1,10 @@
 //! Reads `trainable_token_indices`: which rows of token tables the adapter replaces.
 
 use super::keys::Keys;
-use crate::{Error, adapter::strict_json::StrictJson};
+use crate::{
+    Error,
+    adapter::{module_name, strict_json::StrictJson},
+};
 
 const KEY: &str = "trainable_token_indices";
 
@@ -24,10 +27,7 @@ impl TokenIndices {
 
     /// The rows of a module.
     pub(super) fn of(&self, module: &str) -> Option<&[usize]> {
-        let fits = |end: &str| match module.strip_suffix(end) {
-            Some(rest) => end.is_empty() || rest.is_empty() || rest.ends_with('.'),
-            None => false,
-        };
+        let fits = |end: &str| end.is_empty() || module_name::ends_in(module, end);
         self.0.iter().find(|(end, _)| fits(end)).map(|(_, rows)| rows.as_slice())
     }
 }

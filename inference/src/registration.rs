@@ -136,8 +136,8 @@ fn attempt(
 }
 
 /// Checks that the parameters of a manifest are the caller's whole ceremony: registrations and
-/// proofs of results are made with it. Under fewer powers, they would take their verifier many times
-/// as many columns.
+/// proofs of results are made with it. With fewer powers, their verifier would need many times as
+/// many columns.
 pub(crate) fn check_srs(srs: &Srs, manifest: &CheckedManifest) -> Result<(), Error> {
     manifest.parameters(srs)?;
     match manifest.contents().k {

@@ -366,6 +366,59 @@ fn batches_and_answers() {
     });
 }
 
+/// Packed batches and answers: accepted ones have the lengths that they declare, and a batch has
+/// one encoding.
+#[test]
+fn packed_batches_and_answers() {
+    use prost::Message;
+    use zklora_session::{
+        batch, packing,
+        wire::{Batch, Call, InferResponse},
+    };
+    let contributor = contributor();
+    let manifest = &contributor.manifest;
+    let trace =
+        SessionRows::read(&contributor.folder.path().join("trace.safetensors"), manifest).unwrap();
+    let mut rows = trace.modules[0].clone();
+    let few = rows.clone();
+    for _ in 0..50 {
+        rows.extend(&few, &few.delta);
+    }
+    let batches: Vec<Batch> = [&rows, &few]
+        .map(|rows| Batch {
+            sequence: 3,
+            rows: vec![batch::to_wire(&std::sync::Arc::new(rows.clone()))],
+            calls: vec![Call { module: 0, rows: 0 }],
+        })
+        .into();
+    let answer = |batch: &Batch, delta: &[i64]| {
+        let counts: Vec<(usize, u64)> = batch.counts().collect();
+        packing::pack_answer(3, &counts, &[delta.to_vec()], manifest)
+    };
+    let answers = [answer(&batches[0], &rows.delta), answer(&batches[1], &few.delta)];
+    let mut seeds: Vec<Vec<u8>> =
+        batches.iter().map(|batch| packing::pack_batch(batch).encode_to_vec()).collect();
+    seeds.extend(answers.iter().map(Message::encode_to_vec));
+    fuzz(&seeds, |bytes| {
+        if let Ok(packed) = Batch::decode(bytes)
+            && packing::unpacked_bytes(&packed, manifest) < 1 << 20
+            && let Ok(unpacked) = packing::unpack_batch(packed.clone(), manifest)
+        {
+            assert_eq!(packing::pack_batch(&unpacked), packed);
+            let inputs = unpacked.rows.iter().flat_map(|rows| &rows.inputs);
+            let inputs: usize = inputs.map(|input| input.len()).sum();
+            assert_eq!(inputs as u64, packing::unpacked_bytes(&packed, manifest));
+        }
+        for (batch, rows) in batches.iter().zip([&rows, &few]) {
+            if let Ok(answer) = InferResponse::decode(bytes)
+                && let Ok(unpacked) = packing::unpack_answer(batch, &answer, manifest)
+            {
+                assert_eq!(unpacked.deltas[0].len(), rows.delta.len() * 8);
+            }
+        }
+    });
+}
+
 /// Logs of sessions: the records that are read are a prefix of those that were written.
 #[test]
 fn session_logs() {

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`wire`], [`bounded_messages`] | the messages, with bounded lists |
 //! | [`batch`] | checking, encoding and digesting a batch |
+//! | [`packing`] | batches and answers in fewer bytes |
 //! | [`deltas`], [`adapter`] | computing deltas |
 //! | [`row_totals`], [`ledger`] | counting rows, over all sessions |
 //! | [`frame_log`], [`session_log`] | the append-only log of one session |
@@ -37,6 +38,7 @@ pub mod deltas;
 pub mod error;
 pub mod frame_log;
 pub mod ledger;
+pub mod packing;
 #[cfg(feature = "network")]
 pub(crate) mod proof_attempts;
 pub mod prove;

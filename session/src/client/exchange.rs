@@ -3,10 +3,12 @@
 
 use std::time::Instant;
 
+use prost::Message;
 use tonic::{Code, Status};
 
 use super::{
     log_index::{self, OutgoingBatch},
+    remote::Remote,
     retry::{CallError, is_refusal, seconds},
     stream::{Stream, with_timeout},
     user_session::{LOG, UserSession},
@@ -14,8 +16,12 @@ use super::{
 use crate::{
     Error,
     batch::parse_answer,
+    packing,
     session_log::Event,
-    wire::{Batch, InferResponse, OpenSessionRequest, SessionRef, SessionState},
+    wire::{
+        Batch, InferRequest, InferResponse, OpenSessionRequest, SessionRef, SessionState,
+        infer_request::Kind,
+    },
 };
 
 impl UserSession {
@@ -33,8 +39,7 @@ impl UserSession {
     pub(super) fn exchange(&mut self, outgoing: &OutgoingBatch) -> Result<(), Error> {
         let batch = &outgoing.batch;
         let start = Instant::now();
-        let answer = self.with_retries(|session| session.send(batch))?;
-        let deltas_bytes: usize = answer.deltas.iter().map(bytes::Bytes::len).sum();
+        let (answer, size) = self.with_retries(|session| session.send(batch))?;
         let deltas =
             parse_answer(batch, &answer, &self.remote.manifest).map_err(|why| self.failed(why))?;
         // If a crash loses it, the same batch is sent again and gets the same deltas.
@@ -43,12 +48,9 @@ impl UserSession {
         let added = self.index.add(outgoing, &answer, deltas, offset);
         added.map_err(|why| self.failed(why))?;
         self.statistics.seconds.push(start.elapsed().as_secs_f64());
-        let inputs =
-            batch.rows.iter().flat_map(|rows| rows.inputs.iter().chain([&rows.ones, &rows.scales]));
-        let sent = inputs.map(|bytes| bytes.len()).sum::<usize>();
-        self.statistics.sizes.push((sent, deltas_bytes));
-        self.statistics.received += deltas_bytes as u64;
-        self.statistics.sent += sent as u64;
+        self.statistics.sizes.push(size);
+        self.statistics.sent += size.0 as u64;
+        self.statistics.received += size.1 as u64;
         self.statistics.rows += batch.counts().map(|(_, rows)| rows as usize).sum::<usize>();
         Ok(())
     }
@@ -90,15 +92,16 @@ impl UserSession {
         )
     }
 
-    fn send(&mut self, batch: &Batch) -> Result<InferResponse, CallError> {
+    /// Sends a batch and receives its answer. Also returns the bytes of both on the wire.
+    fn send(&mut self, batch: &Batch) -> Result<(InferResponse, (usize, usize)), CallError> {
         let (mut stream, is_new) = match self.stream.take() {
             Some(stream) => (stream, false),
             None => (self.connect(batch.sequence)?, true),
         };
-        let timeout = self.remote.options.call_timeout;
-        let answer = self.remote.network.wait(stream.call(batch, timeout));
+        let answer = self.call(&mut stream, batch);
         self.stream = Some(stream);
-        answer.map_err(|status| {
+        answer.map_err(|error| {
+            let CallError::Status(status) = error else { return error };
             if is_refusal(&status) {
                 if let Err(error) = self.log.append(Event::Withdrawn) {
                     return CallError::Permanent(error);
@@ -112,6 +115,29 @@ impl UserSession {
             }
             CallError::Status(status)
         })
+    }
+
+    /// Sends a batch over a stream, packed if the contributor reads that, and receives its answer.
+    fn call(
+        &self,
+        stream: &mut Stream,
+        batch: &Batch,
+    ) -> Result<(InferResponse, (usize, usize)), CallError> {
+        let Remote { manifest, network, options, packs, .. } = &self.remote;
+        let kind = match packs {
+            true => Kind::Packed(packing::pack_batch(batch)),
+            false => Kind::Batch(batch.clone()),
+        };
+        let request = InferRequest { kind: Some(kind) };
+        let sent = request.encoded_len();
+        let answer = network.wait(stream.call(request, options.call_timeout))?;
+        let received = answer.encoded_len();
+        let answer = match packs {
+            true => packing::unpack_answer(batch, &answer, manifest)
+                .map_err(|why| CallError::Permanent(self.failed(why)))?,
+            false => answer,
+        };
+        Ok((answer, (sent, received)))
     }
 
     /// Opens the session again and starts a stream. Sends batches again that the contributor lost.
@@ -156,20 +182,19 @@ impl UserSession {
     fn send_again(&mut self, stream: &mut Stream, from: u64, to: u64) -> Result<(), CallError> {
         // Answers are compared with those in the file.
         self.log.flush().map_err(CallError::Permanent)?;
-        let timeout = self.remote.options.call_timeout;
         let mut call_error = None;
         let read = log_index::read_answered(&self.folder.join(LOG), &mut |batch, known| {
             if !(from..to).contains(&batch.sequence) {
                 return Ok(());
             }
-            let error = match self.remote.network.wait(stream.call(&batch, timeout)) {
-                Ok(answer) if answer == known => return Ok(()),
+            let error = match self.call(stream, &batch) {
+                Ok((answer, _)) if answer == known => return Ok(()),
                 Ok(_) => CallError::Permanent(self.failed(format!(
                     "batch {}: it answers the same rows with other deltas than before, so it \
                      cannot prove its earlier answer",
                     batch.sequence
                 ))),
-                Err(status) => status.into(),
+                Err(error) => error,
             };
             call_error = Some(error);
             // Ends the reading. `call_error` has the reason.

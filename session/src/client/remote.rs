@@ -14,6 +14,7 @@ use super::{
 use crate::{
     Error,
     error::causes,
+    packing,
     wire::{self, DescribeRequest, DescribeResponse},
 };
 
@@ -30,6 +31,8 @@ pub struct Remote {
     pub limits: wire::Limits,
     /// Rows of the most served module before this session.
     pub rows_served: u64,
+    /// Whether it reads packed batches.
+    pub(super) packs: bool,
     connector: Connector,
     /// None after a connection failed.
     client: Option<Client>,
@@ -65,7 +68,7 @@ impl Remote {
             }
         };
         backoff.succeeded();
-        let DescribeResponse { version, manifest, limits, rows_served, .. } = description;
+        let DescribeResponse { version, manifest, limits, rows_served, packing, .. } = description;
         if version != wire::VERSION {
             return Err(failed(format!(
                 "it speaks version {version} of the protocol, this program version {}: use the \
@@ -80,6 +83,7 @@ impl Remote {
             manifest,
             limits,
             rows_served,
+            packs: packing >= packing::VERSION,
             connector,
             client: None,
             backoff,
@@ -121,6 +125,12 @@ impl Remote {
         };
         write(artifacts::MANIFEST, &self.manifest.contents().to_bytes()?)?;
         Ok(write(artifacts::SETTINGS, &self.manifest.settings().to_bytes()?)?)
+    }
+
+    /// Most bytes of the rows of a batch, and of its deltas, in their full width. A tenth is left
+    /// for the encoding. A packed batch and its rows are within the limit together.
+    pub(super) fn batch_bytes(&self) -> usize {
+        self.message_bytes() / 10 * 9 / if self.packs { 2 } else { 1 }
     }
 
     /// Longest message in either direction, in bytes.

@@ -101,8 +101,7 @@ impl UserSession {
             let outputs: usize =
                 modules.iter().map(|m| self.remote.manifest.modules()[*m].d_out * 8).sum();
             let row_bytes = outputs.max(dims.iter().sum::<usize>() * 4 + 16).max(1);
-            // A tenth is left for the encoding.
-            let most = self.remote.message_bytes() / 10 * 9;
+            let most = self.remote.batch_bytes();
             let per_batch = (most / row_bytes).clamp(1, self.remote.batch_rows());
             for chunk in missing.chunks(per_batch) {
                 let bytes = chunk.len() * row_bytes;

@@ -7,7 +7,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::connection::Client;
-use crate::wire::{Batch, InferRequest, InferResponse, SessionRef, infer_request::Kind};
+use crate::wire::{InferRequest, InferResponse, SessionRef, infer_request::Kind};
 
 /// An open stream of batches.
 pub(super) struct Stream {
@@ -32,11 +32,10 @@ impl Stream {
     /// Sends a batch and receives its answer.
     pub async fn call(
         &mut self,
-        batch: &Batch,
+        request: InferRequest,
         timeout: Duration,
     ) -> Result<InferResponse, Status> {
         with_timeout(timeout, async {
-            let request = InferRequest { kind: Some(Kind::Batch(batch.clone())) };
             if self.batches.send(request).await.is_err() {
                 // The receiving side says why the stream ended.
                 return match self.answers.message().await {

@@ -11,7 +11,10 @@ use super::{
     memory_budget::MemoryBudget, proof_queue::ProofQueue, response_body::SharedPrefix,
     session::Session, state::ServerState,
 };
-use crate::wire::{self, DescribeResponse, SessionRef};
+use crate::{
+    packing,
+    wire::{self, DescribeResponse, SessionRef},
+};
 
 /// The context of a request.
 pub(super) struct ServiceContext {
@@ -45,16 +48,19 @@ impl ServiceContext {
     ) -> Result<ServiceContext, crate::Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let manifest = &state.adapter.manifest;
-        let description = DescribeResponse {
+        let mut description = DescribeResponse {
             version: wire::VERSION,
             manifest: manifest.contents().to_bytes()?.into(),
             settings: manifest.settings().to_bytes()?.into(),
             limits: Some(limits.to_wire()),
-            // The last field: every answer begins with the same bytes.
+            // The last fields: every answer begins with the same bytes.
             rows_served: 0,
+            packing: 0,
         };
+        let encoded_description = SharedPrefix(description.encode_to_vec().into());
+        description.packing = packing::VERSION;
         Ok(ServiceContext {
-            encoded_description: SharedPrefix(description.encode_to_vec().into()),
+            encoded_description,
             description,
             memory,
             active_sessions: ActiveSessions::new(&limits),

@@ -16,7 +16,11 @@ use super::{
     session::Session,
     state::ServerState,
 };
-use crate::wire::{Batch, InferRequest, InferResponse, infer_request::Kind};
+use crate::{
+    batch::deltas_to_wire,
+    packing,
+    wire::{Batch, InferRequest, InferResponse, infer_request::Kind},
+};
 
 /// Log lines about ended streams, which a user can cause at any rate.
 static ENDED: LogRate = LogRate::with_burst(60);
@@ -56,7 +60,10 @@ pub(super) async fn answer_batches(
         let answer = match message {
             Ok(None) => break None,
             Ok(Some(InferRequest { kind: Some(Kind::Batch(batch)) })) => {
-                answer_batch(&context, &session, number, batch).await
+                answer_batch(&context, &session, number, Received::Plain(batch)).await
+            }
+            Ok(Some(InferRequest { kind: Some(Kind::Packed(batch)) })) => {
+                answer_batch(&context, &session, number, Received::Packed(batch)).await
             }
             Ok(Some(_)) => Err(Status::invalid_argument(
                 "expected a batch: only the first message of a stream is `start`",
@@ -106,15 +113,52 @@ pub(super) async fn answer_batches(
     let _ = context.blocking.run(&client, detach).await;
 }
 
+/// A batch as it came, and how its answer goes.
+enum Received {
+    Plain(Batch),
+    Packed(Batch),
+}
+
+impl Received {
+    /// An upper bound on the memory that the batch takes, besides its message, and its answer.
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED`: it is too long.
+    fn memory(&self, context: &ServiceContext) -> Result<usize, Status> {
+        let manifest = &context.state.adapter.manifest;
+        let most = context.limits.max_message_bytes;
+        let (batch, inputs) = match self {
+            Received::Plain(batch) => (batch, 0),
+            Received::Packed(batch) => (batch, packing::unpacked_bytes(batch, manifest)),
+        };
+        let all = inputs.saturating_add(batch.encoded_len() as u64);
+        if inputs > 0 && all > most as u64 {
+            return Err(Status::resource_exhausted(format!(
+                "batch {} takes {all} bytes, packed and unpacked, this server takes {most}: split \
+                 it",
+                batch.sequence
+            )));
+        }
+        let deltas = |(module, rows): (usize, u64)| {
+            let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+            let module = manifest.modules().get(module);
+            module.map_or(0, |module| packing::max_packed_deltas(module, rows)).saturating_add(16)
+        };
+        let deltas = batch.counts().map(deltas).fold(32, usize::saturating_add);
+        // Longer answers are refused.
+        Ok(inputs as usize + deltas.min(most.saturating_mul(2)))
+    }
+}
+
 async fn answer_batch(
     context: &Arc<ServiceContext>,
     session: &Arc<Session>,
     stream: u64,
-    batch: Batch,
+    received: Received,
 ) -> Result<(InferResponse, MemoryPermit), Status> {
     // Before the batch is computed: a user that does not read its answers waits here for memory,
     // and occupies no core.
-    let bytes = max_answer_bytes(&batch, context);
+    let bytes = received.memory(context)?;
     let memory = context.memory.acquire(&session.client, bytes, context.limits.idle / 2).await?;
     // The semaphore is never closed.
     let _permit = context
@@ -122,27 +166,34 @@ async fn answer_batch(
         .acquire()
         .await
         .map_err(|_| Status::unavailable("the server shuts down"))?;
-    let serve = {
+    let answer = {
         let (context, session) = (Arc::clone(context), Arc::clone(session));
         move || {
             let ServerState { adapter, sessions, .. } = &*context.state;
-            session.serve_batch(stream, batch, adapter, &sessions.row_counter, &context.limits)
+            let manifest = &adapter.manifest;
+            let (batch, is_packed) = match received {
+                Received::Plain(batch) => (batch, false),
+                Received::Packed(batch) => {
+                    let sequence = batch.sequence;
+                    let batch = packing::unpack_batch(batch, manifest).map_err(|why| {
+                        Status::invalid_argument(format!("batch {sequence}: {why}"))
+                    })?;
+                    (batch, true)
+                }
+            };
+            let (sequence, counts) = (batch.sequence, batch.counts().collect::<Vec<_>>());
+            let deltas = session.serve_batch(
+                stream,
+                batch,
+                adapter,
+                &sessions.row_counter,
+                &context.limits,
+            )?;
+            Ok(match is_packed {
+                true => packing::pack_answer(sequence, &counts, &deltas, manifest),
+                false => deltas_to_wire(sequence, deltas),
+            })
         }
     };
-    Ok((context.blocking.run(&session.client, serve).await?, memory))
-}
-
-/// An upper bound on the bytes of the answer. A batch that no adapter can answer needs none.
-fn max_answer_bytes(batch: &Batch, context: &ServiceContext) -> usize {
-    let modules = context.state.adapter.manifest.modules();
-    let deltas = |(module, rows): (usize, u64)| {
-        let d_out = modules.get(module).map_or(0, |module| module.d_out);
-        d_out
-            .saturating_mul(8)
-            .saturating_mul(usize::try_from(rows).unwrap_or(usize::MAX))
-            .saturating_add(16)
-    };
-    let deltas = batch.counts().map(deltas).fold(32, usize::saturating_add);
-    // Longer ones are refused.
-    deltas.min(context.limits.max_message_bytes.saturating_mul(2))
+    Ok((context.blocking.run(&session.client, answer).await?, memory))
 }

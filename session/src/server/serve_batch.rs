@@ -18,14 +18,14 @@ use super::{
 use crate::{
     Error,
     adapter::ServedAdapter,
-    batch::{self, answer_digest, deltas_to_wire},
+    batch::{self, answer_digest},
     session_log::{Event, Header, SessionLog},
-    wire::{Batch, InferResponse},
+    wire::Batch,
 };
 
 impl Session {
     /// Answers a batch: checks it, counts its rows, computes the deltas, logs both, and only then
-    /// returns the deltas.
+    /// returns the deltas of each call.
     pub fn serve_batch(
         &self,
         stream: u64,
@@ -33,7 +33,7 @@ impl Session {
         adapter: &ServedAdapter,
         row_counter: &RowCounter,
         limits: &Limits,
-    ) -> Result<InferResponse, Status> {
+    ) -> Result<Vec<Vec<i64>>, Status> {
         let calls = batch::parse(&batch, &adapter.manifest)
             .map_err(|why| Status::invalid_argument(format!("batch {}: {why}", batch.sequence)))?;
         let digest = batch::digest(&batch);
@@ -44,7 +44,7 @@ impl Session {
         let next = logged.batches.len() as u64;
         match usize::try_from(batch.sequence).ok().and_then(|at| logged.batches.get(at)) {
             Some(known) if *known == digest => {
-                return Ok(deltas_to_wire(batch.sequence, adapter.compute_calls(&calls)));
+                return Ok(adapter.compute_calls(&calls));
             }
             Some(_) => {
                 return Err(Status::failed_precondition(format!(
@@ -80,7 +80,7 @@ impl Session {
         }
         logged.add(digest, more);
         self.next.store(logged.batches.len() as u64, Ordering::Release);
-        Ok(deltas_to_wire(sequence, deltas))
+        Ok(deltas)
     }
 
     /// Ends the session, if `reserve` finds a place in the queue for its proof. None: it had ended

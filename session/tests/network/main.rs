@@ -16,6 +16,7 @@ mod load;
 mod malicious_contributor;
 mod malicious_user;
 mod operator;
+mod packed;
 mod party;
 mod proxy;
 mod raw;

@@ -43,6 +43,10 @@ pub enum Route {
 /// The changes of a malicious contributor. The defaults change nothing.
 pub trait Interceptor: Send + Sync + 'static {
     fn described(&self, _: &mut DescribeResponse) {}
+    /// Whether it says that it reads packed batches, as contributors do since there are any.
+    fn packs(&self) -> bool {
+        false
+    }
     fn opened(&self, _: &mut OpenSessionResponse) {}
     fn route(&self, _: &Batch) -> Route {
         Route::On
@@ -122,6 +126,9 @@ impl Contributor for ProxyService {
         request: Request<DescribeRequest>,
     ) -> Result<Response<DescribeResponse>, Status> {
         let mut answer = self.0.upstream.clone().describe(request.into_inner()).await?.into_inner();
+        if !self.0.interceptor.packs() {
+            answer.packing = 0;
+        }
         self.0.interceptor.described(&mut answer);
         Ok(Response::new(answer))
     }
@@ -153,14 +160,17 @@ impl Contributor for ProxyService {
         let mut talk = raw::talk(&mut upstream, &start).await?;
         let (answers, outgoing) = mpsc::channel(4);
         tokio::spawn(async move {
-            while let Ok(Some(InferRequest { kind: Some(Kind::Batch(batch)) })) =
-                incoming.message().await
-            {
+            while let Ok(Some(InferRequest { kind: Some(kind) })) = incoming.message().await {
+                let (batch, wrap): (Batch, fn(Batch) -> Kind) = match kind {
+                    Kind::Batch(batch) => (batch, Kind::Batch),
+                    Kind::Packed(batch) => (batch, Kind::Packed),
+                    Kind::Start(_) => break,
+                };
                 let answer = match inner.interceptor.route(&batch) {
                     Route::On => {
                         let swallowed = inner.swallowed.load(Ordering::Relaxed);
-                        talk.say(Batch { sequence: batch.sequence - swallowed, ..batch.clone() })
-                            .await
+                        let sequence = batch.sequence - swallowed;
+                        talk.ask(wrap(Batch { sequence, ..batch.clone() })).await
                     }
                     Route::Elsewhere(url) => {
                         inner.swallowed.fetch_add(1, Ordering::Relaxed);

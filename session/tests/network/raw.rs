@@ -94,7 +94,11 @@ impl RawStream {
     }
 
     pub async fn say(&mut self, batch: Batch) -> Result<InferResponse, Status> {
-        self.send(Some(Kind::Batch(batch))).await;
+        self.ask(Kind::Batch(batch)).await
+    }
+
+    pub async fn ask(&mut self, kind: Kind) -> Result<InferResponse, Status> {
+        self.send(Some(kind)).await;
         self.next().await
     }
 }

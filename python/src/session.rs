@@ -14,7 +14,7 @@ use pyo3::{prelude::*, types::PyDict};
 use zklora_artifacts::module_rows::ModuleRows;
 use zklora_proof::{checked_manifest::CheckedManifest, verifier::SrsPolicy};
 use zklora_session::client::{
-    ClientTls, ContributorOptions, Finished, Progress, Remote, UserSession,
+    ClientTls, ContributorOptions, DeltaStep, Finished, Progress, Remote, UserSession,
 };
 
 use crate::{
@@ -64,6 +64,17 @@ impl Shared {
             *session = None;
         }
         result
+    }
+
+    /// The deltas of these rows. Other threads use the session while this one waits.
+    fn deltas(&self, calls: &[(usize, Arc<ModuleRows>)]) -> Result<Vec<Vec<i64>>, Failure> {
+        let request = self.with(|session| Ok(session.request(calls)?))?;
+        loop {
+            match self.with(|session| Ok(session.advance(&request)?))? {
+                DeltaStep::Deltas(deltas) => return Ok(deltas),
+                DeltaStep::Waits(waiter) => waiter.wait(),
+            }
+        }
     }
 
     /// Closes the session without waiting for other threads.
@@ -145,21 +156,14 @@ impl Session {
         let calls = self.quantized(py, &calls)?;
         let (shared, manifest) = (Arc::clone(&self.session), Arc::clone(&self.manifest));
         let work = worker::start(move |_| {
-            shared.with(|session| {
-                let deltas = session.deltas(&calls)?;
-                let each = calls.iter().zip(deltas).map(|((at, rows), delta)| {
-                    let module = &manifest.modules()[*at];
-                    (
-                        zklora_artifacts::module_quantizer::dequantized(
-                            module,
-                            &rows.scales,
-                            &delta,
-                        ),
-                        module.d_out,
-                    )
-                });
-                Ok(each.collect())
-            })
+            let deltas = shared.deltas(&calls)?;
+            let each = calls.iter().zip(deltas).map(|((at, rows), delta)| {
+                let (module, scales) = (&manifest.modules()[*at], &rows.scales);
+                let values =
+                    zklora_artifacts::module_quantizer::dequantized(module, scales, &delta);
+                (values, module.d_out)
+            });
+            Ok(each.collect())
         })?;
         Ok(Pending(Mutex::new(Some(work))))
     }

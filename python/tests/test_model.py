@@ -4,6 +4,7 @@ import copy
 import gc
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -143,10 +144,13 @@ def test_two_contributors_on_the_same_layers_add_up(
     assert peft
 
 
-def test_modules_that_read_the_same_tensor_travel_together(other_contributor, model, tokenizer):
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_modules_that_read_the_same_tensor_travel_together(
+    other_contributor, model, tokenizer, mode
+):
     ids = tokenizer(TEXT, return_tensors="pt").input_ids
     layers = len(model.model.layers)
-    with zklora.remote_lora(model, [other_contributor]) as remote, torch.no_grad():
+    with zklora.remote_lora(model, [other_contributor]) as remote, mode():
         session = remote.comms[0].session
         model(ids)
         # 7 messages for the first layer; for the others q k v, o, gate up, down.
@@ -157,9 +161,10 @@ def test_modules_that_read_the_same_tensor_travel_together(other_contributor, mo
         assert set(session.trace().rows) == {module.name for module in session.manifest.modules}
 
 
-def test_in_place_changes_between_two_calls_are_noticed(contributor, model):
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_in_place_changes_between_two_calls_are_noticed(contributor, model, mode):
     v_proj = Q_PROJ.replace("q_proj", "v_proj")
-    with zklora.remote_lora(model, [contributor]), torch.no_grad():
+    with zklora.remote_lora(model, [contributor]), mode():
         q, v = model.get_submodule(Q_PROJ), model.get_submodule(v_proj)
         x = torch.randn(3, 64)
         q(x), v(x)
@@ -177,6 +182,24 @@ def test_inference_mode(contributor, model, tokenizer):
             expected = model(ids).logits
         with torch.inference_mode():
             assert torch.equal(model(ids).logits, expected)
+
+
+def test_threads_that_share_a_session_get_their_own_deltas(contributor, model, tokenizer):
+    texts = [TEXT, "fn main() {}", "two threads", TEXT]
+    each = [tokenizer(text, return_tensors="pt").input_ids for text in texts]
+    with zklora.remote_lora(model, [contributor]) as remote:
+
+        def logits(ids):
+            with torch.no_grad():
+                return model(ids).logits
+
+        with ThreadPoolExecutor(len(each)) as pool:
+            together = list(pool.map(logits, each))
+        rows = remote.comms[0].session.rows
+        for ids, of_thread in zip(each, together):
+            assert torch.equal(logits(ids), of_thread)
+        assert remote.comms[0].session.rows == rows
+    assert remote.reports[0]["verified"]
 
 
 def test_forward_with_gradients_works_and_backward_says_why_not(contributor, model, tokenizer):

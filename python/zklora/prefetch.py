@@ -31,7 +31,9 @@ class Reading:
     def __init__(self, tensor, parent):
         # A reference, so that no other tensor gets the same memory.
         self._tensor = tensor
+        # A tensor of inference mode has no version that shows changes, so its values are compared.
         self._version = None if tensor.is_inference() else tensor._version
+        self._values = tensor.clone() if tensor.is_inference() else None
         self.parent = parent
         #: ``{child: (batch, index)}``.
         self.sent = {}
@@ -39,16 +41,12 @@ class Reading:
         self.used = set()
 
     def continues(self, tensor, parent):
-        """Whether a call of ``parent`` reads the same, unchanged tensor.
-
-        False for a tensor of inference mode, which has no version that shows changes.
-        """
-        return (
-            tensor is self._tensor
-            and self._version is not None
-            and tensor._version == self._version
-            and parent == self.parent
-        )
+        """Whether a call of ``parent`` reads the same, unchanged tensor."""
+        if tensor is not self._tensor or parent != self.parent:
+            return False
+        if self._values is None:
+            return tensor._version == self._version
+        return tensor.equal(self._values)
 
 
 class Prefetch:
@@ -71,6 +69,12 @@ class Prefetch:
         """Registers a module."""
         parent, _, child = name.rpartition(".")
         self._children.setdefault(parent, []).append(child)
+
+    def has_sent(self, name, tensor):
+        """Whether ``send`` would send nothing, because the rows went with those of a partner."""
+        parent, _, child = name.rpartition(".")
+        reading = getattr(self._last, "reading", None)
+        return reading is not None and child in reading.sent and reading.continues(tensor, parent)
 
     def send(self, name, tensor, rows):
         """Sends ``rows``, the values of ``tensor``, for a module that reads no other tensor.

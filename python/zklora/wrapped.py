@@ -29,9 +29,9 @@ class _NoGradient(torch.autograd.Function):
 class ParameterMemory:
     """The memory of a model's parameters and buffers, which are not activations and never sent.
 
-    The addresses are read again for each tensor, because parameters move (``to``,
-    ``load_state_dict(assign=True)``, ``.data = …``); that takes less time than a message. A copy of
-    a parameter cannot be distinguished from an activation.
+    The addresses are read again for each tensor that is sent, because parameters move (``to``,
+    ``load_state_dict(assign=True)``, ``.data = …``). A copy of a parameter cannot be distinguished
+    from an activation.
     """
 
     def __init__(self, model):
@@ -172,7 +172,8 @@ class RemoteLoRAWrappedModule(nn.Module):
 
     def _ask(self, module, x, base=None):
         """Sends the rows; returns a function that waits for the deltas."""
-        x = self._dense(x, module)
+        if not self._has_sent(x):
+            x = self._dense(x, module)
         if base is not None and (module is None or "base" in module.reads):
             self._refuse_parameter(base, "outputs")
         if module is None:
@@ -207,6 +208,10 @@ class RemoteLoRAWrappedModule(nn.Module):
             return output_of(layer, deltas.reshape(*rows.shape[:-1], module.d_out))
 
         return answer
+
+    def _has_sent(self, x):
+        """Whether the rows of ``x`` were sent, with those of a layer before this one."""
+        return self.prefetch is not None and self.prefetch.has_sent(self.sub_name, x)
 
     def _dense(self, x, module):
         """Returns the module's input: the layer's input, or an embedding's ids as one-hot rows."""

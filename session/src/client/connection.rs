@@ -72,6 +72,14 @@ impl Network {
     pub(super) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
         self.0.block_on(future)
     }
+
+    /// Starts a task.
+    pub(super) fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> tokio::task::AbortHandle {
+        self.0.spawn(task).abort_handle()
+    }
 }
 
 /// Puts the token into every request.

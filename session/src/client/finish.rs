@@ -118,7 +118,7 @@ impl UserSession {
             self.ended = true;
         }
         self.log.sync()?;
-        // The pending batch may have been answered.
+        // Pending batches may have been answered.
         self.write_trace()?;
         let trace = TraceReader::trace(&self.folder.join(TRACE), &self.remote.manifest)?;
         let start = Instant::now();
@@ -163,7 +163,7 @@ impl UserSession {
         if let (SessionState::Open, theirs) = self.open_again()?
             && theirs < sequence
         {
-            drop(self.connect(sequence)?);
+            drop(self.connect()?);
         }
         let mut client = self.remote.client()?;
         let mut has_answered = false;

@@ -6,6 +6,7 @@
 //! trace, so a byte that the disk changed ends in a refusal.
 
 use std::{
+    collections::VecDeque,
     fs,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
@@ -42,8 +43,8 @@ pub(super) struct OutgoingBatch {
 /// Pairs the events of a user's log: each batch with its answer.
 #[derive(Default)]
 pub(super) struct AnsweredBatches {
-    /// The batch that was sent and not answered.
-    pub sent: Option<Batch>,
+    /// The batches that were sent and not answered, oldest first.
+    pub sent: VecDeque<Batch>,
     /// Whether the proof was requested.
     pub ended: bool,
 }
@@ -55,11 +56,14 @@ impl AnsweredBatches {
         path: &Path,
         event: Event,
     ) -> Result<Option<(Batch, InferResponse)>, Error> {
-        match (event, self.sent.take()) {
-            (Event::Sent(batch), None) => self.sent = Some(batch),
-            (Event::Answered(answer), Some(batch)) => return Ok(Some((batch, answer))),
-            (Event::Withdrawn, Some(_)) => {}
-            (Event::Ended, None) => self.ended = true,
+        match (event, self.sent.is_empty()) {
+            (Event::Sent(batch), _) if !self.ended => self.sent.push_back(batch),
+            (Event::Answered(answer), false) => {
+                return Ok(self.sent.pop_front().map(|batch| (batch, answer)));
+            }
+            // The oldest was refused, and those after it were not looked at.
+            (Event::Withdrawn, false) => self.sent.clear(),
+            (Event::Ended, true) => self.ended = true,
             _ => return Err(Error::file(path, "its events are not those of a user's session")),
         }
         Ok(None)
@@ -142,14 +146,15 @@ impl LogIndex {
         Ok(OutgoingBatch { batch, sets: sets.into_iter().flatten().collect() })
     }
 
-    /// Adds a batch and the deltas of its calls. `payload` is the offset of the answer's payload in
-    /// the log.
+    /// Adds a batch, with the rows of its sets, and the deltas of its calls. `payload` is the
+    /// offset of the answer's payload in the log.
     ///
     /// # Errors
     /// What is wrong with the batch.
     pub fn add(
         &mut self,
-        OutgoingBatch { batch, sets }: &OutgoingBatch,
+        batch: &Batch,
+        sets: &[(Arc<ModuleRows>, Vec<RowDigest>)],
         answer: &InferResponse,
         deltas: Vec<Vec<i64>>,
         payload: u64,
@@ -161,7 +166,7 @@ impl LogIndex {
             ));
         }
         if let Some(call) =
-            batch.calls.iter().find(|call| !self.has_room(call.module as usize, sets, call.rows))
+            batch.calls.iter().find(|call| !self.has_room(call.module as usize, sets, call.rows, 0))
         {
             return Err(format!(
                 "batch {}: more rows of module {} than a session can have",
@@ -184,13 +189,22 @@ impl LogIndex {
         module: usize,
         sets: &[(Arc<ModuleRows>, Vec<RowDigest>)],
         set: u32,
+        before: usize,
     ) -> bool {
-        self.modules[module].has_room(sets[set as usize].1.len())
+        self.modules[module].has_room(sets[set as usize].1.len().saturating_add(before))
     }
 
-    /// Whether the session can have all rows of a batch.
-    pub fn has_room_for(&self, OutgoingBatch { batch, sets }: &OutgoingBatch) -> bool {
-        batch.calls.iter().all(|call| self.has_room(call.module as usize, sets, call.rows))
+    /// Whether the session can have all rows of a batch, after so many rows of a module that have
+    /// no answer yet.
+    pub fn has_room_for(
+        &self,
+        OutgoingBatch { batch, sets }: &OutgoingBatch,
+        before: impl Fn(usize) -> usize,
+    ) -> bool {
+        batch.calls.iter().all(|call| {
+            let module = call.module as usize;
+            self.has_room(module, sets, call.rows, before(module))
+        })
     }
 
     /// The deltas of rows of a module, each `width` wide. None: a row was not answered.

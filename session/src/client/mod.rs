@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! connection (TLS, token) → remote (the adapter that is served, checked against the pin)
-//! open → request_deltas → exchange (log, send, check, index; retry) → finish (proof, verdict)
+//! open → request_deltas → in_flight → exchange (log, send, check, index; retry)
+//!      → finish (proof, verdict)
 //! ```
 //!
 //! Each session has a folder. Its log holds every row and delta. Memory holds a few bytes a row and
@@ -18,6 +19,7 @@ mod delta_cache;
 mod evaluation;
 mod exchange;
 mod finish;
+mod in_flight;
 mod log_index;
 mod log_writer;
 mod open;
@@ -31,4 +33,6 @@ pub use connection::{ClientTls, ContributorOptions, Network};
 pub use evaluation::{Evaluator, Offered, Step};
 pub use finish::{Finished, Progress};
 pub use remote::Remote;
+pub use request_deltas::{DeltaRequest, DeltaStep};
+pub use stream::Waiter;
 pub use user_session::{Statistics, UserSession};

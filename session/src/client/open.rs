@@ -1,11 +1,12 @@
 //! Opening a session: a new one, or one whose log is in the folder.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use zklora_files::Access;
 use zklora_proof::masks::os_bytes;
 
 use super::{
+    in_flight::InFlight,
     log_index::{AnsweredBatches, LogIndex},
     log_writer::LogWriter,
     remote::Remote,
@@ -57,7 +58,8 @@ impl UserSession {
                 let Some((batch, answer)) = answered.next(&path, event)? else { return Ok(()) };
                 let replay = || {
                     let deltas = parse_answer(&batch, &answer, manifest)?;
-                    index.add(&index.outgoing(batch, manifest)?, &answer, deltas, offset)
+                    let outgoing = index.outgoing(batch, manifest)?;
+                    index.add(&outgoing.batch, &outgoing.sets, &answer, deltas, offset)
                 };
                 replay().map_err(|why| Error::file(&path, why))
             })?;
@@ -74,8 +76,11 @@ impl UserSession {
         zklora_files::sweep(folder);
         zklora_files::sweep(&public);
         remote.write_public(&public)?;
-        let pending = answered.sent.map(|batch| index.outgoing(batch, manifest).map(Arc::new));
-        let pending = pending.transpose().map_err(|why| Error::file(&path, why))?;
+        let mut in_flight = InFlight::new();
+        for batch in answered.sent {
+            let outgoing = index.outgoing(batch, manifest);
+            in_flight.restore(outgoing.map_err(|why| Error::file(&path, why))?);
+        }
         let resumed = index.rows();
         let mut session = UserSession {
             remote,
@@ -84,8 +89,9 @@ impl UserSession {
             key,
             log: LogWriter::start(log)?,
             index,
-            pending,
+            in_flight,
             stream: None,
+            is_silent: true,
             connected: false,
             ended: answered.ended,
             traced: None,

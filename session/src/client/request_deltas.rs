@@ -8,15 +8,32 @@ use zklora_proof::rows::MAX_ROWS;
 
 use super::{
     answered_rows::{RowDigest, select},
+    in_flight::Job,
     log_index::{OutgoingBatch, dims},
+    stream::Waiter,
     user_session::UserSession,
 };
 use crate::{
     Error,
     batch::to_wire,
-    session_log::Event,
     wire::{Batch, Call},
 };
+
+/// A request for deltas, which other requests may follow before it has an answer.
+pub struct DeltaRequest {
+    calls: Vec<(usize, Arc<ModuleRows>)>,
+    digests: Vec<Arc<Vec<RowDigest>>>,
+    /// The batches that have its rows.
+    jobs: Vec<Arc<Job>>,
+}
+
+/// How far a request is.
+pub enum DeltaStep {
+    /// The deltas, `[N, d_out]` for each call.
+    Deltas(Vec<Vec<i64>>),
+    /// Not all answers have arrived: wait, and ask again.
+    Waits(Waiter),
+}
 
 impl UserSession {
     /// The deltas of rows for some modules, `[N, d_out]` each. Rows that calls share (the same
@@ -25,7 +42,24 @@ impl UserSession {
     /// # Errors
     /// [`Error::Contributor`]: the contributor failed. Earlier answers are on disk.
     pub fn deltas(&mut self, calls: &[(usize, Arc<ModuleRows>)]) -> Result<Vec<Vec<i64>>, Error> {
-        self.resolve_pending()?;
+        let request = self.request(calls)?;
+        loop {
+            match self.advance(&request)? {
+                DeltaStep::Deltas(deltas) => return Ok(deltas),
+                DeltaStep::Waits(waiter) => waiter.wait(),
+            }
+        }
+    }
+
+    /// Begins a request for the deltas of rows: what [`UserSession::deltas`] does, for several
+    /// threads. Between two steps, other threads may use the session.
+    ///
+    /// # Errors
+    /// The session takes no more rows.
+    pub fn request(&mut self, calls: &[(usize, Arc<ModuleRows>)]) -> Result<DeltaRequest, Error> {
+        if self.in_flight.is_empty() {
+            self.remote.backoff.reset();
+        }
         let mut known: Vec<(*const ModuleRows, Arc<Vec<RowDigest>>)> = Vec::new();
         let digests: Vec<Arc<Vec<RowDigest>>> = calls
             .iter()
@@ -40,7 +74,8 @@ impl UserSession {
                 })
             })
             .collect();
-        for mut outgoing in self.batches(calls, &digests) {
+        let mut jobs = self.jobs_with(calls, &digests);
+        for (outgoing, bytes) in self.batches(calls, &digests) {
             if self.ended {
                 return Err(Error::input(format!(
                     "{}: the proof of this session was already requested, and the session does not \
@@ -48,35 +83,75 @@ impl UserSession {
                     self.folder.display()
                 )));
             }
-            if !self.index.has_room_for(&outgoing) {
+            if !self.index.has_room_for(&outgoing, |module| self.in_flight.rows_of(module)) {
                 return Err(Error::input(format!(
                     "{}: a session cannot have more than {MAX_ROWS} rows of a module: end it and \
                      begin another",
                     self.folder.display()
                 )));
             }
-            outgoing.batch.sequence = self.index.next;
-            self.log.append(Event::Sent(outgoing.batch.clone()))?;
-            let outgoing = Arc::new(outgoing);
-            self.pending = Some(Arc::clone(&outgoing));
-            self.exchange(&outgoing)?;
+            let job = Job::new(outgoing, bytes);
+            self.in_flight.plan(&job);
+            jobs.push(job);
         }
-        let mut out = Vec::with_capacity(calls.len());
-        for ((module, _), digests) in calls.iter().zip(&digests) {
+        Ok(DeltaRequest { calls: calls.to_vec(), digests, jobs })
+    }
+
+    /// Sends what can be sent, takes what has arrived, and returns the deltas of a request if all
+    /// of them have.
+    ///
+    /// # Errors
+    /// [`Error::Contributor`]: the contributor failed, or refused rows of the request.
+    pub fn advance(&mut self, request: &DeltaRequest) -> Result<DeltaStep, Error> {
+        let exchanged = self.exchange();
+        for job in &request.jobs {
+            match job.result() {
+                Some(Ok(())) => {}
+                Some(Err(failure)) => return Err(self.failure(failure)),
+                None => {
+                    exchanged?;
+                    let lost = || Error::Internal("a batch of a session was lost".into());
+                    return self.waiter().map(DeltaStep::Waits).ok_or_else(lost);
+                }
+            }
+        }
+        let mut out = Vec::with_capacity(request.calls.len());
+        for ((module, _), digests) in request.calls.iter().zip(&request.digests) {
             let width = self.remote.manifest.modules()[*module].d_out;
             let delta = self.index.deltas(&self.log, *module, width, digests)?;
             let missing = || Error::Internal("a row of an answered batch is not in the log".into());
             out.push(delta.ok_or_else(missing)?);
         }
-        Ok(out)
+        Ok(DeltaStep::Deltas(out))
     }
 
-    /// Rows that were not answered yet, in batches within the contributor's limits.
+    /// The batches without an answer that have rows of these calls.
+    fn jobs_with(
+        &self,
+        calls: &[(usize, Arc<ModuleRows>)],
+        digests: &[Arc<Vec<RowDigest>>],
+    ) -> Vec<Arc<Job>> {
+        let mut jobs: Vec<Arc<Job>> = Vec::new();
+        if self.in_flight.is_empty() {
+            return jobs;
+        }
+        for ((module, _), digests) in calls.iter().zip(digests) {
+            for job in digests.iter().filter_map(|row| self.in_flight.with_row(*module, row)) {
+                if !jobs.iter().any(|known| Arc::ptr_eq(known, job)) {
+                    jobs.push(Arc::clone(job));
+                }
+            }
+        }
+        jobs
+    }
+
+    /// Rows that were not answered or sent yet, in batches within the contributor's limits. Also
+    /// returns the bytes of each batch or of its deltas.
     fn batches(
         &mut self,
         calls: &[(usize, Arc<ModuleRows>)],
         digests: &[Arc<Vec<RowDigest>>],
-    ) -> Vec<OutgoingBatch> {
+    ) -> Vec<(OutgoingBatch, usize)> {
         // The modules of calls that share their rows.
         let mut sets: Vec<(Vec<usize>, usize)> = Vec::new();
         for (at, (module, rows)) in calls.iter().enumerate() {
@@ -85,13 +160,16 @@ impl UserSession {
                 None => sets.push((vec![*module], at)),
             }
         }
-        let mut batches: Vec<OutgoingBatch> = Vec::new();
+        let mut batches: Vec<(OutgoingBatch, usize)> = Vec::new();
         let mut room = 0usize;
         for (modules, first) in sets {
             let (rows, digests) = (&calls[first].1, &digests[first]);
             let mut seen = std::collections::HashSet::new();
             let unknown = |digest: &RowDigest| {
-                modules.iter().any(|m| self.index.of_module(*m).row(digest).is_none())
+                modules.iter().any(|m| {
+                    self.index.of_module(*m).row(digest).is_none()
+                        && self.in_flight.with_row(*m, digest).is_none()
+                })
             };
             let missing: Vec<usize> = (0..digests.len())
                 .filter(|row| unknown(&digests[*row]) && seen.insert(digests[*row]))
@@ -106,11 +184,15 @@ impl UserSession {
             for chunk in missing.chunks(per_batch) {
                 let bytes = chunk.len() * row_bytes;
                 if batches.is_empty() || bytes > room {
-                    batches.push(OutgoingBatch { batch: Batch::default(), sets: Vec::new() });
+                    let empty = OutgoingBatch { batch: Batch::default(), sets: Vec::new() };
+                    batches.push((empty, 0));
                     room = most;
                 }
                 room = room.saturating_sub(bytes);
-                let Some(OutgoingBatch { batch, sets }) = batches.last_mut() else { continue };
+                let Some((OutgoingBatch { batch, sets }, all)) = batches.last_mut() else {
+                    continue;
+                };
+                *all += bytes;
                 let set = batch.rows.len() as u32;
                 let chosen = select(rows, &dims, chunk);
                 batch.rows.push(to_wire(&chosen));

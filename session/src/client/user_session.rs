@@ -1,14 +1,11 @@
 //! The state of a user's session with one contributor, and its folder.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use zklora_artifacts::session_rows::SessionRows;
 
 use super::{
-    log_index::{LogIndex, OutgoingBatch},
-    log_writer::LogWriter,
-    remote::Remote,
-    stream::Stream,
+    in_flight::InFlight, log_index::LogIndex, log_writer::LogWriter, remote::Remote, stream::Stream,
 };
 use crate::Error;
 
@@ -44,10 +41,11 @@ pub struct UserSession {
     pub(super) key: zeroize::Zeroizing<[u8; 32]>,
     pub(super) log: LogWriter,
     pub(super) index: LogIndex,
-    /// The batch that was sent and not answered. It may have been counted, so it is answered
-    /// before another one is sent.
-    pub(super) pending: Option<Arc<OutgoingBatch>>,
+    /// The batches that have no answer. They may have been counted.
+    pub(super) in_flight: InFlight,
     pub(super) stream: Option<Stream>,
+    /// Whether nothing was received over the stream.
+    pub(super) is_silent: bool,
     /// Whether there was a stream, so that the next one is a reconnection.
     pub(super) connected: bool,
     /// Whether the proof was requested. Then no row can be added.

@@ -1,7 +1,7 @@
 //! Integers in blocks of 32, each as wide as its largest one.
 //!
 //! ```text
-//! block    width: u8 (0 to 32) ‖ ⌈count·width / 8⌉ bytes      count: 32, in the last block the rest
+//! block    width: u8 (0 to 32) ‖ ⌈count·width / 8⌉ bytes   (count: 32, at last the rest)
 //! ```
 //!
 //! The bytes hold the integers one after the other, `width` bits each, the lowest bit first; the
@@ -205,7 +205,10 @@ mod tests {
         }
 
         #[test]
-        fn there_is_one_encoding(bytes in prop::collection::vec(0u8..40, 0..300), count in 0usize..80) {
+        fn there_is_one_encoding(
+            bytes in prop::collection::vec(0u8..40, 0..300),
+            count in 0usize..80,
+        ) {
             if let Ok(values) = unpack(&bytes, count) {
                 prop_assert_eq!(pack(&values), bytes.clone());
             }

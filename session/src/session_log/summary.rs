@@ -1,6 +1,9 @@
 //! The totals of a log: rows, batches, and whether the session has ended.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::Path,
+};
 
 use super::{event::Event, file::read, header::Header};
 use crate::{Error, frame_log};
@@ -61,9 +64,9 @@ pub fn sent(path: &Path) -> Result<Option<Sent>, Error> {
     if frame_log::lacks_first_record(path)? {
         return Ok(None);
     }
-    // The last batch may still be refused.
     let mut per_module = BTreeMap::new();
-    let mut last = Vec::new();
+    // Batches without an answer may still be refused.
+    let mut unanswered = VecDeque::new();
     let mut count = |batch: Vec<(usize, u64)>| {
         for (module, rows) in batch.into_iter().filter(|(_, rows)| *rows > 0) {
             let all = per_module.entry(module).or_insert(0u64);
@@ -72,16 +75,17 @@ pub fn sent(path: &Path) -> Result<Option<Sent>, Error> {
     };
     let header = read(path, &mut |event| {
         match event {
-            Event::Sent(batch) => count(std::mem::replace(&mut last, batch.counts().collect())),
-            Event::Withdrawn => last.clear(),
-            Event::Answered(_) | Event::Ended => {}
+            Event::Sent(batch) => unanswered.push_back(batch.counts().collect()),
+            Event::Withdrawn => unanswered.clear(),
+            Event::Answered(_) => count(unanswered.pop_front().unwrap_or_default()),
+            Event::Ended => {}
             Event::Served { .. } => {
                 return Err(Error::file(path, "the log of a contributor, not of a user"));
             }
         }
         Ok(())
     })?;
-    count(last);
+    unanswered.into_iter().for_each(count);
     let rows = per_module.values().fold(0, |all: u64, rows| all.saturating_add(*rows));
     Ok(Some(Sent {
         adapter_id: header.adapter_id.clone(),

@@ -11,6 +11,7 @@ mod flood;
 mod honest;
 mod http2;
 mod identity;
+mod in_flight;
 mod large;
 mod load;
 mod malicious_contributor;

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use zklora_artifacts::{folder::Artifacts, synthetic};
 use zklora_proof::{
     checked_manifest::CheckedManifest,
+    column_msm::commit_columns,
     commit::commit,
     field::{F, G1, G1Affine, powers},
     manifest::Manifest,
     masks::Seed,
-    msm::{msm, small_msm, to_affine},
+    msm::{msm, to_affine},
     pairs::Pairs,
     projection::{Projection, Sums, row_weights},
     prover::{combine_b, products},
@@ -30,8 +31,6 @@ use crate::{
     proof_bench::{Profile, Shape, synthetic_draft, synthetic_pairs},
 };
 
-/// Bits of the points' small scalars, without the sign.
-const BITS: u32 = 15;
 /// Rows of the functions over a trace.
 const ROWS: usize = 160;
 
@@ -152,7 +151,7 @@ pub fn hot_functions() -> Result<Vec<HotFunction>, Error> {
         }),
         HotFunction::new("multi-exponentiation, field elements", move || msm(&points, &scalars)),
         HotFunction::new("multi-exponentiation, 16-bit integers", move || {
-            small_msm(&msm_points, &integers, BITS)
+            commit_columns(&msm_points, &[&integers[..]])
         }),
         HotFunction::new("projection of activations", move || {
             let mut sums = Sums::default();

@@ -280,7 +280,8 @@ pub(crate) fn prove(
         x.iter_mut().zip(d.iter()).for_each(|(x, d)| *x += factor * d);
     }
     let all: Vec<Secret> = t.into_iter().chain(u).chain(w).chain([x]).collect();
-    let argument = argument::prove(srs, &keys, &all, &public, channel.finish(), library)?;
+    let all = argument::Columns { values: &all, commitments: &[c_t.as_slice(), &c_u].concat() };
+    let argument = argument::prove(srs, &keys, all, &public, channel.finish(), library)?;
     let messages: Vec<G1> = channel.messages.iter().map(|(_, point)| *point).collect();
     let proof = Proof {
         columns,

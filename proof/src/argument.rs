@@ -20,6 +20,7 @@ use crate::{
     keys::{Keys, Scheme},
     layout::Layout,
     relations::PublicColumns,
+    scheme::{Known, ProverScheme},
     srs::Srs,
 };
 
@@ -57,26 +58,35 @@ fn check_size(srs: &Srs, layout: &Layout) -> Result<(), Error> {
     }
 }
 
-/// Proves that the weighted sum over `columns` (the committed ones, masks included) is
-/// `public.output`. The transcript absorbs `first` before anything else.
+/// The committed columns, masks included.
+#[derive(Clone, Copy)]
+pub struct Columns<'a> {
+    /// The values.
+    pub values: &'a [Secret],
+    /// The commitments to the first columns. Those to the others are made again.
+    pub commitments: &'a [G1],
+}
+
+/// Proves that the weighted sum over `columns` is `public.output`. The transcript absorbs `first`
+/// before anything else.
 pub fn prove(
     srs: &Srs,
     keys: &Keys,
-    columns: &[Secret],
+    columns: Columns<'_>,
     public: &PublicColumns,
     first: F,
     rng: impl RngCore + CryptoRng,
 ) -> Result<Vec<u8>, Error> {
     let layout = keys.layout();
     check_size(srs, &layout)?;
-    let acc = Secret(running_sum(&layout, columns, public));
+    let acc = Secret(running_sum(&layout, columns.values, public));
     prove_with_accumulator(srs, keys, columns, public, acc, first, rng)
 }
 
 pub(crate) fn prove_with_accumulator(
     srs: &Srs,
     keys: &Keys,
-    columns: &[Secret],
+    columns: Columns<'_>,
     public: &PublicColumns,
     mut acc: Secret,
     first: F,
@@ -85,6 +95,7 @@ pub(crate) fn prove_with_accumulator(
     let layout = keys.layout();
     let public_columns = public.instances(&layout);
     let instances: Vec<&[F]> = columns
+        .values
         .iter()
         .map(|c| c.as_slice())
         .chain(public_columns.iter().map(Vec::as_slice))
@@ -92,8 +103,10 @@ pub(crate) fn prove_with_accumulator(
     let mut transcript = Halo2Transcript::init();
     transcript.common(&first).map_err(|e| Error::Library(e.to_string()))?;
     let mut circuit = RunningSum { layout, acc: Some(std::mem::take(&mut acc.0)) };
-    let result = create_proof::<F, Scheme, _, _>(
-        srs.params(),
+    let known = columns.values.iter().zip(columns.commitments);
+    let known = known.map(|(column, commitment)| Known::new(column, *commitment));
+    let result = create_proof::<F, ProverScheme, _, _>(
+        &srs.params().with_known(known.collect()),
         keys.pk()?,
         std::slice::from_ref(&circuit),
         layout.committed_columns(),

@@ -9,11 +9,13 @@ use crate::{
     field::G1Affine,
     layout::Layout,
     manifest::{
-        AdapterId, MAX_BYTES, Manifest, Module, Point, check_not_identity, commitments, parse_point,
+        AdapterId, MAX_BYTES, Manifest, Module, Point, check_not_identity, commitments,
+        parse_on_curve, parse_point,
     },
     pairs::Pairs,
     settings::Settings,
     srs::Srs,
+    subgroup,
 };
 
 /// The commitments of one pair, parsed: one point a column. A missing side is empty.
@@ -160,7 +162,25 @@ impl CheckedManifest {
 
 fn parse_points(manifest: &Manifest) -> Result<Vec<PairPoints>, Error> {
     let sides: Vec<_> = commitments(&manifest.modules).collect();
-    sides.par_iter().map(|(a, b)| Ok(PairPoints { a: parse_side(a)?, b: parse_side(b)? })).collect()
+    let pairs: Vec<PairPoints> = sides
+        .par_iter()
+        .map(|(a, b)| Ok(PairPoints { a: parse_side(a)?, b: parse_side(b)? }))
+        .collect::<Result<_, Error>>()?;
+    let points = pairs.iter().flat_map(|pair| pair.a.iter().chain(&pair.b));
+    if !subgroup::contains(&points.copied().collect::<Vec<G1Affine>>()) {
+        // Says which.
+        sides.par_iter().try_for_each(|(a, b)| {
+            a.iter().chain(*b).try_for_each(|point| {
+                parse_point(&point.0).map(|_| ()).map_err(|why| refused(point, why))
+            })
+        })?;
+        return Err(Error::Internal("the sums of commitments are not in their group".into()));
+    }
+    Ok(pairs)
+}
+
+fn refused(point: &Point, why: &str) -> Error {
+    refuse(format!("commitment {point:?} {why}"))
 }
 
 /// Bytes of an uncompressed point.
@@ -197,11 +217,8 @@ fn known_point(compressed: &Point, bytes: &[u8]) -> Result<G1Affine, &'static st
     check_not_identity(point)
 }
 
+/// Points of the curve, which may lie outside the prime-order group.
 fn parse_side(points: &[Point]) -> Result<Vec<G1Affine>, Error> {
-    points
-        .iter()
-        .map(|point| {
-            parse_point(&point.0).map_err(|why| refuse(format!("commitment {point:?} {why}")))
-        })
-        .collect()
+    let parse = |point: &Point| parse_on_curve(&point.0).map_err(|why| refused(point, why));
+    points.iter().map(parse).collect()
 }

@@ -1,14 +1,13 @@
 //! Commitments to many columns of integers over the same bases.
 //!
 //! It knows points and integers, not what they stand for. Each integer is written in signed digits
-//! (`Digits`), and each digit costs one addition in affine coordinates. The additions of all
-//! columns at one base do not depend on each other, so they share one inversion (`Additions`).
-//! There are two ways to spend these additions, and `Plan` takes the cheaper one:
+//! (`Digits`), and each digit costs one addition in affine coordinates. There are two ways to spend
+//! these additions, and `Plan` takes the cheaper one:
 //!
 //! - Tables, for many columns: the multiples of a base are computed once for all columns, and the
-//!   multiple that a digit names is added to the sum of its column.
-//! - Buckets, for few columns: a base is added to the sum that its digit names, and at the end
-//!   these sums are multiplied by their digits.
+//!   multiple that a digit names is added to the sum of its column. The additions of all columns at
+//!   one base do not depend on each other, so they share one inversion.
+//! - Windows, for few columns: a multi-exponentiation for each ([`crate::windows`]).
 //!
 //! Digits are signed, so integers from 0 to 2^16 - 1 would often have one more than those of 16
 //! bits with a sign. Blocks of them are moved by 2^15, and one addition puts that right
@@ -19,22 +18,19 @@
 
 use std::ops::RangeInclusive;
 
-use blst::{blst_fp, blst_p1_affine};
-use ff::Field;
-use group::{Curve, Group, prime::PrimeCurveAffine};
-use midnight_curves::Fp;
+use group::{Curve, Group};
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    field::{F, G1, G1Affine, Secret, from_i64},
-    msm::msm,
+    affine::{Additions, Point, Points},
+    field::{G1, G1Affine, Secret, from_i64},
+    msm, windows,
 };
 
-/// Fewest and most columns that share an inversion, with tables and with buckets (which take much
-/// memory). An inversion takes as long as about 10 additions.
-const TABLE_CHUNK: RangeInclusive<usize> = 128..=512;
-const BUCKET_CHUNK: RangeInclusive<usize> = 16..=64;
+/// Fewest and most columns whose additions share an inversion, which takes as long as some 30 of
+/// them.
+const CHUNK: RangeInclusive<usize> = 128..=512;
 /// Bits of a digit.
 const WIDTHS: RangeInclusive<u32> = 2..=10;
 /// Bases whose values, and tables, are in memory at a time.
@@ -44,35 +40,51 @@ const MOVE: i64 = 1 << 15;
 /// Bases whose tables are computed together.
 const BUILD_BASES: usize = 4;
 
-/// For each column, `Σ_i column[i]·bases[i]`. If one list is longer, its rest is ignored. (Below
-/// about a hundred columns, [`small_msm`](crate::msm::small_msm) is as fast where it applies.)
-pub fn commit_columns(bases: &[G1Affine], columns: &[&[i64]]) -> Vec<G1> {
+/// An integer of a column.
+pub trait Integer: Copy + Send + Sync + Into<i64> {}
+impl Integer for i32 {}
+impl Integer for i64 {}
+
+/// For each column, `Σ_i column[i]·bases[i]`. If one list is longer, its rest is ignored.
+pub fn commit_columns<T: Integer>(bases: &[G1Affine], columns: &[&[T]]) -> Vec<G1> {
     let columns = within(bases.len(), columns);
     let plan = Plan::new(bases.len(), &columns);
-    let points: Vec<Point> = bases.iter().map(Point::new).collect();
-    commit_by(plan, &points, &columns)
+    commit_by(plan, bases, &columns)
 }
 
 /// The columns without what has no base.
-fn within<'a>(bases: usize, columns: &[&'a [i64]]) -> Vec<&'a [i64]> {
+fn within<'a, T>(bases: usize, columns: &[&'a [T]]) -> Vec<&'a [T]> {
     columns.iter().map(|column| &column[..column.len().min(bases)]).collect()
 }
 
 /// The same as [`commit_columns`], from its definition.
-pub fn commit_columns_plain(bases: &[G1Affine], columns: &[&[i64]]) -> Vec<G1> {
-    let commit = |column: &&[i64]| {
-        let scalars: Secret = Secret(column.iter().map(|value| from_i64(*value)).collect());
-        let scalars: &[F] = &scalars;
-        msm(bases, scalars)
+pub fn commit_columns_plain<T: Integer>(bases: &[G1Affine], columns: &[&[T]]) -> Vec<G1> {
+    let commit = |column: &&[T]| {
+        let scalars = Secret(column.iter().map(|value| from_i64((*value).into())).collect());
+        msm::plain(bases, &scalars)
     };
     columns.iter().map(commit).collect()
 }
 
-fn commit_by(plan: Plan, points: &[Point], columns: &[&[i64]]) -> Vec<G1> {
-    match plan.method {
-        Method::Tables => by_tables(plan, points, columns),
-        Method::Buckets => by_buckets(plan, points, columns),
+fn commit_by(plan: Plan, bases: &[G1Affine], columns: &[&[impl Integer]]) -> Vec<G1> {
+    match plan {
+        Plan::Tables(tables) => {
+            let points: Vec<Point> = bases.iter().map(Point::new).collect();
+            by_tables(tables, &points, columns)
+        }
+        Plan::Windows(bits) => by_windows(bits, &windows::signed(bases), columns),
     }
+}
+
+fn by_windows<T: Integer>(bits: u32, signed: &[Point], columns: &[&[T]]) -> Vec<G1> {
+    let commit = |column: &&[T]| {
+        let plan = windows::Plan::new(column.len(), bits);
+        windows::sum(&signed[..2 * column.len()], plan, |i, window| {
+            let value: i64 = column[i].into();
+            plan.digit(&[value as u64, (value >> 63) as u64], window)
+        })
+    };
+    columns.par_iter().map(commit).collect()
 }
 
 /// The digits of an integer, lowest first: it is `Σ_w digit_w·2^(width·w)`. A digit is at most
@@ -107,12 +119,12 @@ impl Iterator for Digits {
 
 /// Whether the values at a whole block of bases are committed to as `value - MOVE`, and `MOVE`
 /// times the sum of the bases: large ones have a digit less then, and small ones have one more.
-fn is_moved(values: &[i64]) -> bool {
-    let is_whole =
-        values.len() == BLOCK && values.iter().all(|value| (0..2 * MOVE).contains(value));
-    let large = values.iter().filter(|value| **value >= MOVE - 128).count();
-    let small = values.iter().filter(|value| **value < 128).count();
-    is_whole && large > small + 1
+fn is_moved(values: &[impl Integer]) -> bool {
+    let count = |of: fn(i64) -> bool| values.iter().filter(|value| of((**value).into())).count();
+    let (large, small) = (count(|value| value >= MOVE - 128), count(|value| value < 128));
+    values.len() == BLOCK
+        && large > small + 1
+        && count(|value| (0..2 * MOVE).contains(&value)) == BLOCK
 }
 
 /// For each block of bases these, and if it is whole the opposite of their sum.
@@ -134,16 +146,16 @@ fn digit_count(bits: u32, width: u32) -> usize {
     (bits + 1).div_ceil(width) as usize
 }
 
+/// How the additions are spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
-    Tables,
-    Buckets,
+enum Plan {
+    Tables(Tables),
+    /// The bits of the largest integer, and its sign.
+    Windows(u32),
 }
 
-/// How the additions are spent.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    method: Method,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tables {
     /// Bits of a digit.
     width: u32,
     /// Digits of the largest integer.
@@ -152,7 +164,7 @@ struct Plan {
 
 impl Plan {
     /// The plan with the fewest additions.
-    fn new(bases: usize, columns: &[&[i64]]) -> Self {
+    fn new(bases: usize, columns: &[&[impl Integer]]) -> Self {
         let mut counts = columns
             .par_iter()
             .map(|column| {
@@ -163,46 +175,46 @@ impl Plan {
                 };
                 for block in column.chunks(BLOCK) {
                     if is_moved(block) {
-                        block.iter().for_each(|value| count(value - MOVE));
+                        block.iter().for_each(|value| count((*value).into() - MOVE));
                         count(-MOVE);
                     } else {
-                        block.iter().for_each(|value| count(*value));
+                        block.iter().for_each(|value| count((*value).into()));
                     }
                 }
                 counts
             })
             .reduce(|| [0u64; 64], |a, b| std::array::from_fn(|bits| a[bits] + b[bits]));
-        let most = counts.iter().rposition(|count| *count > 0);
+        // Moved blocks have a bit less than their values.
+        let bits = counts.iter().rposition(|count| *count > 0).unwrap_or(0) as u32;
+        let of_values = if bits == 15 { 16 } else { bits } + 1;
+        let of_columns = columns
+            .iter()
+            .map(|column| windows::Plan::new(column.len(), of_values).additions(column.len()));
+        // They wait for memory: an addition takes half as long again as one with a table.
+        let mut best = (of_columns.sum::<u64>() * 3 / 2, Self::Windows(of_values));
         let bases = bases + bases / BLOCK;
-        let mut best = (u64::MAX, Self { method: Method::Buckets, width: 2, windows: 0 });
         for width in WIDTHS {
             let half = 1u64 << (width - 1);
-            let windows = most.map_or(0, |bits| digit_count(bits as u32, width));
             let digits: u64 = (0u32..)
                 .zip(&counts)
                 .map(|(bits, count)| digit_count(bits, width) as u64 * count)
                 .sum();
             // A multiple and its opposite take longer than one addition to a sum.
-            let tables = digits + (half + half / 4) * bases as u64;
-            // Buckets do not fit into the nearest cache: an addition takes a quarter longer.
-            let buckets = digits + digits / 4 + 2 * half * windows as u64 * columns.len() as u64;
-            for (cost, method) in [(tables, Method::Tables), (buckets, Method::Buckets)] {
-                if cost < best.0 {
-                    best = (cost, Self { method, width, windows });
-                }
+            let additions = digits + (half + half / 4) * bases as u64;
+            if additions < best.0 {
+                let windows = digit_count(bits, width);
+                best = (additions, Self::Tables(Tables { width, windows }));
             }
         }
         counts.zeroize();
         best.1
     }
+}
 
+impl Tables {
     /// Columns for one task, so that all threads have work.
     fn chunk(&self, columns: usize) -> usize {
-        let sizes = match self.method {
-            Method::Tables => TABLE_CHUNK,
-            Method::Buckets => BUCKET_CHUNK,
-        };
-        columns.div_ceil(rayon::current_num_threads()).clamp(*sizes.start(), *sizes.end())
+        columns.div_ceil(rayon::current_num_threads()).clamp(*CHUNK.start(), *CHUNK.end())
     }
 
     /// The largest magnitude of a digit.
@@ -215,221 +227,9 @@ impl Plan {
     }
 }
 
-/// A point of the curve in affine coordinates. The identity is (0, 0), which is not on the curve.
-#[derive(Clone, Copy)]
-struct Point {
-    x: Fp,
-    y: Fp,
-}
-
-/// The lowest limb decides alone for all but one of 2^64 values.
-#[inline(always)]
-fn is_zero(value: &Fp) -> bool {
-    let limbs = blst_fp::from(*value).l;
-    limbs[0] == 0 && limbs == [0; 6]
-}
-
-/// The modulus of the coordinates.
-const P: [u64; 6] = [
-    0xb9fe_ffff_ffff_aaab,
-    0x1eab_fffe_b153_ffff,
-    0x6730_d2a0_f6b0_f624,
-    0x6477_4b84_f385_12bf,
-    0x4b1b_a7b6_434b_acd7,
-    0x1a01_11ea_397f_e69a,
-];
-
-/// `a - b`. (The library's is a call and copies.)
-#[inline(always)]
-fn difference(a: &Fp, b: &Fp) -> Fp {
-    let (a, b) = (blst_fp::from(*a).l, blst_fp::from(*b).l);
-    let mut out = [0u64; 6];
-    let mut borrow = false;
-    for i in 0..6 {
-        (out[i], borrow) = a[i].borrowing_sub(b[i], borrow);
-    }
-    // Below zero: add the modulus.
-    let mask = 0u64.wrapping_sub(u64::from(borrow));
-    let mut carry = false;
-    for i in 0..6 {
-        (out[i], carry) = out[i].carrying_add(P[i] & mask, carry);
-    }
-    Fp::from(blst_fp { l: out })
-}
-
-impl Point {
-    const IDENTITY: Self = Self { x: Fp::ZERO, y: Fp::ZERO };
-
-    fn new(point: &G1Affine) -> Self {
-        if bool::from(point.is_identity()) {
-            Self::IDENTITY
-        } else {
-            Self { x: point.x(), y: point.y() }
-        }
-    }
-
-    fn affine(&self) -> G1Affine {
-        let mut out = G1Affine::identity();
-        *out.as_mut() = blst_p1_affine { x: self.x.into(), y: self.y.into() };
-        out
-    }
-
-    #[inline(always)]
-    fn is_identity(&self) -> bool {
-        is_zero(&self.x) && is_zero(&self.y)
-    }
-
-    fn opposite(&self) -> Self {
-        Self { x: self.x, y: -self.y }
-    }
-}
-
-/// Points that depend on secrets, overwritten when dropped.
-struct Points(Vec<Point>);
-
-impl Points {
-    fn identities(count: usize) -> Self {
-        Self(vec![Point::IDENTITY; count])
-    }
-}
-
-impl Drop for Points {
-    fn drop(&mut self) {
-        self.0.fill(Point::IDENTITY);
-        // Keeps the compiler from removing the writes.
-        std::hint::black_box(&mut self.0);
-    }
-}
-
-/// An addition that waits for its inverse.
-#[derive(Clone, Copy, Zeroize)]
-struct Addition {
-    sum: u32,
-    addend: u32,
-    doubling: bool,
-}
-
-/// Additions `sums[i] + addends[j]` that share one inversion. No two may be to the same sum.
-struct Additions {
-    waiting: Vec<Addition>,
-    /// The denominator of each slope.
-    denominators: Vec<Fp>,
-    /// First their products up to each, then the slopes.
-    slopes: Vec<Fp>,
-}
-
-impl Additions {
-    /// Room for `count` additions, so that no copy is left behind by growth.
-    fn new(count: usize) -> Self {
-        Self {
-            waiting: Vec::with_capacity(count),
-            denominators: Vec::with_capacity(count),
-            slopes: Vec::with_capacity(count),
-        }
-    }
-
-    /// Adds `addends[addend]` to `sums[sum]`: at once where no inverse is needed, else at the next
-    /// [`Self::finish`], which takes the same slices.
-    #[inline(always)]
-    fn push(&mut self, sums: &mut [Point], addends: &[Point], sum: usize, addend: usize) {
-        let (p, q) = (&sums[sum], &addends[addend]);
-        let denominator = difference(&q.x, &p.x);
-        // The identity has x = 0.
-        if is_zero(&denominator) || is_zero(&p.x) || is_zero(&q.x) {
-            self.push_exception(&mut sums[sum], q, sum, addend);
-        } else {
-            self.wait(sum, addend, false, denominator);
-        }
-    }
-
-    /// [`Self::push`] where a point may be the identity, or both have the same x.
-    #[cold]
-    fn push_exception(&mut self, p: &mut Point, q: &Point, sum: usize, addend: usize) {
-        if q.is_identity() {
-            return;
-        }
-        if p.is_identity() {
-            *p = *q;
-            return;
-        }
-        let denominator = difference(&q.x, &p.x);
-        if !is_zero(&denominator) {
-            self.wait(sum, addend, false, denominator);
-            return;
-        }
-        // Points with the same x are equal or opposite.
-        let twice = p.y + q.y;
-        if is_zero(&twice) {
-            *p = Point::IDENTITY;
-        } else {
-            self.wait(sum, addend, true, twice);
-        }
-    }
-
-    #[inline(always)]
-    fn wait(&mut self, sum: usize, addend: usize, doubling: bool, denominator: Fp) {
-        self.waiting.push(Addition { sum: sum as u32, addend: addend as u32, doubling });
-        self.denominators.push(denominator);
-    }
-
-    /// Does the additions that wait. A copy of a number that was just computed makes a processor
-    /// wait, so most loops copy only what an earlier loop computed.
-    fn finish(&mut self, sums: &mut [Point], addends: &[Point]) {
-        let Self { waiting, denominators, slopes } = self;
-        for (i, denominator) in denominators.iter().enumerate() {
-            slopes.push(*denominator);
-            if let [.., before, product] = &mut slopes[..=i] {
-                *product *= &*before;
-            }
-        }
-        let Some(product) = slopes.last() else { return };
-        // No denominator is zero, so the inverse exists.
-        let mut inverse = product.invert().unwrap_or(Fp::ZERO);
-        for i in (1..slopes.len()).rev() {
-            slopes[i] = slopes[i - 1];
-            slopes[i] *= &inverse;
-            inverse *= &denominators[i];
-        }
-        slopes[0] = inverse;
-        for (addition, slope) in waiting.iter().zip(slopes.iter_mut()) {
-            let p = &sums[addition.sum as usize];
-            let q = &addends[addition.addend as usize];
-            *slope *= &if addition.doubling { p.x.square().mul3() } else { difference(&q.y, &p.y) };
-        }
-        let squares = denominators.iter_mut();
-        for ((addition, slope), square) in waiting.iter().zip(slopes.iter_mut()).zip(squares) {
-            let p = &mut sums[addition.sum as usize];
-            let q = &addends[addition.addend as usize];
-            *square = *slope;
-            *square *= &*slope;
-            let x = difference(&difference(square, &p.x), &q.x);
-            *slope *= &difference(&p.x, &x);
-            *p = Point { x, y: difference(slope, &p.y) };
-        }
-        self.waiting.clear();
-        self.denominators.clear();
-        self.slopes.clear();
-    }
-}
-
-impl Drop for Additions {
-    fn drop(&mut self) {
-        // Also what `clear` left in the spare room.
-        let count = self.waiting.capacity();
-        let nothing = Addition { sum: 0, addend: 0, doubling: false };
-        self.waiting.resize(count, nothing);
-        self.waiting.zeroize();
-        for values in [&mut self.denominators, &mut self.slopes] {
-            values.clear();
-            values.resize(values.capacity(), Fp::ZERO);
-            std::hint::black_box(values);
-        }
-    }
-}
-
 /// The columns of a chunk, and a sum for each of their windows, window by window.
-struct Chunk<'a> {
-    columns: &'a [&'a [i64]],
+struct Chunk<'a, T> {
+    columns: &'a [&'a [T]],
     sums: Points,
     additions: Additions,
     /// The values at a block of bases and at the opposite of their sum, base by base: a base that
@@ -437,8 +237,8 @@ struct Chunk<'a> {
     values: Zeroizing<Vec<i64>>,
 }
 
-impl<'a> Chunk<'a> {
-    fn new(plan: Plan, columns: &'a [&'a [i64]]) -> Self {
+impl<'a, T: Integer> Chunk<'a, T> {
+    fn new(plan: Tables, columns: &'a [&'a [T]]) -> Self {
         let count = columns.len() * plan.windows;
         Self {
             columns,
@@ -456,7 +256,7 @@ impl<'a> Chunk<'a> {
             let block = &block[..block.len().min(BLOCK)];
             let by = if is_moved(block) { MOVE } else { 0 };
             for b in 0..BLOCK {
-                self.values[b * count + k] = block.get(b).map_or(0, |value| value - by);
+                self.values[b * count + k] = block.get(b).map_or(0, |value| (*value).into() - by);
             }
             self.values[BLOCK * count + k] = -by;
         }
@@ -464,12 +264,11 @@ impl<'a> Chunk<'a> {
 
     /// Adds the products with a block of bases, of which `tables` has the multiples, as of the
     /// opposite of their sum. The first is the base `first`.
-    fn add(&mut self, plan: Plan, tables: &[Point], first: usize) {
+    fn add(&mut self, plan: Tables, tables: &[Point], first: usize) {
         self.read(first);
         let (half, count) = (plan.half(), self.columns.len());
         let Self { sums: Points(sums), additions, values, .. } = self;
         for (table, values) in tables.chunks_exact(2 * half + 1).zip(values.chunks_exact(count)) {
-            warm(table);
             for (k, value) in values.iter().enumerate() {
                 for (window, digit) in plan.digits(*value) {
                     let multiple = half.wrapping_add_signed(digit as isize);
@@ -480,60 +279,20 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// Adds the products with all bases, given with their opposites.
-    fn add_by_buckets(&mut self, plan: Plan, signed: &[Point]) {
-        let (half, count) = (plan.half(), self.columns.len());
-        let lanes = self.sums.0.len();
-        let mut buckets = Points::identities(lanes * half);
-        let Points(buckets) = &mut buckets;
-        for (signed, first) in signed.chunks(2 * (BLOCK + 1)).zip((0..).step_by(BLOCK)) {
-            self.read(first);
-            for (signed, values) in signed.chunks_exact(2).zip(self.values.chunks_exact(count)) {
-                for (k, value) in values.iter().enumerate() {
-                    for (window, digit) in plan.digits(*value) {
-                        let lane = window * count + k;
-                        let bucket = lane * half + digit.unsigned_abs() as usize - 1;
-                        self.additions.push(buckets, signed, bucket, usize::from(digit < 0));
-                    }
-                }
-                self.additions.finish(buckets, signed);
-            }
-        }
-        // `Σ_d d·bucket_d` is the sum of the sums from each bucket up.
-        let mut above = Points::identities(lanes);
-        for d in (0..half).rev() {
-            for lane in 0..lanes {
-                self.additions.push(&mut above.0, buckets, lane, lane * half + d);
-            }
-            self.additions.finish(&mut above.0, buckets);
-            for lane in 0..lanes {
-                self.additions.push(&mut self.sums.0, &above.0, lane, lane);
-            }
-            self.additions.finish(&mut self.sums.0, &above.0);
-        }
-    }
-
     /// The commitments: for each column `Σ_w 2^(width·w)·sum_w`.
-    fn commitments(&self, plan: Plan) -> Vec<G1> {
-        let commitment = |k: usize| {
+    fn commitments(&self, plan: Tables, out: &mut [G1]) {
+        for (k, out) in out.iter_mut().enumerate() {
             let sums = self.sums.0.iter().skip(k).step_by(self.columns.len());
-            sums.rev().fold(G1::identity(), |high, sum| {
+            *out = sums.rev().fold(G1::identity(), |high, sum| {
                 let high = if bool::from(high.is_identity()) {
                     high
                 } else {
                     (0..plan.width).fold(high, |point, _| point.double())
                 };
                 high + sum.affine()
-            })
-        };
-        (0..self.columns.len()).map(commitment).collect()
+            });
+        }
     }
-}
-
-/// Reads points in order, which takes memory less time than the digits' order.
-fn warm(points: &[Point]) {
-    let read = |point: &Point| blst_fp::from(point.x).l[0] ^ blst_fp::from(point.y).l[5];
-    std::hint::black_box(points.iter().fold(0, |all, point| all ^ read(point)));
 }
 
 /// The multiples -`half` to `half` of each point, point by point.
@@ -573,8 +332,8 @@ fn tables(points: &[Point], half: usize) -> Vec<Point> {
     out
 }
 
-fn by_tables(plan: Plan, points: &[Point], columns: &[&[i64]]) -> Vec<G1> {
-    let mut chunks: Vec<Chunk<'_>> = columns
+fn by_tables<T: Integer>(plan: Tables, points: &[Point], columns: &[&[T]]) -> Vec<G1> {
+    let mut chunks: Vec<Chunk<'_, T>> = columns
         .chunks(plan.chunk(columns.len()))
         .map(|columns| Chunk::new(plan, columns))
         .collect();
@@ -583,18 +342,10 @@ fn by_tables(plan: Plan, points: &[Point], columns: &[&[i64]]) -> Vec<G1> {
         let tables = tables(points, plan.half());
         chunks.par_iter_mut().for_each(|chunk| chunk.add(plan, &tables, first));
     }
-    chunks.par_iter().flat_map_iter(|chunk| chunk.commitments(plan)).collect()
-}
-
-fn by_buckets(plan: Plan, points: &[Point], columns: &[&[i64]]) -> Vec<G1> {
-    let points = with_sums(points);
-    let signed: Vec<Point> = points.iter().flat_map(|point| [*point, point.opposite()]).collect();
-    let commit = |columns: &[&[i64]]| {
-        let mut chunk = Chunk::new(plan, columns);
-        chunk.add_by_buckets(plan, &signed);
-        chunk.commitments(plan)
-    };
-    columns.par_chunks(plan.chunk(columns.len())).flat_map_iter(commit).collect()
+    let mut sums = vec![G1::identity(); columns.len()];
+    let each = sums.par_chunks_mut(plan.chunk(columns.len())).zip(&chunks);
+    each.for_each(|(sums, chunk)| chunk.commitments(plan, sums));
+    sums
 }
 
 #[cfg(test)]
@@ -633,15 +384,12 @@ mod tests {
 
     /// As [`commit_columns`], for all plans.
     fn every_plan(bases: &[G1Affine], columns: &[&[i64]]) -> Vec<(Plan, Vec<G1>)> {
-        let points: Vec<Point> = bases.iter().map(Point::new).collect();
         let columns = within(bases.len(), columns);
-        WIDTHS
-            .flat_map(|width| [Method::Tables, Method::Buckets].map(|method| (width, method)))
-            .map(|(width, method)| {
-                let windows = digit_count(63, width);
-                let plan = Plan { method, width, windows };
-                (plan, commit_by(plan, &points, &columns))
-            })
+        let tables =
+            WIDTHS.map(|width| Plan::Tables(Tables { width, windows: digit_count(63, width) }));
+        tables
+            .chain([Plan::Windows(64), Plan::Windows(70)])
+            .map(|plan| (plan, commit_by(plan, bases, &columns)))
             .collect()
     }
 
@@ -654,16 +402,6 @@ mod tests {
             prop_assert!(digits.iter().all(|digit| digit.unsigned_abs() <= 1 << (width - 1)));
             let bits = 64 - (value ^ (value >> 63)).leading_zeros();
             prop_assert!(digits.len() <= digit_count(bits, width));
-        }
-
-        #[test]
-        fn differences_are_those_of_the_library(a in any::<i64>(), b in any::<i64>()) {
-            let points = bases(&[a, b]);
-            for x in [points[0].x(), points[0].y(), Fp::ZERO, Fp::ONE, -Fp::ONE] {
-                for y in [points[1].x(), points[1].y(), x, Fp::ZERO, Fp::ONE, -Fp::ONE] {
-                    prop_assert_eq!(difference(&x, &y), x - y);
-                }
-            }
         }
     }
 
@@ -730,14 +468,14 @@ mod tests {
         let moved = column.chunks(BLOCK).filter(|block| is_moved(block)).count();
         assert_eq!(moved, 4080 / BLOCK);
         let plan = Plan::new(4088, &vec![&column[..]; 4096]);
-        assert_eq!((plan.method, plan.width, plan.windows), (Method::Tables, 8, 2));
+        assert_eq!(plan, Plan::Tables(Tables { width: 8, windows: 2 }));
     }
 
     #[test]
     fn nothing_commits_to_the_identity() {
         let some = bases(&[1, 2, 3]);
-        assert!(commit_columns(&some, &[]).is_empty());
-        assert!(commit_columns(&[], &[]).is_empty());
+        assert!(commit_columns::<i64>(&some, &[]).is_empty());
+        assert!(commit_columns::<i64>(&[], &[]).is_empty());
         for columns in [&[&[][..], &[][..]], &[&[0, 0, 0][..], &[0][..]]] {
             assert_eq!(commit_columns(&some, columns), [G1::identity(); 2]);
         }
@@ -763,16 +501,15 @@ mod tests {
     }
 
     #[test]
-    fn few_columns_take_buckets_and_many_take_tables() {
+    fn few_columns_take_windows_and_many_take_tables() {
         let column: Vec<i64> = (0..4088).map(|i| (i * 40_503) % 65_536 - 32_768).collect();
-        let few = Plan::new(4088, &[&column[..]; 64]);
-        assert_eq!((few.method, few.width, few.windows), (Method::Buckets, 8, 2));
+        assert_eq!(Plan::new(4088, &[&column[..]; 64]), Plan::Windows(17));
         let many = Plan::new(4088, &vec![&column[..]; 4096]);
-        assert_eq!((many.method, many.width, many.windows), (Method::Tables, 8, 2));
+        assert_eq!(many, Plan::Tables(Tables { width: 8, windows: 2 }));
     }
 
-    /// Prints nanoseconds per value of 16 bits, here and by [`small_msm`](crate::msm::small_msm)
-    /// for each column. `RAYON_NUM_THREADS` and `taskset` choose the threads.
+    /// Prints nanoseconds per value of 16 bits, here and by `blst` for each column.
+    /// `RAYON_NUM_THREADS` and `taskset` choose the threads.
     #[test]
     #[ignore = "a measurement"]
     fn speed() {
@@ -789,25 +526,41 @@ mod tests {
                 (0..ROWS).map(|_| next()).collect()
             })
             .collect();
-        let narrow: Vec<i32> = columns[0].iter().map(|value| *value as i32).collect();
         let columns = slices(&columns);
-        let per_value = |started: Instant, columns: usize| {
-            started.elapsed().as_nanos() as f64 / (columns * ROWS) as f64
+        let per_value = |commit: &dyn Fn(&[&[i64]]) -> Vec<G1>, columns: &[&[i64]]| {
+            let started = Instant::now();
+            black_box(commit(columns));
+            started.elapsed().as_nanos() as f64 / (columns.len() * ROWS) as f64
         };
-        for count in [64, 512, 4096] {
+        for count in [1, 16, 64, 512, 4096] {
+            let columns = &columns[..count];
             let (mut here, mut there) = (f64::MAX, f64::MAX);
             for _ in 0..(1024 / count).clamp(1, 4) {
-                let started = Instant::now();
-                black_box(commit_columns(&bases, &columns[..count]));
-                here = here.min(per_value(started, count));
-                for _ in 0..8 {
-                    let started = Instant::now();
-                    black_box(crate::msm::small_msm(&bases, &narrow, 16));
-                    there = there.min(per_value(started, 1));
-                }
+                here = here.min(per_value(&|c| commit_columns(&bases, c), columns));
+                there = there.min(per_value(&|c| by_blst(&bases, c), &columns[..1]));
             }
-            let threads = rayon::current_num_threads();
-            eprintln!("{count} columns, {threads} threads: {here:.0} ns; small_msm {there:.0} ns");
+            let (threads, plan) = (rayon::current_num_threads(), Plan::new(ROWS, columns));
+            eprintln!(
+                "{count} columns, {threads} threads: {here:.0} ns; blst {there:.0} ns; {plan:?}"
+            );
         }
+    }
+
+    /// By `blst`'s multi-exponentiation with short scalars.
+    fn by_blst(bases: &[G1Affine], columns: &[&[i64]]) -> Vec<G1> {
+        use blst::{MultiPoint, blst_p1_affine};
+        let commit = |column: &&[i64]| {
+            let signed = bases.iter().zip(*column).map(|(base, value)| {
+                let signed = if *value < 0 { -*base } else { *base };
+                *signed.as_ref()
+            });
+            let signed: Vec<blst_p1_affine> = signed.collect();
+            let magnitude = |value: &i64| (value.unsigned_abs() as u16).to_le_bytes();
+            let bytes: Vec<u8> = column.iter().flat_map(magnitude).collect();
+            let mut out = G1::identity();
+            *out.as_mut() = signed.as_slice().mult(&bytes, 16);
+            out
+        };
+        columns.iter().map(commit).collect()
     }
 }

@@ -1,60 +1,48 @@
 //! Commits to weights under masks, and audits delivered weights against a manifest
 //! (docs/protocol.md, "Commitments" and "Audit").
 
-use group::{Curve, GroupEncoding};
+use group::Group;
 use rayon::prelude::*;
+use zeroize::Zeroizing;
 
 use crate::{
     Error,
     checked_manifest::CheckedManifest,
-    field::G1,
-    layout::data_rows,
+    column_msm::commit_columns,
+    field::{F, G1, G1Affine, Secret, limbs},
+    layout::{MASKS, columns_for, data_rows},
     manifest::{Manifest, Module, Point, commitments},
     masks::{MaskKey, Seed, Side},
-    msm::{msm, small_msm},
-    pairs::Pairs,
+    msm::to_affine,
+    pairs::{Pair, Pairs},
     settings::Settings,
     srs::Srs,
     weights::{PairWeights, Weights},
 };
 
-/// One vector to commit to, and where it belongs.
-struct Vector<'a> {
+/// One column to commit to, and where it belongs.
+struct Column<'a> {
     module: usize,
     side: Side,
     j: usize,
-    values: &'a [i32],
-    bits: u32,
-}
-
-/// The commitment to one column: `Commit(piece at its rows, masks at u−2 and u−1)`.
-fn commit_column(
-    srs: &Srs,
-    k: u32,
-    key: &MaskKey,
-    vector: &Vector<'_>,
     column: usize,
-    piece: &[i32],
-) -> Point {
-    let lagrange = srs.lagrange();
-    let rows = data_rows(k);
-    let data = small_msm(&lagrange[..piece.len()], piece, vector.bits - 1);
-    let masks = [0u8, 1].map(|slot| key.mask(vector.module, vector.side, vector.j, column, slot));
-    let commitment: G1 = data + msm(&lagrange[rows..rows + 2], &masks);
-    let mut bytes = [0u8; 48];
-    bytes.copy_from_slice(commitment.to_affine().to_bytes().as_ref());
-    Point(bytes)
+    piece: &'a [i32],
 }
 
-fn commit_vector(srs: &Srs, k: u32, key: &MaskKey, vector: &Vector<'_>) -> Vec<Point> {
-    vector
-        .values
-        .chunks(data_rows(k))
-        .enumerate()
-        .map(|(column, piece)| commit_column(srs, k, key, vector, column, piece))
-        .collect()
+/// The columns of a vector.
+fn columns_of<'a>(
+    k: u32,
+    pair: &Pair,
+    side: Side,
+    values: &'a [i32],
+) -> impl Iterator<Item = Column<'a>> + use<'a> {
+    let (module, j) = (pair.module, pair.index);
+    let pieces = values.chunks(data_rows(k)).enumerate();
+    pieces.map(move |(column, piece)| Column { module, side, j, column, piece })
 }
 
+/// The commitments of each pair: for each column, `Commit(piece at its rows, masks at u−2 and
+/// u−1)`.
 fn commit_pairs(
     srs: &Srs,
     modules: &[Module],
@@ -63,24 +51,50 @@ fn commit_pairs(
     key: &MaskKey,
 ) -> Result<Vec<[Vec<Point>; 2]>, Error> {
     let pairs = Pairs::of(modules)?;
-    let work: Vec<_> = pairs.iter().zip(weights.pairs()).collect();
-    Ok(work
-        .par_iter()
-        .map(|(pair, PairWeights { a, b })| {
-            let module = &modules[pair.module];
-            let vector = |side, values, bits| Vector {
-                module: pair.module,
-                side,
-                j: pair.index,
-                values,
-                bits,
-            };
-            [
-                commit_vector(srs, k, key, &vector(Side::A, a, module.a_bits)),
-                commit_vector(srs, k, key, &vector(Side::B, b, module.b_bits)),
-            ]
+    let columns: Vec<Column<'_>> = pairs
+        .iter()
+        .zip(weights.pairs())
+        .flat_map(|(pair, PairWeights { a, b })| {
+            let columns = |side, values| columns_of(k, pair, side, values);
+            columns(Side::A, a).chain(columns(Side::B, b))
         })
-        .collect())
+        .collect();
+    let (data_bases, mask_bases) = srs.lagrange()[..data_rows(k) + MASKS].split_at(data_rows(k));
+    let pieces: Vec<&[i32]> = columns.iter().map(|column| column.piece).collect();
+    // Allocated whole: a vector that grows leaves copies of its secrets in memory.
+    let mut masks = Secret(vec![F::default(); MASKS * columns.len()]);
+    masks.par_chunks_exact_mut(MASKS).zip(&columns).for_each(|(masks, of)| {
+        for (slot, mask) in (0u8..).zip(masks) {
+            *mask = key.mask(of.module, of.side, of.j, of.column, slot);
+        }
+    });
+    let mut masked = commit_columns(data_bases, &pieces);
+    let mut mask_sums = commit_masks(mask_bases, &masks);
+    masked.iter_mut().zip(&mask_sums).for_each(|(sum, masks)| *sum += masks);
+    mask_sums.fill(G1::identity());
+    std::hint::black_box(&mut mask_sums);
+    let mut points = to_affine(&masked).into_iter().map(|point| Point::of(&point));
+    let mut vector = |values: &[i32]| -> Vec<Point> {
+        points.by_ref().take(columns_for(values.len(), k)).collect()
+    };
+    Ok(weights.pairs().iter().map(|PairWeights { a, b }| [vector(a), vector(b)]).collect())
+}
+
+/// `mask_0·L_{u−2} + mask_1·L_{u−1}` of each column. A mask is 16 integers of 16 bits, over the
+/// bases times 1, 2^16, 2^32, ….
+fn commit_masks(bases: &[G1Affine], masks: &[F]) -> Vec<G1> {
+    const BITS: usize = 16;
+    const PARTS: usize = 256 / BITS;
+    let shifted = bases.iter().flat_map(|base| {
+        let next = |point: &G1| Some((0..BITS).fold(*point, |point, _| point.double()));
+        std::iter::successors(Some(G1::from(base)), next).take(PARTS)
+    });
+    let shifted = to_affine(&shifted.collect::<Vec<G1>>());
+    let mut parts: Zeroizing<Vec<i64>> = Zeroizing::new(Vec::with_capacity(masks.len() * PARTS));
+    for limb in masks.iter().flat_map(limbs) {
+        parts.extend([0, 16, 32, 48].map(|bit| (limb >> bit & 0xffff) as i64));
+    }
+    commit_columns(&shifted, &parts.chunks_exact(MASKS * PARTS).collect::<Vec<_>>())
 }
 
 /// Fills in a manifest's digests and commitments. `draft` has k, the names, shapes, bit widths and

@@ -10,10 +10,11 @@ use rayon::prelude::*;
 
 use crate::{
     Error,
+    column_msm::commit_columns,
     field::{F, powers},
     layout::{Layout, columns_for, data_rows},
     manifest::{Manifest, Point, parse_point},
-    msm::{msm, small_msm, to_affine},
+    msm::{msm, to_affine},
     pairs::Pairs,
     settings::Settings,
     srs::Srs,
@@ -61,7 +62,7 @@ impl OperationTimes {
         let column = time(&|| keep(msm(lagrange, &values)));
         let batch = 8;
         let integer = time(&|| {
-            (0..batch).into_par_iter().for_each(|_| keep(small_msm(lagrange, &integers, BITS)))
+            keep(commit_columns(lagrange, &vec![&integers[..]; batch]));
         });
         let masks = time(&|| {
             (0..64).into_par_iter().for_each(|_| keep(msm(&lagrange[..2], &values[2..4])))

@@ -7,7 +7,7 @@ use std::{
 };
 
 use halo2_proofs::{
-    plonk::{ProvingKey, VerifyingKey, keygen_pk, keygen_vk_with_k},
+    plonk::{Circuit, ProvingKey, VerifyingKey, keygen_pk, keygen_vk_with_k},
     poly::kzg::KZGCommitmentScheme,
     utils::SerdeFormat,
 };
@@ -18,6 +18,7 @@ use crate::{
     field::F,
     gate::RunningSum,
     layout::{BLINDING_FACTORS, Layout},
+    scheme::ProverScheme,
     srs::Srs,
 };
 
@@ -29,7 +30,7 @@ pub(crate) type Scheme = KZGCommitmentScheme<Bls12>;
 pub struct Keys {
     layout: Layout,
     vk: VerifyingKey<F, Scheme>,
-    pk: OnceLock<ProvingKey<F, Scheme>>,
+    pk: OnceLock<ProvingKey<F, ProverScheme>>,
 }
 
 impl Keys {
@@ -50,7 +51,7 @@ impl Keys {
         }
         let circuit = RunningSum { layout, acc: None };
         let vk: VerifyingKey<F, Scheme> =
-            keygen_vk_with_k(srs.params(), &circuit, layout.k).map_err(failed)?;
+            keygen_vk_with_k(srs.library(), &circuit, layout.k).map_err(failed)?;
         if vk.cs().blinding_factors() != BLINDING_FACTORS || vk.cs().degree() != 3 {
             return Err(Error::Library(format!(
                 "it keeps {} blinding rows at degree {}, this protocol requires {BLINDING_FACTORS} at degree 3",
@@ -86,12 +87,23 @@ impl Keys {
     }
 
     /// The proving key, derived at the first call.
-    pub(crate) fn pk(&self) -> Result<&ProvingKey<F, Scheme>, Error> {
+    pub(crate) fn pk(&self) -> Result<&ProvingKey<F, ProverScheme>, Error> {
         if let Some(pk) = self.pk.get() {
             return Ok(pk);
         }
         let circuit = RunningSum { layout: self.layout, acc: None };
-        let pk = keygen_pk(self.vk.clone(), &circuit).map_err(failed)?;
+        // The same key for the prover's scheme.
+        let format = SerdeFormat::RawBytesUnchecked;
+        let vk = VerifyingKey::from_bytes::<RunningSum>(
+            &self.vk.to_bytes(format),
+            format,
+            circuit.params(),
+        )
+        .map_err(|e| Error::Library(format!("verifying key: {e}")))?;
+        if vk.transcript_repr() != self.fingerprint() {
+            return Err(Error::Internal("the prover's verifying key has another digest".into()));
+        }
+        let pk = keygen_pk(vk, &circuit).map_err(failed)?;
         Ok(self.pk.get_or_init(|| pk))
     }
 }

@@ -7,7 +7,7 @@
 //! | module | concept | heading |
 //! |---|---|---|
 //! | [`field`] | the scalar field, and sums of small integers times field elements | Field and commitments |
-//! | [`msm`] | multi-exponentiation | Field and commitments |
+//! | [`msm`] | multi-exponentiation (`windows`, with points of `affine`) | Field and commitments |
 //! | [`column_msm`] | the same for many columns over the same bases | Field and commitments |
 //! | [`srs`] | the structured reference string and its ceremony | Structured reference string |
 //! | [`layout`] | the columns of a session and the rows of a column | Rows of a column |
@@ -29,11 +29,12 @@
 //! | [`fold`] | the sumcheck that folds the groups | Steps |
 //! | [`span`] | the proof that re-randomisation stays on the mask rows | Mask span |
 //! | [`relations`] | the relations as weights on columns | Relations |
-//! | [`gate`], [`keys`], [`argument`] | the halo2 circuit, its keys, its proof | Circuit |
+//! | [`gate`], [`keys`], [`argument`] | the halo2 circuit, its keys, its proof (`scheme`: the prover's commitments) | Circuit |
 //! | [`proof`] | the proof as bytes | |
 //! | [`prover`], [`verifier`] | the two parties | Steps |
 //! | [`cost`] | estimates of what all this costs | |
 
+mod affine;
 pub mod argument;
 pub mod checked_manifest;
 pub mod column_msm;
@@ -58,16 +59,19 @@ pub mod relations;
 pub mod row_source;
 mod row_sums;
 pub mod rows;
+mod scheme;
 pub mod settings;
 mod simd;
 pub mod span;
 pub mod srs;
 pub mod statement;
 mod stripe;
+mod subgroup;
 pub mod trace;
 pub mod transcript;
 pub mod verifier;
 pub mod weights;
+mod windows;
 
 pub use error::Error;
 

@@ -40,6 +40,15 @@ pub const MAX_DELTA_BITS: u32 = 63;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Point(pub [u8; 48]);
 
+impl Point {
+    /// The bytes of a point.
+    pub fn of(point: &G1Affine) -> Self {
+        let mut bytes = [0u8; 48];
+        bytes.copy_from_slice(point.to_bytes().as_ref());
+        Self(bytes)
+    }
+}
+
 impl std::fmt::Debug for Point {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&hex::encode(self.0))
@@ -443,6 +452,14 @@ pub fn parse_point(bytes: &[u8; 48]) -> Result<G1Affine, &'static str> {
         Option::from(G1Affine::from_bytes(&repr))
             .ok_or("is not a point of the prime-order group")?,
     )
+}
+
+/// The point of the curve that these bytes are, which may lie outside the prime-order group.
+pub(crate) fn parse_on_curve(bytes: &[u8; 48]) -> Result<G1Affine, &'static str> {
+    let mut repr = <G1Affine as GroupEncoding>::Repr::default();
+    repr.as_mut().copy_from_slice(bytes);
+    let point = Option::from(G1Affine::from_bytes_unchecked(&repr));
+    check_not_identity(point.ok_or("is not a point of the prime-order group")?)
 }
 
 /// Refuses the identity: it is a commitment without masks to a column that is known to be zero.

@@ -6,7 +6,8 @@ use group::Curve;
 use rayon::prelude::*;
 
 use crate::{
-    Error, argument,
+    Error,
+    argument::{self, Columns},
     checked_manifest::CheckedManifest,
     field::{F, G1, Limbs, Secret, SmallSum, all_limbs, limbs, powers, small_inner_product, wipe},
     fold::Folding,
@@ -205,10 +206,12 @@ impl Attempt<'_> {
         let sum = combine(&relations(&layout, self.pairs, self.projection, &challenges), eta);
         let public_columns = PublicColumns::lay_out(&layout, &sum);
         let columns: Vec<Secret> = t.into_iter().chain(u).chain(s).chain(b).chain(a).collect();
+        let commitments: Vec<G1> =
+            [&c_t, &c_u, &c_s, &c_b, &c_a].into_iter().flatten().copied().collect();
         let argument = argument::prove(
             self.srs,
             self.keys,
-            &columns,
+            Columns { values: &columns, commitments: &commitments },
             &public_columns,
             transcript.finish(),
             library,
@@ -259,7 +262,7 @@ impl Attempt<'_> {
 
     /// Commitments to columns.
     pub fn commit(&self, columns: &[Secret]) -> Vec<G1> {
-        columns.iter().map(|column| commit_column(self.srs, column)).collect()
+        columns.par_iter().map(|column| commit_column(self.srs, column)).collect()
     }
 }
 

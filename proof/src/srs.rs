@@ -23,6 +23,7 @@ use crate::{
     Error,
     field::{F, G1, G1Affine},
     msm::{msm, to_affine},
+    scheme::ProverParameters,
 };
 
 /// Largest k that is accepted: 2²⁰ points are 96 MiB.
@@ -93,10 +94,8 @@ impl std::fmt::Display for Provenance {
 #[derive(Debug, Clone)]
 pub struct Srs {
     k: u32,
-    params: ParamsKZG<Bls12>,
+    params: ProverParameters,
     verifier: ParamsVerifierKZG<Bls12>,
-    monomial: Vec<G1Affine>,
-    lagrange: Vec<G1Affine>,
     digest: [u8; 32],
     provenance: Provenance,
     /// The same ceremony with fewer powers, by k from [`LEAST_SHORTER_K`] on; see [`Srs::at`].
@@ -131,12 +130,13 @@ impl Srs {
     }
 
     fn shortened(&self, k: u32) -> Result<Srs, Error> {
-        let monomial = self.monomial[..1 << k].to_vec();
+        let monomial = self.params.powers[..1 << k].to_vec();
         let lagrange = match embedded_basis(k).filter(|_| self.provenance.is_trusted()) {
             Some(bytes) => embedded_points(bytes)?,
             None => lagrange_of(&monomial, k),
         };
-        let [g2, s_g2] = [self.params.g2(), self.params.s_g2()].map(|point| point.to_affine());
+        let [g2, s_g2] =
+            [self.params.library.g2(), self.params.library.s_g2()].map(|point| point.to_affine());
         let mut srs = Srs::assemble(k, monomial, lagrange, g2, s_g2)?;
         if self.provenance.is_trusted() != srs.provenance.is_trusted() {
             return Err(Error::Internal(format!(
@@ -275,12 +275,12 @@ impl Srs {
         let mut write = |points: &[G1Affine]| {
             points.iter().for_each(|point| out.extend_from_slice(point.to_uncompressed().as_ref()));
         };
-        write(&self.monomial);
-        write(&self.lagrange);
+        write(&self.params.powers);
+        write(self.lagrange());
         for k in (LEAST_SHORTER_K..self.k).rev() {
-            write(&lagrange_of(&self.monomial[..1 << k], k));
+            write(&lagrange_of(&self.params.powers[..1 << k], k));
         }
-        for point in [self.params.g2(), self.params.s_g2()] {
+        for point in [self.params.library.g2(), self.params.library.s_g2()] {
             out.extend_from_slice(point.to_affine().to_uncompressed().as_ref());
         }
         out
@@ -290,8 +290,8 @@ impl Srs {
     /// and `g2_monomial`.
     pub fn to_json(&self) -> String {
         let g1: Vec<String> =
-            self.monomial.iter().map(|p| format!("0x{}", hex::encode(p.to_bytes()))).collect();
-        let g2 = [self.params.g2(), self.params.s_g2()]
+            self.params.powers.iter().map(|p| format!("0x{}", hex::encode(p.to_bytes()))).collect();
+        let g2 = [self.params.library.g2(), self.params.library.s_g2()]
             .map(|p| format!("0x{}", hex::encode(p.to_bytes())));
         serde_json::json!({ "g1_monomial": g1, "g2_monomial": g2 }).to_string()
     }
@@ -331,9 +331,7 @@ impl Srs {
         Ok(Srs {
             k,
             verifier: params.verifier_params(),
-            params,
-            monomial,
-            lagrange,
+            params: ProverParameters::new(params, monomial, lagrange),
             digest,
             provenance,
             shorter: (LEAST_SHORTER_K..k.min(MOST_SHORTER_K + 1))
@@ -359,7 +357,7 @@ impl Srs {
 
     /// `[τ]₂`, compressed, lower-case hex.
     pub fn tau_g2_hex(&self) -> String {
-        hex::encode(self.params.s_g2().to_bytes())
+        hex::encode(self.params.library.s_g2().to_bytes())
     }
 
     /// The ceremony of these parameters.
@@ -369,16 +367,21 @@ impl Srs {
 
     /// The commitments `L_i` to the Lagrange basis polynomials over H, |H| = 2^k.
     pub fn lagrange(&self) -> &[G1Affine] {
-        &self.lagrange
+        &self.params.lagrange
     }
 
     /// The powers of τ in G1.
     #[cfg(test)]
     pub(crate) fn powers(&self) -> &[G1Affine] {
-        &self.monomial
+        &self.params.powers
     }
 
-    pub(crate) fn params(&self) -> &ParamsKZG<Bls12> {
+    /// The parameters as the library has them.
+    pub(crate) fn library(&self) -> &ParamsKZG<Bls12> {
+        &self.params.library
+    }
+
+    pub(crate) fn params(&self) -> &ProverParameters {
         &self.params
     }
 
@@ -472,10 +475,10 @@ mod tests {
     use super::*;
 
     fn compressed(srs: &Srs) -> (Vec<[u8; 48]>, [u8; 96], [u8; 96]) {
-        let g1 = srs.monomial.iter().map(|p| p.to_bytes().as_ref().try_into().unwrap()).collect();
+        let g1 = srs.powers().iter().map(|p| p.to_bytes().as_ref().try_into().unwrap()).collect();
         let g2 =
             |p: G2Projective| -> [u8; 96] { p.to_affine().to_bytes().as_ref().try_into().unwrap() };
-        (g1, g2(srs.params.g2()), g2(srs.params.s_g2()))
+        (g1, g2(srs.params.library.g2()), g2(srs.params.library.s_g2()))
     }
 
     fn refused(g1: &[[u8; 48]], g2: &[u8; 96], s_g2: &[u8; 96], why: &str) {

@@ -57,6 +57,8 @@ pub enum Item {
     VerifyOneRow,
     /// Verifying the session.
     Verify,
+    /// `zklora prove` in its own process, one row per module.
+    ProveProcessOneRow,
     /// `zklora verify` in its own process, one row per module.
     ProcessOneRow,
     /// `zklora verify` in its own process.
@@ -69,7 +71,7 @@ pub enum Item {
 
 impl Item {
     /// All, in the order of the tables.
-    pub const ALL: [Item; 23] = [
+    pub const ALL: [Item; 24] = [
         Item::Commit,
         Item::WriteArtifacts,
         Item::Srs,
@@ -89,6 +91,7 @@ impl Item {
         Item::Prove,
         Item::VerifyOneRow,
         Item::Verify,
+        Item::ProveProcessOneRow,
         Item::ProcessOneRow,
         Item::Process,
         Item::RowIntegers,
@@ -97,7 +100,7 @@ impl Item {
 
     /// Whether only another process can measure it.
     pub fn is_of_a_process(self) -> bool {
-        matches!(self, Item::Process | Item::ProcessOneRow)
+        matches!(self, Item::ProveProcessOneRow | Item::Process | Item::ProcessOneRow)
     }
 }
 
@@ -123,6 +126,7 @@ impl std::fmt::Display for Item {
             Item::Prove => "prove",
             Item::VerifyOneRow => "verify, one row a module",
             Item::Verify => "verify",
+            Item::ProveProcessOneRow => "zklora prove, one row",
             Item::ProcessOneRow => "zklora verify, one row",
             Item::Process => "zklora verify",
             Item::RowIntegers => "a row of 8192×16×8192",

@@ -72,7 +72,7 @@ const START_UP_WITHOUT_CACHE: &[Item] = &[Item::Srs, Item::Manifest, Item::Verif
 /// All targets of the issue, except the comparison with EZKL, which needs another program, and the
 /// growth of the pass, which [`super::curves`] shows. "Besides the pass" is the cost of a session
 /// of one row per module.
-pub const TARGETS: [Target; 26] = [
+pub const TARGETS: [Target; 28] = [
     target("llama-3.3-70b", "commit to 11.8 M weights", Quantity::Seconds(&[Item::Commit]), 4.0),
     target("llama-3.3-70b", "memory of it", Quantity::Memory(BenchStage::Commit), 500.0 * MB),
     target(
@@ -137,6 +137,8 @@ pub const TARGETS: [Target; 26] = [
     target("module", "prove", Quantity::Seconds(&[Item::Prove]), 0.07),
     target("module", "verify", Quantity::Seconds(&[Item::Verify]), 0.007),
     target("module", "proof", Quantity::Bytes(Size::Proof), 1250.0),
+    target("module", "zklora prove, one row", Quantity::Seconds(&[Item::ProveProcessOneRow]), 0.12),
+    target("module", "zklora verify, one row", Quantity::Seconds(&[Item::ProcessOneRow]), 0.015),
     target("module", "start of verify, from the cache", Quantity::Seconds(START_UP), 0.03),
     target("module", "start of verify, without it", Quantity::Seconds(START_UP_WITHOUT_CACHE), 0.3),
 ];

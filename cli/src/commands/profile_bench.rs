@@ -71,6 +71,22 @@ pub(super) fn messages(stderr: &[u8]) -> String {
     String::from_utf8_lossy(stderr).lines().collect::<Vec<_>>().join(" | ")
 }
 
+/// Runs `zklora prove` as a contributor does: on the files, in a new process.
+fn prove_in_own_process(
+    folder: &Path,
+    rows: usize,
+    srs: Option<&Path>,
+) -> anyhow::Result<(Cost, Option<u64>)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--json", "prove", "--artifacts"]).arg(folder.join("artifacts"));
+    command.arg("--trace").arg(files_of(folder, rows).0);
+    command.arg("--out").arg(folder.join("by-process.pf"));
+    if let Some(srs) = srs {
+        command.arg("--srs").arg(srs);
+    }
+    measure_command(&mut command, "zklora prove")
+}
+
 /// Runs `zklora verify` as a user does: on the files, with the pin, in a new process.
 fn verify_in_own_process(
     folder: &Path,
@@ -93,13 +109,18 @@ fn verify_in_own_process(
     if let Some(srs) = srs {
         command.arg("--insecure-srs").arg("--srs").arg(srs);
     }
+    measure_command(&mut command, "zklora verify")
+}
+
+/// The shortest of some runs from start to exit, and the peak memory of it.
+fn measure_command(command: &mut Command, name: &str) -> anyhow::Result<(Cost, Option<u64>)> {
     let mut best: Option<(Cost, Option<u64>)> = None;
     for _ in 0..STARTS {
         let start = Instant::now();
         let out = command.output()?;
         let seconds = start.elapsed().as_secs_f64();
         if !out.status.success() {
-            bail!("zklora verify: {}: {}", out.status, messages(&out.stderr));
+            bail!("{name}: {}: {}", out.status, messages(&out.stderr));
         }
         let printed: serde_json::Value = serde_json::from_slice(&out.stdout)?;
         let cost =
@@ -108,7 +129,7 @@ fn verify_in_own_process(
             best = Some((cost, printed["peak_memory_bytes"].as_u64()));
         }
     }
-    best.context("zklora verify was not started")
+    best.with_context(|| format!("{name} was not started"))
 }
 
 fn measure(
@@ -126,6 +147,8 @@ fn measure(
         proof_bench::measure(profile, rows, folder.path(), srs, &ALL_STAGES, &mut run)?;
     progress(format!("{}, {rows} rows: {}", profile.name, BenchStage::Process));
     let mut report = StageReport::default();
+    let (cost, _) = prove_in_own_process(folder.path(), 1, srs)?;
+    report.costs.insert(Item::ProveProcessOneRow, cost);
     for (item, rows) in [(Item::ProcessOneRow, 1), (Item::Process, rows)] {
         let (cost, peak) = verify_in_own_process(folder.path(), rows, srs)?;
         report.costs.insert(item, cost);

@@ -5,7 +5,8 @@ use halo2_proofs::dev::MockProver;
 use rand_core::OsRng;
 
 use crate::{
-    Error, argument,
+    Error,
+    argument::{self, Columns},
     error::Check,
     field::{F, Secret},
     gate::RunningSum,
@@ -66,7 +67,7 @@ impl Case {
         let proof = argument::prove_with_accumulator(
             srs(),
             &keys,
-            &self.columns,
+            Columns { values: &self.columns, commitments: &[] },
             &self.public,
             acc,
             first,
@@ -144,7 +145,8 @@ fn values_on_mask_rows_take_no_part() {
 fn a_column_other_than_the_committed_one_is_refused() {
     let case = case();
     let keys = Keys::generate(srs(), case.layout).unwrap();
-    let proof = argument::prove(srs(), &keys, &case.columns, &case.public, F::ONE, OsRng).unwrap();
+    let columns = Columns { values: &case.columns, commitments: &[] };
+    let proof = argument::prove(srs(), &keys, columns, &case.public, F::ONE, OsRng).unwrap();
     let commitments: Vec<_> = case.columns.iter().map(|c| commit_column(srs(), c)).collect();
     argument::verify(srs(), &keys, &commitments, &case.public, F::ONE, &proof).unwrap();
     for at in 0..commitments.len() {
@@ -160,7 +162,8 @@ fn columns_that_reach_into_the_blinding_rows_are_refused_by_the_library() {
     let mut case = case();
     case.columns[0].push(F::ONE);
     let keys = Keys::generate(srs(), case.layout).unwrap();
-    assert!(argument::prove(srs(), &keys, &case.columns, &case.public, F::ONE, OsRng).is_err());
+    let columns = Columns { values: &case.columns, commitments: &[] };
+    assert!(argument::prove(srs(), &keys, columns, &case.public, F::ONE, OsRng).is_err());
 }
 
 #[test]

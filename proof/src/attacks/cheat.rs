@@ -10,7 +10,7 @@ use group::{Curve, Group};
 
 use super::variants::Rules;
 use crate::{
-    argument,
+    argument::{self, Columns},
     field::{F, G1, Secret, powers},
     fold::Folding,
     keys::Keys,
@@ -265,7 +265,7 @@ impl<'a> Attack<'a> {
             let argument = argument::prove_with_accumulator(
                 srs,
                 &keys,
-                &columns,
+                Columns { values: &columns, commitments: &[] },
                 &laid_out,
                 Secret(acc),
                 transcript.finish(),

@@ -6,12 +6,14 @@ use super::encodings::{identity, outside_the_subgroup};
 use crate::{
     Error,
     checked_manifest::CheckedManifest,
+    commit::commit,
     error::Check,
     keys::Keys,
     layout::Layout,
     manifest::{AdapterId, Manifest, Point, TermKind},
+    masks::Seed,
     settings::Settings,
-    testing::{Session, Shape, keys, lora, srs, with_rows},
+    testing::{Session, Shape, draft, keys, lora, random_pairs, srs, with_rows},
     verifier::{SrsPolicy, verify},
 };
 
@@ -307,6 +309,24 @@ fn commitments_outside_the_group_are_refused() {
         rule(&session, why, |m| m.modules[2].terms[0].a[1][0] = Point(bytes));
         rule(&session, why, |m| m.modules[0].terms[0].b[1][1] = Point(bytes));
         rule(&session, why, |m| m.modules[0].terms[2].a[0][0] = Point(bytes));
+    }
+}
+
+/// So many commitments are checked by the sums of random subsets, and the wrong one is named.
+#[test]
+fn a_commitment_of_many_outside_the_group_is_refused() {
+    let shapes = vec![lora(20, 150, 20, 2); 2];
+    let draft = draft(&shapes);
+    let seed = Seed::generate().unwrap();
+    let (manifest, ..) = commit(srs(), &draft, random_pairs(&draft), &seed).unwrap();
+    CheckedManifest::parse(&manifest.to_bytes().unwrap()).unwrap();
+    for j in [0, 77, 149] {
+        let mut manifest = manifest.clone();
+        let bytes = outside_the_subgroup();
+        manifest.modules[1].terms[0].a[j][0] = Point(bytes);
+        rule_of(&manifest.to_bytes().unwrap(), &format!("{} is not a point", hex::encode(bytes)));
+        manifest.modules[1].terms[0].a[j][0] = Point(identity());
+        rule_of(&manifest.to_bytes().unwrap(), "is the identity");
     }
 }
 

@@ -124,7 +124,8 @@ fn parameters_of_another_size_are_refused() {
     let wrong = crate::argument::verify(ceremony(), &keys, &[], &public, first, &[]);
     let size = |error: &Error| matches!(error, Error::Internal(why) if why.contains("parameters"));
     assert!(wrong.as_ref().is_err_and(size), "{wrong:?}");
-    let wrong = crate::argument::prove(ceremony(), &keys, &[], &public, first, rand_core::OsRng);
+    let none = crate::argument::Columns { values: &[], commitments: &[] };
+    let wrong = crate::argument::prove(ceremony(), &keys, none, &public, first, rand_core::OsRng);
     assert!(wrong.as_ref().is_err_and(size), "{wrong:?}");
     for k in [0, 4, 7, WHOLE + 1, 12, u32::MAX] {
         let draft = Manifest { k, ..draft(&shapes()) };

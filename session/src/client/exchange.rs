@@ -9,7 +9,7 @@ use super::{
     log_index::{self, OutgoingBatch},
     retry::{CallError, is_refusal, seconds},
     stream::{Stream, with_timeout},
-    user_session::{LOG, UserSession},
+    user_session::{CallFigures, LOG, UserSession},
 };
 use crate::{
     Error,
@@ -42,14 +42,14 @@ impl UserSession {
         self.pending = None;
         let added = self.index.add(outgoing, &answer, deltas, offset);
         added.map_err(|why| self.failed(why))?;
-        self.statistics.seconds.push(start.elapsed().as_secs_f64());
         let inputs =
             batch.rows.iter().flat_map(|rows| rows.inputs.iter().chain([&rows.ones, &rows.scales]));
-        let sent = inputs.map(|bytes| bytes.len()).sum::<usize>();
-        self.statistics.sizes.push((sent, deltas_bytes));
-        self.statistics.received += deltas_bytes as u64;
-        self.statistics.sent += sent as u64;
-        self.statistics.rows += batch.counts().map(|(_, rows)| rows as usize).sum::<usize>();
+        let call = CallFigures {
+            seconds: start.elapsed().as_secs_f64(),
+            sent: inputs.map(|bytes| bytes.len()).sum(),
+            received: deltas_bytes,
+        };
+        self.statistics.add(call, batch.counts().map(|(_, rows)| rows as usize).sum());
         Ok(())
     }
 

@@ -31,4 +31,4 @@ pub use connection::{ClientTls, ContributorOptions, Network};
 pub use evaluation::{Evaluator, Offered, Step};
 pub use finish::{Finished, Progress};
 pub use remote::Remote;
-pub use user_session::{Statistics, UserSession};
+pub use user_session::{CallFigures, MAX_CALLS, Statistics, UserSession};

@@ -40,6 +40,12 @@ impl UserSession {
                 })
             })
             .collect();
+        // Found now, because the index may forget these rows for those that follow.
+        let mut found: Vec<Vec<Option<u64>>> = calls
+            .iter()
+            .zip(&digests)
+            .map(|((module, _), digests)| self.find_all(*module, digests))
+            .collect();
         for mut outgoing in self.batches(calls, &digests) {
             if self.ended {
                 return Err(Error::input(format!(
@@ -60,15 +66,25 @@ impl UserSession {
             let outgoing = Arc::new(outgoing);
             self.pending = Some(Arc::clone(&outgoing));
             self.exchange(&outgoing)?;
+            for (((module, _), digests), found) in calls.iter().zip(&digests).zip(&mut found) {
+                if outgoing.batch.calls.iter().any(|call| call.module as usize == *module) {
+                    let missing = digests.iter().zip(found).filter(|(_, found)| found.is_none());
+                    missing.for_each(|(digest, found)| *found = self.index.find(*module, digest));
+                }
+            }
         }
         let mut out = Vec::with_capacity(calls.len());
-        for ((module, _), digests) in calls.iter().zip(&digests) {
+        for ((module, _), found) in calls.iter().zip(found) {
             let width = self.remote.manifest.modules()[*module].d_out;
-            let delta = self.index.deltas(&self.log, *module, width, digests)?;
             let missing = || Error::Internal("a row of an answered batch is not in the log".into());
-            out.push(delta.ok_or_else(missing)?);
+            let offsets = found.into_iter().collect::<Option<Vec<u64>>>().ok_or_else(missing)?;
+            out.push(self.index.deltas(&self.log, width, &offsets)?);
         }
         Ok(out)
+    }
+
+    fn find_all(&self, module: usize, digests: &[RowDigest]) -> Vec<Option<u64>> {
+        digests.iter().map(|digest| self.index.find(module, digest)).collect()
     }
 
     /// Rows that were not answered yet, in batches within the contributor's limits.
@@ -90,9 +106,8 @@ impl UserSession {
         for (modules, first) in sets {
             let (rows, digests) = (&calls[first].1, &digests[first]);
             let mut seen = std::collections::HashSet::new();
-            let unknown = |digest: &RowDigest| {
-                modules.iter().any(|m| self.index.of_module(*m).row(digest).is_none())
-            };
+            let unknown =
+                |digest: &RowDigest| modules.iter().any(|m| self.index.find(*m, digest).is_none());
             let missing: Vec<usize> = (0..digests.len())
                 .filter(|row| unknown(&digests[*row]) && seen.insert(digests[*row]))
                 .collect();

@@ -1,8 +1,9 @@
 """Exports base models to ONNX in the form that `zklora` needs: token ids to logits.
 
-With `past` the model also takes and gives its cache of keys and values, by the names that optimum
-uses: a token of generated text then costs a token. Shared by smollm2.py and tiny.py. `export` writes the model and, in its metadata, the fingerprint of
-its weights (`zklora.base_fingerprint`). The file contains no paths of this machine.
+`export_cached` writes a model that also takes and gives its cache of keys and values, by the names
+that optimum uses: a token of generated text then costs a token. Shared by smollm2.py and tiny.py.
+The functions write the model and, in its metadata, the fingerprint of its weights
+(`zklora.base_fingerprint`). The file contains no paths of this machine.
 """
 
 import json
@@ -63,9 +64,7 @@ class Cached(torch.nn.Module):
         named = dict(zip(self.names, inputs))
         past = inputs[len(self.names) :]
         cache = DynamicCache(list(zip(past[::2], past[1::2])))
-        logits = self.model(
-            **named, past_key_values=cache, use_cache=True, return_dict=True
-        ).logits
+        logits = self.model(**named, past_key_values=cache, use_cache=True, return_dict=True).logits
         present = [part for layer in cache.layers for part in (layer.keys, layer.values)]
         return logits, *present
 

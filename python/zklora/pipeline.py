@@ -110,9 +110,9 @@ def record(
     that also read the base layer's output. Or they are the path of a file: ``.safetensors``, or
     for an adapter of one module ``.npy`` or ``.json``. With ``out`` the rows are written there in
     pieces and stay in that file, so that a session may be larger than memory (pass a path, or
-    arrays of ``numpy.memmap``); without it the trace is in memory. ``session_id`` is the user's 32 random bytes in hex.
-    ``max_rows`` limits the rows of a module over all sessions. A few rows and their deltas reveal
-    most of what the adapter does (docs/security.md).
+    arrays of ``numpy.memmap``); without it the trace is in memory. ``session_id`` is the user's 32
+    random bytes in hex. ``max_rows`` limits the rows of a module over all sessions. A few rows and
+    their deltas reveal most of what the adapter does (docs/security.md).
     """
     artifacts = _artifacts(artifacts)
     return _native.record(

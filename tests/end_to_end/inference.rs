@@ -265,12 +265,15 @@ fn a_base_model_with_a_cache_gives_the_same_text_and_sends_every_row_once() {
     assert_eq!(cached["generated"]["adapted"], whole["generated"]["adapted"]);
     let session = &cached["contributors"][0];
     assert_eq!(session["verdict"], "accepted");
-    assert_eq!(session["rows_reused"], 0);
-    // The last token is chosen and not run. Each of the four modules gets every other one.
+    // The four modules get every token once, but for the last, which is chosen and not run. Equal
+    // tokens have equal rows in the first layer, and those are not sent again.
+    let rows = |run: &Value| {
+        let session = &run["contributors"][0];
+        session["rows"].as_u64().unwrap() + session["rows_reused"].as_u64().unwrap()
+    };
     let tokens = prompt.len() as u64 + cached["generated"]["tokens"].as_u64().unwrap() - 1;
-    let rows = session["rows"].as_u64().unwrap();
-    assert!(rows <= 4 * tokens && rows >= 4 * tokens / 2, "{rows} rows of {tokens} tokens");
-    assert!(whole["contributors"][0]["rows_reused"].as_u64().unwrap() > 20 * rows);
+    assert_eq!(rows(&cached), 4 * tokens);
+    assert!(rows(&whole) > 10 * rows(&cached));
 }
 
 #[test]

@@ -1,16 +1,71 @@
-//! Reads activations as floats, per module and input: the input of `trace record`.
+//! Activations as floats, per module and input: the input of `trace record`.
 //!
-//! It reads safetensors with one tensor `<module>.<input>` each (f32, f16, bf16; any leading
-//! dimensions are rows). For a single module it also reads `.npy`, and JSON `{"input_data": [[…]]}`
-//! as EZKL and the original ZKLoRA write it.
+//! An [`ActivationSource`] is read in pieces, so the activations of a session need not fit into
+//! memory. [`Activations`] has them in memory, [`crate::activation_file`] in a file, and
+//! [`crate::synthetic`] makes them.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{borrow::Cow, collections::BTreeMap, fmt, ops::Range, path::Path};
 
-use safetensors::{Dtype, SafeTensors};
-use zklora_files::MAX_FILE;
 use zklora_proof::manifest::Module;
 
-use crate::{Error, npy};
+use crate::{Error, activation_file::ActivationFile, row_quantizer::RowError};
+
+/// The activations of a session.
+pub trait ActivationSource: fmt::Debug + Send + Sync {
+    /// Rows of a module; none if it was not called.
+    ///
+    /// # Errors
+    /// [`Error::Input`]: its inputs are not the same number of whole rows each.
+    fn rows(&self, module: &Module) -> Result<usize, Error>;
+
+    /// Some of these rows of an input: `[rows, dim]`, row-major.
+    ///
+    /// # Errors
+    /// [`Error::File`]: the file can no longer be read.
+    fn read(
+        &self,
+        module: &Module,
+        input: usize,
+        rows: Range<usize>,
+    ) -> Result<Cow<'_, [f32]>, Error>;
+}
+
+/// Some rows of all inputs of a module.
+///
+/// # Errors
+/// Those of [`ActivationSource::read`].
+pub fn read_inputs<'s>(
+    source: &'s dyn ActivationSource,
+    module: &Module,
+    rows: &Range<usize>,
+) -> Result<Vec<Cow<'s, [f32]>>, Error> {
+    (0..module.inputs.len()).map(|input| source.read(module, input, rows.clone())).collect()
+}
+
+/// The number of rows of a module whose inputs have these numbers of values.
+pub(crate) fn whole_rows(
+    module: &Module,
+    values: impl ExactSizeIterator<Item = usize> + Clone,
+) -> Result<usize, Error> {
+    let refuse = |why: String| Err(Error::Input(format!("module `{}`: {why}", module.name)));
+    let Some((first, input)) = values.clone().next().zip(module.inputs.first()) else {
+        return refuse("it takes no inputs, so it has no rows".into());
+    };
+    if values.len() != module.inputs.len() {
+        return refuse(format!(
+            "its inputs are not the {} that it takes, but {}",
+            module.inputs.len(),
+            values.len()
+        ));
+    }
+    let rows = first.checked_div(input.dim).unwrap_or(0);
+    match values.zip(&module.inputs).find(|(values, input)| *values != rows * input.dim) {
+        None => Ok(rows),
+        Some((values, input)) => {
+            refuse(RowError::Length { values, rows, dim: input.dim }.to_string())
+        }
+    }
+}
 
 /// One module's inputs, in the order of its manifest entry: each `[rows, dim]`, row-major.
 pub type ModuleInputs = Vec<Vec<f32>>;
@@ -25,14 +80,13 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// Reads a file for these modules. For `.npy` and JSON, `module` names the module unless the
-    /// adapter has only one.
+    /// Reads a file that [`ActivationFile::open`] takes into memory.
     pub fn read(
         path: &Path,
         modules: &[Module],
         module: Option<&str>,
     ) -> Result<Activations, Error> {
-        Activations::parse(path, &zklora_files::read(path, MAX_FILE)?, modules, module)
+        ActivationFile::open(path, modules, module)?.read_all(modules)
     }
 
     /// [`Activations::read`] of bytes in memory. The extension of `path` gives the format.
@@ -42,159 +96,46 @@ impl Activations {
         modules: &[Module],
         module: Option<&str>,
     ) -> Result<Activations, Error> {
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("safetensors") => from_safetensors(path, bytes, modules),
-            Some("npy") => {
-                let (_, values) = npy::parse(path, bytes)?;
-                single(path, modules, module, vec![values])
+        ActivationFile::parse(path, bytes, modules, module)?.read_all(modules)
+    }
+
+    /// All activations of a source, in memory.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn of(source: &dyn ActivationSource, modules: &[Module]) -> Result<Activations, Error> {
+        let mut all = Activations::default();
+        for module in modules {
+            let rows = source.rows(module)?;
+            if rows > 0 {
+                let inputs = read_inputs(source, module, &(0..rows))?;
+                let inputs = inputs.into_iter().map(Cow::into_owned).collect();
+                all.modules.insert(module.name.clone(), inputs);
             }
-            Some("json") => single(path, modules, module, from_json(path, bytes)?),
-            _ => Err(Error::file(path, "activations are read from .safetensors, .npy or .json")),
         }
+        Ok(all)
     }
 }
 
-fn from_safetensors(path: &Path, bytes: &[u8], modules: &[Module]) -> Result<Activations, Error> {
-    let tensors = SafeTensors::deserialize(bytes)
-        .map_err(|e| Error::file(path, format!("not a safetensors file: {e}")))?;
-    let mut out = Activations::default();
-    let mut used = std::collections::HashSet::new();
-    for module in modules {
-        let mut inputs = Vec::new();
-        for input in &module.inputs {
-            let name = format!("{}.{}", module.name, input.name);
-            let Ok(tensor) = tensors.tensor(&name) else { continue };
-            inputs.push(rows_of(
-                path,
-                &name,
-                floats(path, &name, tensor.dtype(), tensor.data())?,
-                tensor.shape(),
-                input.dim,
-            )?);
-            used.insert(name);
-        }
-        if inputs.len() == module.inputs.len() && !inputs.is_empty() {
-            out.modules.insert(module.name.clone(), inputs);
-        } else if !inputs.is_empty() {
-            return Err(Error::file(
-                path,
-                format!(
-                    "module `{}` has {} of its {} inputs",
-                    module.name,
-                    inputs.len(),
-                    module.inputs.len()
-                ),
-            ));
+impl ActivationSource for Activations {
+    fn rows(&self, module: &Module) -> Result<usize, Error> {
+        match self.modules.get(&module.name) {
+            None => Ok(0),
+            Some(inputs) => whole_rows(module, inputs.iter().map(Vec::len)),
         }
     }
-    if out.modules.is_empty() {
-        return Err(Error::file(
-            path,
-            format!(
-                "no tensor here is an input of the adapter: expected names such as `{}.x`",
-                modules[0].name
-            ),
-        ));
-    }
-    out.ignored = tensors
-        .names()
-        .into_iter()
-        .filter(|name| !used.contains(*name))
-        .map(str::to_string)
-        .collect();
-    out.ignored.sort();
-    Ok(out)
-}
 
-fn rows_of(
-    path: &Path,
-    name: &str,
-    values: Vec<f32>,
-    shape: &[usize],
-    dim: usize,
-) -> Result<Vec<f32>, Error> {
-    if shape.last() != Some(&dim) {
-        return Err(Error::file(
-            path,
-            format!("tensor `{name}` has shape {shape:?}: its last dimension must be {dim}"),
-        ));
+    fn read(
+        &self,
+        module: &Module,
+        input: usize,
+        rows: Range<usize>,
+    ) -> Result<Cow<'_, [f32]>, Error> {
+        let dim = module.inputs.get(input).map_or(0, |input| input.dim);
+        let values = self.modules.get(&module.name).and_then(|inputs| inputs.get(input));
+        let values = values.and_then(|values| values.get(rows.start * dim..rows.end * dim));
+        values.map(Cow::Borrowed).ok_or_else(|| {
+            Error::Input(format!("module `{}`: it has no rows {rows:?}", module.name))
+        })
     }
-    Ok(values)
-}
-
-fn floats(path: &Path, name: &str, dtype: Dtype, data: &[u8]) -> Result<Vec<f32>, Error> {
-    Ok(match dtype {
-        Dtype::F32 => {
-            data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-        }
-        Dtype::F16 => {
-            data.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-        }
-        Dtype::BF16 => {
-            data.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
-        }
-        other => {
-            return Err(Error::file(
-                path,
-                format!("tensor `{name}` is {other:?}: activations are F32, F16 or BF16"),
-            ));
-        }
-    })
-}
-
-#[derive(serde::Deserialize)]
-struct InputData {
-    input_data: Vec<Vec<f32>>,
-}
-
-fn from_json(path: &Path, bytes: &[u8]) -> Result<Vec<Vec<f32>>, Error> {
-    let data: InputData = serde_json::from_slice(bytes).map_err(|e| {
-        Error::file(path, format!("not JSON of the form {{\"input_data\": [[1.0, …]]}}: {e}"))
-    })?;
-    Ok(data.input_data)
-}
-
-/// Inputs of one module, one flat list each.
-fn single(
-    path: &Path,
-    modules: &[Module],
-    name: Option<&str>,
-    inputs: Vec<Vec<f32>>,
-) -> Result<Activations, Error> {
-    let module = match (name, modules) {
-        (Some(name), _) => modules.iter().find(|m| m.name == name),
-        (None, [only]) => Some(only),
-        (None, _) => {
-            return Err(Error::file(
-                path,
-                format!(
-                    "the adapter has {} modules: name one with --module, or use a safetensors file",
-                    modules.len()
-                ),
-            ));
-        }
-    }
-    .ok_or_else(|| {
-        Error::Input(format!("the adapter has no module `{}`", name.unwrap_or_default()))
-    })?;
-    if inputs.len() != module.inputs.len() {
-        return Err(Error::file(
-            path,
-            format!(
-                "{} inputs, module `{}` takes {}",
-                inputs.len(),
-                module.name,
-                module.inputs.len()
-            ),
-        ));
-    }
-    for (values, input) in inputs.iter().zip(&module.inputs) {
-        if values.is_empty() || values.len() % input.dim != 0 {
-            return Err(Error::file(
-                path,
-                format!("{} values are not whole rows of {}", values.len(), input.dim),
-            ));
-        }
-    }
-    Ok(Activations { modules: [(module.name.clone(), inputs)].into(), ignored: Vec::new() })
 }

@@ -9,10 +9,10 @@
 //!
 //! | Where | What |
 //! |---|---|
-//! | [`activations`], [`npy`], [`synthetic`] | activations as floats: from files, or made for a dry run |
+//! | [`activations`], [`activation_file`], `npy`, `json_floats`, [`synthetic`] | activations as floats, in pieces: from memory, from files, or made for a dry run |
 //! | [`module_quantizer`], [`row_quantizer`], [`powers_of_two`] | activations to integer rows, and integer deltas to real numbers |
 //! | [`module_rows`], [`session_rows`] | rows in memory: of a module, of a session |
-//! | [`trace_writer`], [`trace_reader`], `trace_format` | trace files, written and read in pieces |
+//! | [`trace_writer`], [`trace_reader`], `trace_format`, `tensor_header` | trace files, written and read in pieces |
 //! | [`own_session`], [`verify`] | the user's checks of a trace, then of its proof |
 //! | [`folder`], [`weights_file`], [`secret_files`], [`lock_file`] | artifact folders |
 //! | [`manifest_cache`], [`srs_file`] | manifests and SRS that load fast or from a file |
@@ -22,14 +22,16 @@
 //! on ONNX, the network or the compiler, and it prints nothing.
 
 pub mod activation_commitment;
+pub mod activation_file;
 pub mod activations;
 pub mod error;
 pub mod folder;
+mod json_floats;
 pub mod lock_file;
 pub mod manifest_cache;
 pub mod module_quantizer;
 pub mod module_rows;
-pub mod npy;
+mod npy;
 pub mod own_session;
 pub mod powers_of_two;
 pub mod row_quantizer;
@@ -37,6 +39,7 @@ pub mod secret_files;
 pub mod session_rows;
 pub mod srs_file;
 pub mod synthetic;
+mod tensor_header;
 mod trace_format;
 pub mod trace_reader;
 pub mod trace_writer;

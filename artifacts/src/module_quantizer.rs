@@ -11,6 +11,18 @@ use crate::{Error, module_rows::ModuleRows, row_quantizer::quantize_inputs};
 /// [`Error::Input`] names the module: a value is not finite, or the inputs do not have the same
 /// number of whole rows.
 pub fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error> {
+    quantized_from(module, 0, inputs)
+}
+
+/// [`quantized`] for some rows of a session, of which `first` is the first.
+///
+/// # Errors
+/// Those of [`quantized`].
+pub fn quantized_from(
+    module: &Module,
+    first: usize,
+    inputs: &[&[f32]],
+) -> Result<ModuleRows, Error> {
     let refuse = |e: String| Error::Input(format!("module `{}`: {e}", module.name));
     if module.inputs.is_empty() {
         return Err(refuse("it takes no inputs, so it has no rows".into()));
@@ -19,7 +31,7 @@ pub fn quantized(module: &Module, inputs: &[&[f32]]) -> Result<ModuleRows, Error
     let with_dims: Vec<(&[f32], usize)> =
         inputs.iter().copied().zip(module.inputs.iter().map(|i| i.dim)).collect();
     let rows = quantize_inputs(&with_dims, module.x_bits, module.has_bias())
-        .map_err(|e| refuse(e.to_string()))?;
+        .map_err(|e| refuse(e.after(first).to_string()))?;
     Ok(ModuleRows {
         inputs: rows.inputs,
         ones: rows.ones.unwrap_or_default(),

@@ -5,31 +5,52 @@
 //! file of 12 bytes), multiplies the dimensions without a check for overflow, and brings eleven
 //! crates, C code among them.
 
-use std::path::Path;
+use std::{io::Read, path::Path};
 
-use crate::Error;
+use crate::{Error, activation_file::FloatType};
 
-/// Reads the shape and the values of a file. Allocates no more than the file has.
-pub fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), Error> {
+/// Longest header that is read, in bytes. NumPy writes some hundred.
+const MAX_HEADER: usize = 1 << 20;
+
+/// What a header says of the values, which follow it.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Array {
+    /// Where they begin.
+    pub at: u64,
+    pub values: usize,
+    pub float: FloatType,
+}
+
+/// Reads the header of a file of `length` bytes, and checks that the values are all that follows.
+pub(crate) fn read_header(path: &Path, file: &mut impl Read, length: u64) -> Result<Array, Error> {
     let refuse = |why: String| Error::file(path, format!("not a usable .npy file: {why}"));
-    let rest = bytes
-        .strip_prefix(b"\x93NUMPY")
-        .ok_or_else(|| refuse("it does not begin with \\x93NUMPY".into()))?;
-    let short = || refuse("its header ends early".into());
-    let (version, rest) = rest.split_at_checked(2).ok_or_else(short)?;
-    let (length, rest) = match version[0] {
-        1 => rest
-            .split_at_checked(2)
-            .map(|(l, rest)| (usize::from(u16::from_le_bytes([l[0], l[1]])), rest)),
-        2 | 3 => rest
-            .split_at_checked(4)
-            .map(|(l, rest)| (u32::from_le_bytes([l[0], l[1], l[2], l[3]]) as usize, rest)),
-        other => return Err(refuse(format!("format version {other}"))),
+    let short = |_| refuse("its header ends early".into());
+    let mut start = [0u8; 8];
+    file.read_exact(&mut start).map_err(short)?;
+    if start[..6] != *b"\x93NUMPY" {
+        return Err(refuse("it does not begin with \\x93NUMPY".into()));
     }
-    .ok_or_else(short)?;
-    let (header, data) = rest.split_at_checked(length).ok_or_else(short)?;
+    let (mut two, mut four) = ([0u8; 2], [0u8; 4]);
+    let (header_length, before) = match start[6] {
+        1 => {
+            file.read_exact(&mut two).map_err(short)?;
+            (usize::from(u16::from_le_bytes(two)), 10)
+        }
+        2 | 3 => {
+            file.read_exact(&mut four).map_err(short)?;
+            (u32::from_le_bytes(four) as usize, 12)
+        }
+        other => return Err(refuse(format!("format version {other}"))),
+    };
+    if header_length > MAX_HEADER {
+        return Err(refuse(format!(
+            "its header has {header_length} bytes, at most {MAX_HEADER} are read"
+        )));
+    }
+    let mut header = vec![0u8; header_length];
+    file.read_exact(&mut header).map_err(short)?;
     let header =
-        std::str::from_utf8(header).map_err(|_| refuse("its header is not text".into()))?;
+        std::str::from_utf8(&header).map_err(|_| refuse("its header is not text".into()))?;
     if value_of(header, "fortran_order").is_none_or(|v| !v.starts_with("False")) {
         return Err(refuse("only C order is read: save numpy.ascontiguousarray(x)".into()));
     }
@@ -45,27 +66,26 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), Error>
             item.parse::<usize>().map_err(|_| refuse(format!("`{item}` is not a dimension")))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let count = shape
+    let values = shape
         .iter()
         .try_fold(1usize, |n, d| n.checked_mul(*d))
         .ok_or_else(|| refuse("its shape overflows".into()))?;
     let descr = value_of(header, "descr").unwrap_or_default();
-    let (width, read): (usize, fn(&[u8]) -> f32) =
-        match descr.trim_start_matches(['\'', '"']).get(..3) {
-            Some("<f4") => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
-            Some("<f8") => {
-                (8, |b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
-            }
-            _ => {
-                return Err(refuse(
-                    "only little-endian f4 and f8 are read: save x.astype(numpy.float32)".into(),
-                ));
-            }
-        };
-    if count.checked_mul(width) != Some(data.len()) {
-        return Err(refuse(format!("{} bytes of data for shape {shape:?}", data.len())));
+    let float = match descr.trim_start_matches(['\'', '"']).get(..3) {
+        Some("<f4") => FloatType::F32,
+        Some("<f8") => FloatType::F64,
+        _ => {
+            return Err(refuse(
+                "only little-endian f4 and f8 are read: save x.astype(numpy.float32)".into(),
+            ));
+        }
+    };
+    let at = (before + header_length) as u64;
+    let data = length.saturating_sub(at);
+    if values.checked_mul(float.width()).map(|bytes| bytes as u64) != Some(data) {
+        return Err(refuse(format!("{data} bytes of data for shape {shape:?}")));
     }
-    Ok((shape, data.chunks_exact(width).map(read).collect()))
+    Ok(Array { at, values, float })
 }
 
 /// What follows `'key':` in the header's Python dictionary.
@@ -78,6 +98,11 @@ fn value_of<'a>(header: &'a str, key: &str) -> Option<&'a str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    fn parse(mut file: &[u8]) -> Result<Array, Error> {
+        let length = file.len() as u64;
+        read_header(Path::new("x"), &mut file, length)
+    }
 
     fn npy(header: &str, data: &[u8]) -> Vec<u8> {
         let mut out = b"\x93NUMPY\x01\x00".to_vec();
@@ -93,9 +118,10 @@ mod tests {
             "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }\n",
             &[0, 0, 128, 63, 0, 0, 0, 64],
         );
-        assert_eq!(parse(Path::new("x"), &good).unwrap(), (vec![2, 1], vec![1.0, 2.0]));
+        let at = good.len() as u64 - 8;
+        assert_eq!(parse(&good).unwrap(), Array { at, values: 2, float: FloatType::F32 });
         for length in 0..good.len() {
-            assert!(parse(Path::new("x"), &good[..length]).is_err());
+            assert!(parse(&good[..length]).is_err());
         }
         for header in [
             "{'descr': '<f4', 'fortran_order': True, 'shape': (2,), }",
@@ -111,11 +137,11 @@ mod tests {
             "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }",
             "{'descr': '<f4', 'fortran_order': False, }",
         ] {
-            assert!(parse(Path::new("x"), &npy(header, &[0; 8])).is_err(), "{header}");
+            assert!(parse(&npy(header, &[0; 8])).is_err(), "{header}");
         }
         // A header of 4 GiB that is not there.
         let mut long = b"\x93NUMPY\x02\x00".to_vec();
         long.extend(u32::MAX.to_le_bytes());
-        assert!(parse(Path::new("x"), &long).is_err());
+        assert!(parse(&long).is_err());
     }
 }

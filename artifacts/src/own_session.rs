@@ -11,8 +11,14 @@ use zklora_proof::{
 };
 
 use crate::{
-    Error, activations::Activations, module_quantizer::quantized, module_rows::ModuleRows,
+    Error,
+    activations::{ActivationSource, read_inputs},
+    module_quantizer::quantized_from,
+    module_rows::ModuleRows,
 };
+
+/// Bytes of activations that are quantised at a time.
+const PIECE: usize = 4 << 20;
 
 /// What the user knows about the session without the trace. A field that is `None` is not checked,
 /// which is right for a trace that the user recorded.
@@ -21,7 +27,7 @@ pub struct OwnSession<'a> {
     /// The 32 random bytes that the user drew for the session.
     pub id: Option<[u8; 32]>,
     /// The activations that the user sent.
-    pub inputs: Option<&'a Activations>,
+    pub inputs: Option<&'a dyn ActivationSource>,
 }
 
 impl OwnSession<'_> {
@@ -51,108 +57,86 @@ impl OwnSession<'_> {
 }
 
 /// Checks that a trace of another party holds exactly these activations, quantised by
-/// [`quantized`].
+/// [`quantized_from`].
 ///
 /// # Errors
 /// [`Error::NotYours`] names the module, and the row if one differs.
 pub fn check_inputs(
     manifest: &CheckedManifest,
     trace: &Trace<'_>,
-    activations: &Activations,
+    activations: &dyn ActivationSource,
 ) -> Result<(), Error> {
     let modules = manifest.modules();
     for (module, found) in modules.iter().zip(trace.counts()) {
-        let inputs = inputs_of(activations, module);
-        let expected = inputs
-            .first()
-            .zip(module.inputs.first())
-            .map_or(0, |(values, input)| values.len() / input.dim);
+        let expected = activations.rows(module)?;
         if *found != expected {
             return Err(not_yours(format!(
                 "module `{}` has {found} rows, yours {expected}",
                 module.name
             )));
         }
-        // For modules with rows, quantisation checks this, too.
-        let whole = inputs.len() == module.inputs.len()
-            && inputs
-                .iter()
-                .zip(&module.inputs)
-                .all(|(values, input)| values.len() == expected * input.dim);
-        if !(whole || expected == 0 && inputs.is_empty()) {
-            return Err(Error::Input(format!(
-                "module `{}`: its inputs are not {expected} rows each",
-                module.name
-            )));
-        }
     }
-    let mut comparison =
-        Comparison { modules, activations, module: None, expected: ModuleRows::default() };
     let mut answer = Ok(());
     trace.visit(modules, |m, rows, piece| {
         if answer.is_ok() {
-            answer = comparison.check(m, rows, piece);
+            answer = compare(&modules[m], activations, rows, piece);
         }
         Ok(())
     })?;
     answer
 }
 
-fn inputs_of<'a>(activations: &'a Activations, module: &Module) -> &'a [Vec<f32>] {
-    activations.modules.get(&module.name).map(Vec::as_slice).unwrap_or_default()
-}
-
 fn not_yours(what: String) -> Error {
     Error::NotYours(format!("the trace is not of your activations: {what}"))
 }
 
-/// Compares the pieces of a trace with the user's activations, module by module.
-struct Comparison<'a> {
-    modules: &'a [Module],
-    activations: &'a Activations,
-    /// The module that `expected` belongs to.
-    module: Option<usize>,
-    /// The user's activations of that module, quantised.
-    expected: ModuleRows,
-}
-
-impl Comparison<'_> {
-    fn check(&mut self, m: usize, rows: Range<usize>, piece: &Piece<'_>) -> Result<(), Error> {
-        let module = &self.modules[m];
-        if self.module != Some(m) {
-            let inputs = inputs_of(self.activations, module);
-            self.expected =
-                quantized(module, &inputs.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-            self.module = Some(m);
-        }
-        let expected = &self.expected;
+/// Compares a piece of a trace with the same rows of the user's activations, which are quantised
+/// again for each part of the trace.
+fn compare(
+    module: &Module,
+    activations: &dyn ActivationSource,
+    rows: Range<usize>,
+    piece: &Piece<'_>,
+) -> Result<(), Error> {
+    if let Piece::Delta(_) = piece {
+        return Ok(());
+    }
+    let values = module.inputs.iter().map(|input| input.dim).sum::<usize>();
+    let at_once = (PIECE / 4 / values.max(1)).max(1);
+    for first in rows.clone().step_by(at_once) {
+        let part = first..rows.end.min(first + at_once);
+        let inputs = read_inputs(activations, module, &part)?;
+        let inputs: Vec<&[f32]> = inputs.iter().map(|values| &**values).collect();
+        let expected: ModuleRows = quantized_from(module, first, &inputs)?;
+        let in_piece = part.start - rows.start..part.end - rows.start;
         let differs = match piece {
-            Piece::Input(i, values) => {
-                differing(values, &expected.inputs[*i], &rows, module.inputs[*i].dim)
+            Piece::Input(i, found) => {
+                differing(found, &expected.inputs[*i], &in_piece, module.inputs[*i].dim)
             }
-            Piece::Ones(values) => differing(values, &expected.ones, &rows, 1),
+            Piece::Ones(found) => differing(found, &expected.ones, &in_piece, 1),
             // Equality of floats is equality of bits here: scales are positive numbers.
-            Piece::Scales(values) => differing(values, &expected.scales, &rows, 1),
+            Piece::Scales(found) => differing(found, &expected.scales, &in_piece, 1),
             Piece::Delta(_) => None,
         };
-        match differs {
-            None => Ok(()),
-            Some(row) => Err(not_yours(format!(
-                "module `{}`, row {row}, has other values or another scale",
-                module.name
-            ))),
+        if let Some(row) = differs {
+            return Err(not_yours(format!(
+                "module `{}`, row {}, has other values or another scale",
+                module.name,
+                rows.start + row
+            )));
         }
     }
+    Ok(())
 }
 
-/// The first of `rows` whose `dim` values differ from the expected ones.
+/// The first of `rows` of a piece whose `dim` values differ from the expected ones.
 fn differing<T: PartialEq>(
-    found: &[T],
+    piece: &[T],
     expected: &[T],
     rows: &Range<usize>,
     dim: usize,
 ) -> Option<usize> {
-    let expected = expected.get(rows.start * dim..rows.end * dim).unwrap_or_default();
+    let found = piece.get(rows.start * dim..rows.end * dim).unwrap_or_default();
     let pairs = found.chunks_exact(dim).zip(expected.chunks_exact(dim));
     match pairs.map(|(found, expected)| found != expected).position(|differs| differs) {
         Some(at) => Some(rows.start + at),

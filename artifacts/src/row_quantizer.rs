@@ -50,6 +50,17 @@ pub enum RowError {
     },
 }
 
+impl RowError {
+    /// The same error where `rows` rows come before those that were quantised.
+    pub fn after(self, rows: usize) -> RowError {
+        match self {
+            RowError::NonFinite { row } => RowError::NonFinite { row: rows + row },
+            RowError::NoOne { row, max } => RowError::NoOne { row: rows + row, max },
+            other => other,
+        }
+    }
+}
+
 /// Integer rows of all inputs of a module, which share one scale per row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantizedRows {

@@ -1,20 +1,56 @@
 //! Pseudo-random activations for a dry run: the same in every run, with outlier features as in
 //! transformers.
 
+use std::{borrow::Cow, ops::Range};
+
 use zklora_proof::manifest::Module;
 
-use crate::activations::Activations;
+use crate::{
+    Error,
+    activations::{ActivationSource, Activations},
+};
 
-/// Approximately normal activations for `rows` rows of every module; every 97th feature is 20 times
-/// larger.
-pub fn activations(modules: &[Module], rows: usize) -> Activations {
-    let mut out = Activations::default();
-    for module in modules {
+/// Approximately normal activations for this many rows of every module; every 97th feature is 20
+/// times larger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Synthetic {
+    /// Rows of every module.
+    pub rows: usize,
+}
+
+impl Synthetic {
+    fn values(&self, module: &Module, input: usize, rows: Range<usize>) -> Vec<f32> {
         let mut hasher = blake3::Hasher::new_derive_key("zklora synthetic activations");
         hasher.update(module.name.as_bytes());
         let mut stream = hasher.finalize_xof();
-        let inputs =
-            module.inputs.iter().map(|input| normal(&mut stream, rows, input.dim)).collect();
+        let before: usize = module.inputs.iter().take(input).map(|input| input.dim).sum();
+        let dim = module.inputs.get(input).map_or(0, |input| input.dim);
+        stream.set_position(8 * (self.rows * before + rows.start * dim) as u64);
+        normal(&mut stream, rows.len(), dim)
+    }
+}
+
+impl ActivationSource for Synthetic {
+    fn rows(&self, module: &Module) -> Result<usize, Error> {
+        Ok(if module.inputs.is_empty() { 0 } else { self.rows })
+    }
+
+    fn read(
+        &self,
+        module: &Module,
+        input: usize,
+        rows: Range<usize>,
+    ) -> Result<Cow<'_, [f32]>, Error> {
+        Ok(Cow::Owned(self.values(module, input, rows)))
+    }
+}
+
+/// [`Synthetic`] in memory.
+pub fn activations(modules: &[Module], rows: usize) -> Activations {
+    let mut out = Activations::default();
+    for module in modules {
+        let all = |input| Synthetic { rows }.values(module, input, 0..rows);
+        let inputs = (0..module.inputs.len()).map(all).collect();
         out.modules.insert(module.name.clone(), inputs);
     }
     out

@@ -8,5 +8,3 @@
 pub(crate) const FORMAT: &str = "zklora-trace";
 /// Version of the format.
 pub(crate) const VERSION: &str = "1";
-/// Longest header that is read, in bytes: the limit of the `safetensors` crate.
-pub(crate) const MAX_HEADER: u64 = 100_000_000;

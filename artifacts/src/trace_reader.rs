@@ -26,7 +26,8 @@ use crate::{
     Error,
     module_rows::ModuleRows,
     session_rows::SessionRows,
-    trace_format::{FORMAT, MAX_HEADER, VERSION},
+    tensor_header,
+    trace_format::{FORMAT, VERSION},
     trace_writer::TraceWriter,
 };
 
@@ -62,28 +63,7 @@ impl Header {
     pub fn read(path: &Path) -> Result<Header, Error> {
         let refuse = |why: String| Error::file(path, format!("not a trace: {why}"));
         let (mut file, bytes) = zklora_files::open(path, MAX_FILE)?;
-        let mut length = [0u8; 8];
-        file.read_exact(&mut length).map_err(|_| refuse(format!("it has {bytes} bytes")))?;
-        let length = u64::from_le_bytes(length);
-        if length > MAX_HEADER || length + 8 > bytes {
-            return Err(refuse(format!(
-                "its header would have {length} bytes, the file has {bytes}"
-            )));
-        }
-        let mut header = vec![0u8; length as usize];
-        file.read_exact(&mut header).map_err(|e| Error::file(path, e))?;
-        // Offsets, shapes and types are checked against each other.
-        let metadata: Metadata =
-            serde_json::from_slice(&header).map_err(|e| refuse(format!("its header: {e}")))?;
-        let start = length + 8;
-        // The metadata type checks the order of the tensors, not that they end where the file does.
-        if metadata.data_len() as u64 != bytes - start {
-            return Err(refuse(format!(
-                "its header describes {} bytes of {}",
-                metadata.data_len(),
-                bytes - start
-            )));
-        }
+        let (metadata, start) = tensor_header::read(&mut file, bytes).map_err(refuse)?;
         let fields = metadata.metadata().as_ref();
         let field =
             |name: &str| fields.and_then(|m| m.get(name)).map(String::as_str).unwrap_or_default();
@@ -248,8 +228,11 @@ impl TraceReader {
         writer.finish()
     }
 
-    /// Reads some rows of module `m`.
-    fn rows(&self, m: usize, rows: Range<usize>) -> Result<ModuleRows, Error> {
+    /// Reads some rows of module `m`, with their deltas. The range must be within its rows.
+    ///
+    /// # Errors
+    /// [`Error::File`]: the file can no longer be read.
+    pub fn rows(&self, m: usize, rows: Range<usize>) -> Result<ModuleRows, Error> {
         let (offsets, widths) = (&self.modules[m], &self.widths[m]);
         let of = |width: usize| rows.start * width..rows.end * width;
         let read = || {

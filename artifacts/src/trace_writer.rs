@@ -19,7 +19,8 @@ use zklora_proof::manifest::{AdapterId, Module};
 use crate::{
     Error,
     module_rows::ModuleRows,
-    trace_format::{FORMAT, MAX_HEADER, VERSION},
+    tensor_header::MAX_HEADER,
+    trace_format::{FORMAT, VERSION},
 };
 
 /// Most bytes that are buffered, of all tensors together.
@@ -140,7 +141,15 @@ impl TraceWriter {
     ///
     /// # Errors
     /// [`Error::File`]: rows are missing, or a write fails.
-    pub fn finish(mut self) -> Result<(), Error> {
+    pub fn finish(self) -> Result<(), Error> {
+        self.complete()?.publish()
+    }
+
+    /// Syncs the file to disk, and leaves it beside its path.
+    ///
+    /// # Errors
+    /// [`Error::File`]: rows are missing, or a write fails.
+    pub fn complete(mut self) -> Result<CompleteTrace, Error> {
         let failed = |e: std::io::Error| Error::file(&self.path, e);
         if self.broken {
             return Err(Error::file(&self.path, "not all of its rows could be written"));
@@ -156,6 +165,28 @@ impl TraceWriter {
             tensor.flush(self.file.as_file()).map_err(failed)?;
         }
         self.file.as_file().sync_all().map_err(failed)?;
+        Ok(CompleteTrace { path: self.path, file: self.file })
+    }
+}
+
+/// A whole trace in a temporary file beside its path. Dropping it removes the file.
+#[derive(Debug)]
+pub struct CompleteTrace {
+    path: PathBuf,
+    file: NamedTempFile,
+}
+
+impl CompleteTrace {
+    /// The temporary file.
+    pub fn temporary(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Moves the file to its path.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn publish(self) -> Result<(), Error> {
         self.file.persist(&self.path).map_err(|e| Error::file(&self.path, e.error))?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! proof_bench: profile → synthetic_adapter → task (a stage in its own process) → figures
 //!              figures → targets, scaling, markdown
+//! long_session: one part of a session of very many rows in its own process → peak memory
 //! network_bench: a server and a user's model in one process → times as ratios
 //! evaluation_bench: base model, adapter, text → scoring against tract, bytes and time around it
 //! inference_bench: the figures of proofs that `zklora integer prove` makes → page, curve
@@ -20,6 +21,7 @@ pub mod ezkl_comparison;
 pub mod hot_functions;
 pub mod inference_bench;
 mod integer_vs_float;
+pub mod long_session;
 pub mod network_bench;
 pub mod proof_bench;
 

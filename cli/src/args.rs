@@ -210,6 +210,7 @@ runs in its own process.\n\n\
 Examples: zklora bench --adapter fixtures/adapters/smollm2-r4-qv --rows 64,640,6400\n          \
 zklora bench --profile llama-3.3-70b\n          \
 zklora bench --scaling --svg scaling.svg\n          \
+zklora bench --long\n          \
 zklora bench --evaluate artifacts --model model.onnx --text text.txt\n          \
 zklora bench --against ezkl --module 64x4x64 --html comparison.html"
     )]

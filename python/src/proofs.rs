@@ -4,40 +4,23 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use pyo3::{prelude::*, types::PyBytes};
 use zklora_artifacts::{
-    activations::Activations,
     own_session::OwnSession,
     secret_files,
     verify::{self as verification, MAX_PROOF},
 };
 use zklora_files::Access;
-use zklora_proof::{checked_manifest::CheckedManifest, proof::Proof, verifier::SrsPolicy};
+use zklora_proof::{proof::Proof, verifier::SrsPolicy};
 use zklora_runtime::audit as auditing;
 use zklora_session::{prove as proving, record as recording};
 
 use crate::{
     adapters::{Artifacts, Manifest},
-    arrays::{self, Rows},
     error::Failure,
+    given_activations::Given,
     globals,
-    trace::{self, Trace},
+    trace::Trace,
     worker,
 };
-
-/// Arrays by module, as Python passes them.
-type Arrays<'py> = BTreeMap<String, Vec<Rows<'py>>>;
-
-fn activations(manifest: &CheckedManifest, arrays: &Arrays<'_>) -> Result<Activations, Failure> {
-    let mut activations = Activations::default();
-    for (name, inputs) in arrays {
-        arrays::check(&manifest.modules()[trace::index(manifest, name)?], inputs)?;
-        let inputs = inputs
-            .iter()
-            .map(|rows| Ok(arrays::values(name, rows)?.to_vec()))
-            .collect::<Result<_, Failure>>()?;
-        activations.modules.insert(name.clone(), inputs);
-    }
-    Ok(activations)
-}
 
 fn bytes32(what: &str, text: &str) -> Result<[u8; 32], Failure> {
     let mut bytes = [0u8; 32];
@@ -46,22 +29,32 @@ fn bytes32(what: &str, text: &str) -> Result<[u8; 32], Failure> {
     Ok(bytes)
 }
 
-/// Runs the quantised adapter on activations, and counts the rows in the artifacts' ledger.
+/// Runs the quantised adapter on activations, and counts the rows in the artifacts' ledger. With
+/// `out` the rows go to that file in pieces, else the trace is in memory.
 #[pyfunction]
-#[pyo3(signature = (artifacts, activations, session_id=None, max_rows=None))]
+#[pyo3(signature = (artifacts, activations, session_id=None, max_rows=None, out=None))]
 pub fn record(
     py: Python<'_>,
     artifacts: &Artifacts,
-    activations: Arrays<'_>,
+    activations: Given<'_>,
     session_id: Option<&str>,
     max_rows: Option<u64>,
+    out: Option<PathBuf>,
 ) -> Result<Trace, Failure> {
     let artifacts = Arc::clone(&artifacts.0);
     let session = session_id.map(|text| bytes32("session_id", text)).transpose()?;
-    let activations = self::activations(&artifacts.manifest, &activations)?;
+    let manifest = Arc::new(artifacts.manifest.clone());
+    let Some(out) = out else {
+        let activations = activations.to_memory(&manifest)?;
+        return worker::run(py, None, move |_| {
+            let (file, _) = recording::record(&artifacts, &activations, session, max_rows)?;
+            Ok(Trace::in_memory(file, manifest))
+        });
+    };
+    let activations = activations.to_source(&manifest)?;
     worker::run(py, None, move |_| {
-        let (file, _) = recording::record(&artifacts, &activations, session, max_rows)?;
-        Ok(Trace::in_memory(file, Arc::new(artifacts.manifest.clone())))
+        recording::record_to(&artifacts, &*activations, session, max_rows, &out)?;
+        Trace::in_file(&out, manifest)
     })
 }
 
@@ -97,14 +90,13 @@ pub fn verify(
     trace: &Trace,
     proof: Vec<u8>,
     session_id: Option<&str>,
-    activations: Option<Arrays<'_>>,
+    activations: Option<Given<'_>>,
 ) -> Result<BTreeMap<String, usize>, Failure> {
     let (manifest, storage) = (Arc::clone(&manifest.manifest), Arc::clone(&trace.storage));
     let own = session_id.map(|text| bytes32("session_id", text)).transpose()?;
-    let activations =
-        activations.map(|arrays| self::activations(&manifest, &arrays)).transpose()?;
+    let activations = activations.map(|given| given.to_source(&manifest)).transpose()?;
     worker::run(py, None, move |_| {
-        let own = OwnSession { id: own, inputs: activations.as_ref() };
+        let own = OwnSession { id: own, inputs: activations.as_deref() };
         // A session of another id is refused before its rows are read.
         own.check_id(storage.session())?;
         let (srs, keys) = (globals::srs()?, globals::keys());

@@ -1,6 +1,10 @@
 //! Traces: a session's rows, as either party keeps them.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use numpy::PyArray2;
 use pyo3::prelude::*;
@@ -74,6 +78,16 @@ impl Trace {
     pub fn in_memory(file: SessionRows, manifest: Arc<CheckedManifest>) -> Trace {
         Trace { storage: Arc::new(TraceStorage::Memory(file)), manifest }
     }
+
+    /// A trace file. Its rows stay in the file.
+    pub fn in_file(path: &Path, manifest: Arc<CheckedManifest>) -> Result<Trace, Failure> {
+        let reader = TraceReader::open(path, manifest.id(), manifest.modules())?;
+        Ok(Trace::read_by(reader, manifest))
+    }
+
+    pub fn read_by(reader: TraceReader, manifest: Arc<CheckedManifest>) -> Trace {
+        Trace { storage: Arc::new(TraceStorage::File(Arc::new(reader))), manifest }
+    }
 }
 
 #[pymethods]
@@ -82,10 +96,7 @@ impl Trace {
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf, manifest: &Manifest) -> Result<Trace, Failure> {
         let manifest = Arc::clone(&manifest.manifest);
-        worker::run(py, None, move |_| {
-            let reader = TraceReader::open(&path, manifest.id(), manifest.modules())?;
-            Ok(Trace { storage: Arc::new(TraceStorage::File(Arc::new(reader))), manifest })
-        })
+        worker::run(py, None, move |_| Trace::in_file(&path, manifest))
     }
 
     /// Reads a trace file without its manifest: see [`log_info`].

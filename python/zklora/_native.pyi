@@ -198,9 +198,10 @@ def compile(
 ) -> Artifacts: ...
 def record(
     artifacts: Artifacts,
-    activations: dict[str, list[_Rows]],
+    activations: Union[dict[str, list[_Rows]], _Path],
     session_id: Optional[str] = None,
     max_rows: Optional[int] = None,
+    out: Optional[_Path] = None,
 ) -> Trace: ...
 def prove(artifacts: Artifacts, trace: Trace, progress: _Progress = None) -> bytes: ...
 def verify(
@@ -208,7 +209,7 @@ def verify(
     trace: Trace,
     proof: bytes,
     session_id: Optional[str] = None,
-    activations: Optional[dict[str, list[_Rows]]] = None,
+    activations: Union[dict[str, list[_Rows]], _Path, None] = None,
 ) -> dict[str, int]: ...
 def read_proof(path: _Path) -> bytes: ...
 def write_proof(path: _Path, proof: bytes) -> None: ...

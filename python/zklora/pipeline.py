@@ -69,7 +69,12 @@ def _artifacts(value):
 
 
 def _inputs(manifest, activations):
-    """Returns activations by module, as a list of ``[rows, features]`` for its inputs."""
+    """Returns activations by module, as a list of ``[rows, features]`` for its inputs.
+
+    The path of a file stays a path.
+    """
+    if isinstance(activations, (str, os.PathLike)):
+        return activations
     modules = {module.name: module for module in manifest.modules}
     given = {}
     for name, values in activations.items():
@@ -94,7 +99,7 @@ def _inputs(manifest, activations):
 
 def record(
     artifacts: Union[Artifacts, PathLike],
-    activations: Mapping[str, Any],
+    activations: Union[Mapping[str, Any], PathLike],
     out: Optional[PathLike] = None,
     session_id: Optional[str] = None,
     max_rows: Optional[int] = None,
@@ -102,17 +107,17 @@ def record(
     """Runs the quantised adapter on activations and counts the rows; returns the ``Trace``.
 
     ``activations`` are arrays or tensors ``[..., d_in]`` by module name; a tuple of two for modules
-    that also read the base layer's output. ``session_id`` is the user's 32 random bytes in hex.
-    ``max_rows`` limits the rows of a module over all sessions. A few rows and their deltas reveal
-    most of what the adapter does (docs/security.md).
+    that also read the base layer's output. Or they are the path of a file: ``.safetensors``, or
+    for an adapter of one module ``.npy`` or ``.json``. With ``out`` the rows are written there in
+    pieces and stay in that file, so that a session may be larger than memory (pass a path, or
+    arrays of ``numpy.memmap``); without it the trace is in memory. ``session_id`` is the user's 32
+    random bytes in hex. ``max_rows`` limits the rows of a module over all sessions. A few rows and
+    their deltas reveal most of what the adapter does (docs/security.md).
     """
     artifacts = _artifacts(artifacts)
-    trace = _native.record(
-        artifacts, _inputs(artifacts.manifest, activations), session_id, max_rows
+    return _native.record(
+        artifacts, _inputs(artifacts.manifest, activations), session_id, max_rows, out
     )
-    if out is not None:
-        trace.save(out)
-    return trace
 
 
 def prove(
@@ -165,7 +170,7 @@ def verify(
     proof: Union[bytes, PathLike],
     expected_adapter: Union[Manifest, PathLike, None] = None,
     session_id: Optional[str] = None,
-    activations: Optional[Mapping[str, Any]] = None,
+    activations: Union[Mapping[str, Any], PathLike, None] = None,
 ) -> Verdict:
     """Verifies a proof against the user's own trace; returns a ``Verdict``.
 

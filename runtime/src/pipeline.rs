@@ -7,15 +7,14 @@ use std::{
 };
 
 use zklora_artifacts::{
-    activations::Activations, folder::Public, own_session::OwnSession, srs_file, synthetic,
-    trace_reader::TraceReader, verify,
+    activation_file::ActivationFile, activations::ActivationSource, folder::Public,
+    own_session::OwnSession, srs_file, synthetic::Synthetic, trace_reader::TraceReader, verify,
 };
 use zklora_files::Access;
 use zklora_models::Adapter;
 use zklora_proof::{
     keys::KeyStore,
     srs::{Provenance, Srs},
-    trace::Trace,
     verifier::{SrsPolicy, Verdict},
 };
 use zklora_session::{prove, record};
@@ -59,8 +58,8 @@ impl std::fmt::Display for PipelineStep {
 
 /// Where the activations come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ActivationSource {
-    /// A file that [`Activations::read`] takes.
+pub enum RunRows {
+    /// A file that [`ActivationFile::open`] takes.
     File(PathBuf),
     /// This many pseudo-random rows for every module.
     Synthetic(usize),
@@ -74,7 +73,7 @@ pub struct Options<'a> {
     /// need its weights.
     pub base: Option<&'a Path>,
     /// The activations.
-    pub rows: ActivationSource,
+    pub rows: RunRows,
     /// The folder for `onnx/`, `public/`, `private/`, `trace.safetensors` and `session.pf`.
     pub out: &'a Path,
     /// An SRS file instead of the Ethereum ceremony.
@@ -146,33 +145,24 @@ pub fn run(
         )?
         .artifacts)
     })?;
-    let activations = match &options.rows {
-        ActivationSource::File(path) => {
-            Activations::read(path, artifacts.manifest.modules(), None)?
-        }
-        ActivationSource::Synthetic(rows) => {
-            synthetic::activations(artifacts.manifest.modules(), *rows)
-        }
+    let modules = artifacts.manifest.modules();
+    let activations: Box<dyn ActivationSource> = match &options.rows {
+        RunRows::File(path) => Box::new(ActivationFile::open(path, modules, None)?),
+        RunRows::Synthetic(rows) => Box::new(Synthetic { rows: *rows }),
     };
-    let trace = timed.stage(PipelineStep::Record, || {
-        let (trace, _) = record::record(&artifacts, &activations, None, None)?;
-        trace.write(&trace_path, &artifacts.manifest)?;
-        Ok(trace)
+    let recorded = timed.stage(PipelineStep::Record, || {
+        Ok(record::record_to(&artifacts, &*activations, None, None, &trace_path)?)
     })?;
-    // The rows are used up here, so that verifying, which reads them again, does not compete for
-    // memory.
-    let precision = precision(&adapter, &artifacts.manifest, &activations, &trace);
-    let modules =
-        (trace.modules.len(), trace.modules.iter().filter(|m| !m.scales.is_empty()).count());
-    let rows = trace.rows();
-    drop(activations);
+    let written = TraceReader::open(&trace_path, artifacts.manifest.id(), modules)?;
+    let precision = precision(&adapter, &artifacts.manifest, &*activations, &written)?;
+    drop((activations, written));
+    let called = recorded.counts.iter().filter(|rows| **rows > 0).count();
     let proof = timed.stage(PipelineStep::Prove, || {
-        let prove = |rows: &Trace<'_>| prove::prove(&artifacts, rows, &srs, &keys);
-        let proof = trace.with_trace(&artifacts.manifest, prove)?;
+        let trace = TraceReader::trace(&trace_path, &artifacts.manifest)?;
+        let proof = prove::prove(&artifacts, &trace, &srs, &keys)?;
         zklora_files::write(&proof_path, &proof, Access::Public)?;
         Ok(proof)
     })?;
-    drop(trace);
     let pin = artifacts.manifest.id();
     let verdict = timed.stage(PipelineStep::Verify, || {
         // As the user: only the pin, the public folder, the user's trace and the proof file, with
@@ -194,8 +184,8 @@ pub fn run(
     })?;
     Ok(Summary {
         base_model: adapter.base_model.name.clone(),
-        modules,
-        rows,
+        modules: (recorded.counts.len(), called),
+        rows: recorded.counts.iter().sum(),
         parameters: adapter.parameters(),
         precision,
         proof_bytes: proof.len(),

@@ -53,3 +53,19 @@ fn bench_refuses_pages_without_a_place_and_profiles_that_it_does_not_know() {
     zk!["bench", "--profile", "gpt-5"].refused(2, "llama-3.3-70b");
     zk!["bench"].refused(2, "--adapter");
 }
+
+#[test]
+fn bench_measures_every_side_of_a_long_session() {
+    let run = zk!["--json", "bench", "--long", "--rows", "100,9000"].ok().json();
+    let runs = run["runs"].as_array().unwrap();
+    assert_eq!(
+        runs.iter().map(|run| run["rows"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [100, 9000]
+    );
+    for run in runs {
+        for part in ["record", "prove", "verify", "server", "user"] {
+            let peak = run["parts"][part]["peak_memory"].as_u64().unwrap();
+            assert!((1 << 20..300_000_000).contains(&peak), "{part}: {run}");
+        }
+    }
+}

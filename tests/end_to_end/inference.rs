@@ -159,9 +159,14 @@ impl Drop for Server {
 
 /// Starts `zklora infer` on tiny-llama.
 pub fn infer(contributors: &[&str], out: &Path, more: &[&str]) -> Child {
+    infer_on("dynamo", contributors, out, more)
+}
+
+/// Starts `zklora infer` on an export of tiny-llama.
+fn infer_on(export: &str, contributors: &[&str], out: &Path, more: &[&str]) -> Child {
     let mut command = zklora_command();
     command.args(["--json", "infer", "--base-weights"]).arg(fixture("base/tiny-llama"));
-    command.arg("--base").arg(fixture("base/tiny-llama/dynamo.onnx"));
+    command.arg("--base").arg(fixture(&format!("base/tiny-llama/{export}.onnx")));
     command.args(contributors.iter().flat_map(|contributor| ["--contributor", contributor]));
     command.arg("--out").arg(out).args(more);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -243,6 +248,32 @@ fn serve_and_infer_end_with_a_verified_proof() {
     let other = format!("{}={}", server.url, "0".repeat(64));
     end(infer(&[&other], &user.path().join("other"), &["--text", "x = 1"]))
         .refused(1, "was pinned");
+}
+
+#[test]
+fn a_base_model_with_a_cache_gives_the_same_text_and_sends_every_row_once() {
+    let contributor = first();
+    let server = Server::start(&contributor, "127.0.0.1:0", &[]);
+    let user = tempfile::tempdir().unwrap();
+    let prompt = "fn main() {";
+    let generated = |export: &str| {
+        let more = ["--prompt", prompt, "--generate", "40"];
+        let out = user.path().join(export);
+        end(infer_on(export, &[&server.pinned()], &out, &more)).ok().json()
+    };
+    let (whole, cached) = (generated("dynamo"), generated("cached"));
+    assert_eq!(cached["generated"]["adapted"], whole["generated"]["adapted"]);
+    let session = &cached["contributors"][0];
+    assert_eq!(session["verdict"], "accepted");
+    // The four modules get every token once, but for the last, which is chosen and not run. Equal
+    // tokens have equal rows in the first layer, and those are not sent again.
+    let rows = |run: &Value| {
+        let session = &run["contributors"][0];
+        session["rows"].as_u64().unwrap() + session["rows_reused"].as_u64().unwrap()
+    };
+    let tokens = prompt.len() as u64 + cached["generated"]["tokens"].as_u64().unwrap() - 1;
+    assert_eq!(rows(&cached), 4 * tokens);
+    assert!(rows(&whole) > 10 * rows(&cached));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use zklora_artifacts::{
-    activations::Activations, folder::Artifacts, srs_file, trace_reader::TraceReader,
+    activation_file::ActivationFile, folder::Artifacts, srs_file, trace_reader::TraceReader,
 };
 use zklora_files::Access;
 use zklora_proof::{keys::KeyStore, srs::Srs};
@@ -105,11 +105,10 @@ impl Adapter {
     ) -> Result<usize, Error> {
         let record = || -> Result<usize, zklora_session::Error> {
             zklora_files::require_folder_of(trace)?;
-            let inputs = Activations::read(inputs, self.artifacts.manifest.modules(), None)?;
+            let inputs = ActivationFile::open(inputs, self.artifacts.manifest.modules(), None)?;
             let session = Some(session_id.to_bytes());
-            let (rows, _) = record::record(&self.artifacts, &inputs, session, None)?;
-            rows.write(trace, &self.artifacts.manifest)?;
-            Ok(rows.rows())
+            let recorded = record::record_to(&self.artifacts, &inputs, session, None, trace)?;
+            Ok(recorded.counts.iter().sum())
         };
         Ok(record().map_err(Inner::from)?)
     }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use zklora_artifacts::{
-    activations::Activations,
+    activation_file::ActivationFile,
+    activations::ActivationSource,
     folder::Public,
     own_session::OwnSession,
     srs_file,
@@ -206,9 +207,10 @@ impl Verifier {
             let trace = TraceReader::trace(trace, &manifest)?;
             // A session of another id is refused before the inputs are read.
             OwnSession { id, inputs: None }.check_id(trace.context())?;
-            let read = |path| Activations::read(path, manifest.modules(), None);
-            let inputs = inputs.map(read).transpose()?;
-            let own = OwnSession { id, inputs: inputs.as_ref() };
+            let open = |path| ActivationFile::open(path, manifest.modules(), None);
+            let inputs = inputs.map(open).transpose()?;
+            let inputs = inputs.as_ref().map(|inputs| inputs as &dyn ActivationSource);
+            let own = OwnSession { id, inputs };
             let proof = zklora_files::read(proof, MAX_PROOF)?;
             verify::verify(&manifest, &trace, &own, &proof, srs, keys, self.policy)
         };

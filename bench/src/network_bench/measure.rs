@@ -112,7 +112,10 @@ pub fn measure(
         }
     }
     progress("echo");
-    let (calls, sizes) = injector.calls();
+    let figures = injector.calls();
+    let sizes: Vec<(usize, usize)> =
+        figures.iter().map(|call| (call.sent, call.received)).collect();
+    let calls = figures.iter().map(|call| call.seconds).collect();
     let echoes = echo::measure(&sizes)?;
     server.stop()?;
     Ok(Measured {

@@ -96,7 +96,7 @@ impl Profile {
     }
 
     /// One narrow module of 64×4×64, for sessions of very many rows.
-    pub(super) fn narrow_module() -> Profile {
+    pub(crate) fn narrow_module() -> Profile {
         Profile { name: "narrow".into(), layers: 1, shapes: vec![Shape::of("q_proj", 64, 4, 64)] }
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use zklora_artifacts::{
     folder as artifacts, folder::Artifacts, own_session::OwnSession, session_rows::SessionRows,
-    srs_file, synthetic, trace_reader::TraceReader, verify,
+    srs_file, synthetic::Synthetic, trace_reader::TraceReader, verify,
 };
 use zklora_files::{Access, MAX_FILE};
 use zklora_proof::{
@@ -58,7 +58,7 @@ impl Task {
             BenchStage::Commit => self.commit(&srs, &mut report)?,
             BenchStage::StartUp => self.start_up(&mut report)?,
             BenchStage::Record => self.record(&srs, &mut report)?,
-            BenchStage::Pass => self.pass(&mut report)?,
+            BenchStage::Pass => self.pass(&srs, &mut report)?,
             BenchStage::Pieces => self.pieces(&mut report)?,
             BenchStage::Prove => self.prove(&srs, &mut report)?,
             BenchStage::Verify => self.verify(&srs, &mut report)?,
@@ -129,27 +129,14 @@ impl Task {
     /// Also records a session of one row, whose cost is the part that does not depend on the rows.
     fn record(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
         let artifacts = Artifacts::load(&self.artifacts(), srs, &KeyStore::default())?;
-        let modules = artifacts.manifest.modules();
-        let activations = synthetic::activations(modules, 1);
-        let (one, _) = record::record(&artifacts, &activations, None, None)?;
-        one.write(&files_of(&self.folder, 1).0, &artifacts.manifest)?;
-        let activations = synthetic::activations(modules, self.rows);
-        // Every run records a new session. The last one is kept.
-        let (recording, (trace, _)) =
-            cost(|| Ok(record::record(&artifacts, &activations, None, None)?))?;
-        report.costs.insert(Item::Record, recording);
-        drop(activations);
-        trace.write(&files_of(&self.folder, self.rows).0, &artifacts.manifest)?;
-        let laid_out = Deltas::new(artifacts.manifest.modules(), &artifacts.weights);
-        let deltas = || {
-            for (m, rows) in trace.modules.iter().enumerate() {
-                let (modules, weights) = (artifacts.manifest.modules(), &artifacts.weights);
-                std::hint::black_box(laid_out.compute(modules, weights, m, rows));
-            }
-            Ok(())
+        let record = |rows: usize| {
+            let out = files_of(&self.folder, rows).0;
+            Ok(record::record_to(&artifacts, &Synthetic { rows }, None, None, &out)?)
         };
-        report.costs.insert(Item::Deltas, cost(deltas)?.0);
-        report.sizes.insert(Size::Trace, slices(&trace).map(|bytes| bytes.len() as u64).sum());
+        record(1)?;
+        // Every run records a new session. The last one is kept.
+        let (recording, _) = cost(|| record(self.rows))?;
+        report.costs.insert(Item::Record, recording);
         Ok(())
     }
 
@@ -157,21 +144,32 @@ impl Task {
         files_of(&self.folder, rows).0
     }
 
-    fn pass(&self, report: &mut StageReport) -> Result<(), Error> {
-        let manifest = self.pinned()?;
-        let file = SessionRows::read(&self.trace(self.rows), &manifest)?;
+    fn pass(&self, srs: &Srs, report: &mut StageReport) -> Result<(), Error> {
+        let artifacts = Artifacts::load(&self.artifacts(), srs, &KeyStore::default())?;
+        let manifest = &artifacts.manifest;
+        let file = SessionRows::read(&self.trace(self.rows), manifest)?;
+        let laid_out = Deltas::new(manifest.modules(), &artifacts.weights);
+        let deltas = || {
+            for (m, rows) in file.modules.iter().enumerate() {
+                let (modules, weights) = (manifest.modules(), &artifacts.weights);
+                std::hint::black_box(laid_out.compute(modules, weights, m, rows));
+            }
+            Ok(())
+        };
+        report.costs.insert(Item::Deltas, cost(deltas)?.0);
+        report.sizes.insert(Size::Trace, slices(&file).map(|bytes| bytes.len() as u64).sum());
         let opening = any_challenges();
-        let digest = || file.with_trace(&manifest, |trace| Ok(trace.digest()));
+        let digest = || file.with_trace(manifest, |trace| Ok(trace.digest()));
         report.costs.insert(Item::Digest, cost(digest)?.0);
         let project = |trace: &Trace<'_>| {
-            cost(|| Ok(std::hint::black_box(Projection::of(&manifest, trace, &opening)?)))
+            cost(|| Ok(std::hint::black_box(Projection::of(manifest, trace, &opening)?)))
         };
-        report.costs.insert(Item::Projection, file.with_trace(&manifest, project)?.0);
+        report.costs.insert(Item::Projection, file.with_trace(manifest, project)?.0);
         let one = rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let one = one.map_err(|e| Error::input(format!("a thread cannot be started: {e}")))?;
         let both = || {
-            file.with_trace(&manifest, |trace| {
-                Ok(std::hint::black_box(Projection::of(&manifest, trace, &opening)?))
+            file.with_trace(manifest, |trace| {
+                Ok(std::hint::black_box(Projection::of(manifest, trace, &opening)?))
             })
         };
         report.costs.insert(Item::PassOneCore, one.install(|| cost(both))?.0);

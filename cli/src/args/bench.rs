@@ -13,7 +13,7 @@ pub struct Bench {
     /// PEFT folder whose pipeline is measured.
     #[arg(long, value_name = "DIR",
         required_unless_present_any =
-            ["profile", "all", "scaling", "task", "against", "evaluate", "inference"])]
+            ["profile", "all", "scaling", "long", "task", "against", "evaluate", "inference"])]
     pub adapter: Option<PathBuf>,
     /// Folder of the base model: DoRA and VeRA need it.
     #[arg(long, value_name = "DIR", requires = "adapter")]
@@ -33,11 +33,15 @@ pub struct Bench {
     /// ×4; rank 4, 8, 16, 32.
     #[arg(long, conflicts_with_all = ["adapter", "all"])]
     pub scaling: bool,
+    /// Measure sessions of very many rows of one narrow module (64×4×64): peak memory of `trace
+    /// record`, `prove`, `verify --inputs`, the server and its user.
+    #[arg(long, conflicts_with_all = ["adapter", "profile", "all", "scaling"])]
+    pub long: bool,
     /// Draw the curves of --scaling or --inference into this file.
     #[arg(long, value_name = "FILE.svg", conflicts_with_all = ["adapter", "evaluate"])]
     pub svg: Option<PathBuf>,
     /// Rows per module, separated by commas [default: 64,640,6400; 64 for profiles, 16 for
-    /// --scaling].
+    /// --scaling, 10000,1000000 for --long].
     #[arg(long, value_name = "N,…", value_delimiter = ',',
         value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub rows: Vec<u32>,

@@ -64,7 +64,8 @@ pub enum Mode {
 /// `zklora infer`
 #[derive(ClapArgs)]
 pub struct Infer {
-    /// The base model: an ONNX causal language model.
+    /// The base model: an ONNX causal language model. If it has a cache of keys and values
+    /// (`past_key_values.N.key`, as optimum exports it), each token of --generate is run once.
     #[arg(long, value_name = "MODEL.onnx")]
     pub base: PathBuf,
     /// The base model's tokenizer [default: tokenizer.json beside the base model].

@@ -48,7 +48,7 @@ pub struct Record {
     #[arg(long, value_name = "DIR")]
     pub artifacts: PathBuf,
     /// Activations: .safetensors (`<module>.x`), or for a single module .npy or .json
-    /// ({"input_data": [[…]]}).
+    /// ({"input_data": [[…]]}). They are read in pieces and may be larger than memory.
     #[arg(long, value_name = "FILE")]
     pub inputs: PathBuf,
     /// The module that a .npy or .json file is for.

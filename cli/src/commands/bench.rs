@@ -11,7 +11,7 @@ use zklora_bench::{
 use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
 use zklora_runtime::{
     pipeline,
-    pipeline::{ActivationSource, Options, PipelineStep},
+    pipeline::{Options, PipelineStep, RunRows},
 };
 
 use super::{inference_bench, outcome::Outcome, profile_bench};
@@ -61,7 +61,7 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
         let options = Options {
             adapter,
             base: args.base.as_deref(),
-            rows: ActivationSource::Synthetic(*rows as usize),
+            rows: RunRows::Synthetic(*rows as usize),
             out: out.path(),
             srs: args.srs.srs.as_deref(),
             policy: SrsPolicy::AllowUntrusted,

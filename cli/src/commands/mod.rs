@@ -18,6 +18,8 @@ mod infer;
 mod inference_bench;
 mod integer;
 mod leak;
+#[cfg(feature = "bench")]
+mod long_bench;
 mod man;
 mod offer;
 mod outcome;

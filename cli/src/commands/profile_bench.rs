@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::json;
 use zklora_bench::{
-    Error, proof_bench,
+    Error,
+    long_session::LongTask,
+    proof_bench,
     proof_bench::{
         ALL_STAGES, BenchStage, Cost, Curve, Item, Measured, PROFILES, Profile, StageReport, Task,
         files_of, targets,
@@ -20,7 +22,7 @@ use zklora_bench::{
 use zklora_files::{Access, MAX_FILE};
 use zklora_proof::checked_manifest::CheckedManifest;
 
-use super::outcome::Outcome;
+use super::{long_bench, outcome::Outcome};
 use crate::{
     args,
     output::{Output, bytes, count},
@@ -32,6 +34,7 @@ const STARTS: usize = 3;
 pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     match &args.task {
         Some(task) => stage(task, output),
+        None if args.long => long_bench::bench(args, output),
         None if args.scaling => scaling(args, output),
         None => profiles(args, output),
     }
@@ -39,10 +42,12 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
 
 /// Runs one stage in this process.
 fn stage(path: &Path, output: &Output) -> Outcome {
-    let task: Task =
-        serde_json::from_slice(&zklora_files::read(path, MAX_FILE)?).context("not a task")?;
-    let report = task.run()?;
-    output.result(&json!(report), &[("Measured", json!(report).to_string())]);
+    let bytes = zklora_files::read(path, MAX_FILE)?;
+    let report = match serde_json::from_slice::<LongTask>(&bytes) {
+        Ok(task) => json!(task.run()?),
+        Err(_) => json!(serde_json::from_slice::<Task>(&bytes).context("not a task")?.run()?),
+    };
+    output.result(&report, &[("Measured", report.to_string())]);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use serde_json::json;
 use zklora_runtime::{
     pipeline,
-    pipeline::{ActivationSource, Options, PipelineStep, Summary},
+    pipeline::{Options, PipelineStep, RunRows, Summary},
 };
 
 use super::outcome::{Outcome, policy};
@@ -44,22 +44,22 @@ pub fn run(args: &args::Run, output: &Output) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn rows(args: &args::Run) -> ActivationSource {
+fn rows(args: &args::Run) -> RunRows {
     let adapter_inputs = args.adapter.join("activations.safetensors");
     match (&args.trace, args.rows) {
-        (Some(file), _) => ActivationSource::File(file.clone()),
-        (None, Some(rows)) => ActivationSource::Synthetic(rows as usize),
-        (None, None) if adapter_inputs.is_file() => ActivationSource::File(adapter_inputs),
-        (None, None) => ActivationSource::Synthetic(DEFAULT_ROWS),
+        (Some(file), _) => RunRows::File(file.clone()),
+        (None, Some(rows)) => RunRows::Synthetic(rows as usize),
+        (None, None) if adapter_inputs.is_file() => RunRows::File(adapter_inputs),
+        (None, None) => RunRows::Synthetic(DEFAULT_ROWS),
     }
 }
 
-fn print(summary: &Summary, rows: &ActivationSource, out: Option<&Path>, output: &Output) {
+fn print(summary: &Summary, rows: &RunRows, out: Option<&Path>, output: &Output) {
     let (modules, called) = summary.modules;
     let total: std::time::Duration = summary.times.iter().map(|(_, time)| *time).sum();
     let source = match rows {
-        ActivationSource::File(path) => format!("activations of {}", path.display()),
-        ActivationSource::Synthetic(_) => "pseudo-random activations".into(),
+        RunRows::File(path) => format!("activations of {}", path.display()),
+        RunRows::Synthetic(_) => "pseudo-random activations".into(),
     };
     let times: serde_json::Map<_, _> = summary
         .times

@@ -4,7 +4,8 @@ use std::{path::Path, process::ExitCode};
 
 use serde_json::json;
 use zklora_artifacts::{
-    activations::Activations,
+    activation_file::ActivationFile,
+    activations::ActivationSource,
     folder::{Artifacts, Public},
     own_session::OwnSession,
     session_rows::SessionRows,
@@ -35,27 +36,25 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
     // Rows are counted before they are written, so check first that the trace can be written.
     zklora_files::require_folder_of(&args.out)?;
     let activations =
-        Activations::read(&args.inputs, artifacts.manifest.modules(), args.module.as_deref())?;
+        ActivationFile::open(&args.inputs, artifacts.manifest.modules(), args.module.as_deref())?;
     let session = args.session_id.map(|args::SessionId(id)| id);
-    let (trace, served) = record::record(&artifacts, &activations, session, args.max_rows)?;
-    trace.write(&args.out, &artifacts.manifest)?;
+    let record::Recorded { session, counts, served, .. } =
+        record::record_to(&artifacts, &activations, session, args.max_rows, &args.out)?;
+    let rows: usize = counts.iter().sum();
     let limit = args
         .max_rows
         .map_or("no limit".into(), |limit| format!("the limit is {}", count(limit as usize)));
     let modules = artifacts.manifest.modules().iter().map(|module| module.name.as_str());
     let in_all: std::collections::BTreeMap<&str, u64> =
         modules.zip(served.total.iter().copied()).filter(|(_, rows)| *rows > 0).collect();
-    let called = activations.modules.len();
+    let called = activations.called();
     let mut table = vec![
-        (
-            "Recorded",
-            format!("{} rows in {called} of {} modules", count(trace.rows()), trace.modules.len()),
-        ),
+        ("Recorded", format!("{} rows in {called} of {} modules", count(rows), counts.len())),
         (
             "Ignored",
             format!("{} tensors that are not inputs of the adapter", activations.ignored.len()),
         ),
-        ("Session id", hex::encode(trace.session)),
+        ("Session id", hex::encode(session)),
         (
             "Served in all",
             format!("up to {} rows a module, {limit}", count(served.most() as usize)),
@@ -66,8 +65,8 @@ pub fn record(args: &args::Record, output: &Output) -> Outcome {
     table.push(("Trace", args.out.display().to_string()));
     output.result(
         &json!({
-            "rows": trace.rows(),
-            "session_id": hex::encode(trace.session),
+            "rows": rows,
+            "session_id": hex::encode(session),
             "ignored": activations.ignored,
             "out": path(&args.out),
             "rows_served_in_all": in_all,
@@ -128,16 +127,17 @@ pub fn prove(args: &args::Prove, output: &Output) -> Outcome {
 pub(super) fn own_inputs(
     args: &args::Verify,
     modules: &[Module],
-) -> Result<Option<Activations>, zklora_artifacts::Error> {
-    let read = |path| Activations::read(path, modules, args.module.as_deref());
-    args.inputs.as_deref().map(read).transpose()
+) -> Result<Option<ActivationFile<'static>>, zklora_artifacts::Error> {
+    let open = |path| ActivationFile::open(path, modules, args.module.as_deref());
+    args.inputs.as_deref().map(open).transpose()
 }
 
 /// What the user knows of the session without the trace.
 pub(super) fn own_session<'a>(
     args: &args::Verify,
-    inputs: Option<&'a Activations>,
+    inputs: Option<&'a ActivationFile<'_>>,
 ) -> OwnSession<'a> {
+    let inputs = inputs.map(|inputs| inputs as &dyn ActivationSource);
     OwnSession { id: args.session_id.as_ref().map(|args::SessionId(id)| *id), inputs }
 }
 

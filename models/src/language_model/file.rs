@@ -12,7 +12,7 @@ use tract_onnx::pb::{
 };
 use zklora_files::resolve_inside;
 
-use super::{hide_ranges, insert_nodes, mark_layers};
+use super::{cache_branch, hide_ranges, insert_nodes, mark_layers};
 use crate::Error;
 
 /// Longest ONNX file: protobuf messages have at most 2 GiB.
@@ -26,12 +26,14 @@ const MAX_NODES: usize = 100_000;
 pub(super) fn read(path: &Path) -> Result<(pb::ModelProto, Vec<Option<String>>), Error> {
     let bytes = zklora_files::read(path, MAX_FILE)?;
     let refuse = |reason: String| Error::Onnx { path: path.to_owned(), reason };
-    let model = pb::ModelProto::decode(bytes.as_slice())
+    let mut model = pb::ModelProto::decode(bytes.as_slice())
         .map_err(|error| refuse(format!("is not an ONNX model, or is cut short: {error}")))?;
     let graph = model
         .graph
-        .as_ref()
+        .as_mut()
         .ok_or_else(|| refuse("is not an ONNX model: it has no graph".into()))?;
+    let mut scopes = super::scopes::of_nodes(&bytes, graph);
+    cache_branch::take(graph, &mut scopes).map_err(refuse)?;
     if graph.node.len() > MAX_NODES {
         return Err(refuse(format!(
             "has {} nodes, over the limit of {MAX_NODES}",
@@ -41,7 +43,6 @@ pub(super) fn read(path: &Path) -> Result<(pb::ModelProto, Vec<Option<String>>),
     check_names(graph).map_err(refuse)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     check_tensors(graph, folder).map_err(refuse)?;
-    let scopes = super::scopes::of_nodes(&bytes, graph);
     Ok((model, scopes))
 }
 

@@ -1,8 +1,7 @@
 //! Continues a text: chooses one token after another and appends it.
 //!
-//! There is no cache of keys and values: every new token runs the whole sequence again, and the
-//! injector is called again with the same activations for the earlier tokens (see
-//! [`LanguageModel::logits`]). Must not know about text.
+//! Must not know about text, nor whether the model has a cache of keys and values (see
+//! [`super::Sequence`]).
 
 use super::{
     model::LanguageModel,
@@ -36,26 +35,26 @@ pub fn generate(
     mut on_token: impl FnMut(u32) -> bool,
 ) -> Result<(Vec<u32>, StopReason), Error> {
     let mut sampler = Sampler::new(sampling)?;
-    let mut ids = prompt.to_vec();
+    let mut sequence = model.sequence();
+    let (mut tokens, mut new) = (Vec::new(), 0);
     let ended = loop {
-        let new = ids.len() - prompt.len();
         if new >= sampling.max_new_tokens {
             break StopReason::Length;
         }
         // A prompt that is too long is an error, which `logits` reports.
-        if new > 0 && model.max_tokens().is_some_and(|most| ids.len() > most) {
+        if new > 0 && model.max_tokens().is_some_and(|most| prompt.len() + new > most) {
             break StopReason::Positions;
         }
-        let logits = model.logits(&ids)?;
-        let row = logits.row(ids.len() - 1).unwrap_or_default();
-        let next = sampler.next(row)?;
+        let logits = sequence.push(if new == 0 { prompt } else { &tokens[new - 1..] })?;
+        let next = sampler.next(logits.row(logits.rows - 1).unwrap_or_default())?;
         if stop.contains(&next) {
             break StopReason::EndOfText;
         }
-        ids.push(next);
+        tokens.push(next);
+        new += 1;
         if !on_token(next) {
             break StopReason::Callback;
         }
     };
-    Ok((ids.split_off(prompt.len()), ended))
+    Ok((tokens, ended))
 }

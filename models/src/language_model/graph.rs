@@ -14,8 +14,10 @@ use tract_onnx::{
 use zklora_files::text::condensed;
 
 use super::{
-    hide_ranges, insert_nodes,
-    interface::Input,
+    hide_ranges,
+    injector::Injector,
+    insert_nodes,
+    interface::{CacheTensor, Input, Interface},
     mark_layers,
     operator::{self, ForwardPass, Inject, InjectorError},
     point::{FoundPoint, InjectionPoint},
@@ -26,6 +28,8 @@ pub(super) type Plan = SimplePlan<TypedFact, Box<dyn TypedOp>>;
 
 /// The symbol of the number of tokens.
 pub(super) const TOKENS: &str = "tokens";
+/// The symbol of the number of tokens before them, which the cache has.
+const PAST: &str = "past";
 
 /// A plan and the number of logits of a token.
 pub(super) struct Loaded {
@@ -37,14 +41,15 @@ pub(super) struct Loaded {
 pub(super) fn load(
     proto: pb::ModelProto,
     path: &Path,
-    inputs: &[Input],
+    interface: &Interface,
     points: &[InjectionPoint],
     found: &[FoundPoint],
 ) -> Result<Loaded, Error> {
     let refuse = |reason: String| Error::Onnx { path: path.to_owned(), reason };
     panics::catch(|| {
-        let typed = typed(proto, path, inputs).map_err(|error| unrunnable(path, &error))?;
+        let typed = typed(proto, path, interface).map_err(|error| unrunnable(path, &error))?;
         check_sizes(&typed, path, points, found)?;
+        check_cache(&typed, &interface.cache).map_err(&refuse)?;
         let vocabulary = vocabulary(&typed).map_err(&refuse)?;
         let plan = typed
             .into_optimized()
@@ -59,9 +64,9 @@ pub(super) fn load(
 pub(super) fn unoptimised(
     proto: pb::ModelProto,
     path: &Path,
-    inputs: &[Input],
+    interface: &Interface,
 ) -> Result<TypedModel, Error> {
-    panics::catch(|| typed(proto, path, inputs).map_err(|error| unrunnable(path, &error)))
+    panics::catch(|| typed(proto, path, interface).map_err(|error| unrunnable(path, &error)))
         .unwrap_or_else(|| Err(panicked(path)))
 }
 
@@ -75,7 +80,7 @@ fn unrunnable(path: &Path, error: &TractError) -> Error {
     Error::Unrunnable { path: path.to_owned(), what: condensed(format_args!("{error:#}")) }
 }
 
-fn typed(mut proto: pb::ModelProto, path: &Path, inputs: &[Input]) -> TractResult<TypedModel> {
+fn typed(mut proto: pb::ModelProto, path: &Path, interface: &Interface) -> TractResult<TypedModel> {
     let mut onnx = tract_onnx::onnx().with_ignore_output_types(true).with_ignore_value_info(true);
     // A mapped file that shrinks while it is read would kill the process; a file that is read does
     // not.
@@ -97,15 +102,51 @@ fn typed(mut proto: pb::ModelProto, path: &Path, inputs: &[Input]) -> TractResul
         )));
     }
     let mut model = parsed.model;
-    let tokens = model.symbols.sym(TOKENS);
-    for at in 0..inputs.len() {
+    let tokens = model.symbols.sym(TOKENS).to_dim();
+    let past = match interface.cache.is_empty() {
+        true => 0.to_dim(),
+        false => model.symbols.sym(PAST).to_dim(),
+    };
+    for (at, input) in interface.inputs.iter().enumerate() {
+        let shape = match input {
+            Input::Ids | Input::Positions => tvec![1.to_dim(), tokens.clone()],
+            Input::Mask => tvec![1.to_dim(), past.clone() + &tokens],
+            Input::Past(of) => shape(&interface.cache[*of], past.clone()),
+        };
         let datum_type = model.input_fact(at)?.datum_type.concretize().unwrap_or(i64::datum_type());
-        model.set_input_fact(
-            at,
-            InferenceFact::dt_shape(datum_type, [1.to_dim(), tokens.to_dim()]),
-        )?;
+        model.set_input_fact(at, InferenceFact::dt_shape(datum_type, shape))?;
     }
     model.into_typed()
+}
+
+/// The shape of keys or values of some tokens.
+fn shape(of: &CacheTensor, tokens: TDim) -> TVec<TDim> {
+    tvec![1.to_dim(), of.heads.to_dim(), tokens, of.width.to_dim()]
+}
+
+/// Checks the types and sizes that tract inferred for the keys and values that the model gives.
+/// What it could not infer is checked when the model runs.
+fn check_cache(model: &TypedModel, cache: &[CacheTensor]) -> Result<(), String> {
+    let (past, tokens) = (5, 3);
+    let mut symbols = SymbolValues::default();
+    symbols = symbols.with(&model.symbols.sym(PAST), past).with(&model.symbols.sym(TOKENS), tokens);
+    for (at, of) in cache.iter().enumerate() {
+        let fact =
+            model.output_fact(at + 1).map_err(|error| condensed(format_args!("{error:#}")))?;
+        let expected = shape(of, (past + tokens).to_dim());
+        let fits = fact.rank() == expected.len()
+            && fact.shape.iter().zip(&expected).all(|(found, expected)| {
+                let found = found.eval(&symbols);
+                found.to_i64().is_err() || found == *expected
+            });
+        if !fits || fact.datum_type != f32::datum_type() {
+            return Err(format!(
+                "its output {} is {fact:?}, which does not continue its input {}; export the model again",
+                of.present, of.past
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Checks the types and sizes that tract inferred for the tensors of the points.
@@ -170,39 +211,61 @@ fn vocabulary(model: &TypedModel) -> Result<usize, String> {
     }
 }
 
-/// The values of a model's inputs for `ids`, padded to `padded` tokens.
+/// What one run reads.
+pub(super) struct Run<'a> {
+    /// The tokens.
+    pub ids: &'a [u32],
+    /// Tokens before them, which the cache has.
+    pub before: usize,
+    /// The cache; empty for no tokens before.
+    pub past: &'a [TValue],
+    /// Tokens with the padding after them.
+    pub padded: usize,
+}
+
+/// The values of a model's inputs.
 pub(super) fn values(
     model: &TypedModel,
-    inputs: &[Input],
-    ids: &[u32],
-    padded: usize,
+    interface: &Interface,
+    run: &Run<'_>,
 ) -> TractResult<TVec<TValue>> {
-    let values = inputs.iter().enumerate().map(|(at, input)| {
-        let value = |at: usize| match input {
-            Input::Ids => ids.get(at).map_or(0, |&id| i64::from(id)),
-            Input::Mask => i64::from(at < ids.len()),
-            Input::Positions => at as i64,
+    let Run { ids, before, past, padded } = *run;
+    let values = interface.inputs.iter().enumerate().map(|(at, input)| {
+        let numbers: Vec<i64> = match input {
+            Input::Ids => {
+                (0..padded).map(|at| ids.get(at).map_or(0, |&id| i64::from(id))).collect()
+            }
+            Input::Mask => {
+                (0..before + padded).map(|at| i64::from(at < before + ids.len())).collect()
+            }
+            Input::Positions => (before..before + padded).map(|at| at as i64).collect(),
+            Input::Past(of) => {
+                let CacheTensor { heads, width, .. } = interface.cache[*of];
+                return match past.get(*of) {
+                    Some(past) => Ok(past.clone()),
+                    None => Tensor::zero::<f32>(&[1, heads, 0, width]).map(Tensor::into_tvalue),
+                };
+            }
         };
-        let numbers: Vec<i64> = (0..padded).map(value).collect();
-        let tensor = Tensor::from_shape(&[1, padded], &numbers)?;
+        let tensor = Tensor::from_shape(&[1, numbers.len()], &numbers)?;
         let datum_type = model.input_fact(at)?.datum_type;
         Ok(tensor.cast_to_dt(datum_type)?.into_owned().into_tvalue())
     });
     values.collect()
 }
 
-/// Runs the plan for `ids`, padded to `padded` tokens. Returns the logits of the tokens.
+/// Runs the plan. Returns the logits of the tokens, and the cache of all tokens with the padding.
 pub(super) fn run(
     plan: &Arc<Plan>,
-    inputs: &[Input],
-    ids: &[u32],
-    pass: ForwardPass,
-) -> Result<Vec<f32>, Error> {
-    let (rows, padded) = (pass.rows, pass.padded);
-    let attempt = || -> TractResult<Vec<f32>> {
-        let values = values(plan.model(), inputs, ids, padded)?;
+    interface: &Interface,
+    run: &Run<'_>,
+    injector: Arc<dyn Injector>,
+) -> Result<(Vec<f32>, Vec<TValue>), Error> {
+    let (rows, padded) = (run.ids.len(), run.padded);
+    let attempt = || -> TractResult<(Vec<f32>, Vec<TValue>)> {
+        let values = values(plan.model(), interface, run)?;
         let mut state = plan.spawn()?;
-        state.turn_state.shared.insert(pass);
+        state.turn_state.shared.insert(ForwardPass { injector, rows, padded });
         let outputs = state.run(values)?;
         let logits = outputs.first().ok_or_else(|| TractError::msg("the model has no output"))?;
         let [1, length, vocabulary] = *logits.shape() else {
@@ -213,9 +276,21 @@ pub(super) fn run(
                 "the model returned logits of {length} tokens for {padded}"
             )));
         }
-        Ok(logits.try_as_plain_ram()?.as_slice::<f32>()?[..rows * vocabulary].to_vec())
+        let values = logits.try_as_plain_ram()?.as_slice::<f32>()?[..rows * vocabulary].to_vec();
+        let cache: Vec<TValue> = outputs.into_iter().skip(1).collect();
+        for (of, found) in interface.cache.iter().zip(&cache) {
+            let expected = [1, of.heads, run.before + padded, of.width];
+            if found.shape() != expected || found.datum_type() != f32::datum_type() {
+                return Err(TractError::msg(format!(
+                    "the model returned {} with the shape {:?} instead of {expected:?}",
+                    of.present,
+                    found.shape()
+                )));
+            }
+        }
+        Ok((values, cache))
     };
-    let failed = |what: String| Error::Run { tokens: rows, what };
+    let failed = |what: String| Error::Run { tokens: run.before + rows, what };
     panics::catch(attempt).ok_or_else(|| failed("tract or the injector panicked".into()))?.map_err(
         |error| match error.downcast::<InjectorError>() {
             Ok(InjectorError(error)) => Error::Injector(error),

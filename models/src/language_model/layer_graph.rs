@@ -9,7 +9,7 @@ use tract_onnx::prelude::*;
 
 use super::{
     exact_constants, file, find, graph, insert_nodes,
-    interface::{self, Input},
+    interface::{self, Input, Interface},
     layers, mark_layers, padding,
     point::InjectionPoint,
 };
@@ -52,7 +52,14 @@ impl LayerGraph {
             .map(|entry| (entry.key.clone(), entry.value.clone()))
             .collect();
         let graph = proto.graph.as_mut().ok_or_else(|| refuse("has no graph".into()))?;
-        let inputs = interface::check(graph).map_err(&refuse)?;
+        let interface = interface::check(graph).map_err(&refuse)?;
+        if let Some(cache) = interface.cache.first() {
+            return Err(refuse(format!(
+                "takes the input {}: an integer model reads whole sequences; export it without its cache of keys and values \
+                 (use_cache=False; optimum: --task text-generation, without -with-past)",
+                cache.past
+            )));
+        }
         let (positions, found, layers) = {
             let tensors = layers::GraphTensors::of(graph);
             let layers = tensors.layers(&scopes);
@@ -73,7 +80,8 @@ impl LayerGraph {
                 crate::error::quoted(&node.name)
             )));
         }
-        let model = graph::unoptimised(proto, path, &inputs)?;
+        let model = graph::unoptimised(proto, path, &interface)?;
+        let inputs = interface.inputs;
         Ok(LayerGraph { model, inputs, layers: names, metadata, positions, points })
     }
 
@@ -82,6 +90,8 @@ impl LayerGraph {
     /// # Errors
     /// tract cannot make a tensor.
     pub fn values(&self, ids: &[u32]) -> TractResult<TVec<TValue>> {
-        graph::values(&self.model, &self.inputs, ids, ids.len())
+        let interface = Interface { inputs: self.inputs.clone(), cache: Vec::new() };
+        let run = graph::Run { ids, before: 0, past: &[], padded: ids.len() };
+        graph::values(&self.model, &interface, &run)
     }
 }

@@ -7,12 +7,13 @@
 //! ```text
 //! model.onnx ─ file → protobuf ─ layers, scopes, find → a layer per point
 //!            ─ insert_nodes → graph with injections
-//!            ─ graph, operator → plan of tract ─ logits(ids) → rows of logits ─ generate, loss
+//!            ─ graph, operator → plan of tract ─ logits(ids) or sequence → rows of logits ─ generate, loss
 //! ```
 //!
 //! Damaged files are errors, never panics, and no file outside the model's folder is opened. A
 //! malicious base model can still take any amount of time and memory: the user chooses it.
 
+mod cache_branch;
 mod exact_constants;
 mod file;
 mod find;
@@ -33,6 +34,7 @@ mod pass;
 mod point;
 mod sampling;
 mod scopes;
+mod sequence;
 mod tokenizer;
 
 pub use generate::{StopReason, generate};
@@ -44,4 +46,5 @@ pub use model::{LanguageModel, Logits};
 pub use pass::Pass;
 pub use point::{FoundPoint, InjectionPoint};
 pub use sampling::Sampling;
+pub use sequence::Sequence;
 pub use tokenizer::Tokenizer;

@@ -2,20 +2,23 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use tract_onnx::prelude::TValue;
+
 use super::{
     file, find, graph,
     injector::Injector,
     insert_nodes, interface,
-    interface::Input,
-    layers, operator, padding,
+    interface::Interface,
+    layers, padding,
     point::{FoundPoint, InjectionPoint},
+    sequence::Sequence,
 };
 use crate::Error;
 
 /// A causal language model that is ready to run.
 pub struct LanguageModel {
     plan: Arc<graph::Plan>,
-    inputs: Vec<Input>,
+    interface: Interface,
     injector: Arc<dyn Injector>,
     points: Vec<FoundPoint>,
     metadata: BTreeMap<String, String>,
@@ -46,7 +49,8 @@ impl LanguageModel {
     ///
     /// # Errors
     /// The file is not a causal language model with the input `input_ids` and, optionally,
-    /// `attention_mask` and `position_ids`; or a point has no layer, several, or one of another
+    /// `attention_mask`, `position_ids` and a cache (`past_key_values.N.key` and `.value` with the
+    /// outputs `present.N.key` and `.value`, as optimum names them); or a point has no layer, several, or one of another
     /// size. See [`Error`].
     pub fn load(
         path: &Path,
@@ -61,7 +65,7 @@ impl LanguageModel {
             .map(|entry| (entry.key.clone(), entry.value.clone()))
             .collect();
         let graph = proto.graph.as_mut().ok_or_else(|| refuse("has no graph".into()))?;
-        let inputs = interface::check(graph).map_err(&refuse)?;
+        let interface = interface::check(graph).map_err(&refuse)?;
         let (positions, found) = {
             let tensors = layers::GraphTensors::of(graph);
             let layers = tensors.layers(&scopes);
@@ -70,10 +74,10 @@ impl LanguageModel {
         let points_found = insert_nodes::inject(graph, points, &found).ok_or_else(|| {
             refuse("has nodes that read from each other in a circle; export the model again".into())
         })?;
-        let loaded = graph::load(proto, path, &inputs, points, &points_found)?;
+        let loaded = graph::load(proto, path, &interface, points, &points_found)?;
         Ok(LanguageModel {
             plan: loaded.plan,
-            inputs,
+            interface,
             injector,
             points: points_found,
             metadata,
@@ -96,14 +100,44 @@ impl LanguageModel {
     pub fn logits(&self, ids: &[u32]) -> Result<Logits, Error> {
         self.check(ids)?;
         let padded = padding::padded(ids.len(), self.positions);
-        let pass =
-            operator::ForwardPass { injector: self.injector.clone(), rows: ids.len(), padded };
-        let values = graph::run(&self.plan, &self.inputs, ids, pass)?;
-        if values.len() != ids.len().saturating_mul(self.vocabulary) {
-            let what = format!("it returned {} logits", values.len());
-            return Err(Error::Run { tokens: ids.len(), what });
+        Ok(self.run(&graph::Run { ids, before: 0, past: &[], padded })?.0)
+    }
+
+    /// An empty text. Its tokens are run once each, if the export has a cache.
+    pub fn sequence(&self) -> Sequence<'_> {
+        Sequence::new(self)
+    }
+
+    /// Whether the export has a cache of keys and values.
+    pub fn has_cache(&self) -> bool {
+        !self.interface.cache.is_empty()
+    }
+
+    /// The logits after the tokens from `before` on, and the cache of all. `past` is that of the
+    /// tokens before.
+    pub(super) fn after(
+        &self,
+        ids: &[u32],
+        before: usize,
+        past: &[TValue],
+    ) -> Result<(Logits, Vec<TValue>), Error> {
+        self.check(ids)?;
+        let ids = &ids[before..];
+        if ids.is_empty() {
+            return Err(Error::Tokens("there is no token to append".into()));
         }
-        Ok(Logits { values, rows: ids.len(), vocabulary: self.vocabulary })
+        self.run(&graph::Run { ids, before, past, padded: ids.len() })
+    }
+
+    fn run(&self, run: &graph::Run<'_>) -> Result<(Logits, Vec<TValue>), Error> {
+        let rows = run.ids.len();
+        let (values, cache) =
+            graph::run(&self.plan, &self.interface, run, Arc::clone(&self.injector))?;
+        if values.len() != rows.saturating_mul(self.vocabulary) {
+            let what = format!("it returned {} logits", values.len());
+            return Err(Error::Run { tokens: rows, what });
+        }
+        Ok((Logits { values, rows, vocabulary: self.vocabulary }, cache))
     }
 
     fn check(&self, ids: &[u32]) -> Result<(), Error> {

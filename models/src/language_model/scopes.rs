@@ -62,7 +62,7 @@ fn from_metadata(scopes: &str) -> Option<String> {
 }
 
 /// From `/model/layers.0/q_proj/MatMul`, whose last part is the operation.
-fn from_name(name: &str) -> Option<String> {
+pub(super) fn from_name(name: &str) -> Option<String> {
     let (module, _) = name.strip_prefix('/')?.rsplit_once('/')?;
     Some(module.replace('/', "."))
 }

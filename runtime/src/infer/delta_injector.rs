@@ -8,7 +8,7 @@ use std::sync::{
 
 use zklora_artifacts::module_rows::ModuleRows;
 use zklora_models::language_model::{Activations, InjectionCall, Injector};
-use zklora_session::client::UserSession;
+use zklora_session::client::{CallFigures, UserSession};
 
 use super::injection_points::{InputSource, Point, one_hot};
 use crate::Error;
@@ -95,13 +95,11 @@ impl DeltaInjector {
         })
     }
 
-    /// Seconds of every call so far, and the bytes of its activations and deltas.
-    pub fn calls(&self) -> (Vec<f64>, Vec<(usize, usize)>) {
-        let mut all = (Vec::new(), Vec::new());
+    /// The latest calls of all contributors.
+    pub fn calls(&self) -> Vec<CallFigures> {
+        let mut all = Vec::new();
         for contributor in 0..self.contributors.len() {
-            let entry = self.contributor(contributor);
-            all.0.extend(&entry.session.statistics.seconds);
-            all.1.extend(&entry.session.statistics.sizes);
+            all.extend(&self.contributor(contributor).session.statistics.latest);
         }
         all
     }

@@ -1,11 +1,13 @@
-//! The rows of a module that were answered. A delta is a function of its row, so a row is not sent
-//! twice: that would cost time and budget, and prove nothing new.
+//! The rows that were answered. A delta is a function of its row, so a row is not sent twice: that
+//! would cost time and budget, and prove nothing new.
+//!
+//! The latest rows are remembered, up to a limit, so that memory does not grow with a session.
+//! A row that was forgotten is sent and counted again if the base model needs it again.
 
 use std::{collections::HashMap, sync::Arc};
 
 use rayon::prelude::*;
 use zklora_artifacts::module_rows::ModuleRows;
-use zklora_proof::rows::MAX_ROWS;
 
 /// The digest of a row: of the integers of all inputs, the constant and the scale.
 ///
@@ -56,57 +58,43 @@ pub(super) fn select(rows: &Arc<ModuleRows>, dims: &[usize], which: &[usize]) ->
     })
 }
 
-/// The answered rows of one module. A row takes twenty bytes, however wide it is, and an answer
-/// sixteen.
+/// Distinct rows of all modules that are surely remembered. They fill a table of 2^20 places, which
+/// takes 30 MB; there are two. A pass of 60 modules over 15,000 tokens has as many rows.
+pub(super) const REMEMBERED: usize = 7 << 17;
+
+/// The offset of a row's deltas in the log, as bytes, which need no alignment.
+type Offset = [u8; 8];
+
+/// Where the deltas of the latest rows are.
+///
+/// Rows are added to `new`. When it is full, it becomes `old`, and the `old` before is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct AnsweredRows {
-    /// The number of each distinct row.
-    rows: HashMap<RowDigest, u32>,
-    /// The first row of each answer, and the offset of its deltas in the log.
-    answers: Vec<(u32, u64)>,
-    count: u32,
+    new: HashMap<(u32, RowDigest), Offset>,
+    old: HashMap<(u32, RowDigest), Offset>,
 }
 
 impl AnsweredRows {
-    /// Rows of the module.
-    pub fn count(&self) -> usize {
-        self.count as usize
+    /// The offset of the deltas of a row of a module, if it is remembered.
+    pub fn find(&self, module: usize, digest: &RowDigest) -> Option<u64> {
+        let key = (module as u32, *digest);
+        self.new.get(&key).or_else(|| self.old.get(&key)).copied().map(u64::from_le_bytes)
     }
 
-    /// Answers of the module.
-    pub fn answers(&self) -> usize {
-        self.answers.len()
-    }
-
-    /// Whether a session may have this many more rows.
-    pub fn has_room(&self, more: usize) -> bool {
-        self.count().checked_add(more).is_some_and(|all| all <= MAX_ROWS)
-    }
-
-    /// The number of a row, if it was answered.
-    pub fn row(&self, digest: &RowDigest) -> Option<u32> {
-        self.rows.get(digest).copied()
-    }
-
-    /// The answer that has a row, and the index of the row in it.
-    pub fn answer_of(&self, row: u32) -> (usize, usize) {
-        let answer = self.answers.partition_point(|(first, _)| *first <= row).saturating_sub(1);
-        (answer, (row - self.answers[answer].0) as usize)
-    }
-
-    /// The offset of the deltas of an answer in the log.
-    pub fn offset(&self, answer: usize) -> u64 {
-        self.answers[answer].1
-    }
-
-    /// Adds the rows of an answer whose deltas are at `offset`. The caller checks that there is
-    /// room.
-    pub fn push(&mut self, digests: &[RowDigest], offset: u64) {
-        self.answers.push((self.count, offset));
-        for (row, digest) in (self.count..).zip(digests) {
-            self.rows.entry(*digest).or_insert(row);
+    /// Forgets rows if there is no room. Rows that are added after this are remembered at least
+    /// until it is called again.
+    pub fn make_room(&mut self) {
+        if self.new.len() >= REMEMBERED {
+            self.old = std::mem::take(&mut self.new);
         }
-        self.count += digests.len() as u32;
+    }
+
+    /// Adds rows of an answer, whose deltas begin at `offset` and take `bytes` a row.
+    pub fn push(&mut self, module: usize, digests: &[RowDigest], offset: u64, bytes: usize) {
+        for (row, digest) in digests.iter().enumerate() {
+            let offset = offset + (row * bytes) as u64;
+            self.new.entry((module as u32, *digest)).or_insert(offset.to_le_bytes());
+        }
     }
 }
 
@@ -116,25 +104,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_found_in_their_answers() {
+    fn rows_are_found_by_module_where_they_were_answered_first() {
         let mut rows = AnsweredRows::default();
         let digest = |n: u8| [n; 16];
-        rows.push(&[digest(1), digest(2)], 100);
-        rows.push(&[digest(3)], 200);
-        rows.push(&[digest(2), digest(4), digest(5)], 300);
-        let at = |n: u8| rows.row(&digest(n)).map(|row| rows.answer_of(row));
-        assert_eq!((at(1), at(2), at(3)), (Some((0, 0)), Some((0, 1)), Some((1, 0))));
-        assert_eq!((at(4), at(5), at(6)), (Some((2, 1)), Some((2, 2)), None));
+        rows.push(0, &[digest(1), digest(2)], 100, 8);
+        rows.push(1, &[digest(1)], 200, 16);
+        rows.push(0, &[digest(2), digest(4), digest(5)], 300, 8);
+        let at = |module: usize, n: u8| rows.find(module, &digest(n));
         assert_eq!(
-            (rows.offset(0), rows.offset(2), rows.count(), rows.answers()),
-            (100, 300, 6, 3)
+            (at(0, 1), at(0, 2), at(0, 4), at(0, 5)),
+            (Some(100), Some(108), Some(308), Some(316))
         );
+        assert_eq!((at(1, 1), at(1, 2), at(2, 1)), (Some(200), None, None));
     }
 
     #[test]
-    fn a_module_has_room_for_as_many_rows_as_can_be_proven() {
-        let rows = AnsweredRows { count: MAX_ROWS as u32 - 2, ..AnsweredRows::default() };
-        assert!(rows.has_room(2) && !rows.has_room(3) && !rows.has_room(usize::MAX));
+    fn the_latest_rows_are_remembered_and_no_more_than_twice_the_limit() {
+        let digest = |n: usize| {
+            let mut digest = [0; 16];
+            digest[..8].copy_from_slice(&(n as u64).to_le_bytes());
+            digest
+        };
+        let mut rows = AnsweredRows::default();
+        let (batch, total) = (1 << 14, 3 * REMEMBERED);
+        for first in (0..total).step_by(batch) {
+            rows.make_room();
+            let digests: Vec<_> = (first..first + batch).map(digest).collect();
+            rows.push(0, &digests, first as u64 * 8, 8);
+            assert_eq!(rows.find(0, &digests[0]), Some(first as u64 * 8));
+            let oldest = (first + batch).saturating_sub(REMEMBERED);
+            assert_eq!(rows.find(0, &digest(oldest)), Some(oldest as u64 * 8));
+            assert!(rows.new.len() + rows.old.len() <= 2 * (REMEMBERED + batch));
+        }
+        assert_eq!(rows.find(0, &digest(0)), None);
     }
 
     #[test]

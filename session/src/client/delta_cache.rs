@@ -1,38 +1,35 @@
 //! A cache of the latest deltas. Older ones are read from the log.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// Most bytes of deltas in the cache.
 const MAX_BYTES: usize = 64 << 20;
 
-/// An answer: its module, and its number among the answers of the module.
-type Key = (usize, usize);
-
-/// Answers in the order in which they arrived. Generating text asks for all earlier rows again, and
-/// each row that is not in the cache is read from the file. So rows that are read do not evict
-/// others.
+/// Answers by the offset of their deltas in the log, and so in the order in which they arrived.
+/// Generating text asks for all earlier rows again, and each row that is not in the cache is read
+/// from the file. So rows that are read do not evict others.
 #[derive(Debug, Default)]
 pub(super) struct DeltaCache {
-    answers: HashMap<Key, Vec<i64>>,
-    order: VecDeque<Key>,
+    answers: BTreeMap<u64, Vec<i64>>,
     bytes: usize,
 }
 
 impl DeltaCache {
-    /// Adds an answer, and evicts the oldest ones.
-    pub fn push(&mut self, key: Key, deltas: Vec<i64>) {
+    /// Adds an answer of a module, and evicts the oldest ones.
+    pub fn push(&mut self, offset: u64, deltas: Vec<i64>) {
         self.bytes += deltas.len() * 8;
-        self.answers.insert(key, deltas);
-        self.order.push_back(key);
+        self.answers.insert(offset, deltas);
         while self.bytes > MAX_BYTES {
-            let Some(oldest) = self.order.pop_front() else { return };
-            self.bytes -= self.answers.remove(&oldest).map_or(0, |deltas| deltas.len() * 8);
+            let Some((_, oldest)) = self.answers.pop_first() else { return };
+            self.bytes -= oldest.len() * 8;
         }
     }
 
-    /// The deltas of an answer, if they are in the cache.
-    pub fn get(&self, key: Key) -> Option<&[i64]> {
-        self.answers.get(&key).map(Vec::as_slice)
+    /// This many deltas from an offset on, if they are in the cache.
+    pub fn get(&self, offset: u64, deltas: usize) -> Option<&[i64]> {
+        let (first, answer) = self.answers.range(..=offset).next_back()?;
+        let at = usize::try_from((offset - first) / 8).ok()?;
+        answer.get(at..at.checked_add(deltas)?)
     }
 }
 
@@ -44,15 +41,23 @@ mod tests {
     fn it_holds_the_latest_answers_within_its_bound() {
         let mut cache = DeltaCache::default();
         for at in 0..100 {
-            cache.push((0, at), vec![at as i64; MAX_BYTES / 8 / 10]);
+            cache.push(at * MAX_BYTES as u64, vec![at as i64; MAX_BYTES / 8 / 10]);
             assert!(cache.bytes <= MAX_BYTES);
         }
         assert_eq!(cache.answers.len(), 10);
-        assert!(
-            cache.get((0, 89)).is_none()
-                && cache.get((0, 90)).is_some_and(|deltas| deltas[0] == 90)
-        );
-        cache.push((1, 0), vec![0; MAX_BYTES / 8 + 1]);
-        assert!(cache.answers.is_empty() && cache.order.is_empty() && cache.bytes == 0);
+        let get = |at: u64| cache.get(at * MAX_BYTES as u64, 1);
+        assert_eq!((get(89), get(90)), (None, Some(&[90i64][..])));
+        cache.push(100 * MAX_BYTES as u64, vec![0; MAX_BYTES / 8 + 1]);
+        assert!(cache.answers.is_empty() && cache.bytes == 0);
+    }
+
+    #[test]
+    fn deltas_within_an_answer_are_found_and_none_beyond_it() {
+        let mut cache = DeltaCache::default();
+        cache.push(100, vec![1, 2, 3]);
+        cache.push(200, vec![4]);
+        assert_eq!(cache.get(108, 2), Some(&[2i64, 3][..]));
+        assert_eq!((cache.get(108, 3), cache.get(124, 1), cache.get(92, 1)), (None, None, None));
+        assert_eq!(cache.get(200, 1), Some(&[4i64][..]));
     }
 }

@@ -16,7 +16,7 @@ use super::{
     remote::Remote,
     retry::{CallError, is_refusal, seconds},
     stream::{Stream, Waiter, no_answer, with_timeout},
-    user_session::{LOG, UserSession},
+    user_session::{CallFigures, LOG, UserSession},
 };
 use crate::{
     Error,
@@ -159,13 +159,11 @@ impl UserSession {
         let offset = self.log.append_later(Event::Answered(answer.clone()));
         let added = self.index.add(batch, &job.outgoing.sets, &answer, deltas, offset);
         let url = &self.remote.options.url;
-        added.map_err(|why| CallError::Permanent(Error::Contributor { url: url.clone(), why }))?;
-        self.statistics.seconds.push(seconds);
-        self.statistics.sizes.push((*wire_bytes, received));
-        self.statistics.sent += *wire_bytes as u64;
-        self.statistics.received += received as u64;
-        self.statistics.rows += batch.counts().map(|(_, rows)| rows as usize).sum::<usize>();
-        self.in_flight.answered();
+        let refused = |why| CallError::Permanent(Error::Contributor { url: url.clone(), why });
+        let offsets = added.map_err(refused)?;
+        let figures = CallFigures { seconds, sent: *wire_bytes, received };
+        self.statistics.add(figures, batch.counts().map(|(_, rows)| rows as usize).sum());
+        self.in_flight.answered(offsets);
         self.is_silent = false;
         self.remote.backoff.succeeded();
         Ok(())

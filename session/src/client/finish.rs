@@ -146,7 +146,7 @@ impl UserSession {
             return Ok(());
         }
         self.log.flush()?;
-        self.index.write_trace(&path, self.id, &self.remote.manifest)?;
+        self.index.write_trace(&path, self.id, &self.remote.manifest)?.publish()?;
         self.traced = Some(self.index.next);
         Ok(())
     }

@@ -17,12 +17,15 @@ pub(super) const MAX_IN_FLIGHT: usize = 16;
 /// Most bytes of their rows and deltas. One batch is sent however long it is.
 const MAX_BYTES: usize = 64 << 20;
 
+/// Where the deltas of rows are in the log, by module and row. The index may forget them.
+pub(super) type Offsets = HashMap<(usize, RowDigest), u64>;
+
 /// A batch, and what became of it.
 pub(super) struct Job {
     pub outgoing: OutgoingBatch,
     /// Bytes of its rows or of its deltas, whichever are more.
     pub bytes: usize,
-    result: OnceLock<Result<(), Failure>>,
+    result: OnceLock<Result<Offsets, Failure>>,
 }
 
 /// Why a batch got no answer.
@@ -39,8 +42,8 @@ impl Job {
         Arc::new(Job { outgoing, bytes, result: OnceLock::new() })
     }
 
-    /// Whether it was answered. None: not yet.
-    pub fn result(&self) -> Option<&Result<(), Failure>> {
+    /// Where its deltas are, or why there are none. None: not known yet.
+    pub fn result(&self) -> Option<&Result<Offsets, Failure>> {
         self.result.get()
     }
 
@@ -148,11 +151,11 @@ impl InFlight {
     }
 
     /// The oldest batch was answered.
-    pub fn answered(&mut self) {
+    pub fn answered(&mut self, offsets: Offsets) {
         self.since = Instant::now();
         if let Some(sent) = self.sent.pop_front() {
             self.bytes -= sent.job.bytes;
-            self.end(&sent.job, Ok(()));
+            self.end(&sent.job, Ok(offsets));
         }
     }
 
@@ -175,7 +178,7 @@ impl InFlight {
         }
     }
 
-    fn end(&mut self, job: &Job, result: Result<(), Failure>) {
+    fn end(&mut self, job: &Job, result: Result<Offsets, Failure>) {
         for row in job.rows() {
             self.rows.remove(&row);
         }

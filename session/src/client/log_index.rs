@@ -1,7 +1,7 @@
 //! The index of a user's log: which rows it has, and where their deltas are.
 //!
-//! The log holds the rows and the deltas. Memory holds a digest and a number of each row, and the
-//! latest deltas. Deltas that are read for the base model are not checked against the checksums of
+//! The log holds the rows and the deltas. Memory holds a digest and an offset of the latest rows, and
+//! the latest deltas. Deltas that are read for the base model are not checked against the checksums of
 //! the log. The trace is written from a reading that is checked, and the verdict is about the
 //! trace, so a byte that the disk changed ends in a refusal.
 
@@ -14,13 +14,16 @@ use std::{
 };
 
 use zklora_artifacts::{
-    module_rows::ModuleRows, session_rows::SessionRows, trace_writer::TraceWriter,
+    module_rows::ModuleRows,
+    session_rows::SessionRows,
+    trace_writer::{CompleteTrace, TraceWriter},
 };
-use zklora_proof::{checked_manifest::CheckedManifest, masks::os_bytes};
+use zklora_proof::{checked_manifest::CheckedManifest, masks::os_bytes, rows::MAX_ROWS};
 
 use super::{
     answered_rows::{self, AnsweredRows, RowDigest},
     delta_cache::DeltaCache,
+    in_flight::Offsets,
     log_writer::LogWriter,
 };
 use crate::{
@@ -90,7 +93,9 @@ pub(super) struct LogIndex {
     file: fs::File,
     /// The key of the row digests.
     key: zeroize::Zeroizing<[u8; 32]>,
-    modules: Vec<AnsweredRows>,
+    /// Rows of every module.
+    counts: Vec<usize>,
+    answered: AnsweredRows,
     cache: DeltaCache,
     /// Sequence number of the next batch.
     pub next: u64,
@@ -103,7 +108,8 @@ impl LogIndex {
             path: path.to_path_buf(),
             file: fs::File::open(path).map_err(|e| Error::file(path, e))?,
             key: os_bytes()?,
-            modules: (0..modules).map(|_| AnsweredRows::default()).collect(),
+            counts: vec![0; modules],
+            answered: AnsweredRows::default(),
             cache: DeltaCache::default(),
             next: 0,
         })
@@ -111,17 +117,18 @@ impl LogIndex {
 
     /// Rows of every module that were answered.
     pub fn rows_per_module(&self) -> Vec<usize> {
-        self.modules.iter().map(AnsweredRows::count).collect()
+        self.counts.clone()
     }
 
     /// Rows of all modules that were answered.
     pub fn rows(&self) -> usize {
-        self.modules.iter().map(AnsweredRows::count).sum()
+        self.counts.iter().sum()
     }
 
-    /// The answered rows of a module.
-    pub fn of_module(&self, module: usize) -> &AnsweredRows {
-        &self.modules[module]
+    /// Where the deltas of a row of a module are in the log. None: it was not answered, or long
+    /// ago.
+    pub fn find(&self, module: usize, digest: &RowDigest) -> Option<u64> {
+        self.answered.find(module, digest)
     }
 
     /// The digest of each row.
@@ -147,7 +154,7 @@ impl LogIndex {
     }
 
     /// Adds a batch, with the rows of its sets, and the deltas of its calls. `payload` is the
-    /// offset of the answer's payload in the log.
+    /// offset of the answer's payload in the log. Returns where its deltas are.
     ///
     /// # Errors
     /// What is wrong with the batch.
@@ -158,7 +165,7 @@ impl LogIndex {
         answer: &InferResponse,
         deltas: Vec<Vec<i64>>,
         payload: u64,
-    ) -> Result<(), String> {
+    ) -> Result<Offsets, String> {
         if batch.sequence != self.next {
             return Err(format!(
                 "batch {} follows where batch {} is expected",
@@ -173,15 +180,21 @@ impl LogIndex {
                 batch.sequence, call.module
             ));
         }
+        let mut offsets = Offsets::new();
+        self.answered.make_room();
         for ((call, delta), offset) in
             batch.calls.iter().zip(deltas).zip(Event::delta_positions(answer, payload))
         {
-            let module = call.module as usize;
-            self.cache.push((module, self.modules[module].answers()), delta);
-            self.modules[module].push(&sets[call.rows as usize].1, offset);
+            let (module, digests) = (call.module as usize, &sets[call.rows as usize].1);
+            let bytes = delta.len() * 8 / digests.len().max(1);
+            self.answered.push(module, digests, offset, bytes);
+            let each = (offset..).step_by(bytes.max(1));
+            offsets.extend(digests.iter().zip(each).map(|(row, at)| ((module, *row), at)));
+            self.counts[module] += digests.len();
+            self.cache.push(offset, delta);
         }
         self.next += 1;
-        Ok(())
+        Ok(offsets)
     }
 
     fn has_room(
@@ -191,7 +204,8 @@ impl LogIndex {
         set: u32,
         before: usize,
     ) -> bool {
-        self.modules[module].has_room(sets[set as usize].1.len().saturating_add(before))
+        let more = sets[set as usize].1.len().saturating_add(before);
+        self.counts[module].checked_add(more).is_some_and(|all| all <= MAX_ROWS)
     }
 
     /// Whether the session can have all rows of a batch, after so many rows of a module that have
@@ -207,43 +221,35 @@ impl LogIndex {
         })
     }
 
-    /// The deltas of rows of a module, each `width` wide. None: a row was not answered.
+    /// The deltas at these offsets, each `width` wide.
     pub fn deltas(
         &self,
         log: &LogWriter,
-        module: usize,
         width: usize,
-        digests: &[RowDigest],
-    ) -> Result<Option<Vec<i64>>, Error> {
-        let known = &self.modules[module];
-        let mut deltas = vec![0i64; digests.len() * width];
-        let Some(rows) =
-            digests.iter().map(|digest| known.row(digest)).collect::<Option<Vec<u32>>>()
-        else {
-            return Ok(None);
-        };
+        offsets: &[u64],
+    ) -> Result<Vec<i64>, Error> {
+        let mut deltas = vec![0i64; offsets.len() * width];
         let (mut done, mut is_flushed) = (0, false);
-        while done < rows.len() {
-            let (answer, first) = known.answer_of(rows[done]);
+        while done < offsets.len() {
             // Consecutive rows of one answer are read at once.
             let follows = |at: usize| {
-                rows.get(at).is_some_and(|row| known.answer_of(*row) == (answer, first + at - done))
+                offsets.get(at) == Some(&(offsets[done] + ((at - done) * width * 8) as u64))
             };
             let run = 1 + (done + 1..).take_while(|at| follows(*at)).count();
             let out = &mut deltas[done * width..(done + run) * width];
-            match self.cache.get((module, answer)) {
-                Some(all) => out.copy_from_slice(&all[first * width..(first + run) * width]),
+            match self.cache.get(offsets[done], out.len()) {
+                Some(known) => out.copy_from_slice(known),
                 None => {
                     // The log writer may not have written it yet.
                     if !std::mem::replace(&mut is_flushed, true) {
                         log.flush()?;
                     }
-                    self.read(known.offset(answer) + (first * width * 8) as u64, out)?;
+                    self.read(offsets[done], out)?;
                 }
             }
             done += run;
         }
-        Ok(Some(deltas))
+        Ok(deltas)
     }
 
     /// Reads little-endian words of the log. (The curve library supports only little-endian
@@ -256,18 +262,18 @@ impl LogIndex {
         read.map_err(|e| Error::file(&self.path, format!("cannot read deltas: {e}")))
     }
 
-    /// Writes all rows and deltas as a trace. The log must be flushed.
+    /// Writes all rows and deltas as a trace beside `path`. The log must be flushed.
     pub fn write_trace(
         &self,
         path: &Path,
         session: [u8; 32],
         manifest: &CheckedManifest,
-    ) -> Result<(), Error> {
+    ) -> Result<CompleteTrace, Error> {
         let counts = self.rows_per_module();
         let mut writer =
             TraceWriter::create(path, manifest.id(), session, manifest.modules(), &counts)?;
         self.each(manifest, &mut |module, rows, delta| Ok(writer.push(module, rows, delta)?))?;
-        Ok(writer.finish()?)
+        Ok(writer.complete()?)
     }
 
     /// All rows and deltas as a trace in memory. The log must be flushed.

@@ -35,4 +35,4 @@ pub use finish::{Finished, Progress};
 pub use remote::Remote;
 pub use request_deltas::{DeltaRequest, DeltaStep};
 pub use stream::Waiter;
-pub use user_session::{Statistics, UserSession};
+pub use user_session::{CallFigures, MAX_CALLS, Statistics, UserSession};

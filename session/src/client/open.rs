@@ -61,7 +61,7 @@ impl UserSession {
                     let outgoing = index.outgoing(batch, manifest)?;
                     index.add(&outgoing.batch, &outgoing.sets, &answer, deltas, offset)
                 };
-                replay().map_err(|why| Error::file(&path, why))
+                replay().map(|_| ()).map_err(|why| Error::file(&path, why))
             })?;
             (log, header.session, zeroize::Zeroizing::new(header.key), index)
         } else {

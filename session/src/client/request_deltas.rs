@@ -8,7 +8,7 @@ use zklora_proof::rows::MAX_ROWS;
 
 use super::{
     answered_rows::{RowDigest, select},
-    in_flight::Job,
+    in_flight::{Job, Offsets},
     log_index::{OutgoingBatch, dims},
     stream::Waiter,
     user_session::UserSession,
@@ -21,9 +21,13 @@ use crate::{
 
 /// A request for deltas, which other requests may follow before it has an answer.
 pub struct DeltaRequest {
-    calls: Vec<(usize, Arc<ModuleRows>)>,
+    /// The module of each call.
+    modules: Vec<usize>,
+    /// The rows of each call.
     digests: Vec<Arc<Vec<RowDigest>>>,
-    /// The batches that have its rows.
+    /// Where the deltas are in the log of those rows that were answered before.
+    found: Vec<Vec<Option<u64>>>,
+    /// The batches that have its other rows.
     jobs: Vec<Arc<Job>>,
 }
 
@@ -74,6 +78,14 @@ impl UserSession {
                 })
             })
             .collect();
+        // Found now, because the index may forget these rows for those that follow.
+        let found = calls
+            .iter()
+            .zip(&digests)
+            .map(|((module, _), digests)| {
+                digests.iter().map(|digest| self.index.find(*module, digest)).collect()
+            })
+            .collect();
         let mut jobs = self.jobs_with(calls, &digests);
         for (outgoing, bytes) in self.batches(calls, &digests) {
             if self.ended {
@@ -94,7 +106,8 @@ impl UserSession {
             self.in_flight.plan(&job);
             jobs.push(job);
         }
-        Ok(DeltaRequest { calls: calls.to_vec(), digests, jobs })
+        let modules = calls.iter().map(|(module, _)| *module).collect();
+        Ok(DeltaRequest { modules, digests, found, jobs })
     }
 
     /// Sends what can be sent, takes what has arrived, and returns the deltas of a request if all
@@ -104,9 +117,10 @@ impl UserSession {
     /// [`Error::Contributor`]: the contributor failed, or refused rows of the request.
     pub fn advance(&mut self, request: &DeltaRequest) -> Result<DeltaStep, Error> {
         let exchanged = self.exchange();
+        let mut answered: Vec<&Offsets> = Vec::with_capacity(request.jobs.len());
         for job in &request.jobs {
             match job.result() {
-                Some(Ok(())) => {}
+                Some(Ok(offsets)) => answered.push(offsets),
                 Some(Err(failure)) => return Err(self.failure(failure)),
                 None => {
                     exchanged?;
@@ -115,12 +129,17 @@ impl UserSession {
                 }
             }
         }
-        let mut out = Vec::with_capacity(request.calls.len());
-        for ((module, _), digests) in request.calls.iter().zip(&request.digests) {
+        let DeltaRequest { modules, digests, found, .. } = request;
+        let mut out = Vec::with_capacity(modules.len());
+        for ((module, digests), found) in modules.iter().zip(digests).zip(found) {
+            let offset = |(digest, found): (&RowDigest, &Option<u64>)| {
+                let of_job = |offsets: &&Offsets| offsets.get(&(*module, *digest)).copied();
+                found.or_else(|| answered.iter().find_map(of_job))
+            };
+            let offsets: Option<Vec<u64>> = digests.iter().zip(found).map(offset).collect();
             let width = self.remote.manifest.modules()[*module].d_out;
-            let delta = self.index.deltas(&self.log, *module, width, digests)?;
             let missing = || Error::Internal("a row of an answered batch is not in the log".into());
-            out.push(delta.ok_or_else(missing)?);
+            out.push(self.index.deltas(&self.log, width, &offsets.ok_or_else(missing)?)?);
         }
         Ok(DeltaStep::Deltas(out))
     }
@@ -167,7 +186,7 @@ impl UserSession {
             let mut seen = std::collections::HashSet::new();
             let unknown = |digest: &RowDigest| {
                 modules.iter().any(|m| {
-                    self.index.of_module(*m).row(digest).is_none()
+                    self.index.find(*m, digest).is_none()
                         && self.in_flight.with_row(*m, digest).is_none()
                 })
             };

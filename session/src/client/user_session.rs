@@ -1,8 +1,11 @@
 //! The state of a user's session with one contributor, and its folder.
 
-use std::path::PathBuf;
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+};
 
-use zklora_artifacts::session_rows::SessionRows;
+use zklora_artifacts::{session_rows::SessionRows, trace_reader::TraceReader};
 
 use super::{
     in_flight::InFlight, log_index::LogIndex, log_writer::LogWriter, remote::Remote, stream::Stream,
@@ -13,6 +16,20 @@ use crate::Error;
 pub(super) const LOG: &str = "rows.log";
 pub(super) const TRACE: &str = "trace.safetensors";
 pub(super) const PROOF: &str = "session.pf";
+
+/// Most calls whose figures are kept.
+pub const MAX_CALLS: usize = 1 << 16;
+
+/// Figures of a call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CallFigures {
+    /// Seconds until the answer was there.
+    pub seconds: f64,
+    /// Bytes of the batch.
+    pub sent: usize,
+    /// Bytes of the answer.
+    pub received: usize,
+}
 
 /// Figures of a session.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,12 +42,28 @@ pub struct Statistics {
     pub sent: u64,
     /// Bytes of answers.
     pub received: u64,
-    /// Seconds of each call.
-    pub seconds: Vec<f64>,
-    /// Bytes of the batch and of the answer of each call.
-    pub sizes: Vec<(usize, usize)>,
+    /// Calls.
+    pub calls: usize,
+    /// Seconds of all calls together.
+    pub call_seconds: f64,
+    /// The latest calls, of which at most [`MAX_CALLS`] are kept.
+    pub latest: VecDeque<CallFigures>,
     /// Number of reconnections.
     pub reconnections: usize,
+}
+
+impl Statistics {
+    pub(super) fn add(&mut self, call: CallFigures, rows: usize) {
+        self.calls += 1;
+        self.call_seconds += call.seconds;
+        self.received += call.received as u64;
+        self.sent += call.sent as u64;
+        self.rows += rows;
+        if self.latest.len() == MAX_CALLS {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(call);
+    }
 }
 
 /// An open session with one contributor.
@@ -104,5 +137,21 @@ impl UserSession {
         }
         self.log.flush()?;
         self.index.trace(self.id, &self.remote.manifest)
+    }
+
+    /// The same in a file. During a session it is one without a name, for this reader alone.
+    ///
+    /// # Errors
+    /// [`Error::Artifact`]: the log cannot be read, or the trace not written.
+    pub fn trace_file(&self) -> Result<TraceReader, Error> {
+        let (path, manifest) = (self.folder.join(TRACE), &self.remote.manifest);
+        let open = |path: &Path| Ok(TraceReader::open(path, manifest.id(), manifest.modules())?);
+        if !self.folder.join(LOG).exists() {
+            return open(&path);
+        }
+        self.log.flush()?;
+        // The open file outlives its name.
+        let complete = self.index.write_trace(&path, self.id, manifest)?;
+        open(complete.temporary())
     }
 }

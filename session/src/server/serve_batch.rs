@@ -41,14 +41,21 @@ impl Session {
         if !self.is_attached(stream) {
             return Err(superseded());
         }
-        let next = logged.batches.len() as u64;
-        match usize::try_from(batch.sequence).ok().and_then(|at| logged.batches.get(at)) {
+        let next = logged.batches;
+        match logged.digest_of(batch.sequence) {
             Some(known) if *known == digest => {
                 return Ok(adapter.compute_calls(&calls));
             }
             Some(_) => {
                 return Err(Status::failed_precondition(format!(
                     "batch {} was sent before with other content: repeat a batch byte for byte",
+                    batch.sequence
+                )));
+            }
+            None if batch.sequence < next => {
+                return Err(Status::failed_precondition(format!(
+                    "batch {} was answered long ago, this server has {next}: repeat only the last \
+                     batch",
                     batch.sequence
                 )));
             }
@@ -79,7 +86,7 @@ impl Session {
             tracing::info!(session = self.name(), client = self.client, rows, "began");
         }
         logged.add(digest, more);
-        self.next.store(logged.batches.len() as u64, Ordering::Release);
+        self.next.store(logged.batches, Ordering::Release);
         Ok(deltas)
     }
 
@@ -93,7 +100,7 @@ impl Session {
         reserve: impl FnOnce() -> Result<P, Status>,
     ) -> Result<Option<P>, Status> {
         let mut logged = self.lock();
-        let next = logged.batches.len() as u64;
+        let next = logged.batches;
         if self.stage() != Stage::Open {
             return Ok(None);
         }
@@ -124,7 +131,7 @@ impl Session {
         artifacts: &Artifacts,
         row_counter: &RowCounter,
     ) -> Result<(), Status> {
-        let batches = logged.batches.len();
+        let batches = logged.batches;
         let written = match &mut logged.log {
             Some(log) => append(log, &event),
             none => self
@@ -144,7 +151,7 @@ impl Session {
     /// Opens the log, which must hold this many batches.
     fn open_log(
         &self,
-        batches: usize,
+        batches: u64,
         artifacts: &Artifacts,
         row_counter: &RowCounter,
     ) -> Result<SessionLog, Error> {

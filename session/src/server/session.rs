@@ -1,7 +1,7 @@
 //! One session in memory: its stage, and a summary of its log.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -50,12 +50,17 @@ pub(super) struct Session {
     stream: watch::Sender<u64>,
 }
 
+/// Batches that are answered again. A client has one batch without an answer, so one would do.
+const KNOWN_BATCHES: usize = 1024;
+
 /// A session's log, and what was written to it.
 pub(super) struct Logged {
     /// Open while a stream is attached. The file exists from the first batch on.
     pub log: Option<SessionLog>,
-    /// Digests of the batches on disk.
-    pub batches: Vec<[u8; 32]>,
+    /// Number of batches on disk.
+    pub batches: u64,
+    /// Digests of the last of them, at most [`KNOWN_BATCHES`].
+    latest: VecDeque<[u8; 32]>,
     /// Rows per module.
     pub rows: BTreeMap<usize, u64>,
 }
@@ -80,7 +85,7 @@ impl Session {
         stage: Stage,
     ) -> Session {
         let (stage, stream) = (watch::Sender::new(stage), watch::Sender::new(0));
-        let (folder, next) = (folder.to_path_buf(), AtomicU64::new(logged.batches.len() as u64));
+        let (folder, next) = (folder.to_path_buf(), AtomicU64::new(logged.batches));
         Session { id, client, key_hash, folder, logged: Mutex::new(logged), next, stage, stream }
     }
 
@@ -218,15 +223,26 @@ impl Session {
 
 impl Logged {
     fn empty() -> Logged {
-        Logged { log: None, batches: Vec::new(), rows: BTreeMap::new() }
+        Logged { log: None, batches: 0, latest: VecDeque::new(), rows: BTreeMap::new() }
     }
 
     fn push(&mut self, batch: &Batch) {
         self.add(batch::digest(batch), batch.counts());
     }
 
+    /// The digest of a batch on disk. None: it is not one of the last.
+    pub fn digest_of(&self, sequence: u64) -> Option<&[u8; 32]> {
+        let before = self.batches.checked_sub(sequence)?;
+        let at = self.latest.len().checked_sub(usize::try_from(before).ok()?)?;
+        self.latest.get(at)
+    }
+
     pub fn add(&mut self, digest: [u8; 32], rows: impl IntoIterator<Item = (usize, u64)>) {
-        self.batches.push(digest);
+        self.batches += 1;
+        if self.latest.len() == KNOWN_BATCHES {
+            self.latest.pop_front();
+        }
+        self.latest.push_back(digest);
         rows.into_iter().for_each(|(module, rows)| *self.rows.entry(module).or_default() += rows);
     }
 }

@@ -1,5 +1,9 @@
 """Wraps a layer of a model, so that its output gets a contributor's deltas. Needs torch."""
 
+import bisect
+import itertools
+import operator
+
 import torch
 from torch import nn
 
@@ -29,13 +33,21 @@ class _NoGradient(torch.autograd.Function):
 class ParameterMemory:
     """The memory of a model's parameters and buffers, which are not activations and never sent.
 
-    The addresses are read again for each tensor that is sent, because parameters move (``to``,
-    ``load_state_dict(assign=True)``, ``.data = …``). A copy of a parameter cannot be distinguished
-    from an activation.
+    Parameters move (``to``, ``load_state_dict(assign=True)``, ``.data = …``), so for each tensor
+    that is sent, the model's modules, parameters and their addresses are compared with those that
+    are known. A copy of a parameter cannot be distinguished from an activation.
     """
 
     def __init__(self, model):
         self._model = model
+        #: The dictionaries of all modules' children, parameters and buffers.
+        self._dictionaries = []
+        #: Their values when memory was last read.
+        self._values = None
+        #: The parameters and buffers among the values, and their addresses.
+        self._tensors, self._addresses = [], []
+        #: ``{device: (starts, ends)}`` of their memory, in order.
+        self._memory = {}
 
     def contains(self, tensor) -> bool:
         """Whether a tensor is a parameter or buffer, or shares memory with one."""
@@ -45,24 +57,62 @@ class ParameterMemory:
         if at is None:
             return False
         device, start, end = at
-        return any(
-            device == other[0] and start < other[2] and other[1] < end for other in self._memories()
-        )
+        # Merged, so the last one that begins before the end decides.
+        starts, ends = self._memories().get(device, ((), ()))
+        before = bisect.bisect_left(starts, end)
+        return before > 0 and start < ends[before - 1]
 
     def _memories(self):
-        for module in self._model.modules():
-            kept = [own for own in module._parameters.values() if own is not None]
-            # Embeddings may be called with buffers of ids or positions.
-            kept += [
-                own for own in module._buffers.values() if own is not None and own.dtype not in _IDS
+        values = self._read()
+        is_known = (
+            self._values is not None
+            and len(values) == len(self._values)
+            and all(map(operator.is_, values, self._values))
+            and list(map(_address, self._tensors)) == self._addresses
+        )
+        if not is_known:
+            modules = list(self._model.modules())
+            self._dictionaries = [
+                own
+                for module in modules
+                for own in (module._modules, module._parameters, module._buffers)
             ]
-            for own in kept:
-                at = _memory(own)
-                if at is not None:
-                    yield at
+            self._values = self._read()
+            self._tensors = [
+                own
+                for own in self._values
+                # Embeddings may be called with buffers of ids or positions.
+                if isinstance(own, torch.Tensor) and own.dtype not in _IDS
+            ]
+            self._addresses = list(map(_address, self._tensors))
+            self._memory = _merged(filter(None, map(_memory, self._tensors)))
+        return self._memory
+
+    def _read(self):
+        return list(itertools.chain.from_iterable(map(dict.values, self._dictionaries)))
 
 
 _IDS = (torch.int64, torch.int32)
+
+
+def _address(tensor):
+    try:
+        return tensor.data_ptr()
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return None
+
+
+def _merged(memories):
+    """Merges ``(device, start, end)`` that touch: ``{device: (starts, ends)}``, in order."""
+    merged = {}
+    for device, start, end in sorted(memories, key=lambda memory: memory[1]):
+        starts, ends = merged.setdefault(device, ([], []))
+        if ends and start <= ends[-1]:
+            ends[-1] = max(ends[-1], end)
+        else:
+            starts.append(start)
+            ends.append(end)
+    return merged
 
 
 def _memory(tensor):

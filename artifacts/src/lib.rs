@@ -9,7 +9,7 @@
 //!
 //! | Where | What |
 //! |---|---|
-//! | [`activations`], [`activation_file`], `npy`, `json_floats`, [`synthetic`] | activations as floats, in pieces: from memory, from files, or made for a dry run |
+//! | [`activation_source`]: [`activations`], [`activation_file`] (`npy`, `json_floats`, `float_type`), [`synthetic`] | activations as floats, in pieces: from memory, from files, or made for a dry run |
 //! | [`module_quantizer`], [`row_quantizer`], [`powers_of_two`] | activations to integer rows, and integer deltas to real numbers |
 //! | [`module_rows`], [`session_rows`] | rows in memory: of a module, of a session |
 //! | [`trace_writer`], [`trace_reader`], `trace_format`, `tensor_header` | trace files, written and read in pieces |
@@ -23,8 +23,10 @@
 
 pub mod activation_commitment;
 pub mod activation_file;
+pub mod activation_source;
 pub mod activations;
 pub mod error;
+mod float_type;
 pub mod folder;
 mod json_floats;
 pub mod lock_file;

@@ -7,7 +7,7 @@
 
 use std::{io::Read, path::Path};
 
-use crate::{Error, activation_file::FloatType};
+use crate::{Error, float_type::FloatType};
 
 /// Longest header that is read, in bytes. NumPy writes some hundred.
 const MAX_HEADER: usize = 1 << 20;

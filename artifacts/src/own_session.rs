@@ -12,7 +12,7 @@ use zklora_proof::{
 
 use crate::{
     Error,
-    activations::{ActivationSource, read_inputs},
+    activation_source::{ActivationSource, read_inputs},
     module_quantizer::quantized_from,
     module_rows::ModuleRows,
 };

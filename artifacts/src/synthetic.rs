@@ -5,10 +5,7 @@ use std::{borrow::Cow, ops::Range};
 
 use zklora_proof::manifest::Module;
 
-use crate::{
-    Error,
-    activations::{ActivationSource, Activations},
-};
+use crate::{Error, activation_source::ActivationSource, activations::Activations};
 
 /// Approximately normal activations for this many rows of every module; every 97th feature is 20
 /// times larger.

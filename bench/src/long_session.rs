@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use zklora_artifacts::{
-    activations::read_inputs,
+    activation_source::read_inputs,
     folder::{Artifacts, Public},
     module_quantizer::quantized_from,
     own_session::OwnSession,

@@ -1,5 +1,5 @@
-//! Models with a cache of keys and values: the logits are those without it, every token is run once,
-//! and graphs whose cache does not fit are refused by name.
+//! Models with a cache of keys and values: the logits are those without it, every token is run
+//! once, and graphs whose cache does not fit are refused by name.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
@@ -22,8 +22,8 @@ use tract_onnx::pb::{
 use zklora_models::{
     Error,
     language_model::{
-        Identity, InjectionCall, Injector, LanguageModel, LayerGraph, Logits, Sampling, StopReason,
-        generate,
+        Identity, InjectionCall, Injector, LanguageModel, LayerGraph, Logits, Sampling, Sequence,
+        StopReason, generate,
     },
 };
 
@@ -38,7 +38,7 @@ fn load(path: &std::path::Path) -> Result<LanguageModel, Error> {
 
 /// Pushes tokens in parts of these lengths.
 fn in_parts(model: &LanguageModel, ids: &[u32], parts: &[usize]) -> Logits {
-    let mut sequence = model.sequence();
+    let mut sequence = Sequence::new(model);
     let mut all = Logits { values: Vec::new(), rows: 0, vocabulary: model.vocabulary() };
     for part in parts {
         let logits = sequence.push(&ids[all.rows..all.rows + part]).unwrap();
@@ -106,7 +106,7 @@ fn a_text_ends_where_positions_end() {
     let sampling = Sampling { max_new_tokens: 1000, ..Sampling::default() };
     let (tokens, ended) = generate(&model, &[5; 100], &sampling, &[], |_| true).unwrap();
     assert_eq!((tokens.len(), ended), (29, StopReason::Positions));
-    let mut sequence = model.sequence();
+    let mut sequence = Sequence::new(&model);
     sequence.push(&[1; 128]).unwrap();
     let error = sequence.push(&[1]).unwrap_err().to_string();
     assert!(error.contains("129 tokens are more than the 128"), "{error}");
@@ -136,7 +136,7 @@ fn a_failed_pass_appends_nothing() {
     let path = base("tiny-llama/cached.onnx");
     let model = LanguageModel::load(&path, &points, injector.clone()).unwrap();
     let expected = in_parts(&model, &ids, &[5, 3]);
-    let mut sequence = model.sequence();
+    let mut sequence = Sequence::new(&model);
     sequence.push(&ids[..5]).unwrap();
     injector.0.store(true, Ordering::Relaxed);
     assert!(matches!(sequence.push(&ids[5..8]), Err(Error::Injector(_))));

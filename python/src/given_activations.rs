@@ -5,9 +5,8 @@ use std::{borrow::Cow, collections::BTreeMap, fmt, ops::Range, path::PathBuf};
 use numpy::{PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use zklora_artifacts::{
-    Error as Artifact,
-    activation_file::ActivationFile,
-    activations::{ActivationSource, Activations},
+    Error as Artifact, activation_file::ActivationFile, activation_source::ActivationSource,
+    activations::Activations,
 };
 use zklora_proof::{checked_manifest::CheckedManifest, manifest::Module};
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use zklora_artifacts::{
-    activation_file::ActivationFile, activations::ActivationSource, folder::Public,
+    activation_file::ActivationFile, activation_source::ActivationSource, folder::Public,
     own_session::OwnSession, srs_file, synthetic::Synthetic, trace_reader::TraceReader, verify,
 };
 use zklora_files::Access;

@@ -1,7 +1,7 @@
 //! Compares the dequantised deltas with those of the float adapter.
 
 use zklora_artifacts::{
-    activations::{ActivationSource, read_inputs},
+    activation_source::{ActivationSource, read_inputs},
     trace_reader::TraceReader,
 };
 use zklora_models::Adapter;

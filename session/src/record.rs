@@ -8,7 +8,8 @@ use std::{ops::Range, path::Path};
 
 use rayon::prelude::*;
 use zklora_artifacts::{
-    activations::{ActivationSource, Activations, read_inputs},
+    activation_source::{ActivationSource, read_inputs},
+    activations::Activations,
     folder::Artifacts,
     module_quantizer::quantized_from,
     module_rows::ModuleRows,

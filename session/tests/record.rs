@@ -12,7 +12,8 @@ use std::{
 use zklora_artifacts::{
     Error as Artifact,
     activation_file::ActivationFile,
-    activations::{ActivationSource, Activations},
+    activation_source::ActivationSource,
+    activations::Activations,
     folder::Artifacts,
     own_session::OwnSession,
     synthetic::{self, Synthetic},

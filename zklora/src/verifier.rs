@@ -4,7 +4,7 @@ use std::path::Path;
 
 use zklora_artifacts::{
     activation_file::ActivationFile,
-    activations::ActivationSource,
+    activation_source::ActivationSource,
     folder::Public,
     own_session::OwnSession,
     srs_file,

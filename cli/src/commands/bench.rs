@@ -1,20 +1,24 @@
-//! `zklora bench --adapter`
+//! `zklora bench`: --adapter, and the choice of what is measured
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
+use anyhow::Context;
 use serde_json::json;
 use zklora_artifacts::{folder::Artifacts, srs_file};
 use zklora_bench::{
     evaluation_bench,
+    long_session::LongTask,
     network_bench::{self, Compared},
+    proof_bench::Task,
 };
+use zklora_files::MAX_FILE;
 use zklora_proof::{keys::KeyStore, verifier::SrsPolicy};
 use zklora_runtime::{
     pipeline,
     pipeline::{Options, PipelineStep, RunRows},
 };
 
-use super::{inference_bench, outcome::Outcome, profile_bench};
+use super::{inference_bench, long_bench, outcome::Outcome, profile_bench};
 use crate::{
     args,
     output::{Output, bytes, count, seconds},
@@ -26,6 +30,12 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
     }
     if let (Some(artifacts), Some(model), Some(text)) = (&args.inference, &args.model, &args.text) {
         return inference_bench::bench(args, artifacts, model, text, output);
+    }
+    if let Some(task) = &args.task {
+        return run_task(task, output);
+    }
+    if args.long {
+        return long_bench::bench(args, output);
     }
     let Some(adapter) = &args.adapter else { return profile_bench::bench(args, output) };
     if let Some(model) = &args.model {
@@ -107,6 +117,17 @@ pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
         &json!({ "cores": cores, "runs": results }),
         &[("Machine", format!("{cores} cores; peak memory is of the process so far"))],
     );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs one stage of a profile, or one part of a long session, in this process.
+fn run_task(path: &Path, output: &Output) -> Outcome {
+    let bytes = zklora_files::read(path, MAX_FILE)?;
+    let report = match serde_json::from_slice::<LongTask>(&bytes) {
+        Ok(task) => json!(task.run()?),
+        Err(_) => json!(serde_json::from_slice::<Task>(&bytes).context("not a task")?.run()?),
+    };
+    output.result(&report, &[("Measured", report.to_string())]);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,9 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::json;
 use zklora_bench::{
-    Error,
-    long_session::LongTask,
-    proof_bench,
+    Error, proof_bench,
     proof_bench::{
         ALL_STAGES, BenchStage, Cost, Curve, Item, Measured, PROFILES, Profile, StageReport, Task,
         files_of, targets,
@@ -22,7 +20,7 @@ use zklora_bench::{
 use zklora_files::{Access, MAX_FILE};
 use zklora_proof::checked_manifest::CheckedManifest;
 
-use super::{long_bench, outcome::Outcome};
+use super::outcome::Outcome;
 use crate::{
     args,
     output::{Output, bytes, count},
@@ -32,23 +30,7 @@ use crate::{
 const STARTS: usize = 3;
 
 pub fn bench(args: &args::Bench, output: &Output) -> Outcome {
-    match &args.task {
-        Some(task) => stage(task, output),
-        None if args.long => long_bench::bench(args, output),
-        None if args.scaling => scaling(args, output),
-        None => profiles(args, output),
-    }
-}
-
-/// Runs one stage in this process.
-fn stage(path: &Path, output: &Output) -> Outcome {
-    let bytes = zklora_files::read(path, MAX_FILE)?;
-    let report = match serde_json::from_slice::<LongTask>(&bytes) {
-        Ok(task) => json!(task.run()?),
-        Err(_) => json!(serde_json::from_slice::<Task>(&bytes).context("not a task")?.run()?),
-    };
-    output.result(&report, &[("Measured", report.to_string())]);
-    Ok(ExitCode::SUCCESS)
+    if args.scaling { scaling(args, output) } else { profiles(args, output) }
 }
 
 /// Runs a stage in its own process, so that its peak memory is not that of another stage.

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use serde_json::json;
 use zklora_artifacts::{
     activation_file::ActivationFile,
-    activations::ActivationSource,
+    activation_source::ActivationSource,
     folder::{Artifacts, Public},
     own_session::OwnSession,
     session_rows::SessionRows,

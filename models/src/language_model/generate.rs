@@ -6,6 +6,7 @@
 use super::{
     model::LanguageModel,
     sampling::{Sampler, Sampling},
+    sequence::Sequence,
 };
 use crate::Error;
 
@@ -35,7 +36,7 @@ pub fn generate(
     mut on_token: impl FnMut(u32) -> bool,
 ) -> Result<(Vec<u32>, StopReason), Error> {
     let mut sampler = Sampler::new(sampling)?;
-    let mut sequence = model.sequence();
+    let mut sequence = Sequence::new(model);
     let (mut tokens, mut new) = (Vec::new(), 0);
     let ended = loop {
         if new >= sampling.max_new_tokens {

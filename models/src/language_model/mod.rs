@@ -7,7 +7,8 @@
 //! ```text
 //! model.onnx ─ file → protobuf ─ layers, scopes, find → a layer per point
 //!            ─ insert_nodes → graph with injections
-//!            ─ graph, operator → plan of tract ─ logits(ids) or sequence → rows of logits ─ generate, loss
+//!            ─ graph, operator → plan of tract ─ logits, sequence → rows of logits
+//!            ─ generate, loss
 //! ```
 //!
 //! Damaged files are errors, never panics, and no file outside the model's folder is opened. A

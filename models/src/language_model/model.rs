@@ -11,7 +11,6 @@ use super::{
     interface::Interface,
     layers, padding,
     point::{FoundPoint, InjectionPoint},
-    sequence::Sequence,
 };
 use crate::Error;
 
@@ -50,8 +49,8 @@ impl LanguageModel {
     /// # Errors
     /// The file is not a causal language model with the input `input_ids` and, optionally,
     /// `attention_mask`, `position_ids` and a cache (`past_key_values.N.key` and `.value` with the
-    /// outputs `present.N.key` and `.value`, as optimum names them); or a point has no layer, several, or one of another
-    /// size. See [`Error`].
+    /// outputs `present.N.key` and `.value`, as optimum names them); or a point has no layer,
+    /// several, or one of another size. See [`Error`].
     pub fn load(
         path: &Path,
         points: &[InjectionPoint],
@@ -101,11 +100,6 @@ impl LanguageModel {
         self.check(ids)?;
         let padded = padding::padded(ids.len(), self.positions);
         Ok(self.run(&graph::Run { ids, before: 0, past: &[], padded })?.0)
-    }
-
-    /// An empty text. Its tokens are run once each, if the export has a cache.
-    pub fn sequence(&self) -> Sequence<'_> {
-        Sequence::new(self)
     }
 
     /// Whether the export has a cache of keys and values.

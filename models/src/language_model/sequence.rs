@@ -17,7 +17,8 @@ pub struct Sequence<'m> {
 }
 
 impl<'m> Sequence<'m> {
-    pub(super) fn new(model: &'m LanguageModel) -> Sequence<'m> {
+    /// An empty text.
+    pub fn new(model: &'m LanguageModel) -> Sequence<'m> {
         Sequence { model, ids: Vec::new(), past: Vec::new() }
     }
 

@@ -1,9 +1,9 @@
 //! The index of a user's log: which rows it has, and where their deltas are.
 //!
-//! The log holds the rows and the deltas. Memory holds a digest and an offset of the latest rows, and
-//! the latest deltas. Deltas that are read for the base model are not checked against the checksums of
-//! the log. The trace is written from a reading that is checked, and the verdict is about the
-//! trace, so a byte that the disk changed ends in a refusal.
+//! The log holds the rows and the deltas. Memory holds a digest and an offset of the latest rows,
+//! and the latest deltas. Deltas that are read for the base model are not checked against the
+//! checksums of the log. The trace is written from a reading that is checked, and the verdict is
+//! about the trace, so a byte that the disk changed ends in a refusal.
 
 use std::{
     collections::VecDeque,

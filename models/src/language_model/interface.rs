@@ -38,6 +38,8 @@ pub(super) struct Interface {
 }
 
 const LOGITS: &str = "logits";
+/// The way out for a cache that is not supported.
+const WITHOUT: &str = "or without its cache: call it with use_cache=False (optimum: --task text-generation, without -with-past)";
 
 /// Checks inputs and outputs. Outputs other than the logits and the cache are removed from the
 /// graph.
@@ -55,9 +57,7 @@ pub(super) fn check(graph: &mut pb::GraphProto) -> Result<Interface, String> {
                 let Some(present) = present_of(other) else {
                     return Err(format!(
                         "takes the input {}, but only input_ids, attention_mask, position_ids and a cache of \
-                         past_key_values.N.key and past_key_values.N.value are supported; export it with these names, or \
-                         without its cache: call it with use_cache=False (optimum: --task text-generation, without \
-                         -with-past)",
+                         past_key_values.N.key and past_key_values.N.value are supported; export it with these names, {WITHOUT}",
                         crate::error::quoted(other)
                     ));
                 };
@@ -84,7 +84,11 @@ pub(super) fn check(graph: &mut pb::GraphProto) -> Result<Interface, String> {
     for CacheTensor { past, present, .. } in &cache {
         let found = graph.output.iter().find(|output| output.name == *present);
         outputs.push(found.cloned().ok_or_else(|| {
-            format!("takes the cache {past} and gives no output {present}; export the model again")
+            format!(
+                "takes the cache {} and gives no output {}; export the model again, {WITHOUT}",
+                crate::error::quoted(past),
+                crate::error::quoted(present)
+            )
         })?);
     }
     graph.output = outputs;
@@ -102,15 +106,15 @@ fn present_of(input: &str) -> Option<String> {
 /// The batch may be 1 and the tokens any number; heads and their width are fixed.
 fn cache_tensor(input: &pb::ValueInfoProto, present: String) -> Result<CacheTensor, String> {
     let past = &input.name;
+    let refuse =
+        |why: &str| Err(format!("its input {} {why}, {WITHOUT}", crate::error::quoted(past)));
     let Some(type_proto::Value::TensorType(tensor)) =
         input.r#type.as_ref().and_then(|of| of.value.as_ref())
     else {
-        return Err(format!("does not state the type of its input {past}; export the model again"));
+        return refuse("does not state its type; export the model again");
     };
     if tensor.elem_type != pb::tensor_proto::DataType::Float as i32 {
-        return Err(format!(
-            "its input {past} is not of 32-bit floats; export the model in float32"
-        ));
+        return refuse("is not of 32-bit floats; export the model in float32");
     }
     let dims = tensor.shape.as_ref().map(|shape| shape.dim.as_slice()).unwrap_or_default();
     let sizes: Vec<Option<i64>> = dims.iter().map(size).collect();
@@ -119,14 +123,14 @@ fn cache_tensor(input: &pb::ValueInfoProto, present: String) -> Result<CacheTens
         [None | Some(1), Some(heads), None, Some(width)] => {
             let (heads, width) = (of(*heads), of(*width));
             let (Some(heads), Some(width)) = (heads, width) else {
-                return Err(format!("its input {past} has the shape {sizes:?}"));
+                return refuse(&format!("has the shape {sizes:?}; export the model again"));
             };
             Ok(CacheTensor { past: past.clone(), present, heads, width })
         }
-        _ => Err(format!(
-            "its input {past} does not have the shape [1, heads, tokens, width] with any number of tokens and fixed heads and width; \
-             export it with a dynamic past"
-        )),
+        _ => refuse(
+            "does not have the shape [1, heads, tokens, width] with any number of tokens and fixed heads and width; export \
+             it with a dynamic past",
+        ),
     }
 }
 

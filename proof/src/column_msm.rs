@@ -28,7 +28,7 @@ use crate::{
     msm, windows,
 };
 
-/// Fewest and most columns whose additions share an inversion, which takes as long as some 30 of
+/// Fewest and most columns whose additions share an inversion, which takes as long as about 10 of
 /// them.
 const CHUNK: RangeInclusive<usize> = 128..=512;
 /// Bits of a digit.

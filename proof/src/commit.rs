@@ -82,7 +82,7 @@ fn commit_pairs(
 
 /// `mask_0·L_{u−2} + mask_1·L_{u−1}` of each column. A mask is 16 integers of 16 bits, over the
 /// bases times 1, 2^16, 2^32, ….
-fn commit_masks(bases: &[G1Affine], masks: &[F]) -> Vec<G1> {
+pub(crate) fn commit_masks(bases: &[G1Affine], masks: &[F]) -> Vec<G1> {
     const BITS: usize = 16;
     const PARTS: usize = 256 / BITS;
     let shifted = bases.iter().flat_map(|base| {

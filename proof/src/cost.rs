@@ -11,8 +11,9 @@ use rayon::prelude::*;
 use crate::{
     Error,
     column_msm::commit_columns,
+    commit::commit_masks,
     field::{F, powers},
-    layout::{Layout, columns_for, data_rows},
+    layout::{Layout, MASKS, columns_for, data_rows},
     manifest::{Manifest, Point, parse_point},
     msm::{msm, to_affine},
     pairs::Pairs,
@@ -64,9 +65,7 @@ impl OperationTimes {
         let integer = time(&|| {
             keep(commit_columns(lagrange, &vec![&integers[..]; batch]));
         });
-        let masks = time(&|| {
-            (0..64).into_par_iter().for_each(|_| keep(msm(&lagrange[..2], &values[2..4])))
-        });
+        let masks = time(&|| keep(commit_masks(&lagrange[..MASKS], &values[2..2 + 64 * MASKS])));
         let compressed: Vec<[u8; 48]> =
             to_affine(&lagrange[..64].iter().map(Into::into).collect::<Vec<_>>())
                 .iter()

@@ -1,5 +1,6 @@
-//! The library's commitment scheme as the prover uses it (docs/protocol.md, "Proving library"): with
-//! the multi-exponentiation of this crate, and without commitments that the prover already made.
+//! The library's commitment scheme as the prover uses it (docs/protocol.md, "Proving library"):
+//! with the multi-exponentiation of this crate, and without commitments that the prover already
+//! made.
 //!
 //! Commitments, proofs and keys are those of [`KZGCommitmentScheme`], which the verifier uses. A
 //! commitment that is wrong here gives a proof that the verifier refuses.

@@ -4,8 +4,9 @@
 //! A check of one point takes as long as about 150 additions, so many points are checked by sums of
 //! random subsets. If a point is not in the group, then a subset with it and the same subset
 //! without it cannot both have their sums in the group. So a sum is outside with probability one
-//! half at least, and all of the 128 or more are inside with probability 2^−128 at most. The subsets
-//! are a hash of all points: an attacker who looks for points that pass tries 2^128 of them.
+//! half at least, and all of the 128 or more are inside with probability 2^−128 at most. The
+//! subsets are a hash of all points: an attacker who looks for points that pass tries 2^128 of
+//! them.
 
 use group::{Group, GroupEncoding};
 use rayon::prelude::*;
@@ -16,7 +17,7 @@ use crate::{
     windows::{self, subset_sums},
 };
 
-/// Sums of random subsets.
+/// Sums of random subsets, at least.
 const SUMS: usize = 128;
 /// Below so many points, each is checked.
 const FEW: usize = 512;

@@ -1,8 +1,8 @@
 //! Multi-exponentiation by windows of digits (Pippenger's method), with affine points.
 //!
 //! Each scalar is written in signed digits. In each window, the points with the same digit are
-//! summed in pairs, pairs of pairs, and so on: the additions of a level do not depend on each other,
-//! so many of them share an inversion. The sums of all digits d then make `Σ_d d·sum_d`.
+//! summed in pairs, pairs of pairs, and so on: the additions of a level do not depend on each
+//! other, so many of them share an inversion. The sums of all digits d then make `Σ_d d·sum_d`.
 
 use group::Group;
 use rayon::prelude::*;
@@ -13,7 +13,7 @@ use crate::{
     field::{G1, G1Affine},
 };
 
-/// Additions that share an inversion, which takes as long as some 30 of them.
+/// Additions that share an inversion, which takes as long as about 10 of them.
 const BATCH: usize = 512;
 /// Bits of a digit.
 const WIDTHS: std::ops::RangeInclusive<u32> = 3..=13;

@@ -115,11 +115,10 @@ mod tests {
         let small = any.iter().map(|point| (times(point, &order) + point).to_affine());
         let rest = [10177u64, 859_267, 52_437_899];
         let smaller = small.clone().map(|point| {
-            let scaled = rest.iter().fold(point, |point, prime| {
+            rest.iter().fold(point, |point, prime| {
                 let once = times(&point, &prime.to_le_bytes()).to_affine();
                 times(&once, &prime.to_le_bytes()).to_affine()
-            });
-            scaled
+            })
         });
         let all: Vec<G1Affine> = any.iter().copied().chain(small.clone()).chain(smaller).collect();
         all.into_iter().filter(|point| !bool::from(point.is_torsion_free())).collect()

@@ -17,6 +17,9 @@ use zklora_artifacts::module_rows::ModuleRows;
 /// process draws its own key, keeps it in memory, and uses it for nothing else.
 pub(super) type RowDigest = [u8; 16];
 
+/// Where the deltas of rows are in the log, by module and row. [`AnsweredRows`] may forget them.
+pub(super) type Offsets = HashMap<(usize, RowDigest), u64>;
+
 /// The digest of each row. `dims` are the features of the inputs.
 pub(super) fn digests(key: &[u8; 32], rows: &ModuleRows, dims: &[usize]) -> Vec<RowDigest> {
     (0..rows.scales.len())

@@ -8,7 +8,10 @@ use std::{
 
 use tonic::Status;
 
-use super::{answered_rows::RowDigest, log_index::OutgoingBatch};
+use super::{
+    answered_rows::{Offsets, RowDigest},
+    log_index::OutgoingBatch,
+};
 use crate::wire::Batch;
 
 /// Most batches that are sent and not answered.
@@ -16,9 +19,6 @@ pub(super) const MAX_IN_FLIGHT: usize = 16;
 
 /// Most bytes of their rows and deltas. One batch is sent however long it is.
 const MAX_BYTES: usize = 64 << 20;
-
-/// Where the deltas of rows are in the log, by module and row. The index may forget them.
-pub(super) type Offsets = HashMap<(usize, RowDigest), u64>;
 
 /// A batch, and what became of it.
 pub(super) struct Job {

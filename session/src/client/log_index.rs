@@ -21,9 +21,8 @@ use zklora_artifacts::{
 use zklora_proof::{checked_manifest::CheckedManifest, masks::os_bytes, rows::MAX_ROWS};
 
 use super::{
-    answered_rows::{self, AnsweredRows, RowDigest},
+    answered_rows::{self, AnsweredRows, Offsets, RowDigest},
     delta_cache::DeltaCache,
-    in_flight::Offsets,
     log_writer::LogWriter,
 };
 use crate::{

@@ -7,8 +7,8 @@ use zklora_artifacts::module_rows::ModuleRows;
 use zklora_proof::rows::MAX_ROWS;
 
 use super::{
-    answered_rows::{RowDigest, select},
-    in_flight::{Job, Offsets},
+    answered_rows::{Offsets, RowDigest, select},
+    in_flight::Job,
     log_index::{OutgoingBatch, dims},
     stream::Waiter,
     user_session::UserSession,

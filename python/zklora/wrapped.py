@@ -89,7 +89,9 @@ class ParameterMemory:
         return self._memory
 
     def _read(self):
-        return list(itertools.chain.from_iterable(map(dict.values, self._dictionaries)))
+        # Scripted modules have dictionaries of their own kind, with new values at each reading.
+        values = map(operator.methodcaller("values"), self._dictionaries)
+        return list(itertools.chain.from_iterable(values))
 
 
 _IDS = (torch.int64, torch.int32)

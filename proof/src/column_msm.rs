@@ -7,7 +7,7 @@
 //! - Tables, for many columns: the multiples of a base are computed once for all columns, and the
 //!   multiple that a digit names is added to the sum of its column. The additions of all columns at
 //!   one base do not depend on each other, so they share one inversion.
-//! - Windows, for few columns: a multi-exponentiation for each ([`crate::windows`]).
+//! - Windows, for few columns: a multi-exponentiation for each (`windows`).
 //!
 //! Digits are signed, so integers from 0 to 2^16 - 1 would often have one more than those of 16
 //! bits with a sign. Blocks of them are moved by 2^15, and one addition puts that right

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`integers`] | integers in blocks, each as wide as its largest one |
 //! | [`factors`] | a matrix of low rank as a product |
-//! | [`messages`] | batches and answers |
+//! | `messages` | batches and answers |
 
 pub mod factors;
 pub mod integers;
